@@ -1,0 +1,77 @@
+"""Calling other programs: looked up first, echoed, quiet unless they fail."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from podkiln.errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_TAIL_LINES = 12
+
+
+def echo(argv: Sequence[str]) -> None:
+    """Log a command line as one could type it."""
+    log.debug("+ %s", shlex.join(argv))
+
+
+def find(program: str) -> str:
+    """Return the path of a program. Raises CommandError when it is not installed."""
+    path = shutil.which(program)
+    if path is None:
+        raise CommandError(f"The program {program!r} is not on the PATH.", hint=f"Install {program}.")
+    return path
+
+
+def tail(text: str, lines: int = _TAIL_LINES) -> str:
+    """Return the last lines of a program's output: where programs say why they failed."""
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+    input: str | None = None,  # noqa: A002 - the name that subprocess uses
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program and capture what it prints.
+
+    Args:
+        argv: Program and arguments; never goes through a shell.
+        env: The whole environment of the program; None inherits ours.
+        cwd: Where to run it.
+        check: Raise CommandError when it exits with anything but 0.
+        input: Text for its standard input.
+        timeout: Seconds; past them the program is ended and CommandError raised.
+    """
+    echo(argv)
+    program = find(argv[0])
+    try:
+        done = subprocess.run(
+            [program, *argv[1:]],
+            env=env,
+            cwd=cwd,
+            input=input,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as gone:
+        raise CommandError(f"`{shlex.join(argv)}` did not end within {timeout:g} s.") from gone
+    if check and done.returncode:
+        output = tail(done.stderr or done.stdout)
+        raise CommandError(f"`{shlex.join(argv)}` exited with {done.returncode}:\n{output}")
+    return done
