@@ -1,0 +1,227 @@
+"""A model: one YAML file in variants/models/, with the facts about its files, licence and needs.
+
+Hashes are honest: a sha256 stands only where a source that we trust showed it (DESIGN, Honest hashes);
+everything else is the word `unresolved`, and `lock` fills it in where the hub answers.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from podkiln.document import Many, Strict
+
+UNRESOLVED = "unresolved"
+TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
+PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pt2", ".pth"})
+
+Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
+Confidence: TypeAlias = Literal[
+    "hf_page", "curated", "manifest", "upstream", "reupload", "estimate", "declared"
+]
+Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "fp8", "int8", "mixed"]
+MemoryMode: TypeAlias = Literal[
+    "model_full_load",
+    "model_cpu_offload",
+    "sequential_cpu_offload",
+    "model_full_load_and_qfloat8",
+    "model_cpu_offload_and_qfloat8",
+]
+
+
+def safe_path(value: str) -> str:
+    """Return a relative path that stays below where it is put. Raises ValueError for all others."""
+    path = PurePosixPath(value)
+    if not value or value != str(path) or value == ".":
+        raise ValueError(f"{value!r} is not a plain relative path")
+    if path.is_absolute():
+        raise ValueError(f"{value!r} is absolute; a path relative to the models folder is wanted")
+    if ".." in path.parts:
+        raise ValueError(f"{value!r} climbs out of its folder with '..'")
+    if re.search(r"[\x00-\x1f\x7f\\]", value):
+        raise ValueError(f"{value!r} holds a backslash or a control character")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if value != UNRESOLVED and not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError(f"{value!r} is not a sha256 (64 lower-case hex digits) nor the word 'unresolved'")
+    return value
+
+
+def _https(value: str) -> str:
+    if not re.fullmatch(r"https://[^\s/@]+/\S+", value):
+        raise ValueError(f"{value!r} is not an https URL without a login in it")
+    return value
+
+
+SafePath = Annotated[str, AfterValidator(safe_path)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
+Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^ENABLE_[A-Z0-9][A-Z0-9_]*$")]
+Requirement = Annotated[str, StringConstraints(pattern=r"^(node|model|runtime|weights):\S+$")]
+Gigabytes = Annotated[float, Field(ge=0, le=4096)]
+
+
+class CivitaiVersion(Strict):
+    """A version on CivitAI, as its AIR names it: urn:air:…:civitai:<model>@<version>."""
+
+    model: Annotated[int, Field(gt=0)]
+    version: Annotated[int, Field(gt=0)]
+
+
+class ModelFile(Strict):
+    """One file: where it comes from (exactly one source), where it goes, and what it must hash to."""
+
+    huggingface: RepoId | None = None
+    revision: Revision | None = Field(
+        None, description="Commit on the hub. May be left out: the hash decides."
+    )
+    path: SafePath | None = Field(None, description="Path inside the Hugging Face repository.")
+    civitai: CivitaiVersion | None = None
+    url: HttpsUrl | None = None
+    local: str | None = Field(
+        None, description="A file on the builder, relative to the YAML file; only baked."
+    )
+
+    folder: SafePath = Field(description="Folder below models/, such as checkpoints or text_encoders.")
+    name: SafePath | None = Field(None, description="File name in the folder; the source's own by default.")
+    size: Annotated[int, Field(gt=0)] | None = Field(None, description="Exact size in bytes.")
+    size_approx: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Bytes, where nobody knows better."
+    )
+    sha256: Sha256
+    confidence: Confidence = "declared"
+    precision: Precision | None = None
+    optional: bool = Field(False, description="Offered, but not fetched with the model unless asked for.")
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelFile:
+        given = [name for name in ("huggingface", "civitai", "url", "local") if getattr(self, name)]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(
+                f"exactly one of huggingface, civitai, url or local names the source; found {found}"
+            )
+        if self.huggingface and not self.path:
+            raise ValueError("a huggingface source needs the key path")
+        if not self.huggingface and (self.path or self.revision):
+            raise ValueError("path and revision belong to a huggingface source")
+        if self.civitai and not self.name:
+            raise ValueError("a civitai source needs the key name: its URL does not show one")
+        return self
+
+    @model_validator(mode="after")
+    def _honest_hash(self) -> ModelFile:
+        if self.sha256 != UNRESOLVED and self.confidence not in TRUSTED:
+            raise ValueError(
+                f"a hash of confidence {self.confidence!r} is not to be trusted: write 'unresolved'"
+            )
+        if self.url and self.sha256 == UNRESOLVED:
+            raise ValueError("a url source needs a sha256: nothing else says what will come")
+        if self.size and self.size_approx:
+            raise ValueError("size and size_approx exclude each other")
+        return self
+
+    @property
+    def filename(self) -> str:
+        """Path below the folder."""
+        source = self.path or self.url or self.local or ""
+        return self.name or PurePosixPath(source.split("?")[0]).name
+
+    @property
+    def destination(self) -> str:
+        """Path below models/."""
+        return f"{self.folder}/{self.filename}"
+
+    @property
+    def locked(self) -> bool:
+        """Whether hash and exact size are known, so that the file can be baked."""
+        return self.sha256 != UNRESOLVED and self.size is not None
+
+    @property
+    def pickle(self) -> bool:
+        """Whether loading the file can run code."""
+        return PurePosixPath(self.filename).suffix.lower() in PICKLE_SUFFIXES
+
+    @property
+    def known_bytes(self) -> int | None:
+        """Exact or approximate size in bytes; None when nobody knows."""
+        return self.size or self.size_approx
+
+
+class Licence(Strict):
+    """What the weights may be used for."""
+
+    id: str = Field(description="SPDX identifier or the upstream's own name.")
+    note: str | None = None
+    commercial: bool | None = Field(None, description="null: unverified.")
+    bake: Literal["yes", "ask"] = Field(
+        description="ask: gated, non-commercial or unlicensed; baked only with --accept-licence."
+    )
+
+
+class Needs(Strict):
+    """The least that the model runs with, all offloading used. Nominal GB."""
+
+    vram_gb: Gigabytes
+    ram_gb: Gigabytes
+    note: str | None = None
+
+
+class MemoryNeed(Strict):
+    """What one memory mode needs. Nominal GB."""
+
+    mode: MemoryMode
+    vram_gb: Gigabytes
+    ram_gb: Gigabytes
+
+
+class Model(Strict):
+    """Everything podkiln knows of a model."""
+
+    title: str
+    summary: str
+    env: EnvName | None = Field(None, description="The variable that switches it on in a pod.")
+    licence: Licence
+    gated: bool = Field(False, description="The hub wants an accepted licence and a token.")
+    tiers: Many[Tier] = Field(min_length=1)
+    needs: Needs
+    memory_modes: Many[MemoryNeed] = Field((), description="From the least offloading to the most.")
+    requires: Many[Requirement] = Field(
+        (), description="What must be there beside the files: node:, model:, …"
+    )
+    files: Many[ModelFile] = Field(min_length=1)
+    homepage: HttpsUrl | None = None
+    notes: Many[str] = ()
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Model:
+        seen: set[str] = set()
+        for file in self.files:
+            if file.destination in seen:
+                raise ValueError(f"two files go to {file.destination!r}")
+            seen.add(file.destination)
+        return self
+
+    @property
+    def wanted(self) -> tuple[ModelFile, ...]:
+        """The files that come with the model unless more is asked for."""
+        return tuple(file for file in self.files if not file.optional)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the wanted files, as far as they are known."""
+        return sum(file.known_bytes or 0 for file in self.wanted)
+
+
+def default_env(identifier: str) -> str:
+    """Return the variable of a model that names none: ENABLE_ and its id."""
+    return "ENABLE_" + re.sub(r"[^A-Z0-9]+", "_", identifier.upper()).strip("_")
