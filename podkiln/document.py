@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 T = TypeVar("T", bound=BaseModel)
@@ -64,20 +64,44 @@ class Document:
             line = key.start_mark.line
         return line + 1
 
+    def has(self, location: Sequence[str | int]) -> bool:
+        """Return whether the file writes this key path itself."""
+        node: yaml.Node = self.root
+        for step in location:
+            found = _child(node, step)
+            if found is None:
+                return False
+            node = found[1]
+        return True
+
     def error(self, location: Sequence[str | int], what: str, *, hint: str | None = None) -> DescriptionError:
         """Make the one-sentence error for a place in this file."""
         key = _dotted(location)
         where = f"{self.path}:{self.line(location)}"
         return DescriptionError(f"{where}: {key}: {what}" if key else f"{where}: {what}", hint=hint)
 
-    def parse(self, shape: type[T], data: dict[str, Any] | None = None) -> T:
-        """Validate the data against a shape. Raises DescriptionError for the first thing that is wrong."""
+    def parse(
+        self,
+        shape: type[T],
+        data: dict[str, Any] | None = None,
+        *,
+        owner: Callable[[Location], Document] | None = None,
+    ) -> T:
+        """Validate the data against a shape. Raises DescriptionError for the first thing that is wrong.
+
+        Args:
+            shape: The pydantic model.
+            data: What to validate instead of the file's own data (a merge of several files).
+            owner: Finds the file that an error is blamed on; this one by default.
+        """
+        data = self.data if data is None else data
         try:
-            return shape.model_validate(self.data if data is None else data)
+            return shape.model_validate(data)
         except ValidationError as invalid:
             first = invalid.errors(include_url=False)[0]
-            location = tuple(step for step in first["loc"] if _is_place(self.root, first["loc"], step))
-            raise self.error(location, _sentence(first, shape)) from None
+            location = _place(data, first["loc"])
+            file = owner(location) if owner else self
+            raise file.error(location, _sentence(first, shape)) from None
 
 
 def load(path: Path) -> Document:
@@ -137,17 +161,17 @@ def _child(node: yaml.Node, step: str | int) -> tuple[yaml.Node, yaml.Node] | No
     return None
 
 
-def _is_place(root: yaml.MappingNode, location: Location, step: str | int) -> bool:
-    """Pydantic puts the names of union members into a location; only keys and indices are places."""
-    if isinstance(step, int):
-        return True
-    node: yaml.Node = root
-    for at in location[: location.index(step)]:
-        found = _child(node, at)
-        if found is not None:
-            node = found[1]
-    known = _child(node, step) is not None
-    return known or step == location[-1]
+def _place(data: Any, location: Location) -> Location:
+    """Keep the keys and indices of pydantic's location: it also names the members of unions it tried."""
+    place: list[str | int] = []
+    for number, step in enumerate(location):
+        inside = isinstance(data, dict) and step in data
+        if inside or (isinstance(data, list) and isinstance(step, int) and step < len(data)):
+            data = data[step]
+        elif number < len(location) - 1 or not isinstance(data, dict):
+            continue
+        place.append(step)
+    return tuple(place)
 
 
 def _dotted(location: Sequence[str | int]) -> str:

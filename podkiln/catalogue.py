@@ -1,0 +1,159 @@
+"""The models there are, and which of them a variant offers, switches on and bakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podkiln import document, variant
+from podkiln.model import Model, default_env
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.document import Document
+    from podkiln.variant import Described
+
+MODELS = variant.SHIPPED / "models"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model under its id, and the file that describes it."""
+
+    id: str
+    model: Model
+    source: Document
+
+    @property
+    def env(self) -> str:
+        """The variable that switches the model on in a pod."""
+        return self.model.env or default_env(self.id)
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A model as one variant has it."""
+
+    entry: Entry
+    default: bool
+    baked: bool
+    unmet: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The model's id."""
+        return self.entry.id
+
+    @property
+    def model(self) -> Model:
+        """The facts."""
+        return self.entry.model
+
+
+def load(folder: Path = MODELS) -> dict[str, Entry]:
+    """Load every model of a folder, by id. Raises DescriptionError."""
+    return {path.stem: _load_entry(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _load_entry(path: Path) -> Entry:
+    source = document.load(path)
+    return Entry(id=path.stem, model=source.parse(Model), source=source)
+
+
+def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, ...]:
+    """Resolve a variant's lists against the models there are, in declared order.
+
+    Raises DescriptionError: an unknown id, a default or baked model that is not offered, two models that
+    want one variable, or two different files with one destination.
+    """
+    known = {**shipped, **_defined(described)}
+    models = described.spec.models
+    ids = _offered_ids(described, known)
+    for key in ("default", "bake"):
+        _refuse_strangers(described, ("models", key), ids)
+    chosen = tuple(
+        Offered(
+            entry=known[name],
+            default=name in models.default,
+            baked=name in models.bake,
+            unmet=_unmet(described, known[name].model, ids),
+        )
+        for name in ids
+    )
+    _refuse_shared_variables(described, chosen)
+    _refuse_collisions(described, chosen)
+    return chosen
+
+
+def _defined(described: Described) -> dict[str, Entry]:
+    """Return the models that a variant describes in place; they are offered without being listed again."""
+    return {
+        name: Entry(id=name, model=model, source=described.chain[0])
+        for name, model in described.spec.define.items()
+    }
+
+
+def _offered_ids(described: Described, known: dict[str, Entry]) -> list[str]:
+    offer = described.spec.models.offer
+    own = list(described.spec.define)
+    if offer == "all":
+        return list(known)
+    if offer == "tier":
+        tier = described.spec.tier
+        if tier is None:
+            raise described.error(("models", "offer"), "'tier' needs the key `tier` beside it.")
+        return [name for name, entry in known.items() if name in own or tier in entry.model.tiers]
+    for number, name in enumerate(offer):
+        if name not in known:
+            raise described.error(
+                ("models", "offer", number),
+                f"there is no model {name!r}.",
+                hint="`./build.py models` lists them; `define:` describes one of your own.",
+            )
+        if name in offer[:number]:
+            raise described.error(("models", "offer", number), f"{name!r} stands twice.")
+    return [*offer, *(name for name in own if name not in offer)]
+
+
+def _refuse_strangers(described: Described, key: tuple[str, str], ids: list[str]) -> None:
+    listed = getattr(described.spec.models, key[1])
+    for number, name in enumerate(listed):
+        if name not in ids:
+            raise described.error(
+                (*key, number), f"{name!r} is not among the models that this variant offers."
+            )
+        if name in listed[:number]:
+            raise described.error((*key, number), f"{name!r} stands twice.")
+
+
+def _unmet(described: Described, model: Model, ids: list[str]) -> tuple[str, ...]:
+    """Return what a model requires and this image does not have."""
+    have = {f"node:{name}" for name in described.spec.nodes} | {f"model:{name}" for name in ids}
+    return tuple(want for want in model.requires if want not in have)
+
+
+def _refuse_shared_variables(described: Described, chosen: tuple[Offered, ...]) -> None:
+    owners: dict[str, str] = {}
+    for offer in chosen:
+        env = offer.entry.env
+        if env in owners:
+            raise offer.entry.source.error(
+                ("define", offer.id, "env") if offer.id in described.spec.define else ("env",),
+                f"{env} already switches {owners[env]!r} on; a variable belongs to one model.",
+            )
+        owners[env] = offer.id
+
+
+def _refuse_collisions(described: Described, chosen: tuple[Offered, ...]) -> None:
+    """Models may share a file (one text encoder, one VAE), but not a place for two different ones."""
+    owners: dict[str, tuple[str, str]] = {}
+    for offer in chosen:
+        inline = offer.id in described.spec.define
+        for number, file in enumerate(offer.model.files):
+            owner, sha256 = owners.setdefault(file.destination, (offer.id, file.sha256))
+            if sha256 != file.sha256:
+                place = ("define", offer.id, "files", number) if inline else ("files", number)
+                raise offer.entry.source.error(
+                    place, f"{file.destination!r} is also a file of {owner!r}, with another sha256."
+                )

@@ -1,0 +1,229 @@
+"""A variant: what one image holds and offers, as YAML that extends other YAML.
+
+`extends` names a shipped variant or a file beside this one. Mappings merge key by key, lists and plain values
+replace what the parent says: so a variant shows only where it differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from podkiln import document
+from podkiln.document import Document, Many, Strict
+from podkiln.errors import DescriptionError
+from podkiln.model import HttpsUrl, Identifier, Model, Revision, Tier, safe_path
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "variants"
+_NOT_VARIANTS = ("folders",)
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")]
+AptPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+Version = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)*$")]
+PackageGlob = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9*-]*$")]
+LayerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+LabelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)+$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"{value!r} is not an absolute path")
+    safe_path(value.removeprefix("/"))
+    return value
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+
+
+class Base(Strict):
+    """The base image: a name for people, a digest for the build."""
+
+    image: ImageName
+    digest: Digest
+
+
+class PythonLayer(Strict):
+    """Python packages that share an image layer, because they change together."""
+
+    name: LayerName
+    why: str
+    packages: Many[PackageGlob] = Field(min_length=1, description="Names or globs; the first layer wins.")
+
+
+class Python(Strict):
+    """The Python environment: what is asked for; the lock says what that resolves to."""
+
+    version: Version
+    platform: str = Field(description="uv's name of the platform that wheels are chosen for.")
+    requirements: str = Field(description="Requirements file, relative to variants/.")
+    layers: Many[PythonLayer] = Field(min_length=1)
+
+
+class ComfyUI(Strict):
+    """The pinned ComfyUI. `tree` is git's hash of its files; substitutes are compared with it."""
+
+    version: Version
+    repo: HttpsUrl
+    commit: Revision
+    tree: Revision
+    arguments: Many[str] = Field(description="What every start passes; {port} and {root} are filled in.")
+
+
+class Runtime(Strict):
+    """Everything below the weights."""
+
+    base: Base
+    apt: Many[AptPackage]
+    python: Python
+    comfyui: ComfyUI
+    cuda: Version
+    driver: Version = Field(description="Least NVIDIA driver for this CUDA.")
+    port: Port
+    workspace: AbsolutePath
+    stop_seconds: Annotated[int, Field(ge=1, le=600)]
+
+
+class Image(Strict):
+    """How the image is named and labelled."""
+
+    repository: ImageName
+    labels: dict[LabelName, str] = Field({})
+
+
+class Node(Strict):
+    """A custom node, pinned by commit."""
+
+    repo: HttpsUrl
+    commit: Revision
+    tree: Revision | None = None
+
+
+class Models(Strict):
+    """Which models the image offers, switches on by default, and bakes."""
+
+    offer: Literal["all", "tier"] | Many[Identifier] = Field(
+        description="all: every model there is. tier: those that list this variant's tier. Or a list of ids."
+    )
+    default: Many[Identifier] = ()
+    bake: Many[Identifier] = ()
+
+
+class Variant(Strict):
+    """A whole variant, after its parents are merged in."""
+
+    extends: str | None = None
+    abstract: bool = Field(False, description="Only to be extended, never built.")
+    title: str
+    description: str
+    tier: Tier | None = None
+    vram_gb: Many[Annotated[int, Field(gt=0)]] = Field((), description="Cards it is meant for, nominal GB.")
+    profile: Literal["dynamic", "conservative"]
+    runtime: Runtime
+    image: Image
+    models: Models
+    define: dict[Identifier, Model] = Field({}, description="Models of your own, described in place.")
+    nodes: dict[Identifier, Node] = Field({})
+
+
+@dataclass(frozen=True)
+class Described:
+    """A variant and the files that it was described in, the child first."""
+
+    name: str
+    spec: Variant
+    chain: tuple[Document, ...]
+
+    def error(
+        self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
+    ) -> DescriptionError:
+        """Make the error for a key, in whichever file of the chain says it."""
+        return _owner(self.chain, location).error(location, what, hint=hint)
+
+
+def names() -> list[str]:
+    """Return the names of the shipped variants that can be built, in alphabetical order."""
+    return sorted(
+        path.stem
+        for path in SHIPPED.glob("*.yaml")
+        if not path.stem.startswith(_NOT_VARIANTS) and not document.load(path).data.get("abstract")
+    )
+
+
+def load(name: str) -> Described:
+    """Load a shipped variant by name, or a user's own by the path of its YAML file.
+
+    Raises DescriptionError: no such variant, a missing parent, a cycle, or anything wrong in the files.
+    """
+    path = _find(name, beside=None)
+    chain = _chain(path)
+    data: dict[str, Any] = {}
+    for parent in reversed(chain):
+        own = {key: value for key, value in parent.data.items() if key != "abstract"}
+        data = _merge(data, own)
+    if "abstract" in chain[0].data:
+        data["abstract"] = chain[0].data["abstract"]
+    spec = _parse(chain, data)
+    if spec.abstract:
+        raise chain[0].error(
+            ("abstract",), "this description is only there to be extended; it cannot be built."
+        )
+    return Described(name=path.stem, spec=spec, chain=chain)
+
+
+def _find(name: str, beside: Document | None) -> Path:
+    is_path = name.endswith((".yaml", ".yml")) or "/" in name
+    path = (beside.path.parent if beside else Path()) / name if is_path else SHIPPED / f"{name}.yaml"
+    if path.is_file():
+        return path
+    shipped = ", ".join(names())
+    if beside:
+        raise beside.error(("extends",), f"there is no variant {name!r}.", hint=f"Shipped: base, {shipped}.")
+    raise DescriptionError(
+        f"There is no variant {name!r}.", hint=f"Shipped: {shipped}. Or give the path of your own YAML file."
+    )
+
+
+def _chain(path: Path) -> tuple[Document, ...]:
+    """Return the description and its parents, the child first."""
+    chain = [document.load(path)]
+    seen = {path.resolve()}
+    while (parent := chain[-1].data.get("extends")) is not None:
+        if not isinstance(parent, str):
+            raise chain[-1].error(
+                ("extends",), "the name of one variant, or the path of its file, is wanted."
+            )
+        above = _find(parent, beside=chain[-1])
+        if above.resolve() in seen:
+            raise chain[-1].error(("extends",), f"{parent!r} extends this file itself: a cycle.")
+        seen.add(above.resolve())
+        chain.append(document.load(above))
+    return tuple(chain)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse(chain: tuple[Document, ...], data: dict[str, Any]) -> Variant:
+    """Validate the merged data; an error is blamed on the file that wrote the key."""
+    return chain[0].parse(Variant, data, owner=lambda location: _owner(chain, location))
+
+
+def _owner(chain: tuple[Document, ...], location: tuple[str | int, ...]) -> Document:
+    for steps in range(len(location), 0, -1):
+        for file in chain:
+            if file.has(location[:steps]):
+                return file
+    return chain[0]
