@@ -78,6 +78,8 @@ class ComfyUI(Strict):
 class Runtime(Strict):
     """Everything below the weights."""
 
+    name: Identifier = Field(description="Names the lock: variants/locks/<name>/.")
+    epoch: Annotated[int, Field(gt=0)] = Field(description="SOURCE_DATE_EPOCH, seconds since 1970 UTC.")
     base: Base
     apt: Many[AptPackage]
     python: Python

@@ -1,0 +1,292 @@
+"""The lock: what every input of an image resolved to, and whether that still fits what is described.
+
+A runtime's lock is a folder, variants/locks/<runtime>/: `runtime.json` with the pins, and one hash-locked
+requirements file a Python layer. The weights' lock, variants/locks/weights.json, is shared by all runtimes.
+Reading and checking touch no network; podkiln.resolve writes locks.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from podkiln import variant
+from podkiln.document import Many
+from podkiln.errors import LockError
+from podkiln.model import UNRESOLVED, ModelFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from podkiln.catalogue import Offered
+    from podkiln.variant import Described, PythonLayer
+
+
+LOCKS = variant.SHIPPED / "locks"
+RELOCK = "Run `./build.py lock`, look at the difference, and commit it."
+_PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;\\]+)")
+
+
+class Locked(BaseModel):
+    """Base of what stands in a lock: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+L = TypeVar("L", bound=Locked)
+
+
+class LockedLayer(Locked):
+    """One Python layer: its requirements file, and that file's sha256."""
+
+    name: str
+    file: str
+    sha256: str
+    packages: int
+
+
+class LockedNode(Locked):
+    """A custom node's source."""
+
+    repo: str
+    commit: str
+    tree: str | None
+
+
+class RuntimeLock(Locked):
+    """Everything below the weights. `inputs` is the digest of what was described when it was made."""
+
+    schema_version: Literal[1] = 1
+    inputs: str
+    epoch: int
+    base_image: str
+    base_digest: str
+    comfyui_repo: str
+    comfyui_commit: str
+    comfyui_tree: str
+    nodes: dict[str, LockedNode]
+    python: str
+    python_layers: Many[LockedLayer]
+    uv: LockedLayer
+
+
+class LockedFile(Locked):
+    """One weight: null where nobody has vouched for it yet."""
+
+    destination: str
+    source: str
+    revision: str | None
+    size: int | None
+    sha256: str | None
+
+    @property
+    def resolved(self) -> bool:
+        """Whether hash and exact size are known, so that the file can be baked."""
+        return self.sha256 is not None and self.size is not None
+
+
+class WeightsLock(Locked):
+    """The files of every model, by model id."""
+
+    schema_version: Literal[1] = 1
+    models: dict[str, Many[LockedFile]]
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The lock of one variant, read and checked."""
+
+    folder: Path
+    runtime: RuntimeLock
+    weights: dict[str, tuple[LockedFile, ...]]
+
+    @property
+    def digest(self) -> str:
+        """Digest over all pins: two images with the same one were made from the same inputs."""
+        text = self.runtime.model_dump_json() + "".join(
+            file.model_dump_json() for name in sorted(self.weights) for file in self.weights[name]
+        )
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def requirements(self) -> dict[str, str]:
+        """Return the requirements files by name, as they are."""
+        return {layer.file: (self.folder / layer.file).read_text() for layer in self.runtime.python_layers}
+
+
+def folders(described: Described) -> tuple[Path, Path]:
+    """Return where a variant's runtime lock and weights lock lie: beside a user's file, if any."""
+    own = described.chain[0].path
+    private = own.parent / f"{own.stem}.locks"
+    name = described.spec.runtime.name
+    runtime = private / name if (private / name).is_dir() else LOCKS / name
+    weights = private / "weights.json" if (private / "weights.json").is_file() else LOCKS / "weights.json"
+    return runtime, weights
+
+
+def inputs_digest(described: Described) -> str:
+    """Digest of everything described that the Python resolution depends on."""
+    python = described.spec.runtime.python
+    asked = requirements_in(described).read_text(encoding="utf-8")
+    lines = [line.split(" #")[0].strip() for line in asked.splitlines()]
+    wanted = sorted(line for line in lines if line and not line.startswith("#"))
+    layers = [{"name": layer.name, "packages": layer.packages} for layer in python.layers]
+    text = json.dumps([python.version, python.platform, wanted, layers], sort_keys=True)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def requirements_in(described: Described) -> Path:
+    """Return the requirements file that a variant names, relative to the description that names it."""
+    location = ("runtime", "python", "requirements")
+    owner = next((file for file in described.chain if file.has(location)), described.chain[-1])
+    path = owner.path.parent / described.spec.runtime.python.requirements
+    if not path.is_file():
+        raise owner.error(location, f"there is no file {path}.")
+    return path
+
+
+def read(described: Described, offered: Iterable[Offered], *, check: bool = True) -> Lock:
+    """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
+    folder, weights_file = folders(described)
+    runtime = _read(folder / "runtime.json", RuntimeLock)
+    known = _read(weights_file, WeightsLock) if weights_file.is_file() else WeightsLock(models={})
+    weights = {offer.id: _weights(offer, known) for offer in offered}
+    lock = Lock(folder=folder, runtime=runtime, weights=weights)
+    if check:
+        drift = drifts(described, lock)
+        if drift:
+            raise LockError(f"The lock does not fit the description: {drift[0]}", hint=RELOCK)
+    return lock
+
+
+def _read(path: Path, shape: type[L]) -> L:
+    try:
+        return shape.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LockError(f"There is no lock {path}.", hint="`./build.py lock` makes it.") from None
+    except (OSError, UnicodeDecodeError, ValidationError) as broken:
+        first = str(broken).splitlines()[0]
+        raise LockError(f"The lock {path} cannot be read: {first}.", hint=RELOCK) from None
+
+
+def _weights(offer: Offered, known: WeightsLock) -> tuple[LockedFile, ...]:
+    """Put what the lock found out on top of what the description knows; a description's own hash wins."""
+    found = {file.destination: file for file in known.models.get(offer.id, ())}
+    return tuple(_merged(file, found.get(file.destination)) for file in offer.model.files)
+
+
+def _merged(file: ModelFile, found: LockedFile | None) -> LockedFile:
+    described = as_described(file)
+    if found is None or found.source != described.source:
+        return described
+    return LockedFile(
+        destination=described.destination,
+        source=described.source,
+        revision=described.revision or found.revision,
+        size=described.size or found.size,
+        sha256=described.sha256 or found.sha256,
+    )
+
+
+def as_described(file: ModelFile) -> LockedFile:
+    """Return what the description alone says of a file."""
+    return LockedFile(
+        destination=file.destination,
+        source=source_name(file),
+        revision=file.revision,
+        size=file.size,
+        sha256=None if file.sha256 == UNRESOLVED else file.sha256,
+    )
+
+
+def source_name(file: ModelFile) -> str:
+    """Return a file's source in one word, as it stands in locks, labels and messages."""
+    if file.huggingface:
+        return f"huggingface:{file.huggingface}/{file.path}"
+    if file.civitai:
+        return f"civitai:{file.civitai.model}@{file.civitai.version}"
+    return file.url or f"local:{file.local}"
+
+
+def drifts(described: Described, lock: Lock) -> list[str]:
+    """Return where lock and description have come apart: one sentence each, none when all is well."""
+    runtime, locked = described.spec.runtime, lock.runtime
+    pairs = [
+        ("runtime.base.image", runtime.base.image, locked.base_image),
+        ("runtime.base.digest", runtime.base.digest, locked.base_digest),
+        ("runtime.epoch", runtime.epoch, locked.epoch),
+        ("runtime.comfyui.repo", runtime.comfyui.repo, locked.comfyui_repo),
+        ("runtime.comfyui.commit", runtime.comfyui.commit, locked.comfyui_commit),
+        ("runtime.comfyui.tree", runtime.comfyui.tree, locked.comfyui_tree),
+        ("runtime.python.version", runtime.python.version, locked.python),
+    ]
+    found = [
+        f"{key} is {described_value}, the lock says {locked_value}."
+        for key, described_value, locked_value in pairs
+        if described_value != locked_value
+    ]
+    nodes = {
+        name: LockedNode(repo=node.repo, commit=node.commit, tree=node.tree)
+        for name, node in described.spec.nodes.items()
+    }
+    if nodes != locked.nodes:
+        found.append("the custom nodes described and locked are not the same.")
+    if inputs_digest(described) != locked.inputs:
+        found.append("the Python requirements or layers have changed since they were resolved.")
+    return found + [
+        problem for layer in (*locked.python_layers, locked.uv) for problem in _damage(lock, layer)
+    ]
+
+
+def _damage(lock: Lock, layer: LockedLayer) -> list[str]:
+    path = lock.folder / layer.file
+    if not path.is_file():
+        return [f"{path} is missing."]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != layer.sha256:
+        return [f"{path} was changed by hand: its sha256 is not the locked one."]
+    return []
+
+
+def assign(requirements: str, layers: Iterable[PythonLayer]) -> dict[str, str]:
+    """Deal a compiled requirements file out to layers: for each layer, the text of its own file.
+
+    A package goes to the first layer that names it; to one that names it by `*` only when no other does.
+    """
+    blocks = pinned_blocks(requirements)
+    dealt: dict[str, list[str]] = {layer.name: [] for layer in layers}
+    for name, block in blocks.items():
+        dealt[_layer_of(name, layers)].append(block)
+    return {name: "\n".join(texts) + "\n" if texts else "" for name, texts in dealt.items()}
+
+
+def pinned_blocks(requirements: str) -> dict[str, str]:
+    """Return each package's own lines, by canonical name. Raises LockError for one without a hash."""
+    blocks: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in requirements.splitlines():
+        pinned = _PINNED.match(line)
+        if pinned:
+            current = blocks.setdefault(canonicalize_name(pinned["name"]), [])
+        if line.strip() and not line.lstrip().startswith("#"):
+            current.append(line)
+    for name, lines in blocks.items():
+        if not any("--hash=sha256:" in line for line in lines):
+            raise LockError(f"The package {name} has no hash in the lock.", hint=RELOCK)
+    return {name: "\n".join(lines) for name, lines in blocks.items()}
+
+
+def _layer_of(name: str, layers: Iterable[PythonLayer]) -> str:
+    by_rank = sorted(layers, key=lambda layer: layer.packages == ("*",))
+    for layer in by_rank:
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in layer.packages):
+            return layer.name
+    raise LockError(
+        f"No Python layer of the description takes the package {name}.", hint="Add a layer for `*`."
+    )

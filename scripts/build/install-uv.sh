@@ -1,0 +1,18 @@
+#!/bin/sh
+# Make /opt/uv, the installer of the Python layers, in a stage of its own that does not reach the image.
+#
+# Usage: install-uv.sh REQUIREMENTS
+set -eu
+
+secrets=/run/secrets
+
+if [ -s "$secrets/ca" ]; then
+    export PIP_CERT="$secrets/ca"
+fi
+if [ -s "$secrets/python-index" ]; then
+    PIP_INDEX_URL=$(cat "$secrets/python-index")
+    export PIP_INDEX_URL
+fi
+
+python3 -m venv /opt/uv
+/opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check --quiet --require-hashes --requirement "$1"

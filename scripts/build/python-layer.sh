@@ -1,0 +1,30 @@
+#!/bin/sh
+# Install one hash-locked requirements file into the image's Python environment, and compile what it brought.
+#
+# Usage: python-layer.sh REQUIREMENTS
+#
+# Runs at build time, bind-mounted: nothing of it stays in the image. Optional build secrets:
+#   ca            PEM bundle of a corporate certificate authority
+#   python-index  URL of a package index to use instead of the default (may hold a login, hence a secret)
+set -eu
+
+requirements=$1
+secrets=/run/secrets
+
+if [ -s "$secrets/ca" ]; then
+    export SSL_CERT_FILE="$secrets/ca"
+fi
+if [ -s "$secrets/python-index" ]; then
+    UV_DEFAULT_INDEX=$(cat "$secrets/python-index")
+    export UV_DEFAULT_INDEX
+fi
+
+# Copies, because the cache is a mount of its own and hard links end at its edge. No dependencies are looked up: the
+# lock has all of them, each in one of the layers.
+/opt/uv/bin/uv pip install --python /opt/venv/bin/python --require-hashes --no-deps --link-mode copy \
+    --only-binary :all: --no-progress --requirements "$requirements"
+
+# Records of where and when a wheel was installed differ between builders; nothing reads them.
+find /opt/venv/lib -name uv_cache.json -path '*.dist-info/*' -delete
+
+/opt/venv/bin/python -I -S "$(dirname "$0")/compile_bytecode.py" /opt/venv/lib
