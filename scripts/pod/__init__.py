@@ -1,0 +1,1 @@
+"""What runs inside a pod: standard library only, so that nothing needs installing before ComfyUI starts."""

@@ -1,0 +1,93 @@
+"""Asking nvidia-smi: started early, waited for no longer than its limit, killed with all that it started.
+
+This module imports little on purpose: decide starts nvidia-smi first and loads everything else beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+LIMIT = 5.0  # seconds; a healthy nvidia-smi without persistence mode has been seen to take 2
+
+FIELDS = ("index", "uuid", "name", "memory.total", "mig.mode.current", "driver_version", "compute_cap")
+CARDS = (f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
+LIST = ("-L",)
+DETAILS = ("-q", "-x")
+
+_GRACE = 1.0  # seconds to wait for a killed child; one stuck in the driver cannot die, and we do not wait for it
+
+
+class NoAnswerError(Exception):
+    """nvidia-smi said nothing that could be read; the message is a sentence.
+
+    `missing` is true when the program is not installed, which on a machine without a GPU is as it should be.
+    """
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class Question:
+    """One running nvidia-smi. Use it as a context manager: leaving kills what has not answered."""
+
+    def __init__(self, arguments: Sequence[str] = CARDS, limit: float = LIMIT) -> None:
+        self._limit = limit
+        self._deadline = time.monotonic() + limit
+        self._process: subprocess.Popen[str] | None = None
+        self._failure: NoAnswerError | None = None
+        try:
+            self._process = subprocess.Popen(
+                ["nvidia-smi", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,  # it writes its errors to either
+                text=True,
+                errors="replace",
+                start_new_session=True,  # a group of its own, so that its children die with it
+            )
+        except FileNotFoundError:
+            self._failure = NoAnswerError("nvidia-smi is not installed here", missing=True)
+        except OSError as error:
+            self._failure = NoAnswerError(f"nvidia-smi could not be started ({error.strerror})")
+
+    def __enter__(self) -> Question:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kill()
+
+    def answer(self) -> tuple[int, str]:
+        """Return nvidia-smi's exit code and all that it printed. Raises NoAnswerError."""
+        if self._process is None:
+            raise self._failure or NoAnswerError("nvidia-smi has been asked already")
+        try:
+            output, _ = self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._kill()
+            message = f"nvidia-smi did not answer within {self._limit:g} s and was ended"
+            raise NoAnswerError(message) from None
+        return self._process.returncode, output
+
+    def _kill(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(_GRACE)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                pass
+        if process.stdout is not None:
+            process.stdout.close()

@@ -1,0 +1,219 @@
+"""One GET: redirects followed by hand, so that a token is sent to the host it belongs to and nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import http.client
+import socket
+import ssl
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+from pod.failure import PodError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from email.message import Message
+
+FETCH_FAILED = 1
+MAX_REDIRECTS = 5
+USER_AGENT = "podkiln-fetch/1"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORTS = {"http": 80, "https": 443}
+
+
+class RefusedError(PodError):
+    """Trying again would not help. The message continues a sentence that begins with the file's name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, FETCH_FAILED)
+
+
+class TransientError(Exception):
+    """It may work in a moment: a reset, a time-out, a server that is busy.
+
+    `retry_after` is what the server asked for, in seconds; `busy` means that it asked us to slow down.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None, busy: bool = False) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.busy = busy
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A token, the variable it came in, and the one origin (scheme, host, port) that may see it."""
+
+    origin: str
+    token: str = field(repr=False)
+    variable: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds to wait for a connection, and for the next byte on it."""
+
+    connect: float = 10.0
+    read: float = 30.0
+
+
+@dataclass
+class Answer:
+    """The last hop's response; the body is read by `readinto`, and `close` ends the connection."""
+
+    status: int
+    headers: Message
+    hops: list[Message]
+    host: str
+    response: http.client.HTTPResponse
+    connection: http.client.HTTPConnection
+    sock: socket.socket | None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def first(self, name: str) -> str | None:
+        """Return a header from the first hop that has it: the hub says on its redirect what the CDN cannot."""
+        return next((value for hop in self.hops if (value := hop[name]) is not None), None)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read some bytes of the body; 0 means that there are no more.
+
+        Raises TransientError when the connection breaks or nothing comes for Limits.read seconds.
+        """
+        try:
+            return self.response.readinto(buffer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise TransientError(f"{self.host}: {_plain(error)}") from None
+
+    def abort(self) -> None:
+        """Wake whoever reads from this answer in another thread."""
+        if self.sock is not None:
+            try:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # closed already, which is as good
+
+    def close(self) -> None:
+        """End the connection, whether or not the body has been read."""
+        self.response.close()
+        self.connection.close()
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port in one canonical form."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return f"{scheme}://{(parts.hostname or '').lower()}:{parts.port or _PORTS.get(scheme, 0)}"
+
+
+def shown(url: str) -> str:
+    """Return a URL fit for a log: without user, query and fragment, where secrets travel."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+def get(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
+    """Send GET, following redirects; any status that is not a redirect is returned, not raised.
+
+    Raises TransientError for what a later try may cure, RefusedError for what it may not.
+    """
+    hops: list[Message] = []
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = _hop(url, headers, credential, limits)
+        hops.append(answer.headers)
+        if answer.status not in _REDIRECTS:
+            answer.hops = hops
+            return answer
+        answer.close()
+        location = answer.headers["Location"] or ""
+        if url.startswith("https:") and location.startswith("http:"):
+            raise RefusedError(f"{shown(url)} redirects from https to http, which is not followed")
+        url = urljoin(url, location)
+    raise RefusedError(
+        f"{shown(url)} was reached after more than {MAX_REDIRECTS} redirects, which looks like a loop"
+    )
+
+
+def retry_after(headers: Message) -> float | None:
+    """Read Retry-After: seconds, or a date (RFC 9110, 10.2.3)."""
+    value = headers["Retry-After"]
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise RefusedError(f"{shown(url)} is not an http or https address")
+    sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+    if credential and credential.origin == origin_of(url):
+        sent["Authorization"] = f"Bearer {credential.token}"
+    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
+    connection, target = _connection(parts, target, limits.connect)
+    try:
+        connection.connect()
+        sock = connection.sock
+        sock.settimeout(limits.read)
+        connection.request("GET", target, headers=sent)
+        response = connection.getresponse()
+    except ssl.SSLCertVerificationError as error:
+        connection.close()
+        raise RefusedError(
+            f"the certificate of {parts.hostname} is not trusted ({error.verify_message}): behind a company proxy, "
+            "set SSL_CERT_FILE to its CA bundle"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
+    return Answer(response.status, response.headers, [], parts.hostname, response, connection, sock)
+
+
+def _connection(parts: SplitResult, target: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
+    """Make the connection, through HTTPS_PROXY or HTTP_PROXY where they are set and NO_PROXY does not object."""
+    host, port = parts.hostname or "", parts.port
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    proxy_url = urllib.request.getproxies().get(parts.scheme)
+    if not proxy_url or urllib.request.proxy_bypass(host):
+        return kind(host, port, timeout=timeout), target
+    proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
+    connection = kind(proxy.hostname or "", proxy.port or _PORTS["http"], timeout=timeout)
+    if not secure:
+        return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"
+    login: dict[str, str] = {}
+    if proxy.username:
+        pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+        login["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    connection.set_tunnel(host, port or _PORTS["https"], login)
+    return connection, target
+
+
+def _plain(error: Exception) -> str:
+    """Say in a few words what happened on a connection."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return f"the name cannot be resolved ({error.strerror})"
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection closed before the end"
+    if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
+        return "the connection was reset"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return f"{type(error).__name__}"
