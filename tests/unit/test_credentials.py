@@ -1,0 +1,155 @@
+"""Logins come from the Docker config and its helpers, as Docker finds them, and are never shown."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from podkiln import credentials
+from podkiln.credentials import Credentials, lookup
+from podkiln.errors import RegistryError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "s3cret:with-colon"
+AUTH = base64.b64encode(f"me:{SECRET}".encode()).decode()
+ME = Credentials("me", SECRET)
+
+
+def write(path: Path, config: Any) -> Path:
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return path
+
+
+def helper(path: Path, monkeypatch: pytest.MonkeyPatch, script: str, name: str = "fake") -> None:
+    """Put a credential helper on the PATH."""
+    program = path / "bin" / f"docker-credential-{name}"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text("#!/bin/sh\n" + script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+
+@pytest.mark.parametrize(
+    ("host", "key"),
+    [
+        ("ghcr.io", "ghcr.io"),
+        ("ghcr.io", "https://ghcr.io"),
+        ("ghcr.io", "https://ghcr.io/v2/"),
+        ("localhost:5000", "localhost:5000"),
+        ("localhost:5000", "http://localhost:5000/v1/"),
+        ("docker.io", "https://index.docker.io/v1/"),
+    ],
+)
+def test_a_login_is_found_under_every_key_docker_writes(tmp_path: Path, host: str, key: str) -> None:
+    write(tmp_path, {"auths": {"other.io": {"auth": "eDp5"}, key: {"auth": AUTH}}})
+    assert lookup(host, tmp_path) == ME
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ({"auth": AUTH}, ME),
+        ({"username": "me", "password": SECRET}, ME),
+        ({"auth": AUTH, "identitytoken": "idt"}, Credentials("me", SECRET, "idt")),
+        ({"identitytoken": "idt"}, Credentials("", "", "idt")),
+        ({}, None),
+        ({"auth": ""}, None),
+        ({"auth": base64.b64encode(b"me").decode()}, None),
+        ("text", None),
+    ],
+)
+def test_entries(tmp_path: Path, entry: Any, found: Credentials | None) -> None:
+    assert lookup("ghcr.io", write(tmp_path, {"auths": {"ghcr.io": entry}})) == found
+
+
+@pytest.mark.parametrize("config", [{}, {"auths": {}}, {"auths": None}, {"auths": {"a.io": {"auth": AUTH}}}])
+def test_no_login_is_none(tmp_path: Path, config: Any) -> None:
+    assert lookup("ghcr.io", write(tmp_path, config)) is None
+    assert lookup("ghcr.io", tmp_path / "nothing-here") is None
+
+
+def test_docker_config_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "elsewhere", {"auths": {"ghcr.io": {"auth": AUTH}}})
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "elsewhere"))
+    assert lookup("ghcr.io") == ME
+    monkeypatch.delenv("DOCKER_CONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / ".docker", {"auths": {"ghcr.io": {"username": "home", "password": "x"}}})
+    assert lookup("ghcr.io") == Credentials("home", "x")
+
+
+@pytest.mark.parametrize(
+    "config", [{"credsStore": "fake"}, {"credHelpers": {"ghcr.io": "fake"}, "credsStore": "no"}]
+)
+def test_a_helper_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any) -> None:
+    helper(
+        tmp_path,
+        monkeypatch,
+        '[ "$1" = get ] && read server; [ "$server" = ghcr.io ] && '
+        'echo \'{"ServerURL":"ghcr.io","Username":"me","Secret":"s3cret:with-colon"}\'',
+    )
+    assert lookup("ghcr.io", write(tmp_path, config)) == ME
+
+
+def test_a_helper_may_hold_an_identity_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper(tmp_path, monkeypatch, """echo '{"Username":"<token>","Secret":"idt"}'""")
+    assert lookup("ghcr.io", write(tmp_path, {"credsStore": "fake"})) == Credentials("", "", "idt")
+
+
+def test_a_helper_that_knows_nothing_leaves_it_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper(tmp_path, monkeypatch, "echo credentials not found in native keychain; exit 1")
+    write(tmp_path, {"credsStore": "fake", "auths": {"ghcr.io": {"auth": AUTH}}})
+    assert lookup("ghcr.io", tmp_path) == ME
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo keychain is locked; exit 1", "docker-credential-fake failed for ghcr.io: keychain is locked"),
+        ("echo boom >&2; exit 2", "failed for ghcr.io: boom"),
+        (f"echo not-json-{SECRET}", "an answer that is no login"),
+        ("echo '[]'", "an answer that is no login"),
+        ("echo '{}'", "an answer that is no login"),
+        ("exec sleep 60", "did not answer within 0.2 s"),
+    ],
+)
+def test_a_failing_helper_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, says: str
+) -> None:
+    helper(tmp_path, monkeypatch, script)
+    monkeypatch.setattr(credentials, "_HELPER_SECONDS", 0.2 if "sleep" in script else 10)
+    with pytest.raises(RegistryError) as caught:
+        lookup("ghcr.io", write(tmp_path, {"credsStore": "fake"}))
+    assert says in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_missing_helper_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="docker-credential-gone, which is not on the PATH"):
+        lookup("ghcr.io", write(tmp_path, {"credHelpers": {"ghcr.io": "gone"}}))
+    assert lookup("quay.io", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ({"auths": {"ghcr.io": {"auth": "%%"}}}, "not base64"),
+    ],
+)
+def test_a_broken_config_is_one_sentence(tmp_path: Path, config: Any, says: str) -> None:
+    with pytest.raises(RegistryError, match=says):
+        lookup("ghcr.io", write(tmp_path, config))
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "sesame" not in repr(Credentials("me", "sesame", "sesame"))
