@@ -1,0 +1,99 @@
+"""Inputs of a build that can stand in for what the lock names: a base, a source tree, a set of wheels.
+
+A substitute is a named build context (https://docs.docker.com/reference/cli/docker/buildx/build/#build-context).
+It is compared with the lock: the same bytes from elsewhere (a mirror, a checkout) are no substitution at all.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podkiln.errors import SourceError, UsageError
+from podkiln.tree import tree_id, tree_id_of
+
+if TYPE_CHECKING:
+    from podkiln.lock import Lock
+
+_COMMIT = re.compile(r"^(?P<url>[a-z+]+://\S+|git@\S+)#(?P<commit>[0-9a-f]{40})$")
+_DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What stands in for one stage of the Dockerfile.
+
+    `context` is BuildKit's name of it; `locked` and `actual` are hashes of the same kind, or what names it.
+    """
+
+    name: str
+    context: str
+    locked: str
+    actual: str
+
+    @property
+    def substituted(self) -> bool:
+        """Whether it is something else than what is locked."""
+        return self.actual != self.locked
+
+
+def base(reference: str, lock: Lock) -> Input:
+    """Take another base image. Without a digest in the reference it counts as substituted."""
+    if not re.fullmatch(r"[a-z0-9][\w.\-/:@]*", reference):
+        raise UsageError(f"--base: {reference!r} is not an image reference, nor the word bootstrap.")
+    digest = _DIGEST.search(reference)
+    return Input(
+        name="base",
+        context=f"docker-image://{reference}",
+        locked=lock.runtime.base_digest,
+        actual=digest[1] if digest else reference,
+    )
+
+
+def layout_base(folder: Path, digest: str, lock: Lock) -> Input:
+    """Take a base image from an OCI image layout on disk."""
+    return Input(
+        name="base",
+        context=f"oci-layout://{folder}@{digest}",
+        locked=lock.runtime.base_digest,
+        actual=digest,
+    )
+
+
+def source(option: str, lock: Lock) -> Input:
+    """Take another source tree: NAME=DIR or NAME=URL#COMMIT. Raises UsageError or SourceError."""
+    name, separator, value = option.partition("=")
+    names = replaceable(lock)
+    if not separator or not value:
+        raise UsageError(f"--source: {option!r} is not NAME=DIR nor NAME=URL#COMMIT.")
+    if name not in names:
+        raise UsageError(f"--source: there is no input {name!r}.", hint=f"There are: {', '.join(names)}.")
+    remote = _COMMIT.match(value)
+    if remote:
+        return Input(name=name, context=value, locked=_locked_commit(name, lock), actual=remote["commit"])
+    if "://" in value:
+        raise UsageError(
+            f"--source: {value!r} names no commit.", hint="Write URL#COMMIT with the 40 digits of the commit."
+        )
+    folder = Path(value)
+    if not folder.is_dir():
+        raise SourceError(f"--source {name}: there is no folder {value}.")
+    if not any(folder.iterdir()):
+        raise SourceError(f"--source {name}: the folder {value} is empty.")
+    return Input(name=name, context=str(folder.resolve()), locked=names[name], actual=tree_id(folder))
+
+
+def replaceable(lock: Lock) -> dict[str, str]:
+    """Return the stages that --source can replace, with the tree that is locked for each."""
+    nodes = {f"node-{name}": node.tree or node.commit for name, node in lock.runtime.nodes.items()}
+    requirements = {name: text.encode() for name, text in lock.requirements().items()}
+    return {"comfyui": lock.runtime.comfyui_tree, "requirements": tree_id_of(requirements), **nodes}
+
+
+def _locked_commit(name: str, lock: Lock) -> str:
+    if name == "comfyui":
+        return lock.runtime.comfyui_commit
+    node = lock.runtime.nodes.get(name.removeprefix("node-"))
+    return node.commit if node else ""

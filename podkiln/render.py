@@ -1,0 +1,167 @@
+"""Turn a plan into the files of a build context. Pure: names, bytes and modes come out, nothing is written.
+
+What comes from a template or from data is rendered; what is only carried along (the Python lock, scripts/) is
+copied as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from podkiln import flags, folders, payload
+from podkiln.errors import RenderError
+from podkiln.variant import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podkiln.plan import Plan
+
+TEMPLATES = ROOT / "templates"
+SCRIPTS = ROOT / "scripts"
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the context. `copied`: carried along from the repository as it is."""
+
+    content: bytes
+    executable: bool = False
+    copied: bool = False
+
+    @property
+    def mode(self) -> int:
+        """Permissions: fixed, because COPY keeps them and a umask must not reach an image."""
+        return 0o755 if self.executable else 0o644
+
+
+def render(plan: Plan) -> dict[str, File]:
+    """Return the context of one variant, by path. Raises RenderError and DescriptionError."""
+    facts = _facts(plan)
+    return {
+        "Dockerfile": _template("Dockerfile.j2", facts),
+        ".dockerignore": _template("dockerignore.j2", facts),
+        "start.sh": _template("start.sh.j2", facts, executable=True),
+        "podkiln/extra_model_paths.yaml": _template("extra_model_paths.yaml.j2", facts),
+        "podkiln/manifest.json": _json(payload.manifest(plan)),
+        "podkiln/models.json": _json(payload.models(plan)),
+        "podkiln/flags.json": _json(flags_json(plan)),
+        **_requirements(plan),
+        **_scripts(),
+    }
+
+
+def rendered_only(files: Mapping[str, File]) -> dict[str, File]:
+    """Return what was rendered: what is worth a golden copy."""
+    return {path: file for path, file in files.items() if not file.copied}
+
+
+def flags_json(plan: Plan) -> dict[str, Any]:
+    """Return ComfyUI's flags and our profiles for the pinned version, checked against each other."""
+    comfyui = plan.described.spec.runtime.comfyui
+    return flags.to_json(comfyui.version, list(comfyui.arguments), plan.described.spec.profile)
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    spec, runtime = plan.described.spec, plan.described.spec.runtime
+    files = {layer.name: layer.file.rsplit("/", 1)[-1] for layer in plan.lock.runtime.python_layers}
+    return {
+        "variant": {"name": plan.name, "title": spec.title, "description": spec.description},
+        "context": f"dist/{plan.name}",
+        "epoch": runtime.epoch,
+        "base": runtime.base,
+        "comfyui": runtime.comfyui,
+        "nodes": spec.nodes,
+        "apt": sorted(runtime.apt),
+        "python": {
+            "version": runtime.python.version,
+            "layers": [
+                {"name": layer.name, "why": layer.why, "file": files[layer.name]}
+                for layer in runtime.python.layers
+            ],
+        },
+        "port": runtime.port,
+        "workspace": runtime.workspace,
+        "stop_seconds": runtime.stop_seconds,
+        "labels": labels(plan),
+        "folders": folders.load(runtime.comfyui.version).places(),
+    }
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """Return the image's labels. Names: https://github.com/opencontainers/image-spec/blob/main/annotations.md."""
+    spec, runtime = plan.described.spec, plan.described.spec.runtime
+    base = plan.lock.runtime
+    own = {
+        "org.opencontainers.image.title": spec.title,
+        "org.opencontainers.image.description": spec.description,
+        "org.opencontainers.image.version": runtime.comfyui.version,
+        "org.opencontainers.image.base.name": base.base_image,
+        "org.opencontainers.image.base.digest": base.base_digest,
+        "io.podkiln.variant": plan.name,
+        "io.podkiln.lock": plan.lock.digest,
+        "io.podkiln.comfyui": base.comfyui_commit,
+        "io.podkiln.cuda": runtime.cuda,
+    }
+    if plan.substituted:
+        own["io.podkiln.substituted"] = " ".join(f"{each.name}={each.actual}" for each in plan.substituted)
+    return {**own, **spec.image.labels}
+
+
+@cache
+def environment() -> Environment:
+    """Return the one Jinja environment: undefined names are errors, and blocks leave no blank lines."""
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Dockerfiles and shell, not HTML; `quoted` is the escape that fits
+    )
+    jinja.filters["quoted"] = _quoted
+    return jinja
+
+
+def _quoted(text: str) -> str:
+    """Quote a value for a Dockerfile: inside double quotes, with no variable expanded."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+def _template(name: str, facts: dict[str, Any], *, executable: bool = False) -> File:
+    try:
+        text = environment().get_template(name).render(facts)
+    except jinja2.TemplateError as wrong:
+        line = getattr(wrong, "lineno", None)
+        where = f"templates/{getattr(wrong, 'name', None) or name}" + (f":{line}" if line else "")
+        raise RenderError(f"{where}: {wrong.message}.") from None
+    return File(text.encode(), executable=executable)
+
+
+def _json(data: dict[str, Any]) -> File:
+    return File((json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _requirements(plan: Plan) -> dict[str, File]:
+    texts = {f"requirements/{name}": text for name, text in plan.lock.requirements().items()}
+    texts["build/uv.txt"] = (plan.lock.folder / plan.lock.runtime.uv.file).read_text(encoding="utf-8")
+    return {path: File(text.encode(), copied=True) for path, text in sorted(texts.items())}
+
+
+@cache
+def _scripts() -> dict[str, File]:
+    """Return what runs in the image and in its build, as it lies in scripts/."""
+    found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
+    found |= {f"podkiln/pod/{path.name}": path for path in sorted((SCRIPTS / "pod").glob("*.py"))}
+    found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
+    return {
+        target: File(path.read_bytes(), executable=path.suffix == ".sh", copied=True)
+        for target, path in found.items()
+    }

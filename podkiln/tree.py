@@ -1,0 +1,79 @@
+"""Hash a source tree the way git does, so that a directory can be compared with a pinned commit.
+
+Format: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects. A commit names a tree by this hash, so no
+checkout, no history and no git program are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from podkiln.errors import SourceError
+
+# What a checkout has beside its files, and what only running them leaves behind.
+IGNORED = frozenset({".git", "__pycache__"})
+_CHUNK = 1 << 20
+
+
+def tree_id(folder: Path) -> str:
+    """Return git's tree id of a folder, in hex, without .git and __pycache__. Raises SourceError."""
+    try:
+        return _tree(folder).hex()
+    except OSError as unreadable:
+        raise SourceError(f"{folder} cannot be read: {unreadable}.") from None
+
+
+def tree_id_of(files: dict[str, bytes]) -> str:
+    """Return git's tree id of plain files in one folder, given by name."""
+    lines = [b"100644 " + os.fsencode(name) + b"\0" + _blob(files[name]) for name in sorted(files)]
+    return _hash_tree(lines).hex()
+
+
+def _tree(folder: Path) -> bytes:
+    entries = []
+    for entry in os.scandir(folder):
+        if entry.name in IGNORED:
+            continue
+        mode, digest = _entry(entry)
+        if mode is None:
+            continue
+        # git sorts a directory as if its name ended in a slash.
+        key = os.fsencode(entry.name) + (b"/" if mode == b"40000" else b"")
+        entries.append((key, mode + b" " + os.fsencode(entry.name) + b"\0" + digest))
+    return _hash_tree([line for _, line in sorted(entries)])
+
+
+def _hash_tree(lines: list[bytes]) -> bytes:
+    body = b"".join(lines)
+    return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
+
+
+def _entry(entry: os.DirEntry[str]) -> tuple[bytes | None, bytes]:
+    if entry.is_symlink():
+        return b"120000", _blob(os.fsencode(Path(entry.path).readlink()))
+    if entry.is_dir():
+        digest = _tree(Path(entry.path))
+        # git does not know empty folders.
+        return (None, b"") if digest == _EMPTY_TREE else (b"40000", digest)
+    status = entry.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{entry.path} is neither a file, a folder nor a symlink.")
+    return (b"100755" if status.st_mode & 0o100 else b"100644"), _file(entry.path, status.st_size)
+
+
+def _blob(content: bytes) -> bytes:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).digest()
+
+
+def _file(path: str, size: int) -> bytes:
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()
+
+
+_EMPTY_TREE = hashlib.sha1(b"tree 0\0", usedforsecurity=False).digest()
