@@ -1,0 +1,185 @@
+"""Answering a registry's challenges: basic, or a bearer token fetched for the scopes we need.
+
+Sources: RFC 9110 section 11 (challenges), distribution/distribution docs/spec/auth/token.md (bearer tokens)
+and oauth.md (trading an identity token).
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
+
+from podkiln import oci
+from podkiln.errors import IntegrityError, RegistryError
+from podkiln.registry.refusal import words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from podkiln.credentials import Credentials
+    from podkiln.registry.transport import Answer
+
+log = logging.getLogger(__name__)
+
+_CHALLENGE: Final = re.compile(r"(?:^|,\s*)(basic|bearer)(?=\s|$)", re.IGNORECASE)
+_PARAMETER: Final = re.compile(r'([a-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
+_DEFAULT_LIFE: Final = 60  # seconds; token.md: "expires_in ... defaults to 60 seconds"
+_USED_LIFE: Final = 0.8  # of a token's life; what is left is for the request under way
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One way in which a registry lets one in (WWW-Authenticate)."""
+
+    scheme: str
+    parameters: dict[str, str]
+
+    @classmethod
+    def parse(cls, header: str) -> dict[str, Challenge]:
+        """Read a header, which may hold several challenges; by scheme, in lower case."""
+        marks = list(_CHALLENGE.finditer(header))
+        ends = [mark.start() for mark in marks[1:]] + [len(header)]
+        return {
+            mark[1].lower(): cls(mark[1].lower(), _parameters(header[mark.end() : end]))
+            for mark, end in zip(marks, ends, strict=True)
+        }
+
+
+def _parameters(text: str) -> dict[str, str]:
+    return {
+        match[1].lower(): re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
+        for match in _PARAMETER.finditer(text)
+    }
+
+
+class Auth:
+    """The Authorization header for one registry; several threads may share it.
+
+    Args:
+        host: The registry, as the user wrote it.
+        scopes: What tokens must allow: `repository:you/app:pull,push`.
+        login: Finds the user's login for a host.
+        fetch: Speaks to the token service: (method, url, authorization, form) -> Answer, retried.
+        plain_http: Whether a token service may be without TLS, as the registry itself is.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        scopes: Sequence[str],
+        login: Callable[[str], Credentials | None],
+        fetch: Callable[[str, str, str | None, bytes | None], Answer],
+        *,
+        plain_http: bool,
+    ) -> None:
+        self._host = host
+        self._scopes = scopes
+        self._login = login
+        self._fetch = fetch
+        self._plain_http = plain_http
+        self._lock = threading.Lock()
+        self._header: str | None = None
+        self._accepted = False
+        self._bearer: Challenge | None = None
+        self._expires = float("inf")
+        self._credentials: Credentials | None = None
+        self._looked = False
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether a login of the user is in play."""
+        return self._credentials is not None
+
+    def header(self) -> str | None:
+        """Return the header to send; a token near its end is renewed first."""
+        with self._lock:
+            if self._bearer and time.monotonic() > self._expires:
+                self._fetch_token(self._bearer)
+            return self._header
+
+    def accept(self, sent: str | None) -> None:
+        """Note that the registry took a header: should it refuse it later, the header has expired."""
+        if sent is not None and sent == self._header:
+            self._accepted = True
+
+    def renew(self, challenge: str, sent: str | None) -> bool:
+        """Find a new header after a 401; False when there is none worth sending."""
+        with self._lock:
+            if self._header != sent:  # another thread was faster
+                return True
+            if sent is not None and not self._accepted:
+                return False
+            challenges = Challenge.parse(challenge)
+            if bearer := challenges.get("bearer"):
+                self._bearer = bearer
+                self._fetch_token(bearer)
+                return True
+            found = self._find_login() if "basic" in challenges else None
+            if found is None or not found.username or sent is not None:
+                return False
+            self._set(_basic(found))
+            return True
+
+    def _set(self, header: str) -> None:
+        self._header, self._accepted = header, False
+
+    def _find_login(self) -> Credentials | None:
+        """Look once; who only pulls may go on without the login that a broken helper keeps back."""
+        if not self._looked:
+            try:
+                self._credentials = self._login(self._host)
+            except RegistryError as failed:
+                if any(scope.endswith("push") for scope in self._scopes):
+                    raise
+                log.warning("%s Going on without a login.", failed)
+            self._looked = True
+        return self._credentials
+
+    def _fetch_token(self, challenge: Challenge) -> None:
+        realm = challenge.parameters.get("realm", "")
+        if not realm.startswith(("https://", "http://") if self._plain_http else "https://"):
+            raise RegistryError(
+                f"Registry {self._host} sends logins to {realm.partition('?')[0][:80]!r}, which is not https."
+            )
+        service = challenge.parameters.get("service", "")
+        found = self._find_login()
+        fields = [("service", service)] if service else []
+        if found and found.identity_token:
+            form = [*fields, ("scope", " ".join(self._scopes)), ("grant_type", "refresh_token")]
+            form += [("client_id", "podkiln"), ("refresh_token", found.identity_token)]
+            answer = self._fetch("POST", realm, None, urlencode(form).encode())
+        else:
+            query = urlencode(fields + [("scope", scope) for scope in self._scopes])
+            url = f"{realm}{'&' if '?' in realm else '?'}{query}"
+            answer = self._fetch("GET", url, _basic(found) if found else None, None)
+        self._take(answer)
+
+    def _take(self, answer: Answer) -> None:
+        service = answer.host
+        if answer.status != 200:  # noqa: PLR2004 - the only good answer, token.md
+            who = "this login" if self._credentials else "anyone without a login"
+            raise RegistryError(
+                f"The token service {service} of registry {self._host} refuses {who} ({words(answer)}).",
+                hint=f"Run `docker login {self._host}`.",
+            )
+        try:
+            body = oci.parse_json(answer.body, "x")
+        except IntegrityError:
+            body = {}
+        token = body.get("token") or body.get("access_token")
+        if not isinstance(token, str) or not token.isprintable():
+            raise RegistryError(f"The token service {service} of registry {self._host} gave no token.")
+        life = body.get("expires_in")
+        life = life if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
+        self._expires = time.monotonic() + life * _USED_LIFE
+        self._set(f"Bearer {token}")
+
+
+def _basic(found: Credentials) -> str:
+    return "Basic " + base64.b64encode(f"{found.username}:{found.password}".encode()).decode()

@@ -1,0 +1,166 @@
+"""Pushing an image from its layout: blobs, then the config, then the manifest, the tag last."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from podkiln import oci
+from podkiln.errors import RegistryError, UsageError
+from podkiln.reference import DEFAULT_TAG
+from podkiln.registry.client import Repository
+from podkiln.registry.transport import CancelledError, Settings
+from podkiln.registry.upload import Progress, Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from podkiln.layout import Layout
+    from podkiln.oci import Descriptor, Digest
+    from podkiln.reference import Reference
+
+
+@dataclass(frozen=True)
+class PushedBlob:
+    """What became of one blob: its size in bytes, and how it came to be there."""
+
+    digest: Digest
+    size: int
+    how: Literal["uploaded", "mounted", "existing"]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What a push did; `layers` are in the order of the manifest, each once, `config` is the last blob."""
+
+    reference: str
+    digest: Digest
+    layers: tuple[PushedBlob, ...]
+    config: PushedBlob
+    seconds: float
+
+    @property
+    def uploaded_bytes(self) -> int:
+        """Bytes that were sent."""
+        return self._bytes("uploaded")
+
+    @property
+    def mounted_bytes(self) -> int:
+        """Bytes that the registry took from another of its repositories."""
+        return self._bytes("mounted")
+
+    @property
+    def existing_bytes(self) -> int:
+        """Bytes that were there already."""
+        return self._bytes("existing")
+
+    def _bytes(self, how: str) -> int:
+        return sum(blob.size for blob in (*self.layers, self.config) if blob.how == how)
+
+
+def push(
+    layout: Layout,
+    reference: Reference,
+    *,
+    on_progress: Progress | None = None,
+    settings: Settings | None = None,
+    mount_from: Sequence[str] = (),
+) -> PushReport:
+    """Push an image; its tag moves only when all else is there, and is read back.
+
+    Args:
+        layout: The image.
+        reference: Its name; without a tag, `latest`.
+        on_progress: Told what is sent.
+        settings: How registries are spoken to.
+        mount_from: Repositories of the same registry that may hold some of the blobs.
+
+    Raises:
+        RegistryError: The registry refused or could not be reached.
+        IntegrityError: A blob of the layout, or what the registry says it holds, is not what it should be.
+    """
+    if reference.digest not in (None, layout.descriptor.digest):
+        raise UsageError(
+            f"{reference} asks for another digest than the image has: {layout.descriptor.digest}."
+        )
+    begun = time.monotonic()
+    tag = reference.tag or DEFAULT_TAG
+    others = [name for name in mount_from if name != reference.repository]
+    with Repository(reference, settings, push=True, mount_from=others) as repository:
+        repository.ping()
+        sender = _Sender(repository, layout, on_progress or _silent, others)
+        *layers, config = layout.blobs
+        sent = sender.send_all(layers)
+        sent_config = sender.send(config)
+        digest, media_type = layout.descriptor.digest, layout.manifest.media_type
+        repository.put_manifest(digest, layout.manifest_bytes, media_type)
+        repository.put_manifest(tag, layout.manifest_bytes, media_type)
+        _read_back(repository, tag, digest)
+    seconds = time.monotonic() - begun
+    return PushReport(str(reference.with_tag(tag)), digest, tuple(sent), sent_config, seconds)
+
+
+class _Sender:
+    """Brings blobs of one layout into one repository by the cheapest way there is."""
+
+    def __init__(
+        self, repository: Repository, layout: Layout, on_progress: Progress, mount_from: Sequence[str]
+    ) -> None:
+        self._repository = repository
+        self._layout = layout
+        self._on_progress = on_progress
+        self._mount_from = mount_from
+
+    def send_all(self, blobs: Sequence[Descriptor]) -> list[PushedBlob]:
+        """Send several at once. The first failure stops the others, and is the one that is raised."""
+        transport = self._repository.transport
+        with ThreadPoolExecutor(transport.settings.jobs, thread_name_prefix="push") as pool:
+            futures = [pool.submit(self.send, blob) for blob in blobs]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                _raise_first(futures)
+                return [future.result() for future in futures]
+            except BaseException:
+                transport.cancelled.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def send(self, blob: Descriptor) -> PushedBlob:
+        """See that a blob is there: it is already, or by mount, or by upload."""
+        begun = time.monotonic()
+        how = self._bring(blob)
+        if how != "uploaded":
+            self._on_progress(oci.short(blob.digest), blob.size, blob.size)
+        return PushedBlob(blob.digest, blob.size, how, time.monotonic() - begun)
+
+    def _bring(self, blob: Descriptor) -> Literal["uploaded", "mounted", "existing"]:
+        if self._repository.has_blob(blob):
+            return "existing"
+        if any(self._repository.mount(blob, other) for other in self._mount_from):
+            return "mounted"
+        Upload(self._repository, blob, self._layout, self._on_progress).run()
+        return "uploaded"
+
+
+def _raise_first(futures: Sequence[Future[PushedBlob]]) -> None:
+    """Raise the failure that stopped the work, not those of the work that it stopped."""
+    failures = [future.exception() for future in futures if future.done() and not future.cancelled()]
+    for failure in sorted(filter(None, failures), key=lambda failure: isinstance(failure, CancelledError)):
+        raise failure
+
+
+def _read_back(repository: Repository, tag: str, digest: Digest) -> None:
+    found, _ = repository.manifest(tag)
+    if found.digest != digest:
+        host = repository.transport.host
+        raise RegistryError(
+            f"After the push, tag {tag} of {repository.name} at {host} names {found.digest}, not {digest}.",
+            hint="Did another push move the tag at the same time?",
+        )
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """Report to nobody."""

@@ -1,0 +1,308 @@
+"""HTTP as registries need it: TLS, time limits, retries, redirects, and where Authorization may go.
+
+One Transport speaks to one registry. Authorization is sent to the registry's own origin and to no other host,
+whatever a Location or a redirect says; a https registry cannot send us on to plain http.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import random
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
+
+import certifi
+import httpx
+
+from podkiln import credentials
+from podkiln.errors import RegistryError, UsageError
+from podkiln.reference import DOCKER_HUB
+from podkiln.registry.auth import Auth
+from podkiln.registry.refusal import TRANSIENT, TransientError, refused, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+
+    from podkiln.credentials import Credentials
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES: Final = 8 << 20  # manifests have at most 4 MiB, configs less than this
+_HUB_API: Final = "registry-1.docker.io"
+_CERTS_D: Final = Path("/etc/docker/certs.d")
+_REDIRECTS: Final = 5
+_DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
+_MAX_BACKOFF: Final = 30.0
+_MOVED: Final = frozenset({301, 302, 303, 307, 308})
+
+# httpx logs every URL with its query, and those of uploads and of redirects carry signatures.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class CancelledError(RegistryError):
+    """Work given up because other work failed; never what a user sees."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How registries are spoken to.
+
+    Attributes:
+        ca_bundle: PEM file of CAs to trust beside those of the system.
+        plain_http: Speak without TLS; None means to registries on this machine only, as Docker does.
+        jobs: Blobs sent at once.
+        attempts: How often a request is tried that fails in a way which may pass.
+        backoff: Seconds before the second attempt; doubled for each further one.
+        timeout: Seconds of silence after which a connection is given up.
+        login: Finds the user's login for a host.
+    """
+
+    ca_bundle: Path | None = None
+    plain_http: bool | None = None
+    jobs: int = 3
+    attempts: int = 6
+    backoff: float = 1.0
+    timeout: float = 60.0
+    login: Callable[[str], Credentials | None] = credentials.lookup
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: all of it, since registries answer little but blobs."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: httpx.URL
+
+    @property
+    def host(self) -> str:
+        """Host and port that answered."""
+        return self.url.netloc.decode()
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a registry is on this machine: what Docker speaks plain http to."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+class Transport:
+    """A connection pool to one registry; several threads may share it."""
+
+    def __init__(self, host: str, scopes: Sequence[str], settings: Settings) -> None:
+        self.host = host
+        self.settings = settings
+        self.cancelled = threading.Event()
+        self._reached = False
+        plain = is_local(host) if settings.plain_http is None else settings.plain_http
+        api = _HUB_API if host == DOCKER_HUB else host
+        self.origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
+        self._http = httpx.Client(
+            verify=_tls(host, settings.ca_bundle),
+            trust_env=not is_local(host),  # no proxy between us and ourselves
+            timeout=settings.timeout,
+            headers={"User-Agent": "podkiln", "Accept-Encoding": "identity"},
+        )
+        self.auth = Auth(host, scopes, settings.login, self._fetch_token, plain_http=plain)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        doing: str,
+        *,
+        expect: Container[int],
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        patience: float | None = None,
+    ) -> Answer:
+        """Send a request, log in where asked, follow redirects, try again what may pass.
+
+        Args:
+            method: HTTP method.
+            url: Path at the registry, or a whole URL that it gave.
+            doing: For errors, after "to": `read manifest v1 of you/app`.
+            expect: Statuses that are an answer; any other is a RegistryError.
+            headers: Headers beside the usual ones.
+            content: The body.
+            patience: Seconds to wait for the answer, if not the usual ones.
+        """
+
+        def once() -> Answer:
+            answer = self._with_login(method, self.absolute(url), headers or {}, content, patience)
+            if answer.status not in expect:
+                self.refuse(answer, doing)
+            return answer
+
+        return self.retrying(once)
+
+    def stream(
+        self, method: str, url: str, headers: Mapping[str, str], chunks: Iterable[bytes], patience: float
+    ) -> Answer:
+        """Send a body that cannot be sent twice: one attempt, no redirects.
+
+        A login that ran out is renewed and reported as TransientError: the caller knows where to go on.
+        """
+        target = self.absolute(url)
+        sent = self._authorization(target)
+        answer = self._exchange(method, target, headers, chunks, sent, patience)
+        if self._renewed(answer, sent):
+            raise TransientError(f"The login at {self.host} ran out during an upload.", wait=0)
+        return answer
+
+    def drop(self, url: str) -> None:
+        """Send a DELETE and do not care for what becomes of it."""
+        target = self.absolute(url)
+        with contextlib.suppress(RegistryError):
+            self._exchange("DELETE", target, {}, None, self._authorization(target), _DROP_SECONDS)
+
+    def retrying(self, work: Callable[[], T]) -> T:
+        """Do some work; do it again, after a pause that doubles, while it fails in a way that may pass."""
+        for failures in range(1, self.settings.attempts):
+            try:
+                return work()
+            except TransientError as failure:
+                self.pause(failures, failure)
+        return work()
+
+    def pause(self, failures: int, failure: TransientError) -> None:
+        """Wait before another attempt: as long as the registry asks for, else longer each time."""
+        backoff = min(self.settings.backoff * 2 ** (failures - 1), _MAX_BACKOFF)
+        delay = backoff * random.uniform(0.5, 1.0) if failure.wait is None else failure.wait  # noqa: S311 - spreads load
+        if self.cancelled.wait(delay):
+            raise CancelledError("given up")
+
+    def refuse(self, answer: Answer, doing: str) -> NoReturn:
+        """Raise the error for an answer that is a no; its host is the one that gave it."""
+        host = self.host if self._is_ours(answer.url) else answer.host
+        raise refused(answer, host, doing, login=self.auth.logged_in)
+
+    def absolute(self, url: str, base: httpx.URL | None = None) -> httpx.URL:
+        """Return a URL that the registry gave, made whole. Raises RegistryError for a bad one."""
+        try:
+            target = (base or self.origin).join(url)
+        except httpx.InvalidURL as wrong:
+            raise RegistryError(f"Registry {self.host} sent a Location that is no URL: {wrong}.") from wrong
+        if target.scheme not in ("https", self.origin.scheme) or not target.host:
+            raise RegistryError(
+                f"Registry {self.host} sent us on to {target.scheme}://{target.host}, which is not https.",
+                hint="A registry behind a TLS proxy must be told its public address (X-Forwarded-Proto).",
+            )
+        return target
+
+    def _with_login(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        patience: float | None,
+    ) -> Answer:
+        for _ in range(_REDIRECTS + 1):
+            sent = self._authorization(url)
+            answer = self._exchange(method, url, headers, content, sent, patience)
+            if self._renewed(answer, sent):
+                answer = self._exchange(method, url, headers, content, self._authorization(url), patience)
+            location = answer.headers.get("location")
+            if method not in ("GET", "HEAD") or answer.status not in _MOVED or not location:
+                return answer
+            url = self.absolute(location, url)
+        raise RegistryError(f"Registry {self.host} redirects more than {_REDIRECTS} times.")
+
+    def _is_ours(self, url: httpx.URL) -> bool:
+        return (url.scheme, url.host, url.port) == (self.origin.scheme, self.origin.host, self.origin.port)
+
+    def _authorization(self, url: httpx.URL) -> str | None:
+        return self.auth.header() if self._is_ours(url) else None
+
+    def _renewed(self, answer: Answer, sent: str | None) -> bool:
+        """Tell whether a request is worth sending again because there is a new login for it."""
+        if not self._is_ours(answer.url):
+            return False
+        if answer.status != 401:  # noqa: PLR2004 - the status that asks for a login
+            self.auth.accept(sent)
+            return False
+        return self.auth.renew(answer.headers.get("www-authenticate", ""), sent)
+
+    def _fetch_token(self, method: str, url: str, authorization: str | None, form: bytes | None) -> Answer:
+        kind = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
+
+        def once() -> Answer:
+            answer = self._exchange(method, self.absolute(url), kind, form, authorization, None)
+            if answer.status in TRANSIENT:
+                raise refused(answer, answer.host, "give a token", login=authorization is not None)
+            return answer
+
+        return self.retrying(once)
+
+    def _exchange(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        content: bytes | Iterable[bytes] | None,
+        authorization: str | None,
+        patience: float | None,
+    ) -> Answer:
+        """Send one request and read its whole answer, within limits of time and size."""
+        usual = self.settings.timeout
+        timeout = httpx.Timeout(min(usual, patience or usual), read=patience or usual)
+        all_headers = {**headers, **({"Authorization": authorization} if authorization else {})}
+        try:
+            with self._http.stream(method, url, headers=all_headers, content=content, timeout=timeout) as got:
+                self._reached = True
+                return Answer(got.status_code, got.headers, self._body(got), url)
+        except httpx.TransportError as failed:
+            error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())
+            if isinstance(failed, httpx.ConnectError | httpx.ConnectTimeout) and not self._reached:
+                # Nobody there from the start is a wrong name more often than a bad moment: say so at once.
+                raise RegistryError(str(error), hint=error.hint) from failed
+            raise error from failed
+
+    def _body(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        deadline = time.monotonic() + self.settings.timeout
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                raise RegistryError(f"Registry {self.host} answered with more than {MAX_ANSWER_BYTES} bytes.")
+            if time.monotonic() > deadline:
+                raise TransientError(f"Registry {self.host} did not come to the end of an answer in time.")
+        return bytes(body)
+
+
+def _tls(host: str, ca_bundle: Path | None) -> ssl.SSLContext:
+    """Trust the system's CAs, those that Docker trusts for this registry, and the user's bundle."""
+    defaults = ssl.get_default_verify_paths()
+    system = defaults.cafile or defaults.capath
+    context = ssl.create_default_context(cafile=None if system else certifi.where())
+    for file in sorted((_CERTS_D / host).glob("*.crt")):
+        _trust(context, file)
+    if ca_bundle:
+        _trust(context, ca_bundle)
+    return context
+
+
+def _trust(context: ssl.SSLContext, file: Path) -> None:
+    try:
+        context.load_verify_locations(file)
+    except ssl.SSLError as wrong:
+        raise UsageError(f"{file} holds no PEM certificate.") from wrong
+    except OSError as wrong:
+        raise UsageError(f"The CA bundle {file} could not be read: {wrong.strerror}.") from wrong

@@ -1,0 +1,71 @@
+"""Real registries for tests: Debian's docker-registry, each with its own port and directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_START_SECONDS = 20
+HTPASSWD = "me:$2y$05$abcdefghijklmnopqrstuu5s7pH6QHVd5GFEi8bBZtKtKmZM9hTvS\n"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serve(directory: Path, *, htpasswd: str = "") -> Iterator[str]:
+    """Run a registry and yield its host:port; its storage is in `directory`."""
+    assert shutil.which("docker-registry"), "docker-registry is missing: scripts/ensure_engine.sh --with-tests"
+    directory.mkdir(parents=True, exist_ok=True)
+    host = f"127.0.0.1:{free_port()}"
+    config: dict[str, Any] = {
+        "version": "0.1",
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(directory / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": host, "secret": "for-tests-only"},
+    }
+    if htpasswd:
+        (directory / "htpasswd").write_text(htpasswd)
+        config["auth"] = {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}}
+    (directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["docker-registry", "serve", str(directory / "config.yml")], stdout=log, stderr=log
+        )
+        try:
+            _wait(process, host, directory / "log")
+            yield host
+        finally:
+            process.terminate()
+            process.wait(_START_SECONDS)
+
+
+def _wait(process: subprocess.Popen[bytes], host: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"http://{host}/v2/", timeout=1).close()
+        except urllib.error.HTTPError as answer:  # 401 is an answer too
+            answer.close()
+            return
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"docker-registry did not start:\n{log.read_text()}")
