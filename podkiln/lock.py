@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 LOCKS = variant.SHIPPED / "locks"
+WEIGHTS = "weights.json"
 RELOCK = "Run `./build.py lock`, look at the difference, and commit it."
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;\\]+)")
 
@@ -117,17 +118,23 @@ class Lock:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def requirements(self) -> dict[str, str]:
-        """Return the requirements files by name, as they are."""
-        return {layer.file: (self.folder / layer.file).read_text() for layer in self.runtime.python_layers}
+        """Return the text of each layer's requirements file, by the file's plain name."""
+        files = [self.folder / layer.file for layer in self.runtime.python_layers]
+        return {file.name: file.read_text(encoding="utf-8") for file in files}
+
+
+def own_folder(described: Described) -> Path | None:
+    """Return the folder for a user's own locks, `<file>.locks` beside the file; None for a shipped variant."""
+    own = described.chain[0].path
+    return None if own.resolve().parent == variant.SHIPPED else own.parent / f"{own.stem}.locks"
 
 
 def folders(described: Described) -> tuple[Path, Path]:
     """Return where a variant's runtime lock and weights lock lie: beside a user's file, if any."""
-    own = described.chain[0].path
-    private = own.parent / f"{own.stem}.locks"
+    own = own_folder(described)
     name = described.spec.runtime.name
-    runtime = private / name if (private / name).is_dir() else LOCKS / name
-    weights = private / "weights.json" if (private / "weights.json").is_file() else LOCKS / "weights.json"
+    runtime = own / name if own and (own / name).is_dir() else LOCKS / name
+    weights = own / WEIGHTS if own and (own / WEIGHTS).is_file() else LOCKS / WEIGHTS
     return runtime, weights
 
 
@@ -155,8 +162,8 @@ def requirements_in(described: Described) -> Path:
 def read(described: Described, offered: Iterable[Offered], *, check: bool = True) -> Lock:
     """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
     folder, weights_file = folders(described)
-    runtime = _read(folder / "runtime.json", RuntimeLock)
-    known = _read(weights_file, WeightsLock) if weights_file.is_file() else WeightsLock(models={})
+    runtime = read_runtime(folder)
+    known = read_weights(weights_file)
     weights = {offer.id: _weights(offer, known) for offer in offered}
     lock = Lock(folder=folder, runtime=runtime, weights=weights)
     if check:
@@ -164,6 +171,16 @@ def read(described: Described, offered: Iterable[Offered], *, check: bool = True
         if drift:
             raise LockError(f"The lock does not fit the description: {drift[0]}", hint=RELOCK)
     return lock
+
+
+def read_runtime(folder: Path) -> RuntimeLock:
+    """Read a runtime's pins. Raises LockError: missing or damaged."""
+    return _read(folder / "runtime.json", RuntimeLock)
+
+
+def read_weights(path: Path) -> WeightsLock:
+    """Read a weights lock; without one nothing is known beyond the descriptions. Raises LockError: damaged."""
+    return _read(path, WeightsLock) if path.is_file() else WeightsLock(models={})
 
 
 def _read(path: Path, shape: type[L]) -> L:

@@ -1,0 +1,35 @@
+"""Files that are written aside and renamed, so that nobody ever reads half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def write(path: Path, text: str) -> bool:
+    """Write a text file whole or not at all. Returns False when it already held just that."""
+    content = text.encode()
+    try:
+        if path.read_bytes() == content:
+            return False
+    except OSError:
+        pass  # not there, or unreadable: it is written
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return True
+
+
+def write_json(path: Path, value: Any) -> bool:
+    """Write JSON the one way that locks have it: indented, in the order given, a newline at the end."""
+    return write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

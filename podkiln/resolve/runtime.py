@@ -1,0 +1,125 @@
+"""The runtime's lock: what is described is written down, Python is resolved, and nothing else is decided here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podkiln import lock
+from podkiln.errors import LockError
+from podkiln.lock import Lock, LockedLayer, LockedNode, RuntimeLock
+from podkiln.resolve import aside, python
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from podkiln.variant import Described
+
+
+@dataclass(frozen=True)
+class Present:
+    """The lock that is there: `runtime` is None where it is missing or damaged; pins are kept all the same."""
+
+    folder: Path
+    runtime: RuntimeLock | None
+    pins: dict[str, str]
+
+    @classmethod
+    def at(cls, folder: Path) -> Present:
+        """Read whatever can be read in a lock's folder."""
+        try:
+            runtime: RuntimeLock | None = lock.read_runtime(folder)
+        except LockError:
+            runtime = None
+        texts = [file.read_text(encoding="utf-8", errors="replace") for file in _requirements_files(folder)]
+        return cls(folder, runtime, python.known_pins(texts))
+
+    def drifts(self, described: Described) -> list[str]:
+        """Return where it is not what is described."""
+        if self.runtime is None:
+            return [f"There is no lock in {self.folder}."]
+        return lock.drifts(described, Lock(self.folder, self.runtime, {}))
+
+
+def relock(described: Described, upgrade: Sequence[str]) -> list[Path]:
+    """Write the runtime's lock anew where it is not what is described. Returns the files that changed.
+
+    A user's own variant uses the shipped lock as long as that fits, and else gets one beside its file.
+
+    Args:
+        described: The variant.
+        upgrade: Python packages whose pins are given up; `all` for every one.
+    """
+    shared = Present.at(lock.LOCKS / described.spec.runtime.name)
+    own = lock.own_folder(described)
+    if own is None:
+        return _write(described, shared, shared.folder, upgrade)
+    private = own / described.spec.runtime.name
+    if private.is_dir():
+        return _write(described, Present.at(private), private, upgrade)
+    if not upgrade and not shared.drifts(described):
+        return []
+    return _write(described, shared, private, upgrade)
+
+
+def _write(described: Described, present: Present, folder: Path, upgrade: Sequence[str]) -> list[Path]:
+    if folder == present.folder and not upgrade and not present.drifts(described):
+        return []  # nothing to resolve: no network is touched
+    texts = _texts(described, present, upgrade)
+    layers = described.spec.runtime.python.layers
+    locked = _lock(
+        described,
+        [_layer(layer.name, python.layer_file(layer.name), texts[layer.name]) for layer in layers],
+        _layer("uv", "uv.txt", texts["uv"]),
+    )
+    files = {layer.file: texts[layer.name] for layer in (*locked.python_layers, locked.uv)}
+    changed = [folder / file for file, text in files.items() if aside.write(folder / file, text)]
+    # Last: until it is there, the hashes in the old one say that something is not finished.
+    if aside.write_json(folder / "runtime.json", locked.model_dump()):
+        changed.append(folder / "runtime.json")
+    for stale in set(_requirements_files(folder)) - {folder / file for file in files}:
+        stale.unlink()
+        changed.append(stale)
+    return changed
+
+
+def _texts(described: Described, present: Present, upgrade: Sequence[str]) -> dict[str, str]:
+    """Return the requirements files by layer name, `uv` included."""
+    packages = [name for name in upgrade if name != "uv"]
+    texts = python.compile_layers(described, present.pins, packages)
+    if "uv" in texts:
+        raise LockError("A Python layer is called uv, as the installer of the build is.", hint="Rename it.")
+    mine = {name: version for name, version in present.pins.items() if name == "uv"}
+    wanted = [name for name in upgrade if name in {"uv", "all"}]
+    return {**texts, "uv": python.compile_uv(described, mine, wanted)}
+
+
+def _layer(name: str, file: str, text: str) -> LockedLayer:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return LockedLayer(name=name, file=file, sha256=digest, packages=len(lock.pinned_blocks(text)))
+
+
+def _lock(described: Described, layers: Sequence[LockedLayer], uv: LockedLayer) -> RuntimeLock:
+    runtime = described.spec.runtime
+    return RuntimeLock(
+        inputs=lock.inputs_digest(described),
+        epoch=runtime.epoch,
+        base_image=runtime.base.image,
+        base_digest=runtime.base.digest,
+        comfyui_repo=runtime.comfyui.repo,
+        comfyui_commit=runtime.comfyui.commit,
+        comfyui_tree=runtime.comfyui.tree,
+        nodes={
+            name: LockedNode(repo=node.repo, commit=node.commit, tree=node.tree)
+            for name, node in described.spec.nodes.items()
+        },
+        python=runtime.python.version,
+        python_layers=tuple(layers),
+        uv=uv,
+    )
+
+
+def _requirements_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("python/*.txt"), *folder.glob("uv.txt")])
