@@ -1,8 +1,8 @@
 """ComfyUI's command line: which flags there are, and whether what a user gives is one.
 
-It reads words as ComfyUI's argparse does, with three differences, each on purpose: exact names only (argparse guesses from
-abbreviations), the dead flags of old guides are dropped with a sentence, and a flag given twice with two values is refused
-(argparse takes the last).
+It reads words as ComfyUI's argparse does, with three differences, each on purpose: exact names only (argparse
+guesses from abbreviations), the dead flags of old guides are dropped with a sentence, and a flag given twice
+with two values is refused (argparse takes the last).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pod.failure import ARGUMENTS_REFUSED, PodError
 
@@ -98,8 +99,8 @@ class Parsed:
 class Catalogue:
     """The flags of one ComfyUI version.
 
-    `dead` maps flags of old guides to the sentence that is said when one is dropped; `later` names those that arrived in
-    newer versions.
+    `dead` maps flags of old guides to the sentence that is said when one is dropped; `later` names those that
+    arrived in newer versions.
     """
 
     version: str
@@ -112,7 +113,9 @@ class Catalogue:
         try:
             words = shlex.split(text)
         except ValueError:
-            message = f"{where}: a quotation mark is opened and not closed (or a backslash ends the line): {text}"
+            message = (
+                f"{where}: a quotation mark is opened and not closed (or a backslash ends the line): {text}"
+            )
             raise RefusedError(message) from None
         return self.parse(words, where, exists)
 
@@ -153,7 +156,9 @@ class Catalogue:
         return not _NEGATIVE_NUMBER.match(word) and " " not in word
 
     def _take_values(self, flag: Flag, rest: list[str]) -> tuple[str, ...]:
-        _, most = _ARITIES[flag.arity]  # not `bounds`: what is too many is refused later, not left lying as a stray word
+        _, most = _ARITIES[
+            flag.arity
+        ]  # not `bounds`: what is too many is refused later, not left lying as a stray word
         values: list[str] = []
         while rest and not self._is_flag(rest[0]) and (most is None or len(values) < most):
             values.append(rest.pop(0))
@@ -162,7 +167,9 @@ class Catalogue:
     def _refuse_stray(self, word: str, given: Sequence[Given], where: str) -> None:
         before = given[-1].flag if given else None
         if before is not None and before.arity == "none":
-            raise RefusedError(f"{where}: {before.name} takes no value, but {word!r} follows it: remove {word!r}.")
+            raise RefusedError(
+                f"{where}: {before.name} takes no value, but {word!r} follows it: remove {word!r}."
+            )
         near = self._nearest(f"--{word}")
         hint = f"did you mean {near}?" if near else "remove it, or put the flag that it belongs to before it."
         raise RefusedError(f"{where}: {word!r} belongs to no flag: {hint}")
@@ -171,9 +178,13 @@ class Catalogue:
         if name in ("-h", "--help"):
             raise RefusedError(f"{where}: {name} would print ComfyUI's help and end it: remove it.")
         if name == "--":
-            raise RefusedError(f"{where}: '--' only announces values without a flag, and ComfyUI takes none: remove it.")
+            raise RefusedError(
+                f"{where}: '--' only announces values without a flag, and ComfyUI takes none: remove it."
+            )
         if name in self.later:
-            raise RefusedError(f"{where}: {name} does not exist in ComfyUI {self.version}, it came later: remove it.")
+            raise RefusedError(
+                f"{where}: {name} does not exist in ComfyUI {self.version}, it came later: remove it."
+            )
         full = sorted(flag for flag in self.flags if flag.startswith(name)) if name.startswith("--") else []
         if len(full) == 1:
             raise RefusedError(f"{where}: {name} is no whole name: write {full[0]}.")
@@ -208,7 +219,9 @@ def _add(one: Given, given: list[Given], notes: list[str], where: str) -> None:
                 return
             raise RefusedError(f"{where}: {one.flag.name} is given twice ({other} and {one}): keep one.")
         if exclusive(one.flag, other.flag):
-            raise RefusedError(f"{where}: {other.flag.name} and {one.flag.name} exclude each other: keep one.")
+            raise RefusedError(
+                f"{where}: {other.flag.name} and {one.flag.name} exclude each other: keep one."
+            )
         if opposed(one.flag, other.flag):
             notes.append(f"{where}: {other.flag.name} and {one.flag.name} undo each other; one is enough.")
     given.append(one)
@@ -218,7 +231,9 @@ def _check_values(one: Given, where: str, exists: Callable[[str, str], bool], *,
     flag, values = one.flag, one.values
     fewest, most = flag.bounds
     if explicit and most == 0:
-        raise RefusedError(f"{where}: {flag.name} takes no value, so write {flag.name} without '={values[0]}'.")
+        raise RefusedError(
+            f"{where}: {flag.name} takes no value, so write {flag.name} without '={values[0]}'."
+        )
     if len(values) < fewest:
         raise RefusedError(f"{where}: {flag.name} needs {_what(flag)} after it, and none follows.")
     if most is not None and len(values) > most:
@@ -237,7 +252,9 @@ def _check_value(flag: Flag, value: str, where: str, exists: Callable[[str, str]
         if number is None or not _within(flag, number):
             raise RefusedError(f"{where}: {flag.name} needs {_what(flag)}; {value!r} is none.")
     if flag.type in ("file", "folder") and not exists(flag.type, value):
-        raise RefusedError(f"{where}: {flag.name}: there is no {flag.type} {value!r} in this pod that can be read.")
+        raise RefusedError(
+            f"{where}: {flag.name}: there is no {flag.type} {value!r} in this pod that can be read."
+        )
 
 
 def _number(kind: str, value: str) -> float | None:
@@ -249,7 +266,9 @@ def _number(kind: str, value: str) -> float | None:
 
 
 def _within(flag: Flag, number: float) -> bool:
-    return (flag.minimum is None or number >= flag.minimum) and (flag.maximum is None or number <= flag.maximum)
+    return (flag.minimum is None or number >= flag.minimum) and (
+        flag.maximum is None or number <= flag.maximum
+    )
 
 
 def _what(flag: Flag) -> str:
@@ -263,5 +282,5 @@ def _what(flag: Flag) -> str:
 
 
 def _exists(kind: str, path: str) -> bool:
-    there = os.path.isdir(path) if kind == "folder" else os.path.isfile(path)  # noqa: PTH112, PTH113 - as ComfyUI asks
-    return there and os.access(path, os.R_OK)
+    found = Path(path).is_dir() if kind == "folder" else Path(path).is_file()
+    return found and os.access(path, os.R_OK)

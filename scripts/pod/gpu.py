@@ -1,6 +1,7 @@
 """Which GPUs this pod has, and which one counts.
 
-Whatever nvidia-smi does (missing, failing, hanging, talking nonsense), the result is a Detection with a sentence.
+Whatever nvidia-smi does (missing, failing, hanging, talking nonsense), the result is a Detection with a
+sentence.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _SHOWN = 100  # characters of a foreign message that a sentence quotes
 class Gpu:
     """One card, or one MIG slice of a card.
 
-    `vram_mib` is None where the driver reports none: unified memory, where the card shares the machine's RAM. A slice has the
-    index of its card and its own UUID; `card` is its card's.
+    `vram_mib` is None where the driver reports none: unified memory, where the card shares the machine's RAM.
+    A slice has the index of its card and its own UUID; `card` is its card's.
     """
 
     index: int
@@ -66,10 +67,12 @@ def detect(
         code, output = question.answer()
     except smi.NoAnswerError as failure:
         return _unasked(failure, environ, device_node=device_node)
-    cards = [card for line in output.splitlines() if (card := _card(line))]
+    cards = [found for line in output.splitlines() if (found := _card(line))]
     if not cards:
         return _no_cards(code, output)
-    warnings = () if code == 0 else (f"nvidia-smi exited with {code} and said: {_quote(output)}",)
+    warnings: tuple[str, ...] = ()
+    if code != 0:
+        warnings = (f"nvidia-smi exited with {code} and said: {_quote(output)}",)
     gpus: list[Gpu] = []
     for card, has_mig in cards:
         gpus += _slices(card, limit) if has_mig else [card]
@@ -83,7 +86,7 @@ def _pick(gpus: list[Gpu], environ: Mapping[str, str], warnings: tuple[str, ...]
     seen, why = visible.choose(
         gpus, environ.get("CUDA_VISIBLE_DEVICES"), environ.get("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     )
-    reasons = (why,) if why else ()
+    reasons: tuple[str, ...] = (why,) if why else ()
     if not seen:
         return Detection(None, reasons=reasons, warnings=warnings)
     smallest = min(seen, key=lambda gpu: gpu.vram_mib or 0)
@@ -99,7 +102,9 @@ def _size(gpu: Gpu) -> str:
 
 def _unasked(failure: smi.NoAnswerError, environ: Mapping[str, str], *, device_node: bool) -> Detection:
     if failure.missing and not device_node:
-        return Detection(None, reasons=("there is no GPU here (nvidia-smi is not installed)",))
+        hidden = environ.get("NVIDIA_VISIBLE_DEVICES", "")
+        why = f"NVIDIA_VISIBLE_DEVICES={hidden}" if hidden in ("void", "none") else str(failure)
+        return Detection(None, reasons=(f"there is no GPU here ({why})",))
     if failure.missing:
         capabilities = environ.get("NVIDIA_DRIVER_CAPABILITIES", "")
         hint = f"NVIDIA_DRIVER_CAPABILITIES is {capabilities!r} and must include utility"

@@ -1,7 +1,7 @@
 """How much RAM this pod really has: the smaller of the machine's and the control group's.
 
-ComfyUI 0.33.0 asks psutil, which sees the machine alone; inside a pod with a limit it plans with memory that it does not
-have and is killed for it (Comfy-Org/ComfyUI issue 14938).
+ComfyUI 0.33.0 asks psutil, which sees the machine alone; inside a pod with a limit it plans with memory that
+it does not have and is killed for it (Comfy-Org/ComfyUI issue 14938).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Memory:
-    """RAM in MiB; `host_mib` is the machine's, `limit_mib` the control group's where it is the smaller one."""
+    """RAM in MiB: `host_mib` the machine's, `limit_mib` the control group's where that is smaller."""
 
     host_mib: int | None
     limit_mib: int | None
@@ -56,8 +56,8 @@ def _host_bytes(meminfo: Path) -> int | None:
 def _limits(root: Path, own: Path) -> list[int]:
     """All limits that hold for us: a group may use no more than any of its parents.
 
-    Version 2 writes "max" for no limit (kernel, cgroup-v2.rst, memory.max). Version 1 writes a huge number, which drops out
-    because it is more than the machine has (cgroup-v1/memory.rst, memory.limit_in_bytes).
+    Version 2 writes "max" for no limit (kernel, cgroup-v2.rst, memory.max). Version 1 writes a huge number,
+    which drops out because it is more than the machine has (cgroup-v1/memory.rst, memory.limit_in_bytes).
     """
     found = []
     for line in ["0::/", "0:memory:/", *_text(own).splitlines()]:  # the root too: our path may not be mounted

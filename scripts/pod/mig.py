@@ -1,7 +1,8 @@
 """MIG slices: nvidia-smi's CSV shows only whole cards, so two more of its answers are put together.
 
-`nvidia-smi -L` names the slices with their UUIDs and profiles; the XML of `nvidia-smi -q -x` has their memory, but on most
-drivers no UUID. Both number the slices of a card in the same way (NVIDIA, MIG User Guide, Device Enumeration).
+`nvidia-smi -L` names the slices with their UUIDs and profiles; the XML of `nvidia-smi -q -x` has their
+memory, but on most drivers no UUID. Both number the slices of a card in the same way (NVIDIA, MIG User Guide,
+Device Enumeration).
 """
 
 from __future__ import annotations
@@ -50,25 +51,28 @@ def _ask(arguments: tuple[str, ...], limit: float) -> str:
 
 
 def _nominal(profile: str) -> int | None:
-    """Return the memory that a profile's name promises: a little more than there is, which the tolerance takes up."""
+    """Return the memory that a profile's name promises: a little more than there is."""
     named = _PROFILE_GB.search(profile)
     return int(named[1]) * 1024 if named else None
 
 
 def _from_xml(text: str) -> dict[str, dict[int, tuple[int | None, tuple[int, int] | None]]]:
     """Return memory in MiB and instance ids, by the card's UUID and the slice's number."""
-    from xml.etree import ElementTree  # noqa: PLC0415 - only cards with MIG need a parser
+    from xml.etree import ElementTree as ET  # noqa: PLC0415 - only cards with MIG need a parser
 
     try:
-        root = ElementTree.fromstring(text)  # noqa: S314 - written by the driver's own program
-    except ElementTree.ParseError:
+        root = ET.fromstring(text)  # noqa: S314 - written by the driver's own program
+    except ET.ParseError:
         return {}
     cards: dict[str, dict[int, tuple[int | None, tuple[int, int] | None]]] = {}
     for card in root.iter("gpu"):
         mine = cards.setdefault(card.findtext("uuid", "").strip(), {})
         for device in card.iter("mig_device"):
             number = _integer(device.findtext("index"))
-            ids = (_integer(device.findtext("gpu_instance_id")), _integer(device.findtext("compute_instance_id")))
+            ids = (
+                _integer(device.findtext("gpu_instance_id")),
+                _integer(device.findtext("compute_instance_id")),
+            )
             instance = (ids[0], ids[1]) if ids[0] is not None and ids[1] is not None else None
             if number is not None:
                 mine[number] = (_integer(device.findtext("fb_memory_usage/total")), instance)

@@ -10,19 +10,39 @@ import signal
 import subprocess
 import time
 
+from pod.failure import SETTING_MALFORMED, PodError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
+    from typing import Self
 
-LIMIT = 5.0  # seconds; a healthy nvidia-smi without persistence mode has been seen to take 2
+LIMIT = 5.0  # seconds; without persistence mode a healthy nvidia-smi takes a few
+LONGEST = 60.0  # seconds; a boot that waits longer is worse than one without a GPU
 
 FIELDS = ("index", "uuid", "name", "memory.total", "mig.mode.current", "driver_version", "compute_cap")
 CARDS = (f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
 LIST = ("-L",)
 DETAILS = ("-q", "-x")
 
-_GRACE = 1.0  # seconds to wait for a killed child; one stuck in the driver cannot die, and we do not wait for it
+_GRACE = (
+    1.0  # seconds to wait for a killed child; one stuck in the driver cannot die, and we do not wait for it
+)
+
+
+def limit(environ: Mapping[str, str]) -> float:
+    """Return how many seconds nvidia-smi may take: PODKILN_NVIDIA_SMI_TIMEOUT. Raises PodError."""
+    name = "PODKILN_NVIDIA_SMI_TIMEOUT"
+    text = environ.get(name, "").strip()
+    try:
+        seconds = float(text) if text else LIMIT
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST:
+        message = f"{name}={text!r} is no number of seconds above 0 and up to {LONGEST:g}."
+        raise PodError(message, SETTING_MALFORMED)
+    return seconds
 
 
 class NoAnswerError(Exception):
@@ -59,7 +79,7 @@ class Question:
         except OSError as error:
             self._failure = NoAnswerError(f"nvidia-smi could not be started ({error.strerror})")
 
-    def __enter__(self) -> Question:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

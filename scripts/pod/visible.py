@@ -1,8 +1,8 @@
 """CUDA_VISIBLE_DEVICES, read as the CUDA driver reads it.
 
-The rules are NVIDIA's (CUDA Programming Guide, CUDA Environment Variables): indices, or UUIDs that may be cut short; the first
-entry that names nothing ends the list. NVIDIA_VISIBLE_DEVICES is not read here: it speaks to the container runtime, which has
-already hidden the other cards and counted the rest anew.
+The rules are NVIDIA's (CUDA Programming Guide, CUDA Environment Variables): indices, or UUIDs that may be cut
+short; the first entry that names nothing ends the list. NVIDIA_VISIBLE_DEVICES is not read here: it speaks to
+the container runtime, which has already hidden the other cards and counted the rest anew.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def choose(gpus: Sequence[Gpu], value: str | None, order: str) -> tuple[list[Gpu
         seen += found
     if names[0].isdecimal() and order != "PCI_BUS_ID" and len({gpu.vram_mib for gpu in gpus}) > 1:
         return list(gpus), (
-            f"{_VARIABLE}={value} counts by CUDA_DEVICE_ORDER={order}, which nvidia-smi does not show, so every GPU is considered"
+            f"{_VARIABLE}={value} counts by CUDA_DEVICE_ORDER={order}, which nvidia-smi does not show, "
+            "so every GPU is considered"
         )
     return seen, f"{_VARIABLE}={value} leaves {len(seen)} of {len(gpus)}" if len(seen) < len(gpus) else None
 
@@ -59,21 +60,19 @@ def _named(gpus: Sequence[Gpu], name: str) -> list[Gpu]:
     """Return the GPU of one entry; for a card in MIG mode its slices, of which CUDA takes one."""
     if name.isdecimal():
         return [gpu for gpu in gpus if gpu.index == int(name)]
-    if name.startswith("MIG-GPU-"):  # the form before driver 470: MIG-<UUID of the card>/<instance>/<instance>
+    if name.startswith(
+        "MIG-GPU-"
+    ):  # the form before driver 470: MIG-<UUID of the card>/<instance>/<instance>
         return [gpu for gpu in gpus if gpu.instance and name == _old_name(gpu)]
     if name.startswith("MIG-"):
-        return _only([gpu for gpu in gpus if gpu.uuid.startswith(name)])
+        slices = [gpu for gpu in gpus if gpu.uuid.startswith(name)]
+        return slices if len(slices) == 1 else []
     if name.startswith("GPU-"):
-        cards = {gpu.card or gpu.uuid for gpu in gpus}
-        card = _only([card for card in cards if card.startswith(name)])
-        return [gpu for gpu in gpus if (gpu.card or gpu.uuid) in card]
+        cards = {gpu.card or gpu.uuid for gpu in gpus if (gpu.card or gpu.uuid).startswith(name)}
+        return [gpu for gpu in gpus if cards == {gpu.card or gpu.uuid}]
     return []
 
 
 def _old_name(gpu: Gpu) -> str:
     instance = gpu.instance or (0, 0)
     return f"MIG-{gpu.card}/{instance[0]}/{instance[1]}"
-
-
-def _only(found: list[_T]) -> list[_T]:
-    return found if len(found) == 1 else []

@@ -1,0 +1,42 @@
+"""What start.sh calls inside the image: `python3 -I -S /opt/podkiln <command> [arguments]`.
+
+Each command is pod.<command>.main(arguments) and is imported only when it is called: a boot waits for this.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from pod.failure import INTERNAL, PodError
+
+COMMANDS = ("decide", "fetch", "health", "timeline")
+
+
+def main(argv: list[str]) -> int:
+    """Run a command and turn failures into one sentence and an exit code."""
+    name = argv[0] if argv else ""
+    if name not in COMMANDS:
+        print(f"podkiln: {name or 'no command'!r} is not one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return INTERNAL
+    try:
+        return int(importlib.import_module(f"pod.{name}").main(argv[1:]))
+    except PodError as failure:
+        print(f"podkiln: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as bug:
+        if os.environ.get("PODKILN_DEBUG"):
+            raise
+        print(
+            f"podkiln: a mistake in podkiln itself stopped {name} ({type(bug).__name__}: {bug}); "
+            "PODKILN_DEBUG=1 shows where: please report it.",
+            file=sys.stderr,
+        )
+        return INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
