@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.document import Document
+    from podkiln.errors import DescriptionError
     from podkiln.variant import Described
 
 MODELS = variant.SHIPPED / "models"
@@ -24,6 +25,13 @@ class Entry:
     id: str
     model: Model
     source: Document
+    place: tuple[str | int, ...] = ()
+
+    def error(
+        self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
+    ) -> DescriptionError:
+        """Make the error for a key of the model, wherever in its file the model is described."""
+        return self.source.error((*self.place, *location), what, hint=hint)
 
     @property
     def env(self) -> str:
@@ -81,15 +89,15 @@ def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, .
         )
         for name in ids
     )
-    _refuse_shared_variables(described, chosen)
-    _refuse_collisions(described, chosen)
+    _refuse_shared_variables(chosen)
+    _refuse_collisions(chosen)
     return chosen
 
 
 def _defined(described: Described) -> dict[str, Entry]:
     """Return the models that a variant describes in place; they are offered without being listed again."""
     return {
-        name: Entry(id=name, model=model, source=described.chain[0])
+        name: Entry(name, model, described.owner(("define", name)), place=("define", name))
         for name, model in described.spec.define.items()
     }
 
@@ -133,27 +141,26 @@ def _unmet(described: Described, model: Model, ids: list[str]) -> tuple[str, ...
     return tuple(want for want in model.requires if want not in have)
 
 
-def _refuse_shared_variables(described: Described, chosen: tuple[Offered, ...]) -> None:
+def _refuse_shared_variables(chosen: tuple[Offered, ...]) -> None:
     owners: dict[str, str] = {}
     for offer in chosen:
         env = offer.entry.env
         if env in owners:
-            raise offer.entry.source.error(
-                ("define", offer.id, "env") if offer.id in described.spec.define else ("env",),
+            raise offer.entry.error(
+                ("env",),
                 f"{env} already switches {owners[env]!r} on; a variable belongs to one model.",
             )
         owners[env] = offer.id
 
 
-def _refuse_collisions(described: Described, chosen: tuple[Offered, ...]) -> None:
+def _refuse_collisions(chosen: tuple[Offered, ...]) -> None:
     """Models may share a file (one text encoder, one VAE), but not a place for two different ones."""
     owners: dict[str, tuple[str, str]] = {}
     for offer in chosen:
-        inline = offer.id in described.spec.define
         for number, file in enumerate(offer.model.files):
             owner, sha256 = owners.setdefault(file.destination, (offer.id, file.sha256))
             if sha256 != file.sha256:
-                place = ("define", offer.id, "files", number) if inline else ("files", number)
-                raise offer.entry.source.error(
-                    place, f"{file.destination!r} is also a file of {owner!r}, with another sha256."
+                raise offer.entry.error(
+                    ("files", number),
+                    f"{file.destination!r} is also a file of {owner!r}, with another sha256.",
                 )

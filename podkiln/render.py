@@ -65,8 +65,15 @@ def rendered_only(files: Mapping[str, File]) -> dict[str, File]:
 
 def flags_json(plan: Plan) -> dict[str, Any]:
     """Return ComfyUI's flags and our profiles for the pinned version, checked against each other."""
-    comfyui = plan.described.spec.runtime.comfyui
-    return flags.to_json(comfyui.version, list(comfyui.arguments), plan.described.spec.profile)
+    spec, runtime = plan.described.spec, plan.described.spec.runtime
+    return flags.to_json(
+        runtime.comfyui.version,
+        list(runtime.comfyui.arguments),
+        spec.profile,
+        port=runtime.port,
+        workspace=runtime.workspace,
+        driver=runtime.driver,
+    )
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

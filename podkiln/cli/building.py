@@ -1,0 +1,51 @@
+"""The main job's command."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from podkiln import job, variant
+from podkiln.bake import Environment
+from podkiln.cli.options import names_of
+from podkiln.cli.planning import show
+from podkiln.job import Request
+
+log = logging.getLogger("podkiln")
+
+
+def build(options: dict[str, Any]) -> None:
+    """Build the variants that the options name, and say what came out."""
+    request = request_of(options)
+    if options["dry_run"]:
+        for name in request.variants:
+            show(job.make_plan(variant.load(name), request))
+        return
+    for report in job.build(request):
+        for line in report.sentences():
+            log.info("%s", line)
+
+
+def request_of(options: dict[str, Any]) -> Request:
+    """Turn options into a request."""
+    return Request(
+        variants=names_of(options["variant"]),
+        out=options["out"],
+        push=options["push"],
+        load=options["load"],
+        registry=options["registry"],
+        tag=options["tag"],
+        base=options["base"],
+        sources=options["source"],
+        allow_substituted=options["allow_substituted"],
+        no_weights=options["no_weights"],
+        no_cache=options["no_cache"],
+        builder=options["builder"],
+        report=options["report"],
+        quiet=options["quiet"],
+        environment=Environment(
+            ca_bundle=options["ca_bundle"],
+            python_index=options["python_index"],
+            apt_mirror=options["apt_mirror"],
+        ),
+    )

@@ -1,0 +1,60 @@
+"""`plan`: what a build would hold and move."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from podkiln import job, output, variant
+from podkiln.cli.options import SUBSTITUTES, apply, json_option, names_of, variant_option
+from podkiln.job import Request
+
+if TYPE_CHECKING:
+    from podkiln.plan import Plan
+
+
+@click.command("plan")
+@variant_option
+@click.option("--registry", metavar="HOST/NS", help="The registry that a push would go to.")
+@apply(SUBSTITUTES)
+@click.option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead.")
+@json_option
+def plan_command(as_json: bool, **options: Any) -> None:
+    """Show layers, bytes, container disk and refusals; move nothing."""
+    request = Request(
+        variants=names_of(options["variant"]),
+        registry=options["registry"],
+        push=options["registry"] is not None,
+        base=options["base"],
+        sources=options["source"],
+        allow_substituted=options["allow_substituted"],
+        no_weights=options["no_weights"],
+    )
+    plans = [job.make_plan(variant.load(name), request) for name in request.variants]
+    if as_json:
+        found = [each.as_json() for each in plans]
+        output.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
+    else:
+        for each in plans:
+            show(each)
+    for each in plans:
+        each.require()
+
+
+def show(made: Plan) -> None:
+    """Print a plan for people."""
+    spec = made.described.spec
+    click.echo(f"{made.name}: {spec.title}")
+    for number, layer in enumerate(made.layers, start=1):
+        size = output.size(layer.size) if layer.size else "known after the build"
+        click.echo(f"  {number:3}  {layer.what}  ({size})")
+    click.echo(f"  weights baked: {output.size(made.weight_bytes)}")
+    click.echo(f"  fetched at the first start by default: {output.size(made.fetched_at_start)}")
+    click.echo(f"  container disk of a pod without a volume: {made.container_disk_gb} GB")
+    for each in made.substituted:
+        click.echo(f"  substituted: {each.name} is {each.actual}, the lock names {each.locked}")
+    for note in made.notes:
+        click.echo(f"  note: {note}")
+    for refusal in made.refusals:
+        click.echo(f"  refused: {refusal}")

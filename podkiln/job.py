@@ -1,0 +1,211 @@
+"""The main job: from the names of variants to images, built, loaded and pushed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podkiln import (
+    bake,
+    bootstrap,
+    catalogue,
+    context,
+    engine,
+    inputs,
+    layout,
+    lint,
+    load,
+    lock,
+    output,
+    plan,
+    registry,
+    render,
+    report,
+    variant,
+)
+from podkiln.errors import UsageError
+from podkiln.reference import Reference
+from podkiln.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from podkiln.inputs import Input
+    from podkiln.layout import Layout
+    from podkiln.lock import Lock
+    from podkiln.plan import Plan
+    from podkiln.variant import Described
+
+log = logging.getLogger(__name__)
+BOOTSTRAP = "bootstrap"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for, all of it."""
+
+    variants: tuple[str, ...]
+    out: Path = Path("dist")
+    push: bool = False
+    load: bool = False
+    registry: str | None = None
+    tag: str | None = None
+    base: str | None = None
+    sources: tuple[str, ...] = ()
+    allow_substituted: bool = False
+    no_weights: bool = False
+    no_cache: bool = False
+    builder: str | None = None
+    report: Path | None = None
+    quiet: bool = False
+    environment: bake.Environment = field(default_factory=bake.Environment)
+
+
+def build(request: Request) -> list[Report]:
+    """Do the main job. Everything that can be refused is refused before the first byte moves."""
+    described = [variant.load(name) for name in request.variants]
+    _check(request, described)
+    plans = [make_plan(each, request) for each in described]
+    images = [image_name(each, request) for each in plans]
+    for each in plans:
+        each.require()
+    builder = prepare_engine(request)
+    with context.alone(request.out):
+        reports = _build_all(plans, images, request, builder)
+        for made in reports:
+            _deliver(made, request)
+            report.write([made], request.out / made.plan.name / "report.json")
+    if request.report:
+        report.write(reports, request.report)
+    return reports
+
+
+def make_plan(described: Described, request: Request) -> Plan:
+    """Read the lock, look at the substitutes, and decide."""
+    offered = catalogue.offered(described, catalogue.load())
+    locked = lock.read(described, offered)
+    options = plan.Options(
+        push=request.push, no_weights=request.no_weights, allow_substituted=request.allow_substituted
+    )
+    return plan.make(described, locked, offered, substitutes(request, locked), options)
+
+
+def substitutes(request: Request, locked: Lock) -> list[Input]:
+    """Return the inputs that the command line puts in the place of locked ones."""
+    found = [inputs.source(option, locked) for option in request.sources]
+    names = [each.name for each in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"--source: {twice} is given twice.")
+    if request.base == BOOTSTRAP:
+        base = bootstrap.base_layout(cache_folder())
+        found.append(inputs.layout_base(base.path, base.digest, locked))
+    elif request.base:
+        found.append(inputs.base(request.base, locked))
+    return found
+
+
+def cache_folder() -> Path:
+    """Return where things are kept that can be made again (XDG base directory specification)."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "podkiln"
+
+
+def image_name(made: Plan, request: Request) -> Reference:
+    """Return the image's name. CUDA stands in the tag because vast.ai picks tags by it."""
+    spec = made.described.spec
+    tag = request.tag or f"{made.name}-{spec.runtime.comfyui.version}-cuda-{spec.runtime.cuda}"
+    tag = tag.replace("{variant}", made.name)
+    prefix = f"{request.registry}/" if request.registry else "localhost/"
+    return Reference.parse(f"{prefix}{spec.image.repository}:{tag}")
+
+
+def _check(request: Request, described: Sequence[Described]) -> None:
+    names = [each.name for each in described]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"--variant: {twice} is named twice.")
+    if request.push and not request.registry:
+        raise UsageError("--push needs to know where to.", hint="Add --registry HOST/NAMESPACE.")
+    if len(names) > 1 and request.tag and "{variant}" not in request.tag:
+        raise UsageError(
+            f"--tag {request.tag} would be one tag for {len(names)} images.",
+            hint="Write {variant} in it: --tag '{variant}-2026.11'.",
+        )
+
+
+def prepare_engine(request: Request) -> str | None:
+    """Make sure that an engine answers which can build; return the builder to use."""
+    if request.builder is None:
+        engine.ensure()
+    return engine.require(request.builder).builder
+
+
+def _build_all(
+    plans: Sequence[Plan], images: Sequence[Reference], request: Request, builder: str | None
+) -> list[Report]:
+    """Render, lint and build all variants in one run of BuildKit, so that they share what they can."""
+    begun = time.monotonic()
+    for each in plans:
+        files = render.render(each)
+        lint.require(each.name, files)
+        context.write(files, request.out / each.name)
+    sources = {each.name: each.context for each in plans[0].inputs}
+    text = bake.as_text(bake.bake_file(plans, request.environment, sources))
+    context.write_file(request.out / bake.BAKE_FILE, text)
+    argv = bake.command_line([each.name for each in plans], builder=builder, no_cache=request.no_cache)
+    rendered = time.monotonic()
+    with _partials(plans, request.out):
+        bake.run(argv, request.out, request.environment, quiet=request.quiet)
+        by_hand = f"cd {shlex.quote(str(request.out))} && {shlex.join(argv)}"
+        built = time.monotonic()
+        seconds = {"render": rendered - begun, "build": built - rendered}
+        reports = []
+        for each, image in zip(plans, images, strict=True):
+            made = _take(each, request.out)
+            reports.append(Report(each, str(image), by_hand, made, dict(seconds)))
+    return reports
+
+
+@contextlib.contextmanager
+def _partials(plans: Sequence[Plan], out: Path) -> Iterator[None]:
+    """Leave no half-made image behind, however the build ends."""
+    folders = [out / each.name / bake.PARTIAL for each in plans]
+    try:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        yield
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take(made: Plan, out: Path) -> Layout:
+    """Check what BuildKit made, and put it in its place."""
+    partial, place = out / made.name / bake.PARTIAL, out / made.name / "image"
+    shutil.rmtree(partial / "ingest", ignore_errors=True)  # BuildKit's own scratch folder, empty by now
+    layout.read(partial)
+    context.replace_folder(partial, place)
+    return layout.read(place)
+
+
+def _deliver(made: Report, request: Request) -> None:
+    assert made.layout is not None  # noqa: S101 - it was just built
+    name = Reference.parse(made.image)
+    if request.load:
+        begun = time.monotonic()
+        load.load(made.layout, [name])
+        made.seconds["load"] = time.monotonic() - begun
+    if request.push:
+        begun = time.monotonic()
+        settings = registry.Settings(ca_bundle=request.environment.ca_bundle)
+        with output.Bytes(f"pushing {made.plan.name}") as bar:
+            made.pushed = registry.push(made.layout, name, on_progress=bar, settings=settings)
+        made.seconds["push"] = time.monotonic() - begun

@@ -1,0 +1,99 @@
+"""What a build made, as JSON that scripts rely on (schema 1) and as sentences for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from podkiln import context, output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.layout import Layout
+    from podkiln.plan import Plan
+    from podkiln.registry import PushReport
+
+
+@dataclass
+class Report:
+    """One variant's build. Sizes are bytes, times seconds."""
+
+    plan: Plan
+    image: str
+    command: str
+    layout: Layout | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    pushed: PushReport | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for scripts."""
+        assert self.layout is not None  # noqa: S101 - a report is read after the build
+        return {
+            "schema": 1,
+            "variant": self.plan.name,
+            "image": self.image,
+            "digest": self.layout.descriptor.digest,
+            "lock": self.plan.lock.digest,
+            "pushed": self.pushed is not None,
+            "layers": self._layers(self.layout),
+            "seconds": {step: round(took, 3) for step, took in self.seconds.items()},
+            "weights": {"fetched_bytes": 0, "uploaded_bytes": 0, "mounted_bytes": 0},
+            "runtime": {
+                "uploaded_bytes": self.pushed.uploaded_bytes if self.pushed else 0,
+                "mounted_bytes": self.pushed.mounted_bytes if self.pushed else 0,
+                "existing_bytes": self.pushed.existing_bytes if self.pushed else 0,
+            },
+            "left_out": self._left_out(),
+            "substituted": {
+                each.name: {"locked": each.locked, "actual": each.actual} for each in self.plan.substituted
+            },
+            "notes": list(self.plan.notes),
+            "command": self.command,
+        }
+
+    def _layers(self, layout: Layout) -> list[dict[str, Any]]:
+        """Pair each layer with the history entry that made it."""
+        made = [str(entry.get("created_by", "")) for entry in layout.config.layer_history]
+        rows = zip(layout.manifest.layers, made, layout.config.diff_ids, strict=True)
+        return [
+            {
+                "digest": layer.digest,
+                "diff_id": diff_id,
+                "size": layer.size,
+                "media_type": layer.media_type,
+                "what": what,
+            }
+            for layer, what, diff_id in rows
+        ]
+
+    def _left_out(self) -> list[str]:
+        kept = {offer.id for offer in self.plan.baked}
+        return [offer.id for offer in self.plan.offered if offer.baked and offer.id not in kept]
+
+    def sentences(self) -> list[str]:
+        """Return what people want to know."""
+        assert self.layout is not None  # noqa: S101 - a report is read after the build
+        layers = self.layout.manifest.layers
+        size = output.size(sum(layer.size for layer in layers))
+        took = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
+        lines = [f"{self.plan.name}: {len(layers)} layers, {size} ({took})"]
+        lines += [f"    {note}" for note in self.plan.notes if "leaves out" in note]
+        lines += [
+            f"    substituted: {each.name} is {each.actual}, the lock names {each.locked}"
+            for each in self.plan.substituted
+        ]
+        if self.pushed:
+            sent = output.size(self.pushed.uploaded_bytes)
+            lines.append(f"    pushed {self.image} ({sent} sent)")
+        lines.append(f"    {self.layout.descriptor.digest}")
+        lines.append(f"    again by hand: {self.command}")
+        return lines
+
+
+def write(reports: list[Report], path: Path) -> None:
+    """Write one report, or several as a list under `reports`, aside and then by rename."""
+    found = [report.as_json() for report in reports]
+    data = found[0] if len(found) == 1 else {"schema": 1, "reports": found}
+    context.write_file(path, json.dumps(data, indent=2) + "\n")
