@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Make a base image's root file system without a registry: Debian trixie as a tar, from a Debian mirror.
+#
+#   scripts/bootstrap_base.sh OUT_TAR [MIRROR]
+#
+# For air-gapped sites and tests, where debian:trixie-slim cannot be pulled. What comes out is meant to be that
+# image in all that a Dockerfile can notice: the same package set, the same files left out, the same apt settings.
+# The same state of the mirror gives the same bytes (SOURCE_DATE_EPOCH, 0 unless set).
+set -Eeuo pipefail
+
+readonly SUITE=trixie
+readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+
+die() {
+    printf 'bootstrap_base: %s\n' "$1" >&2
+    exit 1
+}
+
+# The mirror that this host already uses. apt is asked, not its files: it knows every format of sources, and
+# origin and label come from the signed Release file, so a proxy or a local mirror under any name is found.
+host_mirror() { # LABEL
+    command -v apt-get >/dev/null || return 0
+    # shellcheck disable=SC2016  # the dollars are apt's
+    apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Identifier: Packages' |
+        awk -F'|' -v label="$1" '$1 == "Debian" && $2 == label { sub("/$", "", $3); print $3; exit }'
+}
+
+is_root_on_debian() {
+    [[ $EUID -eq 0 && -r /etc/debian_version ]] && command -v apt-get >/dev/null
+}
+
+# Plain http: the base has no CA certificates, and apt checks signatures, not transport.
+as_http() { printf '%s\n' "${1/#https:/http:}"; }
+
+reachable() { # MIRROR SUITE
+    local release=$work/Release.probe
+    rm -f "$release"
+    /usr/lib/apt/apt-helper download-file "$1/dists/$2/InRelease" "$release" >/dev/null 2>&1 && [[ -s $release ]]
+}
+
+source_of() { # MIRROR SUITE
+    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n\n' "$1" "$2" "$KEYRING"
+}
+
+install_tools() {
+    local missing=()
+    command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+    [[ -r $KEYRING ]] || missing+=(debian-archive-keyring)
+    ((${#missing[@]})) || return 0
+    is_root_on_debian ||
+        die "needs ${missing[*]}: install them (apt-get install ${missing[*]}), or run this as root on Debian or Ubuntu."
+    apt-get -qq update >&2
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install --no-install-recommends \
+        "${missing[@]}" >/dev/null
+}
+
+# dpkg and apt are told what the slim image tells them, so that packages installed later leave out the same files.
+write_settings() { # DIR
+    cat >"$1/dpkg-slim" <<'EOF'
+path-exclude=/usr/share/doc/*
+path-include=/usr/share/doc/*/copyright
+path-exclude=/usr/share/groff/*
+path-exclude=/usr/share/info/*
+path-exclude=/usr/share/linda/*
+path-exclude=/usr/share/lintian/*
+path-exclude=/usr/share/locale/*
+path-exclude=/usr/share/man/*
+EOF
+    cat >"$1/apt-slim" <<'EOF'
+// Downloaded packages and apt's binary caches would only make layers larger.
+DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/*.deb /var/cache/apt/*.bin || true"; };
+APT::Update::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/*.deb /var/cache/apt/*.bin || true"; };
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+Acquire::Languages "none";
+Acquire::GzipIndexes "true";
+APT::AutoRemove::SuggestsImportant "false";
+EOF
+    printf '#!/bin/sh\n# No service starts while an image is built.\nexit 101\n' >"$1/policy-rc.d"
+    # The kernel and the container runtime bring their own; a host's would differ from machine to machine.
+    printf 'localhost\n' >"$1/hostname"
+}
+
+[[ $# -ge 1 && $# -le 2 ]] || die "usage: $0 OUT_TAR [MIRROR]"
+out=$1
+[[ -d $(dirname -- "$out") ]] || die "the directory of $out does not exist: make it first."
+
+install_tools
+mirror=${2:-$(host_mirror Debian)}
+if [[ -z $mirror && $# -lt 2 ]] && is_root_on_debian; then
+    apt-get -qq update >&2 # a fresh container has no package lists, and then apt knows no origins either
+    mirror=$(host_mirror Debian)
+fi
+[[ -n $mirror ]] || die "this host has no Debian source to take the mirror from: give one as the second argument."
+mirror=$(as_http "${mirror%/}")
+# A mirror that was given may well carry no security suite; a host's own is only known by its label.
+if [[ $# -eq 2 ]]; then security=$mirror-security; else security=$(as_http "$(host_mirror Debian-Security)"); fi
+
+work=$(mktemp -d)
+aside=$(mktemp -- "$out.XXXXXX")
+trap 'rm -rf -- "$work" "$aside"' EXIT
+# mmdebstrap leaves root in its unshared mode, and must still be able to read the settings.
+chmod 755 "$work"
+write_settings "$work"
+
+reachable "$mirror" "$SUITE" || die "the mirror $mirror does not serve $SUITE: give another one as the second argument."
+{
+    source_of "$mirror" "$SUITE"
+    if reachable "$mirror" "$SUITE-updates"; then source_of "$mirror" "$SUITE-updates"; fi
+    if [[ -n $security ]] && reachable "$security" "$SUITE-security"; then source_of "$security" "$SUITE-security"; fi
+} >"$work/debian.sources"
+
+# apt's settings go in at the end: as an option they would bind the apt that mmdebstrap runs on this host too, and
+# its clean-up commands would empty this host's caches.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
+# Sources are named as in the slim image, because that is the file which a build puts a mirror over. /dev is the
+# container runtime's to fill. The hooks' $1 is the root file system, expanded by the shell that mmdebstrap starts.
+# shellcheck disable=SC2016
+if ! mmdebstrap --variant=minbase --format=tar --skip=output/dev --keyring="$KEYRING" \
+    --dpkgopt="$work/dpkg-slim" \
+    --customize-hook='rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' \
+    --customize-hook="upload $work/debian.sources /etc/apt/sources.list.d/debian.sources" \
+    --customize-hook="upload $work/apt-slim /etc/apt/apt.conf.d/99slim" \
+    --customize-hook="upload $work/policy-rc.d /usr/sbin/policy-rc.d" \
+    --customize-hook='chmod 755 "$1/usr/sbin/policy-rc.d"' \
+    --customize-hook="upload $work/hostname /etc/hostname" \
+    --customize-hook=': >"$1/etc/resolv.conf"; : >"$1/etc/machine-id"' \
+    --customize-hook='rm -rf "$1"/var/log/* "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/cache/ldconfig/*' \
+    --customize-hook='rm -rf "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1"/tmp/* "$1"/run/*' \
+    "$SUITE" "$aside" "$work/debian.sources" >"$work/log" 2>&1; then
+    tail -n 20 "$work/log" >&2
+    die "mmdebstrap failed on $mirror; its last lines are above."
+fi
+chmod 644 "$aside"
+mv -f -- "$aside" "$out"
