@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from packaging.utils import canonicalize_name
@@ -21,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from podkiln import variant
 from podkiln.document import Many
 from podkiln.errors import LockError
-from podkiln.model import UNRESOLVED, ModelFile
+from podkiln.model import UNRESOLVED, Model, ModelFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from podkiln.catalogue import Offered
     from podkiln.variant import Described, PythonLayer
@@ -124,7 +124,7 @@ class Lock:
 
 
 def own_folder(described: Described) -> Path | None:
-    """Return the folder for a user's own locks, `<file>.locks` beside the file; None for a shipped variant."""
+    """Return the folder of a user's own locks, `<file>.locks` beside the file; None for a shipped variant."""
     own = described.chain[0].path
     return None if own.resolve().parent == variant.SHIPPED else own.parent / f"{own.stem}.locks"
 
@@ -179,7 +179,7 @@ def read_runtime(folder: Path) -> RuntimeLock:
 
 
 def read_weights(path: Path) -> WeightsLock:
-    """Read a weights lock; without one nothing is known beyond the descriptions. Raises LockError: damaged."""
+    """Read a weights lock; without one, only descriptions are known. Raises LockError: damaged."""
     return _read(path, WeightsLock) if path.is_file() else WeightsLock(models={})
 
 
@@ -196,20 +196,15 @@ def _read(path: Path, shape: type[L]) -> L:
 def _weights(offer: Offered, known: WeightsLock) -> tuple[LockedFile, ...]:
     """Put what the lock found out on top of what the description knows; a description's own hash wins."""
     found = {file.destination: file for file in known.models.get(offer.id, ())}
-    return tuple(_merged(file, found.get(file.destination)) for file in offer.model.files)
+    return tuple(merged(file, found.get(file.destination)) for file in offer.model.files)
 
 
-def _merged(file: ModelFile, found: LockedFile | None) -> LockedFile:
+def merged(file: ModelFile, found: LockedFile | None) -> LockedFile:
+    """Return what is known of a file: what its description says, and where that is silent the lock."""
     described = as_described(file)
-    if found is None or found.source != described.source:
+    if found is None or _contradiction(described, found):
         return described
-    return LockedFile(
-        destination=described.destination,
-        source=described.source,
-        revision=described.revision or found.revision,
-        size=described.size or found.size,
-        sha256=described.sha256 or found.sha256,
-    )
+    return found.model_copy(update=described.model_dump(exclude_none=True))
 
 
 def as_described(file: ModelFile) -> LockedFile:
@@ -230,6 +225,37 @@ def source_name(file: ModelFile) -> str:
     if file.civitai:
         return f"civitai:{file.civitai.model}@{file.civitai.version}"
     return file.url or f"local:{file.local}"
+
+
+def _contradiction(described: LockedFile, found: LockedFile) -> str | None:
+    """Return the key in which a lock says something else than the description says itself."""
+    stated = described.model_dump(exclude_none=True)
+    return next((key for key, value in stated.items() if getattr(found, key) != value), None)
+
+
+def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> list[str]:
+    """Return where a weights lock is not what is described: one sentence each.
+
+    Args:
+        path: The lock.
+        models: The models that it has to hold, by id.
+        exact: Whether it must hold no others. Raises LockError when it is damaged.
+    """
+    if not path.is_file():
+        return [f"There is no lock {path}."]
+    known = read_weights(path).models
+    found = [f"{path}: {name!r} is no model any more." for name in known if exact and name not in models]
+    for name, model in models.items():
+        locked = {file.destination: file for file in known.get(name, ())}
+        described = {file.destination: as_described(file) for file in model.files}
+        missing, extra = sorted(described.keys() - locked.keys()), sorted(locked.keys() - described.keys())
+        found += [f"{path}: {name}: {each} is described, and not locked." for each in missing]
+        found += [f"{path}: {name}: {each} is locked, and not described." for each in extra]
+        for destination in described.keys() & locked.keys():
+            key = _contradiction(described[destination], locked[destination])
+            if key:
+                found.append(f"{path}: {name}: {destination} is described with another {key}.")
+    return found
 
 
 def drifts(described: Described, lock: Lock) -> list[str]:

@@ -146,6 +146,13 @@ class ModelFile(Strict):
         """Whether hash and exact size are known, so that the file can be baked."""
         return self.sha256 != UNRESOLVED and self.size is not None
 
+    def same_as(self, other: ModelFile) -> bool:
+        """Whether two descriptions mean the same bytes: one hash, or for want of one the same source."""
+        if self.sha256 != UNRESOLVED or other.sha256 != UNRESOLVED:
+            return self.sha256 == other.sha256
+        sources = ("huggingface", "revision", "path", "civitai", "local")
+        return all(getattr(self, key) == getattr(other, key) for key in sources)
+
     @property
     def pickle(self) -> bool:
         """Whether loading the file can run code."""

@@ -25,6 +25,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")]
 AptPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 Version = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)*$")]
+Platform = Annotated[str, StringConstraints(pattern=r"^(x86_64|aarch64)-manylinux_2_\d+$")]
 PackageGlob = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9*-]*$")]
 LayerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)+$")]
@@ -46,6 +47,7 @@ class Base(Strict):
 
     image: ImageName
     digest: Digest
+    suite: Identifier = Field(description="Debian's code name of it, for an apt mirror.")
 
 
 class PythonLayer(Strict):
@@ -60,7 +62,7 @@ class Python(Strict):
     """The Python environment: what is asked for; the lock says what that resolves to."""
 
     version: Version
-    platform: str = Field(description="uv's name of the platform that wheels are chosen for.")
+    platform: Platform = Field(description="uv's name of the platform that wheels are chosen for.")
     requirements: str = Field(description="Requirements file, relative to variants/.")
     layers: Many[PythonLayer] = Field(min_length=1)
 
@@ -145,7 +147,11 @@ class Described:
         self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
     ) -> DescriptionError:
         """Make the error for a key, in whichever file of the chain says it."""
-        return _owner(self.chain, location).error(location, what, hint=hint)
+        return self.owner(location).error(location, what, hint=hint)
+
+    def owner(self, location: tuple[str | int, ...]) -> Document:
+        """Return the file of the chain that writes a key, or the nearest of its parents."""
+        return _owner(self.chain, location)
 
 
 def names() -> list[str]:

@@ -1,7 +1,7 @@
 """The Python part of a lock: uv resolves, and what it found is dealt out to the image's layers.
 
-One wheel a package is locked, the one that uv itself would choose: with all of a release's hashes, an index that
-lacks a wheel would silently give another image.
+One wheel a package is locked, the one that uv itself would choose: with all of a release's hashes, an index
+that lacks a wheel would silently give another image.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def compile_uv(described: Described, pins: dict[str, str], upgrade: Sequence[str
 def resolve(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> list[Wheel]:
     """Resolve a requirements file for an interpreter and platform: one wheel a package, by package name.
 
-    Indexes, mirrors and certificates are those that uv is configured with (UV_DEFAULT_INDEX, SSL_CERT_FILE, ...).
+    Index, mirrors and certificates are those that uv is configured with (UV_DEFAULT_INDEX, SSL_CERT_FILE).
     """
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
         folder = Path(scratch)
@@ -119,7 +119,9 @@ def platform_tags(version: str, platform: str) -> Iterable[Tag]:
 
 def known_pins(texts: Iterable[str]) -> dict[str, str]:
     """Return the versions that requirements files pin, by package; what is no pin is passed over."""
-    lines = (re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", line) for text in texts for line in text.splitlines())
+    lines = (
+        re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", line) for text in texts for line in text.splitlines()
+    )
     return {canonicalize_name(line[1]): line[2] for line in lines if line}
 
 
@@ -128,7 +130,9 @@ def _best(package: dict[str, Any], order: dict[Tag, int]) -> Wheel:
     name, version = package["name"], package["version"]
     ranked = []
     for each in package.get("wheels", ()):
-        wheel = Wheel(name, version, each.get("url") or each.get("path", ""), each["hashes"].get("sha256", ""))
+        wheel = Wheel(
+            name, version, each.get("url") or each.get("path", ""), each["hashes"].get("sha256", "")
+        )
         _, _, build, tags = parse_wheel_filename(wheel.filename)
         fitting = [order[tag] for tag in tags if tag in order]
         if fitting and wheel.sha256:

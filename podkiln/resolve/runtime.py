@@ -1,4 +1,4 @@
-"""The runtime's lock: what is described is written down, Python is resolved, and nothing else is decided here."""
+"""The runtime's lock: what is described is written down, and Python is resolved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Present:
-    """The lock that is there: `runtime` is None where it is missing or damaged; pins are kept all the same."""
+    """The lock that is there: `runtime` is None where it is damaged; the pins count all the same."""
 
     folder: Path
     runtime: RuntimeLock | None
@@ -62,6 +62,12 @@ def relock(described: Described, upgrade: Sequence[str]) -> list[Path]:
     if not upgrade and not shared.drifts(described):
         return []
     return _write(described, shared, private, upgrade)
+
+
+def packages(described: Described) -> set[str]:
+    """Return the names of the Python packages that a variant's lock pins."""
+    folder, _ = lock.folders(described)
+    return set(Present.at(folder).pins)
 
 
 def _write(described: Described, present: Present, folder: Path, upgrade: Sequence[str]) -> list[Path]:

@@ -1,0 +1,31 @@
+"""What a hub says about one file, and the three ways in which it says nothing useful."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Found:
+    """The facts as the source has them; None where it does not tell."""
+
+    revision: str | None
+    size: int | None
+    sha256: str | None
+
+
+class UnreachableError(Exception):
+    """The host cannot be asked now: the file stays unresolved, and so do all others from there."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(f"{host} could not be asked ({why})")
+        self.host = host
+        self.why = why
+
+
+class WithheldError(Exception):
+    """The host answers, but wants a login or an accepted licence first: the file stays unresolved."""
+
+
+class RefusedError(Exception):
+    """The description cannot be right: no such file, or one that must not be taken."""

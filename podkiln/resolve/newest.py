@@ -1,0 +1,76 @@
+"""What is newer than the pins that people set in descriptions: it is told, with the line to change.
+
+A base digest or a ComfyUI commit stands in YAML beside the reason for it, and moves together with other keys
+(version, tree, flags, requirements). No program rewrites that; it says what there is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from podkiln import command
+from podkiln.errors import CommandError, SourceError
+
+if TYPE_CHECKING:
+    from podkiln.variant import Described
+
+_SECONDS = 60
+
+
+def base(described: Described) -> str | None:
+    """Return what to change for the newest base image; None when it is pinned. Raises RegistryError."""
+    from podkiln import registry  # noqa: PLC0415 - only this option needs a registry
+    from podkiln.reference import Reference  # noqa: PLC0415
+
+    pinned = described.spec.runtime.base
+    newest = registry.resolve_digest(Reference.parse(pinned.image))
+    if newest == pinned.digest:
+        return None
+    what = f"{pinned.image} is {newest} now; write that here and lock again."
+    return str(described.error(("runtime", "base", "digest"), what))
+
+
+def comfyui(described: Described) -> str | None:
+    """Return what to change for the newest release of ComfyUI; None when it is pinned. Raises SourceError."""
+    pinned = described.spec.runtime.comfyui
+    releases: dict[tuple[int, ...], str] = {}
+    for commit, name in _references(pinned.repo, "refs/tags/v*"):
+        # An annotated tag is listed twice; the line with ^{} has the commit, and comes second.
+        release = re.fullmatch(r"refs/tags/v(\d+(?:\.\d+)*)(?:\^\{\})?", name)
+        if release:
+            releases[_numbers(release[1])] = commit
+    if not releases or max(releases) <= _numbers(pinned.version):
+        return None
+    newest = max(releases)
+    version = ".".join(map(str, newest))
+    what = f"{version} is released, {releases[newest]}; "
+    what += "version, commit, tree, flags and requirements move together."
+    return str(described.error(("runtime", "comfyui", "commit"), what))
+
+
+def node(described: Described, name: str) -> str | None:
+    """Return what to change for the newest commit of a custom node; None when it is pinned."""
+    pinned = described.spec.nodes[name]
+    head = next((commit for commit, found in _references(pinned.repo, "HEAD") if found == "HEAD"), None)
+    if head in (None, pinned.commit):
+        return None
+    return str(
+        described.error(("nodes", name, "commit"), f"{pinned.repo} is at {head} now; write that here.")
+    )
+
+
+def _references(repo: str, pattern: str) -> list[tuple[str, str]]:
+    """Return commits and names of a remote repository, as `git ls-remote` lists them."""
+    argv = ["git", "-c", "credential.helper=", "-c", "core.askPass=", "ls-remote", repo, pattern]
+    try:
+        done = command.run(argv, input="", timeout=_SECONDS)
+    except CommandError as failed:
+        reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
+        raise SourceError(f"{repo} could not be asked what is newest: {reason}") from None
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    return [(commit, name) for commit, name in (line for line in lines if len(line) == 2)]  # noqa: PLR2004
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
