@@ -1,8 +1,9 @@
-"""Where a file comes from: a source as models.json has it, turned into a request, and refusals into sentences."""
+"""Where a file comes from: sources as models.json has them become requests, refusals become sentences."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -55,6 +56,13 @@ class Hubs:
         }[variable]
         return Credential(origin_of(endpoint), token, variable) if token else None
 
+    def owner_of(self, url: str) -> tuple[Credential | None, str | None]:
+        """Return the token for a plain address that happens to be one of the hubs', and its variable."""
+        for variable, endpoint in (("HF_TOKEN", self.huggingface), ("CIVITAI_TOKEN", self.civitai)):
+            if url.startswith(f"{endpoint}/"):
+                return self.credential(variable), variable
+        return None, None
+
 
 @dataclass(frozen=True)
 class Request:
@@ -84,13 +92,13 @@ class Request:
 
     def _refusal(self, status: int, code: str | None) -> str:
         """Say what a status means for this source, and what to do."""
-        if status in {401, 403}:
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return self._no_access(status, code)
-        if status == 410:
+        if status == HTTPStatus.GONE:
             return f"is gone from {self.page} (410): it was archived or removed there; choose another version"
         if code == "RevisionNotFound":
             return f"asks for a revision that {self.page} does not have ({status}): correct `revision`"
-        if status == 404:
+        if status == HTTPStatus.NOT_FOUND:
             return f"is not there (404 from {shown(self.url)}): it was renamed or removed; correct its source"
         return f"was refused ({status} from {shown(self.url)}); see {self.page}"
 
@@ -100,14 +108,20 @@ class Request:
                 f"is not public ({status} from {shown(self.url)}), and there is no token for such addresses"
             )
         if self.credential is None and code == "RepoNotFound":
-            return f"is private or does not exist ({status}): check {self.page}, and set {self.variable} if it is private"
+            return (
+                f"is private or does not exist ({status}): check {self.page}, "
+                f"and set {self.variable} if it is private"
+            )
         if self.credential is None:
             return (
                 f"needs a login ({status}): accept the licence at {self.page} if it shows one, "
                 f"and set {self.variable} to a token of that account"
             )
-        if status == 401 and code != "GatedRepo":
-            return f"was refused (401): {self.variable} is wrong, expired or revoked; set it to a new token for {self.page}"
+        if status == HTTPStatus.UNAUTHORIZED and code != "GatedRepo":
+            return (
+                f"was refused (401): {self.variable} is wrong, expired or revoked; "
+                f"set it to a new token for {self.page}"
+            )
         return (
             f"was refused ({status}): the account of {self.variable} has no access; "
             f"accept the licence at {self.page} with it"
@@ -137,7 +151,7 @@ def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = No
                 "CIVITAI_TOKEN",
             )
         case "https":
-            return Request(source["url"], shown(source["url"]))
+            return Request(source["url"], shown(source["url"]), *hubs.owner_of(source["url"]))
         case kind:
             raise RefusedError(
                 f"comes from a source of the unknown kind {kind!r}: update the image, or correct models.json"
@@ -146,8 +160,12 @@ def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = No
 
 def _endpoint(environment: Mapping[str, str], variable: str, default: str) -> str:
     value = environment.get(variable, "").strip().rstrip("/") or default
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        good = False
+    if not good or parts.query or parts.username:
         raise PodError(
             f"{variable} is not an address like {default}: correct it, or unset it", SETTING_MALFORMED
         )
@@ -158,7 +176,7 @@ def _token(environment: Mapping[str, str], variable: str) -> str | None:
     value = environment.get(variable, "").strip()
     if not value.isascii() or not value.isprintable() or " " in value:
         raise PodError(
-            f"{variable} holds characters that no token has: copy it again, without spaces, quotes or line breaks",
+            f"{variable} holds characters that no token has: copy it again, without spaces or quotes",
             SETTING_MALFORMED,
         )
     return value or None

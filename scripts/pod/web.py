@@ -1,8 +1,9 @@
-"""One GET: redirects followed by hand, so that a token is sent to the host it belongs to and nowhere else."""
+"""One GET; redirects are followed by hand, so that a token reaches the host it belongs to and no other."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import http.client
 import socket
@@ -62,7 +63,7 @@ class Limits:
     read: float = 30.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Answer:
     """The last hop's response; the body is read by `readinto`, and `close` ends the connection."""
 
@@ -81,7 +82,7 @@ class Answer:
         self.close()
 
     def first(self, name: str) -> str | None:
-        """Return a header from the first hop that has it: the hub says on its redirect what the CDN cannot."""
+        """Return a header from the first hop that has it: the hub knows what its CDN does not."""
         return next((value for hop in self.hops if (value := hop[name]) is not None), None)
 
     def readinto(self, buffer: memoryview) -> int:
@@ -94,13 +95,21 @@ class Answer:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise TransientError(f"{self.host}: {_plain(error)}") from None
 
+    def read(self, limit: int) -> bytes:
+        """Read the whole body, at most `limit` bytes. Raises TransientError, RefusedError."""
+        body = bytearray()
+        buffer = memoryview(bytearray(1 << 16))
+        while count := self.readinto(buffer):
+            body += buffer[:count]
+            if len(body) > limit:
+                raise RefusedError(f"cannot be resolved: {self.host} does not stop answering")
+        return bytes(body)
+
     def abort(self) -> None:
         """Wake whoever reads from this answer in another thread."""
         if self.sock is not None:
-            try:
+            with contextlib.suppress(OSError):  # closed already, which is as good
                 self.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # closed already, which is as good
 
     def close(self) -> None:
         """End the connection, whether or not the body has been read."""
@@ -118,8 +127,7 @@ def origin_of(url: str) -> str:
 def shown(url: str) -> str:
     """Return a URL fit for a log: without user, query and fragment, where secrets travel."""
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def get(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
@@ -137,11 +145,9 @@ def get(url: str, headers: Mapping[str, str], credential: Credential | None, lim
         answer.close()
         location = answer.headers["Location"] or ""
         if url.startswith("https:") and location.startswith("http:"):
-            raise RefusedError(f"{shown(url)} redirects from https to http, which is not followed")
+            raise RefusedError(f"is redirected from https to http by {answer.host}, which is not followed")
         url = urljoin(url, location)
-    raise RefusedError(
-        f"{shown(url)} was reached after more than {MAX_REDIRECTS} redirects, which looks like a loop"
-    )
+    raise RefusedError(f"is redirected in a loop, last to {shown(url)}")
 
 
 def retry_after(headers: Message) -> float | None:
@@ -159,10 +165,14 @@ def retry_after(headers: Message) -> float | None:
 
 def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
     parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise RefusedError(f"{shown(url)} is not an http or https address")
+    try:
+        origin = origin_of(url)
+    except ValueError:  # a port that is no number
+        origin = ""
+    if parts.scheme not in _PORTS or not parts.hostname or not origin:
+        raise RefusedError(f"has no http or https address to come from: {shown(url)}")
     sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-    if credential and credential.origin == origin_of(url):
+    if credential and credential.origin == origin:
         sent["Authorization"] = f"Bearer {credential.token}"
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
     connection, target = _connection(parts, target, limits.connect)
@@ -175,8 +185,8 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
     except ssl.SSLCertVerificationError as error:
         connection.close()
         raise RefusedError(
-            f"the certificate of {parts.hostname} is not trusted ({error.verify_message}): behind a company proxy, "
-            "set SSL_CERT_FILE to its CA bundle"
+            f"is not fetched: the certificate of {parts.hostname} is not trusted ({error.verify_message}); "
+            "behind a company proxy, set SSL_CERT_FILE to its CA bundle"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         connection.close()
@@ -185,7 +195,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
 
 
 def _connection(parts: SplitResult, target: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
-    """Make the connection, through HTTPS_PROXY or HTTP_PROXY where they are set and NO_PROXY does not object."""
+    """Make the connection, through HTTPS_PROXY or HTTP_PROXY where set, unless NO_PROXY names the host."""
     host, port = parts.hostname or "", parts.port
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -216,4 +226,4 @@ def _plain(error: Exception) -> str:
         return "the connection was reset"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return f"{type(error).__name__}"
+    return type(error).__name__

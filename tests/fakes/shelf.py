@@ -12,6 +12,7 @@ from typing import Any
 
 Buffer = bytes | mmap.mmap
 GIT_LFS_POINTER_BYTES = 134
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def generate(size: int, seed: int = 0, *, safetensors: bool = True) -> bytes:
     """Make `size` bytes that are the same for one seed; by default a valid .safetensors file of U8."""
     noise = random.Random(seed)
     if not safetensors:
-        return noise.randbytes(size)
+        return _bytes(noise, size)
     payload = size
     while True:  # the header names the payload's size, and its own length depends on that
         tensor = {"noise": {"dtype": "U8", "shape": [payload], "data_offsets": [0, payload]}}
@@ -83,7 +84,11 @@ def generate(size: int, seed: int = 0, *, safetensors: bool = True) -> bytes:
     if payload < 0:
         raise ValueError(f"{size} bytes are too few for a .safetensors file")
     header += b" " * -excess  # the format lets a header be padded with spaces
-    return len(header).to_bytes(8, "little") + header + noise.randbytes(payload)
+    return len(header).to_bytes(8, "little") + header + _bytes(noise, payload)
+
+
+def _bytes(noise: random.Random, size: int) -> bytes:
+    return b"".join(noise.randbytes(min(_BLOCK, size - start)) for start in range(0, size, _BLOCK))
 
 
 class Repository:

@@ -1,0 +1,286 @@
+"""The threads that fetch one file: a lead, helpers when the server knows ranges, and one that hashes.
+
+The lead alone decides that a fetch has failed; a helper that meets trouble gives its bytes back and goes.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pod.contents import check_type, digest, of_part
+from pod.part import ClosedError, Contents, Part, Span
+from pod.patience import Patience, Policy, SpentError
+from pod.web import Answer, RefusedError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pod.progress import Progress
+    from pod.sources import Request
+
+_BUFFER = 256 * 1024
+_LONGEST_SPAN = 16  # chunks: long enough that requests cost nothing, short enough to share out the end
+_PARTIAL, _UNSATISFIABLE = 206, 416
+
+
+class ChangedError(Exception):
+    """What arrived must not be mixed with what is sent now; `ranges`: whether the server knows them."""
+
+    def __init__(self, *, ranges: bool) -> None:
+        super().__init__()
+        self.ranges = ranges
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One file to be had: `expected` is `sha256:…` or `git:…`, `size` in bytes; it grows at `part`."""
+
+    name: str
+    part: Path
+    request: Request
+    expected: str
+    size: int | None
+
+
+class Crew:
+    """One attempt at a file, continuing what earlier ones left. `room` is asked before disk is used."""
+
+    def __init__(self, goal: Goal, policy: Policy, progress: Progress, room: Callable[[int], None]) -> None:
+        self._goal = goal
+        self._policy = policy
+        self._progress = progress
+        self._room = room
+        self._part: Part | None = None
+        self._digest = ""
+        self._halted = threading.Event()
+        self._trouble: Exception | None = None
+        self._answers: set[Answer] = set()
+        self._lock = threading.Lock()
+
+    def run(self, *, ranges: bool) -> str:
+        """Fetch what is missing and return the digest of the whole.
+
+        Raises RefusedError, OSError, or ChangedError after which the part must be removed.
+        """
+        helpers: list[threading.Thread] = []
+        try:
+            part, span, answer = self._begin(ranges=ranges)
+            helpers = [threading.Thread(target=self._hash, args=(part,), daemon=True)]
+            if answer is None or answer.status == _PARTIAL:
+                chunks = -(-part.missing // part.contents.chunk)
+                count = min(self._policy.connections, chunks) - 1
+                helpers += [
+                    threading.Thread(target=self._help, args=(part,), daemon=True) for _ in range(count)
+                ]
+            for helper in helpers:
+                helper.start()
+            self._lead(part, span, answer)
+            self._progress.state = "verifying"
+        except ClosedError:
+            pass  # who closed it has said why
+        except Exception as error:  # noqa: BLE001 (whatever it is, the helpers must stop before it is raised)
+            self.halt(error)
+        for helper in helpers:
+            helper.join()
+        if self._trouble:
+            raise self._trouble
+        return self._digest
+
+    def halt(self, trouble: Exception) -> None:
+        """Stop all threads, wherever they wait; `run` raises the first trouble."""
+        with self._lock:
+            self._trouble = self._trouble or trouble
+            self._halted.set()
+            answers = list(self._answers)
+            part = self._part
+        if part:
+            part.close()
+        for answer in answers:
+            answer.abort()
+
+    # --- the first request
+
+    def _begin(self, *, ranges: bool) -> tuple[Part, Span | None, Answer | None]:
+        """Find out what there is to fetch, with a request that already fetches."""
+        patience = self._patience()
+        while not self._halted.is_set():
+            try:
+                return self._first(Part.recall(self._goal.part) if ranges else None, ranges=ranges)
+            except TransientError as error:
+                patience.wait(error)
+        raise ClosedError
+
+    def _first(self, part: Part | None, *, ranges: bool) -> tuple[Part, Span | None, Answer | None]:
+        goal, policy = self._goal, self._policy
+        if part and part.contents.expected != goal.expected:
+            part = None
+        if part and not part.missing:
+            return self._adopt(part), None, None
+        length = self._span_length(part.missing if part else goal.size or 0, policy.chunk)
+        span = part.take(length) if part else Span(0, length)
+        answer = self._ask(span if ranges else None, part.contents.identity if part else "")
+        try:
+            contents = self._contents(answer, part.contents.chunk if part else policy.chunk, ranges=ranges)
+            if part and contents == part.contents and answer.status == _PARTIAL:
+                self._progress.moved(part.received, contents.size)
+                self._room(part.missing)
+                return self._adopt(part), span, answer
+            if span and span.start and answer.status == _PARTIAL:
+                raise ChangedError(ranges=True)  # noqa: TRY301 (another file now, and not from its start)
+            self._progress.moved(0, contents.size)
+            self._room(contents.size)
+            part = Part.create(goal.part, contents)
+            length = length if answer.status == _PARTIAL else contents.size
+            return self._adopt(part), part.take(length), answer
+        except BaseException:
+            self._drop(answer)
+            raise
+
+    def _adopt(self, part: Part) -> Part:
+        with self._lock:
+            self._part = part
+            if self._halted.is_set():
+                raise ClosedError
+        self._progress.moved(part.received, part.contents.size)
+        return part
+
+    def _contents(self, answer: Answer, chunk: int, *, ranges: bool) -> Contents:
+        """Read from the first answer what the file is; refuse at once what cannot be the one we want."""
+        goal = self._goal
+        if answer.status == _UNSATISFIABLE:
+            if (answer.headers["Content-Range"] or "").strip() == "bytes */0":
+                raise RefusedError("is empty at its source; correct its source")
+            raise ChangedError(ranges=ranges)  # shorter than what we have of it
+        check_type(answer.headers["Content-Type"], goal.name, answer.host)
+        linked = (answer.first("X-Linked-Etag") or "").strip('"')
+        if goal.expected.startswith("sha256:") and re.fullmatch(r"[0-9a-f]{64}", linked):
+            _compare(f"sha256:{linked}", goal.expected)
+        size = _size(answer) or goal.size
+        if size is None:
+            raise RefusedError(f"cannot be checked: {answer.host} does not say how many bytes it has")
+        _compare(f"{size} bytes", f"{goal.size or size} bytes")
+        return Contents(size, chunk, _identity(answer), goal.expected)
+
+    # --- all the others
+
+    def _lead(self, part: Part, span: Span | None, answer: Answer | None) -> None:
+        patience = self._patience()
+        while span or (span := part.take(self._span_length(part.missing, part.contents.chunk), wait=True)):
+            try:
+                self._pull(part, span, patience, answer)
+            except TransientError as error:
+                patience.wait(error)
+            span = answer = None
+
+    def _help(self, part: Part) -> None:
+        patience = self._patience()
+        try:
+            while span := part.take(self._span_length(part.missing, part.contents.chunk)):
+                try:
+                    self._pull(part, span, patience)
+                except TransientError as error:
+                    if error.busy:
+                        return  # fewer connections are the answer to 429
+                    patience.wait(error)
+        except (ClosedError, SpentError):
+            pass
+        except Exception as error:  # noqa: BLE001 (raised by `run` in the caller's thread)
+            self.halt(error)
+
+    def _pull(self, part: Part, span: Span, patience: Patience, answer: Answer | None = None) -> None:
+        """Fetch a span; what could not be had of it is given back."""
+        offset, chunk = span.start, part.contents.chunk
+        view = memoryview(bytearray(_BUFFER))
+        try:
+            if answer is None:
+                answer = self._ask(span, part.contents.identity)
+                self._same(answer, span, part.contents)
+            while offset < span.stop:
+                edge = min((offset // chunk + 1) * chunk, span.stop)
+                count = answer.readinto(view[: edge - offset])
+                if not count:
+                    raise TransientError(f"{answer.host}: the connection closed before the end")
+                part.write(offset, view[:count])
+                offset += count
+                patience.moved()
+                self._progress.moved(part.received, part.contents.size)
+                if offset == edge:
+                    part.arrive((edge - 1) // chunk)
+        finally:
+            part.release(span, offset)
+            if answer:
+                self._drop(answer)
+
+    def _same(self, answer: Answer, span: Span, contents: Contents) -> None:
+        """Make sure that an answer continues what we have. Raises ChangedError."""
+        same = _identity(answer) == contents.identity
+        if answer.status != _PARTIAL:
+            raise ChangedError(ranges=not same)
+        if not same or _size(answer) != contents.size or _start(answer) != span.start:
+            raise ChangedError(ranges=True)
+
+    def _ask(self, span: Span | None, identity: str) -> Answer:
+        headers = {"Range": f"bytes={span.start}-{span.stop - 1}"} if span else {}
+        if identity.startswith('"'):  # a strong ETag of the server that sends the bytes
+            headers["If-Range"] = identity
+        answer = self._goal.request.send(self._policy.limits, headers)
+        with self._lock:
+            if not self._halted.is_set():
+                self._answers.add(answer)
+                return answer
+        answer.close()
+        raise ClosedError
+
+    def _drop(self, answer: Answer) -> None:
+        with self._lock:
+            self._answers.discard(answer)
+        answer.close()
+
+    def _hash(self, part: Part) -> None:
+        try:
+            self._digest = digest(of_part(part), part.contents.size, part.contents.expected)
+        except ClosedError:
+            pass
+        except OSError as error:
+            self.halt(error)
+
+    def _patience(self) -> Patience:
+        return Patience(self._policy, self._halted, self._progress.say)
+
+    def _span_length(self, missing: int, chunk: int) -> int:
+        """Bytes to ask for at once: a fair share, so that no connection is left with a long end."""
+        share = missing // (2 * self._policy.connections)
+        return max(chunk, min(share, _LONGEST_SPAN * chunk))
+
+
+def _compare(found: str, listed: str) -> None:
+    if found != listed:
+        raise RefusedError(
+            f"has {found} at its source, but {listed} is listed: it was replaced there; "
+            "correct its revision or what is listed"
+        )
+
+
+def _identity(answer: Answer) -> str:
+    """Return what names the bytes: the hub's hash on its redirect, else the validator of who sends them."""
+    if linked := answer.first("X-Linked-Etag"):
+        return f"linked:{linked}"
+    return str(answer.headers["ETag"] or answer.headers["Last-Modified"] or "")
+
+
+def _size(answer: Answer) -> int | None:
+    """Return the bytes of the whole file, or None when the answer does not say."""
+    if answer.status == _PARTIAL:
+        match = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers["Content-Range"] or "")
+        return int(match[1]) if match else None
+    length = answer.headers["Content-Length"] or ""
+    return int(length) if length.isdigit() else None
+
+
+def _start(answer: Answer) -> int | None:
+    match = re.match(r"bytes (\d+)-", answer.headers["Content-Range"] or "")
+    return int(match[1]) if match else None
