@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _START_SECONDS = 20
-HTPASSWD = "me:$2y$05$abcdefghijklmnopqrstuu5s7pH6QHVd5GFEi8bBZtKtKmZM9hTvS\n"
+HTPASSWD = "me:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n"  # bcrypt of s3cret
 
 
 def free_port() -> int:
@@ -31,7 +31,9 @@ def free_port() -> int:
 @contextlib.contextmanager
 def serve(directory: Path, *, htpasswd: str = "") -> Iterator[str]:
     """Run a registry and yield its host:port; its storage is in `directory`."""
-    assert shutil.which("docker-registry"), "docker-registry is missing: scripts/ensure_engine.sh --with-tests"
+    assert shutil.which("docker-registry"), (
+        "docker-registry is missing: scripts/ensure_engine.sh --with-tests"
+    )
     directory.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{free_port()}"
     config: dict[str, Any] = {

@@ -47,7 +47,7 @@ class Challenge:
         ends = [mark.start() for mark in marks[1:]] + [len(header)]
         return {
             mark[1].lower(): cls(mark[1].lower(), _parameters(header[mark.end() : end]))
-            for mark, end in zip(marks, ends, strict=True)
+            for mark, end in zip(marks, ends, strict=False)  # no marks still have one end
         }
 
 
@@ -85,7 +85,6 @@ class Auth:
         self._plain_http = plain_http
         self._lock = threading.Lock()
         self._header: str | None = None
-        self._accepted = False
         self._bearer: Challenge | None = None
         self._expires = float("inf")
         self._credentials: Credentials | None = None
@@ -103,18 +102,11 @@ class Auth:
                 self._fetch_token(self._bearer)
             return self._header
 
-    def accept(self, sent: str | None) -> None:
-        """Note that the registry took a header: should it refuse it later, the header has expired."""
-        if sent is not None and sent == self._header:
-            self._accepted = True
-
     def renew(self, challenge: str, sent: str | None) -> bool:
         """Find a new header after a 401; False when there is none worth sending."""
         with self._lock:
             if self._header != sent:  # another thread was faster
                 return True
-            if sent is not None and not self._accepted:
-                return False
             challenges = Challenge.parse(challenge)
             if bearer := challenges.get("bearer"):
                 self._bearer = bearer
@@ -123,11 +115,8 @@ class Auth:
             found = self._find_login() if "basic" in challenges else None
             if found is None or not found.username or sent is not None:
                 return False
-            self._set(_basic(found))
+            self._header = _basic(found)
             return True
-
-    def _set(self, header: str) -> None:
-        self._header, self._accepted = header, False
 
     def _find_login(self) -> Credentials | None:
         """Look once; who only pulls may go on without the login that a broken helper keeps back."""
@@ -178,7 +167,7 @@ class Auth:
         life = body.get("expires_in")
         life = life if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
         self._expires = time.monotonic() + life * _USED_LIFE
-        self._set(f"Bearer {token}")
+        self._header = f"Bearer {token}"
 
 
 def _basic(found: Credentials) -> str:

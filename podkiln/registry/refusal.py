@@ -27,7 +27,7 @@ _LOST_CODES: Final = frozenset(
 _MAX_WAIT: Final = 120.0  # seconds; a Retry-After beyond it is cut to this
 
 _HINTS: Final = {
-    403: "Ask for the right to write there; a token needs it in its scope (write:packages at GHCR).",
+    403: "Ask for the right to; a token needs it in its scope (write:packages to push to GHCR).",
     404: "Check name and tag; at some registries (ECR, Artifactory) create the repository first.",
     405: "The registry is read-only, or a mirror.",
     409: "The tag may be immutable there: push under another one.",
@@ -38,6 +38,7 @@ _HINTS: Final = {
 }
 _MEANING: Final = {
     400: "calls the request malformed",
+    403: "forbids it",
     404: "does not know it",
     405: "does not allow that",
     409: "sees a conflict with what it holds",
@@ -75,10 +76,9 @@ def refused(answer: Answer, host: str, doing: str, *, login: bool) -> RegistryEr
         login: Whether a login was sent with the question.
     """
     said = words(answer)
-    if answer.status in (codes.UNAUTHORIZED, codes.FORBIDDEN):
+    if answer.status == codes.UNAUTHORIZED:
         verb = "does not let this login" if login else "wants a login to"
-        hint = _HINTS[403] if login and answer.status == codes.FORBIDDEN else f"Run `docker login {host}`."
-        return RegistryError(f"Registry {host} {verb} {doing} ({said}).", hint=hint)
+        return RegistryError(f"Registry {host} {verb} {doing} ({said}).", hint=f"Run `docker login {host}`.")
     otherwise = "failed" if answer.status in TRANSIENT else "answered what was not expected"
     meaning = _MEANING.get(answer.status, otherwise)
     message = f"Registry {host} was asked to {doing} and {meaning} ({said})."

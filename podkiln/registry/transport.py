@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 
 import certifi
 import httpx
+from httpx import codes
 
 from podkiln import credentials
 from podkiln.errors import RegistryError, UsageError
@@ -41,8 +42,9 @@ _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
 _MAX_BACKOFF: Final = 30.0
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 
-# httpx logs every URL with its query, and those of uploads and of redirects carry signatures.
-logging.getLogger("httpx").setLevel(logging.WARNING)
+# They log URLs and headers, and those of uploads and of redirects carry signatures.
+for _chatty in ("httpx", "httpcore"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 
 class CancelledError(RegistryError):
@@ -233,10 +235,7 @@ class Transport:
 
     def _renewed(self, answer: Answer, sent: str | None) -> bool:
         """Tell whether a request is worth sending again because there is a new login for it."""
-        if not self._is_ours(answer.url):
-            return False
-        if answer.status != 401:  # noqa: PLR2004 - the status that asks for a login
-            self.auth.accept(sent)
+        if answer.status != codes.UNAUTHORIZED or not self._is_ours(answer.url):
             return False
         return self.auth.renew(answer.headers.get("www-authenticate", ""), sent)
 

@@ -1,0 +1,196 @@
+"""Where Authorization goes, who is trusted, and what an unreachable registry is called."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes.registry import Fault, Registry
+from layouts import make_layout
+
+from podkiln import layout, oci, registry
+from podkiln.credentials import Credentials
+from podkiln.errors import IntegrityError, RegistryError, UsageError
+from podkiln.reference import Reference
+from podkiln.registry import Settings, is_local, push
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.layout import Layout
+
+ME = Credentials("me", "s3cret")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Layout:
+    return layout.read(make_layout(tmp_path / "layout"))
+
+
+def settings(**more: Any) -> Settings:
+    return Settings(**{"attempts": 3, "backoff": 0.01, "timeout": 0.5, "login": lambda _: ME, **more})
+
+
+def name(server: Registry) -> Reference:
+    return Reference.parse(f"{server.host()}/you/app:v1")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1, with its key."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    argv += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"]
+    subprocess.run(
+        [*argv, "-keyout", str(path.with_name("key")), "-out", str(path)], check=True, capture_output=True
+    )
+    path.write_bytes(path.read_bytes() + path.with_name("key").read_bytes())
+    return path
+
+
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("localhost", True),
+        ("localhost:5000", True),
+        ("127.0.0.1:5000", True),
+        ("127.9.9.9", True),
+        ("[::1]:5000", True),
+        ("[::1]", True),
+        ("localhost.example.com", False),
+        ("10.0.0.1:5000", False),
+        ("ghcr.io", False),
+        ("128.0.0.1", False),
+    ],
+)
+def test_only_this_machine_is_spoken_to_without_tls(host: str, *, local: bool) -> None:
+    assert is_local(host) is local
+
+
+def test_a_ca_bundle_makes_a_registry_trusted(image: Layout, certificate: Path) -> None:
+    with Registry(tls=tls(certificate), auth="bearer") as server:
+        push(image, name(server), settings=settings(plain_http=False, ca_bundle=certificate))
+        assert ("you/app", "v1") in server.manifests
+
+
+def test_an_unknown_certificate_is_one_sentence(image: Layout, certificate: Path) -> None:
+    with (
+        Registry(tls=tls(certificate)) as server,
+        pytest.raises(RegistryError, match=r"certificate of .* is not trusted: self-signed") as caught,
+    ):
+        push(image, name(server), settings=settings(plain_http=False))
+    assert "--ca-bundle" in (caught.value.hint or "")
+
+
+def test_tls_spoken_to_none_is_one_sentence(image: Layout) -> None:
+    with Registry() as server, pytest.raises(RegistryError, match="does not speak TLS as it should"):
+        push(image, name(server), settings=settings(plain_http=False))
+
+
+def test_https_is_not_left_for_http(image: Layout, certificate: Path) -> None:
+    with (
+        Registry(tls=tls(certificate), locations="plain") as server,
+        pytest.raises(
+            RegistryError, match=r"sent us on to http://127\.0\.0\.1, which is not https"
+        ) as caught,
+    ):
+        push(image, name(server), settings=settings(plain_http=False, ca_bundle=certificate))
+    assert "X-Forwarded-Proto" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("no pem", "holds no PEM certificate"), (None, "could not be read")]
+)
+def test_a_bad_ca_bundle_is_one_sentence(tmp_path: Path, text: str | None, says: str) -> None:
+    bundle = tmp_path / "ca.pem"
+    if text is not None:
+        bundle.write_text(text)
+    with pytest.raises(UsageError, match=says):
+        registry.resolve_digest(Reference.parse("localhost:1/a"), Settings(ca_bundle=bundle))
+
+
+def test_nobody_there_is_said_at_once() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        begun = time.monotonic()
+        with pytest.raises(RegistryError, match=f"127.0.0.1:{port} refuses connections"):
+            registry.resolve_digest(Reference.parse(f"127.0.0.1:{port}/a"), settings(backoff=5))
+    assert time.monotonic() - begun < 2
+
+
+def test_an_unknown_host_is_one_sentence() -> None:
+    with pytest.raises(RegistryError, match=r"no\.such\.invalid has a name that could not be resolved"):
+        registry.resolve_digest(Reference.parse("no.such.invalid/a"), settings(backoff=5))
+
+
+def test_a_silent_registry_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(RegistryError, match=f"{host} did not answer in time"):
+            registry.resolve_digest(Reference.parse(f"{host}/a"), settings(timeout=0.1))
+
+
+@pytest.mark.parametrize("proxy", ["HTTP_PROXY", "ALL_PROXY"])
+def test_no_proxy_stands_before_this_machine(
+    image: Layout, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv(proxy, "http://127.0.0.1:1")
+    with Registry() as server:
+        push(image, name(server), settings=settings())
+
+
+def test_reading(image: Layout) -> None:
+    with Registry(auth="bearer", redirect_blobs=True) as server:
+        push(image, name(server), settings=settings())
+        found, data = registry.pull_manifest(name(server), settings(login=lambda _: None))
+        assert (found.digest, data) == (image.descriptor.digest, image.manifest_bytes)
+        assert found.media_type == oci.MANIFEST
+        assert registry.resolve_digest(name(server), settings()) == image.descriptor.digest
+        assert registry.blob_exists(name(server), image.manifest.config, settings())
+        assert not registry.blob_exists(
+            Reference.parse(f"{server.host()}/you/none"), image.manifest.config, settings()
+        )
+        config = registry.pull_blob(name(server), image.manifest.config, settings())
+        assert oci.ImageConfig.parse(config, "c") == image.config
+        moved = [hit for hit in server.hits if hit.where == "elsewhere" and "/blobs/" in hit.path]
+        assert {hit.authorization for hit in moved} == {None}
+
+
+def test_what_is_read_is_checked(image: Layout) -> None:
+    with Registry() as server:
+        push(image, name(server), settings=settings())
+        server.faults += [Fault("swap", "GET", "/blobs/", -1), Fault("swap", "GET", "/manifests/", -1)]
+        with pytest.raises(IntegrityError, match="sent a blob of you/app that hashes to"):
+            registry.pull_blob(name(server), image.manifest.config, settings())
+        with pytest.raises(IntegrityError, match=r"sent a manifest sha256:.* that hashes to"):
+            registry.pull_manifest(name(server).with_digest(image.descriptor.digest), settings())
+
+
+def test_a_broken_helper_does_not_stop_a_pull_without_login(
+    image: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: str) -> Credentials | None:
+        raise RegistryError("The credential helper is broken.")
+
+    with Registry(auth="bearer") as server:
+        push(image, name(server), settings=settings())
+        registry.pull_manifest(name(server), settings(login=broken))
+    assert "helper is broken. Going on without a login." in caplog.text
+
+
+def test_a_registry_that_redirects_for_ever_is_left(image: Layout) -> None:
+    with Registry(redirect_blobs=True) as server:
+        server.servers["elsewhere"].where = "registry"
+        with pytest.raises(RegistryError, match="redirects more than 5 times"):
+            registry.pull_blob(name(server), image.manifest.config, settings())
