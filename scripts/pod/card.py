@@ -40,7 +40,10 @@ def judge(detection: Detection, memory: Memory, settings: Settings, rules: Rules
     gpu = detection.gpu
     found_mib, reason = _measure(gpu, memory)
     class_ = rules.class_of(found_mib)
-    reasons = [*detection.reasons, f"{reason}: {class_.gb} GB class ({class_.tier})"]
+    fitting = (
+        "" if rules.reaches(found_mib, class_.gb) else "less than the smallest class, so it counts as the "
+    )
+    reasons = [*detection.reasons, f"{reason}: {fitting}{class_.gb} GB class ({class_.tier})"]
     warnings = [*detection.warnings, *_too_old(gpu, rules)]
     gb, vram_mib, tier = class_.gb, found_mib, class_.tier
     if settings.tier != AUTO:

@@ -146,9 +146,11 @@ def _wanted(offer: Offer, settings: Settings) -> tuple[Choice, list[str]]:
     needs = ", ".join(offer.unmet)
     if named:
         return Choice(offer, enabled, why), [
-            f"{offer.id} needs {needs}, which this image lacks; fetched all the same ({why})"
+            f"model {offer.id} needs {needs}, which this image lacks; fetched all the same ({why})"
         ]
-    warning = f"{offer.id} needs {needs}, which this image lacks, so it is left out; {offer.env}=true insists"
+    warning = (
+        f"model {offer.id} needs {needs}, which this image lacks, so it is left out; {offer.env}=true insists"
+    )
     return Choice(offer, enabled=False, why=f"this image lacks {needs}"), [warning]
 
 
@@ -186,9 +188,8 @@ def _mode(
     last = needs[-1]
     has = f"{_gb(card.vram_mib)} and {_gb(ram_mib)}"
     how = f" in mode {last.mode}" if last.mode else ""
-    warning = (
-        f"{offer.id} needs {last.vram_gb:g} GB of VRAM and {last.ram_gb:g} GB of RAM{how}; this pod has {has}"
-    )
+    amounts = f"{last.vram_gb:g} GB of VRAM and {last.ram_gb:g} GB of RAM"
+    warning = f"model {offer.id} needs {amounts}{how}; this pod has {has}"
     return mode, [f"{warning}, so it may run out of memory"]
 
 

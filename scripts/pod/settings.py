@@ -1,4 +1,4 @@
-"""The environment, read once: what a user asks of this pod. a malformed value is never a default."""
+"""The environment, read once: what a user asks of this pod. A malformed value is never a default."""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""What the pod's tests share: the real flags, a fake nvidia-smi, and a short way to ask for a choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from pod import choice, rules, settings
+from pod.gpu import Detection, Gpu
+from pod.memory import Memory
+from podkiln import flags
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pod.arguments import Catalogue
+    from pod.selection import Offer
+
+FAKES = Path(__file__).resolve().parents[2] / "fakes"
+COMMON = ["--listen=0.0.0.0", "--port={port}", "--disable-auto-launch"]
+
+
+@pytest.fixture(scope="session")
+def flags_json() -> dict[str, Any]:
+    return flags.to_json("0.33.0", COMMON, driver="580.65.06")
+
+
+@pytest.fixture(scope="session")
+def known(flags_json: dict[str, Any]) -> rules.Rules:
+    """The rules of variants/flags/, as a pod reads them."""
+    return rules.from_json(flags_json)
+
+
+@pytest.fixture(scope="session")
+def catalogue(known: rules.Rules) -> Catalogue:
+    return known.catalogue
+
+
+class Play(Protocol):
+    def __call__(self, what: str, **variables: str) -> None: ...
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Put the fake nvidia-smi on the PATH and say what it plays."""
+    monkeypatch.setenv("PATH", f"{FAKES}:/usr/bin:/bin")
+
+    def start(what: str, **variables: str) -> None:
+        monkeypatch.setenv("FAKE_GPU", what)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return start
+
+
+class Choose(Protocol):
+    def __call__(
+        self,
+        vram_mib: int | None = ...,
+        memory: Memory = ...,
+        offers: Sequence[Offer] = ...,
+        *,
+        detection: Detection | None = ...,
+        environ: Mapping[str, str] = ...,
+        **more: str,
+    ) -> choice.Decision: ...
+
+
+@pytest.fixture
+def choose(known: rules.Rules) -> Choose:
+    """Choose for a card of so many MiB (0: no GPU, None: unified memory) in a pod with plenty of RAM."""
+
+    def ask(
+        vram_mib: int | None = 24576,
+        memory: Memory = Memory(131072, None),  # noqa: B008 - frozen
+        offers: Sequence[Offer] = (),
+        *,
+        detection: Detection | None = None,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        **more: str,
+    ) -> choice.Decision:
+        asked = settings.read({**environ, **more}, known, {offer.env for offer in offers})
+        user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
+        found = detection or (
+            Detection(None, reasons=("nvidia-smi finds no GPU",))
+            if vram_mib == 0
+            else Detection(Gpu(0, "GPU-1", "A card", vram_mib, "580.95.05", "8.9"), visible=1)
+        )
+        return choice.choose(known, asked, user, found, memory, offers)
+
+    return ask

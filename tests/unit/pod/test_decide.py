@@ -1,0 +1,151 @@
+"""`decide` as start.sh calls it: a process of its own, with the environment alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[3]
+FAKES = ROOT / "tests" / "fakes"
+GIB = 1024**3
+
+
+@pytest.fixture
+def decide(tmp_path: Path, flags_json: dict[str, Any]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Lay out /opt/podkiln as in an image, and run it as start.sh does."""
+    opt = tmp_path / "opt"
+    shutil.copytree(ROOT / "scripts" / "pod", opt / "pod")
+    shutil.copy(ROOT / "scripts" / "__main__.py", opt)
+    (opt / "flags.json").write_text(json.dumps(flags_json), encoding="utf-8")
+    (opt / "models.json").write_text('{"schema": 1, "models": []}', encoding="utf-8")
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "meminfo").write_text("MemTotal: 1073741824 kB\n", encoding="utf-8")
+
+    def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        places = {
+            "PATH": f"{FAKES}:/usr/bin:/bin",
+            "PODKILN_ROOT": str(opt),
+            "PODKILN_RUN": str(tmp_path / "run"),
+            "PODKILN_CGROUP_ROOT": str(tmp_path / "cgroup"),
+            "PODKILN_MEMINFO": str(tmp_path / "meminfo"),
+        }
+        return subprocess.run(
+            [sys.executable, "-I", "-S", str(opt), *(arguments or ("decide",))],
+            env=places | environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    return call
+
+
+def arguments_written(run: Path) -> list[str]:
+    return (run / "comfyui.args").read_text(encoding="utf-8").split("\0")[:-1]
+
+
+def test_it_writes_down_what_it_decided(decide: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "cgroup" / "memory.max").write_text(f"{62 * GIB}\n", encoding="utf-8")
+    done = decide(FAKE_GPU="24", COMFYUI_ARGS="--output-directory '/data/my out'")
+    assert done.returncode == 0, done.stderr
+    decision = json.loads((tmp_path / "run" / "decision.json").read_text(encoding="utf-8"))
+    assert decision["args"] == arguments_written(tmp_path / "run")
+    assert decision["args"][-4:] == ["10", "--disable-pinned-memory", "--output-directory", "/data/my out"]
+    assert (
+        decision["gpu"]["vram_mib"],
+        decision["ram_mib"],
+        decision["tier"],
+    ) == (23028, 62 * 1024, "CONSUMER_24GB")
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert [f"podkiln: {reason}" for reason in decision["reasons"]] == lines[:-1]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["comfyui.args", "decision.json"]
+
+
+def test_explain_prints_and_writes_nothing(decide: Callable[..., Any], tmp_path: Path) -> None:
+    done = decide("decide", "--explain", FAKE_GPU="48")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["tier"] == "DATACENTER_48GB"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "sentence"),
+    [
+        ({"COMFYUI_ARGS": "--novr"}, 64, "podkiln: COMFYUI_ARGS: --novr is no whole name: write --novram.\n"),
+        ({"GPU_TIER": "x"}, 78, "podkiln: GPU_TIER='x' is none of "),
+        ({"PODKILN_NVIDIA_SMI_TIMEOUT": "x"}, 78, "podkiln: PODKILN_NVIDIA_SMI_TIMEOUT='x' is no number"),
+        (
+            {"MODELS": "sdxl"},
+            78,
+            "podkiln: MODELS names 'sdxl', which this image does not offer: it offers none.\n",
+        ),
+    ],
+)
+def test_refusals_are_one_sentence_and_a_code(
+    decide: Callable[..., Any], tmp_path: Path, environ: dict[str, str], code: int, sentence: str
+) -> None:
+    done = decide(FAKE_GPU="24", **environ)
+    assert code == done.returncode
+    assert done.stderr.startswith(sentence)
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_image_data(decide: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "opt" / "models.json").write_text("{", encoding="utf-8")
+    done = decide(FAKE_GPU="24")
+    assert done.returncode == 65
+    assert "models.json is damaged" in done.stderr
+
+
+def test_a_run_directory_that_cannot_be_made(decide: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = decide(FAKE_GPU="24", PODKILN_RUN=str(tmp_path / "file" / "run"))
+    assert done.returncode == 70
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+
+
+def test_a_hanging_nvidia_smi_costs_its_limit_and_no_more(decide: Callable[..., Any]) -> None:
+    done = decide("decide", "--explain", FAKE_GPU="hang", PODKILN_NVIDIA_SMI_TIMEOUT="0.2")
+    assert done.returncode == 0
+    assert "--cpu" in json.loads(done.stdout)["args"]
+
+
+def test_cuda_device_in_comfyui_args_is_what_comfyui_will_see(decide: Callable[..., Any]) -> None:
+    environ = {"FAKE_GPU": "pair", "CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    done = decide("decide", "--explain", COMFYUI_ARGS="--cuda-device 0", **environ)
+    assert json.loads(done.stdout)["gpu"]["vram_mib"] == 46068
+    done = decide("decide", "--explain", COMFYUI_ARGS="--default-device 0", **environ)
+    assert json.loads(done.stdout)["gpu"]["visible"] == 2
+
+
+def test_a_mistake_of_our_own_is_a_sentence_too(decide: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "opt" / "pod" / "choice.py").write_text("raise RuntimeError('oops')", encoding="utf-8")
+    done = decide(FAKE_GPU="24")
+    assert done.returncode == 70
+    assert "a mistake in podkiln itself stopped decide (RuntimeError: oops)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in decide(FAKE_GPU="24", PODKILN_DEBUG="1").stderr
+
+
+@pytest.mark.parametrize("arguments", [("explode",), ("decide", "--loud")])
+def test_unknown_words(decide: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+    done = decide(*arguments)
+    assert done.returncode == 70
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_it_needs_nothing_but_the_standard_library(decide: Callable[..., Any]) -> None:
+    """-I -S hides site-packages: an import of anything installed would fail."""
+    assert decide(FAKE_GPU="mig").returncode == 0

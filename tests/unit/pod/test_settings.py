@@ -1,0 +1,118 @@
+"""The environment: every malformed value is one sentence and exit code 78."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pod import settings, smi
+from pod.failure import SETTING_MALFORMED, PodError
+
+if TYPE_CHECKING:
+    from pod.rules import Rules
+
+TOGGLES = ("ENABLE_QWEN_EDIT", "ENABLE_SDXL_BASE")
+
+MALFORMED = [
+    ({"COMFYUI_PORT": "http"}, "COMFYUI_PORT='http' is no port: give a whole number from 1 to 65535."),
+    ({"COMFYUI_PORT": "0"}, "COMFYUI_PORT='0'"),
+    ({"COMFYUI_PORT": "65536"}, "COMFYUI_PORT='65536'"),
+    ({"COMFYUI_PORT": "-1"}, "COMFYUI_PORT='-1'"),
+    ({"COMFYUI_PORT": "8188/http"}, "COMFYUI_PORT='8188/http'"),
+    ({"COMFYUI_PORT": "8188.0"}, "COMFYUI_PORT='8188.0'"),
+    ({"COMFYUI_PORT": "٨١٨٨"}, "COMFYUI_PORT='٨١٨٨'"),  # int() would take these digits
+    ({"GPU_TIER": "gaming"}, "GPU_TIER='gaming' is none of auto, consumer, prosumer, datacenter"),
+    ({"GPU_TIER": "CONSUMER_24"}, "Did you mean CONSUMER_24GB?"),
+    ({"GPU_TIER": "consumer,prosumer"}, "GPU_TIER='consumer,prosumer' is none of"),
+    ({"GPU_TIER": "24"}, "GPU_TIER='24' is none of"),
+    ({"GPU_MEMORY_MODE": "lowvram"}, "GPU_MEMORY_MODE='lowvram' is none of auto, model_full_load, full"),
+    ({"GPU_MEMORY_MODE": "cpu_offload"}, "Did you mean model_cpu_offload?"),
+    ({"GPU_MEMORY_MODE": "model_full_load_and_qint8"}, "Did you mean model_full_load_and_qfloat8?"),
+    ({"FLAG_PROFILE": "agressive"}, "FLAG_PROFILE='agressive' is none of dynamic, conservative."),
+    ({"WORKSPACE": "workspace"}, "WORKSPACE='workspace' is no absolute path"),
+    ({"WORKSPACE": "~/work"}, "WORKSPACE='~/work' is no absolute path"),
+    ({"WORKSPACE": "/a/../etc"}, "WORKSPACE='/a/../etc' is no absolute path"),
+    ({"MODELS": ","}, "MODELS=',' names no model"),
+    ({"MODELS": "all,sdxl-base"}, "all stands alone"),
+    ({"MODELS": "none all"}, "none stands alone"),
+    ({"ENABLE_QWEN_EDIT": "on"}, "ENABLE_QWEN_EDIT='on' is neither yes nor no"),
+    ({"ENABLE_QWEN_EDIT": "2"}, "ENABLE_QWEN_EDIT='2' is neither yes nor no"),
+    ({"ENABLE_SDXL_BASE": "y"}, "ENABLE_SDXL_BASE='y' is neither yes nor no"),
+    ({"ENABLE_SDXL_BASE": "enabled"}, "ENABLE_SDXL_BASE='enabled' is neither yes nor no"),
+]
+
+
+@pytest.mark.parametrize(("environ", "sentence"), MALFORMED)
+def test_a_malformed_value_is_one_sentence(known: Rules, environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(settings.SettingError) as refused:
+        settings.read(environ, known, TOGGLES)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == SETTING_MALFORMED == 78
+
+
+def test_the_table_is_as_long_as_promised() -> None:
+    assert len(MALFORMED) >= 20
+
+
+def test_nothing_set_is_the_images_defaults(known: Rules) -> None:
+    """Template forms send empty strings for what was not filled in: they count as unset."""
+    empty = dict.fromkeys(
+        ["COMFYUI_PORT", "GPU_TIER", "GPU_MEMORY_MODE", "MODELS", "WORKSPACE", "COMFYUI_ARGS", *TOGGLES], " "
+    )
+    expected = settings.Settings(port=8188)
+    assert expected == settings.read({}, known, TOGGLES) == settings.read(empty, known, TOGGLES)
+
+
+@pytest.mark.parametrize(
+    ("environ", "field", "value"),
+    [
+        ({"COMFYUI_PORT": "3000"}, "port", 3000),
+        ({"GPU_TIER": "Consumer"}, "tier", "consumer"),
+        ({"GPU_TIER": "consumer_24gb"}, "tier", "CONSUMER_24GB"),
+        ({"GPU_TIER": "AUTO"}, "tier", "auto"),
+        ({"GPU_MEMORY_MODE": "full"}, "memory_mode", "model_full_load"),
+        ({"GPU_MEMORY_MODE": "Model_CPU_Offload"}, "memory_mode", "model_cpu_offload"),
+        ({"GPU_MEMORY_MODE": "auto"}, "memory_mode", "auto"),
+        ({"FLAG_PROFILE": "conservative"}, "profile", "conservative"),
+        ({"WORKSPACE": "/data/"}, "workspace", "/data"),
+        ({"MODELS": "SDXL-Base, pony\n wan"}, "models", ("sdxl-base", "pony", "wan")),
+        ({"COMFYUI_ARGS": " --cpu "}, "arguments", "--cpu"),
+    ],
+)
+def test_what_is_set(known: Rules, environ: dict[str, str], field: str, value: object) -> None:
+    assert value == getattr(settings.read(environ, known, TOGGLES), field)
+
+
+@pytest.mark.parametrize("word", ["true", "1", "yes", "TRUE", "Yes", " true "])
+def test_yes(known: Rules, word: str) -> None:
+    assert settings.read({"ENABLE_QWEN_EDIT": word}, known, TOGGLES).toggle("ENABLE_QWEN_EDIT") is True
+
+
+@pytest.mark.parametrize("word", ["false", "0", "no", "False", "NO"])
+def test_no(known: Rules, word: str) -> None:
+    assert settings.read({"ENABLE_QWEN_EDIT": word}, known, TOGGLES).toggle("ENABLE_QWEN_EDIT") is False
+
+
+def test_a_slip_in_a_toggles_name_is_a_warning(known: Rules) -> None:
+    """It may be another tool's variable, so it cannot be an error."""
+    asked = settings.read({"ENABLE_QUEN_EDIT": "maybe"}, known, TOGGLES)
+    assert asked.warnings == (
+        "ENABLE_QUEN_EDIT names no model of this image; did you mean ENABLE_QWEN_EDIT?",
+    )
+
+
+def test_other_tools_variables_are_left_alone(known: Rules) -> None:
+    assert settings.read({"ENABLE_HTTPS": "maybe", "ENABLE_AUTH": "x"}, known, TOGGLES).warnings == ()
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "61", "nan", "inf"])
+def test_a_malformed_time_limit(text: str) -> None:
+    with pytest.raises(PodError, match="PODKILN_NVIDIA_SMI_TIMEOUT=") as refused:
+        smi.limit({"PODKILN_NVIDIA_SMI_TIMEOUT": text})
+    assert refused.value.exit_code == SETTING_MALFORMED
+
+
+def test_time_limits() -> None:
+    assert [smi.limit({}), smi.limit({"PODKILN_NVIDIA_SMI_TIMEOUT": "0.5"})] == [5.0, 0.5]
