@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from podkiln import document, variant
+from podkiln.errors import DescriptionError
 from podkiln.model import Model, default_env
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.document import Document
-    from podkiln.errors import DescriptionError
+    from podkiln.model import ModelFile
     from podkiln.variant import Described
 
 MODELS = variant.SHIPPED / "models"
@@ -65,6 +68,10 @@ def load(folder: Path = MODELS) -> dict[str, Entry]:
 
 
 def _load_entry(path: Path) -> Entry:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", path.stem):
+        raise DescriptionError(
+            f"{path}:1: the file's name is the model's id: lower-case letters, digits and . _ - are wanted."
+        )
     source = document.load(path)
     return Entry(id=path.stem, model=source.parse(Model), source=source)
 
@@ -155,12 +162,16 @@ def _refuse_shared_variables(chosen: tuple[Offered, ...]) -> None:
 
 def _refuse_collisions(chosen: tuple[Offered, ...]) -> None:
     """Models may share a file (one text encoder, one VAE), but not a place for two different ones."""
-    owners: dict[str, tuple[str, str]] = {}
+    owners: dict[str, tuple[str, ModelFile]] = {}
     for offer in chosen:
         for number, file in enumerate(offer.model.files):
-            owner, sha256 = owners.setdefault(file.destination, (offer.id, file.sha256))
-            if sha256 != file.sha256:
-                raise offer.entry.error(
-                    ("files", number),
-                    f"{file.destination!r} is also a file of {owner!r}, with another sha256.",
-                )
+            owner, other = owners.setdefault(file.destination, (offer.id, file))
+            if not file.same_as(other):
+                what = f"{file.destination!r} is also a file of {owner!r}, with another source or sha256."
+                raise offer.entry.error(("files", number), what)
+    for offer in chosen:
+        for number, file in enumerate(offer.model.files):
+            for folder in map(str, PurePosixPath(file.destination).parents):
+                if folder in owners:
+                    what = f"{folder!r} is a file of {owners[folder][0]!r}, so it cannot be a folder."
+                    raise offer.entry.error(("files", number), what)

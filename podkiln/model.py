@@ -10,12 +10,14 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from podkiln.document import Many, Strict
+from podkiln.wording import Matching, shown
 
 UNRESOLVED = "unresolved"
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
+_LONGEST_NAME = 255  # bytes, on every file system that images and volumes have
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pt2", ".pth"})
 
 Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
@@ -41,8 +43,10 @@ def safe_path(value: str) -> str:
         raise ValueError(f"{value!r} is absolute; a path relative to the models folder is wanted")
     if ".." in path.parts:
         raise ValueError(f"{value!r} climbs out of its folder with '..'")
-    if re.search(r"[\x00-\x1f\x7f\\]", value):
-        raise ValueError(f"{value!r} holds a backslash or a control character")
+    if "\\" in value or not value.isprintable():
+        raise ValueError(f"{value!r} holds a backslash or a character that is not shown")
+    if any(len(part.encode()) > _LONGEST_NAME or part != part.strip() for part in path.parts):
+        raise ValueError(f"{shown(value)} has a part that begins or ends with a space, or is too long")
     return value
 
 
@@ -53,19 +57,27 @@ def _sha256(value: str) -> str:
 
 
 def _https(value: str) -> str:
-    if not re.fullmatch(r"https://[^\s/@]+/\S+", value):
-        raise ValueError(f"{value!r} is not an https URL without a login in it")
+    if not re.fullmatch(r"https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[!-~]+", value) or "#" in value:
+        raise ValueError(f"{shown(value)} is not a plain https URL (no login, no #, no blanks)")
     return value
 
 
 SafePath = Annotated[str, AfterValidator(safe_path)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
-Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-EnvName = Annotated[str, StringConstraints(pattern=r"^ENABLE_[A-Z0-9][A-Z0-9_]*$")]
-Requirement = Annotated[str, StringConstraints(pattern=r"^(node|model|runtime|weights):\S+$")]
+Revision = Annotated[str, Matching(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
+RepoId = Annotated[
+    str, Matching(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", "a repository, owner/name,")
+]
+Identifier = Annotated[
+    str, Matching(r"^[a-z0-9][a-z0-9._-]{0,63}$", "a short name of lower-case letters, digits and . _ -")
+]
+EnvName = Annotated[
+    str, Matching(r"^ENABLE_[A-Z0-9][A-Z0-9_]*$", "a variable, ENABLE_ and capitals, digits and _,")
+]
+Requirement = Annotated[
+    str, Matching(r"^(node|model|runtime|weights):\S+$", "node:, model:, runtime: or weights: and a name")
+]
 Gigabytes = Annotated[float, Field(ge=0, le=4096)]
 
 
@@ -116,6 +128,7 @@ class ModelFile(Strict):
             raise ValueError("path and revision belong to a huggingface source")
         if self.civitai and not self.name:
             raise ValueError("a civitai source needs the key name: its URL does not show one")
+        safe_path(self.filename)  # the source's own name, where none is given
         return self
 
     @model_validator(mode="after")

@@ -10,25 +10,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, model_validator
 
 from podkiln import document
 from podkiln.document import Document, Many, Strict
 from podkiln.errors import DescriptionError
 from podkiln.model import HttpsUrl, Identifier, Model, Revision, Tier, safe_path
+from podkiln.wording import Matching, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "variants"
 _NOT_VARIANTS = ("folders",)
 
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")]
-AptPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
-Version = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)*$")]
-Platform = Annotated[str, StringConstraints(pattern=r"^(x86_64|aarch64)-manylinux_2_\d+$")]
-PackageGlob = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9*-]*$")]
-LayerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
-LabelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)+$")]
+Digest = Annotated[str, Matching(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
+ImageName = Annotated[str, Matching(r"^[a-z0-9][a-z0-9._/:-]*$", "the name of an image")]
+AptPackage = Annotated[str, Matching(r"^[a-z0-9][a-z0-9+.-]+$", "the name of a Debian package")]
+Version = Annotated[str, Matching(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
+PythonVersion = Annotated[str, Matching(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
+Platform = Annotated[
+    str, Matching(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
+]
+PackageGlob = Annotated[str, Matching(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *,")]
+LayerName = Annotated[str, Matching(r"^[a-z][a-z0-9-]*$", "a name of lower-case letters, digits and -")]
+LabelName = Annotated[
+    str, Matching(r"^[a-z0-9]+([._-][a-z0-9]+)+$", "a label in reverse-domain form such as com.example.team")
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -61,10 +67,19 @@ class PythonLayer(Strict):
 class Python(Strict):
     """The Python environment: what is asked for; the lock says what that resolves to."""
 
-    version: Version
+    version: PythonVersion
     platform: Platform = Field(description="uv's name of the platform that wheels are chosen for.")
     requirements: str = Field(description="Requirements file, relative to variants/.")
     layers: Many[PythonLayer] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct_layers(self) -> Python:
+        taken = {"uv"}  # the requirements file of the build itself
+        for layer in self.layers:
+            if layer.name in taken:
+                raise ValueError(f"the layer {layer.name!r} stands twice, or is called uv")
+            taken.add(layer.name)
+        return self
 
 
 class ComfyUI(Strict):
@@ -187,14 +202,16 @@ def load(name: str) -> Described:
 def _find(name: str, beside: Document | None) -> Path:
     is_path = name.endswith((".yaml", ".yml")) or "/" in name
     path = (beside.path.parent if beside else Path()) / name if is_path else SHIPPED / f"{name}.yaml"
-    if path.is_file():
-        return path
-    shipped = ", ".join(names())
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):
+        pass  # a name that no file system takes
+    what, shipped = f"here is no variant {shown(name)}.", ", ".join(names())
     if beside:
-        raise beside.error(("extends",), f"there is no variant {name!r}.", hint=f"Shipped: base, {shipped}.")
-    raise DescriptionError(
-        f"There is no variant {name!r}.", hint=f"Shipped: {shipped}. Or give the path of your own YAML file."
-    )
+        raise beside.error(("extends",), f"t{what}", hint=f"Shipped: base, {shipped}.")
+    hint = f"Shipped: {shipped}. Or give the path of your own YAML file."
+    raise DescriptionError(f"T{what}", hint=hint)
 
 
 def _chain(path: Path) -> tuple[Document, ...]:

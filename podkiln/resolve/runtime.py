@@ -95,8 +95,6 @@ def _texts(described: Described, present: Present, upgrade: Sequence[str]) -> di
     """Return the requirements files by layer name, `uv` included."""
     packages = [name for name in upgrade if name != "uv"]
     texts = python.compile_layers(described, present.pins, packages)
-    if "uv" in texts:
-        raise LockError("A Python layer is called uv, as the installer of the build is.", hint="Rename it.")
     mine = {name: version for name, version in present.pins.items() if name == "uv"}
     wanted = [name for name in upgrade if name in {"uv", "all"}]
     return {**texts, "uv": python.compile_uv(described, mine, wanted)}

@@ -45,9 +45,9 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
     ("file", "old", "new", "where", "sentence"),
     [
         (FLAGS, "name: --cpu, group", "nme: --cpu, group", r"flags\[\d+\]", "missing|unknown key"),
-        (FLAGS, "name: --cpu, group", "name: --CPU, group", r"flags\[\d+\]\.name", "pattern"),
+        (FLAGS, "name: --cpu, group", "name: --CPU, group", r"flags\[\d+\]\.name", "of the form"),
         (FLAGS, "name: --cpu, group", "name: --novram, group", r"flags\[\d+\]", "--novram stands twice"),
-        (FLAGS, "arity: one, type: int, minimum: 1,", "arity: two, type: int,", r"arity", "Input should be"),
+        (FLAGS, "arity: one, type: int, minimum: 1,", "arity: two, type: int,", r"arity", "is wanted"),
         (
             FLAGS,
             "name: --cpu-vae,",
@@ -58,7 +58,7 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
         (FLAGS, "opposite: --auto-launch", "opposite: --cpu", "opposite", "does not name"),
         (FLAGS, "later: [", "later: [--cpu, ", r"later\[0\]", "--cpu stands among the flags of this version"),
         (FLAGS, "comfyui: 0.33.0", "comfyui: 0.34.0", "comfyui", "named after 0.33.0, but says 0.34.0"),
-        (FLAGS, "commit: 2f35", "commit: zf35", "commit", "pattern"),
+        (FLAGS, "commit: 2f35", "commit: zf35", "commit", "a commit"),
         ("dead.yaml", "  --medvram:", "  --cpu:", "flags.--cpu", "does have this flag"),
         ("dead.yaml", "say: what it asked", "sya: what it asked", "normalvram", "missing|Did you mean 'say'"),
         (
@@ -104,7 +104,7 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
         ("profiles.yaml", "- {gb: 8,", "- {gb: 12,", "classes", "the classes must go up"),
         ("profiles.yaml", "aliases: [full]", "aliases: [model_cpu_offload]", "memory_modes", "stands twice"),
         ("profiles.yaml", "tolerance: 0.08", "tolerance: 8", "tolerance", "less than 0.5"),
-        ("profiles.yaml", "below_gb: 16", "below_gb: 16.5", "below_gb", "valid integer"),
+        ("profiles.yaml", "below_gb: 16", "below_gb: 16.5", "below_gb", "whole number"),
         ("profiles.yaml", "starts on the CPU\n", "starts on the CPU.\n", "reason", "without a full stop"),
         (
             "profiles.yaml",

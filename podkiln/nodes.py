@@ -1,0 +1,156 @@
+"""YAML text to a checked tree of nodes: the plain part of YAML 1.2, without its traps and its bombs.
+
+What PyYAML reads by default is YAML 1.1: `no` is false there, 0777 is 511 and 1:30 is 90. Here only true and
+false, plain numbers, null and text exist, as editors show them (YAML 1.2, chapter 10.3, the core schema).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from podkiln.errors import DescriptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MOST_BYTES = 256 << 10
+MOST_VALUES = 100_000  # every alias counted as often as it is used
+DEEPEST = 40
+_MOST_DIGITS = 18  # fits a signed 64-bit integer, as sizes do
+_KINDS = ("bool", "float", "int", "map", "null", "seq", "str")
+_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that takes for numbers and booleans only what looks like them."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own name and type
+
+
+for _kind, _pattern, _first in (
+    ("bool", r"true|false", "tf"),
+    ("int", rf"[-+]?(?:0|[1-9][0-9_]{{0,{_MOST_DIGITS - 1}}})", "-+0123456789"),
+    ("float", r"[-+]?[0-9]{1,18}\.[0-9]{1,18}", "-+0123456789"),
+    ("null", r"~|null|", ["~", "n", ""]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def parse(path: Path) -> yaml.MappingNode:
+    """Read a YAML file whose top level is a mapping. Raises DescriptionError with file and line."""
+    text = _text(path)
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        if not isinstance(root, yaml.MappingNode):
+            raise _broken(path, 1, "the top level must be a mapping of keys")
+        _check(path, root, {})
+    except yaml.MarkedYAMLError as broken:
+        mark = broken.problem_mark or broken.context_mark
+        raise _broken(path, mark.line + 1 if mark else 1, f"not valid YAML: {broken.problem}") from None
+    except yaml.reader.ReaderError as broken:
+        line = text.count("\n", 0, broken.position) + 1
+        raise _broken(
+            path, line, f"the character U+{ord(text[broken.position]):04X} is not allowed"
+        ) from None
+    except RecursionError:
+        raise _broken(path, 1, "something in it is nested too deeply") from None
+    return root
+
+
+def construct(root: yaml.MappingNode) -> dict[str, Any]:
+    """Return the data of a checked tree."""
+    data: dict[str, Any] = _Loader("").construct_document(root)
+    return data
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise DescriptionError(f"{path}: there is no such file.") from None
+    except (OSError, ValueError) as unreadable:
+        raise DescriptionError(f"{path}: cannot be read: {unreadable}.") from None
+    if len(content) > MOST_BYTES:
+        raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB; that is no description.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as broken:
+        line = content.count(b"\n", 0, broken.start) + 1
+        raise _broken(path, line, "this is not UTF-8 text") from None
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """What a node stands for, aliases followed: values, and levels below it."""
+
+    size: int = 1
+    height: int = 0
+
+    def over(self, inner: Iterable[_Extent]) -> _Extent:
+        """Return the extent of a node that holds others."""
+        held = list(inner)
+        height = max((each.height + 1 for each in held), default=0)
+        return _Extent(1 + sum(each.size for each in held), height)
+
+
+def _check(path: Path, node: yaml.Node, known: dict[int, _Extent | None]) -> _Extent:
+    """Check a node and all below it; an alias is the node itself, and is checked and counted once."""
+    if id(node) in known:
+        extent = known[id(node)]
+        if extent is None:
+            raise _broken(path, _line(node), "an alias that contains itself")
+        return extent
+    if node.tag not in _TAGS:
+        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        raise _broken(path, _line(node), f"the tag !!{tag} is not used in descriptions")
+    known[id(node)] = None
+    extent = _Extent()
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(path, node)
+        extent = extent.over(_check(path, value, known) for _, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        extent = extent.over(_check(path, value, known) for value in node.value)
+    else:
+        _check_text(path, node)
+    if extent.size > MOST_VALUES:
+        raise _broken(path, _line(node), f"its aliases stand for more than {MOST_VALUES} values")
+    if extent.height > DEEPEST:
+        raise _broken(path, _line(node), f"nested more than {DEEPEST} levels deep")
+    known[id(node)] = extent
+    return extent
+
+
+def _check_keys(path: Path, node: yaml.MappingNode) -> None:
+    """YAML lets a later key win silently; a description where one key means two things is a mistake."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _broken(path, _line(key), "a key must be plain text")
+        if key.tag not in {"tag:yaml.org,2002:str", "tag:yaml.org,2002:int"}:
+            raise _broken(path, _line(key), f"{key.value or 'an empty key'}: a key must be text: quote it")
+        _check_text(path, key)
+        if key.value in seen:
+            raise _broken(path, _line(key), f"{key.value}: the key stands twice")
+        seen.add(key.value)
+
+
+def _check_text(path: Path, node: yaml.Node) -> None:
+    """Refuse what cannot be written to a file or a terminal: lone surrogates, escapes."""
+    for character in node.value:
+        if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t":
+            raise _broken(path, _line(node), f"the character U+{ord(character):04X} is not allowed")
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _broken(path: Path, line: int, what: str) -> DescriptionError:
+    return DescriptionError(f"{path}:{line}: {what}.")
