@@ -50,21 +50,19 @@ def safe_path(value: str) -> str:
     return value
 
 
-def _sha256(value: str) -> str:
-    if value != UNRESOLVED and not re.fullmatch(r"[0-9a-f]{64}", value):
-        raise ValueError(f"{value!r} is not a sha256 (64 lower-case hex digits) nor the word 'unresolved'")
-    return value
-
-
-def _https(value: str) -> str:
-    if not re.fullmatch(r"https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[!-~]+", value) or "#" in value:
-        raise ValueError(f"{shown(value)} is not a plain https URL (no login, no #, no blanks)")
-    return value
-
-
 SafePath = Annotated[str, AfterValidator(safe_path)]
-Sha256 = Annotated[str, AfterValidator(_sha256)]
-HttpsUrl = Annotated[str, AfterValidator(_https)]
+Sha256 = Annotated[
+    str,
+    Matching(rf"^([0-9a-f]{{64}}|{UNRESOLVED})$", "a sha256 of 64 lower-case hex digits, or 'unresolved',"),
+]
+HttpsUrl = Annotated[
+    str,
+    Matching(
+        r'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[!"$-~]+$',
+        "an https URL without login, # and blanks",
+        secret=True,
+    ),
+]
 Revision = Annotated[str, Matching(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
 RepoId = Annotated[
     str, Matching(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", "a repository, owner/name,")

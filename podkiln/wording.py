@@ -41,10 +41,11 @@ _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
 
 @dataclass(frozen=True)
 class Matching:
-    """Text of one form: the pattern for programs, the words for people."""
+    """Text of one form: the pattern for programs, the words for people. `secret` text is not repeated."""
 
     pattern: str
     what: str
+    secret: bool = False
 
     def __get_pydantic_core_schema__(
         self, _source: Any, _handler: GetCoreSchemaHandler
@@ -55,7 +56,7 @@ class Matching:
             text,
             custom_error_type="matching",
             custom_error_message="{what} is wanted",
-            custom_error_context={"what": self.what},
+            custom_error_context={"what": self.what, "secret": self.secret},
         )
 
 
@@ -76,7 +77,8 @@ def sentence(error: Any, shape: type[BaseModel], location: Sequence[str | int]) 
     wanted = _WANTED.get(kind)
     message = wanted(error.get("ctx", {})) if wanted else str(error["msg"]).removeprefix("Value error, ")
     message = message.rstrip(".")
-    if kind in {"value_error", "invalid_key"} or isinstance(given, dict | list):
+    secret = error.get("ctx", {}).get("secret")
+    if secret or kind in {"value_error", "invalid_key"} or isinstance(given, dict | list):
         return f"{message}."
     if kind in _OF_TEXT and isinstance(given, bool | int | float):
         return f"{message}; {shown(given)} is none: put it in quotes."

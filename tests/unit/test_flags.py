@@ -58,7 +58,7 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
         (FLAGS, "opposite: --auto-launch", "opposite: --cpu", "opposite", "does not name"),
         (FLAGS, "later: [", "later: [--cpu, ", r"later\[0\]", "--cpu stands among the flags of this version"),
         (FLAGS, "comfyui: 0.33.0", "comfyui: 0.34.0", "comfyui", "named after 0.33.0, but says 0.34.0"),
-        (FLAGS, "commit: 2f35", "commit: zf35", "commit", "a commit"),
+        (FLAGS, "commit: 2f35", "commit: zf35", "commit", "of the form"),
         ("dead.yaml", "  --medvram:", "  --cpu:", "flags.--cpu", "does have this flag"),
         ("dead.yaml", "say: what it asked", "sya: what it asked", "normalvram", "missing|Did you mean 'say'"),
         (
@@ -204,6 +204,13 @@ def test_what_a_pod_would_refuse_is_refused(
     with pytest.raises(UsageError) as refused:
         flags.foretell(data, vram_mib=24576, **asked)
     assert sentence in str(refused.value)
+
+
+def test_a_users_model_folders_come_beside_the_images(data: dict[str, Any]) -> None:
+    decision = flags.foretell(data, vram_mib=24576, args="--extra-model-paths-config /mine.yaml")
+    assert " ".join(decision.args).endswith(
+        "--extra-model-paths-config /opt/podkiln/extra_model_paths.yaml --extra-model-paths-config /mine.yaml"
+    )
 
 
 def test_images_carry_their_own_defaults() -> None:
