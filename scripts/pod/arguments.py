@@ -203,7 +203,7 @@ class Catalogue:
 
 def exclusive(one: Flag, other: Flag) -> bool:
     """Whether ComfyUI's parser refuses two different flags together."""
-    return one.name != other.name and one.group is not None and one.group == other.group
+    return one.group is not None and one.group == other.group
 
 
 def opposed(one: Flag, other: Flag) -> bool:

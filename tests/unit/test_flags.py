@@ -58,7 +58,7 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
         (FLAGS, "opposite: --auto-launch", "opposite: --cpu", "opposite", "does not name"),
         (FLAGS, "later: [", "later: [--cpu, ", r"later\[0\]", "--cpu stands among the flags of this version"),
         (FLAGS, "comfyui: 0.33.0", "comfyui: 0.34.0", "comfyui", "named after 0.33.0, but says 0.34.0"),
-        (FLAGS, "commit: 2f35", "commit: zf35", "commit", "of the form"),
+        (FLAGS, "commit: 2f35", "commit: zf35", "commit", "zf35"),
         ("dead.yaml", "  --medvram:", "  --cpu:", "flags.--cpu", "does have this flag"),
         ("dead.yaml", "say: what it asked", "sya: what it asked", "normalvram", "missing|Did you mean 'say'"),
         (

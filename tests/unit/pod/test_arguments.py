@@ -65,6 +65,7 @@ REFUSED = [
     ("--reserve-vram lots", "'lots' is none."),
     ("--reserve-vram -2", "'-2' is none."),
     ("--reserve-vram nan", "'nan' is none."),
+    ("--reserve-vram inf", "'inf' is none."),
     ("--cache-lru", "--cache-lru needs a whole number"),
     ("--cache-ram 1 2 3", "--cache-ram takes at most 2 values, but 3 follow it."),
     ("--cache-ram 1,2", "'1,2' is none."),

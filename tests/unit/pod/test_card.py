@@ -127,7 +127,7 @@ def test_what_this_cuda_does_not_run_on(choose: Choose, driver: str, capability:
     assert sentence in warning
 
 
-@pytest.mark.parametrize(("driver", "capability"), [("580.65.06", "7.5"), ("600.1", "12.0"), (None, None)])
+@pytest.mark.parametrize(("driver", "capability"), [("580.65.06", "7.5"), ("1000.1", "12.0"), (None, None)])
 def test_what_it_does_run_on(choose: Choose, driver: str | None, capability: str | None) -> None:
     new = Detection(Gpu(0, "GPU-1", "New", 24576, driver, capability), visible=1)
     assert choose(detection=new).warnings == ()

@@ -12,7 +12,6 @@ from pod.memory import Memory
 if TYPE_CHECKING:
     from unit.pod.conftest import Choose
 
-    from pod.rules import Rules
 
 COMMON = ("--listen", "0.0.0.0", "--port", "8188", "--disable-auto-launch")
 PLENTY = Memory(131072, None)
@@ -156,9 +155,14 @@ def test_a_cache_of_the_users_own_beats_the_rams(choose: Choose) -> None:
     assert (*COMMON, "--disable-pinned-memory", "--cache-classic") == decision.args
 
 
-def test_what_may_be_given_often_is_added(choose: Choose, known: Rules) -> None:
+def test_what_may_be_given_often_is_added(choose: Choose) -> None:
     decision = choose(COMFYUI_ARGS="--feature-flag a --feature-flag b=1")
     assert decision.args[-4:] == ("--feature-flag", "a", "--feature-flag", "b=1")
+
+
+def test_what_a_user_undoes_is_left_to_comfyui(choose: Choose) -> None:
+    decision = choose(COMFYUI_ARGS="--async-offload 2 --disable-async-offload")
+    assert decision.args[-3:] == ("--async-offload", "2", "--disable-async-offload")
 
 
 def test_the_port_that_counts(choose: Choose) -> None:

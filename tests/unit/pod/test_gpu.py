@@ -95,6 +95,18 @@ def test_unified_memory(play: Play, what: str) -> None:
     assert (found.gpu.name, found.gpu.vram_mib) == ("NVIDIA GB10", None)
 
 
+def test_what_the_driver_does_not_tell_is_unknown() -> None:
+    found = gpu._card("3, GPU-1, A, strange, card, [Unknown Error], [N/A], [N/A], N/A")
+    assert found == (gpu.Gpu(3, "GPU-1", "A, strange, card", None, None, None), False)
+
+
+def test_a_card_without_memory_of_its_own_is_the_smallest() -> None:
+    shared = gpu.Gpu(1, "GPU-2", "Shared", None)
+    found = gpu._pick([gpu.Gpu(0, "GPU-1", "Small", 4096), shared], {}, ())
+    assert found.gpu == shared
+    assert "GPU 1 (Shared) without memory of its own" in found.reasons[0]
+
+
 def test_the_smallest_visible_card_counts(play: Play) -> None:
     play("pair")
     found = detect()
@@ -137,6 +149,14 @@ def test_the_smallest_slice_counts(play: Play) -> None:
         found.visible,
     ) == ("MIG-bbbb2222-0000-5000-8000-000000000002", 4864, 3)
     assert str(found.gpu) == "slice of GPU 0 (NVIDIA A100-SXM4-40GB MIG 1g.5gb)"
+
+
+def test_each_card_has_its_own_slices(play: Play) -> None:
+    play("mig-pair")
+    assert detect().visible == 4
+    found = detect(CUDA_VISIBLE_DEVICES="MIG-aaaa1112")
+    assert found.gpu is not None
+    assert (found.gpu.index, found.gpu.vram_mib) == (1, 19968)
 
 
 @pytest.mark.parametrize(
