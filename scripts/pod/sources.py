@@ -88,9 +88,9 @@ class Request:
                 retry_after=retry_after(answer.headers),
                 busy=answer.status in _BUSY,
             )
-        raise RefusedError(self._refusal(answer.status, answer.first("X-Error-Code")))
+        raise RefusedError(self.refusal(answer.status, answer.first("X-Error-Code")))
 
-    def _refusal(self, status: int, code: str | None) -> str:
+    def refusal(self, status: int, code: str | None) -> str:
         """Say what a status means for this source, and what to do."""
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return self._no_access(status, code)

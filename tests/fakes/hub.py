@@ -38,7 +38,7 @@ class Hub:
         host = host or bind
         self.url, self.cdn_url = (f"http://{host}:{server.server_port}" for server in self._servers)
         for server in self._servers:
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
     def __enter__(self) -> Self:
         return self

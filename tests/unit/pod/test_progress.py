@@ -1,0 +1,104 @@
+"""What people and scripts read while files arrive."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pod import status
+from pod.progress import Board, Progress, human
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (2_500_000, "2 MB"),
+        (6_938_078_334, "6.9 GB"),
+        (41e12, "41000.0 GB"),
+    ],
+)
+def test_bytes_are_written_as_hubs_write_them(count: float, text: str) -> None:
+    assert human(count) == text
+
+
+def test_the_line_of_the_log_has_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 20.0, 30.0])
+    monkeypatch.setattr("pod.progress.time.monotonic", lambda: next(clock))
+    file = Progress("sdxl", "vae/a", state="fetching")
+    file.moved(1_000_000_000, 7_000_000_000)
+    assert file.line() == "sdxl: vae/a: fetching, 1.0 GB of 7.0 GB, 100 MB/s, 1 min 0 s left"
+    file.say("hub answers 503; again in 4 s")
+    assert file.line() == "sdxl: vae/a: fetching, 1.0 GB of 7.0 GB (hub answers 503; again in 4 s)"
+    file.state, file.note = "waiting", ""
+    assert file.line() == "sdxl: vae/a: waiting"
+
+
+def board(path: Path) -> Board:
+    done = Progress("m", "vae/a", 100, "fetched", 100, path="/w/vae/a")
+    failed = Progress("m", "vae/b", 50, "failed", error="vae/b is gone")
+    return Board(path, [done, failed, Progress("n", "vae/c", None)])
+
+
+def test_fetch_json(tmp_path: Path) -> None:
+    board(tmp_path / "run/fetch.json").write("running")
+    record = json.loads((tmp_path / "run/fetch.json").read_text())
+    assert {key: record[key] for key in ("schema", "state", "pid", "bytes", "total")} == {
+        "schema": 1,
+        "state": "running",
+        "pid": os.getpid(),
+        "bytes": 100,
+        "total": 150,
+    }
+    assert record["files"][1] == {
+        "model": "m",
+        "file": "vae/b",
+        "state": "failed",
+        "bytes": 0,
+        "total": 50,
+        "note": "",
+        "error": "vae/b is gone",
+        "path": None,
+    }
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["fetch.json"]
+
+
+def test_a_full_disk_does_not_end_the_fetch(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("in the way")
+    board(tmp_path / "run/fetch.json").write("running")
+
+
+def test_the_summary_counts() -> None:
+    assert board(Path("x")).summary() == "1 fetched (100 B), 0 already there, 1 failed, of 3 files"
+
+
+def test_status_before_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.show(tmp_path / "fetch.json") == 0
+    assert capsys.readouterr().out == "Nothing has been fetched in this pod yet.\n"
+
+
+def test_status_shows_files_and_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board(tmp_path / "fetch.json").write("failed")
+    assert status.show(tmp_path / "fetch.json") == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "fetched    m: vae/a  100 B of 100 B (100 %)",
+        "failed     m: vae/b  0 B of 50 B (0 %)  vae/b is gone",
+        "queued     n: vae/c",
+        "failed: 100 B of 150 B",
+    ]
+
+
+def test_status_knows_a_fetch_that_was_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board(tmp_path / "fetch.json").write("running")
+    record = json.loads((tmp_path / "fetch.json").read_text())
+    status.show(tmp_path / "fetch.json")
+    assert capsys.readouterr().out.endswith("running: 100 B of 150 B\n")
+    record["pid"] = 2**22 + 1  # above the kernel's largest
+    (tmp_path / "fetch.json").write_text(json.dumps(record))
+    status.show(tmp_path / "fetch.json")
+    assert "ended early; start the fetch again" in capsys.readouterr().out
