@@ -217,7 +217,7 @@ def _memory_mode(
 
 def _ram(memory: Memory) -> list[str]:
     if memory.total_mib is None:
-        return ["the pod's RAM could not be read, so no flag is chosen by it"]
+        return ["the pod's RAM is not known, so no flag is chosen by it"]
     if memory.limited:
         return [
             f"the pod may use {memory.limit_mib} MiB of RAM, of the machine's {memory.host_mib or 'unknown'}"

@@ -75,7 +75,7 @@ class Question:
                 start_new_session=True,  # a group of its own, so that its children die with it
             )
         except FileNotFoundError:
-            self._failure = NoAnswerError("nvidia-smi is not installed here", missing=True)
+            self._failure = NoAnswerError("nvidia-smi is not installed", missing=True)
         except OSError as error:
             self._failure = NoAnswerError(f"nvidia-smi could not be started ({error.strerror})")
 

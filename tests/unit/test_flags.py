@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pod import rules
-from podkiln import flags
+from podkiln import flagfiles, flags
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
@@ -118,13 +118,13 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
 def test_a_mistake_in_the_files_is_named_with_file_and_key(
     tmp_path: Path, file: str, old: str, new: str, where: str, sentence: str
 ) -> None:
-    for path in flags.DIRECTORY.glob("*.yaml"):
+    for path in flagfiles.DIRECTORY.glob("*.yaml"):
         shutil.copy(path, tmp_path)
     text = (tmp_path / file).read_text(encoding="utf-8")
     assert old in text
     (tmp_path / file).write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(DescriptionError) as wrong:
-        flags.load("0.33.0", tmp_path)
+        flagfiles.load("0.33.0", tmp_path)
     message = str(wrong.value)
     assert message.startswith(f"{tmp_path / file}:")
     assert re.search(where, message), message
@@ -133,7 +133,7 @@ def test_a_mistake_in_the_files_is_named_with_file_and_key(
 
 def test_a_version_that_is_not_described() -> None:
     with pytest.raises(DescriptionError, match=r"the flags of ComfyUI 9\.9\.9 are not described") as missing:
-        flags.load("9.9.9")
+        flagfiles.load("9.9.9")
     assert missing.value.hint is not None
     assert "Described: 0.33.0." in missing.value.hint
 

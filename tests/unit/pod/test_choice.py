@@ -68,7 +68,7 @@ def test_ram(choose: Choose, memory: Memory, args: str) -> None:
     [
         (Memory(65536, None), "The pod may use all 65536 MiB of the machine's RAM."),
         (Memory(MACHINE, 63488), "The pod may use 63488 MiB of RAM, of the machine's 1048576."),
-        (Memory(None, None), "The pod's RAM could not be read, so no flag is chosen by it."),
+        (Memory(None, None), "The pod's RAM is not known, so no flag is chosen by it."),
     ],
 )
 def test_ram_is_said(choose: Choose, memory: Memory, sentence: str) -> None:

@@ -73,9 +73,7 @@ def test_no_usable_gpu(play: Play, what: str, sure: bool, sentence: str) -> None
 
 def test_no_nvidia_smi_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert detect() == gpu.Detection(
-        None, reasons=("there is no GPU here (nvidia-smi is not installed here)",)
-    )
+    assert detect() == gpu.Detection(None, reasons=("there is no GPU here (nvidia-smi is not installed)",))
     assert "(NVIDIA_VISIBLE_DEVICES=void)" in detect(NVIDIA_VISIBLE_DEVICES="void").reasons[0]
 
 
