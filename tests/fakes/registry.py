@@ -25,6 +25,7 @@ Kind = Literal[
     "drip",  # begins an answer that never ends, a byte at a time
     "huge",  # begins an answer that never ends, as fast as it can
     "flip",  # stores the first byte of an upload as another one
+    "short",  # keeps `after` bytes of an upload, and says so
     "forget",  # forgets all uploads, then goes on as always
     "expire",  # no token that was given until now is good any longer, this request's included
     "swap",  # answers with other content than was asked for

@@ -187,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
     def _receive(self, upload: bytearray) -> None:
         """Take the body of a PATCH, as far as the script lets it come."""
         start = self.headers.get("Content-Range", "").partition("-")[0]
-        if start and int(start) != len(upload):
+        if int(start or 0) != len(upload):  # without a range it begins at 0
             self._body()
             return self._error(416, "RANGE_INVALID")
         taken = 0
@@ -201,6 +201,8 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 upload += block
                 self.registry.count(len(block))
+        if self.fault.kind == "short":
+            del upload[self.fault.after :]
         if self.fault.kind == "flip":
             upload[0] ^= 1
         if self.fault.kind == "mute":

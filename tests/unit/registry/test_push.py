@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from concurrent.futures import Future
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from podkiln import layout, oci
 from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.reference import Reference
-from podkiln.registry import PushReport, Settings, push
+from podkiln.registry import PushedBlob, PushReport, Settings, push
+from podkiln.registry.push import _raise_first
+from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,6 +192,21 @@ def test_a_cut_upload_goes_on_where_it_was_cut(image: Layout) -> None:
         assert_whole(registry, image)
 
 
+def test_an_upload_taken_in_part_goes_on_there(image: Layout) -> None:
+    with Registry(faults=[Fault("short", "PATCH", "uploads/0?", after=1 << 20)]) as registry:
+        send(registry, image, jobs=1)
+        assert len(registry.asked("PATCH", "uploads/0?")) == 2
+        assert_whole(registry, image)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_blob_whose_commit_went_unanswered_is_not_sent_again(image: Layout, times: int) -> None:
+    with Registry(faults=[Fault("mute", "PUT", "digest=", times=times)]) as registry:
+        send(registry, image)
+        assert registry.received == image.size
+        assert_whole(registry, image)
+
+
 def test_an_upload_that_makes_headway_may_be_cut_often(
     image: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +309,14 @@ def test_a_refusal_stops_the_other_uploads(image: Layout) -> None:
             )
         assert_untagged(registry)
         assert ("you/app", big_layer(image).digest) not in registry.blobs
+
+
+def test_the_failure_that_stopped_the_work_is_the_one_that_is_told() -> None:
+    stopped, cause = Future[PushedBlob](), Future[PushedBlob]()
+    stopped.set_exception(CancelledError("given up"))
+    cause.set_exception(RegistryError("no space"))
+    with pytest.raises(RegistryError, match="no space"):
+        _raise_first([stopped, cause, Future()])
 
 
 LIES: list[tuple[Kind, str, str, str]] = [
