@@ -103,6 +103,9 @@ def _first(data: dict[str, Any], invalid: ValidationError) -> tuple[Any, Locatio
     errors = invalid.errors(include_url=False)
     placed = [(error, _place(data, error["loc"], error["type"])) for error in errors]
     start = placed[0][1]
+    if placed[0][0]["type"] == "missing":  # a misspelt key is both missing and unknown; say the latter
+        unknown = (each for each in placed if each[0]["type"] == "extra_forbidden")
+        return next((each for each in unknown if each[1][:-1] == start[:-1]), placed[0])
     deepest = max(placed, key=lambda each: len(each[1]) if each[1][: len(start)] == start else -1)
     return deepest if len(deepest[1]) > len(start) else placed[0]
 

@@ -10,7 +10,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from podkiln.document import Many, Strict
 from podkiln.wording import Matching, shown
@@ -220,14 +220,15 @@ class Model(Strict):
     homepage: HttpsUrl | None = None
     notes: Many[str] = ()
 
-    @model_validator(mode="after")
-    def _no_duplicates(self) -> Model:
+    @field_validator("files")
+    @classmethod
+    def _no_duplicates(cls, files: tuple[ModelFile, ...]) -> tuple[ModelFile, ...]:
         seen: set[str] = set()
-        for file in self.files:
+        for file in files:
             if file.destination in seen:
                 raise ValueError(f"two files go to {file.destination!r}")
             seen.add(file.destination)
-        return self
+        return files
 
     @property
     def wanted(self) -> tuple[ModelFile, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from podkiln import document
 from podkiln.document import Document, Many, Strict
@@ -72,14 +72,15 @@ class Python(Strict):
     requirements: str = Field(description="Requirements file, relative to variants/.")
     layers: Many[PythonLayer] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _distinct_layers(self) -> Python:
+    @field_validator("layers")
+    @classmethod
+    def _distinct_layers(cls, layers: tuple[PythonLayer, ...]) -> tuple[PythonLayer, ...]:
         taken = {"uv"}  # the requirements file of the build itself
-        for layer in self.layers:
+        for layer in layers:
             if layer.name in taken:
                 raise ValueError(f"the layer {layer.name!r} stands twice, or is called uv")
             taken.add(layer.name)
-        return self
+        return layers
 
 
 class ComfyUI(Strict):
