@@ -1,17 +1,43 @@
-"""What container tests share. They need a Docker Engine; where it is missing they fail, loudly."""
+"""Images and containers that the tests of this folder share: built once, started once."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 from typing import TYPE_CHECKING
 
 import engines
 import pytest
 import registries
+from containers import Container, docker, gateway
+from fakes.hub import Hub
+from images import SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
+
+from podkiln import bootstrap, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from podkiln.bootstrap import BaseLayout
+
+CANARY = "canary-7f1d0b9c-must-not-be-in-an-image"
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> str:
+    """A Docker Engine's version. None is a failure, not a reason to skip."""
+    done = docker("version", "--format", "{{.Server.Version}}", check=False)
+    if done.returncode:
+        pytest.fail(f"No Docker Engine answers; scripts/ensure_engine.sh sets one up. {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def bootstrap_base(docker_engine: str) -> BaseLayout:
+    """The base image of all tests, made from Debian packages; once on a machine."""
+    return bootstrap.base_layout(job.cache_folder())
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +65,96 @@ def containerd_engine() -> Iterator[str]:
     """DOCKER_HOST of an engine with containerd image storage; it has no network of its own."""
     with engines.serve(containerd=True) as host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This machine's CA bundle with a canary in it: a build needs it, no image may hold it."""
+    path = tmp_path_factory.mktemp("ca") / "bundle.pem"
+    path.write_text(f"# {CANARY}\n{SYSTEM_CA.read_text()}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def built(
+    bootstrap_base: BaseLayout,
+    registry: Callable[[], str],
+    ca_bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Built]:
+    """All shipped variants and a user's own, built without cache, pushed and loaded by one command."""
+    out = tmp_path_factory.mktemp("build") / "dist"
+    made = build(
+        [*SHIPPED, str(TINY)],
+        out,
+        *("--no-cache", "--no-weights", "--ca-bundle", ca_bundle),
+        *("--load", "--push", "--allow-substituted", "--registry", f"{registry()}/team"),
+        env={"HF_TOKEN": CANARY, "CIVITAI_TOKEN": CANARY},
+    )
+    yield made
+    for image in made.images.values():
+        docker("image", "rm", "--force", image.name, check=False)
+
+
+@pytest.fixture(scope="session", params=SHIPPED)
+def shipped(built: Built, request: pytest.FixtureRequest) -> Image:
+    """One shipped variant's image: a test that takes it runs for each of the five."""
+    return built.images[request.param]
+
+
+@pytest.fixture(scope="session")
+def lazy(built: Built) -> Image:
+    """The lazy variant's image, for what does not depend on the variant."""
+    return built.images["lazy"]
+
+
+@pytest.fixture(scope="session")
+def tiny(built: Built) -> Image:
+    """The user's own variant, which offers models of a few KiB."""
+    return built.images["tiny"]
+
+
+@pytest.fixture(scope="session")
+def pods(built: Built) -> Iterator[dict[str, Container]]:
+    """A pod of every shipped variant, pulled by digest, on this machine without a GPU; nothing is fetched.
+
+    They are shared: do not change them.
+    """
+    with contextlib.ExitStack() as stack:
+        running = {
+            name: stack.enter_context(
+                Container(built.images[name].by_digest, env={"MODELS": "none"}, options=["--pull=always"])
+            )
+            for name in SHIPPED
+        }
+        yield running
+
+
+@pytest.fixture(scope="session", params=SHIPPED)
+def pod(pods: dict[str, Container], request: pytest.FixtureRequest) -> Container:
+    """One shipped variant's pod, serving: a test that takes it runs for each of the five."""
+    container = pods[request.param]
+    container.wait_ready()
+    return container
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A hub that pods can reach, with what tests/fixtures/variants/tiny.yaml wants to fetch."""
+    with Hub(bind="0.0.0.0", host=gateway()) as serving:
+        for seed, name in enumerate(("present", "gated", "wrong"), start=1):
+            serving.add(f"podkiln-tests/{name}", f"{name}.safetensors", 262144, seed=seed)
+        serving.gate("podkiln-tests/gated", CANARY)
+        yield serving
+
+
+@pytest.fixture(scope="session")
+def foretold(docker_engine: str) -> dict[str, list[str]]:
+    """What `./build.py flags` says of a machine without a GPU and with this machine's RAM, by variant."""
+    ram = int(docker("info", "--format", "{{.MemTotal}}").stdout) >> 20
+    answers = {}
+    for name in SHIPPED:
+        done = podkiln("flags", "--variant", name, "--vram-mib", "0", "--ram-mib", str(ram), "--json")
+        assert done.returncode == 0, done.stderr
+        answers[name] = json.loads(done.stdout)["args"]
+    return answers

@@ -1,0 +1,218 @@
+"""The contract server says and does what ComfyUI 0.33.0 was seen to say and do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from images import COMFYUI
+from registries import free_port
+
+from podkiln import flags
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an image has in /opt/podkiln."""
+    folder = tmp_path_factory.mktemp("podkiln")
+    (folder / "flags.json").write_text(json.dumps(flags.to_json("0.33.0", [])))
+    return folder
+
+
+def environment(root: Path) -> dict[str, str]:
+    return {**os.environ, "PODKILN_ROOT": str(root), "CONTRACT_BOOT_SECONDS": "0"}
+
+
+def run(root: Path, *words: str) -> tuple[int, str]:
+    """Run it to its end; returns the exit code and the last line that it printed."""
+    argv = [sys.executable, "main.py", *words]
+    done = subprocess.run(
+        argv, cwd=COMFYUI, env=environment(root), capture_output=True, text=True, check=False, timeout=20
+    )
+    return done.returncode, (done.stderr + done.stdout).strip().splitlines()[-1]
+
+
+# Words, exit code, the end of the last line: as the real parser answers them.
+REFUSED = [
+    ("--medvram --cpu-text-encoder --force-fp16", "unrecognized arguments: --medvram --cpu-text-encoder"),
+    ("--normalvram", "unrecognized arguments: --normalvram"),
+    ("--lowvram --cpu", "argument --cpu: not allowed with argument --lowvram"),
+    ("--lowvram --novram", "argument --novram: not allowed with argument --lowvram"),
+    ("--cache-none --cache-lru 2", "argument --cache-lru: not allowed with argument --cache-none"),
+    ("--reserve-vram", "argument --reserve-vram: expected one argument"),
+    ("--cache-lru", "argument --cache-lru: expected one argument"),
+    ("--fast bogus", "argument --fast: invalid PerformanceFeature value: 'bogus'"),
+    ("--cache-ram 1 2 3", "--cache-ram accepts at most two values: active GB and inactive GB"),
+    ("--verbose file", "--verbose expects no values, a console LEVEL, or LEVEL FILE"),
+    ("--port x", "argument --port: invalid int value: 'x'"),
+    ("--user-directory /none", "argument --user-directory: The path '/none' does not exist."),
+    (
+        "--cache 2",
+        "ambiguous option: --cache could match --cache-ram, --cache-classic, --cache-lru, --cache-none",
+    ),
+    ("stray", "unrecognized arguments: stray"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), REFUSED, ids=[line for line, _ in REFUSED])
+def test_a_refused_command_line_ends_with_2_and_argparse_words(root: Path, line: str, says: str) -> None:
+    assert run(root, *line.split()) == (2, f"main.py: error: {says}")
+
+
+def test_a_wrong_choice_names_the_choices(root: Path) -> None:
+    code, line = run(root, "--preview-method", "foo")
+    assert code == 2
+    assert "argument --preview-method: invalid choice: 'foo' (choose from" in line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--cpu --cpu-vae --force-fp16 --preview-method auto",
+        "--cpu --fast",
+        "--cpu --fast autotune cublas_ops",
+        "--cpu --verbose DEBUG --verbose INFO file",
+        "--cpu --disable-auto",  # argparse takes abbreviations, which is why podkiln checks names itself
+        "--cpu --listen --cache-ram 1 2",
+    ],
+)
+def test_a_good_command_line_boots(root: Path, line: str) -> None:
+    assert run(root, *line.split(), "--quick-test-for-ci")[0] == 0
+
+
+def test_without_a_gpu_it_does_not_boot_but_with_cpu(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, line = run(root)
+    assert code == 1
+    assert line.startswith("RuntimeError: Found no NVIDIA driver on your system.")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("a:\n  checkpoints: [x, y]\n", "AttributeError: 'list' object has no attribute 'split'"),
+        ("", "TypeError: 'NoneType' object is not iterable"),
+        (None, "FileNotFoundError: [Errno 2] No such file or directory: '{path}'"),
+    ],
+)
+def test_folders_that_comfyui_cannot_read_end_the_boot(
+    root: Path, tmp_path: Path, text: str | None, error: str
+) -> None:
+    path = tmp_path / "paths.yaml"
+    if text is not None:
+        path.write_text(text)
+    code, line = run(root, "--cpu", "--extra-model-paths-config", str(path))
+    assert (code, line) == (1, error.format(path=path))
+
+
+class Server:
+    """A served contract server, until the block ends."""
+
+    def __init__(self, root: Path, *words: str) -> None:
+        self.port = free_port()
+        self.argv = ["main.py", "--cpu", "--port", str(self.port), *words]
+        self.process = subprocess.Popen(
+            [sys.executable, *self.argv], cwd=COMFYUI, env=environment(root), stderr=subprocess.DEVNULL
+        )
+
+    def __enter__(self) -> Self:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            try:
+                self.get("/prompt")
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return self
+        raise AssertionError("the contract server does not serve")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            return json.load(answer)
+
+    def post(self, value: object) -> tuple[int, Any]:
+        url = f"http://127.0.0.1:{self.port}/prompt"
+        request = urllib.request.Request(url, json.dumps(value).encode(), method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, json.load(refused)
+
+
+def test_system_stats_shows_the_command_line_and_the_recorded_keys(root: Path) -> None:
+    with Server(root) as server:
+        stats = server.get("/system_stats")
+        assert server.argv == stats["system"]["argv"]
+    assert stats["system"]["comfyui_version"] == "0.33.0"
+    assert stats["system"]["required_frontend_version"] == "1.48.7"
+    assert [(device["name"], device["type"], device["index"]) for device in stats["devices"]] == [
+        ("cpu", "cpu", None)
+    ]
+
+
+def test_a_prompt_gets_an_id_and_a_wrong_one_comfyuis_error(root: Path) -> None:
+    image = {"1": {"class_type": "EmptyImage", "inputs": {}}}
+    with Server(root) as server:
+        status, taken = server.post({"prompt": {**image, "2": {"class_type": "SaveImage", "inputs": {}}}})
+        refused = [
+            server.post(body) for body in ({}, {"prompt": image}, {"prompt": {"1": {"class_type": "No"}}})
+        ]
+    assert (status, taken["number"], taken["node_errors"]) == (200, 0, {})
+    assert len(taken["prompt_id"]) == 36
+    assert [(code, body["error"]["type"]) for code, body in refused] == [
+        (400, "no_prompt"),
+        (400, "prompt_no_outputs"),
+        (400, "missing_node_type"),
+    ]
+
+
+def test_models_are_the_union_of_all_folders_and_new_files_appear(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "paths.yaml"
+    config.write_text(
+        "volume:\n  base_path: $CONTRACT_VOLUME\n  is_default: true\n  unet: |\n    a\n    b\n  own: own\n"
+        f"other:\n  base_path: {tmp_path}/other\n  checkpoints: c\nempty:\n"
+    )
+    monkeypatch.setenv("CONTRACT_VOLUME", str(tmp_path / "volume"))
+    (tmp_path / "volume/a").mkdir(parents=True)
+    (tmp_path / "volume/a/one.safetensors").touch()
+    (tmp_path / "volume/a/notes.txt").touch()
+    with Server(root, "--extra-model-paths-config", str(config)) as server:
+        assert server.get("/models/diffusion_models") == ["one.safetensors"]
+        (tmp_path / "volume/b/sub").mkdir(parents=True)
+        (tmp_path / "volume/b/sub/two.safetensors").touch()
+        assert server.get("/models/diffusion_models") == ["one.safetensors", "sub/two.safetensors"]
+        (tmp_path / "volume/own").mkdir()
+        (tmp_path / "volume/own/x.gguf").touch()
+        assert server.get("/models/own") == ["x.gguf"]  # an unknown kind lists every file
+        assert server.get("/models")[-1] == "own"
+        assert server.get("/models/checkpoints") == []
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            server.get("/models/unet")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
+def test_sigint_is_the_clean_end_and_sigterm_is_not(root: Path, number: signal.Signals, code: int) -> None:
+    with Server(root) as server:
+        server.process.send_signal(number)
+        assert server.process.wait(10) == code
