@@ -175,13 +175,19 @@ class Transport:
             self._exchange("DELETE", target, {}, None, self._authorization(target), _DROP_SECONDS)
 
     def retrying(self, work: Callable[[], T]) -> T:
-        """Do some work; do it again, after a pause that doubles, while it fails in a way that may pass."""
-        for failures in range(1, self.settings.attempts):
+        """Do some work; do it again, after a pause that doubles, while it fails in a way that may pass.
+
+        What still fails at the last attempt is a plain RegistryError: nobody above tries it yet again.
+        """
+        failures = 0
+        while True:
             try:
                 return work()
             except TransientError as failure:
+                failures += 1
+                if failures >= self.settings.attempts:
+                    raise RegistryError(str(failure), hint=failure.hint) from failure
                 self.pause(failures, failure)
-        return work()
 
     def pause(self, failures: int, failure: TransientError) -> None:
         """Wait before another attempt: as long as the registry asks for, else longer each time."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln import oci
+from podkiln.errors import RegistryError
 from podkiln.registry.client import LostUploadError
 from podkiln.registry.refusal import TransientError
 from podkiln.registry.transport import CancelledError
@@ -98,7 +99,7 @@ class Upload:
         if not lost and self._location is not None:
             try:
                 self._location, self._offset = self._repository.upload_offset(self._location)
-            except TransientError:
+            except RegistryError:
                 pass
             else:
                 if self._offset <= self._blob.size:
