@@ -103,7 +103,7 @@ def run(argv: Sequence[str], out: Path, environment: Environment, *, quiet: bool
     log.info("+ cd %s && %s", shlex.quote(str(out)), shlex.join(argv))
     terminal = sys.stderr.isatty() and not quiet
     progress = "--progress=" + ("quiet" if quiet else "auto" if terminal else "plain")
-    full = [command.find(argv[0]), *argv[1:4], progress, *argv[4:]]
+    full = [command.find(argv[0]), *argv[1:3], progress, *argv[3:]]
     status, output = _relay(full, out, _variables(environment), terminal=terminal)
     if status:
         raise _explain(status, output)
