@@ -1,0 +1,92 @@
+"""YAML as descriptions have it: the plain part of YAML 1.2, of a size that a person could have written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from podkiln import nodes
+from podkiln.errors import DescriptionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(folder: Path, text: str) -> dict[str, Any]:
+    path = folder / "x.yaml"
+    path.write_text(text, encoding="utf-8")
+    return nodes.construct(nodes.parse(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("false", False),
+        ("yes", "yes"),  # YAML 1.1 makes these three booleans
+        ("no", "no"),
+        ("on", "on"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("0", 0),
+        ("-5", -5),
+        ("6_938_078_334", 6938078334),
+        ("0777", "0777"),  # 511 in YAML 1.1
+        ("1:30", "1:30"),  # 90 in YAML 1.1
+        ("0x10", "0x10"),
+        ("1.5", 1.5),
+        ("1e3", "1e3"),
+        (".nan", ".nan"),
+        (".inf", ".inf"),
+        ("2026-08-24", "2026-08-24"),  # a date in YAML 1.1
+        ("1234567890" * 4, "1234567890" * 4),  # a commit of digits alone
+        ("'5'", "5"),
+        ("[a, 1]", ["a", 1]),
+        ("{a: 1}", {"a": 1}),
+        ("{1: a}", {1: "a"}),
+        ("ünï 💥", "ünï 💥"),
+        ('"a\\nb"', "a\nb"),
+    ],
+)
+def test_a_value_is_what_it_looks_like(tmp_path: Path, text: str, value: object) -> None:
+    found = read(tmp_path, f"key: {text}\n")["key"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeffa: 1\r\nb: 2\r\n") == {"a": 1, "b": 2}
+
+
+def test_an_alias_is_the_value_it_names(tmp_path: Path) -> None:
+    assert read(tmp_path, "a: &x {b: 1}\nc: *x\n") == {"a": {"b": 1}, "c": {"b": 1}}
+
+
+def test_forty_levels_may_be_nested_and_no_more(tmp_path: Path) -> None:
+    assert read(tmp_path, "a: " + "[" * 39 + "]" * 39)
+    with pytest.raises(DescriptionError, match="nested more than 40 levels deep"):
+        read(tmp_path, "a: " + "[" * 41 + "]" * 41)
+
+
+def test_aliases_count_for_the_depth_that_they_make(tmp_path: Path) -> None:
+    """Each line is flat, and the last stands for 900 levels."""
+    chain = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 900))
+    with pytest.raises(DescriptionError, match="nested more than 40 levels deep"):
+        read(tmp_path, chain)
+
+
+def test_a_file_that_is_no_description_is_not_even_parsed(tmp_path: Path) -> None:
+    with pytest.raises(DescriptionError, match=r"x.yaml: is larger than 256 KiB; that is no description"):
+        read(tmp_path, "#" * (nodes.MOST_BYTES + 1))
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DescriptionError, match=r"cannot be read: .*Is a directory"):
+        nodes.parse(tmp_path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DescriptionError, match="there is no such file"):
+        nodes.parse(tmp_path / "none.yaml")
