@@ -138,8 +138,12 @@ class Repository:
             raise self._lost(answer)
         return self._location(answer, location), int(end[1]) + 1
 
-    def send(self, location: str, chunks: Iterable[bytes], offset: int, size: int, doing: str) -> str:
-        """Send the bytes of an upload from `offset` to its end, `size`, in one PATCH; return its next URL.
+    def send(
+        self, location: str, chunks: Iterable[bytes], offset: int, size: int, doing: str
+    ) -> tuple[str, int]:
+        """Send the bytes of an upload from `offset` to its end, `size`, in one PATCH.
+
+        Returns the upload's next URL, and how many bytes of it the registry holds now.
 
         From 0 on as docker does: chunked transfer without a range, which registries take that limit the size
         of a ranged chunk (GHCR: 4 MiB). Going on later needs the range (end-5).
@@ -153,11 +157,7 @@ class Repository:
         if answer.status not in (codes.CREATED, codes.ACCEPTED, codes.NO_CONTENT):
             self.transport.refuse(answer, doing)
         end = _RANGE_END.search(answer.headers.get("range", ""))
-        if end and int(end[1]) + 1 < size:
-            raise TransientError(
-                f"Registry {self.transport.host} took {int(end[1]) + 1} bytes of {size} only."
-            )
-        return self._location(answer, location)
+        return self._location(answer, location), int(end[1]) + 1 if end else size
 
     def commit(self, location: str, blob: Descriptor, doing: str) -> None:
         """Close an upload: the registry compares the digest and keeps the blob (end-6)."""

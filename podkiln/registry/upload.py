@@ -57,6 +57,7 @@ class Upload:
         self._on_progress = on_progress
         self._location: str | None = None
         self._offset = 0
+        self._failure: Exception | None = None
         self._doing = f"take blob {oci.short(blob.digest)} ({blob.size} bytes) in {repository.name}"
 
     def run(self) -> None:
@@ -86,11 +87,19 @@ class Upload:
         if self._location is None:
             self._location = self._repository.start_upload()
             self._offset = 0
-        if self._offset < self._blob.size:
-            self._location = self._repository.send(
-                self._location, self._metered(), self._offset, self._blob.size, self._doing
-            )
-            self._offset = self._blob.size
+        size = self._blob.size
+        if self._offset < size:
+            chunks = self._metered()
+            try:
+                self._location, self._offset = self._repository.send(
+                    self._location, chunks, self._offset, size, self._doing
+                )
+            finally:
+                if self._failure is not None:
+                    raise self._failure
+        if self._offset < size:
+            host = self._repository.transport.host
+            raise TransientError(f"Registry {host} took {self._offset} bytes of {size} only.")
         self._repository.commit(self._location, self._blob, self._doing)
 
     def _resume(self, *, lost: bool) -> bool:
@@ -113,12 +122,20 @@ class Upload:
         self._location, self._offset = None, 0
 
     def _metered(self) -> Iterator[bytes]:
-        """Yield the bytes to send, counting what is gone; stops when other work has failed."""
+        """Yield the bytes to send, counting what is gone; ends early when they are wrong or no longer wanted.
+
+        Ends, and does not raise: a body that is cut leaves behind an upload which registries built on
+        distribution/distribution 2.8 cannot delete, since only the answer to the body names its new state.
+        Without its last bytes and the closing PUT it is nothing but an upload to delete.
+        """
         done = self._offset
         what = oci.short(self._blob.digest)
-        for chunk in self._source.chunks(self._blob, self._offset):
-            if self._repository.transport.cancelled.is_set():
-                raise CancelledError("given up")
-            yield chunk
-            done += len(chunk)
-            self._on_progress(what, done, self._blob.size)
+        try:
+            for chunk in self._source.chunks(self._blob, self._offset):
+                if self._repository.transport.cancelled.is_set():
+                    raise CancelledError("given up")  # noqa: TRY301 - one way out for all that ends a body
+                yield chunk
+                done += len(chunk)
+                self._on_progress(what, done, self._blob.size)
+        except Exception as failure:  # noqa: BLE001 - raised by _attempt, once the registry has answered
+            self._failure = failure

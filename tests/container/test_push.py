@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import random
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,7 @@ from fakes.wire import Wire
 from podkiln import layout, oci
 from podkiln import registry as registry_
 from podkiln.credentials import Credentials
-from podkiln.errors import RegistryError
+from podkiln.errors import IntegrityError, RegistryError
 from podkiln.reference import Reference
 from podkiln.registry import Settings, push
 
@@ -98,6 +100,39 @@ def test_a_wire_that_is_cut_costs_no_more_than_what_was_under_way(
         f"docker://{host}/you/app:v1",
         f"dir:{image.path}/../copied",
     )
+
+
+def uploads(storage: Path) -> list[Path]:
+    """Return what a registry still keeps of uploads that were never closed."""
+    return [file for file in storage.glob("**/_uploads/*/data") if file.is_file()]
+
+
+def test_a_damaged_layer_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    noise = random.Random(4).randbytes(4 << 20)
+    image = layout.read(tiny.build(tmp_path, compression="uncompressed", noise=noise))
+    big = max(image.manifest.layers, key=lambda layer: layer.size)
+    data = bytearray(image.blob_path(big.digest).read_bytes())
+    data[len(data) // 2] ^= 1
+    image.blob_path(big.digest).write_bytes(data)
+    with registries.serve(tmp_path / "registry") as host:
+        with pytest.raises(IntegrityError, match="is damaged"):
+            push(image, Reference.parse(f"{host}/you/app:v1"))
+        assert uploads(tmp_path / "registry") == []
+        assert not registry_.blob_exists(Reference.parse(f"{host}/you/app"), big)
+
+
+def test_ctrl_c_leaves_nothing_behind(image: Layout, tmp_path: Path) -> None:
+    def interrupt(_what: str, done: int, total: int) -> None:
+        if 0 < done < total:
+            _thread.interrupt_main()
+            time.sleep(0.2)
+
+    with registries.serve(tmp_path) as host:
+        with pytest.raises(KeyboardInterrupt):
+            push(image, Reference.parse(f"{host}/you/app:v1"), on_progress=interrupt)
+        assert uploads(tmp_path) == []
+        with pytest.raises(RegistryError, match="404"):
+            registry_.resolve_digest(Reference.parse(f"{host}/you/app:v1"))
 
 
 def test_the_login_comes_from_the_docker_config(
