@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ _START_SECONDS = 60
 def serve(*, containerd: bool) -> Iterator[str]:
     """Run an engine with containerd's or with overlay2's image storage; yield its DOCKER_HOST.
 
-    It has no network of its own, so that it cannot touch that of the first engine: run containers in it
-    with `--network none` or `host`.
+    It runs in a network namespace of its own: an engine that is told to have no bridge deletes docker0, and that
+    would be the first engine's. So it has no network; run containers in it with `--network none`.
     """
     # Not in pytest's directory: the paths of sockets must be short.
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as name:
@@ -30,13 +31,25 @@ def serve(*, containerd: bool) -> Iterator[str]:
         (directory / "daemon.json").write_text(
             json.dumps({"features": {"containerd-snapshotter": containerd}})
         )
+        own = f"podkiln-{uuid.uuid4().hex[:8]}"
         host = f"unix://{directory}/docker.sock"
-        argv = ["dockerd", "--config-file", f"{directory}/daemon.json", "--data-root", f"{directory}/data"]
+        argv = [
+            "unshare",
+            "--net",
+            "dockerd",
+            "--config-file",
+            f"{directory}/daemon.json",
+            "--data-root",
+            f"{directory}/data",
+        ]
         argv += ["--exec-root", f"{directory}/exec", "--pidfile", f"{directory}/pid", "--host", host]
         argv += [
             "--bridge",
             "none",
             "--iptables=false",
+            # Where both find the system's containerd, they must not see each other's images.
+            f"--containerd-namespace={own}",
+            f"--containerd-plugins-namespace={own}-plugins",
             *([] if containerd else ["--storage-driver", "overlay2"]),
         ]
         with (directory / "log").open("wb") as log:
