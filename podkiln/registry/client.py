@@ -65,7 +65,7 @@ class Repository:
 
     def ping(self) -> None:
         """See that a registry is there, and log in if it asks for it (end-1)."""
-        self.transport.ask("GET", "/v2/", "answer at all", expect=(200, 401))
+        self.transport.ask("GET", "/v2/", "speak the registry API", expect=(200, 401))
 
     def has_blob(self, blob: Descriptor) -> bool:
         """Tell whether a blob is there (end-2). Raises IntegrityError when it is there with another size."""
