@@ -156,7 +156,8 @@ def _uv(source: Path, target: Path, python: Python, options: Sequence[str], *, a
     uv = str(beside) if beside.is_file() else shutil.which("uv") or "uv"
     argv = [uv, "pip", "compile", str(source.resolve()), f"--output-file={target}", *options]
     argv += [f"--python-version={python.version}", f"--python-platform={python.platform}"]
-    argv += ["--only-binary=:all:", "--no-header", "--no-annotate", "--no-python-downloads", "--quiet"]
+    argv += ["--only-binary=:all:", "--no-header", "--no-annotate", "--quiet"]
+    argv += ["--python", sys.executable]  # builds nothing: that spares a search for the other version
     try:
         command.run(argv, cwd=target.parent)  # not where a stranger's pyproject.toml could have a say
     except CommandError as failed:

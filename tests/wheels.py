@@ -1,0 +1,46 @@
+"""Wheels that hold nothing, and a folder of them that uv takes for a package index (PEP 503)."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """An index in a folder: a page of links for each package."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes uv look here and nowhere else."""
+        return {"UV_DEFAULT_INDEX": self.folder.as_uri(), "UV_CACHE_DIR": str(self.folder / ".cache")}
+
+    def add(self, name: str, version: str, tag: str = "py3-none-any", requires: tuple[str, ...] = ()) -> str:
+        """Put a wheel on the shelf; return its sha256."""
+        shelf = self.folder / name
+        shelf.mkdir(parents=True, exist_ok=True)
+        path = shelf / f"{name}-{version}-{tag}.whl"
+        info = f"{name}-{version}.dist-info"
+        needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
+        with zipfile.ZipFile(path, "w") as wheel:
+            wheel.writestr(
+                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+            )
+            wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+            wheel.writestr(f"{info}/RECORD", "")
+        links = [
+            f'<a href="{each.name}#sha256={_sha256(each)}">{each.name}</a>' for each in shelf.glob("*.whl")
+        ]
+        (shelf / "index.html").write_text("\n".join(["<!DOCTYPE html>", *sorted(links)]))
+        return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
