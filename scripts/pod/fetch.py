@@ -134,6 +134,8 @@ class Fetcher:
             except StoppedError:
                 return
             except PodError as error:
+                if self._stopping.is_set():
+                    return
                 self._fail(job, str(error))
             except OSError as error:
                 self._fail(job, str(disk.refusal(error, self._store.place(job.file))))
@@ -188,7 +190,8 @@ class Fetcher:
 
     def _resolve(self, job: Job) -> Resolved | None:
         """Learn what to expect; when the hub cannot say, a file that is there is left as it is."""
-        job.progress.state = "resolving"
+        if job.progress.state == "queued":
+            job.progress.state = "resolving"
         try:
             return self._resolver.resolve(job.file, job.progress.say)
         except RefusedError as error:

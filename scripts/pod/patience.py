@@ -46,9 +46,7 @@ class Patience:
 
     def moved(self) -> None:
         """Forget the failures: something arrived."""
-        if self._failures:
-            self._failures = 0
-            self._note("")
+        self._failures = 0
 
     def wait(self, error: TransientError) -> None:
         """Wait before the next try, as long as the server asked or twice as long as last time.

@@ -31,8 +31,8 @@ class Progress:
     _seen: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0), repr=False)
 
     def moved(self, received: int, total: int) -> None:
-        """Take note of what has arrived, of how much, in bytes."""
-        self.bytes, self.total = received, total
+        """Take note of what has arrived, of how much, in bytes; whatever held it up is over."""
+        self.bytes, self.total, self.note = received, total, ""
 
     def say(self, note: str) -> None:
         """Keep what a reader of the log should know about a pause."""

@@ -54,10 +54,8 @@ class Store:
     def known(self, file: File, expected: str, size: int | None) -> Path | None:
         """Return where the right file lies, as far as that takes no hashing and changes nothing."""
         baked = self.baked / file.folder / file.name
-        if baked.is_file():
-            if size in {None, baked.stat().st_size}:
-                return baked  # the image's own digest vouches for the bytes
-            self.say(f"{baked} has {baked.stat().st_size} bytes, not {size}: fetched again, beside the image")
+        if baked.is_file() and size in {None, baked.stat().st_size}:
+            return baked  # the image's own digest vouches for the bytes
         for path in self._ours_and_theirs(file):
             if path.is_file() and _recorded(path) == _record(path, expected):
                 return path
@@ -69,6 +67,9 @@ class Store:
         What is wrong below `target` is moved aside; so only the owner of the file's claim may ask.
         Raises OSError.
         """
+        baked = self.baked / file.folder / file.name
+        if baked.is_file():  # and not `known`
+            self.say(f"{baked} has {baked.stat().st_size} bytes, not {size}: fetched again, beside the image")
         for path in self._ours_and_theirs(file):
             if path.is_file() and self._is_right(path, expected, size):
                 return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import email.utils
+import functools
 import http.client
 import socket
 import ssl
@@ -198,12 +199,11 @@ def _connection(parts: SplitResult, target: str, timeout: float) -> tuple[http.c
     """Make the connection, through HTTPS_PROXY or HTTP_PROXY where set, unless NO_PROXY names the host."""
     host, port = parts.hostname or "", parts.port
     secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     proxy_url = urllib.request.getproxies().get(parts.scheme)
     if not proxy_url or urllib.request.proxy_bypass(host):
-        return kind(host, port, timeout=timeout), target
+        return _unconnected(host, port, timeout, secure=secure), target
     proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
-    connection = kind(proxy.hostname or "", proxy.port or _PORTS["http"], timeout=timeout)
+    connection = _unconnected(proxy.hostname or "", proxy.port or _PORTS["http"], timeout, secure=secure)
     if not secure:
         return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"
     login: dict[str, str] = {}
@@ -212,6 +212,20 @@ def _connection(parts: SplitResult, target: str, timeout: float) -> tuple[http.c
         login["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     connection.set_tunnel(host, port or _PORTS["https"], login)
     return connection, target
+
+
+def _unconnected(host: str, port: int | None, timeout: float, *, secure: bool) -> http.client.HTTPConnection:
+    if secure:
+        return http.client.HTTPSConnection(host, port, timeout=timeout, context=_trust())
+    return http.client.HTTPConnection(host, port, timeout=timeout)
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """Load the trusted authorities (SSL_CERT_FILE's, if set) once: that takes longer than a handshake."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _plain(error: Exception) -> str:

@@ -217,11 +217,12 @@ class Handler(BaseHTTPRequestHandler):
             content = content[:] + b"\0" * longer.after
         head = {"ETag": etag, "Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **head}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
-        fresh = self.headers["If-Range"] in (None, etag)
+        fresh = self.headers["If-Range"] in (None, etag) or "ignore-if-range" in self.faults
         if not asked or not fresh or "ignore-range" in self.faults:
             self._send(200, memoryview(content), head)
             return
-        start, stop = int(asked[1]), min(int(asked[2] or len(content)) + 1, len(content))
+        shift = self.faults["wrong-range"].after if "wrong-range" in self.faults else 0
+        start, stop = int(asked[1]) + shift, min(int(asked[2] or len(content)) + 1 + shift, len(content))
         if start >= len(content):
             self._send(416, b"", {**head, "Content-Range": f"bytes */{len(content)}"})
             return

@@ -18,6 +18,8 @@ Kind = Literal[
     "hang",  # nothing more after `after` bytes of the body
     "flip",  # the byte at offset `after` of the file is another one
     "etag",  # another ETag than before
+    "ignore-if-range",  # 206 although If-Range does not fit
+    "wrong-range",  # 206 with the bytes `after` further on
 ]
 
 

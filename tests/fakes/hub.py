@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import ssl
 import sys
 import threading
 from pathlib import Path
@@ -24,9 +25,16 @@ from fakes.shelf import Buffer, CivitaiVersion, HubFile, Repository, generate, m
 
 
 class Hub:
-    """The hub and its CDN, each on a port of its own, until `close`."""
+    """The hub and its CDN, each on a port of its own, until `close`; over TLS when given a context."""
 
-    def __init__(self, bind: str = "127.0.0.1", port: int = 0, cdn_port: int = 0, host: str = "") -> None:
+    def __init__(
+        self,
+        bind: str = "127.0.0.1",
+        port: int = 0,
+        cdn_port: int = 0,
+        host: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.repositories: dict[str, Repository] = {}
         self.versions: dict[int, CivitaiVersion] = {}
         self.files: dict[str, HubFile] = {}
@@ -35,9 +43,11 @@ class Hub:
         self.rate = 0
         self.closing = threading.Event()
         self._servers = [Server((bind, port), self, "hub"), Server((bind, cdn_port), self, "cdn")]
-        host = host or bind
-        self.url, self.cdn_url = (f"http://{host}:{server.server_port}" for server in self._servers)
+        start = f"{'https' if tls else 'http'}://{host or bind}"
+        self.url, self.cdn_url = (f"{start}:{server.server_port}" for server in self._servers)
         for server in self._servers:
+            if tls:
+                server.socket = tls.wrap_socket(server.socket, server_side=True)
             threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -120,6 +130,7 @@ def main() -> None:
     )
     parser.add_argument("--bind", default="127.0.0.1")
     parser.add_argument("--host", default="", help="the name under which clients reach this machine")
+    parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="PEM files: serve https")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--cdn-port", type=int, default=0)
     parser.add_argument("--tree", help="ORG/REPO/PATH, civitai/VERSION/NAME and files/PATH below this folder")
@@ -128,7 +139,10 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=0, help="bytes a second for each connection")
     parser.add_argument("--fault", action="append", default=[], metavar="JSON", help="fields of faults.Fault")
     options = parser.parse_args()
-    hub = Hub(options.bind, options.port, options.cdn_port, options.host)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if options.tls else None
+    if tls:
+        tls.load_cert_chain(*options.tls)
+    hub = Hub(options.bind, options.port, options.cdn_port, options.host, tls)
     _stock(hub, options)
     hub.rate = options.rate
     hub.fault(*(Fault(**json.loads(row)) for row in options.fault))

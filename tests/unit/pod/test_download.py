@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -210,8 +211,9 @@ def test_every_flipped_byte_is_caught(hub: Hub, tmp_path: Path) -> None:
 def test_a_file_replaced_at_the_hub_is_refused_before_its_bytes(case: Case) -> None:
     """The hub's own hash is on its redirect: nobody waits for 20 GB to learn that they are others."""
     case.hub.add("org/repo", case.file.path, SIZE, seed=1)
-    with pytest.raises(RefusedError, match=f"sha256:{case.file.sha256} is listed"):
+    with pytest.raises(RefusedError, match=f"sha256:{case.file.sha256} is listed: it was replaced there"):
         case.run()
+    assert len(case.hub.downloads()) <= 1
     assert not case.part.exists()
 
 
@@ -224,14 +226,99 @@ def test_retry_after_is_obeyed(case: Case) -> None:
 
 def test_a_file_that_changes_midway_is_never_mixed(hub: Hub, tmp_path: Path) -> None:
     """A plain server: its ETag goes along as If-Range, and another one means to begin anew."""
-    file = hub.add_file("weights.safetensors", generate(SIZE))
-    case = Case(hub, file, tmp_path)
-    case.source = {"kind": "https", "url": f"{hub.url}/files/weights.safetensors"}
+    case = plain(hub, tmp_path)
     hub.fault(Fault("etag", where="hub", skip=3, times=ALWAYS))
     case.run()
     assert case.arrived()
     assert {hit.status for hit in hub.downloads()} == {200, 206}
     assert hub.served() >= SIZE + 3 * CHUNK  # what came before the change was thrown away
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [
+            Fault("etag", where="hub", skip=3, times=ALWAYS),
+            Fault("ignore-if-range", where="hub", times=ALWAYS),
+        ],
+        [Fault("long-file", where="hub", after=1, skip=3)],
+        [Fault("wrong-range", where="hub", after=4096, skip=3)],
+    ],
+    ids=["another ETag", "another size", "other bytes than asked"],
+)
+def test_an_answer_that_does_not_continue_what_we_have_begins_anew(
+    hub: Hub, tmp_path: Path, faults: list[Fault]
+) -> None:
+    """Noticed at once, from the headers, and not from a wrong hash at the end."""
+    case = plain(hub, tmp_path)
+    hub.fault(*faults)
+    case.run()
+    assert case.arrived()
+    assert SIZE + 3 * CHUNK <= hub.served() < 2 * SIZE
+
+
+def plain(hub: Hub, folder: Path) -> Case:
+    """Return a case with a server that is no hub and knows no hashes."""
+    case = Case(hub, hub.add_file("weights.safetensors", generate(SIZE)), folder)
+    case.source = {"kind": "https", "url": f"{hub.url}/files/weights.safetensors"}
+    return case
+
+
+def half(case: Case) -> None:
+    """Fetch until the third request fails for good."""
+    case.hub.fault(Fault("status", where="hub", status=404, skip=3, times=1))
+    with pytest.raises(RefusedError, match="is not there"):
+        case.run(replace(POLICY, connections=1))
+
+
+def test_what_an_earlier_run_left_of_another_version_is_not_used(hub: Hub, tmp_path: Path) -> None:
+    case = plain(hub, tmp_path)
+    half(case)
+    assert part.Part.recall(case.part)
+    before = len(hub.hits)
+    hub.fault(Fault("etag", where="hub", times=ALWAYS), Fault("ignore-if-range", where="hub", times=ALWAYS))
+    case.run()
+    assert case.arrived()
+    assert SIZE <= sum(hit.sent for hit in hub.hits[before:]) < 2 * SIZE
+
+
+def test_a_part_made_for_another_hash_is_not_used(hub: Hub, file: HubFile, tmp_path: Path) -> None:
+    """The image was updated between two starts, and lists another version now."""
+    Case(hub, file, tmp_path).run()
+    newer = Case(hub, hub.add("org/repo", file.path, SIZE, seed=1), tmp_path)
+    before = hub.served()
+    newer.run()
+    assert newer.arrived()
+    assert hub.served() - before == SIZE
+
+
+def test_a_hub_that_is_busy_gets_fewer_connections(case: Case) -> None:
+    """After 429 only the lead asks again."""
+    case.hub.fault(Fault("status", where="hub", status=429, skip=1, times=ALWAYS))
+    with pytest.raises(RefusedError, match="answers 429"):
+        case.run()
+    refused = [hit for hit in case.hub.hits if hit.status == 429]
+    assert len(refused) <= POLICY.connections - 1 + POLICY.tries
+
+
+def test_stopping_wakes_a_connection_that_hangs(case: Case) -> None:
+    case.hub.fault(Fault("hang", after=1000, times=ALWAYS))
+    patient = case.download(replace(POLICY, limits=Limits(10, 60)))
+    outcome: list[type[BaseException]] = []
+
+    def work() -> None:
+        try:
+            patient.run()
+        except StoppedError:
+            outcome.append(StoppedError)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not case.hub.served():
+        time.sleep(0.01)
+    patient.stop()
+    thread.join(2)
+    assert outcome == [StoppedError]
 
 
 def test_a_stopped_download_goes_on_where_it_was(case: Case) -> None:

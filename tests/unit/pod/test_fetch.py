@@ -6,9 +6,13 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import signal
+import ssl
+import subprocess
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +20,9 @@ from fakes.faults import Fault
 from fakes.hub import Hub
 from fakes.pod import CHUNK, Pod, huggingface, row
 from fakes.shelf import generate
+
+from pod import disk, fetch, listing
+from pod.sources import Hubs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,6 +246,7 @@ def test_pods_on_one_volume_fetch_each_byte_once(tmp_path: Path, hub: Hub, count
     assert hub.served() == 1_000_000
     assert all(sha256(pods[0].models / "checkpoints" / file.name) == file.sha256 for file in files)
     assert {file["state"] for pod in pods for file in pod.state()["files"]} <= {"fetched", "present"}
+    assert all(text.count("waiting for it") <= len(files) for text in said)  # said once, not each second
     assert not pods[0].left_over()
 
 
@@ -288,6 +296,61 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing_else(pod: Pod) -> None:
     assert "Traceback" not in said
     assert (pod.models / "checkpoints/small.safetensors").exists()
     assert pod.fetch()[0] == 0
+
+
+def inside(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> fetch.Fetcher:
+    """Return the fetcher of a pod, to be run in this process, where things can be replaced."""
+    for name, value in pod.environment().items():
+        monkeypatch.setenv(name, value)
+    models = listing.read(pod.image / "models.json")
+    hubs = Hubs.from_environment(os.environ)
+    files = listing.wanted(models, list(models))
+    return fetch.Fetcher(files, fetch.store(os.environ), hubs, fetch.policy(os.environ), pod.run)
+
+
+def test_a_disk_that_is_too_small_is_said_before_a_byte_is_written(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = offer_one(pod)
+    fetcher = inside(pod, monkeypatch)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=4096))
+    assert fetcher.run(1) == 1
+    assert (
+        f"checkpoints/{file.name} needs 2 MB more, but {disk.mount_point(pod.root)} has 410 kB free"
+        in capsys.readouterr().err
+    )
+    assert not pod.left_over()
+
+
+def test_the_log_says_how_far_each_file_is(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offer_one(pod)
+    pod.hub.rate = 200_000
+    monkeypatch.setattr(fetch, "LOG_SECONDS", 0.3)
+    assert inside(pod, monkeypatch).run(1) == 0
+    line = re.compile(r"fetch: m: checkpoints/weights\.safetensors: fetching, .* of 2 MB, .*/s, .* s left")
+    said = capsys.readouterr().err
+    assert line.search(said)
+    assert said.count("\n") < 15
+
+
+def test_a_pod_that_was_taken_for_dead_publishes_nothing(pod: Pod) -> None:
+    """It was frozen for a while, and another one took over its file."""
+    file = offer_one(pod)
+    pod.hub.rate = 100_000
+    with pod.start() as process:
+        while not pod.hub.served():
+            time.sleep(0.01)
+        lock = pod.models / f"checkpoints/.podkiln/{file.name}.lock"
+        lock.unlink()
+        lock.write_text('{"owner": "another"}')
+        pod.hub.rate = 0
+        said = process.communicate()[0]
+    assert process.returncode == 1
+    assert "is being fetched by another pod, which took this one for dead" in said
+    assert not (pod.models / "checkpoints" / file.name).exists()
+    assert lock.exists()
 
 
 def without_override() -> tuple[str, ...]:
@@ -357,6 +420,34 @@ def test_tokens_are_in_no_output_no_file_and_at_no_other_host(pod: Pod) -> None:
     assert {hit.authorization for hit in pod.hub.hits if "/api/download/" in hit.path} == {
         f"Bearer cv{CANARY}"
     }
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 that nobody trusts yet."""
+    paths = folder / "cert.pem", folder / "key.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-out", str(paths[0]), "-keyout", str(paths[1])]
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    subprocess.run(["openssl", "req", *kind, *subject, *files], check=True, capture_output=True)
+    return paths
+
+
+def test_https_with_a_company_ca(tmp_path: Path) -> None:
+    """An unknown authority is named with its remedy, not retried; SSL_CERT_FILE is the remedy."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    cert, key = certificate(tmp_path)
+    tls.load_cert_chain(cert, key)
+    with Hub(tls=tls) as hub:
+        pod = Pod(tmp_path, hub)
+        file = offer_one(pod)
+        start = time.monotonic()
+        code, said = pod.fetch()
+        assert (code, hub.hits) == (1, [])
+        assert "set SSL_CERT_FILE to its CA bundle" in said
+        assert time.monotonic() - start < 5
+        code, said = pod.fetch(settings={"SSL_CERT_FILE": str(cert)})
+        assert code == 0, said
+        assert sha256(pod.models / "checkpoints" / file.name) == file.sha256
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_what_arrives_in_between_starts_the_count_anew(clock: Clock) -> None:
     for _ in range(10):
         patience.wait(TransientError("cut", retry_after=4))
         patience.moved()
-    assert notes[:2] == ["cut; again in 4 s", ""]
+    assert notes == ["cut; again in 4 s"] * 10
     exhausted = Patience(Policy(tries=1), clock, notes.append)
     with pytest.raises(SpentError):
         exhausted.wait(TransientError("cut"))
