@@ -1,0 +1,104 @@
+"""Files become layers: big ones alone, small ones together, in declared order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podkiln import bundle, catalogue, variant
+from podkiln.bundle import SMALL, Bundle, Weight, bundles
+from podkiln.model import UNRESOLVED
+
+
+def weight(model: str, name: str, size: int = 1, sha256: str = "0" * 64) -> Weight:
+    return Weight(model, name, size, sha256, f"huggingface:a/b/{name}", "c" * 40, {"kind": "huggingface"})
+
+
+def names(dealt: tuple[Bundle, ...]) -> list[list[str]]:
+    return [[each.destination for each in group.weights] for group in dealt]
+
+
+DEALT: list[tuple[str, list[Weight], list[list[str]]]] = [
+    ("nothing", [], []),
+    ("one", [weight("m", "a")], [["a"]]),
+    ("a byte below the limit", [weight("m", "a", SMALL - 1), weight("m", "b", SMALL - 1)], [["a", "b"]]),
+    ("the limit itself", [weight("m", "a", SMALL), weight("m", "b", SMALL)], [["a"], ["b"]]),
+    (
+        "small ones around a big one",
+        [weight("m", "a"), weight("m", "B", SMALL), weight("m", "c"), weight("m", "D", SMALL)],
+        [["a", "c"], ["B"], ["D"]],
+    ),
+    (
+        "small ones of two models",
+        [weight("m", "a"), weight("m", "b"), weight("n", "c")],
+        [["a", "b"], ["c"]],
+    ),
+    ("a file of two models", [weight("m", "a"), weight("n", "a"), weight("n", "b")], [["a"], ["b"]]),
+]
+
+
+@pytest.mark.parametrize(("weights", "expected"), [row[1:] for row in DEALT], ids=[row[0] for row in DEALT])
+def test_files_are_dealt_to_layers(weights: list[Weight], expected: list[list[str]]) -> None:
+    assert names(bundles(weights)) == expected
+
+
+WEIGHTS = st.lists(
+    st.builds(
+        weight, st.sampled_from("mno"), st.text("abcd", min_size=1, max_size=3), st.sampled_from([1, SMALL])
+    ),
+    max_size=12,
+)
+
+
+@given(WEIGHTS, WEIGHTS)
+def test_models_that_are_appended_leave_the_layers_before_them_as_they_are(
+    before: list[Weight], more: list[Weight]
+) -> None:
+    """So that their chain ids stay, and hosts keep what they have."""
+    more = [weight(f"{each.model}-new", each.destination, each.size) for each in more]
+    assert bundles(before + more)[: len(bundles(before))] == bundles(before)
+
+
+def test_a_recipe_is_all_that_a_layer_follows_from_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Bundle((weight("m", "a"),))
+    moved = Weight("other", "a", 1, "0" * 64, "https://mirror/a", None, {"kind": "https"})
+    assert Bundle((moved,)).recipe == one.recipe
+    others = [
+        Bundle((weight("m", "b"),)),
+        Bundle((weight("m", "a", 2),)),
+        Bundle((weight("m", "a", sha256="1" * 64),)),
+        Bundle((weight("m", "a"), weight("m", "b"))),
+        Bundle((weight("m", "b"), weight("m", "a"))),
+    ]
+    recipes = {each.recipe for each in (one, *others)}
+    monkeypatch.setattr("podkiln.tarlayer.PACKING", 2)
+    assert len({one.recipe, *recipes}) == 7
+
+
+def test_a_layer_says_what_it_is() -> None:
+    alone = Bundle((weight("m", "vae/a.safetensors", 3),))
+    both = Bundle((weight("m", "a", 3), weight("m", "b", 4)))
+    assert (alone.name, both.name, both.model) == ("vae/a.safetensors", "m (2 files)", "m")
+    assert (both.content_bytes, both.size) == (7, 10240)
+    assert alone.layout.entries[0].path == "opt/models/vae/a.safetensors"
+    assert str(alone.weights[0]) == (
+        f"vae/a.safetensors from huggingface:a/b/vae/a.safetensors@{'c' * 40} sha256:{'0' * 64}"
+    )
+
+
+def test_the_shipped_image_set_is_seven_layers_or_fewer() -> None:
+    """Every baked file of the shipped variant is big: each is a layer of its own, in declared order."""
+    described = variant.load("baked")
+    offers = [offer for offer in catalogue.offered(described, catalogue.load()) if offer.baked]
+    from podkiln import lock
+
+    locked = {
+        offer.id: tuple(lock.as_described(file) for file in offer.model.files)
+        for offer in offers
+        if all(file.sha256 != UNRESOLVED and file.size for file in offer.model.files)
+    }
+    weights = bundle.weights_of([offer for offer in offers if offer.id in locked], locked)
+    assert weights
+    assert [each.name for each in bundles(weights)] == [each.destination for each in weights]
+    assert {each.origin["kind"] for each in weights} <= {"huggingface", "civitai", "https"}
