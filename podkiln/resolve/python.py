@@ -69,8 +69,8 @@ def compile_layers(described: Described, pins: dict[str, str], upgrade: Sequence
         if not dealt[layer.name]:
             place = ("runtime", "python", "layers", number)
             raise described.error(place, f"no package that was resolved belongs to the layer {layer.name!r}.")
-        title = f"Python layer {layer.name} of {described.spec.runtime.name}: {layer.why}."
-        texts[layer.name] = _header(title) + dealt[layer.name]
+        # No more than the name: a reworded description must not make another lock.
+        texts[layer.name] = _header(f"The Python layer {layer.name}.") + dealt[layer.name]
     return texts
 
 

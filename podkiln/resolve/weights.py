@@ -140,7 +140,8 @@ def resolve(entries: Mapping[str, Entry], known: WeightsLock, upgrade: Collectio
                 silent[mute.host, mute.why] += needed
         outcome.models[name] = tuple(files)
     for (host, why), count in (+silent).items():
-        outcome.warnings.append(f"{count} files stay as they were, {host} could not be asked: {why}.")
+        what = "1 file stays as it was" if count == 1 else f"{count} files stay as they were"
+        outcome.warnings.append(f"{what}: {host} could not be asked ({why}).")
     return outcome
 
 

@@ -1,0 +1,432 @@
+"""Sizes, hashes and commits of weights: the real hub client against a local hub, and never a guess."""
+
+from __future__ import annotations
+
+import json
+import re
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import pytest
+from descriptions import FILE, SHA, model, write
+from fakes.faults import Fault
+from fakes.hub import Hub
+
+from podkiln import catalogue
+from podkiln.lock import LockedFile, WeightsLock
+from podkiln.resolve import web, weights
+from podkiln.resolve.answer import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from podkiln.resolve.weights import Outcome
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("CIVITAI_ENDPOINT", hub.url)
+        for name in ("HF_TOKEN", "CIVITAI_TOKEN", "HF_HUB_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        yield hub
+
+
+class House:
+    """Models in a folder, and their lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.models = folder / "models"
+        self.lock = folder / "weights.json"
+
+    def describe(self, name: str, *files: str) -> Path:
+        return write(self.models / f"{name}.yaml", model(*files))
+
+    def relock(self, *upgrade: str) -> Outcome:
+        return weights.relock(self.lock, catalogue.load(self.models), upgrade, start=self.lock)
+
+    def files(self, name: str) -> tuple[LockedFile, ...]:
+        return WeightsLock.model_validate_json(self.lock.read_text()).models[name]
+
+    def only(self, name: str = "mine") -> tuple[str | None, int | None, str | None]:
+        (file,) = self.files(name)
+        return file.revision, file.size, file.sha256
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def entry(**facts: object) -> str:
+    """A file of a model, as YAML that is JSON."""
+    return f"- {json.dumps({'folder': 'checkpoints', 'sha256': 'unresolved', **facts})}\n"
+
+
+def from_hub(path: object = "model.safetensors", **facts: object) -> str:
+    return entry(huggingface="org/repo", path=path, **facts)
+
+
+# --- Hugging Face
+
+
+def test_size_hash_and_commit_come_from_the_hubs_listing(hub: Hub, house: House) -> None:
+    file = hub.add("org/repo", "model.safetensors", 5000)
+    house.describe("mine", FILE)
+    outcome = house.relock()
+    assert house.only() == (hub.repositories["org/repo"].head, 5000, file.sha256)
+    assert (outcome.count(resolved=True), outcome.warnings, outcome.problems) == (1, [], [])
+    assert hub.served() == 0
+
+
+def test_a_small_file_has_no_sha256_there_so_it_is_fetched_and_hashed(hub: Hub, house: House) -> None:
+    hub.add("org/repo", "config.json", b"{}", lfs=False)
+    house.describe("mine", from_hub("config.json"))
+    house.relock()
+    assert house.only() == (hub.repositories["org/repo"].head, 2, sha256(b"{}").hexdigest())
+
+
+def test_one_listing_serves_all_files_of_a_repository(hub: Hub, house: House) -> None:
+    for name in ("a", "b", "c"):
+        hub.add("org/repo", f"{name}.safetensors", 500)
+    house.describe("one", from_hub("a.safetensors"), from_hub("b.safetensors"))
+    house.describe("two", from_hub("c.safetensors"))
+    assert house.relock().count(resolved=True) == 3
+    assert len([hit for hit in hub.hits if hit.path.startswith("/api/models/")]) == 1
+
+
+def test_a_described_commit_is_the_one_that_is_asked_for(hub: Hub, house: House) -> None:
+    old = hub.add("org/repo", "model.safetensors", 500, seed=1)
+    commit = hub.repositories["org/repo"].head
+    hub.add("org/repo", "model.safetensors", 500, seed=2)
+    house.describe("mine", from_hub(revision=commit))
+    house.relock()
+    assert house.only() == (commit, 500, old.sha256)
+
+
+def test_trusted_facts_are_written_as_they_are_and_nobody_is_asked(hub: Hub, house: House) -> None:
+    house.describe("mine", from_hub(sha256=SHA, size=5))
+    house.relock()
+    assert house.only() == (None, 5, SHA)
+    assert hub.hits == []
+
+
+def test_a_missing_size_is_filled_in_where_the_hash_agrees(hub: Hub, house: House) -> None:
+    file = hub.add("org/repo", "model.safetensors", 5000)
+    house.describe("mine", from_hub(sha256=file.sha256, size_approx=4000))
+    house.relock()
+    assert house.only() == (hub.repositories["org/repo"].head, 5000, file.sha256)
+
+
+@pytest.mark.parametrize(
+    ("facts", "key", "trusted"),
+    [
+        ({"sha256": SHA}, "sha256", SHA),
+        ({"size": 7}, "size", "7"),
+        ({"sha256": SHA, "size": 7}, "sha256", SHA),
+    ],
+)
+def test_a_hub_that_contradicts_what_is_trusted(
+    facts: dict[str, object], key: str, trusted: str, hub: Hub, house: House
+) -> None:
+    """An error that names both; which of them is right, a person decides."""
+    file = hub.add("org/repo", "model.safetensors", 5000)
+    hub.add("org/repo", "open.safetensors", 5000)
+    path = house.describe("mine", from_hub(**facts), from_hub("open.safetensors"))
+    problem = house.relock().problems[0]
+    there = {"sha256": file.sha256, "size": "5000"}[key]
+    commit = hub.repositories["org/repo"].head
+    assert problem == (
+        f"{path}:7: files[0].{key}: {trusted} is trusted here (declared), "
+        f"but huggingface:org/repo/model.safetensors at {commit} has {there}."
+    )
+    assert house.files("mine")[0].revision is None
+    assert house.files("mine")[1].resolved
+
+
+def test_what_was_found_is_kept_until_an_upgrade_is_asked_for(hub: Hub, house: House) -> None:
+    old = hub.add("org/repo", "model.safetensors", 500, seed=1)
+    commit = hub.repositories["org/repo"].head
+    house.describe("mine", FILE)
+    house.describe("other", FILE.replace("checkpoints", "vae"))
+    assert house.relock().changed == [house.lock]
+    new = hub.add("org/repo", "model.safetensors", 500, seed=2)
+    hub.hits.clear()
+    assert house.relock().changed == []
+    assert hub.hits == []
+    house.relock("mine")
+    assert house.only("mine")[2] == new.sha256
+    assert house.only("other") == (commit, 500, old.sha256)
+    house.relock("all")
+    assert house.only("other")[2] == new.sha256
+
+
+def test_another_source_is_another_file(hub: Hub, house: House) -> None:
+    hub.add("org/repo", "model.safetensors", 500, seed=1)
+    house.describe("mine", FILE)
+    house.relock()
+    fork = hub.add("org/fork", "model.safetensors", 600, seed=2)
+    house.describe("mine", FILE.replace("org/repo", "org/fork"))
+    house.relock()
+    assert house.only()[1:] == (600, fork.sha256)
+
+
+@pytest.mark.parametrize(
+    ("described", "says"),
+    [
+        (
+            from_hub("modle.safetensors"),
+            "org/repo has no file 'modle.safetensors' at main; there is 'model.safetensors'",
+        ),
+        (from_hub(revision="0" * 40), f"org/repo has no revision '{'0' * 40}'"),
+        (entry(huggingface="org/none", path="a.bin"), "knows no repository org/none, or it is private"),
+        (entry(huggingface="org/a--b", path="a.bin"), "'org/a--b' is no name of a repository"),
+    ],
+)
+def test_a_description_that_the_hub_does_not_know(described: str, says: str, hub: Hub, house: House) -> None:
+    """Something for a person to correct: with file and line, and all other models locked all the same."""
+    hub.add("org/repo", "model.safetensors", 500)
+    path = house.describe("mine", described)
+    house.describe("other", FILE)
+    (problem,) = house.relock().problems
+    assert problem.startswith(f"{path}:7: files[0]: ")
+    assert says in problem
+    assert house.only() == ((None, None, None) if "0" * 40 not in described else ("0" * 40, None, None))
+    assert house.files("other")[0].resolved
+
+
+def test_a_gated_repository_is_a_warning_with_what_to_do(
+    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/repo", "config.json", b"{}", lfs=False)
+    hub.gate("org/repo", "hf_token_of_mine")
+    house.describe("mine", from_hub("config.json"))
+    (warning,) = house.relock().warnings
+    assert warning == (
+        f"mine: checkpoints/config.json: org/repo is gated: "
+        f"accept its licence at {hub.url}/org/repo and set HF_TOKEN."
+    )
+    assert house.only() == (None, None, None)
+    monkeypatch.setenv("HF_TOKEN", "hf_token_of_mine")
+    assert house.relock().warnings == []
+    assert house.files("mine")[0].resolved
+
+
+def test_a_token_that_is_refused(hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    hub.add("org/repo", "model.safetensors", 500)
+    hub.fault(Fault("status", where="hub", status=401))
+    house.describe("mine", FILE)
+    (warning,) = house.relock().warnings
+    assert "refused HF_TOKEN for org/repo (401): set a valid one." in warning
+    assert "hf_expired" not in warning
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_hub_that_answers_later_leaves_what_it_was_asked_for_unresolved(
+    status: int, hub: Hub, house: House
+) -> None:
+    """One sentence for all files, and one question: it is not asked again."""
+    hub.fault(Fault("status", where="hub", status=status, times=-1))
+    house.describe("mine", FILE, from_hub("b.safetensors"))
+    house.describe("other", entry(huggingface="org/other", path="c.bin"))
+    outcome = house.relock()
+    host = hub.url.removeprefix("http://")
+    assert outcome.warnings == [
+        f"3 files stay as they were: {host} could not be asked (it answered {status})."
+    ]
+    assert outcome.problems == []
+    assert outcome.count(resolved=False) == 3
+    assert len({hit.path for hit in hub.hits}) == 1
+
+
+def test_without_a_network_nothing_is_invented_and_nothing_lost(
+    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/repo", "model.safetensors", 500)
+    house.describe("mine", FILE)
+    house.relock()
+    found = house.only()
+    house.describe("other", entry(huggingface="org/other", path="c.bin"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    (warning,) = house.relock().warnings
+    assert warning.startswith("1 file stays as it was: 127.0.0.1:9 could not be asked (")
+    assert house.only("mine") == found
+    assert house.only("other") == (None, None, None)
+
+
+def test_a_small_file_that_comes_damaged_is_not_locked(hub: Hub, house: House) -> None:
+    hub.add("org/repo", "config.json", b"{}", lfs=False)
+    hub.fault(Fault("flip", where="hub", match="/resolve/", times=-1))
+    house.describe("mine", from_hub("config.json"))
+    (warning,) = house.relock().warnings
+    assert "config.json of org/repo came damaged" in warning
+    assert house.only() == (None, None, None)
+
+
+# --- CivitAI
+
+
+def civitai(**facts: object) -> str:
+    return entry(civitai={"model": 45, "version": 90}, name="pony.safetensors", **facts)
+
+
+def test_civitai_tells_hash_and_size(hub: Hub, house: House) -> None:
+    """The hash in capitals and the size in KiB there."""
+    file = hub.add_civitai(90, "pony.safetensors", b"x" * 12345)
+    house.describe("mine", civitai())
+    assert house.relock().problems == []
+    assert house.only() == (None, 12345, file.sha256)
+
+
+def test_the_token_goes_to_civitai_in_a_header_and_only_there(
+    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIVITAI_TOKEN", "civ_secret")
+    hub.add_civitai(90, "pony.safetensors", b"x")
+    hub.add("org/repo", "model.safetensors", 500)
+    house.describe("mine", civitai(), FILE)
+    house.relock()
+    sent = {hit.path.split("?")[0]: hit.authorization for hit in hub.hits}
+    assert sent["/api/v1/model-versions/90"] == "Bearer civ_secret"
+    assert sent["/api/models/org/repo/revision/main"] is None
+    assert not any("civ_secret" in hit.path for hit in hub.hits)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"archived": True}, "version 90 on .* is archived: its files cannot be had any more"),
+        (
+            {"early_access_ends": "2999-01-01T00:00:00.000Z"},
+            "in early access until 2999-01-01.*: .* paid for",
+        ),
+        ({"format": "PickleTensor"}, "is a pickle, which can run code: choose a safetensors version"),
+    ],
+)
+def test_what_civitai_has_but_must_not_be_taken(
+    fields: dict[str, object], says: str, hub: Hub, house: House
+) -> None:
+    hub.add_civitai(90, "pony.safetensors", b"x", **fields)
+    path = house.describe("mine", civitai())
+    (problem,) = house.relock().problems
+    assert problem.startswith(f"{path}:7: files[0]: ")
+    assert re.search(says, problem), problem
+    assert house.only() == (None, None, None)
+
+
+def test_early_access_that_is_over_is_none(hub: Hub, house: House) -> None:
+    hub.add_civitai(90, "pony.safetensors", b"x", early_access_ends="2020-01-01T00:00:00.000Z")
+    house.describe("mine", civitai())
+    assert house.relock().problems == []
+
+
+def test_a_pickle_that_is_listed_by_hash_is_taken(hub: Hub, house: House) -> None:
+    file = hub.add_civitai(90, "pony.pt", b"x", format="PickleTensor")
+    house.describe("mine", civitai(sha256=file.sha256))
+    assert house.relock().problems == []
+    assert house.only() == (None, 1, file.sha256)
+
+
+@pytest.mark.parametrize(
+    ("described", "says"),
+    [
+        (
+            entry(civitai={"model": 45, "version": 91}, name="a.bin"),
+            "has no version 91, or has it no longer (404)",
+        ),
+        (entry(civitai={"model": 44, "version": 90}, name="a.bin"), "version 90 belongs to model 45 on"),
+    ],
+)
+def test_a_version_that_civitai_does_not_know(described: str, says: str, hub: Hub, house: House) -> None:
+    hub.add_civitai(90, "pony.safetensors", b"x")
+    house.describe("mine", described)
+    (problem,) = house.relock().problems
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("status", where="hub", status=401), "version 90 on .* wants a login: set CIVITAI_TOKEN"),
+        (Fault("status", where="hub", status=503), r"could not be asked \(it answered 503\)"),
+        (Fault("html", where="hub"), r"could not be asked \(it answered 200 without a version\)"),
+    ],
+)
+def test_civitai_does_not_answer(fault: Fault, says: str, hub: Hub, house: House) -> None:
+    hub.add_civitai(90, "pony.safetensors", b"x")
+    hub.fault(fault)
+    house.describe("mine", civitai())
+    (warning,) = house.relock().warnings
+    assert re.search(says, warning), warning
+
+
+# --- plain URLs and local files
+
+
+def test_the_size_behind_a_url_is_asked_for_without_fetching_it(hub: Hub) -> None:
+    """By the first byte: HEAD is refused by some who serve the file."""
+    hub.add_file("a.bin", b"x" * 100_000)
+    assert web.find(f"{hub.url}/files/a.bin").size == 100_000
+    assert hub.served() == 1
+
+
+def test_a_server_that_ignores_ranges_tells_the_size_too(hub: Hub) -> None:
+    hub.add_file("a.bin", b"x" * 5000)
+    hub.fault(Fault("ignore-range", where="hub"))
+    assert web.find(f"{hub.url}/files/a.bin").size == 5000
+
+
+def test_a_url_with_nothing_behind_it(hub: Hub) -> None:
+    with pytest.raises(RefusedError, match="answered 404: the file is not there, or not public"):
+        web.find(f"{hub.url}/files/none.bin")
+
+
+def test_a_local_file_is_hashed(house: House) -> None:
+    write(house.models / "weights.bin", "hello")
+    house.describe("mine", entry(local="weights.bin"))
+    house.relock()
+    assert house.only() == (None, 5, sha256(b"hello").hexdigest())
+
+
+def test_a_local_file_that_is_not_there(house: House) -> None:
+    path = house.describe("mine", entry(local="none.bin"))
+    (problem,) = house.relock().problems
+    assert problem.startswith(f"{path}:7: files[0]: the local file ")
+    assert problem.endswith("none.bin cannot be read: No such file or directory.")
+
+
+# --- the file itself
+
+
+def test_the_lock_is_the_same_bytes_whatever_order_it_was_found_in(hub: Hub, house: House) -> None:
+    hub.add("org/repo", "model.safetensors", 500)
+    house.describe("b", FILE)
+    house.relock()
+    house.describe("a", FILE.replace("checkpoints", "vae"))
+    house.relock()
+    first = house.lock.read_bytes()
+    house.lock.unlink()
+    house.relock()
+    assert house.lock.read_bytes() == first
+    assert list(json.loads(first)["models"]) == ["a", "b"]
+
+
+def test_models_and_files_that_are_described_no_more_are_dropped(house: House) -> None:
+    house.describe("gone", from_hub(sha256=SHA, size=5))
+    path = house.describe("mine", from_hub(sha256=SHA, size=5), from_hub("b.bin", sha256=SHA, size=5))
+    house.relock()
+    (house.models / "gone.yaml").unlink()
+    path.write_text(model(from_hub(sha256=SHA, size=5)))
+    house.relock()
+    assert set(json.loads(house.lock.read_text())["models"]) == {"mine"}
+    assert house.only() == (None, 5, SHA)
+
+
+def test_a_damaged_lock_is_made_anew(house: House) -> None:
+    house.describe("mine", from_hub(sha256=SHA, size=5))
+    house.lock.write_text("{")
+    house.relock()
+    assert house.only() == (None, 5, SHA)
