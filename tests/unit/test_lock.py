@@ -1,0 +1,301 @@
+"""Reading and checking locks: strictly, and without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from descriptions import FILE, SHA, VARIANT, model, variant, write
+
+from podkiln import catalogue, document, lock
+from podkiln import variant as variants
+from podkiln.errors import DescriptionError, LockError
+from podkiln.lock import Lock, LockedFile, WeightsLock
+from podkiln.model import Model, ModelFile
+from podkiln.variant import PythonLayer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.variant import Described
+
+PINNED = f"foo==1.0 \\\n    --hash=sha256:{SHA}\n"
+
+
+def layer(name: str, *packages: str) -> PythonLayer:
+    return PythonLayer(name=name, why="a test", packages=packages)
+
+
+# --- dealing packages out to layers
+
+
+def requirements(*names: str) -> str:
+    return "".join(f"{name}==1.0 \\\n    --hash=sha256:{SHA}\n" for name in names)
+
+
+def dealt(layers: list[PythonLayer], *names: str) -> dict[str, list[str]]:
+    texts = lock.assign(requirements(*names), layers)
+    return {name: list(lock.pinned_blocks(text)) for name, text in texts.items()}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([layer("all", "*")], {"all": ["nvidia-cublas", "torch", "zipp"]}),
+        (
+            [
+                layer("rest", "*"),
+                layer("torch", "torch"),
+            ],  # `*` takes what nobody else wants, wherever it stands
+            {"rest": ["nvidia-cublas", "zipp"], "torch": ["torch"]},
+        ),
+        (
+            [
+                layer("math", "nvidia-cublas"),
+                layer("cuda", "nvidia-*"),
+                layer("rest", "*"),
+            ],  # the first one wins
+            {"math": ["nvidia-cublas"], "cuda": [], "rest": ["torch", "zipp"]},
+        ),
+    ],
+)
+def test_each_package_goes_to_one_layer(layers: list[PythonLayer], expected: dict[str, list[str]]) -> None:
+    assert dealt(layers, "nvidia-cublas", "torch", "zipp") == expected
+
+
+def test_a_package_keeps_its_own_lines_and_no_others() -> None:
+    text = f"# by hand\n{PINNED}    # via bar\nBar_Baz==2.0 ; python_version > '3' --hash=sha256:{SHA}\n"
+    assert lock.pinned_blocks(text) == {
+        "foo": PINNED.rstrip(),
+        "bar-baz": f"Bar_Baz==2.0 ; python_version > '3' --hash=sha256:{SHA}",
+    }
+
+
+def test_a_package_without_a_hash_is_refused() -> None:
+    with pytest.raises(LockError, match="The package foo has no hash in the lock"):
+        lock.pinned_blocks("foo==1.0\n")
+
+
+def test_a_package_that_no_layer_takes_is_refused() -> None:
+    with pytest.raises(
+        LockError, match="No Python layer of the description takes the package zipp"
+    ) as raised:
+        dealt([layer("torch", "torch")], "torch", "zipp")
+    assert raised.value.hint == "Add a layer for `*`."
+
+
+# --- reading
+
+
+@pytest.mark.parametrize("name", variants.names())
+def test_each_shipped_variant_has_a_lock_that_fits(name: str) -> None:
+    described = variants.load(name)
+    offered = catalogue.offered(described, catalogue.load())
+    read = lock.read(described, offered)
+    assert set(read.requirements()) == {f"{each.name}.txt" for each in described.spec.runtime.python.layers}
+    for offer in offered:
+        assert len(read.weights[offer.id]) == len(offer.model.files)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A user's variant with a copy of the shipped runtime's lock beside it."""
+    path = write(tmp_path / "mine.yaml", VARIANT)
+    name = variants.load(str(path)).spec.runtime.name
+    shutil.copytree(lock.LOCKS / name, tmp_path / "mine.locks" / name)
+    return path
+
+
+def private(path: Path) -> tuple[Described, Path]:
+    described = variants.load(str(path))
+    folder, _ = lock.folders(described)
+    assert folder.is_relative_to(path.parent)
+    return described, folder
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("base_image", "debian:sid", "runtime.base.image is debian:trixie-slim, the lock says debian:sid"),
+        ("base_digest", "sha256:0", "runtime.base.digest"),
+        ("epoch", 5, "runtime.epoch"),
+        ("comfyui_repo", "https://x/y", "runtime.comfyui.repo"),
+        ("comfyui_commit", "0" * 40, "runtime.comfyui.commit"),
+        ("comfyui_tree", "0" * 40, "runtime.comfyui.tree"),
+        ("python", "3.12", "runtime.python.version is 3.13, the lock says 3.12"),
+        ("nodes", {"x": {"repo": "r", "commit": "c", "tree": None}}, "the custom nodes"),
+        ("inputs", "sha256:0", "the Python requirements or layers have changed"),
+    ],
+)
+def test_whatever_is_not_as_described_is_drift(key: str, value: Any, says: str, copy: Path) -> None:
+    described, folder = private(copy)
+    assert lock.drifts(described, Lock(folder, lock.read_runtime(folder), {})) == []
+    file = folder / "runtime.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    (drift,) = lock.drifts(described, Lock(folder, lock.read_runtime(folder), {}))
+    assert says in drift
+    with pytest.raises(LockError, match="The lock does not fit the description") as raised:
+        lock.read(described, [])
+    assert raised.value.exit_code == 4
+    assert raised.value.hint == lock.RELOCK
+    assert lock.read(described, [], check=False)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 2}', "\udcff"])
+def test_a_lock_that_is_damaged_is_one_sentence(text: str, copy: Path) -> None:
+    described, folder = private(copy)
+    (folder / "runtime.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(LockError, match="cannot be read") as raised:
+        lock.read(described, [])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_lock_that_is_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", variant("runtime: {name: other}\n"))
+    with pytest.raises(LockError, match=r"There is no lock .*/other/runtime.json") as raised:
+        lock.read(variants.load(str(path)), [])
+    assert "lock" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("change", "drifted"),
+    [
+        (lambda text: text + "\n# a comment\n", False),
+        (lambda text: "".join(sorted(text.splitlines(keepends=True))), False),
+        (lambda text: text.replace("tqdm", "tqdm   # bars"), False),
+        (lambda text: text + "\nwheel\n", True),
+        (lambda text: text.replace("tqdm", "tqdm>4"), True),
+    ],
+)
+def test_the_requirements_count_and_their_comments_do_not(change: Any, drifted: bool, tmp_path: Path) -> None:
+    shipped = (variants.SHIPPED / "python" / "requirements.in").read_text()
+    write(tmp_path / "mine.in", change(shipped))
+    path = write(tmp_path / "mine.yaml", variant("runtime: {python: {requirements: mine.in}}\n"))
+    changed = lock.inputs_digest(variants.load(str(path))) != lock.inputs_digest(variants.load("lazy"))
+    assert changed is drifted
+
+
+def test_a_requirements_file_that_is_not_there_is_blamed_on_who_names_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", variant("runtime: {python: {requirements: none.in}}\n"))
+    with pytest.raises(DescriptionError, match=r"mine.yaml:6: runtime.python.requirements: there is no file"):
+        lock.inputs_digest(variants.load(str(path)))
+
+
+def test_the_digest_of_a_lock_changes_with_any_pin() -> None:
+    described = variants.load("baked")
+    read = lock.read(described, catalogue.offered(described, catalogue.load()))
+    other = Lock(read.folder, read.runtime.model_copy(update={"epoch": 5}), read.weights)
+    fewer = Lock(read.folder, read.runtime, {})
+    assert len({read.digest, other.digest, fewer.digest}) == 3
+
+
+# --- weights
+
+
+def described_file(**facts: Any) -> ModelFile:
+    plain = {"huggingface": "o/r", "path": "m.bin", "folder": "vae", "sha256": "unresolved"}
+    return ModelFile.model_validate({**plain, **facts})
+
+
+def locked_file(**facts: Any) -> LockedFile:
+    plain = {"destination": "vae/m.bin", "source": "huggingface:o/r/m.bin", "revision": None}
+    return LockedFile.model_validate({**plain, "size": None, "sha256": None, **facts})
+
+
+FOUND = locked_file(revision="a" * 40, size=5, sha256=SHA)
+
+
+@pytest.mark.parametrize(
+    ("described", "found", "expected"),
+    [
+        (described_file(), None, locked_file()),
+        (described_file(), FOUND, FOUND),
+        (described_file(sha256=SHA), FOUND, FOUND),
+        (described_file(size=5, sha256=SHA, revision="a" * 40), None, FOUND),
+        (
+            described_file(sha256="f" * 64),
+            FOUND,
+            locked_file(sha256="f" * 64),
+        ),  # what is described wins, alone
+        (described_file(size=6), FOUND, locked_file(size=6)),
+        (described_file(revision="b" * 40), FOUND, locked_file(revision="b" * 40)),
+        (described_file(), FOUND.model_copy(update={"source": "url"}), locked_file()),
+    ],
+)
+def test_a_description_comes_before_what_was_found(
+    described: ModelFile, found: LockedFile | None, expected: LockedFile
+) -> None:
+    assert lock.merged(described, found) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (described_file(), "huggingface:o/r/m.bin"),
+        (
+            described_file(huggingface=None, path=None, civitai={"model": 1, "version": 2}, name="a"),
+            "civitai:1@2",
+        ),
+        (described_file(huggingface=None, path=None, url="https://h/a.bin", sha256=SHA), "https://h/a.bin"),
+        (described_file(huggingface=None, path=None, local="a.bin"), "local:a.bin"),
+    ],
+)
+def test_a_source_in_one_word(file: ModelFile, name: str) -> None:
+    assert lock.source_name(file) == name
+
+
+def weights_lock(folder: Path, **models: tuple[LockedFile, ...]) -> Path:
+    return write(folder / "weights.json", WeightsLock(models=models).model_dump_json())
+
+
+MINE = locked_file(
+    destination="checkpoints/model.safetensors", source="huggingface:org/repo/model.safetensors"
+)
+
+
+@pytest.mark.parametrize(
+    ("locked", "says"),
+    [
+        ({"mine": (MINE,)}, []),
+        ({"mine": (MINE.model_copy(update={"size": 5, "sha256": SHA, "revision": "a" * 40}),)}, []),
+        ({}, ["mine: checkpoints/model.safetensors is described, and not locked."]),
+        ({"mine": (MINE,), "gone": ()}, ["'gone' is no model any more."]),
+        ({"mine": (MINE, FOUND)}, ["mine: vae/m.bin is locked, and not described."]),
+        (
+            {"mine": (MINE.model_copy(update={"source": "huggingface:org/fork/model.safetensors"}),)},
+            ["mine: checkpoints/model.safetensors is described with another source."],
+        ),
+    ],
+)
+def test_a_weights_lock_holds_the_described_files_and_no_others(
+    locked: dict[str, tuple[LockedFile, ...]], says: list[str], tmp_path: Path
+) -> None:
+    path = weights_lock(tmp_path, **locked)
+    mine = document.load(write(tmp_path / "mine.yaml", model(FILE))).parse(Model)
+    assert lock.weight_drifts(path, {"mine": mine}, exact=True) == [f"{path}: {each}" for each in says]
+
+
+@pytest.mark.parametrize("key", ["size", "sha256", "revision"])
+def test_a_weights_lock_may_know_more_than_the_description_but_nothing_else(key: str, tmp_path: Path) -> None:
+    path = weights_lock(tmp_path, mine=(FOUND,))
+    stated = {"size": 5, "sha256": SHA, "revision": "a" * 40}
+    other = {"size": 6, "sha256": "f" * 64, "revision": "b" * 40}
+    for facts, says in ((stated, []), ({**stated, key: other[key]}, [f"another {key}"])):
+        fields: dict[str, Any] = {"files": (described_file(**facts),)}
+        mine = Model.model_construct(**fields)
+        drifts = lock.weight_drifts(path, {"mine": mine}, exact=True)
+        assert [drift.rpartition("with ")[2].rstrip(".") for drift in drifts] == says
+
+
+def test_a_users_variant_may_use_the_shipped_lock_of_more_models(tmp_path: Path) -> None:
+    path = weights_lock(tmp_path, mine=(MINE,), other=())
+    mine = document.load(write(tmp_path / "mine.yaml", model(FILE))).parse(Model)
+    assert lock.weight_drifts(path, {"mine": mine}, exact=False) == []
+
+
+def test_a_weights_lock_that_is_not_there(tmp_path: Path) -> None:
+    assert lock.weight_drifts(tmp_path / "none.json", {}, exact=True) == [
+        f"There is no lock {tmp_path}/none.json."
+    ]

@@ -1,0 +1,82 @@
+"""The JSON Schemas that editors read: current, and named where editors look."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from podkiln import schemas
+from podkiln.model import Model
+from podkiln.variant import SHIPPED, Variant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VARIANTS = [path for path in sorted(SHIPPED.glob("*.yaml")) if not path.stem.startswith("folders")]
+MODELS = sorted((SHIPPED / "models").glob("*.yaml"))
+
+
+def committed(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((schemas.FOLDER / f"{name}.schema.json").read_text())
+    return found
+
+
+def test_the_committed_schemas_are_what_the_code_says() -> None:
+    """`python -m podkiln.schemas` writes them anew."""
+    assert schemas.stale() == []
+
+
+def test_a_schema_that_is_changed_by_hand_is_noticed_and_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemas, "FOLDER", tmp_path / "schemas")
+    assert len(schemas.write()) == 2
+    assert schemas.write() == []
+    path = tmp_path / "schemas" / "model.schema.json"
+    path.write_text("{}")
+    assert schemas.stale() == [path]
+    assert schemas.write() == [path]
+    assert sorted(each.name for each in path.parent.iterdir()) == ["model.schema.json", "variant.schema.json"]
+
+
+@pytest.mark.parametrize("path", [*VARIANTS, *MODELS], ids=lambda path: path.stem)
+def test_each_description_names_its_schema_in_the_first_line(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert named
+    kind = "model" if path.parent.name == "models" else "variant"
+    assert (path.parent / named[1]).resolve() == schemas.FOLDER / f"{kind}.schema.json"
+
+
+@pytest.mark.parametrize(("name", "shape"), [("model", Model), ("variant", Variant)])
+def test_a_schema_has_every_key_and_no_other(name: str, shape: type[Model | Variant]) -> None:
+    schema = committed(name)
+    assert set(schema["properties"]) == set(shape.model_fields)
+    assert schema["additionalProperties"] is False
+
+
+def test_a_variant_need_not_say_what_its_parent_says() -> None:
+    """As every shipped one does not: `extends: base` gives the runtime."""
+    schema = committed("variant")
+    assert "required" not in schema
+    parts = {name for name, part in schema["$defs"].items() if "required" in part}
+    assert not parts & {"Runtime", "Base", "Python", "PythonLayer", "ComfyUI", "Image", "Models", "Node"}
+
+
+def test_a_model_is_described_whole_wherever_it_stands() -> None:
+    needed = {"title", "summary", "licence", "tiers", "needs", "files"}
+    assert set(committed("model")["required"]) == needed
+    assert set(committed("variant")["$defs"]["Model"]["required"]) == needed
+
+
+def test_forms_are_checked_by_editors_too() -> None:
+    properties = committed("model")["$defs"]["ModelFile"]["properties"]
+    assert re.match(properties["sha256"]["pattern"], "unresolved")
+    assert not re.match(properties["sha256"]["pattern"], "unknown")
+    (url,) = [choice for choice in properties["url"]["anyOf"] if choice["type"] == "string"]
+    assert re.match(url["pattern"], "https://example.com/a.safetensors?x=1")
+    assert not re.match(url["pattern"], "http://example.com/a")
+    assert not re.match(url["pattern"], "https://me:secret@example.com/a")
