@@ -7,7 +7,8 @@ set -eu
 secrets=/run/secrets
 
 if [ -s "$secrets/ca" ]; then
-    export PIP_CERT="$secrets/ca"
+    # pip's default way to check certificates fails at an index that is named by its IP address.
+    export PIP_CERT="$secrets/ca" PIP_USE_DEPRECATED=legacy-certs
 fi
 if [ -s "$secrets/python-index" ]; then
     PIP_INDEX_URL=$(cat "$secrets/python-index")
