@@ -58,10 +58,11 @@ class Credential:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds to wait for a connection, and for the next byte on it."""
+    """Seconds to wait for a connection, and for the next byte; `tls`: whom to trust instead of the usual."""
 
     connect: float = 10.0
     read: float = 30.0
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass(eq=False)
@@ -176,7 +177,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
     if credential and credential.origin == origin:
         sent["Authorization"] = f"Bearer {credential.token}"
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
-    connection, target = _connection(parts, target, limits.connect)
+    connection, target = _connection(parts, target, limits)
     try:
         connection.connect()
         sock = connection.sock
@@ -195,15 +196,15 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
     return Answer(response.status, response.headers, [], parts.hostname, response, connection, sock)
 
 
-def _connection(parts: SplitResult, target: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
+def _connection(parts: SplitResult, target: str, limits: Limits) -> tuple[http.client.HTTPConnection, str]:
     """Make the connection, through HTTPS_PROXY or HTTP_PROXY where set, unless NO_PROXY names the host."""
     host, port = parts.hostname or "", parts.port
     secure = parts.scheme == "https"
     proxy_url = urllib.request.getproxies().get(parts.scheme)
     if not proxy_url or urllib.request.proxy_bypass(host):
-        return _unconnected(host, port, timeout, secure=secure), target
+        return _unconnected(host, port, limits, secure=secure), target
     proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
-    connection = _unconnected(proxy.hostname or "", proxy.port or _PORTS["http"], timeout, secure=secure)
+    connection = _unconnected(proxy.hostname or "", proxy.port or _PORTS["http"], limits, secure=secure)
     if not secure:
         return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"
     login: dict[str, str] = {}
@@ -214,10 +215,11 @@ def _connection(parts: SplitResult, target: str, timeout: float) -> tuple[http.c
     return connection, target
 
 
-def _unconnected(host: str, port: int | None, timeout: float, *, secure: bool) -> http.client.HTTPConnection:
+def _unconnected(host: str, port: int | None, limits: Limits, *, secure: bool) -> http.client.HTTPConnection:
     if secure:
-        return http.client.HTTPSConnection(host, port, timeout=timeout, context=_trust())
-    return http.client.HTTPConnection(host, port, timeout=timeout)
+        tls = limits.tls or _trust()
+        return http.client.HTTPSConnection(host, port, timeout=limits.connect, context=tls)
+    return http.client.HTTPConnection(host, port, timeout=limits.connect)
 
 
 @functools.cache
