@@ -1,0 +1,123 @@
+"""The house rules that no linter knows: who may import whom, and how long a module may get."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A module imports only what stands before it, for types too. A new one is put where it belongs, on purpose.
+_ORDER = """
+errors output command
+wording nodes document
+oci reference credentials tree tarlayer
+model variant catalogue schemas
+lock
+flagfiles flags folders
+inputs plan payload render lint context
+engine bake golden layout load bundle bootstrap
+registry
+resolve
+report
+job
+cli __main__
+"""
+ORDER = _ORDER.split()
+
+# What runs inside images stands on its own; the builder may use it, never the other way round.
+POD = "pod"
+LONGEST = 400
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Return the modules below a package, by dotted name."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+PODKILN = modules(ROOT / "podkiln")
+IN_IMAGES = modules(ROOT / "scripts" / POD)
+
+
+class _WithoutTypes(ast.NodeTransformer):
+    """Drops what only type checkers read."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        name = node.test.id if isinstance(node.test, ast.Name) else ""
+        return None if name == "TYPE_CHECKING" else self.generic_visit(node)
+
+
+def imports(path: Path, known: dict[str, Path], *, types: bool = True) -> set[str]:
+    """Return the modules that a file names in import statements, wherever in it these stand."""
+    found: set[str] = set()
+    tree: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree if types else _WithoutTypes().visit(tree)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else str(node.module) for name in names}
+    return found
+
+
+def member(name: str) -> str:
+    """Return the module of `ORDER` that a dotted name belongs to."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    there = {member(name) for name in PODKILN} - {""}
+    assert sorted(there - set(ORDER)) == [], "put it into ORDER, before all that import it"
+    assert sorted(set(ORDER) - there) == [], "is no more"
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize("name", [name for name in PODKILN if "." in name])
+def test_a_module_imports_only_what_stands_before_it(name: str) -> None:
+    own = member(name)
+    used = {member(each) for each in imports(PODKILN[name], PODKILN) if each.startswith("podkiln.")}
+    late = {each for each in used - {own} if ORDER.index(each) > ORDER.index(own)}
+    assert sorted(late) == []
+
+
+@pytest.mark.parametrize("package", sorted({member(name) for name in PODKILN if name.count(".") > 1}))
+def test_inside_a_package_nothing_goes_round_in_circles(package: str) -> None:
+    """Its __init__ is the door: it imports the others, and none of them imports it. Types may refer back."""
+    inside = {name: path for name, path in PODKILN.items() if member(name) == package}
+    left = {
+        name: imports(path, PODKILN, types=False) & inside.keys() - {name} for name, path in inside.items()
+    }
+    while left:
+        free = {name for name, used in left.items() if not used & left.keys()}
+        assert free, f"these import each other: {sorted(left)}"
+        left = {name: used for name, used in left.items() if name not in free}
+
+
+@pytest.mark.parametrize("name", list(IN_IMAGES))
+def test_what_runs_in_images_knows_only_itself_and_the_standard_library(name: str) -> None:
+    used = {each.split(".")[0] for each in imports(IN_IMAGES[name], IN_IMAGES)}
+    assert sorted(used - sys.stdlib_module_names - {POD}) == []
+
+
+@pytest.mark.parametrize("name", [*PODKILN, *IN_IMAGES])
+def test_a_module_is_read_in_one_sitting(name: str) -> None:
+    path = PODKILN.get(name) or IN_IMAGES[name]
+    assert len(path.read_text(encoding="utf-8").splitlines()) < LONGEST, "look for a seam"
+
+
+def test_the_entry_point_needs_nothing_installed() -> None:
+    """build.py makes the environment that everything else needs."""
+    entry = ROOT / "build.py"
+    tree = ast.parse(entry.read_text(encoding="utf-8"))
+    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in at_once if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in at_once if isinstance(node, ast.ImportFrom)}
+    assert sorted({name.split(".")[0] for name in names} - sys.stdlib_module_names) == []
