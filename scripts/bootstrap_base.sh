@@ -22,7 +22,7 @@ host_mirror() { # LABEL
     command -v apt-get >/dev/null || return 0
     # shellcheck disable=SC2016  # the dollars are apt's
     apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Identifier: Packages' |
-        awk -F'|' -v label="$1" '$1 == "Debian" && $2 == label { sub("/$", "", $3); print $3; exit }'
+        awk -F'|' -v label="$1" '$1 == "Debian" && $2 == label && !found++ { sub("/$", "", $3); print $3 }'
 }
 
 is_root_on_debian() {
@@ -110,23 +110,25 @@ reachable "$mirror" "$SUITE" || die "the mirror $mirror does not serve $SUITE: g
     if [[ -n $security ]] && reachable "$security" "$SUITE-security"; then source_of "$security" "$SUITE-security"; fi
 } >"$work/debian.sources"
 
-# apt's settings go in at the end: as an option they would bind the apt that mmdebstrap runs on this host too, and
-# its clean-up commands would empty this host's caches.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 # Sources are named as in the slim image, because that is the file which a build puts a mirror over. /dev is the
-# container runtime's to fill. The hooks' $1 is the root file system, expanded by the shell that mmdebstrap starts.
+# container runtime's to fill.
+# Whatever apt mmdebstrap runs is this host's, and obeys the settings in the new root: the ones for the image would have
+# it clean this host's caches. So they go in last, and mmdebstrap's own last run of apt, to clean up, is left out.
+# The hooks' $1 is the root file system, expanded by the shell that mmdebstrap starts. When the network goes away in the
+# middle, apt neither ends nor keeps still: hence the limit, some 30 times what it takes.
 # shellcheck disable=SC2016
-if ! mmdebstrap --variant=minbase --format=tar --skip=output/dev --keyring="$KEYRING" \
+if ! timeout --kill-after=10 900 mmdebstrap --variant=minbase --format=tar --skip=output/dev --skip=cleanup/apt --keyring="$KEYRING" \
     --dpkgopt="$work/dpkg-slim" \
     --customize-hook='rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' \
     --customize-hook="upload $work/debian.sources /etc/apt/sources.list.d/debian.sources" \
-    --customize-hook="upload $work/apt-slim /etc/apt/apt.conf.d/99slim" \
     --customize-hook="upload $work/policy-rc.d /usr/sbin/policy-rc.d" \
     --customize-hook='chmod 755 "$1/usr/sbin/policy-rc.d"' \
     --customize-hook="upload $work/hostname /etc/hostname" \
     --customize-hook=': >"$1/etc/resolv.conf"; : >"$1/etc/machine-id"' \
-    --customize-hook='rm -rf "$1"/var/log/* "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/cache/ldconfig/*' \
-    --customize-hook='rm -rf "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1"/tmp/* "$1"/run/*' \
+    --customize-hook='rm -rf "$1"/var/log/* "$1"/var/cache/ldconfig/* "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old' \
+    --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \
+    --customize-hook="upload $work/apt-slim /etc/apt/apt.conf.d/99slim" \
     "$SUITE" "$aside" "$work/debian.sources" >"$work/log" 2>&1; then
     tail -n 20 "$work/log" >&2
     die "mmdebstrap failed on $mirror; its last lines are above."

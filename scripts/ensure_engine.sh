@@ -105,7 +105,7 @@ older_than() { # PACKAGE VERSION: whether what apt would install is older, or no
 debian_mirror() {
     # shellcheck disable=SC2016  # the dollars are apt's
     apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Identifier: Packages' |
-        awk -F'|' '$1 == "Debian" && $2 == "Debian" { sub("/$", "", $3); print $3; exit }'
+        awk -F'|' '$1 == "Debian" && $2 == "Debian" && !found++ { sub("/$", "", $3); print $3 }'
 }
 
 # Below 500, the priority of the host's own release, so nothing on the host is ever upgraded to it by itself.
@@ -215,13 +215,11 @@ start() {
     fail "dockerd does not answer (${last:-it said nothing}): see $LOG."
 }
 
-set_up() {
+set_up() { # WHAT IS WRONG, WHAT TO DO ABOUT IT
     [[ ${PODKILN_NO_ENGINE_SETUP:-} != 1 ]] ||
-        fail "$1, and PODKILN_NO_ENGINE_SETUP=1 forbids to change that: install and start Docker Engine $ENGINE_SINCE and \
-buildx $BUILDX_SINCE or newer, or unset the variable."
+        fail "$1, and PODKILN_NO_ENGINE_SETUP=1 forbids to change that: $2, or unset the variable."
     [[ $EUID -eq 0 && $ID =~ ^(debian|ubuntu)$ ]] ||
-        fail "$1: install and start Docker Engine $ENGINE_SINCE and buildx $BUILDX_SINCE or newer (as root on Debian or \
-Ubuntu this script does it)."
+        fail "$1: $2 (as root on Debian or Ubuntu this script does it)."
     # Others may call this at the same moment. They wait here, and then find everything done.
     exec 9>"$LOCK"
     flock -w 900 9 || fail "another ensure_engine.sh has held $LOCK for 15 minutes: look at what it does."
@@ -259,10 +257,11 @@ if ! engine_answers; then
         fail "no engine answers at $where: start it, or unset DOCKER_HOST (docker context use default) for a local one."
     [[ ! -S $socket || -w $socket ]] ||
         fail "this user may not use the engine at $where: join the group docker (usermod -aG docker USER) and log in anew."
-    set_up "no Docker Engine answers at $where"
+    set_up "no Docker Engine answers at $where" \
+        "install and start Docker Engine $ENGINE_SINCE and buildx $BUILDX_SINCE or newer"
 elif ! has_buildx; then
-    set_up "the docker command has no buildx"
+    set_up "the docker command has no buildx" "install buildx $BUILDX_SINCE or newer"
 elif ((with_tests)) && ! test_tools_complete; then
-    set_up "some of the tests' programs are missing"
+    set_up "the tests' programs are not all here" "install docker-registry, skopeo, mmdebstrap and docker compose"
 fi
 require_capable
