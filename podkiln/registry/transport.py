@@ -110,7 +110,7 @@ class Transport:
         api = _HUB_API if host == DOCKER_HUB else host
         self.origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
         self._http = httpx.Client(
-            verify=_tls(host, settings.ca_bundle),
+            verify=tls_context(host, settings.ca_bundle),
             trust_env=not is_local(host),  # no proxy between us and ourselves
             timeout=settings.timeout,
             headers={"User-Agent": "podkiln", "Accept-Encoding": "identity"},
@@ -292,7 +292,7 @@ class Transport:
         return bytes(body)
 
 
-def _tls(host: str, ca_bundle: Path | None) -> ssl.SSLContext:
+def tls_context(host: str, ca_bundle: Path | None) -> ssl.SSLContext:
     """Trust the system's CAs, those that Docker trusts for this registry, and the user's bundle."""
     defaults = ssl.get_default_verify_paths()
     system = defaults.cafile or defaults.capath

@@ -1,0 +1,245 @@
+"""Where weights come from: a file read from any offset on, over broken connections, in bounded memory.
+
+Pods fetch from the same places, so requests, redirects, tokens and what refusals mean are the pod's own code
+(scripts/pod/web.py and sources.py): a token goes to the origin that it belongs to and to no other.
+Hashes are not looked at here but where the bytes arrive (podkiln.weights).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
+
+from pod.contents import check_type
+from pod.failure import PodError
+from pod.patience import Patience, Policy
+from pod.sources import Hubs, Request, request_for
+from pod.web import Answer, Limits, RefusedError, TransientError
+from podkiln.errors import IntegrityError, SourceError
+from podkiln.registry.transport import tls_context
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podkiln.bundle import Weight
+
+log = logging.getLogger(__name__)
+
+CHUNK: Final = 1 << 20
+_PARTIAL: Final = 206
+_UNSATISFIABLE: Final = 416
+_SHA256: Final = re.compile(r'"?([0-9a-f]{64})"?')
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
+
+class Reading(Protocol):
+    """The bytes of one file from an offset on, in chunks of at most CHUNK.
+
+    `__next__` raises SourceError, or IntegrityError where the source itself names another hash.
+    """
+
+    def __iter__(self) -> Self: ...
+
+    def __next__(self) -> bytes: ...
+
+    def abort(self) -> None:
+        """Wake whoever is waiting in `__next__`, from another thread; nothing may be read afterwards."""
+
+    def close(self) -> None:
+        """Give back what is open; when nobody is in `__next__`."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How sources are spoken to: addresses and tokens of the hubs, patience and time limits."""
+
+    hubs: Hubs = field(default_factory=Hubs)
+    policy: Policy = field(default_factory=Policy)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], ca_bundle: Path | None = None) -> Self:
+        """Read HF_ENDPOINT, HF_TOKEN and CIVITAI_TOKEN. Raises SourceError when one is malformed."""
+        try:
+            hubs = Hubs.from_environment(environment)
+        except PodError as malformed:
+            raise SourceError(f"{malformed}.") from None
+        tls = tls_context("", ca_bundle) if ca_bundle else None
+        return cls(hubs, Policy(limits=Limits(tls=tls)))
+
+    def open(self, weight: Weight, offset: int = 0) -> Reading:
+        """Begin to read a file; nothing moves before the first chunk is asked for."""
+        if weight.origin["kind"] == "local":
+            return LocalReading(weight, offset)
+        try:
+            request = request_for(weight.origin, self.hubs)
+        except RefusedError as refused:
+            raise _sentence(weight, refused) from None
+        return RemoteReading(weight, request, self.policy, offset)
+
+
+class LocalReading:
+    """A file on this machine."""
+
+    def __init__(self, weight: Weight, offset: int) -> None:
+        self._weight = weight
+        self._offset = offset
+        self._file: BinaryIO | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            if self._file is None:
+                self._file = Path(self._weight.origin["path"]).open("rb")  # noqa: SIM115 - `close` closes it
+                self._file.seek(self._offset)
+            chunk = self._file.read(CHUNK)
+        except OSError as unreadable:
+            name = f"{self._weight.destination}: the local file {self._weight.origin['path']}"
+            raise SourceError(f"{name} cannot be read: {unreadable.strerror}.") from None
+        if not chunk:
+            raise StopIteration
+        return chunk
+
+    def abort(self) -> None:
+        """Do nothing: a disk does not keep one waiting."""
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+
+class RemoteReading:
+    """A file on a server. A connection that breaks is made anew, and the file goes on where it was cut."""
+
+    def __init__(self, weight: Weight, request: Request, policy: Policy, offset: int) -> None:
+        self._weight = weight
+        self._request = request
+        self._policy = policy
+        self._offset = offset
+        self._answer: Answer | None = None
+        self._halted = threading.Event()
+        self._patience = Patience(policy, self._halted, self._note)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        while self._offset < self._weight.size:
+            if self._halted.is_set():
+                raise SourceError(f"{_name(self._weight)}: given up.")
+            try:
+                return self._read()
+            except TransientError as failure:
+                self.close()
+                self._wait(failure)
+            except RefusedError as refused:
+                raise _sentence(self._weight, refused) from None
+        raise StopIteration
+
+    def abort(self) -> None:
+        """Wake whoever is waiting in `__next__`."""
+        self._halted.set()
+        answer = self._answer
+        if answer:
+            answer.abort()
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._answer:
+            self._answer.close()
+        self._answer = None
+
+    def _note(self, what: str) -> None:
+        if what:
+            log.info("%s: %s", self._weight.destination, what)
+
+    def _wait(self, failure: TransientError) -> None:
+        try:
+            self._patience.wait(failure)
+        except RefusedError as spent:
+            raise _sentence(self._weight, spent) from None
+
+    def _read(self) -> bytes:
+        if self._answer is None:
+            self._answer = self._request.send(self._policy.limits, self._headers())
+            self._check(self._answer)
+        buffer = memoryview(bytearray(min(CHUNK, self._weight.size - self._offset)))
+        count = _receive(self._answer, buffer)
+        self._patience.moved()
+        self._offset += count
+        return bytes(buffer[:count])
+
+    def _headers(self) -> dict[str, str]:
+        return {"Range": f"bytes={self._offset}-"} if self._offset else {}
+
+    def _check(self, answer: Answer) -> None:
+        """Make sure that an answer goes on with the file that is listed. Raises RefusedError."""
+        listed = self._weight.size
+        if answer.status == _UNSATISFIABLE:
+            raise RefusedError(
+                f"has fewer bytes at {answer.host} than the {listed} that are listed (416): "
+                "it was replaced there; correct its revision or what is listed"
+            )
+        check_type(answer.headers["Content-Type"], self._weight.destination, answer.host)
+        linked = _SHA256.fullmatch(answer.first("X-Linked-Etag") or "")
+        if linked and linked[1] != self._weight.sha256:
+            raise mismatch(self._weight, linked[1])
+        start, size = _extent(answer)
+        if size not in (None, listed):
+            raise RefusedError(
+                f"has {size} bytes at {answer.host}, but {listed} are listed: "
+                "it was replaced there; correct its revision or what is listed"
+            )
+        if answer.status == _PARTIAL and start != self._offset:
+            raise RefusedError(
+                f"was asked for from byte {self._offset}, but {answer.host} sends from {start}"
+            )
+        if answer.status != _PARTIAL and self._offset:
+            self._note(f"{answer.host} does not resume (200 instead of 206): {self._offset} bytes come again")
+            self._skip(answer)
+
+    def _skip(self, answer: Answer) -> None:
+        """Read past what is here already."""
+        buffer = memoryview(bytearray(CHUNK))
+        left = self._offset
+        while left and not self._halted.is_set():
+            left -= _receive(answer, buffer[:left])
+
+
+def mismatch(weight: Weight, found: str) -> IntegrityError:
+    """Return the error for a file that is not the one that is locked; it names both hashes."""
+    return IntegrityError(
+        f"{_name(weight)} has sha256 {found}, but {weight.sha256} is locked; nothing of it was kept.",
+        hint="It was replaced or damaged at its source, or the locked hash is wrong.",
+    )
+
+
+def _name(weight: Weight) -> str:
+    return f"{weight.destination} ({weight.source})"
+
+
+def _sentence(weight: Weight, refused: RefusedError) -> SourceError:
+    """Return the pod's words, which go on after a file's name, as a sentence of ours."""
+    return SourceError(f"{_name(weight)} {refused}.")
+
+
+def _receive(answer: Answer, buffer: memoryview) -> int:
+    count = answer.readinto(buffer)
+    if not count:
+        raise TransientError(f"{answer.host}: the connection closed before the end")
+    return count
+
+
+def _extent(answer: Answer) -> tuple[int | None, int | None]:
+    """Return where an answer's bytes begin in the file, and how long that is, as far as it says so."""
+    if answer.status == _PARTIAL:
+        found = _CONTENT_RANGE.fullmatch(answer.headers["Content-Range"] or "")
+        return (int(found[1]), int(found[2])) if found else (None, None)
+    length = answer.headers["Content-Length"] or ""
+    return 0, int(length) if length.isdigit() else None

@@ -1,0 +1,36 @@
+"""Weights for tests: described as a plan would, served by the local hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pod.patience import Policy
+from pod.sources import Hubs
+from pod.web import Limits
+from podkiln.bundle import Weight
+from podkiln.sources import Access
+
+if TYPE_CHECKING:
+    from fakes.hub import Hub
+    from fakes.shelf import HubFile
+
+FAST = Policy(tries=5, backoff=0.01, backoff_limit=0.05, limits=Limits(connect=2.0, read=1.0))
+
+
+def access(hub: Hub, **tokens: str) -> Access:
+    """Return how to speak to the local hub: it stands for both, and failures pass quickly."""
+    return Access(Hubs(huggingface=hub.url, civitai=hub.url, **tokens), FAST)
+
+
+def weight(file: HubFile, *, model: str = "m", name: str = "", **changes: Any) -> Weight:
+    """Describe a file of the hub's repository org/repo; `changes` are what is told wrongly or otherwise."""
+    facts: dict[str, Any] = {
+        "model": model,
+        "destination": name or f"checkpoints/{file.name}",
+        "size": file.size,
+        "sha256": file.sha256,
+        "source": f"huggingface:org/repo/{file.path}",
+        "revision": None,
+        "origin": {"kind": "huggingface", "repo": "org/repo", "revision": None, "path": file.path},
+    }
+    return Weight(**{**facts, **changes})
