@@ -34,7 +34,7 @@ class Folders(Strict):
 @cache
 def load(version: str) -> Folders:
     """Load the folders of a ComfyUI version. Raises DescriptionError."""
-    path = SHIPPED / f"folders-{version}.yaml"
+    path = SHIPPED / "flags" / f"folders-{version}.yaml"
     if not path.is_file():
         raise DescriptionError(
             f"There is no {path.name}: the model folders of ComfyUI {version} are not known.",

@@ -6,6 +6,8 @@ replace what the parent says: so a variant shows only where it differs.
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +22,6 @@ from podkiln.wording import Matching, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "variants"
-_NOT_VARIANTS = ("folders",)
 
 Digest = Annotated[str, Matching(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
 ImageName = Annotated[str, Matching(r"^[a-z0-9][a-z0-9._/:-]*$", "the name of an image")]
@@ -42,6 +43,8 @@ def _absolute(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError(f"{value!r} is not an absolute path")
     safe_path(value.removeprefix("/"))
+    if not re.fullmatch(r"[A-Za-z0-9/._-]+", value):
+        raise ValueError(f"{value!r} holds more than letters, digits and / . _ -")
     return value
 
 
@@ -175,7 +178,7 @@ def names() -> list[str]:
     return sorted(
         path.stem
         for path in SHIPPED.glob("*.yaml")
-        if not path.stem.startswith(_NOT_VARIANTS) and not document.load(path).data.get("abstract")
+        if not document.load(path).data.get("abstract")
     )
 
 
@@ -185,6 +188,7 @@ def load(name: str) -> Described:
     Raises DescriptionError: no such variant, a missing parent, a cycle, or anything wrong in the files.
     """
     path = _find(name, beside=None)
+    _check_name(path)
     chain = _chain(path)
     data: dict[str, Any] = {}
     for parent in reversed(chain):
@@ -200,6 +204,19 @@ def load(name: str) -> Described:
     return Described(name=path.stem, spec=spec, chain=chain)
 
 
+def _check_name(path: Path) -> None:
+    """Check that a file's name can be a variant's: a tag, a folder below dist/, a target of the bake file."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", path.stem):
+        raise DescriptionError(
+            f"{path}:1: the file's name is the variant's: lower-case letters, digits, _ and - are wanted."
+        )
+    if path.resolve().parent != SHIPPED and (SHIPPED / path.name).exists():
+        raise DescriptionError(
+            f"{path}:1: {path.stem} is the name of a shipped variant, and images could not be told apart.",
+            hint="Give the file another name.",
+        )
+
+
 def _find(name: str, beside: Document | None) -> Path:
     is_path = name.endswith((".yaml", ".yml")) or "/" in name
     path = (beside.path.parent if beside else Path()) / name if is_path else SHIPPED / f"{name}.yaml"
@@ -211,7 +228,9 @@ def _find(name: str, beside: Document | None) -> Path:
     what, shipped = f"here is no variant {shown(name)}.", ", ".join(names())
     if beside:
         raise beside.error(("extends",), f"t{what}", hint=f"Shipped: base, {shipped}.")
-    hint = f"Shipped: {shipped}. Or give the path of your own YAML file."
+    near = difflib.get_close_matches(name, names(), n=1)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    hint = f"{meant}Shipped: {shipped}. Or give the path of your own YAML file."
     raise DescriptionError(f"T{what}", hint=hint)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PATHS = {path.stem: path for path in sorted((SHIPPED / "models").glob("*.yaml"))}
 MODELS = {name: document.load(path).parse(Model) for name, path in PATHS.items()}
-FOLDERS = document.load(SHIPPED / "folders-0.33.0.yaml").data
+FOLDERS = document.load(SHIPPED / "flags" / "folders-0.33.0.yaml").data
 
 WANTED = {
     *("qwen-image-edit-2511", "genfocus", "mvinverse", "flashportrait", "storymem", "infcam"),
