@@ -22,7 +22,7 @@ _START_SECONDS = 60
 def serve(*, containerd: bool) -> Iterator[str]:
     """Run an engine with containerd's or with overlay2's image storage; yield its DOCKER_HOST.
 
-    It runs in a network namespace of its own: an engine that is told to have no bridge deletes docker0, and that
+    It runs in a network namespace of its own: an engine that is told to have no bridge deletes docker0, which
     would be the first engine's. So it has no network; run containers in it with `--network none`.
     """
     # Not in pytest's directory: the paths of sockets must be short.

@@ -11,10 +11,11 @@ import engines
 import pytest
 import registries
 from containers import Container, docker, gateway
+from fakes import index
 from fakes.hub import Hub
-from images import SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
+from images import REQUIREMENTS, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
 
-from podkiln import bootstrap, job
+from podkiln import bootstrap, job, lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from podkiln.bootstrap import BaseLayout
 
+UV_LOCK = lock.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
 CANARY = "canary-7f1d0b9c-must-not-be-in-an-image"
 
 
@@ -68,11 +70,32 @@ def containerd_engine() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This machine's CA bundle with a canary in it: a build needs it, no image may hold it."""
-    path = tmp_path_factory.mktemp("ca") / "bundle.pem"
-    path.write_text(f"# {CANARY}\n{SYSTEM_CA.read_text()}")
+def canary() -> str:
+    """What must be in no image: it stands in the CA bundle, in tokens, and in the login of an index."""
+    return CANARY
+
+
+@pytest.fixture(scope="session")
+def private_ca(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A CA that nobody else knows, and a server's certificate from it."""
+    return index.certificates(tmp_path_factory.mktemp("ca"), gateway())
+
+
+@pytest.fixture(scope="session")
+def ca_bundle(private_ca: tuple[Path, Path]) -> Path:
+    """This machine's CA bundle, the private CA, and a canary: builds need it, no image may hold it."""
+    path = private_ca[0].parent / "bundle.pem"
+    path.write_text(f"# {CANARY}\n{SYSTEM_CA.read_text()}{private_ca[0].read_text()}")
     return path
+
+
+@pytest.fixture(scope="session")
+def private_index(private_ca: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address, login included, of an index that has what the images of these tests need."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    index.download([UV_LOCK, REQUIREMENTS / "libraries.txt"], wheels)
+    with index.serve(wheels, gateway(), private_ca[1], f"me:{CANARY}") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -82,12 +105,12 @@ def built(
     ca_bundle: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Built]:
-    """All shipped variants and a user's own, built without cache, pushed and loaded by one command."""
+    """All shipped variants and a user's own, built, pushed and loaded by one command."""
     out = tmp_path_factory.mktemp("build") / "dist"
     made = build(
         [*SHIPPED, str(TINY)],
         out,
-        *("--no-cache", "--no-weights", "--ca-bundle", ca_bundle),
+        *("--no-weights", "--ca-bundle", ca_bundle),
         *("--load", "--push", "--allow-substituted", "--registry", f"{registry()}/team"),
         env={"HF_TOKEN": CANARY, "CIVITAI_TOKEN": CANARY},
     )
