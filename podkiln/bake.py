@@ -7,6 +7,7 @@ Format: https://docs.docker.com/build/bake/reference/.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import re
 import shlex
 import subprocess
 import sys
+import termios
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -33,7 +35,6 @@ BAKE_FILE = "docker-bake.json"
 PARTIAL = "image.partial"
 # zstd, because it takes half of gzip's time here, and hosts unpack it several times faster.
 _EXPORT = "tar=false,rewrite-timestamp=true,compression=zstd,force-compression=true,oci-mediatypes=true"
-_KEPT_LINES = 400
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Environment:
     """What the builder's own network needs: never part of the image, so given as build secrets.
 
     `ca_bundle`: PEM file of a corporate CA. `python_index`, `apt_mirror`: URLs, which may hold a login.
+    `apt_suite`: Debian's code name of the base, which the mirror is asked for.
     """
 
     ca_bundle: Path | None = None
@@ -52,11 +54,26 @@ class Environment:
         """Return them in BuildKit's notation. Values travel in variables, not in the file."""
         found = []
         if self.ca_bundle:
-            found += [f"id=ca,src={self.ca_bundle.resolve()}", "id=apt-conf,env=PODKILN_APT_CONF"]
+            file = str(self.ca_bundle.resolve()).replace('"', '""')  # the notation is CSV
+            found += [f'id=ca,"src={file}"', "id=apt-conf,env=PODKILN_APT_CONF"]
         if self.python_index:
             found.append("id=python-index,env=PODKILN_PYTHON_INDEX")
         if self.apt_mirror:
             found.append("id=apt-sources,env=PODKILN_APT_SOURCES")
+        return found
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables that carry the secrets."""
+        found = {}
+        if self.ca_bundle:
+            found["PODKILN_APT_CONF"] = 'Acquire::https::CAInfo "/run/secrets/ca";\n'
+        if self.python_index:
+            found["PODKILN_PYTHON_INDEX"] = self.python_index
+        if self.apt_mirror:
+            found["PODKILN_APT_SOURCES"] = (
+                f"Types: deb\nURIs: {self.apt_mirror}\nSuites: {self.apt_suite}\n"
+                "Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+            )
         return found
 
 
@@ -95,32 +112,29 @@ def command_line(names: Sequence[str], *, builder: str | None = None, no_cache: 
     return ["docker", "buildx", "bake", "--file", BAKE_FILE, *options, *names]
 
 
+def by_hand(argv: Sequence[str], out: Path, environment: Environment) -> str:
+    """Return the line to type into a shell for the same build, without the logins that URLs may hold."""
+    variables = [f"{name}={shlex.quote(masked(value))}" for name, value in environment.variables().items()]
+    return f"cd {shlex.quote(str(out))} && {' '.join([*variables, shlex.join(argv)])}"
+
+
+def masked(text: str) -> str:
+    """Return a text without the logins of URLs in it."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
+
+
 def run(argv: Sequence[str], out: Path, environment: Environment, *, quiet: bool = False) -> None:
     """Run BuildKit with live progress.
 
     Raises SourceError when an input cannot be reached, BuildFailedError when a step fails.
     """
-    log.info("+ cd %s && %s", shlex.quote(str(out)), shlex.join(argv))
+    log.info("+ %s", by_hand(argv, out, environment))
     terminal = sys.stderr.isatty() and not quiet
     progress = "--progress=" + ("quiet" if quiet else "auto" if terminal else "plain")
     full = [command.find(argv[0]), *argv[1:3], progress, *argv[3:]]
-    status, output = _relay(full, out, _variables(environment), terminal=terminal)
+    status, output = _relay(full, out, {**os.environ, **environment.variables()}, terminal=terminal)
     if status:
-        raise _explain(status, output)
-
-
-def _variables(environment: Environment) -> dict[str, str]:
-    own = dict(os.environ)
-    if environment.ca_bundle:
-        own["PODKILN_APT_CONF"] = 'Acquire::https::CAInfo "/run/secrets/ca";\n'
-    if environment.python_index:
-        own["PODKILN_PYTHON_INDEX"] = environment.python_index
-    if environment.apt_mirror:
-        own["PODKILN_APT_SOURCES"] = (
-            f"Types: deb\nURIs: {environment.apt_mirror}\nSuites: {environment.apt_suite}\n"
-            "Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
-        )
-    return own
+        raise explain(status, output, sys.argv[1:])
 
 
 def _relay(argv: list[str], cwd: Path, env: dict[str, str], *, terminal: bool) -> tuple[int, str]:
@@ -130,6 +144,7 @@ def _relay(argv: list[str], cwd: Path, env: dict[str, str], *, terminal: bool) -
     """
     if terminal:
         ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, fcntl.ioctl(sys.stderr, termios.TIOCGWINSZ, bytes(8)))
         process = subprocess.Popen(argv, cwd=cwd, env=env, stdout=theirs, stderr=theirs)
         os.close(theirs)
         stream: IO[bytes] = os.fdopen(ours, "rb", buffering=0)
@@ -146,7 +161,10 @@ def _relay(argv: list[str], cwd: Path, env: dict[str, str], *, terminal: bool) -
     except BaseException:
         # Ctrl-C reaches BuildKit's client too; it tells the engine to stop, which takes a moment.
         process.terminate()
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
         raise
     finally:
         stream.close()
@@ -159,39 +177,73 @@ def _read(stream: IO[bytes]) -> bytes:
         return b""
 
 
-# What BuildKit says when an input cannot be had, what that means, and which options help.
+# What BuildKit says when an input cannot be had, what that means, and the option that helps.
 _CAUSES = (
     (
-        re.compile(r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED|certificate signed by unknown authority"),
-        "A TLS certificate on the way is signed by an authority that the build does not know.",
-        "Give the bundle that this machine trusts: {command} --ca-bundle /etc/ssl/certs/ca-certificates.crt",
+        re.compile(r"failed to resolve source metadata for (?P<what>\S+?)(:?\s|$)"),
+        "The base image {what} cannot be had.",
+        ("--base", "bootstrap", "makes one from Debian packages; --base REF takes another image"),
+    ),
+    (
+        re.compile(r"failed to fetch remote (?P<what>\S+?)(:?\s|$)"),
+        "The source repository {what} cannot be had.",
+        ("--source", "{name}=DIR", "takes a checkout of it; {name}=URL#COMMIT takes a mirror"),
     ),
     (
         re.compile(
-            r"failed to resolve source metadata for (?P<what>\S+?):? |(?P<image>\S+): failed to do request"
+            r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED|signed by unknown authority|certificate is NOT trusted"
         ),
-        "The base image cannot be reached.",
-        "Take another: {command} --base REF; or make one from Debian packages: {command} --base bootstrap",
+        "A TLS certificate on the way is signed by an authority that the build does not know.",
+        ("--ca-bundle", "/etc/ssl/certs/ca-certificates.crt", "trusts what this machine trusts"),
     ),
     (
-        re.compile(r"(unable to access|Could not resolve host|failed to fetch remote|fatal: ).*"),
-        "A source repository cannot be reached.",
-        "Take a checkout of it: {command} --source comfyui=DIR (or URL#COMMIT of a mirror)",
+        re.compile(r"Failed to fetch (?P<what>\S+)  |E: (Unable to locate package|The repository)"),
+        "Debian packages cannot be had.",
+        ("--apt-mirror", "URL", "takes them from a mirror that can be reached"),
     ),
     (
-        re.compile(r"Failed to fetch: |Temporary failure resolving|Could not connect to"),
-        "A package index cannot be reached from the build.",
-        "Name a mirror: {command} --apt-mirror URL, {command} --python-index URL",
+        re.compile(r"Failed to fetch: |Could not find a version that satisfies|Max retries exceeded"),
+        "Python packages cannot be had.",
+        ("--python-index", "URL", "takes them from an index that can be reached"),
     ),
 )
 
 
-def _explain(status: int, output: str) -> PodkilnError:
-    mine = " ".join(["./build.py", *sys.argv[1:]])
-    for pattern, what, hint in _CAUSES:
-        if pattern.search(output):
-            return SourceError(f"{what} BuildKit's own words are above.", hint=hint.format(command=mine))
+def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
+    """Return the error for what BuildKit printed when it was run for our own command line."""
+    said = output[max(output.rfind("\n > ["), 0) :]  # the step that failed: others may have tried twice
+    for pattern, what, (option, value, effect) in _CAUSES:
+        found = pattern.search(said)
+        if found:
+            names = {"name": _source_name(said, arguments), **found.groupdict()}
+            again = shlex.join([*_without(arguments, option, names["name"]), option, value.format(**names)])
+            return SourceError(
+                masked(what.format(**names)), hint=masked(f"./build.py {again}  {effect.format(**names)}.")
+            )
     return BuildFailedError(
         f"BuildKit ended with exit code {status}; its last lines above say where.",
         hint="The command above can be run by hand; --no-cache builds every step anew.",
     )
+
+
+def _source_name(said: str, arguments: Sequence[str]) -> str:
+    """Return the stage whose source BuildKit could not fetch: for a named context it shows only the URL."""
+    stage = re.match(r"\s> \[(\S+) \d+/\d+\] ADD ", said)
+    url = re.match(r"\s> \[internal\] load git source (\S+):", said)
+    given = [word for word in arguments if url and word.endswith(f"={url[1]}")]
+    return stage[1] if stage else given[0].partition("=")[0] if given else "comfyui"
+
+
+def _without(arguments: Sequence[str], option: str, name: str) -> list[str]:
+    """Return a command line without an option that will be given anew; of --source only that of this name."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        given, equals, value = word.partition("=")
+        if given != option:
+            kept.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if option == "--source" and not value.startswith(f"{name}="):
+            kept += [option, value]
+    return kept

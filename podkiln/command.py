@@ -67,10 +67,13 @@ def run(
             timeout=timeout,
             capture_output=True,
             text=True,
+            errors="replace",  # what a program prints is for people; it must not stop us by its encoding
             check=False,
         )
     except subprocess.TimeoutExpired as gone:
         raise CommandError(f"`{shlex.join(argv)}` did not end within {timeout:g} s.") from gone
+    except OSError as wrong:
+        raise CommandError(f"`{shlex.join(argv)}` cannot be run: {wrong.strerror}.") from wrong
     if check and done.returncode:
         output = tail(done.stderr or done.stdout)
         raise CommandError(f"`{shlex.join(argv)}` exited with {done.returncode}:\n{output}")

@@ -43,8 +43,8 @@ def write(files: Mapping[str, File], folder: Path) -> None:
 
     Modes are set whatever the umask is: COPY takes them into the image.
     """
-    aside, old = _beside(folder, "next"), _beside(folder, "old")
     recover(folder)
+    aside, old = _beside(folder, "next"), _beside(folder, "old")
     for path, file in files.items():
         target = aside / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,18 +65,21 @@ def recover(folder: Path) -> None:
     """Clear away what a killed run left, and bring back what it had moved aside."""
     aside, old = _beside(folder, "next"), _beside(folder, "old")
     shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        if not folder.exists():
-            old.rename(folder)
-            return
-        for name in KEPT:
-            if (old / name).exists() and not (folder / name).exists():
-                (old / name).rename(folder / name)
-        shutil.rmtree(old, ignore_errors=True)
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    for name in KEPT:
+        _bring_back(_beside(folder / name, "old"), folder / name)
+        _bring_back(old / name, folder / name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _bring_back(aside: Path, place: Path) -> None:
+    if aside.exists() and not place.exists():
+        aside.rename(place)
 
 
 def replace_folder(new: Path, place: Path) -> None:
-    """Put a finished folder in the place of another."""
+    """Put a finished folder in the place of another; `recover` mends a kill between the renames."""
     old = _beside(place, "old")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():

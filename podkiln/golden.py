@@ -1,11 +1,15 @@
-"""Golden copies of what is rendered: a change of a template or a fact shows as a difference in review."""
+"""Golden copies of what is rendered: a change of a template or a fact shows as a difference in review.
+
+`./build.py render --golden` writes them. The big data files are kept of one variant only: the others' differ
+in which models they list, and lazy lists all of them.
+"""
 
 from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING
 
-from podkiln import bake, context, render
+from podkiln import bake, context, render, variant
 from podkiln.variant import ROOT
 
 if TYPE_CHECKING:
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
     from podkiln.plan import Plan
 
 FOLDER = ROOT / "tests" / "golden"
+DATA = ("podkiln/flags.json", "podkiln/models.json")
+DATA_OF = "lazy"
 
 
 def expected(plans: Sequence[Plan]) -> dict[str, bytes]:
@@ -23,32 +29,40 @@ def expected(plans: Sequence[Plan]) -> dict[str, bytes]:
         f"{plan.name}/{path}": file.content
         for plan in plans
         for path, file in render.rendered_only(render.render(plan)).items()
+        if path not in DATA or plan.name == DATA_OF
     }
-    files[bake.BAKE_FILE] = bake.as_text(bake.bake_file(plans, bake.Environment(), {})).encode()
+    if _all_of_them(plans):
+        files[bake.BAKE_FILE] = bake.as_text(bake.bake_file(plans, bake.Environment(), {})).encode()
     return files
 
 
 def drift(plans: Sequence[Plan], folder: Path = FOLDER) -> list[str]:
     """Return the golden files that are missing, differ, or should not be there."""
     wanted = expected(plans)
-    if len(plans) == 1:
-        del wanted[bake.BAKE_FILE]
     there = {
         str(path.relative_to(folder)): path.read_bytes()
-        for plan in plans
-        for path in (folder / plan.name).rglob("*")
+        for place in _places(plans, folder)
+        for path in place.rglob("*")
         if path.is_file()
     }
-    if len(plans) > 1 and (folder / bake.BAKE_FILE).is_file():
-        there[bake.BAKE_FILE] = (folder / bake.BAKE_FILE).read_bytes()
     return sorted(path for path in wanted.keys() | there.keys() if wanted.get(path) != there.get(path))
 
 
 def update(plans: Sequence[Plan], folder: Path = FOLDER) -> None:
     """Write the golden files of variants anew."""
-    for plan in plans:
-        shutil.rmtree(folder / plan.name, ignore_errors=True)
+    for place in _places(plans, folder):
+        shutil.rmtree(place, ignore_errors=True)
     for path, content in expected(plans).items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         context.write_file(target, content.decode())
+
+
+def _places(plans: Sequence[Plan], folder: Path) -> list[Path]:
+    """Return the folders that hold these plans' copies and nothing else."""
+    return [folder] if _all_of_them(plans) else [folder / plan.name for plan in plans]
+
+
+def _all_of_them(plans: Sequence[Plan]) -> bool:
+    """Tell whether these are all shipped variants: only then is the bake file the committed one."""
+    return sorted(plan.name for plan in plans) == variant.names()

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.errors import SourceError, UsageError
-from podkiln.tree import tree_id, tree_id_of
+from podkiln.reference import Reference
+from podkiln.tree import EMPTY, tree_id, tree_id_of
 
 if TYPE_CHECKING:
     from podkiln.lock import Lock
 
 _COMMIT = re.compile(r"^(?P<url>[a-z+]+://\S+|git@\S+)#(?P<commit>[0-9a-f]{40})$")
-_DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
+_GIT_OVER_HTTP = re.compile(r"^https?://(?!\S+\.git$)")
+_LOGIN = re.compile(r"^[a-z+]+://[^/@]*@")
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,23 @@ class Input:
 
 def base(reference: str, lock: Lock) -> Input:
     """Take another base image. Without a digest in the reference it counts as substituted."""
-    if not re.fullmatch(r"[a-z0-9][\w.\-/:@]*", reference):
-        raise UsageError(f"--base: {reference!r} is not an image reference, nor the word bootstrap.")
-    digest = _DIGEST.search(reference)
+    try:
+        named = Reference.parse(reference)
+    except UsageError as wrong:
+        hint = "An image reference is wanted, or the word bootstrap."
+        raise UsageError(f"--base: {wrong}", hint=hint) from None
     return Input(
         name="base",
-        context=f"docker-image://{reference}",
+        context=f"docker-image://{named}",
         locked=lock.runtime.base_digest,
-        actual=digest[1] if digest else reference,
+        actual=named.digest or str(named),
     )
+
+
+def unmade_base(lock: Lock) -> Input:
+    """Stand for the base that a build would make first: a plan moves nothing, so its digest is not known."""
+    actual = "made from Debian packages"
+    return Input(name="base", context="", locked=lock.runtime.base_digest, actual=actual)
 
 
 def layout_base(folder: Path, digest: str, lock: Lock) -> Input:
@@ -70,19 +80,28 @@ def source(option: str, lock: Lock) -> Input:
         raise UsageError(f"--source: {option!r} is not NAME=DIR nor NAME=URL#COMMIT.")
     if name not in names:
         raise UsageError(f"--source: there is no input {name!r}.", hint=f"There are: {', '.join(names)}.")
+    if _LOGIN.match(value) and not value.startswith("ssh://"):
+        raise UsageError(
+            f"--source {name}: the URL holds a login, which would stay in the bake file.",
+            hint=f"Take a checkout instead: --source {name}=DIR",
+        )
     remote = _COMMIT.match(value)
     if remote:
-        return Input(name=name, context=value, locked=_locked_commit(name, lock), actual=remote["commit"])
+        # BuildKit takes an http URL for a repository only when it ends in .git, and hosts serve both forms.
+        url = remote["url"] + (".git" if _GIT_OVER_HTTP.match(remote["url"]) else "")
+        context = f"{url}#{remote['commit']}"
+        return Input(name=name, context=context, locked=_locked_commit(name, lock), actual=remote["commit"])
     if "://" in value:
         raise UsageError(
             f"--source: {value!r} names no commit.", hint="Write URL#COMMIT with the 40 digits of the commit."
         )
-    folder = Path(value)
+    folder = Path(value).expanduser()  # behind NAME= a shell leaves ~ as it is
     if not folder.is_dir():
         raise SourceError(f"--source {name}: there is no folder {value}.")
-    if not any(folder.iterdir()):
+    actual = tree_id(folder)
+    if actual == EMPTY:
         raise SourceError(f"--source {name}: the folder {value} is empty.")
-    return Input(name=name, context=str(folder.resolve()), locked=names[name], actual=tree_id(folder))
+    return Input(name=name, context=str(folder.resolve()), locked=names[name], actual=actual)
 
 
 def replaceable(lock: Lock) -> dict[str, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shlex
+import re
 import shutil
+import ssl
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,17 +66,17 @@ class Request:
     builder: str | None = None
     report: Path | None = None
     quiet: bool = False
+    dry_run: bool = False
     environment: bake.Environment = field(default_factory=bake.Environment)
 
 
 def build(request: Request) -> list[Report]:
     """Do the main job. Everything that can be refused is refused before the first byte moves."""
-    described = [variant.load(name) for name in request.variants]
-    _check(request, described)
-    plans = [make_plan(each, request) for each in described]
-    images = [image_name(each, request) for each in plans]
+    plans, images = decide(request)
     for each in plans:
         each.require()
+    _check_report(request)
+    _check_pushing(images, request)
     builder = prepare_engine(request)
     with context.alone(request.out):
         reports = _build_all(plans, images, request, builder)
@@ -85,6 +86,14 @@ def build(request: Request) -> list[Report]:
     if request.report:
         report.write(reports, request.report)
     return reports
+
+
+def decide(request: Request) -> tuple[list[Plan], list[Reference]]:
+    """Return the plans of a request and the names of the images. Refusals stand in the plans."""
+    described = [variant.load(name) for name in request.variants]
+    _check(request, described)
+    plans = [make_plan(each, request) for each in described]
+    return plans, [image_name(each, request) for each in plans]
 
 
 def make_plan(described: Described, request: Request) -> Plan:
@@ -104,7 +113,9 @@ def substitutes(request: Request, locked: Lock) -> list[Input]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"--source: {twice} is given twice.")
-    if request.base == BOOTSTRAP:
+    if request.base == BOOTSTRAP and request.dry_run:
+        found.append(inputs.unmade_base(locked))
+    elif request.base == BOOTSTRAP:
         base = bootstrap.base_layout(cache_folder())
         found.append(inputs.layout_base(base.path, base.digest, locked))
     elif request.base:
@@ -121,8 +132,12 @@ def cache_folder() -> Path:
 def image_name(made: Plan, request: Request) -> Reference:
     """Return the image's name. CUDA stands in the tag because vast.ai picks tags by it."""
     spec = made.described.spec
-    tag = request.tag or f"{made.name}-{spec.runtime.comfyui.version}-cuda-{spec.runtime.cuda}"
-    tag = tag.replace("{variant}", made.name)
+    default = f"{made.name}-{spec.runtime.comfyui.version}-cuda-{spec.runtime.cuda}"
+    tag = default if request.tag is None else request.tag.replace("{variant}", made.name)
+    if not re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII):
+        raise UsageError(
+            f"--tag: {tag!r} is not 1 to 128 of letters, digits and _ . -, the last two not in front."
+        )
     prefix = f"{request.registry}/" if request.registry else "localhost/"
     return Reference.parse(f"{prefix}{spec.image.repository}:{tag}")
 
@@ -134,11 +149,45 @@ def _check(request: Request, described: Sequence[Described]) -> None:
         raise UsageError(f"--variant: {twice} is named twice.")
     if request.push and not request.registry:
         raise UsageError("--push needs to know where to.", hint="Add --registry HOST/NAMESPACE.")
+    if request.environment.ca_bundle:
+        _check_certificates(request.environment.ca_bundle)
+    suites = {each.spec.runtime.base.suite for each in described}
+    if request.environment.apt_mirror and len(suites) > 1:
+        raise UsageError(
+            f"--apt-mirror: these variants stand on {' and '.join(sorted(suites))}.",
+            hint="Build them one by one.",
+        )
     if len(names) > 1 and request.tag and "{variant}" not in request.tag:
         raise UsageError(
             f"--tag {request.tag} would be one tag for {len(names)} images.",
             hint="Write {variant} in it: --tag '{variant}-2026.11'.",
         )
+
+
+def _check_certificates(bundle: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=bundle)
+    except ssl.SSLError:
+        raise UsageError(f"--ca-bundle: {bundle} holds no PEM certificate.") from None
+
+
+def _check_report(request: Request) -> None:
+    """See that the report can be written: after the build would be too late to say so."""
+    if not request.report:
+        return
+    folder = request.report.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"--report: there is no folder {folder} that can be written to.")
+
+
+def _check_pushing(images: Sequence[Reference], request: Request) -> None:
+    """Begin an upload and drop it: a wrong login is to be said before the build, not after."""
+    if not request.push:
+        return
+    settings = registry.Settings(ca_bundle=request.environment.ca_bundle, attempts=2)
+    for image in {each.name: each for each in images}.values():
+        with registry.Repository(image, settings, push=True) as repository:
+            repository.cancel_upload(repository.start_upload())
 
 
 def prepare_engine(request: Request) -> str | None:
@@ -158,13 +207,15 @@ def _build_all(
         lint.require(each.name, files)
         context.write(files, request.out / each.name)
     sources = {each.name: each.context for each in plans[0].inputs}
-    text = bake.as_text(bake.bake_file(plans, request.environment, sources))
+    suite = plans[0].described.spec.runtime.base.suite
+    environment = replace(request.environment, apt_suite=suite)
+    text = bake.as_text(bake.bake_file(plans, environment, sources))
     context.write_file(request.out / bake.BAKE_FILE, text)
     argv = bake.command_line([each.name for each in plans], builder=builder, no_cache=request.no_cache)
     rendered = time.monotonic()
     with _partials(plans, request.out):
-        bake.run(argv, request.out, request.environment, quiet=request.quiet)
-        by_hand = f"cd {shlex.quote(str(request.out))} && {shlex.join(argv)}"
+        bake.run(argv, request.out, environment, quiet=request.quiet)
+        by_hand = bake.by_hand(argv, request.out, environment)
         built = time.monotonic()
         seconds = {"render": rendered - begun, "build": built - rendered}
         reports = []

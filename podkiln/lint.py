@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from podkiln.render import File
 
 _SECRET = re.compile(
-    r"token|secret|passw|api_?key|credential|hf_[A-Za-z0-9]{20,}|bearer\s|[?&](token|key)=", re.IGNORECASE
+    r"token(?!iz)|secret|passw|api_?key|credential|hf_[A-Za-z0-9]{20,}|bearer\s|[?&](token|key)=",
+    re.IGNORECASE,
 )
 _URL_LOGIN = re.compile(r"[a-z+]+://[^/\s@]+:[^/\s@]+@")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -64,6 +65,7 @@ class Bytes:
         self._tasks: dict[str, TaskID] = {}
         self._seen: dict[str, tuple[int, int]] = {}
         self._last = time.monotonic()
+        self._alone = threading.Lock()  # blobs are pushed several at once
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and self._log.isEnabledFor(logging.INFO):
@@ -79,16 +81,17 @@ class Bytes:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Take note that `done` of `total` bytes of something have been moved."""
-        if self._bar:
-            if what not in self._tasks:
-                self._tasks[what] = self._bar.add_task(what, total=total)
-            self._bar.update(self._tasks[what], completed=done, total=total)
-            return
-        self._seen[what] = (done, total)
-        if time.monotonic() - self._last >= _LINE_EVERY:
-            self._last = time.monotonic()
-            moved, all_of_it = (sum(column) for column in zip(*self._seen.values(), strict=True))
-            self._log.info("%s: %s of %s", self._what, size(moved), size(all_of_it))
+        with self._alone:
+            if self._bar:
+                if what not in self._tasks:
+                    self._tasks[what] = self._bar.add_task(what, total=total)
+                self._bar.update(self._tasks[what], completed=done, total=total)
+                return
+            self._seen[what] = (done, total)
+            if time.monotonic() - self._last >= _LINE_EVERY:
+                self._last = time.monotonic()
+                moved, all_of_it = (sum(column) for column in zip(*self._seen.values(), strict=True))
+                self._log.info("%s: %s of %s", self._what, size(moved), size(all_of_it))
 
 
 def _bar() -> Progress:

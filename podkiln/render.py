@@ -7,8 +7,10 @@ copied as it is.
 from __future__ import annotations
 
 import json
+import traceback
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -134,22 +136,38 @@ def environment() -> Environment:
         autoescape=False,  # noqa: S701 - Dockerfiles and shell, not HTML; `quoted` is the escape that fits
     )
     jinja.filters["quoted"] = _quoted
+    jinja.filters["one_line"] = _one_line
     return jinja
 
 
 def _quoted(text: str) -> str:
-    """Quote a value for a Dockerfile: inside double quotes, with no variable expanded."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+    """Quote a value for a Dockerfile: one line inside double quotes, with no variable expanded."""
+    return '"' + _one_line(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+def _one_line(text: str) -> str:
+    """Fold a text that YAML lets go over several lines."""
+    return " ".join(text.split())
 
 
 def _template(name: str, facts: dict[str, Any], *, executable: bool = False) -> File:
     try:
         text = environment().get_template(name).render(facts)
     except jinja2.TemplateError as wrong:
-        line = getattr(wrong, "lineno", None)
-        where = f"templates/{getattr(wrong, 'name', None) or name}" + (f":{line}" if line else "")
-        raise RenderError(f"{where}: {wrong.message}.") from None
+        raise RenderError(f"{_place(wrong, name)}: {wrong.message}.") from None
     return File(text.encode(), executable=executable)
+
+
+def _place(wrong: jinja2.TemplateError, name: str) -> str:
+    """Return template and line of an error: syntax errors know theirs, others have a traceback."""
+    if isinstance(wrong, jinja2.TemplateSyntaxError):
+        return f"templates/{wrong.name}:{wrong.lineno}"
+    frames = traceback.extract_tb(wrong.__traceback__)
+    places = [(Path(frame.filename), frame.lineno) for frame in frames]
+    inside = [(path, line) for path, line in places if path.is_relative_to(TEMPLATES)]
+    return (
+        f"templates/{inside[-1][0].relative_to(TEMPLATES)}:{inside[-1][1]}" if inside else f"templates/{name}"
+    )
 
 
 def _json(data: dict[str, Any]) -> File:

@@ -15,6 +15,8 @@ from podkiln.errors import SourceError
 
 # What a checkout has beside its files, and what only running them leaves behind.
 IGNORED = frozenset({".git", "__pycache__"})
+# The tree of a folder without files.
+EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _CHUNK = 1 << 20
 
 
@@ -57,7 +59,7 @@ def _entry(entry: os.DirEntry[str]) -> tuple[bytes | None, bytes]:
     if entry.is_dir():
         digest = _tree(Path(entry.path))
         # git does not know empty folders.
-        return (None, b"") if digest == _EMPTY_TREE else (b"40000", digest)
+        return (None, b"") if digest.hex() == EMPTY else (b"40000", digest)
     status = entry.stat()
     if not stat.S_ISREG(status.st_mode):
         raise SourceError(f"{entry.path} is neither a file, a folder nor a symlink.")
@@ -74,6 +76,3 @@ def _file(path: str, size: int) -> bytes:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.digest()
-
-
-_EMPTY_TREE = hashlib.sha1(b"tree 0\0", usedforsecurity=False).digest()

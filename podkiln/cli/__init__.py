@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from podkiln.cli.options import BUILD_OPTIONS, apply
 from podkiln.errors import InterruptedByUserError, PodkilnError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # Command: the module that holds it, and its line in --help. Imported only when it is called.
 COMMANDS = {
@@ -43,6 +45,19 @@ class Commands(click.Group):
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called; for a misspelt one, name the nearest."""
+        name = args[0]
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        if name not in COMMANDS and not name.startswith("-"):
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"No such command {name!r}.{meant}", hint="`./build.py --help` shows what there is."
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""
         with formatter.section("Commands"):
@@ -67,7 +82,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
     if context.invoked_subcommand is not None:
         _refuse_stray(context)
         return
-    if not options["variant"]:
+    if not any(_given(context)):
         click.echo(context.get_help())
         return
     from podkiln.cli.building import build  # noqa: PLC0415 - `--help` must not wait for it
@@ -77,17 +92,36 @@ def cli(context: click.Context, /, **options: Any) -> None:
 
 def _refuse_stray(context: click.Context) -> None:
     """An option of the main job before a command would be dropped without a word."""
-    for name in context.params:
-        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name not in {"verbose", "quiet"}:
+    for name in _given(context):
+        if name not in {"verbose", "quiet"}:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} stands before {context.invoked_subcommand}; write it behind.")
+
+
+def _given(context: click.Context) -> Iterator[str]:
+    """Yield the options that stand on the command line."""
+    for name in context.params:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            yield name
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line. Every expected failure becomes one sentence and its exit code, only here."""
     try:
-        cli.main(list(arguments), prog_name="./build.py", standalone_mode=False)
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        # Not cli.main(): that answers a closed pipe with an exit code of its own.
+        with cli.make_context("./build.py", list(arguments)) as context:
+            cli.invoke(context)
     except PodkilnError as error:
         output.failure(error)
         return error.exit_code
@@ -100,7 +134,9 @@ def main(arguments: Sequence[str]) -> int:
         output.failure(InterruptedByUserError("Interrupted; nothing half-made was left behind."))
         return InterruptedByUserError.exit_code
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain once more while it ends.
-        sys.stderr.close()
-        return 0
+        raise
+    except OSError as error:  # a full disk, a file that may not be read
+        where = f"{error.filename}: " if error.filename else ""
+        output.failure(PodkilnError(f"{where}{error.strerror or error}."))
+        return PodkilnError.exit_code
     return 0

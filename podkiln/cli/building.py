@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from podkiln import job, variant
+from podkiln import job
 from podkiln.bake import Environment
 from podkiln.cli.options import names_of
 from podkiln.cli.planning import show
@@ -17,9 +17,12 @@ log = logging.getLogger("podkiln")
 def build(options: dict[str, Any]) -> None:
     """Build the variants that the options name, and say what came out."""
     request = request_of(options)
-    if options["dry_run"]:
-        for name in request.variants:
-            show(job.make_plan(variant.load(name), request))
+    if request.dry_run:
+        plans, _ = job.decide(request)
+        for each in plans:
+            show(each)
+        for each in plans:
+            each.require()
         return
     for report in job.build(request):
         for line in report.sentences():
@@ -42,6 +45,7 @@ def request_of(options: dict[str, Any]) -> Request:
         no_cache=options["no_cache"],
         builder=options["builder"],
         report=options["report"],
+        dry_run=options["dry_run"],
         quiet=options["quiet"],
         environment=Environment(
             ca_bundle=options["ca_bundle"],

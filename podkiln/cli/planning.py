@@ -30,6 +30,7 @@ def plan_command(as_json: bool, **options: Any) -> None:
         sources=options["source"],
         allow_substituted=options["allow_substituted"],
         no_weights=options["no_weights"],
+        dry_run=True,
     )
     plans = [job.make_plan(variant.load(name), request) for name in request.variants]
     if as_json:
