@@ -6,6 +6,7 @@ Source: distribution-spec v1.1 (spec.md; end-1 to end-11 are its names for the r
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
@@ -28,10 +29,43 @@ _ACCEPT: Final = ", ".join((*oci.MANIFESTS, *oci.INDEXES))
 _COMMIT_SECONDS: Final = 120.0
 _COMMIT_RATE: Final = 20e6  # bytes/s at which an object store copies a blob to its place, pessimistically
 _ANY: Final = frozenset(range(200, 500)) - TRANSIENT  # for questions to which a no is an answer
+_TOO_MUCH: Final = frozenset(
+    {codes.BAD_REQUEST, codes.REQUEST_ENTITY_TOO_LARGE, 416}
+)  # said to one long PATCH
+_USUAL_CHUNK: Final = 4 << 20  # bytes; GHCR takes no more in a ranged PATCH (oras-project/rust-oci-client 35)
 
 
 class LostUploadError(TransientError):
     """The registry no longer goes on with an upload; another one must begin."""
+
+
+class ChunksWantedError(TransientError):
+    """The registry does not take the rest of an upload in one piece."""
+
+
+@dataclass(frozen=True)
+class ChunkSizes:
+    """What a registry said of chunks, in bytes, when an upload began (OCI-Chunk-Min-Length, -Max-Length)."""
+
+    least: int = 0
+    most: int | None = None
+
+    @classmethod
+    def of(cls, answer: Answer) -> Self:
+        """Read the headers; what is not a number was not said."""
+        least, most = (
+            answer.headers.get(f"oci-chunk-{which}-length", "").strip() for which in ("min", "max")
+        )
+        return cls(
+            least=int(least) if least.isdecimal() else 0,
+            most=int(most) if most.isdecimal() and int(most) > 0 else None,
+        )
+
+    @property
+    def usual(self) -> int:
+        """The length of chunks, where chunks it must be."""
+        wanted = max(self.least, _USUAL_CHUNK)
+        return min(wanted, self.most) if self.most else wanted
 
 
 class Repository:
@@ -123,11 +157,12 @@ class Repository:
             self.cancel_upload(self._location(answer, path))
         return answer.status == codes.CREATED
 
-    def start_upload(self) -> str:
-        """Begin an upload and return its URL (end-4a)."""
+    def start_upload(self) -> tuple[str, ChunkSizes]:
+        """Begin an upload; return its URL, and what the registry says of chunks (end-4a)."""
         doing = f"begin an upload to {self.name}"
         path = self._path("blobs", "uploads/")
-        return self._location(self.transport.ask("POST", path, doing, expect=(202,), content=b""), path)
+        answer = self.transport.ask("POST", path, doing, expect=(202,), content=b"")
+        return self._location(answer, path), ChunkSizes.of(answer)
 
     def upload_offset(self, location: str) -> tuple[str, int]:
         """Return where an upload goes on, and how many bytes of it the registry holds (end-13)."""
@@ -139,25 +174,48 @@ class Repository:
         return self._location(answer, location), int(end[1]) + 1
 
     def send(
-        self, location: str, chunks: Iterable[bytes], offset: int, size: int, doing: str
+        self,
+        location: str,
+        chunks: Iterable[bytes],
+        span: tuple[int, int],
+        doing: str,
+        *,
+        ranged: bool = False,
     ) -> tuple[str, int]:
-        """Send the bytes of an upload from `offset` to its end, `size`, in one PATCH.
-
-        Returns the upload's next URL, and how many bytes of it the registry holds now.
+        """Send some bytes of an upload in one PATCH.
 
         From 0 on as docker does: chunked transfer without a range, which registries take that limit the size
-        of a ranged chunk (GHCR: 4 MiB). Going on later needs the range (end-5).
+        of a ranged chunk (GHCR: 4 MiB). Going on later needs the range (end-5), and so do chunks.
+
+        Args:
+            location: The upload's URL.
+            chunks: The bytes.
+            span: Where they begin and where they end.
+            doing: What for, for errors.
+            ranged: Whether this is one chunk of several.
+
+        Returns:
+            The upload's next URL, and how many bytes of it the registry holds now.
         """
+        start, stop = span
         headers = {"Content-Type": "application/octet-stream"}
-        if offset:
-            headers |= {"Content-Range": f"{offset}-{size - 1}", "Content-Length": str(size - offset)}
-        answer = self.transport.stream("PATCH", location, headers, chunks, _patience(size))
-        if is_lost_upload(answer) or (offset and answer.status == codes.REQUESTED_RANGE_NOT_SATISFIABLE):
+        if start or ranged:
+            headers |= {"Content-Range": f"{start}-{stop - 1}", "Content-Length": str(stop - start)}
+        answer = self.transport.stream("PATCH", location, headers, chunks, _patience(stop - start))
+        if is_lost_upload(answer):
             raise self._lost(answer)
+        if answer.status in _TOO_MUCH and not ranged:
+            raise ChunksWantedError(
+                f"Registry {self.transport.host} does not take {stop - start} bytes in one piece "
+                f"({words(answer)}).",
+                wait=0,
+            )
+        if answer.status == codes.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            raise TransientError(f"Registry {self.transport.host} does not go on at byte {start}.")
         if answer.status not in (codes.CREATED, codes.ACCEPTED, codes.NO_CONTENT):
             self.transport.refuse(answer, doing)
         end = _RANGE_END.search(answer.headers.get("range", ""))
-        return self._location(answer, location), int(end[1]) + 1 if end else size
+        return self._location(answer, location), int(end[1]) + 1 if end else stop
 
     def commit(self, location: str, blob: Descriptor, doing: str) -> None:
         """Close an upload: the registry compares the digest and keeps the blob (end-6)."""

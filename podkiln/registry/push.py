@@ -15,7 +15,7 @@ from podkiln.registry.transport import CancelledError, Settings
 from podkiln.registry.upload import Progress, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from podkiln.layout import Layout
     from podkiln.oci import Descriptor, Digest
@@ -103,6 +103,25 @@ def push(
     return PushReport(str(reference.with_tag(tag)), digest, tuple(sent), sent_config, seconds)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A blob of a layout, to be uploaded."""
+
+    layout: Layout
+    blob: Descriptor
+
+    @property
+    def name(self) -> str:
+        return oci.short(self.blob.digest)
+
+    @property
+    def size(self) -> int:
+        return self.blob.size
+
+    def chunks(self, offset: int = 0) -> Iterator[bytes]:
+        return self.layout.chunks(self.blob, offset)
+
+
 class _Sender:
     """Brings blobs of one layout into one repository by the cheapest way there is."""
 
@@ -141,7 +160,7 @@ class _Sender:
             return "existing"
         if any(self._repository.mount(blob, other) for other in self._mount_from):
             return "mounted"
-        Upload(self._repository, blob, self._layout, self._on_progress).run()
+        Upload(self._repository, _Stored(self._layout, blob), self._on_progress).run()
         return "uploaded"
 
 

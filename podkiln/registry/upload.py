@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from podkiln import oci
-from podkiln.errors import RegistryError
-from podkiln.registry.client import LostUploadError
+from podkiln.errors import IntegrityError, RegistryError
+from podkiln.registry.client import ChunkSizes, ChunksWantedError, LostUploadError
 from podkiln.registry.refusal import TransientError
 from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from podkiln.oci import Descriptor
     from podkiln.registry.client import Repository
@@ -23,14 +23,26 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 _HEADWAY: Final = 1 << 20  # bytes a resumed upload must have gained for earlier failures to be forgotten
 
 
-class Source(Protocol):
-    """Where the bytes of a blob come from; replayable, since uploads are cut.
+class Content(Protocol):
+    """The bytes of one blob; replayable, since uploads are cut.
 
     `chunks` must not give out its last bytes unless all of them are right: it raises IntegrityError instead.
     That is the gate which keeps a wrong blob from ever being committed.
     """
 
-    def chunks(self, blob: Descriptor, offset: int = 0) -> Iterator[bytes]:
+    @property
+    def name(self) -> str:
+        """What it is called while it is under way."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def blob(self) -> Descriptor | None:
+        """The blob, as soon as its digest is known: at the latest when all of `chunks` were given out."""
+
+    def chunks(self, offset: int = 0) -> Iterator[bytes]:
         """Yield the bytes from an offset on."""
 
 
@@ -39,79 +51,91 @@ class Upload:
 
     Args:
         repository: Where to.
-        blob: What.
-        source: Its bytes.
-        on_progress: Told as they are sent.
+        content: What.
+        on_progress: Told as it is sent.
     """
 
-    def __init__(
-        self,
-        repository: Repository,
-        blob: Descriptor,
-        source: Source,
-        on_progress: Progress,
-    ) -> None:
+    def __init__(self, repository: Repository, content: Content, on_progress: Progress) -> None:
         self._repository = repository
-        self._blob = blob
-        self._source = source
+        self._content = content
         self._on_progress = on_progress
         self._location: str | None = None
         self._offset = 0
+        self._sizes = ChunkSizes()
+        self._chunk: int | None = None  # bytes in one PATCH; None: all that is left
         self._failure: Exception | None = None
-        self._doing = f"take blob {oci.short(blob.digest)} ({blob.size} bytes) in {repository.name}"
+        self._doing = f"take blob {content.name} ({content.size} bytes) in {repository.name}"
 
-    def run(self) -> None:
-        """Send the blob; after any failure the registry is told to forget it."""
+    def run(self) -> Descriptor:
+        """Send the blob and return it; after any failure the registry is told to forget it."""
         transport = self._repository.transport
         failures = 0
         try:
             while True:
                 try:
-                    self._attempt()
+                    return self._attempt()
                 except TransientError as failure:
                     failures += 1
                     if failures >= transport.settings.attempts:
                         raise
                     transport.pause(failures, failure)
-                    if self._repository.has_blob(self._blob):  # only the answer to the commit was lost
-                        return
-                    if self._resume(lost=isinstance(failure, LostUploadError)):
+                    blob = self._content.blob
+                    if blob and self._repository.has_blob(blob):  # only the answer to the commit was lost
+                        return blob
+                    if self._resume(failure):
                         failures = 0
-                else:
-                    return
         except BaseException:
             self._drop()
             raise
 
-    def _attempt(self) -> None:
+    def _attempt(self) -> Descriptor:
         if self._location is None:
-            self._location = self._repository.start_upload()
+            self._location, self._sizes = self._repository.start_upload()
             self._offset = 0
-        size = self._blob.size
-        if self._offset < size:
-            chunks = self._metered()
+            if self._sizes.most:
+                self._chunk = self._sizes.usual
+        if self._offset < self._content.size:
+            self._location = self._send(self._location)
+        blob = self._content.blob
+        if blob is None:
+            raise IntegrityError(f"{self._content.name} ended without a digest; nothing was committed.")
+        self._repository.commit(self._location, blob, self._doing)
+        return blob
+
+    def _send(self, location: str) -> str:
+        """Send what is left, in one piece or in chunks, and return the upload's next URL."""
+        size = self._content.size
+        with closing(self._metered()) as chunks:
+            pieces = Pieces(chunks)
             try:
-                self._location, self._offset = self._repository.send(
-                    self._location, chunks, self._offset, size, self._doing
-                )
+                while self._offset < size and self._failure is None:
+                    stop = min(self._offset + (self._chunk or size), size)
+                    body = pieces.take(stop - self._offset)
+                    span = (self._offset, stop)
+                    location, self._offset = self._repository.send(
+                        location, body, span, self._doing, ranged=self._chunk is not None
+                    )
+                    self._location = location
+                    if self._offset != stop:
+                        host = self._repository.transport.host
+                        raise TransientError(f"Registry {host} took {self._offset} bytes of {size} only.")
             finally:
                 if self._failure is not None:
                     raise self._failure
-        if self._offset < size:
-            host = self._repository.transport.host
-            raise TransientError(f"Registry {host} took {self._offset} bytes of {size} only.")
-        self._repository.commit(self._location, self._blob, self._doing)
+        return location
 
-    def _resume(self, *, lost: bool) -> bool:
+    def _resume(self, failure: TransientError) -> bool:
         """Find out how far the registry got, else begin anew; tell whether the upload made headway."""
         before = self._offset
-        if not lost and self._location is not None:
+        if isinstance(failure, ChunksWantedError):
+            self._chunk = self._sizes.usual
+        if not isinstance(failure, LostUploadError) and self._location is not None:
             try:
                 self._location, self._offset = self._repository.upload_offset(self._location)
             except RegistryError:
                 pass
             else:
-                if self._offset <= self._blob.size:
+                if self._offset <= self._content.size:
                     return self._offset >= before + _HEADWAY
         self._drop()
         return False
@@ -121,7 +145,7 @@ class Upload:
             self._repository.cancel_upload(self._location)
         self._location, self._offset = None, 0
 
-    def _metered(self) -> Iterator[bytes]:
+    def _metered(self) -> Generator[bytes]:
         """Yield the bytes to send, counting what is gone; ends early when they are wrong or no longer wanted.
 
         Ends, and does not raise: a body that is cut leaves behind an upload which registries built on
@@ -129,13 +153,30 @@ class Upload:
         Without its last bytes and the closing PUT it is nothing but an upload to delete.
         """
         done = self._offset
-        what = oci.short(self._blob.digest)
         try:
-            for chunk in self._source.chunks(self._blob, self._offset):
+            for chunk in self._content.chunks(self._offset):
                 if self._repository.transport.cancelled.is_set():
                     raise CancelledError("given up")  # noqa: TRY301 - one way out for all that ends a body
-                yield chunk
                 done += len(chunk)
-                self._on_progress(what, done, self._blob.size)
-        except Exception as failure:  # noqa: BLE001 - raised by _attempt, once the registry has answered
+                self._on_progress(self._content.name, done, self._content.size)
+                yield chunk
+        except Exception as failure:  # noqa: BLE001 - raised by _send, once the registry has answered
             self._failure = failure
+
+
+class Pieces:
+    """A stream of bytes, to be taken in pieces of given lengths; nothing is put together in memory."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def take(self, length: int) -> Iterator[bytes]:
+        """Yield the next `length` bytes, or what is left of them."""
+        while length:
+            chunk = self._rest or next(self._chunks, b"")
+            if not chunk:
+                return
+            piece, self._rest = chunk[:length], chunk[length:]
+            length -= len(piece)
+            yield piece

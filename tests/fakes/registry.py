@@ -69,6 +69,7 @@ class Registry:
         redirect_blobs: Send readers of blobs to the other origin.
         token_life: What tokens are said to live, in seconds.
         resumable: Tell the state of uploads when asked.
+        chunk_least, chunk_most: What is said of the lengths of chunks; a longer PATCH gets 416.
     """
 
     auth: Literal["none", "basic", "bearer"] = "none"
@@ -79,6 +80,8 @@ class Registry:
     redirect_blobs: bool = False
     token_life: int = 300
     resumable: bool = True
+    chunk_least: int = 0
+    chunk_most: int = 0
     tls: ssl.SSLContext | None = None
     faults: list[Fault] = field(default_factory=list)
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)

@@ -182,13 +182,21 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(201)
         number = str(next(self.registry.numbers))
         self.registry.uploads[number] = bytearray()
-        return self._answer(202, headers={"Location": self._location(repository, number)})
+        headers = {"Location": self._location(repository, number)}
+        if self.registry.chunk_least:
+            headers["OCI-Chunk-Min-Length"] = str(self.registry.chunk_least)
+        if self.registry.chunk_most:
+            headers["OCI-Chunk-Max-Length"] = str(self.registry.chunk_most)
+        return self._answer(202, headers=headers)
 
     def _receive(self, upload: bytearray) -> None:
         """Take the body of a PATCH, as far as the script lets it come."""
         start = self.headers.get("Content-Range", "").partition("-")[0]
         if int(start or 0) != len(upload):  # without a range it begins at 0
             self._body()
+            return self._error(416, "RANGE_INVALID")
+        most = self.registry.chunk_most
+        if most and int(self.headers.get("Content-Length", most + 1)) > most:
             return self._error(416, "RANGE_INVALID")
         taken = 0
         for block in self._blocks():

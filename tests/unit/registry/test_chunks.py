@@ -1,0 +1,121 @@
+"""Registries that do not take a blob in one piece get it in chunks, as large as they want them."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes.registry import Fault, Registry
+
+from podkiln import oci
+from podkiln.errors import RegistryError
+from podkiln.reference import Reference
+from podkiln.registry import Repository, Settings
+from podkiln.registry.client import ChunkSizes
+from podkiln.registry.upload import Pieces, Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIB = 1 << 20
+DATA = random.Random(5).randbytes(5 * MIB + 77)
+BLOB = oci.Descriptor(oci.LAYER, oci.digest_of(DATA), len(DATA))
+
+
+class Bytes:
+    """Some content that counts how often it is read from the start."""
+
+    name = "bytes"
+    size = len(DATA)
+    blob = BLOB
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+
+    def chunks(self, offset: int = 0) -> Iterator[bytes]:
+        self.offsets.append(offset)
+        for start in range(offset, len(DATA), MIB):
+            yield DATA[start : min(start + MIB, len(DATA))]
+
+
+def upload(registry: Registry, content: Bytes | None = None, attempts: int = 4) -> None:
+    settings = Settings(attempts=attempts, backoff=0.01, timeout=2.0, login=lambda _: None)
+    with Repository(Reference.parse(f"{registry.host()}/you/app"), settings, push=True) as repository:
+        Upload(repository, content or Bytes(), lambda *_: None).run()
+
+
+def assert_whole(registry: Registry) -> None:
+    assert registry.blobs == {("you/app", BLOB.digest): DATA}
+    assert registry.uploads == {}
+
+
+def test_one_piece_is_the_rule() -> None:
+    with Registry(chunk_least=MIB) as registry:
+        upload(registry)
+        assert len(registry.asked("PATCH")) == 1
+        assert_whole(registry)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "patches"),
+    [(0, 1 << 20, 6), (0, 3 * MIB, 2), (0, 9 * MIB, 2), (5 * MIB, 9 * MIB, 2), (MIB, 2 * MIB, 3)],
+)
+def test_a_registry_that_names_a_most_gets_chunks_from_the_start(least: int, most: int, patches: int) -> None:
+    with Registry(chunk_least=least, chunk_most=most) as registry:
+        upload(registry)
+        assert len(registry.asked("PATCH")) == patches
+        assert registry.received == len(DATA)
+        assert_whole(registry)
+
+
+@pytest.mark.parametrize("status", [400, 413, 416])
+def test_a_refusal_of_the_long_patch_is_answered_with_chunks(status: int) -> None:
+    content = Bytes()
+    with Registry(faults=[Fault("status", "PATCH", status=status)]) as registry:
+        upload(registry, content)
+        assert len(registry.asked("PATCH")) == 3  # the refused one, 4 MiB, the rest
+        assert registry.received == len(DATA)
+        assert_whole(registry)
+    assert content.offsets == [0, 0]
+
+
+def test_the_rest_of_a_cut_upload_may_be_too_long_for_one_patch() -> None:
+    """GHCR takes one long PATCH from 0 on, but ranged ones only up to 4 MiB."""
+    content = Bytes()
+    with Registry(
+        faults=[Fault("cut", "PATCH", after=MIB), Fault("status", "PATCH", status=416)]
+    ) as registry:
+        upload(registry, content)
+        assert registry.received == len(DATA)
+        assert_whole(registry)
+    assert content.offsets == [0, MIB, MIB]
+
+
+def test_chunks_are_cut_and_go_on_too() -> None:
+    content = Bytes()
+    with Registry(chunk_most=MIB) as registry:
+        registry.faults += [Fault("nothing", "PATCH", times=2), Fault("cut", "PATCH", after=MIB // 2)]
+        upload(registry, content)
+        assert registry.received == len(DATA)
+        assert_whole(registry)
+    assert content.offsets == [0, 2 * MIB + MIB // 2]
+
+
+def test_a_registry_that_takes_no_chunks_either_is_one_sentence() -> None:
+    with Registry(faults=[Fault("status", "PATCH", times=-1, status=413)]) as registry:
+        with pytest.raises(RegistryError, match=r"take blob bytes .* and says that it is too large"):
+            upload(registry)
+        assert (registry.blobs, registry.uploads) == ({}, {})
+
+
+def test_what_registries_say_of_chunks() -> None:
+    assert ChunkSizes().usual == 4 * MIB
+    assert ChunkSizes(least=9 * MIB).usual == 9 * MIB
+    assert ChunkSizes(most=MIB).usual == MIB
+    assert ChunkSizes(least=MIB, most=8 * MIB).usual == 4 * MIB
+
+
+def test_pieces_have_the_lengths_that_are_asked_for() -> None:
+    pieces = Pieces(iter([b"abc", b"d", b"efghi"]))
+    assert [b"".join(pieces.take(length)) for length in (2, 3, 0, 9, 1)] == [b"ab", b"cde", b"", b"fghi", b""]
