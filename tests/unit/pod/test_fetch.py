@@ -11,6 +11,7 @@ import resource
 import signal
 import ssl
 import subprocess
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from fakes.pod import CHUNK, Pod, huggingface, row
 from fakes.shelf import generate
 
 from pod import disk, fetch, listing
+from pod.claim import Claim
 from pod.sources import Hubs
 
 if TYPE_CHECKING:
@@ -320,6 +322,18 @@ def test_a_disk_that_is_too_small_is_said_before_a_byte_is_written(
         in capsys.readouterr().err
     )
     assert not pod.left_over()
+
+
+def test_waiting_for_another_pod_is_said_once(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = offer_one(pod)
+    other = Claim(pod.models / f"checkpoints/.podkiln/{file.name}.lock")
+    assert other.acquire()
+    monkeypatch.setattr(fetch, "BUSY_SECONDS", 0.05)
+    threading.Timer(0.5, other.release).start()
+    assert inside(pod, monkeypatch).run(1) == 0
+    assert capsys.readouterr().err.count("waiting for it") == 1
 
 
 def test_the_log_says_how_far_each_file_is(
