@@ -117,7 +117,8 @@ class Store:
         if source.get("kind") != "huggingface":
             return None
         snapshots = self.cache / f"models--{source['repo'].replace('/', '--')}" / "snapshots"
-        for path in sorted(snapshots.glob(f"*/{source['path']}")):
+        commits = sorted(snapshots.iterdir()) if snapshots.is_dir() else []
+        for path in (commit / source["path"] for commit in commits):
             if not path.is_file() or size not in {None, path.stat().st_size}:
                 continue
             if digest(of_file(path), path.stat().st_size, expected) == expected:

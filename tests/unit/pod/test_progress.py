@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pod import status
 from pod.progress import Board, Progress, human
 
 
@@ -75,30 +74,3 @@ def test_a_full_disk_does_not_end_the_fetch(tmp_path: Path) -> None:
 
 def test_the_summary_counts() -> None:
     assert board(Path("x")).summary() == "1 fetched (100 B), 0 already there, 1 failed, of 3 files"
-
-
-def test_status_before_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status.show(tmp_path / "fetch.json") == 0
-    assert capsys.readouterr().out == "Nothing has been fetched in this pod yet.\n"
-
-
-def test_status_shows_files_and_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    board(tmp_path / "fetch.json").write("failed")
-    assert status.show(tmp_path / "fetch.json") == 1
-    assert capsys.readouterr().out.splitlines() == [
-        "fetched    m: vae/a  100 B of 100 B (100 %)",
-        "failed     m: vae/b  0 B of 50 B (0 %)  vae/b is gone",
-        "queued     n: vae/c",
-        "failed: 100 B of 150 B",
-    ]
-
-
-def test_status_knows_a_fetch_that_was_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    board(tmp_path / "fetch.json").write("running")
-    record = json.loads((tmp_path / "fetch.json").read_text())
-    status.show(tmp_path / "fetch.json")
-    assert capsys.readouterr().out.endswith("running: 100 B of 150 B\n")
-    record["pid"] = 2**22 + 1  # above the kernel's largest
-    (tmp_path / "fetch.json").write_text(json.dumps(record))
-    status.show(tmp_path / "fetch.json")
-    assert "ended early; start the fetch again" in capsys.readouterr().out
