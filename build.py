@@ -25,6 +25,15 @@ OLDEST = (3, 11)
 RUN = "requirements.txt"
 DEVELOP = "requirements-dev.txt"  # holds all of RUN, and the linters and test tools
 
+# Variables of the caller's that must not decide what goes into .venv.
+MISLEADING = {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER"}
+# What venv and pip say, and what that means.
+HINTS = {
+    "ensurepip": "its venv module is not there; on Debian: apt-get install python3-venv",
+    "connection broken": "no package index can be reached; PIP_INDEX_URL may name another",
+    "No space left": "the disk is full",
+}
+
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End with one sentence."""
@@ -63,18 +72,16 @@ def ensure(requirements: str = RUN) -> None:
     with alone():
         if fits(requirements):
             return
-        if fits(
-            RUN
-        ):  # a finished environment is wanted with more in it: what is there stays usable meanwhile
+        # A finished environment that is wanted with more in it stays usable meanwhile, and if that fails.
+        if fits(RUN):
             print("podkiln: adding the development tools to .venv", file=sys.stderr)
         else:
             print("podkiln: making .venv (once)", file=sys.stderr)
             shutil.rmtree(VENV, ignore_errors=True)
             call([sys.executable, "-m", "venv", str(VENV)], "Python cannot make a virtual environment here")
         pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        call(
-            [*pip, "--require-hashes", "-r", str(ROOT / requirements)], f"{requirements} cannot be installed"
-        )
+        install = [*pip, "--require-hashes", "-r", str(ROOT / requirements)]
+        call(install, f"{requirements} cannot be installed")
         aside = VENV / "podkiln-stamp.part"
         aside.write_text(stamp(requirements), encoding="utf-8")
         aside.replace(VENV / "podkiln-stamp")
@@ -82,15 +89,16 @@ def ensure(requirements: str = RUN) -> None:
 
 def call(argv: list[str], failure: str) -> None:
     """Run a step of the set-up; show what it printed only when it fails."""
-    # A PYTHONPATH or PIP_TARGET of the caller's must not decide what goes in.
-    environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET"}}
+    environment = {name: value for name, value in os.environ.items() if name not in MISLEADING}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        shutil.rmtree(VENV, ignore_errors=True)
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        print("\n".join(lines[-12:]), file=sys.stderr)
-        hint = "on Debian: apt-get install python3-venv" if "ensurepip" in done.stderr else "see above"
-        fail(f"{failure} ({hint}).")
+    if not done.returncode:
+        return
+    said = done.stdout + done.stderr
+    for sign, hint in HINTS.items():
+        if sign in said:
+            fail(f"{failure}: {hint}.")
+    print("\n".join(said.strip().splitlines()[-12:]), file=sys.stderr)
+    fail(f"{failure} (see above).")
 
 
 def main() -> NoReturn:
@@ -105,7 +113,9 @@ def main() -> NoReturn:
         fail(f".venv cannot be made: {error}.")
     python = VENV / "bin" / "python"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
-    os.execv(python, [str(python), "-m", "podkiln", *sys.argv[1:]])
+    os.environ.pop("PYTHONHOME", None)
+    # -P: modules are not looked for in the folder that we are called from.
+    os.execv(python, [str(python), "-P", "-m", "podkiln", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ Usage: compile_bytecode.py [--force] FOLDER...
 
 Python's default .pyc carries its source's mtime. A reproducible image rewrites all mtimes, so each of those
 would be stale and ComfyUI would start 25 s later; an unchecked-hash .pyc (PEP 552) is never compared with its
-source. Files that have a .pyc already keep it, so that an image layer holds only its own files; --force is for
-those that a package manager compiled the default way.
+source. Files that have a .pyc already keep it, so that a layer holds only its own files; --force is for those
+that a package manager compiled the default way.
 """
 
 from __future__ import annotations
 
+import os
 import py_compile
 import subprocess
 import sys
@@ -33,8 +34,8 @@ def find(folders: list[str], *, force: bool) -> list[str]:
 
 
 def compile_listed() -> None:
-    """Compile the files listed on standard input; what does not parse (templates, old tests) stays as it is."""
-    for source in filter(None, sys.stdin.read().split("\0")):
+    """Compile the files listed on standard input; what does not parse (templates, old tests) stays."""
+    for source in filter(None, os.fsdecode(sys.stdin.buffer.read()).split("\0")):
         py_compile.compile(source, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
 
 
@@ -47,10 +48,10 @@ def main(arguments: list[str]) -> int:
     command = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), "--worker"]
     workers = []
     for share in range(WORKERS):
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE)
         workers.append(worker)
         assert worker.stdin is not None  # noqa: S101 - a pipe was asked for
-        worker.stdin.write("\0".join(sources[share::WORKERS]))
+        worker.stdin.write(os.fsencode("\0".join(sources[share::WORKERS])))
         worker.stdin.close()
     return max(worker.wait() for worker in workers)
 

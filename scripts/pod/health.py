@@ -11,31 +11,57 @@ PATH = "/system_stats"
 TIMEOUT = 4.0
 
 
-def port() -> int:
-    """Return the port that ComfyUI was told to listen on; what a user passed in COMFYUI_ARGS wins."""
+def arguments() -> list[str]:
+    """Return ComfyUI's arguments, as `decide` wrote them for start.sh."""
     run = os.environ.get("PODKILN_RUN", "/run/podkiln")
     try:
         with open(f"{run}/comfyui.args", encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms here
-            arguments = file.read().split("\0")
+            return file.read().split("\0")
     except OSError:
-        arguments = []
-    chosen = os.environ.get("COMFYUI_PORT") or "8188"
-    for number, argument in enumerate(arguments):
-        if argument.startswith("--port="):
-            chosen = argument.removeprefix("--port=")
-        elif argument == "--port" and number + 1 < len(arguments):
-            chosen = arguments[number + 1]
-    return int(chosen)
+        return []
+
+
+def value(flag: str, given: list[str]) -> str | None:
+    """Return what an argument was given, the last time it was: `--flag VALUE` or `--flag=VALUE`."""
+    found = None
+    for number, argument in enumerate(given):
+        if argument.startswith(f"{flag}="):
+            found = argument.removeprefix(f"{flag}=")
+        elif argument == flag:
+            following = given[number + 1 : number + 2]
+            found = following[0] if following and not following[0].startswith("--") else None
+    return found
+
+
+def port(given: list[str]) -> int:
+    """Return the port that ComfyUI was told to listen on; what a user passed in COMFYUI_ARGS wins."""
+    return int(value("--port", given) or os.environ.get("COMFYUI_PORT") or "8188")
+
+
+def host(given: list[str]) -> str:
+    """Return an address that ComfyUI listens on: this pod's own, unless it was told a single other one."""
+    first = (value("--listen", given) or "0.0.0.0").split(",")[0]  # noqa: S104 - compared, not bound
+    return "127.0.0.1" if first in ("0.0.0.0", "::", "") else first  # noqa: S104
+
+
+def connect(given: list[str], timeout: float) -> http.client.HTTPConnection:
+    """Open a connection to ComfyUI. With TLS its certificate is for other names, so it is not checked."""
+    if value("--tls-certfile", given):
+        import ssl  # noqa: PLC0415 - costs 20 ms, and few use it
+
+        context = ssl._create_unverified_context()  # noqa: SLF001, S323 - to ourselves, on this machine
+        return http.client.HTTPSConnection(host(given), port(given), timeout=timeout, context=context)
+    return http.client.HTTPConnection(host(given), port(given), timeout=timeout)
 
 
 def problem(timeout: float = TIMEOUT) -> str | None:
     """Ask ComfyUI once. Returns None when it serves, else one sentence."""
-    where = port()
-    connection = http.client.HTTPConnection("127.0.0.1", where, timeout=timeout)
+    connection = connect(arguments(), timeout)
     try:
         connection.request("GET", PATH)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
+        where = connection.port
         return f"ComfyUI does not answer on port {where}: {error or type(error).__name__}."
     finally:
         connection.close()
