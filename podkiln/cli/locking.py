@@ -1,0 +1,61 @@
+"""`lock` and `schemas`: what is written from descriptions and committed beside them."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from podkiln import resolve, schemas
+from podkiln.cli.options import variant_option
+from podkiln.errors import DescriptionError, LockError
+
+log = logging.getLogger("podkiln")
+
+
+@click.command("lock")
+@variant_option
+@click.option(
+    "--check", is_flag=True, help="Write nothing, ask no network; fail where lock and description differ."
+)
+@click.option(
+    "--upgrade",
+    multiple=True,
+    metavar="NAME",
+    help="Look up again: a package, uv, a model, base, comfyui, all.",
+)
+def lock_command(variant: str | None, check: bool, upgrade: tuple[str, ...]) -> None:
+    """Resolve what descriptions leave open (of all variants by default), and write it down."""
+    names = [name.strip() for name in (variant or "all").split(",") if name.strip()]
+    if check:
+        _check(names)
+        return
+    summary = resolve.relock(names, upgrade)
+    for warning in summary.warnings:
+        log.warning("%s", warning)
+    for path in summary.changed:
+        log.info("wrote %s", path)
+    log.info("%d weights are locked, %d are not resolved yet.", summary.resolved, summary.unresolved)
+    if summary.problems:
+        raise LockError(summary.problems[0], hint=" ".join(summary.problems[1:]) or None)
+
+
+def _check(names: list[str]) -> None:
+    found = resolve.check(names)
+    for line in found[1:]:
+        click.echo(line, err=True)
+    if found:
+        raise LockError(found[0], hint="Run `./build.py lock`, look at the difference, and commit it.")
+
+
+@click.command("schemas")
+@click.option("--check", is_flag=True, help="Write nothing; fail when a committed schema is stale.")
+def schemas_command(check: bool) -> None:
+    """Write variants/schemas/, which editors complete and check descriptions with."""
+    if check:
+        stale = schemas.stale()
+        if stale:
+            raise DescriptionError(f"{stale[0]} is stale.", hint="Run `./build.py schemas`, and commit it.")
+        return
+    for path in schemas.write():
+        log.info("wrote %s", path)
