@@ -125,6 +125,8 @@ class Crew:
         answer = self._ask(span if ranges else None, part.contents.identity if part else "")
         try:
             contents = self._contents(answer, part.contents.chunk if part else policy.chunk, ranges=ranges)
+            if answer.status == _PARTIAL and span and _start(answer) != span.start:
+                raise ChangedError(ranges=True)  # noqa: TRY301 (not the bytes that were asked for)
             if part and contents == part.contents and answer.status == _PARTIAL:
                 self._progress.moved(part.received, contents.size)
                 self._room(part.missing)

@@ -257,6 +257,14 @@ def test_an_answer_that_does_not_continue_what_we_have_begins_anew(
     assert SIZE + 3 * CHUNK <= hub.served() < 2 * SIZE
 
 
+def test_a_first_answer_that_does_not_begin_at_the_start_is_not_taken(hub: Hub, tmp_path: Path) -> None:
+    case = plain(hub, tmp_path)
+    hub.fault(Fault("wrong-range", where="hub", after=4096))
+    case.run()
+    assert case.arrived()
+    assert hub.served() < 2 * SIZE
+
+
 def plain(hub: Hub, folder: Path) -> Case:
     """Return a case with a server that is no hub and knows no hashes."""
     case = Case(hub, hub.add_file("weights.safetensors", generate(SIZE)), folder)

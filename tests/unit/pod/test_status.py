@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pod import status
 from pod.progress import Board, Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def board(path: Path) -> Board:
