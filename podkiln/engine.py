@@ -1,7 +1,7 @@
 """The Docker Engine that builds: whether one answers, and whether it can do what builds need.
 
-Engines are judged by what they do, not by version strings: distributions rebuild Docker, and Debian's reports no
-BuildKit version at all. The judgement is a tiny build with the exporter options of real builds.
+Engines are judged by what they do, not by version strings: distributions rebuild Docker, and Debian's
+reports no BuildKit version at all. The judgement is a tiny build with the exporter options of real builds.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ _BUILD_SECONDS: Final = 180  # a builder of its own may have to start first
 
 @dataclass(frozen=True)
 class Engine:
-    """What builds. `storage` is where the engine keeps images: containerd, overlay2, ...; or the builder's driver.
+    """What builds.
 
-    `builder` is the name that was asked for; None is the one that buildx uses by itself.
+    `storage` is where the engine keeps images (containerd, overlay2, ...), or the driver of a builder that
+    is not the engine's own. `builder` is the name that was asked for; None is the one that buildx uses by
+    itself.
     """
 
     name: str
@@ -77,19 +79,17 @@ def require(builder: str | None) -> Engine:
     engine, said = _judge(builder)
     if engine.exports_oci:
         return engine
-    if (
-        engine.storage not in (CONTAINERD, "docker-container", "kubernetes", "remote")
-        and "docker driver" in said
-    ):
+    if engine.storage != CONTAINERD and "docker driver" in said:  # as BuildKit words it
         raise EngineError(
             f"The engine {engine.name} cannot export OCI layouts: it keeps images in {engine.storage}, "
             "not in the containerd image store.",
-            hint=f"Put {_CONTAINERD_STORE} into its /etc/docker/daemon.json and restart it; or make a builder beside "
-            "it: docker buildx create --name podkiln --driver docker-container, and add --builder podkiln.",
+            hint=f"Put {_CONTAINERD_STORE} into its /etc/docker/daemon.json and restart it; or leave it "
+            "alone and make a builder beside it (docker buildx create --name podkiln --driver "
+            "docker-container), to be named with --builder podkiln.",
         )
     raise EngineError(
         f"The engine {engine.name} cannot export OCI layouts with rewritten timestamps: {said}",
-        hint="Take Docker Engine 26 with buildx 0.13, or newer, or a docker-container builder with --builder NAME.",
+        hint="Take Docker Engine 26 with buildx 0.13, or newer, or another builder: --builder NAME.",
     )
 
 
@@ -101,7 +101,7 @@ def probe(builder: str | None) -> Engine:
 def _judge(builder: str | None) -> tuple[Engine, str]:
     """Return the engine, and BuildKit's words when it cannot export."""
     found = _inspect(builder)
-    # A builder of its own lives wherever it likes; only the engine's own one depends on how the engine stores images.
+    # Only the engine's own builder depends on how the engine stores images; others live wherever they like.
     facts = _engine_facts() if found.driver == "docker" else {}
     storage = _storage(facts) if facts else found.driver
     name = str(facts.get("Name") or found.name)
@@ -174,7 +174,7 @@ def _engine_facts() -> dict[str, Any]:
 
 
 def _storage(facts: Mapping[str, Any]) -> str:
-    """Name the store: with containerd's, `Driver` is the snapshotter, and only DriverStatus tells the two apart."""
+    """Name the store. With containerd's, `Driver` is the snapshotter; only DriverStatus tells."""
     if "io.containerd.snapshotter" in json.dumps(facts.get("DriverStatus")):
         return CONTAINERD
     return str(facts.get("Driver") or "unknown")
@@ -206,7 +206,7 @@ def _try_export(folder: Path, builder: str | None) -> str:
 
 
 def _passed_file(found: _Builder, facts: Mapping[str, Any]) -> Path:
-    """Return the file whose presence says that this very builder has passed; one that failed is asked again."""
+    """Return the file whose presence says that this very builder has passed."""
     identity = {key: facts.get(key) for key in ("ID", "ServerVersion", "Driver", "DriverStatus")}
     key = hashlib.sha256(json.dumps([asdict(found), identity, _EXPORT], sort_keys=True).encode()).hexdigest()
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

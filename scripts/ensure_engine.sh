@@ -30,6 +30,9 @@ fail() {
     exit 8
 }
 
+# Nothing may end this script without a sentence.
+trap 'fail "it stopped at line $LINENO, which should not happen: run it with bash -x and report what it says."' ERR
+
 # What this run made and must not leave behind.
 scratch='' made_policy=''
 tidy() {
@@ -187,8 +190,8 @@ configure_new() {
     [[ ! -e $DAEMON_JSON && ! -e /var/lib/docker/image ]] || return 0
     # Docker's bridge has 1500 whatever the network has (clouds and tunnels often have less), and large packets from
     # containers then vanish: downloads in a build hang without an error.
-    link=$(ip -o route show default 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)
-    mtu=$(cat "/sys/class/net/$link/mtu" 2>/dev/null) || mtu=1500
+    link=$(awk '$2 == "00000000" && !found++ { print $1 }' /proc/net/route) # the default route's; ip may not be here
+    mtu=$(cat "/sys/class/net/${link:-none}/mtu" 2>/dev/null) || mtu=1500
     ((mtu >= 1500)) || options=",\"mtu\":$mtu"
     mkdir -p -- "${DAEMON_JSON%/*}"
     printf '%s\n' "${CONTAINERD_STORE%\}}$options}" >"$DAEMON_JSON"

@@ -1,0 +1,74 @@
+"""A tar becomes a base image in an OCI layout; it is made once, whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from layouts import layer_of
+
+from podkiln import bootstrap, layout, oci
+from podkiln.errors import SourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = layer_of(hello="a base")
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What stands in for scripts/bootstrap_base.sh: it copies a tar and counts its runs."""
+    (tmp_path / "root.tar").write_bytes(ROOT)
+    path = tmp_path / "bootstrap.sh"
+    path.write_text(f'#!/bin/sh\necho run >>{tmp_path}/runs\nsleep 0.2\ncp {tmp_path}/root.tar "$1"\n')
+    path.chmod(0o755)
+    monkeypatch.setattr(bootstrap, "_SCRIPT", path)
+    return path
+
+
+def test_the_tar_is_the_only_layer(tmp_path: Path) -> None:
+    (tmp_path / "root.tar").write_bytes(ROOT)
+    bootstrap.wrap(tmp_path / "root.tar", tmp_path / "layout")
+    image = layout.read(tmp_path / "layout", full=True)
+    assert image.config.diff_ids == (oci.digest_of(ROOT),)
+    assert gzip.decompress(image.blob_path(image.manifest.layers[0].digest).read_bytes()) == ROOT
+    assert image.descriptor.platform == image.config.platform
+
+
+def test_equal_tars_make_equal_digests(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.tar").write_bytes(ROOT)
+        bootstrap.wrap(tmp_path / f"{name}.tar", tmp_path / name)
+        digests.add(layout.read(tmp_path / name).descriptor.digest)
+    assert len(digests) == 1
+
+
+def test_the_base_is_made_once_even_when_many_ask(tmp_path: Path, script: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(lambda _: bootstrap.base_layout(tmp_path / "cache"), range(4)))
+    assert len(found) == 1
+    base = found.pop()
+    assert (tmp_path / "runs").read_text() == "run\n"
+    assert layout.read(base.path, full=True).descriptor.digest == base.digest
+
+
+def test_another_script_makes_another_base(tmp_path: Path, script: Path) -> None:
+    first = bootstrap.base_layout(tmp_path / "cache")
+    script.write_text(script.read_text() + "# changed\n")
+    second = bootstrap.base_layout(tmp_path / "cache")
+    assert first.path != second.path
+    assert first.path.is_dir(), "who uses the old one keeps it"
+
+
+def test_a_failure_leaves_nothing_and_says_why(tmp_path: Path, script: Path) -> None:
+    script.write_text(
+        "#!/bin/sh\necho half >\"$1\"\necho 'bootstrap_base: no mirror: give one.' >&2\nexit 1\n"
+    )
+    with pytest.raises(SourceError, match=r"no mirror: give one\.$") as caught:
+        bootstrap.base_layout(tmp_path / "cache")
+    assert "--base REF" in str(caught.value.hint)
+    assert [each.suffix for each in (tmp_path / "cache" / "base").iterdir()] == [".lock"]
