@@ -1,0 +1,68 @@
+# The commands of a developer; `make` lists them. `make test` is all of CI, on a machine with Python 3.11 or newer.
+SHELL := bash
+.SHELLFLAGS := -Eeuo pipefail -c
+.ONESHELL:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+PYTHON := python3
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
+# .ci/run takes the times of the parts from these lines.
+step = @printf '\n== %s\n' '$(1)'
+
+.PHONY: help
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+.PHONY: test
+test: check engine ## everything: checks, unit, container and full tests; installs what it needs
+	$(call step,tests)
+	$(PYTEST) --minimum=tests/minimum.txt tests
+
+.PHONY: check
+check: venv ## the cheap checks only: linters, types, what is generated and locked
+	$(call step,checks)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	find scripts tests .ci \( -name '*.sh' -o -path .ci/run -o -path tests/fakes/nvidia-smi \) -print0 | xargs -0 $(BIN)/shellcheck
+	./build.py render --check
+	./build.py lint
+	./build.py lock --check
+
+.PHONY: unit
+unit: venv ## the tests that need no engine
+	$(PYTEST) tests/unit
+
+.PHONY: golden
+golden: venv ## write tests/golden/ and docs/reference/ anew, to be looked at in the diff
+	./build.py render --golden
+	$(BIN)/python docs/generate.py
+
+.PHONY: bench
+bench: venv engine ## the benchmarks
+	for script in bench/*.py; do
+		printf '\n== %s\n' "$$script"
+		PYTHONPATH=.:scripts:tests $(BIN)/python "$$script"
+	done
+
+.PHONY: clean
+clean: ## remove what builds and tests left here; .venv and the caches of the engine stay
+	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: venv
+venv:
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && [[ $$EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+		printf 'make: installing python3-venv, which Debian keeps apart from python3\n' >&2
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends python3-venv >&2
+	fi
+	$(PYTHON) -Bc 'import sys, build
+	if sys.version_info < build.OLDEST: build.fail("Python 3.11 or newer is needed: make PYTHON=python3.12 test")
+	build.ensure(build.DEVELOP)'
+
+.PHONY: engine
+engine:
+	$(call step,engine)
+	scripts/ensure_engine.sh --with-tests

@@ -1,0 +1,131 @@
+"""The suite's own rules: nothing is skipped but what needs a GPU, nothing vanishes, and cheap comes first."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+NO_GPU = "needs a real NVIDIA GPU, and there is no nvidia-smi here"
+PARTS = ("unit", "container", "full", "gpu")  # in this order, from milliseconds to minutes
+
+
+def part_of(item: pytest.Item) -> str:
+    """Return which part of the suite a test belongs to."""
+    marked = next((name for name in ("gpu", "full") if item.get_closest_marker(name)), None)
+    return marked or ("container" if "container" in item.path.parts else "unit")
+
+
+@dataclass
+class Tally:
+    """What became of the tests. `minimum` is how many there must be, None when only some were asked for."""
+
+    minimum: int | None = None
+    collected: int = 0
+    run: set[str] = field(default_factory=set)
+    gpu: set[str] = field(default_factory=set)
+    parts: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the counts, as a sentence."""
+        if self.minimum is None:
+            return None
+        if self.collected < self.minimum:
+            return (
+                f"{self.collected} tests were collected, and there were {self.minimum}: tests have vanished. "
+                "If that is meant, lower tests/minimum.txt in the same commit."
+            )
+        missing = self.collected - len(self.run) - len(self.gpu)
+        return f"{missing} tests were collected and then not run." if missing else None
+
+
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--minimum", type=Path, help="The whole suite runs: fail when it has fewer tests than this file says."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    file = config.getoption("--minimum")
+    config.stash[TALLY] = Tally(minimum=int(file.read_text()) if file else None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: PARTS.index(part_of(item)))
+    if shutil.which("nvidia-smi") is None:
+        for item in items:
+            if part_of(item) == "gpu":
+                item.add_marker(pytest.mark.skip(reason=NO_GPU))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    tally = session.config.stash[TALLY]
+    tally.collected = len(session.items)
+    tally.parts = {item.nodeid: part_of(item) for item in session.items}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that skips itself whole is a failure, too."""
+    report = yield
+    if report.outcome == "skipped":
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} skips itself: only tests marked gpu may be skipped."
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure, unless it is ours, for want of a GPU."""
+    report = yield
+    tally = item.config.stash[TALLY]
+    tally.seconds[part_of(item)] += report.duration
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if reason.endswith(NO_GPU):
+            tally.gpu.add(item.nodeid)
+            return report
+        report.outcome = "failed"
+        report.longrepr = f"Only tests marked gpu may be skipped. {reason}"
+    if report.when == "call" or report.failed:
+        tally.run.add(item.nodeid)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.stash[TALLY].problem() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    tally = config.stash[TALLY]
+    terminalreporter.section("the suite")
+    counts = Counter(tally.parts.values())
+    for part in filter(counts.__getitem__, PARTS):
+        terminalreporter.line(f"{part:10} {counts[part]:5} tests  {tally.seconds[part]:8.1f} s")
+    terminalreporter.line(f"{tally.collected} collected = {len(tally.run)} run + {len(tally.gpu)} gpu")
+    if tally.gpu:
+        terminalreporter.write_sep(
+            "!", f"{len(tally.gpu)} gpu tests NOT RUN: {NO_GPU}", yellow=True, bold=True
+        )
+    if tally.minimum is not None and tally.collected > tally.minimum:
+        terminalreporter.line(
+            f"tests/minimum.txt says {tally.minimum}; it can be raised to {tally.collected}."
+        )
+    if problem := tally.problem():
+        terminalreporter.write_sep("!", problem, red=True, bold=True)
