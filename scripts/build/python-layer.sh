@@ -24,7 +24,9 @@ fi
 /opt/uv/bin/uv pip install --python /opt/venv/bin/python --require-hashes --no-deps --link-mode copy \
     --only-binary :all: --no-progress --requirements "$requirements"
 
-# Records of where and when a wheel was installed differ between builders; nothing reads them.
+# uv's lock can be written by anybody. Records of where and when a wheel was installed differ between builders;
+# nothing reads them.
+rm -f /opt/venv/.lock
 find /opt/venv/lib -name uv_cache.json -path '*.dist-info/*' -delete
 
 /opt/venv/bin/python -I -S "$(dirname "$0")/compile_bytecode.py" /opt/venv/lib
