@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from podkiln.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
 PACKING: Final = 1
 """Version of these rules; stands in the lock beside each layer's digest."""
@@ -94,7 +94,7 @@ class TarLayer:
         add(trailer, bytes(trailer))
         return tuple(found)
 
-    def chunks(self, opener: Opener, offset: int = 0) -> Iterator[bytes]:
+    def chunks(self, opener: Opener, offset: int = 0) -> Generator[bytes]:
         """Yield the tar from an offset on. Raises IntegrityError for a file of another size than listed."""
         for segment in self.segments:
             skip = max(0, offset - segment.start)
