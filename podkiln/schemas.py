@@ -2,7 +2,7 @@
 
 They are committed in variants/schemas/ and named in the first line of each description, which the YAML
 language server reads (https://github.com/redhat-developer/yaml-language-server#using-inlined-schema).
-`python -m podkiln.schemas` writes them anew.
+`./build.py schemas` writes them anew.
 """
 
 from __future__ import annotations
@@ -66,7 +66,3 @@ def _plain(value: Any) -> Any:
         for key, each in value.items()
         if not (key == "title" and isinstance(each, str)) and not (key == "default" and each is None)
     }
-
-
-if __name__ == "__main__":
-    write()

@@ -17,10 +17,11 @@ wording nodes document
 oci reference credentials tree tarlayer
 model variant catalogue schemas
 lock
-flagfiles flags folders
+flagfiles flags folders limits
 inputs plan payload render lint context
 engine bake golden layout load bundle bootstrap
 registry
+sources stream weights
 resolve
 report
 job

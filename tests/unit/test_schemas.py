@@ -25,7 +25,7 @@ def committed(name: str) -> dict[str, Any]:
 
 
 def test_the_committed_schemas_are_what_the_code_says() -> None:
-    """`python -m podkiln.schemas` writes them anew."""
+    """`./build.py schemas` writes them anew."""
     assert schemas.stale() == []
 
 
