@@ -115,16 +115,19 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 # container runtime's to fill.
 # Whatever apt mmdebstrap runs is this host's, and obeys the settings in the new root: the ones for the image would have
 # it clean this host's caches. So they go in last, and mmdebstrap's own last run of apt, to clean up, is left out.
+# Nor may it take away its own policy-rc.d in the end, which would be ours.
+#
 # The hooks' $1 is the root file system, expanded by the shell that mmdebstrap starts. When the network goes away in the
 # middle, apt neither ends nor keeps still: hence the limit, some 30 times what it takes.
 # shellcheck disable=SC2016
-if ! timeout --kill-after=10 900 mmdebstrap --variant=minbase --format=tar --skip=output/dev --skip=cleanup/apt --keyring="$KEYRING" \
+if ! timeout --kill-after=10 900 mmdebstrap --variant=minbase --format=tar --keyring="$KEYRING" \
+    --skip=output/dev --skip=cleanup/apt --skip=chroot/policy-rc.d \
     --dpkgopt="$work/dpkg-slim" \
     --customize-hook='rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' \
     --customize-hook="upload $work/debian.sources /etc/apt/sources.list.d/debian.sources" \
     --customize-hook="upload $work/policy-rc.d /usr/sbin/policy-rc.d" \
-    --customize-hook='chmod 755 "$1/usr/sbin/policy-rc.d"' \
     --customize-hook="upload $work/hostname /etc/hostname" \
+    --customize-hook='chmod 755 "$1/usr/sbin/policy-rc.d"; chmod 644 "$1/etc/hostname"' \
     --customize-hook=': >"$1/etc/resolv.conf"; : >"$1/etc/machine-id"' \
     --customize-hook='rm -rf "$1"/var/log/* "$1"/var/cache/ldconfig/* "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old' \
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \

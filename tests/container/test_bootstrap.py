@@ -1,0 +1,86 @@
+"""The base made from Debian packages is what a Dockerfile expects of debian:trixie-slim."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from podkiln import bootstrap, layout
+
+if TYPE_CHECKING:
+    from podkiln.bootstrap import BaseLayout
+
+pytestmark = pytest.mark.engine
+
+SCRIPT = Path(bootstrap.__file__).parents[1] / "scripts" / "bootstrap_base.sh"
+HOSTS_APT = [Path("/var/lib/apt/lists"), Path("/var/cache/apt/archives")]
+
+
+@pytest.fixture(scope="module")
+def rootfs(bootstrap_base: BaseLayout) -> dict[str, tarfile.TarInfo]:
+    image = layout.read(bootstrap_base.path, full=True)
+    with tarfile.open(image.blob_path(image.manifest.layers[0].digest)) as tar:
+        return {entry.name.removeprefix("./"): entry for entry in tar}
+
+
+def test_it_is_slim_and_has_no_time_in_it(rootfs: dict[str, tarfile.TarInfo]) -> None:
+    assert {entry.mtime for entry in rootfs.values()} == {0}
+    assert not [
+        name for name in rootfs if name.startswith(("dev/", "usr/share/man/man1", "var/lib/apt/lists/"))
+    ]
+    docs = [name for name, entry in rootfs.items() if name.startswith("usr/share/doc/") and entry.isfile()]
+    assert {Path(name).name for name in docs} == {"copyright"}
+    assert rootfs["etc/apt/sources.list.d/debian.sources"].isfile()
+    assert rootfs["usr/sbin/policy-rc.d"].mode == 0o755
+    for empty in ("etc/machine-id", "etc/resolv.conf"):
+        assert rootfs[empty].size == 0
+
+
+def test_another_run_gives_the_same_bytes_and_leaves_the_hosts_apt_alone(
+    tmp_path: Path,
+) -> None:
+    """Two new ones, because the cached base may be older than the mirror's state."""
+    before = [sorted(path.iterdir()) for path in HOSTS_APT]
+    tars = [tmp_path / "one.tar", tmp_path / "two.tar"]
+    for tar in tars:
+        subprocess.run([str(SCRIPT), str(tar)], check=True)
+    assert tars[0].read_bytes() == tars[1].read_bytes()
+    assert [sorted(path.iterdir()) for path in HOSTS_APT] == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.tar", "two.tar"]
+
+
+def test_bake_takes_it_as_the_base_and_apt_works_in_it(
+    tmp_path: Path, bootstrap_base: BaseLayout, docker_engine: str
+) -> None:
+    """Bridge network, DNS and the base's own sources, in one step; the stage named base is never pulled."""
+    (tmp_path / "Dockerfile").write_text(
+        "FROM registry.invalid/none:none AS base\nFROM base\nARG SOURCE_DATE_EPOCH\n"
+        "RUN apt-get -q update && apt-get -qy install --no-install-recommends tini && tini --version\n"
+    )
+    export = "tar=false,rewrite-timestamp=true,compression=zstd,oci-mediatypes=true"
+    target = {
+        "context": str(tmp_path),
+        "contexts": {"base": f"oci-layout://{bootstrap_base.path}@{bootstrap_base.digest}"},
+        "args": {"SOURCE_DATE_EPOCH": "0"},
+        "attest": ["type=provenance,disabled=true"],
+        "output": [f"type=oci,dest={tmp_path / 'image'},{export}"],
+    }
+    (tmp_path / "bake.json").write_text(json.dumps({"target": {"default": target}}))
+    argv = ["docker", "buildx", "bake", "--file", str(tmp_path / "bake.json")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(layout.read(tmp_path / "image", full=True).manifest.layers) == 2
+
+
+def test_a_mirror_that_does_not_serve_is_one_sentence(tmp_path: Path) -> None:
+    argv = [str(SCRIPT), str(tmp_path / "base.tar"), "http://127.0.0.1:9/debian"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "does not serve trixie" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
