@@ -1,0 +1,35 @@
+"""A bake as a process of its own, so that it can be measured and killed: REGISTRY/REPOSITORY and weights.
+
+Prints JSON: digests, what became of them, and the most memory it ever held (KiB).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
+
+from podkiln.bundle import Weight, bundles  # noqa: E402 - the path comes first
+from podkiln.reference import Reference  # noqa: E402
+from podkiln.registry import Repository, Settings  # noqa: E402
+from podkiln.sources import Access  # noqa: E402
+from podkiln.weights import RegistrySink, bake  # noqa: E402
+
+
+def main(target: str, weights: str) -> None:
+    """Bake weights, given as JSON, into a repository."""
+    groups = bundles(Weight(**each) for each in json.loads(weights))
+    with Repository(Reference.parse(target), Settings(), push=True) as repository:
+        baked = bake(groups, RegistrySink(repository), Access.from_environment(os.environ))
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rows = [{"digest": each.blob.digest, "how": each.how, "fetched": each.fetched} for each in baked]
+    sys.stdout.write(json.dumps({"rss": rss, "layers": rows}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
