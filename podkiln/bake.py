@@ -182,29 +182,29 @@ _CAUSES = (
     (
         re.compile(r"failed to resolve source metadata for (?P<what>\S+?)(:?\s|$)"),
         "The base image {what} cannot be had.",
-        ("--base", "bootstrap", "makes one from Debian packages; --base REF takes another image"),
+        ("--base", "bootstrap", "Make one from Debian packages (--base REF takes another image)"),
     ),
     (
         re.compile(r"failed to fetch remote (?P<what>\S+?)(:?\s|$)"),
         "The source repository {what} cannot be had.",
-        ("--source", "{name}=DIR", "takes a checkout of it; {name}=URL#COMMIT takes a mirror"),
+        ("--source", "{name}=DIR", "Take a checkout of it ({name}=URL#COMMIT takes a mirror)"),
     ),
     (
         re.compile(
             r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED|signed by unknown authority|certificate is NOT trusted"
         ),
         "A TLS certificate on the way is signed by an authority that the build does not know.",
-        ("--ca-bundle", "/etc/ssl/certs/ca-certificates.crt", "trusts what this machine trusts"),
+        ("--ca-bundle", "/etc/ssl/certs/ca-certificates.crt", "Trust what this machine trusts"),
     ),
     (
         re.compile(r"Failed to fetch (?P<what>\S+)  |E: (Unable to locate package|The repository)"),
         "Debian packages cannot be had.",
-        ("--apt-mirror", "URL", "takes them from a mirror that can be reached"),
+        ("--apt-mirror", "URL", "Take them from a mirror that can be reached"),
     ),
     (
         re.compile(r"Failed to fetch: |Could not find a version that satisfies|Max retries exceeded"),
         "Python packages cannot be had.",
-        ("--python-index", "URL", "takes them from an index that can be reached"),
+        ("--python-index", "URL", "Take them from an index that can be reached"),
     ),
 )
 
@@ -217,9 +217,8 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
         if found:
             names = {"name": _source_name(said, arguments), **found.groupdict()}
             again = shlex.join([*_without(arguments, option, names["name"]), option, value.format(**names)])
-            return SourceError(
-                masked(what.format(**names)), hint=masked(f"./build.py {again}  {effect.format(**names)}.")
-            )
+            hint = f"{effect.format(**names)}: ./build.py {again}"
+            return SourceError(masked(what.format(**names)), hint=masked(hint))
     return BuildFailedError(
         f"BuildKit ended with exit code {status}; its last lines above say where.",
         hint="The command above can be run by hand; --no-cache builds every step anew.",

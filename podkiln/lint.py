@@ -24,6 +24,10 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _URL_LOGIN = re.compile(r"[a-z+]+://[^/\s@]+:[^/\s@]+@")
+# curl … | sh, with sudo or env before it; sh -c "$(curl …)"; bash <(curl …).
+_UNSEEN = re.compile(
+    r"\b(curl|wget)\b[^&;]*\|\s*(\S+ )*?(ba|da|z)?sh\b|\b(ba|da|z)?sh\b[^&;]*[$<]\((curl|wget)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,16 @@ def _instructions(dockerfile: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _from(rest: str, stages: set[str]) -> str | None:
-    image = re.sub(r"^(--\S+\s+)+", "", rest).split()[0]
-    if image == "scratch" or image in stages or "@sha256:" in image:
+    return _unpinned(re.sub(r"^(--\S+\s+)+", "", rest).split()[0], stages)
+
+
+def _copy(rest: str, stages: set[str]) -> str | None:
+    image = re.search(r"--from=(\S+)", rest)
+    return _unpinned(image[1], stages) if image else None
+
+
+def _unpinned(image: str, stages: set[str]) -> str | None:
+    if image == "scratch" or image in stages or image.isdigit() or "@sha256:" in image:
         return None
     return f"{image} is not pinned by digest."
 
@@ -105,13 +117,17 @@ def _variable(rest: str, _stages: set[str]) -> str | None:
     return None
 
 
-def _run(rest: str, _stages: set[str]) -> str | None:
-    installs = re.search(r"\bpip3?\s+install\b", rest)
-    if installs and "--require-hashes" not in rest:
-        return "pip install without --require-hashes."
-    if re.search(r"\bgit\s+clone\b", rest):
+def _run(rest: str, stages: set[str]) -> str | None:
+    for image in re.findall(r"--mount=\S*\bfrom=([^,\s]+)", rest):
+        if message := _unpinned(image, stages):
+            return message
+    words = re.sub(r'[\[\]",\s]+', " ", rest)  # the form of a JSON list, too
+    for step in re.split(r"&&|\|\||;", words):
+        if re.search(r"\bpip3? install\b", step) and "--require-hashes" not in step:
+            return "pip install without --require-hashes."
+    if re.search(r"\bgit clone\b", words):
         return "git clone is not pinned; a stage with ADD <url>#<commit> is."
-    if re.search(r"(curl|wget)\b[^&;]*\|\s*(ba)?sh\b", rest):
+    if _UNSEEN.search(words):
         return "a script from the network is run unseen."
     if _URL_LOGIN.search(rest):
         return "a URL holds a login, which stays in the image's history; use --mount=type=secret."
@@ -120,6 +136,7 @@ def _run(rest: str, _stages: set[str]) -> str | None:
 
 _RULES: dict[str, Callable[[str, set[str]], str | None]] = {
     "FROM": _from,
+    "COPY": _copy,
     "ADD": _add,
     "ARG": _variable,
     "ENV": _variable,

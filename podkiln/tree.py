@@ -36,9 +36,9 @@ def tree_id_of(files: dict[str, bytes]) -> str:
 
 def _tree(folder: Path) -> bytes:
     entries = []
-    for entry in os.scandir(folder):
-        if entry.name in IGNORED:
-            continue
+    with os.scandir(folder) as found:
+        listed = [entry for entry in found if entry.name not in IGNORED]
+    for entry in listed:
         mode, digest = _entry(entry)
         if mode is None:
             continue

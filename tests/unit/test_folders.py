@@ -1,4 +1,4 @@
-"""The model folders of a ComfyUI version: every key, and the old names that volumes still have."""
+"""ComfyUI's model folders: each key with the directories that hold its files."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from podkiln import folders
 from podkiln.errors import DescriptionError
 
 
-def test_each_folder_holds_itself_first_and_then_its_old_names() -> None:
+def test_old_names_come_after_the_new_one() -> None:
     places = folders.load("0.33.0").places()
-    assert places["checkpoints"] == ["checkpoints"]
-    assert places["text_encoders"] == ["text_encoders", "clip"]
     assert places["diffusion_models"] == ["diffusion_models", "unet"]
-    assert places["controlnet"] == ["controlnet", "t2i_adapter"]
+    assert places["text_encoders"] == ["text_encoders", "clip"]
+    assert places["loras"] == ["loras"]
 
 
-def test_what_lies_outside_of_models_is_no_place_for_models() -> None:
-    assert not {"custom_nodes", "datasets"} & folders.load("0.33.0").places().keys()
+def test_folders_beside_the_models_get_no_place() -> None:
+    known = folders.load("0.33.0")
+    assert "custom_nodes" in known.outside
+    assert not set(known.outside) & known.places().keys()
 
 
-def test_a_version_nobody_has_described_is_one_sentence() -> None:
-    with pytest.raises(DescriptionError, match=r"the model folders of ComfyUI 9\.9\.9 are not known"):
-        folders.load("9.9.9")
+def test_every_old_name_belongs_to_a_folder() -> None:
+    known = folders.load("0.33.0")
+    assert set(known.legacy.values()) <= set(known.folders)
+
+
+def test_an_unknown_version_is_one_sentence() -> None:
+    with pytest.raises(DescriptionError, match=r"There is no folders-9\.9\.yaml: .* of ComfyUI 9\.9"):
+        folders.load("9.9")

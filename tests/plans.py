@@ -1,0 +1,18 @@
+"""Plans of shipped and own variants for tests, made as the command makes them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from podkiln import job, variant
+from podkiln.job import Request
+
+if TYPE_CHECKING:
+    from podkiln.plan import Plan
+
+
+@cache
+def plan_of(name: str = "lazy", **asked: Any) -> Plan:
+    """Return the plan of a variant; nothing is baked unless that is asked for."""
+    return job.make_plan(variant.load(name), Request(**{"variants": (name,), "no_weights": True, **asked}))

@@ -1,0 +1,227 @@
+"""The command line: one sentence and an exit code for all that a user can cause; results on stdout alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from podkiln import cli, errors, job, variant
+from podkiln.cli import COMMANDS, main
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+READING = ["flags", "lint", "models", "plan", "render", "variants"]
+
+
+def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(arguments)
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("--varant lazy", 2, r"No such option '--varant'. Did you mean '--variant'\?"),
+        ("vriants", 2, r"No such command 'vriants'. Did you mean 'variants'\?"),
+        ("qqq", 2, r"No such command 'qqq'\."),
+        ("--variant lasy", 3, r"There is no variant 'lasy'"),
+        ("plan --variant lasy", 3, r"Did you mean lazy\?"),
+        ("--push", 2, r"--variant is missing"),
+        ("--variant ,", 2, r"--variant is missing"),
+        ("plan", 2, r"--variant is missing"),
+        ("--variant lazy plan", 2, r"--variant stands before plan; write it behind"),
+        ("--no-cache models", 2, r"--no-cache stands before models"),
+        ("--variant", 2, r"requires an argument"),
+        ("--variant lazy --ca-bundle /no/such", 2, r"does not exist"),
+        ("--variant lazy --push", 2, r"--push needs to know where to"),
+        ("plan --variant lazy --source comfy=x", 2, r"there is no input 'comfy'"),
+        ("plan --variant lazy --source comfyui=/no/such", 11, r"there is no folder"),
+        ("plan --variant baked", 5, r"^podkiln: baked: "),
+        ("--variant baked --dry-run", 5, r"^podkiln: baked: "),
+        ("flags", 2, r"Missing option '--vram-mib'"),
+        ("flags --vram-mib -1", 2, r"Invalid value for '--vram-mib'"),
+        ("flags --vram-mib x", 2, r"Invalid value for '--vram-mib'"),
+        ("flags --vram-mib 8000 --args --no-such-flag", 2, r"--no-such-flag"),
+        ("flags --vram-mib 8000 --tier huge", 2, r"huge"),
+        ("render --variant lazy --out /dev/null", 2, r"/dev/null"),
+        ("render --variant lazy --out /proc/none", 2, r"--out: /proc/none cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_a_code(
+    line: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got, _, err = run(line.split(), capsys)
+    assert got == code, err
+    first, *hint = err.splitlines()
+    assert first.startswith("podkiln: ")
+    assert re.search(says, err)
+    assert len(hint) <= 1
+
+
+@pytest.mark.parametrize("error", [each for each in vars(errors).values() if isinstance(each, type)])
+def test_every_failure_ends_with_its_code(
+    error: type[errors.PodkilnError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise error("It failed.", hint="Do this.")
+
+    monkeypatch.setattr(job, "build", fail)
+    code, out, err = run(["--variant", "lazy"], capsys)
+    assert (code, out, err) == (error.exit_code, "", "podkiln: It failed.\n    Do this.\n")
+
+
+def test_codes_differ() -> None:
+    codes = [each.exit_code for each in vars(errors).values() if isinstance(each, type)]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "says"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted; nothing half-made was left behind."),
+        (OSError(28, "No space left on device", "/x/y"), 1, "/x/y: No space left on device."),
+        (PermissionError(13, "Permission denied"), 1, "Permission denied."),
+    ],
+)
+def test_what_the_machine_does_is_one_sentence_too(
+    raised: BaseException,
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(job, "build", fail)
+    assert run(["--variant", "lazy"], capsys) == (code, "", f"podkiln: {says}\n")
+
+
+def test_a_dry_run_moves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job, "build", lambda _: pytest.fail("built"))
+    code, out, _ = run(["--variant", "lazy", "--dry-run", "--base", "bootstrap"], capsys)
+    assert code == 0
+    assert out.startswith("lazy: ")
+    assert "substituted: base is made from Debian packages" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_stands_for_every_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[job.Request] = []
+    monkeypatch.setattr(job, "build", lambda request: asked.append(request) or [])
+    assert main(["--variant", "all", "--no-weights"]) == 0
+    assert main(["--variant", "lazy, consumer"]) == 0
+    assert [request.variants for request in asked] == [tuple(variant.names()), ("lazy", "consumer")]
+    assert asked[0].no_weights
+    assert not asked[1].no_weights
+
+
+@pytest.mark.parametrize(
+    ("line", "keys"),
+    [
+        ("variants --json", {"variants"}),
+        ("models --json", {"models"}),
+        ("models --variant consumer --json", {"models"}),
+        ("plan --variant lazy --json", {"layers", "total_bytes", "fetch_bytes", "upload_bytes", "container_disk_gb", "refusals"}),
+        ("plan --variant lazy,consumer --json", {"plans"}),
+        ("flags --vram-mib 24000 --json", {"args", "memory_mode", "reasons", "gpu"}),
+        ("flags --vram-mib 0 --json", {"args", "memory_mode", "reasons", "gpu"}),
+    ],
+)  # fmt: skip
+def test_scripts_find_what_they_rely_on(
+    line: str, keys: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(line.split(), capsys)
+    data = json.loads(out)
+    assert code == 0
+    assert data["schema"] == 1
+    assert data.keys() >= keys
+    rows = data.get("variants", []) + data.get("models", [])
+    assert all(row["id"] for row in rows)
+
+
+def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run([], capsys)
+    assert code == 0
+    assert all(name in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", READING)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run([name, "--help"], capsys)
+    assert code == 0
+    assert out.startswith(f"Usage: ./build.py {name} ")
+
+
+def test_drift_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["render", "--check"], capsys)[0] == 0
+    monkeypatch.setattr(cli.importlib.import_module("podkiln.golden").drift, "__defaults__", (tmp_path,))
+    code, _, err = run(["render", "--check", "--variant", "lazy"], capsys)
+    assert code == errors.RenderError.exit_code
+    assert "is not what is rendered now" in err
+    assert "./build.py render --golden" in err
+
+
+WORDS = [*READING, "--variant", "lazy", "all", "../x.yaml", "/etc/passwd", "tests", "--push", "--registry", "ghcr.io/a", "x y", "", "-", "--", "-v", "-q", "--tag", "ä\udcff", "--json", "--dry-run", "--source", "comfyui=.", "comfyui=", "--base", "bootstrap", "a@b", "--ca-bundle", "README", "--vram-mib", "24000", "-1", "9" * 40, "--args", "--lowvram", "'", "--memory-mode", "auto", "--check", "--golden=", "=", "\n", "--help", "--version", "--report", "/", "--profile", "dynamic", "--no-weights", "--builder", "none"]  # fmt: skip
+
+
+def test_no_line_gives_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some hundred lines drawn at random; whatever they are, main() returns a code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job, "prepare_engine", lambda _: (_ for _ in ()).throw(errors.EngineError("none")))
+    monkeypatch.setattr(
+        job.registry, "Repository", lambda *_, **__: (_ for _ in ()).throw(errors.RegistryError("none"))
+    )
+    monkeypatch.setattr(job.inputs, "tree_id", lambda _: "1")
+    monkeypatch.setattr("podkiln.golden.update", lambda _: None)
+    monkeypatch.setattr("podkiln.lint.check", lambda _: [])
+    drawn = random.Random(2026)
+    for _ in range(300):
+        line = drawn.choices(WORDS, k=drawn.randint(1, 5))
+        code = main(line)
+        assert 0 <= code <= 14, line
+        assert "Traceback" not in capsys.readouterr().err, line
+
+
+def build_py(line: str) -> subprocess.CompletedProcess[str]:
+    own = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/scripts", "NO_COLOR": "1"}
+    shell = line.replace("./build.py", f"{sys.executable} -P -m podkiln")
+    return subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True, check=False, env=own)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ["./build.py models | head -1", "./build.py models --json | true"])
+def test_a_closed_pipe_is_no_failure(line: str) -> None:
+    done = build_py(line)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_results_are_without_colour() -> None:
+    done = build_py("./build.py variants; ./build.py plan --variant lazy; ./build.py --help")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """It must not wait for what only a build needs."""
+    code = "import sys; from podkiln.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    own = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/scripts"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=own)
+    assert not {"pydantic", "jinja2", "httpx", "rich"} & set(re.findall(r"'([a-z0-9]+)'", done.stderr))

@@ -1,0 +1,53 @@
+"""Calling programs: what fails becomes one CommandError that names the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from podkiln import command
+from podkiln.errors import CommandError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_what_a_program_prints_is_returned() -> None:
+    done = command.run(["sh", "-c", "cat; echo warned >&2"], input="said")
+    assert (done.stdout, done.stderr, done.returncode) == ("said", "warned\n", 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["podkiln-no-such-program"], r"'podkiln-no-such-program' is not on the PATH"),
+        (["sh", "-c", "echo why >&2; exit 3"], r"`sh -c 'echo why >&2; exit 3'` exited with 3:\nwhy$"),
+        (["sh", "-c", "echo on stdout; exit 3"], r"exited with 3:\non stdout$"),
+        (["sleep", "5"], r"`sleep 5` did not end within 0.1 s"),
+    ],
+)
+def test_a_failure_is_one_error(argv: list[str], sentence: str) -> None:
+    with pytest.raises(CommandError, match=sentence):
+        command.run(argv, timeout=0.1 if argv[0] == "sleep" else None)
+
+
+def test_a_file_that_is_no_program_is_one_error(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x7fELF")
+    broken.chmod(0o755)
+    with pytest.raises(CommandError, match="cannot be run: Exec format error"):
+        command.run([str(broken)])
+
+
+def test_a_failure_can_be_looked_at_instead() -> None:
+    assert command.run(["sh", "-c", "exit 3"], check=False).returncode == 3
+
+
+def test_output_in_another_encoding_does_no_harm() -> None:
+    assert command.run(["printf", r"a\377b"]).stdout == "a\ufffdb"
+
+
+def test_the_tail_is_where_programs_say_why() -> None:
+    lines = [str(number) for number in range(40)]
+    assert command.tail("\n".join(lines) + "\n\n").splitlines() == lines[-12:]

@@ -1,0 +1,122 @@
+"""Substitutes: what counts as one is decided by hashes, not by where the bytes come from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from plans import plan_of
+
+from podkiln import inputs
+from podkiln.errors import PodkilnError, SourceError, UsageError
+from podkiln.tree import tree_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.lock import Lock
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def lock() -> Lock:
+    return plan_of().lock
+
+
+def test_the_same_digest_from_a_mirror_is_no_substitute(lock: Lock) -> None:
+    mirror = inputs.base(f"mirror.example/debian@{lock.runtime.base_digest}", lock)
+    assert not mirror.substituted
+    assert mirror.context == f"docker-image://mirror.example/debian@{lock.runtime.base_digest}"
+
+
+@pytest.mark.parametrize("reference", ["debian:trixie-slim", f"debian@sha256:{'0' * 64}", "localhost:5000/x"])
+def test_any_other_base_is_a_substitute(reference: str, lock: Lock) -> None:
+    assert inputs.base(reference, lock).substituted
+
+
+def test_a_layout_counts_by_its_digest(tmp_path: Path, lock: Lock) -> None:
+    assert not inputs.layout_base(tmp_path, lock.runtime.base_digest, lock).substituted
+    assert inputs.layout_base(tmp_path, "sha256:" + "0" * 64, lock).substituted
+
+
+def test_a_base_not_yet_made_is_a_substitute(lock: Lock) -> None:
+    assert inputs.unmade_base(lock).substituted
+
+
+def test_a_checkout_of_the_locked_tree_is_no_substitute(tmp_path: Path, lock: Lock) -> None:
+    (tmp_path / "main.py").write_text("print()\n")
+    (tmp_path / ".git").mkdir()
+    runtime = lock.runtime.model_copy(update={"comfyui_tree": tree_id(tmp_path)})
+    locked = replace(lock, runtime=runtime)
+    assert not inputs.source(f"comfyui={tmp_path}", locked).substituted
+    (tmp_path / "main.py").write_text("print(1)\n")
+    assert inputs.source(f"comfyui={tmp_path}", locked).substituted
+
+
+def test_the_committed_requirements_are_no_substitute(tmp_path: Path, lock: Lock) -> None:
+    for name, text in lock.requirements().items():
+        (tmp_path / name).write_text(text)
+    assert not inputs.source(f"requirements={tmp_path}", lock).substituted
+
+
+@pytest.mark.parametrize(
+    ("url", "context"),
+    [
+        ("https://mirror.example/ComfyUI.git", "https://mirror.example/ComfyUI.git"),
+        # BuildKit would fetch this as a file.
+        ("https://mirror.example/ComfyUI", "https://mirror.example/ComfyUI.git"),
+        ("git://mirror.example/ComfyUI", "git://mirror.example/ComfyUI"),
+        ("git@mirror.example:team/ComfyUI.git", "git@mirror.example:team/ComfyUI.git"),
+        ("ssh://git@mirror.example/ComfyUI", "ssh://git@mirror.example/ComfyUI"),
+    ],
+)
+def test_a_mirror_counts_by_its_commit(url: str, context: str, lock: Lock) -> None:
+    same = inputs.source(f"comfyui={url}#{lock.runtime.comfyui_commit}", lock)
+    assert not same.substituted
+    assert same.context == f"{context}#{lock.runtime.comfyui_commit}"
+    assert inputs.source(f"comfyui={url}#{COMMIT}", lock).substituted
+
+
+def test_a_home_folder_may_be_written_as_shells_do(
+    tmp_path: Path, lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "main.py").touch()
+    assert inputs.source("comfyui=~/x", lock).context == str(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("option", "error", "sentence"),
+    [
+        ("comfyui", UsageError, "'comfyui' is not NAME=DIR nor NAME=URL#COMMIT"),
+        ("comfyui=", UsageError, "is not NAME=DIR"),
+        ("=x", UsageError, "there is no input ''"),
+        ("comfy=x", UsageError, "there is no input 'comfy'"),
+        ("comfyui=/no/such/folder", SourceError, "there is no folder /no/such/folder"),
+        ("comfyui=https://x.example/y.git", UsageError, "names no commit"),
+        ("comfyui=https://x.example/y.git#main", UsageError, "names no commit"),
+        (f"comfyui=https://x.example/y.git#{COMMIT[:12]}", UsageError, "names no commit"),
+        (f"comfyui=https://me:s3cret@x.example/y.git#{COMMIT}", UsageError, "holds a login"),
+    ],
+)
+def test_a_source_that_makes_no_sense_is_one_sentence(
+    option: str, error: type[PodkilnError], sentence: str, lock: Lock
+) -> None:
+    with pytest.raises(error, match=sentence) as raised:
+        inputs.source(option, lock)
+    assert "s3cret" not in f"{raised.value} {raised.value.hint}"
+
+
+def test_an_empty_folder_is_no_source(tmp_path: Path, lock: Lock) -> None:
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(SourceError, match="is empty"):
+        inputs.source(f"comfyui={tmp_path}", lock)
+
+
+@pytest.mark.parametrize("reference", ["", "x/UPPER", "https://x/y", "a b", "-x", "x@sha256:12", "x:y:z"])
+def test_a_base_that_is_no_image_name_is_one_sentence(reference: str, lock: Lock) -> None:
+    with pytest.raises(UsageError, match=r"^--base: "):
+        inputs.base(reference, lock)

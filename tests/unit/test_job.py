@@ -1,0 +1,161 @@
+"""The main job: everything that can be refused is refused before the first byte moves."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from descriptions import variant as description
+from descriptions import write
+from plans import plan_of
+
+from podkiln import bootstrap, job, registry, variant
+from podkiln.bake import Environment
+from podkiln.errors import DescriptionError, PlanRefusedError, PodkilnError, RegistryError, UsageError
+from podkiln.job import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LAZY = ("lazy",)
+BEGIN = "-----BEGIN CERTIFICATE-----"
+
+
+@pytest.fixture(autouse=True)
+def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail when a test that is refused gets as far as the engine."""
+    monkeypatch.setattr(job, "prepare_engine", lambda _: pytest.fail("asked for an engine"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "sentence"),
+    [
+        (Request(("lazy", "lazy")), UsageError, "--variant: lazy is named twice"),
+        (Request(LAZY, push=True), UsageError, "--push needs to know where to"),
+        (Request(("lazy", "consumer"), tag="v1"), UsageError, "--tag v1 would be one tag for 2 images"),
+        (Request(LAZY, tag="a b"), UsageError, "--tag: 'a b' is not 1 to 128 of"),
+        (Request(LAZY, tag="a/b"), UsageError, "--tag: 'a/b' is not"),
+        (Request(LAZY, tag=f"a@sha256:{'0' * 64}"), UsageError, "--tag: 'a@sha256:0+' is not"),
+        (Request(LAZY, tag=""), UsageError, "--tag: '' is not"),
+        (Request(LAZY, tag="a" * 129), UsageError, "--tag: 'a+' is not"),
+        (Request(LAZY, registry="https://ghcr.io/you"), UsageError, "it begins with a scheme"),
+        (Request(LAZY, registry="ghcr.io/You"), UsageError, "upper-case"),
+        (Request(LAZY, report=Path("/no/such/r.json")), UsageError, "--report: there is no folder /no/such"),
+        (Request(LAZY, sources=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),
+        (Request(("baked",)), PlanRefusedError, "^baked: "),
+        (Request(("no-such",)), DescriptionError, "There is no variant 'no-such'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    request_: Request, error: type[PodkilnError], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job.inputs, "tree_id", lambda _: "1")
+    with pytest.raises(error, match=sentence):
+        job.build(request_)
+
+
+@pytest.mark.parametrize("content", ["", "none", f"{BEGIN}\nAAAA\n{BEGIN.replace('BEGIN', 'END')}\n"])
+def test_a_bundle_without_certificates_is_refused(content: str, tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text(content)
+    with pytest.raises(UsageError, match=r"^--ca-bundle: .*ca\.pem holds no PEM certificate"):
+        job.build(Request(LAZY, environment=Environment(ca_bundle=bundle)))
+
+
+def test_one_mirror_serves_one_suite(tmp_path: Path) -> None:
+    own = write(tmp_path / "older.yaml", description("runtime: {base: {suite: bookworm}}\n"))
+    mirror = Environment(apt_mirror="http://m.example/debian")
+    with pytest.raises(UsageError, match="--apt-mirror: these variants stand on bookworm and trixie"):
+        job.build(Request(("lazy", str(own)), environment=mirror))
+
+
+@pytest.mark.parametrize("name", ["My Variant.yaml", "Ü.yaml", "a.b.yaml", "-x.yaml", f"{'a' * 65}.yaml"])
+def test_a_file_whose_name_is_no_tag_is_refused(name: str, tmp_path: Path) -> None:
+    own = write(tmp_path / name, description())
+    with pytest.raises(DescriptionError, match="the file's name is the variant's"):
+        variant.load(str(own))
+
+
+def test_a_variant_of_ones_own_is_not_called_like_a_shipped_one(tmp_path: Path) -> None:
+    own = write(tmp_path / "lazy.yaml", description())
+    with pytest.raises(DescriptionError, match="lazy is the name of a shipped variant"):
+        variant.load(str(own))
+    assert variant.load(str(variant.SHIPPED / "lazy.yaml")).name == "lazy"
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "localhost/podkiln:lazy-0.33.0-cuda-13.0"),
+        ({"registry": "ghcr.io/you"}, "ghcr.io/you/podkiln:lazy-0.33.0-cuda-13.0"),
+        (
+            {"registry": "localhost:5000/x", "tag": "{variant}-2026.11"},
+            "localhost:5000/x/podkiln:lazy-2026.11",
+        ),
+        ({"registry": "you"}, "docker.io/you/podkiln:lazy-0.33.0-cuda-13.0"),
+    ],
+)
+def test_an_image_is_named_after_variant_comfyui_and_cuda(asked: dict[str, str], name: str) -> None:
+    assert str(job.image_name(plan_of(), Request(LAZY, **asked))) == name  # type: ignore[arg-type]
+
+
+def test_a_dry_run_makes_no_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "base_layout", lambda _: pytest.fail("made a base"))
+    (plan,), _ = job.decide(Request(LAZY, base="bootstrap", dry_run=True))
+    assert [each.name for each in plan.substituted] == ["base"]
+
+
+class _Refusing:
+    """A registry that does not let us write."""
+
+    asked: list[str] = []  # noqa: RUF012
+
+    def __init__(self, image: Any, settings: Any, *, push: bool) -> None:
+        self.asked.append(image.name)
+        assert push
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def start_upload(self) -> str:
+        raise RegistryError("denied")
+
+    def cancel_upload(self, _location: str) -> None:
+        pytest.fail("there is none")
+
+
+def test_a_login_that_may_not_push_is_said_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "Repository", _Refusing)
+    _Refusing.asked.clear()
+    with pytest.raises(RegistryError, match="denied"):
+        job.build(Request(("lazy", "consumer"), push=True, registry="ghcr.io/you"))
+    assert _Refusing.asked == ["ghcr.io/you/podkiln"], "asked once for both"
+
+
+@contextlib.contextmanager
+def leaves(tmp_path: Path) -> Iterator[None]:
+    partial = tmp_path / "lazy" / "image.partial"
+    partial.mkdir(parents=True)
+    with job._partials([plan_of()], tmp_path):
+        assert not partial.exists(), "what an earlier run left is no part of this one"
+        partial.mkdir()
+        yield
+    assert not partial.exists()
+
+
+def test_no_half_made_image_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), leaves(tmp_path):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "lazy" / "image.partial").exists()
+
+
+def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert job.cache_folder() == tmp_path / "podkiln"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert job.cache_folder() == Path.home() / ".cache" / "podkiln"

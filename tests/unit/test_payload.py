@@ -1,0 +1,69 @@
+"""What an image knows of itself: every pin, every substitute, every model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from plans import plan_of
+
+from podkiln import payload
+from podkiln.inputs import Input
+
+VARIANTS = ["baked", "consumer", "datacenter", "lazy", "prosumer"]
+
+
+def test_the_manifest_names_every_pin() -> None:
+    plan = plan_of()
+    data = payload.manifest(plan)
+    assert data["base"] == {"image": "debian:trixie-slim", "digest": plan.lock.runtime.base_digest}
+    assert data["comfyui"] == {
+        "version": "0.33.0",
+        "commit": plan.lock.runtime.comfyui_commit,
+        "tree": plan.lock.runtime.comfyui_tree,
+    }
+    assert data["lock"] == plan.lock.digest
+    assert list(data["python"]["layers"]) == [layer.name for layer in plan.lock.runtime.python_layers]
+
+
+def test_the_manifest_names_what_is_substituted_and_nothing_else() -> None:
+    inputs = (Input("base", "x", locked="a", actual="b"), Input("comfyui", "y", locked="c", actual="c"))
+    data = payload.manifest(replace(plan_of(), inputs=inputs))
+    assert data["substituted"] == {"base": {"locked": "a", "actual": "b"}}
+    assert payload.manifest(plan_of())["substituted"] == {}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_model_on_offer_is_listed(name: str) -> None:
+    plan = plan_of(name)
+    data = payload.models(plan)
+    assert [model["id"] for model in data["models"]] == [offer.id for offer in plan.offered]
+    assert [model["default"] for model in data["models"]] == [offer.default for offer in plan.offered]
+    assert not any(model["baked"] for model in data["models"])
+
+
+def files() -> list[dict[str, Any]]:
+    return [file for model in payload.models(plan_of())["models"] for file in model["files"]]
+
+
+def test_every_file_says_where_it_comes_from() -> None:
+    keys = {
+        "huggingface": {"kind", "repo", "revision", "path"},
+        "civitai": {"kind", "model", "version"},
+        "https": {"kind", "url"},
+    }
+    assert files()
+    assert all(file["source"].keys() == keys[file["source"]["kind"]] for file in files())
+
+
+def test_hashes_are_those_of_the_lock() -> None:
+    locked = [known.sha256 for offer in plan_of().offered for known in plan_of().lock.weights[offer.id]]
+    assert [file["sha256"] for file in files()] == locked
+    assert None in locked, "an unresolved file stays unresolved"
+    assert any(locked)
+
+
+def test_it_is_json() -> None:
+    assert json.loads(json.dumps(payload.models(plan_of()))) == payload.models(plan_of())

@@ -1,0 +1,102 @@
+"""A plan decides everything beforehand, and refuses what must not be built or pushed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from plans import plan_of
+
+from podkiln import plan
+from podkiln.errors import PlanRefusedError
+from podkiln.inputs import Input
+from podkiln.plan import Options
+
+if TYPE_CHECKING:
+    from podkiln.plan import Plan
+
+STRANGER = Input("comfyui", "/src", locked="1", actual="2")
+PROMISED = (
+    "schema",
+    "variant",
+    "layers",
+    "total_bytes",
+    "fetch_bytes",
+    "upload_bytes",
+    "container_disk_gb",
+    "refusals",
+)
+SAME = Input("comfyui", "/src", locked="1", actual="1")
+
+
+def made(name: str = "lazy", *inputs: Input, **options: bool) -> Plan:
+    known = plan_of(name)
+    return plan.make(known.described, known.lock, known.offered, inputs, Options(**options))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "refused"),
+    [
+        ([], {"push": True}, False),
+        ([SAME], {"push": True}, False),
+        ([STRANGER], {}, False),
+        ([STRANGER], {"push": True}, True),
+        ([STRANGER], {"push": True, "allow_substituted": True}, False),
+    ],
+)
+def test_substitutes_are_pushed_only_on_demand(
+    inputs: list[Input], options: dict[str, bool], refused: bool
+) -> None:
+    found = made("lazy", *inputs, **options)
+    assert bool(found.refusals) == refused
+    if refused:
+        with pytest.raises(PlanRefusedError, match=r"^lazy: comfyui is not what the lock names"):
+            found.require()
+    else:
+        found.require()
+
+
+def test_the_substitutes_are_those_that_differ() -> None:
+    assert made("lazy", SAME).substituted == ()
+    assert made("lazy", STRANGER).substituted == (STRANGER,)
+
+
+def test_weights_that_are_left_out_are_named() -> None:
+    found = made("baked", no_weights=True)
+    assert found.baked == ()
+    assert found.weight_bytes == 0
+    assert any(
+        "leaves out sdxl-base, sdxl-vae" in note and "fetched at start" in note for note in found.notes
+    )
+
+
+def test_models_whose_needs_are_not_met_are_named() -> None:
+    assert any("storymem needs node:comfyui-wanvideowrapper" in note for note in made("lazy").notes)
+
+
+def test_the_disk_holds_the_runtime_the_defaults_and_room() -> None:
+    lazy, consumer = made("lazy"), made("consumer")
+    assert lazy.fetched_at_start == 0
+    assert lazy.container_disk_gb == plan.RUNTIME_BYTES // plan.GB + plan.WORKING_GB
+    more = consumer.container_disk_gb - lazy.container_disk_gb
+    assert more == -(-consumer.fetched_at_start // plan.GB) > 0
+
+
+def test_what_is_left_out_is_fetched_at_start_if_it_is_on_by_default() -> None:
+    baked = made("baked", no_weights=True)
+    assert baked.fetched_at_start == sum(offer.model.size_bytes for offer in baked.offered)
+
+
+@pytest.mark.parametrize("name", ["lazy", "baked"])
+def test_scripts_find_what_they_rely_on(name: str) -> None:
+    data = made(name).as_json()
+    assert set(PROMISED) <= data.keys()
+    assert data["schema"] == 1
+    assert all({"what", "size", "digest"} <= layer.keys() for layer in data["layers"])
+
+
+def test_the_runtime_lies_in_layers_by_rate_of_change() -> None:
+    names = [layer.what for layer in made("lazy").layers]
+    python = [f"Python: {layer.name}" for layer in made("lazy").described.spec.runtime.python.layers]
+    assert names[:3] == ["base: debian:trixie-slim", "system packages", "Python environment"]
+    assert names[3:] == [*python, "ComfyUI 0.33.0", "podkiln and start.sh"]

@@ -1,0 +1,122 @@
+"""Rendering: pure, strict, quoted; names, bytes and modes come out."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from plans import plan_of
+
+from podkiln import render
+from podkiln.errors import RenderError
+from podkiln.inputs import Input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from podkiln.plan import Plan
+
+VARIANTS = ["baked", "consumer", "datacenter", "lazy", "prosumer"]
+
+
+@pytest.fixture(params=VARIANTS)
+def plan(request: pytest.FixtureRequest) -> Plan:
+    return plan_of(request.param)
+
+
+def test_a_context_holds_all_that_the_dockerfile_takes(plan: Plan) -> None:
+    files = render.render(plan)
+    dockerfile = files["Dockerfile"].content.decode()
+    for name in re.findall(r"/build/([\w.-]+)", dockerfile):
+        assert f"build/{name}" in files
+    for name in re.findall(r"/requirements/([\w.-]+)", dockerfile):
+        assert f"requirements/{name}" in files
+    assert {"start.sh", "podkiln/__main__.py", "podkiln/pod/decide.py", "podkiln/models.json"} <= files.keys()
+
+
+def test_the_same_plan_gives_the_same_bytes(plan: Plan) -> None:
+    assert render.render(plan) == render.render(plan)
+
+
+def test_only_scripts_are_executable(plan: Plan) -> None:
+    modes = {path: file.mode for path, file in render.render(plan).items()}
+    assert {path for path, mode in modes.items() if mode == 0o755} == {p for p in modes if p.endswith(".sh")}
+    assert set(modes.values()) == {0o644, 0o755}
+
+
+def test_what_is_only_carried_along_is_not_golden(plan: Plan) -> None:
+    kept = render.rendered_only(render.render(plan))
+    assert {"Dockerfile", "start.sh", "podkiln/flags.json"} <= kept.keys()
+    assert not [path for path in kept if path.startswith(("requirements/", "build/", "podkiln/pod/"))]
+
+
+def test_each_input_is_a_stage_that_can_be_replaced(plan: Plan) -> None:
+    dockerfile = render.render(plan)["Dockerfile"].content.decode()
+    for stage in ("base", "comfyui", "requirements"):
+        assert re.search(rf"^FROM .* AS {stage}$", dockerfile, re.MULTILINE)
+
+
+def test_data_is_what_programs_can_read(plan: Plan) -> None:
+    files = render.render(plan)
+    for path in ("manifest", "models", "flags"):
+        assert json.loads(files[f"podkiln/{path}.json"].content)["schema"] == 1
+    paths = yaml.safe_load(files["podkiln/extra_model_paths.yaml"].content)
+    assert list(paths) == ["workspace", "serverless", "baked"]
+    # A YAML list would crash ComfyUI.
+    assert all(isinstance(value, str | bool) for place in paths.values() for value in place.values())
+
+
+def test_labels_name_the_pins_and_the_substitutes() -> None:
+    plan = plan_of()
+    assert "io.podkiln.substituted" not in render.labels(plan)
+    other = replace(plan, inputs=(Input("comfyui", "/x", locked="1", actual="2"),))
+    assert render.labels(other)["io.podkiln.substituted"] == "comfyui=2"
+    assert render.labels(plan)["org.opencontainers.image.base.digest"] == plan.lock.runtime.base_digest
+
+
+def test_texts_of_a_description_stay_texts() -> None:
+    """Nothing that a title may hold becomes an instruction, or is expanded."""
+    plan = plan_of()
+    nasty = 'say "hi" to $HOME \\ and\nRUN rm -rf /\n'
+    spec = plan.described.spec
+    image = spec.image.model_copy(update={"labels": {"com.example.x": nasty}})
+    changed = spec.model_copy(update={"title": nasty, "description": nasty, "image": image})
+    other = replace(plan, described=replace(plan.described, spec=changed))
+    dockerfile = render.render(other)["Dockerfile"].content.decode()
+    assert not re.search(r"^RUN rm", dockerfile, re.MULTILINE)
+    assert r'com.example.x="say \"hi\" to \$HOME \\ and RUN rm -rf /"' in dockerfile
+
+
+@pytest.fixture
+def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of templates in the place of ours."""
+    monkeypatch.setattr(render, "TEMPLATES", tmp_path)
+    render.environment.cache_clear()
+    yield tmp_path
+    render.environment.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("main", "included", "sentence"),
+    [
+        ("one\n{{ nothing }}\n", "", "templates/t.j2:2: 'nothing' is undefined."),
+        ("{{ nothing.at.all }}\n", "", "templates/t.j2:1: 'nothing' is undefined."),
+        ("\n{% if nothing %}x{% endif %}\n", "", "templates/t.j2:2: 'nothing' is undefined."),
+        ("x\n{% include 'i.j2' %}\n", "\n\n{{ nothing }}\n", "templates/i.j2:3: 'nothing' is undefined."),
+        ("x\n{% if %}\n", "", "templates/t.j2:2: Expected an expression, got 'end of statement block'."),
+        ("x\n{% include 'none.j2' %}\n", "", "templates/t.j2:2: 'none.j2' not found"),
+    ],
+)
+def test_a_template_that_does_not_fit_is_one_sentence(
+    main: str, included: str, sentence: str, templates: Path
+) -> None:
+    (templates / "t.j2").write_text(main)
+    (templates / "i.j2").write_text(included)
+    with pytest.raises(RenderError) as raised:
+        render._template("t.j2", {"known": 1})
+    assert str(raised.value).startswith(sentence)
