@@ -90,6 +90,7 @@ def ensure(requirements: str = RUN) -> None:
 def call(argv: list[str], failure: str) -> None:
     """Run a step of the set-up; show what it printed only when it fails."""
     environment = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+    environment["PYTHONSAFEPATH"] = "1"  # nor what happens to lie in the folder that we are called from
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
     if not done.returncode:
         return

@@ -117,7 +117,7 @@ def test_what_cannot_be_had_is_one_sentence_and_a_command(said: str, sentence: s
     assert isinstance(error, SourceError)
     assert str(error).startswith(sentence)
     assert error.hint
-    command = error.hint.rpartition("./build.py ")[-1]
+    command = error.hint[error.hint.index("./build.py ") :]
     assert command.endswith(does)
     option = does.split()[0]
     if option.startswith("--b"):

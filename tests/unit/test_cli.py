@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
+PLAN = {"layers", "total_bytes", "fetch_bytes", "upload_bytes", "container_disk_gb", "refusals"}
 READING = ["flags", "lint", "models", "plan", "render", "variants"]
 
 
@@ -136,7 +137,7 @@ def test_all_stands_for_every_variant(monkeypatch: pytest.MonkeyPatch) -> None:
         ("variants --json", {"variants"}),
         ("models --json", {"models"}),
         ("models --variant consumer --json", {"models"}),
-        ("plan --variant lazy --json", {"layers", "total_bytes", "fetch_bytes", "upload_bytes", "container_disk_gb", "refusals"}),
+        ("plan --variant lazy --json", PLAN),
         ("plan --variant lazy,consumer --json", {"plans"}),
         ("flags --vram-mib 24000 --json", {"args", "memory_mode", "reasons", "gpu"}),
         ("flags --vram-mib 0 --json", {"args", "memory_mode", "reasons", "gpu"}),
@@ -178,18 +179,28 @@ def test_drift_is_one_sentence(
     assert "./build.py render --golden" in err
 
 
-WORDS = [*READING, "--variant", "lazy", "all", "../x.yaml", "/etc/passwd", "tests", "--push", "--registry", "ghcr.io/a", "x y", "", "-", "--", "-v", "-q", "--tag", "ä\udcff", "--json", "--dry-run", "--source", "comfyui=.", "comfyui=", "--base", "bootstrap", "a@b", "--ca-bundle", "README", "--vram-mib", "24000", "-1", "9" * 40, "--args", "--lowvram", "'", "--memory-mode", "auto", "--check", "--golden=", "=", "\n", "--help", "--version", "--report", "/", "--profile", "dynamic", "--no-weights", "--builder", "none"]  # fmt: skip
+OPTIONS = """
+--variant --push --registry --tag --json --dry-run --source --base --ca-bundle --vram-mib --args --check
+--memory-mode --golden= --help --version --report --profile --no-weights --builder -v -q -- - =
+"""
+VALUES = """
+lazy all ../x.yaml /etc/passwd tests ghcr.io/a comfyui=. comfyui= bootstrap a@b README 24000 -1 auto /
+dynamic --lowvram none '
+"""
+WORDS = [*READING, *OPTIONS.split(), *VALUES.split(), "", "x y", "\n", "9" * 40, "ä\udcff"]
 
 
 def test_no_line_gives_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Some hundred lines drawn at random; whatever they are, main() returns a code."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job, "prepare_engine", lambda _: (_ for _ in ()).throw(errors.EngineError("none")))
-    monkeypatch.setattr(
-        job.registry, "Repository", lambda *_, **__: (_ for _ in ()).throw(errors.RegistryError("none"))
-    )
+
+    def none(*_: object, **__: object) -> None:
+        raise errors.EngineError("There is none.")
+
+    monkeypatch.setattr(job, "prepare_engine", none)
+    monkeypatch.setattr(job.registry, "Repository", none)
     monkeypatch.setattr(job.inputs, "tree_id", lambda _: "1")
     monkeypatch.setattr("podkiln.golden.update", lambda _: None)
     monkeypatch.setattr("podkiln.lint.check", lambda _: [])
@@ -198,13 +209,14 @@ def test_no_line_gives_a_traceback(
         line = drawn.choices(WORDS, k=drawn.randint(1, 5))
         code = main(line)
         assert 0 <= code <= 14, line
-        assert "Traceback" not in capsys.readouterr().err, line
+        assert "Traceback" not in capfd.readouterr().err, line
 
 
 def build_py(line: str) -> subprocess.CompletedProcess[str]:
     own = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/scripts", "NO_COLOR": "1"}
     shell = line.replace("./build.py", f"{sys.executable} -P -m podkiln")
-    return subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True, check=False, env=own)  # fmt: skip
+    argv = ["bash", "-o", "pipefail", "-c", shell]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=own)
 
 
 @pytest.mark.parametrize("line", ["./build.py models | head -1", "./build.py models --json | true"])
@@ -221,7 +233,9 @@ def test_results_are_without_colour() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     """It must not wait for what only a build needs."""
-    code = "import sys; from podkiln.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    code = (
+        "import sys; from podkiln.cli import main; main(['--help']); sys.stderr.write(repr([*sys.modules]))"
+    )
     own = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/scripts"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=own)
     assert not {"pydantic", "jinja2", "httpx", "rich"} & set(re.findall(r"'([a-z0-9]+)'", done.stderr))

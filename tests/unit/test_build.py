@@ -1,0 +1,166 @@
+"""build.py makes .venv, repairs it, and becomes the command in it, with the standard library alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+MAIN = "import os, sys\nprint(sys.argv[1:], os.getcwd(), sys.prefix)\n"
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with a command of its own and nothing to install; its path has a space."""
+    root = tmp_path / "my checkout"
+    (root / "podkiln").mkdir(parents=True)
+    shutil.copy(ROOT / "build.py", root)
+    (root / "podkiln" / "__init__.py").touch()
+    (root / "podkiln" / "__main__.py").write_text(MAIN)
+    for name in (build.RUN, build.DEVELOP):
+        (root / name).write_text("# none\n")
+    monkeypatch.setattr(build, "ROOT", root)
+    monkeypatch.setattr(build, "VENV", root / ".venv")
+    return root
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Steps of the set-up, which are only played."""
+    done: list[str] = []
+
+    def call(argv: list[str], _failure: str) -> None:
+        step = "venv" if argv[1:3] == ["-m", "venv"] else Path(argv[-1]).name
+        done.append(step)
+        if step == "venv":
+            (build.VENV / "bin").mkdir(parents=True)
+            (build.VENV / "bin" / "python").symlink_to(sys.executable)
+
+    monkeypatch.setattr(build, "call", call)
+    return done
+
+
+def replace_python(target: str | None) -> None:
+    python = build.VENV / "bin" / "python"
+    python.unlink()
+    if target:
+        python.symlink_to(target)
+
+
+def rewrite_stamp(text: str | None) -> None:
+    stamp = build.VENV / "podkiln-stamp"
+    stamp.unlink()
+    if text is not None:
+        stamp.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "made_anew"),
+    [
+        pytest.param(lambda: None, False, id="none"),
+        pytest.param(lambda: shutil.rmtree(build.VENV), True, id="no .venv"),
+        pytest.param(lambda: replace_python(None), True, id="no bin/python"),
+        pytest.param(lambda: replace_python("/no/such/python"), True, id="its Python was removed"),
+        pytest.param(lambda: rewrite_stamp(None), True, id="pip was interrupted"),
+        pytest.param(lambda: rewrite_stamp("requirements.txt 1 3.9 /usr\n"), True, id="of another Python"),
+        pytest.param(
+            lambda: (build.ROOT / build.RUN).write_text("# more\n"), True, id="of other requirements"
+        ),
+    ],
+)
+def test_what_does_not_fit_is_made_anew(
+    damage: Callable[[], object], made_anew: bool, house: Path, calls: list[str]
+) -> None:
+    build.ensure()
+    assert calls == ["venv", "requirements.txt"]
+    calls.clear()
+    damage()
+    build.ensure()
+    assert calls == (["venv", "requirements.txt"] if made_anew else [])
+    assert build.fits(build.RUN)
+
+
+def test_development_tools_are_added_and_then_enough(house: Path, calls: list[str]) -> None:
+    build.ensure()
+    build.ensure(build.DEVELOP)
+    build.ensure()
+    assert calls == ["venv", "requirements.txt", "requirements-dev.txt"]
+
+
+def test_two_first_runs_make_one_environment(house: Path, calls: list[str]) -> None:
+    runs = [threading.Thread(target=build.ensure) for _ in range(2)]
+    for each in runs:
+        each.start()
+    for each in runs:
+        each.join()
+    assert calls == ["venv", "requirements.txt"]
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("ensurepip is not available", r"It failed: its venv module is not there; .*python3-venv\."),
+        (
+            "WARNING: Retrying after connection broken by 'x'",
+            r"It failed: no package index can be reached; .*\.",
+        ),
+        ("OSError: [Errno 28] No space left on device", r"It failed: the disk is full\."),
+        ("something else", r"something else\npodkiln: It failed \(see above\)\."),
+    ],
+)
+def test_a_step_that_fails_is_one_sentence(
+    said: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = SimpleNamespace(returncode=1, stdout="", stderr=said)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(SystemExit) as end:
+        build.call(["pip"], "It failed")
+    assert end.value.code == 1
+    assert re.search(f"{sentence}$", capsys.readouterr().err.strip())
+
+
+def test_a_failed_addition_leaves_what_was_usable(
+    house: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build.ensure()
+
+    def fail(_argv: list[str], _failure: str) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(build, "call", fail)
+    with pytest.raises(SystemExit):
+        build.ensure(build.DEVELOP)
+    assert build.fits(build.RUN)
+
+
+def test_it_becomes_the_command_from_anywhere(house: Path, tmp_path: Path) -> None:
+    """Through a symlink, from a folder with modules of misleading names, in a path with a space."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("podkiln", "logging", "json"):
+        (elsewhere / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    (tmp_path / "link.py").symlink_to(house / "build.py")
+    own = {**os.environ, "PIP_USER": "1"}
+    argv = [sys.executable, str(tmp_path / "link.py"), "plan", "--variant", "a b"]
+    done = subprocess.run(argv, cwd=elsewhere, capture_output=True, text=True, check=False, env=own)
+    assert done.stdout == f"{['plan', '--variant', 'a b']} {elsewhere} {house / '.venv'}\n", done.stderr
+    assert done.stderr == "podkiln: making .venv (once)\n"
+
+
+def test_only_the_standard_library_is_needed() -> None:
+    argv = [sys.executable, "-I", "-S", "-c", f"import runpy; runpy.run_path({str(ROOT / 'build.py')!r})"]
+    assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
