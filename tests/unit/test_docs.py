@@ -1,0 +1,136 @@
+"""The documentation says what the code does: generated pages, names, links, examples and command lines."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from docs import generate
+from pod import fetch, patience
+from podkiln import catalogue, cli, document, output, variant
+from podkiln.model import Model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = generate.ROOT
+GENERATED = generate.pages()
+MODELS = catalogue.load()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN = [page for page in PAGES if not page.read_text().startswith(generate.GENERATED)]
+ENVIRONMENT = (ROOT / "docs/reference/environment.md").read_text()
+SHIPPED = ("baked", "consumer", "datacenter", "lazy", "prosumer")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Return the fenced blocks of a language, each with the page that it stands on."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [(name_of(page), block) for page in WRITTEN for block in pattern.findall(page.read_text())]
+
+
+@pytest.mark.parametrize("page", GENERATED, ids=name_of)
+def test_generated_pages_are_current(page: Path) -> None:
+    assert page.read_text() == GENERATED[page], "run `make golden`"
+
+
+def test_every_page_is_listed() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    listed = {(ROOT / "docs" / link) for link in re.findall(r"\]\(([^)]+)\)", index)}
+    assert listed == {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {
+        ROOT / "docs/README.md"
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert "://" in link or (page.parent / link).exists(), link
+
+
+def documented_variables() -> set[str]:
+    """Return the names in the first column of the tables."""
+    cells = re.findall(r"^\| (`.*?`) \|", ENVIRONMENT, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", cell)}
+
+
+def test_every_variable_that_is_read_is_described() -> None:
+    assert sorted(generate.variables() - documented_variables()) == []
+
+
+def test_every_variable_that_is_described_is_read() -> None:
+    shell = "".join(path.read_text() for path in (ROOT / "scripts").glob("*.sh"))
+    shell += "".join(path.read_text() for path in (ROOT / "templates").rglob("*.j2"))
+    unread = documented_variables() - generate.variables()
+    assert sorted(name for name in unread if not re.search(rf"\b{name}\b", shell)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("FETCH_JOBS", fetch.JOBS),
+        ("FETCH_CONNECTIONS", patience.Policy().connections),
+        ("PODKILN_FETCH_CHUNK", patience.Policy().chunk),
+    ],
+)
+def test_defaults_are_the_real_ones(name: str, default: int) -> None:
+    assert f"| `{name}` | `{default}` |" in ENVIRONMENT
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Return the calls of ./build.py in all pages: whole lines of shell blocks, and those in the text."""
+    found = []
+    for language in ("sh", "console"):
+        for page, block in blocks(language):
+            lines = [line.removeprefix("$ ").partition("  #")[0] for line in block.splitlines()]
+            found += [(page, line) for line in lines if line.startswith("./build.py")]
+    for path in WRITTEN:
+        text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+        calls = re.findall(r"`(\./build\.py [^`]+)`", text)
+        found += [(name_of(path), " ".join(call.split())) for call in calls]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_command_lines_are_understood(page: str, line: str) -> None:
+    words = shlex.split(line)[1:]
+    with click.Context(cli.cli, info_name="./build.py") as context:
+        command = cli.cli.get_command(context, words[0])
+        arguments = words[1:] if command else words
+        parser = (command or cli.cli).make_parser(context)
+        _, left, _ = parser.parse_args(arguments)
+    assert left == [], f"{page}: {line}"
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+def test_examples_of_descriptions_are_right(page: str, text: str, tmp_path: Path) -> None:
+    """A first line `# model` or `# NAME.yaml` says what the example is."""
+    title = text.partition("\n")[0].removeprefix("# ")
+    path = tmp_path / ("model.yaml" if title == "model" else title)
+    path.write_text(text)
+    if title == "model":
+        document.load(path).parse(Model)
+        return
+    offered = catalogue.offered(variant.load(str(path)), MODELS)
+    assert "studio-style" in {offer.id for offer in offered if offer.default}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_readme_says_what_each_variant_fetches(name: str) -> None:
+    described = variant.load(name)
+    models = {offer.id: offer.model for offer in catalogue.offered(described, MODELS) if offer.default}
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"| `{name}` |" in line)
+    fetched = row.split("|")[3]
+    assert [word for word in re.findall(r"[a-z0-9.-]+", fetched) if word in MODELS] == list(models)
+    assert output.size(sum(model.size_bytes for model in models.values())) in fetched
+
+
+def test_readme_leads_to_an_image_on_the_first_screen() -> None:
+    assert "./build.py --variant lazy" in "".join((ROOT / "README.md").read_text().splitlines()[:24])
