@@ -163,6 +163,18 @@ def test_what_was_found_is_kept_until_an_upgrade_is_asked_for(hub: Hub, house: H
     assert house.only("other")[2] == new.sha256
 
 
+def test_an_upgrade_to_what_contradicts_keeps_what_was_found(hub: Hub, house: House) -> None:
+    """The commit that held the trusted file still does."""
+    file = hub.add("org/repo", "model.safetensors", 500, seed=1)
+    house.describe("mine", from_hub(sha256=file.sha256))
+    house.relock()
+    found = house.only()
+    hub.add("org/repo", "model.safetensors", 500, seed=2)
+    assert house.relock("mine").problems
+    assert house.only() == found
+    assert found[0]
+
+
 def test_another_source_is_another_file(hub: Hub, house: House) -> None:
     hub.add("org/repo", "model.safetensors", 500, seed=1)
     house.describe("mine", FILE)
