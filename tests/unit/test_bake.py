@@ -119,7 +119,7 @@ def test_what_cannot_be_had_is_one_sentence_and_a_command(said: str, sentence: s
     assert error.hint
     command = error.hint[error.hint.index("./build.py ") :]
     assert command.endswith(does)
-    option = does.split()[0]
+    option = does.split(maxsplit=1)[0]
     if option.startswith("--b"):
         assert "x:1" not in command, "the option is given anew, not twice"
     if "comfyui" in does:
@@ -184,7 +184,7 @@ def test_an_interrupt_ends_buildkit_too(
     def interrupt(_fd: int, _data: bytes) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bake.os, "write", interrupt)
+    monkeypatch.setattr("podkiln.bake.os.write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         bake.run(bake.command_line(["lazy"]), tmp_path, Environment())
     assert (tmp_path / "ended").read_text() == "ended\n"

@@ -59,7 +59,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
 ) -> None:
     output.configure(0)
     clock = iter([0.0, 5.0, 11.0, 11.0, 12.0])
-    monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("podkiln.output.time.monotonic", lambda: next(clock))
     with output.Bytes("pushing lazy") as bar:
         bar("a", 10**6, 2 * 10**6)  # after 5 s
         bar("b", 10**6, 4 * 10**6)  # after 11 s
@@ -70,9 +70,12 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
 def test_several_threads_may_report(capsys: pytest.CaptureFixture[str]) -> None:
     output.configure(-1)
     with output.Bytes("pushing") as bar:
-        workers = [
-            threading.Thread(target=lambda n=n: [bar(f"{n}-{i}", i, 9) for i in range(200)]) for n in range(4)
-        ]
+
+        def move(name: int) -> None:
+            for count in range(200):
+                bar(f"{name}-{count}", count, 9)
+
+        workers = [threading.Thread(target=move, args=(name,)) for name in range(4)]
         for each in workers:
             each.start()
         for each in workers:

@@ -36,7 +36,11 @@ def put(root: Path, name: str | bytes, content: bytes = b"x", mode: int = 0o644)
 
 
 def several(*names: str | bytes) -> Callable[[Path], object]:
-    return lambda root: [put(root, name) for name in names]
+    def make(root: Path) -> None:
+        for name in names:
+            put(root, name)
+
+    return make
 
 
 def modes(root: Path) -> None:
