@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from containers import Container
+from containers import Container, docker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +20,18 @@ pytestmark = pytest.mark.engine
 FILE = "present.safetensors"
 
 
+@pytest.fixture
+def volume(docker_engine: str) -> Iterator[str]:
+    """A volume that outlives its pods."""
+    name = docker("volume", "create").stdout.strip()
+    yield name
+    docker("volume", "rm", "--force", name)
+
+
 @contextlib.contextmanager
-def pod(image: Image, hub: Hub, workspace: Path | None = None, **env: str) -> Iterator[Container]:
-    """A pod whose hub is ours; its volume may be a folder of this machine."""
-    mounts = {str(workspace): "/workspace"} if workspace else {}
+def pod(image: Image, hub: Hub, volume: str | None = None, **env: str) -> Iterator[Container]:
+    """A pod whose hub is ours."""
+    mounts = {volume: "/workspace"} if volume else {}
     with Container(image.name, env={"HF_ENDPOINT": hub.url, **env}, mounts=mounts) as container:
         yield container
 
@@ -55,30 +63,31 @@ def test_nothing_is_fetched_unless_asked_for(tiny: Image, hub: Hub) -> None:
         assert hub.hits == []
 
 
-def test_a_second_start_fetches_nothing(tiny: Image, hub: Hub, tmp_path: Path) -> None:
+def test_a_second_start_fetches_nothing(tiny: Image, hub: Hub, volume: str) -> None:
     """The volume keeps the file; a new pod on it looks and is content."""
-    with pod(tiny, hub, tmp_path, MODELS="present") as first:
+    with pod(tiny, hub, volume, MODELS="present") as first:
         assert fetched(first)["state"] == "done"
     served = hub.served()
     assert served >= 262144
-    with pod(tiny, hub, tmp_path, MODELS="present") as second:
+    with pod(tiny, hub, volume, MODELS="present") as second:
         assert [file["state"] for file in fetched(second)["files"]] == ["present"]
         assert second.get("/models/checkpoints") == [FILE]
     assert hub.served() == served
 
 
-def test_a_start_after_a_kill_goes_on_where_it_was(tiny: Image, hub: Hub, tmp_path: Path) -> None:
+def test_a_start_after_a_kill_goes_on_where_it_was(tiny: Image, hub: Hub, volume: str) -> None:
     slowly = {"MODELS": "present", "PODKILN_FETCH_CHUNK": "32768", "FETCH_CONNECTIONS": "1"}
     hub.rate = 16 << 10
-    with pod(tiny, hub, tmp_path, **slowly) as first:
+    with pod(tiny, hub, volume, **slowly) as first:
         first.wait_log("fetching")
+        first.wait_ready()
         first.exec("sleep", "3")
+        assert first.get("/models/checkpoints") == []
         first.kill("KILL")
-    assert not (tmp_path / "models/checkpoints" / FILE).exists()
     before = hub.served(FILE)
     assert before > 0
     hub.rate = 0
-    with pod(tiny, hub, tmp_path, **slowly) as second:
+    with pod(tiny, hub, volume, **slowly) as second:
         assert fetched(second)["state"] == "done"
         assert second.get("/models/checkpoints") == [FILE]
     assert hub.served(FILE) - before < 262144

@@ -1,0 +1,122 @@
+"""The full runtime, with the 103 locked wheels: what is imported, and how large its layers are.
+
+Minutes and gigabytes, so it is built once, and what it took is given back at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from containers import Container, docker
+from images import BASE, COMFYUI, SYSTEM_CA, Image, podkiln
+
+from podkiln import catalogue, lock, variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from podkiln.bootstrap import BaseLayout
+
+pytestmark = [pytest.mark.engine, pytest.mark.full]
+MOST_LAYER_BYTES = 1_500_000_000
+NEEDED_BYTES = 40_000_000_000
+VERSIONS = """
+import importlib.metadata, json, pathlib
+import torch, torchaudio, torchvision, transformers, comfy_kitchen, comfy_aimdo.control, av, safetensors.torch
+print(json.dumps({
+    "torch": torch.__version__, "cuda": torch.version.cuda,
+    "comfy_kitchen": pathlib.Path(comfy_kitchen.__file__).parts[:5],
+    "installed": {d.name: d.version for d in importlib.metadata.distributions()},
+    "sum": float((torch.ones(4) @ torch.ones(4)).item()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def full(bootstrap_base: BaseLayout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """The consumer image with the real wheels, loaded; only base and ComfyUI are substituted."""
+    out = tmp_path_factory.mktemp("full") / "dist"
+    free = shutil.disk_usage(out.parent).free
+    assert free > NEEDED_BYTES, f"{free / 1e9:.0f} GB free; the full runtime needs {NEEDED_BYTES / 1e9:.0f}"
+    done = podkiln(
+        *("--variant", "consumer", *BASE, "--source", f"comfyui={COMFYUI}", "--ca-bundle", SYSTEM_CA),
+        *("--out", out, "--tag", "full-test", "--load"),
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    report = json.loads((out / "consumer/report.json").read_text())
+    yield Image("consumer", report["image"], out / "consumer/image", report)
+    docker("image", "rm", "--force", report["image"], check=False)
+    shutil.rmtree(out)
+    # What these layers took in the build cache; smaller steps are everybody's and stay.
+    docker("buildx", "prune", "--force", "--filter", "description~=python-layer", check=False)
+
+
+@pytest.fixture(scope="module")
+def pod(full: Image) -> Iterator[Container]:
+    """A pod of it, on this machine without a GPU."""
+    with Container(full.name, env={"MODELS": "none"}) as container:
+        container.wait_ready(120)
+        yield container
+
+
+def test_no_layer_is_above_the_limit(full: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    """Print the table that the README quotes."""
+    lines = [f"\n{'MB':>9}  layer"]
+    for layer in full.report["layers"]:
+        what = re.sub(r"^RUN /bin/sh -c |\s*# buildkit$", "", layer["what"])
+        lines.append(f"{layer['size'] / 1e6:9.1f}  {what[:70]}")
+    total = sum(layer["size"] for layer in full.report["layers"])
+    lines.append(f"{total / 1e6:9.1f}  all; {full.report['seconds']}\n")
+    show(capsys, lines)
+    assert max(layer["size"] for layer in full.report["layers"]) <= MOST_LAYER_BYTES
+
+
+def test_every_locked_package_is_installed_and_imports(
+    pod: Container, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads(pod.exec("/opt/venv/bin/python", "-c", VERSIONS).stdout.splitlines()[-1])
+    locked = locked_versions()
+    installed = {normal(name): version for name, version in told["installed"].items()}
+    assert {name: installed.get(name) for name in locked} == locked
+    assert told["torch"].startswith(locked["torch"])
+    assert told["cuda"] == "13.0"
+    assert told["sum"] == 4.0
+    shown = ("torch", "torchvision", "torchaudio", "transformers", "comfy-kitchen", "comfy-aimdo")
+    show(capsys, ["\n" + ", ".join(f"{name} {locked[name]}" for name in shown)])
+
+
+def test_no_package_misses_another(pod: Container) -> None:
+    done = pod.exec("/opt/venv/bin/python", "-m", "pip", "--disable-pip-version-check", "check", check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_its_bytecode_is_not_stale(pod: Container) -> None:
+    """The 25 s: with the real packages, as ComfyUI imports them."""
+    said = pod.exec("/opt/venv/bin/python", "-v", "-c", "import torch, transformers, comfy_kitchen").stderr
+    sources = [line for line in said.splitlines() if line.startswith("# code object from") and ".py'" in line]
+    assert "bytecode is stale" not in said
+    assert sources == []
+
+
+def show(capsys: pytest.CaptureFixture[str], lines: list[str]) -> None:
+    """Print to whoever runs the tests: these are figures to read."""
+    with capsys.disabled():
+        sys.stdout.write("\n".join(lines) + "\n")
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked_versions() -> dict[str, str]:
+    """Return what the lock names, by normalised name."""
+    described = variant.load("consumer")
+    texts = lock.read(described, catalogue.offered(described, catalogue.load())).requirements().values()
+    rows = re.findall(r"^([\w.-]+)==([^\s;\\]+)", "\n".join(texts), re.MULTILINE)
+    assert len(rows) == 103
+    return {normal(name): version for name, version in rows}
