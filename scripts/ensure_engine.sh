@@ -3,7 +3,8 @@
 #
 #   scripts/ensure_engine.sh [--with-tests]
 #
-#   --with-tests                also install what the tests call: docker-registry, skopeo, mmdebstrap, docker compose
+#   --with-tests                also install what the tests call: docker-registry, skopeo, mmdebstrap, zstd, openssl, docker
+#                               compose
 #   PODKILN_NO_ENGINE_SETUP=1   install and start nothing; a missing engine is then an error
 #
 # An engine that answers is used as it is and never reconfigured: it is somebody's. Only where none answers, on Debian
@@ -156,6 +157,8 @@ install_missing() {
         command -v docker-registry >/dev/null || packages+=(docker-registry) registry=new
         command -v skopeo >/dev/null || packages+=(skopeo)
         command -v mmdebstrap >/dev/null || packages+=(mmdebstrap)
+        command -v zstd >/dev/null || packages+=(zstd)
+        command -v openssl >/dev/null || packages+=(openssl)
     fi
     ((${#engine[@]} + ${#packages[@]})) || return 0
 
@@ -249,7 +252,7 @@ ID=unknown
 
 test_tools_complete() {
     command -v docker-registry >/dev/null && command -v skopeo >/dev/null && command -v mmdebstrap >/dev/null &&
-        docker compose version >/dev/null 2>&1
+        command -v zstd >/dev/null && command -v openssl >/dev/null && docker compose version >/dev/null 2>&1
 }
 
 if ! engine_answers; then
@@ -265,6 +268,6 @@ if ! engine_answers; then
 elif ! has_buildx; then
     set_up "the docker command has no buildx" "install buildx $BUILDX_SINCE or newer"
 elif ((with_tests)) && ! test_tools_complete; then
-    set_up "the tests' programs are not all here" "install docker-registry, skopeo, mmdebstrap and docker compose"
+    set_up "the tests' programs are not all here" "install docker-registry, skopeo, mmdebstrap, zstd, openssl and docker compose"
 fi
 require_capable

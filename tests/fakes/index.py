@@ -1,6 +1,6 @@
 """A package index of one's own: https from a private CA, and a login in its address.
 
-Format: the simple repository API (https://packaging.python.org/en/latest/specifications/simple-repository-api/).
+Format: the simple repository API (PEP 503).
 """
 
 from __future__ import annotations
