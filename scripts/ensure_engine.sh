@@ -3,8 +3,8 @@
 #
 #   scripts/ensure_engine.sh [--with-tests]
 #
-#   --with-tests                also install what the tests call: docker-registry, skopeo, mmdebstrap, zstd, openssl, docker
-#                               compose
+#   --with-tests                also install what the tests call: docker-registry, skopeo, mmdebstrap, zstd,
+#                               openssl, docker compose
 #   PODKILN_NO_ENGINE_SETUP=1   install and start nothing; a missing engine is then an error
 #
 # An engine that answers is used as it is and never reconfigured: it is somebody's. Only where none answers, on Debian
