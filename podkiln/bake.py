@@ -66,7 +66,7 @@ class Environment:
         """Return the variables that carry the secrets."""
         found = {}
         if self.ca_bundle:
-            found["PODKILN_APT_CONF"] = 'Acquire::https::CAInfo "/run/secrets/ca";\n'
+            found["PODKILN_APT_CONF"] = 'Acquire::https::CAInfo "/run/secrets/ca";'
         if self.python_index:
             found["PODKILN_PYTHON_INDEX"] = self.python_index
         if self.apt_mirror:

@@ -10,6 +10,7 @@ import shutil
 import ssl
 import time
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +19,15 @@ from podkiln import (
     bootstrap,
     catalogue,
     context,
+    delivery,
     engine,
     inputs,
     layout,
     lint,
-    load,
     lock,
-    output,
     plan,
     registry,
+    remembered,
     render,
     report,
     variant,
@@ -61,6 +62,7 @@ class Request:
     base: str | None = None
     sources: tuple[str, ...] = ()
     allow_substituted: bool = False
+    accepted: tuple[str, ...] = ()
     no_weights: bool = False
     no_cache: bool = False
     builder: str | None = None
@@ -81,7 +83,9 @@ def build(request: Request) -> list[Report]:
     with context.alone(request.out):
         reports = _build_all(plans, images, request, builder)
         for made in reports:
-            _deliver(made, request)
+            delivery.deliver(
+                made, push=request.push, load_=request.load, ca_bundle=request.environment.ca_bundle
+            )
             report.write([made], request.out / made.plan.name / "report.json")
     if request.report:
         report.write(reports, request.report)
@@ -98,12 +102,23 @@ def decide(request: Request) -> tuple[list[Plan], list[Reference]]:
 
 def make_plan(described: Described, request: Request) -> Plan:
     """Read the lock, look at the substitutes, and decide."""
-    offered = catalogue.offered(described, catalogue.load())
+    offered = catalogue.offered(described, _shipped())
     locked = lock.read(described, offered)
     options = plan.Options(
-        push=request.push, no_weights=request.no_weights, allow_substituted=request.allow_substituted
+        push=request.push,
+        no_weights=request.no_weights,
+        allow_substituted=request.allow_substituted,
+        host=request.registry.split("/")[0] if request.registry else None,
+        accepted=frozenset(request.accepted),
     )
-    return plan.make(described, locked, offered, substitutes(request, locked), options)
+    known = remembered.read(remembered.path_of(described))
+    return plan.make(described, locked, offered, substitutes(request, locked), options, known)
+
+
+@cache
+def _shipped() -> dict[str, catalogue.Entry]:
+    """Return the shipped models, read once a run: parsing them takes longest of all that planning does."""
+    return catalogue.load()
 
 
 def substitutes(request: Request, locked: Lock) -> list[Input]:
@@ -187,7 +202,8 @@ def _check_pushing(images: Sequence[Reference], request: Request) -> None:
     settings = registry.Settings(ca_bundle=request.environment.ca_bundle, attempts=2)
     for image in {each.name: each for each in images}.values():
         with registry.Repository(image, settings, push=True) as repository:
-            repository.cancel_upload(repository.start_upload())
+            location, _ = repository.start_upload()
+            repository.cancel_upload(location)
 
 
 def prepare_engine(request: Request) -> str | None:
@@ -245,18 +261,3 @@ def _take(made: Plan, out: Path) -> Layout:
     layout.read(partial)
     context.replace_folder(partial, place)
     return layout.read(place)
-
-
-def _deliver(made: Report, request: Request) -> None:
-    assert made.layout is not None  # noqa: S101 - it was just built
-    name = Reference.parse(made.image)
-    if request.load:
-        begun = time.monotonic()
-        load.load(made.layout, [name])
-        made.seconds["load"] = time.monotonic() - begun
-    if request.push:
-        begun = time.monotonic()
-        settings = registry.Settings(ca_bundle=request.environment.ca_bundle)
-        with output.Bytes(f"pushing {made.plan.name}") as bar:
-            made.pushed = registry.push(made.layout, name, on_progress=bar, settings=settings)
-        made.seconds["push"] = time.monotonic() - begun

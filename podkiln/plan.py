@@ -8,14 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from podkiln import bundle, limits
 from podkiln.errors import PlanRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from podkiln.bundle import Bundle
     from podkiln.catalogue import Offered
     from podkiln.inputs import Input
     from podkiln.lock import Lock
+    from podkiln.oci import Digest
     from podkiln.variant import Described
 
 # What the runtime takes on a pod's disk once it is unpacked, measured on the full image, and room to work in.
@@ -36,11 +39,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asked for."""
+    """What the command line asked for. `host`: the registry that a push goes to, if it is known."""
 
     push: bool = False
     no_weights: bool = False
     allow_substituted: bool = False
+    host: str | None = None
+    accepted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Plan:
     offered: tuple[Offered, ...]
     inputs: tuple[Input, ...]
     options: Options
+    bundles: tuple[Bundle, ...]
     layers: tuple[Layer, ...]
     refusals: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
@@ -73,8 +79,14 @@ class Plan:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights that are baked, as far as they are known."""
-        return sum(offer.model.size_bytes for offer in self.baked)
+        """Bytes of the weight layers."""
+        return sum(each.size for each in self.bundles)
+
+    @property
+    def unknown_bytes(self) -> int:
+        """Bytes of the weight layers that no bake has made yet: what has to be fetched for sure."""
+        known = {layer.what for layer in self.layers if layer.digest}
+        return sum(each.content_bytes for each in self.bundles if _title(each) not in known)
 
     @property
     def fetched_at_start(self) -> int:
@@ -104,8 +116,8 @@ class Plan:
                 {"what": layer.what, "size": layer.size, "digest": layer.digest} for layer in self.layers
             ],
             "total_bytes": sum(layer.size or 0 for layer in self.layers),
-            "fetch_bytes": self.weight_bytes,
-            "upload_bytes": self.weight_bytes,
+            "fetch_bytes": self.unknown_bytes,
+            "upload_bytes": self.unknown_bytes,
             "fetched_at_start_bytes": self.fetched_at_start,
             "container_disk_gb": self.container_disk_gb,
             "substituted": [
@@ -122,30 +134,45 @@ def make(
     offered: Sequence[Offered],
     inputs: Sequence[Input] = (),
     options: Options | None = None,
+    known: Mapping[Digest, Digest] | None = None,
 ) -> Plan:
-    """Decide everything that can be decided without moving a byte."""
+    """Decide everything that can be decided without moving a byte.
+
+    `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer.
+    """
     options = options or Options()
     baked = [offer for offer in offered if offer.baked and not options.no_weights]
-    layers = (*_weight_layers(baked), *_runtime_layers(described))
+    unresolved = _unresolved(lock, baked)
+    bundles = () if unresolved else bundle.bundles(bundle.weights_of(baked, lock.weights))
+    layers = (*_weight_layers(bundles, known or {}), *_runtime_layers(described))
+    refusals = [
+        *unresolved,
+        *_licence_refusals(baked, options),
+        *_limit_refusals(bundles, options),
+        *_substitute_refusals(inputs, options),
+    ]
+    if len(layers) > MOST_LAYERS:
+        refusals.append(f"{len(layers)} layers; engines start images of at most about {MOST_LAYERS}.")
     return Plan(
         described=described,
         lock=lock,
         offered=tuple(offered),
         inputs=tuple(inputs),
         options=options,
+        bundles=bundles,
         layers=layers,
-        refusals=tuple(_refusals(lock, baked, inputs, options, layers)),
+        refusals=tuple(refusals),
         notes=tuple(_notes(offered, options)),
     )
 
 
-def _weight_layers(baked: Sequence[Offered]) -> list[Layer]:
+def _title(made: Bundle) -> str:
+    return f"{made.model}: {made.name}" if len(made.weights) == 1 else made.name
+
+
+def _weight_layers(bundles: Sequence[Bundle], known: Mapping[Digest, Digest]) -> list[Layer]:
     """Weights lie below the runtime, so that an update of the runtime leaves them where they are."""
-    return [
-        Layer(what=f"{offer.id}: {file.destination}", size=file.known_bytes)
-        for offer in baked
-        for file in offer.model.wanted
-    ]
+    return [Layer(what=_title(each), size=each.size, digest=known.get(each.recipe)) for each in bundles]
 
 
 def _runtime_layers(described: Described) -> list[Layer]:
@@ -164,35 +191,45 @@ def _runtime_layers(described: Described) -> list[Layer]:
     return [Layer(what=name) for name in names]
 
 
-def _refusals(
-    lock: Lock,
-    baked: Sequence[Offered],
-    inputs: Sequence[Input],
-    options: Options,
-    layers: Sequence[Layer],
-) -> list[str]:
-    found = [
+def _unresolved(lock: Lock, baked: Sequence[Offered]) -> list[str]:
+    return [
         f"{offer.id}: {file.destination} has no trusted sha256 and exact size, so it cannot be baked; "
         "fetch it at start, or resolve it with `./build.py lock`."
         for offer in baked
         for file, locked in zip(offer.model.files, lock.weights[offer.id], strict=True)
         if not file.optional and not locked.resolved
     ]
-    if baked:
-        names = ", ".join(offer.id for offer in baked)
-        found.append(
-            f"this version of podkiln does not bake weights yet ({names}); "
-            "with --no-weights the image is built without them and fetches them at start."
-        )
+
+
+def _licence_refusals(baked: Sequence[Offered], options: Options) -> list[str]:
+    """A pushed image hands weights on to others, which not every licence lets one do."""
+    return [
+        f"{offer.id} is under {offer.model.licence.id}, which does not plainly allow handing it on in an "
+        f"image; fetch it at start, or add --accept-licence {offer.id} if you may."
+        for offer in baked
+        if options.push and offer.model.licence.bake == "ask" and offer.id not in options.accepted
+    ]
+
+
+def _limit_refusals(bundles: Sequence[Bundle], options: Options) -> list[str]:
+    if not options.host:
+        return []
+    found = [limits.refusal(options.host, _title(each), each.size) for each in bundles]
+    return [
+        f"{refusal}; fetch it at start instead, bake a smaller precision, or push to another registry."
+        for refusal in found
+        if refusal
+    ]
+
+
+def _substitute_refusals(inputs: Sequence[Input], options: Options) -> list[str]:
     strangers = [each.name for each in inputs if each.substituted]
-    if options.push and strangers and not options.allow_substituted:
-        found.append(
-            f"{', '.join(strangers)} is not what the lock names; an image with substitutes is pushed "
-            "only with --allow-substituted."
-        )
-    if len(layers) > MOST_LAYERS:
-        found.append(f"{len(layers)} layers; engines start images of at most about {MOST_LAYERS}.")
-    return found
+    if not options.push or not strangers or options.allow_substituted:
+        return []
+    return [
+        f"{', '.join(strangers)} is not what the lock names; an image with substitutes is pushed "
+        "only with --allow-substituted."
+    ]
 
 
 def _notes(offered: Sequence[Offered], options: Options) -> list[str]:

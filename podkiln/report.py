@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from podkiln.layout import Layout
     from podkiln.plan import Plan
     from podkiln.registry import PushReport
+    from podkiln.weights import Baked
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Report:
     command: str
     layout: Layout | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    baked: list[Baked] = field(default_factory=list)
     pushed: PushReport | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -39,7 +41,7 @@ class Report:
             "pushed": self.pushed is not None,
             "layers": self._layers(self.layout),
             "seconds": {step: round(took, 3) for step, took in self.seconds.items()},
-            "weights": {"fetched_bytes": 0, "uploaded_bytes": 0, "mounted_bytes": 0},
+            "weights": self._weights(),
             "runtime": {
                 "uploaded_bytes": self.pushed.uploaded_bytes if self.pushed else 0,
                 "mounted_bytes": self.pushed.mounted_bytes if self.pushed else 0,
@@ -51,6 +53,16 @@ class Report:
             },
             "notes": list(self.plan.notes),
             "command": self.command,
+        }
+
+    def _weights(self) -> dict[str, int]:
+        """Count what the weights cost: `uploaded` is what went to the registry, or onto this disk without one."""
+        return {
+            "fetched_bytes": sum(each.fetched for each in self.baked),
+            **{
+                f"{how}_bytes": sum(each.blob.size for each in self.baked if each.how == how)
+                for how in ("uploaded", "mounted", "existing")
+            },
         }
 
     def _layers(self, layout: Layout) -> list[dict[str, Any]]:
@@ -84,6 +96,9 @@ class Report:
             f"    substituted: {each.name} is {each.actual}, the lock names {each.locked}"
             for each in self.plan.substituted
         ]
+        if self.baked:
+            fetched = output.size(self._weights()["fetched_bytes"])
+            lines.append(f"    {len(self.baked)} weight layers, {fetched} fetched for them")
         if self.pushed:
             sent = output.size(self.pushed.uploaded_bytes)
             lines.append(f"    pushed {self.image} ({sent} sent)")

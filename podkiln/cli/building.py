@@ -41,6 +41,7 @@ def request_of(options: dict[str, Any]) -> Request:
         base=options["base"],
         sources=options["source"],
         allow_substituted=options["allow_substituted"],
+        accepted=options["accept_licence"],
         no_weights=options["no_weights"],
         no_cache=options["no_cache"],
         builder=options["builder"],

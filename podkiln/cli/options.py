@@ -77,6 +77,9 @@ BUILD_OPTIONS: list[Decorator] = [
     click.option("--builder", metavar="NAME", help="A buildx builder, for more machine than this one."),
     click.option("--no-cache", is_flag=True, help="Build every step anew."),
     click.option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead."),
+    click.option(
+        "--accept-licence", multiple=True, metavar="MODEL", help="Push its weights though its licence asks."
+    ),
     click.option("--report", type=FILE, help="Write the build report, as JSON."),
     click.option("--dry-run", is_flag=True, help="Show the plan and stop."),
     click.option("-v", "--verbose", count=True, help="Show every command."),

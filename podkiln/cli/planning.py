@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @variant_option
 @click.option("--registry", metavar="HOST/NS", help="The registry that a push would go to.")
 @apply(SUBSTITUTES)
+@click.option("--accept-licence", multiple=True, metavar="MODEL", help="Push though its licence asks.")
 @click.option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead.")
 @json_option
 def plan_command(as_json: bool, **options: Any) -> None:
@@ -29,6 +30,7 @@ def plan_command(as_json: bool, **options: Any) -> None:
         base=options["base"],
         sources=options["source"],
         allow_substituted=options["allow_substituted"],
+        accepted=options["accept_licence"],
         no_weights=options["no_weights"],
         dry_run=True,
     )

@@ -17,13 +17,13 @@ wording nodes document
 oci reference credentials tree tarlayer
 model variant catalogue schemas
 lock
-flagfiles flags folders limits
+flagfiles flags folders limits bundle
 inputs plan payload render lint context
-engine bake golden layout load bundle bootstrap
+engine bake golden layout load bootstrap assemble
 registry
-sources stream weights
+sources stream weights remembered
 resolve
-report
+report delivery
 job
 cli __main__
 """

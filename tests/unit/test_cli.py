@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import cli, errors, job, variant
+from podkiln import errors, golden, job, variant
 from podkiln.cli import COMMANDS, main
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FAILURES: list[type[errors.PodkilnError]] = [
+    each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.PodkilnError)
+]
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = {"layers", "total_bytes", "fetch_bytes", "upload_bytes", "container_disk_gb", "refusals"}
+ASKS = ROOT / "tests/fixtures/variants/asks.yaml"
 READING = ["flags", "lint", "models", "plan", "render", "variants"]
 
 
@@ -48,8 +52,8 @@ def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
         ("--variant lazy --push", 2, r"--push needs to know where to"),
         ("plan --variant lazy --source comfy=x", 2, r"there is no input 'comfy'"),
         ("plan --variant lazy --source comfyui=/no/such", 11, r"there is no folder"),
-        ("plan --variant baked", 5, r"^podkiln: baked: "),
-        ("--variant baked --dry-run", 5, r"^podkiln: baked: "),
+        (f"plan --variant {ASKS} --registry quay.io/me", 5, r"--accept-licence svd-xt if you may"),
+        (f"--variant {ASKS} --push --registry quay.io/me --dry-run", 5, r"^podkiln: asks: svd-xt is under "),
         ("flags", 2, r"Missing option '--vram-mib'"),
         ("flags --vram-mib -1", 2, r"Invalid value for '--vram-mib'"),
         ("flags --vram-mib x", 2, r"Invalid value for '--vram-mib'"),
@@ -70,7 +74,7 @@ def test_a_mistake_is_one_sentence_and_a_code(
     assert len(hint) <= 1
 
 
-@pytest.mark.parametrize("error", [each for each in vars(errors).values() if isinstance(each, type)])
+@pytest.mark.parametrize("error", FAILURES)
 def test_every_failure_ends_with_its_code(
     error: type[errors.PodkilnError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,7 +87,7 @@ def test_every_failure_ends_with_its_code(
 
 
 def test_codes_differ() -> None:
-    codes = [each.exit_code for each in vars(errors).values() if isinstance(each, type)]
+    codes = [each.exit_code for each in FAILURES]
     assert len(codes) == len(set(codes))
 
 
@@ -123,7 +127,12 @@ def test_a_dry_run_moves_nothing(
 
 def test_all_stands_for_every_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[job.Request] = []
-    monkeypatch.setattr(job, "build", lambda request: asked.append(request) or [])
+
+    def build(request: job.Request) -> list[object]:
+        asked.append(request)
+        return []
+
+    monkeypatch.setattr(job, "build", build)
     assert main(["--variant", "all", "--no-weights"]) == 0
     assert main(["--variant", "lazy, consumer"]) == 0
     assert [request.variants for request in asked] == [tuple(variant.names()), ("lazy", "consumer")]
@@ -172,7 +181,7 @@ def test_drift_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["render", "--check"], capsys)[0] == 0
-    monkeypatch.setattr(cli.importlib.import_module("podkiln.golden").drift, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(golden.drift, "__defaults__", (tmp_path,))
     code, _, err = run(["render", "--check", "--variant", "lazy"], capsys)
     assert code == errors.RenderError.exit_code
     assert "is not what is rendered now" in err
@@ -200,8 +209,8 @@ def test_no_line_gives_a_traceback(
         raise errors.EngineError("There is none.")
 
     monkeypatch.setattr(job, "prepare_engine", none)
-    monkeypatch.setattr(job.registry, "Repository", none)
-    monkeypatch.setattr(job.inputs, "tree_id", lambda _: "1")
+    monkeypatch.setattr("podkiln.job.registry.Repository", none)
+    monkeypatch.setattr("podkiln.inputs.tree_id", lambda _: "1")
     monkeypatch.setattr("podkiln.golden.update", lambda _: None)
     monkeypatch.setattr("podkiln.lint.check", lambda _: [])
     drawn = random.Random(2026)
@@ -219,7 +228,7 @@ def build_py(line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=own)
 
 
-@pytest.mark.parametrize("line", ["./build.py models | head -1", "./build.py models --json | true"])
+@pytest.mark.parametrize("line", ["./build.py models | head -1", "./build.py variants --json | true"])
 def test_a_closed_pipe_is_no_failure(line: str) -> None:
     done = build_py(line)
     assert (done.returncode, done.stderr) == (0, "")

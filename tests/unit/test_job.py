@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAZY = ("lazy",)
+ASKS = str(Path(__file__).parents[1] / "fixtures/variants/asks.yaml")
 BEGIN = "-----BEGIN CERTIFICATE-----"
 
 
@@ -44,14 +45,14 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
         (Request(LAZY, registry="ghcr.io/You"), UsageError, "upper-case"),
         (Request(LAZY, report=Path("/no/such/r.json")), UsageError, "--report: there is no folder /no/such"),
         (Request(LAZY, sources=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),
-        (Request(("baked",)), PlanRefusedError, "^baked: "),
+        (Request((ASKS,), push=True, registry="quay.io/me"), PlanRefusedError, "^asks: svd-xt is under "),
         (Request(("no-such",)), DescriptionError, "There is no variant 'no-such'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
     request_: Request, error: type[PodkilnError], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job.inputs, "tree_id", lambda _: "1")
+    monkeypatch.setattr("podkiln.inputs.tree_id", lambda _: "1")
     with pytest.raises(error, match=sentence):
         job.build(request_)
 

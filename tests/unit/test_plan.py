@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from plans import plan_of
 
-from podkiln import plan
+from podkiln import limits, plan
 from podkiln.errors import PlanRefusedError
 from podkiln.inputs import Input
+from podkiln.oci import Digest
 from podkiln.plan import Options
 
 if TYPE_CHECKING:
     from podkiln.plan import Plan
 
+ASKS = str(Path(__file__).parents[1] / "fixtures/variants/asks.yaml")
 STRANGER = Input("comfyui", "/src", locked="1", actual="2")
 PROMISED = (
     "schema",
@@ -29,9 +33,13 @@ PROMISED = (
 SAME = Input("comfyui", "/src", locked="1", actual="1")
 
 
-def made(name: str = "lazy", *inputs: Input, **options: bool) -> Plan:
+def made(name: str = "lazy", *inputs: Input, **options: Any) -> Plan:
     known = plan_of(name)
     return plan.make(known.described, known.lock, known.offered, inputs, Options(**options))
+
+
+def refusals(found: Plan) -> str:
+    return " ".join(found.refusals)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +53,7 @@ def made(name: str = "lazy", *inputs: Input, **options: bool) -> Plan:
     ],
 )
 def test_substitutes_are_pushed_only_on_demand(
-    inputs: list[Input], options: dict[str, bool], refused: bool
+    inputs: list[Input], options: dict[str, Any], refused: bool
 ) -> None:
     found = made("lazy", *inputs, **options)
     assert bool(found.refusals) == refused
@@ -84,6 +92,7 @@ def test_the_disk_holds_the_runtime_the_defaults_and_room() -> None:
 
 def test_what_is_left_out_is_fetched_at_start_if_it_is_on_by_default() -> None:
     baked = made("baked", no_weights=True)
+    assert plan.make(baked.described, baked.lock, baked.offered).fetched_at_start == 0
     assert baked.fetched_at_start == sum(offer.model.size_bytes for offer in baked.offered)
 
 
@@ -100,3 +109,55 @@ def test_the_runtime_lies_in_layers_by_rate_of_change() -> None:
     python = [f"Python: {layer.name}" for layer in made("lazy").described.spec.runtime.python.layers]
     assert names[:3] == ["base: debian:trixie-slim", "system packages", "Python environment"]
     assert names[3:] == [*python, "ComfyUI 0.33.0", "podkiln and start.sh"]
+
+
+def test_weight_layers_lie_below_the_runtime_in_declared_order() -> None:
+    found = made("baked")
+    what = [layer.what for layer in found.layers]
+    assert what[0] == "sdxl-base: checkpoints/sd_xl_base_1.0.safetensors"
+    assert what[5].startswith("juggernaut-xl-v9: ")
+    assert what[6].startswith("base: ")
+    assert found.refusals == ()
+
+
+def test_what_is_to_be_fetched_is_what_no_bake_has_made_yet() -> None:
+    found = made("baked")
+    assert found.unknown_bytes == sum(offer.model.size_bytes for offer in found.baked)
+    first = found.bundles[0]
+    known = {first.recipe: Digest("sha256:" + "1" * 64)}
+    again = plan.make(found.described, found.lock, found.offered, known=known)
+    assert again.layers[0].digest == known[first.recipe]
+    assert again.unknown_bytes == found.unknown_bytes - first.content_bytes
+    assert again.as_json()["fetch_bytes"] == again.unknown_bytes
+
+
+def test_an_unresolved_file_is_not_baked() -> None:
+    found = plan_of("lazy")
+    wan = next(offer for offer in found.offered if offer.id == "wan21-t2v-14b")
+    refused = plan.make(found.described, found.lock, [replace(wan, baked=True)])
+    assert "wan21-t2v-14b: diffusion_models/" in refused.refusals[0]
+    assert "no trusted sha256" in refused.refusals[0]
+    assert refused.bundles == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({}, False),
+        ({"push": True}, True),
+        ({"push": True, "accepted": frozenset({"svd-xt"})}, False),
+        ({"push": True, "accepted": frozenset({"sdxl-base"})}, True),
+        ({"push": True, "no_weights": True}, False),
+    ],
+)
+def test_a_licence_that_asks_is_answered_before_a_push(options: dict[str, Any], refused: bool) -> None:
+    assert ("--accept-licence svd-xt" in refusals(made(ASKS, **options))) == refused
+
+
+def test_a_layer_that_the_registry_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert made("baked", host="ghcr.io").refusals == ()
+    monkeypatch.setattr(limits, "UPLOAD_RATE", 10_000_000)
+    found = made("baked", host="ghcr.io")
+    assert "ghcr.io ends uploads after 600 s" in found.refusals[0]
+    assert "fetch it at start instead" in found.refusals[0]
+    assert made("baked", host="localhost:5000").refusals == ()

@@ -1,0 +1,86 @@
+"""What weight layers came to: the lock's memory of recipe -> digest, written by the first bake.
+
+With it the next bake of the same files looks for the layer where it is to be, and fetches nothing. A recipe
+is the digest of packing version, paths, sizes and hashes (podkiln.bundle), so an entry can never be out of
+date. The memory lies beside the other locks, as layers.json.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from podkiln import context, lock
+from podkiln.errors import LockError
+from podkiln.lock import Locked
+from podkiln.oci import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from podkiln.variant import Described
+    from podkiln.weights import Baked
+
+FILE = "layers.json"
+
+
+class RememberedLayer(Locked):
+    """One layer: what is in it, for people, and what it came to."""
+
+    name: str
+    digest: str
+    size: int
+
+
+class Remembered(Locked):
+    """layers.json."""
+
+    schema_version: int = 1
+    layers: dict[str, RememberedLayer]
+
+
+def path_of(described: Described) -> Path:
+    """Return where a variant's memory lies: with the shipped locks, or with those of a user's own file."""
+    return (lock.own_folder(described) or lock.LOCKS) / FILE
+
+
+def read(path: Path) -> dict[Digest, Digest]:
+    """Return recipe -> digest. A memory that is not there is empty. Raises LockError for a damaged one."""
+    return {Digest(recipe): Digest(layer.digest) for recipe, layer in _read(path).layers.items()}
+
+
+def write(path: Path, baked: Iterable[Baked]) -> bool:
+    """Add what was baked; return whether that was news."""
+    before = _read(path).layers
+    news: dict[str, RememberedLayer] = {each.bundle.recipe: _layer(each) for each in baked}
+    after = {**before, **news}
+    if after == before:
+        return False
+    _write(path, after)
+    return True
+
+
+def _layer(baked: Baked) -> RememberedLayer:
+    return RememberedLayer(name=baked.bundle.name, digest=baked.blob.digest, size=baked.blob.size)
+
+
+def _read(path: Path) -> Remembered:
+    if not path.is_file():
+        return Remembered(layers={})
+    try:
+        return Remembered.model_validate_json(path.read_bytes())
+    except ValidationError as broken:
+        raise LockError(
+            f"{path} cannot be read: {str(broken).splitlines()[0]}.",
+            hint="Delete it: the next bake writes it anew.",
+        ) from None
+
+
+def _write(path: Path, layers: Mapping[str, RememberedLayer]) -> None:
+    ordered = sorted(layers.items(), key=lambda item: (item[1].name, item[0]))
+    data = {"schema_version": 1, "layers": {recipe: layer.model_dump() for recipe, layer in ordered}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    context.write_file(path, json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,69 @@
+"""The lock's memory of weight layers: what a bake came to is looked for the next time, not fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from plans import plan_of
+
+from podkiln import lock, oci, remembered
+from podkiln.errors import LockError
+from podkiln.oci import Descriptor, Digest
+from podkiln.weights import Baked
+
+if TYPE_CHECKING:
+    from podkiln.bundle import Bundle
+
+
+def bundles() -> tuple[Bundle, ...]:
+    return plan_of("baked", no_weights=False).bundles
+
+
+def baked(number: int) -> Baked:
+    made = bundles()[number]
+    digest = Digest("sha256:" + str(number) * 64)
+    return Baked(made, Descriptor(oci.LAYER, digest, made.size), "uploaded", made.content_bytes, 1.0)
+
+
+def test_nothing_is_remembered_before_the_first_bake(tmp_path: Path) -> None:
+    assert remembered.read(tmp_path / "layers.json") == {}
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "layers.json"
+    assert remembered.write(path, [baked(1), baked(2)])
+    assert remembered.write(path, [baked(3)])
+    assert remembered.read(path) == {
+        bundles()[number].recipe: Digest("sha256:" + str(number) * 64) for number in (1, 2, 3)
+    }
+
+
+def test_what_is_known_is_no_news_and_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "layers.json"
+    remembered.write(path, [baked(1)])
+    before = path.stat().st_mtime_ns
+    assert not remembered.write(path, [baked(1)])
+    assert path.stat().st_mtime_ns == before
+
+
+def test_order_of_baking_does_not_show(tmp_path: Path) -> None:
+    remembered.write(tmp_path / "a", [baked(1), baked(2)])
+    remembered.write(tmp_path / "b", [baked(2), baked(1)])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"layers": {"x": {}}}', '{"layers": {}, "more": 1}'])
+def test_a_damaged_memory_is_one_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "layers.json"
+    path.write_text(text)
+    with pytest.raises(LockError, match=r"layers\.json cannot be read: ") as error:
+        remembered.read(path)
+    assert error.value.hint == "Delete it: the next bake writes it anew."
+
+
+def test_it_lies_beside_the_other_locks() -> None:
+    assert remembered.path_of(plan_of("lazy").described) == lock.LOCKS / "layers.json"
+    own = Path(__file__).parents[1] / "fixtures/variants/asks.yaml"
+    assert remembered.path_of(plan_of(str(own)).described) == own.parent / "asks.locks" / "layers.json"
