@@ -187,10 +187,20 @@ def test_silence_is_named(hub: Hub, file: HubFile) -> None:
         read(Access(access(hub).hubs, policy), weight(file))
 
 
-def test_a_hub_that_names_another_hash_is_not_even_read(hub: Hub, file: HubFile) -> None:
+def test_a_hub_that_names_another_hash_is_not_read(hub: Hub, file: HubFile) -> None:
     with pytest.raises(IntegrityError, match=f"sha256 {file.sha256}, but {'0' * 64} is locked"):
         read(access(hub), weight(file, sha256="0" * 64))
-    assert hub.served() == 0
+    assert hub.served() < SIZE  # what was in the sockets when the answer's head was read
+
+
+def test_a_range_that_was_not_asked_for_is_refused(
+    hub: Hub, file: HubFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podkiln.sources._extent", lambda _answer: (CHUNK - 1, SIZE))
+    with pytest.raises(
+        SourceError, match=f"asked for from byte {CHUNK}, but 127.0.0.1 sends from {CHUNK - 1}"
+    ):
+        read(access(hub), weight(file), CHUNK)
 
 
 @pytest.mark.parametrize("path", ["gone.safetensors", "."])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import random
 import tarfile
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,12 +17,15 @@ from fakes.faults import Fault as HubFault
 from fakes.hub import Hub
 from fakes.registry import Fault, Registry
 
+from pod.patience import Policy
+from pod.web import Limits
 from podkiln import oci, stream
 from podkiln.bundle import Bundle, bundles
 from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, PodkilnError, RegistryError, SourceError, UsageError
 from podkiln.reference import Reference
 from podkiln.registry import Repository, Settings
+from podkiln.sources import Access
 from podkiln.tarlayer import Entry, TarLayer
 from podkiln.weights import Baked, LayoutSink, RegistrySink, bake
 
@@ -58,7 +63,7 @@ def push(hub: Hub, registry: Registry, *groups: Bundle, **more: Any) -> list[Bak
     reference = Reference.parse(f"{registry.host()}/you/app")
     mount_from = more.pop("mount_from", ())
     with Repository(reference, settings, push=True, mount_from=mount_from) as repository:
-        return bake(groups, RegistrySink(repository, mount_from), access(hub), **more)
+        return bake(groups, RegistrySink(repository, mount_from), more.pop("how", access(hub)), **more)
 
 
 def assert_kept(registry: Registry, *layers: bytes) -> None:
@@ -185,6 +190,7 @@ def test_ten_cuts_at_either_end(
         (baked,) = push(hub, registry, Bundle((weight(file),)))
         assert_kept(registry, layer_bytes(file))
         assert not any(fault.times for fault in registry.faults)
+        assert len(registry.asked("POST")) == 1  # resumed each time, never begun anew
         if ends == "source":
             assert len(registry.asked("PATCH")) == 1
         if kept > SIZE:
@@ -204,6 +210,19 @@ def test_a_source_that_changes_between_two_readings_is_not_committed(
         push(hub, registry, Bundle((weight(file),)))
         assert hub.script.faults[0].times == 0
         assert_kept(registry, layer_bytes(file))
+
+
+def test_a_lost_upload_is_hashed_again_from_its_first_byte(
+    hub: Hub, file: HubFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_KEPT", 0)
+    with Registry() as registry:
+        registry.faults += [Fault("cut", "PATCH", after=MIB), Fault("forget", "GET", "uploads")]
+        hub.fault(HubFault("flip", skip=1, after=5000))
+        with pytest.raises(IntegrityError, match=f"but {file.sha256} is locked"):
+            push(hub, registry, Bundle((weight(file),)))
+        assert registry.asked("PUT") == []
+        assert_kept(registry)
 
 
 PASSES: list[tuple[str, list[Fault]]] = [
@@ -276,6 +295,18 @@ def test_what_does_not_pass(
         assert_kept(registry)
 
 
+def test_a_source_that_refuses_is_asked_once(hub: Hub, file: HubFile) -> None:
+    hub.fault(HubFault("status", where="hub", status=404, times=-1))
+    with Registry() as registry, pytest.raises(SourceError):
+        push(hub, registry, Bundle((weight(file),)))
+    assert len(hub.hits) == 1
+
+
+def patient(hub: Hub) -> Access:
+    """Return access that would wait for longer than any test does."""
+    return Access(access(hub).hubs, Policy(limits=Limits(read=60.0)))
+
+
 @pytest.mark.parametrize("sink", ["registry", "layout"])
 def test_the_first_failure_stops_the_others_and_is_the_one_that_is_told(
     hub: Hub, sink: str, tmp_path: Path
@@ -285,11 +316,25 @@ def test_the_first_failure_stops_the_others_and_is_the_one_that_is_told(
     hub.fault(HubFault("status", "2.safetensors", where="hub", status=410, times=-1))
     groups = [Bundle((weight(each, model=each.name),)) for each in files]
     with Registry() as registry:
-        work = push if sink == "registry" else lambda *_: bake(groups, LayoutSink(tmp_path), access(hub))
+        push_them = functools.partial(push, hub, registry, *groups, how=patient(hub))
+        keep_them = functools.partial(bake, groups, LayoutSink(tmp_path), patient(hub))
+        begun = time.monotonic()
         with pytest.raises(SourceError, match=r"2\.safetensors .* is gone from"):
-            work(hub, registry, *groups)
+            (push_them if sink == "registry" else keep_them)()
+        assert time.monotonic() - begun < 20
         assert_kept(registry)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_failure_also_wakes_who_waits_for_the_registry(hub: Hub) -> None:
+    files = [hub.add("org/repo", f"{n}.safetensors", 5000, seed=n) for n in range(2)]
+    hub.fault(HubFault("status", "1.safetensors", where="hub", status=410, times=-1))
+    busy = Fault("status", "PATCH", times=-1, status=503, retry_after="60")
+    begun = time.monotonic()
+    with Registry(faults=[busy]) as registry, pytest.raises(SourceError, match="is gone from"):
+        push(hub, registry, *(Bundle((weight(each),)) for each in files))
+    assert time.monotonic() - begun < 20
+    assert_kept(registry)
 
 
 def test_nothing_is_left_running(hub: Hub, file: HubFile) -> None:

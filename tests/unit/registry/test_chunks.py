@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from fakes.registry import Fault, Registry
 
@@ -13,6 +14,7 @@ from podkiln.errors import RegistryError
 from podkiln.reference import Reference
 from podkiln.registry import Repository, Settings
 from podkiln.registry.client import ChunkSizes
+from podkiln.registry.transport import Answer
 from podkiln.registry.upload import Pieces, Upload
 
 if TYPE_CHECKING:
@@ -107,6 +109,21 @@ def test_a_registry_that_takes_no_chunks_either_is_one_sentence() -> None:
         with pytest.raises(RegistryError, match=r"take blob bytes .* and says that it is too large"):
             upload(registry)
         assert (registry.blobs, registry.uploads) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "expected"),
+    [
+        (None, None, ChunkSizes()),
+        ("5242880", "10485760", ChunkSizes(5242880, 10485760)),
+        ("many", "0", ChunkSizes()),
+        ("-1", " 7 ", ChunkSizes(0, 7)),
+    ],
+)
+def test_how_it_is_said(least: str | None, most: str | None, expected: ChunkSizes) -> None:
+    pairs = {"oci-chunk-min-length": least, "oci-chunk-max-length": most}
+    headers = {key: value for key, value in pairs.items() if value is not None}
+    assert ChunkSizes.of(Answer(202, headers, b"", httpx.URL("http://x"))) == expected
 
 
 def test_what_registries_say_of_chunks() -> None:

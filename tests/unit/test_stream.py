@@ -1,0 +1,97 @@
+"""A layer on its way may be left at any byte and taken up at any earlier one: the bytes are the same."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from bakes import access, weight
+from fakes.hub import Hub
+
+from podkiln import oci, stream
+from podkiln.bundle import Bundle
+from podkiln.errors import IntegrityError
+from podkiln.stream import Hashing, WeightStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with Hub() as running:
+        running.add("org/repo", "a.safetensors", 2 * MIB + 5)
+        running.add("org/repo", "b.safetensors", MIB + 700, seed=1)
+        yield running
+
+
+@pytest.fixture
+def whole(hub: Hub) -> bytes:
+    with closing(stream_of(hub)) as layer:
+        return b"".join(layer.chunks())
+
+
+def stream_of(hub: Hub) -> WeightStream:
+    repository = hub.repositories["org/repo"]
+    files = repository.commits[repository.head].values()
+    return WeightStream(Bundle(tuple(weight(file) for file in files)), access(hub))
+
+
+@pytest.mark.parametrize("kept", [16 * MIB, 2 * MIB, MIB // 2, 0])
+@pytest.mark.parametrize("back", [0, 1, 700, MIB - 1, MIB, MIB + 4000, 2 * MIB])
+@pytest.mark.parametrize("chunks", [1, 2, 4, 99])
+def test_it_goes_back_as_far_as_it_is_asked_to(
+    hub: Hub, whole: bytes, chunks: int, back: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken `chunks` chunks far, then from `back` bytes before that: once more, and to the end."""
+    monkeypatch.setattr(stream, "_KEPT", kept)
+    with closing(stream_of(hub)) as layer:
+        first = b"".join(chunk for chunk, _ in zip(layer.chunks(), range(chunks), strict=False))
+        offset = max(1, layer._passed - back)
+        assert whole.startswith(first)
+        assert b"".join(layer.chunks(offset)) == whole[offset:]
+        assert layer.blob == oci.Descriptor(oci.LAYER, oci.digest_of(whole), len(whole))
+        assert b"".join(layer.chunks(offset)) == whole[offset:]
+
+
+def test_from_the_start_all_is_hashed_anew(hub: Hub, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_KEPT", 0)
+    with closing(stream_of(hub)) as layer:
+        for _ in range(2):
+            assert b"".join(layer.chunks()) == whole
+            assert layer.blob
+            assert layer.blob.digest == oci.digest_of(whole)
+
+
+def test_what_is_kept_in_memory_is_not_fetched_again(hub: Hub, whole: bytes) -> None:
+    with closing(stream_of(hub)) as layer:
+        content = sum(each.size for each in layer._weights.values())
+        for _ in range(2):
+            assert b"".join(layer.chunks()) == whole
+            assert layer.fetched == content
+
+
+def test_the_digest_is_not_known_before_the_last_bytes(hub: Hub) -> None:
+    with closing(stream_of(hub)) as layer:
+        told = [layer.blob is not None for _ in layer.chunks()]
+    assert (told[-1], any(told[:-1])) == (True, False)
+
+
+def test_nobody_may_have_more_than_was_sent(hub: Hub) -> None:
+    with (
+        closing(stream_of(hub)) as layer,
+        pytest.raises(IntegrityError, match="5 bytes are said to be there"),
+    ):
+        next(iter(layer.chunks(5)))
+
+
+def test_a_hash_in_a_thread_is_the_hash() -> None:
+    with closing(Hashing()) as hashing:
+        for number in range(300):
+            hashing.update(bytes([number % 256]) * number)
+        assert hashing.hexdigest() == hashing.hexdigest()
+        data = b"".join(bytes([number % 256]) * number for number in range(300))
+        assert f"sha256:{hashing.hexdigest()}" == oci.digest_of(data)
