@@ -41,11 +41,9 @@ golden: venv ## write tests/golden/ and docs/reference/ anew, to be looked at in
 	$(BIN)/python docs/generate.py
 
 .PHONY: bench
-bench: venv engine ## the benchmarks
-	for script in bench/*.py; do
-		printf '\n== %s\n' "$$script"
-		PYTHONPATH=.:scripts:tests $(BIN)/python "$$script"
-	done
+bench: venv engine ## the benchmarks, each with the limit that it must keep
+	$(BIN)/python bench/render.py
+	$(BIN)/python bench/start.py
 
 .PHONY: clean
 clean: ## remove what builds and tests left here; .venv and the caches of the engine stay
