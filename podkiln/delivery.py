@@ -1,7 +1,8 @@
 """From a runtime that BuildKit made to the image where it is wanted: weights baked in, loaded, pushed.
 
-A push alone streams the weights from their sources into the registry, and none of them touches this disk. When
-the image is also wanted here (no push, or --load), they are baked into its OCI layout and go on from there.
+A push alone streams the weights from their sources into the registry, and none of them touches this disk.
+When the image is also wanted here (no push, or --load), they are baked into its OCI layout and go on from
+there.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from podkiln import __version__
+from podkiln import __version__, bundle
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from podkiln.catalogue import Offered
     from podkiln.lock import LockedFile
     from podkiln.model import ModelFile
@@ -69,12 +71,14 @@ def _model(offer: Offered, plan: Plan, *, baked: bool) -> dict[str, Any]:
         "requires": list(model.requires),
         "unmet": list(offer.unmet),
         "files": [
-            _file(file, known) for file, known in zip(model.files, locked, strict=True) if not file.local
+            _file(file, known, offer.entry.source.path.parent)
+            for file, known in zip(model.files, locked, strict=True)
+            if not file.local
         ],
     }
 
 
-def _file(file: ModelFile, known: LockedFile) -> dict[str, Any]:
+def _file(file: ModelFile, known: LockedFile, folder: Path) -> dict[str, Any]:
     return {
         "folder": file.folder,
         "name": file.filename,
@@ -83,18 +87,5 @@ def _file(file: ModelFile, known: LockedFile) -> dict[str, Any]:
         "sha256": known.sha256,
         "pickle": file.pickle,
         "optional": file.optional,
-        "source": _source(file, known),
+        "source": bundle.origin(file, known, folder),
     }
-
-
-def _source(file: ModelFile, known: LockedFile) -> dict[str, Any]:
-    if file.huggingface:
-        return {
-            "kind": "huggingface",
-            "repo": file.huggingface,
-            "revision": known.revision,
-            "path": file.path,
-        }
-    if file.civitai:
-        return {"kind": "civitai", "model": file.civitai.model, "version": file.civitai.version}
-    return {"kind": "https", "url": file.url}

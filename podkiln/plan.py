@@ -226,10 +226,9 @@ def _substitute_refusals(inputs: Sequence[Input], options: Options) -> list[str]
     strangers = [each.name for each in inputs if each.substituted]
     if not options.push or not strangers or options.allow_substituted:
         return []
-    return [
-        f"{', '.join(strangers)} is not what the lock names; an image with substitutes is pushed "
-        "only with --allow-substituted."
-    ]
+    names = ", ".join(strangers)
+    only = "an image with substitutes is pushed only with --allow-substituted"
+    return [f"{names} is not what the lock names; {only}."]
 
 
 def _notes(offered: Sequence[Offered], options: Options) -> list[str]:

@@ -56,7 +56,7 @@ class Report:
         }
 
     def _weights(self) -> dict[str, int]:
-        """Count what the weights cost: `uploaded` is what went to the registry, or onto this disk without one."""
+        """Count what the weights cost; `uploaded` went to the registry, or without one onto this disk."""
         return {
             "fetched_bytes": sum(each.fetched for each in self.baked),
             **{

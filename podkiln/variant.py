@@ -176,9 +176,7 @@ class Described:
 def names() -> list[str]:
     """Return the names of the shipped variants that can be built, in alphabetical order."""
     return sorted(
-        path.stem
-        for path in SHIPPED.glob("*.yaml")
-        if not document.load(path).data.get("abstract")
+        path.stem for path in SHIPPED.glob("*.yaml") if not document.load(path).data.get("abstract")
     )
 
 

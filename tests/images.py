@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("baked", "consumer", "datacenter", "lazy", "prosumer")
 TINY = ROOT / "tests" / "fixtures" / "variants" / "tiny.yaml"
-SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+SYSTEM_CA = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
 COMFYUI = ROOT / "tests" / "contract_comfyui"
 REQUIREMENTS = ROOT / "tests" / "fixtures" / "requirements"
 
