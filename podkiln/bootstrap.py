@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _SCRIPT: Final = Path(__file__).parents[1] / "scripts" / "bootstrap_base.sh"
 _PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_EPOCH: Final = "1970-01-01T00:00:00Z"
+_WRAPPING: Final = b"2"  # goes up with every change of what `wrap` writes, since that changes the digest
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -47,7 +47,7 @@ def base_layout(cache_dir: Path) -> BaseLayout:
     It is made once, some 20 s; delete the folder to take in newer packages.
     """
     # The script says what a base is, so a changed one makes another; the old one stays valid for who uses it.
-    path = cache_dir / "base" / hashlib.sha256(_SCRIPT.read_bytes()).hexdigest()[:16]
+    path = cache_dir / "base" / hashlib.sha256(_WRAPPING + _SCRIPT.read_bytes()).hexdigest()[:16]
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock")):
         if not path.exists():
@@ -57,7 +57,10 @@ def base_layout(cache_dir: Path) -> BaseLayout:
 
 
 def wrap(tar: Path, path: Path) -> None:
-    """Write an OCI layout with one image of one layer, the tar. The same tar gives the same digests."""
+    """Write an OCI layout with one image of one layer, the tar. The same tar gives the same digests.
+
+    It names no time of creation, and so BuildKit gives what is built on it the time of SOURCE_DATE_EPOCH.
+    """
     blobs = path / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layer, diff_id = _compress(tar, blobs)
@@ -66,12 +69,11 @@ def wrap(tar: Path, path: Path) -> None:
         blobs,
         oci.CONFIG,
         {
-            "created": _EPOCH,
             "os": "linux",
             "architecture": architecture,
             "config": {"Env": [_PATH], "Cmd": ["bash"]},
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-            "history": [{"created": _EPOCH, "created_by": "scripts/bootstrap_base.sh"}],
+            "history": [{"created_by": "scripts/bootstrap_base.sh"}],
         },
     )
     manifest = oci.Manifest(oci.MANIFEST, config, (layer,))

@@ -208,3 +208,7 @@ def test_a_users_own_variant_builds_from_its_path(built: Built) -> None:
     models = json.loads((built.out / "tiny/podkiln/models.json").read_text())
     assert built.images["tiny"].report["variant"] == TINY.stem
     assert [model["id"] for model in models["models"]] == ["present", "missing", "gated", "wrong"]
+
+
+def test_an_image_is_as_old_as_its_pins_not_as_its_base(shipped: Image) -> None:
+    assert shipped.config()["created"] == "2026-08-13T00:00:00Z"
