@@ -59,7 +59,14 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(image: str, options: list[str], what: str, count: int) -> Any:
     """Run the inner half in a fresh container; returns what it measured."""
     name = f"podkiln-bench-{uuid.uuid4().hex[:8]}"
-    common = ["--name", name, "--rm", "--env=MODELS=none", f"--volume={INSIDE}:/start_in_pod.py:ro"]
+    common = [
+        "--name",
+        name,
+        "--rm",
+        "--pull=never",
+        "--env=MODELS=none",
+        f"--volume={INSIDE}:/start_in_pod.py:ro",
+    ]
     inside = ["--", "/usr/bin/python3", "/start_in_pod.py", what, str(count)]
     argv = ["docker", "run", *common, *options, "--entrypoint=/usr/bin/tini", image, *inside]
     try:
@@ -68,8 +75,9 @@ def measure(image: str, options: list[str], what: str, count: int) -> Any:
         subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
         raise
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        sys.exit(f"bench/start.py: {image} could not be measured: {last}")
+        lines = done.stderr.strip().splitlines() or ["it said nothing"]
+        why = next((line for line in lines if line.startswith("docker: ")), lines[-1])
+        sys.exit(f"bench/start.py: {image} could not be measured: {why}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -42,4 +42,5 @@ def test_an_image_that_is_not_there_is_one_sentence(docker_engine: str) -> None:
     done = bench("start.py", "--image=localhost/podkiln:none")
     assert done.returncode == 1
     assert done.stderr.startswith("bench/start.py: localhost/podkiln:none could not be measured: ")
+    assert "No such image" in done.stderr
     assert "Traceback" not in done.stderr
