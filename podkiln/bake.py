@@ -89,6 +89,7 @@ def _target(plan: Plan, environment: Environment, sources: Mapping[str, str]) ->
     target: dict[str, Any] = {
         "context": plan.name,
         "dockerfile": "Dockerfile",
+        "target": "image",
         "platforms": ["linux/amd64"],
         "args": {"SOURCE_DATE_EPOCH": str(plan.described.spec.runtime.epoch)},
         "attest": ["type=provenance,disabled=true"],

@@ -101,7 +101,9 @@ def _unpinned(image: str, stages: set[str]) -> str | None:
 
 
 def _add(rest: str, _stages: set[str]) -> str | None:
-    sources = [word for word in rest.split()[:-1] if "://" in word or word.startswith("git@")]
+    words = re.sub(r'[\[\]",\s]+', " ", rest).split()  # the form of a JSON list, too
+    # What a variable holds is not known here, so it is taken for an address.
+    sources = [word for word in words[:-1] if "://" in word or word.startswith(("git@", "$"))]
     for source in sources:
         is_git = re.search(r"\.git(#|$)", source)
         if is_git and not re.search(r"#[0-9a-f]{40}$", source):

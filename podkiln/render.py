@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from podkiln import flags, folders, payload
+from pod.sources import Hubs
+from podkiln import flags, folders, payload, portable
 from podkiln.errors import RenderError
 from podkiln.variant import ROOT
 
@@ -101,6 +102,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "stop_seconds": runtime.stop_seconds,
         "labels": labels(plan),
         "folders": folders.load(runtime.comfyui.version).places(),
+        "hubs": Hubs(),
+        "weights": portable.steps(plan),
     }
 
 

@@ -18,7 +18,7 @@ oci reference credentials tree tarlayer
 model variant catalogue schemas
 lock
 flagfiles flags folders limits bundle
-inputs plan payload render lint context
+inputs plan payload portable render lint context
 engine bake golden layout load bootstrap assemble
 registry
 sources stream weights remembered

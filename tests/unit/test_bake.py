@@ -41,6 +41,7 @@ def test_each_variant_is_a_target_and_all_are_built_together() -> None:
     data = file_of("lazy", "consumer")
     assert data["group"]["default"]["targets"] == list(data["target"]) == ["lazy", "consumer"]
     assert data["target"]["lazy"]["context"] == "lazy"
+    assert data["target"]["lazy"]["target"] == "image"
     assert data["target"]["lazy"]["contexts"] == {"base": "docker-image://x"}
 
 
