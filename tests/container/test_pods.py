@@ -142,7 +142,8 @@ def test_a_comfyui_that_ends_takes_the_pod_along_with_its_code(lazy: Image) -> N
 def test_a_killed_comfyui_is_an_end_too(lazy: Image) -> None:
     with Container(lazy.name, env={"MODELS": "none"}) as pod:
         pod.wait_ready()
-        pod.exec(PYTHON, "-c", KILL_COMFYUI)
+        # The pod ends at once, and may take the messenger with it.
+        pod.exec(PYTHON, "-c", KILL_COMFYUI, check=False)
         assert pod.wait_exit() == 137
         assert "ComfyUI ended by itself with exit code 137" in pod.logs()
 
