@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.engine, pytest.mark.full]
 MOST_LAYER_BYTES = 1_500_000_000
-NEEDED_BYTES = 40_000_000_000
+NEEDED_BYTES = 30_000_000_000
 WHEELS = re.compile(
     r"Size:\s+([0-9.]+GB|[1-9][0-9]{2}[0-9.]*MB)\nDescription:\s+mount / from exec .*/python-layer\.sh"
 )

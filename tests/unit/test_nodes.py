@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from podkiln import nodes
 from podkiln.errors import DescriptionError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+DEEP = "a:\n" + " " * 300 + "b: c\n"
+WIDE = "a: [" + "1, [2], " * 1200 + "]\n"
 
 
 def read(folder: Path, text: str) -> dict[str, Any]:
@@ -90,3 +91,24 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(DescriptionError, match="there is no such file"):
         nodes.parse(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["a: b\n", "a:\n" + " " * 300 + "b: c\n", "a: [" + "1, [2], " * 1200 + "]\n"]
+)
+def test_what_is_read_does_not_depend_on_which_parser_reads_it(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    fast = nodes.construct(nodes.parse(path))
+    monkeypatch.setattr(nodes, "_is_shallow", lambda _: False)
+    assert nodes.construct(nodes.parse(path)) == fast
+
+
+def test_every_shipped_description_reads_the_same_by_both_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted((Path(__file__).parents[2] / "variants").rglob("*.yaml"))
+    fast = [nodes.construct(nodes.parse(path)) for path in files]
+    monkeypatch.setattr(nodes, "_is_shallow", lambda _: False)
+    assert [nodes.construct(nodes.parse(path)) for path in files] == fast
+    assert len(files) > 30
