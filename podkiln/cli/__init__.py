@@ -25,6 +25,7 @@ COMMANDS = {
     "render": ("rendering", "Write Dockerfile, start.sh and the rest; or compare them with the golden ones."),
     "lint": ("rendering", "hadolint, shellcheck and our own rules over what is rendered."),
     "lock": ("locking", "Resolve every input and write the lock; or check it, without a network."),
+    "verify": ("verifying", "What a registry holds, against the lock; pulls nothing."),
     "flags": ("choosing", "What start.sh would choose for a card and a RAM, and why."),
     "schemas": ("locking", "Write the JSON Schemas that editors check variants and models with."),
 }

@@ -18,7 +18,8 @@ from podkiln.registry.refusal import TRANSIENT, TransientError, is_lost_upload, 
 from podkiln.registry.transport import MAX_ANSWER_BYTES, Settings, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    import hashlib
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from podkiln.oci import Descriptor, Digest
     from podkiln.reference import Reference
@@ -124,6 +125,38 @@ class Repository:
         answer = self.transport.ask("GET", self._path("blobs", blob.digest), doing, expect=(200,))
         self._check(answer.body, blob.digest, f"blob of {self.name}")
         return answer.body
+
+    def read(self, blob: Descriptor) -> Generator[bytes]:
+        """Yield a blob of any size, in pieces, going on where a connection was cut (end-2).
+
+        Raises IntegrityError at its end when it is not the blob that was asked for.
+        """
+        hashed, done, failures = oci.hasher(blob.digest), 0, 0
+        while done < blob.size:
+            try:
+                for chunk in self._read_on(blob, done):
+                    hashed.update(chunk)
+                    done += len(chunk)
+                    failures = 0
+                    yield chunk
+            except TransientError as failure:
+                failures += 1
+                if failures >= self.transport.settings.attempts:
+                    raise RegistryError(str(failure), hint=failure.hint) from failure
+                self.transport.pause(failures, failure)
+        self._compare(hashed, blob.digest, f"blob of {self.name}")
+
+    def _read_on(self, blob: Descriptor, offset: int) -> Iterator[bytes]:
+        """Yield a blob from an offset on, never more than it has. Raises TransientError at an early end."""
+        doing = f"read blob {oci.short(blob.digest)} of {self.name}"
+        left = blob.size - offset
+        for chunk in self.transport.receive(self._path("blobs", blob.digest), offset, doing):
+            yield chunk[:left]
+            left -= len(chunk)
+            if left < 0:
+                return
+        if left:
+            raise TransientError(f"Registry {self.transport.host} sent a blob without its last {left} bytes.")
 
     def manifest(self, tag_or_digest: str) -> tuple[Descriptor, bytes]:
         """Return a manifest or index and its descriptor (end-3).
@@ -253,6 +286,9 @@ class Repository:
     def _check(self, data: bytes, digest: Digest, what: str) -> None:
         hashed = oci.hasher(digest)
         hashed.update(data)
+        self._compare(hashed, digest, what)
+
+    def _compare(self, hashed: hashlib._Hash, digest: Digest, what: str) -> None:
         if hashed.hexdigest() != digest.partition(":")[2]:
             raise IntegrityError(
                 f"Registry {self.transport.host} sent a {what} that hashes to "

@@ -28,7 +28,7 @@ from podkiln.registry.auth import Auth
 from podkiln.registry.refusal import TRANSIENT, TransientError, refused, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from podkiln.credentials import Credentials
 
@@ -38,6 +38,7 @@ MAX_ANSWER_BYTES: Final = 8 << 20  # manifests have at most 4 MiB, configs less 
 _HUB_API: Final = "registry-1.docker.io"
 _CERTS_D: Final = Path("/etc/docker/certs.d")
 _REDIRECTS: Final = 5
+_PIECE: Final = 1 << 20  # bytes of a blob in memory at once
 _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
 _MAX_BACKOFF: Final = 30.0
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
@@ -168,6 +169,43 @@ class Transport:
             raise TransientError(f"The login at {self.host} ran out during an upload.", wait=0)
         return answer
 
+    def receive(self, url: str, offset: int, doing: str) -> Iterator[bytes]:
+        """Yield the body of a GET from an offset on: one attempt, with login and redirects.
+
+        Raises TransientError when it is cut: the caller knows where to go on.
+        """
+        target = self.absolute(url)
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        for _ in range(_REDIRECTS + 2):  # a renewed login takes one
+            sent = self._authorization(target)
+            with self._open("GET", target, headers, None, sent, None) as got:
+                if got.status_code in (codes.OK, codes.PARTIAL_CONTENT):
+                    yield from self._pieces(got, offset)
+                    return
+                answer = Answer(got.status_code, got.headers, self._body(got), target)
+            location = answer.headers.get("location")
+            if answer.status in _MOVED and location:
+                target = self.absolute(location, target)
+            elif not self._renewed(answer, sent):
+                self.refuse(answer, doing)
+        raise RegistryError(f"Registry {self.host} redirects more than {_REDIRECTS} times.")
+
+    def _pieces(self, response: httpx.Response, offset: int) -> Iterator[bytes]:
+        """Yield a body from an offset on; a server may answer a range with all of it (RFC 9110, 14.2)."""
+        skip = offset
+        if response.status_code == codes.PARTIAL_CONTENT:
+            skip, said = 0, response.headers.get("content-range", "")
+            if not said.startswith(f"bytes {offset}-"):
+                raise RegistryError(
+                    f"Registry {self.host} was asked for byte {offset}, and answers {said[:80]!r}."
+                )
+        for chunk in response.iter_raw(_PIECE):
+            if self.cancelled.is_set():
+                raise CancelledError("given up")
+            if len(chunk) > skip:
+                yield chunk[skip:]
+            skip = max(0, skip - len(chunk))
+
     def drop(self, url: str) -> None:
         """Send a DELETE and do not care for what becomes of it."""
         target = self.absolute(url)
@@ -266,13 +304,27 @@ class Transport:
         patience: float | None,
     ) -> Answer:
         """Send one request and read its whole answer, within limits of time and size."""
+        with self._open(method, url, headers, content, authorization, patience) as got:
+            return Answer(got.status_code, got.headers, self._body(got), url)
+
+    @contextlib.contextmanager
+    def _open(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        content: bytes | Iterable[bytes] | None,
+        authorization: str | None,
+        patience: float | None,
+    ) -> Iterator[httpx.Response]:
+        """Send one request and give out its answer while its body is still to come."""
         usual = self.settings.timeout
         timeout = httpx.Timeout(min(usual, patience or usual), read=patience or usual)
         all_headers = {**headers, **({"Authorization": authorization} if authorization else {})}
         try:
             with self._http.stream(method, url, headers=all_headers, content=content, timeout=timeout) as got:
                 self._reached = True
-                return Answer(got.status_code, got.headers, self._body(got), url)
+                yield got
         except httpx.TransportError as failed:
             error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())
             if isinstance(failed, httpx.ConnectError | httpx.ConnectTimeout) and not self._reached:

@@ -6,38 +6,18 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from acme import BIG, SMALL, bake, describe, pushing, serve
 from containers import docker
 from fakes.hub import Hub
-from images import SUBSTITUTES, SYSTEM_CA, build, podkiln
+from images import SUBSTITUTES, SYSTEM_CA, podkiln
 
 from podkiln import oci
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from images import Image
-
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("bootstrap_base")]
-
-BIG = 70 << 20  # above the size from which a file is a layer of its own
-SMALL = 1 << 20
-HEAD = """
-extends: lazy
-title: Bakes
-description: Files of our own.
-models: {offer: [], default: [acme], bake: [acme]}
-define:
-  acme:
-    title: Acme
-    summary: Two large files and two small ones.
-    licence: {id: MIT, commercial: true, bake: "yes"}
-    tiers: [consumer]
-    needs: {vram_gb: 1, ram_gb: 1}
-    files:
-"""
-FILE = "      - {{huggingface: acme/weights, path: {}, folder: checkpoints, size: {}, sha256: {}}}\n"
-SIZES = {"a.safetensors": BIG, "s.safetensors": SMALL, "b.safetensors": BIG, "t.safetensors": SMALL}
 
 
 @pytest.fixture
@@ -49,27 +29,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def hashes(hub: Hub) -> dict[str, str]:
     """The sha256 of each file that the hub serves."""
-    return {
-        name: hub.add("acme/weights", name, size, seed=number).sha256
-        for number, (name, size) in enumerate(SIZES.items())
-    }
-
-
-def describe(folder: Path, hashes: dict[str, str]) -> Path:
-    """Write a variant that bakes files of these hashes."""
-    rows = [FILE.format(name, size, hashes[name]) for name, size in SIZES.items()]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "bakes.yaml"
-    path.write_text(HEAD + "".join(rows))
-    return path
-
-
-def bake(variant: Path, out: Path, hub: Hub, *options: str) -> Image:
-    return build([str(variant)], out, *options, env={"HF_ENDPOINT": hub.url}).images["bakes"]
-
-
-def pushing(host: str) -> Sequence[str]:
-    return ("--push", "--registry", f"{host}/team", "--allow-substituted")
+    return serve(hub)
 
 
 def test_weights_go_from_the_hub_to_the_registry_and_not_through_here(

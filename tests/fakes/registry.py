@@ -20,6 +20,8 @@ Kind = Literal[
     "nothing",
     "status",  # answers `status` at once, the body unread
     "cut",  # a connection reset after `after` bytes of the request's body
+    "torn",  # ends the connection after `after` bytes of an answer's body
+    "whole",  # answers a range with all of the blob
     "mute",  # does what is asked, then cuts the connection without an answer
     "hang",  # answers nothing for `seconds`
     "drip",  # begins an answer that never ends, a byte at a time

@@ -132,7 +132,12 @@ class Handler(BaseHTTPRequestHandler):
             return self._error(404, "BLOB_UNKNOWN")
         if self.fault.kind == "swap":
             data = bytes(reversed(data)) + (b"" if self.command == "GET" else b"more")
-        return self._answer(200, data)
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if not start or self.fault.kind == "whole":
+            return self._answer(200, data)
+        return self._answer(
+            206, data[start:], {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        )
 
     def _manifest(self, repository: str, name: str) -> None:
         if self.command == "PUT":
@@ -307,7 +312,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         with contextlib.suppress(BrokenPipeError):
             if self.command != "HEAD":
-                self.wfile.write(body)
+                self.wfile.write(body[: self.fault.after] if self.fault.kind == "torn" else body)
+        if self.fault.kind == "torn":
+            self.close_connection = True
 
 
 for _method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):

@@ -23,6 +23,7 @@ engine bake golden layout load bootstrap assemble
 registry
 sources stream weights remembered
 resolve
+verify
 report delivery
 job
 cli __main__

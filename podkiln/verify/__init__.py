@@ -1,0 +1,108 @@
+"""What a registry holds, against what the lock says: sentences about all that differs.
+
+Manifest and config are read, every blob is asked for, and nothing is pulled; `deep` streams the weight layers
+too, and hashes the files inside. An image with substitutes is never right, however well it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from podkiln import oci
+from podkiln.errors import IntegrityError, VerifyError
+from podkiln.reference import DEFAULT_TAG
+from podkiln.registry import Repository
+from podkiln.verify.compare import PLATFORM, Held, compare, placed
+from podkiln.verify.read import blob_findings, deep_findings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podkiln.oci import Descriptor, Digest, Manifest
+    from podkiln.plan import Plan
+    from podkiln.reference import Reference
+    from podkiln.registry import Progress, Settings
+
+__all__ = ["Verdict", "verify"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found: nothing, or what differs. `digest` is that of the image's manifest."""
+
+    image: str
+    digest: Digest
+    findings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the image is what the lock says."""
+        return not self.findings
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict for scripts."""
+        found = {"ok": self.ok, "findings": list(self.findings)}
+        return {"schema": 1, "image": self.image, "digest": self.digest, **found}
+
+    def require(self) -> None:
+        """Raise VerifyError when there is a finding."""
+        if self.findings:
+            raise VerifyError(f"{self.image} is not what the lock says: {self.findings[0]}")
+
+
+def verify(
+    plan: Plan,
+    known: Mapping[Digest, Digest],
+    reference: Reference,
+    settings: Settings,
+    *,
+    deep: bool = False,
+    on_progress: Progress,
+) -> Verdict:
+    """Compare an image with its lock.
+
+    Args:
+        plan: The variant, as it would be built without substitutes.
+        known: What the lock remembers: recipe of a bundle -> digest of its layer.
+        reference: The image.
+        settings: How registries are spoken to.
+        deep: Read the weight layers too, and hash the files in them.
+        on_progress: Told what is read.
+
+    Raises:
+        RegistryError: The image is not there, or cannot be read.
+        IntegrityError: Its manifest or index is damaged.
+    """
+    with Repository(reference, settings) as repository:
+        found, data = repository.manifest(reference.digest or reference.tag or DEFAULT_TAG)
+        if found.media_type in oci.INDEXES:
+            fitting = _fitting(oci.Index.parse(data, f"Index {reference}"))
+            if fitting is None:
+                why = f"It is an index without an image for {PLATFORM}."
+                return Verdict(str(reference), found.digest, (why,))
+            found, data = repository.manifest(fitting.digest)
+        manifest = oci.Manifest.parse(data, f"Manifest {oci.short(found.digest)} of {reference}")
+        bad = blob_findings(repository, manifest)
+        findings = list(bad.values())
+        held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
+        if held:
+            findings += compare(plan, known, held)
+            layers = [each for each in placed(plan.bundles, known, held) if each.blob.digest not in bad]
+            findings += deep_findings(repository, layers, on_progress) if deep else ()
+    return Verdict(str(reference), found.digest, tuple(findings))
+
+
+def _fitting(index: oci.Index) -> Descriptor | None:
+    fitting = (each for each in index.manifests if each.platform and each.platform.serves(PLATFORM))
+    return next(fitting, None)
+
+
+def _held(repository: Repository, manifest: Manifest, findings: list[str]) -> Held | None:
+    """Read the config; a damaged one is a finding, and then there is nothing to compare."""
+    where = f"Config {oci.short(manifest.config.digest)} of {repository.name}"
+    try:
+        return Held(manifest, oci.ImageConfig.parse(repository.blob(manifest.config), where))
+    except IntegrityError as damaged:
+        findings.append(str(damaged))
+        return None

@@ -1,0 +1,160 @@
+"""An image's two documents against the lock: what differs, as sentences. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from podkiln import oci, render
+from podkiln.assemble import FILES, MODEL, WeightLayer
+from podkiln.plan import MOST_LAYERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from podkiln.bundle import Bundle
+    from podkiln.oci import Descriptor, Digest, ImageConfig, Manifest
+    from podkiln.plan import Plan
+
+PLATFORM: Final = oci.Platform("linux", "amd64")
+_SUBSTITUTED: Final = "io.podkiln.substituted"
+_LABELS: Final = (
+    "io.podkiln.variant",
+    "io.podkiln.lock",
+    "io.podkiln.comfyui",
+    "io.podkiln.cuda",
+    "org.opencontainers.image.base.digest",
+)
+_LAYERS: Final = (oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD)
+_BAKED_BY: Final = "podkiln bake "
+
+
+@dataclass(frozen=True)
+class Held:
+    """An image as a registry holds it."""
+
+    manifest: Manifest
+    config: ImageConfig
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A weight layer of the lock, found in an image."""
+
+    bundle: Bundle
+    number: int
+    blob: Descriptor
+
+
+def compare(plan: Plan, known: Mapping[Digest, Digest], held: Held) -> list[str]:
+    """Return what differs between an image and its lock, as far as its two documents tell."""
+    shape = [*_type_findings(held), *_count_findings(held)]
+    told = [*_label_findings(plan, held.config), *_substitute_findings(held.config)]
+    if _count_findings(held):  # no saying which history is that of which layer
+        return [*shape, *told]
+    found = placed(plan.bundles, known, held)
+    layers = [
+        finding for number, each in enumerate(found) for finding in _layer_findings(number, each, known, held)
+    ]
+    return [*shape, *told, *_missing(plan.bundles, found), *layers, *_strangers(found, held)]
+
+
+def _type_findings(held: Held) -> Iterator[str]:
+    manifest = held.manifest
+    if manifest.media_type != oci.MANIFEST:
+        yield f"Its manifest is of type {manifest.media_type}, not {oci.MANIFEST}."
+    if manifest.config.media_type != oci.CONFIG:
+        yield f"Its config is of type {manifest.config.media_type}, not {oci.CONFIG}."
+    for number, layer in enumerate(manifest.layers):
+        if layer.media_type not in _LAYERS:
+            yield f"Its layer {number} is of type {layer.media_type}, which is no layer type of OCI."
+    if not held.config.platform.serves(PLATFORM):
+        yield f"It is an image for {held.config.platform}, not {PLATFORM}."
+
+
+def _count_findings(held: Held) -> list[str]:
+    layers, config = len(held.manifest.layers), held.config
+    findings = []
+    if layers > MOST_LAYERS:
+        findings.append(f"It has {layers} layers; engines start images of at most {MOST_LAYERS}.")
+    if len(config.diff_ids) != layers:
+        findings.append(f"It has {layers} layers and {len(config.diff_ids)} diff_ids: these must agree.")
+    if len(config.layer_history) != layers:
+        told = len(config.layer_history)
+        findings.append(f"It has {layers} layers, and its history tells of {told}: these must agree.")
+    return findings
+
+
+def _label_findings(plan: Plan, config: ImageConfig) -> Iterator[str]:
+    wanted = render.labels(plan)
+    for name in _LABELS:
+        label = config.labels.get(name)
+        if label != wanted[name]:
+            has = "is missing" if label is None else f"is {label!r}"
+            yield f"Its label {name} {has}; the lock gives {wanted[name]!r}."
+
+
+def _substitute_findings(config: ImageConfig) -> Iterator[str]:
+    for each in config.labels.get(_SUBSTITUTED, "").split():
+        name, _, actual = each.partition("=")
+        yield f"It was built with a substitute for {name}: {actual}, which is not what the lock names."
+
+
+def placed(bundles: Sequence[Bundle], known: Mapping[Digest, Digest], held: Held) -> list[Placed]:
+    """Find the layer of each bundle, by any of what makes it known: files, digest or history."""
+    layers = list(zip(held.manifest.layers, held.config.layer_history, strict=False))
+    found: list[Placed] = []
+    for bundle in bundles:
+        taken = {each.number for each in found}
+        for number, (layer, told) in enumerate(layers):
+            wanted = WeightLayer(bundle, layer)
+            if number not in taken and (
+                layer.annotations.get(FILES) == wanted.descriptor.annotations[FILES]
+                or layer.digest == known.get(bundle.recipe)
+                or told.get("created_by") == wanted.history(None)["created_by"]
+            ):
+                found.append(Placed(bundle, number, layer))
+                break
+    return found
+
+
+def _missing(bundles: Sequence[Bundle], found: Sequence[Placed]) -> Iterator[str]:
+    there = [each.bundle for each in found]
+    for bundle in bundles:
+        if bundle not in there:
+            yield f"It lacks the weights {bundle.name} of {bundle.model} ({bundle.size} bytes)."
+
+
+def _layer_findings(number: int, found: Placed, known: Mapping[Digest, Digest], held: Held) -> Iterator[str]:
+    """Compare one weight layer with what `bake` would have written as the number-th of all."""
+    bundle, blob, config = found.bundle, found.blob, held.config
+    wanted = WeightLayer(bundle, blob)
+    name = f"Weight layer {bundle.name}"
+    if found.number != number:
+        yield f"{name} is layer {found.number}, not {number}: weights lie lowest, in declared order."
+    if blob.size != bundle.size:
+        yield f"{name} has {blob.size} bytes; the lock gives {bundle.size}."
+    digest = known.get(bundle.recipe)
+    if digest not in (None, blob.digest):
+        yield f"{name} has the digest {blob.digest}; the lock gives {digest}."
+    if blob.media_type != oci.LAYER:
+        yield f"{name} is of type {blob.media_type}; weights are not compressed: {oci.LAYER}."
+    if config.diff_ids[found.number] != blob.digest:
+        diff_id = config.diff_ids[found.number]
+        yield f"{name} has the digest {blob.digest}, and another diff_id: {diff_id}."
+    if dict(blob.annotations) != wanted.descriptor.annotations:
+        yield f"{name} has annotations that do not name the files, sizes and hashes of the lock."
+    told = config.layer_history[found.number]
+    if dict(told) != wanted.history(config.document.get("created")):
+        yield f"{name} has a history that does not tell of it as the lock does: {told.get('created_by')!r}."
+
+
+def _strangers(found: Sequence[Placed], held: Held) -> Iterator[str]:
+    """Name the weight layers that the variant does not bake."""
+    known = {each.number for each in found}
+    told = held.config.layer_history
+    for number, layer in enumerate(held.manifest.layers):
+        by = str(told[number].get("created_by", ""))
+        if number not in known and (MODEL in layer.annotations or by.startswith(_BAKED_BY)):
+            model = layer.annotations.get(MODEL) or by.removeprefix(_BAKED_BY).partition(":")[0]
+            yield f"Its layer {number} holds weights of {model} that the lock does not give to this image."
