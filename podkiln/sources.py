@@ -131,8 +131,7 @@ class RemoteReading:
 
     def __next__(self) -> bytes:
         while self._offset < self._weight.size:
-            if self._halted.is_set():
-                raise SourceError(f"{_name(self._weight)}: given up.")
+            self._refuse_halted()
             try:
                 return self._read()
             except TransientError as failure:
@@ -168,12 +167,18 @@ class RemoteReading:
     def _read(self) -> bytes:
         if self._answer is None:
             self._answer = self._request.send(self._policy.limits, self._headers())
+            # Whoever gave up while this was on its way found no answer to abort.
+            self._refuse_halted()
             self._check(self._answer)
         buffer = memoryview(bytearray(min(CHUNK, self._weight.size - self._offset)))
         count = _receive(self._answer, buffer)
         self._patience.moved()
         self._offset += count
         return bytes(buffer[:count])
+
+    def _refuse_halted(self) -> None:
+        if self._halted.is_set():
+            raise SourceError(f"{_name(self._weight)}: given up.")
 
     def _headers(self) -> dict[str, str]:
         return {"Range": f"bytes={self._offset}-"} if self._offset else {}

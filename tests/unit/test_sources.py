@@ -14,7 +14,8 @@ from fakes.hub import Hub
 from fakes.shelf import generate
 
 from pod.patience import Policy
-from pod.sources import Hubs
+from pod.sources import Hubs, Request
+from pod.web import Limits
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.sources import CHUNK, Access
 
@@ -219,6 +220,28 @@ def test_an_abort_wakes_a_reader_that_waits(hub: Hub, file: HubFile) -> None:
         next(reading)
     reading.close()
     assert time.monotonic() - begun < 5
+
+
+def test_an_abort_is_not_missed_while_the_answer_is_on_its_way(
+    hub: Hub, file: HubFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that arrives then is one that nobody has aborted, and its body never comes."""
+    hub.fault(Fault("hang", after=100, times=-1))
+    patient = Access(access(hub).hubs, Policy(limits=Limits(read=60.0)))
+    reading = patient.open(weight(file))
+    send = Request.send
+
+    def aborted_meanwhile(request: Request, *arguments: Any) -> Any:
+        answer = send(request, *arguments)
+        reading.abort()
+        return answer
+
+    monkeypatch.setattr(Request, "send", aborted_meanwhile)
+    begun = time.monotonic()
+    with pytest.raises(SourceError, match="given up"):
+        next(reading)
+    reading.close()
+    assert time.monotonic() - begun < 20
 
 
 def test_the_environment_says_where_and_with_which_token() -> None:
