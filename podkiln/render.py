@@ -187,7 +187,9 @@ def _requirements(plan: Plan) -> dict[str, File]:
 def _scripts() -> dict[str, File]:
     """Return what runs in the image and in its build, as it lies in scripts/."""
     found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
-    found |= {f"podkiln/pod/{path.name}": path for path in sorted((SCRIPTS / "pod").glob("*.py"))}
+    for package in ("comfy", "pod"):
+        modules = sorted((SCRIPTS / package).glob("*.py"))
+        found |= {f"podkiln/{package}/{path.name}": path for path in modules}
     found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
     return {
         target: File(path.read_bytes(), executable=path.suffix == ".sh", copied=True)

@@ -1,6 +1,6 @@
 """What start.sh calls inside the image: `python3 -I -S /opt/podkiln <command> [arguments]`.
 
-Each command is pod.<command>.main(arguments) and is imported only when it is called: a boot waits for this.
+Each command is a module's main(arguments) and is imported only when it is called: a boot waits for this.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import sys
 
 from pod.failure import INTERNAL, PodError
 
-COMMANDS = ("decide", "fetch", "health", "timeline")
+COMMANDS = ("comfy", "decide", "fetch", "health", "timeline")
+# All but this one need nothing but the standard library, and are started by the system's Python.
+ELSEWHERE = {"comfy": "comfy.command"}
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +23,7 @@ def main(argv: list[str]) -> int:
         print(f"podkiln: {name or 'no command'!r} is not one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return INTERNAL
     try:
-        return int(importlib.import_module(f"pod.{name}").main(argv[1:]))
+        return int(importlib.import_module(ELSEWHERE.get(name, f"pod.{name}")).main(argv[1:]))
     except PodError as failure:
         print(f"podkiln: {failure}", file=sys.stderr)
         return failure.exit_code

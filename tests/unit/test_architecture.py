@@ -30,8 +30,9 @@ cli __main__
 """
 ORDER = _ORDER.split()
 
-# What runs inside images stands on its own; the builder may use it, never the other way round.
-POD = "pod"
+# What runs inside images stands on its own; the builder may use it, never the other way round. What talks to
+# ComfyUI runs where ComfyUI runs, and uses what ComfyUI has.
+IMAGE_PACKAGES = {"pod": set[str](), "comfy": {"pod", "aiohttp"}}
 LONGEST = 400
 
 
@@ -45,7 +46,9 @@ def modules(package: Path) -> dict[str, Path]:
 
 
 PODKILN = modules(ROOT / "podkiln")
-IN_IMAGES = modules(ROOT / "scripts" / POD)
+IN_IMAGES = {
+    name: path for package in IMAGE_PACKAGES for name, path in modules(ROOT / "scripts" / package).items()
+}
 
 
 class _WithoutTypes(ast.NodeTransformer):
@@ -104,9 +107,10 @@ def test_inside_a_package_nothing_goes_round_in_circles(package: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(IN_IMAGES))
-def test_what_runs_in_images_knows_only_itself_and_the_standard_library(name: str) -> None:
+def test_what_runs_in_images_knows_only_what_is_there(name: str) -> None:
+    package = name.partition(".")[0]
     used = {each.split(".")[0] for each in imports(IN_IMAGES[name], IN_IMAGES)}
-    assert sorted(used - sys.stdlib_module_names - {POD}) == []
+    assert sorted(used - sys.stdlib_module_names - IMAGE_PACKAGES[package] - {package}) == []
 
 
 @pytest.mark.parametrize("name", [*PODKILN, *IN_IMAGES])

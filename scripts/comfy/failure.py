@@ -1,0 +1,19 @@
+"""What stops podkiln-comfy: one sentence, and an exit code that scripts can branch on."""
+
+from __future__ import annotations
+
+from pod.failure import PodError
+
+USAGE = 64
+"""An option that cannot be meant."""
+WORKFLOW_UNREADABLE = 65
+IMAGE_UNREADABLE = 66
+UNREACHABLE = 69
+FAILED = 1
+"""ComfyUI refused the workflow, or it failed while it ran."""
+TIMED_OUT = 75
+CANNOT_SAVE = 73
+
+
+class ComfyError(PodError):
+    """A failure in words; the exit codes are those of sysexits.h where it has one."""
