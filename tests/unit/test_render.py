@@ -39,6 +39,26 @@ def test_a_context_holds_all_that_the_dockerfile_takes(plan: Plan) -> None:
     assert {"start.sh", "podkiln/__main__.py", "podkiln/pod/decide.py", "podkiln/models.json"} <= files.keys()
 
 
+def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:
+    """A file that is mounted is part of a step's cache key: one script changed must not rebuild all."""
+    files = render.render(plan)
+    dockerfile = files["Dockerfile"].content.decode()
+    assert len(steps(dockerfile)) == dockerfile.count("\nRUN ") > 10
+    for step in steps(dockerfile):
+        seen = set(re.findall(r"source=\S+,target=/((?:build|requirements)/[\w.-]+) ", step))
+        used = set(re.findall(r" /((?:build|requirements)/[\w.-]+)", step))
+        for script in [path for path in used if path.endswith(".sh")]:
+            beside = re.findall(r'"\$0"\)/([\w.-]+)', files[script].content.decode())
+            used |= {f"build/{name}" for name in beside}
+        assert seen == used, step
+        assert not re.search(r"target=/(build|requirements) ", step), step
+
+
+def steps(dockerfile: str) -> list[str]:
+    """Return each RUN with its continued lines."""
+    return re.findall(r"^RUN (?:.*\\\n)*.*$", dockerfile, re.MULTILINE)
+
+
 def test_the_same_plan_gives_the_same_bytes(plan: Plan) -> None:
     assert render.render(plan) == render.render(plan)
 
