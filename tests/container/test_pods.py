@@ -118,7 +118,8 @@ def test_a_signal_ends_a_pod_cleanly(lazy: Image, signal: str) -> None:
 def test_docker_stop_is_quick_and_leaves_no_zombie(lazy: Image) -> None:
     with Container(lazy.name, env={"MODELS": "none"}) as pod:
         pod.wait_ready()
-        states = pod.exec("sh", "-c", "cat /proc/[0-9]*/status").stdout
+        # One that ends while it is looked at has no status any more.
+        states = pod.exec("sh", "-c", "cat /proc/[0-9]*/status 2>/dev/null || true").stdout
         assert "zombie" not in states
         assert pod.stop() < 10
         assert pod.state()["ExitCode"] == 0

@@ -1,7 +1,7 @@
 """Stand in for ComfyUI 0.33.0 where its source cannot be had: the same command line, the same answers.
 
 A contract, not a copy: what a pod and its tests rely on (flags, exit codes, signals, folders, a few routes)
-is as recorded from the real one; it generates nothing. Needs the standard library and PyYAML.
+is as recorded from the real one; it generates nothing. Needs aiohttp and PyYAML, as the real one does.
 
 CONTRACT_BOOT_SECONDS: how long a boot takes (0.1 unless set; the real one takes 9 to 40).
 """

@@ -16,6 +16,7 @@ import pytest
 from images import COMFYUI
 from registries import free_port
 
+from comfy import command
 from podkiln import flags
 
 if TYPE_CHECKING:
@@ -216,3 +217,53 @@ def test_sigint_is_the_clean_end_and_sigterm_is_not(root: Path, number: signal.S
     with Server(root) as server:
         server.process.send_signal(number)
         assert server.process.wait(10) == code
+
+
+SAVED = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "night/lake"}},
+}
+
+
+def test_podkiln_comfy_runs_a_prompt_and_saves_what_it_wrote(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "workflow.json").write_text(json.dumps(SAVED))
+    (tmp_path / "cat.png").write_bytes(b"a cat")
+    words = [f"--output-directory={tmp_path}", f"--input-directory={tmp_path}"]
+    with Server(root, *words) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        run = ["run", str(tmp_path / "workflow.json"), "--server", url, "--out", str(tmp_path / "out")]
+        assert [command.main(run), command.main(run)] == [0, 0]
+        assert command.main(["upload", str(tmp_path / "cat.png"), "--server", url]) == 0
+        (tmp_path / "cat.png").write_bytes(b"another cat")
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "cat.png").write_bytes(b"my cat")
+        assert command.main(["upload", str(tmp_path / "mine" / "cat.png"), "--server", url]) == 0
+    names = ["out/night/lake_00001_.png", "out/night/lake_00002_.png"]
+    assert capsys.readouterr().out.split() == [
+        *[str(tmp_path / name) for name in names],
+        "cat.png",
+        "cat",
+        "(1).png",
+    ]
+    assert [(tmp_path / name).read_bytes()[:4] for name in names] == [b"\x89PNG"] * 2
+
+
+def test_a_prompt_in_work_is_listed_and_can_be_interrupted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTRACT_PROMPT_SECONDS", "20")
+    with Server(root) as server:
+        _, taken = server.post({"prompt": SAVED})
+        end = time.monotonic() + 10
+        while not server.get("/queue")["queue_running"] and time.monotonic() < end:
+            time.sleep(0.02)
+        assert server.get("/prompt") == {"exec_info": {"queue_remaining": 1}}
+        url = f"http://127.0.0.1:{server.port}/interrupt"
+        urllib.request.urlopen(urllib.request.Request(url, b"{}", method="POST"), timeout=5).close()
+        while taken["prompt_id"] not in server.get("/history") and time.monotonic() < end:
+            time.sleep(0.02)
+        record = server.get(f"/history/{taken['prompt_id']}")[taken["prompt_id"]]
+    assert (record["status"]["status_str"], record["outputs"]) == ("error", {})
+    assert record["status"]["messages"][-1][0] == "execution_interrupted"

@@ -1,24 +1,26 @@
-"""ComfyUI's HTTP server, as far as pods and their tests speak to it.
+"""ComfyUI's server, as far as pods and their tests speak to it; on aiohttp, like the real one.
 
 Source: server.py and execution.py of ComfyUI 0.33.0; keys and messages as recorded from it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import logging
-import socket
+import os
 import sys
-import threading
 import uuid
 from functools import cached_property
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import web
+
 from contract import devices
+from contract.prompts import Prompt, Prompts
 
 if TYPE_CHECKING:
     import argparse
@@ -27,16 +29,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _RECORDED = Path(__file__).parent / "recorded"
+_UPLOAD_MB = 100.0
 
 
-class State:
-    """What the routes answer from."""
+class Server:
+    """The routes, and what they answer from."""
 
-    def __init__(self, version: str, folders: Folders, found: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, args: argparse.Namespace, version: str, folders: Folders, found: list[dict[str, Any]]
+    ) -> None:
+        self.args = args
         self.version = version
         self.folders = folders
         self.devices = found
         self.number = 0
+        self.sockets: dict[str, web.WebSocketResponse] = {}
+        base = Path(args.base_directory or Path(__file__).resolve().parents[1]).absolute()
+        self.directories = {
+            "input": Path(args.input_directory or base / "input").absolute(),
+            "output": Path(args.output_directory or base / "output").absolute(),
+            "temp": Path(args.temp_directory or base).absolute() / "temp",
+        }
+        self.prompts = Prompts(self.directories["output"], self.send)
+
+    async def send(self, kind: str, data: dict[str, Any], client: str | None = None) -> None:
+        """Send an event to one client, or to all."""
+        for name, socket in list(self.sockets.items()):
+            if client in (None, name) and not socket.closed:
+                await socket.send_json({"type": kind, "data": data})
 
     @cached_property
     def nodes(self) -> dict[str, Any]:
@@ -86,107 +106,181 @@ class State:
             return {"type": "prompt_no_outputs", "message": said, "details": "", "extra_info": {}}
         return None
 
+    async def get_system_stats(self, _: web.Request) -> web.Response:
+        """/system_stats."""
+        return web.json_response(self.system_stats())
 
-class Handler(BaseHTTPRequestHandler):
-    """The routes."""
+    async def get_object_info(self, request: web.Request) -> web.Response:
+        """/object_info, of all nodes or of one."""
+        only = request.match_info.get("node")
+        found = {name: node for name, node in self.object_info().items() if only in (None, name)}
+        return web.json_response(found)
 
-    protocol_version = "HTTP/1.1"
-    state: State
+    async def get_models(self, request: web.Request) -> web.Response:
+        """/models: the kinds; /models/KIND: its files."""
+        kind = request.match_info.get("kind")
+        if kind is None:
+            return web.json_response(list(self.folders.kinds))
+        if kind not in self.folders.kinds:
+            return web.Response(status=HTTPStatus.NOT_FOUND)
+        return web.json_response(self.folders.kinds[kind].files())
 
-    def do_GET(self) -> None:
-        """Answer what is asked."""
-        path = self.path.partition("?")[0].removeprefix("/api")
-        state = self.state
-        if path == "/system_stats":
-            self._json(state.system_stats())
-        elif path == "/object_info":
-            self._json(state.object_info())
-        elif path.startswith("/object_info/"):
-            name = path.rsplit("/", 1)[1]
-            self._json({key: node for key, node in state.object_info().items() if key == name})
-        elif path == "/models":
-            self._json(list(state.folders.kinds))
-        elif path.startswith("/models/") and path.split("/")[2] in state.folders.kinds:
-            self._json(state.folders.kinds[path.split("/")[2]].files())
-        elif path == "/prompt":
-            self._json({"exec_info": {"queue_remaining": 0}})
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND)
+    async def get_prompt(self, _: web.Request) -> web.Response:
+        """/prompt: how much is queued."""
+        return web.json_response({"exec_info": {"queue_remaining": self.prompts.remaining}})
 
-    def do_POST(self) -> None:
-        """Take a prompt."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path.removeprefix("/api") != "/prompt":
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
+    async def post_prompt(self, request: web.Request) -> web.Response:
+        """/prompt: queue one."""
         log.info("got prompt")
-        number, self.state.number = self.state.number, self.state.number + 1
-        if error := self.state.refusal(json.loads(body).get("prompt")):
+        body = json.loads(await request.text())
+        number, self.number = self.number, self.number + 1
+        if error := self.refusal(body.get("prompt")):
             log.warning("invalid prompt: %s", error)
-            self._json({"error": error, "node_errors": {}}, HTTPStatus.BAD_REQUEST)
-            return
-        self._json({"prompt_id": str(uuid.uuid4()), "number": number, "node_errors": {}})
+            return web.json_response({"error": error, "node_errors": {}}, status=HTTPStatus.BAD_REQUEST)
+        prompt_id = body.get("prompt_id") or str(uuid.uuid4())
+        extra = {**body.get("extra_data", {}), "client_id": body.get("client_id")}
+        self.prompts.add(Prompt(number, prompt_id, body["prompt"], extra))
+        return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": {}})
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name for it
-        """ComfyUI keeps no access log."""
+    async def get_queue(self, _: web.Request) -> web.Response:
+        """/queue: what runs, and what waits."""
+        running, pending = self.prompts.running, self.prompts.pending
+        rows = {
+            "queue_running": [running.row] if running else [],
+            "queue_pending": [each.row for each in pending],
+        }
+        return web.json_response(rows)
 
-    def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+    async def post_queue(self, request: web.Request) -> web.Response:
+        """/queue: take prompts out."""
+        body = await request.json()
+        if body.get("clear"):
+            self.prompts.pending.clear()
+        self.prompts.delete(body.get("delete", []))
+        return web.Response()
+
+    async def post_interrupt(self, request: web.Request) -> web.Response:
+        """/interrupt: whatever runs, or one prompt if it runs."""
+        try:
+            body = await request.json()
+        except json.JSONDecodeError:
+            body = {}
+        self.prompts.interrupt(body.get("prompt_id"))
+        return web.Response()
+
+    async def get_history(self, request: web.Request) -> web.Response:
+        """/history: of all, or of one prompt."""
+        only = request.match_info.get("prompt_id")
+        history = self.prompts.history
+        return web.json_response({name: each for name, each in history.items() if only in (None, name)})
+
+    async def post_upload(self, request: web.Request) -> web.Response:
+        """/upload/image: store a file under a free name."""
+        post = await request.post()
+        image = post.get("image")
+        if not isinstance(image, web.FileField) or not image.filename:
+            return web.Response(status=HTTPStatus.BAD_REQUEST)
+        kind, subfolder = str(post.get("type", "input")), str(post.get("subfolder", ""))
+        top = self.directories[kind]
+        name, path = image.filename, (top / subfolder / image.filename).absolute()
+        if not _inside(path, top):
+            return web.Response(status=HTTPStatus.BAD_REQUEST)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data, number = image.file.read(), 1
+        while post.get("overwrite") not in ("true", "1") and path.exists() and path.read_bytes() != data:
+            stem, end = os.path.splitext(image.filename)  # noqa: PTH122 - as the real one
+            name = f"{stem} ({number}){end}"
+            path, number = path.with_name(name), number + 1
+        path.write_bytes(data)
+        return web.json_response({"name": name, "subfolder": subfolder, "type": kind})
+
+    async def get_view(self, request: web.Request) -> web.StreamResponse:
+        """/view: a file of the input, output or temp folder."""
+        top = self.directories.get(request.query.get("type", "output"))
+        name = request.query.get("filename", "")
+        if not top or not name or name[0] == "/" or ".." in name:
+            return web.Response(status=HTTPStatus.BAD_REQUEST)
+        path = top / request.query.get("subfolder", "") / Path(name).name
+        if not _inside(path, top):
+            return web.Response(status=HTTPStatus.FORBIDDEN)
+        return web.FileResponse(path) if path.is_file() else web.Response(status=HTTPStatus.NOT_FOUND)
+
+    async def get_ws(self, request: web.Request) -> web.WebSocketResponse:
+        """/ws: events."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        sid = request.query.get("clientId") or uuid.uuid4().hex
+        self.sockets[sid] = socket
+        try:
+            status = {"exec_info": {"queue_remaining": self.prompts.remaining}}
+            await self.send("status", {"status": status, "sid": sid}, sid)
+            async for _ in socket:
+                pass
+        finally:
+            self.sockets.pop(sid, None)
+        return socket
+
+    def app(self) -> web.Application:
+        """Return all routes, each also below /api, as the real one has them."""
+        megabytes = self.args.max_upload_size or _UPLOAD_MB
+        app = web.Application(client_max_size=round(megabytes * 1024 * 1024))
+        for prefix in ("", "/api"):
+            app.add_routes(
+                [
+                    web.get(f"{prefix}/system_stats", self.get_system_stats),
+                    web.get(f"{prefix}/object_info", self.get_object_info),
+                    web.get(f"{prefix}/object_info/{{node}}", self.get_object_info),
+                    web.get(f"{prefix}/models", self.get_models),
+                    web.get(f"{prefix}/models/{{kind}}", self.get_models),
+                    web.get(f"{prefix}/prompt", self.get_prompt),
+                    web.post(f"{prefix}/prompt", self.post_prompt),
+                    web.get(f"{prefix}/queue", self.get_queue),
+                    web.post(f"{prefix}/queue", self.post_queue),
+                    web.post(f"{prefix}/interrupt", self.post_interrupt),
+                    web.get(f"{prefix}/history", self.get_history),
+                    web.get(f"{prefix}/history/{{prompt_id}}", self.get_history),
+                    web.post(f"{prefix}/upload/image", self.post_upload),
+                    web.get(f"{prefix}/view", self.get_view),
+                    web.get(f"{prefix}/ws", self.get_ws),
+                ]
+            )
+        return app
+
+    async def run(self) -> None:
+        """Listen on each address, and work through the queue."""
+        runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        for address in self.args.listen.split(","):
+            await self._listen(runner, address)
+        await self.prompts.work()
+
+    async def _listen(self, runner: web.AppRunner, address: str) -> None:
+        port = self.args.port
+        try:
+            await web.TCPSite(runner, address, port).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            log.error(  # noqa: TRY400 - a sentence, as the real one's; no traceback
+                "Port %s is already in use on address %s. Please close the other application or use a "
+                "different port with --port.",
+                port,
+                address,
+            )
+            raise SystemExit(1) from None
+        log.info("To see the GUI go to: http://%s:%s", f"[{address}]" if ":" in address else address, port)
+
+
+def _inside(path: Path, top: Path) -> bool:
+    return os.path.commonpath((top, os.path.normpath(path))) == str(top)
 
 
 def serve(args: argparse.Namespace, version: str, folders: Folders, found: list[dict[str, Any]]) -> int:
     """Serve until SIGINT, which is the clean end; on SIGTERM the process just dies, like the real one."""
-    handler = type("Bound", (Handler,), {"state": State(version, folders, found)})
+    if not args.dont_print_server:
+        log.info("Starting server\n")
     try:
-        if not args.dont_print_server:
-            log.info("Starting server\n")
-        servers = [_listen(address, args.port, handler) for address in args.listen.split(",")]
-        for server in servers[1:]:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers[0].serve_forever()
+        asyncio.run(Server(args, version, folders, found).run())
     except KeyboardInterrupt:
         log.info("\nStopped server")
     return 0
-
-
-class Server(ThreadingHTTPServer):
-    """Says nothing of clients that hang up, as aiohttp."""
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report what is not a client's doing."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class Server6(Server):
-    """The same on IPv6 alone: ComfyUI listens on each address by itself."""
-
-    address_family = socket.AF_INET6
-
-    def server_bind(self) -> None:
-        """Leave IPv4 to the other one."""
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        super().server_bind()
-
-
-def _listen(address: str, port: int, handler: type[Handler]) -> Server:
-    six = ":" in address
-    try:
-        server = (Server6 if six else Server)((address, port), handler)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        log.error(  # noqa: TRY400 - a sentence, as the real one's; no traceback
-            "Port %s is already in use on address %s. Please close the other application or use a different "
-            "port with --port.",
-            port,
-            address,
-        )
-        raise SystemExit(1) from None
-    log.info("To see the GUI go to: http://%s:%s", f"[{address}]" if six else address, port)
-    return server
