@@ -76,7 +76,13 @@ class RuntimeLock(Locked):
     nodes: dict[str, LockedNode]
     python: str
     python_layers: Many[LockedLayer]
+    jupyter: LockedLayer | None = None
     uv: LockedLayer
+
+    @property
+    def installed(self) -> tuple[LockedLayer, ...]:
+        """What goes into the image."""
+        return (*self.python_layers, self.jupyter) if self.jupyter else self.python_layers
 
 
 class LockedFile(Locked):
@@ -119,7 +125,7 @@ class Lock:
 
     def requirements(self) -> dict[str, str]:
         """Return the text of each layer's requirements file, by the file's plain name."""
-        files = [self.folder / layer.file for layer in self.runtime.python_layers]
+        files = [self.folder / layer.file for layer in self.runtime.installed]
         return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
@@ -141,19 +147,40 @@ def folders(described: Described) -> tuple[Path, Path]:
 def inputs_digest(described: Described) -> str:
     """Digest of everything described that the Python resolution depends on."""
     python = described.spec.runtime.python
-    asked = requirements_in(described).read_text(encoding="utf-8")
-    lines = [line.split(" #")[0].strip() for line in asked.splitlines()]
-    wanted = sorted(line for line in lines if line and not line.startswith("#"))
     layers = [{"name": layer.name, "packages": layer.packages} for layer in python.layers]
-    text = json.dumps([python.version, python.platform, wanted, layers], sort_keys=True)
+    described_inputs: list[object] = [
+        python.version,
+        python.platform,
+        _wanted(requirements_in(described)),
+        layers,
+    ]
+    if jupyter := jupyter_in(described):
+        described_inputs.append(_wanted(jupyter))
+    text = json.dumps(described_inputs, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _wanted(requirements: Path) -> list[str]:
+    lines = [line.split(" #")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
+    return sorted(line for line in lines if line and not line.startswith("#"))
 
 
 def requirements_in(described: Described) -> Path:
     """Return the requirements file that a variant names, relative to the description that names it."""
-    location = ("runtime", "python", "requirements")
+    return _beside(
+        described, ("runtime", "python", "requirements"), described.spec.runtime.python.requirements
+    )
+
+
+def jupyter_in(described: Described) -> Path | None:
+    """Return the requirements file of JupyterLab's environment; None where the image has none."""
+    named = described.spec.runtime.jupyter
+    return _beside(described, ("runtime", "jupyter"), named) if named else None
+
+
+def _beside(described: Described, location: tuple[str, ...], named: str) -> Path:
     owner = next((file for file in described.chain if file.has(location)), described.chain[-1])
-    path = owner.path.parent / described.spec.runtime.python.requirements
+    path = owner.path.parent / named
     if not path.is_file():
         raise owner.error(location, f"there is no file {path}.")
     return path
@@ -283,9 +310,7 @@ def drifts(described: Described, lock: Lock) -> list[str]:
         found.append("the custom nodes described and locked are not the same.")
     if inputs_digest(described) != locked.inputs:
         found.append("the Python requirements or layers have changed since they were resolved.")
-    return found + [
-        problem for layer in (*locked.python_layers, locked.uv) for problem in _damage(lock, layer)
-    ]
+    return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
 
 
 def _damage(lock: Lock, layer: LockedLayer) -> list[str]:

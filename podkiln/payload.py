@@ -32,7 +32,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
         },
         "python": {
             "version": locked.python,
-            "layers": {layer.name: f"sha256:{layer.sha256}" for layer in locked.python_layers},
+            "layers": {layer.name: f"sha256:{layer.sha256}" for layer in locked.installed},
         },
         "cuda": runtime.cuda,
         "driver": runtime.driver,

@@ -97,6 +97,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 for layer in runtime.python.layers
             ],
         },
+        "jupyter": runtime.jupyter is not None,
         "port": runtime.port,
         "workspace": runtime.workspace,
         "stop_seconds": runtime.stop_seconds,
@@ -190,6 +191,8 @@ def _scripts() -> dict[str, File]:
     for package in ("comfy", "pod"):
         modules = sorted((SCRIPTS / package).glob("*.py"))
         found |= {f"podkiln/{package}/{path.name}": path for path in modules}
+    configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
+    found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
     found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
     return {
         target: File(path.read_bytes(), executable=path.suffix == ".sh", copied=True)

@@ -78,10 +78,10 @@ class Python(Strict):
     @field_validator("layers")
     @classmethod
     def _distinct_layers(cls, layers: tuple[PythonLayer, ...]) -> tuple[PythonLayer, ...]:
-        taken = {"uv"}  # the requirements file of the build itself
+        taken = {"jupyter", "uv"}  # other requirements files of the lock
         for layer in layers:
             if layer.name in taken:
-                raise ValueError(f"the layer {layer.name!r} stands twice, or is called uv")
+                raise ValueError(f"the layer {layer.name!r} stands twice, or is called jupyter or uv")
             taken.add(layer.name)
         return layers
 
@@ -104,6 +104,9 @@ class Runtime(Strict):
     base: Base
     apt: Many[AptPackage]
     python: Python
+    jupyter: str | None = Field(
+        None, description="Requirements file of JupyterLab's own environment; null leaves JupyterLab out."
+    )
     comfyui: ComfyUI
     cuda: Version
     driver: Version = Field(description="Least NVIDIA driver for this CUDA.")

@@ -74,12 +74,18 @@ def compile_layers(described: Described, pins: dict[str, str], upgrade: Sequence
     return texts
 
 
-def compile_uv(described: Described, pins: dict[str, str], upgrade: Sequence[str]) -> str:
+def compile_jupyter(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:
+    """Resolve JupyterLab's own environment. Returns its requirements file."""
+    wheels = resolve(asked, python, pins, upgrade)
+    return _header("JupyterLab, in an environment of its own.") + _requirements(wheels)
+
+
+def compile_uv(python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:
     """Resolve uv itself, the installer of the image's build. Returns its requirements file."""
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
         asked = Path(scratch, "uv.in")
         asked.write_text("uv\n", encoding="utf-8")
-        wheels = resolve(asked, described.spec.runtime.python, pins, upgrade)
+        wheels = resolve(asked, python, pins, upgrade)
     return _header("uv, which installs the Python layers when the image is built.") + _requirements(wheels)
 
 

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Present:
-    """The lock that is there: `runtime` is None where it is damaged; the pins count all the same."""
+    """The lock that is there: `runtime` is None where it is damaged; the pins count all the same.
+
+    Pins are those of ComfyUI's environment, of JupyterLab's, and of the build's: `python`, `jupyter`, `uv`.
+    """
 
     folder: Path
     runtime: RuntimeLock | None
-    pins: dict[str, str]
+    pins: dict[str, dict[str, str]]
 
     @classmethod
     def at(cls, folder: Path) -> Present:
@@ -33,8 +36,11 @@ class Present:
             runtime: RuntimeLock | None = lock.read_runtime(folder)
         except LockError:
             runtime = None
-        texts = [file.read_text(encoding="utf-8", errors="replace") for file in _requirements_files(folder)]
-        return cls(folder, runtime, python.known_pins(texts))
+        pins: dict[str, dict[str, str]] = {"python": {}, "jupyter": {}, "uv": {}}
+        for file in _requirements_files(folder):
+            environment = "python" if file.parent != folder else file.stem
+            pins[environment] |= python.known_pins([file.read_text(encoding="utf-8", errors="replace")])
+        return cls(folder, runtime, pins)
 
     def drifts(self, described: Described) -> list[str]:
         """Return where it is not what is described."""
@@ -67,7 +73,7 @@ def relock(described: Described, upgrade: Sequence[str]) -> list[Path]:
 def packages(described: Described) -> set[str]:
     """Return the names of the Python packages that a variant's lock pins."""
     folder, _ = lock.folders(described)
-    return set(Present.at(folder).pins)
+    return {name for pins in Present.at(folder).pins.values() for name in pins}
 
 
 def _write(described: Described, present: Present, folder: Path, upgrade: Sequence[str]) -> list[Path]:
@@ -78,9 +84,10 @@ def _write(described: Described, present: Present, folder: Path, upgrade: Sequen
     locked = _lock(
         described,
         [_layer(layer.name, python.layer_file(layer.name), texts[layer.name]) for layer in layers],
+        _layer("jupyter", "jupyter.txt", texts["jupyter"]) if "jupyter" in texts else None,
         _layer("uv", "uv.txt", texts["uv"]),
     )
-    files = {layer.file: texts[layer.name] for layer in (*locked.python_layers, locked.uv)}
+    files = {layer.file: texts[layer.name] for layer in (*locked.installed, locked.uv)}
     changed = [folder / file for file, text in files.items() if aside.write(folder / file, text)]
     # Last: until it is there, the hashes in the old one say that something is not finished.
     if aside.write_json(folder / "runtime.json", locked.model_dump()):
@@ -92,12 +99,14 @@ def _write(described: Described, present: Present, folder: Path, upgrade: Sequen
 
 
 def _texts(described: Described, present: Present, upgrade: Sequence[str]) -> dict[str, str]:
-    """Return the requirements files by layer name, `uv` included."""
+    """Return the requirements files by layer name, `jupyter` and `uv` included."""
     packages = [name for name in upgrade if name != "uv"]
-    texts = python.compile_layers(described, present.pins, packages)
-    mine = {name: version for name, version in present.pins.items() if name == "uv"}
+    target = described.spec.runtime.python
+    texts = python.compile_layers(described, present.pins["python"], packages)
+    if asked := lock.jupyter_in(described):
+        texts["jupyter"] = python.compile_jupyter(asked, target, present.pins["jupyter"], packages)
     wanted = [name for name in upgrade if name in {"uv", "all"}]
-    return {**texts, "uv": python.compile_uv(described, mine, wanted)}
+    return {**texts, "uv": python.compile_uv(target, present.pins["uv"], wanted)}
 
 
 def _layer(name: str, file: str, text: str) -> LockedLayer:
@@ -105,7 +114,9 @@ def _layer(name: str, file: str, text: str) -> LockedLayer:
     return LockedLayer(name=name, file=file, sha256=digest, packages=len(lock.pinned_blocks(text)))
 
 
-def _lock(described: Described, layers: Sequence[LockedLayer], uv: LockedLayer) -> RuntimeLock:
+def _lock(
+    described: Described, layers: Sequence[LockedLayer], jupyter: LockedLayer | None, uv: LockedLayer
+) -> RuntimeLock:
     runtime = described.spec.runtime
     return RuntimeLock(
         inputs=lock.inputs_digest(described),
@@ -121,9 +132,10 @@ def _lock(described: Described, layers: Sequence[LockedLayer], uv: LockedLayer) 
         },
         python=runtime.python.version,
         python_layers=tuple(layers),
+        jupyter=jupyter,
         uv=uv,
     )
 
 
 def _requirements_files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("python/*.txt"), *folder.glob("uv.txt")])
+    return sorted([*folder.glob("python/*.txt"), *folder.glob("jupyter.txt"), *folder.glob("uv.txt")])

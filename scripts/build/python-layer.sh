@@ -1,7 +1,7 @@
 #!/bin/sh
-# Install one hash-locked requirements file into the image's Python environment, and compile what it brought.
+# Install one hash-locked requirements file into a Python environment of the image, and compile what it brought.
 #
-# Usage: python-layer.sh REQUIREMENTS
+# Usage: python-layer.sh REQUIREMENTS ENVIRONMENT
 #
 # Runs at build time, bind-mounted: nothing of it stays in the image. Optional build secrets:
 #   ca            PEM bundle of a corporate certificate authority
@@ -9,6 +9,7 @@
 set -eu
 
 requirements=$1
+environment=$2
 secrets=/run/secrets
 
 if [ -s "$secrets/ca" ]; then
@@ -21,12 +22,12 @@ fi
 
 # Copies, because the cache is a mount of its own and hard links end at its edge. No dependencies are looked up: the
 # lock has all of them, each in one of the layers.
-/opt/uv/bin/uv pip install --python /opt/venv/bin/python --require-hashes --no-deps --link-mode copy \
+/opt/uv/bin/uv pip install --python "$environment/bin/python" --require-hashes --no-deps --link-mode copy \
     --only-binary :all: --no-progress --requirements "$requirements"
 
 # uv's lock can be written by anybody. Records of where and when a wheel was installed differ between builders;
 # nothing reads them.
-rm -f /opt/venv/.lock
-find /opt/venv/lib -name uv_cache.json -path '*.dist-info/*' -delete
+rm -f "$environment/.lock"
+find "$environment/lib" -name uv_cache.json -path '*.dist-info/*' -delete
 
-/opt/venv/bin/python -I -S "$(dirname "$0")/compile_bytecode.py" /opt/venv/lib
+"$environment/bin/python" -I -S "$(dirname "$0")/compile_bytecode.py" "$environment/lib"

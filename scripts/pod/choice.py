@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from pod import card as cards
 from pod import selection
+from pod.access import Access, inner_port
 from pod.arguments import exclusive, opposed
+from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.rules import AUTO, Rule
 
 TYPE_CHECKING = False
@@ -25,14 +27,19 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _USER = "COMFYUI_ARGS"
 _COMMON = "every start"
+_LOGIN = "WEB_USER"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What ComfyUI is started with; reasons and warnings are sentences."""
+    """What ComfyUI is started with; reasons and warnings are sentences.
+
+    `port` is the one that people come to: ComfyUI's own, or that of the login before it.
+    """
 
     args: tuple[str, ...]
     port: int
+    access: Access
     memory_mode: str | None
     profile: str
     card: Card
@@ -54,6 +61,7 @@ class Decision:
             "profile": self.profile,
             "memory_mode": self.memory_mode,
             "port": self.port,
+            "access": self.access.to_json(),
             "args": list(self.args),
             "reasons": list(self.reasons),
             "warnings": list(self.warnings),
@@ -85,8 +93,12 @@ def choose(
     memory: Memory,
     offers: Sequence[Offer] = (),
     root: str = "/opt/podkiln",
+    access: Access = Access(),  # noqa: B008 - frozen
 ) -> Decision:
-    """Choose the arguments. Raises SettingError where MODELS names a model that is not offered.
+    """Choose the arguments.
+
+    Raises SettingError where MODELS names a model that is not offered, and PodError for arguments that do not
+    go with a login.
 
     Args:
         rules: What flags.json says.
@@ -96,6 +108,7 @@ def choose(
         memory: The RAM found.
         offers: The models of the image.
         root: What {root} in the common arguments stands for.
+        access: The ways into the pod.
     """
     card = cards.judge(detection, memory, settings, rules)
     wanted = selection.select(offers, settings, card, memory.total_mib, rules)
@@ -109,8 +122,16 @@ def choose(
     if settings.memory_mode != AUTO and card.usable:
         line.add(_mode_rule(rules, settings), f"GPU_MEMORY_MODE={settings.memory_mode}")
     line.add_user(user)
+    port = int(line.value("--port") or settings.port)
 
-    warnings = [*settings.warnings, *user.notes, *card.warnings, *wanted.warnings]
+    warnings = [*settings.warnings, *access.warnings, *user.notes, *card.warnings, *wanted.warnings]
+    if access.login:
+        line.add(_behind_login(line, port), _LOGIN)
+    elif access.exposed and not line.listens_to_the_pod_alone():
+        warnings.append(
+            f"ComfyUI on port {port} is open to everybody, for {access.exposed}: "
+            "set WEB_USER and WEB_PASSWORD to have it ask for a login"
+        )
     if not card.usable and not line.has("--cpu"):
         warnings.append(
             "there is no GPU, and COMFYUI_ARGS takes --cpu away: ComfyUI will probably end at once"
@@ -119,7 +140,8 @@ def choose(
         warnings.append(f"GPU_MEMORY_MODE={settings.memory_mode} means nothing without a GPU")
     return Decision(
         args=tuple(word for given in line.given() for word in given.words()),
-        port=int(line.value("--port") or settings.port),
+        port=port,
+        access=access,
         memory_mode=mode,
         profile=settings.profile,
         card=card,
@@ -174,6 +196,10 @@ class _CommandLine:
     def has(self, name: str) -> bool:
         return any(given.flag.name == name for given in self.given())
 
+    def listens_to_the_pod_alone(self) -> bool:
+        addresses = (self.value("--listen") or "127.0.0.1").split(",")
+        return all(address.startswith("127.") or address in ("::1", "localhost") for address in addresses)
+
     def value(self, name: str) -> str | None:
         return next(
             (given.values[0] for given in self.given() if given.flag.name == name and given.values), None
@@ -192,6 +218,18 @@ def _profile_rule(rules: Rules, settings: Settings, card: Card) -> tuple[Rule, s
 def _mode_rule(rules: Rules, settings: Settings) -> Rule:
     mode = next(known for known in rules.memory_modes if known.mode == settings.memory_mode)
     return mode.rules[settings.profile]
+
+
+def _behind_login(line: _CommandLine, port: int) -> Rule:
+    """Return what puts ComfyUI behind the login, which then listens in its place."""
+    if line.has("--tls-certfile"):
+        raise PodError(
+            "COMFYUI_ARGS: --tls-certfile does not go with WEB_USER, because the login speaks plain HTTP: "
+            "take one of them away.",
+            ARGUMENTS_REFUSED,
+        )
+    args = ("--listen=127.0.0.1", f"--port={inner_port(port)}")
+    return Rule(args, f"only the login may be reached from outside; it listens on port {port}")
 
 
 def _holds(below_gb: int, limited: bool, memory: Memory, rules: Rules) -> bool:

@@ -48,7 +48,7 @@ def decide(environ: Mapping[str, str]) -> Decision:
     """
     limit = smi.limit(environ)
     with smi.Question(smi.CARDS, limit) as cards:
-        from pod import choice, gpu, memory, rules, selection, settings  # noqa: PLC0415 - beside nvidia-smi
+        from pod import access, choice, gpu, memory, rules, selection, settings  # noqa: PLC0415 - beside nvidia-smi
 
         root = Path(environ.get("PODKILN_ROOT", "/opt/podkiln"))
         known = rules.load(root / "flags.json")
@@ -61,7 +61,7 @@ def decide(environ: Mapping[str, str]) -> Decision:
         )
         seen = _as_comfyui_sees(environ, user)
         found = gpu.detect(cards, seen, limit, device_node=_DEVICE.exists())
-        return choice.choose(known, asked, user, found, pod_memory, offers, str(root))
+        return choice.choose(known, asked, user, found, pod_memory, offers, str(root), access.read(environ))
 
 
 def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> Mapping[str, str]:

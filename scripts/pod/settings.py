@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _YES = ("true", "1", "yes")
 _NO = ("false", "0", "no")
-_HIGHEST_PORT = 65535
+HIGHEST_PORT = 65535
 
 
 class SettingError(PodError):
@@ -59,7 +59,7 @@ def read(environ: Mapping[str, str], rules: Rules, toggles: Collection[str] = ()
     """
     asked = {name: environ[name].strip() for name in environ if environ[name].strip()}
     return Settings(
-        port=_port(asked.get("COMFYUI_PORT"), rules.port),
+        port=port("COMFYUI_PORT", asked.get("COMFYUI_PORT"), rules.port),
         tier=_one_of("GPU_TIER", asked, {AUTO: AUTO, **{name: name for name in rules.tiers}}),
         memory_mode=_one_of("GPU_MEMORY_MODE", asked, _memory_modes(rules)),
         profile=_one_of("FLAG_PROFILE", asked, {name: name for name in rules.profiles}, rules.profile),
@@ -71,13 +71,13 @@ def read(environ: Mapping[str, str], rules: Rules, toggles: Collection[str] = ()
     )
 
 
-def _port(value: str | None, default: int) -> int:
-    if value is None:
+def port(name: str, value: str | None, default: int) -> int:
+    """Return a variable's value as a port, or the default where it is not set. Raises SettingError."""
+    value = (value or "").strip()
+    if not value:
         return default
-    if not re.fullmatch(r"[0-9]{1,5}", value) or not 1 <= int(value) <= _HIGHEST_PORT:
-        raise SettingError(
-            f"COMFYUI_PORT={value!r} is no port: give a whole number from 1 to {_HIGHEST_PORT}."
-        )
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not 1 <= int(value) <= HIGHEST_PORT:
+        raise SettingError(f"{name}={value!r} is no port: give a whole number from 1 to {HIGHEST_PORT}.")
     return int(value)
 
 

@@ -93,7 +93,7 @@ def ca_bundle(private_ca: tuple[Path, Path]) -> Path:
 def private_index(private_ca: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address, login included, of an index that has what the images of these tests need."""
     wheels = tmp_path_factory.mktemp("wheels")
-    index.download([UV_LOCK, REQUIREMENTS / "libraries.txt"], wheels)
+    index.download([UV_LOCK, REQUIREMENTS / "libraries.txt", REQUIREMENTS / "jupyter.txt"], wheels)
     with index.serve(wheels, gateway(), private_ca[1], f"me:{CANARY}") as url:
         yield url
 

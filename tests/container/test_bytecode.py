@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from images import Image
 
 pytestmark = pytest.mark.engine
-FOLDERS = ("/usr/lib/python3", "/usr/lib/python3.13", "/opt/venv/lib", "/opt/ComfyUI", "/opt/podkiln")
+FOLDERS = (
+    "/usr/lib/python3",
+    "/usr/lib/python3.13",
+    "/opt/venv/lib",
+    "/opt/jupyter/lib",
+    "/opt/ComfyUI",
+    "/opt/podkiln",
+)
 
 # PEP 552: the flags are the second word; 1 says hash-based and never checked.
 SURVEY = """

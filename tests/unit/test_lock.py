@@ -94,7 +94,8 @@ def test_each_shipped_variant_has_a_lock_that_fits(name: str) -> None:
     described = variants.load(name)
     offered = catalogue.offered(described, catalogue.load())
     read = lock.read(described, offered)
-    assert set(read.requirements()) == {f"{each.name}.txt" for each in described.spec.runtime.python.layers}
+    layers = {f"{each.name}.txt" for each in described.spec.runtime.python.layers}
+    assert set(read.requirements()) == layers | {"jupyter.txt"}
     for offer in offered:
         assert len(read.weights[offer.id]) == len(offer.model.files)
 

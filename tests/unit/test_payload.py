@@ -25,7 +25,7 @@ def test_the_manifest_names_every_pin() -> None:
         "tree": plan.lock.runtime.comfyui_tree,
     }
     assert data["lock"] == plan.lock.digest
-    assert list(data["python"]["layers"]) == [layer.name for layer in plan.lock.runtime.python_layers]
+    assert list(data["python"]["layers"]) == [layer.name for layer in plan.lock.runtime.installed]
 
 
 def test_the_manifest_names_what_is_substituted_and_nothing_else() -> None:

@@ -54,6 +54,14 @@ def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:
         assert not re.search(r"target=/(build|requirements) ", step), step
 
 
+def test_without_jupyter_there_is_nothing_of_it(plan: Plan) -> None:
+    assert "/opt/jupyter" in render.render(plan)["Dockerfile"].content.decode()
+    spec = plan.described.spec
+    without = spec.model_copy(update={"runtime": spec.runtime.model_copy(update={"jupyter": None})})
+    plan = replace(plan, described=replace(plan.described, spec=without))
+    assert "jupyter" not in render.render(plan)["Dockerfile"].content.decode().lower()
+
+
 def steps(dockerfile: str) -> list[str]:
     """Return each RUN with its continued lines."""
     return re.findall(r"^RUN (?:.*\\\n)*.*$", dockerfile, re.MULTILINE)

@@ -217,6 +217,7 @@ def test_the_json(choose: Choose) -> None:
         "profile": "dynamic",
         "memory_mode": "model_cpu_offload",
         "port": 8188,
+        "access": {"ssh": None, "jupyter": None, "login": None},
         "args": [*COMMON, "--cache-lru", "10", "--disable-pinned-memory"],
         "warnings": [],
         "models": [],

@@ -31,6 +31,7 @@ runtime:
     layers:
       - {name: big, why: large, packages: [bar]}
       - {name: rest, why: small, packages: ["*"]}
+  jupyter: null
 """
 
 
@@ -190,6 +191,32 @@ def test_a_renamed_layer_leaves_no_file_behind(shelf: Shelf, mine: Path) -> None
     ]
     resolve.relock([str(mine)])
     assert set(locked(mine)) == {"runtime.json", "python/large.txt", "python/rest.txt", "uv.txt"}
+
+
+def test_jupyter_is_locked_by_itself(shelf: Shelf, mine: Path) -> None:
+    """What its environment pins says nothing about ComfyUI's, though both may want the same package."""
+    write(mine.with_name("lab.in"), "lab\n")
+    mine.write_text(mine.read_text().replace("jupyter: null", "jupyter: lab.in"))
+    shelf.add("lab", "1.0", requires=("bar>=2",))
+    shelf.add("bar", "2.0")
+    write(mine.with_suffix(".in"), "foo\nbar<2\n")
+    resolve.relock([str(mine)])
+    assert re.findall(r"^\w+==\S+", locked(mine)["jupyter.txt"], re.MULTILINE) == ["bar==2.0", "lab==1.0"]
+    assert "bar==1.0" in locked(mine)["python/big.txt"]
+    shelf.add("lab", "1.1", requires=("bar>=2",))
+    shelf.add("bar", "2.1")
+    write(mine.with_suffix(".in"), "foo\n")
+    resolve.relock([str(mine)])
+    assert pins(mine) == {"foo==1.0", "bar==1.0", "bar==2.0", "lab==1.0", "uv==0.9"}
+    resolve.relock([str(mine)], ["lab"])
+    assert pins(mine) == {"foo==1.0", "bar==1.0", "bar==2.0", "lab==1.1", "uv==0.9"}
+
+
+@pytest.mark.parametrize("named", ["uv", "jupyter"])
+def test_the_names_of_the_other_files_are_no_layers(named: str, mine: Path) -> None:
+    mine.write_text(mine.read_text().replace("name: big", f"name: {named}"))
+    with pytest.raises(DescriptionError, match="is called jupyter or uv"):
+        variants.load(str(mine))
 
 
 @pytest.mark.parametrize("damage", ["changed", "removed", "runtime"])

@@ -1,0 +1,172 @@
+"""Who may come in: what the environment says of ssh, Jupyter and the login before ComfyUI.
+
+Each of them is off until its variables are set.
+"""
+
+from __future__ import annotations
+
+import binascii
+from dataclasses import dataclass
+
+from pod.settings import HIGHEST_PORT, SettingError, port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What a service checks against, and nobody else needs to know: start.sh keeps it from all other processes.
+SECRETS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
+
+# ComfyUI's own port behind a login is this far from the login's: 18188 for 8188, as vast.ai's images have it.
+BEHIND = 10000
+
+# RFC 4253, 5656 and 8709, and PROTOCOL.u2f of OpenSSH: what its sshd takes as a key by default.
+_KEY_TYPES = (
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """sshd, for who holds one of these keys: lines of an authorized_keys file."""
+
+    port: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Jupyter:
+    """Jupyter, for who knows one of these; None for the one that is not set."""
+
+    port: int
+    token: str | None
+    password: str | None
+
+
+@dataclass(frozen=True)
+class Login:
+    """A login before ComfyUI."""
+
+    user: str
+    password: str
+
+
+@dataclass(frozen=True)
+class Access:
+    """The ways in; None is a closed one. Warnings are sentences."""
+
+    ssh: Ssh | None = None
+    jupyter: Jupyter | None = None
+    login: Login | None = None
+    exposed: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return what may be written down: no secret."""
+        return {
+            "ssh": {"port": self.ssh.port, "keys": len(self.ssh.keys)} if self.ssh else None,
+            "jupyter": {"port": self.jupyter.port} if self.jupyter else None,
+            "login": {"user": self.login.user} if self.login else None,
+        }
+
+
+def read(environ: Mapping[str, str]) -> Access:
+    """Read the environment. Raises SettingError; a malformed key is only left out: platforms set those."""
+    keys, warnings = _keys(environ)
+    return Access(
+        ssh=Ssh(port("SSH_PORT", environ.get("SSH_PORT"), 22), keys) if keys else None,
+        jupyter=_jupyter(environ),
+        login=_login(environ),
+        exposed=_exposed(environ),
+        warnings=warnings,
+    )
+
+
+def inner_port(outer: int) -> int:
+    """Return the port that ComfyUI listens on behind a login that listens on `outer`."""
+    return outer + BEHIND if outer + BEHIND <= HIGHEST_PORT else outer - BEHIND
+
+
+def _login(environ: Mapping[str, str]) -> Login | None:
+    user, password = _given(environ, "WEB_USER"), _given(environ, "WEB_PASSWORD")
+    if user is None and password is None:
+        return None
+    if user is None or password is None:
+        has, lacks = ("WEB_USER", "WEB_PASSWORD") if user else ("WEB_PASSWORD", "WEB_USER")
+        raise SettingError(f"{has} is set and {lacks} is not: a login needs both, set the other or neither.")
+    if ":" in user or not user.isprintable():
+        raise SettingError(f"WEB_USER={user!r} cannot be a user's name: no colon or control character in it.")
+    if not password.isprintable():
+        raise SettingError("WEB_PASSWORD holds a control character, such as the end of a line: leave it out.")
+    return Login(user, password)
+
+
+def _jupyter(environ: Mapping[str, str]) -> Jupyter | None:
+    token, password = _given(environ, "JUPYTER_TOKEN"), _given(environ, "JUPYTER_PASSWORD")
+    for name, value in (("JUPYTER_TOKEN", token), ("JUPYTER_PASSWORD", password)):
+        if value is not None and not value.isprintable():
+            raise SettingError(f"{name} holds a control character, such as the end of a line: leave it out.")
+    if token is None and password is None:
+        return None
+    # RunPod's link to Jupyter carries the password as a token.
+    return Jupyter(port("JUPYTER_PORT", environ.get("JUPYTER_PORT"), 8888), token or password, password)
+
+
+def _given(environ: Mapping[str, str], name: str) -> str | None:
+    """Return a value as it is; blank is not set, so that no password can be blank."""
+    value = environ.get(name, "")
+    return value if value.strip() else None
+
+
+def _keys(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the keys of both variables, and a sentence for each line that is none."""
+    keys: dict[str, None] = {}
+    warnings = []
+    for name in ("PUBLIC_KEY", "SSH_PUBLIC_KEY"):
+        lines = [line.strip() for line in environ.get(name, "").splitlines()]
+        if any("PRIVATE KEY-----" in line for line in lines):
+            warnings.append(
+                f"{name} holds a private key, so it is not used: make a new pair, and give its .pub file"
+            )
+            continue
+        for number, line in enumerate(lines, start=1):
+            if not line or line.startswith("#"):
+                continue
+            if _is_key(line):
+                keys[line] = None
+            else:
+                where = f"{name}, line {number}," if len(lines) > 1 else name
+                warnings.append(
+                    f"{where} is no ssh public key, so it is left out: a line of an .pub file is wanted"
+                )
+    return tuple(keys), tuple(warnings)
+
+
+def _is_key(line: str) -> bool:
+    """Tell whether a line is `[options] type base64 [comment]`, whose base64 says the type too (RFC 4253)."""
+    words = line.split()
+    kind = next((number for number, word in enumerate(words) if word in _KEY_TYPES), None)
+    if kind is None or len(words) < kind + 2 or not line.isprintable():
+        return False
+    try:
+        blob = binascii.a2b_base64(words[kind + 1], strict_mode=True)
+    except ValueError:  # binascii.Error is one
+        return False
+    name = words[kind].encode()
+    head = len(name).to_bytes(4, "big") + name
+    return blob.startswith(head) and len(blob) > len(head)
+
+
+def _exposed(environ: Mapping[str, str]) -> str | None:
+    """Return what opens ComfyUI's port to everybody, as far as the platform's variables tell."""
+    if environ.get("RUNPOD_POD_ID") and not environ.get("RUNPOD_ENDPOINT_ID"):
+        return "RunPod's proxy asks for no login"
+    if any(environ.get(name) for name in ("VAST_CONTAINERLABEL", "CONTAINER_ID")):
+        return "vast.ai maps the port to the open internet"
+    return None

@@ -1,0 +1,51 @@
+"""JupyterLab, from a Python environment of its own, for who has the token or the password."""
+
+from __future__ import annotations
+
+import json
+
+from pod.access import SECRETS
+from pod.service import Service, private_folder, write_private
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pod.access import Jupyter
+
+
+def prepare(jupyter: Jupyter, root: Path, run: Path, workspace: Path, environ: Mapping[str, str]) -> Service:
+    """Write what Jupyter reads. Raises OSError.
+
+    Args:
+        jupyter: Port, token and password.
+        root: Where the image's configuration lies.
+        run: Where files of this boot go.
+        workspace: The folder that it shows.
+        environ: The pod's environment, which notebooks and terminals see, without those secrets.
+    """
+    folder = private_folder(run / "jupyter")
+    secrets = folder / "secrets.json"
+    told = {
+        "port": jupyter.port,
+        "folder": str(workspace),
+        "token": jupyter.token,
+        "password": jupyter.password,
+    }
+    write_private(secrets, json.dumps(told))
+    own = {
+        "HOME": "/root",
+        "PODKILN_JUPYTER": str(secrets),
+        "JUPYTER_PATH": f"{root}/access",  # the kernel with ComfyUI's packages
+        "JUPYTER_RUNTIME_DIR": str(folder),  # it writes its token there
+    }
+    return Service(
+        name="Jupyter",
+        argv=("/opt/jupyter/bin/jupyter-lab", f"--config={root}/access/jupyter_server_config.py"),
+        environ={**{name: value for name, value in environ.items() if name not in SECRETS}, **own},
+        port=jupyter.port,
+        setting="JUPYTER_PORT",
+        welcome=f"Jupyter starts on port {jupyter.port}, for who has its token or password.",
+        nice=10,  # ComfyUI starts at the same time
+    )

@@ -1,0 +1,142 @@
+"""A service of the pod: a process that is started and looked after, whose end costs nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# Seconds before each new start; after the last one it stays down. Who has run for a minute begins anew.
+PAUSES = (1.0, 5.0, 25.0)
+_STEADY = 60.0
+_STOP_SECONDS = 3.0
+
+# For processes that must not know the pod's variables: nginx's workers run as another user, and even what a
+# program has unset can still be read in /proc.
+BARE = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/root",
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that can be started: `setting` is the variable that moves it to another port."""
+
+    name: str
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    port: int
+    setting: str
+    welcome: str
+    nice: int = 0
+
+
+class Keeper:
+    """Starts a service, and again when it ends by itself; in a thread of its own."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+
+    def keep(self) -> None:
+        """Run the service until it is stopped, or has ended too often."""
+        service = self._service
+        if taken(service.port):
+            say(
+                f"port {service.port} is taken already, so {service.name} is not started; "
+                f"{service.setting} moves it."
+            )
+            return
+        say(service.welcome)
+        failures = 0
+        while failures <= len(PAUSES) and not self._stopping.is_set():
+            begun = time.monotonic()
+            status = self._run()
+            if self._stopping.is_set():
+                return
+            failures = 1 if time.monotonic() - begun > _STEADY else failures + 1
+            if failures <= len(PAUSES):
+                pause = PAUSES[failures - 1]
+                say(f"{service.name} has ended ({ending(status)}); it is started again in {pause:g} s.")
+                self._stopping.wait(pause)
+        say(f"{service.name} has ended {failures} times, so it stays down; its own lines above say why.")
+
+    def stop(self) -> None:
+        """Have the service end: asked at first, killed after a while."""
+        self._stopping.set()
+        process = self._process
+        if process is not None:
+            process.terminate()
+            timer = threading.Timer(_STOP_SECONDS, process.kill)
+            timer.daemon = True
+            timer.start()
+
+    def _run(self) -> int:
+        service = self._service
+        try:
+            self._process = subprocess.Popen(
+                service.argv,
+                env=dict(service.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+            )
+        except OSError as error:
+            say(f"{service.argv[0]} cannot be started: {error.strerror}.")
+            return 127
+        if service.nice:
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, service.nice)
+        return self._process.wait()
+
+
+def taken(port: int) -> bool:
+    """Tell whether somebody listens on a port already: on vast.ai that may be its own sshd or Jupyter."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - given back at once
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def ending(status: int) -> str:
+    """Say how a process ended."""
+    return f"exit code {status}" if status >= 0 else f"signal {-status}"
+
+
+def private_folder(path: Path, mode: int = 0o700) -> Path:
+    """Make a folder that only its owner may change. Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(mode)
+    return path
+
+
+def write_private(path: Path, text: str, owner: int | None = None) -> None:
+    """Write a file that nobody but its owner may read, at no moment; aside, then renamed. Raises OSError."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    with os.fdopen(
+        os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
+        file.write(text)
+        if owner is not None and os.geteuid() == 0:
+            os.fchown(file.fileno(), owner, -1)
+    aside.replace(path)
+
+
+def say(text: str) -> None:
+    """Put a sentence into the pod's log."""
+    print(f"podkiln: {text}", file=sys.stderr, flush=True)
