@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import threading
@@ -94,7 +95,7 @@ class Claim:
     def _same_kernel(self, record: bytes) -> bool:
         try:
             owner = json.loads(record)
-            return bool(owner["flock"]) and owner["boot"] == _boot_id() != ""
+            return bool(owner["flock"]) and owner["boot"] == boot_id() != ""
         except (ValueError, KeyError, TypeError):
             return False  # being written just now, or of another version: the heartbeat decides
 
@@ -127,7 +128,7 @@ class Claim:
         return self._owner.encode() in os.pread(self._descriptor, 4096, 0)
 
     def _beat(self, count: int) -> None:
-        record = {"owner": self._owner, "boot": _boot_id(), "flock": self._locks, "beat": count}
+        record = {"owner": self._owner, "boot": boot_id(), "flock": self._locks, "beat": count}
         if self._descriptor is not None:
             os.pwrite(self._descriptor, json.dumps(record).encode().ljust(256), 0)
             os.fsync(self._descriptor)  # or other hosts see it only when the file is closed
@@ -151,7 +152,8 @@ def _flock(descriptor: int) -> bool:
     return True
 
 
-def _boot_id() -> str:
+@functools.cache
+def boot_id() -> str:
     """Name the running kernel: the same in all containers of a host."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pod.part import Part
 
+Block = bytes | memoryview
 _PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
 _PAGES = {"text/html": {".html", ".htm"}, "application/xhtml+xml": {".xhtml"}, "application/json": {".json"}}
 _BLOCK = 1 << 20
@@ -26,7 +27,7 @@ def is_pickle(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in _PICKLES
 
 
-def digest(blocks: Iterable[bytes], size: int, expected: str) -> str:
+def digest(blocks: Iterable[Block], size: int, expected: str) -> str:
     """Hash blocks as `expected` was: `sha256:…`, or `git:…`, git's object id, for files outside LFS."""
     kind = expected.partition(":")[0]
     state = hashlib.sha256()
@@ -37,19 +38,24 @@ def digest(blocks: Iterable[bytes], size: int, expected: str) -> str:
     return f"{kind}:{state.hexdigest()}"
 
 
-def of_file(path: Path) -> Iterator[bytes]:
-    """Read a file in blocks. Raises OSError."""
+def of_file(path: Path) -> Iterator[Block]:
+    """Read a file in blocks, each of which is good until the next one is asked for. Raises OSError."""
+    view = memoryview(bytearray(_BLOCK))
     with path.open("rb", buffering=0) as handle:
-        while block := handle.read(_BLOCK):
-            yield block
+        while count := handle.readinto(view):
+            yield view[:count]
 
 
-def of_part(part: Part) -> Iterator[bytes]:
-    """Read what has arrived, in order, while the rest still arrives. Raises OSError, ClosedError."""
+def of_part(part: Part) -> Iterator[Block]:
+    """Read what has arrived, in order, while the rest still arrives; as `of_file`.
+
+    Raises OSError, ClosedError.
+    """
+    view = memoryview(bytearray(_BLOCK))
     offset = 0
-    while block := part.read(offset):
-        yield block
-        offset += len(block)
+    while count := part.read(offset, view):
+        yield view[:count]
+        offset += count
 
 
 def check_type(content_type: str | None, name: str, host: str) -> None:

@@ -1,4 +1,4 @@
-"""The threads that fetch one file: a lead, helpers when the server knows ranges, and one that hashes.
+"""Who fetches one file: a lead, helpers when the server knows ranges, one that hashes, one that flushes.
 
 The lead alone decides that a fetch has failed; a helper that meets trouble gives its bytes back and goes.
 """
@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pod.contents import check_type, digest, of_part
 from pod.part import ClosedError, Contents, Part, Span
-from pod.patience import Patience, Policy, SpentError
+from pod.patience import Meter, Patience, Policy, StalledError
+from pod.staging import copied
 from pod.web import Answer, RefusedError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pod.hands import Hands
     from pod.progress import Progress
     from pod.sources import Request
 
-_BUFFER = 256 * 1024
+_BUFFER = 512 * 1024
 _LONGEST_SPAN = 16  # chunks: long enough that requests cost nothing, short enough to share out the end
+_REST = 10.0  # seconds until a hub that was busy is offered one more connection
 _PARTIAL, _UNSATISFIABLE = 206, 416
+_local = threading.local()
 
 
 class ChangedError(Exception):
@@ -37,58 +42,82 @@ class ChangedError(Exception):
 
 @dataclass(frozen=True)
 class Goal:
-    """One file to be had: `expected` is `sha256:…` or `git:…`, `size` in bytes; it grows at `part`."""
+    """One file to be had: `expected` is `sha256:…` or `git:…`, `size` in bytes; it grows at `part`.
+
+    `copy` is where the pass that hashes it also writes it, when it grows on another disk.
+    """
 
     name: str
     part: Path
     request: Request
     expected: str
     size: int | None
+    copy: Path | None = None
 
 
 class Crew:
     """One attempt at a file, continuing what earlier ones left. `room` is asked before disk is used."""
 
-    def __init__(self, goal: Goal, policy: Policy, progress: Progress, room: Callable[[int], None]) -> None:
+    def __init__(
+        self, goal: Goal, policy: Policy, progress: Progress, room: Callable[[int], None], hands: Hands
+    ) -> None:
         self._goal = goal
         self._policy = policy
         self._progress = progress
         self._room = room
+        self._hands = hands
         self._part: Part | None = None
         self._digest = ""
         self._halted = threading.Event()
         self._trouble: Exception | None = None
         self._answers: set[Answer] = set()
         self._lock = threading.Lock()
+        self._helpers = policy.connections - 1
+        self._rest_until = 0.0
 
     def run(self, *, ranges: bool) -> str:
         """Fetch what is missing and return the digest of the whole.
 
         Raises RefusedError, OSError, or ChangedError after which the part must be removed.
         """
-        helpers: list[threading.Thread] = []
+        aside: list[threading.Thread] = []
         try:
             part, span, answer = self._begin(ranges=ranges)
-            helpers = [threading.Thread(target=self._hash, args=(part,), daemon=True)]
+            if part.contents.size > part.contents.chunk:
+                aside = [self._start(lambda: self._hash(part)), self._start(part.keep_flushing)]
             if answer is None or answer.status == _PARTIAL:
-                chunks = -(-part.missing // part.contents.chunk)
-                count = min(self._policy.connections, chunks) - 1
-                helpers += [
-                    threading.Thread(target=self._help, args=(part,), daemon=True) for _ in range(count)
-                ]
-            for helper in helpers:
-                helper.start()
-            self._lead(part, span, answer)
+                with self._hands.on(self):
+                    self._lead(part, span, answer)
+            else:
+                self._lead(part, span, answer)
             self._progress.state = "verifying"
+            part.flush()
+            if not aside:
+                self._hash(part)  # a small file: what a thread would do is done sooner than one begins
         except ClosedError:
             pass  # who closed it has said why
         except Exception as error:  # noqa: BLE001 (whatever it is, the helpers must stop before it is raised)
             self.halt(error)
-        for helper in helpers:
-            helper.join()
+        for thread in aside:
+            thread.join()
         if self._trouble:
             raise self._trouble
         return self._digest
+
+    def _start(self, task: Callable[[], None]) -> threading.Thread:
+        """Do something beside; its trouble is everybody's."""
+
+        def run() -> None:
+            try:
+                task()
+            except ClosedError:
+                pass
+            except Exception as error:  # noqa: BLE001 (raised by `run` in the caller's thread)
+                self.halt(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
 
     def halt(self, trouble: Exception) -> None:
         """Stop all threads, wherever they wait; `run` raises the first trouble."""
@@ -128,12 +157,12 @@ class Crew:
             if answer.status == _PARTIAL and span and _start(answer) != span.start:
                 raise ChangedError(ranges=True)  # noqa: TRY301 (not the bytes that were asked for)
             if part and contents == part.contents and answer.status == _PARTIAL:
-                self._progress.moved(part.received, contents.size)
+                self._progress.begin(part.received, contents.size)
                 self._room(part.missing)
                 return self._adopt(part), span, answer
             if span and span.start and answer.status == _PARTIAL:
                 raise ChangedError(ranges=True)  # noqa: TRY301 (another file now, and not from its start)
-            self._progress.moved(0, contents.size)
+            self._progress.begin(0, contents.size)
             self._room(contents.size)
             part = Part.create(goal.part, contents)
             length = length if answer.status == _PARTIAL else contents.size
@@ -147,7 +176,7 @@ class Crew:
             self._part = part
             if self._halted.is_set():
                 raise ClosedError
-        self._progress.moved(part.received, part.contents.size)
+        self._progress.begin(part.received, part.contents.size)
         return part
 
     def _contents(self, answer: Answer, chunk: int, *, ranges: bool) -> Contents:
@@ -175,43 +204,61 @@ class Crew:
             try:
                 self._pull(part, span, patience, answer)
             except TransientError as error:
+                if isinstance(error, StalledError):
+                    self._progress.tell(f"{error}: dropped, and begun anew")
                 patience.wait(error)
             span = answer = None
 
-    def _help(self, part: Part) -> None:
-        patience = self._patience()
+    def wants(self, helpers: int) -> bool:
+        """Tell whether one more connection would help."""
+        part = self._part
+        if part is None or self._halted.is_set() or not part.free:
+            return False
+        now = time.monotonic()
+        if now >= self._rest_until and self._helpers < self._policy.connections - 1:
+            self._helpers += 1
+            self._rest_until = now + _REST
+        return helpers < self._helpers
+
+    def help(self) -> None:
+        """Fetch a span, as one of several; trouble means fewer connections for a while."""
+        part = self._part
         try:
-            while span := part.take(self._span_length(part.missing, part.contents.chunk)):
-                try:
-                    self._pull(part, span, patience)
-                except TransientError as error:
-                    if error.busy:
-                        return  # fewer connections are the answer to 429
-                    patience.wait(error)
-        except (ClosedError, SpentError):
+            if part and (span := part.take(self._span_length(part.missing, part.contents.chunk))):
+                self._pull(part, span, None)
+        except ClosedError:
             pass
+        except TransientError as error:
+            if isinstance(error, StalledError):
+                self._progress.tell(f"{error}: dropped, and continued on another")
+            else:
+                self._helpers = max(0, self._helpers - 1)
+                self._rest_until = time.monotonic() + (error.retry_after or _REST)
         except Exception as error:  # noqa: BLE001 (raised by `run` in the caller's thread)
             self.halt(error)
 
-    def _pull(self, part: Part, span: Span, patience: Patience, answer: Answer | None = None) -> None:
+    def _pull(self, part: Part, span: Span, patience: Patience | None, answer: Answer | None = None) -> None:
         """Fetch a span; what could not be had of it is given back."""
         offset, chunk = span.start, part.contents.chunk
-        view = memoryview(bytearray(_BUFFER))
+        view = _buffer()
         try:
             if answer is None:
                 answer = self._ask(span, part.contents.identity)
                 self._same(answer, span, part.contents)
+            meter = Meter(self._policy, answer.host, lambda: (part.received, len(self._answers)))
             while offset < span.stop:
                 edge = min((offset // chunk + 1) * chunk, span.stop)
-                count = answer.readinto(view[: edge - offset])
+                count = answer.receive(view[: edge - offset])
                 if not count:
                     raise TransientError(f"{answer.host}: the connection closed before the end")
                 part.write(offset, view[:count])
                 offset += count
-                patience.moved()
                 self._progress.moved(part.received, part.contents.size)
                 if offset == edge:
                     part.arrive((edge - 1) // chunk)
+                meter.took(count)
+                if patience:
+                    patience.moved(steadily=meter.steady)
         finally:
             part.release(span, offset)
             if answer:
@@ -243,12 +290,10 @@ class Crew:
         answer.close()
 
     def _hash(self, part: Part) -> None:
-        try:
-            self._digest = digest(of_part(part), part.contents.size, part.contents.expected)
-        except ClosedError:
-            pass
-        except OSError as error:
-            self.halt(error)
+        blocks = of_part(part)
+        if self._goal.copy:
+            blocks = copied(blocks, self._goal.copy)
+        self._digest = digest(blocks, part.contents.size, part.contents.expected)
 
     def _patience(self) -> Patience:
         return Patience(self._policy, self._halted, self._progress.say)
@@ -257,6 +302,14 @@ class Crew:
         """Bytes to ask for at once: a fair share, so that no connection is left with a long end."""
         share = missing // (2 * self._policy.connections)
         return max(chunk, min(share, _LONGEST_SPAN * chunk))
+
+
+def _buffer() -> memoryview:
+    """Return this thread's own buffer: a new one for each span would cost more than the reading."""
+    if not hasattr(_local, "view"):
+        _local.view = memoryview(bytearray(_BUFFER))
+    view: memoryview = _local.view
+    return view
 
 
 def _compare(found: str, listed: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_OVER = frozenset({"present", "fetched", "failed", "stopped"})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -24,23 +25,39 @@ class Space:
         self._lock = threading.Lock()
         self._promises: list[tuple[int, Progress]] = []
 
-    def promise(self, folder: Path, need: int, progress: Progress) -> None:
-        """Promise `need` bytes below an existing folder. Raises RefusedError when they are not there."""
-        device = folder.stat().st_dev
+    def promise(self, folder: Path, need: int, progress: Progress, *more: tuple[Path, int]) -> None:
+        """Promise `need` bytes below an existing folder, and those of `more` below theirs.
+
+        What was promised to the same file before is forgotten. Raises RefusedError when they are not there.
+        """
         with self._lock:
-            self._promises = [
-                (d, p) for d, p in self._promises if p.state == "fetching" and p is not progress
+            self._promises = [(d, p) for d, p in self._promises if p.state not in _OVER and p is not progress]
+            for place, size in ((folder, need), *more):
+                free, promised = self._left(place)
+                if size > free - promised:
+                    taken = f", {human(promised)} of them promised to other files" if promised else ""
+                    raise RefusedError(
+                        f"needs {human(size)} more, but {mount_point(place)} has {human(free)} free{taken}: "
+                        "use a larger volume, or enable fewer models"
+                    )
+            self._promises += [
+                (place.stat().st_dev, progress) for place in (folder, *(row[0] for row in more))
             ]
-            promised = sum((p.total or 0) - p.bytes for d, p in self._promises if d == device)
-            status = os.statvfs(folder)
-            free = status.f_bavail * status.f_frsize
-            if need > free - promised:
-                taken = f", {human(promised)} of them promised to other files" if promised else ""
-                raise RefusedError(
-                    f"needs {human(need)} more, but {mount_point(folder)} has {human(free)} free{taken}: "
-                    "use a larger volume, or enable fewer models"
-                )
-            self._promises.append((device, progress))
+
+    def reserve(self, folder: Path, need: int, progress: Progress) -> bool:
+        """Promise `need` bytes if they are there; tells whether they are. Raises OSError."""
+        try:
+            self.promise(folder, need, progress)
+        except RefusedError:
+            return False
+        return True
+
+    def _left(self, folder: Path) -> tuple[int, int]:
+        """Return what the file system of a folder has free, and what of that is promised."""
+        device = folder.stat().st_dev
+        status = os.statvfs(folder)
+        promised = sum((p.total or 0) - p.bytes for d, p in self._promises if d == device)
+        return status.f_bavail * status.f_frsize, promised
 
 
 def mount_point(path: Path) -> Path:

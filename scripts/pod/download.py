@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pod import part
 from pod.crew import ChangedError, Crew, Goal
+from pod.hands import Hands
 from pod.web import RefusedError
 
 if TYPE_CHECKING:
@@ -21,13 +22,24 @@ class StoppedError(Exception):
 
 
 class Download:
-    """Fetches a goal into its part. `room` gets the bytes needed before disk is used, and may refuse."""
+    """Fetches a goal into its part. `room` gets the bytes needed before disk is used, and may refuse.
 
-    def __init__(self, goal: Goal, policy: Policy, progress: Progress, room: Callable[[int], None]) -> None:
+    `hands` are threads that help this file among others; without them it has Policy.connections for itself.
+    """
+
+    def __init__(
+        self,
+        goal: Goal,
+        policy: Policy,
+        progress: Progress,
+        room: Callable[[int], None],
+        hands: Hands | None = None,
+    ) -> None:
         self._goal = goal
         self._policy = policy
         self._progress = progress
         self._room = room
+        self._hands = hands
         self._crew: Crew | None = None
         self._stopped = False
         self._lock = threading.Lock()
@@ -38,17 +50,32 @@ class Download:
         A wrong hash is tried once more from nothing: a resumed file can be spoilt by what came before.
         Raises RefusedError, OSError, StoppedError.
         """
+        if self._hands:
+            self._verified(self._hands)
+            return
+        hands = Hands(self._policy.connections - 1)
+        try:
+            self._verified(hands)
+        finally:
+            hands.end()
+
+    def _verified(self, hands: Hands) -> None:
         for last in (False, True):
-            found = self._whole()
+            found = self._whole(hands)
             if found == self._goal.expected:
                 return
-            part.remove(self._goal.part)
+            self._discard()
             self._progress.say(f"arrived as {found}, not {self._goal.expected}; fetched once more")
             if last:
                 raise RefusedError(
                     f"has {found}, but {self._goal.expected} is listed; fetched twice, and thrown away: "
                     "it was replaced or tampered with at its source, or the listed hash is wrong"
                 )
+
+    def _discard(self) -> None:
+        part.remove(self._goal.part)
+        if self._goal.copy:
+            self._goal.copy.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Let `run` end soon, with StoppedError."""
@@ -57,20 +84,20 @@ class Download:
             if self._crew:
                 self._crew.halt(StoppedError())
 
-    def _whole(self) -> str:
+    def _whole(self, hands: Hands) -> str:
         """Fetch what is missing, anew when it changed on the way; returns the digest of what has arrived."""
         ranges = True
         for _ in range(self._policy.tries):
             with self._lock:
                 if self._stopped:
                     raise StoppedError
-                crew = self._crew = Crew(self._goal, self._policy, self._progress, self._room)
+                crew = self._crew = Crew(self._goal, self._policy, self._progress, self._room, hands)
             self._progress.state = "fetching"
             try:
                 return crew.run(ranges=ranges)
             except ChangedError as change:
                 ranges = change.ranges
-                part.remove(self._goal.part)
+                self._discard()
         reason = (
             "it changes while it is fetched"
             if ranges

@@ -1,8 +1,10 @@
-"""The part of a file that has arrived: which chunks are safely on disk, across kill -9 and power cuts.
+"""The part of a file that has arrived: what need not be fetched again, after kill -9 and after power cuts.
 
 `<name>.part` has the file's full size from the start (sparse). `<name>.state` is a journal beside it: a line
-of JSON that says what is being fetched, then the number of each chunk, one a line, appended only after the
-chunk's bytes were flushed to disk. So no byte is claimed that is not written; a torn last line is no claim.
+of JSON that says what is being fetched and under which kernel, then the number of each chunk, one a line,
+appended once its bytes are written; `=N` means that the first N of them were flushed to disk. The kernel
+keeps what a killed process wrote, so under the same one every line is a claim; under another one, after a
+power cut or on another host of a network volume, only what was flushed is. A torn last line is no claim.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import weakref
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from pod.claim import boot_id
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-_READ = 1 << 20
+_FLUSH = 64 << 20  # bytes that arrive between two flushes
 _NEW = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -49,7 +53,7 @@ class Contents:
 class Part:
     """A file being put together by several threads."""
 
-    def __init__(self, path: Path, contents: Contents, arrived: set[int], data: int, journal: int) -> None:
+    def __init__(self, path: Path, contents: Contents, arrived: list[int], data: int, journal: int) -> None:
         self.contents = contents
         self.path = path
         self._data = data
@@ -60,9 +64,10 @@ class Part:
         ):  # closed with the last thread that holds this part, not under its feet
             weakref.finalize(self, os.close, descriptor)
         self._changed = threading.Condition()
-        self._arrived = arrived
-        self.received = sum(map(self._length, arrived))  # bytes that need not be fetched again
+        self._arrived = set(arrived)
+        self.received = sum(map(self._length, self._arrived))  # bytes that need not be fetched again
         self._taken: set[int] = set()
+        self._lines = self._flushed = len(arrived)
         self._beginnings: dict[int, int] = {}  # bytes at the start of a chunk whose connection broke
         self._closed = False
 
@@ -73,32 +78,34 @@ class Part:
         path.parent.mkdir(parents=True, exist_ok=True)
         data = os.open(path, _NEW | os.O_RDWR, 0o666)
         os.ftruncate(data, contents.size)
-        journal = os.open(_state(path), _NEW | os.O_WRONLY | os.O_APPEND, 0o666)
-        os.write(journal, json.dumps(asdict(contents)).encode() + b"\n")
-        return cls(path, contents, set(), data, journal)
+        return cls(path, contents, [], data, _new_journal(_state(path), contents, []))
 
     @classmethod
     def recall(cls, path: Path) -> Part | None:
         """Take up what an earlier process left, or return None when there is nothing of use."""
         try:
-            written = _state(path).read_bytes()
-            head, *lines = written[: written.rindex(b"\n")].split(b"\n")
-            contents = Contents(**json.loads(head))
-            count = -(-contents.size // contents.chunk)
+            contents, arrived = _read_journal(_state(path))
             if path.stat().st_size != contents.size:
                 return None
             data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            journal = os.open(_state(path), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            os.fdatasync(data)  # from now on all of it is flushed, under whichever kernel it was written
+            aside = _state(path).with_suffix(".state.new")
+            aside.unlink(missing_ok=True)
+            journal = _new_journal(aside, contents, arrived)
+            aside.replace(_state(path))
         except (OSError, ValueError, TypeError, ArithmeticError):
             return None
-        os.ftruncate(journal, written.rindex(b"\n") + 1)  # "1" of a torn "17" must not become a claim
-        arrived = {int(line) for line in lines if line.isdigit() and int(line) < count}
         return cls(path, contents, arrived, data, journal)
 
     @property
     def missing(self) -> int:
         """Bytes still to come."""
         return self.contents.size - self.received
+
+    @property
+    def free(self) -> int:
+        """Chunks that nobody fetches yet."""
+        return self._count - len(self._arrived) - len(self._taken)
 
     def take(self, length: int, *, wait: bool = False) -> Span | None:
         """Take the first missing bytes for the caller alone, about `length`; None when all are taken.
@@ -109,7 +116,7 @@ class Part:
             while True:
                 self._check()
                 span = self._first(length)
-                if span or not wait or len(self._arrived) == self._count:
+                if span or not wait or not self._unarrived:
                     return span
                 self._changed.wait()
 
@@ -123,15 +130,37 @@ class Part:
                 self.received += written
 
     def arrive(self, chunk: int) -> None:
-        """Claim a chunk whose bytes are all written, after flushing them. Raises OSError, ClosedError."""
-        os.fdatasync(self._data)
+        """Claim a chunk whose bytes are all written. Raises OSError, ClosedError."""
         with self._changed:
             self._check()
             os.write(self._journal, b"%d\n" % chunk)
+            self._lines += 1
             self._arrived.add(chunk)
             self._taken.discard(chunk)
             self._beginnings.pop(chunk, None)
             self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Bring all that has arrived to disk, and note that it is there. Raises OSError."""
+        with self._changed:
+            lines = self._lines
+        os.fdatasync(self._data)
+        with self._changed:
+            os.write(self._journal, b"=%d\n" % lines)
+            self._flushed = lines
+
+    def keep_flushing(self) -> None:
+        """Flush every now and then, until all has arrived. Raises OSError, ClosedError."""
+        step = max(1, _FLUSH // self.contents.chunk)
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closed or self._lines >= self._flushed + step or not self._unarrived
+                )
+                self._check()
+                if not self._unarrived:
+                    return
+            self.flush()
 
     def release(self, span: Span, reached: int) -> None:
         """Give back what was taken and has not arrived; bytes before `reached` are kept while we run."""
@@ -144,22 +173,19 @@ class Part:
                         self._beginnings[chunk] = min(reached - chunk * size, size)
             self._changed.notify_all()
 
-    def read(self, offset: int) -> bytes:
-        """Return the next bytes that have arrived in unbroken order, waiting for them; empty at the end.
+    def read(self, offset: int, buffer: memoryview) -> int:
+        """Read the next bytes that have arrived in unbroken order, waiting for them; returns 0 at the end.
 
         Raises OSError, ClosedError.
         """
+        if offset >= self.contents.size:
+            return 0
+        chunk = offset // self.contents.chunk
         with self._changed:
-            while True:
-                self._check()
-                if offset >= self.contents.size:
-                    return b""
-                chunk = offset // self.contents.chunk
-                if chunk in self._arrived:
-                    break
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._closed or chunk in self._arrived)
+            self._check()
         stop = chunk * self.contents.chunk + self._length(chunk)
-        return os.pread(self._data, min(_READ, stop - offset), offset)
+        return os.preadv(self._data, [buffer[: stop - offset]], offset)
 
     def close(self) -> None:
         """Let every thread that uses this part end with ClosedError; the files stay."""
@@ -171,6 +197,10 @@ class Part:
     def _count(self) -> int:
         return -(-self.contents.size // self.contents.chunk)
 
+    @property
+    def _unarrived(self) -> int:
+        return self._count - len(self._arrived)
+
     def _length(self, chunk: int) -> int:
         return min(self.contents.chunk, self.contents.size - chunk * self.contents.chunk)
 
@@ -180,16 +210,45 @@ class Part:
 
     def _first(self, length: int) -> Span | None:
         size = self.contents.chunk
-        busy = self._arrived | self._taken
-        start = next((chunk for chunk in range(self._count) if chunk not in busy), None)
-        if start is None:
+        arrived, taken = self._arrived, self._taken
+        if not self.free:
             return None
+        start = next(chunk for chunk in range(self._count) if chunk not in arrived and chunk not in taken)
         stop = start + 1
-        closed = busy | self._beginnings.keys()
-        while stop < self._count and stop not in closed and (stop - start) * size < length:
+        while (
+            stop < self._count
+            and (stop - start) * size < length
+            and not (stop in arrived or stop in taken or stop in self._beginnings)
+        ):
             stop += 1
-        self._taken.update(range(start, stop))
+        taken.update(range(start, stop))
         return Span(start * size + self._beginnings.get(start, 0), min(stop * size, self.contents.size))
+
+
+def _new_journal(path: Path, contents: Contents, arrived: list[int]) -> int:
+    """Write a journal and return its descriptor, open to append."""
+    journal = os.open(path, _NEW | os.O_WRONLY | os.O_APPEND, 0o666)
+    lines = [json.dumps({**asdict(contents), "kernel": boot_id()}), *map(str, arrived)]
+    if arrived:
+        lines.append(f"={len(arrived)}")
+    os.write(journal, "".join(f"{line}\n" for line in lines).encode())
+    return journal
+
+
+def _read_journal(path: Path) -> tuple[Contents, list[int]]:
+    """Read what is being fetched, and the chunks that are safe. Raises OSError, ValueError, TypeError."""
+    written = path.read_bytes()
+    head, *lines = written[: written.rindex(b"\n")].split(b"\n")
+    fields = json.loads(head)
+    kernel = fields.pop("kernel", "")
+    contents = Contents(**fields)
+    count = -(-contents.size // contents.chunk)
+    claims = [line for line in lines if not line.startswith(b"=")]
+    if not kernel or kernel != boot_id():
+        marks = [int(line[1:]) for line in lines if line.startswith(b"=") and line[1:].isdigit()]
+        claims = claims[: max(marks, default=0)]
+    chunks = [int(line) for line in claims if line.isdigit()]
+    return contents, list(dict.fromkeys(chunk for chunk in chunks if chunk < count))
 
 
 def remove(path: Path) -> None:

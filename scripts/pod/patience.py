@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,16 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Policy:
-    """Connections per file, bytes per chunk, and seconds.
+    """Connections over all files, bytes per chunk, and seconds.
 
-    A chunk is what a kill -9 costs each connection at most, and what one flush to disk covers.
+    A chunk is what a kill -9 costs each connection at most. A connection that gives fewer than `slowest`
+    bytes a second for `stall` seconds is dropped; that is little, since sixteen may share a thin line.
     """
 
-    connections: int = 8
+    connections: int = 16
     chunk: int = 8 * MIB
+    slowest: int = 4 * 1024
+    stall: float = 30.0
     tries: int = 8
     backoff: float = 1.0
     backoff_limit: float = 30.0
@@ -35,6 +39,43 @@ class SpentError(RefusedError):
     """Nothing has moved for too many tries."""
 
 
+class StalledError(TransientError):
+    """A connection gave next to nothing for a while."""
+
+
+class Meter:
+    """Watches one connection among others on the same file; `others` gives their bytes, and their number.
+
+    Stalled is what gives next to nothing, or a tenth of what the others get: a new one will do better.
+    """
+
+    def __init__(self, policy: Policy, host: str, others: Callable[[], tuple[int, int]]) -> None:
+        self._policy = policy
+        self._host = host
+        self._others = others
+        self.steady = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since = time.monotonic()
+        self._mine = 0
+        self._whole = self._others()[0]
+
+    def took(self, count: int) -> None:
+        """Note bytes that came. Raises StalledError at the end of a window of Policy.stall with too few."""
+        self._mine += count
+        window = time.monotonic() - self._since
+        if window < self._policy.stall:
+            return
+        rate = self._mine / window
+        whole, number = self._others()
+        fair = (whole - self._whole) / window / max(number, 1)
+        if rate < max(self._policy.slowest, fair / 10):
+            raise StalledError(f"{self._host} gives {rate / 1000:.1f} kB/s on one connection")
+        self.steady = True
+        self._begin()
+
+
 class Patience:
     """Count failures in a row; anything that arrives in between starts the count anew."""
 
@@ -43,10 +84,13 @@ class Patience:
         self._halted = halted
         self._note = note
         self._failures = 0
+        self._stalled = False
 
-    def moved(self) -> None:
-        """Forget the failures: something arrived."""
-        self._failures = 0
+    def moved(self, *, steadily: bool = False) -> None:
+        """Forget the failures: something arrived. After a stall a trickle is not enough."""
+        if steadily or not self._stalled:
+            self._failures = 0
+            self._stalled = False
 
     def wait(self, error: TransientError) -> None:
         """Wait before the next try, as long as the server asked or twice as long as last time.
@@ -55,6 +99,7 @@ class Patience:
         """
         policy = self._policy
         self._failures += 1
+        self._stalled = self._stalled or isinstance(error, StalledError)
         if self._failures >= policy.tries:
             raise SpentError(f"did not come in {self._failures} tries ({error}); start the fetch again later")
         if error.retry_after is not None:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 SCHEMA = 1
 ACTIVE = ("checking", "resolving", "waiting", "fetching", "verifying")
+WINDOW = 10.0  # seconds over which a rate is taken
 
 
 @dataclass
 class Progress:
-    """One file. States: queued, ACTIVE, then present (it was there), fetched, failed or stopped."""
+    """One file. States: queued, ACTIVE, then present (it was there), fetched, failed or stopped.
+
+    `rate` is in bytes a second, as of the last `tick`; `told` takes what the log should say at once.
+    """
 
     model: str
     file: str
@@ -28,40 +33,73 @@ class Progress:
     note: str = ""
     error: str | None = None
     path: str | None = None
-    _seen: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0), repr=False)
+    rate: float = 0.0
+    told: Callable[[str], None] | None = field(default=None, repr=False)
+    _seen: deque[tuple[float, int]] = field(default_factory=deque, repr=False)
+
+    def begin(self, received: int, total: int) -> None:
+        """Start at what was there before: it has no part in the rate."""
+        self._seen.clear()
+        self.moved(received, total)
+        self.tick()
 
     def moved(self, received: int, total: int) -> None:
         """Take note of what has arrived, of how much, in bytes; whatever held it up is over."""
         self.bytes, self.total, self.note = received, total, ""
 
+    def tick(self) -> None:
+        """Take the rate anew."""
+        now = time.monotonic()
+        self._seen.append((now, self.bytes))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW:  # noqa: PLR2004
+            self._seen.popleft()
+        then, before = self._seen[0]
+        self.rate = max(0.0, (self.bytes - before) / (now - then)) if now > then else 0.0
+
     def say(self, note: str) -> None:
         """Keep what a reader of the log should know about a pause."""
         self.note = note
 
+    def tell(self, event: str) -> None:
+        """Say in the log what happened to this file, whether or not it is over when somebody looks."""
+        if self.told:
+            self.told(f"{self.model}: {self.file}: {event}")
+
     def record(self) -> dict[str, Any]:
         """Return the row of fetch.json."""
         keys = ("model", "file", "state", "bytes", "total", "note", "error", "path")
-        return {key: getattr(self, key) for key in keys}
+        return {**{key: getattr(self, key) for key in keys}, "rate": round(self.rate)}
 
     def line(self) -> str:
-        """Return the line of the log; the rate is that since the last call."""
-        now, (then, before) = time.monotonic(), self._seen
-        self._seen = (now, self.bytes)
-        rate = (self.bytes - before) / max(now - then, 0.001)
+        """Return the line of the log."""
         line = f"{self.model}: {self.file}: {self.state}"
-        if self.state in {"fetching", "verifying"} and self.total is not None:
+        if self.state in {"checking", "fetching", "verifying"} and self.total:
             line += f", {human(self.bytes)} of {human(self.total)}"
-            if rate > 0 and self.state == "fetching":
-                line += f", {human(rate)}/s, {_duration((self.total - self.bytes) / rate)} left"
+            if self.rate >= 1 and self.state != "verifying":
+                line += f", {human(self.rate)}/s, {duration((self.total - self.bytes) / self.rate)} left"
         return line + (f" ({self.note})" if self.note else "")
 
 
 class Board:
-    """All files of one run, written to fetch.json by rename so that a reader never sees half of it."""
+    """All files of one run, written to fetch.json by rename so that a reader never sees half of it.
 
-    def __init__(self, path: Path, files: Sequence[Progress]) -> None:
+    `again`: the run hashes what is there, so what was found present was checked.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Progress], *, again: bool = False) -> None:
         self._path = path
+        self._again = again
         self.files = files
+
+    @property
+    def active(self) -> list[Progress]:
+        """The files that are being worked on."""
+        return [file for file in self.files if file.state in ACTIVE]
+
+    def tick(self) -> None:
+        """Take all rates anew."""
+        for file in self.active:
+            file.tick()
 
     def write(self, state: str) -> None:
         """Write it; `state` is running, done, failed or stopped. A full disk does not end the fetch."""
@@ -80,7 +118,7 @@ class Board:
 
     def lines(self) -> list[str]:
         """Return a line for each file that is being worked on."""
-        return [file.line() for file in self.files if file.state in ACTIVE]
+        return [file.line() for file in self.active]
 
     def summary(self) -> str:
         """Return the last line of a run."""
@@ -89,8 +127,9 @@ class Board:
             for state in ("present", "fetched", "failed")
         }
         fetched = sum(file.bytes for file in self.files if file.state == "fetched")
+        there = "checked and right" if self._again else "already there"
         return (
-            f"{count['fetched']} fetched ({human(fetched)}), {count['present']} already there, "
+            f"{count['fetched']} fetched ({human(fetched)}), {count['present']} {there}, "
             f"{count['failed']} failed, of {len(self.files)} files"
         )
 
@@ -112,7 +151,8 @@ def human(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""Where models lie: what is already there and right, where a file grows, and how it gets its name.
+"""Where models lie: what is already there and right, and how a new one gets its name.
 
 Beside each folder's files there is a `.podkiln` folder with the parts, the claims, and a record for each file
 we have checked: a file is hashed once, not at each start. Records lie on the volume, with the files.
@@ -10,18 +10,22 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pod import part
 from pod.contents import check_safetensors, digest, of_file
 from pod.progress import write_json
+from pod.staging import Growth, Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pod.contents import Block
     from pod.listing import File
+
+    Seen = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Store:
     """The roots: `baked` came with the image, `target` is ours to write, `volume` is where serverless has it.
 
     `cache` is RunPod's cached-model folder, in the layout of the Hugging Face cache. `say` takes sentences.
+    `area` is where files grow before they come to `target`, if anywhere.
     """
 
     baked: Path
@@ -36,6 +41,7 @@ class Store:
     volume: Path
     cache: Path
     say: Callable[[str], None]
+    area: Staging = field(default_factory=Staging)
 
     def place(self, file: File) -> Path:
         """Return where a file belongs."""
@@ -51,54 +57,77 @@ class Store:
         paths = (root / file.folder / file.name for root in (self.baked, self.target, self.volume))
         return next((path for path in paths if path.is_file() and size in {None, path.stat().st_size}), None)
 
+    def holds(self, file: File) -> bool:
+        """Tell whether there is a file of this name, or a cached one, right or wrong."""
+        return self.anywhere(file, None) is not None or bool(self._cached(file))
+
     def known(self, file: File, expected: str, size: int | None) -> Path | None:
         """Return where the right file lies, as far as that takes no hashing and changes nothing."""
+        for path in self._ours_and_theirs(file):  # before the image's, as ComfyUI looks
+            if path.is_file() and _recorded(path) == _record(path, expected):
+                return path
         baked = self.baked / file.folder / file.name
         if baked.is_file() and size in {None, baked.stat().st_size}:
             return baked  # the image's own digest vouches for the bytes
-        for path in self._ours_and_theirs(file):
-            if path.is_file() and _recorded(path) == _record(path, expected):
-                return path
         return None
 
-    def examine(self, file: File, expected: str, size: int | None) -> Path | None:
+    def examine(
+        self,
+        file: File,
+        expected: str,
+        size: int | None,
+        *,
+        again: bool = False,
+        seen: Seen = lambda _done, _total: None,
+    ) -> Path | None:
         """Return where the right file lies, hashing what has no record yet, or None when it must be fetched.
 
+        With `again`, everything is hashed, the baked file too; `seen` is told how far that is, in bytes.
         What is wrong below `target` is moved aside; so only the owner of the file's claim may ask.
         Raises OSError.
         """
-        baked = self.baked / file.folder / file.name
-        if baked.is_file():  # and not `known`
-            self.say(f"{baked} has {baked.stat().st_size} bytes, not {size}: fetched again, beside the image")
         for path in self._ours_and_theirs(file):
-            if path.is_file() and self._is_right(path, expected, size):
+            if path.is_file() and self._is_right(path, expected, size, seen, again=again):
                 return path
             if path.is_symlink() and not path.exists():
                 path.unlink()  # led to a cached model that is gone
-        return self._link_cached(file, expected, size)
+        baked = self.baked / file.folder / file.name
+        if baked.is_file() and (reason := self._wrong(baked, expected, size, seen, again=again)):
+            self.say(f"{baked} {reason}: fetched again, beside the image")
+        elif baked.is_file():
+            return baked
+        return self._link_cached(file, expected, size, seen)
 
-    def publish(self, file: File, grown: Path, expected: str) -> Path:
-        """Give a complete, checked file its name. Raises OSError, RefusedError."""
+    def publish(self, file: File, growth: Growth, expected: str) -> Path:
+        """Give a complete, checked and flushed file its name. Raises OSError, RefusedError."""
+        grown = growth.copy or growth.part
         check_safetensors(grown, file.name)
         place = self.place(file)
         grown.replace(place)
-        part.remove(grown)
+        part.remove(growth.part)
         _flush(place.parent)
         self._remember(place, expected)
         return place
 
+    def _wrong(self, baked: Path, expected: str, size: int | None, seen: Seen, *, again: bool) -> str | None:
+        actual = baked.stat().st_size
+        if size not in {None, actual}:
+            return f"has {actual} bytes, not {size}"
+        found = digest(_watched(baked, seen), actual, expected) if again else expected
+        return None if found == expected else f"has {found}, not {expected}"
+
     def _ours_and_theirs(self, file: File) -> list[Path]:
         return [root / file.folder / file.name for root in dict.fromkeys((self.target, self.volume))]
 
-    def _is_right(self, path: Path, expected: str, size: int | None) -> bool:
+    def _is_right(self, path: Path, expected: str, size: int | None, seen: Seen, *, again: bool) -> bool:
         actual = path.stat().st_size
         if size not in {None, actual}:
             self._reject(path, f"has {actual} bytes, not {size}")
             return False
-        record = _recorded(path)
+        record = None if again else _recorded(path)
         if record is None or record != _record(path, record["digest"]):
-            self.say(f"{path} is there; its hash is checked once")
-            record = self._remember(path, digest(of_file(path), actual, expected))
+            self.say(f"{path} is there; its hash is checked{' again' if again else ' once'}")
+            record = self._remember(path, digest(_watched(path, seen), actual, expected))
         if record["digest"] != expected:
             self._reject(path, f"has {record['digest']}, not {expected}")
         return bool(record["digest"] == expected)
@@ -111,17 +140,12 @@ class Store:
         path.rename(aside)
         self.say(f"{path} {reason}: moved aside to {aside.name}, which may be deleted, and fetched again")
 
-    def _link_cached(self, file: File, expected: str, size: int | None) -> Path | None:
+    def _link_cached(self, file: File, expected: str, size: int | None, seen: Seen) -> Path | None:
         """Link a file of RunPod's cached model into place when it is the right one."""
-        source = file.source
-        if source.get("kind") != "huggingface":
-            return None
-        snapshots = self.cache / f"models--{source['repo'].replace('/', '--')}" / "snapshots"
-        commits = sorted(snapshots.iterdir()) if snapshots.is_dir() else []
-        for path in (commit / source["path"] for commit in commits):
-            if not path.is_file() or size not in {None, path.stat().st_size}:
+        for path in self._cached(file):
+            if size not in {None, path.stat().st_size}:
                 continue
-            if digest(of_file(path), path.stat().st_size, expected) == expected:
+            if digest(_watched(path, seen), path.stat().st_size, expected) == expected:
                 place = self.place(file)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.symlink_to(path)
@@ -129,12 +153,28 @@ class Store:
                 return place
         return None
 
+    def _cached(self, file: File) -> list[Path]:
+        source = file.source
+        if source.get("kind") != "huggingface":
+            return []
+        snapshots = self.cache / f"models--{source['repo'].replace('/', '--')}" / "snapshots"
+        commits = sorted(snapshots.iterdir()) if snapshots.is_dir() else []
+        return [path for commit in commits if (path := commit / source["path"]).is_file()]
+
     def _remember(self, path: Path, found: str) -> dict[str, Any]:
         """Record what was found, for the next start; a volume that cannot be written costs another hash."""
         record = _record(path, found)
         with contextlib.suppress(OSError):
             write_json(_record_path(path), record)
         return record
+
+
+def _watched(path: Path, seen: Seen) -> Iterator[Block]:
+    done, total = 0, path.stat().st_size
+    for block in of_file(path):
+        yield block
+        done += len(block)
+        seen(done, total)
 
 
 def _record(path: Path, found: str) -> dict[str, Any]:

@@ -18,14 +18,17 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from pod.failure import PodError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from email.message import Message
+
+    from pod.idle import Idle
 
 FETCH_FAILED = 1
 MAX_REDIRECTS = 5
 USER_AGENT = "podkiln-fetch/1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
+_SHORT = 64 * 1024
 
 
 class RefusedError(PodError):
@@ -58,16 +61,20 @@ class Credential:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds to wait for a connection, and for the next byte; `tls`: whom to trust instead of the usual."""
+    """Seconds to wait for a connection, and for the next byte; `tls`: whom to trust instead of the usual.
+
+    `idle` keeps connections for the next request; without it each request makes one of its own.
+    """
 
     connect: float = 10.0
     read: float = 30.0
     tls: ssl.SSLContext | None = None
+    idle: Idle | None = None
 
 
 @dataclass(eq=False)
 class Answer:
-    """The last hop's response; the body is read by `readinto`, and `close` ends the connection."""
+    """The last hop's response; `close` ends the connection, or keeps it when the body was read to its end."""
 
     status: int
     headers: Message
@@ -76,6 +83,7 @@ class Answer:
     response: http.client.HTTPResponse
     connection: http.client.HTTPConnection
     sock: socket.socket | None
+    keep: Callable[[http.client.HTTPConnection], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +95,25 @@ class Answer:
         """Return a header from the first hop that has it: the hub knows what its CDN does not."""
         return next((value for hop in self.hops if (value := hop[name]) is not None), None)
 
+    def receive(self, buffer: memoryview) -> int:
+        """Read what has come of the body, without waiting until the buffer is full; 0: there is no more.
+
+        Raises TransientError as `readinto` does.
+        """
+        response = self.response
+        if response.length is None or response.chunked or response.isclosed():
+            return self.readinto(buffer)
+        try:
+            count = response.fp.readinto1(buffer[: response.length])
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise TransientError(f"{self.host}: {_plain(error)}") from None
+        response.length -= count
+        if not response.length:
+            response.close()
+        return count
+
     def readinto(self, buffer: memoryview) -> int:
-        """Read some bytes of the body; 0 means that there are no more.
+        """Read as much of the body as the buffer holds; 0 means that there is no more.
 
         Raises TransientError when the connection breaks or nothing comes for Limits.read seconds.
         """
@@ -107,6 +132,12 @@ class Answer:
                 raise RefusedError(f"cannot be resolved: {self.host} does not stop answering")
         return bytes(body)
 
+    def drain(self) -> None:
+        """Read a short body that nobody wants, so that the connection can be kept."""
+        if self.keep and self.response.length is not None and self.response.length <= _SHORT:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self.response.read()
+
     def abort(self) -> None:
         """Wake whoever reads from this answer in another thread."""
         if self.sock is not None:
@@ -114,9 +145,13 @@ class Answer:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """End the connection, whether or not the body has been read."""
+        """Keep the connection for the next request when the body was read to its end, else end it."""
+        complete = self.keep and self.response.isclosed() and not self.response.will_close
         self.response.close()
-        self.connection.close()
+        if self.keep and complete:
+            self.keep(self.connection)
+        else:
+            self.connection.close()
 
 
 def origin_of(url: str) -> str:
@@ -144,6 +179,7 @@ def get(url: str, headers: Mapping[str, str], credential: Credential | None, lim
         if answer.status not in _REDIRECTS:
             answer.hops = hops
             return answer
+        answer.drain()
         answer.close()
         location = answer.headers["Location"] or ""
         if url.startswith("https:") and location.startswith("http:"):
@@ -178,12 +214,17 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
         sent["Authorization"] = f"Bearer {credential.token}"
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
     connection, target = _connection(parts, target, limits)
+    if kept := limits.idle.take(origin) if limits.idle else None:
+        try:
+            return _answer(kept, origin, target, sent, limits)
+        except TimeoutError as error:
+            kept.close()
+            raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
+        except (OSError, http.client.HTTPException):
+            kept.close()  # the server had enough of waiting, which says nothing about a new connection
     try:
         connection.connect()
-        sock = connection.sock
-        sock.settimeout(limits.read)
-        connection.request("GET", target, headers=sent)
-        response = connection.getresponse()
+        return _answer(connection, origin, target, sent, limits)
     except ssl.SSLCertVerificationError as error:
         connection.close()
         raise RefusedError(
@@ -193,7 +234,23 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
-    return Answer(response.status, response.headers, [], parts.hostname, response, connection, sock)
+
+
+def _answer(
+    connection: http.client.HTTPConnection,
+    origin: str,
+    target: str,
+    headers: Mapping[str, str],
+    limits: Limits,
+) -> Answer:
+    """Ask on an open connection. Raises OSError, HTTPException."""
+    sock = connection.sock
+    sock.settimeout(limits.read)
+    connection.request("GET", target, headers=dict(headers))
+    response = connection.getresponse()
+    keep = functools.partial(limits.idle.give, origin) if limits.idle else None
+    host = urlsplit(origin).hostname or ""
+    return Answer(response.status, response.headers, [], host, response, connection, sock, keep)
 
 
 def _connection(parts: SplitResult, target: str, limits: Limits) -> tuple[http.client.HTTPConnection, str]:

@@ -22,8 +22,9 @@ from fakes.hub import Hub
 from fakes.pod import CHUNK, Pod, huggingface, row
 from fakes.shelf import generate
 
-from pod import disk, fetch, listing
+from pod import disk, display, fetch, fetcher, listing
 from pod.claim import Claim
+from pod.display import Display
 from pod.sources import Hubs
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def test_an_unresolved_file_that_is_there_survives_a_dead_hub(pod: Pod) -> None:
 def claimed(pod: Pod) -> set[int]:
     """Return the chunks that the journal claims."""
     lines = [line for path in pod.workspace.rglob("*.state") for line in path.read_text().splitlines()[1:]]
-    return {int(line) for line in lines if line}
+    return {int(line) for line in lines if line.isdigit()}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -300,23 +301,26 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing_else(pod: Pod) -> None:
     assert pod.fetch()[0] == 0
 
 
-def inside(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> fetch.Fetcher:
+def inside(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> fetcher.Fetcher:
     """Return the fetcher of a pod, to be run in this process, where things can be replaced."""
     for name, value in pod.environment().items():
         monkeypatch.setenv(name, value)
     models = listing.read(pod.image / "models.json")
     hubs = Hubs.from_environment(os.environ)
     files = listing.wanted(models, list(models))
-    return fetch.Fetcher(files, fetch.store(os.environ), hubs, fetch.policy(os.environ), pod.run)
+    shown = Display()
+    store = fetch.store(os.environ, shown.say)
+    policy = fetch.policy(os.environ, store)
+    return fetcher.Fetcher(files, store, hubs, policy, pod.run, display=shown)
 
 
 def test_a_disk_that_is_too_small_is_said_before_a_byte_is_written(
     pod: Pod, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = offer_one(pod)
-    fetcher = inside(pod, monkeypatch)
+    running = inside(pod, monkeypatch)
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=4096))
-    assert fetcher.run(1) == 1
+    assert running.run(1) == 1
     assert (
         f"checkpoints/{file.name} needs 2 MB more, but {disk.mount_point(pod.root)} has 410 kB free"
         in capsys.readouterr().err
@@ -330,7 +334,7 @@ def test_waiting_for_another_pod_is_said_once(
     file = offer_one(pod)
     other = Claim(pod.models / f"checkpoints/.podkiln/{file.name}.lock")
     assert other.acquire()
-    monkeypatch.setattr(fetch, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(fetcher, "BUSY_SECONDS", 0.05)
     threading.Timer(0.5, other.release).start()
     assert inside(pod, monkeypatch).run(1) == 0
     assert capsys.readouterr().err.count("waiting for it") == 1
@@ -341,7 +345,7 @@ def test_the_log_says_how_far_each_file_is(
 ) -> None:
     offer_one(pod)
     pod.hub.rate = 200_000
-    monkeypatch.setattr(fetch, "LOG_SECONDS", 0.3)
+    monkeypatch.setattr(display, "LOG_SECONDS", 0.3)
     assert inside(pod, monkeypatch).run(1) == 0
     line = re.compile(r"fetch: m: checkpoints/weights\.safetensors: fetching, .* of 2 MB, .*/s, .* s left")
     said = capsys.readouterr().err

@@ -71,10 +71,11 @@ def test_the_whole_is_what_was_written(path: Path) -> None:
 
 
 def iter_part(part: Part) -> list[bytes]:
-    blocks, offset = [], 0
-    while block := part.read(offset):
-        blocks.append(block)
-        offset += len(block)
+    blocks: list[bytes] = []
+    offset, view = 0, memoryview(bytearray(7))
+    while count := part.read(offset, view):
+        blocks.append(bytes(view[:count]))
+        offset += count
     return blocks
 
 
@@ -150,7 +151,7 @@ def test_closing_ends_whoever_waits(path: Path) -> None:
     with pytest.raises(ClosedError):
         part.take(10, wait=True)
     with pytest.raises(ClosedError):
-        part.read(0)
+        part.read(0, memoryview(bytearray(1)))
     with pytest.raises(ClosedError):
         part.write(0, memoryview(b"late"))
     with pytest.raises(ClosedError):

@@ -11,6 +11,7 @@ import pytest
 from fakes.shelf import generate
 
 from pod.listing import File
+from pod.staging import Growth
 from pod.store import Store
 from pod.web import RefusedError
 
@@ -154,7 +155,7 @@ def grow(store: Store, data: bytes = DATA) -> Path:
 
 def test_publishing_names_records_and_cleans_up(store: Store) -> None:
     grown = grow(store)
-    place = store.publish(FILE, grown, EXPECTED)
+    place = store.publish(FILE, Growth(grown), EXPECTED)
     assert place.read_bytes() == DATA
     assert store.known(FILE, EXPECTED, 3000) == place
     assert [path.name for path in grown.parent.iterdir()] == ["a.safetensors.verified.json"]
@@ -164,7 +165,7 @@ def test_publishing_names_records_and_cleans_up(store: Store) -> None:
 def test_what_is_no_safetensors_file_is_never_published(store: Store) -> None:
     grown = grow(store, b"<html>" * 500)
     with pytest.raises(RefusedError, match=r"is no \.safetensors file"):
-        store.publish(FILE, grown, EXPECTED)
+        store.publish(FILE, Growth(grown), EXPECTED)
     assert not store.place(FILE).exists()
 
 
@@ -173,6 +174,6 @@ def test_a_folder_that_is_a_link_to_another_disk_works(store: Store, tmp_path: P
     store.target.mkdir()
     (tmp_path / "disk").mkdir()
     (store.target / "vae").symlink_to(tmp_path / "disk")
-    store.publish(FILE, grow(store), EXPECTED)
+    store.publish(FILE, Growth(grow(store)), EXPECTED)
     assert (tmp_path / "disk" / FILE.name).read_bytes() == DATA
     assert (tmp_path / "disk/.podkiln").is_dir()
