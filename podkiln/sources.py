@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNK: Final = 1 << 20
+CHUNK: Final = 2 << 20  # bytes: with 1 MiB, a bake takes 8 % more CPU for handing them from thread to thread
 _PARTIAL: Final = 206
 _UNSATISFIABLE: Final = 416
 _SHA256: Final = re.compile(r'"?([0-9a-f]{64})"?')
@@ -123,6 +123,7 @@ class RemoteReading:
         self._policy = policy
         self._offset = offset
         self._answer: Answer | None = None
+        self._buffer = memoryview(bytearray(min(CHUNK, weight.size)))
         self._halted = threading.Event()
         self._patience = Patience(policy, self._halted, self._note)
 
@@ -170,11 +171,10 @@ class RemoteReading:
             # Whoever gave up while this was on its way found no answer to abort.
             self._refuse_halted()
             self._check(self._answer)
-        buffer = memoryview(bytearray(min(CHUNK, self._weight.size - self._offset)))
-        count = _receive(self._answer, buffer)
+        count = _receive(self._answer, self._buffer[: self._weight.size - self._offset])
         self._patience.moved()
         self._offset += count
-        return bytes(buffer[:count])
+        return bytes(self._buffer[:count])
 
     def _refuse_halted(self) -> None:
         if self._halted.is_set():
@@ -211,10 +211,9 @@ class RemoteReading:
 
     def _skip(self, answer: Answer) -> None:
         """Read past what is here already."""
-        buffer = memoryview(bytearray(CHUNK))
         left = self._offset
         while left and not self._halted.is_set():
-            left -= _receive(answer, buffer[:left])
+            left -= _receive(answer, self._buffer[:left])
 
 
 def mismatch(weight: Weight, found: str) -> IntegrityError:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from podkiln.sources import Access, Reading
     from podkiln.tarlayer import Entry
 
-_AHEAD: Final = 4  # chunks (of 1 MiB) that a source is read ahead
+_AHEAD: Final = 4  # chunks that a source is read ahead
 _BEHIND: Final = 4  # chunks that a hash may lag behind
 _KEPT: Final = 16 << 20  # bytes that are kept for a registry that was cut: more than is ever under way
 
