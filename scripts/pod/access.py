@@ -20,6 +20,8 @@ SECRETS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
 # ComfyUI's own port behind a login is this far from the login's: 18188 for 8188, as vast.ai's images have it.
 BEHIND = 10000
 
+_LONGEST = 256  # of `openssl passwd`, which cuts off the rest
+
 # RFC 4253, 5656 and 8709, and PROTOCOL.u2f of OpenSSH: what its sshd takes as a key by default.
 _KEY_TYPES = (
     "ssh-ed25519",
@@ -104,6 +106,8 @@ def _login(environ: Mapping[str, str]) -> Login | None:
         raise SettingError(f"WEB_USER={user!r} cannot be a user's name: no colon or control character in it.")
     if not password.isprintable():
         raise SettingError("WEB_PASSWORD holds a control character, such as the end of a line: leave it out.")
+    if len(password.encode()) > _LONGEST:
+        raise SettingError(f"WEB_PASSWORD is longer than {_LONGEST} bytes: take a shorter one.")
     return Login(user, password)
 
 
@@ -158,9 +162,20 @@ def _is_key(line: str) -> bool:
         blob = binascii.a2b_base64(words[kind + 1], strict_mode=True)
     except ValueError:  # binascii.Error is one
         return False
-    name = words[kind].encode()
-    head = len(name).to_bytes(4, "big") + name
-    return blob.startswith(head) and len(blob) > len(head)
+    fields = _fields(blob)
+    return len(fields) > 1 and fields[0] == words[kind].encode()
+
+
+def _fields(blob: bytes) -> list[bytes]:
+    """Return the fields of a key, each with its length before it (RFC 4251, 5); none where it is cut off."""
+    fields = []
+    while blob:
+        end = 4 + int.from_bytes(blob[:4], "big")
+        if end > len(blob):
+            return []
+        fields.append(blob[4:end])
+        blob = blob[end:]
+    return fields
 
 
 def _exposed(environ: Mapping[str, str]) -> str | None:

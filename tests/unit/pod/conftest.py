@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pod import choice, rules, settings
+from pod import access, choice, rules, settings
 from pod.gpu import Detection, Gpu
 from pod.memory import Memory
 from podkiln import flags
@@ -82,13 +82,14 @@ def choose(known: rules.Rules) -> Choose:
         environ: Mapping[str, str] = MappingProxyType({}),
         **more: str,
     ) -> choice.Decision:
-        asked = settings.read({**environ, **more}, known, {offer.env for offer in offers})
+        given = {**environ, **more}
+        asked = settings.read(given, known, {offer.env for offer in offers})
         user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
         found = detection or (
             Detection(None, reasons=("nvidia-smi finds no GPU",))
             if vram_mib == 0
             else Detection(Gpu(0, "GPU-1", "A card", vram_mib, "580.95.05", "8.9"), visible=1)
         )
-        return choice.choose(known, asked, user, found, memory, offers)
+        return choice.choose(known, asked, user, found, memory, offers, access=access.read(given))
 
     return ask
