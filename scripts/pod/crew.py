@@ -74,6 +74,7 @@ class Crew:
         self._lock = threading.Lock()
         self._helpers = policy.connections - 1
         self._rest_until = 0.0
+        self._pace = 0.0  # bytes a second that a connection has been giving of late
 
     def run(self, *, ranges: bool) -> str:
         """Fetch what is missing and return the digest of the whole.
@@ -90,6 +91,8 @@ class Crew:
                     self._lead(part, span, answer)
             else:
                 self._lead(part, span, answer)
+            if self._trouble:
+                raise ClosedError  # noqa: TRY301
             self._progress.state = "verifying"
             part.flush()
             if not aside:
@@ -199,15 +202,22 @@ class Crew:
     # --- all the others
 
     def _lead(self, part: Part, span: Span | None, answer: Answer | None) -> None:
+        """Fetch until all has arrived, by whomever; trouble halts the helpers at once."""
         patience = self._patience()
-        while span or (span := part.take(self._span_length(part.missing, part.contents.chunk), wait=True)):
-            try:
-                self._pull(part, span, patience, answer)
-            except TransientError as error:
-                if isinstance(error, StalledError):
-                    self._progress.tell(f"{error}: dropped, and begun anew")
-                patience.wait(error)
-            span = answer = None
+        try:
+            while span or (
+                span := part.take(self._span_length(part.missing, part.contents.chunk), wait=True)
+            ):
+                try:
+                    self._pull(part, span, patience, answer)
+                    patience.moved(steadily=True)
+                except TransientError as error:
+                    if isinstance(error, StalledError):
+                        self._progress.tell(f"{error}: dropped, and begun anew")
+                    patience.wait(error)
+                span = answer = None
+        except Exception as error:  # noqa: BLE001 (raised by `run`)
+            self.halt(error)
 
     def wants(self, helpers: int) -> bool:
         """Tell whether one more connection would help."""
@@ -241,11 +251,12 @@ class Crew:
         """Fetch a span; what could not be had of it is given back."""
         offset, chunk = span.start, part.contents.chunk
         view = _buffer()
+        begun = time.monotonic()
         try:
             if answer is None:
                 answer = self._ask(span, part.contents.identity)
                 self._same(answer, span, part.contents)
-            meter = Meter(self._policy, answer.host, lambda: (part.received, len(self._answers)))
+            meter = Meter(self._policy, answer.host, lambda: self._pace)
             while offset < span.stop:
                 edge = min((offset // chunk + 1) * chunk, span.stop)
                 count = answer.receive(view[: edge - offset])
@@ -261,6 +272,8 @@ class Crew:
                     patience.moved(steadily=meter.steady)
         finally:
             part.release(span, offset)
+            if offset > span.start:
+                self._pace += ((offset - span.start) / (time.monotonic() - begun) - self._pace) / 2
             if answer:
                 self._drop(answer)
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from pod.progress import Board, Progress, duration, human
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import TextIO
 
 LOG_SECONDS = 10.0
 DRAW_SECONDS = 0.2
 _NARROW = 70  # columns below which a row has no bar and no amounts
 _BAR = 16
+_NAME, _SHORTEST = 40, 12
 _COLOURS = {
     "fetching": "36",
     "verifying": "36",
@@ -30,10 +31,8 @@ _COLOURS = {
 class Display:
     """Sentences, and rows below them when stderr is a terminal; else a line per file each LOG_SECONDS."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        environment = os.environ if environment is None else environment
-        self._live = sys.stderr.isatty() and environment.get("TERM", "dumb") != "dumb"
-        self._colour = self._live and not environment.get("NO_COLOR")
+    def __init__(self) -> None:
+        self._live = width_of(sys.stderr) > 0
         self._lock = threading.Lock()
         self._drawn: list[str] = []
         self._last = 0.0
@@ -52,9 +51,8 @@ class Display:
             for line in board.lines():
                 self.say(line)
             return
-        width, height = _size(sys.stderr)
         with self._lock:
-            self._write([], rows(board.files, width, height, colour=self._colour))
+            self._write([], rows(board.files, width_of(sys.stderr), _height_of(sys.stderr)))
 
     def end(self, summary: str) -> None:
         """Say the last line, in place of the rows."""
@@ -69,36 +67,34 @@ class Display:
         sys.stderr.flush()
 
 
-def rows(files: Sequence[Progress], width: int, height: int, *, colour: bool) -> list[str]:
+def rows(files: Sequence[Progress], width: int, height: int) -> list[str]:
     """Return a row for each file in work, as many as the terminal has room for, and one for the whole."""
     active = [file for file in files if file.state in {"checking", "waiting", "fetching", "verifying"}]
     room = max(1, height - 3)
     shown = active if len(active) <= room else active[: room - 1]
-    drawn = [row(file, width, colour=colour) for file in shown]
+    drawn = [painted(row(file, width), file.state) for file in shown]
     if len(shown) < len(active):
         drawn.append(f"… and {len(active) - len(shown)} more"[: width - 1])
     return [*drawn, _whole(files)[: width - 1]]
 
 
-def row(file: Progress, width: int, *, colour: bool = False) -> str:
-    """Return one file's row, no wider than the terminal."""
+def row(file: Progress, width: int) -> str:
+    """Return one file's row, no wider than the terminal: the name gives way, then bar and amounts."""
     total = file.total or 0
     share = min(1.0, file.bytes / total) if total else 0.0
     rate = f"{human(file.rate)}/s" if file.rate >= 1 else ""
     left = duration((total - file.bytes) / file.rate) if rate and total else ""
-    if file.state != "fetching" and not (file.state == "checking" and file.bytes):
+    if file.note:
+        tail = file.note
+    elif file.state != "fetching" and not (file.state == "checking" and file.bytes):
         tail = file.state
     elif width < _NARROW:
         tail = f"{share:4.0%} {rate:>8}"
     else:
         amounts = f"{human(file.bytes):>7} of {human(total):<7}"
         tail = f"{bar(share)} {share:4.0%} {amounts} {rate:>9} {left:>12}"
-    if file.note:
-        tail = f"{tail}  {file.note}" if width >= _NARROW else "held up"
-    name = file.file.rpartition("/")[2]
-    most = max(8, width - 3 - len(tail)) if width < _NARROW or file.note else max(12, width - 3 - len(tail))
-    text = f"{_short(name, min(most, 40)):<{min(most, 40)}}  {tail}"[: width - 1]
-    return f"\x1b[{_COLOURS[file.state]}m{text}\x1b[0m" if colour and file.state in _COLOURS else text
+    room = min(_NAME, max(_SHORTEST, width - 3 - len(tail)))
+    return f"{_short(file.file.rpartition('/')[2], room):<{room}}  {tail}"[: width - 1]
 
 
 def bar(share: float) -> str:
@@ -125,9 +121,18 @@ def _short(name: str, width: int) -> str:
     return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
 
 
-def _size(stream: TextIO) -> tuple[int, int]:
-    try:
-        size = os.get_terminal_size(stream.fileno())
-    except (OSError, ValueError):
-        return 80, 24
-    return size.columns or 80, size.lines or 24
+def painted(text: str, state: str) -> str:
+    """Return a line in the colour of a state, unless NO_COLOR is set (no-color.org)."""
+    colour = "" if os.environ.get("NO_COLOR") else _COLOURS.get(state, "")
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
+
+
+def width_of(stream: TextIO) -> int:
+    """Return the columns of a terminal that can be drawn on; 0 for anything else."""
+    if not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return 0
+    return os.get_terminal_size(stream.fileno()).columns or 80
+
+
+def _height_of(stream: TextIO) -> int:
+    return os.get_terminal_size(stream.fileno()).lines or 24

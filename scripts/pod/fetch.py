@@ -1,8 +1,10 @@
 """Fetching what the image does not hold: in the background of a boot, or by hand in a running pod.
 
-    python3 -I -S /opt/podkiln fetch [MODEL...] [--optional]     without names: what `decide` enabled
-    python3 -I -S /opt/podkiln fetch --verify [MODEL...]         hash what is there, replace what is wrong
-    python3 -I -S /opt/podkiln fetch --status
+    podkiln-fetch [WORD...] [--optional]     without words: what `decide` enabled, MODELS and LORAS
+    podkiln-fetch --verify [WORD...]         hash what is there, replace what is wrong
+    podkiln-fetch --status
+
+A word is the id of a model that the image offers, or an address, as in pod.wish.
 
 It writes $PODKILN_RUN/fetch.json, shows how far it is, and ends with a summary.
 """
@@ -16,11 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod import listing, status
+from pod import listing, status, wish
+from pod.addresses import FORMS
 from pod.display import Display
-from pod.failure import SETTING_MALFORMED, PodError
+from pod.failure import ARGUMENTS_REFUSED, SETTING_MALFORMED, PodError
 from pod.fetcher import Fetcher
 from pod.idle import Idle
+from pod.listing import File
 from pod.patience import Policy
 from pod.sources import Hubs
 from pod.staging import Staging, on_network
@@ -30,7 +34,7 @@ from pod.web import Limits
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pod.listing import File
+    from pod.wish import Wish
 
 JOBS = 16  # files at once: as many as there are connections, for small files get one each
 # A network volume gives about 150 MB/s in all, whoever shares it, and takes few writers better than many.
@@ -43,19 +47,25 @@ def main(argv: list[str]) -> int:
     run = Path(os.environ.get("PODKILN_RUN", "/run/podkiln"))
     if options.status:
         return status.show(run / "fetch.json")
-    models = listing.read(Path(os.environ.get("PODKILN_ROOT", "/opt/podkiln")) / "models.json")
-    names = options.models or (list(models) if options.verify else listing.decided(run))
-    files = listing.wanted(models, names, optional=options.optional or options.verify)
+    root = Path(os.environ.get("PODKILN_ROOT", "/opt/podkiln"))
+    models = listing.read(root / "models.json")
+    names, wishes = _asked(options.words, run)
+    if options.verify and not options.words:
+        names = list(models)
     display = Display()
+    for warning in _checked(wishes, root) if options.words else ():  # `decide` has said the boot's
+        display.say(f"warning: {warning}")
+    files = listing.wanted(models, names, optional=options.optional or options.verify)
     place = store(os.environ, display.say)
     if options.verify:
         files = [file for file in files if place.holds(file)]
     fetcher = Fetcher(
-        ordered(files, options.models),
+        _queue(wishes, ordered(files, names if options.words else ())),
         place,
         Hubs.from_environment(os.environ),
         policy(os.environ, place),
         run,
+        offered=[file for each in models.values() for file in each],
         display=display,
         again=options.verify,
     )
@@ -65,11 +75,34 @@ def main(argv: list[str]) -> int:
     return fetcher.run(_number(os.environ, "FETCH_JOBS", jobs))
 
 
+def _asked(words: Sequence[str], run: Path) -> tuple[list[str], list[Wish]]:
+    """Return ids of models, and wishes: those on the command line, or else the boot's. Raises PodError."""
+    if words:
+        return wish.read("podkiln-fetch", words, ARGUMENTS_REFUSED)
+    return listing.decided(run), wish.of_environment(os.environ)
+
+
+def _checked(wishes: Sequence[Wish], root: Path) -> list[str]:
+    return wish.check_folders(wishes, listing.folders(root), ARGUMENTS_REFUSED) if wishes else []
+
+
+def _queue(wishes: Sequence[Wish], files: Sequence[File]) -> list[File]:
+    """Put LoRAs before models, for they are small, and files of unknown size behind them."""
+    wished = [File.wished(each) for each in wishes]
+    loras = [file for file in wished if file.model == "LORAS"]
+    return [*loras, *files, *(file for file in wished if file not in loras)]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fetch", description="Fetch the files of models, or say how far that is."
+        prog="podkiln-fetch",
+        description="Fetch the files of models into the folders that ComfyUI reads, or say how far that is.",
+        epilog=f"WORD is the id of a model of this image, or {FORMS}, or the address of a file's page; "
+        "FOLDER= or FOLDER/NAME= before it says where it goes. ComfyUI shows new files without a restart.",
     )
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: those that are enabled")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="default: what is enabled, and what MODELS and LORAS name"
+    )
     parser.add_argument("--optional", action="store_true", help="optional files too")
     parser.add_argument("--status", action="store_true", help="say how far the fetch is")
     parser.add_argument(
@@ -101,7 +134,7 @@ def store(environment: Mapping[str, str], say: Callable[[str], None]) -> Store:
 
 
 def policy(environment: Mapping[str, str], place: Store) -> Policy:
-    """Return the limits: FETCH_CONNECTIONS over all files; the chunk only tests change. Raises PodError."""
+    """Return the limits: FETCH_CONNECTIONS over all files; the others only tests change. Raises PodError."""
     default = Policy(limits=Limits(idle=Idle()))
     straight = place.area.folder is None and on_network(place.target)
     connections = NETWORK_CONNECTIONS if straight else default.connections
@@ -109,6 +142,8 @@ def policy(environment: Mapping[str, str], place: Store) -> Policy:
         default,
         connections=_number(environment, "FETCH_CONNECTIONS", connections),
         chunk=_number(environment, "PODKILN_FETCH_CHUNK", default.chunk),
+        tries=_number(environment, "PODKILN_FETCH_TRIES", default.tries),
+        stall=_number(environment, "PODKILN_FETCH_STALL", int(default.stall)),
     )
 
 

@@ -19,6 +19,7 @@ from pod.crew import Goal
 from pod.display import Display
 from pod.download import Download, StoppedError
 from pod.failure import PodError
+from pod.finding import Finder
 from pod.hands import Hands
 from pod.progress import Board, Progress
 from pod.resolving import Resolver
@@ -59,12 +60,15 @@ class Job:
     def opening(self, chunk: int) -> bool:
         """Whether it may still want all connections, so that the next file should not take one yet."""
         small = self.file.size is not None and self.file.size <= chunk
-        asking = self.progress.state in {"queued", "resolving", "fetching"} and not self.progress.bytes
+        asking = self.progress.state in {"queued", "resolving", "checking", "fetching"} and not self.progress.bytes
         return asking and not small and time.monotonic() < self.begun + OPENING_SECONDS
 
 
 class Fetcher:
-    """Works through the files of one run, in their order. With `again`, what is there is hashed anew."""
+    """Works through the files of one run, in their order. With `again`, what is there is hashed anew.
+
+    `offered` are the files of all models of the image, enabled or not.
+    """
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class Fetcher:
         policy: Policy,
         run: Path,
         *,
+        offered: Sequence[File] = (),
         display: Display | None = None,
         again: bool = False,
     ) -> None:
@@ -88,6 +93,7 @@ class Fetcher:
         self._resolver = Resolver(
             store.target.parent / ".podkiln/resolved.json", hubs, policy, self._stopping
         )
+        self._finder = Finder(self._resolver, store, offered)
         self._jobs = [
             Job(
                 file,
@@ -240,6 +246,8 @@ class Fetcher:
         if job.progress.state == "queued":
             job.progress.state = "resolving"
         try:
+            if job.file.wish and not job.file.folder:
+                self._find(job)
             return self._resolver.resolve(job.file, job.progress.say)
         except RefusedError as error:
             path = self._store.anywhere(job.file, None)
@@ -249,6 +257,14 @@ class Fetcher:
             self._display.say(f"{job.file.label} is there, unchecked, since it {error}")
             self._finish(job, "present", path)
             return None
+
+    def _find(self, job: Job) -> None:
+        """Learn what a wished file is, and where it belongs."""
+        word = job.file.label
+        job.file = self._finder.find(job.file, job.progress.say)
+        job.progress.file, job.progress.total = job.file.label, job.file.size
+        job.progress.tell(f"this is what {word} names")
+        job.claim = Claim(self._store.staging(job.file, ".lock"))
 
     def _fetch(self, job: Job, resolved: Resolved) -> None:
         file, store, progress = job.file, self._store, job.progress

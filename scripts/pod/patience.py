@@ -44,36 +44,29 @@ class StalledError(TransientError):
 
 
 class Meter:
-    """Watches one connection among others on the same file; `others` gives their bytes, and their number.
+    """Watches one connection; `fair` gives the bytes a second that one to the same file gave of late.
 
-    Stalled is what gives next to nothing, or a tenth of what the others get: a new one will do better.
+    Stalled is what gives next to nothing, or a tenth of what is fair: a new one will do better.
     """
 
-    def __init__(self, policy: Policy, host: str, others: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, policy: Policy, host: str, fair: Callable[[], float]) -> None:
         self._policy = policy
         self._host = host
-        self._others = others
+        self._fair = fair
+        self._since, self._bytes = time.monotonic(), 0
         self.steady = False
-        self._begin()
-
-    def _begin(self) -> None:
-        self._since = time.monotonic()
-        self._mine = 0
-        self._whole = self._others()[0]
 
     def took(self, count: int) -> None:
         """Note bytes that came. Raises StalledError at the end of a window of Policy.stall with too few."""
-        self._mine += count
-        window = time.monotonic() - self._since
-        if window < self._policy.stall:
+        self._bytes += count
+        now = time.monotonic()
+        if now - self._since < self._policy.stall:
             return
-        rate = self._mine / window
-        whole, number = self._others()
-        fair = (whole - self._whole) / window / max(number, 1)
-        if rate < max(self._policy.slowest, fair / 10):
+        rate = self._bytes / (now - self._since)
+        if rate < max(self._policy.slowest, self._fair() / 10):
             raise StalledError(f"{self._host} gives {rate / 1000:.1f} kB/s on one connection")
         self.steady = True
-        self._begin()
+        self._since, self._bytes = now, 0
 
 
 class Patience:

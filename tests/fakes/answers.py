@@ -24,7 +24,10 @@ PAGE = b"<!DOCTYPE html><html><body>Please log in.</body></html>"
 
 @dataclass
 class Hit:
-    """One request: `file` is the name of the file it was answered with, `sent` its bytes that left."""
+    """One request: `file` is the name of the file it was answered with, `sent` its bytes that left.
+
+    `peer` is the client's port, which tells connections apart.
+    """
 
     where: str
     method: str
@@ -34,6 +37,7 @@ class Hit:
     status: int = 0
     file: str = ""
     sent: int = 0
+    peer: int = 0
 
 
 class Server(ThreadingHTTPServer):
@@ -80,6 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         hub, where = self.server.hub, self.server.where
         path = unquote(urlsplit(self.path).path)
         self.hit = Hit(where, self.command, self.path, self.headers["Range"], self.headers["Authorization"])
+        self.hit.peer = self.client_address[1]
         if path == "/_hits":
             self._json(200, [asdict(hit) for hit in hub.hits])
             return
@@ -175,7 +180,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command == "HEAD":
             self._json(401, {"error": "Unauthorized"})  # as the real one does, with a valid token too
         else:
-            self._redirect(version.file, {})
+            file = version.asked(parse_qs(urlsplit(self.path).query))
+            self._redirect(file, {}) if file else self._json(404, {"error": "no such file"})
 
     # --- files
 
@@ -189,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         commits = [files for repository in hub.repositories.values() for files in repository.commits.values()]
         stored = [file for files in commits for file in files.values()]
-        stored += [version.file for version in hub.versions.values()]
+        stored += [file for version in hub.versions.values() for file, _, _ in version.files()]
         found = next((file for file in stored if path == f"/{file.sha256}/{file.name}"), None)
         if found is None:
             self._json(404, {"error": "NoSuchKey"})
@@ -202,8 +208,10 @@ class Handler(BaseHTTPRequestHandler):
         file = self.server.hub.files.get(path)
         if file is None:
             self._json(404, {"error": "not found"})
-        else:
-            self._file(file, file.storage_etag(), {})
+            return
+        called = self.server.hub.called.get(path)
+        head = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(called)}"} if called else {}
+        self._file(file, file.storage_etag(), head)
 
     def _file(self, file: HubFile, etag: str, head: dict[str, str]) -> None:
         """Send a file or the range that was asked, with what the script does to it."""

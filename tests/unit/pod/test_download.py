@@ -19,6 +19,7 @@ from fakes.shelf import generate
 from pod import part
 from pod.crew import Goal
 from pod.download import Download, StoppedError
+from pod.idle import Idle
 from pod.patience import Policy
 from pod.progress import Progress
 from pod.sources import Hubs, request_for
@@ -303,6 +304,66 @@ def test_a_hub_that_is_busy_gets_fewer_connections(case: Case) -> None:
         case.run()
     refused = [hit for hit in case.hub.hits if hit.status == 429]
     assert len(refused) <= POLICY.connections - 1 + POLICY.tries
+
+
+def test_a_connection_that_stalls_is_dropped_and_continued(case: Case) -> None:
+    """It hands out bytes, so no time-out ends it; what it gave is kept, and the log says so."""
+    case.hub.fault(Fault("rate", rate=120_000, times=2))
+    said: list[str] = []
+    case.progress.told = said.append
+    start = time.monotonic()
+    case.run(replace(POLICY, slowest=200_000, stall=0.3))
+    assert case.arrived()
+    assert time.monotonic() - start < 4
+    assert case.hub.served() < SIZE + 2 * 128 * 1024
+    assert [line for line in said if "127.0.0.1 gives" in line and "kB/s on one connection: dropped" in line]
+
+
+def test_a_straggler_is_dropped_when_others_are_ten_times_as_fast(case: Case) -> None:
+    case.hub.rate = 2_000_000
+    case.hub.fault(Fault("rate", rate=80_000, skip=3))
+    said: list[str] = []
+    case.progress.told = said.append
+    case.run(replace(POLICY, slowest=1, stall=0.4))
+    assert case.arrived()
+    assert len(said) == 1
+    assert "kB/s on one connection: dropped" in said[0]
+
+
+def test_a_server_that_only_trickles_is_given_up(case: Case) -> None:
+    case.hub.fault(Fault("rate", rate=80_000, times=ALWAYS))
+    with pytest.raises(RefusedError, match=r"did not come in 4 tries \(127\.0\.0\.1 gives .* kB/s"):
+        case.run(replace(POLICY, slowest=4_000_000, stall=0.1))
+
+
+def test_a_large_file_takes_few_connections_again_and_again(hub: Hub, tmp_path: Path) -> None:
+    case = Case(hub, hub.add("org/repo", "large.safetensors", 4 * SIZE), tmp_path)
+    kept = Idle()
+    case.run(replace(POLICY, limits=Limits(idle=kept)))
+    kept.close()
+    assert case.arrived()
+    assert len(hub.hits) > 20
+    assert len({hit.peer for hit in hub.hits}) <= 2 * POLICY.connections
+
+
+def test_a_copy_grows_with_the_hash(case: Case) -> None:
+    """Staged: the part on one disk, the copy on the other, complete when the hash is known."""
+    copy = case.part.parent / "volume/weights.copy"
+    request = request_for(case.source, case.hubs)
+    goal = Goal(case.file.name, case.part, request, case.expected, SIZE, copy)
+    Download(goal, POLICY, case.progress, case.asked.append).run()
+    assert case.arrived()
+    assert copy.read_bytes() == case.part.read_bytes()
+
+
+def test_a_copy_of_wrong_bytes_does_not_stay(case: Case) -> None:
+    case.hub.fault(Fault("flip", after=5000, times=ALWAYS))
+    copy = case.part.parent / "weights.copy"
+    request = request_for(case.source, case.hubs)
+    goal = Goal(case.file.name, case.part, request, case.expected, SIZE, copy)
+    with pytest.raises(RefusedError, match="thrown away"):
+        Download(goal, POLICY, case.progress, case.asked.append).run()
+    assert not list(case.part.parent.iterdir())
 
 
 def test_stopping_wakes_a_connection_that_hangs(case: Case) -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import ssl
 import subprocess
@@ -283,6 +284,123 @@ def test_a_file_of_the_wrong_size_or_hash_is_replaced(pod: Pod) -> None:
         assert sha256(place) == file.sha256
 
 
+def test_verify_hashes_everything_and_replaces_what_is_wrong(pod: Pod) -> None:
+    """Baked, on the volume and right, on the volume and wrong, not there: for all models, enabled or not."""
+    files = [pod.hub.add("org/repo", f"{n}.safetensors", 100_000, seed=n) for n in range(4)]
+    baked, right, wrong, absent = files
+    pod.offer({file.name: [row(file, huggingface(file))] for file in files}, enabled=[right.name, wrong.name])
+    assert pod.fetch()[0] == 0
+    (pod.root / "baked/checkpoints").mkdir(parents=True)
+    (pod.root / "baked/checkpoints" / baked.name).write_bytes(bytes(baked.content))
+    place = pod.models / "checkpoints" / wrong.name
+    stamp = place.stat()
+    with place.open("r+b") as handle:
+        handle.write(b"\xff")
+    os.utime(place, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as when a disk spoils it
+    before = len(pod.hub.hits)
+    assert "2 already there" in pod.fetch()[1]  # size and record are all that a start looks at
+    code, said = pod.fetch("--verify")
+    assert code == 0, said
+    assert f"{place} has sha256:" in said
+    assert "moved aside to 2.safetensors.corrupt-" in said
+    assert said.endswith("fetch: 1 fetched (100 kB), 2 checked and right, 0 failed, of 3 files\n")
+    assert {hit.file for hit in pod.hub.hits[before:] if hit.file} == {wrong.name}
+    assert sha256(place) == wrong.sha256
+    assert not (pod.models / "checkpoints" / absent.name).exists()
+    assert len(list(place.parent.glob("*.corrupt-*"))) == 1
+
+
+def test_verify_finds_a_baked_file_that_is_wrong(pod: Pod) -> None:
+    """The image cannot be written, so the right one comes to the volume, where ComfyUI looks first."""
+    file = offer_one(pod)
+    baked = pod.root / "baked/checkpoints" / file.name
+    baked.parent.mkdir(parents=True)
+    baked.write_bytes(b"\0" * SIZE)
+    assert "1 already there" in pod.fetch()[1]
+    code, said = pod.fetch("--verify")
+    assert code == 0, said
+    assert f"{baked} has sha256:" in said
+    assert "fetched again, beside the image" in said
+    assert baked.exists()
+    place = pod.models / "checkpoints" / file.name
+    assert sha256(place) == file.sha256
+    assert pod.fetch()[0] == 0
+    assert pod.state()["files"][0]["path"] == str(place)
+
+
+def test_verify_of_one_model(pod: Pod) -> None:
+    files = [pod.hub.add("org/repo", f"{n}.safetensors", 2000, seed=n) for n in range(2)]
+    pod.offer({file.name: [row(file, huggingface(file))] for file in files})
+    assert pod.fetch()[0] == 0
+    assert (
+        "0 fetched (0 B), 1 checked and right, 0 failed, of 1 files"
+        in pod.fetch("--verify", files[1].name)[1]
+    )
+
+
+def test_the_order_smallest_first_or_as_named_and_optional_ones_last(pod: Pod) -> None:
+    sizes = {"large": 90_000, "small": 3000, "middle": 30_000}
+    files = {name: pod.hub.add("org/repo", f"{name}.safetensors", size) for name, size in sizes.items()}
+    extra = pod.hub.add("org/repo", "extra.safetensors", 2000)
+    models = {name: [row(file, huggingface(file))] for name, file in files.items()}
+    models["small"].append(row(extra, huggingface(extra), optional=True))
+    pod.offer(models)
+
+    def order(*words: str) -> list[str]:
+        shutil.rmtree(pod.models, ignore_errors=True)
+        before = len(pod.hub.hits)
+        assert pod.fetch(*words, settings={"FETCH_JOBS": "1", "FETCH_CONNECTIONS": "1"})[0] == 0
+        return list(dict.fromkeys(hit.file.partition(".")[0] for hit in pod.hub.hits[before:] if hit.file))
+
+    assert order() == ["small", "middle", "large"]
+    assert order("--optional") == ["small", "middle", "large", "extra"]
+    assert order("middle", "large", "small") == ["middle", "large", "small"]
+
+
+def test_a_large_file_is_not_kept_waiting_by_those_behind_it(pod: Pod) -> None:
+    """The first file of a run is there first: it gets all connections but one or two."""
+    files = [pod.hub.add("org/repo", f"{n}.safetensors", SIZE + n, seed=n) for n in range(3)]
+    pod.offer({str(n): [row(file, huggingface(file))] for n, file in enumerate(files)})
+    pod.hub.rate = 400_000
+    assert pod.fetch("0", "1", "2", settings={"FETCH_CONNECTIONS": "8"})[0] == 0
+    begun = [hit.file for hit in pod.hub.hits if hit.file]
+    first_of_last = begun.index("2.safetensors")
+    assert begun[:first_of_last].count("0.safetensors") >= begun.count("0.safetensors") * 0.8
+
+
+def test_many_small_files_go_side_by_side_on_kept_connections(pod: Pod) -> None:
+    files = [pod.hub.add("org/repo", f"{n:02}.safetensors", 20_000, seed=n) for n in range(40)]
+    pod.offer({"m": [row(file, huggingface(file)) for file in files]})
+    pod.hub.rate = 200_000
+    start = time.monotonic()
+    assert pod.fetch()[0] == 0
+    assert time.monotonic() - start < 3  # one after the other, the bytes alone take 4 s
+    for where in ("hub", "cdn"):
+        assert len({hit.peer for hit in pod.hub.hits if hit.where == where}) <= 16
+
+
+def test_a_staged_file_survives_kill_9_like_any_other(pod: Pod) -> None:
+    """It grows on another disk; what arrived there is not fetched again, and only the copy is made anew."""
+    file = offer_one(pod)
+    staged = pod.root / "local"
+    settings = {"FETCH_STAGING": str(staged), "PODKILN_FETCH_CHUNK": "16384", "FETCH_CONNECTIONS": "2"}
+    pod.hub.rate = 300_000
+    with pod.start(settings=settings) as process:
+        while pod.hub.served() < SIZE // 3:
+            time.sleep(0.01)
+        process.kill()
+    assert (staged / "checkpoints" / f"{file.name}.part").exists()
+    assert not (pod.models / "checkpoints" / file.name).exists()
+    before, pod.hub.rate = pod.hub.served(), 0
+    code, said = pod.fetch(settings=settings)
+    assert code == 0, said
+    assert f"fetching, staged in {staged}/checkpoints" in said
+    assert sha256(pod.models / "checkpoints" / file.name) == file.sha256
+    assert pod.hub.served() - before < SIZE - SIZE // 3 + 2 * (16384 + SOCKETS)
+    assert not list(staged.rglob("*.*"))
+    assert not list(pod.workspace.rglob("*.copy"))
+
+
 def test_a_full_disk_is_one_sentence_and_costs_nothing_else(pod: Pod) -> None:
     """RLIMIT_FSIZE plays the full disk, so that nobody must mount one."""
     small = pod.hub.add("org/repo", "small.safetensors", 100_000)
@@ -474,6 +592,7 @@ def test_https_with_a_company_ca(tmp_path: Path) -> None:
         ({"FETCH_JOBS": "many"}, 78, "FETCH_JOBS='many' is no whole number above 0"),
         ({"FETCH_JOBS": "0"}, 78, "FETCH_JOBS"),
         ({"FETCH_CONNECTIONS": "-1"}, 78, "FETCH_CONNECTIONS"),
+        ({"FETCH_STAGING": "here"}, 78, "FETCH_STAGING='here' is none of auto and never"),
         ({"HF_ENDPOINT": "hub"}, 78, "HF_ENDPOINT"),
         ({"HF_TOKEN": "hf_canary canary"}, 78, "HF_TOKEN"),
         ({"PODKILN_ROOT": "/nowhere"}, 65, "/nowhere/models.json cannot be read"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from pod.part import ClosedError, Contents, Part, Span, remove
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CHUNK = 10
@@ -77,6 +80,59 @@ def iter_part(part: Part) -> list[bytes]:
         blocks.append(bytes(view[:count]))
         offset += count
     return blocks
+
+
+def test_another_kernel_trusts_only_what_was_flushed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut, or on another host, the page cache that the rest was in is gone."""
+    written = Part.create(path, CONTENTS)
+    written.arrive(3)
+    written.arrive(1)
+    written.flush()
+    written.arrive(2)
+    before = journal(path).read_bytes()
+    again = Part.recall(path)
+    assert again
+    assert again.received == 30
+    journal(path).write_bytes(before)
+    monkeypatch.setattr("pod.part.boot_id", lambda: "another")
+    other = Part.recall(path)
+    assert other
+    assert other.received == 20
+    assert other.take(100) == Span(0, 10)
+    assert other.take(100) == Span(20, 30)
+
+
+@pytest.mark.parametrize("kernel", ["", "another"])
+def test_what_was_recalled_is_flushed_and_claimed_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    Part.create(path, CONTENTS).arrive(4)
+    assert Part.recall(path)
+    monkeypatch.setattr("pod.part.boot_id", lambda: kernel)
+    last = Part.recall(path)
+    assert last
+    assert last.received == 10
+
+
+def test_it_flushes_by_itself_while_bytes_arrive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pod.part._FLUSH", 2 * CHUNK)
+    part = Part.create(path, CONTENTS)
+    thread = threading.Thread(target=part.keep_flushing)
+    thread.start()
+    for chunk in range(9):
+        part.arrive(chunk)
+    until(lambda: b"=" in journal(path).read_bytes())
+    assert thread.is_alive()
+    part.arrive(9)
+    thread.join(2)
+    assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 2
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def journal(path: Path) -> Path:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pod.patience import Patience, Policy, SpentError
+from pod.patience import Meter, Patience, Policy, SpentError, StalledError
 from pod.web import TransientError
 
 
@@ -39,6 +39,48 @@ def test_waiting_doubles_up_to_a_limit(clock: Clock) -> None:
     assert len(clock.waits) == 7
     for wait, limit in zip(clock.waits, [1, 2, 4, 8, 10, 10, 10], strict=True):
         assert limit / 2 <= wait <= limit
+
+
+def test_a_trickle_after_a_stall_does_not_start_the_count_anew(clock: Clock) -> None:
+    """Else a server that gives a little and hangs would be asked for ever."""
+    patience = Patience(Policy(tries=3), clock, lambda _: None)
+    patience.wait(StalledError("slow"))
+    patience.moved()
+    patience.wait(StalledError("slow"))
+    patience.moved(steadily=True)
+    for _ in range(2):
+        patience.wait(StalledError("slow"))
+    with pytest.raises(SpentError):
+        patience.wait(TransientError("cut"))
+
+
+@pytest.mark.parametrize(
+    ("each", "fair", "stalled"),
+    [
+        (50_000, 0.0, False),
+        (300, 0.0, True),  # 4 KiB/s is the least
+        (50_000, 40_000.0, False),
+        (50_000, 600_000.0, True),  # others get ten times as much
+    ],
+)
+def test_a_connection_is_judged_at_the_end_of_each_window(
+    monkeypatch: pytest.MonkeyPatch,
+    each: int,
+    fair: float,
+    stalled: bool,
+) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr("pod.patience.time.monotonic", lambda: next(clock))
+    meter = Meter(Policy(stall=10), "hub.test", lambda: fair)
+    for _ in range(9):
+        meter.took(each)
+    assert not meter.steady
+    if stalled:
+        with pytest.raises(StalledError, match=r"hub\.test gives .* kB/s on one connection"):
+            meter.took(each)
+        return
+    meter.took(each)
+    assert meter.steady
 
 
 def test_the_server_decides_up_to_a_limit(clock: Clock) -> None:

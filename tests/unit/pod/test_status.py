@@ -36,6 +36,32 @@ def test_it_shows_files_and_the_whole(tmp_path: Path, capsys: pytest.CaptureFixt
     ]
 
 
+def test_a_running_fetch_shows_how_fast_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Progress("m", "vae/a", 7_000_000_000, "fetching", 1_000_000_000, rate=100e6)
+    Board(tmp_path / "fetch.json", [file]).write("running")
+    status.show(tmp_path / "fetch.json")
+    assert capsys.readouterr().out.splitlines() == [
+        "fetching   m: vae/a  1.0 GB of 7.0 GB (14 %), 100 MB/s, 1 min 0 s left",
+        "running: 1.0 GB of 7.0 GB, 100 MB/s, 1 min 0 s left",
+    ]
+
+
+def test_a_terminal_gets_bars_and_remarks_below(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board(tmp_path / "fetch.json").write("failed")
+    monkeypatch.setattr(status, "width_of", lambda _: 60)
+    monkeypatch.setenv("NO_COLOR", "1")
+    status.show(tmp_path / "fetch.json")
+    assert capsys.readouterr().out.splitlines() == [
+        "fetched    [################] 100%  vae/a",
+        "failed     [----------------]   0%  vae/b",
+        "           vae/b is gone",
+        "queued     [----------------]   0%  vae/c",
+        "failed: 100 B of 150 B",
+    ]
+
+
 def test_it_knows_a_fetch_that_was_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     board(tmp_path / "fetch.json").write("running")
     record = json.loads((tmp_path / "fetch.json").read_text())
