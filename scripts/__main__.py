@@ -11,7 +11,7 @@ import sys
 
 from pod.failure import INTERNAL, PodError
 
-COMMANDS = ("comfy", "decide", "fetch", "health", "services", "timeline")
+COMMANDS = ("comfy", "decide", "fetch", "health", "run", "services")
 # All but this one need nothing but the standard library, and are started by the system's Python.
 ELSEWHERE = {"comfy": "comfy.command"}
 

@@ -17,6 +17,7 @@ from pod.failure import INTERNAL, PodError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from pod.arguments import Parsed
     from pod.choice import Decision
@@ -76,13 +77,19 @@ def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> Mapping[str, s
 
 def say(decision: Decision) -> None:
     """Print reasons and warnings for the pod's log, and the command line that they lead to."""
-    for warning in decision.warnings:
-        print(f"podkiln: warning: {warning}", file=sys.stderr)
-    for reason in decision.reasons:
-        print(f"podkiln: {reason}", file=sys.stderr)
+    for sentence in sentences(decision.to_json()):
+        print(sentence, file=sys.stderr)
+
+
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """Return what is said about a decision, from its entry in decision.json."""
     import shlex  # noqa: PLC0415 - loaded already, see decide()
 
-    print(f"podkiln: ComfyUI's arguments: {shlex.join(decision.args)}", file=sys.stderr)
+    return [
+        *(f"podkiln: warning: {warning}" for warning in record["warnings"]),
+        *(f"podkiln: {reason}" for reason in record["reasons"]),
+        f"podkiln: ComfyUI's arguments: {shlex.join(record['args'])}",
+    ]
 
 
 def write(decision: Decision, run: Path) -> None:

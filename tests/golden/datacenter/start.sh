@@ -51,46 +51,34 @@ if ! mkdir -p "$WORKSPACE/models" 2>/dev/null; then
 fi
 
 # --- Services -------------------------------------------------------------------------------------------------------
-# ComfyUI first: it takes longest, and sees models that come later without a restart.
+# The keeper starts ComfyUI at once, because that takes longest; models that come later are seen without a restart.
+# From here on all that we and the services say goes through it, for the log on the volume.
+# What access checks against is nothing that ComfyUI needs to know.
+export -n WEB_PASSWORD JUPYTER_PASSWORD JUPYTER_TOKEN
 cd /opt/ComfyUI
-read -r spawned _ </proc/uptime
-# A shell starts background processes deaf to SIGINT, which is the one signal that ComfyUI ends cleanly on.
-env --default-signal=INT,QUIT /opt/venv/bin/python main.py "${comfyui_args[@]}" &
-comfyui=$!
+exec 3>&2 2> >(exec /usr/bin/python3 -I -S "$PODKILN_ROOT" run "$$" "$STOP_SECONDS" /opt/venv/bin/python main.py)
+keeper=$!
 
-# Neither of these may take ComfyUI down, or slow it.
+# Whatever starts beside ComfyUI is noted here and ends with it. None of it may take ComfyUI down, or slow it.
+services=()
 nice -n 10 /usr/bin/python3 -I -S "$PODKILN_ROOT" fetch &
-fetch=$!
-nice -n 10 /usr/bin/python3 -I -S "$PODKILN_ROOT" timeline "$started" "$spawned" &
-timeline=$!
+services+=($!)
 
 # --- Until the end --------------------------------------------------------------------------------------------------
-# SIGINT is ComfyUI's clean stop; on SIGTERM it would drop what it is doing. The fetcher keeps what it has, resumable.
-stopping=
+# The keeper ends ComfyUI cleanly within STOP_SECONDS, waits for the services' last words, and has the very last one.
+# Where ComfyUI cannot be kept alive, it sends us SIGTERM itself.
+status=0
 # shellcheck disable=SC2329  # the trap below calls it, which shellcheck misses when a script ends in exit
 stop() {
-    stopping=yes
     trap '' TERM INT
-    say "stopping"
-    kill -INT "$comfyui" 2>/dev/null || true
-    kill -TERM "$fetch" "$timeline" 2>/dev/null || true
-    # Whoever sent the signal kills us after a while; better that we know who did not end.
-    (
-        sleep "$STOP_SECONDS"
-        kill -KILL "$comfyui" "$fetch" 2>/dev/null
-    ) &
+    exec 2>&3
+    kill -TERM "$keeper" "${services[@]}" 2>/dev/null || true
+    wait "$keeper" || status=$?
+    exit "$status"
 }
 trap stop TERM INT
 
-# `wait` returns early when a signal arrives, so it is asked again until ComfyUI is really gone.
-status=0
-while kill -0 "$comfyui" 2>/dev/null; do
-    wait "$comfyui" && status=0 || status=$?
-done
-
-if [[ -n "$stopping" ]]; then
-    exit 0
-fi
-kill -TERM "$fetch" "$timeline" 2>/dev/null || true
-say "ComfyUI ended by itself with exit code $status; its last lines above say why."
+# It never ends before that, unless it is broken.
+wait "$keeper" || status=$?
+kill -TERM "${services[@]}" 2>/dev/null || true
 exit "$status"
