@@ -77,6 +77,18 @@ class Access:
             "login": {"user": self.login.user} if self.login else None,
         }
 
+    def check_ports(self, port: int) -> None:
+        """Raise SettingError where two of these, or one and ComfyUI on `port`, would listen on one port."""
+        taken = {"COMFYUI_PORT": port}
+        if self.login:
+            taken["COMFYUI_PORT behind the login"] = inner_port(port)
+        for name, door in (("SSH_PORT", self.ssh), ("JUPYTER_PORT", self.jupyter)):
+            other = next((other for other, at in taken.items() if door and at == door.port), None)
+            if door and other:
+                raise SettingError(f"{name} and {other} are both {door.port}: give one of them another port.")
+            if door:
+                taken[name] = door.port
+
 
 def read(environ: Mapping[str, str]) -> Access:
     """Read the environment. Raises SettingError; a malformed key is only left out: platforms set those."""

@@ -12,7 +12,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from pod import access, health, shell
+from pod import access, health, ping, shell
 from pod.failure import INTERNAL, PodError
 from pod.login import Ports
 from pod.service import Keeper, say
@@ -86,4 +86,4 @@ def _preparations(
 def _ports(run: Path) -> Ports:
     """Return the ports of the login as `decide` wrote them down. Raises OSError, LookupError, ValueError."""
     decision = json.loads((run / "decision.json").read_text(encoding="utf-8"))
-    return Ports(outer=int(decision["port"]), comfyui=health.port(health.arguments()), ping=8190)
+    return Ports(outer=int(decision["port"]), comfyui=health.port(health.arguments()), ping=ping.LOCAL_PORT)

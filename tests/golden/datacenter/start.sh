@@ -4,7 +4,8 @@
 #
 # /start.sh --explain prints what would be decided, as JSON, and starts nothing.
 # Environment: GPU_TIER, GPU_MEMORY_MODE, COMFYUI_ARGS, COMFYUI_PORT, MODELS, ENABLE_<MODEL>, HF_TOKEN, CIVITAI_TOKEN,
-# WORKSPACE. Exit codes: 64 COMFYUI_ARGS refused, 78 another variable malformed, else ComfyUI's own.
+# WORKSPACE, PUBLIC_KEY, JUPYTER_PASSWORD, WEB_USER, WEB_PASSWORD, and others.
+# Exit codes: 64 COMFYUI_ARGS refused, 78 another variable malformed, else ComfyUI's own.
 set -Eeuo pipefail
 
 # --- Settings -------------------------------------------------------------------------------------------------------
@@ -39,10 +40,14 @@ if (($#)); then
 fi
 
 mkdir -p "$PODKILN_RUN"
-# Seconds since the machine started: bash has no monotonic clock of its own, and this needs no process.
-read -r started _ </proc/uptime
+# On vast.ai an on-start script may run again, and people start it by hand. Whatever lives of a start holds the lock, and
+# none of it asks anybody anything.
+exec {lock}>"$PODKILN_RUN/lock" </dev/null
+if ! flock --nonblock "$lock"; then
+    say "start.sh is running in this pod already; this one ends."
+    exit 0
+fi
 pod decide || exit
-mapfile -d '' -t comfyui_args <"$PODKILN_RUN/comfyui.args"
 
 # --- Folders --------------------------------------------------------------------------------------------------------
 # ComfyUI accepts model folders that are not there, so a volume that cannot be written only costs the fetching.
@@ -62,6 +67,13 @@ keeper=$!
 # Whatever starts beside ComfyUI is noted here and ends with it. None of it may take ComfyUI down, or slow it.
 services=()
 nice -n 10 /usr/bin/python3 -I -S "$PODKILN_ROOT" fetch &
+services+=($!)
+
+# --- Access ---------------------------------------------------------------------------------------------------------
+# sshd, Jupyter and the login before ComfyUI: none of them runs unless its variables are set. What they check against
+# is known to this one process, and to nothing that ComfyUI starts.
+WEB_PASSWORD="${WEB_PASSWORD:-}" JUPYTER_PASSWORD="${JUPYTER_PASSWORD:-}" JUPYTER_TOKEN="${JUPYTER_TOKEN:-}" \
+    /usr/bin/python3 -I -S "$PODKILN_ROOT" services &
 services+=($!)
 
 # --- Until the end --------------------------------------------------------------------------------------------------

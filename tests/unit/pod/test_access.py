@@ -160,7 +160,7 @@ def test_nonsense_is_refused_and_no_secret_is_shown(environ: dict[str, str], say
 def test_behind_a_login_comfyui_is_not_reached_from_outside(
     asked: dict[str, str], port: int, inner: int, choose: Choose
 ) -> None:
-    decision = choose(WEB_USER="me", WEB_PASSWORD="x", **asked)
+    decision = choose(environ={"WEB_USER": "me", "WEB_PASSWORD": "x", **asked})
     assert decision.args[-4:] == ("--listen", "127.0.0.1", "--port", str(inner))
     assert decision.port == port
     assert any(f"it listens on port {port}" in reason for reason in decision.reasons)
