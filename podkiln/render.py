@@ -194,7 +194,12 @@ def _scripts() -> dict[str, File]:
     configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
     found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
     found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
+    found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}
     return {
-        target: File(path.read_bytes(), executable=path.suffix == ".sh", copied=True)
+        target: File(
+            path.read_bytes(),
+            executable=path.suffix == ".sh" or target.startswith("bin/"),
+            copied=True,
+        )
         for target, path in found.items()
     }

@@ -9,11 +9,14 @@ import importlib
 import os
 import sys
 
+from pod import session
 from pod.failure import INTERNAL, PodError
 
 COMMANDS = ("comfy", "decide", "fetch", "health", "run", "services")
 # All but this one need nothing but the standard library, and are started by the system's Python.
 ELSEWHERE = {"comfy": "comfy.command"}
+# What people call too, from a shell that may know nothing of the pod.
+BY_HAND = ("comfy", "fetch")
 
 
 def main(argv: list[str]) -> int:
@@ -22,6 +25,8 @@ def main(argv: list[str]) -> int:
     if name not in COMMANDS:
         print(f"podkiln: {name or 'no command'!r} is not one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return INTERNAL
+    if name in BY_HAND:
+        session.adopt(os.environ)
     try:
         return int(importlib.import_module(ELSEWHERE.get(name, f"pod.{name}")).main(argv[1:]))
     except PodError as failure:

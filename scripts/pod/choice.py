@@ -66,6 +66,7 @@ class Decision:
             "reasons": list(self.reasons),
             "warnings": list(self.warnings),
             "models": [choice.to_json() for choice in self.selection.choices],
+            "wishes": [wish.to_json() for wish in self.selection.wishes],
         }
 
 
@@ -148,7 +149,10 @@ def choose(
         detection=detection,
         memory=memory,
         selection=wanted,
-        reasons=tuple(_sentence(text) for text in [*card.reasons, *_ram(memory), *line.reasons, *mode_note]),
+        reasons=tuple(
+            _sentence(text)
+            for text in [*card.reasons, *_ram(memory), *line.reasons, *mode_note, *wanted.reasons]
+        ),
         warnings=tuple(_sentence(text) for text in warnings),
     )
 

@@ -55,6 +55,8 @@ def decide(environ: Mapping[str, str]) -> Decision:
         known = rules.load(root / "flags.json")
         offers = selection.load(root / "models.json")
         asked = settings.read(environ, known, {offer.env for offer in offers})
+        if asked.wishes:
+            asked = selection.check_folders(asked, root)
         user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS")
         pod_memory = memory.read(
             Path(environ.get("PODKILN_CGROUP_ROOT", memory.CGROUP_ROOT)),

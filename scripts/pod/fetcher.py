@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pod import disk
+from pod import disk, naming
 from pod.claim import Claim
 from pod.crew import Goal
 from pod.display import Display
@@ -264,6 +264,8 @@ class Fetcher:
         job.file = self._finder.find(job.file, job.progress.say)
         job.progress.file, job.progress.total = job.file.label, job.file.size
         job.progress.tell(f"this is what {word} names")
+        if naming.suffix(job.file.name) in naming.UNLISTED:
+            job.progress.tell("ComfyUI itself does not list files of this kind; a custom node has to")
         job.claim = Claim(self._store.staging(job.file, ".lock"))
 
     def _fetch(self, job: Job, resolved: Resolved) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,15 @@ from pod.failure import ARGUMENTS_REFUSED, DATA_UNREADABLE, PodError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pod.wish import Wish
+
 
 @dataclass(frozen=True)
 class File:
-    """One file; `size` in bytes and `sha256` are None where nobody could tell when the image was made."""
+    """One file; `size` in bytes and `sha256` are None where nobody could tell when the image was made.
+
+    A file that somebody wished for has the wish; until it has been looked into, it has no folder.
+    """
 
     model: str
     folder: str
@@ -24,12 +29,18 @@ class File:
     size: int | None
     sha256: str | None
     optional: bool
-    source: Mapping[str, Any]
+    source: Mapping[str, Any] = field(repr=False)
+    wish: Wish | None = None
 
     @property
     def label(self) -> str:
         """What it is called in messages: folder and name."""
-        return f"{self.folder}/{self.name}"
+        return f"{self.folder}/{self.name}" if self.folder else self.name
+
+    @classmethod
+    def wished(cls, wish: Wish) -> File:
+        """Return a file that is still to be looked into; the log calls it by where the wish stood."""
+        return cls(wish.where, "", wish.word, None, None, False, wish.source, wish)
 
     @classmethod
     def from_json(cls, model: str, row: Mapping[str, Any]) -> File:
@@ -54,6 +65,27 @@ def read(path: Path) -> dict[str, tuple[File, ...]]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PodError(
             f"{path} is damaged or of another podkiln ({error}): rebuild the image.", DATA_UNREADABLE
+        ) from None
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Folders below models/: `known` to ComfyUI, each with the directories it reads; `used` by models."""
+
+    known: Mapping[str, Sequence[str]]
+    used: frozenset[str]
+
+
+def folders(root: Path) -> Folders:
+    """Read folders.json and models.json, which lie below `root` in the image. Raises PodError."""
+    places, models = (_load(root / name, "rebuild the image") for name in ("folders.json", "models.json"))
+    try:
+        rows = [row for entry in models["models"] for row in entry["files"]]
+        return Folders(places["folders"], frozenset(row["folder"].partition("/")[0] for row in rows))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PodError(
+            f"folders.json or models.json below {root} is damaged ({error!r}): rebuild the image.",
+            DATA_UNREADABLE,
         ) from None
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pod.failure import DATA_UNREADABLE, PodError
+from pod.failure import DATA_UNREADABLE, SETTING_MALFORMED, PodError
 from pod.rules import AUTO, MIB_PER_GB
 from pod.settings import SettingError, nearest
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pod.card import Card
     from pod.rules import Rules
     from pod.settings import Settings
+    from pod.wish import Wish
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class Selection:
-    """All models of the image, and the warnings about them."""
+    """All models of the image, the files that were named besides, and what there is to say about them."""
 
     choices: tuple[Choice, ...] = ()
+    wishes: tuple[Wish, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> list[str]:
+        """Say which files were understood."""
+        where = dict.fromkeys(wish.where for wish in self.wishes)
+        words = {name: [wish.word for wish in self.wishes if wish.where == name] for name in where}
+        return [f"{name}: to be fetched besides: {', '.join(words[name])}" for name in where]
 
     def memory_mode(self, rules: Rules) -> str | None:
         """Return the most offloading mode that any enabled model needs; None when none has one."""
@@ -126,7 +135,18 @@ def select(
             warnings += warning
             choice = Choice(offer, choice.enabled, choice.why, need)
         choices.append(choice)
-    return Selection(tuple(choices), tuple(warnings))
+    return Selection(tuple(choices), settings.wishes, tuple(warnings))
+
+
+def check_folders(settings: Settings, root: Path) -> Settings:
+    """Check the folders that wishes name against those of the image; returns settings with warnings.
+
+    Raises PodError.
+    """
+    from pod import listing, wish  # noqa: PLC0415 - only who names a file needs to pay
+
+    warnings = wish.check_folders(settings.wishes, listing.folders(root), SETTING_MALFORMED)
+    return replace(settings, warnings=(*settings.warnings, *warnings))
 
 
 def _check_names(offers: Sequence[Offer], settings: Settings) -> None:

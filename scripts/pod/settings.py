@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from pod.rules import Rules
+    from pod.wish import Wish
 
 _YES = ("true", "1", "yes")
 _NO = ("false", "0", "no")
@@ -31,7 +32,8 @@ class Settings:
     """What the environment asks for.
 
     `tier` and `memory_mode` are "auto" or a canonical name; `models` is None (the image's defaults), or the
-    words of MODELS; `toggles` holds the ENABLE_ variables of this image's models that are set.
+    ids in MODELS; `wishes` are the other files that MODELS and LORAS name; `toggles` holds the ENABLE_
+    variables of this image's models that are set.
     """
 
     port: int
@@ -41,6 +43,7 @@ class Settings:
     arguments: str = ""
     workspace: str = "/workspace"
     models: tuple[str, ...] | None = None
+    wishes: tuple[Wish, ...] = ()
     toggles: tuple[tuple[str, bool], ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -66,6 +69,7 @@ def read(environ: Mapping[str, str], rules: Rules, toggles: Collection[str] = ()
         arguments=asked.get("COMFYUI_ARGS", ""),
         workspace=_workspace(asked.get("WORKSPACE", rules.workspace)),
         models=_models(asked.get("MODELS")),
+        wishes=_wishes(asked),
         toggles=tuple((name, _boolean(name, asked[name])) for name in sorted(toggles) if name in asked),
         warnings=tuple(_near_misses(asked, toggles)),
     )
@@ -112,10 +116,30 @@ def _models(value: str | None) -> tuple[str, ...] | None:
     words = tuple(word.lower() for word in re.split(r"[\s,]+", value) if word)  # ids are lower case
     if not words:
         raise SettingError(f"MODELS={value!r} names no model: give ids separated by commas, all, or none.")
-    alone = [word for word in words if word in ("all", "none")]
-    if alone and len(words) > 1:
-        raise SettingError(f"MODELS={value!r}: {alone[0]} stands alone, without ids beside it.")
-    return words
+    ids = tuple(_read_words("MODELS", value)[0]) if _holds_address(value) else words
+    alone = [word for word in ids if word in ("all", "none")]
+    if alone and len(ids) > 1:
+        raise SettingError(
+            f"MODELS: {alone[0]} stands alone, without ids beside it; {', '.join(ids)} is given."
+        )
+    return ids
+
+
+def _wishes(asked: Mapping[str, str]) -> tuple[Wish, ...]:
+    """Return the files that are named by their addresses; a word of LORAS is always meant as one."""
+    values = {"MODELS": asked.get("MODELS", ""), "LORAS": asked.get("LORAS", "")}
+    given = {name: value for name, value in values.items() if name == "LORAS" or _holds_address(value)}
+    return tuple(wish for name, value in given.items() if value for wish in _read_words(name, value)[1])
+
+
+def _holds_address(value: str) -> bool:
+    return any(sign in value for sign in ":/=")
+
+
+def _read_words(name: str, value: str) -> tuple[list[str], list[Wish]]:
+    from pod import wish  # noqa: PLC0415 - 3 ms that only who names a file needs to pay
+
+    return wish.read(name, wish.words(value), SETTING_MALFORMED)
 
 
 def _boolean(name: str, value: str) -> bool:

@@ -144,8 +144,9 @@ def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = No
                 "HF_TOKEN",
             )
         case "civitai":
+            query = f"?{source['query']}" if source.get("query") else ""
             return Request(
-                f"{hubs.civitai}/api/download/models/{source['version']}",
+                f"{hubs.civitai}/api/download/models/{source['version']}{query}",
                 f"{hubs.civitai}/model-versions/{source['version']}",
                 hubs.credential("CIVITAI_TOKEN"),
                 "CIVITAI_TOKEN",

@@ -38,6 +38,7 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.versions: dict[int, CivitaiVersion] = {}
         self.files: dict[str, HubFile] = {}
+        self.called: dict[str, str] = {}
         self.script = Script()
         self.hits: list[Hit] = []
         self.rate = 0
@@ -79,9 +80,11 @@ class Hub:
         self.versions[number] = CivitaiVersion(number, file, **fields)
         return file
 
-    def add_file(self, path: str, content: Buffer | Path) -> HubFile:
-        """Offer a plain file at `{url}/files/{path}`."""
+    def add_file(self, path: str, content: Buffer | Path, called: str | None = None) -> HubFile:
+        """Offer a plain file at `{url}/files/{path}`; `called` so in its Content-Disposition."""
         self.files[path] = make_file(path, content, lfs=False)
+        if called:
+            self.called[path] = called
         return self.files[path]
 
     def gate(self, repo: str, token: str, error_code: str = "GatedRepo") -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 CHUNK = 64 * 1024
+FOLDERS = ("checkpoints", "loras", "vae", "text_encoders", "controlnet", "upscale_models", "embeddings")
 
 
 def row(file: HubFile, source: dict[str, Any], folder: str = "checkpoints", **changes: Any) -> dict[str, Any]:
@@ -45,6 +46,8 @@ class Pod:
         """Write models.json, and decision.json with the enabled ones (all unless given)."""
         entries = [{"id": name, "files": files} for name, files in models.items()]
         (self.image / "models.json").write_text(json.dumps({"schema": 1, "models": entries}))
+        places = {folder: [folder] for folder in FOLDERS} | {"diffusion_models": ["diffusion_models", "unet"]}
+        (self.image / "folders.json").write_text(json.dumps({"schema": 1, "folders": places}))
         chosen = models if enabled is None else enabled
         decision = {"models": [{"id": name, "enabled": name in chosen} for name in models]}
         (self.run / "decision.json").write_text(json.dumps(decision))

@@ -8,7 +8,11 @@ import mmap
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Buffer = bytes | mmap.mmap
 GIT_LFS_POINTER_BYTES = 134
@@ -87,6 +91,16 @@ def generate(size: int, seed: int = 0, *, safetensors: bool = True) -> bytes:
     return len(header).to_bytes(8, "little") + header + _bytes(noise, payload)
 
 
+def tensors(*names: str, size: int = 64, seed: int = 0, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Make a valid .safetensors file with tensors of these names, `size` bytes each."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for number, name in enumerate(names):
+        span = [number * size, (number + 1) * size]
+        entries[name] = {"dtype": "U8", "shape": [size], "data_offsets": span}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    return len(header).to_bytes(8, "little") + header + _bytes(random.Random(seed), size * len(names))
+
+
 def _bytes(noise: random.Random, size: int) -> bytes:
     return b"".join(noise.randbytes(min(_BLOCK, size - start)) for start in range(0, size, _BLOCK))
 
@@ -136,7 +150,10 @@ class Repository:
 
 @dataclass
 class CivitaiVersion:
-    """A model version on CivitAI with one file."""
+    """A model version on CivitAI: its main file, and `beside` it others, each with its type and format.
+
+    `model` is half the version's number unless given; `scan` is what CivitAI's scanners said.
+    """
 
     number: int
     file: HubFile
@@ -144,27 +161,47 @@ class CivitaiVersion:
     archived: bool = False
     early_access_ends: str | None = None
     format: str = "SafeTensor"
+    type: str = "Checkpoint"
+    model: int | None = None
+    scan: str = "Success"
+    beside: tuple[tuple[HubFile, str, str], ...] = ()
+
+    def files(self) -> list[tuple[HubFile, str, str]]:
+        """All files, with type and format, the main one first."""
+        return [(self.file, "Model", self.format), *self.beside]
+
+    def asked(self, query: Mapping[str, list[str]]) -> HubFile | None:
+        """The file that a download's query names."""
+        wanted = {key: values[0] for key, values in query.items() if key in {"type", "format"}}
+        for file, type_, format_ in self.files():
+            if wanted.items() <= {"type": type_, "format": format_}.items():
+                return file
+        return None
 
     def info(self, base: str) -> dict[str, Any]:
         """What `/api/v1/model-versions/{id}` answers; hashes are in upper case there, sizes in KB."""
-        row = {
-            "id": self.number * 10,
-            "name": self.file.name,
-            "type": "Model",
-            "sizeKB": self.file.size / 1024,
-            "primary": True,
-            "metadata": {"format": self.format, "fp": "fp16", "size": "pruned"},
-            "pickleScanResult": "Success",
-            "virusScanResult": "Success",
-            "hashes": {"SHA256": self.file.sha256.upper()},
-            "downloadUrl": f"{base}/api/download/models/{self.number}",
-        }
+        rows = [
+            {
+                "id": self.number * 10 + number,
+                "name": file.name,
+                "type": type_,
+                "sizeKB": file.size / 1024,
+                "primary": number == 0,
+                "metadata": {"format": format_, "fp": "fp16", "size": "pruned"},
+                "pickleScanResult": self.scan,
+                "virusScanResult": "Success",
+                "hashes": {"SHA256": file.sha256.upper()},
+                "downloadUrl": f"{base}/api/download/models/{self.number}"
+                + (f"?{urlencode({'type': type_, 'format': format_})}" if number else ""),
+            }
+            for number, (file, type_, format_) in enumerate(self.files())
+        ]
         return {
             "id": self.number,
-            "modelId": self.number // 2,
+            "modelId": self.number // 2 if self.model is None else self.model,
             "name": "v1",
             "baseModel": "SDXL 1.0",
             "earlyAccessEndsAt": self.early_access_ends,
-            "model": {"name": "fake", "type": "Checkpoint", "mode": "Archived" if self.archived else None},
-            "files": [] if self.archived else [row],
+            "model": {"name": "fake", "type": self.type, "mode": "Archived" if self.archived else None},
+            "files": [] if self.archived else rows,
         }

@@ -221,5 +221,6 @@ def test_the_json(choose: Choose) -> None:
         "args": [*COMMON, "--cache-lru", "10", "--disable-pinned-memory"],
         "warnings": [],
         "models": [],
+        "wishes": [],
     } == {key: value for key, value in data.items() if key != "reasons"}
     assert len(data["reasons"]) == 5
