@@ -6,12 +6,13 @@ import json
 import os
 from pathlib import Path
 
+from jupyter_core.paths import jupyter_runtime_dir  # type: ignore[import-not-found]
 from jupyter_server.auth import passwd  # type: ignore[import-not-found]
 from jupyter_server.serverapp import ServerApp  # type: ignore[import-not-found]
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 - traitlets puts it there
 
-secrets = json.loads(Path(os.environ["PODKILN_JUPYTER"]).read_text(encoding="utf-8"))
+secrets = json.loads(Path(jupyter_runtime_dir(), "secrets.json").read_text(encoding="utf-8"))
 c.IdentityProvider.token = secrets["token"]
 if secrets["password"]:
     c.PasswordIdentityProvider.hashed_password = passwd(secrets["password"])

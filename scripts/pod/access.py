@@ -143,20 +143,19 @@ def _given(environ: Mapping[str, str], name: str) -> str | None:
 def _keys(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the keys of both variables, and a sentence for each line that is none."""
     keys: dict[str, None] = {}
-    warnings = []
-    for name in ("PUBLIC_KEY", "SSH_PUBLIC_KEY"):
-        lines = [line.strip() for line in environ.get(name, "").splitlines()]
+    warnings: list[str] = []
+    given = {"PUBLIC_KEY": environ.get("PUBLIC_KEY"), "SSH_PUBLIC_KEY": environ.get("SSH_PUBLIC_KEY")}
+    for name, text in given.items():
+        lines = [line.strip() for line in (text or "").splitlines()]
         if any("PRIVATE KEY-----" in line for line in lines):
             warnings.append(
                 f"{name} holds a private key, so it is not used: make a new pair, and give its .pub file"
             )
             continue
         for number, line in enumerate(lines, start=1):
-            if not line or line.startswith("#"):
-                continue
             if _is_key(line):
                 keys[line] = None
-            else:
+            elif line and not line.startswith("#"):
                 where = f"{name}, line {number}," if len(lines) > 1 else name
                 warnings.append(
                     f"{where} is no ssh public key, so it is left out: a line of an .pub file is wanted"
@@ -194,6 +193,6 @@ def _exposed(environ: Mapping[str, str]) -> str | None:
     """Return what opens ComfyUI's port to everybody, as far as the platform's variables tell."""
     if environ.get("RUNPOD_POD_ID") and not environ.get("RUNPOD_ENDPOINT_ID"):
         return "RunPod's proxy asks for no login"
-    if any(environ.get(name) for name in ("VAST_CONTAINERLABEL", "CONTAINER_ID")):
+    if environ.get("VAST_CONTAINERLABEL"):
         return "vast.ai maps the port to the open internet"
     return None

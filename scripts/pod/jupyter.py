@@ -26,19 +26,17 @@ def prepare(jupyter: Jupyter, root: Path, run: Path, workspace: Path, environ: M
         environ: The pod's environment, which notebooks and terminals see, without those secrets.
     """
     folder = private_folder(run / "jupyter")
-    secrets = folder / "secrets.json"
     told = {
         "port": jupyter.port,
         "folder": str(workspace),
         "token": jupyter.token,
         "password": jupyter.password,
     }
-    write_private(secrets, json.dumps(told))
+    write_private(folder / "secrets.json", json.dumps(told))
     own = {
         "HOME": "/root",
-        "PODKILN_JUPYTER": str(secrets),
         "JUPYTER_PATH": f"{root}/access",  # the kernel with ComfyUI's packages
-        "JUPYTER_RUNTIME_DIR": str(folder),  # it writes its token there
+        "JUPYTER_RUNTIME_DIR": str(folder),  # it finds its secrets there, and writes them there too
     }
     return Service(
         name="Jupyter",
