@@ -28,7 +28,7 @@ class Kind:
 LORA = Kind("a LoRA", "loras")
 EMBEDDING = Kind("an embedding", "embeddings")
 CHECKPOINT = Kind("a checkpoint", "checkpoints")
-DIFFUSION_MODEL = Kind("a diffusion model without VAE and text encoder", "diffusion_models")
+DIFFUSION_MODEL = Kind("a bare diffusion model", "diffusion_models")
 TEXT_ENCODER = Kind("a text encoder", "text_encoders")
 CLIP_VISION = Kind("a CLIP vision model", "clip_vision")
 VAE = Kind("a VAE", "vae")

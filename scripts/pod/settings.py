@@ -139,7 +139,10 @@ def _holds_address(value: str) -> bool:
 def _read_words(name: str, value: str) -> tuple[list[str], list[Wish]]:
     from pod import wish  # noqa: PLC0415 - 3 ms that only who names a file needs to pay
 
-    return wish.read(name, wish.words(value), SETTING_MALFORMED)
+    try:
+        return wish.read(name, wish.words(value), SETTING_MALFORMED)
+    except PodError as malformed:
+        raise SettingError(str(malformed)) from None
 
 
 def _boolean(name: str, value: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod import selection
+from pod import selection, settings
 from pod.failure import PodError
 from pod.memory import Memory
 from pod.selection import Need, Offer
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unit.pod.conftest import Choose
+
+    from pod.rules import Rules
 
 PORTRAIT = Offer(  # FlashPortrait's own figures: 60 GB of VRAM, half of it, or 10 GB
     "flash-portrait",
@@ -176,6 +178,49 @@ def test_models_must_be_offered(choose: Choose, models: str, sentence: str) -> N
     with pytest.raises(SettingError) as refused:
         choose(offers=OFFERS, MODELS=models)
     assert sentence in str(refused.value)
+
+
+def test_named_files_are_beside_the_images_models(choose: Choose) -> None:
+    decision = choose(offers=OFFERS, MODELS="sdxl-base,hf:o/r/a.safetensors", LORAS="civitai:1@2,civitai:3@4")
+    assert {one.offer.id for one in decision.selection.choices if one.enabled} == {"sdxl-base"}
+    assert [entry["wish"] for entry in decision.to_json()["wishes"]] == [
+        *("hf:o/r@main/a.safetensors", "civitai:1@2", "civitai:3@4")
+    ]
+    assert decision.reasons[-2:] == (
+        "MODELS: to be fetched besides: hf:o/r@main/a.safetensors.",
+        "LORAS: to be fetched besides: civitai:1@2, civitai:3@4.",
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The image's data, as far as folders are concerned."""
+    files = [{"folder": "animatediff_models/x"}]
+    models = {"schema": 1, "models": [{"id": "a", "files": files}]}
+    (tmp_path / "models.json").write_text(json.dumps(models), encoding="utf-8")
+    places = {"loras": ["loras"], "diffusion_models": ["diffusion_models", "unet"]}
+    (tmp_path / "folders.json").write_text(json.dumps({"schema": 1, "folders": places}), encoding="utf-8")
+    return tmp_path
+
+
+def test_folders_that_are_named_are_checked(known: Rules, root: Path) -> None:
+    words = "unet=civitai:1@2 animatediff_models=civitai:3@4 ipadapter=civitai:5@6 civitai:7@8"
+    asked = settings.read({"MODELS": words}, known)
+    assert selection.check_folders(asked, root).warnings == (
+        "civitai:5@6 goes to ipadapter, which ComfyUI itself does not read: a custom node has to",
+    )
+    slip = settings.read({"MODELS": "lora=civitai:1@2"}, known)
+    with pytest.raises(PodError, match="did you mean loras") as refused:
+        selection.check_folders(slip, root)
+    assert refused.value.exit_code == 78
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"schema": 1}'])
+def test_damaged_folders(known: Rules, root: Path, damage: str) -> None:
+    (root / "folders.json").write_text(damage, encoding="utf-8")
+    with pytest.raises(PodError, match=r"folders\.json") as refused:
+        selection.check_folders(settings.read({"LORAS": "civitai:1@2"}, known), root)
+    assert refused.value.exit_code == 65
 
 
 def test_models_json(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ MALFORMED = [
     ({"MODELS": ","}, "MODELS=',' names no model"),
     ({"MODELS": "all,sdxl-base"}, "all stands alone"),
     ({"MODELS": "none all"}, "none stands alone"),
+    ({"MODELS": "all,sdxl-base,civitai:1@2"}, "MODELS: all stands alone"),
+    ({"MODELS": "sdxl-base,civitai:22"}, "MODELS: 'civitai:22' could be a model or a version"),
+    ({"MODELS": "https://me:canary@files.test/a"}, "MODELS: 'https://…@files.test/a' holds a login"),
+    ({"LORAS": "add-detail"}, "LORAS: 'add-detail' is no address of a file: write civitai:MODEL@VERSION"),
+    ({"LORAS": "civitai:1@2 <lora:x:0.8>"}, "LORAS: '<lora:x:0.8>' ends in a weight"),
+    ({"LORAS": "https://files.test/a.pt?t=canary"}, "LORAS: 'https://files.test/a.pt?…' has no sha256"),
     ({"ENABLE_QWEN_EDIT": "on"}, "ENABLE_QWEN_EDIT='on' is neither yes nor no"),
     ({"ENABLE_QWEN_EDIT": "2"}, "ENABLE_QWEN_EDIT='2' is neither yes nor no"),
     ({"ENABLE_SDXL_BASE": "y"}, "ENABLE_SDXL_BASE='y' is neither yes nor no"),
@@ -49,6 +55,7 @@ def test_a_malformed_value_is_one_sentence(known: Rules, environ: dict[str, str]
         settings.read(environ, known, TOGGLES)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert "canary" not in str(refused.value)
     assert refused.value.exit_code == SETTING_MALFORMED == 78
 
 
@@ -78,11 +85,28 @@ def test_nothing_set_is_the_images_defaults(known: Rules) -> None:
         ({"FLAG_PROFILE": "conservative"}, "profile", "conservative"),
         ({"WORKSPACE": "/data/"}, "workspace", "/data"),
         ({"MODELS": "SDXL-Base, pony\n wan"}, "models", ("sdxl-base", "pony", "wan")),
+        ({"MODELS": "SDXL-Base,civitai:1@2"}, "models", ("sdxl-base",)),
+        ({"MODELS": "civitai:1@2"}, "models", ()),  # none of the image's, then
+        ({"MODELS": "all civitai:1@2"}, "models", ("all",)),
+        ({"LORAS": "civitai:1@2"}, "models", None),
         ({"COMFYUI_ARGS": " --cpu "}, "arguments", "--cpu"),
     ],
 )
 def test_what_is_set(known: Rules, environ: dict[str, str], field: str, value: object) -> None:
     assert value == getattr(settings.read(environ, known, TOGGLES), field)
+
+
+def test_files_named_by_their_address(known: Rules) -> None:
+    environ = {
+        "MODELS": "pony,hf:o/r/A.safetensors,hf:o/r/A.safetensors",
+        "LORAS": "civitai:1@2\nciviTAI:3@4",
+    }
+    wishes = settings.read(environ, known, TOGGLES).wishes
+    assert [(wish.where, wish.word) for wish in wishes] == [
+        ("MODELS", "hf:o/r@main/A.safetensors"),
+        ("LORAS", "civitai:1@2"),
+        ("LORAS", "civitai:3@4"),
+    ]
 
 
 @pytest.mark.parametrize("word", ["true", "1", "yes", "TRUE", "Yes", " true "])

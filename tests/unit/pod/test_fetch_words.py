@@ -1,0 +1,220 @@
+"""`fetch` with files that somebody named: at a boot by MODELS and LORAS, by hand on the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes.faults import Fault
+from fakes.hub import Hub
+from fakes.pod import SCRIPTS, Pod, huggingface, row
+from fakes.shelf import generate, tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fakes.shelf import HubFile
+
+LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")
+VAE = ("decoder.conv_in.weight",)
+CANARY = "canary0123456789"
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture
+def pod(tmp_path: Path, hub: Hub) -> Pod:
+    made = Pod(tmp_path, hub)
+    made.offer({})
+    return made
+
+
+def there(pod: Pod) -> set[str]:
+    """Return the files below models/, without what is ours."""
+    paths = (path for path in pod.models.rglob("*") if path.is_file() and ".podkiln" not in path.parts)
+    return {str(path.relative_to(pod.models)) for path in paths}
+
+
+def lora(pod: Pod, version: int = 22, seed: int = 0) -> HubFile:
+    return pod.hub.add_civitai(version, f"l{version}.safetensors", tensors(*LORA, seed=seed), type="LORA")
+
+
+def test_a_boot_fetches_what_models_and_loras_name(pod: Pod) -> None:
+    base = pod.hub.add("org/base", "base.safetensors", 2000)
+    pod.offer({"base": [row(base, huggingface(base, "org/base"))]})
+    lora(pod)
+    pod.hub.add("org/repo", "x/style.safetensors", tensors(*LORA, seed=1))
+    vae = pod.hub.add_file("vae.safetensors", tensors(*VAE))
+    environment = {
+        "MODELS": f"base,{pod.hub.url}/files/vae.safetensors?token={CANARY}#sha256={vae.sha256}",
+        "LORAS": "urn:air:sdxl:lora:civitai:11@22, loras/a/b.safetensors=hf:org/repo/x/style.safetensors",
+    }
+    code, said = pod.fetch(settings=environment)
+    assert code == 0, said
+    expected = {"checkpoints/base.safetensors", "loras/l22.safetensors", "loras/a/b.safetensors"}
+    assert there(pod) == {*expected, "vae/vae.safetensors"}
+    assert "fetch: LORAS: loras/l22.safetensors: this is what civitai:11@22 names\n" in said
+    assert [file["model"] for file in pod.state()["files"]] == ["LORAS", "LORAS", "base", "MODELS"]
+    assert CANARY not in said + json.dumps(pod.state())
+    assert not [
+        path for path in pod.root.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()
+    ]
+
+
+def test_the_second_boot_needs_no_hub(pod: Pod) -> None:
+    lora(pod)
+    pod.hub.add("org/repo", "style.safetensors", tensors(*LORA, seed=1))
+    vae = pod.hub.add_file("v", tensors(*VAE), "v.safetensors")
+    environment = {
+        "MODELS": f"{pod.hub.url}/files/v#sha256={vae.sha256}",
+        "LORAS": "civitai:11@22 hf:org/repo/style.safetensors",
+    }
+    assert pod.fetch(settings=environment)[0] == 0
+    hits = len(pod.hub.hits)
+    code, said = pod.fetch(settings=environment)
+    assert code == 0, said
+    assert "0 fetched (0 B), 3 already there, 0 failed, of 3 files" in said
+    assert len(pod.hub.hits) == hits
+
+
+def test_what_was_deleted_comes_back_as_it_was(pod: Pod) -> None:
+    """The hub's `main` may be another file by now."""
+    pod.hub.add("org/repo", "style.safetensors", tensors(*LORA, seed=1))
+    assert pod.fetch("hf:org/repo/style.safetensors")[0] == 0
+    place = pod.models / "loras/style.safetensors"
+    first = place.read_bytes()
+    place.unlink()
+    pod.hub.add("org/repo", "style.safetensors", tensors(*LORA, seed=2))
+    assert pod.fetch("hf:org/repo/style.safetensors")[0] == 0
+    assert place.read_bytes() == first
+
+
+def test_by_hand_ids_and_addresses_go_together(pod: Pod) -> None:
+    base = pod.hub.add("org/base", "base.safetensors", 2000)
+    pod.offer({"base": [row(base, huggingface(base, "org/base"))]}, enabled=[])
+    lora(pod)
+    code, said = pod.fetch("base", "https://civitai.com/models/11/x?modelVersionId=22")
+    assert code == 0, said
+    assert there(pod) == {"checkpoints/base.safetensors", "loras/l22.safetensors"}
+    assert "fetch: podkiln-fetch: loras/l22.safetensors: fetched and checked" in said
+
+
+def test_by_hand_what_models_and_loras_say_does_not_count(pod: Pod) -> None:
+    lora(pod)
+    lora(pod, 44, seed=1)
+    assert pod.fetch("civitai:22@44", settings={"LORAS": "civitai:11@22"})[0] == 0
+    assert there(pod) == {"loras/l44.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("civitai:22",), "podkiln: podkiln-fetch: 'civitai:22' could be a model or a version"),
+        (("add-detail:0.8",), "podkiln: podkiln-fetch: 'add-detail:0.8' ends in a weight"),
+        (("lora=civitai:11@22",), "podkiln: podkiln-fetch: 'civitai:11@22' is to go to lora, which"),
+        (("sdxl",), "podkiln: there is no model 'sdxl' in this image: it offers none."),
+        ((f"https://x:{CANARY}@h/a?t={CANARY}",), "podkiln: podkiln-fetch: 'https://…@h/a?…' holds a login"),
+    ],
+)
+def test_a_malformed_word_is_one_sentence(pod: Pod, words: tuple[str, ...], sentence: str) -> None:
+    code, said = pod.fetch(*words)
+    assert code == 64
+    assert said.startswith(sentence)
+    assert len(said.splitlines()) == 1
+    assert CANARY not in said
+    assert not pod.hub.hits
+
+
+def test_a_wish_that_fails_costs_nobody_else(pod: Pod) -> None:
+    lora(pod)
+    pod.hub.add_civitai(33, "c.safetensors", generate(2000), type="LORA", token="other")
+    pod.hub.add("org/repo", "big.safetensors", tensors("model.diffusion_model.input_blocks.0.0.weight"))
+    words = "civitai:1@404 civitai:16@33 hf:org/repo/big.safetensors civitai:11@22"
+    code, said = pod.fetch(settings={"LORAS": words})
+    assert code == 1
+    assert there(pod) == {"loras/l22.safetensors"}
+    for sentence in (
+        "LORAS: civitai:1@404 is not there (404 from",
+        "LORAS: civitai:16@33 needs a login (401)",
+        "LORAS: hf:org/repo@main/big.safetensors is a bare diffusion model and no LoRA: put it",
+        "B), 0 already there, 3 failed, of 4 files",
+    ):
+        assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_a_token_goes_to_civitai_alone(pod: Pod) -> None:
+    pod.hub.add_civitai(22, "a.safetensors", tensors(*LORA), type="LORA", token=CANARY)
+    code, said = pod.fetch("civitai:11@22", settings={"CIVITAI_TOKEN": CANARY})
+    assert code == 0, said
+    assert {hit.authorization for hit in pod.hub.hits if hit.where == "cdn"} == {None}
+    assert CANARY not in said
+
+
+def test_several_pods_take_one_wish_once(tmp_path: Path, hub: Hub) -> None:
+    pods = [Pod(tmp_path / str(number), hub, tmp_path / "volume") for number in range(3)]
+    hub.rate = 400_000
+    file = hub.add("org/repo", "style.safetensors", tensors(*LORA, size=200_000))
+    processes = []
+    for pod in pods:
+        pod.offer({})
+        processes.append(pod.start("hf:org/repo/style.safetensors"))
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    served = sum(hit.sent for hit in hub.hits if hit.file and hit.range != "bytes=0-1048575")
+    assert served == file.size
+
+
+def test_a_kill_in_the_middle_goes_on_under_the_same_name(pod: Pod) -> None:
+    file = pod.hub.add("org/repo", "style.safetensors", tensors(*LORA, size=800_000))
+    pod.hub.rate = 400_000
+    with pod.start("hf:org/repo/style.safetensors") as process:
+        while pod.hub.served() < 1_300_000:  # its head, and some of it
+            assert process.poll() is None
+        process.kill()
+    pod.hub.rate, before = 0, pod.hub.served()
+    assert pod.fetch("hf:org/repo/style.safetensors")[0] == 0
+    assert (pod.models / "loras/style.safetensors").read_bytes() == file.content
+    assert pod.hub.served() - before < file.size
+
+
+def test_a_cached_model_is_linked(pod: Pod) -> None:
+    file = pod.hub.add("org/repo", "x/style.safetensors", tensors(*LORA))
+    cached = pod.root / "volume/huggingface-cache/hub/models--org--repo/snapshots/abc/x/style.safetensors"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(file.content)
+    assert pod.fetch("hf:org/repo/x/style.safetensors")[0] == 0
+    assert (pod.models / "loras/style.safetensors").resolve() == cached
+    assert len(pod.hub.downloads()) == 1  # its head
+
+
+def test_a_custom_nodes_file_is_fetched_and_said(pod: Pod) -> None:
+    file = pod.hub.add("org/repo", "a.gguf", b"GGUF" * 100)
+    code, said = pod.fetch("unet=hf:org/repo/a.gguf", "yolo/a.onnx=hf:org/repo/a.gguf")
+    assert code == 1
+    assert "is a .gguf file, and cannot be called a.onnx" in said
+    assert "warning: hf:org/repo@main/a.gguf goes to yolo, which ComfyUI itself does not read" in said
+    assert "unet/a.gguf: ComfyUI itself does not list files of this kind; a custom node has to" in said
+    assert (pod.models / "unet/a.gguf").read_bytes() == file.content
+
+
+def test_a_dead_hub_says_what_could_not_be_looked_into(pod: Pod) -> None:
+    pod.hub.fault(Fault("status", where="hub", status=404, times=-1))
+    code, said = pod.fetch("hf:org/repo/style.safetensors")
+    assert code == 1
+    assert "podkiln-fetch: hf:org/repo@main/style.safetensors is not there (404 from" in said
+
+
+def test_the_command_on_the_path_is_the_same(pod: Pod) -> None:
+    """scripts/bin/ is what an image has in /usr/local/bin."""
+    script = (SCRIPTS / "bin/podkiln-fetch").read_text()
+    assert script.splitlines()[-1] == (
+        'exec /usr/bin/python3 -I -S "${PODKILN_ROOT:-/opt/podkiln}" fetch "$@"'
+    )
+    assert (SCRIPTS / "bin/podkiln-fetch").stat().st_mode & 0o777 == 0o755
