@@ -1,19 +1,28 @@
-"""What a pod fetches while ComfyUI serves, from a hub on this machine."""
+"""What a pod fetches while ComfyUI serves, from a hub on this machine, and what cannot go wrong with it."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import random
+import re
+import subprocess
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from containers import Container, docker
+from containers import Container, docker, gateway
+from fakes.faults import Fault
+from fakes.pod import CHUNK, Pod, huggingface, row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fakes.hub import Hub
+    from fakes.shelf import HubFile
     from images import Image
 
 pytestmark = pytest.mark.engine
@@ -154,3 +163,312 @@ def test_the_fetch_can_be_watched(tiny: Image, hub: Hub) -> None:
         status = container.exec("/usr/bin/python3", "-I", "-S", "/opt/podkiln", "fetch", "--status").stdout
     assert "fetched" in status
     assert "100 %" in status
+
+
+# --- The fetcher alone: no ComfyUI beside it, so that each of these takes a second or two.
+
+SIZE = 4_000_000
+CONNECTIONS = 4
+SOCKETS = 96 * 1024  # bytes on their way, which the hub counts as sent and a killed client never read
+FETCH = ("/usr/bin/python3", "-I", "-S", "/opt/podkiln", "fetch")
+SETTINGS = {
+    "PODKILN_ROOT": "/offer",
+    "PODKILN_FETCH_CHUNK": str(CHUNK),
+    "PODKILN_FETCH_TRIES": "2",
+    "PODKILN_FETCH_STALL": "1",
+    "FETCH_CONNECTIONS": str(CONNECTIONS),
+}
+
+
+@pytest.fixture
+def offer(hub: Hub, tmp_path: Path) -> HubFile:
+    """A file of 4 MB, which is model `m` in the models.json that `workshop` mounts."""
+    file = hub.add("org/repo", "weights.safetensors", SIZE)
+    Pod(tmp_path, hub).offer({"m": [row(file, huggingface(file))]})
+    return file
+
+
+@contextlib.contextmanager
+def workshop(
+    image: Image, hub: Hub, folder: Path, *options: str, volume: str = "", **env: str
+) -> Iterator[Container]:
+    """A container of the image in which nothing runs but what a test starts."""
+    mounts = {f"{folder}/image": "/offer:ro", **({volume: "/workspace"} if volume else {})}
+    env = {"HF_ENDPOINT": hub.url, **SETTINGS, **env}
+    idle = ["--entrypoint=/usr/bin/sleep", "--init", *options]
+    with Container(image.name, "600", env=env, mounts=mounts, options=idle) as container:
+        yield container
+
+
+def fetch(container: Container, *words: str, **env: str) -> tuple[int, str]:
+    """Fetch model `m`; returns the exit code and what was said."""
+    done = container.exec(*FETCH, *(words or ("m",)), env=env, check=False)
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    return done.returncode, said
+
+
+@contextlib.contextmanager
+def fetching(container: Container) -> Iterator[subprocess.Popen[str]]:
+    """Fetch model `m` beside the test; the text of the process is what was said."""
+    argv = ["docker", "exec", container.name, *FETCH, "m"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        yield process
+
+
+def sha256(container: Container, name: str = "weights.safetensors") -> str | None:
+    """Return the hash of a published file; None when there is none."""
+    done = container.exec("sha256sum", f"/workspace/models/checkpoints/{name}", check=False)
+    return done.stdout.split()[0] if done.returncode == 0 else None
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def moved(hub: Hub, since: int, process: subprocess.Popen[str]) -> bool:
+    """Tell whether a request made since then has brought bytes, or none will."""
+    return any(hit.sent for hit in hub.hits[since:]) or process.poll() is not None
+
+
+def test_kill_9_at_twenty_random_moments(tiny: Image, hub: Hub, tmp_path: Path, offer: HubFile) -> None:
+    """Nothing wrong is ever published, and each kill costs each connection one chunk at most."""
+    moments = random.Random(20)
+    hub.rate = 120_000
+    kills = 20
+    with workshop(tiny, hub, tmp_path) as container:
+        for _ in range(kills):
+            before = len(hub.hits)
+            with fetching(container) as process:
+                until(functools.partial(moved, hub, before, process))
+                time.sleep(moments.uniform(0.0, 0.4))
+                container.exec("pkill", "-KILL", "-f", "/opt/podkiln fetch", check=False)
+                process.communicate(timeout=20)
+            if process.returncode == 0:
+                break
+            assert sha256(container) is None
+        assert process.returncode != 0, "the fetch ended before the last kill: slow it down"
+        hub.rate = 0
+        code, said = fetch(container)
+        assert code == 0, said
+        assert sha256(container) == offer.sha256
+        assert container.exec("ls", "/workspace/models/checkpoints").stdout == "weights.safetensors\n"
+    assert hub.served() <= SIZE + kills * CONNECTIONS * (CHUNK + SOCKETS)
+    assert redone(hub) <= kills * CONNECTIONS
+
+
+def redone(hub: Hub) -> int:
+    """Return how many chunks were sent whole more than once."""
+    whole = [
+        chunk
+        for hit in hub.downloads()
+        for start in [int(re.sub(r"bytes=(\d+)-.*", r"\1", hit.range or "bytes=0-"))]
+        for chunk in range(-(-start // CHUNK), (start + hit.sent) // CHUNK)
+    ]
+    return len(whole) - len(set(whole))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_containers_on_one_volume_fetch_each_byte_once(
+    tiny: Image, hub: Hub, tmp_path: Path, volume: str, count: int
+) -> None:
+    files = [hub.add("org/repo", f"{n}.safetensors", SIZE // 5, seed=n) for n in range(5)]
+    Pod(tmp_path, hub).offer({"m": [row(file, huggingface(file)) for file in files]})
+    hub.rate = 400_000
+    with contextlib.ExitStack() as stack:
+        containers = [stack.enter_context(workshop(tiny, hub, tmp_path, volume=volume)) for _ in range(count)]
+        processes = [stack.enter_context(fetching(container)) for container in containers]
+        said = [process.communicate(timeout=60)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0] * count, said
+        assert [sha256(containers[0], file.name) for file in files] == [file.sha256 for file in files]
+    assert hub.served() == sum(file.size for file in files)
+    assert "is being fetched by another pod on this volume; waiting for it" in "".join(said)
+
+
+def test_another_container_takes_over_from_one_that_was_killed(
+    tiny: Image, hub: Hub, tmp_path: Path, volume: str, offer: HubFile
+) -> None:
+    hub.rate = 200_000
+    with (
+        workshop(tiny, hub, tmp_path, volume=volume) as first,
+        workshop(tiny, hub, tmp_path, volume=volume) as second,
+        fetching(first),
+    ):
+        until(lambda: hub.served() > SIZE // 4)
+        with fetching(second) as heir:
+            time.sleep(1.0)  # it waits by now
+            first.kill("KILL")
+            hub.rate = 0
+            said = heir.communicate(timeout=60)[0]
+        assert heir.returncode == 0, said
+        assert "is being fetched by another pod on this volume; waiting for it" in said
+        assert sha256(second) == offer.sha256
+    assert hub.served() <= SIZE + 2 * CONNECTIONS * (CHUNK + SOCKETS)
+
+
+def test_a_volume_that_is_too_small_is_said_before_a_byte_is_written(
+    tiny: Image, hub: Hub, tmp_path: Path, offer: HubFile
+) -> None:
+    with workshop(tiny, hub, tmp_path, "--tmpfs=/workspace:size=1m") as container:
+        code, said = fetch(container)
+        assert code == 1
+        assert f"checkpoints/{offer.name} needs 4 MB more, but /workspace has 1 MB free: use a larger" in said
+        assert container.exec("find", "/workspace", "-type", "f").stdout == ""
+
+
+def test_a_disk_that_fills_up_on_the_way_costs_nothing_that_has_arrived(
+    tiny: Image, hub: Hub, tmp_path: Path, offer: HubFile
+) -> None:
+    hub.rate = 150_000
+    with workshop(tiny, hub, tmp_path, "--tmpfs=/workspace:size=6m") as container:
+        with fetching(container) as process:
+            until(lambda: hub.served() > SIZE // 4)
+            container.exec("dd", "if=/dev/zero", "of=/workspace/other", "bs=64k", "count=96", check=False)
+            hub.rate = 0
+            said = process.communicate(timeout=30)[0]
+        assert process.returncode == 1, said
+        assert f"checkpoints/{offer.name} does not fit: /workspace is full (No space left on device)" in said
+        assert "what has arrived is kept, so make room" in said
+        assert sha256(container) is None
+        container.exec("rm", "/workspace/other")
+        before = hub.served()
+        assert fetch(container)[0] == 0
+        assert sha256(container) == offer.sha256
+        assert hub.served() - before < SIZE
+
+
+def test_a_read_only_volume_is_one_sentence_and_what_lies_there_is_used(
+    tiny: Image, hub: Hub, tmp_path: Path, volume: str, offer: HubFile
+) -> None:
+    with workshop(tiny, hub, tmp_path, volume=f"{volume}") as container:
+        container.exec("mkdir", "/workspace/models")
+    with workshop(tiny, hub, tmp_path, f"--volume={volume}:/workspace:ro") as container:
+        code, said = fetch(container)
+        assert code == 1
+        assert (
+            f"checkpoints/{offer.name} cannot be written below /workspace/models/checkpoints: "
+            "read-only file system; mount the volume writable, or set WORKSPACE to a place that is" in said
+        )
+    assert hub.served() == 0
+    with workshop(tiny, hub, tmp_path, volume=volume) as container:
+        assert fetch(container)[0] == 0
+    before = hub.served()
+    with workshop(tiny, hub, tmp_path, f"--volume={volume}:/workspace:ro") as container:
+        assert "0 fetched (0 B), 1 already there" in fetch(container)[1]
+    assert hub.served() == before
+
+
+def test_a_staged_file_comes_to_the_volume_whole(
+    tiny: Image, hub: Hub, tmp_path: Path, volume: str, offer: HubFile
+) -> None:
+    with workshop(tiny, hub, tmp_path, volume=volume, FETCH_STAGING="/var/tmp/stage") as container:
+        code, said = fetch(container)
+        assert code == 0, said
+        assert "fetching, staged in /var/tmp/stage/checkpoints" in said
+        assert sha256(container) == offer.sha256
+        assert container.exec("find", "/var/tmp/stage", "-type", "f").stdout == ""
+
+
+# What the hub does, and what the pod says: which file, why, what to do. None of them publishes anything.
+TROUBLES = {
+    "busy": ([Fault("status", where="hub", times=-1)], "did not come in 2 tries ({hub} answers 503)"),
+    "lying about its size": (
+        [Fault("long-file", after=1, times=-1)],
+        f"has {SIZE + 1} bytes at its source, but {SIZE} bytes is listed: it was replaced there",
+    ),
+    "promising more than it sends": (
+        [Fault("ignore-range", times=-1), Fault("short-length", after=9, times=-1)],
+        f"has {SIZE + 9} bytes at its source, but {SIZE} bytes is listed",
+    ),
+    "ending early, each time": (
+        [Fault("cut", times=-1)],
+        "did not come in 2 tries ({hub}: the connection closed before the end); start the fetch again later",
+    ),
+    "sending a page": (
+        [Fault("html", times=-1)],
+        "was not sent: {hub} answered with a page (text/html) in its place; open the address in a browser",
+    ),
+    "sending other bytes": (
+        [Fault("flip", after=77_777, times=-1)],
+        "is listed; fetched twice, and thrown away: it was replaced or tampered with at its source",
+    ),
+    "gone": ([Fault("status", where="hub", status=410, times=-1)], "is gone from"),
+}
+
+
+def test_whatever_the_hub_does_is_one_sentence_and_nothing_wrong_is_published(
+    tiny: Image, hub: Hub, tmp_path: Path, offer: HubFile
+) -> None:
+    with workshop(tiny, hub, tmp_path) as container:
+        for what, (faults, sentence) in TROUBLES.items():
+            hub.script.faults[:] = [replace(fault) for fault in faults]
+            code, said = fetch(container)
+            expected = sentence.format(hub=gateway())
+            assert code == 1, what
+            assert said.count(f"fetch: m: checkpoints/{offer.name} ") == 1, said
+            assert expected in said, said
+            assert sha256(container) is None, what
+        hub.script.faults.clear()
+        assert fetch(container)[0] == 0
+        assert sha256(container) == offer.sha256
+
+
+def test_a_hub_that_is_down_is_one_sentence(tiny: Image, hub: Hub, tmp_path: Path, offer: HubFile) -> None:
+    with workshop(tiny, hub, tmp_path) as container:
+        code, said = fetch(container, HF_ENDPOINT="http://127.0.0.1:9")
+        assert code == 1
+        assert f"checkpoints/{offer.name} did not come in 2 tries (127.0.0.1: connection refused)" in said
+        code, said = fetch(container, HF_ENDPOINT="http://hub.invalid")
+        assert "(hub.invalid: the name cannot be resolved" in said
+
+
+def test_a_slow_connection_is_dropped_and_the_file_comes(
+    tiny: Image, hub: Hub, tmp_path: Path, offer: HubFile
+) -> None:
+    hub.fault(Fault("rate", rate=40_000, skip=3))
+    with workshop(tiny, hub, tmp_path) as container:
+        code, said = fetch(container)
+        assert code == 0, said
+        assert re.search(r"weights\.safetensors: .* gives \d+\.\d kB/s on one connection: dropped, and", said)
+        assert sha256(container) == offer.sha256
+
+
+def test_a_token_that_is_revoked_on_the_way_costs_nothing_that_has_arrived(
+    tiny: Image, hub: Hub, tmp_path: Path, offer: HubFile, canary: str
+) -> None:
+    hub.gate("org/repo", canary)
+    hub.fault(Fault("status", where="hub", status=401, skip=6, times=-1))
+    hub.rate = 1_000_000
+    with workshop(tiny, hub, tmp_path) as container:
+        code, said = fetch(container, HF_TOKEN=canary)
+        assert code == 1
+        assert "was refused (401): HF_TOKEN is wrong, expired or revoked; set it to a new token for" in said
+        assert canary not in said
+        assert sha256(container) is None
+        before = hub.served()
+        assert before > 2 * CHUNK
+        hub.script.faults.clear()
+        assert fetch(container, HF_TOKEN=canary)[0] == 0
+        assert sha256(container) == offer.sha256
+    assert hub.served() <= SIZE + CONNECTIONS * (CHUNK + SOCKETS)
+
+
+def test_verify_replaces_what_the_disk_has_spoilt(
+    tiny: Image, hub: Hub, tmp_path: Path, offer: HubFile
+) -> None:
+    place = f"/workspace/models/checkpoints/{offer.name}"
+    with workshop(tiny, hub, tmp_path) as container:
+        assert fetch(container)[0] == 0
+        container.exec("cp", "--preserve=timestamps", place, "/tmp/kept")
+        container.exec("dd", "if=/dev/zero", f"of={place}", "bs=1", "count=9", "seek=99", "conv=notrunc")
+        container.exec("touch", "--reference=/tmp/kept", place)
+        assert "1 already there" in fetch(container)[1]
+        code, said = fetch(container, "--verify", "m")
+        assert code == 0, said
+        assert f"moved aside to {offer.name}.corrupt-" in said
+        assert sha256(container) == offer.sha256
+        listed = container.exec("ls", "/workspace/models/checkpoints").stdout
+        assert re.fullmatch(r"weights\.safetensors\nweights\.safetensors\.corrupt-\w+\n", listed)
