@@ -124,6 +124,7 @@ def choose(
         line.add(_mode_rule(rules, settings), f"GPU_MEMORY_MODE={settings.memory_mode}")
     line.add_user(user)
     port = int(line.value("--port") or settings.port)
+    access.check_ports(port)
 
     warnings = [*settings.warnings, *access.warnings, *user.notes, *card.warnings, *wanted.warnings]
     if access.login:

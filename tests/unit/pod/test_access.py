@@ -194,3 +194,29 @@ def test_an_open_comfyui_is_warned_about(environ: dict[str, str], warned: str | 
         warning for warning in warnings if warned and warning.startswith(warned)
     ]
     assert bool(warned) == bool(warnings)
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"PUBLIC_KEY": ED25519, "SSH_PORT": "8188"}, "SSH_PORT and COMFYUI_PORT are both 8188"),
+        ({"JUPYTER_TOKEN": "t", "COMFYUI_PORT": "8888"}, "JUPYTER_PORT and COMFYUI_PORT are both 8888"),
+        (
+            {"JUPYTER_TOKEN": "t", "JUPYTER_PORT": "18188", "WEB_USER": "me", "WEB_PASSWORD": "x"},
+            "JUPYTER_PORT and COMFYUI_PORT behind the login are both 18188",
+        ),
+        (
+            {"JUPYTER_TOKEN": "t", "JUPYTER_PORT": "22", "PUBLIC_KEY": ED25519},
+            "JUPYTER_PORT and SSH_PORT are both 22",
+        ),
+        ({"JUPYTER_PORT": "8188", "SSH_PORT": "8188"}, None),
+    ],
+)
+def test_two_doors_on_one_port_are_refused(environ: dict[str, str], says: str | None, choose: Choose) -> None:
+    """The first would take it from ComfyUI, and neither would say why."""
+    if says is None:
+        choose(environ=environ)
+        return
+    with pytest.raises(SettingError, match=says) as raised:
+        choose(environ=environ)
+    assert raised.value.exit_code == 78
