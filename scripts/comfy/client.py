@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import textwrap
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ _ANSWER: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60
 _HEARTBEAT: Final = 20.0  # seconds between pings: a dead connection is noticed after one and a half of them
 _ASK_AGAIN: Final = 5.0  # seconds without a word after which the history is asked
 _PAUSE: Final = 1.0
+_LONGEST_MESSAGE: Final = 400  # characters: torch lists each tensor that does not fit
 _PATIENCE: Final = 60.0  # seconds that ComfyUI may be away while a prompt runs: it may be restarting
 
 
@@ -314,7 +316,9 @@ def _failure(messages: Any) -> str:
     for kind, data in messages:
         if kind == "execution_error":
             node = f"node {data.get('node_id')} ({data.get('node_type')})"
-            said = " ".join(str(data.get("exception_message", "")).split())
+            said = textwrap.shorten(
+                str(data.get("exception_message", "")), _LONGEST_MESSAGE, placeholder=" …"
+            )
             return f"The prompt failed in {node}: {data.get('exception_type')}: {said}"
         if kind == "execution_interrupted":
             return "The prompt was interrupted."

@@ -138,6 +138,7 @@ FAILURES = [
     ),
     (Faults(forget=True), "has neither run nor kept the prompt", FAILED),
     (Faults(error="out of\nmemory"), r"failed in node 3 \(KSampler\): RuntimeError: out of memory$", FAILED),
+    (Faults(error="wide " * 1000), r"^.{1,500} …$", FAILED),
     (Faults(endless=True), "has not ended after 0 s and was stopped", TIMED_OUT),
 ]
 
