@@ -31,7 +31,8 @@ WIDTH = 100
 
 # What the pod's codes mean for a person; their names and numbers come from pod/failure.py.
 POD_CODES = {
-    "ARGUMENTS_REFUSED": "`COMFYUI_ARGS` was refused: an unknown flag, or flags or values that clash.",
+    "ARGUMENTS_REFUSED": "`COMFYUI_ARGS` was refused: an unknown flag, or flags or values that clash. "
+    "Of `podkiln-fetch`: a word that is malformed.",
     "DATA_UNREADABLE": "`flags.json` or `models.json` in the image cannot be read: rebuild the image.",
     "INTERNAL": "A mistake in podkiln itself, or a run folder that cannot be written.",
     "SETTING_MALFORMED": "Another environment variable says something that it cannot mean.",

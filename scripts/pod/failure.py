@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ARGUMENTS_REFUSED = 64  # EX_USAGE of sysexits.h: COMFYUI_ARGS
+ARGUMENTS_REFUSED = 64  # EX_USAGE of sysexits.h: COMFYUI_ARGS, a word on the command line
 DATA_UNREADABLE = 65  # EX_DATAERR: flags.json, models.json
 INTERNAL = 70  # EX_SOFTWARE
 SETTING_MALFORMED = 78  # EX_CONFIG: an environment variable

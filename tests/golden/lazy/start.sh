@@ -3,8 +3,8 @@
 # Generated from templates/start.sh.j2 and variants/lazy.yaml. Do not edit.
 #
 # /start.sh --explain prints what would be decided, as JSON, and starts nothing.
-# Environment: GPU_TIER, GPU_MEMORY_MODE, COMFYUI_ARGS, COMFYUI_PORT, MODELS, ENABLE_<MODEL>, HF_TOKEN, CIVITAI_TOKEN,
-# WORKSPACE, PUBLIC_KEY, JUPYTER_PASSWORD, WEB_USER, WEB_PASSWORD, and others.
+# Environment: GPU_TIER, GPU_MEMORY_MODE, COMFYUI_ARGS, COMFYUI_PORT, MODELS, LORAS, ENABLE_<MODEL>, HF_TOKEN,
+# CIVITAI_TOKEN, WORKSPACE, PUBLIC_KEY, JUPYTER_PASSWORD, WEB_USER, WEB_PASSWORD, and others.
 # Exit codes: 64 COMFYUI_ARGS refused, 78 another variable malformed, else ComfyUI's own.
 set -Eeuo pipefail
 
