@@ -66,8 +66,8 @@ def test_what_is_named_comes_into_its_folder_at_the_boot_and_by_hand(
         assert listed(pod, "loras") == loras
         assert listed(pod, "checkpoints") == ["whole.safetensors"]
 
-        told = json.loads(pod.exec("/start.sh", "--explain").stdout)
-        assert [(wish["where"], wish["wish"], wish["folder"]) for wish in told["wishes"]] == [
+        explained = json.loads(pod.exec("/start.sh", "--explain").stdout)
+        assert [(wish["where"], wish["wish"], wish["folder"]) for wish in explained["wishes"]] == [
             ("MODELS", "hf:org/repo@main/sub/whole.safetensors", None),
             ("LORAS", "civitai:11@22", "loras"),
             ("LORAS", "hf:org/repo@main/lora.safetensors", "loras/own"),
@@ -86,7 +86,8 @@ def test_what_is_named_comes_into_its_folder_at_the_boot_and_by_hand(
         assert "could be a model or a version" in refused.stderr
         assert "Traceback" not in pod.logs()
         assert canary not in pod.logs()
-        assert pod.exec("grep", "-rl", canary, "/run/podkiln", "/workspace", check=False).stdout == ""
+        told = ("/run/podkiln/fetch.json", "/run/podkiln/decision.json", "/workspace")
+        assert pod.exec("grep", "-rl", canary, *told, check=False).stdout == ""
     assert {
         hit.authorization for hit in stocked.hits if "civitai" not in hit.path and hit.where == "cdn"
     } == {None}
