@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from podkiln import document
 from podkiln.document import Many, Strict
@@ -29,6 +30,11 @@ class Folders(Strict):
             folder: [folder, *(old for old, new in self.legacy.items() if new == folder)]
             for folder in self.folders
         }
+
+
+def to_json(version: str) -> dict[str, Any]:
+    """Return folders.json, from which a pod names the models folders that it finds on its volume."""
+    return {"schema": 1, "comfyui": version, "folders": load(version).places()}
 
 
 @cache

@@ -56,6 +56,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/manifest.json": _json(payload.manifest(plan)),
         "podkiln/models.json": _json(payload.models(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
+        "podkiln/folders.json": _json(folders.to_json(plan.described.spec.runtime.comfyui.version)),
         **_requirements(plan),
         **_scripts(),
     }
@@ -188,13 +189,13 @@ def _requirements(plan: Plan) -> dict[str, File]:
 def _scripts() -> dict[str, File]:
     """Return what runs in the image and in its build, as it lies in scripts/."""
     found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
-    for package in ("comfy", "pod"):
+    for package in ("comfy", "overlay", "pod"):
         modules = sorted((SCRIPTS / package).glob("*.py"))
         found |= {f"podkiln/{package}/{path.name}": path for path in modules}
     configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
     found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
-    found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
     found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}
+    found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
     return {
         target: File(
             path.read_bytes(),

@@ -10,6 +10,7 @@ from pod.access import Access, inner_port
 from pod.arguments import exclusive, opposed
 from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.rules import AUTO, Rule
+from pod.volume import usual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
     from pod.rules import Rules
     from pod.selection import Offer, Selection
     from pod.settings import Settings
+    from pod.volume import Volume
 
 SCHEMA = 1
 _USER = "COMFYUI_ARGS"
 _COMMON = "every start"
 _LOGIN = "WEB_USER"
+_VOLUME = "the volume"
+_NODES = "custom nodes"
+# What --base-directory moves, so that it must not be said where else these are.
+_MOVED = ("--output-directory", "--input-directory", "--user-directory", "--temp-directory")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Decision:
     detection: Detection
     memory: Memory
     selection: Selection
+    volume: Volume
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -65,6 +72,7 @@ class Decision:
             "args": list(self.args),
             "reasons": list(self.reasons),
             "warnings": list(self.warnings),
+            "volume": self.volume.to_json(),
             "models": [choice.to_json() for choice in self.selection.choices],
             "wishes": [wish.to_json() for wish in self.selection.wishes],
         }
@@ -94,7 +102,9 @@ def choose(
     memory: Memory,
     offers: Sequence[Offer] = (),
     root: str = "/opt/podkiln",
+    *,
     access: Access = Access(),  # noqa: B008 - frozen
+    volume: Volume | None = None,
 ) -> Decision:
     """Choose the arguments.
 
@@ -110,13 +120,16 @@ def choose(
         offers: The models of the image.
         root: What {root} in the common arguments stands for.
         access: The ways into the pod.
+        volume: Where ComfyUI's folders lie; None for a fresh volume that can be written.
     """
+    volume = volume or usual(settings.workspace)
     card = cards.judge(detection, memory, settings, rules)
     wanted = selection.select(offers, settings, card, memory.total_mib, rules)
     mode, mode_note = _memory_mode(rules, settings, card, wanted)
 
     line = _CommandLine(rules)
     line.add(Rule(rules.common_for(settings.port, root), ""), _COMMON)
+    line.add_folders(volume, user)
     line.add(*_profile_rule(rules, settings, card))
     if ram := next((rule for rule in rules.ram if _holds(rule.below_gb, rule.limited, memory, rules)), None):
         line.add(ram.rule, f"{memory.total_mib} MiB of RAM")
@@ -126,7 +139,14 @@ def choose(
     port = int(line.value("--port") or settings.port)
     access.check_ports(port)
 
-    warnings = [*settings.warnings, *access.warnings, *user.notes, *card.warnings, *wanted.warnings]
+    warnings = [
+        *settings.warnings,
+        *volume.warnings,
+        *access.warnings,
+        *user.notes,
+        *card.warnings,
+        *wanted.warnings,
+    ]
     if access.login:
         line.add(_behind_login(line, port), _LOGIN)
     elif access.exposed and not line.listens_to_the_pod_alone():
@@ -140,6 +160,8 @@ def choose(
         )
     if not card.usable and settings.memory_mode != AUTO:
         warnings.append(f"GPU_MEMORY_MODE={settings.memory_mode} means nothing without a GPU")
+    reasons = [*card.reasons, *_ram(memory), *volume.reasons, *line.reasons, *mode_note]
+    reasons += wanted.reasons
     return Decision(
         args=tuple(word for given in line.given() for word in given.words()),
         port=port,
@@ -150,10 +172,8 @@ def choose(
         detection=detection,
         memory=memory,
         selection=wanted,
-        reasons=tuple(
-            _sentence(text)
-            for text in [*card.reasons, *_ram(memory), *line.reasons, *mode_note, *wanted.reasons]
-        ),
+        volume=volume,
+        reasons=tuple(_sentence(text) for text in reasons),
         warnings=tuple(_sentence(text) for text in warnings),
     )
 
@@ -174,6 +194,15 @@ class _CommandLine:
             self.reasons.append(
                 f"{source}: {words} because {rule.reason}" if words else f"{source}: {rule.reason}"
             )
+
+    def add_folders(self, volume: Volume, user: Parsed) -> None:
+        """Add the volume's folders and nodes, as far as a user has not said where all of them are."""
+        own = {given.flag.name for given in user.given}
+        skipped = _MOVED if "--base-directory" in own else ()
+        words = [word for word in volume.arguments() if word.partition("=")[0] not in skipped]
+        self.add(Rule(tuple(words), ""), _VOLUME)
+        if "--disable-all-custom-nodes" not in own:
+            self.add(Rule(volume.nodes.arguments(), ""), _NODES)
 
     def add_user(self, user: Parsed) -> None:
         for given in user.given:

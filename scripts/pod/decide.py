@@ -1,8 +1,8 @@
 """`decide`: read the pod, choose ComfyUI's arguments, and write down what was chosen and why.
 
-It writes $PODKILN_RUN/decision.json and $PODKILN_RUN/comfyui.args (each argument followed by a NUL byte, for
-bash's `mapfile -d ''`), and says the reasons on stderr. With --explain it prints the JSON on stdout and
-writes nothing.
+It writes $PODKILN_RUN/decision.json, $PODKILN_RUN/comfyui.args (each argument followed by a NUL byte, for
+bash's `mapfile -d ''`) and what pod.handover describes, and says the reasons on stderr. With --explain it
+prints the JSON on stdout and writes nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pod import smi
 from pod.failure import INTERNAL, PodError
+from pod.stopwatch import Stopwatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     unknown = [argument for argument in arguments if argument != "--explain"]
     if unknown:
         raise PodError(f"decide knows --explain and nothing else; {unknown[0]!r} is not that.", INTERNAL)
-    decision = decide(environ)
+    watch = Stopwatch()
+    decision = decide(environ, write=not arguments, watch=watch)
     say(decision)
     if arguments:
         import json  # noqa: PLC0415 - loaded already, see decide()
@@ -38,18 +40,30 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         json.dump(decision.to_json(), sys.stdout, indent=2)
         print()
     else:
-        write(decision, Path(environ.get("PODKILN_RUN", "/run/podkiln")))
+        write(decision, environ, watch.seconds)
     return 0
 
 
-def decide(environ: Mapping[str, str]) -> Decision:
+def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch | None = None) -> Decision:
     """Read everything there is to read, and choose. Raises PodError.
 
-    nvidia-smi takes longest by far, so it is started first, and all else is loaded and read beside it.
+    nvidia-smi takes longest by far, so it is started first, and all else is loaded and read beside it. With
+    `write` the folders that ComfyUI needs are made on the volume. `watch` notes how long the parts take.
     """
+    watch = watch or Stopwatch()
     limit = smi.limit(environ)
     with smi.Question(smi.CARDS, limit) as cards:
-        from pod import access, choice, gpu, memory, rules, selection, settings  # noqa: PLC0415 - beside nvidia-smi
+        from pod import (  # noqa: PLC0415 - beside nvidia-smi
+            access,
+            choice,
+            gpu,
+            inspection,
+            memory,
+            ping,
+            rules,
+            selection,
+            settings,
+        )
 
         root = Path(environ.get("PODKILN_ROOT", "/opt/podkiln"))
         known = rules.load(root / "flags.json")
@@ -58,13 +72,23 @@ def decide(environ: Mapping[str, str]) -> Decision:
         if asked.wishes:
             asked = selection.check_folders(asked, root)
         user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS")
-        pod_memory = memory.read(
-            Path(environ.get("PODKILN_CGROUP_ROOT", memory.CGROUP_ROOT)),
-            Path(environ.get("PODKILN_MEMINFO", memory.MEMINFO)),
+        where = inspection.Asked.of(environ, asked.workspace, known.workspace)
+        ways = access.read(environ)
+        with inspection.Question(where, write=write) as volumes:
+            pod_memory = memory.read(
+                Path(environ.get("PODKILN_CGROUP_ROOT", memory.CGROUP_ROOT)),
+                Path(environ.get("PODKILN_MEMINFO", memory.MEMINFO)),
+            )
+            seen = _as_comfyui_sees(environ, user)
+            found = gpu.detect(cards, seen, limit, device_node=_DEVICE.exists())
+            watch.lap("gpu")
+            volume = volumes.answer()
+        decision = choice.choose(
+            known, asked, user, found, pod_memory, offers, str(root), access=ways, volume=volume
         )
-        seen = _as_comfyui_sees(environ, user)
-        found = gpu.detect(cards, seen, limit, device_node=_DEVICE.exists())
-        return choice.choose(known, asked, user, found, pod_memory, offers, str(root), access.read(environ))
+        ping.read(environ, decision.port, login=bool(ways.login))  # refuses what it cannot understand
+        watch.lap("flags")
+        return decision
 
 
 def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> Mapping[str, str]:
@@ -94,23 +118,22 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def write(decision: Decision, run: Path) -> None:
-    """Write decision.json and comfyui.args. Raises PodError where the directory cannot be written."""
+def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, float]) -> None:
+    """Write what start.sh reads, and begin boot.json. Raises PodError where the run folder refuses."""
     import json  # noqa: PLC0415 - loaded already, see decide()
 
+    from pod import handover  # noqa: PLC0415 - the same
+
+    run = Path(environ.get("PODKILN_RUN") or "/run/podkiln")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        _replace(run / "decision.json", json.dumps(decision.to_json(), indent=2) + "\n")
-        _replace(run / "comfyui.args", "".join(f"{word}\0" for word in decision.args))
+        handover.replace(run / "decision.json", json.dumps(decision.to_json(), indent=2) + "\n")
+        handover.replace(run / "comfyui.args", "".join(f"{word}\0" for word in decision.args))
+        handover.replace(run / "boot.json", json.dumps({"schema": 1, "seconds": dict(seconds)}) + "\n")
+        (run / "fetch.json").unlink(missing_ok=True)  # of the container's last run
+        handover.write(decision.volume, environ, Path(environ.get("PODKILN_ROOT") or "/opt/podkiln"), run)
     except OSError as error:
         message = (
             f"{run} cannot be written ({error.strerror}): make it a writable directory, or set PODKILN_RUN."
         )
         raise PodError(message, INTERNAL) from None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write aside, then rename: a reader sees the old file or the new one, never half of one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pod import rules
+from pod.volume import usual
 from podkiln import flagfiles, flags
 from podkiln.errors import DescriptionError, UsageError
 
@@ -184,7 +186,8 @@ def test_foretelling(
         return
     common = ["--listen", "0.0.0.0", "--port", "8188", "--disable-auto-launch"]
     paths = ["--extra-model-paths-config", "/opt/podkiln/extra_model_paths.yaml"]
-    assert [*common, *paths, *extra] == list(decision.args)
+    places = [word for one in usual("/workspace").arguments() for word in one.split("=", 1)]
+    assert [*common, *paths, *places, *extra] == list(decision.args)
     assert memory_mode == decision.memory_mode
     assert {"args", "memory_mode", "reasons", "gpu"} <= set(decision.to_json())
 
@@ -208,9 +211,8 @@ def test_what_a_pod_would_refuse_is_refused(
 
 def test_a_users_model_folders_come_beside_the_images(data: dict[str, Any]) -> None:
     decision = flags.foretell(data, vram_mib=24576, args="--extra-model-paths-config /mine.yaml")
-    assert " ".join(decision.args).endswith(
-        "--extra-model-paths-config /opt/podkiln/extra_model_paths.yaml --extra-model-paths-config /mine.yaml"
-    )
+    named = [after for word, after in pairwise(decision.args) if word == "--extra-model-paths-config"]
+    assert named == ["/opt/podkiln/extra_model_paths.yaml", "/run/podkiln/volume_paths.yaml", "/mine.yaml"]
 
 
 def test_images_carry_their_own_defaults() -> None:

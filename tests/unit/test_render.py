@@ -91,10 +91,10 @@ def test_each_input_is_a_stage_that_can_be_replaced(plan: Plan) -> None:
 
 def test_data_is_what_programs_can_read(plan: Plan) -> None:
     files = render.render(plan)
-    for path in ("manifest", "models", "flags"):
+    for path in ("manifest", "models", "flags", "folders"):
         assert json.loads(files[f"podkiln/{path}.json"].content)["schema"] == 1
     paths = yaml.safe_load(files["podkiln/extra_model_paths.yaml"].content)
-    assert list(paths) == ["workspace", "serverless", "baked"]
+    assert list(paths) == ["workspace", "baked"]
     # A YAML list would crash ComfyUI.
     assert all(isinstance(value, str | bool) for place in paths.values() for value in place.values())
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pod.arguments import Catalogue
     from pod.selection import Offer
+    from pod.volume import Volume
 
 FAKES = Path(__file__).resolve().parents[2] / "fakes"
 COMMON = ["--listen=0.0.0.0", "--port={port}", "--disable-auto-launch"]
@@ -64,6 +65,7 @@ class Choose(Protocol):
         offers: Sequence[Offer] = ...,
         *,
         detection: Detection | None = ...,
+        volume: Volume | None = ...,
         environ: Mapping[str, str] = ...,
         **more: str,
     ) -> choice.Decision: ...
@@ -79,6 +81,7 @@ def choose(known: rules.Rules) -> Choose:
         offers: Sequence[Offer] = (),
         *,
         detection: Detection | None = None,
+        volume: Volume | None = None,
         environ: Mapping[str, str] = MappingProxyType({}),
         **more: str,
     ) -> choice.Decision:
@@ -90,6 +93,8 @@ def choose(known: rules.Rules) -> Choose:
             if vram_mib == 0
             else Detection(Gpu(0, "GPU-1", "A card", vram_mib, "580.95.05", "8.9"), visible=1)
         )
-        return choice.choose(known, asked, user, found, memory, offers, access=access.read(given))
+        return choice.choose(
+            known, asked, user, found, memory, offers, access=access.read(given), volume=volume
+        )
 
     return ask

@@ -8,14 +8,28 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.memory import Memory
+from pod.nodes import Nodes
+from pod.requirement import Verdict
+from pod.volume import Volume, usual
 
 if TYPE_CHECKING:
     from unit.pod.conftest import Choose
+
+    from pod.choice import Decision
 
 
 COMMON = ("--listen", "0.0.0.0", "--port", "8188", "--disable-auto-launch")
 PLENTY = Memory(131072, None)
 MACHINE = 1024 * 1024  # MiB: a machine with 1 TB, of which pods get a part
+FOLDERS = tuple(word for one in usual("/workspace").arguments() for word in one.split("=", 1))
+
+
+def rest(decision: Decision) -> tuple[str, ...]:
+    """Return the arguments without those for folders, which must be as they are foretold."""
+    first = decision.args.index(FOLDERS[0])
+    last = first + len(FOLDERS)
+    assert decision.args[first:last] == FOLDERS
+    return (*decision.args[:first], *decision.args[last:])
 
 
 @pytest.mark.parametrize(
@@ -37,7 +51,7 @@ MACHINE = 1024 * 1024  # MiB: a machine with 1 TB, of which pods get a part
 def test_profiles(choose: Choose, vram_mib: int | None, dynamic: str, conservative: str) -> None:
     for profile, expected in (("dynamic", dynamic), ("conservative", conservative)):
         decision = choose(vram_mib, PLENTY, FLAG_PROFILE=profile)
-        assert (*COMMON, *expected.split()) == decision.args
+        assert (*COMMON, *expected.split()) == rest(decision)
         assert decision.warnings == ()
         assert any(reason.startswith(f"Profile {profile}, ") for reason in decision.reasons)
 
@@ -60,7 +74,7 @@ def test_profiles(choose: Choose, vram_mib: int | None, dynamic: str, conservati
 )
 def test_ram(choose: Choose, memory: Memory, args: str) -> None:
     decision = choose(23028, memory)
-    assert (*COMMON, *args.split()) == decision.args
+    assert (*COMMON, *args.split()) == rest(decision)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +103,7 @@ def test_ram_is_said(choose: Choose, memory: Memory, sentence: str) -> None:
 )
 def test_memory_modes(choose: Choose, mode: str, dynamic: str, conservative: str) -> None:
     decision = choose(12288, GPU_MEMORY_MODE=mode)
-    assert (*COMMON, *dynamic.split()) == decision.args
+    assert (*COMMON, *dynamic.split()) == rest(decision)
     canonical = {"full": "model_full_load", "auto": "model_cpu_offload"}.get(mode, mode)
     assert canonical == decision.memory_mode
     older = choose(12288, GPU_MEMORY_MODE=mode, FLAG_PROFILE="conservative")
@@ -105,7 +119,7 @@ def test_full_load_says_what_it_costs(choose: Choose) -> None:
 
 def test_a_memory_mode_without_a_gpu_means_nothing(choose: Choose) -> None:
     decision = choose(0, GPU_MEMORY_MODE="full")
-    assert (*COMMON, "--cpu") == decision.args
+    assert (*COMMON, "--cpu") == rest(decision)
     assert decision.warnings == ("GPU_MEMORY_MODE=model_full_load means nothing without a GPU.",)
 
 
@@ -146,13 +160,13 @@ def test_a_memory_mode_without_a_gpu_means_nothing(choose: Choose) -> None:
 )
 def test_the_user_wins(choose: Choose, environ: dict[str, str], args: str, reason: str) -> None:
     decision = choose(8192, environ=environ)
-    assert tuple(args.split()) == decision.args
+    assert tuple(args.split()) == rest(decision)
     assert reason in decision.reasons
 
 
 def test_a_cache_of_the_users_own_beats_the_rams(choose: Choose) -> None:
     decision = choose(24576, Memory(MACHINE, 32768), COMFYUI_ARGS="--cache-classic")
-    assert (*COMMON, "--disable-pinned-memory", "--cache-classic") == decision.args
+    assert (*COMMON, "--disable-pinned-memory", "--cache-classic") == rest(decision)
 
 
 def test_what_may_be_given_often_is_added(choose: Choose) -> None:
@@ -172,7 +186,7 @@ def test_the_port_that_counts(choose: Choose) -> None:
 
 def test_dead_flags_are_said(choose: Choose) -> None:
     decision = choose(COMFYUI_ARGS="--medvram")
-    assert decision.args == COMMON
+    assert rest(decision) == COMMON
     assert decision.warnings[0].startswith("COMFYUI_ARGS: --medvram is dropped: never a flag of ComfyUI")
 
 
@@ -218,9 +232,63 @@ def test_the_json(choose: Choose) -> None:
         "memory_mode": "model_cpu_offload",
         "port": 8188,
         "access": {"ssh": None, "jupyter": None, "login": None},
-        "args": [*COMMON, "--cache-lru", "10", "--disable-pinned-memory"],
+        "args": [*COMMON, *FOLDERS, "--cache-lru", "10", "--disable-pinned-memory"],
+        "volume": usual("/workspace").to_json(),
         "warnings": [],
         "models": [],
         "wishes": [],
     } == {key: value for key, value in data.items() if key != "reasons"}
     assert len(data["reasons"]) == 5
+
+
+def folders(decision: Decision) -> dict[str, str]:
+    """Return what ComfyUI is told about folders."""
+    words = decision.args
+    names = (*FOLDERS[::2], "--base-directory", "--whitelist-custom-nodes")
+    return {word: words[number + 1] for number, word in enumerate(words) if word in names}
+
+
+def test_the_workspace_holds_comfyuis_folders(choose: Choose) -> None:
+    assert folders(choose(WORKSPACE="/data"))["--user-directory"] == "/data/user"
+
+
+@pytest.mark.parametrize("flag", FOLDERS[:-2:2])
+def test_a_users_own_folder_wins(choose: Choose, flag: str) -> None:
+    value = "sqlite:////mine/x.db" if flag == "--database-url" else "/mine"
+    decision = choose(COMFYUI_ARGS=f"{flag} {value}")
+    assert folders(decision) == {**dict(zip(FOLDERS[::2], FOLDERS[1::2], strict=True)), flag: value}
+    yielded = f"(the volume) gives way to {flag} {value} (COMFYUI_ARGS)"
+    assert any(yielded in reason for reason in decision.reasons)
+
+
+def test_a_base_of_the_users_own_moves_all_that_lies_below_it(choose: Choose) -> None:
+    """ComfyUI's --output-directory and its like would beat --base-directory."""
+    assert folders(choose(COMFYUI_ARGS="--base-directory /mine")) == {
+        "--base-directory": "/mine",
+        "--database-url": "sqlite:////var/lib/podkiln/comfyui.db",
+        "--extra-model-paths-config": "/run/podkiln/volume_paths.yaml",
+    }
+
+
+CLASHING = Nodes(("bad", "good"), verdicts=(Verdict("bad", ("numpy<2, and the image has 2.5.5",)),))
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ("", ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "good")),
+        ("--disable-all-custom-nodes", ("--disable-all-custom-nodes",)),
+        (
+            "--disable-all-custom-nodes --whitelist-custom-nodes bad",
+            ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "bad"),
+        ),
+    ],
+)
+def test_a_node_that_is_left_out_is_not_on_the_list(
+    choose: Choose, args: str, expected: tuple[str, ...]
+) -> None:
+    own = Volume(**{**vars(usual("/workspace")), "nodes": CLASHING, "warnings": tuple(CLASHING.warnings())})
+    decision = choose(volume=own, COMFYUI_ARGS=args)
+    assert decision.args[-len(expected) :] == expected
+    assert decision.args.count("--disable-all-custom-nodes") == 1
+    assert decision.warnings[0].startswith("Custom node bad wants numpy<2")

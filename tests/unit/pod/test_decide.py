@@ -35,6 +35,8 @@ def decide(tmp_path: Path, flags_json: dict[str, Any]) -> Callable[..., subproce
             "PATH": f"{FAKES}:/usr/bin:/bin",
             "PODKILN_ROOT": str(opt),
             "PODKILN_RUN": str(tmp_path / "run"),
+            "PODKILN_LOCAL": str(tmp_path / "local"),
+            "WORKSPACE": str(tmp_path / "workspace"),
             "PODKILN_CGROUP_ROOT": str(tmp_path / "cgroup"),
             "PODKILN_MEMINFO": str(tmp_path / "meminfo"),
         }
@@ -69,14 +71,22 @@ def test_it_writes_down_what_it_decided(decide: Callable[..., Any], tmp_path: Pa
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert [f"podkiln: {reason}" for reason in decision["reasons"]] == lines[:-1]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["comfyui.args", "decision.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "boot.json",
+        "comfyui.args",
+        "comfyui.env",
+        "constraints.txt",
+        "decision.json",
+        "volume_paths.yaml",
+    ]
+    assert (tmp_path / "workspace" / "output").is_dir()
 
 
 def test_explain_prints_and_writes_nothing(decide: Callable[..., Any], tmp_path: Path) -> None:
     done = decide("decide", "--explain", FAKE_GPU="48")
     assert done.returncode == 0
     assert json.loads(done.stdout)["tier"] == "DATACENTER_48GB"
-    assert not (tmp_path / "run").exists()
+    assert not any((tmp_path / name).exists() for name in ("run", "workspace", "local"))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +109,7 @@ def test_refusals_are_one_sentence_and_a_code(
     assert code == done.returncode
     assert done.stderr.startswith(sentence)
     assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "run").exists()
+    assert not any((tmp_path / name).exists() for name in ("run", "workspace", "local"))
 
 
 def test_damaged_image_data(decide: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""`volume`: where ComfyUI's folders lie in this pod, and which of them outlive it.
+
+    python3 -I -S /opt/podkiln volume     says what `decide` would find, and changes nothing
+
+What is on the volume (outputs, inputs, settings, custom nodes, models) is used where it lies. What belongs to
+one pod alone lies in the container: temporary files, and the database, which newer ComfyUI locks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+
+from pod import layout, overlay
+from pod.failure import ARGUMENTS_REFUSED, PodError
+from pod.nodes import Nodes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+LOCAL = "/var/lib/podkiln"
+RUN = "/run/podkiln"
+PATHS = "volume_paths.yaml"  # in the run folder
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Where everything lies.
+
+    `root` is the volume; `workspace` is the volume too, or the folder that stands in for it. `local` and
+    `run` are this container's alone. `models` are models folders beside `workspace`/models, `node_folders`
+    those of custom nodes, of which the first gets new ones. `answers` is false for a volume that hangs.
+    """
+
+    root: str
+    workspace: str
+    output: str
+    input: str
+    user: str
+    local: str = LOCAL
+    run: str = RUN
+    models: tuple[str, ...] = ()
+    node_folders: tuple[str, ...] = ()
+    nodes: Nodes = field(default_factory=Nodes)
+    overlay: str | None = None
+    answers: bool = True
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def arguments(self) -> tuple[str, ...]:
+        """Return ComfyUI's arguments for its folders. The ones to keep nodes out are `nodes.arguments()`."""
+        return (
+            f"--output-directory={self.output}",
+            f"--input-directory={self.input}",
+            f"--user-directory={self.user}",
+            f"--temp-directory={self.local}",
+            f"--database-url=sqlite:///{self.local}/comfyui.db",
+            f"--extra-model-paths-config={self.run}/{PATHS}",
+        )
+
+    def environment(self, environ: Mapping[str, str], root: str) -> dict[str, str]:
+        """Return the variables that ComfyUI, and what runs beside it, get from this. `root`: /opt/podkiln."""
+        found = {"WORKSPACE": self.workspace}
+        if self.workspace != self.root:
+            found["PODKILN_VOLUME"] = self.root if self.answers else self.workspace
+        found |= overlay.constraints(environ, self.run)
+        if self.overlay:
+            found |= overlay.environment(environ, root, self.overlay)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of decision.json."""
+        return {
+            "root": self.root,
+            "workspace": self.workspace,
+            "output": self.output,
+            "input": self.input,
+            "user": self.user,
+            "local": self.local,
+            "models": list(self.models),
+            "custom_nodes": list(self.node_folders),
+            "left_out": [one.node for one in self.nodes.left_out],
+            "lacking": {one.node: list(one.missing) for one in self.nodes.lacking},
+        }
+
+
+def usual(workspace: str) -> Volume:
+    """Return what a fresh volume that can be written gives: what `./build.py flags` counts on."""
+    new = layout.fresh(workspace)
+    return Volume(new.root, new.root, new.output, new.input, new.user, node_folders=new.nodes)
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
+    """Say where everything lies; returns 0. Raises PodError."""
+    if arguments:
+        raise PodError(f"volume takes no arguments; {arguments[0]!r} is one.", ARGUMENTS_REFUSED)
+    from pod import inspection  # noqa: PLC0415 - it knows this module
+
+    volume = inspection.now(environ)
+    for name, value in volume.to_json().items():
+        shown = ", ".join(value) if isinstance(value, list | dict) else value
+        print(f"{name:<13} {shown or 'none'}")
+    for sentence in (*volume.warnings, *volume.reasons):
+        print(f"podkiln: {sentence}", file=sys.stderr)
+    return 0

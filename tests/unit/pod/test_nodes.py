@@ -1,0 +1,145 @@
+"""Which of a volume's custom nodes ComfyUI may load, and what is said about the others."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pod import nodes, requirement
+from pod.failure import PodError
+from pod.nodes import Nodes
+from pod.requirement import Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SITE = sysconfig.get_paths()["purelib"]
+HAS = "packaging"  # which is in SITE
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    folder = tmp_path / "custom_nodes"
+    for name, wants in {
+        "fine": HAS,
+        "lacks": "insightface>=0.7\n",
+        "clashes": f"{HAS}<1",
+        "plain": None,
+    }.items():
+        (folder / name).mkdir(parents=True)
+        if wants is not None:
+            (folder / name / "requirements.txt").write_text(wants)
+    for name in ("__pycache__", "off.disabled", ".disabled"):
+        (folder / name).mkdir()
+        (folder / name / "requirements.txt").write_text(f"{HAS}<1")
+    (folder / "single.py").write_text("")
+    (folder / "example.py.example").write_text("")
+    return folder
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    folder = tmp_path / "image"
+    (folder / "Lacks").mkdir(parents=True)
+    (folder / "websocket_image_save.py").write_text("")
+    return folder
+
+
+def look(volume: Path, image: Path, wish: str = nodes.CHECK) -> Nodes:
+    return nodes.look([str(volume)], SITE, None, wish, str(image))
+
+
+def test_the_one_that_clashes_is_left_out_and_the_others_are_named(volume: Path, image: Path) -> None:
+    found = look(volume, image)
+    assert [one.node for one in found.left_out] == ["clashes"]
+    assert [one.node for one in found.lacking] == ["lacks"]
+    assert found.arguments() == (
+        "--disable-all-custom-nodes",
+        "--whitelist-custom-nodes",
+        *("Lacks", "fine", "lacks", "plain", "single.py", "websocket_image_save.py"),
+    )
+
+
+def test_each_thing_is_said_in_a_sentence(volume: Path, image: Path) -> None:
+    clash, later, lacks, twice = look(volume, image).warnings()
+    version = next(v for n, v in requirement.installed(SITE).items() if n == HAS)
+    assert clash == (
+        f"custom node clashes wants {HAS}<1, and the image has {version}: it is left out, because ComfyUI "
+        "needs that version; NODE_REQUIREMENTS=ignore loads it all the same"
+    )
+    assert "next start" in later
+    assert "(lacks: insightface>=0.7)" in lacks
+    assert "NODE_REQUIREMENTS=install" in lacks
+    assert twice.startswith("custom node lacks is on the volume and in the image")
+
+
+def test_what_is_ignored_is_loaded_and_said(volume: Path, image: Path) -> None:
+    found = look(volume, image, nodes.IGNORE)
+    assert found.arguments() == ()
+    assert "loaded, as NODE_REQUIREMENTS=ignore says" in found.warnings()[0]
+
+
+def test_what_will_be_installed_is_not_complained_about(volume: Path, image: Path) -> None:
+    assert not any("lack packages" in each for each in look(volume, image, nodes.INSTALL).warnings())
+
+
+def test_nothing_to_keep_out_means_no_arguments(volume: Path, image: Path) -> None:
+    (volume / "clashes" / "requirements.txt").unlink()
+    assert look(volume, image).arguments() == ()
+
+
+def test_without_nodes_nothing_is_looked_up(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requirement, "parser", None)
+    found = nodes.look([str(tmp_path / "none")], SITE, None, nodes.CHECK, str(image))
+    assert (found.verdicts, found.names) == ((), ("Lacks", "websocket_image_save.py"))
+
+
+def test_no_parser_is_said(volume: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirement, "parser", lambda _site: None)
+    assert "are not checked: there is no `packaging`" in look(volume, image).warnings()[-1]
+
+
+def test_a_node_that_cannot_be_read_is_loaded_and_marked(volume: Path, image: Path) -> None:
+    (volume / "plain" / "requirements.txt").symlink_to("/proc/self/mem")  # reading it fails with EIO
+    (verdict,) = [one for one in look(volume, image).verdicts if one.node == "plain"]
+    assert verdict.unclear[0].startswith("cannot be read (")
+
+
+def test_many_nodes_are_all_read(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"node-{number:03}").mkdir()
+        (tmp_path / f"node-{number:03}" / "requirements.txt").write_text(f"missing-{number}\n" * 3)
+    found = nodes.look([str(tmp_path)], SITE, None, nodes.CHECK, "/nowhere")
+    assert [one.missing for one in found.verdicts] == [(f"missing-{number}",) for number in range(100)]
+    assert "and 94 more" in found.warnings()[0]
+
+
+def test_it_survives_the_way_between_processes(volume: Path, image: Path) -> None:
+    found = look(volume, image)
+    assert Nodes.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+ANSWERS = {"": nodes.CHECK, " Check": nodes.CHECK, "install": nodes.INSTALL, "IGNORE": nodes.IGNORE}
+
+
+@pytest.mark.parametrize("value", ANSWERS)
+def test_the_variable_has_three_answers(value: str) -> None:
+    assert nodes.asked({nodes.VARIABLE: value}) == ANSWERS[value]
+
+
+def test_any_other_answer_is_refused() -> None:
+    with pytest.raises(PodError, match=r"'yes' is none of check, install, ignore") as refused:
+        nodes.asked({nodes.VARIABLE: "yes"})
+    assert refused.value.exit_code == 78
+
+
+def test_names_that_would_be_taken_for_flags_are_not_passed() -> None:
+    found = Nodes(("--cpu", "b", "bad"), verdicts=(Verdict("bad", ("x<1, and the image has 2",)),))
+    assert found.arguments() == ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "b")
+    alone = Nodes(("bad",), verdicts=found.verdicts)
+    assert alone.arguments() == ("--disable-all-custom-nodes",)
