@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pod.part import Part
 
 Block = bytes | memoryview
-_PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
+_PICKLES = frozenset({".pt", ".pt2", ".pth", ".ckpt", ".bin", ".pkl"})
 _PAGES = {"text/html": {".html", ".htm"}, "application/xhtml+xml": {".xhtml"}, "application/json": {".json"}}
 _BLOCK = 1 << 20
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own: https://github.com/huggingface/safetensors#format
@@ -71,7 +71,7 @@ def check_type(content_type: str | None, name: str, host: str) -> None:
 
 def check_safetensors(path: Path, name: str) -> None:
     """Refuse a .safetensors file that does not begin with a header: a length of 8 bytes, then JSON."""
-    if not name.endswith(".safetensors"):
+    if not name.endswith((".safetensors", ".sft")):
         return
     size = path.stat().st_size
     with path.open("rb") as handle:

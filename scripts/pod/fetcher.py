@@ -13,13 +13,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pod import disk, naming
+from pod import disk
 from pod.claim import Claim
 from pod.crew import Goal
 from pod.display import Display
 from pod.download import Download, StoppedError
 from pod.failure import PodError
-from pod.finding import Finder
+from pod.finding import Finder, remarks
 from pod.hands import Hands
 from pod.progress import Board, Progress
 from pod.resolving import Resolver
@@ -60,7 +60,9 @@ class Job:
     def opening(self, chunk: int) -> bool:
         """Whether it may still want all connections, so that the next file should not take one yet."""
         small = self.file.size is not None and self.file.size <= chunk
-        asking = self.progress.state in {"queued", "resolving", "checking", "fetching"} and not self.progress.bytes
+        asking = (
+            self.progress.state in {"queued", "resolving", "checking", "fetching"} and not self.progress.bytes
+        )
         return asking and not small and time.monotonic() < self.begun + OPENING_SECONDS
 
 
@@ -220,26 +222,38 @@ class Fetcher:
         try:
             owned = job.claim.acquire()
         except OSError as error:
-            if not (path := store.anywhere(job.file, resolved.size)):
+            path = self._unwritable(job, resolved, error)
+            if path is None:
                 raise
-            progress.say(f"not checked: {disk.mount_point(path)} cannot be written ({error.strerror})")
             self._finish(job, "present", path)
             return
         if not owned:
             self._put_back(job)
             return
         try:
-            progress.state = "checking"
-            path = store.examine(
-                job.file, resolved.expected, resolved.size, again=self._again, seen=progress.moved
-            )
-            if path:
+            if path := self._examined(job, resolved):
                 self._finish(job, "present", path)
             else:
                 self._fetch(job, resolved)
         finally:
             job.claim.release()
             job.claim = Claim(store.staging(job.file, ".lock"))
+
+    def _unwritable(self, job: Job, resolved: Resolved, error: OSError) -> Path | None:
+        """Return what is there on a volume that cannot be written; it is hashed only when that was asked for."""
+        if self._again:
+            return self._examined(job, resolved)
+        path = self._store.anywhere(job.file, resolved.size)
+        if path:
+            job.progress.say(f"not checked: {disk.mount_point(path)} cannot be written ({error.strerror})")
+        return path
+
+    def _examined(self, job: Job, resolved: Resolved) -> Path | None:
+        """Return where the right file lies, hashing what must be hashed."""
+        job.progress.state = "checking"
+        return self._store.examine(
+            job.file, resolved.expected, resolved.size, again=self._again, seen=job.progress.moved
+        )
 
     def _resolve(self, job: Job) -> Resolved | None:
         """Learn what to expect; when the hub cannot say, a file that is there is left as it is."""
@@ -264,8 +278,8 @@ class Fetcher:
         job.file = self._finder.find(job.file, job.progress.say)
         job.progress.file, job.progress.total = job.file.label, job.file.size
         job.progress.tell(f"this is what {word} names")
-        if naming.suffix(job.file.name) in naming.UNLISTED:
-            job.progress.tell("ComfyUI itself does not list files of this kind; a custom node has to")
+        for remark in remarks(job.file):
+            job.progress.tell(remark)
         job.claim = Claim(self._store.staging(job.file, ".lock"))
 
     def _fetch(self, job: Job, resolved: Resolved) -> None:
@@ -295,6 +309,7 @@ class Fetcher:
 
     def _finish(self, job: Job, state: str, path: Path) -> None:
         progress = job.progress
+        self._store.area.forget(self._store.staging(job.file, ".part"))
         progress.path = str(path)
         progress.bytes = progress.total = path.stat().st_size
         progress.state = state

@@ -219,6 +219,16 @@ class Finder:
         self._resolver.pins.put(WISHES, wish.key, {**row, "source": source})
 
 
+def remarks(file: File) -> list[str]:
+    """Return what else is to be said about a file that was wished for."""
+    said = []
+    if is_pickle(file.name):
+        said.append("it is a pickle, which can run code when it is loaded; the sha256 given vouches for it")
+    if naming.suffix(file.name) in naming.UNLISTED:
+        said.append("ComfyUI itself does not list files of this kind; a custom node has to")
+    return said
+
+
 def _agreed(wish: Wish, told: Kind | None, found: Found) -> Kind:
     """Put together what the head of a file and its hub say. Raises RefusedError where they do not agree."""
     claimed = found.claimed
@@ -245,13 +255,13 @@ def _check_air(wish: Wish, said: Kind | None, type_: str) -> None:
     claimed = kind.AIR.get(wish.address.kind or "")
     if claimed and said and claimed is not said:
         raise RefusedError(
-            f"is a {type_} on CivitAI, and its AIR says {wish.address.kind}: copy it anew"
+            f"is a {type_} on CivitAI, but a {wish.address.kind} by its AIR: copy that anew"
         )
 
 
 def _unvouched() -> RefusedError:
     return RefusedError(
-        "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for this one "
+        "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for it "
         "by adding its hash, #sha256=…"
     )
 

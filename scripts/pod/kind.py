@@ -216,7 +216,7 @@ _SIGNS: tuple[tuple[Kind, str], ...] = (
     ),
 )
 # Where a diffusion model may begin, alone or in a checkpoint (unet_prefix_from_state_dict).
-_PREFIX = r"(?:model\.diffusion_model\.|diffusion_model\.|model\.|net\.)?"
+_PREFIX = r"(?:model\.diffusion_model\.|diffusion_model\.|model\.model\.|model\.|net\.)?"
 
 
 def _rule(kind: Kind, signs: str) -> re.Pattern[str]:

@@ -42,8 +42,9 @@ NO_SAFETENSORS = {
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file.part"
     path.write_bytes(data)
-    with pytest.raises(RefusedError, match=r"is no \.safetensors file|its own header speaks of"):
-        check_safetensors(path, "file.safetensors")
+    for name in ("file.safetensors", "file.sft"):
+        with pytest.raises(RefusedError, match=r"is no \.safetensors file|its own header speaks of"):
+            check_safetensors(path, name)
     check_safetensors(path, "file.ckpt")  # another format is not ours to judge
 
 
@@ -95,7 +96,7 @@ def test_digests(tmp_path: Path) -> None:
     assert digest(of_file(path), 7000, "git:whatever") == f"git:{git}"
 
 
-@pytest.mark.parametrize("name", ["a.pt", "A.PTH", "a.ckpt", "x/a.bin", "a.pkl"])
+@pytest.mark.parametrize("name", ["a.pt", "a.pt2", "A.PTH", "a.ckpt", "x/a.bin", "a.pkl"])
 def test_pickles_are_known_by_their_name(name: str) -> None:
     assert is_pickle(name)
     assert not is_pickle(f"{name}.safetensors")

@@ -204,6 +204,13 @@ def test_a_custom_nodes_file_is_fetched_and_said(pod: Pod) -> None:
     assert (pod.models / "unet/a.gguf").read_bytes() == file.content
 
 
+def test_a_pickle_that_somebody_vouches_for_is_fetched_with_a_warning(pod: Pod) -> None:
+    file = pod.hub.add("org/repo", "a.pt", b"pickle")
+    code, said = pod.fetch(f"embeddings=hf:org/repo/a.pt#sha256={file.sha256}")
+    assert code == 0, said
+    assert "embeddings/a.pt: it is a pickle, which can run code when it is loaded; the sha256 given" in said
+
+
 def test_a_dead_hub_says_what_could_not_be_looked_into(pod: Pod) -> None:
     pod.hub.fault(Fault("status", where="hub", status=404, times=-1))
     code, said = pod.fetch("hf:org/repo/style.safetensors")

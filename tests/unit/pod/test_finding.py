@@ -180,7 +180,7 @@ def test_a_version_of_another_model_is_refused(look: Look, hub: Hub) -> None:
 
 def test_an_air_must_say_what_civitai_says(look: Look, hub: Hub) -> None:
     hub.add_civitai(22, "a.safetensors", tensors(*WHOLE))
-    assert "is a Checkpoint on CivitAI, and its AIR says lora" in look.refused("sdxl:lora:civitai:11@22")
+    assert "is a Checkpoint on CivitAI, but a lora by its AIR" in look.refused("sdxl:lora:civitai:11@22")
     assert look("urn:air:sdxl:checkpoint:civitai:11@22").folder == "checkpoints"
 
 

@@ -46,6 +46,7 @@ FILES = [
     ("diffusion_models", WAN),
     ("diffusion_models", tuple(f"model.diffusion_model.{name}" for name in (*WAN, "x"))),
     ("diffusion_models", UNET),
+    ("diffusion_models", ("model.model.transformer.rotary_pos_emb.inv_freq",)),
     (
         "diffusion_models",
         ("txt_norm.weight", "transformer_blocks.0.attn.norm_added_q.weight", "proj_out.weight"),
