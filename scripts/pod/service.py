@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -92,13 +94,18 @@ class Keeper:
                 env=dict(service.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
+                process_group=0,
             )
         except OSError as error:
             say(f"{service.argv[0]} cannot be started: {error.strerror}.")
             return 127
         if service.nice:
             os.setpriority(os.PRIO_PROCESS, self._process.pid, service.nice)
-        return self._process.wait()
+        status = self._process.wait()
+        # nginx's workers outlive a master that is killed, and would keep the port from the next one.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return status
 
 
 def taken(port: int) -> bool:

@@ -333,6 +333,9 @@ def test_a_service_that_dies_is_started_again_and_costs_nothing_else(lazy: Image
         kill(pod, "nginx: master")
         pod.wait_log("podkiln: the login before ComfyUI has ended (signal 9); it is started again in 1 s.")
         pod._until(lambda: ask_or_none(pod) == 200, "does not serve again", 10)
+        time.sleep(1.5)  # nginx tries for 2.5 s to get its port
+        assert pod.exec("pgrep", "-f", "nginx: master").stdout
+        assert "bind() to" not in pod.logs()
         assert ssh(pod, key, "true").returncode == 0
         assert "ComfyUI ended" not in pod.logs()
         assert pod.stop() < 10

@@ -6,15 +6,12 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pod import service
 from pod.service import Keeper, Service
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -49,6 +46,24 @@ def test_what_ends_is_started_again_and_given_up_at_last(
         "podkiln: door has ended (exit code 3); it is started again in 0.02 s.",
         "podkiln: door has ended 3 times, so it stays down; its own lines above say why.",
     ]
+
+
+def test_what_it_leaves_behind_is_ended(port: int, tmp_path: Path) -> None:
+    """As nginx's workers, which would keep the port from the next master."""
+    code = f"""
+import os, time
+if os.fork() == 0:
+    open({str(tmp_path / "child")!r}, "a").write(f"{{os.getpid()}}\\n")
+    time.sleep(60)
+time.sleep(0.2)
+"""
+    Keeper(python(code, port)).keep()
+    children = [int(line) for line in (tmp_path / "child").read_text().splitlines()]
+    assert len(children) == 3
+    end = time.monotonic() + 5
+    while any(Path(f"/proc/{child}/fd/0").exists() for child in children):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_program_that_is_not_there(port: int, capfd: pytest.CaptureFixture[str]) -> None:
