@@ -6,7 +6,7 @@ Pure: facts in, a plan out. Sizes are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from podkiln import bundle, limits
 from podkiln.errors import PlanRefusedError
@@ -27,6 +27,9 @@ WORKING_GB = 10
 GB = 10**9
 MOST_LAYERS = 120
 
+Nearby: TypeAlias = Literal["existing", "mounted", "copied"]
+"""How a layer that was made before comes to the registry without its sources (podkiln.places)."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -34,7 +37,7 @@ class Layer:
 
     what: str
     size: int | None = None
-    digest: str | None = None
+    digest: Digest | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Plan:
     layers: tuple[Layer, ...]
     refusals: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    there: Mapping[Digest, Nearby] | None = None  # None: no registry was asked
 
     @property
     def name(self) -> str:
@@ -83,10 +87,22 @@ class Plan:
         return sum(each.size for each in self.bundles)
 
     @property
-    def unknown_bytes(self) -> int:
-        """Bytes of the weight layers that no bake has made yet: what has to be fetched for sure."""
-        known = {layer.what for layer in self.layers if layer.digest}
-        return sum(each.content_bytes for each in self.bundles if _title(each) not in known)
+    def fetch_bytes(self) -> int:
+        """Bytes that come from the weights' sources: of each layer that is not found where it is to be."""
+        return sum(each.content_bytes for each in self.bundles if self._found(each) is None)
+
+    @property
+    def upload_bytes(self) -> int:
+        """Bytes of weight layers that are sent: of each that is neither there nor mounted."""
+        sent = (None, "copied")
+        return sum(each.size for each in self.bundles if self._found(each) in sent)
+
+    def _found(self, made: Bundle) -> Nearby | None:
+        """Tell how a layer is had; where no registry was asked, what was made once counts as there."""
+        digest = next((layer.digest for layer in self.layers if layer.what == _title(made)), None)
+        if digest is None:
+            return None
+        return "existing" if self.there is None else self.there.get(digest)
 
     @property
     def fetched_at_start(self) -> int:
@@ -116,8 +132,8 @@ class Plan:
                 {"what": layer.what, "size": layer.size, "digest": layer.digest} for layer in self.layers
             ],
             "total_bytes": sum(layer.size or 0 for layer in self.layers),
-            "fetch_bytes": self.unknown_bytes,
-            "upload_bytes": self.unknown_bytes,
+            "fetch_bytes": self.fetch_bytes,
+            "upload_bytes": self.upload_bytes,
             "fetched_at_start_bytes": self.fetched_at_start,
             "container_disk_gb": self.container_disk_gb,
             "substituted": [
@@ -135,10 +151,13 @@ def make(
     inputs: Sequence[Input] = (),
     options: Options | None = None,
     known: Mapping[Digest, Digest] | None = None,
+    *,
+    there: Mapping[Digest, Nearby] | None = None,
 ) -> Plan:
     """Decide everything that can be decided without moving a byte.
 
-    `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer.
+    `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer. `there` is what a
+    registry was asked about these digests: those that are not in it have to be made again.
     """
     options = options or Options()
     baked = [offer for offer in offered if offer.baked and not options.no_weights]
@@ -163,6 +182,7 @@ def make(
         layers=layers,
         refusals=tuple(refusals),
         notes=tuple(_notes(offered, options)),
+        there=there,
     )
 
 

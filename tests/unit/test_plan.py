@@ -121,14 +121,33 @@ def test_weight_layers_lie_below_the_runtime_in_declared_order() -> None:
 
 
 def test_what_is_to_be_fetched_is_what_no_bake_has_made_yet() -> None:
-    found = made("baked")
-    assert found.unknown_bytes == sum(offer.model.size_bytes for offer in found.baked)
+    found = plan_of("baked", no_weights=False)
+    assert found.fetch_bytes == sum(offer.model.size_bytes for offer in found.baked)
+    assert found.upload_bytes == found.weight_bytes
     first = found.bundles[0]
     known = {first.recipe: Digest("sha256:" + "1" * 64)}
     again = plan.make(found.described, found.lock, found.offered, known=known)
     assert again.layers[0].digest == known[first.recipe]
-    assert again.unknown_bytes == found.unknown_bytes - first.content_bytes
-    assert again.as_json()["fetch_bytes"] == again.unknown_bytes
+    assert again.fetch_bytes == found.fetch_bytes - first.content_bytes
+    assert again.upload_bytes == found.upload_bytes - first.size
+    assert again.as_json()["fetch_bytes"] == again.fetch_bytes
+
+
+@pytest.mark.parametrize(
+    ("how", "fetched", "sent"),
+    [("existing", False, False), ("mounted", False, False), ("copied", False, True), (None, True, True)],
+)
+def test_what_the_registry_was_asked_decides(how: plan.Nearby | None, fetched: bool, sent: bool) -> None:
+    """Of a layer that was made once, but is not where it is to be, all bytes move again."""
+    found = plan_of("baked", no_weights=False)
+    first, digest = found.bundles[0], Digest("sha256:" + "1" * 64)
+    there = {digest: how} if how else {}
+    made = plan.make(
+        found.described, found.lock, found.offered, known={first.recipe: digest}, there=there
+    ).as_json()
+    others = found.bundles[1:]
+    assert made["fetch_bytes"] == sum(o.content_bytes for o in others) + fetched * first.content_bytes
+    assert made["upload_bytes"] == sum(o.size for o in others) + sent * first.size
 
 
 def test_an_unresolved_file_is_not_baked() -> None:
