@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from podkiln.plan import Plan
 
 FOLDER = ROOT / "tests" / "golden"
-DATA = ("podkiln/flags.json", "podkiln/models.json")
+DATA = ("podkiln/flags.json", "podkiln/folders.json", "podkiln/models.json")
 DATA_OF = "lazy"
 
 

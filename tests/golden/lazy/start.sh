@@ -50,9 +50,17 @@ fi
 pod decide || exit
 
 # --- Folders --------------------------------------------------------------------------------------------------------
-# ComfyUI accepts model folders that are not there, so a volume that cannot be written only costs the fetching.
-if ! mkdir -p "$WORKSPACE/models" 2>/dev/null; then
-    say "$WORKSPACE cannot be written: models in the image and on the volume work, new ones cannot be fetched."
+# What `decide` found out about the volume, for ComfyUI and for all that runs beside it: WORKSPACE may be another folder
+# now, because the volume is elsewhere or cannot be written.
+mapfile -d '' -t found <"$PODKILN_RUN/comfyui.env"
+for setting in "${found[@]}"; do
+    export "${setting?}"
+done
+
+NODE_REQUIREMENTS="${NODE_REQUIREMENTS:-check}"
+# Only for who asked for it: on the first start pip fetches what custom nodes lack, later ones have it on the volume.
+if [[ "${NODE_REQUIREMENTS,,}" == install ]]; then
+    pod nodes --install || say "some custom nodes will not load; the sentences above say why."
 fi
 
 # --- Services -------------------------------------------------------------------------------------------------------
