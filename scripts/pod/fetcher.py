@@ -212,7 +212,7 @@ class Fetcher:
 
     def _advance(self, job: Job) -> None:
         """Bring one file as far as it can be brought now."""
-        store, progress = self._store, job.progress
+        store = self._store
         resolved = self._resolve(job)
         if resolved is None:
             return
@@ -240,7 +240,7 @@ class Fetcher:
             job.claim = Claim(store.staging(job.file, ".lock"))
 
     def _unwritable(self, job: Job, resolved: Resolved, error: OSError) -> Path | None:
-        """Return what is there on a volume that cannot be written; it is hashed only when that was asked for."""
+        """Return what is there on a volume that cannot be written; hashed only when that was asked for."""
         if self._again:
             return self._examined(job, resolved)
         path = self._store.anywhere(job.file, resolved.size)

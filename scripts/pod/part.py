@@ -254,6 +254,7 @@ def _read_journal(path: Path) -> tuple[Contents, list[int]]:
 def remove(path: Path) -> None:
     """Remove a part and its journal, if they are there."""
     path.unlink(missing_ok=True)
+    _state(path).with_suffix(".state.new").unlink(missing_ok=True)
     _state(path).unlink(missing_ok=True)
 
 

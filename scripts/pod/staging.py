@@ -7,12 +7,13 @@ it, in order while the rest arrives, also writes it to the volume: only the rena
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod import mounts
+from pod import mounts, part
 from pod.failure import SETTING_MALFORMED, PodError
 
 if TYPE_CHECKING:
@@ -83,20 +84,31 @@ class Staging:
     def growth(self, beside: Path, size: int | None, reserve: Callable[[Path, int], bool]) -> Growth:
         """Decide for one file, whose part would be `beside` its place.
 
-        `reserve` gets a folder and bytes, and promises them if they are there.
+        `reserve` gets a folder and bytes, and promises them if they are there. A copy that a dead pod left is
+        removed; so only the owner of the file's claim may ask. Raises OSError.
         """
+        beside.with_suffix(".copy").unlink(missing_ok=True)
         if self.folder is None or size is None or beside.exists():  # what arrived beside goes on there
             return Growth(beside)
-        folder = self.folder / beside.parent.parent.name
-        part = folder / beside.name
+        grown = self._staged(beside)
+        folder = grown.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            there = part.stat().st_blocks * 512 if part.exists() else 0
+            there = grown.stat().st_blocks * 512 if grown.exists() else 0
             if not reserve(folder, size - there + RESERVE):
                 return Growth(beside)
         except OSError:
             return Growth(beside)  # a local disk that cannot be used costs speed, not the file
-        return Growth(part, beside.with_suffix(".copy"), f", staged in {folder}")
+        return Growth(grown, beside.with_suffix(".copy"), f", staged in {folder}")
+
+    def forget(self, beside: Path) -> None:
+        """Remove what was staged of a file that another pod has brought meanwhile."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                part.remove(self._staged(beside))
+
+    def _staged(self, beside: Path) -> Path:
+        return self.folder / beside.parent.parent.name / beside.name if self.folder else beside
 
 
 def copied(blocks: Iterator[Block], path: Path) -> Iterator[Block]:

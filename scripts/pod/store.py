@@ -17,6 +17,7 @@ from pod import part
 from pod.contents import check_safetensors, digest, of_file
 from pod.progress import write_json
 from pod.staging import Growth, Staging
+from pod.web import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,7 +138,13 @@ class Store:
             self.say(f"{path} {reason}: it is left alone, and fetched to {self.target}")
             return
         aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-        path.rename(aside)
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise RefusedError(
+                f"is wrong: {path} {reason}; and it cannot be moved aside "
+                f"({(error.strerror or '').lower()}): mount the volume writable, then fetch again"
+            ) from None
         self.say(f"{path} {reason}: moved aside to {aside.name}, which may be deleted, and fetched again")
 
     def _link_cached(self, file: File, expected: str, size: int | None, seen: Seen) -> Path | None:

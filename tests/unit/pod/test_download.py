@@ -366,6 +366,17 @@ def test_a_copy_of_wrong_bytes_does_not_stay(case: Case) -> None:
     assert not list(case.part.parent.iterdir())
 
 
+def test_connections_come_back_after_the_hub_was_busy(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer for a while, then one more at a time."""
+    monkeypatch.setattr("pod.crew._REST", 0.05)
+    case.hub.rate = 400_000
+    case.hub.fault(Fault("status", where="hub", status=429, skip=1, times=3))
+    start = time.monotonic()
+    case.run()
+    assert case.arrived()
+    assert time.monotonic() - start < 2.5  # one connection takes 3.3 s
+
+
 def test_stopping_wakes_a_connection_that_hangs(case: Case) -> None:
     case.hub.fault(Fault("hang", after=1000, times=ALWAYS))
     patient = case.download(replace(POLICY, limits=Limits(10, 60)))

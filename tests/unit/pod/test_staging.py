@@ -78,6 +78,21 @@ def test_a_file_grows_on_the_local_disk_and_is_copied(tmp_path: Path, beside: Pa
     assert asked == [10_000 + staging.RESERVE, 10_000 - 8192 + staging.RESERVE]
 
 
+def test_what_a_dead_pod_left_is_removed(tmp_path: Path, beside: Path) -> None:
+    """Its copy on the volume when the file is begun anew; ours on local disk when another has brought it."""
+    copy = beside.with_suffix(".copy")
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"half")
+    area = Staging(tmp_path / "local")
+    growth = area.growth(beside, 10, lambda _folder, _need: True)
+    assert not copy.exists()
+    growth.part.write_bytes(b"half")
+    growth.part.with_suffix(".state").write_text("journal")
+    area.forget(beside)
+    assert not list(growth.part.parent.iterdir())
+    Staging().forget(beside)
+
+
 @pytest.mark.parametrize("why", ["no folder", "no size", "no room", "no local disk", "began beside"])
 def test_else_it_grows_beside_its_place(tmp_path: Path, beside: Path, why: str) -> None:
     local = tmp_path / "local"

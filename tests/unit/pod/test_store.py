@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -85,6 +86,45 @@ def test_a_wrong_file_is_moved_aside_and_kept(
     assert aside.read_bytes() == data
     assert aside.name in said[-1]
     assert reason in said[-1]
+
+
+def test_a_wrong_file_that_cannot_be_moved_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(store.target, b"short")
+
+    def read_only(_path: Path, _aside: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("pathlib.Path.rename", read_only)
+    with pytest.raises(
+        RefusedError, match=r"is wrong: .* has 5 bytes, not 3000; and it cannot be moved aside"
+    ):
+        store.examine(FILE, EXPECTED, 3000)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_again_means_that_every_byte_is_read(store: Store, spoilt: bool) -> None:
+    """On the volume and in the image alike, though size, time and record say that nothing has changed."""
+    for root in (store.target, store.baked):
+        path = put(root)
+        store.examine(FILE, EXPECTED, 3000)
+        stamp = path.stat()
+        path.write_bytes(b"\0" * 3000 if spoilt else DATA)
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert store.known(FILE, EXPECTED, 3000) == path
+        seen: dict[int, int] = {}
+        found = store.examine(FILE, EXPECTED, 3000, again=True, seen=seen.__setitem__)
+        assert found == (None if spoilt else path)
+        assert seen == {3000: 3000}
+        path.unlink(missing_ok=True)
+
+
+def test_ours_comes_before_the_images(store: Store) -> None:
+    """As ComfyUI looks: what was fetched because the baked one is wrong must be what counts."""
+    put(store.baked)
+    path = put(store.target)
+    store.examine(FILE, EXPECTED, 3000)
+    assert store.known(FILE, EXPECTED, 3000) == path
 
 
 def test_a_wrong_file_that_is_not_ours_is_left_alone(store: Store, said: list[str]) -> None:
