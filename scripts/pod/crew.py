@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pod import carried
+from pod.carried import PARTIAL, UNSATISFIABLE
 from pod.contents import check_type, digest, of_part
 from pod.part import ClosedError, Contents, Part, Span
 from pod.patience import Meter, Patience, Policy, StalledError
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 _BUFFER = 512 * 1024
 _LONGEST_SPAN = 16  # chunks: long enough that requests cost nothing, short enough to share out the end
 _REST = 10.0  # seconds until a hub that was busy is offered one more connection
-_PARTIAL, _UNSATISFIABLE = 206, 416
 _local = threading.local()
 
 
@@ -86,7 +87,7 @@ class Crew:
             part, span, answer = self._begin(ranges=ranges)
             if part.contents.size > part.contents.chunk:
                 aside = [self._start(lambda: self._hash(part)), self._start(part.keep_flushing)]
-            if answer is None or answer.status == _PARTIAL:
+            if answer is None or answer.status == PARTIAL:
                 with self._hands.on(self):
                     self._lead(part, span, answer)
             else:
@@ -157,18 +158,18 @@ class Crew:
         answer = self._ask(span if ranges else None, part.contents.identity if part else "")
         try:
             contents = self._contents(answer, part.contents.chunk if part else policy.chunk, ranges=ranges)
-            if answer.status == _PARTIAL and span and _start(answer) != span.start:
+            if answer.status == PARTIAL and span and carried.start(answer) != span.start:
                 raise ChangedError(ranges=True)  # noqa: TRY301 (not the bytes that were asked for)
-            if part and contents == part.contents and answer.status == _PARTIAL:
+            if part and contents == part.contents and answer.status == PARTIAL:
                 self._progress.begin(part.received, contents.size)
                 self._room(part.missing)
                 return self._adopt(part), span, answer
-            if span and span.start and answer.status == _PARTIAL:
+            if span and span.start and answer.status == PARTIAL:
                 raise ChangedError(ranges=True)  # noqa: TRY301 (another file now, and not from its start)
             self._progress.begin(0, contents.size)
             self._room(contents.size)
             part = Part.create(goal.part, contents)
-            length = length if answer.status == _PARTIAL else contents.size
+            length = length if answer.status == PARTIAL else contents.size
             return self._adopt(part), part.take(length), answer
         except BaseException:
             self._drop(answer)
@@ -185,19 +186,19 @@ class Crew:
     def _contents(self, answer: Answer, chunk: int, *, ranges: bool) -> Contents:
         """Read from the first answer what the file is; refuse at once what cannot be the one we want."""
         goal = self._goal
-        if answer.status == _UNSATISFIABLE:
+        if answer.status == UNSATISFIABLE:
             if (answer.headers["Content-Range"] or "").strip() == "bytes */0":
                 raise RefusedError("is empty at its source; correct its source")
             raise ChangedError(ranges=ranges)  # shorter than what we have of it
         check_type(answer.headers["Content-Type"], goal.name, answer.host)
         linked = (answer.first("X-Linked-Etag") or "").strip('"')
         if goal.expected.startswith("sha256:") and re.fullmatch(r"[0-9a-f]{64}", linked):
-            _compare(f"sha256:{linked}", goal.expected)
-        size = _size(answer) or goal.size
+            carried.compare(f"sha256:{linked}", goal.expected)
+        size = carried.size(answer) or goal.size
         if size is None:
             raise RefusedError(f"cannot be checked: {answer.host} does not say how many bytes it has")
-        _compare(f"{size} bytes", f"{goal.size or size} bytes")
-        return Contents(size, chunk, _identity(answer), goal.expected)
+        carried.compare(f"{size} bytes", f"{goal.size or size} bytes")
+        return Contents(size, chunk, carried.identity(answer), goal.expected)
 
     # --- all the others
 
@@ -279,10 +280,10 @@ class Crew:
 
     def _same(self, answer: Answer, span: Span, contents: Contents) -> None:
         """Make sure that an answer continues what we have. Raises ChangedError."""
-        same = _identity(answer) == contents.identity
-        if answer.status != _PARTIAL:
+        same = carried.identity(answer) == contents.identity
+        if answer.status != PARTIAL:
             raise ChangedError(ranges=not same)
-        if not same or _size(answer) != contents.size or _start(answer) != span.start:
+        if not same or carried.size(answer) != contents.size or carried.start(answer) != span.start:
             raise ChangedError(ranges=True)
 
     def _ask(self, span: Span | None, identity: str) -> Answer:
@@ -323,32 +324,3 @@ def _buffer() -> memoryview:
         _local.view = memoryview(bytearray(_BUFFER))
     view: memoryview = _local.view
     return view
-
-
-def _compare(found: str, listed: str) -> None:
-    if found != listed:
-        raise RefusedError(
-            f"has {found} at its source, but {listed} is listed: it was replaced there; "
-            "correct its revision or what is listed"
-        )
-
-
-def _identity(answer: Answer) -> str:
-    """Return what names the bytes: the hub's hash on its redirect, else the validator of who sends them."""
-    if linked := answer.first("X-Linked-Etag"):
-        return f"linked:{linked}"
-    return str(answer.headers["ETag"] or answer.headers["Last-Modified"] or "")
-
-
-def _size(answer: Answer) -> int | None:
-    """Return the bytes of the whole file, or None when the answer does not say."""
-    if answer.status == _PARTIAL:
-        match = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers["Content-Range"] or "")
-        return int(match[1]) if match else None
-    length = answer.headers["Content-Length"] or ""
-    return int(length) if length.isdigit() else None
-
-
-def _start(answer: Answer) -> int | None:
-    match = re.match(r"bytes (\d+)-", answer.headers["Content-Range"] or "")
-    return int(match[1]) if match else None
