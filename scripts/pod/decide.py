@@ -69,8 +69,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         known = rules.load(root / "flags.json")
         offers = selection.load(root / "models.json")
         asked = settings.read(environ, known, {offer.env for offer in offers})
-        if asked.wishes:
-            asked = selection.check_folders(asked, root)
+        asked = selection.checked(asked, offers, root)
         user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS")
         where = inspection.Asked.of(environ, asked.workspace, known.workspace)
         ways = access.read(environ)

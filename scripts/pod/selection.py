@@ -138,11 +138,14 @@ def select(
     return Selection(tuple(choices), settings.wishes, tuple(warnings))
 
 
-def check_folders(settings: Settings, root: Path) -> Settings:
-    """Check the folders that wishes name against those of the image; returns settings with warnings.
+def checked(settings: Settings, offers: Sequence[Offer], root: Path) -> Settings:
+    """Hold names of models and folders against those of the image; returns settings with warnings.
 
-    Raises PodError.
+    Here, because a boot that is refused must not have touched the volume. Raises PodError.
     """
+    _check_names(offers, settings)
+    if not settings.wishes:
+        return settings
     from pod import listing, wish  # noqa: PLC0415 - only who names a file needs to pay
 
     warnings = wish.check_folders(settings.wishes, listing.folders(root), SETTING_MALFORMED)

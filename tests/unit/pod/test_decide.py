@@ -27,6 +27,8 @@ def decide(tmp_path: Path, flags_json: dict[str, Any]) -> Callable[..., subproce
     shutil.copy(ROOT / "scripts" / "__main__.py", opt)
     (opt / "flags.json").write_text(json.dumps(flags_json), encoding="utf-8")
     (opt / "models.json").write_text('{"schema": 1, "models": []}', encoding="utf-8")
+    places = {"loras": ["loras"], "vae": ["vae"]}
+    (opt / "folders.json").write_text(json.dumps({"schema": 1, "folders": places}), encoding="utf-8")
     (tmp_path / "cgroup").mkdir()
     (tmp_path / "meminfo").write_text("MemTotal: 1073741824 kB\n", encoding="utf-8")
 
@@ -89,6 +91,32 @@ def test_explain_prints_and_writes_nothing(decide: Callable[..., Any], tmp_path:
     assert not any((tmp_path / name).exists() for name in ("run", "workspace", "local"))
 
 
+def test_explain_shows_files_as_they_were_understood_and_no_token(decide: Callable[..., Any]) -> None:
+    url = f"https://files.test/a.safetensors?token=canary#sha256={'ab' * 32}"
+    done = decide("decide", "--explain", MODELS=f"none,vae={url}", LORAS="sdxl:lora:civitai:1@2")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["wishes"] == [
+        {
+            "wish": "https://files.test/a.safetensors",
+            "where": "MODELS",
+            "source": "https",
+            "sha256": "ab" * 32,
+            "folder": "vae",
+            "name": None,
+        },
+        {
+            "wish": "civitai:1@2",
+            "where": "LORAS",
+            "source": "civitai",
+            "sha256": None,
+            "folder": "loras",
+            "name": None,
+        },
+    ]
+    assert "podkiln: LORAS: to be fetched besides: civitai:1@2.\n" in done.stderr
+    assert "canary" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("environ", "code", "sentence"),
     [
@@ -100,6 +128,8 @@ def test_explain_prints_and_writes_nothing(decide: Callable[..., Any], tmp_path:
             78,
             "podkiln: MODELS names 'sdxl', which this image does not offer: it offers none.\n",
         ),
+        ({"LORAS": "civitai:22"}, 78, "podkiln: LORAS: 'civitai:22' could be a model or a version: write"),
+        ({"MODELS": "lora=civitai:1@2"}, 78, "podkiln: MODELS: 'civitai:1@2' is to go to lora, which"),
     ],
 )
 def test_refusals_are_one_sentence_and_a_code(

@@ -206,12 +206,13 @@ def root(tmp_path: Path) -> Path:
 def test_folders_that_are_named_are_checked(known: Rules, root: Path) -> None:
     words = "unet=civitai:1@2 animatediff_models=civitai:3@4 ipadapter=civitai:5@6 civitai:7@8"
     asked = settings.read({"MODELS": words}, known)
-    assert selection.check_folders(asked, root).warnings == (
+    assert selection.checked(asked, (), root).warnings == (
         "civitai:5@6 goes to ipadapter, which ComfyUI itself does not read: a custom node has to",
     )
+    assert selection.checked(settings.read({}, known), (), root / "nowhere").warnings == ()
     slip = settings.read({"MODELS": "lora=civitai:1@2"}, known)
     with pytest.raises(PodError, match="did you mean loras") as refused:
-        selection.check_folders(slip, root)
+        selection.checked(slip, (), root)
     assert refused.value.exit_code == 78
 
 
@@ -219,7 +220,7 @@ def test_folders_that_are_named_are_checked(known: Rules, root: Path) -> None:
 def test_damaged_folders(known: Rules, root: Path, damage: str) -> None:
     (root / "folders.json").write_text(damage, encoding="utf-8")
     with pytest.raises(PodError, match=r"folders\.json") as refused:
-        selection.check_folders(settings.read({"LORAS": "civitai:1@2"}, known), root)
+        selection.checked(settings.read({"LORAS": "civitai:1@2"}, known), (), root)
     assert refused.value.exit_code == 65
 
 
