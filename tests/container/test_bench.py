@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ import pytest
 from images import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from images import Image
 
 pytestmark = pytest.mark.engine
@@ -32,6 +35,49 @@ def test_render_is_measured() -> None:
     done = bench("render.py", "--runs=1", "--render-limit=10", "--help-limit=2.5")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("median") == 3
+
+
+@pytest.mark.usefixtures("bootstrap_base")
+def test_a_bake_is_measured_beside_a_bare_copy(tmp_path: Path) -> None:
+    """At a size at which times say nothing; memory and disk keep to their limits at any."""
+    done = bench(
+        "bake.py",
+        *("--gib=0.07", "--rounds=1", "--only=podkiln,copy", "--no-warm-up", "--no-large"),
+        f"--work={tmp_path}",
+    )
+    assert "podkiln's time for the weights alone by that of a bare copy" in done.stdout, done.stderr
+    assert "ok      2 files: peak memory of podkiln and all it runs: " in done.stdout
+    assert done.stdout.count("ok      2 files: growth of the builder's disk") == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("bootstrap_base")
+def test_a_second_bake_is_measured(tmp_path: Path) -> None:
+    done = bench("rebake.py", "--gib=0.07", "--limit=60", f"--work={tmp_path}")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.count("ok      weight bytes ") == 2
+
+
+@pytest.mark.usefixtures("bootstrap_base")
+def test_updates_are_measured_in_an_engine_of_its_own(tmp_path: Path) -> None:
+    """With overlay2, where a layer that comes in below moves all above it."""
+    done = bench(
+        "update_pull.py",
+        *("--mib=64", "--storage=overlay2", "--updates=start.sh,a weight more"),
+        f"--work={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    figures = {
+        row[0]: [float(cell) for cell in row[1:]]
+        for line in done.stdout.splitlines()
+        if len(row := re.split(r"\s{2,}", line)) == 3 and ", weights " in line
+    }
+    assert figures["start.sh, weights below"][0] == 0
+    assert figures["start.sh, weights above"][0] > 2 * 64
+    assert figures["a weight more, weights below"][1] > 50
+    added, others = figures["a weight more, weights added above"]
+    assert 64 <= added < 65
+    assert others < 0.1
 
 
 def test_a_missed_gate_fails() -> None:
