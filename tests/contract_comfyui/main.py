@@ -4,6 +4,7 @@ A contract, not a copy: what a pod and its tests rely on (flags, exit codes, sig
 is as recorded from the real one; it generates nothing. Needs aiohttp and PyYAML, as the real one does.
 
 CONTRACT_BOOT_SECONDS: how long a boot takes (0.1 unless set; the real one takes 9 to 40).
+CONTRACT_ASSETS: `required` for the database of newer ComfyUI.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from contract import devices, parser, server
+from contract import database, devices, nodes, parser, server
 from contract.folders import Folders
 
 log = logging.getLogger("comfyui")
@@ -24,7 +25,7 @@ FEATURES = Path(__file__).parent / "contract" / "recorded" / "feature_flags.json
 
 
 def main() -> int:
-    """Boot in the order of the real main.py: flags, folders, devices, server."""
+    """Boot in the order of the real main.py: flags, folders, custom nodes, database, server."""
     data = json.loads(Path(os.environ.get("PODKILN_ROOT", "/opt/podkiln"), "flags.json").read_bytes())
     if data["comfyui"] != VERSION:
         raise SystemExit(f"contract server: speaks for ComfyUI {VERSION}, the image is for {data['comfyui']}")
@@ -36,10 +37,13 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="\x1b[32m[%(levelname)s]\x1b[0m %(message)s", stream=stream
     )
-    folders = Folders.of(args, Path(__file__).resolve().parent)
+    install = Path(__file__).resolve().parent
+    folders = Folders.of(args, install)
     found = devices.find(args)
     log.info("Python version: %s", sys.version)
     log.info("ComfyUI version: %s", VERSION)
+    nodes.load(args, folders.kinds["custom_nodes"].paths)
+    database.open_(args, install)
     time.sleep(float(os.environ.get("CONTRACT_BOOT_SECONDS", "0.1")))
     if args.quick_test_for_ci:
         return 0

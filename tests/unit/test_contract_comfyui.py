@@ -267,3 +267,63 @@ def test_a_prompt_in_work_is_listed_and_can_be_interrupted(
         record = server.get(f"/history/{taken['prompt_id']}")[taken["prompt_id"]]
     assert (record["status"]["status_str"], record["outputs"]) == ("error", {})
     assert record["status"]["messages"][-1][0] == "execution_interrupted"
+
+
+def node(folder: Path, name: str, text: str) -> Path:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(text)
+    return folder
+
+
+def boot(root: Path, *words: str, **variables: str) -> tuple[int, str]:
+    """Boot as far as --quick-test-for-ci does; returns the exit code and all that it printed."""
+    done = subprocess.run(
+        [sys.executable, "main.py", "--cpu", "--quick-test-for-ci", *words],
+        cwd=COMFYUI,
+        env=environment(root) | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_custom_nodes_are_loaded_in_the_order_of_their_folders(root: Path, tmp_path: Path) -> None:
+    """As seen of the real one: the default folder first; a failing node costs itself."""
+    volume = node(tmp_path / "nodes", "fine", "NODE_CLASS_MAPPINGS = {}")
+    node(volume, "broken", "import a_module_that_is_not_there")
+    node(volume, "off.disabled", "raise SystemExit('loaded')")
+    config = tmp_path / "paths.yaml"
+    config.write_text(f"nodes:\n  is_default: true\n  custom_nodes: {volume}\n")
+    code, said = boot(root, f"--extra-model-paths-config={config}")
+    assert code == 0
+    times = said[said.index("Import times for custom nodes:") :]
+    assert f"seconds: {volume}/fine" in times
+    assert f"seconds (IMPORT FAILED): {volume}/broken" in times
+    assert times.index("fine") < times.index("websocket_image_save.py")
+    assert "off.disabled" not in times
+    names = ["--disable-all-custom-nodes", "--whitelist-custom-nodes", "fine"]
+    _, said = boot(root, f"--extra-model-paths-config={config}", *names)
+    assert "Skipping broken due to disable_all_custom_nodes and whitelist_custom_nodes" in said
+    assert f"seconds: {volume}/fine" in said
+
+
+def test_a_folder_of_nodes_that_is_not_there_ends_the_boot(root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "paths.yaml"
+    config.write_text(f"nodes:\n  custom_nodes: {tmp_path}/gone\n")
+    code, said = boot(root, f"--extra-model-paths-config={config}")
+    assert code == 1
+    assert f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path}/gone'" in said
+
+
+def test_a_database_is_held_by_one_process(root: Path, tmp_path: Path) -> None:
+    url = f"--database-url=sqlite:///{tmp_path}/comfyui.db"
+    with Server(root, url):
+        code, said = boot(root, url)
+        assert (code, "Could not acquire lock on database" in said) == (0, True)
+        code, said = boot(root, url, CONTRACT_ASSETS="required")
+        assert (code, "ASSETS_STARTUP_FAILED: in_use" in said) == (1, True)
+    assert boot(root, url, CONTRACT_ASSETS="required")[0] == 0
+    code, _ = boot(root, f"--user-directory={tmp_path}", CONTRACT_ASSETS="required")
+    assert (code, (tmp_path / "comfyui.db.lock").exists()) == (0, True)
