@@ -178,7 +178,7 @@ def test_the_host_key_is_the_volumes(pod: Container, volume: Path, lazy: Image, 
             found = re.search(fingerprint, other.logs())
             assert found
             assert (found[1] == first[1]) is same
-            assert ("so sshd's host key lasts as long as this container" in other.logs()) is not same
+            assert ("is read-only" in other.logs()) is not same
 
 
 # --- Jupyter
