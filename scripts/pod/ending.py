@@ -18,7 +18,7 @@ _TAIL = 16384  # bytes
 _LONGEST = 300  # characters of a quoted line
 _TRACEBACK = "Traceback (most recent call last):"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_ERROR = re.compile(r"^[\w./-]+: error: |^[\w.]*(Error|Exception|Interrupt)\b")
+_ERROR = re.compile(r"^[\w./-]+: error: |^[\w.]*(Error|Exception|Interrupt)(:|$)")
 
 
 class Tail:

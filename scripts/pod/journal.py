@@ -36,14 +36,16 @@ class Rotated:
         self._files = files
         self._file: int | None = None
         self._written = 0
+        self._torn = False  # whether the last line still lacks its end
 
     def write(self, data: bytes) -> None:
-        """Append. A line is not torn apart by a new file, unless it is huge. Raises OSError."""
+        """Append. No line is torn apart by a new file. Raises OSError."""
         if self._file is None:
             self._open()
         if self._written + len(data) > self._size:
-            line, end, data = data.rpartition(b"\n")
-            self._append(line + end)
+            if self._torn:
+                line, end, data = data.partition(b"\n")
+                self._append(line + end)
             self._rotate()
         self._append(data)
 
@@ -62,6 +64,7 @@ class Rotated:
         while data and self._file is not None:
             count = os.write(self._file, data)
             self._written += count
+            self._torn = data[count - 1 : count] != b"\n"
             data = data[count:]
 
     def _rotate(self) -> None:
@@ -134,6 +137,8 @@ class Journal:
                     log.close()
             else:
                 self._lose(-lost)
+        if log:
+            log.close()
 
     def _lose(self, count: int) -> None:
         with self._change:

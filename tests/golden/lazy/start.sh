@@ -91,8 +91,8 @@ status=0
 # shellcheck disable=SC2329  # the trap below calls it, which shellcheck misses when a script ends in exit
 stop() {
     trap '' TERM INT
-    exec 2>&3
     kill -TERM "$keeper" "${services[@]}" 2>/dev/null || true
+    exec 2>&3
     wait "$keeper" || status=$?
     exit "$status"
 }
