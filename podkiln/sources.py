@@ -7,9 +7,11 @@ Hashes are not looked at here but where the bytes arrive (podkiln.weights).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
@@ -20,7 +22,7 @@ from pod.patience import Patience, Policy
 from pod.sources import Hubs, Request, request_for
 from pod.web import Answer, Limits, RefusedError, TransientError
 from podkiln.errors import IntegrityError, SourceError
-from podkiln.registry.transport import tls_context
+from podkiln.registry.trust import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,6 +127,7 @@ class RemoteReading:
         self._answer: Answer | None = None
         self._buffer = memoryview(bytearray(min(CHUNK, weight.size)))
         self._halted = threading.Event()
+        self._asked: Future[Answer] | None = None
         self._patience = Patience(policy, self._halted, self._note)
 
     def __iter__(self) -> Self:
@@ -145,8 +148,9 @@ class RemoteReading:
     def abort(self) -> None:
         """Wake whoever is waiting in `__next__`."""
         self._halted.set()
-        answer = self._answer
-        if answer:
+        if asked := self._asked:
+            asked.cancel()
+        if answer := self._answer:
             answer.abort()
 
     def close(self) -> None:
@@ -167,7 +171,7 @@ class RemoteReading:
 
     def _read(self) -> bytes:
         if self._answer is None:
-            self._answer = self._request.send(self._policy.limits, self._headers())
+            self._answer = self._ask()
             # Whoever gave up while this was on its way found no answer to abort.
             self._refuse_halted()
             self._check(self._answer)
@@ -175,6 +179,18 @@ class RemoteReading:
         self._patience.moved()
         self._offset += count
         return bytes(self._buffer[:count])
+
+    def _ask(self) -> Answer:
+        """Ask for the file. Who gives up meanwhile leaves the asking thread to itself, and does not wait."""
+        self._asked = asked = Future[Answer]()
+        arguments = (asked, self._request, self._policy.limits, self._headers())
+        threading.Thread(target=_ask, args=arguments, name="asking", daemon=True).start()
+        self._refuse_halted()
+        try:
+            return asked.result()
+        except CancelledError:
+            self._refuse_halted()
+            raise
 
     def _refuse_halted(self) -> None:
         if self._halted.is_set():
@@ -214,6 +230,20 @@ class RemoteReading:
         left = self._offset
         while left and not self._halted.is_set():
             left -= _receive(answer, self._buffer[:left])
+
+
+def _ask(asked: Future[Answer], request: Request, limits: Limits, headers: Mapping[str, str]) -> None:
+    """Send a request and hand over what came of it, or end that if nobody wants it any more."""
+    try:
+        answer = request.send(limits, headers)
+    except BaseException as failure:  # noqa: BLE001 - raised where it is waited for
+        with contextlib.suppress(InvalidStateError):
+            asked.set_exception(failure)
+        return
+    try:
+        asked.set_result(answer)
+    except InvalidStateError:
+        answer.close()
 
 
 def mismatch(weight: Weight, found: str) -> IntegrityError:

@@ -80,7 +80,7 @@ class RegistrySink:
 
     def cancel(self) -> None:
         """Stop all that speaks to this registry."""
-        self._repository.transport.cancelled.set()
+        self._repository.transport.cancel()
 
 
 class LayoutSink:

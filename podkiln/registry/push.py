@@ -98,7 +98,7 @@ def push(
         digest, media_type = layout.descriptor.digest, layout.manifest.media_type
         repository.put_manifest(digest, layout.manifest_bytes, media_type)
         repository.put_manifest(tag, layout.manifest_bytes, media_type)
-        _read_back(repository, tag, digest)
+        _read_back(repository, tag, layout)
     seconds = time.monotonic() - begun
     return PushReport(str(reference.with_tag(tag)), digest, tuple(sent), sent_config, seconds)
 
@@ -143,7 +143,7 @@ class _Sender:
                 _raise_first(futures)
                 return [future.result() for future in futures]
             except BaseException:
-                transport.cancelled.set()
+                transport.cancel()
                 pool.shutdown(cancel_futures=True)
                 raise
 
@@ -171,14 +171,17 @@ def _raise_first(futures: Sequence[Future[PushedBlob]]) -> None:
         raise failure
 
 
-def _read_back(repository: Repository, tag: str, digest: Digest) -> None:
-    found, _ = repository.manifest(tag)
-    if found.digest != digest:
+def _read_back(repository: Repository, tag: str, layout: Layout) -> None:
+    """Have the registry give out what it now holds: what is reported was seen there, not only sent."""
+    found, data = repository.manifest(tag)
+    if found.digest != layout.descriptor.digest or data != layout.manifest_bytes:
         host = repository.transport.host
         raise RegistryError(
-            f"After the push, tag {tag} of {repository.name} at {host} names {found.digest}, not {digest}.",
+            f"After the push, tag {tag} of {repository.name} at {host} names {found.digest}, "
+            f"not {layout.descriptor.digest}.",
             hint="Did another push move the tag at the same time?",
         )
+    repository.blob(layout.manifest.config)  # has the digest, or IntegrityError
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

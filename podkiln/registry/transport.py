@@ -10,25 +10,26 @@ import contextlib
 import ipaddress
 import logging
 import random
-import ssl
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 
-import certifi
 import httpx
 from httpx import codes
 
 from podkiln import credentials
-from podkiln.errors import RegistryError, UsageError
+from podkiln.errors import RegistryError
 from podkiln.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
 from podkiln.registry.refusal import TRANSIENT, TransientError, refused, unreachable
+from podkiln.registry.sockets import Sockets
+from podkiln.registry.trust import tls_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from podkiln.credentials import Credentials
 
@@ -36,10 +37,11 @@ T = TypeVar("T")
 
 MAX_ANSWER_BYTES: Final = 8 << 20  # manifests have at most 4 MiB, configs less than this
 _HUB_API: Final = "registry-1.docker.io"
-_CERTS_D: Final = Path("/etc/docker/certs.d")
 _REDIRECTS: Final = 5
 _PIECE: Final = 1 << 20  # bytes of a blob in memory at once
+_CONNECT_SECONDS: Final = 15.0
 _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
+_GRACE_SECONDS: Final = 3.0  # for the answer to a body that was ended early: it names what to delete
 _MAX_BACKOFF: Final = 30.0
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -110,19 +112,32 @@ class Transport:
         plain = is_local(host) if settings.plain_http is None else settings.plain_http
         api = _HUB_API if host == DOCKER_HUB else host
         self.origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
-        self._http = httpx.Client(
-            verify=tls_context(host, settings.ca_bundle),
-            trust_env=not is_local(host),  # no proxy between us and ourselves
-            timeout=settings.timeout,
-            headers={"User-Agent": "podkiln", "Accept-Encoding": "identity"},
-        )
+        tls = tls_context(host, settings.ca_bundle)
+        self._http, self._streaming = _client(host, tls), _client(host, tls)
+        self._sockets, self._streams = Sockets(), Sockets()
+        self._grace = threading.Timer(_GRACE_SECONDS, self._streams.cut)
+        self._grace.daemon = True
+        self._once = threading.Lock()
+        self._thread = threading.local()
         self.auth = Auth(host, scopes, settings.login, self._fetch_token, plain_http=plain)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._grace.cancel()
         self._http.close()
+        self._streaming.close()
+
+    def cancel(self) -> None:
+        """End all requests, from another thread: each raises CancelledError. Only `drop` works from then on.
+
+        Bodies under way are ended early by who sends them; their answers get a moment to come.
+        """
+        if self._once.acquire(blocking=False):
+            self.cancelled.set()
+            self._sockets.cut()
+            self._grace.start()
 
     def ask(
         self,
@@ -200,17 +215,19 @@ class Transport:
                     f"Registry {self.host} was asked for byte {offset}, and answers {said[:80]!r}."
                 )
         for chunk in response.iter_raw(_PIECE):
-            if self.cancelled.is_set():
-                raise CancelledError("given up")
+            self._refuse_cancelled()
             if len(chunk) > skip:
                 yield chunk[skip:]
             skip = max(0, skip - len(chunk))
 
     def drop(self, url: str) -> None:
-        """Send a DELETE and do not care for what becomes of it."""
-        target = self.absolute(url)
-        with contextlib.suppress(RegistryError):
-            self._exchange("DELETE", target, {}, None, self._authorization(target), _DROP_SECONDS)
+        """Send a DELETE, after `cancel` too, and do not care for what becomes of it."""
+        self._thread.drops = True
+        try:
+            with contextlib.suppress(RegistryError):
+                self._with_login("DELETE", self.absolute(url), {}, None, _DROP_SECONDS)
+        finally:
+            self._thread.drops = False
 
     def retrying(self, work: Callable[[], T]) -> T:
         """Do some work; do it again, after a pause that doubles, while it fails in a way that may pass.
@@ -318,19 +335,43 @@ class Transport:
         patience: float | None,
     ) -> Iterator[httpx.Response]:
         """Send one request and give out its answer while its body is still to come."""
-        usual = self.settings.timeout
-        timeout = httpx.Timeout(min(usual, patience or usual), read=patience or usual)
         all_headers = {**headers, **({"Authorization": authorization} if authorization else {})}
+        plain = content is None or isinstance(content, bytes)
+        http, sockets = (self._http, self._sockets) if plain else (self._streaming, self._streams)
+        request = http.build_request(
+            method,
+            url,
+            headers=all_headers,
+            content=content,
+            timeout=self._timeout(patience),
+            extensions={} if self._drops else sockets.extensions,
+        )
+        self._refuse_cancelled()
         try:
-            with self._http.stream(method, url, headers=all_headers, content=content, timeout=timeout) as got:
+            with contextlib.closing(http.send(request, stream=True)) as got:
                 self._reached = True
                 yield got
         except httpx.TransportError as failed:
+            self._refuse_cancelled()
             error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())
             if isinstance(failed, httpx.ConnectError | httpx.ConnectTimeout) and not self._reached:
                 # Nobody there from the start is a wrong name more often than a bad moment: say so at once.
                 raise RegistryError(str(error), hint=error.hint) from failed
             raise error from failed
+
+    def _timeout(self, patience: float | None) -> httpx.Timeout:
+        usual = self.settings.timeout
+        least = min(usual, patience or usual)
+        return httpx.Timeout(least, connect=min(least, _CONNECT_SECONDS), read=patience or usual)
+
+    @property
+    def _drops(self) -> bool:
+        """Whether this thread is in `drop`."""
+        return bool(getattr(self._thread, "drops", False))
+
+    def _refuse_cancelled(self) -> None:
+        if self.cancelled.is_set() and not self._drops:
+            raise CancelledError("given up")
 
     def _body(self, response: httpx.Response) -> bytes:
         body = bytearray()
@@ -344,22 +385,9 @@ class Transport:
         return bytes(body)
 
 
-def tls_context(host: str, ca_bundle: Path | None) -> ssl.SSLContext:
-    """Trust the system's CAs, those that Docker trusts for this registry, and the user's bundle."""
-    defaults = ssl.get_default_verify_paths()
-    system = defaults.cafile or defaults.capath
-    context = ssl.create_default_context(cafile=None if system else certifi.where())
-    for file in sorted((_CERTS_D / host).glob("*.crt")):
-        _trust(context, file)
-    if ca_bundle:
-        _trust(context, ca_bundle)
-    return context
-
-
-def _trust(context: ssl.SSLContext, file: Path) -> None:
-    try:
-        context.load_verify_locations(file)
-    except ssl.SSLError as wrong:
-        raise UsageError(f"{file} holds no PEM certificate.") from wrong
-    except OSError as wrong:
-        raise UsageError(f"The CA bundle {file} could not be read: {wrong.strerror}.") from wrong
+def _client(host: str, tls: ssl.SSLContext) -> httpx.Client:
+    return httpx.Client(
+        verify=tls,
+        trust_env=not is_local(host),  # no proxy between us and ourselves
+        headers={"User-Agent": "podkiln", "Accept-Encoding": "identity"},
+    )

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import random
+import socket
 import tarfile
 import threading
 import time
@@ -18,9 +19,10 @@ from fakes.hub import Hub
 from fakes.registry import Fault, Registry
 
 from pod.patience import Policy
+from pod.sources import Hubs
 from pod.web import Limits
 from podkiln import oci, stream
-from podkiln.bundle import Bundle, bundles
+from podkiln.bundle import Bundle, Weight, bundles
 from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, PodkilnError, RegistryError, SourceError, UsageError
 from podkiln.reference import Reference
@@ -59,7 +61,8 @@ def layer_bytes(*files: HubFile) -> bytes:
 
 
 def push(hub: Hub, registry: Registry, *groups: Bundle, **more: Any) -> list[Baked]:
-    settings = Settings(attempts=5, backoff=0.01, timeout=1.0, login=lambda _: ME)
+    timeout = more.pop("timeout", 1.0)
+    settings = Settings(attempts=5, backoff=0.01, timeout=timeout, login=lambda _: ME)
     reference = Reference.parse(f"{registry.host()}/you/app")
     mount_from = more.pop("mount_from", ())
     with Repository(reference, settings, push=True, mount_from=mount_from) as repository:
@@ -335,6 +338,47 @@ def test_a_failure_also_wakes_who_waits_for_the_registry(hub: Hub) -> None:
         push(hub, registry, *(Bundle((weight(each),)) for each in files))
     assert time.monotonic() - begun < 20
     assert_kept(registry)
+
+
+def missing(number: int = 9) -> Bundle:
+    """Return a layer that fails at once: its file, a local one, is not there."""
+    lost = {"kind": "local", "path": "/nowhere/lost.safetensors"}
+    facts: dict[str, Any] = {
+        "size": 5000,
+        "sha256": "0" * 64,
+        "source": "local:lost",
+        "revision": None,
+        "origin": lost,
+    }
+    return Bundle((Weight(model=f"m{number}", destination="checkpoints/lost.safetensors", **facts),))
+
+
+def test_a_failure_ends_the_wait_for_a_source_that_says_nothing(hub: Hub, file: HubFile) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, Registry() as registry:
+        there = Hubs(huggingface=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        mute = Access(there, Policy(limits=Limits(read=60.0)))
+        begun = time.monotonic()
+        with pytest.raises(SourceError, match="cannot be read"):
+            push(hub, registry, Bundle((weight(file),)), missing(), how=mute)
+        assert time.monotonic() - begun < 2
+        assert_kept(registry)
+
+
+@pytest.mark.parametrize(("method", "most"), [("HEAD", 2), ("PATCH", 6)])
+def test_a_failure_ends_the_wait_for_a_registry_that_says_nothing(
+    hub: Hub, file: HubFile, method: str, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body on its way gets a moment, since only the answer to it names the session to delete."""
+    monkeypatch.setattr("podkiln.registry.transport._DROP_SECONDS", 1.0)
+    group = Bundle((weight(file),))
+    known = {group.recipe: oci.digest_of(layer_bytes(file))} if method == "HEAD" else {}
+    begun = time.monotonic()
+    with (
+        Registry(faults=[Fault("hang", method, seconds=20.0)]) as registry,
+        pytest.raises(SourceError, match="cannot be read"),
+    ):
+        push(hub, registry, group, missing(), known=known, timeout=60.0)
+    assert time.monotonic() - begun < most
 
 
 def test_nothing_is_left_running(hub: Hub, file: HubFile) -> None:

@@ -323,6 +323,7 @@ LIES: list[tuple[Kind, str, str, str]] = [
     ("claim", "PUT", "digest=", "kept blob sha256:"),
     ("claim", "GET", "/manifests/", "that hashes to sha256:"),
     ("swap", "HEAD", "/blobs/", "bytes, but it has"),
+    ("swap", "GET", "/blobs/", "that hashes to sha256:"),  # the config, when it is read back
 ]
 
 
