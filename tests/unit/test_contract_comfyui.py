@@ -124,7 +124,7 @@ class Server:
 
     def __init__(self, root: Path, *words: str) -> None:
         self.port = free_port()
-        self.argv = ["main.py", "--cpu", "--port", str(self.port), *words]
+        self.argv = ["main.py", "--cpu", "--port", str(self.port), f"--output-directory={root}", *words]
         self.process = subprocess.Popen(
             [sys.executable, *self.argv], cwd=COMFYUI, env=environment(root), stderr=subprocess.DEVNULL
         )
