@@ -44,6 +44,18 @@ def test_two_files_are_not_promised_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ten_gb")
+def test_a_staged_file_needs_room_twice(tmp_path: Path) -> None:
+    """Where it grows, and where it is copied to."""
+    space = disk.Space()
+    with pytest.raises(RefusedError, match=r"needs 12\.0 GB more, but /dev/shm has 10\.0 GB free"):
+        space.promise(tmp_path, 2 * GB, fetching(12 * GB, 10 * GB), (Path("/dev/shm"), 12 * GB))
+    space.promise(tmp_path, 2 * GB, fetching(12 * GB, 10 * GB), (Path("/dev/shm"), 3 * GB))
+    assert space.reserve(tmp_path, 7 * GB, fetching(7 * GB))
+    assert not space.reserve(tmp_path, 1 * GB, fetching(1 * GB))
+    assert not space.reserve(Path("/dev/shm"), 9 * GB, fetching(9 * GB))
+
+
+@pytest.mark.usefixtures("ten_gb")
 def test_a_promise_ends_with_the_file(tmp_path: Path) -> None:
     space, first = disk.Space(), fetching(9 * GB)
     space.promise(tmp_path, 9 * GB, first)

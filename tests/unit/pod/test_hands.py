@@ -74,6 +74,16 @@ def test_a_file_is_over_only_when_nobody_is_at_it_any_more(hands: Hands) -> None
     assert file.helped == 0
 
 
+def test_a_file_that_is_over_gets_no_new_helpers(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it still seems to want: else it would never be over."""
+    file = File(COUNT)
+    monkeypatch.setattr(file, "help", lambda: time.sleep(0.02))
+    with hands.on(file):
+        time.sleep(0.05)
+        over = time.monotonic()
+    assert time.monotonic() - over < 0.05
+
+
 def test_files_in_work_come_before_the_next_one() -> None:
     begun = threading.Event()
     waiting: list[Callable[[], None]] = [begun.set]

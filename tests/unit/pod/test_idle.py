@@ -58,6 +58,8 @@ def test_an_answer_that_was_not_read_to_its_end_is_not_kept(hub: Hub, limits: Li
     url = f"{hub.url}/org/repo/resolve/main/a.safetensors"
     with get(url, {}, None, limits) as answer:
         answer.receive(memoryview(bytearray(10)))
+    assert limits.idle
+    assert limits.idle.take(hub.cdn_url) is None
     assert len(fetch(url, limits)) == 100_000
     assert len({hit.peer for hit in hub.hits if hit.where == "cdn"}) == 2
 

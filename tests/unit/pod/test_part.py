@@ -107,7 +107,10 @@ def test_what_was_recalled_is_flushed_and_claimed_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
 ) -> None:
     Part.create(path, CONTENTS).arrive(4)
+    flushed: list[int] = []
+    monkeypatch.setattr("os.fdatasync", flushed.append)
     assert Part.recall(path)
+    assert len(flushed) == 1
     monkeypatch.setattr("pod.part.boot_id", lambda: kernel)
     last = Part.recall(path)
     assert last

@@ -45,11 +45,10 @@ def test_a_trickle_after_a_stall_does_not_start_the_count_anew(clock: Clock) -> 
     """Else a server that gives a little and hangs would be asked for ever."""
     patience = Patience(Policy(tries=3), clock, lambda _: None)
     patience.wait(StalledError("slow"))
-    patience.moved()
-    patience.wait(StalledError("slow"))
     patience.moved(steadily=True)
     for _ in range(2):
         patience.wait(StalledError("slow"))
+        patience.moved()
     with pytest.raises(SpentError):
         patience.wait(TransientError("cut"))
 
