@@ -7,7 +7,6 @@ of sys.path, so that it can add packages and never replaces one. Another image b
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from pod import requirement
@@ -33,6 +32,8 @@ def site(venv: str) -> str:
 
 def base(root: str, site_packages: str) -> str:
     """Return where packages for this image lie on a volume."""
+    import hashlib  # noqa: PLC0415 - only the process that looks at the volume needs it
+
     key = hashlib.sha256("\n".join(_pins(site_packages)).encode()).hexdigest()[:16]
     return f"{root.rstrip('/')}/.podkiln/python/{key}"
 
