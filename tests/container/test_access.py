@@ -477,6 +477,13 @@ def test_a_second_start_leaves_the_first_alone(rented: Container) -> None:
     assert rented.exec("pgrep", "-f", "main.py").stdout == before
 
 
+def test_a_run_folder_that_cannot_be_written_is_one_sentence(rented: Container) -> None:
+    done = rented.exec("/start.sh", env={"PODKILN_RUN": "/proc/podkiln"}, check=False)
+    assert done.returncode == 70
+    assert done.stderr.splitlines()[-1].startswith("podkiln: /proc/podkiln cannot be written (")
+    assert "start.sh: line" not in done.stderr
+
+
 def test_it_starts_without_stdin_and_ends_without_tini(rented: Container) -> None:
     rented.exec("bash", "-c", "nohup /start.sh <&- >/var/log/podkiln.log 2>&1 &")
     rented.wait_ready()

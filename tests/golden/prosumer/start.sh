@@ -39,13 +39,15 @@ if (($#)); then
     exit 64
 fi
 
-mkdir -p "$PODKILN_RUN"
 # On vast.ai an on-start script may run again, and people start it by hand. Whatever lives of a start holds the lock, and
-# none of it asks anybody anything.
-exec {lock}>"$PODKILN_RUN/lock" </dev/null
-if ! flock --nonblock "$lock"; then
-    say "start.sh is running in this pod already; this one ends."
-    exit 0
+# none of it asks anybody anything. A folder that cannot be written is `decide`'s to complain of.
+exec </dev/null
+if { mkdir -p "$PODKILN_RUN" && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
+    exec {lock}>"$PODKILN_RUN/lock"
+    if ! flock --nonblock "$lock"; then
+        say "start.sh is running in this pod already; this one ends."
+        exit 0
+    fi
 fi
 pod decide || exit
 
