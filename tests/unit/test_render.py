@@ -71,9 +71,11 @@ def test_the_same_plan_gives_the_same_bytes(plan: Plan) -> None:
     assert render.render(plan) == render.render(plan)
 
 
-def test_only_scripts_are_executable(plan: Plan) -> None:
+def test_only_scripts_and_commands_are_executable(plan: Plan) -> None:
     modes = {path: file.mode for path, file in render.render(plan).items()}
-    assert {path for path, mode in modes.items() if mode == 0o755} == {p for p in modes if p.endswith(".sh")}
+    called = {path for path in modes if path.endswith(".sh") or path.startswith("bin/")}
+    assert {path for path, mode in modes.items() if mode == 0o755} == called
+    assert "bin/podkiln-fetch" in called
     assert set(modes.values()) == {0o644, 0o755}
 
 
