@@ -80,7 +80,7 @@ def test_the_boot_is_timed(pod: Container) -> None:
     boot = json.loads(pod.read("/run/podkiln/boot.json"))
     seconds = boot["seconds"]
     assert boot["ready"] >= boot["spawned"] >= boot["started"]
-    assert 0 < seconds["start"] < SLOW_START
+    assert 0 <= seconds["gpu"] + seconds["flags"] < seconds["start"] < SLOW_START
     assert seconds["start"] < seconds["ready"] < SLOW_BOOT
     assert seconds["ready"] == pytest.approx(boot["ready"] - boot["started"], abs=0.01)
 
@@ -131,32 +131,6 @@ def test_a_stop_in_the_middle_of_the_boot_is_quick_too(lazy: Image) -> None:
         assert pod.stop() < 10
 
 
-def test_a_comfyui_that_ends_takes_the_pod_along_with_its_code(lazy: Image) -> None:
-    """--novram takes --cpu away, and without a GPU the real one ends just so."""
-    with Container(lazy.name, env={"COMFYUI_ARGS": "--novram", "MODELS": "none"}) as pod:
-        assert pod.wait_exit() == 1
-        log = pod.logs()
-    assert "RuntimeError: Found no NVIDIA driver" in log
-    assert "podkiln: ComfyUI ended by itself with exit code 1; its last lines above say why." in log
-
-
-def test_a_killed_comfyui_is_an_end_too(lazy: Image) -> None:
-    with Container(lazy.name, env={"MODELS": "none"}) as pod:
-        pod.wait_ready()
-        # The pod ends at once, and may take the messenger with it.
-        pod.exec(PYTHON, "-c", KILL_COMFYUI, check=False)
-        assert pod.wait_exit() == 137
-        assert "ComfyUI ended by itself with exit code 137" in pod.logs()
-
-
-KILL_COMFYUI = """
-import os, pathlib, signal
-for cmdline in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if b"\\0main.py\\0" in cmdline.read_bytes():
-        os.kill(int(cmdline.parent.name), signal.SIGKILL)
-"""
-
-
 def test_another_port_is_served_and_watched(lazy: Image) -> None:
     with Container(lazy.name, env={"COMFYUI_PORT": "9001", "MODELS": "none"}) as pod:
         pod.wait_log("podkiln: ready in")
@@ -168,7 +142,7 @@ def test_a_pod_whose_volume_cannot_be_written_serves_all_the_same(lazy: Image) -
     options = ["--tmpfs", "/run", "--read-only"]
     with Container(lazy.name, env={"MODELS": "none"}, options=options) as pod:
         pod.wait_ready()
-        assert "/workspace cannot be written" in pod.logs()
+        assert "/workspace is read-only" in pod.logs()
 
 
 # Variable, value, exit code, what the sentence holds: a few of each kind, the tables are unit tests.

@@ -1,7 +1,7 @@
 """The queue of prompts: one at a time, interrupted where ComfyUI can be, remembered in the history.
 
 Nothing is generated: LoadImage reads, SaveImage writes a grey pixel, all else passes.
-CONTRACT_PROMPT_SECONDS: how long each prompt is in work (0 unless set).
+CONTRACT_PROMPT_SECONDS, CONTRACT_PROMPT_MIB: how long a prompt is in work, what it takes of memory (0).
 Source: PromptQueue and PromptExecutor in execution.py, prompt_worker in main.py of ComfyUI 0.33.0.
 """
 
@@ -117,6 +117,8 @@ class Prompts:
         await self.send("executing", {"node": None, "prompt_id": prompt.prompt_id}, client)
 
     async def _take_time(self) -> None:
+        taken = b"\1" * (int(os.environ.get("CONTRACT_PROMPT_MIB", "0")) << 20)
+        log.debug("a prompt holds %d bytes", len(taken))
         end = time.monotonic() + float(os.environ.get("CONTRACT_PROMPT_SECONDS", "0"))
         while True:
             if self.interrupted:

@@ -1,0 +1,157 @@
+"""ComfyUI is kept alive, as far as that goes; what it said is kept on the volume; and it is left in peace."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from containers import Container
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fakes.hub import Hub
+    from images import Image
+
+pytestmark = pytest.mark.engine
+PYTHON = "/usr/bin/python3"
+LOG = "/workspace/logs/comfyui.log"
+PROMPT = {
+    "prompt": {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "test"}},
+    }
+}
+# ComfyUI's process, not the keeper's, which has main.py among its arguments too.
+FIND = r"""
+import os, pathlib, signal
+for cmdline in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if cmdline.read_bytes().split(b"\0")[1:2] == [b"main.py"]:
+        comfyui = int(cmdline.parent.name)
+"""
+KILL = f"{FIND}\nos.kill(comfyui, signal.SIGKILL)"
+# 11 MiB in lines, as ComfyUI would print them.
+CHATTER = f"""{FIND}
+with open(f"/proc/{{comfyui}}/fd/1", "wb") as out:
+    for number in range(11 * 1024):
+        out.write(b"%1023d\\n" % number)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dying(lazy: Image) -> Iterator[Container]:
+    """A pod whose ComfyUI cannot live: --novram takes --cpu away. It dies while the other tests run."""
+    with Container(lazy.name, env={"COMFYUI_ARGS": "--novram", "MODELS": "none"}) as pod:
+        yield pod
+
+
+def ping(pod: Container, port: int) -> int:
+    """Return the status of /ping; 0 where nobody answers yet."""
+    connection = http.client.HTTPConnection(pod.address, port, timeout=5)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def healthy(pod: Container) -> bool:
+    return pod.exec(PYTHON, "-I", "-S", "/opt/podkiln", "health", check=False).returncode == 0
+
+
+def test_a_killed_comfyui_is_started_again(lazy: Image) -> None:
+    with Container(lazy.name, env={"MODELS": "none"}) as pod:
+        pod.wait_log("podkiln: ready in")
+        pod.exec(PYTHON, "-c", KILL)
+        pod.wait_log("podkiln: ready again in")
+        assert pod.get("/system_stats")["system"]["argv"][0] == "main.py"
+        assert "ComfyUI has ended: exit code 137, SIGKILL: something killed it" in pod.logs()
+        boot = json.loads(pod.read("/run/podkiln/boot.json"))
+        assert boot["ready"] < boot["restarts"][0]["ended"] < boot["restarts"][0]["ready"]
+
+
+def test_one_that_ran_out_of_memory_says_so_with_figures(lazy: Image) -> None:
+    env = {"MODELS": "none", "CONTRACT_PROMPT_MIB": "600"}
+    with Container(lazy.name, env=env, options=["--memory=300m", "--memory-swap=300m"]) as pod:
+        pod.wait_log("podkiln: ready in")
+        assert pod.post("/prompt", PROMPT)[0] == 200
+        log = pod.wait_log("podkiln: ready again in")
+    assert "SIGKILL: out of memory, as the pod may use 300 MiB of RAM and ComfyUI had" in log
+
+
+def test_a_prompt_in_work_is_interrupted_and_a_fetch_kept_before_the_pod_ends(tiny: Image, hub: Hub) -> None:
+    hub.rate = 4096
+    env = {"CONTRACT_PROMPT_SECONDS": "120", "HF_ENDPOINT": hub.url, "MODELS": "present"}
+    with Container(tiny.name, env=env) as pod:
+        pod.wait_log("podkiln: ready in")
+        for _ in range(2):
+            assert pod.post("/prompt", PROMPT)[0] == 200
+        pod.wait_log("fetching")
+        assert pod.stop() < 10
+        assert pod.state()["ExitCode"] == 0
+        log = pod.logs()
+    said = ["podkiln: stopping", "Processing interrupted", "Stopped server"]
+    assert all(text in log for text in said), log
+    assert log.index("Processing interrupted") < log.index("Stopped server")
+    assert log.count("Processing interrupted") == 1
+    assert "fetch: stopped; what has arrived is kept." in log
+
+
+def test_ping_agrees_with_the_health_check(lazy: Image) -> None:
+    env = {"MODELS": "none", "PORT_HEALTH": "9000", "CONTRACT_BOOT_SECONDS": "5"}
+    with Container(lazy.name, env=env) as pod:
+        end = time.monotonic() + 30
+        while not (status := ping(pod, 9000)):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert (status, healthy(pod)) == (204, False)
+        pod.wait_log("podkiln: ready in")
+        time.sleep(1.1)  # it asks ComfyUI once a second at most
+        assert (ping(pod, 9000), healthy(pod)) == (200, True)
+
+
+def test_what_is_said_is_on_the_volume_in_files_of_limited_size(lazy: Image) -> None:
+    with Container(lazy.name, env={"MODELS": "none"}) as pod:
+        pod.wait_log("podkiln: ready in")
+        first = pod.read(LOG)
+        assert "podkiln: ComfyUI's arguments: --listen" in first
+        assert "Starting server" in first
+        assert "podkiln: ready in" in first
+        assert "fetch: 0 fetched" in first
+        pod.exec(PYTHON, "-c", CHATTER)
+        sizes = [int(size) for size in pod.exec("stat", "--format=%s", LOG, f"{LOG}.1").stdout.split()]
+    assert 9 << 20 < sizes[1] <= 10 << 20
+    assert sum(sizes) >= 11 << 20
+
+
+def test_a_full_volume_costs_the_log_and_nothing_else(lazy: Image) -> None:
+    options = ["--tmpfs=/workspace:size=1m"]
+    with Container(lazy.name, env={"MODELS": "none"}, options=options) as pod:
+        pod.wait_log("podkiln: ready in")
+        pod.exec("sh", "-c", "cat /dev/zero >/workspace/full; true")
+        pod.exec(PYTHON, "-c", KILL)
+        log = pod.wait_log("podkiln: ready again in")
+    assert log.count("the log in /workspace/logs cannot be written (No space left on device)") == 1
+
+
+def test_a_read_only_volume_has_its_log_in_the_container(lazy: Image) -> None:
+    options = ["--read-only", "--tmpfs=/run"]
+    with Container(lazy.name, env={"MODELS": "none"}, options=options) as pod:
+        pod.wait_log("podkiln: ready in")
+        assert "Starting server" in pod.read("/run/podkiln/workspace/logs/comfyui.log")
+        assert pod.stop() < 10
+        assert pod.state()["ExitCode"] == 0
+
+
+def test_one_that_cannot_live_is_tried_three_times_and_the_last_line_says_why(dying: Container) -> None:
+    assert dying.wait_exit(90) == 1
+    log = dying.logs()
+    assert log.count("It is started again in") == 3
+    last = log.splitlines()[-1]
+    assert last.startswith("podkiln: ComfyUI has ended 4 times, so the pod stops: exit code 1: ")
+    assert "RuntimeError: Found no NVIDIA driver" in last
