@@ -254,9 +254,7 @@ def _of_loras(wish: Wish, told: Kind | None) -> str:
 def _check_air(wish: Wish, said: Kind | None, type_: str) -> None:
     claimed = kind.AIR.get(wish.address.kind or "")
     if claimed and said and claimed is not said:
-        raise RefusedError(
-            f"is a {type_} on CivitAI, but a {wish.address.kind} by its AIR: copy that anew"
-        )
+        raise RefusedError(f"is a {type_} on CivitAI, but a {wish.address.kind} by its AIR: copy that anew")
 
 
 def _unvouched() -> RefusedError:
