@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 PAUSES = (1.0, 5.0, 15.0)
 STEADY = 600.0
-LAST_SECONDS = 1.0  # for the last words of the services, once ComfyUI has ended
+# For the last words of the services, which may be told to stop only when ComfyUI has ended, or were before.
+LAST_SECONDS, LATE_SECONDS = 3.0, 0.7
 _NEVER_SERVES = (0, 2)
 
 
@@ -160,8 +161,8 @@ class Keeper:
         """Have everybody else end, and have the last word."""
         if os.getppid() == self._parent:
             os.kill(self._parent, signal.SIGTERM)
-        self._others.join(LAST_SECONDS)
+        self._others.join(LAST_SECONDS if words else LATE_SECONDS)
         if words:
             self.say(words)
-        self._journal.close(LAST_SECONDS)
+        self._journal.close(LATE_SECONDS)
         return code

@@ -153,6 +153,7 @@ REFUSALS = [
     ("COMFYUI_ARGS", "--reserve-vram 'x", 64, "quotation mark"),
     ("COMFYUI_ARGS", "--novr", 64, "write --novram"),
     ("COMFYUI_PORT", "80a", 78, "COMFYUI_PORT='80a' is no port"),
+    ("PORT_HEALTH", "soon", 78, "PORT_HEALTH='soon' is no port"),
     ("GPU_TIER", "consumr", 78, "Did you mean consumer?"),
     ("GPU_MEMORY_MODE", "fast", 78, "GPU_MEMORY_MODE='fast' is none of"),
     ("ENABLE_SDXL_BASE", "maybe", 78, "neither yes nor no"),

@@ -81,6 +81,9 @@ def test_it_writes_down_what_it_decided(decide: Callable[..., Any], tmp_path: Pa
         "decision.json",
         "volume_paths.yaml",
     ]
+    seconds = json.loads((tmp_path / "run" / "boot.json").read_text(encoding="utf-8"))["seconds"]
+    assert set(seconds) == {"gpu", "flags"}
+    assert 0 <= seconds["flags"] < seconds["gpu"]
     assert (tmp_path / "workspace" / "output").is_dir()
 
 

@@ -1,0 +1,44 @@
+"""`run` starts ComfyUI with what `decide` chose, and before it loads what it need not wait for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pod import run
+from pod.failure import PodError
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
+
+
+def test_the_arguments_are_those_that_were_chosen(tmp_path: Path) -> None:
+    (tmp_path / "comfyui.args").write_text("--output-directory\0/my out\0--cpu\0")
+    assert run.chosen(str(tmp_path)) == ["--output-directory", "/my out", "--cpu"]
+    (tmp_path / "comfyui.args").write_text("")
+    assert run.chosen(str(tmp_path)) == []
+
+
+def test_without_a_decision_nothing_is_started(tmp_path: Path) -> None:
+    with pytest.raises(PodError, match=r"comfyui.args cannot be read \(No such file or directory\)"):
+        run.main(["1", "8", "/bin/true"], {"PODKILN_RUN": str(tmp_path)})
+
+
+def test_comfyui_is_not_kept_waiting_for_imports() -> None:
+    """What is loaded before it is spawned delays every boot: http.client alone takes 20 ms."""
+    program = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import pod.run; print(*sys.modules)"
+    argv = [sys.executable, "-I", "-S", "-c", program]
+    loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    heavy = {
+        "http.client",
+        "json",
+        "pathlib",
+        "ssl",
+        "pod.keeper",
+        "pod.journal",
+        "pod.timeline",
+        "pod.decide",
+    }
+    assert sorted(heavy & set(loaded)) == []
