@@ -46,7 +46,8 @@ class Limit:
 
     def __str__(self) -> str:
         verdict = "ok" if self.kept else "MISSED"
-        return f"{verdict:6}  {self.what}: {_short(self.found)}{self.unit}, at most {_short(self.most)}{self.unit}"
+        found, most = (f"{_short(each)}{self.unit}" for each in (self.found, self.most))
+        return f"{verdict:6}  {self.what}: {found}, at most {most}"
 
 
 def _short(figure: float) -> str:
