@@ -135,7 +135,7 @@ def test_a_dying_comfyui_is_started_three_times_again_and_then_the_pod_stops_wit
     restarts = pod.boot["restarts"]
     assert [each["why"] for each in restarts] == ["exit code 1: RuntimeError: the card is gone"] * 4
     assert ["spawned" in each for each in restarts] == [True, True, True, False]
-    assert restarts[0]["spawned"] - restarts[0]["ended"] >= 0.05
+    assert restarts[0]["spawned"] - restarts[0]["ended"] > 0.04
 
 
 def test_a_run_that_lasted_gives_all_restarts_back(pod: Pod) -> None:
