@@ -9,7 +9,7 @@ Docker Engine of its own in one of the two storage modes. Bytes are those of blo
 registry passed on. Before each update the host has the first image and nothing else.
 
 `below`: all weights below the runtime, as by default. `above`: all on top. `added above`: two below, and the
-one that is added on top (`above:` in a variant).
+one that is added on top.
 """
 
 from __future__ import annotations
