@@ -35,6 +35,7 @@ POD_CODES = {
     "Of `podkiln-fetch`: a word that is malformed.",
     "DATA_UNREADABLE": "`flags.json` or `models.json` in the image cannot be read: rebuild the image.",
     "INTERNAL": "A mistake in podkiln itself, or a run folder that cannot be written.",
+    "UNFIT": "This machine cannot run the image: its driver or card is too old, or the port is taken.",
     "SETTING_MALFORMED": "Another environment variable says something that it cannot mean.",
 }
 

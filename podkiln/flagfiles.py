@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 DIRECTORY = Path(__file__).resolve().parent.parent / "variants" / "flags"
 PROFILES = "profiles.yaml"
 DEAD = "dead.yaml"
+TORCH = "torch.yaml"
 
 FlagName = Annotated[str, StringConstraints(pattern=r"^--[a-z0-9][a-z0-9_-]*$")]
 TierName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
+Architecture = Annotated[str, StringConstraints(pattern=r"^(sm|compute)_[0-9]{2,3}[a-z]?$")]
 Gigabytes = Annotated[int, Field(gt=0)]
 
 
@@ -142,7 +144,20 @@ class ProfilesFile(Strict):
     profiles: Profiles
     memory_modes: Many[ModeEntry] = Field(min_length=1)
     ram: Many[RamEntry]
-    compute_cap: str | None = None
+
+
+class TorchWheel(Strict):
+    """What one build of torch has machine code for."""
+
+    torch: str
+    cuda: str
+    architectures: Many[Architecture] = Field(min_length=1)
+
+
+class TorchFile(Strict):
+    """variants/flags/torch.yaml."""
+
+    wheels: Many[TorchWheel]
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,13 @@ class Described:
     flags: FlagsFile
     dead: DeadFile
     profiles: ProfilesFile
+
+
+@lru_cache(maxsize=8)
+def architectures(torch: str | None, cuda: str, directory: Path = DIRECTORY) -> tuple[str, ...] | None:
+    """Return what a wheel of torch was built for; None where nobody has looked. Raises DescriptionError."""
+    wheels = document.load(directory / TORCH).parse(TorchFile).wheels
+    return next((each.architectures for each in wheels if (each.torch, each.cuda) == (torch, cuda)), None)
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,8 @@ from podkiln.errors import DescriptionError, UsageError
 from podkiln.flagfiles import DIRECTORY, PROFILES, Described, Profiles, load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pod.rules import Rules
     from pod.selection import Offer
 
@@ -32,6 +34,7 @@ def to_json(
     port: int = 8188,
     workspace: str = "/workspace",
     driver: str | None = None,
+    architectures: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return flags.json for an image. Raises DescriptionError where rules combine to no command line.
 
@@ -42,9 +45,15 @@ def to_json(
         port: What COMFYUI_PORT is by default.
         workspace: What WORKSPACE is by default.
         driver: The least NVIDIA driver for the image's CUDA.
+        architectures: What the image's torch has machine code for; None for unknown.
     """
     described = load(comfyui_version)
-    data = _data(described, common, profile) | {"port": port, "workspace": workspace, "driver": driver}
+    data = _data(described, common, profile) | {
+        "port": port,
+        "workspace": workspace,
+        "driver": driver,
+        "architectures": None if architectures is None else list(architectures),
+    }
     _check_combinations(comfyui_version, tuple(common))
     return data
 
@@ -124,12 +133,12 @@ def _data(described: Described, common: list[str], profile: str) -> dict[str, An
             for entry in profiles.memory_modes
         ],
         "ram": [entry.model_dump(mode="json") for entry in profiles.ram],
-        "compute_cap": profiles.compute_cap,
         "common": common,
         "profile": profile,
         "port": 8188,
         "workspace": "/workspace",
         "driver": None,
+        "architectures": None,
     }
 
 

@@ -7,6 +7,7 @@ copied as it is.
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ import jinja2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pod.sources import Hubs
-from podkiln import flags, folders, payload, portable
+from podkiln import flagfiles, flags, folders, payload, portable
 from podkiln.errors import RenderError
 from podkiln.variant import ROOT
 
@@ -77,7 +78,15 @@ def flags_json(plan: Plan) -> dict[str, Any]:
         port=runtime.port,
         workspace=runtime.workspace,
         driver=runtime.driver,
+        architectures=flagfiles.architectures(_locked(plan, "torch"), runtime.cuda),
     )
+
+
+def _locked(plan: Plan, package: str) -> str | None:
+    """Return the version of a Python package in the lock; None where it holds none."""
+    texts = "\n".join(plan.lock.requirements().values())
+    found = re.search(rf"^{re.escape(package)}==([^\s;]+)", texts, re.MULTILINE)
+    return found[1] if found else None
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 from pod import session
 from pod.failure import INTERNAL, PodError
 
-COMMANDS = ("comfy", "decide", "fetch", "health", "nodes", "run", "services", "volume")
+COMMANDS = ("comfy", "decide", "doctor", "fetch", "health", "nodes", "run", "services", "volume")
 # All but this one need nothing but the standard library, and are started by the system's Python.
 ELSEWHERE = {"comfy": "comfy.command"}
 # What people call too, from a shell that may know nothing of the pod.

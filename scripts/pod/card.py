@@ -44,7 +44,7 @@ def judge(detection: Detection, memory: Memory, settings: Settings, rules: Rules
         "" if rules.reaches(found_mib, class_.gb) else "less than the smallest class, so it counts as the "
     )
     reasons = [*detection.reasons, f"{reason}: {fitting}{class_.gb} GB class ({class_.tier})"]
-    warnings = [*detection.warnings, *_too_old(gpu, rules)]
+    warnings = [*detection.warnings]
     gb, vram_mib, tier = class_.gb, found_mib, class_.tier
     if settings.tier != AUTO:
         tier = settings.tier
@@ -93,22 +93,3 @@ def _measure(gpu: Gpu, memory: Memory) -> tuple[int, str]:
         return _SMALLEST, f"{gpu} reports no memory, and the pod's RAM cannot be read either"
     half = memory.total_mib // 2  # the other half is for the weights' copies in RAM and everything else
     return half, f"{gpu} reports no memory of its own (unified memory), so half of the RAM counts, {half} MiB"
-
-
-def _too_old(gpu: Gpu, rules: Rules) -> list[str]:
-    found = []
-    if rules.driver and gpu.driver and _numbers(gpu.driver) < _numbers(rules.driver):
-        found.append(
-            f"the NVIDIA driver here is {gpu.driver}, and this image's CUDA needs {rules.driver} or newer: "
-            "rent a machine with a newer driver"
-        )
-    if rules.compute_cap and gpu.compute_cap and _numbers(gpu.compute_cap) < _numbers(rules.compute_cap):
-        found.append(
-            f"{gpu} has compute capability {gpu.compute_cap}, and this image's CUDA needs "
-            f"{rules.compute_cap} or newer: rent a newer card"
-        )
-    return found
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pod import card as cards
-from pod import selection
+from pod import hardware, selection
 from pod.access import Access, inner_port
 from pod.arguments import exclusive, opposed
+from pod.diagnosis import WARNING
 from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.rules import AUTO, Rule
 from pod.volume import usual
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from pod.arguments import Given, Parsed
     from pod.card import Card
+    from pod.diagnosis import Finding
     from pod.gpu import Detection
     from pod.memory import Memory
     from pod.rules import Rules
@@ -53,8 +55,14 @@ class Decision:
     memory: Memory
     selection: Selection
     volume: Volume
+    findings: tuple[Finding, ...]
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    def with_findings(self, more: Sequence[Finding]) -> Decision:
+        """Return it with further findings; what is not fatal is warned about."""
+        said = tuple(_sentence(finding.says) for finding in more if finding.level == WARNING)
+        return replace(self, findings=(*self.findings, *more), warnings=(*self.warnings, *said))
 
     def to_json(self) -> dict[str, Any]:
         """Return decision.json."""
@@ -64,6 +72,7 @@ class Decision:
             "ram_mib": self.memory.total_mib,
             "ram": {"host_mib": self.memory.host_mib, "limit_mib": self.memory.limit_mib},
             "tier": self.card.tier,
+            "vram_mib": self.card.vram_mib,
             "class_gb": self.card.gb,
             "profile": self.profile,
             "memory_mode": self.memory_mode,
@@ -72,6 +81,7 @@ class Decision:
             "args": list(self.args),
             "reasons": list(self.reasons),
             "warnings": list(self.warnings),
+            "findings": [finding.to_json() for finding in self.findings],
             "volume": self.volume.to_json(),
             "models": [choice.to_json() for choice in self.selection.choices],
             "wishes": [wish.to_json() for wish in self.selection.wishes],
@@ -160,6 +170,7 @@ def choose(
         )
     if not card.usable and settings.memory_mode != AUTO:
         warnings.append(f"GPU_MEMORY_MODE={settings.memory_mode} means nothing without a GPU")
+    findings = [] if line.has("--cpu") else hardware.examine(detection, rules)
     reasons = [*card.reasons, *_ram(memory), *volume.reasons, *line.reasons, *mode_note]
     reasons += wanted.reasons
     return Decision(
@@ -173,9 +184,10 @@ def choose(
         memory=memory,
         selection=wanted,
         volume=volume,
+        findings=(),
         reasons=tuple(_sentence(text) for text in reasons),
         warnings=tuple(_sentence(text) for text in warnings),
-    )
+    ).with_findings(findings)
 
 
 class _CommandLine:

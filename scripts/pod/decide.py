@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from pod import smi
-from pod.failure import INTERNAL, PodError
+from pod.failure import INTERNAL, UNFIT, PodError
 from pod.stopwatch import Stopwatch
 
 TYPE_CHECKING = False
@@ -37,9 +37,14 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     if arguments:
         import json  # noqa: PLC0415 - loaded already, see decide()
 
-        json.dump(decision.to_json(), sys.stdout, indent=2)
+        from pod import doctor  # noqa: PLC0415 - a start does without it
+
+        record = decision.to_json()
+        record["findings"] = [finding.to_json() for finding in doctor.offline(record, environ)]
+        json.dump(record, sys.stdout, indent=2)
         print()
     else:
+        refuse(decision, environ)
         write(decision, environ, watch.seconds)
     return 0
 
@@ -60,6 +65,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
             inspection,
             memory,
             ping,
+            ports,
             rules,
             selection,
             settings,
@@ -85,6 +91,8 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         decision = choice.choose(
             known, asked, user, found, pod_memory, offers, str(root), access=ways, volume=volume
         )
+        taken = ports.examine(decision.args, decision.access.to_json(), decision.port)
+        decision = decision.with_findings(taken)
         ping.read(environ, decision.port, login=bool(ways.login))  # refuses what it cannot understand
         watch.lap("flags")
         return decision
@@ -98,6 +106,16 @@ def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> Mapping[str, s
     if first is not None:
         return {name: value for name, value in environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return environ
+
+
+def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
+    """Raise PodError where ComfyUI could not work here; PODKILN_DOCTOR=warn starts it all the same."""
+    fatal = [finding.says for finding in decision.findings if finding.level == "fatal"]
+    for reason in fatal:
+        if environ.get("PODKILN_DOCTOR", "").strip() != "warn":
+            message = f"ComfyUI cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."
+            raise PodError(message, UNFIT)
+        print(f"podkiln: warning: {reason}.", file=sys.stderr)
 
 
 def say(decision: Decision) -> None:

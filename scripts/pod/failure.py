@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ARGUMENTS_REFUSED = 64  # EX_USAGE of sysexits.h: COMFYUI_ARGS, a word on the command line
 DATA_UNREADABLE = 65  # EX_DATAERR: flags.json, models.json
+UNFIT = 69  # EX_UNAVAILABLE: a machine on which ComfyUI cannot work
 INTERNAL = 70  # EX_SOFTWARE
 SETTING_MALFORMED = 78  # EX_CONFIG: an environment variable
 

@@ -83,7 +83,7 @@ class Rules:
     port: int
     workspace: str
     driver: str | None
-    compute_cap: str | None
+    architectures: tuple[str, ...] | None
 
     def reaches(self, mib: int, gb: float) -> bool:
         """Whether so many MiB are as good as so many nominal GB."""
@@ -144,7 +144,7 @@ def from_json(data: Mapping[str, Any]) -> Rules:
         port=data["port"],
         workspace=data["workspace"],
         driver=data["driver"],
-        compute_cap=data["compute_cap"],
+        architectures=_frozen(data["architectures"]),
     )
 
 

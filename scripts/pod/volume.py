@@ -82,6 +82,7 @@ class Volume:
             "local": self.local,
             "models": list(self.models),
             "custom_nodes": list(self.node_folders),
+            "answers": self.answers,
             "left_out": [one.node for one in self.nodes.left_out],
             "lacking": {one.node: list(one.missing) for one in self.nodes.lacking},
         }

@@ -8,10 +8,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from plans import plan_of
 
 from pod import rules
 from pod.volume import usual
-from podkiln import flagfiles, flags
+from podkiln import flagfiles, flags, render, variant
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
@@ -222,3 +223,26 @@ def test_images_carry_their_own_defaults() -> None:
     decision = flags.foretell(own, vram_mib=12288, ram_mib=65536)
     assert decision.port == 3000
     assert "--lowvram" in decision.args
+
+
+def test_what_the_locked_torch_was_built_for_is_known() -> None:
+    """A new pin of torch needs a new entry in torch.yaml: its wheels are read again."""
+    for name in variant.names():
+        data = render.flags_json(plan_of(name))
+        assert data["architectures"][0] == "sm_75", name
+        assert {"sm_90", "sm_120"} <= set(data["architectures"])
+
+
+def test_for_a_torch_that_nobody_has_read_nothing_is_claimed() -> None:
+    assert flagfiles.architectures("9.9.9", "13.0") is None
+    assert flagfiles.architectures(None, "13.0") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("sm_75,", "7.5,"), ("wheels:", "wheel:"), ("[sm_75", "[], x: [sm_75")]
+)
+def test_malformed_architectures_are_refused(tmp_path: Path, old: str, new: str) -> None:
+    text = (flagfiles.DIRECTORY / flagfiles.TORCH).read_text()
+    (tmp_path / flagfiles.TORCH).write_text(text.replace(old, new))
+    with pytest.raises(DescriptionError, match=flagfiles.TORCH):
+        flagfiles.architectures("2.11.0", "13.0", tmp_path)

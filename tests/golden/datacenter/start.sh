@@ -78,6 +78,8 @@ keeper=$!
 services=()
 nice -n 10 /usr/bin/python3 -I -S "$PODKILN_ROOT" fetch &
 services+=($!)
+nice -n 10 /usr/bin/python3 -I -S "$PODKILN_ROOT" doctor --boot &
+services+=($!)
 
 # --- Access ---------------------------------------------------------------------------------------------------------
 # sshd, Jupyter and the login before ComfyUI: none of them runs unless its variables are set. What they check against

@@ -11,7 +11,7 @@ import pytest
 from pod import access, choice, rules, settings
 from pod.gpu import Detection, Gpu
 from pod.memory import Memory
-from podkiln import flags
+from podkiln import flagfiles, flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,8 @@ COMMON = ["--listen=0.0.0.0", "--port={port}", "--disable-auto-launch"]
 
 @pytest.fixture(scope="session")
 def flags_json() -> dict[str, Any]:
-    return flags.to_json("0.33.0", COMMON, driver="580.65.06")
+    wheel = flagfiles.architectures("2.11.0", "13.0")
+    return flags.to_json("0.33.0", COMMON, driver="580.65.06", architectures=wheel)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.gpu import Detection, Gpu
+from pod.gpu import Detection
 from pod.memory import Memory
 
 if TYPE_CHECKING:
@@ -111,23 +111,3 @@ def test_unified_memory_counts_half_of_the_ram(choose: Choose) -> None:
 
 def test_unified_memory_in_a_pod_whose_ram_is_unknown_is_the_smallest_class(choose: Choose) -> None:
     assert choose(None, Memory(None, None)).card.gb == 6
-
-
-@pytest.mark.parametrize(
-    ("driver", "capability", "sentence"),
-    [
-        ("570.195.03", "8.9", "The NVIDIA driver here is 570.195.03, and this image's CUDA needs 580.65.06"),
-        ("580.65.05", "8.9", "The NVIDIA driver here is 580.65.05"),
-        ("580.95.05", "6.1", "has compute capability 6.1, and this image's CUDA needs 7.5"),
-    ],
-)
-def test_what_this_cuda_does_not_run_on(choose: Choose, driver: str, capability: str, sentence: str) -> None:
-    old = Detection(Gpu(0, "GPU-1", "Old", 24576, driver, capability), visible=1)
-    (warning,) = choose(detection=old).warnings
-    assert sentence in warning
-
-
-@pytest.mark.parametrize(("driver", "capability"), [("580.65.06", "7.5"), ("1000.1", "12.0"), (None, None)])
-def test_what_it_does_run_on(choose: Choose, driver: str | None, capability: str | None) -> None:
-    new = Detection(Gpu(0, "GPU-1", "New", 24576, driver, capability), visible=1)
-    assert choose(detection=new).warnings == ()
