@@ -15,7 +15,7 @@ import pytest
 from containers import Container, docker
 from images import BASE, COMFYUI, SYSTEM_CA, Image, podkiln
 
-from podkiln import catalogue, lock, variant
+from podkiln import catalogue, flagfiles, lock, variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ import importlib.metadata, json, pathlib
 import torch, torchaudio, torchvision, transformers, comfy_kitchen, comfy_aimdo.control, av, safetensors.torch
 print(json.dumps({
     "torch": torch.__version__, "cuda": torch.version.cuda,
+    "architectures": torch._C._cuda_getArchFlags().split(),
     "comfy_kitchen": pathlib.Path(comfy_kitchen.__file__).parts[:5],
     "installed": {d.name: d.version for d in importlib.metadata.distributions()},
     "sum": float((torch.ones(4) @ torch.ones(4)).item()),
@@ -87,6 +88,7 @@ def test_every_locked_package_is_installed_and_imports(
     assert {name: installed.get(name) for name in locked} == locked
     assert told["torch"].startswith(locked["torch"])
     assert told["cuda"] == "13.0"
+    assert tuple(told["architectures"]) == flagfiles.architectures(locked["torch"], told["cuda"])
     assert told["sum"] == 4.0
     shown = ("torch", "torchvision", "torchaudio", "transformers", "comfy-kitchen", "comfy-aimdo")
     show(capsys, ["\n" + ", ".join(f"{name} {locked[name]}" for name in shown)])
