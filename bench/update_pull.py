@@ -15,11 +15,12 @@ one that is added on top.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,10 @@ import relay
 import source
 from lab import MIB, Limit
 
-from podkiln import assemble, job, layout, registry, variant, weights
+from podkiln import assemble, job, layout, oci, registry, variant
 from podkiln.assemble import WeightLayer
 from podkiln.job import Request
 from podkiln.reference import Reference
-from podkiln.sources import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -170,13 +170,14 @@ def changed_wheel(work: Path) -> Path:
 def bake(work: Path, path: Path, host: str) -> list[WeightLayer]:
     """Bake all weights into the registry."""
     plan = job.make_plan(variant.load(str(path)), Request(variants=(str(path),)))
-    with (
-        source.serve(work / "files") as serving,
-        registry.Repository(Reference.parse(f"{host}/bench"), registry.Settings(), push=True) as repository,
-    ):
-        access = Access.from_environment({"HF_ENDPOINT": serving.url})
-        baked = weights.bake(plan.bundles, weights.RegistrySink(repository), access)
-    return [WeightLayer(each.bundle, each.blob) for each in baked]
+    told = json.dumps([asdict(weight) for bundle in plan.bundles for weight in bundle.weights])
+    argv = [sys.executable, str(lab.ROOT / "tests" / "bake_process.py"), f"{host}/bench", told]
+    with source.serve(work / "files") as serving:
+        baked = json.loads(lab.run(argv, {"HF_ENDPOINT": serving.url}))["layers"]
+    return [
+        WeightLayer(bundle, oci.Descriptor(oci.LAYER, oci.Digest(each["digest"]), bundle.size))
+        for bundle, each in zip(plan.bundles, baked, strict=True)
+    ]
 
 
 def update_all(images: Images, storage: str, path: Path) -> Iterator[Pull]:
