@@ -10,80 +10,141 @@ from __future__ import annotations
 import logging
 import os
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from podkiln import assemble, load, output, registry, remembered, weights
 from podkiln.assemble import WeightLayer
+from podkiln.places import Origins, Places
 from podkiln.reference import Reference
+from podkiln.sinks import LayoutSink, RegistrySink
 from podkiln.sources import Access
-from podkiln.weights import LayoutSink, RegistrySink
+from podkiln.spool import Spool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from podkiln.layout import Layout
+    from podkiln.plan import Plan
     from podkiln.report import Report
-    from podkiln.weights import Baked, Sink
+    from podkiln.sinks import Sink
+    from podkiln.weights import Baked
 
 log = logging.getLogger(__name__)
 
 
-def deliver(made: Report, *, push: bool, load_: bool, ca_bundle: Path | None) -> None:
+@dataclass(frozen=True)
+class Route:
+    """What the command line says of the ways that bytes take.
+
+    Attributes:
+        ca_bundle: PEM file of CAs to trust.
+        mount_from: Repositories of the same registry that may hold some of the blobs.
+        copy_from: Repositories of any registry that may hold some of the weight layers.
+        spool: Folder to write weight layers to before they are sent.
+    """
+
+    ca_bundle: Path | None = None
+    mount_from: Sequence[str] = ()
+    copy_from: Sequence[Reference] = ()
+    spool: Path | None = None
+
+
+def deliver(made: Report, route: Route, *, push: bool, load_: bool) -> None:
     """Finish one image, and note in its report what was moved and how long that took."""
     assert made.layout is not None  # noqa: S101 - it was just built
     name = Reference.parse(made.image)
-    settings = registry.Settings(ca_bundle=ca_bundle)
-    here = load_ or not push
-    if made.plan.bundles and here:
-        _bake_here(made, made.layout, ca_bundle)
+    places = places_of(made.plan, route)
+    if made.plan.bundles and (load_ or not push):
+        _bake_here(made, made.layout, places, route)
     elif made.plan.bundles:
-        _bake_there(made, made.layout, name, settings)
+        _bake_there(made, made.layout, name, places, route)
     if load_:
         begun = time.monotonic()
         load.load(made.layout, [name])
         made.seconds["load"] = time.monotonic() - begun
     if push:
-        begun = time.monotonic()
-        with output.Bytes(f"pushing {made.plan.name}") as bar:
-            made.pushed = registry.push(made.layout, name, on_progress=bar, settings=settings)
-        made.seconds["push"] = time.monotonic() - begun
+        _push(made, made.layout, name, places, route)
 
 
-def _bake_here(made: Report, runtime: Layout, ca_bundle: Path | None) -> None:
+def places_of(made: Plan, route: Route) -> Places:
+    """Return where the layers of a plan may be: what the user said, and what the lock remembers."""
+    known = remembered.places(remembered.path_of(made.described))
+    return Places(route.mount_from, route.copy_from, known)
+
+
+def settings(route: Route) -> registry.Settings:
+    """Return how registries are spoken to."""
+    return registry.Settings(ca_bundle=route.ca_bundle)
+
+
+def _push(made: Report, layout: Layout, name: Reference, places: Places, route: Route) -> None:
+    begun = time.monotonic()
+    with output.Bytes(f"pushing {made.plan.name}") as bar:
+        made.pushed = registry.push(
+            layout, name, on_progress=bar, settings=settings(route), mount_from=places.neighbours(name)
+        )
+    made.seconds["push"] = time.monotonic() - begun
+    _remember(made, name)
+
+
+def _bake_here(made: Report, runtime: Layout, places: Places, route: Route) -> None:
     """Bake into the layout on disk, which then holds the whole image."""
-    baked = _bake(made, LayoutSink(runtime.path), ca_bundle)
+    baked = _bake(made, LayoutSink(runtime.path), Places(copy_from=places.copy_from), route)
     image = assemble.assemble(runtime.manifest, runtime.config, _layers(baked))
     made.layout = assemble.store(image, runtime.path, index=True)
+    _remember(made, None)
 
 
-def _bake_there(made: Report, runtime: Layout, name: Reference, settings: registry.Settings) -> None:
+def _bake_there(made: Report, runtime: Layout, name: Reference, places: Places, route: Route) -> None:
     """Bake into the registry; the layout keeps the runtime and learns the image's two documents."""
-    with registry.Repository(name, settings, push=True) as repository:
-        baked = _bake(made, RegistrySink(repository), settings.ca_bundle)
+    neighbours = places.neighbours(name)
+    with registry.Repository(name, settings(route), push=True, mount_from=neighbours) as repository:
+        sink = RegistrySink(repository, partial(places.neighbours, name))
+        baked = _bake(made, sink, places, route, Spool(route.spool) if route.spool else None, name)
     image = assemble.assemble(runtime.manifest, runtime.config, _layers(baked))
     made.layout = assemble.store(image, runtime.path, index=False)
+    _remember(made, name)
 
 
-def _bake(made: Report, sink: Sink, ca_bundle: Path | None) -> list[Baked]:
+def _bake(
+    made: Report,
+    sink: Sink,
+    places: Places,
+    route: Route,
+    spool: Spool | None = None,
+    target: Reference | None = None,
+) -> list[Baked]:
     begun = time.monotonic()
-    memory = remembered.path_of(made.plan.described)
-    with output.Bytes(f"baking {made.plan.name}") as bar:
+    with (
+        Origins(places, settings(route), besides=target) as origins,
+        output.Bytes(f"baking {made.plan.name}") as bar,
+    ):
         made.baked = weights.bake(
             made.plan.bundles,
             sink,
-            Access.from_environment(os.environ, ca_bundle),
-            known=remembered.read(memory),
+            Access.from_environment(os.environ, route.ca_bundle),
+            known=remembered.read(remembered.path_of(made.plan.described)),
+            origins=origins,
+            spool=spool,
             on_progress=bar,
         )
     made.seconds["bake"] = time.monotonic() - begun
+    return made.baked
+
+
+def _remember(made: Report, place: Reference | None) -> None:
+    """Have the lock know what the layers came to, and where they are."""
+    memory = remembered.path_of(made.plan.described)
     try:
-        if remembered.write(memory, made.baked):
+        if made.baked and remembered.write(memory, made.baked, place):
             log.info("%s: the lock remembers the layers now; commit it.", memory)
     except OSError as full:
         log.warning(
             "%s cannot be written (%s): the next bake fetches everything again.", memory, full.strerror
         )
-    return made.baked
 
 
 def _layers(baked: list[Baked]) -> list[WeightLayer]:

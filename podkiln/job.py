@@ -25,16 +25,21 @@ from podkiln import (
     layout,
     lint,
     lock,
+    oci,
+    places,
     plan,
     registry,
     remembered,
     render,
     report,
     variant,
+    weights,
 )
-from podkiln.errors import UsageError
+from podkiln.delivery import Route
+from podkiln.errors import RegistryError, UsageError
 from podkiln.reference import Reference
 from podkiln.report import Report
+from podkiln.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from podkiln.inputs import Input
     from podkiln.layout import Layout
     from podkiln.lock import Lock
+    from podkiln.oci import Digest
     from podkiln.plan import Plan
     from podkiln.variant import Described
 
@@ -66,6 +72,9 @@ class Request:
     no_weights: bool = False
     no_cache: bool = False
     builder: str | None = None
+    mount_from: tuple[str, ...] = ()
+    copy_from: tuple[str, ...] = ()
+    spool: Path | None = None
     report: Path | None = None
     quiet: bool = False
     dry_run: bool = False
@@ -75,17 +84,17 @@ class Request:
 def build(request: Request) -> list[Report]:
     """Do the main job. Everything that can be refused is refused before the first byte moves."""
     plans, images = decide(request)
+    route = _route(request)
     for each in plans:
         each.require()
     _check_report(request)
     _check_pushing(images, request)
+    _check_spool(plans, request)
     builder = prepare_engine(request)
     with context.alone(request.out):
         reports = _build_all(plans, images, request, builder)
         for made in reports:
-            delivery.deliver(
-                made, push=request.push, load_=request.load, ca_bundle=request.environment.ca_bundle
-            )
+            delivery.deliver(made, route, push=request.push, load_=request.load)
             report.write([made], request.out / made.plan.name / "report.json")
     if request.report:
         report.write(reports, request.report)
@@ -113,6 +122,28 @@ def make_plan(described: Described, request: Request) -> Plan:
     )
     known = remembered.read(remembered.path_of(described))
     return plan.make(described, locked, offered, substitutes(request, locked), options, known)
+
+
+def foresee(made: Plan, request: Request) -> Plan:
+    """Ask the registry of a request, if it names one, which of a plan's weight layers need not move.
+
+    Where it cannot be asked, that is said, and the plan stays as it is.
+    """
+    route = _route(request)
+    blobs = [
+        oci.Descriptor(oci.LAYER, each.digest, each.size) for each in made.layers if each.digest and each.size
+    ]
+    if not request.registry:
+        return made
+    target = image_name(made, request)
+    there: dict[Digest, plan.Nearby] = {}
+    try:
+        if blobs:
+            there = places.look(target, blobs, delivery.places_of(made, route), delivery.settings(route))
+    except RegistryError as failure:
+        log.warning("%s What is there already is not known.", failure)
+        return made
+    return replace(made, there=there)
 
 
 @cache
@@ -155,6 +186,22 @@ def image_name(made: Plan, request: Request) -> Reference:
         )
     prefix = f"{request.registry}/" if request.registry else "localhost/"
     return Reference.parse(f"{prefix}{spec.image.repository}:{tag}")
+
+
+def _route(request: Request) -> Route:
+    """Read what the options say of the ways that bytes take. Raises UsageError."""
+    given = {"--mount-from": request.mount_from, "--spool": request.spool}
+    useless = next((option for option, value in given.items() if value and not request.push), None)
+    if useless:
+        raise UsageError(f"{useless} is of use with --push only.")
+    host = Reference.parse(f"{request.registry}/x").host if request.registry else ""
+    names = [f"{host}/{name.removeprefix(f'{host}/')}" for name in request.mount_from]
+    return Route(
+        ca_bundle=request.environment.ca_bundle,
+        mount_from=tuple(Reference.parse(name).repository for name in names),
+        copy_from=tuple(Reference.parse(name) for name in request.copy_from),
+        spool=request.spool,
+    )
 
 
 def _check(request: Request, described: Sequence[Described]) -> None:
@@ -204,6 +251,14 @@ def _check_pushing(images: Sequence[Reference], request: Request) -> None:
         with registry.Repository(image, settings, push=True) as repository:
             location, _ = repository.start_upload()
             repository.cancel_upload(location)
+
+
+def _check_spool(plans: Sequence[Plan], request: Request) -> None:
+    """See that the disk holds what has to be made: after the build would be too late to say so."""
+    if request.spool is None:
+        return
+    for made in plans:
+        Spool(request.spool).require(foresee(made, request).lacking, weights.JOBS)
 
 
 def prepare_engine(request: Request) -> str | None:

@@ -89,7 +89,12 @@ class Plan:
     @property
     def fetch_bytes(self) -> int:
         """Bytes that come from the weights' sources: of each layer that is not found where it is to be."""
-        return sum(each.content_bytes for each in self.bundles if self._found(each) is None)
+        return sum(each.content_bytes for each in self.lacking)
+
+    @property
+    def lacking(self) -> tuple[Bundle, ...]:
+        """The weight layers that have to be made from their sources."""
+        return tuple(each for each in self.bundles if self._found(each) is None)
 
     @property
     def upload_bytes(self) -> int:

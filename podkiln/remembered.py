@@ -2,20 +2,22 @@
 
 With it the next bake of the same files looks for the layer where it is to be, and fetches nothing. A recipe
 is the digest of packing version, paths, sizes and hashes (podkiln.bundle), so an entry can never be out of
-date. The memory lies beside the other locks, as layers.json.
+date. Where the layer was put stands there too, so that it can be mounted or copied from there, which may
+have gone since. The memory lies beside the other locks, as layers.json.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
 from podkiln import context, lock
-from podkiln.errors import LockError
+from podkiln.errors import LockError, UsageError
 from podkiln.lock import Locked
 from podkiln.oci import Digest
+from podkiln.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,14 +27,16 @@ if TYPE_CHECKING:
     from podkiln.weights import Baked
 
 FILE = "layers.json"
+_MOST_PLACES: Final = 8  # of one layer; the oldest is forgotten first
 
 
 class RememberedLayer(Locked):
-    """One layer: what is in it, for people, and what it came to."""
+    """One layer: what is in it, for people, what it came to, and the repositories that it was put in."""
 
     name: str
     digest: str
     size: int
+    places: tuple[str, ...] = ()
 
 
 class Remembered(Locked):
@@ -52,10 +56,21 @@ def read(path: Path) -> dict[Digest, Digest]:
     return {Digest(recipe): Digest(layer.digest) for recipe, layer in _read(path).layers.items()}
 
 
-def write(path: Path, baked: Iterable[Baked]) -> bool:
-    """Add what was baked; return whether that was news."""
+def places(path: Path) -> dict[Digest, tuple[Reference, ...]]:
+    """Return layer -> the repositories that it was put in. Raises LockError for a damaged memory."""
+    layers = _read(path).layers.values()
+    try:
+        return {Digest(layer.digest): tuple(map(Reference.parse, layer.places)) for layer in layers}
+    except UsageError as wrong:
+        raise _damaged(path, str(wrong)) from None
+
+
+def write(path: Path, baked: Iterable[Baked], place: Reference | None = None) -> bool:
+    """Add what was baked, and the repository that it was put in; return whether that was news."""
     before = _read(path).layers
-    news: dict[str, RememberedLayer] = {each.bundle.recipe: _layer(each) for each in baked}
+    news: dict[str, RememberedLayer] = {
+        each.bundle.recipe: _layer(each, before.get(each.bundle.recipe), place) for each in baked
+    }
     after = {**before, **news}
     if after == before:
         return False
@@ -63,8 +78,15 @@ def write(path: Path, baked: Iterable[Baked]) -> bool:
     return True
 
 
-def _layer(baked: Baked) -> RememberedLayer:
-    return RememberedLayer(name=baked.bundle.name, digest=baked.blob.digest, size=baked.blob.size)
+def _layer(baked: Baked, before: RememberedLayer | None, place: Reference | None) -> RememberedLayer:
+    known = before.places if before and before.digest == baked.blob.digest else ()
+    new = (place.name,) if place and place.name not in known else ()
+    return RememberedLayer(
+        name=baked.bundle.name,
+        digest=baked.blob.digest,
+        size=baked.blob.size,
+        places=(*known, *new)[-_MOST_PLACES:],
+    )
 
 
 def _read(path: Path) -> Remembered:
@@ -73,10 +95,11 @@ def _read(path: Path) -> Remembered:
     try:
         return Remembered.model_validate_json(path.read_bytes())
     except ValidationError as broken:
-        raise LockError(
-            f"{path} cannot be read: {str(broken).splitlines()[0]}.",
-            hint="Delete it: the next bake writes it anew.",
-        ) from None
+        raise _damaged(path, f"{str(broken).splitlines()[0]}.") from None
+
+
+def _damaged(path: Path, why: str) -> LockError:
+    return LockError(f"{path} cannot be read: {why}", hint="Delete it: the next bake writes it anew.")
 
 
 def _write(path: Path, layers: Mapping[str, RememberedLayer]) -> None:

@@ -56,12 +56,12 @@ class Report:
         }
 
     def _weights(self) -> dict[str, int]:
-        """Count what the weights cost; `uploaded` went to the registry, or without one onto this disk."""
+        """Count what the weights cost; what was sent went to the registry, or else onto this disk."""
         return {
             "fetched_bytes": sum(each.fetched for each in self.baked),
             **{
                 f"{how}_bytes": sum(each.blob.size for each in self.baked if each.how == how)
-                for how in ("uploaded", "mounted", "existing")
+                for how in ("uploaded", "copied", "mounted", "existing")
             },
         }
 

@@ -1,40 +1,44 @@
 """Baking weights: each layer is found where it is to be, or streamed there from its sources. No file between.
 
-What the lock knows the digest of is looked for first, and then nothing is fetched. A layer is committed only
-when every file in it has the locked sha256 (podkiln.stream), which makes one digest of one description.
+What the lock knows the digest of is looked for first, there and in other registries, and then nothing is
+fetched (podkiln.places). A layer is committed only when every file in it has the locked sha256
+(podkiln.stream), which makes one digest of one description.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import logging
 import threading
 import time
-import uuid
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from podkiln import oci
-from podkiln.errors import UsageError
+from podkiln.errors import IntegrityError
+from podkiln.registry.copying import BlobCopy, OriginError
 from podkiln.registry.transport import CancelledError
-from podkiln.registry.upload import Upload
+from podkiln.spool import Spooled
 from podkiln.stream import WeightStream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from podkiln.bundle import Bundle
     from podkiln.oci import Descriptor, Digest
-    from podkiln.registry import Progress, Repository
+    from podkiln.places import Origins
+    from podkiln.registry import Progress
     from podkiln.registry.upload import Content
+    from podkiln.sinks import Sink
     from podkiln.sources import Access
+    from podkiln.spool import Part, Spool
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 JOBS: Final = 3
 """Layers at once: what registries and hosts use for their own transfers too."""
-
-Found: TypeAlias = Literal["existing", "mounted"]
 
 
 @dataclass(frozen=True)
@@ -43,98 +47,18 @@ class Baked:
 
     bundle: Bundle
     blob: Descriptor
-    how: Literal["existing", "mounted", "uploaded"]
+    how: Literal["existing", "mounted", "copied", "uploaded"]
     fetched: int
     seconds: float
 
 
-class Sink(Protocol):
-    """Where layers go."""
+@dataclass(frozen=True)
+class Helpers:
+    """What a bake may fall back on: `known` is what the lock remembers, recipe of a bundle -> layer."""
 
-    def find(self, blob: Descriptor) -> Found | None:
-        """Tell whether a layer is there, or could be had from nearby."""
-
-    def take(self, content: Content, on_progress: Progress) -> Descriptor:
-        """Take a layer: all of it, or nothing when its content raises."""
-
-    def cancel(self) -> None:
-        """Let every `take` that is under way end soon, with CancelledError."""
-
-
-class RegistrySink:
-    """A repository of a registry. `mount_from`: others there that may hold some of the layers."""
-
-    def __init__(self, repository: Repository, mount_from: Sequence[str] = ()) -> None:
-        self._repository = repository
-        self._mount_from = [name for name in mount_from if name != repository.name]
-
-    def find(self, blob: Descriptor) -> Found | None:
-        """Ask for a layer, and have it mounted if another repository holds it."""
-        if self._repository.has_blob(blob):
-            return "existing"
-        return "mounted" if any(self._repository.mount(blob, other) for other in self._mount_from) else None
-
-    def take(self, content: Content, on_progress: Progress) -> Descriptor:
-        """Upload a layer; what fails is deleted there."""
-        return Upload(self._repository, content, on_progress).run()
-
-    def cancel(self) -> None:
-        """Stop all that speaks to this registry."""
-        self._repository.transport.cancel()
-
-
-class LayoutSink:
-    """An OCI layout on disk. Layers are written aside, in `ingest`, and take their place by rename."""
-
-    def __init__(self, layout: Path) -> None:
-        self._blobs = layout / "blobs" / "sha256"
-        self._ingest = layout / "ingest"
-        self._cancelled = threading.Event()
-        shutil.rmtree(self._ingest, ignore_errors=True)  # what a run that was killed has left
-
-    def find(self, blob: Descriptor) -> Found | None:
-        """Look for a layer; what has its name and size was checked when it was written."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._place(blob).stat().st_size == blob.size:
-                return "existing"
-        return None
-
-    def take(self, content: Content, on_progress: Progress) -> Descriptor:
-        """Write a layer."""
-        aside = self._ingest / uuid.uuid4().hex
-        try:
-            self._ingest.mkdir(parents=True, exist_ok=True)
-            self._blobs.mkdir(parents=True, exist_ok=True)
-            self._write(aside, content, on_progress)
-            if content.blob is None:
-                raise CancelledError("given up")
-            aside.rename(self._place(content.blob))
-        except OSError as full:
-            raise UsageError(f"{content.name} cannot be written to {self._blobs}: {full.strerror}.") from None
-        finally:
-            aside.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty: others are writing
-                self._ingest.rmdir()
-        return content.blob
-
-    def cancel(self) -> None:
-        """Stop writing."""
-        self._cancelled.set()
-
-    def _write(self, aside: Path, content: Content, on_progress: Progress) -> None:
-        done = 0
-        with aside.open("xb", buffering=0) as file:
-            for chunk in content.chunks():
-                if self._cancelled.is_set():
-                    raise CancelledError("given up")
-                view = memoryview(chunk)
-                while view:
-                    view = view[file.write(view) :]
-                done += len(chunk)
-                on_progress(content.name, done, content.size)
-
-    def _place(self, blob: Descriptor) -> Path:
-        return self._blobs / blob.digest.partition(":")[2]
+    known: Mapping[Digest, Digest] = field(default_factory=dict)
+    origins: Origins | None = None
+    spool: Spool | None = None
 
 
 def bake(
@@ -143,6 +67,8 @@ def bake(
     access: Access,
     *,
     known: Mapping[Digest, Digest] | None = None,
+    origins: Origins | None = None,
+    spool: Spool | None = None,
     jobs: int = JOBS,
     on_progress: Progress | None = None,
 ) -> list[Baked]:
@@ -153,6 +79,8 @@ def bake(
         sink: Where to.
         access: How sources are spoken to.
         known: What the lock remembers: recipe of a bundle -> digest of its layer.
+        origins: Registries to copy layers from that the lock remembers.
+        spool: Where layers are written first; None: nowhere.
         jobs: Layers at once.
         on_progress: Told as bytes are moved.
 
@@ -160,19 +88,19 @@ def bake(
         SourceError: A file could not be had.
         IntegrityError: A file is not the one that is locked; nothing of its layer was kept.
         RegistryError: The registry refused.
+        UsageError: The disk, of the layout or of the spool, does not hold what it must.
     """
-    return _Oven(sink, access, known or {}, on_progress or _silent).bake_all(bundles, jobs)
+    helpers = Helpers(known or {}, origins, spool)
+    return _Oven(sink, access, helpers, on_progress or _silent).bake_all(bundles, jobs)
 
 
 class _Oven:
     """The layers that are being baked at one time, which fail together."""
 
-    def __init__(
-        self, sink: Sink, access: Access, known: Mapping[Digest, Digest], on_progress: Progress
-    ) -> None:
+    def __init__(self, sink: Sink, access: Access, helpers: Helpers, on_progress: Progress) -> None:
         self._sink = sink
         self._access = access
-        self._known = known
+        self._helpers = helpers
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._streams: set[WeightStream] = set()
@@ -181,21 +109,34 @@ class _Oven:
     def bake_all(self, bundles: Sequence[Bundle], jobs: int) -> list[Baked]:
         """Bake several at once; in the order given back, too."""
         with ThreadPoolExecutor(jobs, thread_name_prefix="bake") as pool:
-            futures = [pool.submit(self._bake_or_stop, bundle) for bundle in bundles]
             try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException as interrupted:
-                self._stop(interrupted)
+                found = self._all(pool, self._find, bundles)
+                lacking = [each for each, there in zip(bundles, found, strict=True) if there is None]
+                if self._helpers.spool:
+                    self._helpers.spool.require(lacking, jobs)
+                made = iter(self._all(pool, self._bake, lacking))
+            except BaseException as failure:
+                self._stop(failure)
                 raise
             finally:
                 pool.shutdown(cancel_futures=self._failure is not None)
+        return [there or next(made) for there in found]
+
+    def _all(
+        self, pool: ThreadPoolExecutor, work: Callable[[Bundle], T], bundles: Sequence[Bundle]
+    ) -> list[T]:
+        """Do something with each; the first failure stops the others, and is raised once they have ended."""
+        futures = [pool.submit(self._or_stop, work, bundle) for bundle in bundles]
+        wait(futures, return_when=FIRST_EXCEPTION)
         if self._failure:
+            pool.shutdown(cancel_futures=True)
             raise self._failure
         return [future.result() for future in futures]
 
-    def _bake_or_stop(self, bundle: Bundle) -> Baked:
+    def _or_stop(self, work: Callable[[Bundle], T], bundle: Bundle) -> T:
         try:
-            return self._bake(bundle)
+            self._refuse_stopped()
+            return work(bundle)
         except BaseException as failure:
             self._stop(failure)
             raise
@@ -206,28 +147,115 @@ class _Oven:
             self._failure = self._failure or failure
             streams = list(self._streams)
         self._sink.cancel()
+        if self._helpers.origins:
+            self._helpers.origins.cancel()
         for stream in streams:
             stream.abort()
 
-    def _bake(self, bundle: Bundle) -> Baked:
+    def _refuse_stopped(self) -> None:
+        if self._failure:
+            raise CancelledError("given up")
+
+    def _find(self, bundle: Bundle) -> Baked | None:
+        """Look for a layer that the lock remembers where it is to be."""
         begun = time.monotonic()
-        digest = self._known.get(bundle.recipe)
-        if digest:
-            blob = oci.Descriptor(oci.LAYER, digest, bundle.size)
-            if how := self._sink.find(blob):
-                self._on_progress(bundle.name, bundle.size, bundle.size)
-                return Baked(bundle, blob, how, 0, time.monotonic() - begun)
-        with contextlib.closing(WeightStream(bundle, self._access, digest)) as stream:
+        blob = self._remembered(bundle)
+        how = self._sink.find(blob) if blob else None
+        if blob is None or how is None:
+            return None
+        if self._helpers.spool:
+            self._helpers.spool.discard(bundle)
+        self._on_progress(bundle.name, bundle.size, bundle.size)
+        return Baked(bundle, blob, how, 0, time.monotonic() - begun)
+
+    def _remembered(self, bundle: Bundle) -> Descriptor | None:
+        digest = self._helpers.known.get(bundle.recipe)
+        return oci.Descriptor(oci.LAYER, digest, bundle.size) if digest else None
+
+    def _bake(self, bundle: Bundle) -> Baked:
+        """Have a layer from another registry, or make it."""
+        begun = time.monotonic()
+        blob = self._remembered(bundle)
+        if blob and self._copy(bundle, blob):
+            return Baked(bundle, blob, "copied", 0, time.monotonic() - begun)
+        digest = blob.digest if blob else None
+        blob, fetched = (self._spool if self._helpers.spool else self._stream)(bundle, digest)
+        return Baked(bundle, blob, "uploaded", fetched, time.monotonic() - begun)
+
+    def _copy(self, bundle: Bundle, blob: Descriptor) -> bool:
+        """Copy a layer from where an earlier bake put it; False when that cannot be."""
+        origins = self._helpers.origins
+        holder = origins.holder(blob) if origins else None
+        if holder is None:
+            return False
+        try:
+            self._take_copy(bundle, BlobCopy(holder, blob, bundle.name))
+        except OriginError as failure:
+            log.warning("%s is made from its sources again: %s", bundle.name, failure)
+            return False
+        return True
+
+    def _take_copy(self, bundle: Bundle, copy: BlobCopy) -> None:
+        if not self._helpers.spool:
+            self._sink.take(copy, self._on_progress)
+            return
+        with self._helpers.spool.part(bundle) as part:
+            part.restart()
+            self._send(part, self._write(part, copy), bundle)
+
+    def _stream(self, bundle: Bundle, digest: Digest | None) -> tuple[Descriptor, int]:
+        """Stream a layer from its sources; return it, and how many bytes those gave."""
+        with self._streaming(bundle, self._access, digest) as stream:
+            return self._sink.take(stream, self._on_progress), stream.fetched
+
+    def _spool(self, bundle: Bundle, digest: Digest | None) -> tuple[Descriptor, int]:
+        """Write a layer to the disk, and send it from there."""
+        assert self._helpers.spool  # noqa: S101 - asked by the caller
+        with self._helpers.spool.part(bundle) as part:
+            try:
+                blob, fetched = self._fill(part, bundle, digest)
+            except IntegrityError:
+                kept = part.kept
+                part.restart()
+                if not kept:
+                    part.discard()
+                    raise
+                # What an earlier bake left may be what is damaged.
+                blob, fetched = self._fill(part, bundle, digest)
+            self._send(part, blob, bundle)
+            return blob, fetched
+
+    def _fill(self, part: Part, bundle: Bundle, digest: Digest | None) -> tuple[Descriptor, int]:
+        with self._streaming(bundle, part.access(self._access), digest) as stream:
+            return self._write(part, stream), stream.fetched - part.kept_content
+
+    def _write(self, part: Part, content: Content) -> Descriptor:
+        done = 0
+        for chunk in content.chunks():
+            self._refuse_stopped()
+            part.write(chunk)
+            done += len(chunk)
+            self._on_progress(f"{content.name} (to disk)", done, content.size)
+        if content.blob is None:
+            raise CancelledError("given up")
+        return content.blob
+
+    def _send(self, part: Part, blob: Descriptor, bundle: Bundle) -> None:
+        self._sink.take(Spooled(bundle.name, part.path, blob), self._on_progress)
+        part.discard()
+
+    @contextlib.contextmanager
+    def _streaming(self, bundle: Bundle, access: Access, digest: Digest | None) -> Generator[WeightStream]:
+        """Open a stream that `_stop` can abort."""
+        with contextlib.closing(WeightStream(bundle, access, digest)) as stream:
             with self._lock:
                 self._streams.add(stream)
-                if self._failure:
-                    raise CancelledError("given up")
+                self._refuse_stopped()
             try:
-                blob = self._sink.take(stream, self._on_progress)
+                yield stream
             finally:
                 with self._lock:
                     self._streams.discard(stream)
-            return Baked(bundle, blob, "uploaded", stream.fetched, time.monotonic() - begun)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

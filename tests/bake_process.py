@@ -16,8 +16,9 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
 from podkiln.bundle import Weight, bundles  # noqa: E402 - the path comes first
 from podkiln.reference import Reference  # noqa: E402
 from podkiln.registry import Repository, Settings  # noqa: E402
+from podkiln.sinks import RegistrySink  # noqa: E402
 from podkiln.sources import Access  # noqa: E402
-from podkiln.weights import RegistrySink, bake  # noqa: E402
+from podkiln.weights import bake  # noqa: E402
 
 
 def main(target: str, weights: str) -> None:

@@ -20,7 +20,7 @@ def build(options: dict[str, Any]) -> None:
     if request.dry_run:
         plans, _ = job.decide(request)
         for each in plans:
-            show(each)
+            show(job.foresee(each, request))
         for each in plans:
             each.require()
         return
@@ -45,6 +45,9 @@ def request_of(options: dict[str, Any]) -> Request:
         no_weights=options["no_weights"],
         no_cache=options["no_cache"],
         builder=options["builder"],
+        mount_from=options["mount_from"],
+        copy_from=options["copy_from"],
+        spool=options["spool"],
         report=options["report"],
         dry_run=options["dry_run"],
         quiet=options["quiet"],

@@ -59,6 +59,14 @@ SUBSTITUTES: list[Decorator] = [
     ),
     click.option("--allow-substituted", is_flag=True, help="Push even if an input is not the locked one."),
 ]
+NEARBY: list[Decorator] = [
+    click.option(
+        "--mount-from", multiple=True, metavar="NAME", help="A repository of that registry with such layers."
+    ),
+    click.option(
+        "--copy-from", multiple=True, metavar="HOST/NAME", help="Any repository to copy weight layers from."
+    ),
+]
 BUILD_OPTIONS: list[Decorator] = [
     variant_option,
     click.option("--push", is_flag=True, help="Push to --registry; the tag moves last."),
@@ -67,6 +75,13 @@ BUILD_OPTIONS: list[Decorator] = [
     ),
     click.option(
         "--tag", metavar="T", help="Instead of VARIANT-COMFYUI-cuda-CUDA; {variant} may stand in it."
+    ),
+    *NEARBY,
+    click.option(
+        "--spool",
+        type=FOLDER,
+        metavar="DIR",
+        help="Write weights there first: for registries without resume.",
     ),
     click.option("--load", is_flag=True, help="Load the image into the local engine."),
     click.option("--out", type=FOLDER, default=Path("dist"), show_default=True, help="Where to write."),

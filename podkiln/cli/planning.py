@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podkiln import job, output, variant
-from podkiln.cli.options import SUBSTITUTES, apply, json_option, names_of, variant_option
+from podkiln.bake import Environment
+from podkiln.cli.options import (
+    EXISTING_FILE,
+    NEARBY,
+    SUBSTITUTES,
+    apply,
+    json_option,
+    names_of,
+    variant_option,
+)
 from podkiln.job import Request
 
 if TYPE_CHECKING:
@@ -17,6 +26,8 @@ if TYPE_CHECKING:
 @click.command("plan")
 @variant_option
 @click.option("--registry", metavar="HOST/NS", help="The registry that a push would go to.")
+@apply(NEARBY)
+@click.option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA.")
 @apply(SUBSTITUTES)
 @click.option("--accept-licence", multiple=True, metavar="MODEL", help="Push though its licence asks.")
 @click.option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead.")
@@ -32,9 +43,13 @@ def plan_command(as_json: bool, **options: Any) -> None:
         allow_substituted=options["allow_substituted"],
         accepted=options["accept_licence"],
         no_weights=options["no_weights"],
+        mount_from=options["mount_from"],
+        copy_from=options["copy_from"],
         dry_run=True,
+        environment=Environment(ca_bundle=options["ca_bundle"]),
     )
-    plans = [job.make_plan(variant.load(name), request) for name in request.variants]
+    made = [job.make_plan(variant.load(name), request) for name in request.variants]
+    plans = [job.foresee(each, request) for each in made]
     if as_json:
         found = [each.as_json() for each in plans]
         output.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
@@ -52,7 +67,7 @@ def show(made: Plan) -> None:
     for number, layer in enumerate(made.layers, start=1):
         size = output.size(layer.size) if layer.size else "known after the build"
         click.echo(f"  {number:3}  {layer.what}  ({size})")
-    click.echo(f"  weights baked: {output.size(made.weight_bytes)}")
+    click.echo(f"  weights baked: {output.size(made.weight_bytes)}{_moved(made)}")
     click.echo(f"  fetched at the first start by default: {output.size(made.fetched_at_start)}")
     click.echo(f"  container disk of a pod without a volume: {made.container_disk_gb} GB")
     for each in made.substituted:
@@ -61,3 +76,10 @@ def show(made: Plan) -> None:
         click.echo(f"  note: {note}")
     for refusal in made.refusals:
         click.echo(f"  refused: {refusal}")
+
+
+def _moved(made: Plan) -> str:
+    """Say what of the weights has to move, where a registry was asked."""
+    if made.there is None or not made.bundles:
+        return ""
+    return f" ({output.size(made.fetch_bytes)} to fetch, {output.size(made.upload_bytes)} to send)"

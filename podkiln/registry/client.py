@@ -131,11 +131,18 @@ class Repository:
 
         Raises IntegrityError at its end when it is not the blob that was asked for.
         """
-        hashed, done, failures = oci.hasher(blob.digest), 0, 0
+        hashed = oci.hasher(blob.digest)
+        for chunk in self.pieces(blob):
+            hashed.update(chunk)
+            yield chunk
+        self._compare(hashed, blob.digest, f"blob of {self.name}")
+
+    def pieces(self, blob: Descriptor, offset: int = 0) -> Generator[bytes]:
+        """Yield a blob from an offset on, as `read` does, but unchecked."""
+        done, failures = offset, 0
         while done < blob.size:
             try:
                 for chunk in self._read_on(blob, done):
-                    hashed.update(chunk)
                     done += len(chunk)
                     failures = 0
                     yield chunk
@@ -144,7 +151,6 @@ class Repository:
                 if failures >= self.transport.settings.attempts:
                     raise RegistryError(str(failure), hint=failure.hint) from failure
                 self.transport.pause(failures, failure)
-        self._compare(hashed, blob.digest, f"blob of {self.name}")
 
     def _read_on(self, blob: Descriptor, offset: int) -> Iterator[bytes]:
         """Yield a blob from an offset on, never more than it has. Raises TransientError at an early end."""

@@ -25,7 +25,8 @@ from podkiln.assemble import WeightLayer, assemble, store
 from podkiln.bundle import bundles
 from podkiln.reference import Reference
 from podkiln.registry import Repository, pull_manifest, push
-from podkiln.weights import RegistrySink, bake
+from podkiln.sinks import RegistrySink
+from podkiln.weights import bake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

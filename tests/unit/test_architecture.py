@@ -21,7 +21,8 @@ flagfiles flags folders limits bundle
 inputs plan payload portable render lint context
 engine bake golden layout load bootstrap assemble
 registry
-sources stream weights remembered
+places
+sources stream spool sinks weights remembered
 resolve
 verify
 report delivery

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from descriptions import variant as description
 from descriptions import write
+from fakes.registry import Registry
 from plans import plan_of
 
-from podkiln import bootstrap, job, registry, variant
+from podkiln import bootstrap, job, oci, registry, variant
 from podkiln.bake import Environment
 from podkiln.errors import DescriptionError, PlanRefusedError, PodkilnError, RegistryError, UsageError
 from podkiln.job import Request
@@ -43,6 +45,14 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
         (Request(LAZY, tag="a" * 129), UsageError, "--tag: 'a+' is not"),
         (Request(LAZY, registry="https://ghcr.io/you"), UsageError, "it begins with a scheme"),
         (Request(LAZY, registry="ghcr.io/You"), UsageError, "upper-case"),
+        (Request(LAZY, spool=Path("/tmp/x")), UsageError, "--spool is of use with --push only"),
+        (Request(LAZY, mount_from=("you/x",)), UsageError, "--mount-from is of use with --push only"),
+        (Request(LAZY, copy_from=("UP/x y",)), UsageError, "'UP/x y' is not an image name"),
+        (
+            Request(LAZY, push=True, registry="ghcr.io/you", mount_from=("quay.io/You",)),
+            UsageError,
+            "'ghcr.io/quay.io/You' is not an image name",
+        ),
         (Request(LAZY, report=Path("/no/such/r.json")), UsageError, "--report: there is no folder /no/such"),
         (Request(LAZY, sources=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),
         (Request((ASKS,), push=True, registry="quay.io/me"), PlanRefusedError, "^asks: svd-xt is under "),
@@ -147,6 +157,58 @@ def leaves(tmp_path: Path) -> Iterator[None]:
         partial.mkdir()
         yield
     assert not partial.exists()
+
+
+@pytest.fixture
+def baking(tmp_path: Path) -> Path:
+    """A variant that bakes one file, whose layer the lock remembers."""
+    text = (
+        "extends: lazy\ntitle: T\ndescription: D\n"
+        "models: {offer: [], default: [], bake: [one]}\n"
+        "define:\n  one:\n    title: One\n    summary: One.\n"
+        "    licence: {id: MIT, commercial: true, bake: 'yes'}\n"
+        "    tiers: [consumer]\n    needs: {vram_gb: 1, ram_gb: 1}\n"
+        f"    files: [{{huggingface: a/b, path: c.safetensors, folder: vae, size: 9, sha256: {'1' * 64}}}]\n"
+    )
+    path = tmp_path / "one.yaml"
+    path.write_text(text)
+    (bundle,) = job.make_plan(variant.load(str(path)), Request((str(path),))).bundles
+    layer = {"name": "n", "digest": oci.digest_of(b"layer"), "size": bundle.size}
+    (tmp_path / "one.locks").mkdir()
+    (tmp_path / "one.locks/layers.json").write_text(json.dumps({"layers": {bundle.recipe: layer}}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("held", "options", "fetched", "sent"),
+    [
+        ("team/podkiln", {}, False, False),
+        ("team/other", {}, True, True),
+        ("team/other", {"mount_from": ("team/other",)}, False, False),
+        ("team/other", {"mount_from": ("{host}/team/other",)}, False, False),
+        ("far/other", {"copy_from": ("localhost:{port}/far/other",)}, False, True),
+    ],
+)
+def test_a_plan_is_exact_once_the_registry_was_asked(
+    baking: Path, held: str, options: dict[str, tuple[str]], *, fetched: bool, sent: bool
+) -> None:
+    with Registry() as server:
+        host = server.host()
+        names = {"host": host, "port": host.rpartition(":")[2]}
+        given: dict[str, Any] = {key: (value[0].format(**names),) for key, value in options.items()}
+        asked = Request((str(baking),), push=True, registry=f"{host}/team", **given)
+        made = job.make_plan(variant.load(str(baking)), asked)
+        server.blobs[held, oci.digest_of(b"layer")] = bytes(made.bundles[0].size)
+        seen = job.foresee(made, asked)
+    assert (seen.fetch_bytes, seen.upload_bytes) == (9 * fetched, made.bundles[0].size * sent)
+
+
+def test_a_registry_that_cannot_be_asked_is_said(baking: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "podkiln")
+    asked = Request((str(baking),), push=True, registry="localhost:1/team")
+    made = job.make_plan(variant.load(str(baking)), asked)
+    assert job.foresee(made, asked) == made
+    assert "What is there already is not known." in caplog.text
 
 
 def test_no_half_made_image_stays(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from plans import plan_of
 from podkiln import lock, oci, remembered
 from podkiln.errors import LockError
 from podkiln.oci import Descriptor, Digest
+from podkiln.reference import Reference
 from podkiln.weights import Baked
 
 if TYPE_CHECKING:
@@ -52,6 +55,35 @@ def test_order_of_baking_does_not_show(tmp_path: Path) -> None:
     remembered.write(tmp_path / "a", [baked(1), baked(2)])
     remembered.write(tmp_path / "b", [baked(2), baked(1)])
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_where_layers_were_put_is_remembered_the_newest_last(tmp_path: Path) -> None:
+    path, digest = tmp_path / "layers.json", Digest("sha256:" + "1" * 64)
+    names = [Reference.parse(f"ghcr.io/you/app{number}:tag") for number in range(10)]
+    for name in names[:2]:
+        assert remembered.write(path, [baked(1)], name)
+    assert not remembered.write(path, [baked(1)], names[0])
+    assert not remembered.write(path, [baked(1)])
+    assert [place.name for place in remembered.places(path)[digest]] == [name.name for name in names[:2]]
+    for name in names:
+        remembered.write(path, [baked(1)], name)
+    assert [place.name for place in remembered.places(path)[digest]] == [name.name for name in names[2:]]
+
+
+def test_a_layer_that_came_to_something_else_is_nowhere_yet(tmp_path: Path) -> None:
+    path, name = tmp_path / "layers.json", Reference.parse("ghcr.io/you/app")
+    remembered.write(path, [baked(1)], name)
+    other = replace(baked(1), blob=Descriptor(oci.LAYER, Digest("sha256:" + "2" * 64), 1))
+    remembered.write(path, [other])
+    assert remembered.places(path) == {other.blob.digest: ()}
+
+
+def test_a_place_that_is_no_name_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "layers.json"
+    row = {"name": "n", "digest": "sha256:" + "1" * 64, "size": 1, "places": ["UPPER CASE"]}
+    path.write_text(json.dumps({"layers": {"x": row}}))
+    with pytest.raises(LockError, match=r"layers\.json cannot be read: 'UPPER CASE' is not an image name"):
+        remembered.places(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"layers": {"x": {}}}', '{"layers": {}, "more": 1}'])

@@ -27,9 +27,10 @@ from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, PodkilnError, RegistryError, SourceError, UsageError
 from podkiln.reference import Reference
 from podkiln.registry import Repository, Settings
+from podkiln.sinks import LayoutSink, RegistrySink
 from podkiln.sources import Access
 from podkiln.tarlayer import Entry, TarLayer
-from podkiln.weights import Baked, LayoutSink, RegistrySink, bake
+from podkiln.weights import Baked, bake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -364,20 +365,21 @@ def test_a_failure_ends_the_wait_for_a_source_that_says_nothing(hub: Hub, file: 
         assert_kept(registry)
 
 
-@pytest.mark.parametrize(("method", "most"), [("HEAD", 2), ("PATCH", 6)])
+@pytest.mark.parametrize(("method", "most"), [("PUT", 3), ("PATCH", 7)])
 def test_a_failure_ends_the_wait_for_a_registry_that_says_nothing(
     hub: Hub, file: HubFile, method: str, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body on its way gets a moment, since only the answer to it names the session to delete."""
     monkeypatch.setattr("podkiln.registry.transport._DROP_SECONDS", 1.0)
-    group = Bundle((weight(file),))
-    known = {group.recipe: oci.digest_of(layer_bytes(file))} if method == "HEAD" else {}
+    late = hub.add("org/repo", "late.safetensors", SIZE)
+    hub.fault(HubFault("hang", "late", after=SIZE // 2, times=-1))
+    soon = Access(access(hub).hubs, Policy(tries=1, limits=Limits(read=0.5)))
+    mute = Fault("hang", method, seconds=20.0)
+    groups = [Bundle((weight(each, model=each.name),)) for each in (file, late)]
     begun = time.monotonic()
-    with (
-        Registry(faults=[Fault("hang", method, seconds=20.0)]) as registry,
-        pytest.raises(SourceError, match="cannot be read"),
-    ):
-        push(hub, registry, group, missing(), known=known, timeout=60.0)
+    with Registry(faults=[mute]) as registry, pytest.raises(SourceError, match="did not come"):
+        push(hub, registry, *groups, how=soon, timeout=60.0)
+    assert mute.times == 0
     assert time.monotonic() - begun < most
 
 
