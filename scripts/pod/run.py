@@ -23,11 +23,14 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """Run the command; returns the pod's exit code. Raises PodError."""
     parent, stop_seconds, *command = arguments
     argv = [*command, *chosen(environ.get("PODKILN_RUN", "/run/podkiln"))]
-    # A handler must not do much. And what a shell starts beside itself is deaf to SIGINT, which is ComfyUI's
-    # clean stop: a handler of ours ends that.
+    # Python runs handlers in the main thread only, and not before a call that it waits in is over. What comes
+    # to a file descriptor wakes another thread at once. And what a shell starts in the background is deaf to
+    # SIGINT, which is ComfyUI's clean stop: a handler of ours ends that.
     called, calling = os.pipe()
+    os.set_blocking(calling, False)
+    signal.set_wakeup_fd(calling, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os.write(calling, b"!"))
+        signal.signal(number, lambda *_: None)
     life = start(argv)
     from pod.keeper import Keeper  # noqa: PLC0415 - ComfyUI is not kept waiting for it
 

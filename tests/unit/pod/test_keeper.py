@@ -254,6 +254,20 @@ def test_a_signal_is_a_clean_stop(pod: Pod, number: signal.Signals) -> None:
     assert err.endswith("podkiln: stopping\n")
 
 
+@pytest.mark.parametrize("delay", [0.1, 0.15, 0.2, 0.25, 0.3, 0.4])
+def test_no_signal_is_lost_while_much_is_loaded(pod: Pod, delay: float) -> None:
+    """Python may note a signal and then wait for ComfyUI's end before it looks at it."""
+    pod.start("import time; print('up'); time.sleep(60)")
+    assert pod.process.stdout
+    assert pod.process.stdout.readline() == "up\n"
+    time.sleep(delay)
+    begun = time.monotonic()
+    pod.process.send_signal(signal.SIGINT)
+    pod.process.send_signal(signal.SIGTERM)
+    assert pod.end()[0] == 0
+    assert time.monotonic() - begun < 4
+
+
 def test_one_that_does_not_stop_is_killed_in_time(pod: Pod) -> None:
     pod.start(
         """
