@@ -89,7 +89,7 @@ def test_what_is_rendered_keeps_all_rules(name: str) -> None:
     ("path", "old", "new", "rule"),
     [
         ("Dockerfile", "WORKDIR /opt/ComfyUI", "WORKDIR opt", "DL3000"),
-        ("start.sh", '"$WORKSPACE/models"', "$WORKSPACE/models", "SC2086"),
+        ("start.sh", 'mkdir -p "$PODKILN_RUN"', "mkdir -p $PODKILN_RUN", "SC2086"),
         ("build/install-tree.sh", '"$2/.git"', "$2/.git", "SC2086"),
     ],
 )
