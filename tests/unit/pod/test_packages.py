@@ -28,7 +28,7 @@ HERE = sys.prefix  # our own environment plays ComfyUI's: it has pip, and packag
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
     wheel(folder, "blendmodes", "1.0")
-    wheel(folder, "blendmodes", "2.0", "colours>=1")
+    wheel(folder, "blendmodes", "2.0", "colours>=1", "packaging")
     wheel(folder, "colours", "1.1")
     wheel(folder, "greedy", "1.0", "packaging<1")
     wheel(folder, "packaging", "0.9")

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SITE = sysconfig.get_paths()["purelib"]  # ours has `packaging`, as an image's has
-IMAGE = {"torch": "2.11.0+cu130", "numpy": "2.5.5", "pillow": "12.0.0", "huggingface-hub": "1.0.0"}
+IMAGE = {
+    "torch": "2.11.0+cu130",
+    "numpy": "2.5.5",
+    "pillow": "12.0.0",
+    "huggingface-hub": "1.0.0",
+    "kornia": "0.9.0rc1",
+}
 OVERLAY = {"piexif": "1.1.3"}
 
 
@@ -35,6 +41,7 @@ LINES: list[tuple[str, list[str], list[str], list[str]]] = [
     ("PILLOW~=11.0", ["PILLOW~=11.0, and the image has 12.0.0"], [], []),
     ("huggingface_hub<1", ["huggingface_hub<1, and the image has 1.0.0"], [], []),
     ("huggingface.hub[cli]>=0.20", [], [], []),
+    ("kornia>=0.8", [], [], []),  # the image's own versions count, pre-releases too
     ("insightface==0.7.3", [], ["insightface==0.7.3"], []),
     ("piexif", [], [], []),
     ("piexif>=2", [], ["piexif>=2"], []),
