@@ -153,7 +153,7 @@ def test_a_full_volume_takes_an_empty_file_but_not_ours(
 ) -> None:
     """/dev/full can be opened, and fails when something is written to it."""
     full = Path("/dev/full")
-    monkeypatch.setattr("builtins.open", lambda _path, mode: full.open(mode))  # noqa: SIM115 - the caller closes
+    monkeypatch.setattr("builtins.open", lambda _path, mode: full.open(mode))
     assert layout.survey(str(tmp_path), write=True).trouble == "is full"
 
 
