@@ -31,6 +31,13 @@ def test_start_is_measured(lazy: Image) -> None:
     assert "paired difference median" in done.stdout
 
 
+def test_cold_starts_are_measured_beside_a_bare_comfyui(lazy: Image) -> None:
+    done = bench("cold_start.py", f"--image={lazy.name}", "--rounds=1", "--limit=3", "--late-limit=20")
+    assert done.returncode == 0, done.stderr
+    for way in ("bare", "podkiln", "everything"):
+        assert f"\n{way} " in done.stdout
+
+
 def test_render_is_measured() -> None:
     done = bench("render.py", "--runs=1", "--render-limit=10", "--help-limit=2.5")
     assert done.returncode == 0, done.stderr
