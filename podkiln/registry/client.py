@@ -33,6 +33,9 @@ _ANY: Final = frozenset(range(200, 500)) - TRANSIENT  # for questions to which a
 _TOO_MUCH: Final = frozenset(
     {codes.BAD_REQUEST, codes.REQUEST_ENTITY_TOO_LARGE, 416}
 )  # said to one long PATCH
+_NO_STREAMS: Final = frozenset(
+    {codes.METHOD_NOT_ALLOWED, codes.LENGTH_REQUIRED, codes.NOT_IMPLEMENTED}
+)  # said to a PATCH of unknown length
 _USUAL_CHUNK: Final = 4 << 20  # bytes; GHCR takes no more in a ranged PATCH (oras-project/rust-oci-client 35)
 
 
@@ -42,6 +45,10 @@ class LostUploadError(TransientError):
 
 class ChunksWantedError(TransientError):
     """The registry does not take the rest of an upload in one piece."""
+
+
+class StreamsRefusedError(TransientError):
+    """The registry takes no body whose length and digest are not told beforehand."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +256,10 @@ class Repository:
                 f"({words(answer)}).",
                 wait=0,
             )
+        if answer.status in _NO_STREAMS:
+            raise StreamsRefusedError(
+                f"Registry {self.transport.host} takes no streamed uploads ({words(answer)}).", wait=0
+            )
         if answer.status == codes.REQUESTED_RANGE_NOT_SATISFIABLE and start:
             raise TransientError(f"Registry {self.transport.host} does not go on at byte {start}.")
         if answer.status not in (codes.CREATED, codes.ACCEPTED, codes.NO_CONTENT):
@@ -258,9 +269,21 @@ class Repository:
 
     def commit(self, location: str, blob: Descriptor, doing: str) -> None:
         """Close an upload: the registry compares the digest and keeps the blob (end-6)."""
-        url = f"{location}{'&' if '?' in location else '?'}digest={quote(blob.digest, safe='')}"
-        patience = _patience(blob.size)
-        answer = self.transport.ask("PUT", url, doing, expect=_ANY, content=b"", patience=patience)
+        url, patience = _closing(location, blob), _patience(blob.size)
+        self._closed(
+            self.transport.ask("PUT", url, doing, expect=_ANY, content=b"", patience=patience), blob, doing
+        )
+
+    def send_whole(self, location: str, chunks: Iterable[bytes], blob: Descriptor, doing: str) -> None:
+        """Send a blob whose digest is known and close its upload, all in one PUT (end-6)."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
+        patience = _patience(2 * blob.size)
+        answer = self.transport.stream("PUT", _closing(location, blob), headers, chunks, patience)
+        if answer.status in TRANSIENT:
+            raise TransientError(f"Registry {self.transport.host} failed to {doing} ({words(answer)}).")
+        self._closed(answer, blob, doing)
+
+    def _closed(self, answer: Answer, blob: Descriptor, doing: str) -> None:
         if is_lost_upload(answer):
             raise self._lost(answer)
         if answer.status not in (codes.CREATED, codes.NO_CONTENT):
@@ -300,6 +323,10 @@ class Repository:
                 f"Registry {self.transport.host} sent a {what} that hashes to "
                 f"{hashed.name}:{hashed.hexdigest()}, not {digest}."
             )
+
+
+def _closing(location: str, blob: Descriptor) -> str:
+    return f"{location}{'&' if '?' in location else '?'}digest={quote(blob.digest, safe='')}"
 
 
 def _patience(size: int) -> float:

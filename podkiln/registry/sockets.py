@@ -1,4 +1,4 @@
-"""The connections of an HTTP client, so that another thread can end the wait of whoever reads from them.
+"""Ending the wait for an answer: from another thread, by its connection, or from within, by the body.
 
 httpx has no way to abort a request from outside; closing a socket does not wake who waits in `recv`, shutting
 it down does. Source: httpcore, "Request extensions" (the `trace` extension tells of each connection made).
@@ -13,9 +13,24 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _MADE: Final = (".connect_tcp.complete", ".start_tls.complete")
+
+
+class EndedEarlyError(Exception):
+    """Raised by a request's body that ends before its time; the answer to it matters little."""
+
+
+def until_ended(chunks: Iterable[bytes], timeout: dict[str, float], grace: float) -> Iterator[bytes]:
+    """Yield a body; once it has ended early, its answer has `grace` seconds to come.
+
+    `timeout` is the request's httpcore extension, which is read anew for each step of the exchange.
+    """
+    try:
+        yield from chunks
+    except EndedEarlyError:
+        timeout["read"] = min(timeout["read"], grace)
 
 
 class Sockets:

@@ -23,7 +23,7 @@ from podkiln.errors import RegistryError
 from podkiln.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
 from podkiln.registry.refusal import TRANSIENT, TransientError, refused, unreachable
-from podkiln.registry.sockets import Sockets
+from podkiln.registry.sockets import Sockets, until_ended
 from podkiln.registry.trust import tls_context
 
 if TYPE_CHECKING:
@@ -336,16 +336,13 @@ class Transport:
     ) -> Iterator[httpx.Response]:
         """Send one request and give out its answer while its body is still to come."""
         all_headers = {**headers, **({"Authorization": authorization} if authorization else {})}
-        plain = content is None or isinstance(content, bytes)
-        http, sockets = (self._http, self._sockets) if plain else (self._streaming, self._streams)
-        request = http.build_request(
-            method,
-            url,
-            headers=all_headers,
-            content=content,
-            timeout=self._timeout(patience),
-            extensions={} if self._drops else sockets.extensions,
-        )
+        timeout = self._timeout(patience)
+        http, sockets = self._http, self._sockets
+        if not (content is None or isinstance(content, bytes)):
+            http, sockets = self._streaming, self._streams
+            content = until_ended(content, timeout, _GRACE_SECONDS)
+        extensions = {"timeout": timeout, **({} if self._drops else sockets.extensions)}
+        request = http.build_request(method, url, headers=all_headers, content=content, extensions=extensions)
         self._refuse_cancelled()
         try:
             with contextlib.closing(http.send(request, stream=True)) as got:
@@ -359,10 +356,10 @@ class Transport:
                 raise RegistryError(str(error), hint=error.hint) from failed
             raise error from failed
 
-    def _timeout(self, patience: float | None) -> httpx.Timeout:
-        usual = self.settings.timeout
-        least = min(usual, patience or usual)
-        return httpx.Timeout(least, connect=min(least, _CONNECT_SECONDS), read=patience or usual)
+    def _timeout(self, patience: float | None) -> dict[str, float]:
+        read = patience or self.settings.timeout
+        write = min(self.settings.timeout, read)
+        return {"connect": min(write, _CONNECT_SECONDS), "write": write, "pool": write, "read": read}
 
     @property
     def _drops(self) -> bool:

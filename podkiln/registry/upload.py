@@ -7,8 +7,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.registry.client import ChunkSizes, ChunksWantedError, LostUploadError
+from podkiln.registry.client import ChunkSizes, ChunksWantedError, LostUploadError, StreamsRefusedError
 from podkiln.registry.refusal import TransientError
+from podkiln.registry.sockets import EndedEarlyError
 from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Upload:
         self._offset = 0
         self._sizes = ChunkSizes()
         self._chunk: int | None = None  # bytes in one PATCH; None: all that is left
+        self._whole = False  # one PUT with the length told, and the digest
         self._failure: Exception | None = None
         self._doing = f"take blob {content.name} ({content.size} bytes) in {repository.name}"
 
@@ -94,6 +96,9 @@ class Upload:
             self._offset = 0
             if self._sizes.most:
                 self._chunk = self._sizes.usual
+        if self._whole and self._content.blob:
+            self._send_whole(self._location, self._content.blob)
+            return self._content.blob
         if self._offset < self._content.size:
             self._location = self._send(self._location)
         blob = self._content.blob
@@ -124,12 +129,24 @@ class Upload:
                     raise self._failure
         return location
 
+    def _send_whole(self, location: str, blob: Descriptor) -> None:
+        with closing(self._metered()) as chunks:
+            try:
+                self._repository.send_whole(location, chunks, blob, self._doing)
+            finally:
+                if self._failure is not None:
+                    raise self._failure
+
     def _resume(self, failure: TransientError) -> bool:
         """Find out how far the registry got, else begin anew; tell whether the upload made headway."""
         before = self._offset
+        if isinstance(failure, StreamsRefusedError):
+            self._whole = True
+            if self._content.blob is None:
+                raise RegistryError(str(failure), hint="Give --spool DIR: weights are then sent from there.")
         if isinstance(failure, ChunksWantedError):
             self._chunk = self._sizes.usual
-        if not isinstance(failure, LostUploadError) and self._location is not None:
+        if not self._whole and not isinstance(failure, LostUploadError) and self._location is not None:
             try:
                 self._location, self._offset = self._repository.upload_offset(self._location)
             except RegistryError:
@@ -148,7 +165,7 @@ class Upload:
     def _metered(self) -> Generator[bytes]:
         """Yield the bytes to send, counting what is gone; ends early when they are wrong or no longer wanted.
 
-        Ends, and does not raise: a body that is cut leaves behind an upload which registries built on
+        Ends, and does not break off: a body that is cut leaves behind an upload which registries built on
         distribution/distribution 2.8 cannot delete, since only the answer to the body names its new state.
         Without its last bytes and the closing PUT it is nothing but an upload to delete.
         """
@@ -160,8 +177,9 @@ class Upload:
                 done += len(chunk)
                 self._on_progress(self._content.name, done, self._content.size)
                 yield chunk
-        except Exception as failure:  # noqa: BLE001 - raised by _send, once the registry has answered
+        except Exception as failure:  # raised again by who sends, once the registry has answered
             self._failure = failure
+            raise EndedEarlyError from failure
 
 
 class Pieces:

@@ -223,7 +223,7 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _commit(self, repository: str, number: str, upload: bytearray) -> None:
-        self._body()
+        upload += self._body()
         del self.registry.uploads[number]
         if sha256(upload) != self.query["digest"]:
             return self._error(400, "DIGEST_INVALID")

@@ -136,3 +136,19 @@ def test_what_registries_say_of_chunks() -> None:
 def test_pieces_have_the_lengths_that_are_asked_for() -> None:
     pieces = Pieces(iter([b"abc", b"d", b"efghi"]))
     assert [b"".join(pieces.take(length)) for length in (2, 3, 0, 9, 1)] == [b"ab", b"cde", b"", b"fghi", b""]
+
+
+class Unfinished(Bytes):
+    """Content whose digest is not known yet: it comes from a source, and only part of it has."""
+
+    blob = None  # type: ignore[assignment]
+
+
+def test_a_registry_that_takes_no_streams_gets_what_is_known_in_one_put() -> None:
+    with Registry(faults=[Fault("status", "PATCH", status=405, times=-1)]) as registry:
+        upload(registry)
+        assert_whole(registry)
+        with pytest.raises(RegistryError, match="takes no streamed uploads") as refused:
+            upload(registry, Unfinished())
+        assert refused.value.hint == "Give --spool DIR: weights are then sent from there."
+        assert_whole(registry)
