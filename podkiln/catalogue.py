@@ -49,6 +49,7 @@ class Offered:
     entry: Entry
     default: bool
     baked: bool
+    above: bool
     unmet: tuple[str, ...]
 
     @property
@@ -85,13 +86,17 @@ def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, .
     known = {**shipped, **_defined(described)}
     models = described.spec.models
     ids = _offered_ids(described, known)
-    for key in ("default", "bake"):
+    for key in ("default", "bake", "above"):
         _refuse_strangers(described, ("models", key), ids)
+    for number, name in enumerate(models.above):
+        if name not in models.bake:
+            raise described.error(("models", "above", number), f"{name!r} is not among those that are baked.")
     chosen = tuple(
         Offered(
             entry=known[name],
             default=name in models.default,
             baked=name in models.bake,
+            above=name in models.above,
             unmet=_unmet(described, known[name].model, ids),
         )
         for name in ids

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from podkiln.assemble import Assembled
     from podkiln.layout import Layout
     from podkiln.plan import Plan
     from podkiln.report import Report
@@ -93,7 +94,7 @@ def _push(made: Report, layout: Layout, name: Reference, places: Places, route: 
 def _bake_here(made: Report, runtime: Layout, places: Places, route: Route) -> None:
     """Bake into the layout on disk, which then holds the whole image."""
     baked = _bake(made, LayoutSink(runtime.path), Places(copy_from=places.copy_from), route)
-    image = assemble.assemble(runtime.manifest, runtime.config, _layers(baked))
+    image = _assembled(made.plan, runtime, baked)
     made.layout = assemble.store(image, runtime.path, index=True)
     _remember(made, None)
 
@@ -104,7 +105,7 @@ def _bake_there(made: Report, runtime: Layout, name: Reference, places: Places, 
     with registry.Repository(name, settings(route), push=True, mount_from=neighbours) as repository:
         sink = RegistrySink(repository, partial(places.neighbours, name))
         baked = _bake(made, sink, places, route, Spool(route.spool) if route.spool else None, name)
-    image = assemble.assemble(runtime.manifest, runtime.config, _layers(baked))
+    image = _assembled(made.plan, runtime, baked)
     made.layout = assemble.store(image, runtime.path, index=False)
     _remember(made, name)
 
@@ -147,5 +148,9 @@ def _remember(made: Report, place: Reference | None) -> None:
         )
 
 
-def _layers(baked: list[Baked]) -> list[WeightLayer]:
-    return [WeightLayer(each.bundle, each.blob) for each in baked]
+def _assembled(plan: Plan, runtime: Layout, baked: Sequence[Baked]) -> Assembled:
+    """Put the weight layers where the variant wants them."""
+    high = plan.above
+    below = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle not in high]
+    above = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle in high]
+    return assemble.assemble(runtime.manifest, runtime.config, below, above)

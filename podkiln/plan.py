@@ -39,6 +39,11 @@ class Layer:
     size: int | None = None
     digest: Digest | None = None
 
+    @property
+    def is_weight(self) -> bool:
+        """Whether it holds weights: only their sizes are known before the build."""
+        return self.size is not None
+
 
 @dataclass(frozen=True)
 class Options:
@@ -80,6 +85,12 @@ class Plan:
     def substituted(self) -> tuple[Input, ...]:
         """The inputs that are something else than what is locked."""
         return tuple(each for each in self.inputs if each.substituted)
+
+    @property
+    def above(self) -> tuple[Bundle, ...]:
+        """The weight layers that lie above the runtime; all others lie below it."""
+        models = {offer.id for offer in self.offered if offer.above}
+        return tuple(each for each in self.bundles if each.model in models)
 
     @property
     def weight_bytes(self) -> int:
@@ -168,7 +179,15 @@ def make(
     baked = [offer for offer in offered if offer.baked and not options.no_weights]
     unresolved = _unresolved(lock, baked)
     bundles = () if unresolved else bundle.bundles(bundle.weights_of(baked, lock.weights))
-    layers = (*_weight_layers(bundles, known or {}), *_runtime_layers(described))
+    high = {offer.id for offer in baked if offer.above}
+    below = [each for each in bundles if each.model not in high]
+    above = [each for each in bundles if each.model in high]
+    known = known or {}
+    layers = (
+        *_weight_layers(below, known),
+        *_runtime_layers(described),
+        *_weight_layers(above, known),
+    )
     refusals = [
         *unresolved,
         *_licence_refusals(baked, options),
@@ -196,7 +215,6 @@ def _title(made: Bundle) -> str:
 
 
 def _weight_layers(bundles: Sequence[Bundle], known: Mapping[Digest, Digest]) -> list[Layer]:
-    """Weights lie below the runtime, so that an update of the runtime leaves them where they are."""
     return [Layer(what=_title(each), size=each.size, digest=known.get(each.recipe)) for each in bundles]
 
 
@@ -209,6 +227,7 @@ def _runtime_layers(described: Described) -> list[Layer]:
         "system packages",
         "Python environment",
         *python,
+        *(["JupyterLab"] if runtime.jupyter else []),
         f"ComfyUI {runtime.comfyui.version}",
         *nodes,
         "podkiln and start.sh",

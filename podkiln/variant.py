@@ -138,6 +138,11 @@ class Models(Strict):
     )
     default: Many[Identifier] = ()
     bake: Many[Identifier] = ()
+    above: Many[Identifier] = Field(
+        (),
+        description="Those of `bake` whose weights lie above the runtime: pulled alone when they are added "
+        "later, but again after each change of the runtime on engines that store by chain id (overlay2).",
+    )
 
 
 class Variant(Strict):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podkiln import job, output, variant
+from podkiln import job, output, pulls, variant
 from podkiln.bake import Environment
 from podkiln.cli.options import (
     EXISTING_FILE,
@@ -51,7 +51,9 @@ def plan_command(as_json: bool, **options: Any) -> None:
     made = [job.make_plan(variant.load(name), request) for name in request.variants]
     plans = [job.foresee(each, request) for each in made]
     if as_json:
-        found = [each.as_json() for each in plans]
+        found = [
+            {**each.as_json(), "pulls": [pull.as_json() for pull in pulls.usual(each)]} for each in plans
+        ]
         output.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
     else:
         for each in plans:
@@ -69,6 +71,7 @@ def show(made: Plan) -> None:
         click.echo(f"  {number:3}  {layer.what}  ({size})")
     click.echo(f"  weights baked: {output.size(made.weight_bytes)}{_moved(made)}")
     click.echo(f"  fetched at the first start by default: {output.size(made.fetched_at_start)}")
+    show_pulls(made)
     click.echo(f"  container disk of a pod without a volume: {made.container_disk_gb} GB")
     for each in made.substituted:
         click.echo(f"  substituted: {each.name} is {each.actual}, the lock names {each.locked}")
@@ -76,6 +79,21 @@ def show(made: Plan) -> None:
         click.echo(f"  note: {note}")
     for refusal in made.refusals:
         click.echo(f"  refused: {refusal}")
+
+
+def show_pulls(made: Plan) -> None:
+    """Print what hosts pull again after the usual changes, for both places where weights can lie."""
+    found = {(each.change, each.order, each.storage): each for each in pulls.usual(made)}
+    if not found:
+        return
+    click.echo("  pulled again by a host that has the image: old weights + layers of the runtime")
+    columns = [(order, storage) for order in pulls.ORDERS for storage in pulls.STORAGES]
+    heads = [f"{order}, {storage}" for order, storage in columns]
+    click.echo(f"    {'weights lie':18}" + "".join(f"{head:>20}" for head in heads))
+    for change in dict.fromkeys(change for change, _, _ in found):
+        cells = [found[change, order, storage] for order, storage in columns]
+        shown = [f"{output.size(each.weight_bytes)} + {len(each.runtime)}" for each in cells]
+        click.echo(f"    {change:18}" + "".join(f"{cell:>20}" for cell in shown))
 
 
 def _moved(made: Plan) -> str:

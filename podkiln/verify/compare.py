@@ -54,9 +54,17 @@ def compare(plan: Plan, known: Mapping[Digest, Digest], held: Held) -> list[str]
         return [*shape, *told]
     found = placed(plan.bundles, known, held)
     layers = [
-        finding for number, each in enumerate(found) for finding in _layer_findings(number, each, known, held)
+        finding
+        for number, each in zip(_numbers(found, plan.above, len(held.manifest.layers)), found, strict=True)
+        for finding in _layer_findings(number, each, known, held)
     ]
     return [*shape, *told, *_missing(plan.bundles, found), *layers, *_strangers(found, held)]
+
+
+def _numbers(found: Sequence[Placed], above: Sequence[Bundle], layers: int) -> list[int]:
+    """Return where weight layers are to lie: the first ones of the image, but for those on top."""
+    high = [each.bundle in above for each in found]
+    return [layers - sum(high[at:]) if top else at - sum(high[:at]) for at, top in enumerate(high)]
 
 
 def _type_findings(held: Held) -> Iterator[str]:
@@ -131,7 +139,8 @@ def _layer_findings(number: int, found: Placed, known: Mapping[Digest, Digest], 
     wanted = WeightLayer(bundle, blob)
     name = f"Weight layer {bundle.name}"
     if found.number != number:
-        yield f"{name} is layer {found.number}, not {number}: weights lie lowest, in declared order."
+        order = "weights lie in declared order, below the runtime unless they are declared above it"
+        yield f"{name} is layer {found.number}, not {number}: {order}."
     if blob.size != bundle.size:
         yield f"{name} has {blob.size} bytes; the lock gives {bundle.size}."
     digest = known.get(bundle.recipe)

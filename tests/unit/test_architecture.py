@@ -18,7 +18,7 @@ oci reference credentials tree tarlayer
 model variant catalogue schemas
 lock
 flagfiles flags folders limits bundle
-inputs plan payload portable render lint context
+inputs plan pulls payload portable render lint context
 engine bake golden layout load bootstrap assemble
 registry
 places

@@ -116,3 +116,19 @@ def test_the_name_of_a_models_file_is_its_id(name: str, tmp_path: Path) -> None:
     write(tmp_path / f"{name}.yaml", model())
     with pytest.raises(DescriptionError, match="the file's name is the model's id"):
         catalogue.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ("bake: [sdxl-vae], above: [sdxl-base]", "'sdxl-base' is not among those that are baked"),
+        ("bake: [sdxl-vae], above: [nobody]", "'nobody' is not among the models that this variant offers"),
+        ("bake: [sdxl-vae], above: [sdxl-vae, sdxl-vae]", "'sdxl-vae' stands twice"),
+    ],
+)
+def test_only_what_is_baked_can_lie_above(
+    lists: str, said: str, tmp_path: Path, shipped: dict[str, Entry]
+) -> None:
+    text = VARIANT.replace("[sdxl-base]", f"[sdxl-vae, sdxl-base], {lists}")
+    with pytest.raises(DescriptionError, match=said):
+        offered(tmp_path, text, shipped)

@@ -108,7 +108,7 @@ def test_the_runtime_lies_in_layers_by_rate_of_change() -> None:
     names = [layer.what for layer in made("lazy").layers]
     python = [f"Python: {layer.name}" for layer in made("lazy").described.spec.runtime.python.layers]
     assert names[:3] == ["base: debian:trixie-slim", "system packages", "Python environment"]
-    assert names[3:] == [*python, "ComfyUI 0.33.0", "podkiln and start.sh"]
+    assert names[3:] == [*python, "JupyterLab", "ComfyUI 0.33.0", "podkiln and start.sh"]
 
 
 def test_weight_layers_lie_below_the_runtime_in_declared_order() -> None:
@@ -180,3 +180,18 @@ def test_a_layer_that_the_registry_does_not_take_is_refused(monkeypatch: pytest.
     assert "ghcr.io ends uploads after 600 s" in found.refusals[0]
     assert "fetch it at start instead" in found.refusals[0]
     assert made("baked", host="localhost:5000").refusals == ()
+
+
+def test_what_is_declared_above_lies_above_the_runtime(tmp_path: Path) -> None:
+    variant = tmp_path / "mine.yaml"
+    variant.write_text(
+        "extends: baked\ntitle: t\ndescription: d\n"
+        "models:\n  offer: [sdxl-base, sdxl-vae]\n  default: []\n"
+        "  bake: [sdxl-base, sdxl-vae]\n  above: [sdxl-base]\n"
+    )
+    found = plan_of(str(variant), no_weights=False)
+    what = [layer.what for layer in found.layers]
+    assert what[0].startswith("sdxl-vae")
+    assert what[-1].startswith("sdxl-base")
+    assert what[-2] == "podkiln and start.sh"
+    assert [each.model for each in found.above] == ["sdxl-base"]

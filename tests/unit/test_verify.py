@@ -97,6 +97,20 @@ def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) 
     assert findings(plan, documents, {}) == []  # no bake has told the lock of it
 
 
+def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: layout.Layout) -> None:
+    top = Bundle((weight("vae/c.safetensors", "flux"),))
+    blob = Descriptor(oci.LAYER, oci.digest_of(content(top)), top.size)
+    high = replace(plan.offered[0], baked=True, above=True)
+    high = replace(high, entry=replace(high.entry, id=top.model))
+    asked = replace(plan, bundles=(A, top), offered=(high,))
+    lower, upper = [baked(A)], [WeightLayer(top, blob)]
+    right = assemble(runtime.manifest, runtime.config, lower, upper)
+    assert compare(asked, LAYERS, Held(right.manifest, right.config)) == []
+    wrong = assemble(runtime.manifest, runtime.config, [*lower, *upper])
+    (found,) = compare(asked, LAYERS, Held(wrong.manifest, wrong.config))
+    assert re.search(r"is layer 1, not 3: weights lie in declared order, below the runtime unless", found)
+
+
 def layer(**changes: Any) -> Callable[[Documents], None]:
     """Change the descriptor of the first weight layer."""
     return lambda documents: documents[0]["layers"][0].update(changes)

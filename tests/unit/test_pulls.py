@@ -1,0 +1,56 @@
+"""What hosts pull again: the same as bench/update_pull.py counts at a registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from plans import plan_of
+
+from podkiln import pulls
+
+if TYPE_CHECKING:
+    from podkiln.pulls import Pull
+
+WEIGHTS = "all"
+
+
+def usual() -> dict[tuple[str, str, str], Pull]:
+    return {
+        (each.change, each.order, each.storage): each
+        for each in pulls.usual(plan_of("baked", no_weights=False))
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "order", "storage", "weights", "runtime"),
+    [
+        ("start.sh", "below", "containerd", 0, ["podkiln and start.sh"]),
+        ("start.sh", "below", "overlay2", 0, ["podkiln and start.sh"]),
+        ("start.sh", "above", "containerd", 0, ["podkiln and start.sh"]),
+        ("start.sh", "above", "overlay2", WEIGHTS, ["podkiln and start.sh"]),
+        ("ComfyUI's commit", "below", "overlay2", 0, ["ComfyUI 0.33.0", "podkiln and start.sh"]),
+        ("ComfyUI's commit", "above", "overlay2", WEIGHTS, ["ComfyUI 0.33.0", "podkiln and start.sh"]),
+        ("a Python wheel", "below", "containerd", 0, ["Python: libraries"]),
+        ("a weight more", "below", "containerd", 0, []),
+        ("a weight more", "above", "overlay2", 0, []),
+    ],
+)
+def test_a_change_costs(change: str, order: str, storage: str, weights: object, runtime: list[str]) -> None:
+    found = usual()[change, order, storage]
+    assert found.weight_bytes == (plan_of("baked", no_weights=False).weight_bytes if weights else 0)
+    assert list(found.runtime) == runtime
+
+
+def test_a_weight_added_below_moves_the_whole_runtime_on_overlay2() -> None:
+    plan = plan_of("baked", no_weights=False)
+    runtime = [layer.what for layer in plan.layers if not layer.is_weight]
+    assert list(usual()["a weight more", "below", "overlay2"].runtime) == runtime
+
+
+def test_below_no_change_of_the_runtime_costs_a_byte_of_weights() -> None:
+    assert {each.weight_bytes for each in usual().values() if each.order == "below"} == {0}
+
+
+def test_without_weights_there_is_nothing_to_order() -> None:
+    assert pulls.usual(plan_of("lazy")) == []
