@@ -1,0 +1,222 @@
+"""What breaks while weights are baked into a real registry: the image is right every time, or there is none.
+
+Debian's registry stands behind a gate that plays faults at its edge; the hub plays those of the source. All
+is random, and the same in each run. That registry (distribution 2.8) neither goes on with an upload whose
+PATCH was cut nor deletes it, since only the answer to the PATCH names its new state: it begins anew, and
+forgets the old one some day by itself. Registries that do go on are played in tests/unit/test_weights.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import registries
+from bakes import access, weight
+from fakes.faults import Fault as HubFault
+from fakes.gate import Gate
+from fakes.hub import Hub
+from fakes.registry import Fault
+
+from pod.patience import Policy
+from pod.web import Limits
+from podkiln import oci
+from podkiln.bundle import Bundle
+from podkiln.errors import IntegrityError, SourceError
+from podkiln.reference import Reference
+from podkiln.registry import Repository, Settings
+from podkiln.sinks import RegistrySink
+from podkiln.sources import Access
+from podkiln.tarlayer import Entry, TarLayer
+from podkiln.weights import Baked, bake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fakes.shelf import HubFile
+
+TESTS = Path(__file__).resolve().parents[1]
+MIB = 1 << 20
+SIZE = 24 * MIB + 321
+CUTS = 10
+KILLS = 20
+SETTINGS = Settings(attempts=CUTS + 2, backoff=0.0005, timeout=10.0, login=lambda _: None)
+SOURCES = Policy(tries=CUTS + 2, backoff=0.01, backoff_limit=0.05, limits=Limits(read=5.0))
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def registry(storage: Path) -> Iterator[str]:
+    with registries.serve(storage) as host:
+        yield host
+
+
+@pytest.fixture
+def files(hub: Hub) -> list[HubFile]:
+    return [hub.add("org/repo", f"{n}.safetensors", SIZE + n, seed=n) for n in range(2)]
+
+
+def layer_of(file: HubFile) -> oci.Digest:
+    content = bytes(file.content)
+    tar = TarLayer((Entry(f"opt/models/checkpoints/{file.name}", len(content)),))
+    return oci.digest_of(b"".join(tar.chunks(lambda _, offset: [content[offset:]])))
+
+
+def push(host: str, hub: Hub, files: list[HubFile], **more: Any) -> list[Baked]:
+    groups = [Bundle((weight(file, model=file.name),)) for file in files]
+    with Repository(Reference.parse(f"{host}/you/app"), SETTINGS, push=True) as repository:
+        return bake(groups, RegistrySink(repository), Access(access(hub).hubs, SOURCES), **more)
+
+
+def kept(storage: Path) -> set[str]:
+    """Return the digests of all blobs that a registry keeps, each hashed anew, and see that each is right."""
+    blobs = list(storage.glob("**/blobs/sha256/*/*/data"))
+    for blob in blobs:
+        with blob.open("rb") as file:
+            assert hashlib.file_digest(file, "sha256").hexdigest() == blob.parent.name
+    return {f"sha256:{blob.parent.name}" for blob in blobs}
+
+
+def sessions(storage: Path) -> list[Path]:
+    """Return what a registry still keeps of uploads that were never closed."""
+    return [file for file in storage.glob("**/_uploads/*/data") if file.is_file()]
+
+
+def assert_right(storage: Path, baked: list[Baked], files: list[HubFile], *, cut: int = 0) -> None:
+    """All layers are there, and nothing else: no wrong blob, and no upload but those that were cut."""
+    wanted = [layer_of(file) for file in files]
+    assert [each.blob.digest for each in baked] == wanted
+    assert kept(storage) == set(wanted)
+    assert len(sessions(storage)) <= cut
+
+
+def lengths(seed: int, size: int) -> list[int]:
+    """Return bytes between cuts at random offsets, in the order in which they come."""
+    places = sorted(random.Random(seed).sample(range(1, size), CUTS))
+    return [stop - start for start, stop in itertools.pairwise([0, *places])]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ends", ["source", "registry", "both"])
+def test_ten_cuts_at_random_offsets(
+    ends: str, seed: int, hub: Hub, files: list[HubFile], registry: str, storage: Path
+) -> None:
+    if ends != "registry":
+        hub.fault(*(HubFault("reset", after=length) for length in lengths(seed, SIZE)))
+    cuts = [Fault("cut", "PATCH", after=length) for length in lengths(seed + 100, SIZE)]
+    with Gate(registry, *(cuts if ends != "source" else [])) as gate:
+        baked = push(gate.host, hub, files[:1])
+        assert gate.spent
+    assert not any(fault.times for fault in hub.script.faults)
+    assert_right(storage, baked, files[:1], cut=0 if ends == "source" else CUTS)
+    if ends == "source":
+        assert len(gate.asked) == 3  # POST, PATCH and PUT: the registry noticed nothing
+
+
+def busy(status: int, times: int, method: str = "") -> Fault:
+    return Fault("status", method, status=status, retry_after="0", times=times)
+
+
+STORMS = {
+    "429 everywhere": [busy(429, 6)],
+    "503 everywhere": [busy(503, 6)],
+    "429 and 503 to bodies": [busy(429, 3, "PATCH"), busy(503, 3, "PATCH")],
+    "503 to the commit": [busy(503, 4, "PUT")],
+    "a second to wait": [Fault("status", "PATCH", status=429, retry_after="1")],
+}
+
+
+@pytest.mark.parametrize("storm", STORMS.values(), ids=STORMS.keys())
+def test_storms_at_both_ends(
+    storm: list[Fault], hub: Hub, files: list[HubFile], registry: str, storage: Path
+) -> None:
+    hub.fault(HubFault("status", where="hub", status=429, retry_after="0", times=3))
+    for status in (503, 429):
+        hub.fault(HubFault("status", status=status, retry_after="0", times=3))
+    hub.fault(HubFault("reset", after=7 * MIB))
+    with Gate(registry, *(Fault(**vars(fault)) for fault in storm)) as gate:
+        baked = push(gate.host, hub, files)
+        assert gate.spent
+    assert not any(fault.times for fault in hub.script.faults)
+    assert_right(storage, baked, files)
+
+
+REFUSALS = {
+    "416 to the streaming PATCH": [Fault("status", "PATCH", status=416)],
+    "416 to the rest of it": [Fault("cut", "PATCH", after=5 * MIB), Fault("status", "PATCH", status=416)],
+    "413 to the streaming PATCH": [Fault("status", "PATCH", status=413)],
+    "no answer to the PATCH": [Fault("mute", "PATCH")],
+    "no answer to the commit": [Fault("mute", "PUT")],
+    "no answer to the first POST": [Fault("mute", "POST")],
+}
+
+
+@pytest.mark.parametrize("faults", REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_a_registry_does_not_take(
+    faults: list[Fault], hub: Hub, files: list[HubFile], registry: str, storage: Path
+) -> None:
+    with Gate(registry, *(Fault(**vars(fault)) for fault in faults)) as gate:
+        baked = push(gate.host, hub, files[:1])
+        patches = [path for method, path in gate.asked if method == "PATCH"]
+    if any(fault.status in (413, 416) for fault in faults):
+        assert len(patches) > 5  # chunks
+    assert_right(storage, baked, files[:1], cut=sum(fault.kind in ("cut", "mute") for fault in faults))
+
+
+EXPIRIES = {
+    "at the PATCH": [Fault("expire", "PATCH")],
+    "at the commit": [Fault("expire", "PUT")],
+    "at all": [Fault("expire", method) for method in ("HEAD", "POST", "PATCH", "PUT")],
+    "and a cut": [Fault("cut", "PATCH", after=9 * MIB), Fault("expire", "PATCH"), Fault("expire", "GET")],
+}
+
+
+@pytest.mark.parametrize("faults", EXPIRIES.values(), ids=EXPIRIES.keys())
+def test_a_token_expires_in_mid_upload(
+    faults: list[Fault], hub: Hub, files: list[HubFile], registry: str, storage: Path
+) -> None:
+    with Gate(registry, *(Fault(**vars(fault)) for fault in faults), tokens=True) as gate:
+        baked = push(gate.host, hub, files[:1])
+        assert len(gate.valid) > 0
+        assert next(gate.numbers) > 1  # tokens that were given
+    assert_right(storage, baked, files[:1], cut=sum(fault.kind == "cut" for fault in faults))
+
+
+def test_what_is_given_up_is_deleted_at_the_registry(
+    hub: Hub, files: list[HubFile], registry: str, storage: Path
+) -> None:
+    """A wrong file beside a right one that is slow: neither is there afterwards, nor half of one."""
+    hub.fault(HubFault("flip", "0.safetensors", after=SIZE // 2, times=-1))
+    hub.fault(HubFault("rate", "1.safetensors", rate=2 * MIB, times=-1))
+    begun = time.monotonic()
+    with pytest.raises(IntegrityError, match=r"0\.safetensors .* is locked"):
+        push(registry, hub, files)
+    assert time.monotonic() - begun < 8
+    assert kept(storage) == set()
+    assert sessions(storage) == []
+
+
+def test_what_is_gone_at_the_source_leaves_nothing(
+    hub: Hub, files: list[HubFile], registry: str, storage: Path
+) -> None:
+    hub.fault(HubFault("reset", after=9 * MIB))
+    hub.fault(HubFault("status", status=404, skip=1, times=-1))
+    with pytest.raises(SourceError, match="is not there"):
+        push(registry, hub, files[:1])
+    assert kept(storage) == set()
+    assert sessions(storage) == []
