@@ -31,7 +31,7 @@ class CutError(ConnectionError):
 
 
 class Gate:
-    """A context manager. `tokens`: whether bearer tokens are wanted, which its own service gives to anyone."""
+    """A context manager. `tokens`: whether bearer tokens are wanted; its own service gives them to anyone."""
 
     def __init__(self, target: str, *faults: Fault, tokens: bool = False) -> None:
         self.target = target
