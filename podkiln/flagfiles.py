@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from pod.arguments import Catalogue, Flag, RefusedError
+from pod.flags.arguments import Catalogue, Flag, RefusedError
 from podkiln import document
 from podkiln.document import Many, Strict
 from podkiln.errors import DescriptionError

@@ -1,6 +1,6 @@
 """ComfyUI's flags and our profiles for one image: written as flags.json, and asked beforehand.
 
-The choice is made by pod.choice, which the image carries too: what `foretell` says is what a pod does.
+The choice is made by pod.flags.choice, which the image carries too: what `foretell` says is what a pod does.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from pod import rules as pod_rules
-from pod.arguments import RefusedError
-from pod.choice import Decision, choose
 from pod.failure import PodError
-from pod.gpu import Detection, Gpu
-from pod.memory import Memory
+from pod.flags import rules as pod_rules
+from pod.flags.arguments import RefusedError
+from pod.flags.choice import Decision, choose
+from pod.machine.gpu import Detection, Gpu
+from pod.machine.memory import Memory
 from pod.settings import read
 from podkiln.errors import DescriptionError, UsageError
 from podkiln.flagfiles import DIRECTORY, PROFILES, Described, Profiles, load
@@ -22,8 +22,8 @@ from podkiln.flagfiles import DIRECTORY, PROFILES, Described, Profiles, load
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pod.rules import Rules
-    from pod.selection import Offer
+    from pod.flags.rules import Rules
+    from pod.flags.selection import Offer
 
 
 def to_json(
@@ -81,7 +81,7 @@ def foretell(  # one parameter for each option of `./build.py flags`
         memory_mode: GPU_MEMORY_MODE.
         profile: FLAG_PROFILE.
         args: COMFYUI_ARGS.
-        offers: The image's models, from pod.selection.from_json.
+        offers: The image's models, from pod.flags.selection.from_json.
     """
     environ = {
         "GPU_TIER": tier or "",
@@ -111,7 +111,7 @@ def _memory(ram_mib: int | None, host_ram_mib: int | None) -> Memory:
 
 
 def _data(described: Described, common: list[str], profile: str) -> dict[str, Any]:
-    """Turn the checked files into flags.json; what equals a default of pod.arguments.Flag is left out."""
+    """Turn the checked files into flags.json; defaults of pod.flags.arguments.Flag are left out."""
     profiles = described.profiles
     names = tuple(Profiles.model_fields)
     return {

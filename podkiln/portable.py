@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pod.sources import Hubs, request_for
+from pod.fetching.sources import Hubs, request_for
 from podkiln import bundle
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pod.sources import Hubs
+from pod.fetching.sources import Hubs
 from podkiln import flagfiles, flags, folders, payload, portable
 from podkiln.errors import RenderError
 from podkiln.variant import ROOT
@@ -199,8 +199,8 @@ def _scripts() -> dict[str, File]:
     """Return what runs in the image and in its build, as it lies in scripts/."""
     found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
     for package in ("comfy", "overlay", "pod"):
-        modules = sorted((SCRIPTS / package).glob("*.py"))
-        found |= {f"podkiln/{package}/{path.name}": path for path in modules}
+        modules = sorted((SCRIPTS / package).rglob("*.py"))
+        found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in modules}
     configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
     found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
     found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}

@@ -1,7 +1,7 @@
 """Where weights come from: a file read from any offset on, over broken connections, in bounded memory.
 
 Pods fetch from the same places, so requests, redirects, tokens and what refusals mean are the pod's own code
-(scripts/pod/web.py and sources.py): a token goes to the origin that it belongs to and to no other.
+(web.py and sources.py in scripts/pod/fetching/): a token goes to the origin that it belongs to, and no other.
 Hashes are not looked at here but where the bytes arrive (podkiln.weights).
 """
 
@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 
-from pod.contents import check_type
 from pod.failure import PodError
-from pod.patience import Patience, Policy
-from pod.sources import Hubs, Request, request_for
-from pod.web import Answer, Limits, RefusedError, TransientError
+from pod.fetching.contents import check_type
+from pod.fetching.patience import Patience, Policy
+from pod.fetching.sources import Hubs, Request, request_for
+from pod.fetching.web import Answer, Limits, RefusedError, TransientError
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.registry.trust import tls_context
 

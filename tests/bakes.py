@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pod.patience import Policy
-from pod.sources import Hubs
-from pod.web import Limits
+from pod.fetching.patience import Policy
+from pod.fetching.sources import Hubs
+from pod.fetching.web import Limits
 from podkiln.bundle import Weight
 from podkiln.sources import Access
 

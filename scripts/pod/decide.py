@@ -1,8 +1,8 @@
 """`decide`: read the pod, choose ComfyUI's arguments, and write down what was chosen and why.
 
 It writes $PODKILN_RUN/decision.json, $PODKILN_RUN/comfyui.args (each argument followed by a NUL byte, for
-bash's `mapfile -d ''`) and what pod.handover describes, and says the reasons on stderr. With --explain it
-prints the JSON on stdout and writes nothing.
+bash's `mapfile -d ''`) and what pod.storage.handover describes, and says the reasons on stderr.
+With --explain it prints the JSON on stdout and writes nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from pod import smi
 from pod.failure import INTERNAL, UNFIT, PodError
+from pod.machine import smi
 from pod.stopwatch import Stopwatch
 
 TYPE_CHECKING = False
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from pod.arguments import Parsed
-    from pod.choice import Decision
+    from pod.flags.arguments import Parsed
+    from pod.flags.choice import Decision
 
 _DEVICE = Path("/dev/nvidiactl")
 
@@ -58,18 +58,13 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
     watch = watch or Stopwatch()
     limit = smi.limit(environ)
     with smi.Question(smi.CARDS, limit) as cards:
-        from pod import (  # noqa: PLC0415 - beside nvidia-smi
-            access,
-            choice,
-            gpu,
-            inspection,
-            memory,
-            ping,
-            ports,
-            rules,
-            selection,
-            settings,
-        )
+        from pod import settings  # noqa: PLC0415 - beside nvidia-smi
+        from pod.doors import access  # noqa: PLC0415 - beside nvidia-smi
+        from pod.examining import ports  # noqa: PLC0415 - beside nvidia-smi
+        from pod.flags import choice, rules, selection  # noqa: PLC0415 - beside nvidia-smi
+        from pod.keeping import ping  # noqa: PLC0415 - beside nvidia-smi
+        from pod.machine import gpu, memory  # noqa: PLC0415 - beside nvidia-smi
+        from pod.storage import inspection  # noqa: PLC0415 - beside nvidia-smi
 
         root = Path(environ.get("PODKILN_ROOT", "/opt/podkiln"))
         known = rules.load(root / "flags.json")
@@ -139,7 +134,7 @@ def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, 
     """Write what start.sh reads, and begin boot.json. Raises PodError where the run folder refuses."""
     import json  # noqa: PLC0415 - loaded already, see decide()
 
-    from pod import handover  # noqa: PLC0415 - the same
+    from pod.storage import handover  # noqa: PLC0415 - the same
 
     run = Path(environ.get("PODKILN_RUN") or "/run/podkiln")
     try:

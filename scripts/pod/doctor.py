@@ -13,8 +13,8 @@ import os
 import sys
 from pathlib import Path
 
-from pod import needs
-from pod.diagnosis import FATAL, NOTE, WARNING, Finding, worst_first
+from pod.examining import needs
+from pod.examining.diagnosis import FATAL, NOTE, WARNING, Finding, worst_first
 from pod.failure import ARGUMENTS_REFUSED, DATA_UNREADABLE, PodError
 
 TYPE_CHECKING = False
@@ -81,8 +81,8 @@ def _online(
     record: Mapping[str, Any], models: Sequence[Mapping[str, Any]], environ: Mapping[str, str], root: Path
 ) -> list[Finding]:
     """Ask the network, where something is to come from it."""
-    from pod import network  # noqa: PLC0415 - explaining needs none of it
-    from pod.sources import Hubs  # noqa: PLC0415 - the same
+    from pod.examining import network  # noqa: PLC0415 - explaining needs none of it
+    from pod.fetching.sources import Hubs  # noqa: PLC0415 - the same
 
     hubs = Hubs.from_environment(environ)
     known = {"huggingface": hubs.huggingface, "civitai": hubs.civitai}
@@ -103,7 +103,7 @@ def _say(findings: Sequence[Finding]) -> None:
 
 
 def _write(path: Path, findings: Sequence[Finding]) -> None:
-    from pod import handover  # noqa: PLC0415 - at boot only
+    from pod.storage import handover  # noqa: PLC0415 - at boot only
 
     data = {"schema": 1, "findings": [one.to_json() for one in findings]}
     try:

@@ -4,7 +4,7 @@
     podkiln-fetch --verify [WORD...]         hash what is there, replace what is wrong
     podkiln-fetch --status
 
-A word is the id of a model that the image offers, or an address, as in pod.wish.
+A word is the id of a model that the image offers, or an address, as in pod.wishes.wish.
 
 It writes $PODKILN_RUN/fetch.json, shows how far it is, and ends with a summary.
 """
@@ -18,23 +18,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod import listing, status, wish
-from pod.addresses import FORMS
-from pod.display import Display
 from pod.failure import ARGUMENTS_REFUSED, SETTING_MALFORMED, PodError
-from pod.fetcher import Fetcher
-from pod.idle import Idle
-from pod.listing import File
-from pod.patience import Policy
-from pod.sources import Hubs
-from pod.staging import Staging, on_network
-from pod.store import Store
-from pod.web import Limits
+from pod.fetching import status
+from pod.fetching.display import Display
+from pod.fetching.fetcher import Fetcher
+from pod.fetching.idle import Idle
+from pod.fetching.patience import Policy
+from pod.fetching.sources import Hubs
+from pod.fetching.staging import Staging, on_network
+from pod.fetching.store import Store
+from pod.fetching.web import Limits
+from pod.wishes import listing, wish
+from pod.wishes.addresses import FORMS
+from pod.wishes.listing import File
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pod.wish import Wish
+    from pod.wishes.wish import Wish
 
 JOBS = 16  # files at once: as many as there are connections, for small files get one each
 # A network volume gives about 150 MB/s in all, whoever shares it, and takes few writers better than many.

@@ -15,9 +15,9 @@ import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pod import requirement
 from pod.failure import ARGUMENTS_REFUSED, SETTING_MALFORMED, PodError
-from pod.requirement import Verdict
+from pod.storage import requirement
+from pod.storage.requirement import Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         raise PodError(
             f"nodes knows --install and nothing else; {unknown[0]!r} is not that.", ARGUMENTS_REFUSED
         )
-    from pod import inspection, overlay, packages  # noqa: PLC0415 - these know this module
+    from pod.storage import inspection, overlay, packages  # noqa: PLC0415 - these know this module
 
     seen = inspection.now({**environ, VARIABLE: INSTALL} if arguments else environ)
     if not arguments:

@@ -3,7 +3,7 @@
     run PARENT STOP_SECONDS COMMAND...
 
 COMMAND gets the arguments that `decide` chose. PARENT is start.sh's process: what it and its services say
-comes in on stdin, and it is asked to stop when ComfyUI cannot be kept alive (pod/keeper.py).
+comes in on stdin, and it is asked to stop when ComfyUI cannot be kept alive (pod/keeping/keeper.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 
 from pod.failure import INTERNAL, PodError
-from pod.life import Life
+from pod.keeping.life import Life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     life = start(argv)
-    from pod.keeper import Keeper  # noqa: PLC0415 - ComfyUI is not kept waiting for it
+    from pod.keeping.keeper import Keeper  # noqa: PLC0415 - ComfyUI is not kept waiting for it
 
     return Keeper(argv, int(parent), float(stop_seconds), environ).keep(life, called)
 

@@ -12,18 +12,20 @@ import subprocess
 import threading
 from pathlib import Path
 
-from pod import access, health, ping, shell
+from pod import health
+from pod.doors import access, shell
+from pod.doors.login import Ports
+from pod.doors.service import Keeper, say
 from pod.failure import INTERNAL, PodError
-from pod.login import Ports
-from pod.service import Keeper, say
+from pod.keeping import ping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
-    from pod.access import Access
-    from pod.service import Service
+    from pod.doors.access import Access
+    from pod.doors.service import Service
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
@@ -70,15 +72,15 @@ def _preparations(
     root = Path(environ.get("PODKILN_ROOT", "/opt/podkiln"))
     workspace = Path(environ.get("WORKSPACE", "/workspace"))
     if door := asked.login:
-        from pod import login  # noqa: PLC0415
+        from pod.doors import login  # noqa: PLC0415
 
         yield "the login before ComfyUI", lambda: login.prepare(door, root, run, _ports(run))
     if ssh := asked.ssh:
-        from pod import sshd  # noqa: PLC0415
+        from pod.doors import sshd  # noqa: PLC0415
 
         yield "sshd", lambda: sshd.prepare(ssh, root, run, workspace)
     if lab := asked.jupyter:
-        from pod import jupyter  # noqa: PLC0415
+        from pod.doors import jupyter  # noqa: PLC0415
 
         yield "Jupyter", lambda: jupyter.prepare(lab, root, run, workspace, environ)
 

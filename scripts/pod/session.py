@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 FIRST_PROCESS = Path("/proc/1/environ")
-DECIDED = "comfyui.env"  # as pod.handover writes it: NAME=value, each followed by a NUL byte
+DECIDED = "comfyui.env"  # as pod.storage.handover writes it: NAME=value, each followed by a NUL byte
 _SIGN = "WORKSPACE"  # set in the image, so who has it has the rest
 _NAMES = frozenset(
     {

@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 
 from pod.failure import SETTING_MALFORMED, PodError
-from pod.rules import AUTO
+from pod.flags.rules import AUTO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from pod.rules import Rules
-    from pod.wish import Wish
+    from pod.flags.rules import Rules
+    from pod.wishes.wish import Wish
 
 _YES = ("true", "1", "yes")
 _NO = ("false", "0", "no")
@@ -137,7 +137,7 @@ def _holds_address(value: str) -> bool:
 
 
 def _read_words(name: str, value: str) -> tuple[list[str], list[Wish]]:
-    from pod import wish  # noqa: PLC0415 - 3 ms that only who names a file needs to pay
+    from pod.wishes import wish  # noqa: PLC0415 - 3 ms that only who names a file needs to pay
 
     try:
         return wish.read(name, wish.words(value), SETTING_MALFORMED)

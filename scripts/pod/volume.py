@@ -12,9 +12,9 @@ import os
 import sys
 from dataclasses import dataclass, field
 
-from pod import layout, overlay
 from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.nodes import Nodes
+from pod.storage import layout, overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """Say where everything lies; returns 0. Raises PodError."""
     if arguments:
         raise PodError(f"volume takes no arguments; {arguments[0]!r} is one.", ARGUMENTS_REFUSED)
-    from pod import inspection  # noqa: PLC0415 - it knows this module
+    from pod.storage import inspection  # noqa: PLC0415 - it knows this module
 
     volume = inspection.now(environ)
     for name, value in volume.to_json().items():

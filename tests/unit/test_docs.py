@@ -10,7 +10,8 @@ import click
 import pytest
 
 from docs import generate
-from pod import fetch, patience
+from pod import fetch
+from pod.fetching import patience
 from podkiln import catalogue, cli, document, output, variant
 from podkiln.model import Model
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plans import plan_of
 
-from pod import rules
+from pod.flags import rules
 from pod.volume import usual
 from podkiln import flagfiles, flags, render, variant
 from podkiln.errors import DescriptionError, UsageError

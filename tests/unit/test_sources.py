@@ -13,9 +13,9 @@ from fakes.faults import Fault
 from fakes.hub import Hub
 from fakes.shelf import generate
 
-from pod.patience import Policy
-from pod.sources import Hubs, Request
-from pod.web import Limits
+from pod.fetching.patience import Policy
+from pod.fetching.sources import Hubs, Request
+from pod.fetching.web import Limits
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.sources import CHUNK, Access
 

@@ -18,9 +18,9 @@ from fakes.faults import Fault as HubFault
 from fakes.hub import Hub
 from fakes.registry import Fault, Registry
 
-from pod.patience import Policy
-from pod.sources import Hubs
-from pod.web import Limits
+from pod.fetching.patience import Policy
+from pod.fetching.sources import Hubs
+from pod.fetching.web import Limits
 from podkiln import oci, stream
 from podkiln.bundle import Bundle, Weight, bundles
 from podkiln.credentials import Credentials

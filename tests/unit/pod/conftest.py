@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pod import access, choice, rules, settings
-from pod.gpu import Detection, Gpu
-from pod.memory import Memory
+from pod import settings
+from pod.doors import access
+from pod.flags import choice, rules
+from pod.machine.gpu import Detection, Gpu
+from pod.machine.memory import Memory
 from podkiln import flagfiles, flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pod.arguments import Catalogue
-    from pod.selection import Offer
+    from pod.flags.arguments import Catalogue
+    from pod.flags.selection import Offer
     from pod.volume import Volume
 
 FAKES = Path(__file__).resolve().parents[2] / "fakes"

@@ -23,10 +23,12 @@ from fakes.hub import Hub
 from fakes.pod import CHUNK, Pod, huggingface, row
 from fakes.shelf import generate
 
-from pod import disk, display, fetch, fetcher, listing
-from pod.claim import Claim
-from pod.display import Display
-from pod.sources import Hubs
+from pod import fetch
+from pod.fetching import disk, display, fetcher
+from pod.fetching.claim import Claim
+from pod.fetching.display import Display
+from pod.fetching.sources import Hubs
+from pod.wishes import listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod import nodes, requirement
+from pod import nodes
 from pod.failure import PodError
 from pod.nodes import Nodes
-from pod.requirement import Verdict
+from pod.storage import requirement
+from pod.storage.requirement import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

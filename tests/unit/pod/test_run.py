@@ -36,9 +36,9 @@ def test_comfyui_is_not_kept_waiting_for_imports() -> None:
         "json",
         "pathlib",
         "ssl",
-        "pod.keeper",
-        "pod.journal",
-        "pod.timeline",
+        "pod.keeping.keeper",
+        "pod.keeping.journal",
+        "pod.keeping.timeline",
         "pod.decide",
     }
     assert sorted(heavy & set(loaded)) == []

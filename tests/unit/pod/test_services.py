@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod import jupyter, login, service, services, sshd
+from pod import services
+from pod.doors import jupyter, login, service, sshd
+from pod.doors.service import Service
 from pod.failure import PodError
-from pod.service import Service
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod import settings, smi
+from pod import settings
 from pod.failure import SETTING_MALFORMED, PodError
+from pod.machine import smi
 
 if TYPE_CHECKING:
-    from pod.rules import Rules
+    from pod.flags.rules import Rules
 
 TOGGLES = ("ENABLE_QWEN_EDIT", "ENABLE_SDXL_BASE")
 

@@ -1,0 +1,1 @@
+"""The ways into a pod: ssh, Jupyter, the login before ComfyUI."""

@@ -1,0 +1,112 @@
+"""Whether the ports that a pod is to listen on are free, and if not, who has them.
+
+Format of /proc/net/tcp: proc_pid_net(5); state 0A is LISTEN.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from pod.examining.diagnosis import FATAL, WARNING, Finding
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+PROC = Path("/proc")
+COMFYUI = "main.py"  # as start.sh starts it
+_LISTEN = "0A"
+
+
+def examine(args: Sequence[str], access: Mapping[str, Any], port: int) -> list[Finding]:
+    """Return what is taken. ComfyUI itself is no stranger: somebody asks beside a pod that runs.
+
+    Args:
+        args: ComfyUI's arguments.
+        access: The ways into the pod, as in decision.json.
+        port: The port that people come to.
+    """
+    own = _value(args, "--port", "8188")
+    wanted = [(int(own), "ComfyUI", FATAL, "COMFYUI_PORT")]
+    if access["login"] and port != int(own):
+        wanted.append((port, "the login before ComfyUI", FATAL, "COMFYUI_PORT"))
+    for name, title, variable in (("ssh", "sshd", "SSH_PORT"), ("jupyter", "JupyterLab", "JUPYTER_PORT")):
+        if access[name]:
+            wanted.append((access[name]["port"], title, WARNING, variable))
+    if any(COMFYUI in command for command in (_holder(int(own)) or ("", []))[1]):
+        return []  # this pod's own services are up
+    return [
+        Finding(
+            level,
+            "port",
+            f"port {number} is taken by {_name(number)}, and {title} is to listen there: set {variable}",
+        )
+        for number, title, level, variable in wanted
+        if taken(number)
+    ]
+
+
+def taken(port: int) -> bool:
+    """Whether somebody listens on a port, on whichever address."""
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - tried, not served
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+    return False
+
+
+def _name(port: int) -> str:
+    """Name the process that listens on a port, as far as it can be seen from here."""
+    found = _holder(port)
+    if found is None:
+        return "another program"
+    process, command = found
+    return f"{Path(command[0]).name if command else 'a program'} (process {process})"
+
+
+def _holder(port: int) -> tuple[str, list[str]] | None:
+    """Return process and command line of who listens on a port."""
+    sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
+    if not sockets:
+        return None
+    for folder in PROC.glob("[0-9]*/fd"):
+        try:
+            if any(_target(link) in sockets for link in folder.iterdir()):
+                command = (folder.parent / "cmdline").read_bytes().decode(errors="replace")
+                return folder.parent.name, command.rstrip("\0").split("\0")
+        except OSError:
+            continue  # it has ended, or is not ours to look at
+    return None
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)  # noqa: PTH115 - what it says is no path
+    except OSError:
+        return ""  # closed in the meantime
+
+
+def _inodes(port: int) -> Iterator[str]:
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (PROC / "net" / name).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _value(args: Sequence[str], flag: str, default: str) -> str:
+    return args[args.index(flag) + 1] if flag in args else default

@@ -1,0 +1,44 @@
+"""What an answer says of the file that it carries: which bytes, how many, from where on."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pod.fetching.web import RefusedError
+
+if TYPE_CHECKING:
+    from pod.fetching.web import Answer
+
+PARTIAL, UNSATISFIABLE = 206, 416
+
+
+def compare(found: str, listed: str) -> None:
+    """Refuse what is not what we want, before its bytes come. Raises RefusedError."""
+    if found != listed:
+        raise RefusedError(
+            f"has {found} at its source, but {listed} is listed: it was replaced there; "
+            "correct its revision or what is listed"
+        )
+
+
+def identity(answer: Answer) -> str:
+    """Return what names the bytes: the hub's hash on its redirect, else the validator of who sends them."""
+    if linked := answer.first("X-Linked-Etag"):
+        return f"linked:{linked}"
+    return str(answer.headers["ETag"] or answer.headers["Last-Modified"] or "")
+
+
+def size(answer: Answer) -> int | None:
+    """Return the bytes of the whole file, or None when the answer does not say."""
+    if answer.status == PARTIAL:
+        match = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers["Content-Range"] or "")
+        return int(match[1]) if match else None
+    length = answer.headers["Content-Length"] or ""
+    return int(length) if length.isdigit() else None
+
+
+def start(answer: Answer) -> int | None:
+    """Return the offset of the first byte, or None when the answer does not say."""
+    match = re.match(r"bytes (\d+)-", answer.headers["Content-Range"] or "")
+    return int(match[1]) if match else None

@@ -1,0 +1,183 @@
+"""Where a file comes from: sources as models.json has them become requests, refusals become sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from pod.failure import SETTING_MALFORMED, PodError
+from pod.fetching.web import (
+    Answer,
+    Credential,
+    Limits,
+    RefusedError,
+    TransientError,
+    get,
+    origin_of,
+    retry_after,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HUGGINGFACE = "https://huggingface.co"
+CIVITAI = "https://civitai.com"
+_BUSY = frozenset({429, 503})
+_PASSING = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+
+
+@dataclass(frozen=True)
+class Hubs:
+    """The hubs' addresses, and the tokens that they, and they alone, may see."""
+
+    huggingface: str = HUGGINGFACE
+    civitai: str = CIVITAI
+    hf_token: str | None = field(default=None, repr=False)
+    civitai_token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Hubs:
+        """Read HF_ENDPOINT, CIVITAI_ENDPOINT, HF_TOKEN and CIVITAI_TOKEN. Raises PodError."""
+        return cls(
+            _endpoint(environment, "HF_ENDPOINT", HUGGINGFACE),
+            _endpoint(environment, "CIVITAI_ENDPOINT", CIVITAI),
+            _token(environment, "HF_TOKEN"),
+            _token(environment, "CIVITAI_TOKEN"),
+        )
+
+    def credential(self, variable: str) -> Credential | None:
+        """Return the token of HF_TOKEN or CIVITAI_TOKEN, bound to its hub."""
+        endpoint, token = {
+            "HF_TOKEN": (self.huggingface, self.hf_token),
+            "CIVITAI_TOKEN": (self.civitai, self.civitai_token),
+        }[variable]
+        return Credential(origin_of(endpoint), token, variable) if token else None
+
+    def owner_of(self, url: str) -> tuple[Credential | None, str | None]:
+        """Return the token for a plain address that happens to be one of the hubs', and its variable."""
+        for variable, endpoint in (("HF_TOKEN", self.huggingface), ("CIVITAI_TOKEN", self.civitai)):
+            if url.startswith(f"{endpoint}/"):
+                return self.credential(variable), variable
+        return None, None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask, with which token, and what to tell a person about it.
+
+    `page` is where a licence is accepted or a hash looked up; `variable` names the token that would help.
+    """
+
+    url: str
+    page: str
+    credential: Credential | None = None
+    variable: str | None = None
+
+    def send(self, limits: Limits, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send it; an answer that is neither success nor 416 becomes RefusedError or TransientError."""
+        answer = get(self.url, headers or {}, self.credential, limits)
+        if answer.status in {200, 206, 416}:
+            return answer
+        answer.close()
+        if answer.status in _PASSING or answer.status in _BUSY:
+            raise TransientError(
+                f"{answer.host} answers {answer.status}",
+                retry_after=retry_after(answer.headers),
+                busy=answer.status in _BUSY,
+            )
+        raise RefusedError(self.refusal(answer.status, answer.first("X-Error-Code")))
+
+    def refusal(self, status: int, code: str | None) -> str:
+        """Say what a status means for this source, and what to do."""
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            return self._no_access(status, code)
+        if status == HTTPStatus.GONE:
+            return f"is gone from {self.page} (410): it was archived or removed there; choose another version"
+        if code == "RevisionNotFound":
+            return f"asks for a revision that {self.page} does not have ({status}): correct `revision`"
+        if status == HTTPStatus.NOT_FOUND:
+            return f"is not there (404 from {shown(self.url)}): it was renamed or removed; correct its source"
+        return f"was refused ({status} from {shown(self.url)}); see {self.page}"
+
+    def _no_access(self, status: int, code: str | None) -> str:
+        if self.variable is None:
+            return (
+                f"is not public ({status} from {shown(self.url)}), and there is no token for such addresses"
+            )
+        if self.credential is None and code == "RepoNotFound":
+            return (
+                f"is private or does not exist ({status}): check {self.page}, "
+                f"and set {self.variable} if it is private"
+            )
+        if self.credential is None:
+            return (
+                f"needs a login ({status}): accept the licence at {self.page} if it shows one, "
+                f"and set {self.variable} to a token of that account"
+            )
+        if status == HTTPStatus.UNAUTHORIZED and code != "GatedRepo":
+            return (
+                f"was refused (401): {self.variable} is wrong, expired or revoked; "
+                f"set it to a new token for {self.page}"
+            )
+        return (
+            f"was refused ({status}): the account of {self.variable} has no access; "
+            f"accept the licence at {self.page} with it"
+        )
+
+
+def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = None) -> Request:
+    """Make the request for a file; `revision` is the resolved one where the source names none.
+
+    Raises RefusedError for a kind that is not known.
+    """
+    match source.get("kind"):
+        case "huggingface":
+            repo, path = source["repo"], source["path"]
+            commit = source.get("revision") or revision or "main"
+            return Request(
+                f"{hubs.huggingface}/{quote(repo)}/resolve/{quote(commit, safe='')}/{quote(path)}",
+                f"{hubs.huggingface}/{repo}",
+                hubs.credential("HF_TOKEN"),
+                "HF_TOKEN",
+            )
+        case "civitai":
+            query = f"?{source['query']}" if source.get("query") else ""
+            return Request(
+                f"{hubs.civitai}/api/download/models/{source['version']}{query}",
+                f"{hubs.civitai}/model-versions/{source['version']}",
+                hubs.credential("CIVITAI_TOKEN"),
+                "CIVITAI_TOKEN",
+            )
+        case "https":
+            return Request(source["url"], shown(source["url"]), *hubs.owner_of(source["url"]))
+        case kind:
+            raise RefusedError(
+                f"comes from a source of the unknown kind {kind!r}: update the image, or correct models.json"
+            )
+
+
+def _endpoint(environment: Mapping[str, str], variable: str, default: str) -> str:
+    value = environment.get(variable, "").strip().rstrip("/") or default
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        good = False
+    if not good or parts.query or parts.username:
+        raise PodError(
+            f"{variable} is not an address like {default}: correct it, or unset it", SETTING_MALFORMED
+        )
+    return value
+
+
+def _token(environment: Mapping[str, str], variable: str) -> str | None:
+    value = environment.get(variable, "").strip()
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise PodError(
+            f"{variable} holds characters that no token has: copy it again, without spaces or quotes",
+            SETTING_MALFORMED,
+        )
+    return value or None

@@ -1,0 +1,315 @@
+"""Which arguments ComfyUI gets, and why: pure, so that `./build.py flags` foretells what a pod will do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pod.doors.access import Access, inner_port
+from pod.examining import hardware
+from pod.examining.diagnosis import WARNING
+from pod.failure import ARGUMENTS_REFUSED, PodError
+from pod.flags import card as cards
+from pod.flags import selection
+from pod.flags.arguments import exclusive, opposed
+from pod.flags.rules import AUTO, Rule
+from pod.volume import usual
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pod.examining.diagnosis import Finding
+    from pod.flags.arguments import Given, Parsed
+    from pod.flags.card import Card
+    from pod.flags.rules import Rules
+    from pod.flags.selection import Offer, Selection
+    from pod.machine.gpu import Detection
+    from pod.machine.memory import Memory
+    from pod.settings import Settings
+    from pod.volume import Volume
+
+SCHEMA = 1
+_USER = "COMFYUI_ARGS"
+_COMMON = "every start"
+_LOGIN = "WEB_USER"
+_VOLUME = "the volume"
+_NODES = "custom nodes"
+# What --base-directory moves, so that it must not be said where else these are.
+_MOVED = ("--output-directory", "--input-directory", "--user-directory", "--temp-directory")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What ComfyUI is started with; reasons and warnings are sentences.
+
+    `port` is the one that people come to: ComfyUI's own, or that of the login before it.
+    """
+
+    args: tuple[str, ...]
+    port: int
+    access: Access
+    memory_mode: str | None
+    profile: str
+    card: Card
+    detection: Detection
+    memory: Memory
+    selection: Selection
+    volume: Volume
+    findings: tuple[Finding, ...]
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def with_findings(self, more: Sequence[Finding]) -> Decision:
+        """Return it with further findings; what is not fatal is warned about."""
+        said = tuple(_sentence(finding.says) for finding in more if finding.level == WARNING)
+        return replace(self, findings=(*self.findings, *more), warnings=(*self.warnings, *said))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return decision.json."""
+        return {
+            "schema": SCHEMA,
+            "gpu": _gpu_json(self.detection),
+            "ram_mib": self.memory.total_mib,
+            "ram": {"host_mib": self.memory.host_mib, "limit_mib": self.memory.limit_mib},
+            "tier": self.card.tier,
+            "vram_mib": self.card.vram_mib,
+            "class_gb": self.card.gb,
+            "profile": self.profile,
+            "memory_mode": self.memory_mode,
+            "port": self.port,
+            "access": self.access.to_json(),
+            "args": list(self.args),
+            "reasons": list(self.reasons),
+            "warnings": list(self.warnings),
+            "findings": [finding.to_json() for finding in self.findings],
+            "volume": self.volume.to_json(),
+            "models": [choice.to_json() for choice in self.selection.choices],
+            "wishes": [wish.to_json() for wish in self.selection.wishes],
+        }
+
+
+def _gpu_json(detection: Detection) -> dict[str, Any] | None:
+    gpu = detection.gpu
+    if gpu is None:
+        return None
+    return {
+        "index": gpu.index,
+        "uuid": gpu.uuid,
+        "name": gpu.name,
+        "vram_mib": gpu.vram_mib,
+        "visible": detection.visible,
+        "slice": gpu.card is not None,
+        "driver": gpu.driver,
+        "compute_cap": gpu.compute_cap,
+    }
+
+
+def choose(
+    rules: Rules,
+    settings: Settings,
+    user: Parsed,
+    detection: Detection,
+    memory: Memory,
+    offers: Sequence[Offer] = (),
+    root: str = "/opt/podkiln",
+    *,
+    access: Access = Access(),  # noqa: B008 - frozen
+    volume: Volume | None = None,
+) -> Decision:
+    """Choose the arguments.
+
+    Raises SettingError where MODELS names a model that is not offered, and PodError for arguments that do not
+    go with a login.
+
+    Args:
+        rules: What flags.json says.
+        settings: What the environment says.
+        user: COMFYUI_ARGS, parsed: stronger than all else.
+        detection: The GPU found.
+        memory: The RAM found.
+        offers: The models of the image.
+        root: What {root} in the common arguments stands for.
+        access: The ways into the pod.
+        volume: Where ComfyUI's folders lie; None for a fresh volume that can be written.
+    """
+    volume = volume or usual(settings.workspace)
+    card = cards.judge(detection, memory, settings, rules)
+    wanted = selection.select(offers, settings, card, memory.total_mib, rules)
+    mode, mode_note = _memory_mode(rules, settings, card, wanted)
+
+    line = _CommandLine(rules)
+    line.add(Rule(rules.common_for(settings.port, root), ""), _COMMON)
+    line.add_folders(volume, user)
+    line.add(*_profile_rule(rules, settings, card))
+    if ram := next((rule for rule in rules.ram if _holds(rule.below_gb, rule.limited, memory, rules)), None):
+        line.add(ram.rule, f"{memory.total_mib} MiB of RAM")
+    if settings.memory_mode != AUTO and card.usable:
+        line.add(_mode_rule(rules, settings), f"GPU_MEMORY_MODE={settings.memory_mode}")
+    line.add_user(user)
+    port = int(line.value("--port") or settings.port)
+    access.check_ports(port)
+
+    warnings = [
+        *settings.warnings,
+        *volume.warnings,
+        *access.warnings,
+        *user.notes,
+        *card.warnings,
+        *wanted.warnings,
+    ]
+    if access.login:
+        line.add(_behind_login(line, port), _LOGIN)
+    elif access.exposed and not line.listens_to_the_pod_alone():
+        warnings.append(
+            f"ComfyUI on port {port} is open to everybody, for {access.exposed}: "
+            "set WEB_USER and WEB_PASSWORD to have it ask for a login"
+        )
+    if not card.usable and not line.has("--cpu"):
+        warnings.append(
+            "there is no GPU, and COMFYUI_ARGS takes --cpu away: ComfyUI will probably end at once"
+        )
+    if not card.usable and settings.memory_mode != AUTO:
+        warnings.append(f"GPU_MEMORY_MODE={settings.memory_mode} means nothing without a GPU")
+    findings = [] if line.has("--cpu") else hardware.examine(detection, rules)
+    reasons = [*card.reasons, *_ram(memory), *volume.reasons, *line.reasons, *mode_note]
+    reasons += wanted.reasons
+    return Decision(
+        args=tuple(word for given in line.given() for word in given.words()),
+        port=port,
+        access=access,
+        memory_mode=mode,
+        profile=settings.profile,
+        card=card,
+        detection=detection,
+        memory=memory,
+        selection=wanted,
+        volume=volume,
+        findings=(),
+        reasons=tuple(_sentence(text) for text in reasons),
+        warnings=tuple(_sentence(text) for text in warnings),
+    ).with_findings(findings)
+
+
+class _CommandLine:
+    """Arguments gathered from the weakest source to the strongest; the stronger one stays."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._catalogue = rules.catalogue
+        self._chosen: list[tuple[Given, str]] = []
+        self.reasons: list[str] = []
+
+    def add(self, rule: Rule, source: str) -> None:
+        for given in self._catalogue.parse(rule.args, source, exists=lambda _kind, _path: True).given:
+            self._put(given, source)
+        if rule.reason:
+            words = " ".join(rule.args)
+            self.reasons.append(
+                f"{source}: {words} because {rule.reason}" if words else f"{source}: {rule.reason}"
+            )
+
+    def add_folders(self, volume: Volume, user: Parsed) -> None:
+        """Add the volume's folders and nodes, as far as a user has not said where all of them are."""
+        own = {given.flag.name for given in user.given}
+        skipped = _MOVED if "--base-directory" in own else ()
+        words = [word for word in volume.arguments() if word.partition("=")[0] not in skipped]
+        self.add(Rule(tuple(words), ""), _VOLUME)
+        if "--disable-all-custom-nodes" not in own:
+            self.add(Rule(volume.nodes.arguments(), ""), _NODES)
+
+    def add_user(self, user: Parsed) -> None:
+        for given in user.given:
+            self._put(given, _USER)
+            self.reasons.append(
+                f"{_USER}: {given}" + (f", which {given.flag.note}" if given.flag.note else "")
+            )
+
+    def _put(self, new: Given, source: str) -> None:
+        kept = []
+        for old, origin in self._chosen:
+            again = old.flag.name == new.flag.name and not new.flag.repeat
+            if (
+                not (again or exclusive(old.flag, new.flag) or opposed(old.flag, new.flag))
+                or origin == source
+            ):
+                kept.append((old, origin))
+            elif old.words() != new.words():
+                self.reasons.append(f"{old} ({origin}) gives way to {new} ({source})")
+        self._chosen = [*kept, (new, source)]
+
+    def given(self) -> list[Given]:
+        return [given for given, _ in self._chosen]
+
+    def has(self, name: str) -> bool:
+        return any(given.flag.name == name for given in self.given())
+
+    def listens_to_the_pod_alone(self) -> bool:
+        addresses = (self.value("--listen") or "127.0.0.1").split(",")
+        return all(address.startswith("127.") or address in ("::1", "localhost") for address in addresses)
+
+    def value(self, name: str) -> str | None:
+        return next(
+            (given.values[0] for given in self.given() if given.flag.name == name and given.values), None
+        )
+
+
+def _profile_rule(rules: Rules, settings: Settings, card: Card) -> tuple[Rule, str]:
+    profile = rules.profiles[settings.profile]
+    if card.gb is None:
+        return profile.no_gpu, f"profile {settings.profile}, no GPU"
+    if card.unified:
+        return profile.unified, f"profile {settings.profile}, unified memory"
+    return profile.classes[card.gb], f"profile {settings.profile}, {card.gb} GB"
+
+
+def _mode_rule(rules: Rules, settings: Settings) -> Rule:
+    mode = next(known for known in rules.memory_modes if known.mode == settings.memory_mode)
+    return mode.rules[settings.profile]
+
+
+def _behind_login(line: _CommandLine, port: int) -> Rule:
+    """Return what puts ComfyUI behind the login, which then listens in its place."""
+    if line.has("--tls-certfile"):
+        raise PodError(
+            "COMFYUI_ARGS: --tls-certfile does not go with WEB_USER, because the login speaks plain HTTP: "
+            "take one of them away.",
+            ARGUMENTS_REFUSED,
+        )
+    args = ("--listen=127.0.0.1", f"--port={inner_port(port)}")
+    return Rule(args, f"only the login may be reached from outside; it listens on port {port}")
+
+
+def _holds(below_gb: int, limited: bool, memory: Memory, rules: Rules) -> bool:
+    if memory.total_mib is None or (limited and not memory.limited):
+        return False
+    return not rules.reaches(memory.total_mib, below_gb)
+
+
+def _memory_mode(
+    rules: Rules, settings: Settings, card: Card, wanted: Selection
+) -> tuple[str | None, list[str]]:
+    """Return the image-wide memory mode: what is asked for, or what the most demanding model needs."""
+    if card.gb is None:
+        return None, []
+    if settings.memory_mode != AUTO:
+        return settings.memory_mode, []
+    if mode := wanted.memory_mode(rules):
+        names = ", ".join(one.offer.id for one in wanted.choices if one.enabled and one.memory_mode == mode)
+        return mode, [f"memory mode {mode}: the least offloading in which {names} fits"]
+    class_ = rules.class_gb(card.gb)
+    return class_.memory_mode, [f"memory mode {class_.memory_mode}: the usual one for the {card.gb} GB class"]
+
+
+def _ram(memory: Memory) -> list[str]:
+    if memory.total_mib is None:
+        return ["the pod's RAM is not known, so no flag is chosen by it"]
+    if memory.limited:
+        return [
+            f"the pod may use {memory.limit_mib} MiB of RAM, of the machine's {memory.host_mib or 'unknown'}"
+        ]
+    return [f"the pod may use all {memory.host_mib} MiB of the machine's RAM"]
+
+
+def _sentence(text: str) -> str:
+    whole = text if text.endswith((".", "?")) else f"{text}."
+    return whole[0].upper() + whole[1:] if whole.split()[0].isalpha() else whole

@@ -1,0 +1,1 @@
+"""ComfyUI while it runs: started, watched, logged, restarted, ended."""

@@ -1,0 +1,78 @@
+"""CUDA_VISIBLE_DEVICES, read as the CUDA driver reads it.
+
+The rules are NVIDIA's (CUDA Programming Guide, CUDA Environment Variables): indices, or UUIDs that may be cut
+short; the first entry that names nothing ends the list. NVIDIA_VISIBLE_DEVICES is not read here: it speaks to
+the container runtime, which has already hidden the other cards and counted the rest anew.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pod.machine.gpu import Gpu
+
+_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def choose(gpus: Sequence[Gpu], value: str | None, order: str) -> tuple[list[Gpu], str | None]:
+    """Return the GPUs that CUDA will see, and a sentence where the variable changed anything.
+
+    Args:
+        gpus: Cards and slices as nvidia-smi lists them, which is by PCI bus.
+        value: CUDA_VISIBLE_DEVICES; None when it is not set.
+        order: CUDA_DEVICE_ORDER; indices mean nvidia-smi's numbers under PCI_BUS_ID alone.
+    """
+    if value is None:
+        return list(gpus), None
+    names = [name.strip() for name in value.split(",")]
+    if names == [""]:
+        return [], f"{_VARIABLE} is set but empty, which hides every GPU: unset it to use them"
+    if len(set(names)) < len(names):
+        return [], f"{_VARIABLE}={value} names a GPU twice, and CUDA then shows none: name each once"
+    seen: list[Gpu] = []
+    for name in names:
+        found = _named(gpus, name)
+        if not found:
+            return seen, _ends(value, name, seen)
+        seen += found
+    if names[0].isdecimal() and order != "PCI_BUS_ID" and len({gpu.vram_mib for gpu in gpus}) > 1:
+        return list(gpus), (
+            f"{_VARIABLE}={value} counts by CUDA_DEVICE_ORDER={order}, which nvidia-smi does not show, "
+            "so every GPU is considered"
+        )
+    return seen, f"{_VARIABLE}={value} leaves {len(seen)} of {len(gpus)}" if len(seen) < len(gpus) else None
+
+
+def _ends(value: str, name: str, seen: Sequence[Gpu]) -> str:
+    if name == "-1" or name == "NoDevFiles":  # noqa: PLR1714 - two customs: CUDA's, and Slurm's for "none"
+        what = f"ends at {name}"
+    elif name == "all":
+        what = "says all, a word that only NVIDIA_VISIBLE_DEVICES knows"
+    else:
+        what = f"names {name!r}, which is no GPU here or more than one"
+    left = "every GPU" if not seen else f"all but {len(seen)}"
+    return f"{_VARIABLE}={value} {what}, which hides {left}"
+
+
+def _named(gpus: Sequence[Gpu], name: str) -> list[Gpu]:
+    """Return the GPU of one entry; for a card in MIG mode its slices, of which CUDA takes one."""
+    if name.isdecimal():
+        return [gpu for gpu in gpus if gpu.index == int(name)]
+    if name.startswith(
+        "MIG-GPU-"
+    ):  # the form before driver 470: MIG-<UUID of the card>/<instance>/<instance>
+        return [gpu for gpu in gpus if gpu.instance and name == _old_name(gpu)]
+    if name.startswith("MIG-"):
+        slices = [gpu for gpu in gpus if gpu.uuid.startswith(name)]
+        return slices if len(slices) == 1 else []
+    if name.startswith("GPU-"):
+        cards = {gpu.card or gpu.uuid for gpu in gpus if (gpu.card or gpu.uuid).startswith(name)}
+        return [gpu for gpu in gpus if cards == {gpu.card or gpu.uuid}]
+    return []
+
+
+def _old_name(gpu: Gpu) -> str:
+    instance = gpu.instance or (0, 0)
+    return f"MIG-{gpu.card}/{instance[0]}/{instance[1]}"

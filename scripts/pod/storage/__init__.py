@@ -1,0 +1,1 @@
+"""The volume: what lies on it, and what custom nodes there need."""

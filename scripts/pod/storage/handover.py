@@ -1,0 +1,86 @@
+"""What `decide` hands over to start.sh about the volume: three files in the run folder.
+
+`comfyui.env` holds variables (NAME=value, each followed by a NUL byte), `volume_paths.yaml` is an
+--extra-model-paths-config for ComfyUI, and `constraints.txt` holds pip to the image's versions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from pod.failure import DATA_UNREADABLE, PodError
+from pod.storage import overlay
+from pod.volume import PATHS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pod.volume import Volume
+
+ENVIRONMENT = "comfyui.env"
+FOLDERS = "folders.json"  # in the image: which folders hold the files of which kind of model
+
+
+def write(volume: Volume, environ: Mapping[str, str], root: Path, run: Path) -> None:
+    """Write the files. Raises OSError, and PodError where the image is damaged."""
+    variables = volume.environment(environ, str(root))
+    replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))
+    kinds = _kinds(root / FOLDERS) if volume.models else {}
+    replace(run / PATHS, paths_yaml(volume.node_folders, volume.models, kinds))
+    if not (
+        run / overlay.CONSTRAINTS
+    ).exists():  # the first start of this container sees the image as it was made
+        site = overlay.site(environ.get("PODKILN_VENV") or overlay.VENV)
+        replace(run / overlay.CONSTRAINTS, overlay.constraints_text(site))
+
+
+def paths_yaml(
+    node_folders: Sequence[str], model_folders: Sequence[str], kinds: Mapping[str, Sequence[str]]
+) -> str:
+    """Return the file of folders that only a start can know.
+
+    Each default folder goes before those named earlier (ComfyUI, utils/extra_config.py), so the one that new
+    nodes are to be installed into is named last. ComfyUI's boot ends at a folder of nodes that is not there
+    (main.py, execute_prestartup_script), so only those that are there are named.
+
+    Args:
+        node_folders: Folders of custom nodes, the first for new ones.
+        model_folders: Models folders, in the order in which they are searched.
+        kinds: The names of the folders below each, by ComfyUI's key.
+    """
+    lines = ["# Written by podkiln at this start: what is on the volume beside $WORKSPACE/models."]
+    if node_folders:
+        lines += ["nodes:", "  is_default: true", *_value("custom_nodes", list(reversed(node_folders)))]
+    for number, folder in enumerate(model_folders, 1):
+        lines += [f"models_{number}:", f"  base_path: {json.dumps(folder)}"]
+        for kind, names in kinds.items():
+            lines += _value(kind, names)
+    return "\n".join([*lines, *([] if len(lines) > 1 else ["{}"])]) + "\n"
+
+
+def _value(key: str, lines: Sequence[str]) -> list[str]:
+    """Return one key with a block of lines: a YAML list would crash ComfyUI."""
+    return [f"  {key}: |", *(f"    {line}" for line in lines)]
+
+
+def _kinds(path: Path) -> dict[str, list[str]]:
+    try:
+        found: dict[str, list[str]] = json.loads(path.read_bytes())["folders"]
+    except OSError as error:
+        raise PodError(
+            f"{path} cannot be read ({error.strerror}): rebuild the image.", DATA_UNREADABLE
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"{path} is damaged or of another podkiln ({error!r}): rebuild the image."
+        raise PodError(message, DATA_UNREADABLE) from None
+    return found
+
+
+def replace(path: Path, text: str) -> None:
+    """Write aside, then rename: a reader sees the old file or the new one, never half of one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

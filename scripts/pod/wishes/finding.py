@@ -1,0 +1,289 @@
+"""What somebody wishes for becomes a file with a name, a folder, and a hash that it must have.
+
+The folder follows from what the file is, as CivitAI says and the tensors of a .safetensors file tell. Where
+they say nothing, or not the same, nobody guesses: the wish is refused, with the way to say the folder.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from pod.fetching.contents import digest, is_pickle, of_file
+from pod.fetching.sources import request_for
+from pod.fetching.web import RefusedError
+from pod.wishes import civitai, kind, naming
+from pod.wishes.listing import File
+from pod.wishes.pins import WISHES
+from pod.wishes.wish import LORAS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pod.fetching.store import Store
+    from pod.wishes.kind import Kind
+    from pod.wishes.resolving import Resolver
+    from pod.wishes.wish import Wish
+
+    Note = Callable[[str], None]
+
+_HEADED = frozenset({".safetensors", ".sft"})
+_ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a wish turned out to be: `claimed` is what kind its hub says it is; sizes in bytes."""
+
+    name: str
+    source: Mapping[str, Any]
+    expected: str
+    size: int | None = None
+    claimed: Kind | None = None
+
+
+class Finder:
+    """Looks into wishes, each once: what was found is remembered on the volume.
+
+    Args:
+        resolver: Who asks the hubs, and remembers.
+        store: Where files lie.
+        offered: The files of the image's models, whose names are taken.
+    """
+
+    def __init__(self, resolver: Resolver, store: Store, offered: Iterable[File]) -> None:
+        self._resolver = resolver
+        self._store = store
+        offered = list(offered)
+        self._offered = {file.sha256: file for file in offered if file.sha256}
+        self._taken = {
+            file.label: (f"sha256:{file.sha256}" if file.sha256 else _origin(file.source), file.model)
+            for file in offered
+        }
+        self._lock = threading.Lock()
+
+    def find(self, unplaced: File, note: Note) -> File:
+        """Return a wished file with folder, name and hash. Raises RefusedError, OSError."""
+        wish = unplaced.wish
+        if wish is None:
+            return unplaced
+        if file := self._remembered(unplaced, wish):
+            self._take(file, self._resolver.resolve(file, note).expected, wish)
+            return file
+        try:
+            found = self._ask(wish, note)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RefusedError(f"cannot be looked into: its hub answered without {error}") from None
+        folder, name = self._place(wish, found, note)
+        sha256 = found.expected.removeprefix("sha256:") if found.expected.startswith("sha256:") else None
+        file = replace(
+            unplaced, folder=folder, name=name, size=found.size, sha256=sha256, source=found.source
+        )
+        self._take(file, found.expected, wish)
+        self._check_place(file, found.expected, wish)
+        self._remember(file, wish)
+        return file
+
+    # --- what it is
+
+    def _ask(self, wish: Wish, note: Note) -> Found:
+        match wish.source["kind"]:
+            case "huggingface":
+                found = self._of_huggingface(wish, note)
+            case "civitai":
+                found = self._of_civitai(wish, note)
+            case _:
+                found = self._of_address(wish, note)
+        if wish.sha256 and found.expected != f"sha256:{wish.sha256}":
+            raise RefusedError(
+                f"has {found.expected} at its source, and not the sha256 that was given for it"
+            )
+        return found
+
+    def _of_huggingface(self, wish: Wish, note: Note) -> Found:
+        name = _safe(wish.source["path"])
+        if wish.sha256:
+            return Found(name, wish.source, f"sha256:{wish.sha256}")
+        if is_pickle(name):
+            raise _unvouched()
+        resolved = self._resolver.resolve(replace(File.wished(wish), name=name), note)
+        source = {**wish.source, "revision": resolved.revision}
+        if not resolved.expected.startswith("sha256:"):
+            self._resolver.pin(source, resolved)
+        return Found(name, source, resolved.expected, resolved.size)
+
+    def _of_civitai(self, wish: Wish, note: Note) -> Found:
+        source = wish.source
+        info, page = self._resolver.civitai(source["version"], note)
+        civitai.check_offered(info, page)
+        if source.get("model") not in {None, info["modelId"]}:
+            raise RefusedError(
+                f"names a version of another model: {source['version']} belongs to {info['modelId']}; "
+                f"write civitai:{info['modelId']}@{source['version']} if that is meant"
+            )
+        row = civitai.choose(info, source, page)
+        if not wish.sha256:
+            row = civitai.safer(info, row)
+        if civitai.is_infected(row):
+            raise RefusedError(f"is reported as dangerous by the scanners of {page}: choose another version")
+        if civitai.is_unsafe(row) and not wish.sha256:
+            raise _unvouched()
+        expected = civitai.sha256(row, page, "add the one that you trust, #sha256=…")
+        if query := civitai.query(row):
+            source = {**source, "query": query}
+        types = [str(row.get("type")).lower(), str(info["model"]["type"]).lower()]
+        claimed = next((kind.CIVITAI[name] for name in types if name in kind.CIVITAI), None)
+        if claimed is None and types[-1] in kind.NO_MODELS:
+            raise RefusedError(f"is of the type {info['model']['type']} at {page}, which is no model")
+        _check_air(wish, claimed, info["model"]["type"])
+        return Found(_safe(row["name"]), source, f"sha256:{expected}", None, claimed)
+
+    def _of_address(self, wish: Wish, note: Note) -> Found:
+        request = request_for(wish.source, self._resolver.hubs)
+        name = wish.name or unquote(request.page.rpartition("/")[2])
+        if not naming.suffix(name):
+            name = self._resolver.asker.name(request, note) or ""
+        if not naming.suffix(name):
+            raise RefusedError(
+                "does not say what its file is called: say it beforehand, "
+                f"FOLDER/NAME.safetensors={_again(wish)}"
+            )
+        return Found(_safe(name), wish.source, f"sha256:{wish.sha256}")
+
+    # --- where it belongs
+
+    def _place(self, wish: Wish, found: Found, note: Note) -> tuple[str, str]:
+        """Return folder and name. Raises RefusedError."""
+        name = wish.name or found.name
+        if naming.suffix(name) != naming.suffix(found.name):
+            raise RefusedError(f"is a {naming.suffix(found.name)} file, and cannot be called {name}")
+        if not naming.suffix(name) and not wish.folder:
+            raise RefusedError(f"is called {name}, which is no model's file: {_say_it(wish)}")
+        offered = self._offered.get(found.expected.removeprefix("sha256:"))
+        if offered and not wish.name and not wish.only_lora and wish.folder in {None, offered.folder}:
+            return offered.folder, offered.name
+        return wish.folder or self._folder(wish, found, note), name
+
+    def _folder(self, wish: Wish, found: Found, note: Note) -> str:
+        if _ONE_OF_SEVERAL.search(found.name):
+            raise RefusedError(f"is one piece of several, of which ComfyUI loads none: {_say_it(wish)}")
+        told = None
+        if naming.suffix(found.name) in _HEADED:
+            request = request_for(found.source, self._resolver.hubs)
+            told = kind.of(self._resolver.asker.header(request, note))
+        if wish.only_lora:
+            return _of_loras(wish, told or found.claimed)
+        result = _agreed(wish, told, found)
+        if result.folder is None:
+            raise RefusedError(f"is {result.what}, for which ComfyUI itself has no folder: {_say_it(wish)}")
+        return result.folder
+
+    def _take(self, file: File, expected: str, wish: Wish) -> None:
+        """Let no two files of one run have one name. Raises RefusedError."""
+        with self._lock:
+            there, owner = self._taken.setdefault(file.label, (expected, wish.word))
+        if there not in {expected, _origin(file.source)}:
+            raise RefusedError(
+                f"would be {file.label}, as {owner} is, which is another file: {_another_name(wish, file)}"
+            )
+
+    def _check_place(self, file: File, expected: str, wish: Wish) -> None:
+        """Leave alone what somebody else put there under this name. Raises RefusedError, OSError."""
+        place = self._store.place(file)
+        if not place.is_file() or self._store.known(file, expected, file.size):
+            return
+        size = place.stat().st_size
+        if file.size not in {None, size} or digest(of_file(place), size, expected) != expected:
+            raise RefusedError(
+                f"would be {place}, where another file lies: move that away, or {_another_name(wish, file)}"
+            )
+
+    # --- what was found before
+
+    def _remembered(self, unplaced: File, wish: Wish) -> File | None:
+        row = self._resolver.pins.get(WISHES, wish.key)
+        try:
+            file = File.from_json(unplaced.model, {**row, "optional": False})
+            source = wish.source if wish.source["kind"] == "https" else file.source
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None  # nothing, or nothing to go by
+        return replace(file, source=source, wish=wish)
+
+    def _remember(self, file: File, wish: Wish) -> None:
+        """Keep all but a plain address, which may hold a token: the next start is given it again."""
+        source = {} if wish.source["kind"] == "https" else dict(file.source)
+        row = {"folder": file.folder, "name": file.name, "size": file.size, "sha256": file.sha256}
+        self._resolver.pins.put(WISHES, wish.key, {**row, "source": source})
+
+
+def remarks(file: File) -> list[str]:
+    """Return what else is to be said about a file that was wished for."""
+    said = []
+    if is_pickle(file.name):
+        said.append("it is a pickle, which can run code when it is loaded; the sha256 given vouches for it")
+    if naming.suffix(file.name) in naming.UNLISTED:
+        said.append("ComfyUI itself does not list files of this kind; a custom node has to")
+    return said
+
+
+def _agreed(wish: Wish, told: Kind | None, found: Found) -> Kind:
+    """Put together what the head of a file and its hub say. Raises RefusedError where they do not agree."""
+    claimed = found.claimed
+    if claimed is kind.CHECKPOINT and naming.suffix(found.name) != ".ckpt":
+        claimed = None  # on CivitAI that is any model which makes pictures
+    if told and claimed and told is not claimed:
+        raise RefusedError(f"is {told.what} by its tensors, and {claimed.what} on CivitAI: {_say_it(wish)}")
+    if result := told or claimed:
+        return result
+    raise RefusedError(f"does not say what kind of model it is: {_say_it(wish)}")
+
+
+def _of_loras(wish: Wish, told: Kind | None) -> str:
+    """LORAS says what it is, and nothing that says otherwise is fetched. Raises RefusedError."""
+    if told not in {None, kind.LORA}:
+        what = told.what if told else ""
+        raise RefusedError(
+            f"is {what} and no LoRA: put it into MODELS, or insist by {LORAS}={_again(wish)} in LORAS"
+        )
+    return LORAS
+
+
+def _check_air(wish: Wish, said: Kind | None, type_: str) -> None:
+    claimed = kind.AIR.get(wish.address.kind or "")
+    if claimed and said and claimed is not said:
+        raise RefusedError(f"is a {type_} on CivitAI, but a {wish.address.kind} by its AIR: copy that anew")
+
+
+def _unvouched() -> RefusedError:
+    return RefusedError(
+        "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for it "
+        "by adding its hash, #sha256=…"
+    )
+
+
+def _safe(name: str) -> str:
+    try:
+        return naming.safe(name)
+    except ValueError as error:
+        raise RefusedError(f"has a name that no file can have: {error}") from None
+
+
+def _origin(source: Mapping[str, Any]) -> str:
+    """Name a source whose hash is not known, so that it can be compared at all."""
+    return " ".join(str(source.get(key)) for key in ("kind", "repo", "path", "version", "url"))
+
+
+def _say_it(wish: Wish) -> str:
+    return f"say where it belongs, as FOLDER={_again(wish)}"
+
+
+def _another_name(wish: Wish, file: File) -> str:
+    return f"give this one another name, {file.folder}/NAME{naming.suffix(file.name)}={_again(wish)}"
+
+
+def _again(wish: Wish) -> str:
+    """Return a word as it has to be written again, without what must not be shown."""
+    return f"{wish.word}#sha256=…" if wish.sha256 else wish.word

@@ -1,0 +1,118 @@
+"""Files whose hash nobody listed: the hub is asked once which commit and which hash, and that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pod.fetching.contents import is_pickle
+from pod.fetching.sources import Request
+from pod.fetching.web import RefusedError
+from pod.wishes import civitai
+from pod.wishes.asking import Asker
+from pod.wishes.pins import FILES, Pins
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pod.fetching.patience import Policy
+    from pod.fetching.sources import Hubs
+    from pod.wishes.listing import File
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a file must turn out to be: `expected` is `sha256:…`, or `git:…` for a small file outside LFS."""
+
+    expected: str
+    size: int | None
+    revision: str | None = None
+
+
+class Resolver:
+    """Asks the hubs, each thing once a run, and remembers the answers for all later runs."""
+
+    def __init__(self, path: Path, hubs: Hubs, policy: Policy, halted: threading.Event) -> None:
+        self.hubs = hubs
+        self.pins = Pins(path)
+        self.asker = Asker(policy, halted)
+
+    def resolve(self, file: File, note: Callable[[str], None]) -> Resolved:
+        """Return what to expect of a file. Raises RefusedError."""
+        if file.sha256:
+            return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
+        if is_pickle(file.name):
+            raise RefusedError(
+                "is a pickle, which can run code when it is loaded, and no hash of it is listed: "
+                "put its size and sha256 into its model's description, then rebuild the image"
+            )
+        key = _key(file.source)
+        if known := self.pins.get(FILES, key):
+            return Resolved(**known)
+        resolved = self._ask(file, note)
+        self.pins.put(FILES, key, asdict(resolved))
+        return resolved
+
+    def pin(self, source: Mapping[str, Any], resolved: Resolved) -> None:
+        """Remember what is known of a source without asking for it."""
+        self.pins.put(FILES, _key(source), asdict(resolved))
+
+    def civitai(self, version: int, note: Callable[[str], None]) -> tuple[Mapping[str, Any], str]:
+        """Return what CivitAI says of a version, and its page. Raises RefusedError."""
+        page = f"{self.hubs.civitai}/model-versions/{version}"
+        url = f"{self.hubs.civitai}/api/v1/model-versions/{version}"
+        info = self.asker.json(
+            Request(url, page, self.hubs.credential("CIVITAI_TOKEN"), "CIVITAI_TOKEN"), note
+        )
+        if not isinstance(info, dict):
+            raise RefusedError(f"cannot be resolved: {page} answered with something else than a version")
+        return info, page
+
+    def _ask(self, file: File, note: Callable[[str], None]) -> Resolved:
+        source, hubs = file.source, self.hubs
+        page = ""
+        try:
+            match source.get("kind"):
+                case "huggingface":
+                    page = f"{hubs.huggingface}/{source['repo']}"
+                    revision = quote(source.get("revision") or "main", safe="")
+                    api = f"{hubs.huggingface}/api/models/{quote(source['repo'])}"
+                    url = f"{api}/revision/{revision}?blobs=true"
+                    request = Request(url, page, hubs.credential("HF_TOKEN"), "HF_TOKEN")
+                    return _from_huggingface(self.asker.json(request, note), source["path"], page)
+                case "civitai":
+                    info, page = self.civitai(source["version"], note)
+                    return _from_civitai(info, source, page)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RefusedError(f"cannot be resolved: {page} answered without {error}") from None
+        raise RefusedError("has no listed sha256, and its source knows none: put one into its description")
+
+
+def _key(source: Mapping[str, Any]) -> str:
+    if source.get("kind") == "huggingface":
+        return f"huggingface:{source['repo']}@{source.get('revision') or 'main'}/{source['path']}"
+    return f"{source.get('kind')}:{source.get('version')}"
+
+
+def _from_huggingface(info: Mapping[str, Any], path: str, page: str) -> Resolved:
+    for sibling in info.get("siblings") or ():
+        if sibling["rfilename"] == path:
+            lfs = sibling.get("lfs")
+            expected = f"sha256:{lfs['sha256']}" if lfs else f"git:{sibling['blobId']}"
+            return Resolved(expected, sibling["size"], info["sha"])
+    raise RefusedError(f"is not in {page}: {path} was renamed or removed there; correct its source")
+
+
+def _from_civitai(info: Mapping[str, Any], source: Mapping[str, Any], page: str) -> Resolved:
+    civitai.check_offered(info, page)
+    row = civitai.choose(info, source, page)
+    if civitai.is_unsafe(row):
+        raise RefusedError(
+            f"is a pickle at {page}, which can run code when it is loaded, and no hash of it is listed: "
+            "choose a .safetensors version, or put its sha256 into its model's description"
+        )
+    sha256 = civitai.sha256(row, page, "put one into its model's description")
+    return Resolved(f"sha256:{sha256}", None)  # sizeKB is rounded

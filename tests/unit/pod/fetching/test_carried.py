@@ -1,0 +1,64 @@
+"""What headers say of the bytes that follow them, read strictly."""
+
+from __future__ import annotations
+
+from email.message import Message
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from pod.fetching import carried
+from pod.fetching.web import RefusedError
+
+if TYPE_CHECKING:
+    from pod.fetching.web import Answer
+
+
+def answer(headers: dict[str, str], status: int = 206, linked: str | None = None) -> Answer:
+    message = Message()
+    for name, value in headers.items():
+        message[name] = value
+    return cast("Answer", SimpleNamespace(status=status, headers=message, first=lambda _: linked))
+
+
+@pytest.mark.parametrize(
+    ("headers", "size", "start"),
+    [
+        ({"Content-Range": "bytes 100-199/1000"}, 1000, 100),
+        ({"Content-Range": "bytes 0-0/1"}, 1, 0),
+        ({"Content-Range": "bytes 100-199/*"}, None, 100),
+        ({"Content-Range": "nonsense"}, None, None),
+        ({"Content-Length": "1000"}, None, None),
+    ],
+)
+def test_a_part_names_the_whole(headers: dict[str, str], size: int | None, start: int | None) -> None:
+    """Content-Length is that of the part, which nobody asked for."""
+    assert carried.size(answer(headers)) == size
+    assert carried.start(answer(headers)) == start
+
+
+@pytest.mark.parametrize(("length", "size"), [("1000", 1000), ("", None), ("-1", None), ("1e3", None)])
+def test_the_whole_has_a_length(length: str, size: int | None) -> None:
+    assert carried.size(answer({"Content-Length": length}, 200)) == size
+
+
+@pytest.mark.parametrize(
+    ("linked", "headers", "identity"),
+    [
+        ('"sha"', {"ETag": '"cdn"'}, 'linked:"sha"'),
+        (None, {"ETag": '"cdn"', "Last-Modified": "then"}, '"cdn"'),
+        (None, {"Last-Modified": "then"}, "then"),
+        (None, {}, ""),
+    ],
+)
+def test_the_hubs_own_hash_names_the_bytes_best(
+    linked: str | None, headers: dict[str, str], identity: str
+) -> None:
+    assert carried.identity(answer(headers, 200, linked)) == identity
+
+
+def test_what_is_not_listed_is_refused_with_both_names() -> None:
+    carried.compare("5 bytes", "5 bytes")
+    with pytest.raises(RefusedError, match="has 6 bytes at its source, but 5 bytes is listed"):
+        carried.compare("6 bytes", "5 bytes")

@@ -1,0 +1,102 @@
+"""No web page and no half file is taken for weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes.shelf import generate
+
+from pod.fetching.contents import check_safetensors, check_type, digest, is_pickle, of_file
+from pod.fetching.web import RefusedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def headed(header: bytes, payload: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + payload
+
+
+TENSOR = {"w": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}
+NO_SAFETENSORS = {
+    "nothing": b"",
+    "too short": b"\x02\0\0",
+    "a web page": b"<!DOCTYPE html><html>Please log in</html>" * 10,
+    "an LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+    "zeros": b"\0" * 4096,
+    "a length beyond the file": headed(b"{}")[:-1],
+    "no JSON": headed(b"{...}"),
+    "JSON, but a list": headed(b"[]"),
+    "a tensor without offsets": headed(b'{"w": {}}'),
+    "a payload cut short": headed(json.dumps(TENSOR).encode(), b"abc"),
+    "a payload too long": headed(json.dumps(TENSOR).encode(), b"abcde"),
+    "a pickle": b"\x80\x02}q\x00." * 20,
+}
+
+
+@pytest.mark.parametrize("data", NO_SAFETENSORS.values(), ids=NO_SAFETENSORS)
+def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(data)
+    for name in ("file.safetensors", "file.sft"):
+        with pytest.raises(RefusedError, match=r"is no \.safetensors file|its own header speaks of"):
+            check_safetensors(path, name)
+    check_safetensors(path, "file.ckpt")  # another format is not ours to judge
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        generate(5000),
+        headed(json.dumps({"__metadata__": {"format": "pt"}, **TENSOR}).encode(), b"abcd"),
+        headed(b"{}"),
+    ],
+)
+def test_safetensors_files_pass(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(data)
+    check_safetensors(path, "file.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "name", "passes"),
+    [
+        (None, "a.safetensors", True),
+        ("application/octet-stream", "a.safetensors", True),
+        ("binary/octet-stream", "a.ckpt", True),
+        ("text/plain; charset=utf-8", "merges.txt", True),
+        ("application/json", "config.json", True),
+        ("TEXT/HTML; charset=utf-8", "a.safetensors", False),
+        ("application/xhtml+xml", "a.bin", False),
+        ("application/json; charset=utf-8", "a.safetensors", False),
+        ("text/html", "config.json", False),
+    ],
+)
+def test_pages_are_known_by_their_type(content_type: str | None, name: str, passes: bool) -> None:
+    if passes:
+        check_type(content_type, name, "hub")
+        return
+    with pytest.raises(RefusedError, match="hub answered with a page"):
+        check_type(content_type, name, "hub")
+
+
+def test_digests(tmp_path: Path) -> None:
+    """Git's object id is git's own, asked of git."""
+    path = tmp_path / "file"
+    path.write_bytes(b"weights" * 1000)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest(of_file(path), 7000, "sha256:whatever") == f"sha256:{sha256}"
+    git = subprocess.run(
+        ["git", "hash-object", path], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert digest(of_file(path), 7000, "git:whatever") == f"git:{git}"
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pt2", "A.PTH", "a.ckpt", "x/a.bin", "a.pkl"])
+def test_pickles_are_known_by_their_name(name: str) -> None:
+    assert is_pickle(name)
+    assert not is_pickle(f"{name}.safetensors")

@@ -1,0 +1,168 @@
+"""Installing for custom nodes: pip's real answers, with a folder of wheels in the place of an index."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from node_kit import wheel
+
+from pod.failure import PodError
+from pod.nodes import INSTALL, Nodes
+from pod.storage import overlay, packages, requirement
+from pod.storage.requirement import Verdict
+from pod.volume import Volume, usual
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[4]
+HERE = sys.prefix  # our own environment plays ComfyUI's: it has pip, and packages that must stay
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    wheel(folder, "blendmodes", "1.0")
+    wheel(folder, "blendmodes", "2.0", "colours>=1", "packaging")
+    wheel(folder, "colours", "1.1")
+    wheel(folder, "greedy", "1.0", "packaging<1")
+    wheel(folder, "packaging", "0.9")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def only_our_index(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+
+
+@pytest.fixture
+def limits(tmp_path: Path) -> Path:
+    path = tmp_path / "constraints.txt"
+    path.write_text(overlay.constraints_text(overlay.site(HERE)))
+    return path
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def install(tmp_path: Path, limits: Path, said: list[str]) -> Callable[..., bool]:
+    def install(**wants: list[str]) -> bool:
+        return packages.install(tmp_path / "place", wants, HERE, limits, said.append)
+
+    return install
+
+
+def seen_by_python(place: Path, *expressions: str) -> list[str]:
+    """Return what ComfyUI's Python would see."""
+    environment = {**os.environ, **overlay.environment({}, str(ROOT / "scripts"), str(place))}
+    script = "import sys\n" + "\n".join(f"print({each})" for each in expressions)
+    done = subprocess.run(
+        [f"{HERE}/bin/python", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_what_is_installed_is_seen_after_the_images_own(tmp_path: Path, install: Callable[..., bool]) -> None:
+    place = tmp_path / "place"
+    assert install(node=["blendmodes<2"], other=["colours"])
+    found = overlay.active(str(place))
+    assert found
+    assert sorted(path.name for path in Path(found).glob("*.dist-info")) == [
+        "blendmodes-1.0.dist-info",
+        "colours-1.1.dist-info",
+    ]
+    version, last = seen_by_python(place, "__import__('blendmodes').VERSION", "sys.path[-1]")
+    assert (version, last) == ("1.0", found)
+
+
+def test_dependencies_come_along_and_what_the_image_has_is_not_fetched_again(
+    tmp_path: Path, install: Callable[..., bool]
+) -> None:
+    assert install(node=["blendmodes>=2", "packaging"])
+    found = overlay.active(str(tmp_path / "place")) or ""
+    assert sorted(requirement.installed(found)) == ["blendmodes", "colours"]
+
+
+def test_what_would_change_the_image_is_refused_and_the_others_are_served(
+    tmp_path: Path, install: Callable[..., bool], said: list[str]
+) -> None:
+    """Greedy's own requirements look harmless; those of its dependencies are not."""
+    assert not install(bad=["greedy"], good=["colours"])
+    assert any(each.startswith("the packages of custom node bad cannot be installed: ") for each in said)
+    found = overlay.active(str(tmp_path / "place")) or ""
+    assert sorted(requirement.installed(found)) == ["colours"]
+
+
+def test_a_package_that_nobody_has_is_refused(
+    tmp_path: Path, install: Callable[..., bool], said: list[str]
+) -> None:
+    assert not install(bad=["no-such-package"])
+    assert "no-such-package" in said[-1]
+    assert overlay.active(str(tmp_path / "place")) is None
+
+
+def test_another_set_takes_its_place_whole(
+    tmp_path: Path, install: Callable[..., bool], said: list[str]
+) -> None:
+    install(node=["blendmodes<2"])
+    first = overlay.active(str(tmp_path / "place"))
+    install(node=["blendmodes>=2"])
+    second = overlay.active(str(tmp_path / "place"))
+    assert (first, second) == (first, second)
+    assert first != second
+    assert sorted(requirement.installed(second or "")) == ["blendmodes", "colours"]
+    said.clear()
+    install(node=["blendmodes<2"])
+    assert overlay.active(str(tmp_path / "place")) == first
+    assert not any(each.startswith("installing") for each in said), "it is there already"
+    leftovers = [path.name for path in (tmp_path / "place").iterdir() if path.name.startswith(".")]
+    assert leftovers == []
+
+
+def volume(place: Path, **changes: object) -> Volume:
+    lacking = Nodes(
+        verdicts=(
+            Verdict("needs", missing=("colours",), beyond=("colours", "blendmodes<2")),
+            Verdict("has", beyond=("blendmodes<2",)),
+            Verdict("clash", conflicts=("packaging<1, and the image has 26",), beyond=("no-such-package",)),
+        ),
+        wish=INSTALL,
+    )
+    fields = {
+        **vars(usual(str(place))),
+        "overlay": str(place / "overlay"),
+        "run": str(place),
+        "nodes": lacking,
+    }
+    return Volume(**{**fields, **changes})
+
+
+def test_all_that_loaded_nodes_want_is_in_the_set(tmp_path: Path, said: list[str]) -> None:
+    assert packages.serve(volume(tmp_path), HERE, said.append)
+    found = overlay.active(str(tmp_path / "overlay")) or ""
+    assert sorted(requirement.installed(found)) == ["blendmodes", "colours"]
+
+
+def test_nothing_lacking_is_nothing_to_do(tmp_path: Path, said: list[str]) -> None:
+    assert packages.serve(volume(tmp_path, nodes=Nodes(wish=INSTALL)), "/no/such/venv", said.append)
+    assert said == ["the custom nodes lack nothing"]
+
+
+def test_a_volume_that_cannot_be_written_gets_nothing(tmp_path: Path, said: list[str]) -> None:
+    with pytest.raises(PodError, match=r"cannot be written, so what custom nodes lack cannot be put there"):
+        packages.serve(volume(tmp_path, workspace="/var/lib/podkiln/workspace"), HERE, said.append)
+
+
+def test_an_environment_without_pip_is_a_sentence(tmp_path: Path, said: list[str]) -> None:
+    assert not packages.serve(volume(tmp_path), "/no/such/venv", said.append)
+    assert "/no/such/venv/bin/python cannot be run (No such file or directory)" in said[-1]

@@ -1,0 +1,136 @@
+"""What nodes want, as people write it, against what an image has."""
+
+from __future__ import annotations
+
+import importlib
+import sysconfig
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pod.storage import requirement
+from pod.storage.requirement import Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SITE = sysconfig.get_paths()["purelib"]  # ours has `packaging`, as an image's has
+IMAGE = {
+    "torch": "2.11.0+cu130",
+    "numpy": "2.5.5",
+    "pillow": "12.0.0",
+    "huggingface-hub": "1.0.0",
+    "kornia": "0.9.0rc1",
+}
+OVERLAY = {"piexif": "1.1.3"}
+
+
+def judged(folder: Path, text: str, name: str = "requirements.txt") -> Verdict:
+    (folder / name).write_text(text)
+    return requirement.judge(folder, IMAGE, OVERLAY, requirement.parser(SITE))
+
+
+# One line of requirements.txt; what it contradicts; what it lacks; what cannot be understood.
+LINES: list[tuple[str, list[str], list[str], list[str]]] = [
+    ("numpy", [], [], []),
+    ("numpy>=1.25", [], [], []),
+    ("numpy<2", ["numpy<2, and the image has 2.5.5"], [], []),
+    ("torch==2.11.0", [], [], []),  # a local version such as +cu130 is as good (PEP 440)
+    ("torch==2.9.1", ["torch==2.9.1, and the image has 2.11.0+cu130"], [], []),
+    ("Torch >= 2.0 , < 3", [], [], []),
+    ("PILLOW~=11.0", ["PILLOW~=11.0, and the image has 12.0.0"], [], []),
+    ("huggingface_hub<1", ["huggingface_hub<1, and the image has 1.0.0"], [], []),
+    ("huggingface.hub[cli]>=0.20", [], [], []),
+    ("kornia>=0.8", [], [], []),  # the image's own versions count, pre-releases too
+    ("insightface==0.7.3", [], ["insightface==0.7.3"], []),
+    ("piexif", [], [], []),
+    ("piexif>=2", [], ["piexif>=2"], []),
+    ("numpy<2; python_version < '3.8'", [], [], []),
+    ("numpy<2 ; extra == 'old'", [], [], []),
+    ("triton-windows; sys_platform == 'win32'", [], [], []),
+    ("pandas  # for tables", [], ["pandas"], []),
+    ("# numpy<2", [], [], []),
+    ("", [], [], []),
+    ("numpy<2 --hash=sha256:abc", ["numpy<2, and the image has 2.5.5"], [], []),
+    ("numpy \\\n  <2", ["numpy<2, and the image has 2.5.5"], [], []),
+    ("--extra-index-url https://packages.example/simple", [], [], []),
+    ("-c constraints.txt", [], [], []),
+    ("sam2 @ https://files.example/sam2-1.0.whl", [], ["sam2@ https://files.example/sam2-1.0.whl"], []),
+    ("numpy @ https://files.example/numpy-1.0.whl", [], [], []),  # nobody says which version that is
+    ("git+https://git.example/a/b.git", [], [], ["git+https://git.example/a/b.git"]),
+    ("-e .", [], [], ["-e ."]),
+    ("./wheels/a.whl", [], [], ["./wheels/a.whl"]),
+    ("what ever", [], [], ["what ever"]),
+    ("\ufeffnumpy<2\r", ["numpy<2, and the image has 2.5.5"], [], []),
+]
+
+
+@pytest.mark.parametrize(("line", "conflicts", "missing", "unclear"), LINES, ids=[repr(c[0]) for c in LINES])
+def test_a_line_is_read_as_pip_reads_it(
+    tmp_path: Path, line: str, conflicts: list[str], missing: list[str], unclear: list[str]
+) -> None:
+    verdict = judged(tmp_path, f"{line}\n")
+    assert [list(verdict.conflicts), [each.replace(" @", "@") for each in verdict.missing]] == [
+        conflicts,
+        missing,
+    ]
+    assert list(verdict.unclear) == unclear
+
+
+def test_what_was_installed_beside_the_image_is_not_missing_but_beyond_it(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, "piexif\nblend-modes\nnumpy\n")
+    assert (verdict.missing, verdict.beyond) == (("blend-modes",), ("piexif", "blend-modes"))
+
+
+def test_included_files_count_and_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("-r requirements.txt\nnumpy<2\n--requirement=gone.txt\n")
+    assert judged(tmp_path, "-r more.txt\n").conflicts == ("numpy<2, and the image has 2.5.5",)
+
+
+PROJECTS = [
+    ('[project]\ndependencies = ["numpy<2", "rembg"]\n', ("numpy<2, and the image has 2.5.5",), ("rembg",)),
+    ("[project]\nname = 'x'\n", (), ()),
+    ("dependencies = [", (), ()),
+    ('[tool.x]\ndependencies = ["numpy<2"]\n', (), ()),
+    ("project = 1 # dependencies\n", (), ()),
+]
+
+
+@pytest.mark.parametrize(("text", "conflicts", "missing"), PROJECTS)
+def test_without_requirements_the_project_file_says_them(
+    tmp_path: Path, text: str, conflicts: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
+    verdict = judged(tmp_path, text, "pyproject.toml")
+    assert (verdict.conflicts, verdict.missing) == (conflicts, missing)
+    assert judged(tmp_path, "", "requirements.txt") == Verdict(tmp_path.name), (
+        "which it does not, beside them"
+    )
+
+
+def test_a_node_without_either_wants_nothing(tmp_path: Path) -> None:
+    assert requirement.judge(tmp_path, IMAGE, {}, requirement.parser(SITE)) == Verdict(tmp_path.name)
+
+
+def test_what_is_installed_is_read_off_names(tmp_path: Path) -> None:
+    for name in (
+        "Foo_Bar.baz-1.0+cu130.dist-info",
+        "torch",
+        "torch-2.11.0.dist-info",
+        "old.egg-info",
+        "x.pth",
+    ):
+        (tmp_path / name).mkdir()
+    assert requirement.installed(str(tmp_path)) == {"foo-bar-baz": "1.0+cu130", "torch": "2.11.0"}
+    assert requirement.installed(str(tmp_path / "missing")) == {}
+
+
+def test_the_parser_comes_from_the_environment_of_comfyui(tmp_path: Path) -> None:
+    assert str(requirement.parser(SITE)("a>1").specifier) == ">1"
+
+
+def test_an_environment_without_a_parser_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert requirement.parser(str(tmp_path)) is None
