@@ -23,8 +23,8 @@ from fakes.gate import Gate
 from fakes.hub import Hub
 from fakes.registry import Fault
 
-from pod.patience import Policy
-from pod.web import Limits
+from pod.fetching.patience import Policy
+from pod.fetching.web import Limits
 from podkiln import oci
 from podkiln.bundle import Bundle
 from podkiln.errors import IntegrityError, SourceError
