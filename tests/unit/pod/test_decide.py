@@ -174,7 +174,7 @@ def test_cuda_device_in_comfyui_args_is_what_comfyui_will_see(decide: Callable[.
 
 
 def test_a_mistake_of_our_own_is_a_sentence_too(decide: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "opt" / "pod" / "flags" / "choice.py").write_text("raise RuntimeError('oops')", encoding="utf-8")
+    (tmp_path / "opt/pod/flags/choice.py").write_text("raise RuntimeError('oops')", encoding="utf-8")
     done = decide(FAKE_GPU="24")
     assert done.returncode == 70
     assert "a mistake in podkiln itself stopped decide (RuntimeError: oops)" in done.stderr
