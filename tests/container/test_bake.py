@@ -3,103 +3,240 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from acme import BIG, SMALL, bake, describe, pushing, serve
 from containers import docker
+from delivering import deliver
 from fakes.hub import Hub
-from images import SUBSTITUTES, SYSTEM_CA, podkiln
+from images import ROOT, SUBSTITUTES, SYSTEM_CA, Image, podkiln
 
-from podkiln import oci
+from podkiln import layout, load, oci
+from podkiln.errors import IntegrityError
+from podkiln.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("bootstrap_base")]
+WEIGHTS = 2 * BIG + 2 * SMALL
+KILLS = 2
+LIST = ("--rm", "--network", "none", "--entrypoint", "sh")
+SHA256SUM = ("-c", "sha256sum /opt/models/checkpoints/*")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
     with Hub() as started:
         yield started
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def _sources(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+
+
+@pytest.fixture(scope="module")
 def hashes(hub: Hub) -> dict[str, str]:
     """The sha256 of each file that the hub serves."""
     return serve(hub)
 
 
-def test_weights_go_from_the_hub_to_the_registry_and_not_through_here(
-    hub: Hub, hashes: dict[str, str], registry: Callable[[], str], tmp_path: Path
-) -> None:
-    variant = describe(tmp_path, hashes)
-    image = bake(variant, tmp_path / "dist", hub, *pushing(registry()))
+@pytest.fixture(scope="module")
+def variant(hashes: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return describe(tmp_path_factory.mktemp("variant"), hashes)
 
-    weights = 2 * BIG + 2 * SMALL
-    assert image.report["weights"]["fetched_bytes"] == weights
-    layers = image.manifest()["layers"]
+
+@pytest.fixture(scope="module")
+def pushed(
+    variant: Path, hub: Hub, registry: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Image:
+    """The image, baked and pushed by one command; the layout on disk holds its runtime."""
+    return bake(variant, tmp_path_factory.mktemp("pushed") / "dist", hub, *pushing(registry()))
+
+
+@pytest.fixture(scope="module")
+def here(hub: Hub, hashes: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """The image, baked onto the disk: elsewhere, by a user of other habits, with nothing remembered."""
+    folder = tmp_path_factory.mktemp("here")
+    out, report = folder / "deep" / "dist", folder / "report.json"
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
+    argv = [str(ROOT / "build.py"), "--variant", str(describe(folder, hashes)), *SUBSTITUTES]
+    argv += ["--ca-bundle", str(SYSTEM_CA), "--out", str(out), "--report", str(report)]
+    done = subprocess.run(
+        argv,
+        env=dict(reversed(environment.items())),
+        umask=0o077,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(report.read_text())
+    return Image("bakes", told["image"], out / "bakes" / "image", told)
+
+
+@pytest.fixture
+def runtime(pushed: Image, tmp_path: Path) -> Path:
+    """A layout with the runtime alone."""
+    return shutil.copytree(pushed.layout, tmp_path / "runtime", copy_function=os.link)
+
+
+def sums(listed: str) -> dict[str, str]:
+    """Read what sha256sum printed."""
+    return {name.rpartition("/")[2]: digest for digest, name in map(str.split, listed.splitlines())}
+
+
+def moved(weights: dict[str, int]) -> dict[str, int]:
+    """Return what is not nothing of a report's counts."""
+    return {key: count for key, count in weights.items() if count}
+
+
+def assert_verified(name: str, variant: Path) -> None:
+    """All in the registry is as the lock has it, but for the substitutes of every test."""
+    done = podkiln("verify", name, "--variant", variant, "--deep", "--json")
+    findings = json.loads(done.stdout)["findings"]
+    assert findings
+    assert all("substitut" in json.dumps(finding) for finding in findings), done.stdout
+
+
+def test_weights_go_from_the_hub_to_the_registry_and_not_through_here(
+    pushed: Image, hashes: dict[str, str]
+) -> None:
+    assert pushed.report["weights"]["fetched_bytes"] == WEIGHTS
+    layers = pushed.manifest()["layers"]
     assert [layer["mediaType"] for layer in layers[:3]] == [oci.LAYER] * 3
-    assert not any(image.blob(layer["digest"]).exists() for layer in layers[:3])
-    config = image.config()
+    assert not any(pushed.blob(layer["digest"]).exists() for layer in layers[:3])
+    config = pushed.config()
     told = [entry for entry in config["history"] if not entry.get("empty_layer")]
     assert len(told) == len(layers) == len(config["rootfs"]["diff_ids"])
     assert told[0]["created_by"].startswith("podkiln bake acme: checkpoints/a.safetensors from huggingface:")
 
-    listed = docker(
-        *("run", "--rm", "--entrypoint", "sh", image.by_digest, "-c"),
-        "cd /opt/models && sha256sum checkpoints/*",
-    ).stdout
-    docker("image", "rm", "--force", image.by_digest)
-    sums = {line.split()[1]: line.split()[0] for line in listed.splitlines()}
-    assert sums == {f"checkpoints/{name}": sha256 for name, sha256 in hashes.items()}
+    listed = docker("run", *LIST, pushed.by_digest, *SHA256SUM).stdout
+    docker("image", "rm", "--force", pushed.by_digest)
+    assert sums(listed) == hashes
 
 
-def test_a_second_bake_fetches_and_sends_no_weight_byte(
-    hub: Hub, hashes: dict[str, str], registry: Callable[[], str], tmp_path: Path
-) -> None:
-    variant = describe(tmp_path, hashes)
-    options = pushing(registry())
-    first = bake(variant, tmp_path / "one", hub, *options)
-    served = hub.served()
-    remembered = json.loads((tmp_path / "bakes.locks" / "layers.json").read_text())
-    assert len(remembered["layers"]) == 3
-
-    second = bake(variant, tmp_path / "two", hub, *options)
-    assert hub.served() == served
-    assert second.digest == first.digest
-    assert second.report["weights"] == {
-        "fetched_bytes": 0,
-        "uploaded_bytes": 0,
-        "mounted_bytes": 0,
-        "existing_bytes": first.report["weights"]["uploaded_bytes"],
-    }
-
-
-def test_what_is_baked_onto_disk_is_what_is_pushed(
-    hub: Hub, hashes: dict[str, str], registry: Callable[[], str], tmp_path: Path
-) -> None:
-    pushed = bake(describe(tmp_path / "p", hashes), tmp_path / "p" / "dist", hub, *pushing(registry()))
-    here = bake(describe(tmp_path / "h", hashes), tmp_path / "h" / "dist", hub)
+def test_a_bake_elsewhere_makes_the_same_image(pushed: Image, here: Image) -> None:
+    """Another folder, umask, time zone and order of the environment; onto the disk, not into a registry."""
     assert here.digest == pushed.digest
     assert all(here.blob(layer["digest"]).exists() for layer in here.manifest()["layers"])
 
 
+@pytest.mark.parametrize("storage", ["overlay2_engine", "containerd_engine"])
+def test_an_engine_of_either_storage_mode_sees_the_files(
+    here: Image,
+    hashes: dict[str, str],
+    storage: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host: str = request.getfixturevalue(storage)
+    monkeypatch.setenv("DOCKER_HOST", host)
+    name = Reference.parse("localhost/podkiln-tests/baked:v1")
+    load.load(layout.read(here.layout), [name])
+    assert sums(docker("run", *LIST, str(name), *SHA256SUM, host=host).stdout) == hashes
+
+
+def test_what_was_made_once_is_there_or_mounted_or_copied(
+    hub: Hub, variant: Path, pushed: Image, runtime: Path, registry: Callable[[], str]
+) -> None:
+    """No weight source is asked; the lock remembers where layers are, and the plan says what will move."""
+    served, layers = hub.served(), pushed.report["weights"]["uploaded_bytes"]
+    remembered = json.loads((variant.parent / "bakes.locks" / "layers.json").read_text())
+    assert len(remembered["layers"]) == 3
+    one, two = pushed.name.partition("/")[0], registry()
+    ways = {f"{one}/team": "existing", f"{one}/other": "mounted", f"{two}/team": "copied"}
+    for where, how in ways.items():
+        shown = podkiln("plan", "--variant", variant, *SUBSTITUTES, "--registry", where, "--json")
+        plan = json.loads(shown.stdout)
+        assert (plan["fetch_bytes"], plan["upload_bytes"]) == (0, layers if how == "copied" else 0)
+        made = deliver(variant, runtime, f"{where}/podkiln:again").as_json()
+        assert made["digest"] == pushed.digest
+        assert moved(made["weights"]) == {f"{how}_bytes": layers}
+        assert_verified(f"{where}/podkiln:again", variant)
+    assert hub.served() == served
+
+
+def test_what_the_user_names_is_mounted_and_copied_from(
+    hub: Hub, variant: Path, pushed: Image, runtime: Path, registry: Callable[[], str], tmp_path: Path
+) -> None:
+    """With a lock that knows the digests, and not where the layers are."""
+    own = shutil.copytree(variant.parent, tmp_path / "own") / variant.name
+    memory = own.parent / "bakes.locks" / "layers.json"
+    known = json.loads(memory.read_text())
+    for layer in known["layers"].values():
+        layer["places"] = []
+    served, layers = hub.served(), pushed.report["weights"]["uploaded_bytes"]
+    one, two = pushed.name.partition("/")[0], registry()
+    there = Reference.parse(pushed.name).with_tag(None)
+    for where, how, named in (
+        (f"{one}/named", "mounted", {"mount_from": ["team/podkiln"]}),
+        (f"{two}/named", "copied", {"copy_from": [there]}),
+    ):
+        memory.write_text(json.dumps(known))
+        made = deliver(own, runtime, f"{where}/podkiln:v1", **named).as_json()
+        assert made["digest"] == pushed.digest
+        assert moved(made["weights"]) == {f"{how}_bytes": layers}
+    assert hub.served() == served
+
+
+def test_weights_are_sent_from_a_spool_and_nothing_of_them_stays(
+    hashes: dict[str, str], pushed: Image, runtime: Path, registry: Callable[[], str], tmp_path: Path
+) -> None:
+    fresh = describe(tmp_path, hashes)
+    made = deliver(fresh, runtime, f"{registry()}/team/podkiln:v1", spool=tmp_path / "spool").as_json()
+    assert made["digest"] == pushed.digest
+    assert made["weights"]["fetched_bytes"] == WEIGHTS
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 def test_a_file_that_is_not_the_locked_one_is_never_committed(
-    hub: Hub, hashes: dict[str, str], registry: Callable[[], str], tmp_path: Path
+    hashes: dict[str, str], runtime: Path, registry: Callable[[], str], tmp_path: Path
 ) -> None:
     wrong = "0" * 64
-    variant = describe(tmp_path, {**hashes, "b.safetensors": wrong})
-    done = podkiln(
-        *("--variant", variant, *SUBSTITUTES, "--out", tmp_path / "dist", "--ca-bundle", SYSTEM_CA),
-        *pushing(registry()),
-        env={"HF_ENDPOINT": hub.url},
-    )
-    assert done.returncode == 12
-    said = next(line for line in done.stderr.splitlines() if line.startswith("podkiln: "))
-    assert "b.safetensors" in said
-    assert wrong in said
-    assert hashes["b.safetensors"] in said
+    fresh = describe(tmp_path, {**hashes, "b.safetensors": wrong})
+    with pytest.raises(IntegrityError, match=r"b\.safetensors") as said:
+        deliver(fresh, runtime, f"{registry()}/team/podkiln:v1")
+    assert said.value.exit_code == 12
+    assert wrong in str(said.value)
+    assert hashes["b.safetensors"] in str(said.value)
     assert not (tmp_path / "bakes.locks").exists()
+
+
+def test_a_build_that_is_killed_is_built_by_the_same_command(
+    hub: Hub, hashes: dict[str, str], here: Image, registry: Callable[[], str], tmp_path: Path
+) -> None:
+    """At random moments, from the first line on: what is left is right, and no rubbish is."""
+    rng, dist, spool = random.Random(5), tmp_path / "dist", tmp_path / "spool"
+    variant, options = describe(tmp_path, hashes), ("--spool", str(spool), *pushing(registry()))
+    argv = [str(ROOT / "build.py"), "--variant", str(variant), *SUBSTITUTES, "--out", str(dist)]
+    for _ in range(KILLS):
+        with subprocess.Popen(
+            [*argv, "--ca-bundle", str(SYSTEM_CA), *options], stderr=subprocess.DEVNULL
+        ) as process:
+            time.sleep(rng.uniform(0.3, 9.0))
+            process.send_signal(signal.SIGKILL)
+    image = bake(variant, dist, hub, *options)
+    assert image.digest == here.digest
+    assert_verified(image.name, variant)
+    weights = {layer["digest"].partition(":")[2] for layer in here.manifest()["layers"][:3]}
+    assert files(here.layout.parents[1]) - files(dist) == {
+        path for path in files(here.layout.parents[1]) if path.rpartition("/")[2] in weights
+    }
+    assert files(dist) - files(here.layout.parents[1]) == set()
+    assert list(spool.iterdir()) == []
+
+
+def files(folder: Path) -> set[str]:
+    """Return all that lies below a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}

@@ -1,0 +1,33 @@
+"""The second half of the main job alone, from a runtime that is there: in a test, or as a process to kill.
+
+As a process: VARIANT LAYOUT IMAGE [SPOOL]; prints the report, as JSON. Sources are those of the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
+
+from podkiln import delivery, job, layout, variant  # noqa: E402 - the path comes first
+from podkiln.delivery import Route  # noqa: E402
+from podkiln.job import Request  # noqa: E402
+from podkiln.report import Report  # noqa: E402
+
+
+def deliver(described: Path, runtime: Path, image: str, **route: Any) -> Report:
+    """Bake and push one image; the layout of the runtime gains the image's two documents."""
+    plan = job.make_plan(variant.load(str(described)), Request((str(described),)))
+    made = Report(plan, image, "", layout.read(runtime))
+    delivery.deliver(made, Route(**route), push=True, load_=False)
+    return made
+
+
+if __name__ == "__main__":
+    _variant, _runtime, _image, *_spool = sys.argv[1:]
+    _made = deliver(Path(_variant), Path(_runtime), _image, spool=Path(_spool[0]) if _spool else None)
+    sys.stdout.write(json.dumps(_made.as_json()))
