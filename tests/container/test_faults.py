@@ -8,15 +8,25 @@ forgets the old one some day by itself. Registries that do go on are played in t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
+import json
+import os
 import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import acme
 import pytest
 import registries
+import tiny
 from bakes import access, weight
 from fakes.faults import Fault as HubFault
 from fakes.gate import Gate
@@ -29,7 +39,7 @@ from podkiln import oci
 from podkiln.bundle import Bundle
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.reference import Reference
-from podkiln.registry import Repository, Settings
+from podkiln.registry import Repository, Settings, pull_manifest
 from podkiln.sinks import RegistrySink
 from podkiln.sources import Access
 from podkiln.tarlayer import Entry, TarLayer
@@ -218,5 +228,75 @@ def test_what_is_gone_at_the_source_leaves_nothing(
     hub.fault(HubFault("status", status=404, skip=1, times=-1))
     with pytest.raises(SourceError, match="is not there"):
         push(registry, hub, files[:1])
+    assert kept(storage) == set()
+    assert sessions(storage) == []
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A layout with a small runtime."""
+    return tiny.build(tmp_path_factory.mktemp("runtime"))
+
+
+def start(described: Path, runtime: Path, image: str, hub: Hub, *spool: str) -> subprocess.Popen[str]:
+    """Start to bake and push in a process of its own, as the main job does once BuildKit is done."""
+    argv = [sys.executable, str(TESTS / "delivering.py"), str(described), str(runtime), image, *spool]
+    environment = {**os.environ, "HF_ENDPOINT": hub.url}
+    return subprocess.Popen(
+        argv,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("spooled", [False, True], ids=["streamed", "spooled"])
+def test_kill_9_at_random_moments_then_the_same_again(
+    spooled: bool, hub: Hub, runtime: Path, registry: str, storage: Path, tmp_path: Path
+) -> None:
+    """No wrong blob is ever there; the last run makes the right image and leaves nothing on the disk."""
+    described, spool = acme.describe(tmp_path, acme.serve(hub)), tmp_path / "spool"
+    hub.rate = 64 * MIB  # bytes/s for each connection: the bake takes about as long as the moments reach
+    more = [str(spool)] if spooled else []
+    image, rng, killed = f"{registry}/you/app:v1", random.Random(13 + spooled), 0
+    for _ in range(KILLS // 2):
+        with start(described, runtime, image, hub, *more) as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0.3, 2.5))
+            process.kill()
+        killed += process.returncode == -signal.SIGKILL
+        kept(storage)
+        if process.returncode == 0:  # it was faster: all begins anew elsewhere, with nothing remembered
+            image = image.replace("/app", "/app1")
+            shutil.rmtree(tmp_path / "bakes.locks")
+    with start(described, runtime, image, hub, *more) as process:
+        out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    told = json.loads(out)
+    assert killed > KILLS // 4
+    assert {layer["digest"] for layer in told["layers"]} < kept(storage)
+    found, data = pull_manifest(Reference.parse(image))
+    assert found.digest == told["digest"] == oci.digest_of(data)
+    assert not spooled or list(spool.iterdir()) == []
+
+
+def test_ctrl_c_while_a_server_says_nothing(
+    hub: Hub, runtime: Path, registry: str, storage: Path, tmp_path: Path
+) -> None:
+    """It ends at once, not when the server's time is over, and the upload that was begun is deleted."""
+    described = acme.describe(tmp_path, acme.serve(hub))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hub.url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with start(described, runtime, f"{registry}/you/app:v1", hub) as process:
+            waiting, _ = silent.accept()
+            with waiting:
+                time.sleep(0.3)
+                begun = time.monotonic()
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=20)
+                assert time.monotonic() - begun < 3
+    assert said.rstrip().endswith("KeyboardInterrupt")
     assert kept(storage) == set()
     assert sessions(storage) == []
