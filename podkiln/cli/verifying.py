@@ -23,7 +23,9 @@ log = logging.getLogger("podkiln")
 @click.command("verify")
 @click.argument("image")
 @variant_option
-@click.option("--deep", is_flag=True, help="Read the weight layers too, and hash the files in them.")
+@click.option(
+    "--deep", is_flag=True, help="Read all layers too: hash the weights, and look for what hides them."
+)
 @click.option("--no-weights", is_flag=True, help="The image was pushed with --no-weights.")
 @click.option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA that signs for it.")
 @json_option
@@ -56,3 +58,5 @@ def verify_command(
             click.echo(finding)
     verdict.require()
     log.info("%s (%s) is what the lock of %s says.", image, verdict.digest, made.name)
+    if not deep:
+        log.info("What is in its layers was not looked at: --deep reads them.")

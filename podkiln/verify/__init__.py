@@ -1,7 +1,8 @@
 """What a registry holds, against what the lock says: sentences about all that differs.
 
-Manifest and config are read, every blob is asked for, and nothing is pulled; `deep` streams the weight layers
-too, and hashes the files inside. An image with substitutes is never right, however well it is made.
+Manifest and config are read, every blob is asked for, and nothing is pulled; `deep` streams all layers
+too: the files of weights are hashed, and the runtime must leave the weights alone. An image with substitutes
+is never right, however well it is made.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from podkiln.errors import IntegrityError, VerifyError
 from podkiln.reference import DEFAULT_TAG
 from podkiln.registry import Repository
 from podkiln.verify.compare import PLATFORM, Held, compare, placed
-from podkiln.verify.read import blob_findings, deep_findings
+from podkiln.verify.read import blob_findings, deep_findings, runtime_findings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Iterator, Mapping
 
     from podkiln.oci import Descriptor, Digest, Manifest
     from podkiln.plan import Plan
@@ -34,6 +35,7 @@ class Verdict:
     image: str
     digest: Digest
     findings: tuple[str, ...]
+    deep: bool = False
 
     @property
     def ok(self) -> bool:
@@ -42,7 +44,7 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for scripts."""
-        found = {"ok": self.ok, "findings": list(self.findings)}
+        found = {"ok": self.ok, "deep": self.deep, "findings": list(self.findings)}
         return {"schema": 1, "image": self.image, "digest": self.digest, **found}
 
     def require(self) -> None:
@@ -67,7 +69,7 @@ def verify(
         known: What the lock remembers: recipe of a bundle -> digest of its layer.
         reference: The image.
         settings: How registries are spoken to.
-        deep: Read the weight layers too, and hash the files in them.
+        deep: Read all layers too: hash the files of the weights, look for what hides them.
         on_progress: Told what is read.
 
     Raises:
@@ -88,9 +90,31 @@ def verify(
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
         if held:
             findings += compare(plan, known, held)
-            layers = [each for each in placed(plan.bundles, known, held) if each.blob.digest not in bad]
-            findings += deep_findings(repository, layers, on_progress) if deep else ()
-    return Verdict(str(reference), found.digest, tuple(findings))
+            findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
+    return Verdict(str(reference), found.digest, tuple(findings), deep)
+
+
+def _deep_findings(
+    repository: Repository,
+    plan: Plan,
+    known: Mapping[Digest, Digest],
+    held: Held,
+    bad: Container[Digest],
+    on_progress: Progress,
+) -> Iterator[str]:
+    """Read all layers that can be read: those of weights, and those of the runtime."""
+    weights = placed(plan.bundles, known, held)
+    yield from deep_findings(
+        repository, [each for each in weights if each.blob.digest not in bad], on_progress
+    )
+    taken = {each.number for each in weights}
+    layers = zip(held.manifest.layers, held.config.diff_ids, strict=False)  # a difference is said already
+    runtime = [
+        (number, blob, diff_id)
+        for number, (blob, diff_id) in enumerate(layers)
+        if number not in taken and blob.digest not in bad
+    ]
+    yield from runtime_findings(repository, runtime, on_progress)
 
 
 def _fitting(index: oci.Index) -> Descriptor | None:

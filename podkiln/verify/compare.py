@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 
 PLATFORM: Final = oci.Platform("linux", "amd64")
 _SUBSTITUTED: Final = "io.podkiln.substituted"
-_LABELS: Final = (
-    "io.podkiln.variant",
-    "io.podkiln.lock",
-    "io.podkiln.comfyui",
-    "io.podkiln.cuda",
-    "org.opencontainers.image.base.digest",
-)
 _LAYERS: Final = (oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD)
 _BAKED_BY: Final = "podkiln bake "
 
@@ -94,12 +87,12 @@ def _count_findings(held: Held) -> list[str]:
 
 
 def _label_findings(plan: Plan, config: ImageConfig) -> Iterator[str]:
-    wanted = render.labels(plan)
-    for name in _LABELS:
+    for name, text in render.labels(plan).items():
+        wanted = " ".join(text.split())  # a Dockerfile holds it on one line
         label = config.labels.get(name)
-        if label != wanted[name]:
+        if name != _SUBSTITUTED and label not in (wanted, text):
             has = "is missing" if label is None else f"is {label!r}"
-            yield f"Its label {name} {has}; the lock gives {wanted[name]!r}."
+            yield f"Its label {name} {has}; the lock gives {wanted!r}."
 
 
 def _substitute_findings(config: ImageConfig) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The bytes of an image, where they are: whether each blob is there, and what is in the weight layers."""
+"""The bytes of an image, where they are: whether each blob is there, and what is in the layers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from podkiln.errors import IntegrityError
+from podkiln.verify import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,20 @@ def deep_findings(repository: Repository, placed: Sequence[Placed], on_progress:
     """Read weight layers, several at once, and hash the files in them."""
     whole = [each for each in placed if each.blob.size == each.bundle.size]  # else that is said already
     for findings in _at_once(repository, whole, partial(_read_layer, repository, on_progress)):
+        yield from findings
+
+
+def runtime_findings(
+    repository: Repository, layers: Sequence[tuple[int, Descriptor, Digest]], on_progress: Progress
+) -> Iterator[str]:
+    """Read layers of the runtime (number, blob, diff_id), for what hides weights or adds to them."""
+
+    def read(layer: tuple[int, Descriptor, Digest]) -> list[str]:
+        number, blob, diff_id = layer
+        chunks = _watched(repository.read(blob), f"layer {number}", blob.size, on_progress)
+        return runtime.layer_findings(number, blob, diff_id, chunks)
+
+    for findings in _at_once(repository, layers, read):
         yield from findings
 
 

@@ -222,6 +222,8 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
     (label("io.podkiln.comfyui", None), ["label io.podkiln.comfyui is missing"]),
     (label("io.podkiln.cuda", "12.8"), ["label io.podkiln.cuda is '12.8'; the lock gives '13.0'"]),
     (label("org.opencontainers.image.base.digest", WRONG), ["base.digest is 'sha256:0000"]),
+    (label("org.opencontainers.image.title", "x"), ["label org.opencontainers.image.title is 'x'"]),
+    (label("org.opencontainers.image.version", None), ["image.version is missing"]),
     (
         label("io.podkiln.substituted", f"base={WRONG} comfyui=tree:1"),
         [f"substitute for base: {WRONG}", "substitute for comfyui: tree:1"],
@@ -293,6 +295,7 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
         "image": f"{registry.host()}/you/app:v1",
         "digest": oci.digest_of(registry.manifests["you/app", "v1"][1]),
         "ok": True,
+        "deep": False,
         "findings": [],
     }
     config = Manifest.parse(registry.manifests["you/app", "v1"][1], "x").config
@@ -349,7 +352,8 @@ def test_a_tag_that_is_not_there_is_the_registrys_own_no(registry: Registry, pla
 def test_deep_hashes_every_file_even_over_a_bad_line(registry: Registry, plan: Plan) -> None:
     registry.faults = [Fault("torn", "GET", LAYERS[A.recipe], after=700)]
     assert ask(registry, plan, deep=True).ok
-    assert len(registry.asked("GET", "/blobs/")) == 4  # the config, two layers, and the one that was torn
+    # The config, two layers of weights, the one that was torn, and two of the runtime.
+    assert len(registry.asked("GET", "/blobs/")) == 6
 
 
 def place_of(bundle: Bundle, number: int) -> int:
