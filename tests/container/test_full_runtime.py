@@ -140,9 +140,10 @@ def normal(name: str) -> str:
 
 
 def locked_versions() -> dict[str, str]:
-    """Return what the lock names, by normalised name."""
+    """Return what the lock names for ComfyUI, by normalised name; JupyterLab has an environment of its own."""
     described = variant.load("consumer")
-    texts = lock.read(described, catalogue.offered(described, catalogue.load())).requirements().values()
-    rows = re.findall(r"^([\w.-]+)==([^\s;\\]+)", "\n".join(texts), re.MULTILINE)
+    texts = lock.read(described, catalogue.offered(described, catalogue.load())).requirements()
+    own = "\n".join(text for name, text in texts.items() if name != "jupyter.txt")
+    rows = re.findall(r"^([\w.-]+)==([^\s;\\]+)", own, re.MULTILINE)
     assert len(rows) == 103
     return {normal(name): version for name, version in rows}
