@@ -140,7 +140,7 @@ def normal(name: str) -> str:
 
 
 def locked_versions() -> dict[str, str]:
-    """Return what the lock names for ComfyUI, by normalised name; JupyterLab has an environment of its own."""
+    """Return what the lock names for ComfyUI, by normalised name; JupyterLab is locked apart."""
     described = variant.load("consumer")
     texts = lock.read(described, catalogue.offered(described, catalogue.load())).requirements()
     own = "\n".join(text for name, text in texts.items() if name != "jupyter.txt")
