@@ -264,7 +264,7 @@ def test_kill_9_at_random_moments_then_the_same_again(
     for _ in range(KILLS // 2):
         with start(described, runtime, image, hub, *more) as process:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0.3, 2.5))
+                process.wait(rng.uniform(0.2, 1.9))
             process.kill()
         killed += process.returncode == -signal.SIGKILL
         kept(storage)
