@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import json
+import os
 import random
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -124,7 +125,7 @@ def test_a_damaged_layer_is_refused_and_leaves_nothing_behind(tmp_path: Path) ->
 def test_ctrl_c_leaves_nothing_behind(image: Layout, tmp_path: Path) -> None:
     def interrupt(_what: str, done: int, total: int) -> None:
         if 0 < done < total:
-            _thread.interrupt_main()
+            os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
 
     with registries.serve(tmp_path) as host:
