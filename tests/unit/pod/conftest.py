@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +17,7 @@ from pod.machine.memory import Memory
 from podkiln import flagfiles, flags
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from pod.flags.arguments import Catalogue
     from pod.flags.selection import Offer
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 
 FAKES = Path(__file__).resolve().parents[2] / "fakes"
 COMMON = ["--listen=0.0.0.0", "--port={port}", "--disable-auto-launch"]
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Generator[None]:
+    """Give the suite its signals back: commands that are called here take them for good."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
