@@ -70,6 +70,11 @@ class Bundle:
         return f"{self.model} ({len(self.weights)} files)"
 
     @property
+    def title(self) -> str:
+        """What to call the layer among those of other models."""
+        return f"{self.model}: {self.name}" if len(self.weights) == 1 else self.name
+
+    @property
     def layout(self) -> TarLayer:
         """The tar of the layer."""
         return TarLayer(tuple(Entry(weight.path, weight.size) for weight in self.weights))

@@ -23,6 +23,7 @@ from podkiln import (
     engine,
     inputs,
     layout,
+    limits,
     lint,
     lock,
     oci,
@@ -78,6 +79,7 @@ class Request:
     report: Path | None = None
     quiet: bool = False
     dry_run: bool = False
+    rate: int = limits.UPLOAD_RATE
     environment: bake.Environment = field(default_factory=bake.Environment)
 
 
@@ -119,9 +121,12 @@ def make_plan(described: Described, request: Request) -> Plan:
         allow_substituted=request.allow_substituted,
         host=request.registry.split("/")[0] if request.registry else None,
         accepted=frozenset(request.accepted),
+        spool=request.spool is not None,
+        rate=request.rate,
     )
     known = remembered.read(remembered.path_of(described))
-    return plan.make(described, locked, offered, substitutes(request, locked), options, known)
+    found = substitutes(request, locked)
+    return plan.make(described, locked, offered, found, options, known, shipped=_shipped())
 
 
 def foresee(made: Plan, request: Request) -> Plan:

@@ -208,6 +208,10 @@ class Model(Strict):
     title: str
     summary: str
     env: EnvName | None = Field(None, description="The variable that switches it on in a pod.")
+    family: Identifier | None = Field(
+        None,
+        description="Models that do the same, larger and smaller; the plan names them as alternatives.",
+    )
     licence: Licence
     gated: bool = Field(False, description="The hub wants an accepted licence and a token.")
     tiers: Many[Tier] = Field(min_length=1)

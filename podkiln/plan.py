@@ -6,54 +6,52 @@ Pure: facts in, a plan out. Sizes are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from podkiln import bundle, limits
+from podkiln import bundle, layers, limits, measured, refusals
 from podkiln.errors import PlanRefusedError
+from podkiln.limits import UPLOAD_RATE
+from podkiln.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from podkiln.bundle import Bundle
-    from podkiln.catalogue import Offered
+    from podkiln.bundle import Bundle, Weight
+    from podkiln.catalogue import Entry, Offered
     from podkiln.inputs import Input
+    from podkiln.layers import Layer
+    from podkiln.limits import Fit
     from podkiln.lock import Lock
     from podkiln.oci import Digest
+    from podkiln.refusals import Refusal
     from podkiln.variant import Described
 
-# What the runtime takes on a pod's disk once it is unpacked, measured on the full image, and room to work in.
-RUNTIME_BYTES = 8_000_000_000
-WORKING_GB = 10
+WORKING_GB = 10  # room on a pod's disk, beside what is known
 GB = 10**9
-MOST_LAYERS = 120
+MOST_LAYERS: Final = refusals.MOST_LAYERS
 
 Nearby: TypeAlias = Literal["existing", "mounted", "copied"]
 """How a layer that was made before comes to the registry without its sources (podkiln.places)."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer as far as it is known beforehand: a runtime layer's digest and size come with the build."""
-
-    what: str
-    size: int | None = None
-    digest: Digest | None = None
-
-    @property
-    def is_weight(self) -> bool:
-        """Whether it holds weights: only their sizes are known before the build."""
-        return self.size is not None
-
-
-@dataclass(frozen=True)
 class Options:
-    """What the command line asked for. `host`: the registry that a push goes to, if it is known."""
+    """What the command line asked for.
+
+    Attributes:
+        host: The registry that a push goes to, if it is known.
+        accepted: Models whose licence the user answers for.
+        spool: Whether weights are written to the builder's disk first.
+        rate: Bytes per second to reckon uploads with.
+    """
 
     push: bool = False
     no_weights: bool = False
     allow_substituted: bool = False
     host: str | None = None
     accepted: frozenset[str] = frozenset()
+    spool: bool = False
+    rate: int = UPLOAD_RATE
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Plan:
     options: Options
     bundles: tuple[Bundle, ...]
     layers: tuple[Layer, ...]
-    refusals: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
     notes: tuple[str, ...] = field(default=())
     there: Mapping[Digest, Nearby] | None = None  # None: no registry was asked
 
@@ -80,6 +78,11 @@ class Plan:
     def baked(self) -> tuple[Offered, ...]:
         """The models whose weights go into the image."""
         return () if self.options.no_weights else tuple(offer for offer in self.offered if offer.baked)
+
+    @property
+    def terms(self) -> tuple[Terms, ...]:
+        """The terms that the baked models come under."""
+        return tuple(Terms(offer, offer.id in self.options.accepted) for offer in self.baked)
 
     @property
     def substituted(self) -> tuple[Input, ...]:
@@ -96,6 +99,18 @@ class Plan:
     def weight_bytes(self) -> int:
         """Bytes of the weight layers."""
         return sum(each.size for each in self.bundles)
+
+    @property
+    def largest_file(self) -> Weight | None:
+        """The biggest of the baked files."""
+        files = [weight for each in self.bundles for weight in each.weights]
+        return max(files, key=lambda weight: weight.size, default=None)
+
+    @property
+    def fit(self) -> Fit | None:
+        """The largest layer beside the limits of the registry; None where no registry is named."""
+        largest = max([measured.LARGEST_LAYER, *(each.size for each in self.bundles)])
+        return limits.fit(self.options.host, largest, self.options.rate) if self.options.host else None
 
     @property
     def fetch_bytes(self) -> int:
@@ -115,10 +130,12 @@ class Plan:
 
     def _found(self, made: Bundle) -> Nearby | None:
         """Tell how a layer is had; where no registry was asked, what was made once counts as there."""
-        digest = next((layer.digest for layer in self.layers if layer.what == _title(made)), None)
-        if digest is None:
-            return None
-        return "existing" if self.there is None else self.there.get(digest)
+        layer = next(layer for layer in self.layers if layer.what == made.title)
+        return "existing" if self.there is None and layer.digest else self.nearby(layer)
+
+    def nearby(self, layer: Layer) -> Nearby | None:
+        """Tell how a layer comes without its sources, by what the registry was asked; None: it does not."""
+        return self.there.get(layer.digest) if self.there and layer.digest else None
 
     @property
     def fetched_at_start(self) -> int:
@@ -131,13 +148,14 @@ class Plan:
     @property
     def container_disk_gb(self) -> int:
         """GB of container disk that a pod needs, without a volume for its models."""
-        need = RUNTIME_BYTES + self.weight_bytes + self.fetched_at_start
+        need = measured.UNPACKED + self.weight_bytes + self.fetched_at_start
         return -(-need // GB) + WORKING_GB
 
     def require(self) -> None:
         """Raise PlanRefusedError when there is a refusal."""
         if self.refusals:
-            raise PlanRefusedError(f"{self.name}: {self.refusals[0]}")
+            first = self.refusals[0]
+            raise PlanRefusedError(f"{self.name}: {first.what}", hint=" ".join(first.instead) or None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for scripts."""
@@ -145,17 +163,29 @@ class Plan:
             "schema": 1,
             "variant": self.name,
             "layers": [
-                {"what": layer.what, "size": layer.size, "digest": layer.digest} for layer in self.layers
+                {
+                    "what": layer.what,
+                    "size": layer.size,
+                    "digest": layer.digest,
+                    "nearby": self.nearby(layer),
+                }
+                for layer in self.layers
             ],
             "total_bytes": sum(layer.size or 0 for layer in self.layers),
             "fetch_bytes": self.fetch_bytes,
             "upload_bytes": self.upload_bytes,
+            "layer_count": len(self.layers),
+            "most_layers": MOST_LAYERS,
+            "largest_file": _file_json(self.largest_file),
+            "registry": self.fit and self.fit.as_json(),
+            "licences": [each.as_json() for each in self.terms],
             "fetched_at_start_bytes": self.fetched_at_start,
             "container_disk_gb": self.container_disk_gb,
             "substituted": [
                 {"name": each.name, "locked": each.locked, "actual": each.actual} for each in self.substituted
             ],
-            "refusals": list(self.refusals),
+            "refusals": [each.what for each in self.refusals],
+            "alternatives": [{"refusal": each.what, "instead": list(each.instead)} for each in self.refusals],
             "notes": list(self.notes),
         }
 
@@ -169,33 +199,27 @@ def make(
     known: Mapping[Digest, Digest] | None = None,
     *,
     there: Mapping[Digest, Nearby] | None = None,
+    shipped: Mapping[str, Entry] | None = None,
 ) -> Plan:
     """Decide everything that can be decided without moving a byte.
 
     `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer. `there` is what a
-    registry was asked about these digests: those that are not in it have to be made again.
+    registry was asked about these digests: those that are not in it have to be made again. `shipped` are all
+    models that refusals may name as alternatives.
     """
     options = options or Options()
     baked = [offer for offer in offered if offer.baked and not options.no_weights]
-    unresolved = _unresolved(lock, baked)
+    unresolved = refusals.of_unresolved(baked, lock.weights, described)
     bundles = () if unresolved else bundle.bundles(bundle.weights_of(baked, lock.weights))
     high = {offer.id for offer in baked if offer.above}
     below = [each for each in bundles if each.model not in high]
     above = [each for each in bundles if each.model in high]
     known = known or {}
-    layers = (
-        *_weight_layers(below, known),
-        *_runtime_layers(described),
-        *_weight_layers(above, known),
+    stack = (
+        *layers.of_weights(below, known),
+        *layers.of_runtime(described),
+        *layers.of_weights(above, known),
     )
-    refusals = [
-        *unresolved,
-        *_licence_refusals(baked, options),
-        *_limit_refusals(bundles, options),
-        *_substitute_refusals(inputs, options),
-    ]
-    if len(layers) > MOST_LAYERS:
-        refusals.append(f"{len(layers)} layers; engines start images of at most about {MOST_LAYERS}.")
     return Plan(
         described=described,
         lock=lock,
@@ -203,76 +227,41 @@ def make(
         inputs=tuple(inputs),
         options=options,
         bundles=bundles,
-        layers=layers,
-        refusals=tuple(refusals),
+        layers=stack,
+        refusals=(
+            *unresolved,
+            *_refused_push(described, lock, baked, inputs, options, shipped or {}),
+            *refusals.of_count(len(stack)),
+        ),
         notes=tuple(_notes(offered, options)),
         there=there,
     )
 
 
-def _title(made: Bundle) -> str:
-    return f"{made.model}: {made.name}" if len(made.weights) == 1 else made.name
+def _refused_push(
+    described: Described,
+    lock: Lock,
+    baked: Sequence[Offered],
+    inputs: Sequence[Input],
+    options: Options,
+    shipped: Mapping[str, Entry],
+) -> list[Refusal]:
+    """Return what speaks against sending the image to a registry."""
+    found: list[Refusal] = []
+    if options.push:
+        terms = [Terms(offer, offer.id in options.accepted) for offer in baked]
+        found += refusals.of_licences(terms, described)
+    if options.host:
+        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, shipped)
+    if options.push and not options.allow_substituted:
+        found += refusals.of_substitutes(inputs)
+    return found
 
 
-def _weight_layers(bundles: Sequence[Bundle], known: Mapping[Digest, Digest]) -> list[Layer]:
-    return [Layer(what=_title(each), size=each.size, digest=known.get(each.recipe)) for each in bundles]
-
-
-def _runtime_layers(described: Described) -> list[Layer]:
-    runtime = described.spec.runtime
-    python = [f"Python: {layer.name}" for layer in runtime.python.layers]
-    nodes = [f"custom node {name}" for name in described.spec.nodes]
-    names = [
-        f"base: {runtime.base.image}",
-        "system packages",
-        "Python environment",
-        *python,
-        *(["JupyterLab"] if runtime.jupyter else []),
-        f"ComfyUI {runtime.comfyui.version}",
-        *nodes,
-        "podkiln and start.sh",
-    ]
-    return [Layer(what=name) for name in names]
-
-
-def _unresolved(lock: Lock, baked: Sequence[Offered]) -> list[str]:
-    return [
-        f"{offer.id}: {file.destination} has no trusted sha256 and exact size, so it cannot be baked; "
-        "fetch it at start, or resolve it with `./build.py lock`."
-        for offer in baked
-        for file, locked in zip(offer.model.files, lock.weights[offer.id], strict=True)
-        if not file.optional and not locked.resolved
-    ]
-
-
-def _licence_refusals(baked: Sequence[Offered], options: Options) -> list[str]:
-    """A pushed image hands weights on to others, which not every licence lets one do."""
-    return [
-        f"{offer.id} is under {offer.model.licence.id}, which does not plainly allow handing it on in an "
-        f"image; fetch it at start, or add --accept-licence {offer.id} if you may."
-        for offer in baked
-        if options.push and offer.model.licence.bake == "ask" and offer.id not in options.accepted
-    ]
-
-
-def _limit_refusals(bundles: Sequence[Bundle], options: Options) -> list[str]:
-    if not options.host:
-        return []
-    found = [limits.refusal(options.host, _title(each), each.size) for each in bundles]
-    return [
-        f"{refusal}; fetch it at start instead, bake a smaller precision, or push to another registry."
-        for refusal in found
-        if refusal
-    ]
-
-
-def _substitute_refusals(inputs: Sequence[Input], options: Options) -> list[str]:
-    strangers = [each.name for each in inputs if each.substituted]
-    if not options.push or not strangers or options.allow_substituted:
-        return []
-    names = ", ".join(strangers)
-    only = "an image with substitutes is pushed only with --allow-substituted"
-    return [f"{names} is not what the lock names; {only}."]
+def _file_json(weight: Weight | None) -> dict[str, Any] | None:
+    if weight is None:
+        return None
+    return {"model": weight.model, "path": weight.destination, "bytes": weight.size}
 
 
 def _notes(offered: Sequence[Offered], options: Options) -> list[str]:

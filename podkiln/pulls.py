@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from podkiln.plan import Layer, Plan
+    from podkiln.layers import Layer
+    from podkiln.plan import Plan
 
 Storage: TypeAlias = Literal["containerd", "overlay2"]
 Order: TypeAlias = Literal["below", "above"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from podkiln import job, output, pulls, variant
+from podkiln import job, limits, output, pulls, runners, variant
 from podkiln.bake import Environment
 from podkiln.cli.options import (
     EXISTING_FILE,
+    FOLDER,
     NEARBY,
     SUBSTITUTES,
     apply,
@@ -18,15 +20,28 @@ from podkiln.cli.options import (
     variant_option,
 )
 from podkiln.job import Request
+from podkiln.plan import MOST_LAYERS
 
 if TYPE_CHECKING:
     from podkiln.plan import Plan
+
+_NEARBY: Final = {"existing": "there already", "mounted": "mounted", "copied": "copied"}
+_SLOWEST: Final = 0.001  # MB/s
 
 
 @click.command("plan")
 @variant_option
 @click.option("--registry", metavar="HOST/NS", help="The registry that a push would go to.")
 @apply(NEARBY)
+@click.option("--spool", type=FOLDER, metavar="DIR", help="Weights would be written to disk first.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=_SLOWEST),
+    default=limits.UPLOAD_RATE / 10**6,
+    show_default=True,
+    metavar="MB/S",
+    help="Upload rate to reckon with.",
+)
 @click.option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA.")
 @apply(SUBSTITUTES)
 @click.option("--accept-licence", multiple=True, metavar="MODEL", help="Push though its licence asks.")
@@ -45,15 +60,15 @@ def plan_command(as_json: bool, **options: Any) -> None:
         no_weights=options["no_weights"],
         mount_from=options["mount_from"],
         copy_from=options["copy_from"],
+        spool=options["spool"],
+        rate=int(options["rate"] * 10**6),
         dry_run=True,
         environment=Environment(ca_bundle=options["ca_bundle"]),
     )
     made = [job.make_plan(variant.load(name), request) for name in request.variants]
     plans = [job.foresee(each, request) for each in made]
     if as_json:
-        found = [
-            {**each.as_json(), "pulls": [pull.as_json() for pull in pulls.usual(each)]} for each in plans
-        ]
+        found = [_as_json(each) for each in plans]
         output.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
     else:
         for each in plans:
@@ -62,23 +77,51 @@ def plan_command(as_json: bool, **options: Any) -> None:
         each.require()
 
 
+def _as_json(made: Plan) -> dict[str, Any]:
+    return {
+        **made.as_json(),
+        "runners": [each.as_json() for each in runners.judge(made)],
+        "pulls": [each.as_json() for each in pulls.usual(made)],
+    }
+
+
 def show(made: Plan) -> None:
     """Print a plan for people."""
     spec = made.described.spec
     click.echo(f"{made.name}: {spec.title}")
     for number, layer in enumerate(made.layers, start=1):
         size = output.size(layer.size) if layer.size else "known after the build"
-        click.echo(f"  {number:3}  {layer.what}  ({size})")
-    click.echo(f"  weights baked: {output.size(made.weight_bytes)}{_moved(made)}")
+        there = f", {_NEARBY[nearby]}" if (nearby := made.nearby(layer)) else ""
+        click.echo(f"  {number:3}  {layer.what}  ({size}{there})")
+    click.echo(f"  {len(made.layers)} of at most {MOST_LAYERS} layers")
+    show_weights(made)
+    if made.fit:
+        click.echo(f"  {made.fit}")
     click.echo(f"  fetched at the first start by default: {output.size(made.fetched_at_start)}")
     show_pulls(made)
     click.echo(f"  container disk of a pod without a volume: {made.container_disk_gb} GB")
+    for verdict in runners.judge(made):
+        click.echo(f"  {verdict}")
     for each in made.substituted:
         click.echo(f"  substituted: {each.name} is {each.actual}, the lock names {each.locked}")
     for note in made.notes:
         click.echo(f"  note: {note}")
-    for refusal in made.refusals:
-        click.echo(f"  refused: {refusal}")
+    for instead, refusals in groupby(made.refusals, key=lambda each: each.instead):
+        for refusal in refusals:
+            click.echo(f"  refused: {refusal.what}")
+        for sentence in instead:
+            click.echo(f"    {sentence}")
+
+
+def show_weights(made: Plan) -> None:
+    """Print what is baked, the biggest file of it, and the terms that each model comes under."""
+    click.echo(f"  weights baked: {output.size(made.weight_bytes)}{_moved(made)}")
+    if made.largest_file:
+        biggest = made.largest_file
+        click.echo(f"    biggest file: {biggest.model}: {biggest.destination} ({output.size(biggest.size)})")
+    width = max((len(each.offer.id) for each in made.terms), default=0)
+    for each in made.terms:
+        click.echo(f"    {each.offer.id:{width}}  {each}")
 
 
 def show_pulls(made: Plan) -> None:

@@ -17,12 +17,12 @@ wording nodes document
 oci reference credentials tree tarlayer
 model variant catalogue schemas
 lock
-flagfiles flags folders limits bundle
-inputs plan pulls payload portable render lint context
+flagfiles flags folders measured limits bundle layers terms
+inputs alternatives refusals plan pulls payload portable render lint context
 engine bake golden layout load bootstrap assemble
 registry
 places
-sources stream spool sinks weights remembered
+sources stream spool sinks weights remembered runners
 resolve
 verify
 report delivery

@@ -31,12 +31,49 @@ def test_a_layer_at_the_limit_is_taken(host: str, size: int) -> None:
     assert limits.refusal(host, "x", size) is None
 
 
-def test_an_upload_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "UPLOAD_RATE", 10_000_000)
-    refusal = limits.refusal("ghcr.io", "x", 7 * GB)
+def test_an_upload_that_takes_too_long_is_refused() -> None:
+    refusal = limits.refusal("ghcr.io", "x", 7 * GB, 10_000_000)
     assert refusal is not None
     assert "takes 700 s at 10 MB/s" in refusal
     assert "after 600 s" in refusal
+    assert limits.refusal("ghcr.io", "x", 6 * GB, 10_000_000) is None
+    assert limits.refusal("quay.io", "x", 7 * GB, 10_000_000) is None, "it has no such limit"
+
+
+@pytest.mark.parametrize(
+    ("host", "largest", "says"),
+    [
+        ("ghcr.io", 7 * GB, "7.0 GB of at most 10.0 GB, 350 s of at most 600 s at 20 MB/s"),
+        ("quay.io", GB, "1.0 GB of at most 20.0 GB, 50 s at 20 MB/s"),
+        ("me:5000", GB, "1.0 GB, 50 s at 20 MB/s; its limits are not known"),
+    ],
+)
+def test_the_largest_layer_stands_beside_the_limits(host: str, largest: int, says: str) -> None:
+    fit = limits.fit(host, largest, 20_000_000)
+    known = limits.find(host)
+    assert str(fit) == f"{host}: the largest layer has {says}"
+    assert fit.as_json() == {
+        "host": host,
+        "largest_layer_bytes": largest,
+        "most_layer_bytes": known and known.layer_bytes,
+        "upload_seconds": largest // 20_000_000,
+        "most_upload_seconds": known and known.upload_seconds,
+        "bytes_per_second": 20_000_000,
+        "source": known and known.source,
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "names"),
+    [
+        (53 * GB, 40_000_000, ["Amazon ECR"]),
+        (19 * GB, 40_000_000, ["Amazon ECR", "Quay"]),
+        (9 * GB, 1_000_000, ["Amazon ECR", "Quay", "Amazon ECR Public", "Docker Hub", "GitLab's registry"]),
+        (60 * GB, 40_000_000, []),
+    ],
+)
+def test_registries_that_take_a_layer_are_known_by_name(size: int, rate: int, names: list[str]) -> None:
+    assert [each.name for each in limits.taking(size, rate)] == names
 
 
 def test_a_registry_that_nothing_is_known_of_does_not_limit() -> None:
@@ -44,4 +81,4 @@ def test_a_registry_that_nothing_is_known_of_does_not_limit() -> None:
 
 
 def test_every_limit_names_its_source() -> None:
-    assert all(len(each.source) > 20 for each in limits._load())
+    assert all(len(each.source) > 20 for each in limits.load())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plans import plan_of
 
-from podkiln import limits, plan
+from podkiln import measured, plan
 from podkiln.errors import PlanRefusedError
 from podkiln.inputs import Input
 from podkiln.oci import Digest
@@ -39,7 +39,7 @@ def made(name: str = "lazy", *inputs: Input, **options: Any) -> Plan:
 
 
 def refusals(found: Plan) -> str:
-    return " ".join(found.refusals)
+    return " ".join(map(str, found.refusals))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_models_whose_needs_are_not_met_are_named() -> None:
 def test_the_disk_holds_the_runtime_the_defaults_and_room() -> None:
     lazy, consumer = made("lazy"), made("consumer")
     assert lazy.fetched_at_start == 0
-    assert lazy.container_disk_gb == plan.RUNTIME_BYTES // plan.GB + plan.WORKING_GB
+    assert lazy.container_disk_gb == measured.UNPACKED // plan.GB + plan.WORKING_GB
     more = consumer.container_disk_gb - lazy.container_disk_gb
     assert more == -(-consumer.fetched_at_start // plan.GB) > 0
 
@@ -146,6 +146,7 @@ def test_what_the_registry_was_asked_decides(how: plan.Nearby | None, fetched: b
         found.described, found.lock, found.offered, known={first.recipe: digest}, there=there
     ).as_json()
     others = found.bundles[1:]
+    assert [layer["nearby"] for layer in made["layers"]] == [how, *[None] * (len(made["layers"]) - 1)]
     assert made["fetch_bytes"] == sum(o.content_bytes for o in others) + fetched * first.content_bytes
     assert made["upload_bytes"] == sum(o.size for o in others) + sent * first.size
 
@@ -154,8 +155,8 @@ def test_an_unresolved_file_is_not_baked() -> None:
     found = plan_of("lazy")
     wan = next(offer for offer in found.offered if offer.id == "wan21-t2v-14b")
     refused = plan.make(found.described, found.lock, [replace(wan, baked=True)])
-    assert "wan21-t2v-14b: diffusion_models/" in refused.refusals[0]
-    assert "no trusted sha256" in refused.refusals[0]
+    assert "wan21-t2v-14b: diffusion_models/" in refused.refusals[0].what
+    assert "no trusted sha256" in refused.refusals[0].what
     assert refused.bundles == ()
 
 
@@ -173,13 +174,58 @@ def test_a_licence_that_asks_is_answered_before_a_push(options: dict[str, Any], 
     assert ("--accept-licence svd-xt" in refusals(made(ASKS, **options))) == refused
 
 
-def test_a_layer_that_the_registry_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_that_the_registry_does_not_take_is_refused() -> None:
     assert made("baked", host="ghcr.io").refusals == ()
-    monkeypatch.setattr(limits, "UPLOAD_RATE", 10_000_000)
-    found = made("baked", host="ghcr.io")
-    assert "ghcr.io ends uploads after 600 s" in found.refusals[0]
-    assert "fetch it at start instead" in found.refusals[0]
-    assert made("baked", host="localhost:5000").refusals == ()
+    found = made("baked", host="ghcr.io", rate=10_000_000)
+    assert "ghcr.io ends uploads after 600 s" in found.refusals[0].what
+    assert "Fetch it at start: " in found.refusals[0].instead[-1]
+    assert made("baked", host="localhost:5000", rate=10_000_000).refusals == ()
+
+
+def test_what_is_refused_says_what_to_do_instead() -> None:
+    with pytest.raises(PlanRefusedError) as refused:
+        made(ASKS, push=True).require()
+    assert refused.value.hint == (
+        "Add --accept-licence svd-xt if you may. "
+        "Fetch it at start: take svd-xt out of `bake:` (asks.yaml:7), or build with --no-weights."
+    )
+    (found,) = made(ASKS, push=True).as_json()["alternatives"]
+    assert found["refusal"] == made(ASKS, push=True).as_json()["refusals"][0]
+    assert " ".join(found["instead"]) == refused.value.hint
+
+
+def test_the_biggest_file_is_named() -> None:
+    data = made("baked").as_json()
+    biggest = max((layer for layer in data["layers"] if layer["size"]), key=lambda layer: layer["size"])
+    found = data["largest_file"]
+    assert f"{found['model']}: {found['path']}" == biggest["what"]
+    assert 0 < biggest["size"] - found["bytes"] < 20_000, "a layer is its file, padded, and a few headers"
+    assert made("lazy").as_json()["largest_file"] is None
+
+
+@pytest.mark.parametrize("name", ["lazy", "baked"])
+def test_the_largest_layer_stands_beside_what_the_registry_takes(name: str) -> None:
+    found = made(name, host="ghcr.io", rate=10**7)
+    largest = max([measured.LARGEST_LAYER, *(each.size for each in found.bundles)])
+    registry = found.as_json()["registry"]
+    assert registry["largest_layer_bytes"] == largest
+    assert registry["most_layer_bytes"] == 10**10
+    assert (registry["upload_seconds"], registry["most_upload_seconds"]) == (round(largest / 10**7), 600)
+    assert made(name).as_json()["registry"] is None
+
+
+def test_layers_are_counted() -> None:
+    data = made("baked").as_json()
+    assert data["layer_count"] == len(data["layers"])
+    assert data["most_layers"] == plan.MOST_LAYERS
+
+
+def test_the_terms_of_what_is_baked_are_shown() -> None:
+    rows = made("baked").as_json()["licences"]
+    assert [row["model"] for row in rows] == [offer.id for offer in made("baked").baked]
+    (asks,) = made(ASKS, accepted=frozenset({"svd-xt"})).as_json()["licences"]
+    assert (asks["licence"], asks["bake"], asks["accepted"]) == ("stability-community", "ask", True)
+    assert made("baked", no_weights=True).as_json()["licences"] == []
 
 
 def test_what_is_declared_above_lies_above_the_runtime(tmp_path: Path) -> None:
