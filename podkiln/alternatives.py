@@ -54,7 +54,7 @@ def _smaller_models(found: TooLarge, catalogue: Mapping[str, Entry]) -> Iterator
     """Another model of the family, of which each file fits."""
     family = found.offer.model.family
     for name, entry in catalogue.items():
-        if not family or entry.model.family != family or name == found.offer.id:
+        if not family or entry.model.family != family:
             continue
         sizes = [_fitting(file, found) for file in entry.model.wanted]
         if all(sizes):
@@ -63,9 +63,9 @@ def _smaller_models(found: TooLarge, catalogue: Mapping[str, Entry]) -> Iterator
 
 
 def _other_registries(found: TooLarge) -> Iterator[str]:
-    others = [each for each in limits.taking(found.size, found.rate) if each != found.registry]
+    others = [_described(each) for each in limits.taking(found.size, found.rate)]
     if others:
-        yield f"Push to {_listed([_described(each) for each in others])}."
+        yield f"Push to {_listed(others)}."
 
 
 def at_start(offer: Offered, described: Described) -> str:
