@@ -204,11 +204,12 @@ def make(
     """Decide everything that can be decided without moving a byte.
 
     `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer. `there` is what a
-    registry was asked about these digests: those that are not in it have to be made again. `shipped` are all
-    models that refusals may name as alternatives.
+    registry was asked about these digests: those that are not in it have to be made again. `shipped` are
+    models that refusals may name as alternatives, besides those that are offered.
     """
     options = options or Options()
     baked = [offer for offer in offered if offer.baked and not options.no_weights]
+    own = {offer.id: offer.entry for offer in offered}
     unresolved = refusals.of_unresolved(baked, lock.weights, described)
     bundles = () if unresolved else bundle.bundles(bundle.weights_of(baked, lock.weights))
     high = {offer.id for offer in baked if offer.above}
@@ -230,7 +231,7 @@ def make(
         layers=stack,
         refusals=(
             *unresolved,
-            *_refused_push(described, lock, baked, inputs, options, shipped or {}),
+            *_refused_push(described, lock, baked, inputs, options, {**(shipped or {}), **own}),
             *refusals.of_count(len(stack)),
         ),
         notes=tuple(_notes(offered, options)),
@@ -244,7 +245,7 @@ def _refused_push(
     baked: Sequence[Offered],
     inputs: Sequence[Input],
     options: Options,
-    shipped: Mapping[str, Entry],
+    catalogue: Mapping[str, Entry],
 ) -> list[Refusal]:
     """Return what speaks against sending the image to a registry."""
     found: list[Refusal] = []
@@ -252,7 +253,7 @@ def _refused_push(
         terms = [Terms(offer, offer.id in options.accepted) for offer in baked]
         found += refusals.of_licences(terms, described)
     if options.host:
-        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, shipped)
+        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, catalogue)
     if options.push and not options.allow_substituted:
         found += refusals.of_substitutes(inputs)
     return found

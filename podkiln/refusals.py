@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from podkiln import alternatives, limits
+from podkiln import alternatives, limits, tarlayer
 from podkiln.alternatives import TooLarge
 from podkiln.bundle import ROOT
-from podkiln.tarlayer import Entry, TarLayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from podkiln import catalogue
-    from podkiln.catalogue import Offered
+    from podkiln.catalogue import Entry, Offered
     from podkiln.inputs import Input
     from podkiln.lock import LockedFile
     from podkiln.model import ModelFile
@@ -72,7 +70,7 @@ def of_sizes(
     baked: Sequence[Offered],
     locked: Mapping[str, tuple[LockedFile, ...]],
     described: Described,
-    shipped: Mapping[str, catalogue.Entry],
+    catalogue: Mapping[str, Entry],
 ) -> Iterator[Refusal]:
     """Refuse layers that the registry does not take, as far as their sizes are known, exactly or not."""
     registry = limits.find(host)
@@ -80,7 +78,7 @@ def of_sizes(
         what = limits.refusal(host, f"{offer.id}: {file.destination}", size, rate)
         if registry and what:
             found = TooLarge(offer, file, size, registry, rate)
-            yield Refusal(what, alternatives.of(found, described, shipped))
+            yield Refusal(what, alternatives.of(found, described, catalogue))
 
 
 def _large(
@@ -93,7 +91,11 @@ def _large(
             size = known.size or file.known_bytes
             if size and not file.optional and file.destination not in seen:
                 seen.add(file.destination)
-                yield offer, file, TarLayer((Entry(f"{ROOT}/{file.destination}", size),)).size
+                yield offer, file, _layer_bytes(file, size)
+
+
+def _layer_bytes(file: ModelFile, size: int) -> int:
+    return tarlayer.TarLayer((tarlayer.Entry(f"{ROOT}/{file.destination}", size),)).size
 
 
 def of_substitutes(inputs: Sequence[Input]) -> list[Refusal]:

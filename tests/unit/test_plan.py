@@ -182,6 +182,19 @@ def test_a_layer_that_the_registry_does_not_take_is_refused() -> None:
     assert made("baked", host="localhost:5000", rate=10_000_000).refusals == ()
 
 
+def test_models_of_the_variant_and_shipped_ones_are_ways_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "extends: lazy\ntitle: t\ndescription: d\nmodels:\n  offer: [wan21-t2v-14b]\n  bake: [wan21-t2v-14b]\n"
+        "define:\n  own:\n    title: t\n    summary: s\n    family: wan21-t2v\n"
+        "    licence: {id: MIT, bake: 'yes'}\n    tiers: [consumer]\n    needs: {vram_gb: 8, ram_gb: 8}\n"
+        f"    files: [{{url: 'https://example.com/a', folder: vae, size: 1, sha256: {'a' * 64}}}]\n"
+    )
+    found = plan_of(str(path), no_weights=False, push=True, registry="ghcr.io/you").refusals[-1]
+    assert "takes layers of at most 10.0 GB" in found.what
+    assert [way.split(" in its place")[0] for way in found.instead[:2]] == ["Bake wan21-t2v-1.3b", "Bake own"]
+
+
 def test_what_is_refused_says_what_to_do_instead() -> None:
     with pytest.raises(PlanRefusedError) as refused:
         made(ASKS, push=True).require()
