@@ -185,7 +185,8 @@ def test_a_layer_that_the_registry_does_not_take_is_refused() -> None:
 def test_models_of_the_variant_and_shipped_ones_are_ways_out(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "extends: lazy\ntitle: t\ndescription: d\nmodels:\n  offer: [wan21-t2v-14b]\n  bake: [wan21-t2v-14b]\n"
+        "extends: lazy\ntitle: t\ndescription: d\n"
+        "models:\n  offer: [wan21-t2v-14b]\n  bake: [wan21-t2v-14b]\n"
         "define:\n  own:\n    title: t\n    summary: s\n    family: wan21-t2v\n"
         "    licence: {id: MIT, bake: 'yes'}\n    tiers: [consumer]\n    needs: {vram_gb: 8, ram_gb: 8}\n"
         f"    files: [{{url: 'https://example.com/a', folder: vae, size: 1, sha256: {'a' * 64}}}]\n"
