@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from podkiln.bundle import Bundle, Weight
     from podkiln.oci import Descriptor
     from podkiln.sources import Reading
+    from podkiln.tarlayer import Chunk
 
 _SUFFIX: Final = ".layer"
 
@@ -111,11 +112,11 @@ class Part:
         """Return access to the sources that begins with what is here."""
         return _Resumed(access.hubs, access.policy, self.path, self._starts(), self.kept)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: Chunk) -> None:
         """Take the next bytes of the layer; what is there already is compared, and put right."""
         have = os.pread(self._file, len(chunk), self._at) if self._at < self.kept else b""
         try:
-            if have != chunk:
+            if not have or have != bytes(chunk):  # views are compared byte by byte, which takes long
                 _write_all(self._file, chunk, self._at)
         except OSError as full:
             raise UsageError(f"--spool: {self.path} cannot be written: {full.strerror}.") from None
@@ -184,18 +185,12 @@ class _Joined:
         self._left = count
         self._rest = rest
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._left:
-            chunk = self._file.read(min(CHUNK, self._left))
-            self._left -= len(chunk)
-            if chunk:
-                return chunk
-        if self._rest is None:
-            raise StopIteration
-        return next(self._rest)
+    def readinto(self, buffer: memoryview) -> int:
+        count = self._file.readinto(buffer[: self._left]) if self._left else 0
+        self._left -= count
+        if count or self._rest is None:
+            return count
+        return self._rest.readinto(buffer)
 
     def abort(self) -> None:
         if self._rest:
@@ -207,7 +202,7 @@ class _Joined:
             self._rest.close()
 
 
-def _write_all(file: int, chunk: bytes, offset: int) -> None:
+def _write_all(file: int, chunk: Chunk, offset: int) -> None:
     view = memoryview(chunk)
     while view:
         count = os.pwrite(file, view, offset)

@@ -7,26 +7,26 @@ some bytes asks for them by offset, and gets them from memory, or for a second t
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from podkiln import oci
 from podkiln.errors import IntegrityError
-from podkiln.sources import mismatch
+from podkiln.sources import CHUNK, mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
-    from podkiln.bundle import Bundle
+    from podkiln.bundle import Bundle, Weight
     from podkiln.oci import Descriptor, Digest
     from podkiln.sources import Access, Reading
-    from podkiln.tarlayer import Entry
+    from podkiln.tarlayer import Chunk, Entry
 
-_AHEAD: Final = 4  # chunks that a source is read ahead
-_BEHIND: Final = 4  # chunks that a hash may lag behind
-_KEPT: Final = 16 << 20  # bytes that are kept for a registry that was cut: more than is ever under way
+_AHEAD: Final = 3  # chunks that a source is read ahead
+_KEPT: Final = 8 << 20  # bytes that are kept for a registry that was cut: more than is mostly under way
 
 
 class WeightStream:
@@ -50,6 +50,7 @@ class WeightStream:
         self._access = access
         self._expected = expected
         self._readings: set[Reading] = set()
+        self._buffers = Buffers()
         self._aborted = False
         self._restart()
 
@@ -58,7 +59,7 @@ class WeightStream:
         """The layer, once all of it has passed and is right."""
         return self._blob
 
-    def chunks(self, offset: int = 0) -> Iterator[bytes]:
+    def chunks(self, offset: int = 0) -> Iterator[Chunk]:
         """Yield the layer from an offset on. Raises SourceError; IntegrityError before the last bytes."""
         if offset > self._passed:
             raise IntegrityError(
@@ -83,22 +84,23 @@ class WeightStream:
     def _restart(self) -> None:
         self._passed = 0
         self._blob: Descriptor | None = None
-        self._recent: deque[bytes] = deque()
+        self._recent: deque[Chunk] = deque()
         self._recent_bytes = 0
-        self._hashing = Hashing()
+        self._forgotten: list[Chunk] = []
+        self._hash = hashlib.sha256()
         self._pass = self._tar.chunks(self._checked)
 
     def _close_pass(self) -> None:
-        self._hashing.close()
         self._pass.close()
 
     def _keeps(self, offset: int) -> bool:
         return offset >= self._passed - self._recent_bytes
 
-    def _onward(self) -> Iterator[bytes]:
+    def _onward(self) -> Iterator[Chunk]:
         """Yield what has not passed yet."""
         for chunk in self._pass:
-            self._hashing.update(chunk)
+            self._reuse()
+            self._hash.update(chunk)
             self._passed += len(chunk)
             self._remember(chunk)
             if self._passed == self.size:
@@ -106,7 +108,7 @@ class WeightStream:
             yield chunk
 
     def _finish(self) -> None:
-        digest = oci.Digest(f"sha256:{self._hashing.hexdigest()}")
+        digest = oci.Digest(f"sha256:{self._hash.hexdigest()}")
         if self._expected not in (None, digest):
             raise IntegrityError(
                 f"{self.name} makes the layer {digest}, but the lock says {self._expected}.",
@@ -114,13 +116,20 @@ class WeightStream:
             )
         self._blob = oci.Descriptor(oci.LAYER, digest, self.size)
 
-    def _remember(self, chunk: bytes) -> None:
+    def _remember(self, chunk: Chunk) -> None:
         self._recent.append(chunk)
         self._recent_bytes += len(chunk)
         while self._recent_bytes > _KEPT:
-            self._recent_bytes -= len(self._recent.popleft())
+            self._forgotten.append(self._recent.popleft())
+            self._recent_bytes -= len(self._forgotten[-1])
 
-    def _again(self, offset: int) -> Iterator[bytes]:
+    def _reuse(self) -> None:
+        """Give back memory: once another chunk is asked for, the sink is done with the last one."""
+        for chunk in self._forgotten:
+            self._buffers.give_back(chunk)
+        self._forgotten.clear()
+
+    def _again(self, offset: int) -> Iterator[Chunk]:
         """Yield what has passed already, from an offset on: from memory, or else from the source.
 
         What comes a second time is not hashed again: were it different, the sink would find another digest.
@@ -139,83 +148,106 @@ class WeightStream:
             if left <= 0:
                 return
 
-    def _checked(self, entry: Entry, _offset: int) -> Iterator[bytes]:
+    def _checked(self, entry: Entry, _offset: int) -> Iterator[Chunk]:
         """Yield a file; at its end it has the locked hash, or an IntegrityError is raised."""
-        with closing(Hashing()) as hashing:
-            for chunk in self._unchecked(entry, 0):
-                hashing.update(chunk)
-                yield chunk
-            found = hashing.hexdigest()
         weight = self._weights[entry.path]
+        with self._ahead(weight, 0) as chunks:
+            yield from self._counted(chunks)
+            found = chunks.hexdigest()
         if found != weight.sha256:
             raise mismatch(weight, found)
 
-    def _unchecked(self, entry: Entry, offset: int) -> Generator[bytes]:
-        reading = self._access.open(self._weights[entry.path], offset)
+    def _unchecked(self, entry: Entry, offset: int) -> Generator[Chunk]:
+        with self._ahead(self._weights[entry.path], offset) as chunks:
+            yield from self._counted(chunks)
+
+    def _counted(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            self.fetched += len(chunk)
+            yield chunk
+
+    @contextmanager
+    def _ahead(self, weight: Weight, offset: int) -> Generator[Ahead]:
+        reading = self._access.open(weight, offset)
         self._readings.add(reading)
         if self._aborted:
             reading.abort()
         try:
-            with closing(Ahead(reading)) as chunks:
-                for chunk in chunks:
-                    self.fetched += len(chunk)
-                    yield chunk
+            with closing(Ahead(reading, self._buffers)) as chunks:
+                yield chunks
         finally:
             self._readings.discard(reading)
 
 
 class Ahead:
-    """Reads a few chunks ahead in a thread, so that receiving and sending go on at the same time."""
+    """Reads a file ahead in a thread, and hashes it there: receiving and sending go on at the same time.
 
-    def __init__(self, reading: Reading) -> None:
+    Args:
+        reading: The file.
+        buffers: Where its bytes are put.
+    """
+
+    def __init__(self, reading: Reading, buffers: Buffers) -> None:
         self._reading = reading
-        self._ended = False
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="source")
-        self._pending: deque[Future[bytes | None]] = deque()
-
-    def __iter__(self) -> Iterator[bytes]:
-        for _ in range(_AHEAD):
-            self._pending.append(self._pool.submit(self._next))
-        while (chunk := self._pending.popleft().result()) is not None:
-            self._pending.append(self._pool.submit(self._next))
-            yield chunk
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._reading.abort()
-        self._pool.shutdown(cancel_futures=True)
-        self._reading.close()
-
-    def _next(self) -> bytes | None:
-        """Read a chunk; None when there are no more, and after a failure."""
-        if self._ended:
-            return None
-        self._ended = True
-        chunk = next(self._reading, None)
-        self._ended = chunk is None
-        return chunk
-
-
-class Hashing:
-    """A sha256 that is computed in a thread of its own, at most a few chunks behind."""
-
-    def __init__(self) -> None:
+        self._buffers = buffers
         self._hash = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="hash")
-        self._pending: deque[Future[None]] = deque()
+        self._room = threading.Semaphore(_AHEAD)
+        self._filled: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="source", daemon=True)
 
-    def update(self, chunk: bytes) -> None:
-        """Take some bytes; waits when the hash is too far behind."""
-        self._pending.append(self._pool.submit(self._hash.update, chunk))
-        if len(self._pending) > _BEHIND:
-            self._pending.popleft().result()
+    def __iter__(self) -> Iterator[memoryview]:
+        self._thread.start()
+        while (chunk := self._filled.get()) is not None:
+            self._room.release()
+            yield chunk
+        if self._failure:
+            raise self._failure
 
     def hexdigest(self) -> str:
-        """Return the hash of all bytes so far."""
-        while self._pending:
-            self._pending.popleft().result()
+        """Return the sha256 of all that was read; once there is no more."""
         return self._hash.hexdigest()
 
     def close(self) -> None:
-        """End the thread."""
-        self._pool.shutdown(cancel_futures=True)
+        """Stop reading."""
+        self._closed = True
+        self._room.release()
+        self._reading.abort()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._reading.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._room.acquire()
+                buffer = self._buffers.take()
+                count = self._reading.readinto(buffer)
+                if not count:
+                    break
+                chunk = buffer[:count]
+                self._hash.update(chunk)
+                self._filled.put(chunk)
+        except BaseException as failure:  # noqa: BLE001 - raised where the bytes are waited for
+            self._failure = failure
+        self._filled.put(None)
+
+
+class Buffers:
+    """Memory that is used again: what is fresh from the system has to be mapped and cleared first."""
+
+    def __init__(self) -> None:
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
+
+    def take(self) -> memoryview:
+        """Return CHUNK bytes, with anything in them."""
+        try:
+            return self._free.get_nowait()
+        except Empty:
+            return memoryview(bytearray(CHUNK))
+
+    def give_back(self, chunk: Chunk) -> None:
+        """Take back what nobody looks at any more; what was not taken from here is let go."""
+        if isinstance(chunk, memoryview) and isinstance(chunk.obj, bytearray):
+            self._free.put(memoryview(chunk.obj))

@@ -41,7 +41,10 @@ class Entry:
     size: int
 
 
-Opener: TypeAlias = Callable[[Entry, int], Iterable[bytes]]
+Chunk: TypeAlias = bytes | memoryview
+"""Some bytes on their way; a view is good until the next chunk is asked for: its memory is used again."""
+
+Opener: TypeAlias = Callable[[Entry, int], Iterable[Chunk]]
 """Gives the bytes of a file from an offset on, in pieces of any length."""
 
 
@@ -94,7 +97,7 @@ class TarLayer:
         add(trailer, bytes(trailer))
         return tuple(found)
 
-    def chunks(self, opener: Opener, offset: int = 0) -> Generator[bytes]:
+    def chunks(self, opener: Opener, offset: int = 0) -> Generator[Chunk]:
         """Yield the tar from an offset on. Raises IntegrityError for a file of another size than listed."""
         for segment in self.segments:
             skip = max(0, offset - segment.start)
@@ -158,7 +161,7 @@ def _refuse_bad_paths(entries: Sequence[Entry]) -> None:
         raise IntegrityError(f"{twice[0]!r} stands twice in one layer.")
 
 
-def _exactly(chunks: Iterable[bytes], size: int, entry: Entry) -> Iterator[bytes]:
+def _exactly(chunks: Iterable[Chunk], size: int, entry: Entry) -> Iterator[Chunk]:
     """Pass on what must be `size` bytes; one byte more or less would shift all that follows."""
     left = size
     for chunk in chunks:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from podkiln.reference import DEFAULT_TAG
 from podkiln.registry.client import Repository
 from podkiln.registry.push import PushedBlob, PushReport, push
-from podkiln.registry.transport import Settings, is_local
+from podkiln.registry.transport import Settings
+from podkiln.registry.trust import is_local
 from podkiln.registry.upload import Progress
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from podkiln.credentials import Credentials
-    from podkiln.registry.transport import Answer
+    from podkiln.registry.streaming import Answer
 
 log = logging.getLogger(__name__)
 

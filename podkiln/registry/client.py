@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from podkiln.oci import Descriptor, Digest
     from podkiln.reference import Reference
-    from podkiln.registry.transport import Answer
+    from podkiln.registry.streaming import Answer
+    from podkiln.tarlayer import Chunk
 
 _RANGE_END: Final = re.compile(r"-(\d+)$")
 _ACCEPT: Final = ", ".join((*oci.MANIFESTS, *oci.INDEXES))
@@ -222,7 +223,7 @@ class Repository:
     def send(
         self,
         location: str,
-        chunks: Iterable[bytes],
+        chunks: Iterable[Chunk],
         span: tuple[int, int],
         doing: str,
         *,
@@ -274,7 +275,7 @@ class Repository:
             self.transport.ask("PUT", url, doing, expect=_ANY, content=b"", patience=patience), blob, doing
         )
 
-    def send_whole(self, location: str, chunks: Iterable[bytes], blob: Descriptor, doing: str) -> None:
+    def send_whole(self, location: str, chunks: Iterable[Chunk], blob: Descriptor, doing: str) -> None:
         """Send a blob whose digest is known and close its upload, all in one PUT (end-6)."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
         patience = _patience(2 * blob.size)

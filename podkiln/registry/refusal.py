@@ -16,7 +16,7 @@ from podkiln.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.registry.transport import Answer
+    from podkiln.registry.streaming import Answer
 
 TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that may be another one a moment later."""

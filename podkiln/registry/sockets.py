@@ -1,4 +1,4 @@
-"""Ending the wait for an answer: from another thread, by its connection, or from within, by the body.
+"""Ending the wait for an answer from another thread: by its connection.
 
 httpx has no way to abort a request from outside; closing a socket does not wake who waits in `recv`, shutting
 it down does. Source: httpcore, "Request extensions" (the `trace` extension tells of each connection made).
@@ -13,28 +13,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
 _MADE: Final = (".connect_tcp.complete", ".start_tls.complete")
 
 
-class EndedEarlyError(Exception):
-    """Raised by a request's body that ends before its time; the answer to it matters little."""
-
-
-def until_ended(chunks: Iterable[bytes], timeout: dict[str, float], grace: float) -> Iterator[bytes]:
-    """Yield a body; once it has ended early, its answer has `grace` seconds to come.
-
-    `timeout` is the request's httpcore extension, which is read anew for each step of the exchange.
-    """
-    try:
-        yield from chunks
-    except EndedEarlyError:
-        timeout["read"] = min(timeout["read"], grace)
-
-
 class Sockets:
-    """The sockets that requests opened which were sent with `extensions`."""
+    """The sockets that were added, and those that requests opened which were sent with `extensions`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,6 +31,13 @@ class Sockets:
         """What to give httpx with a request."""
         return {"trace": self._trace}
 
+    def add(self, made: socket.socket) -> None:
+        """Take one in."""
+        with self._lock:
+            self._open.add(made)
+            if self._cut:
+                _end(made)
+
     def cut(self) -> None:
         """End all connections, and those that are still being made as soon as they are."""
         with self._lock:
@@ -56,11 +48,7 @@ class Sockets:
     def _trace(self, event: str, told: Mapping[str, Any]) -> None:
         if not event.endswith(_MADE):
             return
-        made = told["return_value"].get_extra_info("socket")
-        with self._lock:
-            self._open.add(made)
-            if self._cut:
-                _end(made)
+        self.add(told["return_value"].get_extra_info("socket"))
 
 
 def _end(opened: socket.socket) -> None:

@@ -7,7 +7,6 @@ whatever a Location or a redirect says; a https registry cannot send us on to pl
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import random
 import threading
@@ -23,8 +22,9 @@ from podkiln.errors import RegistryError
 from podkiln.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
 from podkiln.registry.refusal import TRANSIENT, TransientError, refused, unreachable
-from podkiln.registry.sockets import Sockets, until_ended
-from podkiln.registry.trust import tls_context
+from podkiln.registry.sockets import Sockets
+from podkiln.registry.streaming import Answer, Patience, Streaming
+from podkiln.registry.trust import is_local, tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.credentials import Credentials
+    from podkiln.tarlayer import Chunk
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ _CONNECT_SECONDS: Final = 15.0
 _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
 _GRACE_SECONDS: Final = 3.0  # for the answer to a body that was ended early: it names what to delete
 _MAX_BACKOFF: Final = 30.0
+_AGENT: Final = {"User-Agent": "podkiln"}
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 
 # They log URLs and headers, and those of uploads and of redirects carry signatures.
@@ -77,30 +79,6 @@ class Settings:
     login: Callable[[str], Credentials | None] = credentials.lookup
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came back: all of it, since registries answer little but blobs."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    url: httpx.URL
-
-    @property
-    def host(self) -> str:
-        """Host and port that answered."""
-        return self.url.netloc.decode()
-
-
-def is_local(host: str) -> bool:
-    """Tell whether a registry is on this machine: what Docker speaks plain http to."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return name == "localhost"
-
-
 class Transport:
     """A connection pool to one registry; several threads may share it."""
 
@@ -113,8 +91,10 @@ class Transport:
         api = _HUB_API if host == DOCKER_HUB else host
         self.origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
         tls = tls_context(host, settings.ca_bundle)
-        self._http, self._streaming = _client(host, tls), _client(host, tls)
+        # Those that delete are apart: what `cancel` ends may be in the middle of that.
+        self._http, self._deleting = _client(host, tls), _client(host, tls)
         self._sockets, self._streams = Sockets(), Sockets()
+        self._streaming = Streaming(tls, self._streams, direct=is_local(host))
         self._grace = threading.Timer(_GRACE_SECONDS, self._streams.cut)
         self._grace.daemon = True
         self._once = threading.Lock()
@@ -127,6 +107,7 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         self._grace.cancel()
         self._http.close()
+        self._deleting.close()
         self._streaming.close()
 
     def cancel(self) -> None:
@@ -171,7 +152,7 @@ class Transport:
         return self.retrying(once)
 
     def stream(
-        self, method: str, url: str, headers: Mapping[str, str], chunks: Iterable[bytes], patience: float
+        self, method: str, url: str, headers: Mapping[str, str], chunks: Iterable[Chunk], patience: float
     ) -> Answer:
         """Send a body that cannot be sent twice: one attempt, no redirects.
 
@@ -179,7 +160,7 @@ class Transport:
         """
         target = self.absolute(url)
         sent = self._authorization(target)
-        answer = self._exchange(method, target, headers, chunks, sent, patience)
+        answer = self._send(method, target, headers, chunks, sent, patience)
         if self._renewed(answer, sent):
             raise TransientError(f"The login at {self.host} ran out during an upload.", wait=0)
         return answer
@@ -316,13 +297,37 @@ class Transport:
         method: str,
         url: httpx.URL,
         headers: Mapping[str, str],
-        content: bytes | Iterable[bytes] | None,
+        content: bytes | None,
         authorization: str | None,
         patience: float | None,
     ) -> Answer:
         """Send one request and read its whole answer, within limits of time and size."""
+        if method == "POST":  # it may begin an upload, which only its answer names: not to be cut at once
+            body = content or b""
+            headers = {**headers, "Content-Length": str(len(body))}
+            return self._send(method, url, headers, (body,), authorization, patience)
         with self._open(method, url, headers, content, authorization, patience) as got:
             return Answer(got.status_code, got.headers, self._body(got), url)
+
+    def _send(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        chunks: Iterable[Chunk],
+        authorization: str | None,
+        patience: float | None,
+    ) -> Answer:
+        """Send one request as its body comes; `cancel` leaves its answer a moment to come."""
+        told = {**_AGENT, **headers, **({"Authorization": authorization} if authorization else {})}
+        seconds = self._timeout(patience)
+        waits = Patience(seconds["connect"], seconds["write"], seconds["read"], _GRACE_SECONDS)
+        with self._failing(url):
+            answer = self._streaming.send(method, url, told, chunks, waits, MAX_ANSWER_BYTES + 1)
+        self._reached = True
+        if len(answer.body) > MAX_ANSWER_BYTES:
+            raise RegistryError(f"Registry {self.host} answered with more than {MAX_ANSWER_BYTES} bytes.")
+        return answer
 
     @contextlib.contextmanager
     def _open(
@@ -330,24 +335,25 @@ class Transport:
         method: str,
         url: httpx.URL,
         headers: Mapping[str, str],
-        content: bytes | Iterable[bytes] | None,
+        content: bytes | None,
         authorization: str | None,
         patience: float | None,
     ) -> Iterator[httpx.Response]:
         """Send one request and give out its answer while its body is still to come."""
         all_headers = {**headers, **({"Authorization": authorization} if authorization else {})}
-        timeout = self._timeout(patience)
-        http, sockets = self._http, self._sockets
-        if not (content is None or isinstance(content, bytes)):
-            http, sockets = self._streaming, self._streams
-            content = until_ended(content, timeout, _GRACE_SECONDS)
-        extensions = {"timeout": timeout, **({} if self._drops else sockets.extensions)}
+        http, cut = (self._deleting, {}) if self._drops else (self._http, self._sockets.extensions)
+        extensions = {"timeout": self._timeout(patience), **cut}
         request = http.build_request(method, url, headers=all_headers, content=content, extensions=extensions)
+        with self._failing(url), contextlib.closing(http.send(request, stream=True)) as got:
+            self._reached = True
+            yield got
+
+    @contextlib.contextmanager
+    def _failing(self, url: httpx.URL) -> Iterator[None]:
+        """Say what became of a request that brought no answer."""
         self._refuse_cancelled()
         try:
-            with contextlib.closing(http.send(request, stream=True)) as got:
-                self._reached = True
-                yield got
+            yield
         except httpx.TransportError as failed:
             self._refuse_cancelled()
             error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())
@@ -386,5 +392,5 @@ def _client(host: str, tls: ssl.SSLContext) -> httpx.Client:
     return httpx.Client(
         verify=tls,
         trust_env=not is_local(host),  # no proxy between us and ourselves
-        headers={"User-Agent": "podkiln", "Accept-Encoding": "identity"},
+        headers={**_AGENT, "Accept-Encoding": "identity"},
     )

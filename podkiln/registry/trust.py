@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,15 @@ import certifi
 from podkiln.errors import UsageError
 
 _CERTS_D: Final = Path("/etc/docker/certs.d")
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a registry is on this machine: what Docker speaks plain http to."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def tls_context(host: str, ca_bundle: Path | None) -> ssl.SSLContext:

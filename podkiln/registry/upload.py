@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.registry.client import ChunkSizes, ChunksWantedError, LostUploadError, StreamsRefusedError
 from podkiln.registry.refusal import TransientError
-from podkiln.registry.sockets import EndedEarlyError
+from podkiln.registry.streaming import EndedEarlyError
 from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from podkiln.oci import Descriptor
     from podkiln.registry.client import Repository
+    from podkiln.tarlayer import Chunk
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told what is being sent, bytes done, bytes in all. Called from several threads; done may fall back."""
@@ -43,7 +44,7 @@ class Content(Protocol):
     def blob(self) -> Descriptor | None:
         """The blob, as soon as its digest is known: at the latest when all of `chunks` were given out."""
 
-    def chunks(self, offset: int = 0) -> Iterator[bytes]:
+    def chunks(self, offset: int = 0) -> Iterator[Chunk]:
         """Yield the bytes from an offset on."""
 
 
@@ -162,7 +163,7 @@ class Upload:
             self._repository.cancel_upload(self._location)
         self._location, self._offset = None, 0
 
-    def _metered(self) -> Generator[bytes]:
+    def _metered(self) -> Generator[Chunk]:
         """Yield the bytes to send, counting what is gone; ends early when they are wrong or no longer wanted.
 
         Ends, and does not break off: a body that is cut leaves behind an upload which registries built on
@@ -185,11 +186,11 @@ class Upload:
 class Pieces:
     """A stream of bytes, to be taken in pieces of given lengths; nothing is put together in memory."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
         self._chunks = chunks
-        self._rest = b""
+        self._rest: Chunk = b""
 
-    def take(self, length: int) -> Iterator[bytes]:
+    def take(self, length: int) -> Iterator[Chunk]:
         """Yield the next `length` bytes, or what is left of them."""
         while length:
             chunk = self._rest or next(self._chunks, b"")

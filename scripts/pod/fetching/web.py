@@ -213,7 +213,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
     if credential and credential.origin == origin:
         sent["Authorization"] = f"Bearer {credential.token}"
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
-    connection, target = _connection(parts, target, limits)
+    connection, target = connection_to(parts, target, limits)
     if kept := limits.idle.take(origin) if limits.idle else None:
         try:
             return _answer(kept, origin, target, sent, limits)
@@ -253,15 +253,20 @@ def _answer(
     return Answer(response.status, response.headers, [], host, response, connection, sock, keep)
 
 
-def _connection(parts: SplitResult, target: str, limits: Limits) -> tuple[http.client.HTTPConnection, str]:
-    """Make the connection, through HTTPS_PROXY or HTTP_PROXY where set, unless NO_PROXY names the host."""
+def connection_to(
+    parts: SplitResult, target: str, limits: Limits
+) -> tuple[http.client.HTTPConnection, str]:
+    """Return a connection that is still to be made, and the target to ask it for.
+
+    It goes through HTTPS_PROXY or HTTP_PROXY where set, unless NO_PROXY names the host.
+    """
     host, port = parts.hostname or "", parts.port
     secure = parts.scheme == "https"
     proxy_url = urllib.request.getproxies().get(parts.scheme)
     if not proxy_url or urllib.request.proxy_bypass(host):
-        return _unconnected(host, port, limits, secure=secure), target
+        return unconnected(host, port, limits, secure=secure), target
     proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
-    connection = _unconnected(proxy.hostname or "", proxy.port or _PORTS["http"], limits, secure=secure)
+    connection = unconnected(proxy.hostname or "", proxy.port or _PORTS["http"], limits, secure=secure)
     if not secure:
         return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"
     login: dict[str, str] = {}
@@ -272,7 +277,8 @@ def _connection(parts: SplitResult, target: str, limits: Limits) -> tuple[http.c
     return connection, target
 
 
-def _unconnected(host: str, port: int | None, limits: Limits, *, secure: bool) -> http.client.HTTPConnection:
+def unconnected(host: str, port: int | None, limits: Limits, *, secure: bool) -> http.client.HTTPConnection:
+    """Return a connection that is still to be made, past all proxies."""
     if secure:
         tls = limits.tls or _trust()
         return http.client.HTTPSConnection(host, port, timeout=limits.connect, context=tls)

@@ -10,7 +10,7 @@ import pytest
 from podkiln.credentials import Credentials
 from podkiln.errors import RegistryError
 from podkiln.registry.auth import Auth, Challenge
-from podkiln.registry.transport import Answer
+from podkiln.registry.streaming import Answer
 
 URL = httpx.URL("https://auth.example/token")
 BEARER = 'Bearer realm="https://auth.example/token",service="registry.example"'

@@ -14,7 +14,7 @@ from podkiln.errors import RegistryError
 from podkiln.reference import Reference
 from podkiln.registry import Repository, Settings
 from podkiln.registry.client import ChunkSizes
-from podkiln.registry.transport import Answer
+from podkiln.registry.streaming import Answer
 from podkiln.registry.upload import Pieces, Upload
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from podkiln.registry.refusal import retry_after, words
-from podkiln.registry.transport import Answer
+from podkiln.registry.streaming import Answer
 
 URL = httpx.URL("https://registry.example/v2/")
 

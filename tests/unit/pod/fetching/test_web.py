@@ -68,7 +68,7 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
             return type("Response", (), {"status": status, "headers": headers, "close": self.close})
 
     monkeypatch.setattr(
-        web, "_connection", lambda parts, target, _timeout: (Connection(parts.geturl()), target)
+        web, "connection_to", lambda parts, target, _timeout: (Connection(parts.geturl()), target)
     )
     return seen
 
