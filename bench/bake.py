@@ -16,7 +16,7 @@ is left to write to the disk (sync), and the files are in the page cache. A firs
 which warms the machine up, does not count; the order of the legs changes from round to round.
 
 podkiln's command less its step `build`, which makes the runtime, is compared with builds that find theirs
-made; its step `bake`, the weights alone, is compared with the bare copy.
+made; its step `bake`, the weights alone, is compared with the bare copy, which begins after such a build too.
 
 Disk: twice the files for podkiln and copy, five times for the others (BuildKit keeps a file, its layer, and
 what it pushed). --large N bakes N files, for memory and disk alone.

@@ -98,7 +98,8 @@ class Report:
         ]
         if self.baked:
             fetched = output.size(self._weights()["fetched_bytes"])
-            lines.append(f"    {len(self.baked)} weight layers, {fetched} fetched for them")
+            count = len(self.baked)
+            lines.append(f"    {count} weight layer{'s' * (count > 1)}, {fetched} fetched for them")
         if self.pushed:
             sent = output.size(self.pushed.uploaded_bytes)
             lines.append(f"    pushed {self.image} ({sent} sent)")
