@@ -11,9 +11,11 @@ The same files from one source into one registry, empty each time, by
   copy              a bare copy: curl from the source into one upload a file, all at once, nothing hashed
 
 All on one machine: the source sends from the page cache with sendfile, the registry is Debian's
-docker-registry on this disk, and the runtime is built beforehand, the same for all. Before each leg nothing
-is left to write to the disk (sync), and the files are in the page cache. A first round of podkiln and copy,
-which warms the machine up, does not count; the order of the legs changes from round to round.
+docker-registry on this disk, and the runtime is built beforehand, the same for all. Before each leg the
+machine comes to rest (an engine deletes for a while what a build has left), nothing is left to write to the
+disk (sync), the files are in the page cache, and memory for another copy of them is at hand (bench/source.py
+says why). A first round of podkiln and copy, which warms the machine up, does not count; the order of the
+legs changes from round to round.
 
 podkiln's command less its step `build`, which makes the runtime, is compared with builds that find theirs
 made; its step `bake`, the weights alone, is compared with the bare copy, which begins after such a build too.
@@ -150,12 +152,14 @@ def registry(work: Path) -> Iterator[str]:
 
 
 def settle(ground: Ground) -> None:
-    """Let each leg begin on the same machine: nothing left to write, the files in the page cache."""
+    """Let each leg begin on the same machine: nothing left to do or to write, files and memory at hand."""
+    lab.rest()
     os.sync()
     for file in ground.files:
         with (ground.work / "files" / file.name).open("rb", buffering=0) as opened:
             while opened.read(16 * MIB):
                 pass
+    ground.source.hold(sum(file.size for file in ground.files))
 
 
 def medians(times: Mapping[str, Sequence[Seconds]]) -> dict[str, Seconds]:

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -128,3 +129,25 @@ def command(
         *(word for name, place in taken.items() for word in ("--source", f"{name}={place}")),
         *("--allow-substituted", "--out", out, "--report", report),
     ]
+
+
+def rest(share: float = 0.03, seconds: float = 3.0, most: float = 60.0) -> None:
+    """Wait until the processors have done next to nothing for some seconds (proc(5): /proc/stat)."""
+    deadline = time.monotonic() + most
+    while True:
+        before = _worked()
+        time.sleep(seconds)
+        worked, whole = (now - then for now, then in zip(_worked(), before, strict=True))
+        if worked <= share * whole:
+            return
+        if time.monotonic() > deadline:
+            tell(f"the machine does not come to rest: {worked / whole:.0%} busy with something else")
+            return
+
+
+def _worked() -> tuple[int, int]:
+    """Return the ticks that all processors have worked, and all that have gone by."""
+    row = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    ticks = [int(word) for word in row]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, sum(ticks)
