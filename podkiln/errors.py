@@ -101,3 +101,13 @@ class InterruptedByUserError(PodkilnError):
     """Ctrl-C: nothing half-made stays behind."""
 
     exit_code = 130
+
+
+class TerminatedError(PodkilnError):
+    """SIGTERM, as a CI job gets that is cancelled: nothing half-made stays behind."""
+
+    exit_code = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """Raised by SIGTERM where Ctrl-C raises its base: whoever cleans up after one does so after the other."""

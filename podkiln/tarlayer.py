@@ -109,11 +109,6 @@ class TarLayer:
                 yield segment.data[skip:]
 
 
-def size_of(entries: Iterable[Entry]) -> int:
-    """Return the bytes of the tar of some files, without reading one of them."""
-    return TarLayer(tuple(entries)).size
-
-
 def header(path: str, size: int, kind: bytes = _FILE) -> bytes:
     """Return what stands before a file's content: its header, and before that its name if that is long."""
     name = path.encode()

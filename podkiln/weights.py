@@ -8,7 +8,9 @@ fetched (podkiln.places). A layer is committed only when every file in it has th
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import os
 import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 JOBS: Final = 3
 """Layers at once: what registries and hosts use for their own transfers too."""
+
+_NICER: Final = 4  # in nice values: a layer gets about 40 % of the time that the one before it gets
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class _Oven:
 
     def bake_all(self, bundles: Sequence[Bundle], jobs: int) -> list[Baked]:
         """Bake several at once; in the order given back, too."""
-        with ThreadPoolExecutor(jobs, thread_name_prefix="bake") as pool:
+        turns = itertools.count()
+        with ThreadPoolExecutor(jobs, "bake", initializer=lambda: _yield_to(next(turns))) as pool:
             try:
                 found = self._all(pool, self._find, bundles)
                 lacking = [each for each, there in zip(bundles, found, strict=True) if there is None]
@@ -256,6 +261,16 @@ class _Oven:
             finally:
                 with self._lock:
                     self._streams.discard(stream)
+
+
+def _yield_to(earlier: int) -> None:
+    """Let this thread, and those that it starts, stand back for `earlier` others where processors are short.
+
+    Layers then end one after the other, and a registry puts one on its disk while the next is hashed. Linux
+    has a nice value for each thread; it may go up without any right (setpriority(2), sched(7)).
+    """
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, own + earlier * _NICER)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

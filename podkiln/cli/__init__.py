@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 
 from podkiln import __version__, output
 from podkiln.cli.options import BUILD_OPTIONS, apply
-from podkiln.errors import InterruptedByUserError, PodkilnError, UsageError
+from podkiln.errors import InterruptedByUserError, PodkilnError, Terminated, TerminatedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,6 +119,12 @@ def main(arguments: Sequence[str]) -> int:
     return code
 
 
+def terminate(number: int, _frame: object) -> None:
+    """Handle SIGTERM as Ctrl-C is handled; once, since who ends us may not wait for long and say so again."""
+    signal.signal(number, signal.SIG_IGN)
+    raise Terminated
+
+
 def _run(arguments: Sequence[str]) -> int:
     try:
         # Not cli.main(): that answers a closed pipe with an exit code of its own.
@@ -131,9 +138,12 @@ def _run(arguments: Sequence[str]) -> int:
         return UsageError.exit_code
     except click.exceptions.Exit as end:
         return end.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        output.failure(InterruptedByUserError("Interrupted; nothing half-made was left behind."))
-        return InterruptedByUserError.exit_code
+    except (click.Abort, KeyboardInterrupt) as end:
+        ended: PodkilnError = InterruptedByUserError("Interrupted; nothing half-made was left behind.")
+        if isinstance(end, Terminated):
+            ended = TerminatedError("Ended by SIGTERM; nothing half-made was left behind.")
+        output.failure(ended)
+        return ended.exit_code
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk, a file that may not be read

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +10,7 @@ from podkiln import oci
 from podkiln.errors import RegistryError, UsageError
 from podkiln.reference import DEFAULT_TAG
 from podkiln.registry.client import Repository
-from podkiln.registry.transport import CancelledError, Settings
+from podkiln.registry.parallel import at_once
 from podkiln.registry.upload import Progress, Upload
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from podkiln.layout import Layout
     from podkiln.oci import Descriptor, Digest
     from podkiln.reference import Reference
+    from podkiln.registry.transport import Settings
 
 
 @dataclass(frozen=True)
@@ -135,17 +135,7 @@ class _Sender:
 
     def send_all(self, blobs: Sequence[Descriptor]) -> list[PushedBlob]:
         """Send several at once. The first failure stops the others, and is the one that is raised."""
-        transport = self._repository.transport
-        with ThreadPoolExecutor(transport.settings.jobs, thread_name_prefix="push") as pool:
-            futures = [pool.submit(self.send, blob) for blob in blobs]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                _raise_first(futures)
-                return [future.result() for future in futures]
-            except BaseException:
-                transport.cancel()
-                pool.shutdown(cancel_futures=True)
-                raise
+        return at_once(self._repository.transport, blobs, self.send)
 
     def send(self, blob: Descriptor) -> PushedBlob:
         """See that a blob is there: it is already, or by mount, or by upload."""
@@ -162,13 +152,6 @@ class _Sender:
             return "mounted"
         Upload(self._repository, _Stored(self._layout, blob), self._on_progress).run()
         return "uploaded"
-
-
-def _raise_first(futures: Sequence[Future[PushedBlob]]) -> None:
-    """Raise the failure that stopped the work, not those of the work that it stopped."""
-    failures = [future.exception() for future in futures if future.done() and not future.cancelled()]
-    for failure in sorted(filter(None, failures), key=lambda failure: isinstance(failure, CancelledError)):
-        raise failure
 
 
 def _read_back(repository: Repository, tag: str, layout: Layout) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from podkiln.plan import Plan
 
 PLATFORM: Final = oci.Platform("linux", "amd64")
-_SUBSTITUTED: Final = "io.podkiln.substituted"
+_OURS: Final = "io.podkiln."
+_SUBSTITUTED: Final = _OURS + "substituted"
 _LAYERS: Final = (oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD)
 _BAKED_BY: Final = "podkiln bake "
 
@@ -93,6 +94,10 @@ def _label_findings(plan: Plan, config: ImageConfig) -> Iterator[str]:
         if name != _SUBSTITUTED and label not in (wanted, text):
             has = "is missing" if label is None else f"is {label!r}"
             yield f"Its label {name} {has}; the lock gives {wanted!r}."
+    for name in sorted(set(config.labels) - set(render.labels(plan))):
+        named = name == _SUBSTITUTED and config.labels[name].split()  # said below, one by one
+        if name.startswith(_OURS) and not named:
+            yield f"Its label {name} is {config.labels[name]!r}; the lock gives none of that name."
 
 
 def _substitute_findings(config: ImageConfig) -> Iterator[str]:

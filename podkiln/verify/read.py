@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from podkiln.errors import IntegrityError
+from podkiln.registry.parallel import at_once
 from podkiln.verify import runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from podkiln.bundle import Bundle
     from podkiln.oci import Descriptor, Digest, Manifest
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from podkiln.verify.compare import Placed
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 def blob_findings(repository: Repository, manifest: Manifest) -> dict[Digest, str]:
     """Ask for every blob, several at a time; return what is wrong with some, by digest."""
     blobs = {each.digest: each for each in (*manifest.layers, manifest.config)}
-    found = _at_once(repository, blobs.values(), partial(_blob_finding, repository))
+    found = at_once(repository.transport, blobs.values(), partial(_blob_finding, repository))
     return {digest: finding for digest, finding in zip(blobs, found, strict=True) if finding}
 
 
@@ -44,7 +42,7 @@ def _blob_finding(repository: Repository, blob: Descriptor) -> str | None:
 def deep_findings(repository: Repository, placed: Sequence[Placed], on_progress: Progress) -> Iterator[str]:
     """Read weight layers, several at once, and hash the files in them."""
     whole = [each for each in placed if each.blob.size == each.bundle.size]  # else that is said already
-    for findings in _at_once(repository, whole, partial(_read_layer, repository, on_progress)):
+    for findings in at_once(repository.transport, whole, partial(_read_layer, repository, on_progress)):
         yield from findings
 
 
@@ -58,7 +56,7 @@ def runtime_findings(
         chunks = _watched(repository.read(blob), f"layer {number}", blob.size, on_progress)
         return runtime.layer_findings(number, blob, diff_id, chunks)
 
-    for findings in _at_once(repository, layers, read):
+    for findings in at_once(repository.transport, layers, read):
         yield from findings
 
 
@@ -112,15 +110,3 @@ def _split(chunks: Iterable[bytes], segments: Iterable[Segment]) -> Iterator[tup
             yield waiting[0], piece
             if at == end:
                 waiting.popleft()
-
-
-def _at_once(repository: Repository, things: Iterable[_T], work: Callable[[_T], _R]) -> list[_R]:
-    """Do some work for several things at a time; the first failure ends all of it."""
-    transport = repository.transport
-    with ThreadPoolExecutor(transport.settings.jobs, thread_name_prefix="verify") as pool:
-        try:
-            return list(pool.map(work, things))
-        except BaseException:
-            transport.cancelled.set()
-            pool.shutdown(cancel_futures=True)
-            raise

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+import registries
 from acme import BIG, SMALL, bake, describe, pushing, serve
 from containers import docker
 from delivering import deliver
@@ -238,6 +239,40 @@ def test_a_build_that_is_killed_is_built_by_the_same_command(
     }
     assert files(dist) - files(here.layout.parents[1]) == set()
     assert list(spool.iterdir()) == []
+
+
+ENDS = [(signal.SIGTERM, 143, "Ended by SIGTERM"), (signal.SIGINT, 130, "Interrupted")]
+
+
+@pytest.mark.parametrize(("number", "code", "sentence"), ENDS, ids=["SIGTERM", "SIGINT"])
+def test_a_bake_that_is_ended_leaves_nothing_at_the_registry(
+    hub: Hub,
+    hashes: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+    sentence: str,
+) -> None:
+    """As a CI job that is cancelled, or by Ctrl-C: while weights are on their way, slowly."""
+    monkeypatch.setattr(hub, "rate", 5 << 20)
+    asked, variant = len(hub.hits), describe(tmp_path, hashes)
+    with registries.serve(tmp_path / "registry") as host:
+        argv = [str(ROOT / "build.py"), "--variant", str(variant), *SUBSTITUTES, *pushing(host)]
+        argv += ["--ca-bundle", str(SYSTEM_CA), "--out", str(tmp_path / "dist")]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+            while len(hub.hits) == asked and process.poll() is None:
+                time.sleep(0.05)
+            time.sleep(1)
+            process.send_signal(number)
+            begun = time.monotonic()
+            _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == code
+    assert err.endswith(f"podkiln: {sentence}; nothing half-made was left behind.\n")
+    kept = tmp_path / "registry" / "data"
+    assert [file for file in kept.glob("**/_uploads/*/data") if file.is_file()] == []
+    assert not (tmp_path / "bakes.locks").exists()
 
 
 def files(folder: Path) -> set[str]:

@@ -22,7 +22,11 @@ ROOT = generate.ROOT
 GENERATED = generate.pages()
 MODELS = catalogue.load()
 # The variants that the pages show as examples, and what they switch on.
-EXAMPLES = {"studio.yaml": ["sdxl-base", "studio-style"], "sdxl-only.yaml": ["sdxl-base"]}
+EXAMPLES: dict[str, list[str]] = {
+    "studio.yaml": ["sdxl-base", "studio-style"],
+    "sdxl-only.yaml": ["sdxl-base"],
+    "two-of-them.yaml": [],
+}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if not page.read_text().startswith(generate.GENERATED)]
 ENVIRONMENT = (ROOT / "docs/reference/environment.md").read_text()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from podkiln import tarlayer
 from podkiln.errors import IntegrityError
-from podkiln.tarlayer import Entry, TarLayer, header, size_of
+from podkiln.tarlayer import Entry, TarLayer, header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -135,8 +135,8 @@ def test_sizes_on_both_sides_of_8_gib_take_one_header(size: int, expected: bytes
     assert len(block) == 512
     assert tarfile.TarInfo.frombuf(block, "utf-8", "strict").size == size
     entry = Entry("unet/flux.safetensors", size)
-    assert size_of([entry]) % 10240 == 0
-    assert 0 < size_of([entry]) - size <= 512 * 2 + 511 + 1024 + 10239
+    assert TarLayer((entry,)).size % 10240 == 0
+    assert 0 < TarLayer((entry,)).size - size <= 512 * 2 + 511 + 1024 + 10239
 
 
 def test_tarfile_reads_it() -> None:
@@ -180,7 +180,7 @@ FILES = st.dictionaries(
 def test_any_chunking_gives_the_same_bytes(files: dict[str, bytes], step: int) -> None:
     whole = written(files)
     assert written(files, step) == whole
-    assert len(whole) == size_of(Entry(path, len(data)) for path, data in files.items())
+    assert len(whole) == TarLayer(tuple(Entry(path, len(data)) for path, data in files.items())).size
 
 
 @given(files=FILES, step=st.integers(1, 2000), data=st.data())

@@ -228,6 +228,9 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
         label("io.podkiln.substituted", f"base={WRONG} comfyui=tree:1"),
         [f"substitute for base: {WRONG}", "substitute for comfyui: tree:1"],
     ),
+    (label("io.podkiln.substituted", ""), ["io.podkiln.substituted is ''; the lock gives none of that name"]),
+    (label("io.podkiln.more", "x"), ["label io.podkiln.more is 'x'; the lock gives none of that name"]),
+    (label("org.opencontainers.image.source", "https://a.test"), []),  # whose it is, is nobody's concern
     (swap, ["vae/b|sdxl .2 files.* is layer 0, not 1", "a.safetensors is layer 1, not 0"]),
     (sink, ["a.safetensors is layer 1, not 0", "2 files. is layer 2, not 1"]),
     (drop, ["lacks the weights checkpoints/a.safetensors of sdxl"]),

@@ -253,9 +253,7 @@ def _answer(
     return Answer(response.status, response.headers, [], host, response, connection, sock, keep)
 
 
-def connection_to(
-    parts: SplitResult, target: str, limits: Limits
-) -> tuple[http.client.HTTPConnection, str]:
+def connection_to(parts: SplitResult, target: str, limits: Limits) -> tuple[http.client.HTTPConnection, str]:
     """Return a connection that is still to be made, and the target to ask it for.
 
     It goes through HTTPS_PROXY or HTTP_PROXY where set, unless NO_PROXY names the host.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from concurrent.futures import Future
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,7 @@ from podkiln import layout, oci
 from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.reference import Reference
-from podkiln.registry import PushedBlob, PushReport, Settings, push
-from podkiln.registry.push import _raise_first
-from podkiln.registry.transport import CancelledError
+from podkiln.registry import PushReport, Settings, push
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,14 +306,6 @@ def test_a_refusal_stops_the_other_uploads(image: Layout) -> None:
             )
         assert_untagged(registry)
         assert ("you/app", big_layer(image).digest) not in registry.blobs
-
-
-def test_the_failure_that_stopped_the_work_is_the_one_that_is_told() -> None:
-    stopped, cause = Future[PushedBlob](), Future[PushedBlob]()
-    stopped.set_exception(CancelledError("given up"))
-    cause.set_exception(RegistryError("no space"))
-    with pytest.raises(RegistryError, match="no space"):
-        _raise_first([stopped, cause, Future()])
 
 
 LIES: list[tuple[Kind, str, str, str]] = [

@@ -73,7 +73,7 @@ class Server:
                 return
             heard += piece
             if not piece or heard.endswith(self.until):
-                self.heard.append(heard)
+                self.heard += [heard] if heard else []
                 heard = b""
                 if piece and self.answer:
                     taken.sendall(self.answer)

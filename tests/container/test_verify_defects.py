@@ -1,0 +1,219 @@
+"""An image in a real registry is spoilt in every way there is, and `verify` says in which."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+import registries
+from acme import bake, describe, pushing, serve
+from fakes.hub import Hub
+from images import podkiln
+
+from podkiln import oci
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from images import Image
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("bootstrap_base")]
+
+NO_DIGEST = "sha256:" + "0" * 64
+
+
+@dataclass
+class Spoilt:
+    """The image's two documents, to be changed, in a registry that takes more blobs."""
+
+    base: str
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+
+    def put(self, data: bytes) -> dict[str, Any]:
+        """Upload a blob; return digest and size of its descriptor."""
+        digest = oci.digest_of(data)
+        begun = self._ask("POST", f"{self.base}/blobs/uploads/", b"")
+        location = begun.headers["Location"]
+        self._ask("PUT", f"{location}&digest={digest}", data)
+        return {"digest": digest, "size": len(data)}
+
+    def publish(self, tag: str) -> None:
+        """Push both documents as they are now."""
+        self.manifest["config"] |= self.put(json.dumps(self.config).encode())
+        kind = self.manifest["mediaType"]
+        self._ask("PUT", f"{self.base}/manifests/{tag}", json.dumps(self.manifest).encode(), kind)
+
+    def labels(self) -> dict[str, str]:
+        """Return the image's labels."""
+        found: dict[str, str] = self.config["config"]["Labels"]
+        return found
+
+    def history(self, number: int) -> dict[str, Any]:
+        """Return the history of a layer."""
+        rows = [row for row in self.config["history"] if not row.get("empty_layer")]
+        found: dict[str, Any] = rows[number]
+        return found
+
+    def add(self, tar: bytes) -> None:
+        """Put a layer on top."""
+        self.manifest["layers"].append({"mediaType": oci.LAYER_GZIP, **self.put(gzip.compress(tar))})
+        self.config["rootfs"]["diff_ids"].append(oci.digest_of(tar))
+        self.config["history"].append({"created_by": "RUN something"})
+
+    def move(self, start: int, end: int) -> None:
+        """Move a layer with all that tells of it."""
+        empty = [row for row in self.config["history"] if row.get("empty_layer")]
+        rows = [row for row in self.config["history"] if not row.get("empty_layer")]
+        for each in (self.manifest["layers"], self.config["rootfs"]["diff_ids"], rows):
+            each.insert(end, each.pop(start))
+        self.config["history"] = [*rows, *empty]
+
+    def drop(self, number: int) -> None:
+        """Take a layer out with all that tells of it."""
+        told = self.history(number)
+        del self.manifest["layers"][number], self.config["rootfs"]["diff_ids"][number]
+        self.config["history"].remove(told)
+
+    @staticmethod
+    def _ask(method: str, url: str, data: bytes, kind: str = "application/octet-stream") -> Any:
+        request = urllib.request.Request(url, data, {"Content-Type": kind}, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer
+
+
+Spoil: TypeAlias = Callable[[Spoilt], None]
+
+
+def tar_of(name: str, content: bytes = b"") -> bytes:
+    """Return a tar with one file."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Image]]:
+    """The variant, and its image in a registry."""
+    folder = tmp_path_factory.mktemp("defects")
+    with Hub() as hub, registries.serve(folder / "registry") as host:
+        variant = describe(folder, serve(hub))
+        yield variant, bake(variant, folder / "dist", hub, *pushing(host))
+
+
+@pytest.fixture
+def spoilt(pushed: tuple[Path, Image]) -> Spoilt:
+    """A copy of its documents."""
+    host, _, rest = pushed[1].name.partition("/")
+    base = f"http://{host}/v2/{rest.partition(':')[0]}"
+    manifest = copy.deepcopy(pushed[1].manifest())
+    with urllib.request.urlopen(f"{base}/blobs/{manifest['config']['digest']}", timeout=60) as got:
+        return Spoilt(base, manifest, json.load(got))
+
+
+def findings(pushed: tuple[Path, Image], tag: str, *options: str) -> list[str]:
+    """Return what `verify` finds beside the substitutes of every test."""
+    variant, image = pushed
+    name = f"{image.name.rpartition(':')[0]}:{tag}"
+    done = podkiln("verify", name, "--variant", variant, "--json", *options)
+    assert done.returncode == 13, done.stderr
+    found: list[str] = json.loads(done.stdout)["findings"]
+    return [finding for finding in found if not finding.startswith("It was built with a substitute for ")]
+
+
+def bytes_swapped(spoilt: Spoilt) -> None:
+    """Put another file, of the same size, in the place of the first one: all agrees but the lock."""
+    layer = spoilt.manifest["layers"][0]
+    other = spoilt.put(hashlib.sha256(b"x").digest() * (layer["size"] // 32))
+    assert other["size"] == layer["size"]
+    layer |= other
+    spoilt.config["rootfs"]["diff_ids"][0] = other["digest"]
+
+
+SPOILT: dict[str, tuple[Spoil, list[str]]] = {
+    "another order": (
+        lambda it: it.move(0, 1),
+        ["is layer 0, not 1: weights lie in declared order", "is layer 1, not 0: weights lie in declared"],
+    ),
+    "weights above the runtime": (lambda it: it.move(2, 4), ["is layer 4, not 2: weights lie in"]),
+    "one is missing": (lambda it: it.drop(2), ["It lacks the weights checkpoints/b.safetensors of acme"]),
+    "another file of the same size": (
+        bytes_swapped,
+        ["a.safetensors has the digest sha256:"],
+    ),
+    "a label": (
+        lambda it: it.labels().update({"io.podkiln.cuda": "12.8"}),
+        ["Its label io.podkiln.cuda is '12.8'; the lock gives '13.0'"],
+    ),
+    "a label too many": (
+        lambda it: it.labels().update({"io.podkiln.more": "1"}),
+        ["Its label io.podkiln.more is '1'; the lock gives none"],
+    ),
+    "a history": (
+        lambda it: it.history(0).update(created_by="podkiln bake pony: a file"),
+        ["a.safetensors has a history that does not tell of it as the lock does"],
+    ),
+    "an annotation": (
+        lambda it: it.manifest["layers"][0]["annotations"].update({"io.podkiln.model": "pony"}),
+        ["a.safetensors has annotations that do not name"],
+    ),
+    "a media type": (
+        lambda it: it.manifest["layers"][0].update(mediaType=oci.LAYER_GZIP),
+        ["a.safetensors is of type application/vnd.oci.image.layer.v1.tar+gzip; weights are not compressed"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_the_documents_tell(pushed: tuple[Path, Image], spoilt: Spoilt, what: str) -> None:
+    spoil, wanted = SPOILT[what]
+    spoil(spoilt)
+    tag = what.replace(" ", "-")
+    spoilt.publish(tag)
+    found = findings(pushed, tag)
+    assert len(found) == len(wanted), found
+    for words in wanted:
+        assert any(words in each for each in found), found
+
+
+HIDDEN = {
+    "opt/models/checkpoints/a.safetensors": "holds opt/models/checkpoints/a.safetensors: a runtime leaves",
+    "opt/models/checkpoints/.wh.a.safetensors": "holds opt/models/checkpoints/.wh.a.safetensors: a runtime",
+    "opt/.wh.models": "holds opt/.wh.models: a runtime leaves /opt/models to the weights",
+    "opt/models/.wh..wh..opq": "holds opt/models/.wh..wh..opq: a runtime leaves",
+}
+
+
+@pytest.mark.parametrize("path", HIDDEN)
+def test_what_only_the_bytes_tell(pushed: tuple[Path, Image], spoilt: Spoilt, path: str) -> None:
+    """A layer on top that hides weights, adds to them, or takes them away."""
+    spoilt.add(tar_of(path, b"other weights"))
+    spoilt.publish("hidden")
+    assert findings(pushed, "hidden") == []
+    (found,) = findings(pushed, "hidden", "--deep")
+    assert HIDDEN[path] in found
+
+
+def test_a_layer_that_is_another_than_its_diff_id_says(pushed: tuple[Path, Image], spoilt: Spoilt) -> None:
+    spoilt.add(tar_of("etc/harmless"))
+    spoilt.config["rootfs"]["diff_ids"][-1] = NO_DIGEST
+    spoilt.publish("diff-id")
+    (found,) = findings(pushed, "diff-id", "--deep")
+    assert f"; the config says {NO_DIGEST}" in found
+
+
+def test_the_image_as_it_was_pushed_has_none_of_this(pushed: tuple[Path, Image]) -> None:
+    assert findings(pushed, pushed[1].name.rpartition(":")[2], "--deep") == []
