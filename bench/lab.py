@@ -151,3 +151,9 @@ def _worked() -> tuple[int, int]:
     ticks = [int(word) for word in row]
     idle = ticks[3] + ticks[4]
     return sum(ticks) - idle, sum(ticks)
+
+
+def available() -> int:
+    """Return the bytes of memory that could be had without swapping (proc(5): MemAvailable)."""
+    text = Path("/proc/meminfo").read_text()
+    return int(text.partition("MemAvailable:")[2].split()[0]) << 10
