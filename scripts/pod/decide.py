@@ -142,7 +142,8 @@ def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, 
         handover.replace(run / "decision.json", json.dumps(decision.to_json(), indent=2) + "\n")
         handover.replace(run / "comfyui.args", "".join(f"{word}\0" for word in decision.args))
         handover.replace(run / "boot.json", json.dumps({"schema": 1, "seconds": dict(seconds)}) + "\n")
-        (run / "fetch.json").unlink(missing_ok=True)  # of the container's last run
+        for told in run.glob("fetch*.json"):  # by the fetches of the container's last run
+            told.unlink(missing_ok=True)
         handover.write(decision.volume, environ, Path(environ.get("PODKILN_ROOT") or "/opt/podkiln"), run)
     except OSError as error:
         message = (

@@ -72,7 +72,11 @@ def _offline(
 ) -> list[Finding]:
     volume = record["volume"]
     others = (environ.get("PODKILN_VOLUME") or "/runpod-volume", volume["root"], volume["workspace"])
-    roots = [environ.get("PODKILN_BAKED") or "/opt/models", *(f"{other}/models" for other in others)]
+    roots = [
+        environ.get("PODKILN_BAKED") or "/opt/models",
+        *(f"{other}/models" for other in others),
+        *volume["models"],
+    ]
     found = needs.memory(record, models)
     return [*found, *needs.room(record, models, roots)] if volume["answers"] else found
 

@@ -6,7 +6,7 @@
 
 A word is the id of a model that the image offers, or an address, as in pod.wishes.wish.
 
-It writes $PODKILN_RUN/fetch.json, shows how far it is, and ends with a summary.
+It writes $PODKILN_RUN/fetch.json (by hand: fetch-PID.json), shows how far it is, and ends with a summary.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     run = Path(os.environ.get("PODKILN_RUN", "/run/podkiln"))
     if options.status:
-        return status.show(run / "fetch.json")
+        return status.show(run)
     root = Path(os.environ.get("PODKILN_ROOT", "/opt/podkiln"))
     models = listing.read(root / "models.json")
     names, wishes = _asked(options.words, run)
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     for warning in _checked(wishes, root) if options.words else ():  # `decide` has said the boot's
         display.say(f"warning: {warning}")
     files = listing.wanted(models, names, optional=options.optional or options.verify)
-    place = store(os.environ, display.say)
+    place = store(os.environ, display.say, listing.older(run))
     if options.verify:
         files = [file for file in files if place.holds(file)]
     fetcher = Fetcher(
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         place,
         Hubs.from_environment(os.environ),
         policy(os.environ, place),
-        run,
+        status.own(run, by_hand=bool(options.words) or options.verify),
         offered=[file for each in models.values() for file in each],
         display=display,
         again=options.verify,
@@ -120,8 +120,8 @@ def ordered(files: Sequence[File], named: Sequence[str]) -> list[File]:
     return sorted(files, key=lambda file: (file.optional, place.get(file.model, len(named))))
 
 
-def store(environment: Mapping[str, str], say: Callable[[str], None]) -> Store:
-    """Return where models lie in this pod. Raises PodError."""
+def store(environment: Mapping[str, str], say: Callable[[str], None], others: tuple[Path, ...] = ()) -> Store:
+    """Return where models lie in this pod, `others` being those of an older layout. Raises PodError."""
     volume = Path(environment.get("PODKILN_VOLUME", "/runpod-volume"))
     target = Path(environment.get("WORKSPACE") or "/workspace") / "models"
     return Store(
@@ -131,6 +131,7 @@ def store(environment: Mapping[str, str], say: Callable[[str], None]) -> Store:
         cache=volume / "huggingface-cache/hub",
         say=say,
         area=Staging.from_environment(environment, target),
+        others=others,
     )
 
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 from contextlib import closing
@@ -270,6 +271,31 @@ def test_websockets_pass(pod: Container) -> None:
 def test_ping_passes_without_a_login(pod: Container) -> None:
     assert ask(pod, "/ping")[0] == 200
     assert "set-cookie" not in ask(pod, "/ping", login=LOGIN)[1]
+
+
+BEFORE = """
+import os, sys
+sys.path.insert(0, "/opt/podkiln")
+from pathlib import Path
+from pod.doors import login
+from pod.doors.access import Login
+made = login.prepare(Login("me", "x"), Path("/opt/podkiln"), Path("/run/second"), login.Ports(18888, 9, 9))
+os.execve(made.argv[0], made.argv, dict(made.environ))
+"""
+
+
+def test_before_anything_answers_ping_tells_nobody_the_session(pod: Container) -> None:
+    """A second login, with nothing behind it: as one is for a moment at every start."""
+    run = ["/usr/bin/python3", "-I", "-S", "-c", BEFORE]
+    pod.exec("sh", "-c", f"{shlex.join(run)} >/dev/null 2>&1 &")
+    wait_open(pod, 18888)
+    try:
+        status, headers, _ = ask(pod, "/ping", port=18888)
+        assert status == 204
+        assert "set-cookie" not in headers
+        assert ask(pod, "/", port=18888)[0] == 401
+    finally:
+        pod.exec("pkill", "-f", "/run/second/")
 
 
 def test_the_health_check_knows_where_comfyui_is(pod: Container) -> None:

@@ -43,7 +43,11 @@ class Claim:
         if descriptor is None:
             return False
         self._descriptor = descriptor
-        self._beat(0)
+        try:
+            self._beat(0)
+        except OSError:  # a full volume: an empty claim would look like another pod's
+            self._abandon(descriptor)
+            raise
         threading.Thread(target=self._keep, daemon=True).start()
         return True
 
@@ -58,6 +62,13 @@ class Claim:
                     self._path.unlink()
             os.close(self._descriptor)  # ends the flock too
             self._descriptor = None
+
+    def _abandon(self, descriptor: int) -> None:
+        if self._names(descriptor):
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        os.close(descriptor)
+        self._descriptor = None
 
     @property
     def lost(self) -> bool:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pod.fetching.part import Part
 
 Block = bytes | memoryview
-_PICKLES = frozenset({".pt", ".pt2", ".pth", ".ckpt", ".bin", ".pkl"})
+_PICKLES = frozenset({".pt", ".pt2", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib", ".dill"})
+# What cannot hold one, whatever stands before: `model.pth.tar` is a pickle, `model.pth.safetensors` is none.
+_HARMLESS = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".json", ".txt", ".yaml", ".yml", ".md"})
 _PAGES = {"text/html": {".html", ".htm"}, "application/xhtml+xml": {".xhtml"}, "application/json": {".json"}}
 _BLOCK = 1 << 20
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own: https://github.com/huggingface/safetensors#format
@@ -24,7 +26,8 @@ _HEADER_LIMIT = 100_000_000  # bytes; the format's own: https://github.com/huggi
 
 def is_pickle(name: str) -> bool:
     """Tell whether loading a file of this name can run code that lies in it."""
-    return PurePosixPath(name).suffix.lower() in _PICKLES
+    suffixes = PurePosixPath(name.lower()).suffixes
+    return bool(_PICKLES.intersection(suffixes)) and suffixes[-1] not in _HARMLESS
 
 
 def digest(blocks: Iterable[Block], size: int, expected: str) -> str:

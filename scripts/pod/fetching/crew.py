@@ -306,7 +306,7 @@ class Crew:
     def _hash(self, part: Part) -> None:
         blocks = of_part(part)
         if self._goal.copy:
-            blocks = copied(blocks, self._goal.copy)
+            blocks = copied(blocks, self._goal.copy, part.contents)
         self._digest = digest(blocks, part.contents.size, part.contents.expected)
 
     def _patience(self) -> Patience:

@@ -13,7 +13,7 @@ from pod.fetching.web import RefusedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OVER = frozenset({"present", "fetched", "failed", "stopped"})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -71,7 +71,7 @@ def mount_point(path: Path) -> Path:
 def refusal(error: OSError, path: Path) -> RefusedError:
     """Say what an error of the file system means for a file, and what to do."""
     mount = mount_point(path.parent)
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return RefusedError(
             f"does not fit: {mount} is full ({os.strerror(error.errno or 0)}); what has arrived is kept, "
             "so make room or use a larger volume, then fetch again"

@@ -73,9 +73,9 @@ class Download:
                 )
 
     def _discard(self) -> None:
-        part.remove(self._goal.part)
-        if self._goal.copy:
-            self._goal.copy.unlink(missing_ok=True)
+        for each in (self._goal.part, self._goal.copy):
+            if each:
+                part.remove(each)
 
     def stop(self) -> None:
         """Let `run` end soon, with StoppedError."""

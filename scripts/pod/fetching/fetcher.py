@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pod.failure import PodError
-from pod.fetching import disk
+from pod.fetching import disk, part
 from pod.fetching.claim import Claim
 from pod.fetching.crew import Goal
 from pod.fetching.display import Display
@@ -22,6 +22,7 @@ from pod.fetching.download import Download, StoppedError
 from pod.fetching.hands import Hands
 from pod.fetching.progress import Board, Progress
 from pod.fetching.sources import request_for
+from pod.fetching.staging import Growth, Staging
 from pod.fetching.web import FETCH_FAILED, RefusedError
 from pod.wishes.finding import Finder, remarks
 from pod.wishes.resolving import Resolver
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from pod.fetching.patience import Policy
     from pod.fetching.sources import Hubs
-    from pod.fetching.staging import Growth
     from pod.fetching.store import Store
     from pod.wishes.listing import File
     from pod.wishes.resolving import Resolved
@@ -69,7 +69,8 @@ class Job:
 class Fetcher:
     """Works through the files of one run, in their order. With `again`, what is there is hashed anew.
 
-    `offered` are the files of all models of the image, enabled or not.
+    `record` is where it writes how far it is; `offered` are the files of all models of the image,
+    enabled or not.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Fetcher:
         store: Store,
         hubs: Hubs,
         policy: Policy,
-        run: Path,
+        record: Path,
         *,
         offered: Sequence[File] = (),
         display: Display | None = None,
@@ -109,7 +110,7 @@ class Fetcher:
         self._turn = threading.Lock()
         self._most = 0
         self._hands: Hands | None = None
-        self.board = Board(run / "fetch.json", [job.progress for job in self._jobs], again=again)
+        self.board = Board(record, [job.progress for job in self._jobs], again=again)
 
     def run(self, jobs: int) -> int:
         """Fetch all, at most `jobs` files at once; returns the exit code."""
@@ -133,7 +134,7 @@ class Fetcher:
         self._finished.set()
 
     def _watch(self) -> None:
-        """Keep fetch.json and the display up to date until the work is done or must stop."""
+        """Keep the record and the display up to date until the work is done or must stop."""
         written = -BOARD_SECONDS
         started = time.monotonic()
         while not self._finished.wait(POLL_SECONDS):
@@ -283,12 +284,26 @@ class Fetcher:
         job.claim = Claim(self._store.staging(job.file, ".lock"))
 
     def _fetch(self, job: Job, resolved: Resolved) -> None:
-        file, store, progress = job.file, self._store, job.progress
-        growth = store.area.growth(
-            store.staging(file, ".part"),
+        growth = self._growth(self._store.area, job, resolved)
+        try:
+            self._bring(job, resolved, growth)
+        except OSError as error:
+            if growth.copy is None or error.errno not in disk.FULL:
+                raise disk.refusal(error, growth.part) from None
+            self._display.say(f"{job.file.label}: {growth.part.parent} is full, so it goes on at its place")
+            part.remove(growth.part)
+            self._bring(job, resolved, self._growth(Staging(), job, resolved))
+
+    def _growth(self, area: Staging, job: Job, resolved: Resolved) -> Growth:
+        return area.growth(
+            self._store.staging(job.file, ".part"),
             resolved.size,
-            lambda folder, need: self._space.reserve(folder, need, progress),
+            lambda folder, need: self._space.reserve(folder, need, job.progress),
         )
+
+    def _bring(self, job: Job, resolved: Resolved, growth: Growth) -> None:
+        """Fetch a file to where it grows, and give it its name. OSError: of the disk where it grows."""
+        file, store, progress = job.file, self._store, job.progress
         request = request_for(file.source, self._hubs, resolved.revision)
         goal = Goal(file.name, growth.part, request, resolved.expected, resolved.size, growth.copy)
         job.download = Download(
@@ -300,7 +315,11 @@ class Fetcher:
         job.download.run()
         if job.claim.lost:
             raise RefusedError("is being fetched by another pod, which took this one for dead")
-        self._finish(job, "fetched", store.publish(file, growth, resolved.expected))
+        try:
+            place = store.publish(file, growth, resolved.expected)
+        except OSError as error:
+            raise disk.refusal(error, store.place(file)) from None
+        self._finish(job, "fetched", place)
 
     def _room(self, growth: Growth, need: int, progress: Progress) -> None:
         """Make sure that there is room where a file grows, and where it is copied to. Raises RefusedError."""

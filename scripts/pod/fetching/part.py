@@ -225,6 +225,61 @@ class Part:
         return Span(start * size + self._beginnings.get(start, 0), min(stop * size, self.contents.size))
 
 
+class Trail:
+    """A file that is written in order, as a copy is, and its journal: `adopt` makes both a part.
+
+    Only what was flushed to disk is claimed; that happens every now and then. Raises OSError.
+    """
+
+    def __init__(self, path: Path, contents: Contents) -> None:
+        remove(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._contents = contents
+        self._data = os.open(path, _NEW | os.O_WRONLY, 0o666)
+        self._journal = _new_journal(_state(path), contents, [])
+        self._written = 0
+        self._claimed = 0  # chunks
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Write the next bytes."""
+        view = memoryview(block)
+        while view:
+            written = os.write(self._data, view)
+            view = view[written:]
+            self._written += written
+        if self._written - self._claimed * self._contents.chunk >= _FLUSH:
+            self._claim(self._written // self._contents.chunk)
+
+    def finish(self) -> None:
+        """Bring all of it to disk."""
+        self._claim(-(-self._written // self._contents.chunk))
+
+    def close(self) -> None:
+        """Let go of both files; they stay."""
+        os.close(self._data)
+        os.close(self._journal)
+
+    def _claim(self, chunks: int) -> None:
+        os.fdatasync(self._data)
+        lines = [f"{chunk}\n" for chunk in range(self._claimed, chunks)]
+        os.write(self._journal, "".join([*lines, f"={chunks}\n"]).encode())
+        self._claimed = chunks
+
+
+def adopt(copy: Path, path: Path) -> bool:
+    """Make a part of a copy and what its trail says of it; False when that is nothing. Raises OSError."""
+    try:
+        contents, arrived = _read_journal(_state(copy))
+    except (OSError, ValueError, TypeError, ArithmeticError):
+        return False
+    if not arrived or not copy.is_file():
+        return False
+    os.truncate(copy, contents.size)
+    copy.replace(path)
+    _state(copy).replace(_state(path))
+    return True
+
+
 def _new_journal(path: Path, contents: Contents, arrived: list[int]) -> int:
     """Write a journal and return its descriptor, open to append."""
     journal = os.open(path, _NEW | os.O_WRONLY | os.O_APPEND, 0o666)

@@ -2,25 +2,28 @@
 
 A network volume takes one sequential writer well, and many that jump about badly; reading back what was
 just written to hash it costs as much again. So there, a file grows on local disk, and the pass that hashes
-it, in order while the rest arrives, also writes it to the volume: only the rename is left at the end.
+it, in order while the rest arrives, also writes it to the volume: only the rename is left at the end. When
+the container is gone, and its disk with it, the copy goes on as a part on the volume.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pod.failure import SETTING_MALFORMED, PodError
-from pod.fetching import part
+from pod.fetching import disk, part
 from pod.machine import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pod.fetching.contents import Block
+    from pod.fetching.part import Contents
 
 LOCAL = Path("/var/tmp/podkiln")  # noqa: S108 (the container's own disk; names are ours, and nobody else is in here)
 RESERVE = 2_000_000_000  # bytes of local disk that are left to others: a full container disk stops everything
@@ -85,22 +88,34 @@ class Staging:
     def growth(self, beside: Path, size: int | None, reserve: Callable[[Path, int], bool]) -> Growth:
         """Decide for one file, whose part would be `beside` its place.
 
-        `reserve` gets a folder and bytes, and promises them if they are there. A copy that a dead pod left is
-        removed; so only the owner of the file's claim may ask. Raises OSError.
+        `reserve` gets a folder and bytes, and promises them if they are there. A copy whose staged part is
+        gone with its container becomes the part; so only the owner of the file's claim may ask.
+
+        Raises OSError.
         """
-        beside.with_suffix(".copy").unlink(missing_ok=True)
-        if self.folder is None or size is None or beside.exists():  # what arrived beside goes on there
+        copy = beside.with_suffix(".copy")
+        grown = None if beside.exists() else self._roomy(beside, size, reserve)
+        if beside.exists():  # what arrived beside goes on there
+            copy.unlink(missing_ok=True)
+        elif not (grown and grown.exists()) and part.adopt(copy, beside):
+            grown = None
+        else:
+            part.remove(copy)
+        if grown is None:
             return Growth(beside)
+        return Growth(grown, copy, f", staged in {grown.parent}")
+
+    def _roomy(self, beside: Path, size: int | None, reserve: Callable[[Path, int], bool]) -> Path | None:
+        """Return where a file can be staged, None where it cannot: that costs speed, not the file."""
+        if self.folder is None or size is None:
+            return None
         grown = self._staged(beside)
-        folder = grown.parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            grown.parent.mkdir(parents=True, exist_ok=True)
             there = grown.stat().st_blocks * 512 if grown.exists() else 0
-            if not reserve(folder, size - there + RESERVE):
-                return Growth(beside)
+            return grown if reserve(grown.parent, size - there + RESERVE) else None
         except OSError:
-            return Growth(beside)  # a local disk that cannot be used costs speed, not the file
-        return Growth(grown, beside.with_suffix(".copy"), f", staged in {folder}")
+            return None
 
     def forget(self, beside: Path) -> None:
         """Remove what was staged of a file that another pod has brought meanwhile."""
@@ -109,22 +124,37 @@ class Staging:
                 part.remove(self._staged(beside))
 
     def _staged(self, beside: Path) -> Path:
-        return self.folder / beside.parent.parent.name / beside.name if self.folder else beside
+        if self.folder is None:
+            return beside
+        # Folders of one name lie below many others, and volumes may share a folder to stage in.
+        mark = hashlib.sha256(os.fsencode(beside.absolute())).hexdigest()[:8]
+        return self.folder / beside.parent.parent.name / f"{beside.stem}.{mark}{beside.suffix}"
 
 
-def copied(blocks: Iterator[Block], path: Path) -> Iterator[Block]:
+def copied(blocks: Iterator[Block], path: Path, contents: Contents) -> Iterator[Block]:
     """Hand blocks on, writing each to a file, which is on disk at the end.
 
-    Raises OSError; the file is removed then, and when somebody stops asking for blocks.
+    A journal beside it says how much of it is safe, for who finds it without what it was copied from: a
+    container's own disk goes with the container. Raises OSError from what is read, RefusedError when it
+    cannot be written.
     """
+    with _refusing(path):
+        trail = part.Trail(path, contents)
+    with contextlib.closing(trail):
+        for block in blocks:
+            with _refusing(path):
+                trail.write(block)
+            yield block
+        with _refusing(path):
+            trail.finish()
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Say which disk it is that does not take a copy: there are two. A full volume is not left full."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as handle:
-            for block in blocks:
-                handle.write(block)
-                yield block
-            handle.flush()
-            os.fsync(handle.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.remove(path)
+        raise disk.refusal(error, path) from None

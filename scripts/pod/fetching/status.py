@@ -1,7 +1,11 @@
-"""`fetch --status`: how far the fetch in this pod is, from what it last wrote."""
+"""`fetch --status`: how far the fetches in this pod are, from what each last wrote.
+
+The boot's writes fetch.json; one that is started by hand writes fetch-PID.json, for both may run at once.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -14,14 +18,43 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def show(path: Path) -> int:
-    """Print a line for each file and one for the whole; returns 0, or 1 when a file failed."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+BOOT = "fetch.json"
+_BY_HAND = "fetch-*.json"
+
+
+def own(run: Path, *, by_hand: bool) -> Path:
+    """Return where this process is to write; what others wrote by hand goes once they have ended."""
+    if not by_hand and not _runs(_read(run / BOOT)):
+        return run / BOOT
+    for path in run.glob(_BY_HAND):
+        if not _runs(_read(path)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return run / f"fetch-{os.getpid()}.json"
+
+
+def show(run: Path) -> int:
+    """Print a line for each file and one for each fetch; returns 0, or 1 when a file failed."""
+    records = [record for path in (run / BOOT, *sorted(run.glob(_BY_HAND))) if (record := _read(path))]
+    if not records:
         print("Nothing has been fetched in this pod yet.")
-        return 0
-    alive = record["state"] == "running" and _alive(record["pid"])
+    return max((_show(record) for record in records), default=0)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record
+
+
+def _runs(record: dict[str, Any] | None) -> bool:
+    return record is not None and record["state"] == "running" and _alive(record["pid"])
+
+
+def _show(record: dict[str, Any]) -> int:
+    alive = _runs(record)
     width = width_of(sys.stdout)
     for file in record["files"]:
         print(_painted(file, width) if width else _line(file, alive=alive))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 class Store:
     """The roots: `baked` came with the image, `target` is ours to write, `volume` is where serverless has it.
 
+    `others` are models folders of an older layout on the volume, which ComfyUI reads too.
     `cache` is RunPod's cached-model folder, in the layout of the Hugging Face cache. `say` takes sentences.
     `area` is where files grow before they come to `target`, if anywhere.
     """
@@ -43,6 +44,7 @@ class Store:
     cache: Path
     say: Callable[[str], None]
     area: Staging = field(default_factory=Staging)
+    others: tuple[Path, ...] = ()
 
     def place(self, file: File) -> Path:
         """Return where a file belongs."""
@@ -55,7 +57,7 @@ class Store:
 
     def anywhere(self, file: File, size: int | None) -> Path | None:
         """Return where a file of this name (and size, if given) lies, unchecked."""
-        paths = (root / file.folder / file.name for root in (self.baked, self.target, self.volume))
+        paths = (self.baked / file.folder / file.name, *self._ours_and_theirs(file))
         return next((path for path in paths if path.is_file() and size in {None, path.stat().st_size}), None)
 
     def holds(self, file: File) -> bool:
@@ -90,7 +92,7 @@ class Store:
         for path in self._ours_and_theirs(file):
             if path.is_file() and self._is_right(path, expected, size, seen, again=again):
                 return path
-            if path.is_symlink() and not path.exists():
+            if path.is_symlink() and not path.exists() and path.is_relative_to(self.target):
                 path.unlink()  # led to a cached model that is gone
         baked = self.baked / file.folder / file.name
         if baked.is_file() and (reason := self._wrong(baked, expected, size, seen, again=again)):
@@ -105,7 +107,9 @@ class Store:
         check_safetensors(grown, file.name)
         place = self.place(file)
         grown.replace(place)
-        part.remove(growth.part)
+        for each in (growth.part, growth.copy):
+            if each:
+                part.remove(each)
         _flush(place.parent)
         self._remember(place, expected)
         return place
@@ -118,7 +122,8 @@ class Store:
         return None if found == expected else f"has {found}, not {expected}"
 
     def _ours_and_theirs(self, file: File) -> list[Path]:
-        return [root / file.folder / file.name for root in dict.fromkeys((self.target, self.volume))]
+        roots = dict.fromkeys((self.target, self.volume, *self.others))
+        return [root / file.folder / file.name for root in roots]
 
     def _is_right(self, path: Path, expected: str, size: int | None, seen: Seen, *, again: bool) -> bool:
         actual = path.stat().st_size
@@ -126,7 +131,11 @@ class Store:
             self._reject(path, f"has {actual} bytes, not {size}")
             return False
         record = None if again else _recorded(path)
-        if record is None or record != _record(path, record["digest"]):
+        if (
+            record is None
+            or record != _record(path, record["digest"])
+            or not _alike(record["digest"], expected)
+        ):
             self.say(f"{path} is there; its hash is checked{' again' if again else ' once'}")
             record = self._remember(path, digest(_watched(path, seen), actual, expected))
         if record["digest"] != expected:
@@ -191,6 +200,11 @@ def _record(path: Path, found: str) -> dict[str, Any]:
 
 def _record_path(path: Path) -> Path:
     return path.parent / ".podkiln" / f"{path.name}.verified.json"
+
+
+def _alike(found: str, expected: str) -> bool:
+    """Tell whether two digests are of one kind: a sha256 and a git object id say nothing of each other."""
+    return found.partition(":")[0] == expected.partition(":")[0]
 
 
 def _recorded(path: Path) -> dict[str, Any] | None:

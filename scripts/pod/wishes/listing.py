@@ -99,6 +99,15 @@ def decided(run: Path) -> list[str]:
         raise PodError(f"{path} is damaged ({error!r}): restart the pod.", DATA_UNREADABLE) from None
 
 
+def older(run: Path) -> tuple[Path, ...]:
+    """Return the models folders of older layouts that `decide` found on the volume, if it ran."""
+    try:
+        found = json.loads((run / "decision.json").read_bytes())["volume"]["models"]
+        return tuple(map(Path, found))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
 def wanted(
     models: Mapping[str, Sequence[File]], names: Sequence[str], *, optional: bool = False
 ) -> list[File]:

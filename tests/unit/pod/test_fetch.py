@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from fakes.pod import CHUNK, Pod, huggingface, row
 from fakes.shelf import generate
 
 from pod import fetch
-from pod.fetching import disk, display, fetcher
+from pod.fetching import disk, display, fetcher, part
 from pod.fetching.claim import Claim
 from pod.fetching.display import Display
 from pod.fetching.sources import Hubs
@@ -391,7 +392,7 @@ def test_a_staged_file_survives_kill_9_like_any_other(pod: Pod) -> None:
         while pod.hub.served() < SIZE // 3:
             time.sleep(0.01)
         process.kill()
-    assert (staged / "checkpoints" / f"{file.name}.part").exists()
+    assert list(staged.glob(f"checkpoints/{file.name}.*.part"))
     assert not (pod.models / "checkpoints" / file.name).exists()
     before, pod.hub.rate = pod.hub.served(), 0
     code, said = pod.fetch(settings=settings)
@@ -421,9 +422,9 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing_else(pod: Pod) -> None:
     assert pod.fetch()[0] == 0
 
 
-def inside(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> fetcher.Fetcher:
+def inside(pod: Pod, monkeypatch: pytest.MonkeyPatch, **settings: str) -> fetcher.Fetcher:
     """Return the fetcher of a pod, to be run in this process, where things can be replaced."""
-    for name, value in pod.environment().items():
+    for name, value in pod.environment(**settings).items():
         monkeypatch.setenv(name, value)
     models = listing.read(pod.image / "models.json")
     hubs = Hubs.from_environment(os.environ)
@@ -431,7 +432,81 @@ def inside(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> fetcher.Fetcher:
     shown = Display()
     store = fetch.store(os.environ, shown.say)
     policy = fetch.policy(os.environ, store)
-    return fetcher.Fetcher(files, store, hubs, policy, pod.run, display=shown)
+    return fetcher.Fetcher(files, store, hubs, policy, pod.run / "fetch.json", display=shown)
+
+
+@pytest.mark.parametrize("stop", ["stopped", "killed"])
+def test_a_staged_file_survives_its_container(pod: Pod, monkeypatch: pytest.MonkeyPatch, stop: str) -> None:
+    """A container's disk is wiped when its pod is stopped; what was copied to the volume by then goes on."""
+    file = offer_one(pod)
+    staged = pod.root / "local"
+    settings = {"FETCH_STAGING": str(staged), "PODKILN_FETCH_CHUNK": "16384", "FETCH_CONNECTIONS": "2"}
+    monkeypatch.setattr(part, "_FLUSH", 65536)
+    pod.hub.rate = 300_000
+    running = inside(pod, monkeypatch, **settings)
+    state = pod.models / f"checkpoints/.podkiln/{file.name}.state"
+    halt = threading.Thread(target=halted, args=(running, state, 500_000 // 16384), daemon=True)
+    halt.start()
+    assert running.run(1) == 143
+    halt.join()
+    shutil.rmtree(staged)
+    if stop == "killed":  # nobody released the claim
+        (state.parent / f"{file.name}.lock").write_text('{"owner": "x", "flock": true, "boot": "gone"}')
+        monkeypatch.setattr("pod.fetching.claim.STALE", 0.1)
+        monkeypatch.setattr(Claim.__init__, "__kwdefaults__", {"heartbeat": 5.0, "stale": 0.1})
+    before, pod.hub.rate = pod.hub.served(), 0
+    assert inside(pod, monkeypatch, **settings).run(1) == 0
+    assert sha256(pod.models / "checkpoints" / file.name) == file.sha256
+    assert pod.hub.served() - before <= SIZE - 500_000 + 65536 + 2 * 16384
+    assert [path.name for path in state.parent.iterdir()] == [f"{file.name}.verified.json"]
+
+
+def halted(running: fetcher.Fetcher, state: Path, chunks: int) -> None:
+    """Stop a fetch once so many chunks of its copy are safe."""
+    marks = [0]
+    while max(marks) < chunks:
+        time.sleep(0.01)
+        marks += map(int, re.findall(r"(?m)^=(\d+)$", state.read_text()) if state.exists() else ())
+    running.stop()
+
+
+def test_a_local_disk_that_fills_up_costs_speed_not_the_file(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Others write there too. The volume has room: it is not what is blamed, and the file goes on there."""
+    file = offer_one(pod)
+    staged = pod.root / "local"
+    write = part.Part.write
+
+    def full(self: part.Part, offset: int, data: memoryview) -> None:
+        if self.path.is_relative_to(staged) and self.received > SIZE // 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, offset, data)
+
+    monkeypatch.setattr(part.Part, "write", full)
+    monkeypatch.setattr(part, "_FLUSH", 65536)
+    settings = {"FETCH_STAGING": str(staged), "PODKILN_FETCH_CHUNK": "16384"}
+    assert inside(pod, monkeypatch, **settings).run(1) == 0
+    assert sha256(pod.models / "checkpoints" / file.name) == file.sha256
+    said = capsys.readouterr().err
+    assert f"{staged}/checkpoints is full, so it goes on at its place" in said
+    assert "larger volume" not in said
+    assert not list(staged.rglob("*.*"))
+
+
+def test_a_model_in_an_older_layout_is_not_fetched(pod: Pod) -> None:
+    """`decide` found ComfyUI's own folder on the volume, and ComfyUI reads it."""
+    file = offer_one(pod)
+    older = pod.workspace / "ComfyUI/models"
+    (older / "checkpoints").mkdir(parents=True)
+    (older / "checkpoints" / file.name).write_bytes(bytes(file.content))
+    decision = json.loads((pod.run / "decision.json").read_text())
+    decision["volume"] = {"models": [str(older)]}
+    (pod.run / "decision.json").write_text(json.dumps(decision))
+    code, said = pod.fetch()
+    assert code == 0, said
+    assert "0 fetched (0 B), 1 already there" in said
+    assert pod.hub.served() == 0
 
 
 def test_a_disk_that_is_too_small_is_said_before_a_byte_is_written(

@@ -53,3 +53,11 @@ def test_every_start_has_a_session_of_its_own(tmp_path: Path) -> None:
         sessions.add(session)
         assert len(session) == 43
     assert len(sessions) == 2
+
+
+def test_only_what_is_behind_the_login_tells_the_session(tmp_path: Path) -> None:
+    """What stands at the server is inherited, also by what answers without a login."""
+    config = (prepared(tmp_path) / "nginx.conf").read_text()
+    told = re.findall(r"(?m)^ *location ([^{\n]*) \{[^{}]*add_header Set-Cookie", config)
+    assert told == ["/"]
+    assert config.count("Set-Cookie") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -138,3 +140,17 @@ def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Not a directory|File exists"):
         Claim(tmp_path / "file" / ".podkiln" / "a.lock").acquire()
+
+
+def test_a_full_volume_leaves_no_claim(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one would be taken for that of another pod, for half a minute."""
+
+    def full(_descriptor: int, _data: bytes, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            quick(lock).acquire()
+    assert not list(lock.parent.iterdir())
+    assert quick(lock).acquire()

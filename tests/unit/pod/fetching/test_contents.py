@@ -96,7 +96,21 @@ def test_digests(tmp_path: Path) -> None:
     assert digest(of_file(path), 7000, "git:whatever") == f"git:{git}"
 
 
-@pytest.mark.parametrize("name", ["a.pt", "a.pt2", "A.PTH", "a.ckpt", "x/a.bin", "a.pkl"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.pt",
+        "a.pt2",
+        "A.PTH",
+        "a.ckpt",
+        "x/a.bin",
+        "a.pkl",
+        "a.pth.tar",
+        "a.ckpt.gz",
+        "a.pickle",
+        "a.joblib",
+    ],
+)
 def test_pickles_are_known_by_their_name(name: str) -> None:
     assert is_pickle(name)
     assert not is_pickle(f"{name}.safetensors")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.fetching.part import ClosedError, Contents, Part, Span, remove
+from pod.fetching.part import ClosedError, Contents, Part, Span, Trail, adopt, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,3 +222,50 @@ def test_remove_takes_both_files(path: Path) -> None:
     remove(path)
     remove(path)
     assert not list(path.parent.iterdir())
+
+
+def trail(copy: Path, upto: int, monkeypatch: pytest.MonkeyPatch) -> Trail:
+    """Write a copy up to a byte, flushing every 25."""
+    monkeypatch.setattr("pod.fetching.part._FLUSH", 25)
+    made = Trail(copy, CONTENTS)
+    for start in range(0, upto, 7):
+        made.write(DATA[start : min(start + 7, upto)])
+    return made
+
+
+@pytest.mark.parametrize(("upto", "safe"), [(24, 0), (28, 20), (44, 20), (49, 40), (70, 70), (95, 90)])
+def test_a_copy_becomes_a_part_as_far_as_it_was_flushed(
+    path: Path, upto: int, safe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under another kernel: its container is gone, and the disk that it was copied from."""
+    copy = path.with_suffix(".copy")
+    trail(copy, upto, monkeypatch)
+    monkeypatch.setattr("pod.fetching.part.boot_id", lambda: "another")
+    assert adopt(copy, path) == bool(safe)
+    if safe:
+        part = Part.recall(path)
+        assert part
+        assert part.received == safe
+        assert path.read_bytes()[:safe] == DATA[:safe]
+        span = part.take(100)
+        assert span == Span(safe, 95)
+        fill(part, span)
+        assert path.read_bytes() == DATA
+
+
+def test_a_finished_copy_is_a_whole_part(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = path.with_suffix(".copy")
+    trail(copy, 95, monkeypatch).finish()
+    assert adopt(copy, path)
+    part = Part.recall(path)
+    assert part
+    assert part.missing == 0
+
+
+@pytest.mark.parametrize("lost", [".copy", ".state"])
+def test_half_of_a_trail_is_nothing(path: Path, lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = path.with_suffix(".copy")
+    trail(copy, 95, monkeypatch)
+    path.with_suffix(lost).unlink()
+    assert not adopt(copy, path)
+    assert not path.exists()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pod.failure import PodError
-from pod.fetching import staging
+from pod.fetching import disk, part, staging
+from pod.fetching.part import ClosedError, Contents
 from pod.fetching.staging import Growth, Staging, copied, on_network
+from pod.fetching.web import RefusedError
 from pod.machine import mounts
 
 if TYPE_CHECKING:
@@ -72,7 +75,8 @@ def test_a_file_grows_on_the_local_disk_and_is_copied(tmp_path: Path, beside: Pa
 
     area = Staging(tmp_path / "local")
     growth = area.growth(beside, 10_000, reserve)
-    assert growth.part == tmp_path / "local/vae/a.safetensors.part"
+    assert growth.part.parent == tmp_path / "local/vae"
+    assert re.fullmatch(r"a\.safetensors\.[0-9a-f]{8}\.part", growth.part.name)
     assert growth.copy == beside.with_name("a.safetensors.copy")
     growth.part.write_bytes(b"x" * 8192)  # what has arrived takes no more room
     area.growth(beside, 10_000, reserve)
@@ -107,30 +111,70 @@ def test_else_it_grows_beside_its_place(tmp_path: Path, beside: Path, why: str) 
     assert area.growth(beside, size, lambda _folder, _need: why != "no room") == Growth(beside)
 
 
+def test_files_of_one_name_are_staged_apart(tmp_path: Path) -> None:
+    """Two models have a tokenizer each, in folders of one name."""
+    area = Staging(tmp_path / "local")
+    places = [
+        tmp_path / f"models/text_encoders/{model}/umt5-xxl/.podkiln/spiece.model.part" for model in "ab"
+    ]
+    grown = [area.growth(place, 10, lambda _folder, _need: True).part for place in places]
+    assert len(set(grown)) == 2
+    assert grown[0] == area.growth(places[0], 10, lambda _folder, _need: True).part
+
+
+CONTENTS = Contents(6, 3, "", "sha256:00")
+
+
 def test_the_pass_that_reads_also_writes(tmp_path: Path) -> None:
     path = tmp_path / "new/a.copy"
     blocks: list[bytes | memoryview] = [b"one", b"two"]
-    assert [bytes(block) for block in copied(iter(blocks), path)] == blocks
+    assert [bytes(block) for block in copied(iter(blocks), path, CONTENTS)] == blocks
     assert path.read_bytes() == b"onetwo"
 
 
 def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full volume is not left full."""
+    """A full volume is not left full; and it is the volume that is named, not the disk that is staged on."""
 
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        list(copied(iter([b"one"]), tmp_path / "a.copy"))
+    monkeypatch.setattr(os, "fdatasync", full)
+    mount = disk.mount_point(tmp_path)
+    with pytest.raises(RefusedError, match=f"^does not fit: {mount} is full"):
+        list(copied(iter([b"one"]), tmp_path / "a.copy", CONTENTS))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_copy_that_nobody_wants_any_more_is_removed(tmp_path: Path) -> None:
+def test_what_was_copied_goes_on_where_the_staged_part_is_gone(
+    tmp_path: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that is stopped loses its container's disk; the volume keeps the copy."""
+    monkeypatch.setattr(part, "_FLUSH", 3)
+
     def blocks() -> Iterator[bytes]:
         yield b"one"
-        raise ValueError
+        raise ClosedError
 
-    with pytest.raises(ValueError):
-        list(copied(blocks(), tmp_path / "a.copy"))
-    assert not list(tmp_path.iterdir())
+    area = Staging(tmp_path / "local")
+    growth = area.growth(beside, 6, lambda _folder, _need: True)
+    assert growth.copy
+    with pytest.raises(ClosedError):
+        list(copied(blocks(), growth.copy, CONTENTS))
+    assert area.growth(beside, 6, lambda _folder, _need: True) == Growth(beside)
+    taken = part.Part.recall(beside)
+    assert taken
+    assert (taken.received, taken.missing) == (3, 3)
+    assert not growth.copy.exists()
+
+
+def test_while_the_staged_part_is_there_the_copy_is_made_anew(
+    tmp_path: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "_FLUSH", 3)
+    area = Staging(tmp_path / "local")
+    growth = area.growth(beside, 6, lambda _folder, _need: True)
+    assert growth.copy
+    list(copied(iter([b"one"]), growth.copy, CONTENTS))
+    growth.part.write_bytes(b"one")
+    assert area.growth(beside, 6, lambda _folder, _need: True) == growth
+    assert not list(beside.parent.iterdir())

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -217,3 +218,37 @@ def test_a_folder_that_is_a_link_to_another_disk_works(store: Store, tmp_path: P
     store.publish(FILE, Growth(grow(store)), EXPECTED)
     assert (tmp_path / "disk" / FILE.name).read_bytes() == DATA
     assert (tmp_path / "disk/.podkiln").is_dir()
+
+
+def test_a_record_of_another_kind_of_hash_says_nothing(store: Store, said: list[str]) -> None:
+    """A small file is known by git's object id until its sha256 is listed; it is the same file."""
+    path = put(store.target)
+    git = hashlib.sha1(b"blob 3000\0" + DATA, usedforsecurity=False).hexdigest()
+    assert store.examine(FILE, f"git:{git}", 3000) == path
+    assert store.examine(FILE, EXPECTED, 3000) == path
+    assert store.examine(FILE, f"git:{git}", 3000) == path
+    assert not [sentence for sentence in said if "moved aside" in sentence]
+
+
+def test_an_older_layout_is_looked_at(store: Store, said: list[str], tmp_path: Path) -> None:
+    """ComfyUI reads it too; nothing there is moved."""
+    older = replace(store, others=(tmp_path / "ComfyUI/models",))
+    path = put(tmp_path / "ComfyUI/models")
+    assert older.anywhere(FILE, 3000) == path
+    assert older.examine(FILE, EXPECTED, 3000) == path
+    assert older.known(FILE, EXPECTED, 3000) == path
+    path.write_bytes(b"\0" * 3000)
+    os.utime(path, ns=(1, 1))
+    assert older.examine(FILE, EXPECTED, 3000) is None
+    assert path.exists()
+    assert "it is left alone, and fetched to" in said[-1]
+
+
+def test_only_our_own_dead_links_are_removed(store: Store) -> None:
+    for root in (store.target, store.volume):
+        link = root / FILE.folder / FILE.name
+        link.parent.mkdir(parents=True)
+        link.symlink_to("gone")
+    assert store.examine(FILE, EXPECTED, 3000) is None
+    assert not (store.target / FILE.folder / FILE.name).is_symlink()
+    assert (store.volume / FILE.folder / FILE.name).is_symlink()
