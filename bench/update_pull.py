@@ -33,8 +33,8 @@ from lab import MIB, Limit
 
 from podkiln import assemble, job, layout, oci, registry, variant
 from podkiln.assemble import WeightLayer
-from podkiln.job import Request
 from podkiln.reference import Reference
+from podkiln.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,6 +7,7 @@ there.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from podkiln import assemble, load, output, registry, remembered, weights
 from podkiln.assemble import WeightLayer
+from podkiln.jobs import JOBS
 from podkiln.places import Origins, Places
 from podkiln.reference import Reference
 from podkiln.sinks import LayoutSink, RegistrySink
@@ -23,7 +25,7 @@ from podkiln.sources import Access
 from podkiln.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from podkiln.assemble import Assembled
@@ -45,12 +47,14 @@ class Route:
         mount_from: Repositories of the same registry that may hold some of the blobs.
         copy_from: Repositories of any registry that may hold some of the weight layers.
         spool: Folder to write weight layers to before they are sent.
+        jobs: Layers and blobs moved at once.
     """
 
     ca_bundle: Path | None = None
     mount_from: Sequence[str] = ()
     copy_from: Sequence[Reference] = ()
     spool: Path | None = None
+    jobs: int = JOBS
 
 
 def deliver(made: Report, route: Route, *, push: bool, load_: bool) -> None:
@@ -58,16 +62,24 @@ def deliver(made: Report, route: Route, *, push: bool, load_: bool) -> None:
     assert made.layout is not None  # noqa: S101 - it was just built
     name = Reference.parse(made.image)
     places = places_of(made.plan, route)
+    with _telling_of_news(remembered.path_of(made.plan.described)):
+        _deliver(made, made.layout, name, places, route, push=push, load_=load_)
+
+
+def _deliver(
+    made: Report, built: Layout, name: Reference, places: Places, route: Route, *, push: bool, load_: bool
+) -> None:
     if made.plan.bundles and (load_ or not push):
-        _bake_here(made, made.layout, places, route)
+        _bake_here(made, built, places if push else Places(copy_from=places.copy_from), route)
     elif made.plan.bundles:
-        _bake_there(made, made.layout, name, places, route)
+        _bake_there(made, built, name, places, route)
+    image = made.layout or built
     if load_:
         begun = time.monotonic()
-        load.load(made.layout, [name])
+        load.load(image, [name])
         made.seconds["load"] = time.monotonic() - begun
     if push:
-        _push(made, made.layout, name, places, route)
+        _push(made, image, name, places, route)
 
 
 def places_of(made: Plan, route: Route) -> Places:
@@ -78,7 +90,7 @@ def places_of(made: Plan, route: Route) -> Places:
 
 def settings(route: Route) -> registry.Settings:
     """Return how registries are spoken to."""
-    return registry.Settings(ca_bundle=route.ca_bundle)
+    return registry.Settings(ca_bundle=route.ca_bundle, jobs=route.jobs)
 
 
 def _push(made: Report, layout: Layout, name: Reference, places: Places, route: Route) -> None:
@@ -88,15 +100,14 @@ def _push(made: Report, layout: Layout, name: Reference, places: Places, route: 
             layout, name, on_progress=bar, settings=settings(route), mount_from=places.neighbours(name)
         )
     made.seconds["push"] = time.monotonic() - begun
-    _remember(made, name)
+    _remember(made.plan, made.baked, name)
 
 
 def _bake_here(made: Report, runtime: Layout, places: Places, route: Route) -> None:
     """Bake into the layout on disk, which then holds the whole image."""
-    baked = _bake(made, LayoutSink(runtime.path), Places(copy_from=places.copy_from), route)
+    baked = _bake(made, LayoutSink(runtime.path), places, route)
     image = _assembled(made.plan, runtime, baked)
     made.layout = assemble.store(image, runtime.path, index=True)
-    _remember(made, None)
 
 
 def _bake_there(made: Report, runtime: Layout, name: Reference, places: Places, route: Route) -> None:
@@ -107,7 +118,7 @@ def _bake_there(made: Report, runtime: Layout, name: Reference, places: Places, 
         baked = _bake(made, sink, places, route, Spool(route.spool) if route.spool else None, name)
     image = _assembled(made.plan, runtime, baked)
     made.layout = assemble.store(image, runtime.path, index=False)
-    _remember(made, name)
+    _remember(made.plan, baked, name)
 
 
 def _bake(
@@ -130,22 +141,41 @@ def _bake(
             known=remembered.read(remembered.path_of(made.plan.described)),
             origins=origins,
             spool=spool,
+            jobs=route.jobs,
             on_progress=bar,
+            on_baked=lambda each: _remember(made.plan, [each], target),
         )
     made.seconds["bake"] = time.monotonic() - begun
     return made.baked
 
 
-def _remember(made: Report, place: Reference | None) -> None:
-    """Have the lock know what the layers came to, and where they are."""
-    memory = remembered.path_of(made.plan.described)
+def _remember(plan: Plan, baked: Sequence[Baked], place: Reference | None) -> None:
+    """Have the lock know what layers came to, and where they are."""
+    memory = remembered.path_of(plan.described)
     try:
-        if made.baked and remembered.write(memory, made.baked, place):
-            log.info("%s: the lock remembers the layers now; commit it.", memory)
+        if baked:
+            remembered.write(memory, baked, place)
     except OSError as full:
         log.warning(
             "%s cannot be written (%s): the next bake fetches everything again.", memory, full.strerror
         )
+
+
+@contextlib.contextmanager
+def _telling_of_news(memory: Path) -> Iterator[None]:
+    """Say at the end, also of a bake that failed, that the lock has learnt something."""
+    before = _content(memory)
+    try:
+        yield
+    finally:
+        if _content(memory) != before:
+            log.info("%s: the lock remembers the layers now; commit it.", memory)
+
+
+def _content(memory: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return memory.read_bytes()
+    return b""
 
 
 def _assembled(plan: Plan, runtime: Layout, baked: Sequence[Baked]) -> Assembled:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from podkiln import bundle, layers, limits, measured, refusals
 from podkiln.errors import PlanRefusedError
+from podkiln.jobs import JOBS
 from podkiln.limits import UPLOAD_RATE
 from podkiln.terms import Terms
 
@@ -42,6 +43,7 @@ class Options:
         host: The registry that a push goes to, if it is known.
         accepted: Models whose licence the user answers for.
         spool: Whether weights are written to the builder's disk first.
+        jobs: Layers moved at once.
         rate: Bytes per second to reckon uploads with.
     """
 
@@ -51,6 +53,7 @@ class Options:
     host: str | None = None
     accepted: frozenset[str] = frozenset()
     spool: bool = False
+    jobs: int = JOBS
     rate: int = UPLOAD_RATE
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from podkiln import document, measured, weights
+from podkiln import document, measured
 from podkiln.document import Many, Strict
 from podkiln.variant import SHIPPED
 
@@ -106,8 +106,12 @@ def judge(plan: Plan) -> list[Verdict]:
 
 def disk(plan: Plan) -> int:
     """Return the bytes of disk that a build with its push takes at most."""
-    spooled = nlargest(weights.JOBS, (each.size for each in plan.lacking)) if plan.options.spool else []
+    spooled = _spooled(plan) if plan.options.spool else []
     return measured.BUILD_DISK + sum(spooled)
+
+
+def _spooled(plan: Plan) -> list[int]:
+    return nlargest(plan.options.jobs, (each.size for each in plan.lacking))
 
 
 def seconds(plan: Plan) -> float:

@@ -192,12 +192,12 @@ class Ahead:
         self._buffers = buffers
         self._hash = hashlib.sha256()
         self._room = threading.Semaphore(_AHEAD)
-        self._filled: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._filled: SimpleQueue[Chunk | None] = SimpleQueue()
         self._failure: BaseException | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
 
-    def __iter__(self) -> Iterator[memoryview]:
+    def __iter__(self) -> Iterator[Chunk]:
         self._thread.start()
         while (chunk := self._filled.get()) is not None:
             self._room.release()
@@ -226,12 +226,20 @@ class Ahead:
                 count = self._reading.readinto(buffer)
                 if not count:
                     break
-                chunk = buffer[:count]
+                chunk = self._fitted(buffer, count)
                 self._hash.update(chunk)
                 self._filled.put(chunk)
         except BaseException as failure:  # noqa: BLE001 - raised where the bytes are waited for
             self._failure = failure
         self._filled.put(None)
+
+    def _fitted(self, buffer: memoryview, count: int) -> Chunk:
+        """Return what was read; little of it in memory of its own: what is kept is counted in bytes."""
+        if count > CHUNK // 2:
+            return buffer[:count]
+        chunk = bytes(buffer[:count])
+        self._buffers.give_back(buffer)
+        return chunk
 
 
 class Buffers:

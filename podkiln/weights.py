@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from podkiln import oci
 from podkiln.errors import IntegrityError
+from podkiln.jobs import JOBS
 from podkiln.registry.copying import BlobCopy, OriginError
 from podkiln.registry.transport import CancelledError
 from podkiln.spool import Spooled
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-JOBS: Final = 3
-"""Layers at once: what registries and hosts use for their own transfers too."""
-
 _NICER: Final = 4  # in nice values: a layer gets about 40 % of the time that the one before it gets
 
 
@@ -58,11 +56,12 @@ class Baked:
 
 @dataclass(frozen=True)
 class Helpers:
-    """What a bake may fall back on: `known` is what the lock remembers, recipe of a bundle -> layer."""
+    """Who helps a bake: `known` is what the lock remembers, recipe of a bundle -> layer."""
 
     known: Mapping[Digest, Digest] = field(default_factory=dict)
     origins: Origins | None = None
     spool: Spool | None = None
+    on_baked: Callable[[Baked], None] = lambda _: None
 
 
 def bake(
@@ -75,6 +74,7 @@ def bake(
     spool: Spool | None = None,
     jobs: int = JOBS,
     on_progress: Progress | None = None,
+    on_baked: Callable[[Baked], None] = lambda _: None,
 ) -> list[Baked]:
     """See that all weight layers are in a sink. The first failure stops all others and is raised.
 
@@ -87,6 +87,7 @@ def bake(
         spool: Where layers are written first; None: nowhere.
         jobs: Layers at once.
         on_progress: Told as bytes are moved.
+        on_baked: Told of each layer as soon as it is made and kept, one at a time: others may fail yet.
 
     Raises:
         SourceError: A file could not be had.
@@ -94,7 +95,7 @@ def bake(
         RegistryError: The registry refused.
         UsageError: The disk, of the layout or of the spool, does not hold what it must.
     """
-    helpers = Helpers(known or {}, origins, spool)
+    helpers = Helpers(known or {}, origins, spool, on_baked)
     return _Oven(sink, access, helpers, on_progress or _silent).bake_all(bundles, jobs)
 
 
@@ -107,6 +108,7 @@ class _Oven:
         self._helpers = helpers
         self._on_progress = on_progress
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self._streams: set[WeightStream] = set()
         self._failure: BaseException | None = None
 
@@ -178,7 +180,13 @@ class _Oven:
         return oci.Descriptor(oci.LAYER, digest, bundle.size) if digest else None
 
     def _bake(self, bundle: Bundle) -> Baked:
-        """Have a layer from another registry, or make it."""
+        """Have a layer from another registry, or make it; and say so."""
+        baked = self._made(bundle)
+        with self._telling:
+            self._helpers.on_baked(baked)
+        return baked
+
+    def _made(self, bundle: Bundle) -> Baked:
         begun = time.monotonic()
         blob = self._remembered(bundle)
         if blob and self._copy(bundle, blob):

@@ -15,8 +15,8 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
 
 from podkiln import delivery, job, layout, variant  # noqa: E402 - the path comes first
 from podkiln.delivery import Route  # noqa: E402
-from podkiln.job import Request  # noqa: E402
 from podkiln.report import Report  # noqa: E402
+from podkiln.request import Request  # noqa: E402
 
 
 def deliver(described: Path, runtime: Path, image: str, **route: Any) -> Report:

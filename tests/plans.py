@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from podkiln import job, variant
-from podkiln.job import Request
+from podkiln.request import Request
 
 if TYPE_CHECKING:
     from podkiln.plan import Plan

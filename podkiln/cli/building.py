@@ -9,7 +9,7 @@ from podkiln import job
 from podkiln.bake import Environment
 from podkiln.cli.options import names_of
 from podkiln.cli.planning import show
-from podkiln.job import Request
+from podkiln.request import Request
 
 log = logging.getLogger("podkiln")
 
@@ -48,6 +48,7 @@ def request_of(options: dict[str, Any]) -> Request:
         mount_from=options["mount_from"],
         copy_from=options["copy_from"],
         spool=options["spool"],
+        jobs=options["jobs"],
         report=options["report"],
         dry_run=options["dry_run"],
         quiet=options["quiet"],

@@ -9,7 +9,7 @@ import click
 from podkiln import flags, job, output, render
 from podkiln import variant as variants
 from podkiln.cli.options import json_option
-from podkiln.job import Request
+from podkiln.request import Request
 
 
 @click.command("flags")

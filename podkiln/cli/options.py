@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podkiln.errors import UsageError
+from podkiln.jobs import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,6 +83,13 @@ BUILD_OPTIONS: list[Decorator] = [
         type=FOLDER,
         metavar="DIR",
         help="Write weights there first: for registries without resume.",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=JOBS,
+        show_default=True,
+        help="Weight layers, and blobs, moved at once.",
     ),
     click.option("--load", is_flag=True, help="Load the image into the local engine."),
     click.option("--out", type=FOLDER, default=Path("dist"), show_default=True, help="Where to write."),

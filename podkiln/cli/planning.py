@@ -19,8 +19,8 @@ from podkiln.cli.options import (
     names_of,
     variant_option,
 )
-from podkiln.job import Request
 from podkiln.plan import MOST_LAYERS
+from podkiln.request import Request
 
 if TYPE_CHECKING:
     from podkiln.plan import Plan
@@ -140,7 +140,9 @@ def show_pulls(made: Plan) -> None:
 
 
 def _moved(made: Plan) -> str:
-    """Say what of the weights has to move, where a registry was asked."""
+    """Say what of the weights has to move, where that was found out."""
     if made.there is None or not made.bundles:
         return ""
+    if made.options.host is None:
+        return f" ({output.size(made.fetch_bytes)} to fetch)"
     return f" ({output.size(made.fetch_bytes)} to fetch, {output.size(made.upload_bytes)} to send)"

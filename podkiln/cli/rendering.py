@@ -11,7 +11,7 @@ import click
 from podkiln import bake, context, golden, job, lint, render, variant
 from podkiln.cli.options import FOLDER, names_of, variant_option
 from podkiln.errors import LintError, RenderError
-from podkiln.job import Request
+from podkiln.request import Request
 
 if TYPE_CHECKING:
     from podkiln.plan import Plan

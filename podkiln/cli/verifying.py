@@ -11,8 +11,8 @@ from podkiln import job, output, registry, remembered, verify
 from podkiln import variant as variants
 from podkiln.cli.options import EXISTING_FILE, json_option, names_of, variant_option
 from podkiln.errors import UsageError
-from podkiln.job import Request
 from podkiln.reference import Reference
+from podkiln.request import Request
 
 if TYPE_CHECKING:
     from pathlib import Path

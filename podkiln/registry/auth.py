@@ -7,6 +7,7 @@ and oauth.md (trading an identity token).
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import re
 import threading
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _CHALLENGE: Final = re.compile(r"(?:^|,\s*)(basic|bearer)(?=\s|$)", re.IGNORECASE)
 _PARAMETER: Final = re.compile(r'([a-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
 _DEFAULT_LIFE: Final = 60  # seconds; token.md: "expires_in ... defaults to 60 seconds"
+_REFUSED: Final = frozenset({400, 401, 403})  # by token services, for a login or a scope
 _USED_LIFE: Final = 0.8  # of a token's life; what is left is for the request under way
 
 
@@ -63,7 +65,7 @@ class Auth:
 
     Args:
         host: The registry, as the user wrote it.
-        scopes: What tokens must allow: `repository:you/app:pull,push`.
+        scopes: What tokens are to allow: `repository:you/app:pull,push`; without the first there is no use.
         login: Finds the user's login for a host.
         fetch: Speaks to the token service: (method, url, authorization, form) -> Answer, retried.
         plain_http: Whether a token service may be without TLS, as the registry itself is.
@@ -112,8 +114,10 @@ class Auth:
                 self._bearer = bearer
                 self._fetch_token(bearer)
                 return True
-            found = self._find_login() if "basic" in challenges else None
-            if found is None or not found.username or sent is not None:
+            if "basic" not in challenges or (sent is not None and not self._has_new_login()):
+                return False
+            found = self._find_login()
+            if found is None or not found.username:
                 return False
             self._header = _basic(found)
             return True
@@ -130,7 +134,30 @@ class Auth:
             self._looked = True
         return self._credentials
 
+    def _has_new_login(self) -> bool:
+        """Ask the helper again after a refusal: uploads may outlive what it gives, an hour for some."""
+        if self._credentials is None:
+            return False
+        with contextlib.suppress(RegistryError):
+            before, self._credentials = self._credentials, self._login(self._host) or self._credentials
+            return self._credentials != before
+        return False
+
     def _fetch_token(self, challenge: Challenge) -> None:
+        """Fetch a token; one without the right to mount is better than none."""
+        answer = self._ask_for_token(challenge)
+        if answer.status in _REFUSED and self._has_new_login():
+            answer = self._ask_for_token(challenge)
+        if answer.status in _REFUSED and len(self._scopes) > 1:
+            own, *others = self._scopes
+            self._scopes = [own]
+            answer = self._ask_for_token(challenge)
+            if answer.status not in _REFUSED:
+                names = ", ".join(each.split(":")[1] for each in others)
+                log.info("Nothing is mounted from %s at %s: no right to read it.", names, self._host)
+        self._take(answer)
+
+    def _ask_for_token(self, challenge: Challenge) -> Answer:
         realm = challenge.parameters.get("realm", "")
         if not realm.startswith(("https://", "http://") if self._plain_http else "https://"):
             raise RegistryError(
@@ -142,12 +169,10 @@ class Auth:
         if found and found.identity_token:
             form = [*fields, ("scope", " ".join(self._scopes)), ("grant_type", "refresh_token")]
             form += [("client_id", "podkiln"), ("refresh_token", found.identity_token)]
-            answer = self._fetch("POST", realm, None, urlencode(form).encode())
-        else:
-            query = urlencode(fields + [("scope", scope) for scope in self._scopes])
-            url = f"{realm}{'&' if '?' in realm else '?'}{query}"
-            answer = self._fetch("GET", url, _basic(found) if found else None, None)
-        self._take(answer)
+            return self._fetch("POST", realm, None, urlencode(form).encode())
+        query = urlencode(fields + [("scope", scope) for scope in self._scopes])
+        url = f"{realm}{'&' if '?' in realm else '?'}{query}"
+        return self._fetch("GET", url, _basic(found) if found else None, None)
 
     def _take(self, answer: Answer) -> None:
         service = answer.host

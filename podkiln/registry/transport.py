@@ -19,15 +19,16 @@ from httpx import codes
 
 from podkiln import credentials
 from podkiln.errors import RegistryError
+from podkiln.jobs import JOBS
 from podkiln.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
+from podkiln.registry.clients import AGENT, open_client
 from podkiln.registry.refusal import TRANSIENT, TransientError, refused, unreachable
 from podkiln.registry.sockets import Sockets
 from podkiln.registry.streaming import Answer, Patience, Streaming
 from podkiln.registry.trust import is_local, tls_context
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
@@ -44,7 +45,6 @@ _CONNECT_SECONDS: Final = 15.0
 _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
 _GRACE_SECONDS: Final = 3.0  # for the answer to a body that was ended early: it names what to delete
 _MAX_BACKOFF: Final = 30.0
-_AGENT: Final = {"User-Agent": "podkiln"}
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 
 # They log URLs and headers, and those of uploads and of redirects carry signatures.
@@ -72,7 +72,7 @@ class Settings:
 
     ca_bundle: Path | None = None
     plain_http: bool | None = None
-    jobs: int = 3
+    jobs: int = JOBS
     attempts: int = 6
     backoff: float = 1.0
     timeout: float = 60.0
@@ -92,7 +92,7 @@ class Transport:
         self.origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
         tls = tls_context(host, settings.ca_bundle)
         # Those that delete are apart: what `cancel` ends may be in the middle of that.
-        self._http, self._deleting = _client(host, tls), _client(host, tls)
+        self._http, self._deleting = open_client(host, tls), open_client(host, tls)
         self._sockets, self._streams = Sockets(), Sockets()
         self._streaming = Streaming(tls, self._streams, direct=is_local(host))
         self._grace = threading.Timer(_GRACE_SECONDS, self._streams.cut)
@@ -319,7 +319,7 @@ class Transport:
         patience: float | None,
     ) -> Answer:
         """Send one request as its body comes; `cancel` leaves its answer a moment to come."""
-        told = {**_AGENT, **headers, **({"Authorization": authorization} if authorization else {})}
+        told = {**AGENT, **headers, **({"Authorization": authorization} if authorization else {})}
         seconds = self._timeout(patience)
         waits = Patience(seconds["connect"], seconds["write"], seconds["read"], _GRACE_SECONDS)
         with self._failing(url):
@@ -386,11 +386,3 @@ class Transport:
             if time.monotonic() > deadline:
                 raise TransientError(f"Registry {self.host} did not come to the end of an answer in time.")
         return bytes(body)
-
-
-def _client(host: str, tls: ssl.SSLContext) -> httpx.Client:
-    return httpx.Client(
-        verify=tls,
-        trust_env=not is_local(host),  # no proxy between us and ourselves
-        headers={**_AGENT, "Accept-Encoding": "identity"},
-    )

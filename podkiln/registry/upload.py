@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told what is being sent, bytes done, bytes in all. Called from several threads; done may fall back."""
 
-_HEADWAY: Final = 1 << 20  # bytes a resumed upload must have gained for earlier failures to be forgotten
+_HEADWAY: Final = 1 << 20
+"""Bytes that an upload must have gained, beyond all attempts before, for earlier failures to be forgotten."""
 
 
 class Content(Protocol):
@@ -63,6 +64,7 @@ class Upload:
         self._on_progress = on_progress
         self._location: str | None = None
         self._offset = 0
+        self._furthest = 0  # of all attempts: what is sent a second time is no headway
         self._sizes = ChunkSizes()
         self._chunk: int | None = None  # bytes in one PATCH; None: all that is left
         self._whole = False  # one PUT with the length told, and the digest
@@ -140,7 +142,6 @@ class Upload:
 
     def _resume(self, failure: TransientError) -> bool:
         """Find out how far the registry got, else begin anew; tell whether the upload made headway."""
-        before = self._offset
         if isinstance(failure, StreamsRefusedError):
             self._whole = True
             if self._content.blob is None:
@@ -154,9 +155,15 @@ class Upload:
                 pass
             else:
                 if self._offset <= self._content.size:
-                    return self._offset >= before + _HEADWAY
+                    return self._has_headway()
         self._drop()
         return False
+
+    def _has_headway(self) -> bool:
+        if self._offset < self._furthest + _HEADWAY:
+            return False
+        self._furthest = self._offset
+        return True
 
     def _drop(self) -> None:
         if self._location is not None:

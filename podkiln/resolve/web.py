@@ -28,6 +28,10 @@ def get(url: str, headers: Mapping[str, str], *, body: bool = True) -> httpx.Res
         with httpx.stream("GET", url, headers=headers, timeout=_SECONDS, follow_redirects=True) as answer:
             if body:
                 answer.read()
+    except (ImportError, ValueError) as wrong:  # what the proxy variables say is no proxy that httpx knows
+        raise UnreachableError(
+            host, f"the proxy of HTTPS_PROXY or ALL_PROXY cannot be used: {wrong}"
+        ) from None
     except (httpx.HTTPError, httpx.InvalidURL) as failed:
         raise UnreachableError(host, str(failed) or type(failed).__name__) from None
     if later(answer.status_code):

@@ -89,7 +89,7 @@ def verify(
         findings = list(bad.values())
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
         if held:
-            findings += compare(plan, known, held)
+            findings += compare(plan, known, held, deep=deep)
             findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
     return Verdict(str(reference), found.digest, tuple(findings), deep)
 

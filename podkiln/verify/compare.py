@@ -40,8 +40,11 @@ class Placed:
     blob: Descriptor
 
 
-def compare(plan: Plan, known: Mapping[Digest, Digest], held: Held) -> list[str]:
-    """Return what differs between an image and its lock, as far as its two documents tell."""
+def compare(plan: Plan, known: Mapping[Digest, Digest], held: Held, *, deep: bool = False) -> list[str]:
+    """Return what differs between an image and its lock, as far as its two documents tell.
+
+    `deep`: what is in the layers is compared too, so that a digest which the lock does not know says nothing.
+    """
     shape = [*_type_findings(held), *_count_findings(held)]
     told = [*_label_findings(plan, held.config), *_substitute_findings(held.config)]
     if _count_findings(held):  # no saying which history is that of which layer
@@ -52,7 +55,8 @@ def compare(plan: Plan, known: Mapping[Digest, Digest], held: Held) -> list[str]
         for number, each in zip(_numbers(found, plan.above, len(held.manifest.layers)), found, strict=True)
         for finding in _layer_findings(number, each, known, held)
     ]
-    return [*shape, *told, *_missing(plan.bundles, found), *layers, *_strangers(found, held)]
+    unknown = () if deep else _unknown(found, known)
+    return [*shape, *told, *_missing(plan.bundles, found), *layers, *unknown, *_strangers(found, held)]
 
 
 def _numbers(found: Sequence[Placed], above: Sequence[Bundle], layers: int) -> list[int]:
@@ -154,6 +158,16 @@ def _layer_findings(number: int, found: Placed, known: Mapping[Digest, Digest], 
     told = config.layer_history[found.number]
     if dict(told) != wanted.history(config.document.get("created")):
         yield f"{name} has a history that does not tell of it as the lock does: {told.get('created_by')!r}."
+
+
+def _unknown(found: Sequence[Placed], known: Mapping[Digest, Digest]) -> Iterator[str]:
+    """Name the layers that no bake with this lock has made: what is in them may be anything."""
+    for each in found:
+        if each.bundle.recipe not in known:
+            yield (
+                f"Weight layer {each.bundle.name} has a digest that the lock does not know, so its content "
+                "is not proven: read it with --deep, or commit the layers.json that its bake wrote."
+            )
 
 
 def _strangers(found: Sequence[Placed], held: Held) -> Iterator[str]:

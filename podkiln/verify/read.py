@@ -51,13 +51,12 @@ def runtime_findings(
 ) -> Iterator[str]:
     """Read layers of the runtime (number, blob, diff_id), for what hides weights or adds to them."""
 
-    def read(layer: tuple[int, Descriptor, Digest]) -> list[str]:
+    def read(layer: tuple[int, Descriptor, Digest]) -> runtime.Contents:
         number, blob, diff_id = layer
         chunks = _watched(repository.read(blob), f"layer {number}", blob.size, on_progress)
-        return runtime.layer_findings(number, blob, diff_id, chunks)
+        return runtime.read(number, blob, diff_id, chunks)
 
-    for findings in at_once(repository.transport, layers, read):
-        yield from findings
+    yield from runtime.findings(at_once(repository.transport, layers, read))
 
 
 def _read_layer(repository: Repository, on_progress: Progress, placed: Placed) -> list[str]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import posixpath
 import tarfile
 import zlib
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Final, cast
 
@@ -28,10 +30,29 @@ _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
 _BLOCK: Final = 1 << 20
 _WEIGHTS: Final = PurePosixPath(ROOT)
+_MOST_LINKS: Final = 40  # one after another, as Linux has it (path_resolution(7))
 
 
-def layer_findings(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]) -> list[str]:
-    """Read one layer to its end, and say what is wrong with it.
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a layer's tar: its name there, whether it is a folder, and what a symbolic link names."""
+
+    name: str
+    folder: bool
+    target: str | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was read of a layer: what is wrong with it by itself, and all that is in it."""
+
+    layer: str
+    findings: tuple[str, ...]
+    entries: tuple[Entry, ...] = ()
+
+
+def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]) -> Contents:
+    """Read one layer to its end.
 
     Args:
         number: Which one of the image it is, from 0.
@@ -44,16 +65,27 @@ def layer_findings(number: int, blob: Descriptor, diff_id: Digest, chunks: Itera
     try:
         with _opened(blob, source) as uncompressed:
             hashed = _Hashed(uncompressed)
-            findings = [f"{name} {finding}" for finding in _tar_findings(hashed)]
+            entries = tuple(_entries(hashed))
             hashed.drain()
         source.drain()
     except IntegrityError as wrong:
-        return [f"{name}: {wrong}"]
+        return Contents(name, (f"{name}: {wrong}",))
     except (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError) as damaged:
-        return [f"{name} cannot be read: {damaged}."]
-    if hashed.digest != diff_id:
-        findings.append(f"{name} holds a tar of {hashed.digest}; the config says {diff_id}.")
-    return findings
+        return Contents(name, (f"{name} cannot be read: {damaged}.",))
+    if hashed.digest == diff_id:
+        return Contents(name, (), entries)
+    return Contents(name, (f"{name} holds a tar of {hashed.digest}; the config says {diff_id}.",), entries)
+
+
+def findings(layers: Iterable[Contents]) -> Iterator[str]:
+    """Say what is wrong with the layers of a runtime, lowest first, and what in them hides weights."""
+    links = Links()
+    for layer in layers:
+        for entry in layer.entries:
+            place = links.unpack(entry)
+            if hides_weights(place, folder=entry.folder):
+                yield f"{layer.layer} holds {entry.name}: a runtime leaves /{ROOT} to the weights."
+        yield from layer.findings
 
 
 def hides_weights(path: str, *, folder: bool) -> bool:
@@ -61,7 +93,7 @@ def hides_weights(path: str, *, folder: bool) -> bool:
 
     Folders on the way to them are harmless; anything else in such a folder's place is not.
     """
-    entry = PurePosixPath("/", path).relative_to("/")
+    entry = PurePosixPath(_cleaned(path))
     if entry.name == _OPAQUE:
         return _on_the_way(entry.parent) or entry.is_relative_to(_WEIGHTS)
     if entry.name.startswith(_WHITEOUT):
@@ -72,15 +104,51 @@ def hides_weights(path: str, *, folder: bool) -> bool:
     return _on_the_way(entry) or entry.is_relative_to(_WEIGHTS)
 
 
+class Links:
+    """The symbolic links that the layers so far have made, through which later entries are unpacked."""
+
+    def __init__(self) -> None:
+        self._targets: dict[str, str] = {}
+
+    def unpack(self, entry: Entry) -> str:
+        """Return where an entry comes to lie; a link is remembered there, anything else takes its place."""
+        place = self._followed(_cleaned(entry.name))
+        if entry.target is None:
+            self._targets.pop(place, None)
+        else:
+            self._targets[place] = entry.target
+        return place
+
+    def _followed(self, path: str) -> str:
+        """Follow all links before the last name, inside the root as engines do."""
+        for _ in range(_MOST_LINKS):
+            end = self._first(path)
+            if end is None:
+                break
+            folder, target = posixpath.dirname(path[:end]), self._targets[path[:end]]
+            path = _cleaned(posixpath.join(folder, target) + path[end:])
+        return path
+
+    def _first(self, path: str) -> int | None:
+        end = path.find("/")
+        while end > 0 and path[:end] not in self._targets:
+            end = path.find("/", end + 1)
+        return end if end > 0 else None
+
+
+def _cleaned(path: str) -> str:
+    """Return an entry's name as engines clean it: below the root, whatever it says."""
+    return posixpath.normpath("/" + path.lstrip("/"))[1:]
+
+
 def _on_the_way(entry: PurePosixPath) -> bool:
     return _WEIGHTS.is_relative_to(entry)
 
 
-def _tar_findings(stream: _Hashed) -> Iterator[str]:
+def _entries(stream: _Hashed) -> Iterator[Entry]:
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_BLOCK) as tar:
         for member in tar:
-            if hides_weights(member.name, folder=member.isdir()):
-                yield f"holds {member.name}: a runtime leaves /{ROOT} to the weights."
+            yield Entry(member.name, member.isdir(), member.linkname if member.issym() else None)
 
 
 def _opened(blob: Descriptor, source: _Chunks) -> IO[bytes]:

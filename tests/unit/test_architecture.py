@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A module imports only what stands before it, for types too. A new one is put where it belongs, on purpose.
 _ORDER = """
-errors output command
+errors output command jobs
 wording nodes document
 oci reference credentials tree tarlayer
 model variant catalogue schemas
@@ -25,7 +25,8 @@ places
 sources stream spool sinks weights remembered runners
 resolve
 verify
-report delivery
+report delivery kept
+request preflight
 job
 cli __main__
 """

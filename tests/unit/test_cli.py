@@ -19,6 +19,8 @@ from podkiln.cli import COMMANDS, main
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from podkiln.request import Request
+
 FAILURES: list[type[errors.PodkilnError]] = [
     each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.PodkilnError)
 ]
@@ -126,9 +128,9 @@ def test_a_dry_run_moves_nothing(
 
 
 def test_all_stands_for_every_variant(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[job.Request] = []
+    asked: list[Request] = []
 
-    def build(request: job.Request) -> list[object]:
+    def build(request: Request) -> list[object]:
         asked.append(request)
         return []
 
@@ -209,7 +211,7 @@ def test_no_line_gives_a_traceback(
         raise errors.EngineError("There is none.")
 
     monkeypatch.setattr(job, "prepare_engine", none)
-    monkeypatch.setattr("podkiln.job.registry.Repository", none)
+    monkeypatch.setattr("podkiln.preflight.registry.Repository", none)
     monkeypatch.setattr("podkiln.inputs.tree_id", lambda _: "1")
     monkeypatch.setattr("podkiln.golden.update", lambda _: None)
     monkeypatch.setattr("podkiln.lint.check", lambda _: [])

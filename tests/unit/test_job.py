@@ -16,7 +16,7 @@ from plans import plan_of
 from podkiln import bootstrap, job, oci, registry, variant
 from podkiln.bake import Environment
 from podkiln.errors import DescriptionError, PlanRefusedError, PodkilnError, RegistryError, UsageError
-from podkiln.job import Request
+from podkiln.request import Request, image_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ def test_a_variant_of_ones_own_is_not_called_like_a_shipped_one(tmp_path: Path) 
     ],
 )
 def test_an_image_is_named_after_variant_comfyui_and_cuda(asked: dict[str, str], name: str) -> None:
-    assert str(job.image_name(plan_of(), Request(LAZY, **asked))) == name  # type: ignore[arg-type]
+    assert str(image_name(plan_of(), Request(LAZY, **asked))) == name  # type: ignore[arg-type]
 
 
 def test_a_dry_run_makes_no_base(monkeypatch: pytest.MonkeyPatch) -> None:

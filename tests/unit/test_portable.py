@@ -10,8 +10,8 @@ import pytest
 from plans import plan_of
 
 from podkiln import job, lint, portable, render, variant
-from podkiln.job import Request
 from podkiln.portable import Step
+from podkiln.request import Request
 
 if TYPE_CHECKING:
     from pathlib import Path

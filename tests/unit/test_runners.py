@@ -9,7 +9,8 @@ import pytest
 import yaml
 from plans import plan_of
 
-from podkiln import measured, runners, weights
+from podkiln import measured, runners
+from podkiln.jobs import JOBS
 from podkiln.runners import Runner, Unused, Verdict
 from podkiln.variant import ROOT
 
@@ -49,7 +50,7 @@ def test_a_build_is_judged_by_disk_and_time(disk: int, seconds: float, suffices:
 
 def test_weights_take_no_disk_unless_they_are_spooled() -> None:
     assert runners.disk(planned("lazy")) == runners.disk(planned("baked")) == measured.BUILD_DISK
-    largest = sorted(each.size for each in planned().bundles)[-weights.JOBS :]
+    largest = sorted(each.size for each in planned().bundles)[-JOBS:]
     assert runners.disk(planned(spool=True)) == measured.BUILD_DISK + sum(largest)
     assert runners.disk(planned("lazy", spool=True)) == measured.BUILD_DISK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -96,3 +97,20 @@ def test_nobody_may_have_more_than_was_sent(hub: Hub) -> None:
         pytest.raises(IntegrityError, match="5 bytes are said to be there"),
     ):
         next(iter(layer.chunks(5)))
+
+
+def test_small_files_take_little_memory() -> None:
+    """What is kept of them is not worth a read buffer each."""
+    with Hub() as hub:
+        for number in range(60):
+            hub.add("org/repo", f"{number}.json", f'{{"a": {number}}}'.encode(), lfs=False)
+        repository = hub.repositories["org/repo"]
+        files = repository.commits[repository.head].values()
+        bundle = Bundle(tuple(weight(file) for file in files))
+        tracemalloc.start()
+        try:
+            with closing(WeightStream(bundle, access(hub))) as layer:
+                assert len(joined(layer.chunks())) == bundle.size
+            assert tracemalloc.get_traced_memory()[1] < 30 * MIB
+        finally:
+            tracemalloc.stop()

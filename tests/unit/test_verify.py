@@ -92,9 +92,19 @@ def findings(
     return compare(plan, LAYERS if known is None else known, held)
 
 
+def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents: Documents) -> None:
+    """Annotations are only claims: without a digest, and without reading, anything may be in there."""
+    known = {A.recipe: LAYERS[A.recipe]}
+    (found,) = findings(plan, documents, known)
+    assert found.startswith("Weight layer sdxl (2 files) has a digest that the lock does not know")
+    assert "read it with --deep" in found
+    manifest, config = (oci.canonical_json(each) for each in documents)
+    held = Held(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
+    assert compare(plan, known, held, deep=True) == []
+
+
 def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) -> None:
     assert findings(plan, documents) == []
-    assert findings(plan, documents, {}) == []  # no bake has told the lock of it
 
 
 def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: layout.Layout) -> None:
@@ -105,9 +115,10 @@ def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: la
     asked = replace(plan, bundles=(A, top), offered=(high,))
     lower, upper = [baked(A)], [WeightLayer(top, blob)]
     right = assemble(runtime.manifest, runtime.config, lower, upper)
-    assert compare(asked, LAYERS, Held(right.manifest, right.config)) == []
+    known = {**LAYERS, top.recipe: blob.digest}
+    assert compare(asked, known, Held(right.manifest, right.config)) == []
     wrong = assemble(runtime.manifest, runtime.config, [*lower, *upper])
-    (found,) = compare(asked, LAYERS, Held(wrong.manifest, wrong.config))
+    (found,) = compare(asked, known, Held(wrong.manifest, wrong.config))
     assert re.search(r"is layer 1, not 3: weights lie in declared order, below the runtime unless", found)
 
 

@@ -16,7 +16,7 @@ from podkiln.oci import Descriptor
 from podkiln.verify import runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 def tar(*names: str, kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -29,12 +29,16 @@ def tar(*names: str, kind: bytes = tarfile.REGTYPE) -> bytes:
     return out.getvalue()
 
 
+def read(number: int, blob: Descriptor, diff_id: oci.Digest, chunks: Iterable[bytes]) -> list[str]:
+    return list(runtime.findings([runtime.read(number, blob, diff_id, chunks)]))
+
+
 def findings(data: bytes, kind: str = oci.LAYER_ZSTD, *, packed: bytes | None = None) -> list[str]:
     packs = {oci.LAYER_ZSTD: zstandard.compress(data), oci.LAYER_GZIP: gzip.compress(data), oci.LAYER: data}
     blob = packs[kind] if packed is None else packed
     descriptor = Descriptor(kind, oci.digest_of(blob), len(blob))
     chunks = [blob[at : at + 1000] for at in range(0, len(blob), 1000)]
-    return runtime.layer_findings(3, descriptor, oci.digest_of(data), chunks)
+    return read(3, descriptor, oci.digest_of(data), chunks)
 
 
 @pytest.mark.parametrize("kind", [oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD])
@@ -51,6 +55,9 @@ def test_a_layer_that_leaves_the_weights_alone_is_right(kind: str) -> None:
         "opt/models/vae/a.safetensors",
         "./opt/models/a",
         "/opt/models/a",
+        "//opt/models/a",
+        "usr/../opt/models/a",
+        "../opt/models/a",
         "opt/models/vae/",
         "opt/models",  # a file or a link in the folder's place
         "opt",
@@ -82,7 +89,7 @@ def test_a_tar_that_the_config_does_not_name_is_found() -> None:
     blob = zstandard.compress(data)
     descriptor = Descriptor(oci.LAYER_ZSTD, oci.digest_of(blob), len(blob))
     wanted = oci.digest_of(b"another")
-    (found,) = runtime.layer_findings(0, descriptor, wanted, [blob])
+    (found,) = read(0, descriptor, wanted, [blob])
     assert found.endswith(f"holds a tar of {oci.digest_of(data)}; the config says {wanted}.")
 
 
@@ -106,5 +113,48 @@ def test_a_blob_that_its_registry_has_changed_is_a_finding() -> None:
         raise IntegrityError("it has another digest")
 
     blob = Descriptor(oci.LAYER_ZSTD, oci.digest_of(b"x"), 1)
-    (found,) = runtime.layer_findings(1, blob, oci.digest_of(tar("a")), chunks())
+    (found,) = read(1, blob, oci.digest_of(tar("a")), chunks())
     assert found.endswith("it has another digest")
+
+
+def entry(name: str, target: str | None = None) -> runtime.Entry:
+    return runtime.Entry(name.rstrip("/"), name.endswith("/"), target)
+
+
+@pytest.mark.parametrize(
+    ("links", "name"),
+    [
+        ({"m": "/opt/models"}, "m/checkpoints/a"),
+        ({"m": "opt/models"}, "m/a"),
+        ({"usr/m": "../opt"}, "usr/m/models/a"),
+        ({"usr/m": "../../../opt/models"}, "usr/m/a"),  # engines stay below the root
+        ({"a": "b", "b": "/opt/models"}, "a/x"),
+        ({"m": "/opt"}, "m/models"),
+        ({"m": "/opt/models"}, "m/.wh.vae"),
+        ({"m": "/"}, "m/m/opt/models/a"),
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_is_unpacked_through_a_link_is_found_where_it_lands(
+    links: dict[str, str], name: str, apart: bool
+) -> None:
+    """Be the link in the same layer, or in one below."""
+    made = [entry(each, target) for each, target in links.items()]
+    layers = [[*made, entry(name)]] if not apart else [made, [entry(name)]]
+    contents = [runtime.Contents(f"Layer {n}", (), tuple(rows)) for n, rows in enumerate(layers)]
+    (found,) = runtime.findings(contents)
+    assert found.startswith(f"Layer {int(apart)} holds {name}: ")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("lib", "usr/lib"), ("lib/x.so", None)],
+        [("m", "/opt/models"), ("m", "/srv"), ("m/a", None)],  # made anew
+        [("m", "/opt/models"), ("m/", None), ("m/a", None)],  # a folder took its place
+        [("a", "b"), ("b", "a"), ("a/x", None)],  # round and round
+    ],
+)
+def test_links_that_lead_elsewhere_are_none_of_our_business(rows: list[tuple[str, str | None]]) -> None:
+    made = tuple(entry(name, target) for name, target in rows)
+    assert list(runtime.findings([runtime.Contents("x", (), made)])) == []

@@ -11,6 +11,7 @@ import socket
 import tarfile
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,6 +96,22 @@ def test_a_layer_goes_from_source_to_registry(hub: Hub, file: HubFile) -> None:
             unpacked = tar.extractfile("opt/models/checkpoints/a.safetensors")
             assert unpacked
             assert hashlib.sha256(unpacked.read()).hexdigest() == file.sha256
+
+
+def test_what_is_made_is_told_at_once(hub: Hub, file: HubFile) -> None:
+    """A later layer may fail: what was made before it is there, and must not be made again."""
+    bad = hub.add("org/repo", "bad.safetensors", SIZE, seed=9)
+    good, wrong = Bundle((weight(file),)), Bundle((replace(weight(bad), sha256="0" * 64),))
+    told: list[Baked] = []
+    with Registry() as registry:
+        with pytest.raises(IntegrityError):
+            push(hub, registry, good, wrong, jobs=1, on_baked=told.append)
+        assert [each.bundle for each in told] == [good]
+        assert_kept(registry, layer_bytes(file))
+        served = hub.served()
+        known = {good.recipe: told[0].blob.digest}
+        (again,) = push(hub, registry, good, known=known, on_baked=told.append)
+        assert (again.how, hub.served(), len(told)) == ("existing", served, 1)
 
 
 def test_several_at_once_come_back_in_order(hub: Hub) -> None:

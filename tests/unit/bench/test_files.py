@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import files
 
 from podkiln import job, variant
-from podkiln.job import Request
+from podkiln.request import Request
 
 if TYPE_CHECKING:
     from pathlib import Path

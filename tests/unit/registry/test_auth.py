@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -11,6 +13,9 @@ from podkiln.credentials import Credentials
 from podkiln.errors import RegistryError
 from podkiln.registry.auth import Auth, Challenge
 from podkiln.registry.streaming import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 URL = httpx.URL("https://auth.example/token")
 BEARER = 'Bearer realm="https://auth.example/token",service="registry.example"'
@@ -92,3 +97,61 @@ def test_an_answer_without_a_token_is_one_sentence(body: bytes) -> None:
 
 def test_an_unknown_scheme_is_no_way_in() -> None:
     assert not auth(Answer(200, {}, b"", URL)).renew("Negotiate", None)
+
+
+def test_a_repository_that_may_not_be_read_costs_its_mounts_and_not_the_push(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Some token services refuse all scopes when they refuse one."""
+    asked: list[list[str]] = []
+
+    def fetch(_method: str, url: str, _authorization: str | None, _form: bytes | None) -> Answer:
+        asked.append(parse_qs(urlsplit(url).query)["scope"])
+        return Answer(403, {}, b"", URL) if len(asked[-1]) > 1 else Answer(200, {}, b'{"token":"t"}', URL)
+
+    own, other = "repository:you/app:pull,push", "repository:alice/app:pull"
+    it = Auth("registry.example", [own, other], lambda _: Credentials("me", "pw"), fetch, plain_http=False)
+    with caplog.at_level("INFO", "podkiln"):
+        assert it.renew(BEARER, None)
+        assert it.renew(BEARER, it.header())
+    assert it.header() == "Bearer t"
+    assert asked == [[own, other], [own], [own]]
+    assert [record.message for record in caplog.records] == [
+        "Nothing is mounted from alice/app at registry.example: no right to read it."
+    ]
+
+
+def helper(*passwords: str) -> Callable[[str], Credentials | None]:
+    """A credential helper whose passwords run out."""
+    left = list(passwords)
+    return lambda _: Credentials("me", left.pop(0) if len(left) > 1 else left[0])
+
+
+def test_a_login_that_has_run_out_is_looked_up_again() -> None:
+    def fetch(_method: str, _url: str, authorization: str | None, _form: bytes | None) -> Answer:
+        sent.append(base64.b64decode((authorization or "").removeprefix("Basic ")).decode())
+        good = sent[-1] == "me:new"
+        return Answer(200 if good else 401, {}, b'{"token":"t"}', URL)
+
+    sent: list[str] = []
+    it = Auth("registry.example", ["repository:a:pull"], helper("old", "new"), fetch, plain_http=False)
+    assert it.renew(BEARER, None)
+    assert sent == ["me:old", "me:new"]
+    sent.clear()
+    it = Auth("registry.example", ["repository:a:pull"], helper("old"), fetch, plain_http=False)
+    with pytest.raises(RegistryError, match="refuses this login"):
+        it.renew(BEARER, None)
+    assert sent == ["me:old"]
+
+
+def unasked(*_: object) -> Answer:
+    pytest.fail("there is no token service")
+
+
+def test_a_password_that_has_run_out_is_looked_up_again() -> None:
+    it = Auth("r.example", ["repository:a:pull"], helper("old", "new"), unasked, plain_http=False)
+    assert it.renew("Basic realm=x", None)
+    old = it.header()
+    assert it.renew("Basic realm=x", old)
+    assert it.header() == "Basic " + base64.b64encode(b"me:new").decode()
+    assert not it.renew("Basic realm=x", it.header())

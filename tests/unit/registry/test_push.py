@@ -222,6 +222,16 @@ def test_an_upload_that_makes_none_is_given_up(image: Layout) -> None:
         assert_untagged(registry)
 
 
+def test_an_upload_that_is_lost_again_and_again_is_given_up(image: Layout) -> None:
+    """Each new upload gains as much as the one before it, and no more: that is no headway."""
+    faults = [Fault("cut", "PATCH", after=1 << 20, times=-1), Fault("forget", "PUT", "digest=", times=-1)]
+    with Registry(faults=faults) as registry:
+        with pytest.raises(RegistryError, match=r"cut the connection|did not go on"):
+            send(registry, image, jobs=1, timeout=2.0)
+        assert registry.received < 4 * image.size
+        assert_untagged(registry)
+
+
 @pytest.mark.parametrize("match", ["HEAD", "POST", "PATCH", "PUT"])
 def test_a_token_may_expire_at_any_time(image: Layout, match: str) -> None:
     """A long upload outlives its token: a new one is fetched, and the upload goes on."""

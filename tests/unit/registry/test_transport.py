@@ -16,7 +16,7 @@ from podkiln import layout, oci, registry
 from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.reference import Reference
-from podkiln.registry import Settings, is_local, push
+from podkiln.registry import Repository, Settings, is_local, push
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,3 +194,16 @@ def test_a_registry_that_redirects_for_ever_is_left(image: Layout) -> None:
         server.servers["elsewhere"].where = "registry"
         with pytest.raises(RegistryError, match="redirects more than 5 times"):
             registry.pull_blob(name(server), image.manifest.config, settings())
+
+
+@pytest.mark.parametrize("proxy", ["socks5://localhost:1", "localhost:port", "ftp://me:s3cret@p.example"])
+def test_a_proxy_that_cannot_be_used_is_one_sentence(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(
+        RegistryError, match=r"^Registry r\.example cannot be reached by the proxy of"
+    ) as said:
+        Repository(Reference.parse("r.example/you/app"))
+    assert "s3cret" not in f"{said.value} {said.value.hint}"

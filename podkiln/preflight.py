@@ -1,0 +1,87 @@
+"""What would end a build late, looked at before it begins: a second of asking for minutes of building."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from podkiln import registry
+from podkiln.errors import SourceError, UsageError
+from podkiln.sources import Access
+from podkiln.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from podkiln.plan import Plan
+    from podkiln.reference import Reference
+    from podkiln.request import Request
+
+    Foresee = Callable[[Plan, Request], Plan]
+
+
+def check(plans: Sequence[Plan], images: Sequence[Reference], request: Request, foresee: Foresee) -> None:
+    """See that report, registry, spool and sources will do what is asked of them.
+
+    `foresee` tells which weight layers need not move; it asks the registry, so only where that matters.
+
+    Raises:
+        UsageError: The report or the spool cannot be written, or the spool's disk is too small.
+        RegistryError: The registry does not let us push.
+        SourceError: A setting of a source is malformed, or a gated model has no token.
+    """
+    _check_report(request)
+    _check_pushing(images, request)
+    _check_spool(plans, request, foresee)
+    _check_sources(plans, request, foresee)
+
+
+def _check_report(request: Request) -> None:
+    """See that the report can be written: after the build would be too late to say so."""
+    if not request.report:
+        return
+    folder = request.report.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"--report: there is no folder {folder} that can be written to.")
+
+
+def _check_pushing(images: Sequence[Reference], request: Request) -> None:
+    """Begin an upload and drop it: a wrong login is to be said before the build, not after."""
+    if not request.push:
+        return
+    settings = registry.Settings(ca_bundle=request.environment.ca_bundle, attempts=2)
+    for image in {each.name: each for each in images}.values():
+        with registry.Repository(image, settings, push=True) as repository:
+            location, _ = repository.start_upload()
+            repository.cancel_upload(location)
+
+
+def _check_spool(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+    """See that the disk holds what has to be made: after the build would be too late to say so."""
+    if request.spool is None:
+        return
+    for made in plans:
+        Spool(request.spool).require(foresee(made, request).lacking, request.jobs)
+
+
+def _check_sources(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+    """See that what sources ask for is set and well-formed: after the build would be too late to say so."""
+    baking = [made for made in plans if made.bundles]
+    if not baking:
+        return
+    hubs = Access.from_environment(os.environ, request.environment.ca_bundle).hubs
+    if hubs.hf_token or os.environ.get(
+        "HF_ENDPOINT"
+    ):  # a mirror may give without a token what its hub guards
+        return
+    for made in baking:
+        gated = {offer.id for offer in made.baked if offer.model.gated}
+        lacking = (
+            [weight for each in foresee(made, request).lacking for weight in each.weights] if gated else []
+        )
+        for weight in lacking:
+            if weight.model in gated and weight.origin["kind"] == "huggingface":
+                raise SourceError(
+                    f"{weight.model} is gated: Hugging Face gives it only to who has accepted its licence.",
+                    hint=f"Accept it at {hubs.huggingface}/{weight.origin['repo']}, and set HF_TOKEN.",
+                )
