@@ -15,7 +15,8 @@ docker-registry on this disk, and the runtime is built beforehand, the same for 
 machine comes to rest (an engine deletes for a while what a build has left), nothing is left to write to the
 disk (sync), the files are in the page cache, and memory for two more copies is at hand (bench/source.py says
 why). A first round of podkiln and copy, which warms the machine up, does not count; the order of the legs
-changes from round to round.
+changes from round to round, and both podkiln and copy always follow a build by Docker, which leaves the
+machine busier than they do.
 
 podkiln's command less its step `build`, which makes the runtime, is compared with builds that find theirs
 made; its step `bake`, the weights alone, is compared with the bare copy, which begins after such a build too.
@@ -117,14 +118,19 @@ def race(
     times: dict[str, list[Seconds]] = {leg: [] for leg in legs}
     taken: list[Taken] = []
     for number in range(0 if warm_up else 1, rounds + 1):
-        shift = number % len(legs)
-        order = [*legs[shift:], *legs[:shift]] if number else [leg for leg in WARM_UP if leg in legs]
-        for leg in order:
+        for leg in order(legs, number) if number else filter(legs.__contains__, WARM_UP):
             found = run(ground, leg, taken)
             lab.tell(f"round {number or 'to warm up'}: {leg} {found.whole:.1f} s")
             if number:
                 times[leg].append(found)
     return times, taken
+
+
+def order(legs: Sequence[str], number: int) -> list[str]:
+    """Return the legs as a round runs them: another comes first each time, every second one is backwards."""
+    shift = number % len(legs)
+    turned = [*legs[shift:], *legs[:shift]]
+    return turned if number % 2 else turned[::-1]
 
 
 def run(ground: Ground, leg: str, taken: list[Taken]) -> Seconds:

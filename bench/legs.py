@@ -205,8 +205,8 @@ def records(listing: str, word: str) -> list[str]:
 
 
 LEGS: dict[str, Callable[[Ground, str, str], Seconds]] = {
-    "copy": Ground.copy,
     "add": Ground.add,
+    "copy": Ground.copy,
     "add-uncompressed": Ground.add_uncompressed,
     "wget": Ground.wget,
 }

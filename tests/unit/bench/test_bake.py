@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import bake
 import legs
 from legs import Seconds
@@ -48,3 +50,11 @@ def test_the_most_of_all_rounds_counts_for_memory_and_disk() -> None:
 def test_records_of_a_build_are_known_by_its_word() -> None:
     assert legs.records(LISTING, "bench-1") == ["aaa", "ccc"]
     assert legs.records(LISTING, "bench-3") == []
+
+
+def test_no_leg_gains_by_its_place() -> None:
+    """The two that are compared most closely both come after a build by Docker, which the engine digests."""
+    run = [leg for number in (1, 2, 3) for leg in bake.order([bake.PODKILN, *legs.LEGS], number)]
+    before = {(leg, last) for last, leg in itertools.pairwise(run) if leg in bake.WARM_UP}
+    assert {last for _, last in before} <= {"add", "add-uncompressed", "wget"}
+    assert all(run.count(leg) == 3 for leg in run)
