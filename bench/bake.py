@@ -15,8 +15,8 @@ docker-registry on this disk, and the runtime is built beforehand, the same for 
 machine comes to rest (an engine deletes for a while what a build has left), nothing is left to write to the
 disk (sync), the files are in the page cache, and memory for two more copies is at hand (bench/source.py says
 why). A first round of podkiln and copy, which warms the machine up, does not count; the order of the legs
-changes from round to round, and both podkiln and copy always follow a build by Docker, which leaves the
-machine busier than they do.
+changes from round to round, and, when all are run, both podkiln and copy follow a build by Docker, which
+leaves the machine busier than they do.
 
 podkiln's command less its step `build`, which makes the runtime, is compared with builds that find theirs
 made; its step `bake`, the weights alone, is compared with the bare copy, which begins after such a build too.
@@ -118,7 +118,7 @@ def race(
     times: dict[str, list[Seconds]] = {leg: [] for leg in legs}
     taken: list[Taken] = []
     for number in range(0 if warm_up else 1, rounds + 1):
-        for leg in order(legs, number) if number else filter(legs.__contains__, WARM_UP):
+        for leg in order(legs, number) if number else [leg for leg in WARM_UP if leg in legs]:
             found = run(ground, leg, taken)
             lab.tell(f"round {number or 'to warm up'}: {leg} {found.whole:.1f} s")
             if number:

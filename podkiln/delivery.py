@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from podkiln import assemble, load, output, registry, remembered, weights
 from podkiln.assemble import WeightLayer
-from podkiln.jobs import JOBS
+from podkiln.concurrency import JOBS
 from podkiln.places import Origins, Places
 from podkiln.reference import Reference
 from podkiln.sinks import LayoutSink, RegistrySink
@@ -118,7 +118,6 @@ def _bake_there(made: Report, runtime: Layout, name: Reference, places: Places, 
         baked = _bake(made, sink, places, route, Spool(route.spool) if route.spool else None, name)
     image = _assembled(made.plan, runtime, baked)
     made.layout = assemble.store(image, runtime.path, index=False)
-    _remember(made.plan, baked, name)
 
 
 def _bake(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from podkiln import bundle, layers, limits, measured, refusals
+from podkiln.concurrency import JOBS
 from podkiln.errors import PlanRefusedError
-from podkiln.jobs import JOBS
 from podkiln.limits import UPLOAD_RATE
 from podkiln.terms import Terms
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pod.fetching.sources import HUGGINGFACE
 from podkiln import registry
 from podkiln.errors import SourceError, UsageError
 from podkiln.sources import Access
@@ -70,18 +71,14 @@ def _check_sources(plans: Sequence[Plan], request: Request, foresee: Foresee) ->
     if not baking:
         return
     hubs = Access.from_environment(os.environ, request.environment.ca_bundle).hubs
-    if hubs.hf_token or os.environ.get(
-        "HF_ENDPOINT"
-    ):  # a mirror may give without a token what its hub guards
+    if hubs.hf_token or hubs.huggingface != HUGGINGFACE:  # a mirror may give it without a token
         return
     for made in baking:
         gated = {offer.id for offer in made.baked if offer.model.gated}
-        lacking = (
-            [weight for each in foresee(made, request).lacking for weight in each.weights] if gated else []
-        )
-        for weight in lacking:
+        lacking = foresee(made, request).lacking if gated else ()
+        for weight in (weight for each in lacking for weight in each.weights):
             if weight.model in gated and weight.origin["kind"] == "huggingface":
                 raise SourceError(
                     f"{weight.model} is gated: Hugging Face gives it only to who has accepted its licence.",
-                    hint=f"Accept it at {hubs.huggingface}/{weight.origin['repo']}, and set HF_TOKEN.",
+                    hint=f"Accept it at {HUGGINGFACE}/{weight.origin['repo']}, and set HF_TOKEN.",
                 )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from podkiln import limits
 from podkiln.bake import Environment
+from podkiln.concurrency import JOBS
 from podkiln.delivery import Route
 from podkiln.errors import UsageError
-from podkiln.jobs import JOBS
 from podkiln.reference import Reference
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from podkiln import oci
+from podkiln.concurrency import JOBS
 from podkiln.errors import IntegrityError
-from podkiln.jobs import JOBS
 from podkiln.registry.copying import BlobCopy, OriginError
 from podkiln.registry.transport import CancelledError
 from podkiln.spool import Spooled

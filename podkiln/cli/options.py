@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from podkiln.concurrency import JOBS
 from podkiln.errors import UsageError
-from podkiln.jobs import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

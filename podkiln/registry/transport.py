@@ -18,8 +18,8 @@ import httpx
 from httpx import codes
 
 from podkiln import credentials
+from podkiln.concurrency import JOBS
 from podkiln.errors import RegistryError
-from podkiln.jobs import JOBS
 from podkiln.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
 from podkiln.registry.clients import AGENT, open_client

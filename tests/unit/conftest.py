@@ -1,4 +1,4 @@
-"""What keeps one unit test from being felt in the next."""
+"""What keeps one unit test from being felt in the next, and a registry to speak to."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from fakes.registry import Registry
+
+from podkiln.reference import Reference
+from podkiln.registry import Repository, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +22,18 @@ def own_log() -> Generator[None]:
     before = log.handlers[:], log.level, log.propagate
     yield
     log.handlers[:], log.level, log.propagate = before
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """An empty registry on this machine."""
+    with Registry() as running:
+        yield running
+
+
+@pytest.fixture
+def repository(registry: Registry) -> Iterator[Repository]:
+    """A repository there, opened to push to. A request that hangs does so for longer than a test waits."""
+    settings = Settings(attempts=2, backoff=0.01, timeout=30.0, login=lambda _: None)
+    with Repository(Reference.parse(f"{registry.host()}/you/app"), settings, push=True) as opened:
+        yield opened

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A module imports only what stands before it, for types too. A new one is put where it belongs, on purpose.
 _ORDER = """
-errors output command jobs
+errors output command concurrency
 wording nodes document
 oci reference credentials tree tarlayer
 model variant catalogue schemas

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from plans import plan_of
@@ -178,9 +178,16 @@ def test_a_failure_is_an_error_of_its_kind(
 
 
 def test_an_interrupt_ends_buildkit_too(
-    docker: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    play(docker, f"trap 'echo ended > {tmp_path}/ended; exit 1' TERM; kill -INT $PPID; sleep 20 & wait")
+    play(docker, f"trap 'echo ended > {tmp_path}/ended; exit 1' TERM; echo begun; sleep 20 & wait")
+    read = bake._read
+
+    def interrupted(stream: IO[bytes]) -> bytes:
+        assert read(stream) == b"begun\n"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bake, "_read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         bake.run(bake.command_line(["lazy"]), tmp_path, Environment())
     assert (tmp_path / "ended").read_text() == "ended\n"

@@ -10,7 +10,7 @@ import yaml
 from plans import plan_of
 
 from podkiln import measured, runners
-from podkiln.jobs import JOBS
+from podkiln.concurrency import JOBS
 from podkiln.runners import Runner, Unused, Verdict
 from podkiln.variant import ROOT
 

@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.registry import Registry
 
 from podkiln import oci
 from podkiln.errors import IntegrityError, UsageError
-from podkiln.reference import Reference
-from podkiln.registry import Repository, Settings
 from podkiln.registry.transport import CancelledError
 from podkiln.sinks import LayoutSink, RegistrySink
 
@@ -20,11 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from fakes.registry import Registry
+
+    from podkiln.registry import Repository
     from podkiln.tarlayer import Chunk
 
 DATA = b"weights" * 1000
 BLOB = oci.Descriptor(oci.LAYER, oci.digest_of(DATA), len(DATA))
-SETTINGS = Settings(attempts=2, backoff=0.01, timeout=2.0, login=lambda _: None)
 
 
 @dataclass
@@ -119,18 +118,6 @@ def test_a_layout_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     layer = Layer()
     with pytest.raises(UsageError, match=r"^a\.safetensors cannot be written to .*blobs/sha256: .*\.$"):
         LayoutSink(tmp_path).take(layer, layer.note)
-
-
-@pytest.fixture
-def registry() -> Iterator[Registry]:
-    with Registry() as running:
-        yield running
-
-
-@pytest.fixture
-def repository(registry: Registry) -> Iterator[Repository]:
-    with Repository(Reference.parse(f"{registry.host()}/you/app"), SETTINGS, push=True) as opened:
-        yield opened
 
 
 def test_a_registry_takes_a_layer_under_its_digest(registry: Registry, repository: Repository) -> None:

@@ -11,27 +11,11 @@ from fakes.registry import Fault, Registry
 
 from podkiln import oci
 from podkiln.errors import IntegrityError
-from podkiln.reference import Reference
-from podkiln.registry import Repository, Settings
 from podkiln.registry.parallel import at_once
 from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SETTINGS = Settings(attempts=2, backoff=0.01, timeout=30.0, login=lambda _: None)
-
-
-@pytest.fixture
-def registry() -> Iterator[Registry]:
-    with Registry() as running:
-        yield running
-
-
-@pytest.fixture
-def repository(registry: Registry) -> Iterator[Repository]:
-    with Repository(Reference.parse(f"{registry.host()}/you/app"), SETTINGS) as opened:
-        yield opened
+    from podkiln.registry import Repository
 
 
 def test_what_was_found_comes_in_order(repository: Repository) -> None:
