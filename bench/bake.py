@@ -60,7 +60,7 @@ DISK_LIMIT = 4 * MIB
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, and return 1 when a limit is missed."""
     options = parse(arguments)
-    lab.need("docker", "docker-registry", "curl")
+    lab.need("docker", "docker-registry", "curl", "cc")
     with tempfile.TemporaryDirectory(prefix="bake-", dir=options.work) as scratch:
         work = Path(scratch)
         with source.serve(work / "files") as serving:

@@ -1,4 +1,4 @@
-"""The bytes of one weight layer on their way from source to sink: read ahead, and hashed as they pass.
+"""The bytes of one weight layer on their way from source to sink: read ahead, and hashed as they come.
 
 Both ends may be cut, each without the other: sources go on by themselves (podkiln.sources); a sink that lost
 some bytes asks for them by offset, and gets them from memory, or for a second time from the source.
@@ -6,7 +6,6 @@ some bytes asks for them by offset, and gets them from memory, or for a second t
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import deque
 from contextlib import closing, contextmanager
@@ -15,12 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln import oci
 from podkiln.errors import IntegrityError
+from podkiln.hashing import hashes
 from podkiln.sources import CHUNK, mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from podkiln.bundle import Bundle, Weight
+    from podkiln.hashing import Hashes
     from podkiln.oci import Descriptor, Digest
     from podkiln.sources import Access, Reading
     from podkiln.tarlayer import Chunk, Entry
@@ -87,7 +88,8 @@ class WeightStream:
         self._recent: deque[Chunk] = deque()
         self._recent_bytes = 0
         self._forgotten: list[Chunk] = []
-        self._hash = hashlib.sha256()
+        self._hashes = hashes()
+        self._in_file = False
         self._pass = self._tar.chunks(self._checked)
 
     def _close_pass(self) -> None:
@@ -100,7 +102,8 @@ class WeightStream:
         """Yield what has not passed yet."""
         for chunk in self._pass:
             self._reuse()
-            self._hash.update(chunk)
+            if not self._in_file:
+                self._hashes.frame(chunk)
             self._passed += len(chunk)
             self._remember(chunk)
             if self._passed == self.size:
@@ -108,7 +111,7 @@ class WeightStream:
             yield chunk
 
     def _finish(self) -> None:
-        digest = oci.Digest(f"sha256:{self._hash.hexdigest()}")
+        digest = oci.Digest(f"sha256:{self._hashes.layer()}")
         if self._expected not in (None, digest):
             raise IntegrityError(
                 f"{self.name} makes the layer {digest}, but the lock says {self._expected}.",
@@ -151,9 +154,12 @@ class WeightStream:
     def _checked(self, entry: Entry, _offset: int) -> Iterator[Chunk]:
         """Yield a file; at its end it has the locked hash, or an IntegrityError is raised."""
         weight = self._weights[entry.path]
-        with self._ahead(weight, 0) as chunks:
+        self._hashes.begin()
+        with self._ahead(weight, 0, self._hashes) as chunks:
+            self._in_file = True
             yield from self._counted(chunks)
-            found = chunks.hexdigest()
+            self._in_file = False
+        found = self._hashes.file()
         if found != weight.sha256:
             raise mismatch(weight, found)
 
@@ -167,13 +173,13 @@ class WeightStream:
             yield chunk
 
     @contextmanager
-    def _ahead(self, weight: Weight, offset: int) -> Generator[Ahead]:
+    def _ahead(self, weight: Weight, offset: int, hashing: Hashes | None = None) -> Generator[Ahead]:
         reading = self._access.open(weight, offset)
         self._readings.add(reading)
         if self._aborted:
             reading.abort()
         try:
-            with closing(Ahead(reading, self._buffers)) as chunks:
+            with closing(Ahead(reading, self._buffers, hashing)) as chunks:
                 yield chunks
         finally:
             self._readings.discard(reading)
@@ -185,12 +191,13 @@ class Ahead:
     Args:
         reading: The file.
         buffers: Where its bytes are put.
+        hashing: What is told of them; nobody else may use it before the last one was given out.
     """
 
-    def __init__(self, reading: Reading, buffers: Buffers) -> None:
+    def __init__(self, reading: Reading, buffers: Buffers, hashing: Hashes | None) -> None:
         self._reading = reading
         self._buffers = buffers
-        self._hash = hashlib.sha256()
+        self._hashing = hashing
         self._room = threading.Semaphore(_AHEAD)
         self._filled: SimpleQueue[Chunk | None] = SimpleQueue()
         self._failure: BaseException | None = None
@@ -204,10 +211,6 @@ class Ahead:
             yield chunk
         if self._failure:
             raise self._failure
-
-    def hexdigest(self) -> str:
-        """Return the sha256 of all that was read; once there is no more."""
-        return self._hash.hexdigest()
 
     def close(self) -> None:
         """Stop reading."""
@@ -227,7 +230,8 @@ class Ahead:
                 if not count:
                     break
                 chunk = self._fitted(buffer, count)
-                self._hash.update(chunk)
+                if self._hashing:
+                    self._hashing.content(chunk)
                 self._filled.put(chunk)
         except BaseException as failure:  # noqa: BLE001 - raised where the bytes are waited for
             self._failure = failure

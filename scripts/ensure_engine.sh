@@ -4,7 +4,7 @@
 #   scripts/ensure_engine.sh [--with-tests]
 #
 #   --with-tests                also install what the tests call: docker-registry, skopeo, mmdebstrap, zstd,
-#                               openssl, ssh, docker compose
+#                               openssl, ssh, docker compose, a C compiler
 #   PODKILN_NO_ENGINE_SETUP=1   install and start nothing; a missing engine is then an error
 #
 # An engine that answers is used as it is and never reconfigured: it is somebody's. Only where none answers, on Debian
@@ -160,6 +160,7 @@ install_missing() {
         command -v zstd >/dev/null || packages+=(zstd)
         command -v openssl >/dev/null || packages+=(openssl)
         command -v ssh-keygen >/dev/null || packages+=(openssh-client)
+        command -v cc >/dev/null || packages+=(gcc libc6-dev)
     fi
     ((${#engine[@]} + ${#packages[@]})) || return 0
 
@@ -254,7 +255,7 @@ ID=unknown
 test_tools_complete() {
     command -v docker-registry >/dev/null && command -v skopeo >/dev/null && command -v mmdebstrap >/dev/null &&
         command -v zstd >/dev/null && command -v openssl >/dev/null && command -v ssh-keygen >/dev/null &&
-        docker compose version >/dev/null 2>&1
+        command -v cc >/dev/null && docker compose version >/dev/null 2>&1
 }
 
 if ! engine_answers; then
@@ -270,6 +271,6 @@ if ! engine_answers; then
 elif ! has_buildx; then
     set_up "the docker command has no buildx" "install buildx $BUILDX_SINCE or newer"
 elif ((with_tests)) && ! test_tools_complete; then
-    set_up "the tests' programs are not all here" "install docker-registry, skopeo, mmdebstrap, zstd, openssl, ssh and docker compose"
+    set_up "the tests' programs are not all here" "install docker-registry, skopeo, mmdebstrap, zstd, openssl, ssh, docker compose and a C compiler"
 fi
 require_capable
