@@ -102,8 +102,7 @@ class WeightStream:
         """Yield what has not passed yet."""
         for chunk in self._pass:
             self._reuse()
-            if not self._in_file:
-                self._hashes.frame(chunk)
+            (self._hashes.passed if self._in_file else self._hashes.frame)(chunk)
             self._passed += len(chunk)
             self._remember(chunk)
             if self._passed == self.size:
@@ -191,7 +190,7 @@ class Ahead:
     Args:
         reading: The file.
         buffers: Where its bytes are put.
-        hashing: What is told of them; nobody else may use it before the last one was given out.
+        hashing: Is told of each as it is read.
     """
 
     def __init__(self, reading: Reading, buffers: Buffers, hashing: Hashes | None) -> None:

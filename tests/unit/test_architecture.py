@@ -22,7 +22,7 @@ inputs alternatives refusals plan pulls payload portable render lint context
 engine bake golden layout load bootstrap assemble
 registry
 places
-sources hashing stream spool sinks weights remembered runners
+sources native hashing stream spool sinks weights remembered runners
 resolve
 verify
 report delivery kept

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podkiln import hashing
-from podkiln.hashing import Hashes, Separate, Shared
+from podkiln import hashing, native
+from podkiln.hashing import Hashes, Separate
+from podkiln.native import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Kind = Callable[[], Hashes]
 
@@ -28,26 +30,27 @@ BLOCK = 64
 
 
 def shared() -> Hashes:
-    """Translate hashing.c as a bake does: a machine that runs these tests has a compiler.
+    """Translate native.c as a bake does: a machine that runs these tests has a compiler.
 
     Whether hashlib must do is then up to the processor alone.
     """
-    library = hashing.load(hashing._compiled(Path(sys.prefix) / "podkiln"))
-    return Shared(library) if library else Separate()
+    library = native.library()
+    if library is None:
+        assert "sha_ni" not in Path("/proc/cpuinfo").read_text()
+        return Separate()
+    return Shared(library)
 
 
-@pytest.fixture(params=[Separate, shared], ids=["hashlib", "hashing.c"])
+@pytest.fixture(params=[Separate, shared], ids=["hashlib", "native.c"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     made: Kind = request.param
     return made
 
 
-@pytest.fixture
-def forgotten() -> Iterator[None]:
-    """Let the next bake look for a compiler again, and the one after this test too."""
-    hashing._library.cache_clear()
-    yield
-    hashing._library.cache_clear()
+def tell(hashes: Hashes, data: bytes | memoryview) -> None:
+    """Tell of some of a file as it is read, and as it is passed on."""
+    hashes.content(data)
+    hashes.passed(data)
 
 
 def sha256(*parts: bytes | bytearray) -> str:
@@ -65,7 +68,7 @@ def test_a_file_of_any_length(kind: Kind, size: int) -> None:
     data = os.urandom(size)
     hashes = kind()
     hashes.begin()
-    hashes.content(data)
+    tell(hashes, data)
     assert (hashes.file(), hashes.layer()) == (sha256(data), sha256(data))
 
 
@@ -77,7 +80,7 @@ def test_a_vector_of_the_standard(kind: Kind) -> None:
     """FIPS 180-2, B.1 and B.2."""
     hashes = kind()
     hashes.begin()
-    hashes.content(b"abc")
+    tell(hashes, b"abc")
     assert hashes.file() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     hashes = kind()
     hashes.frame(b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")
@@ -88,7 +91,7 @@ def test_a_vector_of_the_standard(kind: Kind) -> None:
     files=st.lists(st.tuples(st.binary(max_size=700), st.lists(st.integers(0, 700), max_size=5)), max_size=4),
     heads=st.integers(1, 3),
 )
-@pytest.mark.parametrize("kind", [Separate, shared], ids=["hashlib", "hashing.c"])
+@pytest.mark.parametrize("kind", [Separate, shared], ids=["hashlib", "native.c"])
 def test_a_layer_of_several_files(kind: Kind, files: list[tuple[bytes, list[int]]], heads: int) -> None:
     hashes, whole = kind(), b""
     for number, (data, cuts) in enumerate(files):
@@ -97,7 +100,7 @@ def test_a_layer_of_several_files(kind: Kind, files: list[tuple[bytes, list[int]
         hashes.frame(head[100:])
         hashes.begin()
         for piece in pieces(data, cuts):
-            hashes.content(piece)
+            tell(hashes, piece)
         assert hashes.file() == sha256(data)
         padding = bytes(-len(data) % 512)
         hashes.frame(padding)
@@ -111,17 +114,17 @@ def test_any_kind_of_bytes(kind: Kind, view: Callable[[bytes], bytes]) -> None:
     data = os.urandom(1000)
     hashes = kind()
     hashes.begin()
-    hashes.content(view(data)[:777])
-    hashes.content(view(data)[777:])
+    tell(hashes, view(data)[:777])
+    tell(hashes, view(data)[777:])
     assert hashes.file() == sha256(data)
 
 
 def test_a_hash_that_was_asked_for_goes_on(kind: Kind) -> None:
     hashes = kind()
     hashes.begin()
-    hashes.content(b"one")
+    tell(hashes, b"one")
     assert (hashes.file(), hashes.file(), hashes.layer()) == (sha256(b"one"),) * 3
-    hashes.content(b"two")
+    tell(hashes, b"two")
     assert (hashes.file(), hashes.layer()) == (sha256(b"onetwo"),) * 2
 
 
@@ -132,7 +135,7 @@ def test_several_layers_at_once(kind: Kind) -> None:
         hashes.frame(bytes(512))
         hashes.begin()
         for start in range(0, len(data), 65536):
-            hashes.content(memoryview(data)[start : start + 65536])
+            tell(hashes, memoryview(data)[start : start + 65536])
         return (hashes.file(), hashes.layer()) == (sha256(data), sha256(bytes(512), data))
 
     with ThreadPoolExecutor(4) as pool:
@@ -145,58 +148,43 @@ def test_a_length_beyond_32_bits_is_told(kind: Kind) -> None:
     hashes, expected = kind(), hashlib.sha256()
     hashes.begin()
     for _ in range(513):
-        hashes.content(memoryview(block))
+        tell(hashes, memoryview(block))
         expected.update(block)
     assert hashes.file() == expected.hexdigest()
 
 
-def test_a_file_begins_where_a_block_does() -> None:
-    library: Any = SimpleNamespace(podkiln_compress=None)
-    hashes = Shared(library)
-    hashes.frame(b"x")
-    with pytest.raises(ValueError, match="1 bytes into a block"):
-        hashes.begin()
+def test_reading_is_ahead_of_passing_on(kind: Kind) -> None:
+    """As it is on the way: what is read is not passed on yet."""
+    first, second = os.urandom(700), os.urandom(900)
+    hashes = kind()
+    hashes.frame(bytes(512))
+    hashes.begin()
+    hashes.content(first)
+    hashes.content(second)
+    hashes.passed(first)
+    hashes.passed(second)
+    assert (hashes.file(), hashes.layer()) == (sha256(first, second), sha256(bytes(512), first, second))
 
 
-@pytest.mark.usefixtures("forgotten")
-def test_it_is_translated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = type(shared())
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert type(hashing.hashes()) is usual
-    made = list(tmp_path.rglob("*"))
-    assert [path.suffix for path in made if path.is_file()] == [".so"]
-    monkeypatch.setenv("PATH", "")
-    hashing._library.cache_clear()
-    assert type(hashing.hashes()) is usual
+def test_without_ctypes_hashlib_does() -> None:
+    """Some have built their Python without libffi."""
+    script = "import sys; sys.modules['ctypes'] = None; from podkiln.hashing import hashes; print(hashes())"
+    root = Path(hashing.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True
+    )
+    assert "podkiln.hashing.Separate" in done.stdout
 
 
-@pytest.mark.usefixtures("forgotten")
-@pytest.mark.parametrize(
-    ("source", "path"),
-    [("int main(void) {", None), ("int podkiln_supported(void) { return 0; }", None), (None, "/nowhere")],
-    ids=["a compiler that fails", "another processor", "no compiler"],
-)
-def test_without_it_hashlib_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, path: str | None
-) -> None:
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    if source:
-        monkeypatch.setattr(hashing, "_SOURCE", tmp_path / "hashing.c")
-        hashing._SOURCE.write_text(source)
-    if path:
-        monkeypatch.setenv("PATH", path)
-    assert isinstance(hashing.hashes(), Separate)
-    assert not list(tmp_path.rglob("*.part"))
+def test_several_bakes_at_once_translate_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
 
+    @functools.cache
+    def slow() -> None:
+        asked.append(1)
+        time.sleep(0.1)
 
-@pytest.mark.usefixtures("forgotten")
-def test_where_nothing_may_be_written_hashlib_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "podkiln").write_text("in the way")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert isinstance(hashing.hashes(), Separate)
-
-
-def test_it_is_translated_without_a_warning(tmp_path: Path) -> None:
-    argv = [*hashing._COMPILER, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "it.so")]
-    done = subprocess.run([*argv, str(hashing._SOURCE)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    monkeypatch.setattr(native, "library", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(isinstance(made, Separate) for made in pool.map(lambda _: hashing.hashes(), range(4)))
+    assert len(asked) == 1

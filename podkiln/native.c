@@ -1,4 +1,4 @@
-/* SHA-256 of two messages that share their blocks: a weight layer, and the file in it (see hashing.py).
+/* SHA-256 of two messages that share their blocks: a weight layer, and the file in it (see native.py).
  *
  * What is worked out of a block, the message schedule, is the same for both. Rounds are not, but each of one
  * message waits for the one before it, and the other's runs meanwhile: two hashes take the time of one.
@@ -7,6 +7,8 @@
  */
 #include <stddef.h>
 #include <stdint.h>
+
+#define PUBLIC __attribute__((visibility("default")))
 
 #ifdef __x86_64__
 
@@ -67,7 +69,7 @@ SHA static void store(uint32_t words[8], State state)
     } while (0)
 
 /* Take `count` blocks of 64 bytes into two states of eight words each. */
-SHA void podkiln_compress(uint32_t *one, uint32_t *other, const uint8_t *data, size_t count)
+PUBLIC SHA void podkiln_compress(uint32_t *one, uint32_t *other, const uint8_t *data, size_t count)
 {
     const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
     State a = load(one), b = load(other);
@@ -98,7 +100,7 @@ SHA void podkiln_compress(uint32_t *one, uint32_t *other, const uint8_t *data, s
 }
 
 /* Whether this processor has the instructions (Intel SDM, CPUID: leaf 7 EBX bit 29, leaf 1 ECX bits 9 and 19). */
-int podkiln_supported(void)
+PUBLIC int podkiln_supported(void)
 {
     unsigned eax, ebx, ecx, edx;
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx >> 29 & 1))
@@ -108,7 +110,7 @@ int podkiln_supported(void)
 
 #else
 
-int podkiln_supported(void)
+PUBLIC int podkiln_supported(void)
 {
     return 0;
 }

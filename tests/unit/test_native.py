@@ -1,0 +1,137 @@
+"""native.c is translated where it can be, tried out before it is used, and done without where it cannot."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from podkiln import native
+from podkiln.native import Shared, UnusableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FITTING = """
+void podkiln_compress(unsigned *one, unsigned *other, const unsigned char *data, unsigned long count) {}
+int podkiln_supported(void) { return %d; }
+"""
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An environment in which nothing is translated yet; afterwards the usual one is looked at again."""
+    made = tmp_path / "environment"
+    made.mkdir()
+    monkeypatch.setattr(sys, "prefix", str(made))
+    native.library.cache_clear()
+    yield made
+    native.library.cache_clear()
+
+
+def translated(environment: Path) -> list[Path]:
+    return list((environment / "podkiln").rglob("*"))
+
+
+def has_instructions() -> bool:
+    with open("/proc/cpuinfo", encoding="utf-8") as told:  # noqa: PTH123 - tells more than a path
+        return "sha_ni" in told.read()
+
+
+def test_it_is_translated_once(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (native.library() is not None) == has_instructions()
+    made = translated(environment)
+    assert [path.suffix for path in made] == [".so"] * has_instructions()
+    monkeypatch.setenv("PATH", "")
+    native.library.cache_clear()
+    assert (native.library() is not None) == has_instructions()
+    assert translated(environment) == made
+
+
+def test_all_may_read_it(environment: Path) -> None:
+    """An environment that root has made is used by others."""
+    native.library()
+    assert all(stat.S_IMODE(path.stat().st_mode) & 0o555 == 0o555 for path in translated(environment))
+
+
+def test_other_options_make_another(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native.library()
+    monkeypatch.setattr(native, "COMPILER", (*native.COMPILER, "-g"))
+    native.library.cache_clear()
+    native.library()
+    assert len(translated(environment)) == 2 * has_instructions()
+
+
+def test_one_that_is_damaged_is_made_again(environment: Path) -> None:
+    native.library()
+    for path in translated(environment):
+        path.unlink()  # and not written over: it is in use
+        path.write_bytes(b"")
+    native.library.cache_clear()
+    assert (native.library() is not None) == has_instructions()
+    assert all(path.stat().st_size for path in translated(environment))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["int main(void) {", FITTING % 0, FITTING % 1, "int podkiln_supported(void) { return 1; }"],
+    ids=["no C", "another processor", "wrong hashes", "not the function"],
+)
+def test_what_is_of_no_use_is_not_kept(
+    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr(native, "SOURCE", tmp_path / "native.c")
+    native.SOURCE.write_text(source)
+    assert native.library() is None
+    assert translated(environment) == []
+
+
+def test_wrong_hashes_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "it.c").write_text(FITTING % 1)
+    subprocess.run([*native.COMPILER, "-o", tmp_path / "it.so", tmp_path / "it.c"], check=True)
+    with pytest.raises(UnusableError, match="hashes wrongly"):
+        native.load(tmp_path / "it.so")
+
+
+def test_without_a_compiler(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert native.library() is None
+    assert translated(environment) == []
+
+
+def test_a_compiler_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "COMPILER", ("sh", "-c", "exec sleep 60"))
+    monkeypatch.setattr(native, "_COMPILER_SECONDS", 0.2)
+    assert native.library() is None
+
+
+def test_where_nothing_may_be_written(environment: Path) -> None:
+    (environment / "podkiln").write_text("in the way")
+    assert native.library() is None
+
+
+def test_nothing_is_written_beside_the_systems_python(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "base_prefix", str(environment))
+    assert native.library() is None
+    assert not (environment / "podkiln").exists()
+
+
+def test_a_file_begins_where_a_block_does() -> None:
+    library: Any = SimpleNamespace(podkiln_compress=None)
+    hashes = Shared(library)
+    hashes.frame(b"x")
+    with pytest.raises(ValueError, match="1 bytes into a block"):
+        hashes.begin()
+
+
+def test_it_is_translated_without_a_warning(tmp_path: Path) -> None:
+    argv = [*native.COMPILER, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "it.so")]
+    done = subprocess.run([*argv, str(native.SOURCE)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
