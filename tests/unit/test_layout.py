@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -163,9 +162,9 @@ def test_the_end_of_a_wrong_blob_is_never_given_out(
 def test_the_archive_is_a_layout_and_a_docker_save(tmp_path: Path) -> None:
     image = layout.read(make_layout(tmp_path / "l"))
     names = [Reference.parse("you/app:v1"), Reference.parse("localhost:5000/you/app")]
-    stream = io.BytesIO(b"".join(layout.docker_archive(image, names)))
-    with tarfile.open(fileobj=stream) as tar:
-        tar.extractall(tmp_path / "x", filter="data")
+    (tmp_path / "x").mkdir()
+    archive = b"".join(layout.docker_archive(image, names))
+    subprocess.run(["tar", "-x", "-C", tmp_path / "x"], input=archive, check=True)
     (saved,) = json.loads((tmp_path / "x/manifest.json").read_text())
     assert saved["RepoTags"] == ["you/app:v1", "localhost:5000/you/app:latest"]
     assert [oci.digest_of((tmp_path / "x" / name).read_bytes()) for name in saved["Layers"]] == [
