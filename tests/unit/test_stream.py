@@ -13,11 +13,13 @@ from fakes.hub import Hub
 from podkiln import oci, stream
 from podkiln.bundle import Bundle
 from podkiln.errors import IntegrityError
+from podkiln.hashing import Separate, hashes
 from podkiln.stream import WeightStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from podkiln.hashing import Hashes
     from podkiln.tarlayer import Chunk
 
 MIB = 1 << 20
@@ -114,3 +116,17 @@ def test_small_files_take_little_memory() -> None:
             assert tracemalloc.get_traced_memory()[1] < 30 * MIB
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [Separate, hashes], ids=["hashlib", "what is fastest here"])
+def test_by_either_way_of_hashing_it_is_one_layer(
+    hub: Hub, whole: bytes, kind: Callable[[], Hashes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut in the middle, too: what passes a second time is hashed once."""
+    monkeypatch.setattr(stream, "hashes", kind)
+    with closing(stream_of(hub)) as layer:
+        begun = layer.chunks()
+        first = b"".join(bytes(next(begun)) for _ in range(3))
+        rest = joined(layer.chunks(len(first) - 700))
+        assert first[:-700] + rest == whole
+        assert layer.blob == oci.Descriptor(oci.LAYER, oci.digest_of(whole), len(whole))
