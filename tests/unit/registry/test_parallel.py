@@ -15,6 +15,8 @@ from podkiln.registry.parallel import at_once
 from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from podkiln.registry import Repository
 
 
@@ -66,3 +68,21 @@ def test_the_failure_that_stopped_the_work_is_told_not_those_that_it_made(reposi
 
 def test_nothing_to_do_is_done(repository: Repository) -> None:
     assert at_once(repository.transport, [], lambda thing: thing) == []
+
+
+def test_an_interruption_before_all_are_submitted_lets_none_begin(repository: Repository) -> None:
+    """A pool that is interrupted while it starts a thread does not wait for that one."""
+    begun: list[bool] = []
+
+    def things() -> Iterator[int]:
+        yield 0
+        time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    def work(_number: int) -> None:
+        begun.append(repository.transport.cancelled.is_set())
+
+    with pytest.raises(KeyboardInterrupt):
+        at_once(repository.transport, things(), work)
+    assert False not in begun
+    assert repository.transport.cancelled.is_set()
