@@ -50,14 +50,14 @@ SHA static void store(uint32_t words[8], State state)
 }
 
 /* Four rounds of both messages. w0 holds the words of the schedule that they take. */
-#define ROUNDS(first, w0)                                                          \
-    do {                                                                           \
-        __m128i two = _mm_add_epi32(w0, _mm_load_si128((const __m128i *)&K[first])); \
-        a.cdgh = _mm_sha256rnds2_epu32(a.cdgh, a.abef, two);                       \
-        b.cdgh = _mm_sha256rnds2_epu32(b.cdgh, b.abef, two);                       \
-        two = _mm_shuffle_epi32(two, 0x0E);                                        \
-        a.abef = _mm_sha256rnds2_epu32(a.abef, a.cdgh, two);                       \
-        b.abef = _mm_sha256rnds2_epu32(b.abef, b.cdgh, two);                       \
+#define ROUNDS(first, w0)                                                                         \
+    do {                                                                                          \
+        __m128i two = _mm_add_epi32(w0, _mm_load_si128((const __m128i *)&K[first]));              \
+        a.cdgh = _mm_sha256rnds2_epu32(a.cdgh, a.abef, two);                                      \
+        b.cdgh = _mm_sha256rnds2_epu32(b.cdgh, b.abef, two);                                      \
+        two = _mm_shuffle_epi32(two, 0x0E);                                                       \
+        a.abef = _mm_sha256rnds2_epu32(a.abef, a.cdgh, two);                                      \
+        b.abef = _mm_sha256rnds2_epu32(b.abef, b.cdgh, two);                                      \
     } while (0)
 
 /* The same, and then the four words of sixteen rounds later take the place of w0. */

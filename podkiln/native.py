@@ -117,7 +117,7 @@ def library() -> ctypes.CDLL | None:
             raise UnusableError("this Python is not podkiln's own")  # noqa: TRY301 - told like all the others
         return _translated(Path(sys.prefix) / "podkiln")
     except (OSError, subprocess.SubprocessError, UnusableError) as reason:
-        log.debug("file and layer are hashed one after the other: %s", reason)
+        log.debug("file and layer are hashed each on its own: %s", reason)
         return None
 
 

@@ -15,10 +15,11 @@ import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from podkiln import oci
-from podkiln.concurrency import JOBS
+from podkiln.concurrency import JOBS, submit_all
 from podkiln.errors import IntegrityError
 from podkiln.registry.copying import BlobCopy, OriginError
 from podkiln.registry.transport import CancelledError
@@ -133,7 +134,7 @@ class _Oven:
         self, pool: ThreadPoolExecutor, work: Callable[[Bundle], T], bundles: Sequence[Bundle]
     ) -> list[T]:
         """Do something with each; the first failure stops the others, and is raised once they have ended."""
-        futures = [pool.submit(self._or_stop, work, bundle) for bundle in bundles]
+        futures = submit_all(pool, partial(self._or_stop, work), bundles)
         wait(futures, return_when=FIRST_EXCEPTION)
         if self._failure:
             pool.shutdown(cancel_futures=True)

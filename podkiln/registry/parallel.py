@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
+from podkiln.concurrency import submit_all
 from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
@@ -22,24 +22,14 @@ def at_once(transport: Transport, things: Iterable[T], work: Callable[[T], R]) -
 
     The first failure, also an interruption of this thread, cancels the transport, and is the one raised.
     """
-    begin = threading.Event()
-
-    def begun(thing: T) -> R:
-        begin.wait()
-        return work(thing)
-
     with ThreadPoolExecutor(transport.settings.jobs, thread_name_prefix="blobs") as pool:
         try:
-            # Where an interruption comes in the middle of this, the pool may not know all of its threads, and
-            # does not wait for those: nothing may have begun at the registry.
-            futures = [pool.submit(begun, thing) for thing in things]
-            begin.set()
+            futures = submit_all(pool, work, things)
             wait(futures, return_when=FIRST_EXCEPTION)
             _raise_first(futures)
             return [future.result() for future in futures]
         except BaseException:
             transport.cancel()
-            begin.set()
             pool.shutdown(cancel_futures=True)
             raise
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     Kind = Callable[[], Hashes]
 
-BLOCK = 64
-
 
 def shared() -> Hashes:
     """Translate native.c as a bake does: a machine that runs these tests has a compiler.
