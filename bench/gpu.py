@@ -4,15 +4,16 @@
     bench/gpu.py [--budget 480] [--out bench/results/gpu.json] [--only TEXT] [--check]
                  [--context dist/lazy] [--comfyui DIR] [--workspace /workspace]
 
-Runs where there is an NVIDIA GPU, with or without a Docker engine and with or without a network: on a bare
-machine it lays out /opt as the image does, from a rendered context (`./build.py render --variant lazy`) and
-a ComfyUI tree, with the Python that runs it as /opt/venv. The models are full-size files of random weights, made
-once (bench/gpu/weights.py).
+Runs where there is an NVIDIA GPU, with or without a Docker engine and with or without a network: on a
+bare machine it lays out /opt as the image does, from a rendered context (`./build.py render --variant
+lazy`) and a ComfyUI tree, with the Python that runs it as /opt/venv. The models are full-size files of
+random weights, made once (bench/gpu/weights.py).
 
 Each case is one boot and a few prompts. A smaller card is imitated by another process that holds VRAM so
-that N GiB stay free. Cases come in order of use; the budget (seconds) ends the run between two of them, and the next
-run goes on with what the JSON lacks. A case that ran is never run again unless it is taken out of the JSON.
-Standard library only: it must run with any Python. What it wrote is kept in variants/flags/measured/.
+that N GiB stay free. Cases come in order of use; the budget (seconds) ends the run between two of them,
+and the next run goes on with what the JSON lacks. A case that ran is never run again unless it is taken
+out of the JSON. Standard library only: it must run with any Python. What it wrote is kept in
+variants/flags/measured/.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     weights.py COMFYUI_DIR KIND FILE
 
 Kinds: sdxl (checkpoint, fp16, 6.9 GB), wan14b-fp8 (Wan 2.1 text-to-video 14B, float8_e4m3fn, 14 GB),
-wan14b-fp16 (28 GB), wan-vae (0.25 GB). The shapes come from ComfyUI's own classes on the meta device, so that ComfyUI's
-detection sees what it sees in the real files. The file is written as a stream (safetensors format:
-https://github.com/huggingface/safetensors#format), so RAM stays below 1 GB.
+wan14b-fp16 (28 GB), wan-vae (0.25 GB). The shapes come from ComfyUI's own classes on the meta device, so
+that ComfyUI's detection sees what it sees in the real files. The file is written as a stream (safetensors
+format: https://github.com/huggingface/safetensors#format), so RAM stays below 1 GB.
 """
 
 from __future__ import annotations
