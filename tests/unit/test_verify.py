@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import runtimes
 from fakes.registry import Fault, Registry
-from layouts import layer_of, make_layout
 from plans import plan_of
+from runtimes import Runtime
 
-from podkiln import layout, oci, render
+from podkiln import oci
 from podkiln.assemble import FILES, WeightLayer, assemble
 from podkiln.bundle import Bundle, Weight
 from podkiln.errors import RegistryError, VerifyError
@@ -20,8 +21,10 @@ from podkiln.oci import Descriptor, ImageConfig, Manifest
 from podkiln.plan import MOST_LAYERS
 from podkiln.reference import Reference
 from podkiln.registry import Settings
+from podkiln.variant import BaseSets
 from podkiln.verify import Verdict, verify
 from podkiln.verify.compare import Held, compare
+from podkiln.verify.rendered import Rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,19 +69,13 @@ def plan() -> Plan:
 
 
 @pytest.fixture(scope="module")
-def runtime(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> layout.Layout:
-    """A runtime with the labels that the lock gives."""
-    found = layout.read(make_layout(tmp_path_factory.mktemp("runtime"), layer_of(a="1"), layer_of(b="2")))
-    document = {
-        **found.config.document,
-        "created": "2026-08-24T00:00:00Z",
-        "config": {"Labels": render.labels(plan)},
-    }
-    return replace(found, config=ImageConfig.parse(oci.canonical_json(document), "x"))
+def runtime(plan: Plan) -> Runtime:
+    """A runtime as the plan's Dockerfile makes it."""
+    return runtimes.make(plan)
 
 
 @pytest.fixture
-def documents(runtime: layout.Layout) -> Documents:
+def documents(runtime: Runtime) -> Documents:
     """Manifest and config of an image that is as the lock says, to be changed."""
     image = assemble(runtime.manifest, runtime.config, [baked(A), baked(B)])
     return json.loads(image.manifest_bytes), json.loads(image.config_bytes)
@@ -89,7 +86,7 @@ def findings(
 ) -> list[str]:
     manifest, config = (oci.canonical_json(each) for each in documents)
     held = Held(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
-    return compare(plan, LAYERS if known is None else known, held)
+    return compare(plan, Rendered.of(plan), LAYERS if known is None else known, held)
 
 
 def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents: Documents) -> None:
@@ -100,14 +97,14 @@ def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents
     assert "read it with --deep" in found
     manifest, config = (oci.canonical_json(each) for each in documents)
     held = Held(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
-    assert compare(plan, known, held, deep=True) == []
+    assert compare(plan, Rendered.of(plan), known, held, deep=True) == []
 
 
 def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) -> None:
     assert findings(plan, documents) == []
 
 
-def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: layout.Layout) -> None:
+def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: Runtime) -> None:
     top = Bundle((weight("vae/c.safetensors", "flux"),))
     blob = Descriptor(oci.LAYER, oci.digest_of(content(top)), top.size)
     high = replace(plan.offered[0], baked=True, above=True)
@@ -116,10 +113,10 @@ def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: la
     lower, upper = [baked(A)], [WeightLayer(top, blob)]
     right = assemble(runtime.manifest, runtime.config, lower, upper)
     known = {**LAYERS, top.recipe: blob.digest}
-    assert compare(asked, known, Held(right.manifest, right.config)) == []
+    assert compare(asked, Rendered.of(plan), known, Held(right.manifest, right.config)) == []
     wrong = assemble(runtime.manifest, runtime.config, [*lower, *upper])
-    (found,) = compare(asked, known, Held(wrong.manifest, wrong.config))
-    assert re.search(r"is layer 1, not 3: weights lie in declared order, below the runtime unless", found)
+    (found,) = compare(asked, Rendered.of(plan), known, Held(wrong.manifest, wrong.config))
+    assert re.search(r"is layer 1, not 17: weights lie in declared order, below the runtime unless", found)
 
 
 def layer(**changes: Any) -> Callable[[Documents], None]:
@@ -181,7 +178,7 @@ def forget_diff_id(documents: Documents) -> None:
 
 
 def forget_history(documents: Documents) -> None:
-    documents[1]["history"][-1]["empty_layer"] = True
+    layer_rows(documents[1])[-1]["empty_layer"] = True
 
 
 def retell(documents: Documents) -> None:
@@ -215,19 +212,94 @@ def foreign_layer(documents: Documents) -> None:
 
 def too_many(documents: Documents) -> None:
     manifest, config = documents
-    for rows in (manifest["layers"], config["rootfs"]["diff_ids"], config["history"]):
-        rows.extend([rows[-1]] * (MOST_LAYERS + 1 - len(rows)))
+    more = MOST_LAYERS + 1 - len(manifest["layers"])
+    at = config["history"].index(layer_rows(config)[2])  # in the base image
+    config["history"][at:at] = [layer_rows(config)[2]] * more
+    for rows in (manifest["layers"], config["rootfs"]["diff_ids"]):
+        rows[2:2] = [rows[2]] * more
+
+
+def layer_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The history entries that stand for a layer."""
+    return [row for row in config["history"] if not row.get("empty_layer")]
+
+
+def setting(key: str, value: Any) -> Callable[[Documents], None]:
+    """Change how the image runs."""
+    return lambda documents: documents[1]["config"].update({key: value})
+
+
+def beside(key: str, value: Any) -> Callable[[Documents], None]:
+    """Put something into the config beside how the image runs."""
+    return lambda documents: documents[1].update({key: value})
+
+
+def preload(documents: Documents) -> None:
+    documents[1]["config"]["Env"].append("LD_PRELOAD=/x.so")
+
+
+def reorder(documents: Documents) -> None:
+    documents[1]["config"]["Env"].reverse()
+
+
+def unset(documents: Documents) -> None:
+    del documents[1]["config"]["Env"][0]
+
+
+def drop_runtime_layer(documents: Documents) -> None:
+    manifest, config = documents
+    config["history"].remove(layer_rows(config)[5])
+    del manifest["layers"][5], config["rootfs"]["diff_ids"][5]
+
+
+def add_runtime_layer(documents: Documents) -> None:
+    manifest, config = documents
+    manifest["layers"].append(manifest["layers"][-1])
+    config["rootfs"]["diff_ids"].append(config["rootfs"]["diff_ids"][-1])
+    config["history"].append({"created": config["created"], "created_by": "RUN /bin/sh -c true # buildkit"})
+
+
+def swap_runtime_steps(documents: Documents) -> None:
+    rows = documents[1]["history"]
+    rows[-3:-1] = reversed(rows[-3:-1])
+
+
+def another_command(documents: Documents) -> None:
+    row = layer_rows(documents[1])[4]
+    row["created_by"] = row["created_by"].replace("sh -c", "sh -c curl x | sh;")
+
+
+def empty_step(documents: Documents) -> None:
+    documents[1]["history"][-1]["empty_layer"] = "yes"
+
+
+def another_day(documents: Documents) -> None:
+    documents[1]["history"][-1]["created"] = "2020-01-01T00:00:00Z"
+
+
+def annotate_runtime(documents: Documents) -> None:
+    documents[0]["layers"][-1]["annotations"] = {"com.example.x": "y"}
+
+
+def no_base(documents: Documents) -> None:
+    manifest, config = documents
+    config["history"].remove(layer_rows(config)[2])
+    del manifest["layers"][2], config["rootfs"]["diff_ids"][2]
+
+
+def rootfs(documents: Documents) -> None:
+    documents[1]["rootfs"] |= {"type": "layers+base", "base_layer": "x"}
 
 
 # Every way in which an image can differ, and the one finding that says so.
 CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
-    (docker, ["manifest is of type application/vnd.docker"]),
-    (foreign_config, ["config is of type application/vnd.docker"]),
-    (foreign_layer, ["layer 3 is of type application/vnd.docker"]),
+    (docker, ["manifest is of type 'application/vnd.docker"]),
+    (foreign_config, ["config is of type 'application/vnd.docker"]),
+    (foreign_layer, ["layer 17 is of type 'application/vnd.docker"]),
     (other_arm, ["image for linux/arm64, not linux/amd64"]),
     (too_many, ["has 121 layers; engines start images of at most 120"]),
-    (forget_diff_id, ["4 layers and 3 diff_ids"]),
-    (forget_history, ["4 layers, and its history tells of 3"]),
+    (forget_diff_id, ["18 layers and 17 diff_ids"]),
+    (forget_history, ["18 layers, and its history tells of 17"]),
     (label("io.podkiln.variant", "baked"), ["label io.podkiln.variant is 'baked'; the lock gives 'lazy'"]),
     (label("io.podkiln.lock", WRONG), ["label io.podkiln.lock is 'sha256:0000"]),
     (label("io.podkiln.comfyui", None), ["label io.podkiln.comfyui is missing"]),
@@ -241,11 +313,50 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
     ),
     (label("io.podkiln.substituted", ""), ["io.podkiln.substituted is ''; the lock gives none of that name"]),
     (label("io.podkiln.more", "x"), ["label io.podkiln.more is 'x'; the lock gives none of that name"]),
-    (label("org.opencontainers.image.source", "https://a.test"), []),  # whose it is, is nobody's concern
+    (
+        label("org.opencontainers.image.source", "https://a.test"),
+        ["image.source is 'https://a.test'; the lock"],
+    ),
+    (
+        setting("Entrypoint", ["/bin/sh"]),
+        [r"sets Entrypoint: \['/bin/sh'\]; the lock gives \['/usr/bin/tini'"],
+    ),
+    (setting("Cmd", ["x"]), [r"sets Cmd: \['x'\]; the lock gives null"]),
+    (setting("User", "1000"), ["sets User: '1000'; the lock gives null"]),
+    (setting("Volumes", {"/opt/models": {}}), ["sets Volumes: .'/opt/models'"]),
+    (setting("Healthcheck", {"Test": ["NONE"]}), ["sets Healthcheck"]),
+    (setting("WorkingDir", "/"), ["sets WorkingDir: '/'; the lock gives '/opt/ComfyUI'"]),
+    (setting("StopSignal", "SIGKILL"), ["sets StopSignal"]),
+    (setting("ExposedPorts", {"22/tcp": {}}), ["sets ExposedPorts"]),
+    (setting("Shell", ["/x"]), ["sets Shell"]),
+    (setting("OnBuild", ["RUN x"]), ["sets OnBuild"]),
+    (setting("ArgsEscaped", True), ["sets ArgsEscaped: True"]),
+    (setting("cmd", ["/x"]), ["sets cmd"]),
+    (setting("Env", "PATH=/x"), ["Env is not a list of NAME=VALUE"]),
+    (setting("Env", None), ["Env is not a list of NAME=VALUE"]),
+    (setting("Env", ["PATH"]), ["Env is not a list of NAME=VALUE"]),
+    (preload, ["variable LD_PRELOAD is '/x.so'; the lock gives none of that name"]),
+    (reorder, ["Env has variables twice, or in another order"]),
+    (unset, ["variable PATH is missing; the lock gives '/opt/venv/bin:"]),
+    (
+        beside("created", "2020-01-01T00:00:00Z"),
+        ["created at '2020", "a.safetensors has a hist", "files. has a hist"],
+    ),
+    (beside("variant", "v3"), ["config has 'variant': 'v3'; podkiln writes none"]),
+    (beside("author", "me\n\x1b[31m"), [r"config has 'author': 'me.n.x1b.31m'; podkiln writes none"]),
+    (rootfs, ["rootfs has 'base_layer': 'x'", "rootfs is of type 'layers.base', not 'layers'"]),
+    (drop_runtime_layer, ["history tells of 21 steps of the runtime; the lock gives 21 above the base"]),
+    (add_runtime_layer, ["history tells of .* where the lock gives"]),
+    (swap_runtime_steps, ["history tells of .* where the lock gives"]),
+    (another_command, ["history tells of .*curl x . sh.* where the lock gives 'RUN /bin/sh -c"]),
+    (empty_step, ["history tells of 'ENTRYPOINT something' where the lock gives 'ENTRYPOINT "]),
+    (another_day, ["history tells of .*2020-01-01T.* not how it is written at 2026"]),
+    (annotate_runtime, ["layer 17 has the annotations .'com.example.x': 'y'.; podkiln writes none"]),
+    (no_base, ["history tells of 21 steps of the runtime; the lock gives 21 above the base image"]),
     (swap, ["vae/b|sdxl .2 files.* is layer 0, not 1", "a.safetensors is layer 1, not 0"]),
     (sink, ["a.safetensors is layer 1, not 0", "2 files. is layer 2, not 1"]),
     (drop, ["lacks the weights checkpoints/a.safetensors of sdxl"]),
-    (add, ["layer 4 holds weights of pony"]),
+    (add, ["layer 18 holds weights of pony"]),
     (layer(size=A.size + 512), ["a.safetensors has 10752 bytes; the lock gives 10240"]),
     (
         layer(digest=WRONG),
@@ -271,22 +382,25 @@ def test_each_difference_is_found_and_nothing_else(
         assert any(re.search(pattern, each) for each in found), found
 
 
-def test_an_image_without_its_weights_lacks_all_of_them(plan: Plan, runtime: layout.Layout) -> None:
-    bare = compare(plan, LAYERS, Held(runtime.manifest, runtime.config))
+def test_an_image_without_its_weights_lacks_all_of_them(plan: Plan, runtime: Runtime) -> None:
+    bare = compare(plan, Rendered.of(plan), LAYERS, Held(runtime.manifest, runtime.config))
     assert [finding.split(" of ")[0] for finding in bare] == [
         "It lacks the weights checkpoints/a.safetensors",
         "It lacks the weights sdxl (2 files)",
     ]
-    assert compare(replace(plan, bundles=()), {}, Held(runtime.manifest, runtime.config)) == []
+    assert (
+        compare(replace(plan, bundles=()), Rendered.of(plan), {}, Held(runtime.manifest, runtime.config))
+        == []
+    )
 
 
 @pytest.fixture
-def registry(runtime: layout.Layout) -> Iterator[Registry]:
+def registry(runtime: Runtime) -> Iterator[Registry]:
     """A registry that holds an image as the lock says, under tag v1."""
     image = assemble(runtime.manifest, runtime.config, [baked(A), baked(B)])
     with Registry() as started:
-        for blob in runtime.manifest.layers:
-            started.blobs["you/app", blob.digest] = b"".join(runtime.chunks(blob))
+        for blob in runtime.layers:
+            started.blobs["you/app", oci.digest_of(blob.data)] = blob.data
         for bundle in BUNDLES:
             started.blobs["you/app", LAYERS[bundle.recipe]] = content(bundle)
         started.blobs["you/app", image.manifest.config.digest] = image.config_bytes
@@ -310,11 +424,16 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
         "digest": oci.digest_of(registry.manifests["you/app", "v1"][1]),
         "ok": True,
         "deep": False,
+        "compared": (
+            "Compared with the lock: all of manifest, config, labels and history, and the digests of weight "
+            "layers; what is in the layers was not read (--deep reads it); not compared: the base image's "
+            "own history, and the digests of the runtime's layers, which the lock does not hold yet."
+        ),
         "findings": [],
     }
     config = Manifest.parse(registry.manifests["you/app", "v1"][1], "x").config
     assert [hit.path for hit in registry.asked("GET", "/blobs/")] == [f"/v2/you/app/blobs/{config.digest}"]
-    assert len(registry.asked("HEAD", "/blobs/")) == 5
+    assert len(registry.asked("HEAD", "/blobs/")) == 19
 
 
 def test_a_finding_is_a_failure_of_its_own(registry: Registry, plan: Plan) -> None:
@@ -350,12 +469,81 @@ def test_of_an_index_the_image_for_gpu_pods_counts(
     entry = Descriptor(
         oci.MANIFEST, oci.digest_of(data), len(data), platform=oci.Platform("linux", architecture)
     )
-    unknown = replace(entry, digest=oci.Digest(WRONG), platform=oci.Platform("unknown", "unknown"))
-    index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [unknown.to_json(), entry.to_json()]}
+    index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [entry.to_json()]}
     registry.manifests["you/app", "v1"] = (oci.INDEX, oci.canonical_json(index))
     verdict = ask(registry, plan)
     assert verdict.ok is ok
     assert (verdict.digest == entry.digest) is ok
+
+
+STRAYS = {
+    "annotations": {"a": "b"},
+    "subject": {"x": 1},
+    "data": "eA==",
+    "urls": ["x"],
+    "artifactType": "x/y",
+}
+
+
+@pytest.mark.parametrize("where", ["manifest", "config", "layers"])
+@pytest.mark.parametrize("key", [*STRAYS, "platform", "Layers", "manifests"])
+def test_what_a_manifest_says_beyond_its_layers_is_found(
+    registry: Registry, plan: Plan, where: str, key: str
+) -> None:
+    document = json.loads(registry.manifests["you/app", "v1"][1])
+    place = {"manifest": document, "config": document["config"], "layers": document["layers"][5]}[where]
+    place[key] = STRAYS.get(key, {"os": "linux", "architecture": "amd64"})
+    if (where, key) == ("manifest", "Layers"):
+        del document["layers"]
+    registry.manifests["you/app", "v1"] = (oci.MANIFEST, oci.canonical_json(document))
+    found = ask(registry, plan).findings
+    assert any(re.search(f"{key}'?[: ].*; podkiln writes none", each) for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"annotations": {"a": "b"}}, "index has 'annotations'"),
+        ({"subject": {}}, "index has 'subject'"),
+        ({"manifests": ({"annotations": {"a": "b"}},)}, "index's manifest 0 has 'annotations'"),
+        ({"manifests": ({"urls": ["x"]},)}, "index's manifest 0 has 'urls'"),
+        ({"manifests": ({"size": 1},)}, "index gives its manifest another size or type"),
+        (
+            {"manifests": ({"platform": {"os": "linux", "architecture": "amd64", "variant": "v9"}},)},
+            "'variant'",
+        ),
+        ({"manifests": ({}, {"digest": WRONG})}, "index of 2 manifests; podkiln makes one image"),
+    ],
+)
+def test_what_an_index_says_beyond_one_image_is_found(
+    registry: Registry, plan: Plan, change: dict[str, Any], wanted: str
+) -> None:
+    data = registry.manifests["you/app", "v1"][1]
+    entry = Descriptor(oci.MANIFEST, oci.digest_of(data), len(data), platform=oci.Platform("linux", "amd64"))
+    entries = [{**entry.to_json(), **each} for each in change.get("manifests", ({},))]
+    index = {"schemaVersion": 2, "mediaType": oci.INDEX, **change, "manifests": entries}
+    registry.manifests["you/app", "v1"] = (oci.INDEX, oci.canonical_json(index))
+    (found,) = ask(registry, plan).findings
+    assert wanted in found
+
+
+def test_a_base_may_bring_what_the_description_says_of_it(plan: Plan) -> None:
+    """The variables of a CUDA base, for example; another value is a finding."""
+    spec = plan.described.spec
+    base = spec.runtime.base.model_copy(
+        update={"sets": BaseSets(environment={"CUDA": "13"}, labels={"a.b": "c"})}
+    )
+    described = replace(
+        plan.described,
+        spec=spec.model_copy(update={"runtime": spec.runtime.model_copy(update={"base": base})}),
+    )
+    made = runtimes.make(replace(plan, described=described, bundles=()))
+    held = Held(made.manifest, made.config)
+    bare = replace(plan, bundles=())
+    assert compare(bare, Rendered.of(replace(bare, described=described)), {}, held) == []
+    first, second = compare(bare, Rendered.of(bare), {}, held)
+    assert "label a.b is 'c'; the lock gives none" in first
+    assert "variable CUDA is '13'; the lock gives none" in second
 
 
 def test_a_tag_that_is_not_there_is_the_registrys_own_no(registry: Registry, plan: Plan) -> None:
@@ -366,8 +554,8 @@ def test_a_tag_that_is_not_there_is_the_registrys_own_no(registry: Registry, pla
 def test_deep_hashes_every_file_even_over_a_bad_line(registry: Registry, plan: Plan) -> None:
     registry.faults = [Fault("torn", "GET", LAYERS[A.recipe], after=700)]
     assert ask(registry, plan, deep=True).ok
-    # The config, two layers of weights, the one that was torn, and two of the runtime.
-    assert len(registry.asked("GET", "/blobs/")) == 6
+    # The config, two layers of weights, the one that was torn, and sixteen of the runtime.
+    assert len(registry.asked("GET", "/blobs/")) == 20
 
 
 def place_of(bundle: Bundle, number: int) -> int:
