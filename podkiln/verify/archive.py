@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from podkiln.verify.unpack import Reader, UnclearError
+from podkiln.verify.unpack import PackedError, Reader, UnclearError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,6 +103,8 @@ def members(chunks: Iterable[bytes]) -> Iterator[Member]:
                 size = int(extended.told.get("size", size))
                 stream.skip(size + -size % _BLOCK, "a file")
                 extended = _Extended()
+        except PackedError:
+            raise
         except UnclearError as wrong:
             raise UnclearError(f"{wrong} (header at byte {start})") from None
 
@@ -147,7 +149,7 @@ def _number(block: bytes, start: int, length: int, name: str) -> int:
         value = int.from_bytes(data[1:], "big")
         if value < 1 << 63:
             return value
-    raise UnclearError(f"it has a {name} that is not plainly a number ({data!r})")
+    raise UnclearError(f"the {name} in a header is not plainly a number ({data!r})")
 
 
 def _text(data: bytes, what: str) -> str:

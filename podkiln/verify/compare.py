@@ -61,7 +61,7 @@ def compare(
     ]
     unknown = () if deep else _unknown(found, known)
     weights = [*_missing(plan.bundles, found), *layers, *unknown, *_strangers(found, held)]
-    runtime = [*_plain_layers(found, held), *_history_findings(rendered, found, held)]
+    runtime = [*_plain_layers(rendered, found, held), *_history_findings(rendered, found, held)]
     return [*shape, *told, *weights, *runtime]
 
 
@@ -97,11 +97,13 @@ def _count_findings(held: Held) -> list[str]:
     return findings
 
 
-def _plain_layers(found: Sequence[Placed], held: Held) -> Iterator[str]:
+def _plain_layers(rendered: Rendered, found: Sequence[Placed], held: Held) -> Iterator[str]:
     """Name the runtime's layers that carry more than their digest."""
     weights = {each.number for each in found}
+    # BuildKit notes on its layers which time it gave to their files; not all of its versions take that off.
+    plain: tuple[dict[str, str], ...] = ({}, {"buildkit/rewritten-timestamp": rendered.epoch})
     for number, layer in enumerate(held.manifest.layers):
-        if number not in weights and layer.annotations and MODEL not in layer.annotations:
+        if number not in weights and layer.annotations not in plain and MODEL not in layer.annotations:
             told = shown(dict(layer.annotations))
             yield f"Its layer {number} has the annotations {told}; podkiln writes none."
 

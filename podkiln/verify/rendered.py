@@ -61,6 +61,7 @@ def _words(created_by: object) -> list[str]:
 class Rendered:
     """What the runtime of an image is: `config` as in the image's config, and the steps that made it."""
 
+    epoch: str
     created: str
     environment: dict[str, str]
     config: dict[str, Any]
@@ -72,8 +73,8 @@ class Rendered:
         runtime = plan.described.spec.runtime
         created = datetime.fromtimestamp(runtime.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         base = runtime.base.sets
-        made = cls(created, dict(base.environment), {"Labels": dict(base.labels)})
-        given = {"SOURCE_DATE_EPOCH": str(runtime.epoch)}
+        made = cls(str(runtime.epoch), created, dict(base.environment), {"Labels": dict(base.labels)})
+        given = {"SOURCE_DATE_EPOCH": made.epoch}
         for stage in _stages(render.dockerfile(plan)):
             arguments: dict[str, str] = {}
             for word, rest in stage:

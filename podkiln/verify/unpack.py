@@ -37,6 +37,10 @@ class UnclearError(Exception):
     """Some bytes that two engines could read differently; the message is a clause: "it has a sparse file"."""
 
 
+class PackedError(UnclearError):
+    """The same of a compression."""
+
+
 class Reader:
     """Chunks as a stream that gives exactly what is asked for; nothing is held but the chunk at hand."""
 
@@ -99,10 +103,10 @@ def _bounded(source: Reader, output: Iterator[bytes]) -> Iterator[bytes]:
     done = 0
     for piece in output:
         if not done and _DISGUISED.match(piece):
-            raise UnclearError("its tar begins with the mark of something compressed")
+            raise PackedError("its tar begins with the mark of something compressed")
         done += len(piece)
         if done > _FREE_OUTPUT + _MOST_EXPANSION * source.at:
-            raise UnclearError(
+            raise PackedError(
                 f"it expands to more than {_MOST_EXPANSION} times its size ({done} bytes from {source.at})"
             )
         yield piece
@@ -111,29 +115,29 @@ def _bounded(source: Reader, output: Iterator[bytes]) -> Iterator[bytes]:
 def _gzip(source: Reader) -> Iterator[bytes]:
     head = source.exactly(4, "the gzip header")
     if head[:3] != _GZIP_MAGIC:
-        raise UnclearError("it is not compressed with gzip, as its media type says")
+        raise PackedError("it is not compressed with gzip, as its media type says")
     if head[3] not in _GZIP_FLAGS:
-        raise UnclearError(f"its gzip header has the flags {head[3]:#x}")
+        raise PackedError(f"its gzip header has the flags {head[3]:#x}")
     inflater = zlib.decompressobj(wbits=31)
     yield from _inflated(inflater, head)
     for piece in source.remainder():
         yield from _inflated(inflater, piece)
     if not inflater.eof:
-        raise UnclearError("its gzip stream ends before its end mark")
+        raise PackedError("its gzip stream ends before its end mark")
 
 
 def _inflated(inflater: zlib._Decompress, data: bytes | memoryview) -> Iterator[bytes]:
     if inflater.eof:
-        raise UnclearError("something follows its gzip stream")
+        raise PackedError("something follows its gzip stream")
     while True:
         try:
             output = inflater.decompress(data, _PIECE)
         except zlib.error as wrong:
-            raise UnclearError(f"its gzip stream is damaged ({wrong})") from wrong
+            raise PackedError(f"its gzip stream is damaged ({wrong})") from wrong
         if output:
             yield output
         if inflater.unused_data:
-            raise UnclearError("something follows its gzip stream")
+            raise PackedError("something follows its gzip stream")
         data = inflater.unconsumed_tail
         if inflater.eof or (not data and len(output) < _PIECE):
             return
@@ -147,22 +151,22 @@ def _zstd(source: Reader) -> Iterator[bytes]:
             if output := decoder.decompress(piece):
                 yield output
         if not decoder.eof:
-            raise UnclearError("its zstd frame has no end")
+            raise PackedError("its zstd frame has no end")
     except zstandard.ZstdError as wrong:
-        raise UnclearError(f"its zstd frame is damaged ({wrong})") from wrong
+        raise PackedError(f"its zstd frame is damaged ({wrong})") from wrong
     if source.read(1):
-        raise UnclearError("something follows its zstd frame")
+        raise PackedError("something follows its zstd frame")
 
 
 def _zstd_pieces(source: Reader) -> Iterator[bytes]:
     """Yield a frame's header, each of its blocks, and its checksum (RFC 8878, section 3.1.1)."""
     head = source.exactly(5, "the zstd header")
     if head[:4] != _ZSTD_MAGIC:
-        raise UnclearError("it is not compressed with zstd, as its media type says")
+        raise PackedError("it is not compressed with zstd, as its media type says")
     told = head[4]
     single, checksum = told >> 5 & 1, told >> 2 & 1
     if told & 0b11011:
-        raise UnclearError("its zstd header asks for a dictionary, or has reserved bits")
+        raise PackedError("its zstd header asks for a dictionary, or has reserved bits")
     size = _ZSTD_SIZES[told >> 6] or single
     yield head + source.exactly(size + (1 - single), "the zstd header")
     last = 0
@@ -171,7 +175,7 @@ def _zstd_pieces(source: Reader) -> Iterator[bytes]:
         number = int.from_bytes(block, "little")
         last, kind, size = number & 1, number >> 1 & 3, number >> 3
         if size > _ZSTD_BLOCK:
-            raise UnclearError(f"it has a zstd block of {size} bytes")
+            raise PackedError(f"it has a zstd block of {size} bytes")
         yield block + source.exactly(1 if kind == 1 else size, "a zstd block")
     if checksum:
         yield source.exactly(4, "the zstd checksum")
