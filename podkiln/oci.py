@@ -83,6 +83,10 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     So is what readers take differently: a key that stands twice in one object, half a surrogate pair, NaN,
     any encoding but UTF-8.
     """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise IntegrityError(
+            f"{where} has {len(data)} bytes; such documents have {MAX_MANIFEST_BYTES} at most."
+        )
     try:
         value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
         _check_depth(value)
@@ -138,6 +142,11 @@ def _field(obj: Mapping[str, Any], key: str, kind: type[_T], where: str, default
         problem = "is missing" if value is None else f"is not of type {kind.__name__}"
         raise IntegrityError(f"{where}: the field {key!r} {problem}.")
     return value
+
+
+def _is_version_2(obj: Mapping[str, Any]) -> bool:
+    """Tell whether a document has the schemaVersion of both formats, OCI's and Docker's: 2, and not 2.0."""
+    return repr(obj.get("schemaVersion")) == "2"
 
 
 def _text_map(obj: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
@@ -238,7 +247,7 @@ class Manifest:
         """Read a manifest."""
         obj = parse_json(data, where)
         media_type = _field(obj, "mediaType", str, where, MANIFEST)
-        if obj.get("schemaVersion") != 2 or media_type not in MANIFESTS:  # noqa: PLR2004 - the version of both formats
+        if not _is_version_2(obj) or media_type not in MANIFESTS:
             raise IntegrityError(f"{where} is not an image manifest of OCI or Docker schema 2.")
         return cls(
             media_type=media_type,
@@ -272,7 +281,7 @@ class Index:
     def parse(cls, data: bytes, where: str) -> Self:
         """Read an index."""
         obj = parse_json(data, where)
-        if obj.get("schemaVersion") != 2 or "manifests" not in obj:  # noqa: PLR2004 - the version of both formats
+        if not _is_version_2(obj) or "manifests" not in obj:
             raise IntegrityError(f"{where} is not an image index.")
         return cls(
             tuple(Descriptor.from_json(entry, place) for place, entry in _objects(obj, "manifests", where))

@@ -20,6 +20,7 @@ from podkiln.verify.compare import (
     Held,
     compare,
     placed,
+    too_many,
 )
 from podkiln.verify.read import blob_findings, deep_findings, runtime_findings
 from podkiln.verify.rendered import Rendered
@@ -119,6 +120,8 @@ def verify(
         where = f"Manifest {oci.short(found.digest)} of {reference}"
         manifest = oci.Manifest.parse(data, where)
         findings += documents.of_manifest(oci.parse_json(data, where))
+        if too_many(manifest):  # nobody asks for thousands of blobs
+            return Verdict(str(reference), found.digest, (*findings, *too_many(manifest)), deep)
         bad = blob_findings(repository, manifest)
         findings += bad.values()
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)

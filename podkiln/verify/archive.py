@@ -116,7 +116,7 @@ def _end(stream: Reader, extended: _Extended) -> None:
     if stream.read(_BLOCK) != _ZEROS:
         raise UnclearError("its end is not marked by two blocks of zeros")
     for piece in stream.remainder():
-        if any(piece):
+        if bytes(piece).strip(b"\0"):
             raise UnclearError("something other than zeros follows its end")
 
 
@@ -127,12 +127,12 @@ def _form(block: bytes) -> bytes:
     form = block[257:265]
     if form not in (_USTAR, _GNU):
         raise UnclearError(f"it has a header of an old or unknown format ({form!r})")
-    if form == _USTAR and any(block[500:]):
+    if form == _USTAR and block[500:].strip(b"\0"):
         raise UnclearError("it has a header with something in its padding")
     if form == _GNU:
         # A file's two more times may be there. Go takes what is no time for a path to put before the name.
         _number(block, 345, 12, "time"), _number(block, 357, 12, "time")
-        if any(block[369:]):
+        if block[369:].strip(b"\0"):
             raise UnclearError("it has a sparse or continued GNU header")
     for start, length, name in ((100, 8, "mode"), (108, 8, "owner"), (116, 8, "group"), (136, 12, "time")):
         _number(block, start, length, name)
@@ -155,7 +155,7 @@ def _number(block: bytes, start: int, length: int, name: str) -> int:
 def _text(data: bytes, what: str) -> str:
     """Read a field of text: UTF-8, filled up with zeros."""
     text, _, rest = data.partition(b"\0")
-    if any(rest):
+    if rest.strip(b"\0"):
         raise UnclearError(f"it has a {what} with something after its end")
     return _utf8(text, what)
 

@@ -84,11 +84,17 @@ def _type_findings(held: Held) -> Iterator[str]:
         yield f"It is an image for {shown(str(held.config.platform))[1:-1]}, not {PLATFORM}."
 
 
+def too_many(manifest: Manifest) -> list[str]:
+    """Say so when no engine starts an image of so many layers."""
+    layers = len(manifest.layers)
+    if layers > MOST_LAYERS:
+        return [f"It has {layers} layers; engines start images of at most {MOST_LAYERS}."]
+    return []
+
+
 def _count_findings(held: Held) -> list[str]:
     layers, config = len(held.manifest.layers), held.config
-    findings = []
-    if layers > MOST_LAYERS:
-        findings.append(f"It has {layers} layers; engines start images of at most {MOST_LAYERS}.")
+    findings = too_many(held.manifest)
     if len(config.diff_ids) != layers:
         findings.append(f"It has {layers} layers and {len(config.diff_ids)} diff_ids: these must agree.")
     if len(config.layer_history) != layers:

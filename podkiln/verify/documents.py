@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from podkiln import oci
 from podkiln.wording import shown
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from podkiln.verify.rendered import Rendered
 
 _SUBSTITUTED: Final = "io.podkiln.substituted"
+_MOST_NAMED: Final = 10
 
 
 def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
@@ -30,8 +32,10 @@ def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
     variables = held.pop("Env", None)
     if variables != wanted["Env"]:
         yield from _environment(variables, rendered.environment)
-    for key in sorted({*held, *wanted} - {"Env", "Labels"}):
-        if held.get(key) != wanted.get(key):
+    for key in sorted({*held, *wanted} - {"Env", "Labels"})[: len(wanted) + _MOST_NAMED]:
+        if oci.canonical_json(held.get(key)) != oci.canonical_json(
+            wanted.get(key)
+        ):  # 3.0 is not 3, nor is true 1
             yield f"Its config sets {key}: {shown(held.get(key))}; the lock gives {shown(wanted.get(key))}."
     if document.get("created") != rendered.created:
         yield f"It was created at {shown(document.get('created'))}; the lock gives {rendered.created}."
@@ -56,18 +60,19 @@ def _mapping(what: str, held: Mapping[str, str], wanted: Mapping[str, str]) -> I
         if held.get(name) != text:
             has = "is missing" if name not in held else f"is {shown(held[name])}"
             yield f"Its {what} {name} {has}; the lock gives {shown(text)}."
-    for name in sorted(held.keys() - wanted.keys()):
+    for name in sorted(held.keys() - wanted.keys())[:_MOST_NAMED]:
         yield f"Its {what} {shown(name)[1:-1]} is {shown(held[name])}; the lock gives none of that name."
 
 
 def _strays(document: Mapping[str, Any], allowed: str, where: str) -> Iterator[str]:
-    """Name the keys of a document that podkiln does not write."""
-    for key in sorted(document.keys() - set(allowed.split())):
+    """Name the keys of a document that podkiln does not write, some of them where there are many."""
+    for key in sorted(document.keys() - set(allowed.split()))[:_MOST_NAMED]:
         yield f"Its {where} has {shown(key)}: {shown(document[key])}; podkiln writes none."
 
 
 def of_manifest(document: Mapping[str, Any]) -> Iterator[str]:
     """Name what an image's manifest says beyond its config and its layers."""
+    yield from _typed(document, "manifest")
     yield from _strays(document, "schemaVersion mediaType config layers", "manifest")
     yield from _strays(document["config"], "mediaType digest size", "manifest's config")
     for number, layer in enumerate(document.get("layers") or ()):
@@ -76,18 +81,26 @@ def of_manifest(document: Mapping[str, Any]) -> Iterator[str]:
 
 def of_index(document: Mapping[str, Any]) -> Iterator[str]:
     """Name what an index says beyond the one image that podkiln makes."""
+    yield from _typed(document, "index")
     yield from _strays(document, "schemaVersion mediaType manifests", "index")
-    for number, each in enumerate(document["manifests"]):
+    manifests = document["manifests"] or ()
+    for number, each in enumerate(manifests[:_MOST_NAMED]):
         yield from _strays(each, "mediaType digest size platform", f"index's manifest {number}")
         if isinstance(each.get("platform"), dict):
             yield from _strays(each["platform"], "os architecture", f"index's platform {number}")
-    if len(document["manifests"]) > 1:
-        yield f"It is an index of {len(document['manifests'])} manifests; podkiln makes one image."
+    if len(manifests) > 1:
+        yield f"It is an index of {len(manifests)} manifests; podkiln makes one image."
+
+
+def _typed(document: Mapping[str, Any], where: str) -> Iterator[str]:
+    """See that a document says itself what it is: otherwise engines go by what the registry says of it."""
+    if "mediaType" not in document:
+        yield f"Its {where} does not say of which type it is."
 
 
 def of_substitutes(config: ImageConfig) -> Iterator[str]:
     """Name what the image itself says was put in the place of a locked input."""
-    for each in config.labels.get(_SUBSTITUTED, "").split():
+    for each in config.labels.get(_SUBSTITUTED, "").split()[:_MOST_NAMED]:
         name, _, actual = each.partition("=")
         yield (
             f"It was built with a substitute for {shown(name)[1:-1]}: {shown(actual)[1:-1]}, "

@@ -68,7 +68,7 @@ class Spoilt:
     def add(self, tar: bytes) -> None:
         """Put a layer onto the base image, where no history is known beforehand."""
         at = self._base() + 1
-        self.config["history"].insert(self._row(at), {"created_by": "RUN something"})
+        self.config["history"].insert(self._row(at - 1) + 1, {"created_by": "RUN something"})
         self.manifest["layers"].insert(at, {"mediaType": oci.LAYER_GZIP, **self.put(gzip.compress(tar))})
         self.config["rootfs"]["diff_ids"].insert(at, oci.digest_of(tar))
 
