@@ -41,6 +41,15 @@ _REFUSED: Final = {
     b"S": "a sparse file",
     b"g": "a global pax header",
 }
+_NUMBERS: Final = (
+    (100, 8, "mode"),
+    (108, 8, "owner"),
+    (116, 8, "group"),
+    (136, 12, "time"),
+    (329, 8, "device"),
+    (337, 8, "device"),
+)
+"""Where in every header a number stands, of how many bytes: Go refuses the header when one is none."""
 _OCTAL: Final = re.compile(rb" *([0-7]*)[ \0]*")
 _OCTAL_LIMIT: Final = 8 << 30  # 11 octal digits
 _RECORD: Final = re.compile(rb"([1-9][0-9]{0,6}) ([^=\0]+)=", re.DOTALL)
@@ -134,7 +143,7 @@ def _form(block: bytes) -> bytes:
         _number(block, 345, 12, "time"), _number(block, 357, 12, "time")
         if block[369:].strip(b"\0"):
             raise UnclearError("it has a sparse or continued GNU header")
-    for start, length, name in ((100, 8, "mode"), (108, 8, "owner"), (116, 8, "group"), (136, 12, "time")):
+    for start, length, name in _NUMBERS:
         _number(block, start, length, name)
     return form
 
