@@ -64,6 +64,15 @@ def _absolute(value: str) -> str:
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
+def _own(name: str) -> str:
+    if re.sub("[_-]", ".", f"{name}.".lower()).startswith(RESERVED_LABELS):
+        raise ValueError(f"the label {name} is reserved: podkiln or Docker says in it what the image is")
+    return name
+
+
+OwnLabel = Annotated[LabelName, AfterValidator(_own)]
+
+
 class BaseSets(Strict):
     """What the base image's own config sets, and the Dockerfile does not; `verify` allows no more."""
 
@@ -143,15 +152,7 @@ class Image(Strict):
     """How the image is named and labelled."""
 
     repository: ImageName
-    labels: dict[LabelName, str] = Field({})
-
-    @field_validator("labels")
-    @classmethod
-    def _own_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        for name in labels:
-            if re.sub("[_-]", ".", f"{name}.".lower()).startswith(RESERVED_LABELS):
-                raise ValueError(f"the label {name} is reserved: it says what the image is")
-        return labels
+    labels: dict[OwnLabel, str] = Field({})
 
 
 class Node(Strict):
