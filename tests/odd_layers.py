@@ -388,3 +388,9 @@ _UNKNOWN: list[tuple[str, Make]] = [
     ("a changed header", _changed),
 ]
 RECIPES = {name for name, _ in (*_SOUND, *_UNKNOWN)} | set(_UNSOUND)
+DECEPTIVE = list(_UNSOUND)
+
+
+def deceptive(recipe: str, chance: random.Random) -> tuple[Blob, ...]:
+    """Return layers of a recipe that is known to be unsound."""
+    return tuple(_stored(each, chance) for each in _UNSOUND[recipe](chance))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import tarfile
 from typing import TYPE_CHECKING
 
+import odd_layers
 import pytest
 import zstandard
 
@@ -18,6 +20,8 @@ from podkiln.verify.archive import Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from runtimes import Blob
 
     from podkiln.verify.archive import Kind
 
@@ -228,3 +232,29 @@ def test_links_folders_and_deletions_that_lead_elsewhere_are_right(layers: list[
 
 def test_one_bad_layer_says_only_so_much() -> None:
     assert len(found_in([entry(f"opt/models/{n}") for n in range(1000)])) == 10
+
+
+def read_all(layers: Iterable[Blob]) -> list[str]:
+    contents = [
+        runtime.read(
+            number,
+            Descriptor(each.media_type, oci.digest_of(each.data), len(each.data)),
+            oci.Digest(each.diff_id),
+            [each.data],
+        )
+        for number, each in enumerate(layers)
+    ]
+    return list(runtime.findings(contents))
+
+
+@pytest.mark.parametrize("recipe", odd_layers.DECEPTIVE)
+def test_each_way_to_deceive_is_found(recipe: str) -> None:
+    """However it is compressed, and whatever harmless members stand around it."""
+    for number in range(5):
+        layers = odd_layers.deceptive(recipe, random.Random(f"{recipe} {number}"))
+        assert read_all(layers), number
+
+
+def test_sound_layers_are_right() -> None:
+    sound = [each for each in odd_layers.images("unit", 300) if each.sound]
+    assert [(each.recipe, found) for each in sound if (found := read_all(each.layers))] == []
