@@ -14,50 +14,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import runtimes
 from plans import plan_of
+from small_weights import BUNDLES, LAYERS, baked, content
 
 from podkiln import oci
-from podkiln.assemble import WeightLayer, assemble
-from podkiln.bundle import Bundle, Weight
+from podkiln.assemble import assemble
 from podkiln.reference import Reference
 from podkiln.registry import Settings
 from podkiln.verify import Verdict, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from runtimes import Blob
 
-    from podkiln.oci import Digest
     from podkiln.plan import Plan
-    from podkiln.tarlayer import Entry
 
 REPOSITORY = "odd/images"
 
 
-def _weight(name: str) -> Weight:
-    """A file whose content is its own path."""
-    path = f"opt/models/{name}".encode()
-    return Weight("acme", name, len(path), oci.digest_of(path)[7:], f"huggingface:o/r/{name}", "c" * 40, {})
-
-
-BUNDLES = (
-    Bundle((_weight("checkpoints/a.safetensors"),)),
-    Bundle((_weight("vae/b.safetensors"), _weight("vae/b.json"))),
-)
 LOCKED = {f"models/{each.destination}": each.path.encode() for made in BUNDLES for each in made.weights}
 """What `docker cp CONTAINER:/opt/models -` must give: path -> content."""
-
-
-def content(bundle: Bundle) -> bytes:
-    """Return the layer of a bundle of such files."""
-
-    def opened(entry: Entry, offset: int) -> Iterator[bytes]:
-        yield entry.path.encode()[offset:]
-
-    return b"".join(bundle.layout.chunks(opened))
-
-
-KNOWN: dict[Digest, Digest] = {made.recipe: oci.digest_of(content(made)) for made in BUNDLES}
 
 
 @cache
@@ -84,10 +60,7 @@ class Shop:
     def push(self, tag: str, base: Sequence[Blob]) -> str:
         """Push an image with these layers in its base, as sound as they are; return its name."""
         runtime = runtimes.make(plan(), base)
-        weights = [
-            WeightLayer(made, oci.Descriptor(oci.LAYER, KNOWN[made.recipe], made.size)) for made in BUNDLES
-        ]
-        image = assemble(runtime.manifest, runtime.config, weights)
+        image = assemble(runtime.manifest, runtime.config, [baked(made) for made in BUNDLES])
         for data in (*map(content, BUNDLES), *(each.data for each in runtime.layers), image.config_bytes):
             self._put(data)
         self._ask("PUT", f"/manifests/{tag}", image.manifest_bytes, oci.MANIFEST)
@@ -112,7 +85,7 @@ class Shop:
 def verified(name: str) -> Verdict:
     """Return what `verify --deep` says."""
     settings = Settings(login=lambda _: None)
-    return verify(plan(), KNOWN, Reference.parse(name), settings, deep=True, on_progress=lambda *_: None)
+    return verify(plan(), LAYERS, Reference.parse(name), settings, deep=True, on_progress=lambda *_: None)
 
 
 class Unpacked(NamedTuple):
