@@ -99,12 +99,13 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object. Go's reader, which engines use, takes the last of two keys, in any case."""
-    names = [key.casefold() for key, _ in pairs]
-    if len(set(names)) < len(names):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key.casefold() in names[:number])
-        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
-    return dict(pairs)
+    """Return an object. Of two keys of one name some readers take the first, some the last."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:80]!r} stands twice in one object")
+        found[key] = value
+    return found
 
 
 def _check_depth(value: Any) -> None:

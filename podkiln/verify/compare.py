@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from podkiln.verify.rendered import Rendered
 
 PLATFORM: Final = oci.Platform("linux", "amd64")
-_ROW: Final = {"created", "created_by", "comment", "empty_layer"}
+_ROW: Final = {"created", "created_by", "comment", "empty_layer", "author"}
 _LAYERS: Final = (oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD)
 _BAKED_BY: Final = "podkiln bake "
 
@@ -133,8 +133,12 @@ def _history_findings(rendered: Rendered, found: Sequence[Placed], held: Held) -
             told = shown(row.get("created_by"))
             yield f"Its history tells of {told} where the lock gives {shown(str(step))}."
             return
+    for row in held.config.history:
+        if row.keys() - _ROW:  # a key in another case is one that engines read
+            yield f"Its history has an entry with more than is known of entries: {shown(dict(row))}."
+            return
     for row in own:
-        if row.get("created") != rendered.created or row.keys() - _ROW:
+        if row.get("created") != rendered.created:
             told = shown(dict(row))
             yield f"Its history tells of {told}, which is not how it is written at {rendered.created}."
             return

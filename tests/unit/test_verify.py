@@ -246,6 +246,11 @@ def another_day(documents: Documents) -> None:
     documents[1]["history"][-1]["created"] = "2020-01-01T00:00:00Z"
 
 
+def other_case(documents: Documents) -> None:
+    """Go's reader takes this for the key that it is not."""
+    documents[1]["history"][2]["Empty_Layer"] = True
+
+
 def annotate_runtime(documents: Documents) -> None:
     documents[0]["layers"][-1]["annotations"] = {"com.example.x": "y"}
 
@@ -320,6 +325,7 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
     (another_command, ["history tells of .*curl x . sh.* where the lock gives 'RUN /bin/sh -c"]),
     (empty_step, ["history tells of 'ENTRYPOINT something' where the lock gives 'ENTRYPOINT "]),
     (another_day, ["history tells of .*2020-01-01T.* not how it is written at 2026"]),
+    (other_case, ["history has an entry with more than is known of entries"]),
     (annotate_runtime, ["layer 17 has the annotations .'com.example.x': 'y'.; podkiln writes none"]),
     (no_base, ["history tells of 21 steps of the runtime; the lock gives 21 above the base image"]),
     (swap, ["vae/b|sdxl .2 files.* is layer 0, not 1", "a.safetensors is layer 1, not 0"]),
