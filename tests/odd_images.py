@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import tarfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,15 +47,17 @@ def plan() -> Plan:
     return replace(made, described=described, bundles=BUNDLES)
 
 
-@dataclass
-class Shop:
-    """One repository of a registry; blobs that are there already are not sent again."""
+class Pusher:
+    """Writes to one repository of a registry; blobs that are there already are not sent again."""
 
-    host: str
-
-    def __post_init__(self) -> None:
-        self._line = http.client.HTTPConnection(self.host, timeout=60)
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self._line = http.client.HTTPConnection(host, timeout=60)
         self._there: set[str] = set()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._line.close()
 
     def push(self, tag: str, base: Sequence[Blob]) -> str:
         """Push an image with these layers in its base, as sound as they are; return its name."""
@@ -84,7 +86,7 @@ class Shop:
 
 def verified(name: str) -> Verdict:
     """Return what `verify --deep` says."""
-    settings = Settings(login=lambda _: None)
+    settings = Settings(login=lambda _: None, jobs=2)
     return verify(plan(), LAYERS, Reference.parse(name), settings, deep=True, on_progress=lambda *_: None)
 
 

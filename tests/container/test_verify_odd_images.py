@@ -6,6 +6,7 @@ base image, where no history is known beforehand, so only what is in them can be
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -57,8 +58,8 @@ def test_what_verify_calls_right_is_what_engines_unpack(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")  # reading the machine's CAs takes longest of all
     host, hosts = engines
-    shop = odd_images.Shop(host)
-    names = [shop.push(f"n{number}", each.layers) for number, each in enumerate(odd)]
+    with contextlib.closing(odd_images.Pusher(host)) as pusher:
+        names = [pusher.push(f"n{number}", each.layers) for number, each in enumerate(odd)]
     with ThreadPoolExecutor(2) as pool:
         verdicts = list(pool.map(odd_images.verified, names))
     told = [(each, name, verdict) for each, name, verdict in zip(odd, names, verdicts, strict=True)]
