@@ -162,9 +162,13 @@ class _Own:
             return "twice"
         if member.kind == "whiteout device":
             return "as the device that stands for a deletion"
-        if member.kind == "hard link" and self._find(member.target) != "file":
+        if member.kind != "hard link":
+            folder.entries[name] = member.kind
+            return None
+        target = self._find(member.target)  # a hard link to a symbolic link is that link once more
+        if not isinstance(target, str) or target not in ("file", "link"):
             return f"as a hard link to {shown(member.target)}, which is no file before it in this layer"
-        folder.entries[name] = "file" if member.kind == "hard link" else member.kind
+        folder.entries[name] = target
         return None
 
     def _take_away(self, member: Member, name: str) -> str | None:
