@@ -151,24 +151,20 @@ class _Own:
     def _put(self, folder: _Folder, name: str, member: Member) -> str | None:
         there = folder.entries.get(name)
         if member.kind == "folder":
-            if there is None:
-                folder.entries[name] = _Folder(told=True)
-            elif isinstance(there, _Folder):
-                there.told = True
-            else:
+            if isinstance(there, str):
                 return "twice"
+            folder.entries[name] = there = there or _Folder()
+            there.told = True
             return None
         if there is not None:
             return "twice"
         if member.kind == "whiteout device":
             return "as the device that stands for a deletion"
-        if member.kind != "hard link":
-            folder.entries[name] = member.kind
-            return None
-        target = self._find(member.target)  # a hard link to a symbolic link is that link once more
-        if not isinstance(target, str) or target not in ("file", "link"):
+        # A hard link to a symbolic link is that link once more.
+        found = self._find(member.target) if member.kind == "hard link" else member.kind
+        if not isinstance(found, str) or (member.kind == "hard link" and found not in ("file", "link")):
             return f"as a hard link to {shown(member.target)}, which is no file before it in this layer"
-        folder.entries[name] = target
+        folder.entries[name] = found
         return None
 
     def _take_away(self, member: Member, name: str) -> str | None:

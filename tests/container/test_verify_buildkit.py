@@ -24,7 +24,8 @@ FROM base AS image
 RUN mkdir -p /usr/share/a/b /usr/share/d/e && echo 1 >/usr/share/a/f && ln /usr/share/a/f /usr/share/a/g \
     && ln -s ../a /usr/share/c && ln /usr/share/c /usr/share/hard && mkfifo /usr/share/a/p \
     && touch "/usr/share/a/ß字" "/usr/share/a/with blank" && chmod 4755 /usr/share/a/f \
-    && mkdir /usr/share/ab && cd /usr/share && long=$(printf 'x%.0s' $(seq 200)) && mkdir -p $long/$long && touch $long/$long/$long \
+    && mkdir /usr/share/ab && cd /usr/share && long=$(printf 'x%.0s' $(seq 200)) \
+    && mkdir -p $long/$long && touch $long/$long/$long \
     && ln -s $long/$long far && chown 4000000:4000000 /usr/share/a/f
 COPY capable /usr/bin/capable
 RUN rm -r /usr/share/a/b && rm /usr/share/c && mkdir /usr/share/c && touch /usr/share/c/x
