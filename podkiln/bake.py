@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 BAKE_FILE = "docker-bake.json"
 PARTIAL = "image.partial"
+TARGET = "image"
+"""The stage of the Dockerfile that becomes the image."""
 # zstd, because it takes half of gzip's time here, and hosts unpack it several times faster.
 _EXPORT = "tar=false,rewrite-timestamp=true,compression=zstd,force-compression=true,oci-mediatypes=true"
 
@@ -89,7 +91,7 @@ def _target(plan: Plan, environment: Environment, sources: Mapping[str, str]) ->
     target: dict[str, Any] = {
         "context": plan.name,
         "dockerfile": "Dockerfile",
-        "target": "image",
+        "target": TARGET,
         "platforms": ["linux/amd64"],
         "args": {"SOURCE_DATE_EPOCH": str(plan.described.spec.runtime.epoch)},
         "attest": ["type=provenance,disabled=true"],

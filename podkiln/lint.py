@@ -60,7 +60,7 @@ def own_rules(dockerfile: str) -> list[Finding]:
     """Check a Dockerfile: no secret in ARG or ENV, nothing unpinned."""
     found = []
     stages: set[str] = set()
-    for line, instruction, rest in _instructions(dockerfile):
+    for line, instruction, rest in instructions(dockerfile):
         rule = _RULES.get(instruction)
         message = rule(rest, stages) if rule else None
         if message:
@@ -71,7 +71,7 @@ def own_rules(dockerfile: str) -> list[Finding]:
     return found
 
 
-def _instructions(dockerfile: str) -> Iterator[tuple[int, str, str]]:
+def instructions(dockerfile: str) -> Iterator[tuple[int, str, str]]:
     """Yield line number, instruction and the rest, with continued lines joined and comments left out."""
     joined, begun = "", 0
     for number, line in enumerate(dockerfile.splitlines(), start=1):

@@ -36,6 +36,8 @@ REF_NAME = "org.opencontainers.image.ref.name"  # image-spec annotations.md: a t
 MAX_MANIFEST_BYTES = 4 << 20
 """Registries take manifests up to 4 MiB (distribution-spec v1.1, Pushing Manifests)."""
 
+_MOST_NESTED = 64
+_MOST_BYTES = 1 << 50
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _T = TypeVar("_T")
 
@@ -76,14 +78,60 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """Return a JSON object; anything else is an IntegrityError that begins with `where`."""
+    """Return a JSON object; anything else is an IntegrityError that begins with `where`.
+
+    So is what readers take differently: a key that stands twice in one object, half a surrogate pair, NaN,
+    any encoding but UTF-8.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise IntegrityError(
+            f"{where} has {len(data)} bytes; such documents have {MAX_MANIFEST_BYTES} at most."
+        )
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+        _check_depth(value)
+        canonical_json(value)
     except (ValueError, RecursionError) as wrong:
-        raise IntegrityError(f"{where} is not JSON: {wrong}.") from wrong
+        raise IntegrityError(f"{where} is not JSON: {_brief(wrong)}.") from wrong
     if not isinstance(value, dict):
         raise IntegrityError(f"{where} is not a JSON object.")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Of two keys of one name some readers take the first, some the last."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:80]!r} stands twice in one object")
+        found[key] = value
+    return found
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse what is nested far deeper than documents of images are."""
+    level = [value]
+    for _ in range(_MOST_NESTED):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _brief(wrong: Exception) -> str:
+    """Say what a parser found wrong, without the document that some of them carry along."""
+    if isinstance(wrong, UnicodeError):
+        return "it holds text that is not UTF-8"
+    return "it is nested too deeply" if isinstance(wrong, RecursionError) else str(wrong)
 
 
 def _field(obj: Mapping[str, Any], key: str, kind: type[_T], where: str, default: _T | None = None) -> _T:
@@ -95,6 +143,11 @@ def _field(obj: Mapping[str, Any], key: str, kind: type[_T], where: str, default
         problem = "is missing" if value is None else f"is not of type {kind.__name__}"
         raise IntegrityError(f"{where}: the field {key!r} {problem}.")
     return value
+
+
+def _is_version_2(obj: Mapping[str, Any]) -> bool:
+    """Tell whether a document has the schemaVersion of both formats, OCI's and Docker's: 2, and not 2.0."""
+    return repr(obj.get("schemaVersion")) == "2"
 
 
 def _text_map(obj: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
@@ -159,7 +212,9 @@ class Descriptor:
         """Read a descriptor object."""
         size = _field(obj, "size", int, where)
         if size < 0:
-            raise IntegrityError(f"{where}: the size {size} is negative.")
+            raise IntegrityError(f"{where}: the size {str(size)[:40]} is negative.")
+        if size > _MOST_BYTES:
+            raise IntegrityError(f"{where}: the size is larger than any blob.")
         platform = obj.get("platform")
         return cls(
             media_type=_field(obj, "mediaType", str, where),
@@ -193,7 +248,7 @@ class Manifest:
         """Read a manifest."""
         obj = parse_json(data, where)
         media_type = _field(obj, "mediaType", str, where, MANIFEST)
-        if obj.get("schemaVersion") != 2 or media_type not in MANIFESTS:  # noqa: PLR2004 - the version of both formats
+        if not _is_version_2(obj) or media_type not in MANIFESTS:
             raise IntegrityError(f"{where} is not an image manifest of OCI or Docker schema 2.")
         return cls(
             media_type=media_type,
@@ -227,7 +282,7 @@ class Index:
     def parse(cls, data: bytes, where: str) -> Self:
         """Read an index."""
         obj = parse_json(data, where)
-        if obj.get("schemaVersion") != 2 or "manifests" not in obj:  # noqa: PLR2004 - the version of both formats
+        if not _is_version_2(obj) or "manifests" not in obj:
             raise IntegrityError(f"{where} is not an image index.")
         return cls(
             tuple(Descriptor.from_json(entry, place) for place, entry in _objects(obj, "manifests", where))

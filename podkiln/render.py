@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = ROOT / "templates"
 SCRIPTS = ROOT / "scripts"
+_DOCKERFILE = "Dockerfile.j2"
 GOLDEN = ROOT / "tests" / "golden"
 
 
@@ -50,7 +51,7 @@ def render(plan: Plan) -> dict[str, File]:
     """Return the context of one variant, by path. Raises RenderError and DescriptionError."""
     facts = _facts(plan)
     return {
-        "Dockerfile": _template("Dockerfile.j2", facts),
+        "Dockerfile": _template(_DOCKERFILE, facts),
         ".dockerignore": _template("dockerignore.j2", facts),
         "start.sh": _template("start.sh.j2", facts, executable=True),
         "podkiln/extra_model_paths.yaml": _template("extra_model_paths.yaml.j2", facts),
@@ -61,6 +62,11 @@ def render(plan: Plan) -> dict[str, File]:
         **_requirements(plan),
         **_scripts(),
     }
+
+
+def dockerfile(plan: Plan) -> str:
+    """Return the Dockerfile of one variant alone. Raises RenderError."""
+    return _template(_DOCKERFILE, _facts(plan)).content.decode()
 
 
 def rendered_only(files: Mapping[str, File]) -> dict[str, File]:

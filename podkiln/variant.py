@@ -10,7 +10,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -36,6 +36,19 @@ LayerName = Annotated[str, Matching(r"^[a-z][a-z0-9-]*$", "a name of lower-case 
 LabelName = Annotated[
     str, Matching(r"^[a-z0-9]+([._-][a-z0-9]+)+$", "a label in reverse-domain form such as com.example.team")
 ]
+VariableName = Annotated[str, Matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable")]
+RESERVED_LABELS: Final = (
+    "io.podkiln.",
+    "org.opencontainers.image.title.",
+    "org.opencontainers.image.description.",
+    "org.opencontainers.image.version.",
+    "org.opencontainers.image.base.",
+    # Docker keeps these for itself (https://docs.docker.com/engine/manage-resources/labels/).
+    "com.docker.",
+    "io.docker.",
+    "org.dockerproject.",
+)
+"""How labels begin that no description gives: they say what the image is, and `verify` reads them."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -51,12 +64,32 @@ def _absolute(value: str) -> str:
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
+def _own(name: str) -> str:
+    if re.sub("[_-]", ".", f"{name}.".lower()).startswith(RESERVED_LABELS):
+        raise ValueError(f"the label {name} is reserved: podkiln or Docker says in it what the image is")
+    return name
+
+
+OwnLabel = Annotated[LabelName, AfterValidator(_own)]
+
+
+class BaseSets(Strict):
+    """What the base image's own config sets, and the Dockerfile does not; `verify` allows no more."""
+
+    environment: dict[VariableName, str] = Field({})
+    labels: dict[LabelName, str] = Field({})
+
+
 class Base(Strict):
     """The base image: a name for people, a digest for the build."""
 
     image: ImageName
     digest: Digest
     suite: Identifier = Field(description="Debian's code name of it, for an apt mirror.")
+    sets: BaseSets = Field(
+        BaseSets(),
+        description="Variables and labels of its config that reach the image; Debian's own sets only PATH.",
+    )
 
 
 class PythonLayer(Strict):
@@ -119,7 +152,7 @@ class Image(Strict):
     """How the image is named and labelled."""
 
     repository: ImageName
-    labels: dict[LabelName, str] = Field({})
+    labels: dict[OwnLabel, str] = Field({})
 
 
 class Node(Strict):

@@ -29,13 +29,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(directory: Path, *, htpasswd: str = "") -> Iterator[str]:
-    """Run a registry and yield its host:port; its storage is in `directory`."""
+def serve(directory: Path, *, htpasswd: str = "", host: str = "", network_of: str = "") -> Iterator[str]:
+    """Run a registry and yield its host:port; its storage is in `directory`.
+
+    `network_of`: the id of a process in whose network namespace it runs, on the address `host`.
+    """
     assert shutil.which("docker-registry"), (
         "docker-registry is missing: scripts/ensure_engine.sh --with-tests"
     )
     directory.mkdir(parents=True, exist_ok=True)
-    host = f"127.0.0.1:{free_port()}"
+    host = host or f"127.0.0.1:{free_port()}"
+    inside = ["nsenter", "--net", "--target", network_of] if network_of else []
+    if inside:
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
     config: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -48,7 +54,7 @@ def serve(directory: Path, *, htpasswd: str = "") -> Iterator[str]:
     (directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            ["docker-registry", "serve", str(directory / "config.yml")], stdout=log, stderr=log
+            [*inside, "docker-registry", "serve", str(directory / "config.yml")], stdout=log, stderr=log
         )
         try:
             _wait(process, host, directory / "log")

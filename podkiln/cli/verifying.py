@@ -34,7 +34,7 @@ def verify_command(
 ) -> None:
     """Compare IMAGE, as its registry holds it, with the lock of a variant.
 
-    Manifest, config, labels, and the weight layers' order, digests and history. Nothing is pulled.
+    All of manifest, config, labels and history, and the digests of weight layers. Nothing is pulled.
     """
     names = names_of(variant)
     if len(names) > 1:
@@ -58,5 +58,4 @@ def verify_command(
             click.echo(finding)
     verdict.require()
     log.info("%s (%s) is what the lock of %s says.", image, verdict.digest, made.name)
-    if not deep:
-        log.info("What is in its layers was not looked at: --deep reads them.")
+    log.info("%s", verdict.compared)

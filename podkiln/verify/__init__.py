@@ -8,14 +8,22 @@ is never right, however well it is made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from podkiln import oci
 from podkiln.errors import IntegrityError, VerifyError
 from podkiln.reference import DEFAULT_TAG
 from podkiln.registry import Repository
-from podkiln.verify.compare import PLATFORM, Held, compare, placed
+from podkiln.verify import documents
+from podkiln.verify.compare import (
+    PLATFORM,
+    Held,
+    compare,
+    placed,
+    too_many,
+)
 from podkiln.verify.read import blob_findings, deep_findings, runtime_findings
+from podkiln.verify.rendered import Rendered
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -26,6 +34,19 @@ if TYPE_CHECKING:
     from podkiln.registry import Progress, Settings
 
 __all__ = ["Verdict", "verify"]
+
+_DOCUMENTS: Final = (
+    "Compared with the lock: all of manifest, config, labels and history, and the digests of weight layers"
+)
+_INSIDE: Final = (
+    "every file of the weights by its sha256, and that the layers of the runtime leave the weights alone"
+)
+_NOT_COMPARED: Final = (
+    "not compared: the base image's own history, and the digests of the runtime's layers, "
+    "which the lock does not hold yet"
+)
+COMPARED: Final = f"{_DOCUMENTS}; what is in the layers was not read (--deep reads it); {_NOT_COMPARED}."
+COMPARED_DEEP: Final = f"{_DOCUMENTS}, {_INSIDE}; {_NOT_COMPARED}."
 
 
 @dataclass(frozen=True)
@@ -42,9 +63,14 @@ class Verdict:
         """Whether the image is what the lock says."""
         return not self.findings
 
+    @property
+    def compared(self) -> str:
+        """What was compared, and what was not, in one sentence."""
+        return COMPARED_DEEP if self.deep else COMPARED
+
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for scripts."""
-        found = {"ok": self.ok, "deep": self.deep, "findings": list(self.findings)}
+        found = {"ok": self.ok, "deep": self.deep, "compared": self.compared, "findings": list(self.findings)}
         return {"schema": 1, "image": self.image, "digest": self.digest, **found}
 
     def require(self) -> None:
@@ -74,22 +100,33 @@ def verify(
 
     Raises:
         RegistryError: The image is not there, or cannot be read.
+        RenderError: The variant cannot be rendered.
         IntegrityError: Its manifest or index is damaged.
     """
+    rendered = Rendered.of(plan)
     with Repository(reference, settings) as repository:
         found, data = repository.manifest(reference.digest or reference.tag or DEFAULT_TAG)
+        findings: list[str] = []
         if found.media_type in oci.INDEXES:
-            fitting = _fitting(oci.Index.parse(data, f"Index {reference}"))
+            where = f"Index {reference}"
+            fitting = _fitting(oci.Index.parse(data, where))
+            findings += documents.of_index(oci.parse_json(data, where))
             if fitting is None:
                 why = f"It is an index without an image for {PLATFORM}."
-                return Verdict(str(reference), found.digest, (why,))
+                return Verdict(str(reference), found.digest, (why,), deep)
             found, data = repository.manifest(fitting.digest)
-        manifest = oci.Manifest.parse(data, f"Manifest {oci.short(found.digest)} of {reference}")
+            if (found.size, found.media_type) != (fitting.size, fitting.media_type):
+                findings.append("Its index gives its manifest another size or type than it has.")
+        where = f"Manifest {oci.short(found.digest)} of {reference}"
+        manifest = oci.Manifest.parse(data, where)
+        findings += documents.of_manifest(oci.parse_json(data, where))
+        if too_many(manifest):  # nobody asks for thousands of blobs
+            return Verdict(str(reference), found.digest, (*findings, *too_many(manifest)), deep)
         bad = blob_findings(repository, manifest)
-        findings = list(bad.values())
+        findings += bad.values()
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
         if held:
-            findings += compare(plan, known, held, deep=deep)
+            findings += compare(plan, rendered, known, held, deep=deep)
             findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
     return Verdict(str(reference), found.digest, tuple(findings), deep)
 

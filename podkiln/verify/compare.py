@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from podkiln import oci, render
+from podkiln import oci
 from podkiln.assemble import FILES, MODEL, WeightLayer
 from podkiln.plan import MOST_LAYERS
+from podkiln.verify import documents
+from podkiln.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +17,10 @@ if TYPE_CHECKING:
     from podkiln.bundle import Bundle
     from podkiln.oci import Descriptor, Digest, ImageConfig, Manifest
     from podkiln.plan import Plan
+    from podkiln.verify.rendered import Rendered
 
 PLATFORM: Final = oci.Platform("linux", "amd64")
-_OURS: Final = "io.podkiln."
-_SUBSTITUTED: Final = _OURS + "substituted"
+_ROW: Final = {"created", "created_by", "comment", "empty_layer", "author"}
 _LAYERS: Final = (oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD)
 _BAKED_BY: Final = "podkiln bake "
 
@@ -40,13 +42,15 @@ class Placed:
     blob: Descriptor
 
 
-def compare(plan: Plan, known: Mapping[Digest, Digest], held: Held, *, deep: bool = False) -> list[str]:
+def compare(
+    plan: Plan, rendered: Rendered, known: Mapping[Digest, Digest], held: Held, *, deep: bool = False
+) -> list[str]:
     """Return what differs between an image and its lock, as far as its two documents tell.
 
     `deep`: what is in the layers is compared too, so that a digest which the lock does not know says nothing.
     """
     shape = [*_type_findings(held), *_count_findings(held)]
-    told = [*_label_findings(plan, held.config), *_substitute_findings(held.config)]
+    told = [*documents.of_config(rendered, held.config), *documents.of_substitutes(held.config)]
     if _count_findings(held):  # no saying which history is that of which layer
         return [*shape, *told]
     found = placed(plan.bundles, known, held)
@@ -56,7 +60,9 @@ def compare(plan: Plan, known: Mapping[Digest, Digest], held: Held, *, deep: boo
         for finding in _layer_findings(number, each, known, held)
     ]
     unknown = () if deep else _unknown(found, known)
-    return [*shape, *told, *_missing(plan.bundles, found), *layers, *unknown, *_strangers(found, held)]
+    weights = [*_missing(plan.bundles, found), *layers, *unknown, *_strangers(found, held)]
+    runtime = [*_plain_layers(rendered, found, held), *_history_findings(rendered, found, held)]
+    return [*shape, *told, *weights, *runtime]
 
 
 def _numbers(found: Sequence[Placed], above: Sequence[Bundle], layers: int) -> list[int]:
@@ -68,21 +74,27 @@ def _numbers(found: Sequence[Placed], above: Sequence[Bundle], layers: int) -> l
 def _type_findings(held: Held) -> Iterator[str]:
     manifest = held.manifest
     if manifest.media_type != oci.MANIFEST:
-        yield f"Its manifest is of type {manifest.media_type}, not {oci.MANIFEST}."
+        yield f"Its manifest is of type {shown(manifest.media_type)}, not {oci.MANIFEST}."
     if manifest.config.media_type != oci.CONFIG:
-        yield f"Its config is of type {manifest.config.media_type}, not {oci.CONFIG}."
+        yield f"Its config is of type {shown(manifest.config.media_type)}, not {oci.CONFIG}."
     for number, layer in enumerate(manifest.layers):
         if layer.media_type not in _LAYERS:
-            yield f"Its layer {number} is of type {layer.media_type}, which is no layer type of OCI."
+            yield f"Its layer {number} is of type {shown(layer.media_type)}, which is no layer type of OCI."
     if not held.config.platform.serves(PLATFORM):
-        yield f"It is an image for {held.config.platform}, not {PLATFORM}."
+        yield f"It is an image for {shown(str(held.config.platform))[1:-1]}, not {PLATFORM}."
+
+
+def too_many(manifest: Manifest) -> list[str]:
+    """Say so when no engine starts an image of so many layers."""
+    layers = len(manifest.layers)
+    if layers > MOST_LAYERS:
+        return [f"It has {layers} layers; engines start images of at most {MOST_LAYERS}."]
+    return []
 
 
 def _count_findings(held: Held) -> list[str]:
     layers, config = len(held.manifest.layers), held.config
-    findings = []
-    if layers > MOST_LAYERS:
-        findings.append(f"It has {layers} layers; engines start images of at most {MOST_LAYERS}.")
+    findings = too_many(held.manifest)
     if len(config.diff_ids) != layers:
         findings.append(f"It has {layers} layers and {len(config.diff_ids)} diff_ids: these must agree.")
     if len(config.layer_history) != layers:
@@ -91,23 +103,45 @@ def _count_findings(held: Held) -> list[str]:
     return findings
 
 
-def _label_findings(plan: Plan, config: ImageConfig) -> Iterator[str]:
-    for name, text in render.labels(plan).items():
-        wanted = " ".join(text.split())  # a Dockerfile holds it on one line
-        label = config.labels.get(name)
-        if name != _SUBSTITUTED and label not in (wanted, text):
-            has = "is missing" if label is None else f"is {label!r}"
-            yield f"Its label {name} {has}; the lock gives {wanted!r}."
-    for name in sorted(set(config.labels) - set(render.labels(plan))):
-        named = name == _SUBSTITUTED and config.labels[name].split()  # said below, one by one
-        if name.startswith(_OURS) and not named:
-            yield f"Its label {name} is {config.labels[name]!r}; the lock gives none of that name."
+def _plain_layers(rendered: Rendered, found: Sequence[Placed], held: Held) -> Iterator[str]:
+    """Name the runtime's layers that carry more than their digest."""
+    weights = {each.number for each in found}
+    # BuildKit notes on its layers which time it gave to their files; not all of its versions take that off.
+    plain: tuple[dict[str, str], ...] = ({}, {"buildkit/rewritten-timestamp": rendered.epoch})
+    for number, layer in enumerate(held.manifest.layers):
+        if number not in weights and layer.annotations not in plain and MODEL not in layer.annotations:
+            told = shown(dict(layer.annotations))
+            yield f"Its layer {number} has the annotations {told}; podkiln writes none."
 
 
-def _substitute_findings(config: ImageConfig) -> Iterator[str]:
-    for each in config.labels.get(_SUBSTITUTED, "").split():
-        name, _, actual = each.partition("=")
-        yield f"It was built with a substitute for {name}: {actual}, which is not what the lock names."
+def _history_findings(rendered: Rendered, found: Sequence[Placed], held: Held) -> Iterator[str]:
+    """Compare what the history tells of the runtime with the Dockerfile. The base's part comes before it."""
+    layers = held.config.layer_history
+    weights = {id(layers[each.number]) for each in found}
+    others = (row for row in held.config.history if id(row) not in weights)
+    rows = [row for row in others if not str(row.get("created_by", "")).startswith(_BAKED_BY)]
+    own = rows[len(rows) - len(rendered.steps) :] if len(rows) > len(rendered.steps) else ()
+    base = rows[: len(rows) - len(own)]
+    if not own or all(row.get("empty_layer") for row in base):
+        yield (
+            f"Its history tells of {len(rows)} steps of the runtime; the lock gives {len(rendered.steps)} "
+            "above the base image."
+        )
+        return
+    for row, step in zip(own, rendered.steps, strict=True):
+        if step.differs(row):
+            told = shown(row.get("created_by"))
+            yield f"Its history tells of {told} where the lock gives {shown(str(step))}."
+            return
+    for row in held.config.history:
+        if row.keys() - _ROW:  # a key in another case is one that engines read
+            yield f"Its history has an entry with more than is known of entries: {shown(dict(row))}."
+            return
+    for row in own:
+        if row.get("created") != rendered.created:
+            told = shown(dict(row))
+            yield f"Its history tells of {told}, which is not how it is written at {rendered.created}."
+            return
 
 
 def placed(bundles: Sequence[Bundle], known: Mapping[Digest, Digest], held: Held) -> list[Placed]:
@@ -149,7 +183,7 @@ def _layer_findings(number: int, found: Placed, known: Mapping[Digest, Digest], 
     if digest not in (None, blob.digest):
         yield f"{name} has the digest {blob.digest}; the lock gives {digest}."
     if blob.media_type != oci.LAYER:
-        yield f"{name} is of type {blob.media_type}; weights are not compressed: {oci.LAYER}."
+        yield f"{name} is of type {shown(blob.media_type)}; weights are not compressed: {oci.LAYER}."
     if config.diff_ids[found.number] != blob.digest:
         diff_id = config.diff_ids[found.number]
         yield f"{name} has the digest {blob.digest}, and another diff_id: {diff_id}."
@@ -157,7 +191,8 @@ def _layer_findings(number: int, found: Placed, known: Mapping[Digest, Digest], 
         yield f"{name} has annotations that do not name the files, sizes and hashes of the lock."
     told = config.layer_history[found.number]
     if dict(told) != wanted.history(config.document.get("created")):
-        yield f"{name} has a history that does not tell of it as the lock does: {told.get('created_by')!r}."
+        by = shown(told.get("created_by"))
+        yield f"{name} has a history that does not tell of it as the lock does: {by}."
 
 
 def _unknown(found: Sequence[Placed], known: Mapping[Digest, Digest]) -> Iterator[str]:
@@ -177,5 +212,5 @@ def _strangers(found: Sequence[Placed], held: Held) -> Iterator[str]:
     for number, layer in enumerate(held.manifest.layers):
         by = str(told[number].get("created_by", ""))
         if number not in known and (MODEL in layer.annotations or by.startswith(_BAKED_BY)):
-            model = layer.annotations.get(MODEL) or by.removeprefix(_BAKED_BY).partition(":")[0]
+            model = shown(layer.annotations.get(MODEL) or by.removeprefix(_BAKED_BY).partition(":")[0])[1:-1]
             yield f"Its layer {number} holds weights of {model} that the lock does not give to this image."

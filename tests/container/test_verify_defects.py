@@ -66,18 +66,27 @@ class Spoilt:
         return found
 
     def add(self, tar: bytes) -> None:
-        """Put a layer on top."""
-        self.manifest["layers"].append({"mediaType": oci.LAYER_GZIP, **self.put(gzip.compress(tar))})
-        self.config["rootfs"]["diff_ids"].append(oci.digest_of(tar))
-        self.config["history"].append({"created_by": "RUN something"})
+        """Put a layer onto the base image, where no history is known beforehand."""
+        at = self._base() + 1
+        self.config["history"].insert(self._row(at - 1) + 1, {"created_by": "RUN something"})
+        self.manifest["layers"].insert(at, {"mediaType": oci.LAYER_GZIP, **self.put(gzip.compress(tar))})
+        self.config["rootfs"]["diff_ids"].insert(at, oci.digest_of(tar))
+
+    def _base(self) -> int:
+        """Return the number of the base image's layer: the first that is not of weights."""
+        layers = enumerate(self.manifest["layers"])
+        return next(n for n, each in layers if "io.podkiln.model" not in each.get("annotations", {}))
+
+    def _row(self, number: int) -> int:
+        """Return where the history of a layer stands."""
+        return next(n for n, row in enumerate(self.config["history"]) if row is self.history(number))
 
     def move(self, start: int, end: int) -> None:
         """Move a layer with all that tells of it."""
-        empty = [row for row in self.config["history"] if row.get("empty_layer")]
-        rows = [row for row in self.config["history"] if not row.get("empty_layer")]
-        for each in (self.manifest["layers"], self.config["rootfs"]["diff_ids"], rows):
+        for each in (self.manifest["layers"], self.config["rootfs"]["diff_ids"]):
             each.insert(end, each.pop(start))
-        self.config["history"] = [*rows, *empty]
+        row = self.config["history"].pop(self._row(start))
+        self.config["history"].insert(self._row(end), row)
 
     def drop(self, number: int) -> None:
         """Take a layer out with all that tells of it."""
@@ -150,6 +159,26 @@ SPOILT: dict[str, tuple[Spoil, list[str]]] = {
     ),
     "weights above the runtime": (lambda it: it.move(2, 4), ["is layer 4, not 2: weights lie in"]),
     "one is missing": (lambda it: it.drop(2), ["It lacks the weights checkpoints/b.safetensors of acme"]),
+    "a runtime layer is missing": (
+        lambda it: it.drop(len(it.manifest["layers"]) - 2),
+        ["Its history tells of "],
+    ),
+    "another entrypoint": (
+        lambda it: it.config["config"].update(Entrypoint=["/bin/sh"]),
+        ["Its config sets Entrypoint: ['/bin/sh']; the lock gives ['/usr/bin/tini', '--', '/start.sh']"],
+    ),
+    "a library that is loaded first": (
+        lambda it: it.config["config"]["Env"].append("LD_PRELOAD=/opt/x.so"),
+        ["Its variable LD_PRELOAD is '/opt/x.so'; the lock gives none of that name"],
+    ),
+    "a volume over the weights": (
+        lambda it: it.config["config"].update(Volumes={"/opt/models": {}}),
+        ["Its config sets Volumes: "],
+    ),
+    "a subject": (
+        lambda it: it.manifest.update(subject=dict(it.manifest["config"])),
+        ["Its manifest has 'subject'"],
+    ),
     "another file of the same size": (
         bytes_swapped,
         ["a.safetensors has the digest sha256:"],
@@ -172,7 +201,7 @@ SPOILT: dict[str, tuple[Spoil, list[str]]] = {
     ),
     "a media type": (
         lambda it: it.manifest["layers"][0].update(mediaType=oci.LAYER_GZIP),
-        ["a.safetensors is of type application/vnd.oci.image.layer.v1.tar+gzip; weights are not compressed"],
+        ["a.safetensors is of type 'application/vnd.oci.image.layer.v1.tar+gzip'; weights are not"],
     ),
 }
 
@@ -194,12 +223,13 @@ HIDDEN = {
     "opt/models/checkpoints/.wh.a.safetensors": "holds opt/models/checkpoints/.wh.a.safetensors: a runtime",
     "opt/.wh.models": "holds opt/.wh.models: a runtime leaves /opt/models to the weights",
     "opt/models/.wh..wh..opq": "holds opt/models/.wh..wh..opq: a runtime leaves",
+    "/opt/models/checkpoints/a.safetensors": "cannot be read in one way only: it has the path /opt/models/",
 }
 
 
 @pytest.mark.parametrize("path", HIDDEN)
 def test_what_only_the_bytes_tell(pushed: tuple[Path, Image], spoilt: Spoilt, path: str) -> None:
-    """A layer on top that hides weights, adds to them, or takes them away."""
+    """A layer above them that hides weights, adds to them, or takes them away."""
     spoilt.add(tar_of(path, b"other weights"))
     spoilt.publish("hidden")
     assert findings(pushed, "hidden") == []
@@ -209,7 +239,7 @@ def test_what_only_the_bytes_tell(pushed: tuple[Path, Image], spoilt: Spoilt, pa
 
 def test_a_layer_that_is_another_than_its_diff_id_says(pushed: tuple[Path, Image], spoilt: Spoilt) -> None:
     spoilt.add(tar_of("etc/harmless"))
-    spoilt.config["rootfs"]["diff_ids"][-1] = NO_DIGEST
+    spoilt.config["rootfs"]["diff_ids"][4] = NO_DIGEST
     spoilt.publish("diff-id")
     (found,) = findings(pushed, "diff-id", "--deep")
     assert f"; the config says {NO_DIGEST}" in found

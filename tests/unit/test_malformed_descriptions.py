@@ -117,6 +117,34 @@ VARIANTS = [
         "a bad label", VARIANT + "image: {labels: {Team: x}}\n", 6, "image.labels.Team", "reverse-domain form"
     ),
     Case(
+        "a label that would hide a substitute",
+        VARIANT + 'image: {labels: {io.podkiln.substituted: ""}}\n',
+        6,
+        "image.labels.io.podkiln.substituted",
+        "the label io.podkiln.substituted is reserved",
+    ),
+    Case(
+        "a label that would name another base",
+        VARIANT + "image: {labels: {org.opencontainers.image.base.digest: x}}\n",
+        6,
+        "image.labels.org.opencontainers.image.base.digest",
+        "is reserved",
+    ),
+    Case(
+        "a reserved label in another spelling",
+        VARIANT + "image: {labels: {io-podkiln_lock: x}}\n",
+        6,
+        "image.labels.io-podkiln_lock",
+        "is reserved",
+    ),
+    Case(
+        "a reserved label in capitals",
+        VARIANT + "image: {labels: {IO.Podkiln.lock: x}}\n",
+        6,
+        "image.labels.IO.Podkiln.lock",
+        "reverse-domain form",
+    ),
+    Case(
         "a relative workspace", VARIANT + "runtime: {workspace: w}\n", 6, "runtime.workspace", "absolute path"
     ),
     Case(

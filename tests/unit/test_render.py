@@ -11,7 +11,7 @@ import pytest
 import yaml
 from plans import plan_of
 
-from podkiln import render
+from podkiln import render, variant
 from podkiln.errors import RenderError
 from podkiln.inputs import Input
 
@@ -107,6 +107,11 @@ def test_labels_name_the_pins_and_the_substitutes() -> None:
     other = replace(plan, inputs=(Input("comfyui", "/x", locked="1", actual="2"),))
     assert render.labels(other)["io.podkiln.substituted"] == "comfyui=2"
     assert render.labels(plan)["org.opencontainers.image.base.digest"] == plan.lock.runtime.base_digest
+
+
+def test_no_description_gives_a_label_that_says_what_the_image_is() -> None:
+    other = replace(plan_of(), inputs=(Input("comfyui", "/x", locked="1", actual="2"),))
+    assert all(f"{name}.".startswith(variant.RESERVED_LABELS) for name in render.labels(other))
 
 
 def test_texts_of_a_description_stay_texts() -> None:

@@ -8,55 +8,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.registry import Fault, Registry
-from layouts import layer_of, make_layout
+import runtimes
 from plans import plan_of
+from runtimes import Runtime
+from small_weights import BUNDLES, LAYERS, A, B, baked, content, weight
 
-from podkiln import layout, oci, render
+from podkiln import oci
 from podkiln.assemble import FILES, WeightLayer, assemble
-from podkiln.bundle import Bundle, Weight
-from podkiln.errors import RegistryError, VerifyError
+from podkiln.bundle import Bundle
 from podkiln.oci import Descriptor, ImageConfig, Manifest
 from podkiln.plan import MOST_LAYERS
-from podkiln.reference import Reference
-from podkiln.registry import Settings
-from podkiln.verify import Verdict, verify
+from podkiln.variant import BaseSets
 from podkiln.verify.compare import Held, compare
+from podkiln.verify.rendered import Rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from podkiln.plan import Plan
-    from podkiln.tarlayer import Entry
 
 Documents = tuple[dict[str, Any], dict[str, Any]]
 WRONG = "sha256:" + "0" * 64
-REVISION = "c" * 40
-
-
-def weight(name: str, model: str) -> Weight:
-    """A file whose content is its own path."""
-    path = f"opt/models/{name}".encode()
-    return Weight(model, name, len(path), oci.digest_of(path)[7:], f"huggingface:o/r/{name}", REVISION, {})
-
-
-def content(bundle: Bundle) -> bytes:
-    """The layer of a bundle of such files."""
-
-    def opened(entry: Entry, offset: int) -> Iterator[bytes]:
-        yield entry.path.encode()[offset:]
-
-    return b"".join(bundle.layout.chunks(opened))
-
-
-A = Bundle((weight("checkpoints/a.safetensors", "sdxl"),))
-B = Bundle((weight("vae/b.safetensors", "sdxl"), weight("vae/b.json", "sdxl")))
-BUNDLES = (A, B)
-LAYERS = {bundle.recipe: oci.digest_of(content(bundle)) for bundle in BUNDLES}
-
-
-def baked(bundle: Bundle) -> WeightLayer:
-    return WeightLayer(bundle, Descriptor(oci.LAYER, LAYERS[bundle.recipe], bundle.size))
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +38,13 @@ def plan() -> Plan:
 
 
 @pytest.fixture(scope="module")
-def runtime(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> layout.Layout:
-    """A runtime with the labels that the lock gives."""
-    found = layout.read(make_layout(tmp_path_factory.mktemp("runtime"), layer_of(a="1"), layer_of(b="2")))
-    document = {
-        **found.config.document,
-        "created": "2026-08-24T00:00:00Z",
-        "config": {"Labels": render.labels(plan)},
-    }
-    return replace(found, config=ImageConfig.parse(oci.canonical_json(document), "x"))
+def runtime(plan: Plan) -> Runtime:
+    """A runtime as the plan's Dockerfile makes it."""
+    return runtimes.make(plan)
 
 
 @pytest.fixture
-def documents(runtime: layout.Layout) -> Documents:
+def documents(runtime: Runtime) -> Documents:
     """Manifest and config of an image that is as the lock says, to be changed."""
     image = assemble(runtime.manifest, runtime.config, [baked(A), baked(B)])
     return json.loads(image.manifest_bytes), json.loads(image.config_bytes)
@@ -89,7 +55,7 @@ def findings(
 ) -> list[str]:
     manifest, config = (oci.canonical_json(each) for each in documents)
     held = Held(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
-    return compare(plan, LAYERS if known is None else known, held)
+    return compare(plan, Rendered.of(plan), LAYERS if known is None else known, held)
 
 
 def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents: Documents) -> None:
@@ -100,14 +66,14 @@ def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents
     assert "read it with --deep" in found
     manifest, config = (oci.canonical_json(each) for each in documents)
     held = Held(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
-    assert compare(plan, known, held, deep=True) == []
+    assert compare(plan, Rendered.of(plan), known, held, deep=True) == []
 
 
 def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) -> None:
     assert findings(plan, documents) == []
 
 
-def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: layout.Layout) -> None:
+def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: Runtime) -> None:
     top = Bundle((weight("vae/c.safetensors", "flux"),))
     blob = Descriptor(oci.LAYER, oci.digest_of(content(top)), top.size)
     high = replace(plan.offered[0], baked=True, above=True)
@@ -116,10 +82,10 @@ def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: la
     lower, upper = [baked(A)], [WeightLayer(top, blob)]
     right = assemble(runtime.manifest, runtime.config, lower, upper)
     known = {**LAYERS, top.recipe: blob.digest}
-    assert compare(asked, known, Held(right.manifest, right.config)) == []
+    assert compare(asked, Rendered.of(plan), known, Held(right.manifest, right.config)) == []
     wrong = assemble(runtime.manifest, runtime.config, [*lower, *upper])
-    (found,) = compare(asked, known, Held(wrong.manifest, wrong.config))
-    assert re.search(r"is layer 1, not 3: weights lie in declared order, below the runtime unless", found)
+    (found,) = compare(asked, Rendered.of(plan), known, Held(wrong.manifest, wrong.config))
+    assert re.search(r"is layer 1, not 17: weights lie in declared order, below the runtime unless", found)
 
 
 def layer(**changes: Any) -> Callable[[Documents], None]:
@@ -181,7 +147,7 @@ def forget_diff_id(documents: Documents) -> None:
 
 
 def forget_history(documents: Documents) -> None:
-    documents[1]["history"][-1]["empty_layer"] = True
+    layer_rows(documents[1])[-1]["empty_layer"] = True
 
 
 def retell(documents: Documents) -> None:
@@ -215,19 +181,99 @@ def foreign_layer(documents: Documents) -> None:
 
 def too_many(documents: Documents) -> None:
     manifest, config = documents
-    for rows in (manifest["layers"], config["rootfs"]["diff_ids"], config["history"]):
-        rows.extend([rows[-1]] * (MOST_LAYERS + 1 - len(rows)))
+    more = MOST_LAYERS + 1 - len(manifest["layers"])
+    at = config["history"].index(layer_rows(config)[2])  # in the base image
+    config["history"][at:at] = [layer_rows(config)[2]] * more
+    for rows in (manifest["layers"], config["rootfs"]["diff_ids"]):
+        rows[2:2] = [rows[2]] * more
+
+
+def layer_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The history entries that stand for a layer."""
+    return [row for row in config["history"] if not row.get("empty_layer")]
+
+
+def setting(key: str, value: Any) -> Callable[[Documents], None]:
+    """Change how the image runs."""
+    return lambda documents: documents[1]["config"].update({key: value})
+
+
+def beside(key: str, value: Any) -> Callable[[Documents], None]:
+    """Put something into the config beside how the image runs."""
+    return lambda documents: documents[1].update({key: value})
+
+
+def preload(documents: Documents) -> None:
+    documents[1]["config"]["Env"].append("LD_PRELOAD=/x.so")
+
+
+def reorder(documents: Documents) -> None:
+    documents[1]["config"]["Env"].reverse()
+
+
+def unset(documents: Documents) -> None:
+    del documents[1]["config"]["Env"][0]
+
+
+def drop_runtime_layer(documents: Documents) -> None:
+    manifest, config = documents
+    config["history"].remove(layer_rows(config)[5])
+    del manifest["layers"][5], config["rootfs"]["diff_ids"][5]
+
+
+def add_runtime_layer(documents: Documents) -> None:
+    manifest, config = documents
+    manifest["layers"].append(manifest["layers"][-1])
+    config["rootfs"]["diff_ids"].append(config["rootfs"]["diff_ids"][-1])
+    config["history"].append({"created": config["created"], "created_by": "RUN /bin/sh -c true # buildkit"})
+
+
+def swap_runtime_steps(documents: Documents) -> None:
+    rows = documents[1]["history"]
+    rows[-3:-1] = reversed(rows[-3:-1])
+
+
+def another_command(documents: Documents) -> None:
+    row = layer_rows(documents[1])[4]
+    row["created_by"] = row["created_by"].replace("sh -c", "sh -c curl x | sh;")
+
+
+def empty_step(documents: Documents) -> None:
+    documents[1]["history"][-1]["empty_layer"] = "yes"
+
+
+def another_day(documents: Documents) -> None:
+    documents[1]["history"][-1]["created"] = "2020-01-01T00:00:00Z"
+
+
+def other_case(documents: Documents) -> None:
+    """Go's reader takes this for the key that it is not."""
+    documents[1]["history"][2]["Empty_Layer"] = True
+
+
+def annotate_runtime(documents: Documents) -> None:
+    documents[0]["layers"][-1]["annotations"] = {"com.example.x": "y"}
+
+
+def no_base(documents: Documents) -> None:
+    manifest, config = documents
+    config["history"].remove(layer_rows(config)[2])
+    del manifest["layers"][2], config["rootfs"]["diff_ids"][2]
+
+
+def rootfs(documents: Documents) -> None:
+    documents[1]["rootfs"] |= {"type": "layers+base", "base_layer": "x"}
 
 
 # Every way in which an image can differ, and the one finding that says so.
 CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
-    (docker, ["manifest is of type application/vnd.docker"]),
-    (foreign_config, ["config is of type application/vnd.docker"]),
-    (foreign_layer, ["layer 3 is of type application/vnd.docker"]),
+    (docker, ["manifest is of type 'application/vnd.docker"]),
+    (foreign_config, ["config is of type 'application/vnd.docker"]),
+    (foreign_layer, ["layer 17 is of type 'application/vnd.docker"]),
     (other_arm, ["image for linux/arm64, not linux/amd64"]),
     (too_many, ["has 121 layers; engines start images of at most 120"]),
-    (forget_diff_id, ["4 layers and 3 diff_ids"]),
-    (forget_history, ["4 layers, and its history tells of 3"]),
+    (forget_diff_id, ["18 layers and 17 diff_ids"]),
+    (forget_history, ["18 layers, and its history tells of 17"]),
     (label("io.podkiln.variant", "baked"), ["label io.podkiln.variant is 'baked'; the lock gives 'lazy'"]),
     (label("io.podkiln.lock", WRONG), ["label io.podkiln.lock is 'sha256:0000"]),
     (label("io.podkiln.comfyui", None), ["label io.podkiln.comfyui is missing"]),
@@ -241,11 +287,51 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
     ),
     (label("io.podkiln.substituted", ""), ["io.podkiln.substituted is ''; the lock gives none of that name"]),
     (label("io.podkiln.more", "x"), ["label io.podkiln.more is 'x'; the lock gives none of that name"]),
-    (label("org.opencontainers.image.source", "https://a.test"), []),  # whose it is, is nobody's concern
+    (
+        label("org.opencontainers.image.source", "https://a.test"),
+        ["image.source is 'https://a.test'; the lock"],
+    ),
+    (
+        setting("Entrypoint", ["/bin/sh"]),
+        [r"sets Entrypoint: \['/bin/sh'\]; the lock gives \['/usr/bin/tini'"],
+    ),
+    (setting("Cmd", ["x"]), [r"sets Cmd: \['x'\]; the lock gives null"]),
+    (setting("User", "1000"), ["sets User: '1000'; the lock gives null"]),
+    (setting("Volumes", {"/opt/models": {}}), ["sets Volumes: .'/opt/models'"]),
+    (setting("Healthcheck", {"Test": ["NONE"]}), ["sets Healthcheck"]),
+    (setting("WorkingDir", "/"), ["sets WorkingDir: '/'; the lock gives '/opt/ComfyUI'"]),
+    (setting("StopSignal", "SIGKILL"), ["sets StopSignal"]),
+    (setting("ExposedPorts", {"22/tcp": {}}), ["sets ExposedPorts"]),
+    (setting("Shell", ["/x"]), ["sets Shell"]),
+    (setting("OnBuild", ["RUN x"]), ["sets OnBuild"]),
+    (setting("ArgsEscaped", True), ["sets ArgsEscaped: True"]),
+    (setting("cmd", ["/x"]), ["sets cmd"]),
+    (setting("Env", "PATH=/x"), ["Env is not a list of NAME=VALUE"]),
+    (setting("Env", None), ["Env is not a list of NAME=VALUE"]),
+    (setting("Env", ["PATH"]), ["Env is not a list of NAME=VALUE"]),
+    (preload, ["variable LD_PRELOAD is '/x.so'; the lock gives none of that name"]),
+    (reorder, ["Env has variables twice, or in another order"]),
+    (unset, ["variable PATH is missing; the lock gives '/opt/venv/bin:"]),
+    (
+        beside("created", "2020-01-01T00:00:00Z"),
+        ["created at '2020", "a.safetensors has a hist", "files. has a hist"],
+    ),
+    (beside("variant", "v3"), ["config has 'variant': 'v3'; podkiln writes none"]),
+    (beside("author", "me\n\x1b[31m"), [r"config has 'author': 'me.n.x1b.31m'; podkiln writes none"]),
+    (rootfs, ["rootfs has 'base_layer': 'x'", "rootfs is of type 'layers.base', not 'layers'"]),
+    (drop_runtime_layer, ["history tells of 21 steps of the runtime; the lock gives 21 above the base"]),
+    (add_runtime_layer, ["history tells of .* where the lock gives"]),
+    (swap_runtime_steps, ["history tells of .* where the lock gives"]),
+    (another_command, ["history tells of .*curl x . sh.* where the lock gives 'RUN /bin/sh -c"]),
+    (empty_step, ["history tells of 'ENTRYPOINT something' where the lock gives 'ENTRYPOINT "]),
+    (another_day, ["history tells of .*2020-01-01T.* not how it is written at 2026"]),
+    (other_case, ["history has an entry with more than is known of entries"]),
+    (annotate_runtime, ["layer 17 has the annotations .'com.example.x': 'y'.; podkiln writes none"]),
+    (no_base, ["history tells of 21 steps of the runtime; the lock gives 21 above the base image"]),
     (swap, ["vae/b|sdxl .2 files.* is layer 0, not 1", "a.safetensors is layer 1, not 0"]),
     (sink, ["a.safetensors is layer 1, not 0", "2 files. is layer 2, not 1"]),
     (drop, ["lacks the weights checkpoints/a.safetensors of sdxl"]),
-    (add, ["layer 4 holds weights of pony"]),
+    (add, ["layer 18 holds weights of pony"]),
     (layer(size=A.size + 512), ["a.safetensors has 10752 bytes; the lock gives 10240"]),
     (
         layer(digest=WRONG),
@@ -271,125 +357,32 @@ def test_each_difference_is_found_and_nothing_else(
         assert any(re.search(pattern, each) for each in found), found
 
 
-def test_an_image_without_its_weights_lacks_all_of_them(plan: Plan, runtime: layout.Layout) -> None:
-    bare = compare(plan, LAYERS, Held(runtime.manifest, runtime.config))
+def test_an_image_without_its_weights_lacks_all_of_them(plan: Plan, runtime: Runtime) -> None:
+    bare = compare(plan, Rendered.of(plan), LAYERS, Held(runtime.manifest, runtime.config))
     assert [finding.split(" of ")[0] for finding in bare] == [
         "It lacks the weights checkpoints/a.safetensors",
         "It lacks the weights sdxl (2 files)",
     ]
-    assert compare(replace(plan, bundles=()), {}, Held(runtime.manifest, runtime.config)) == []
-
-
-@pytest.fixture
-def registry(runtime: layout.Layout) -> Iterator[Registry]:
-    """A registry that holds an image as the lock says, under tag v1."""
-    image = assemble(runtime.manifest, runtime.config, [baked(A), baked(B)])
-    with Registry() as started:
-        for blob in runtime.manifest.layers:
-            started.blobs["you/app", blob.digest] = b"".join(runtime.chunks(blob))
-        for bundle in BUNDLES:
-            started.blobs["you/app", LAYERS[bundle.recipe]] = content(bundle)
-        started.blobs["you/app", image.manifest.config.digest] = image.config_bytes
-        for name in ("v1", image.descriptor.digest):
-            started.manifests["you/app", name] = (oci.MANIFEST, image.manifest_bytes)
-        yield started
-
-
-def ask(registry: Registry, plan: Plan, *, deep: bool = False, tag: str = "v1") -> Verdict:
-    settings = Settings(attempts=3, backoff=0.01, timeout=0.5, login=lambda _: None)
-    reference = Reference.parse(f"{registry.host()}/you/app:{tag}")
-    return verify(plan, LAYERS, reference, settings, deep=deep, on_progress=lambda *_: None)
-
-
-def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, plan: Plan) -> None:
-    verdict = ask(registry, plan)
-    verdict.require()
-    assert verdict.as_json() == {
-        "schema": 1,
-        "image": f"{registry.host()}/you/app:v1",
-        "digest": oci.digest_of(registry.manifests["you/app", "v1"][1]),
-        "ok": True,
-        "deep": False,
-        "findings": [],
-    }
-    config = Manifest.parse(registry.manifests["you/app", "v1"][1], "x").config
-    assert [hit.path for hit in registry.asked("GET", "/blobs/")] == [f"/v2/you/app/blobs/{config.digest}"]
-    assert len(registry.asked("HEAD", "/blobs/")) == 5
-
-
-def test_a_finding_is_a_failure_of_its_own(registry: Registry, plan: Plan) -> None:
-    verdict = ask(registry, replace(plan, bundles=(A,)))
-    assert (verdict.ok, len(verdict.findings)) == (False, 1)
-    with pytest.raises(VerifyError, match="layer 1 holds weights of sdxl") as raised:
-        verdict.require()
-    assert raised.value.exit_code == 13
-
-
-def test_a_blob_that_is_gone_or_cut_short_is_found(registry: Registry, plan: Plan) -> None:
-    first, second = (LAYERS[bundle.recipe] for bundle in BUNDLES)
-    del registry.blobs["you/app", first]
-    registry.blobs["you/app", second] = content(B)[:-1]
-    gone, short = ask(registry, plan, deep=True).findings
-    assert f"{first} ({A.size} bytes) is not in you/app" in gone
-    assert f"{B.size - 1} bytes, but it has {B.size}" in short
-
-
-def test_a_config_that_is_not_what_it_is_said_to_be_is_found(registry: Registry, plan: Plan) -> None:
-    config = Manifest.parse(registry.manifests["you/app", "v1"][1], "x").config
-    damaged = registry.blobs["you/app", config.digest].replace(b"linux", b"linus")
-    registry.blobs["you/app", config.digest] = damaged
-    (finding,) = ask(registry, plan).findings
-    assert f"hashes to {oci.digest_of(damaged)}, not {config.digest}" in finding
-
-
-@pytest.mark.parametrize(("architecture", "ok"), [("amd64", True), ("arm64", False)])
-def test_of_an_index_the_image_for_gpu_pods_counts(
-    registry: Registry, plan: Plan, architecture: str, ok: bool
-) -> None:
-    data = registry.manifests["you/app", "v1"][1]
-    entry = Descriptor(
-        oci.MANIFEST, oci.digest_of(data), len(data), platform=oci.Platform("linux", architecture)
+    assert (
+        compare(replace(plan, bundles=()), Rendered.of(plan), {}, Held(runtime.manifest, runtime.config))
+        == []
     )
-    unknown = replace(entry, digest=oci.Digest(WRONG), platform=oci.Platform("unknown", "unknown"))
-    index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [unknown.to_json(), entry.to_json()]}
-    registry.manifests["you/app", "v1"] = (oci.INDEX, oci.canonical_json(index))
-    verdict = ask(registry, plan)
-    assert verdict.ok is ok
-    assert (verdict.digest == entry.digest) is ok
 
 
-def test_a_tag_that_is_not_there_is_the_registrys_own_no(registry: Registry, plan: Plan) -> None:
-    with pytest.raises(RegistryError, match="read manifest v2 of you/app"):
-        ask(registry, plan, tag="v2")
-
-
-def test_deep_hashes_every_file_even_over_a_bad_line(registry: Registry, plan: Plan) -> None:
-    registry.faults = [Fault("torn", "GET", LAYERS[A.recipe], after=700)]
-    assert ask(registry, plan, deep=True).ok
-    # The config, two layers of weights, the one that was torn, and two of the runtime.
-    assert len(registry.asked("GET", "/blobs/")) == 6
-
-
-def place_of(bundle: Bundle, number: int) -> int:
-    """Return where the content of a file begins in its layer."""
-    return [segment.start for segment in bundle.layout.segments if segment.entry][number]
-
-
-@pytest.mark.parametrize(
-    ("at", "wanted"),
-    [
-        (place_of(B, 1), "opt/models/vae/b.json has the sha256"),
-        (place_of(B, 0) - 1, r"sdxl \(2 files\) differs from what is packed here"),
-        (B.size - 1, r"sdxl \(2 files\) differs from what is packed here"),
-    ],
-)
-def test_deep_finds_a_byte_that_storage_has_changed(
-    registry: Registry, plan: Plan, at: int, wanted: str
-) -> None:
-    data = content(B)
-    data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-    registry.blobs["you/app", LAYERS[B.recipe]] = data
-    assert ask(registry, plan).ok
-    layer_, inside = ask(registry, plan, deep=True).findings
-    assert f"hashes to {oci.digest_of(data)}, not {LAYERS[B.recipe]}" in layer_
-    assert re.search(wanted, inside)
+def test_a_base_may_bring_what_the_description_says_of_it(plan: Plan) -> None:
+    """The variables of a CUDA base, for example; another value is a finding."""
+    spec = plan.described.spec
+    base = spec.runtime.base.model_copy(
+        update={"sets": BaseSets(environment={"CUDA": "13"}, labels={"a.b": "c"})}
+    )
+    described = replace(
+        plan.described,
+        spec=spec.model_copy(update={"runtime": spec.runtime.model_copy(update={"base": base})}),
+    )
+    made = runtimes.make(replace(plan, described=described, bundles=()))
+    held = Held(made.manifest, made.config)
+    bare = replace(plan, bundles=())
+    assert compare(bare, Rendered.of(replace(bare, described=described)), {}, held) == []
+    first, second = compare(bare, Rendered.of(bare), {}, held)
+    assert "label a.b is 'c'; the lock gives none" in first
+    assert "variable CUDA is '13'; the lock gives none" in second

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import tarfile
 from typing import TYPE_CHECKING
 
+import odd_layers
 import pytest
 import zstandard
 
@@ -14,9 +16,14 @@ from podkiln import oci
 from podkiln.errors import IntegrityError
 from podkiln.oci import Descriptor
 from podkiln.verify import runtime
+from podkiln.verify.archive import Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from runtimes import Blob
+
+    from podkiln.verify.archive import Kind
 
 
 def tar(*names: str, kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -25,6 +32,7 @@ def tar(*names: str, kind: bytes = tarfile.REGTYPE) -> bytes:
         for name in names:
             info = tarfile.TarInfo(name.rstrip("/"))
             info.type = tarfile.DIRTYPE if name.endswith("/") else kind
+            info.linkname = "elsewhere" if info.issym() else ""
             written.addfile(info)
     return out.getvalue()
 
@@ -54,10 +62,6 @@ def test_a_layer_that_leaves_the_weights_alone_is_right(kind: str) -> None:
     [
         "opt/models/vae/a.safetensors",
         "./opt/models/a",
-        "/opt/models/a",
-        "//opt/models/a",
-        "usr/../opt/models/a",
-        "../opt/models/a",
         "opt/models/vae/",
         "opt/models",  # a file or a link in the folder's place
         "opt",
@@ -72,11 +76,18 @@ def test_a_layer_that_leaves_the_weights_alone_is_right(kind: str) -> None:
     ],
 )
 def test_what_hides_weights_or_adds_to_them_is_found(name: str) -> None:
-    (found,) = findings(tar("opt/ComfyUI/main.py", name))
-    shown = name.rstrip("/").removeprefix("/")
-    assert shown in found
+    (found,) = findings(tar("usr/share/doc", name))
+    assert name.rstrip("/").removeprefix("./") in found
     assert found.startswith("Layer 3 (sha256:")
     assert found.endswith("a runtime leaves /opt/models to the weights.")
+
+
+@pytest.mark.parametrize(
+    "name", ["/opt/models/a", "//opt/models/a", "usr/../opt/models/a", "../opt/models/a"]
+)
+def test_a_path_that_readers_clean_up_is_found(name: str) -> None:
+    (found,) = findings(tar("usr/share/doc", name))
+    assert f"cannot be read in one way only: it has the path {name}, which is not plainly below" in found
 
 
 def test_a_link_in_the_place_of_the_folder_is_found() -> None:
@@ -117,8 +128,15 @@ def test_a_blob_that_its_registry_has_changed_is_a_finding() -> None:
     assert found.endswith("it has another digest")
 
 
-def entry(name: str, target: str | None = None) -> runtime.Entry:
-    return runtime.Entry(name.rstrip("/"), name.endswith("/"), target)
+def entry(name: str, target: str | None = None, kind: Kind = "link") -> Member:
+    """A folder where the name ends with a slash, a link where there is a target, else a file."""
+    if target is not None:
+        return Member(name, kind, target)
+    return Member(name.rstrip("/"), "folder" if name.endswith("/") else "file")
+
+
+def found_in(*layers: list[Member]) -> list[str]:
+    return list(runtime.findings(runtime.Contents(f"Layer {n}", (), tuple(r)) for n, r in enumerate(layers)))
 
 
 @pytest.mark.parametrize(
@@ -131,30 +149,115 @@ def entry(name: str, target: str | None = None) -> runtime.Entry:
         ({"a": "b", "b": "/opt/models"}, "a/x"),
         ({"m": "/opt"}, "m/models"),
         ({"m": "/opt/models"}, "m/.wh.vae"),
+        ({"m": "/opt/models"}, "m/.wh..wh..opq"),
         ({"m": "/"}, "m/m/opt/models/a"),
+        ({"lib": "usr/lib"}, "lib/x.so"),  # overlayfs puts a folder in the link's place, others follow it
+        ({"a": "b", "b": "a"}, "a/x"),
     ],
 )
 @pytest.mark.parametrize("apart", [False, True])
-def test_what_is_unpacked_through_a_link_is_found_where_it_lands(
-    links: dict[str, str], name: str, apart: bool
-) -> None:
+def test_what_lies_below_a_link_is_found(links: dict[str, str], name: str, apart: bool) -> None:
     """Be the link in the same layer, or in one below."""
     made = [entry(each, target) for each, target in links.items()]
-    layers = [[*made, entry(name)]] if not apart else [made, [entry(name)]]
-    contents = [runtime.Contents(f"Layer {n}", (), tuple(rows)) for n, rows in enumerate(layers)]
-    (found,) = runtime.findings(contents)
-    assert found.startswith(f"Layer {int(apart)} holds {name}: ")
+    (found,) = found_in(made, [entry(name)]) if apart else found_in([*made, entry(name)])
+    assert found.startswith(
+        f"Layer {int(apart)} holds {name.rpartition('/')[0] if '.wh.' in name and apart else name}"
+    )
+    assert found.endswith("engines unpack that differently.")
+
+
+def test_a_hard_link_to_a_link_does_not_lead_to_the_weights_unseen() -> None:
+    """The engine's files below g would be at /opt/models."""
+    rows = [
+        entry("e", "/opt"),
+        entry("g", "e", "hard link"),
+        entry("g/models/checkpoints/a.safetensors"),
+    ]
+    (found,) = found_in(rows)
+    assert found.startswith(
+        "Layer 0 holds g/models/checkpoints/a.safetensors below something that is no folder"
+    )
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("rows", "wanted"),
     [
-        [("lib", "usr/lib"), ("lib/x.so", None)],
-        [("m", "/opt/models"), ("m", "/srv"), ("m/a", None)],  # made anew
-        [("m", "/opt/models"), ("m/", None), ("m/a", None)],  # a folder took its place
-        [("a", "b"), ("b", "a"), ("a/x", None)],  # round and round
+        ([entry("a"), entry("a")], "holds a twice"),
+        ([entry("a/"), entry("a")], "holds a twice"),
+        ([entry("a"), entry("a/")], "holds a twice"),
+        ([entry("a/b"), entry("a")], "holds a twice"),
+        ([entry("a"), entry("a/b")], "holds a/b below something that is no folder"),
+        ([entry("m", "/opt"), entry("m", "/srv")], "holds m twice"),
+        (
+            [entry("h", "a", "hard link"), entry("a")],
+            "holds h as a hard link to a, which is no file before it",
+        ),
+        ([entry("a/"), entry("h", "a", "hard link")], "holds h as a hard link to a"),
+        ([entry("h", "opt/models/vae/x", "hard link")], "holds h as a hard link to opt/models/vae/x"),
+        ([entry("a"), entry(".wh.a")], "both holds and deletes a"),
+        ([entry(".wh.a"), entry("a/b")], "both holds and deletes a"),
+        ([entry(".wh.a"), entry(".wh.a")], "holds .wh.a as a deletion of no plain name, or for the second"),
+        ([entry("a/.wh.")], "as a deletion of no plain name"),
+        ([entry("a/.wh...")], "as a deletion of no plain name"),
+        ([entry("a/.wh..")], "as a deletion of no plain name"),
+        ([entry("a/.wh..wh.plnk")], "as a deletion of no plain name"),
+        ([entry("a/.wh.b/c")], "below a name that stands for a deletion"),
+        ([entry("a/.wh.b/")], "as a deletion that is no empty file"),
+        ([entry("a/.wh.b", "c")], "as a deletion that is no empty file"),
+        ([Member(".wh.a", "file", size=1)], "as a deletion that is no empty file"),
+        ([Member("a", "whiteout device")], "as the device that stands for a deletion"),
     ],
 )
-def test_links_that_lead_elsewhere_are_none_of_our_business(rows: list[tuple[str, str | None]]) -> None:
-    made = tuple(entry(name, target) for name, target in rows)
-    assert list(runtime.findings([runtime.Contents("x", (), made)])) == []
+def test_what_engines_unpack_in_different_ways_is_found(rows: list[Member], wanted: str) -> None:
+    (found,) = found_in(rows)
+    assert wanted in found
+    assert found.endswith("engines unpack that differently.")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [[entry("usr/lib/"), entry("lib", "usr/lib"), entry("usr/lib/x.so")]],
+        [[entry("lib", "usr/lib")], [entry("lib", "elsewhere")]],
+        [[entry("m", "/srv")], [entry("m/"), entry("m/a")]],  # a folder took its place
+        [[entry("m", "/srv")], [entry(".wh.m")], [entry("m/a")]],
+        [[entry("d/m", "/srv")], [entry("d/.wh..wh..opq")], [entry("d/m/a")]],
+        [[entry("a"), entry("b", "a", "hard link"), entry("c", "b", "hard link")]],
+        [[entry("a/"), entry("a/"), entry("a/b")]],
+        [[entry("a", "/opt"), entry("b", "a", "hard link")]],
+        [[Member("dev/null", "device"), Member("run/pipe", "fifo"), Member("", "folder")]],
+        [[entry("a")], [entry(".wh.a")], [entry("a")]],
+    ],
+)
+def test_links_folders_and_deletions_that_lead_elsewhere_are_right(layers: list[list[Member]]) -> None:
+    assert found_in(*layers) == []
+
+
+def test_one_bad_layer_says_only_so_much() -> None:
+    assert len(found_in([entry(f"opt/models/{n}") for n in range(1000)])) == 10
+
+
+def read_all(layers: Iterable[Blob]) -> list[str]:
+    contents = [
+        runtime.read(
+            number,
+            Descriptor(each.media_type, oci.digest_of(each.data), len(each.data)),
+            oci.Digest(each.diff_id),
+            [each.data],
+        )
+        for number, each in enumerate(layers)
+    ]
+    return list(runtime.findings(contents))
+
+
+@pytest.mark.parametrize("recipe", odd_layers.DECEPTIVE)
+def test_each_way_to_deceive_is_found(recipe: str) -> None:
+    """However it is compressed, and whatever harmless members stand around it."""
+    for number in range(5):
+        layers = odd_layers.deceptive(recipe, random.Random(f"{recipe} {number}"))
+        assert read_all(layers), number
+
+
+def test_sound_layers_are_right() -> None:
+    sound = [each for each in odd_layers.images("unit", 300) if each.sound]
+    assert [(each.recipe, found) for each in sound if (found := read_all(each.layers))] == []

@@ -1,0 +1,108 @@
+"""The documents of an image, key by key: config, manifest and index hold what podkiln writes, and no more.
+
+Engines pass over keys that they do not know; but what they know grows, and Go's reader takes any case.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from podkiln import oci
+from podkiln.wording import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from podkiln.oci import ImageConfig
+    from podkiln.verify.rendered import Rendered
+
+_SUBSTITUTED: Final = "io.podkiln.substituted"
+_MOST_NAMED: Final = 10
+
+
+def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
+    """Compare how the image runs, and what the config says besides, with what the Dockerfile makes of it."""
+    document = config.document
+    held, wanted = dict(document.get("config") or {}), rendered.config
+    labels = dict(config.labels)
+    if labels.get(_SUBSTITUTED, "").split():
+        del labels[_SUBSTITUTED]  # said one by one
+    held.pop("Labels", None)
+    yield from _mapping("label", labels, wanted["Labels"])
+    variables = held.pop("Env", None)
+    if variables != wanted["Env"]:
+        yield from _environment(variables, rendered.environment)
+    for key in sorted({*held, *wanted} - {"Env", "Labels"})[: len(wanted) + _MOST_NAMED]:
+        if oci.canonical_json(held.get(key)) != oci.canonical_json(
+            wanted.get(key)
+        ):  # 3.0 is not 3, nor is true 1
+            yield f"Its config sets {key}: {shown(held.get(key))}; the lock gives {shown(wanted.get(key))}."
+    if document.get("created") != rendered.created:
+        yield f"It was created at {shown(document.get('created'))}; the lock gives {rendered.created}."
+    yield from _strays(document, "architecture os created config rootfs history", "config")
+    yield from _strays(document["rootfs"], "type diff_ids", "config's rootfs")
+    if document["rootfs"].get("type") != "layers":
+        yield f"Its config's rootfs is of type {shown(document['rootfs'].get('type'))}, not 'layers'."
+
+
+def _environment(held: Any, wanted: Mapping[str, str]) -> Iterator[str]:
+    """Say how the variables differ; where none does, that they are written in another order or twice."""
+    if not isinstance(held, list) or not all(isinstance(each, str) and "=" in each for each in held):
+        yield "Its config's Env is not a list of NAME=VALUE."
+        return
+    pairs = [(name, text) for name, _, text in (each.partition("=") for each in held)]
+    findings = list(_mapping("variable", dict(pairs), wanted))
+    yield from findings or ["Its config's Env has variables twice, or in another order than the lock gives."]
+
+
+def _mapping(what: str, held: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:
+    for name, text in wanted.items():
+        if held.get(name) != text:
+            has = "is missing" if name not in held else f"is {shown(held[name])}"
+            yield f"Its {what} {name} {has}; the lock gives {shown(text)}."
+    for name in sorted(held.keys() - wanted.keys())[:_MOST_NAMED]:
+        yield f"Its {what} {shown(name)[1:-1]} is {shown(held[name])}; the lock gives none of that name."
+
+
+def _strays(document: Mapping[str, Any], allowed: str, where: str) -> Iterator[str]:
+    """Name the keys of a document that podkiln does not write, some of them where there are many."""
+    for key in sorted(document.keys() - set(allowed.split()))[:_MOST_NAMED]:
+        yield f"Its {where} has {shown(key)}: {shown(document[key])}; podkiln writes none."
+
+
+def of_manifest(document: Mapping[str, Any]) -> Iterator[str]:
+    """Name what an image's manifest says beyond its config and its layers."""
+    yield from _typed(document, "manifest")
+    yield from _strays(document, "schemaVersion mediaType config layers", "manifest")
+    yield from _strays(document["config"], "mediaType digest size", "manifest's config")
+    for number, layer in enumerate(document.get("layers") or ()):
+        yield from _strays(layer, "mediaType digest size annotations", f"manifest's layer {number}")
+
+
+def of_index(document: Mapping[str, Any]) -> Iterator[str]:
+    """Name what an index says beyond the one image that podkiln makes."""
+    yield from _typed(document, "index")
+    yield from _strays(document, "schemaVersion mediaType manifests", "index")
+    manifests = document["manifests"] or ()
+    for number, each in enumerate(manifests[:_MOST_NAMED]):
+        yield from _strays(each, "mediaType digest size platform", f"index's manifest {number}")
+        if isinstance(each.get("platform"), dict):
+            yield from _strays(each["platform"], "os architecture", f"index's platform {number}")
+    if len(manifests) > 1:
+        yield f"It is an index of {len(manifests)} manifests; podkiln makes one image."
+
+
+def _typed(document: Mapping[str, Any], where: str) -> Iterator[str]:
+    """See that a document says itself what it is: otherwise engines go by what the registry says of it."""
+    if "mediaType" not in document:
+        yield f"Its {where} does not say of which type it is."
+
+
+def of_substitutes(config: ImageConfig) -> Iterator[str]:
+    """Name what the image itself says was put in the place of a locked input."""
+    for each in config.labels.get(_SUBSTITUTED, "").split()[:_MOST_NAMED]:
+        name, _, actual = each.partition("=")
+        yield (
+            f"It was built with a substitute for {shown(name)[1:-1]}: {shown(actual)[1:-1]}, "
+            "which is not what the lock names."
+        )

@@ -1,0 +1,396 @@
+"""Layers for a differential test: sound ones of every kind, and ones that readers could take differently.
+
+`images` deals them out by a seed, each second one sound. The others do to the weights whatever an engine can
+be brought to do, by headers, links, deletions, compression, and what follows the end of a tar; or they are
+made at random.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
+
+import zstandard
+from odd_tars import END, GNU, OLD, block, file, long_name, octal, pax
+from runtimes import Blob
+
+from podkiln import oci
+
+WEIGHT = b"opt/models/checkpoints/a.safetensors"
+EVIL = b"these are other weights than the locked ones"
+_CAPABILITY = b"\x01\0\0\x02" + b"\0\x04\0\0" + bytes(12)  # cap_net_bind_service, VFS_CAP_REVISION_2
+Make: TypeAlias = Callable[[random.Random], "list[bytes | Blob]"]
+
+
+class Odd(NamedTuple):
+    """Some layers to lie on a base image, lowest first, and whether they are known to be right."""
+
+    recipe: str
+    sound: bool
+    layers: tuple[Blob, ...]
+
+
+def images(seed: str, count: int) -> Iterator[Odd]:
+    """Yield so many, the same for the same seed."""
+    unsound = list(_UNSOUND.items())
+    for number in range(count):
+        chance = random.Random(f"{seed} {number}")
+        if number % 2 == 0:
+            recipe, make = chance.choice(_SOUND)
+            sound = True
+        else:
+            recipe, make = unsound[number // 2 % len(unsound)] if number % 3 else chance.choice(_UNKNOWN)
+            sound = False
+        yield Odd(recipe, sound, tuple(_stored(each, chance) for each in make(chance)))
+
+
+def _stored(tar: bytes | Blob, chance: random.Random) -> Blob:
+    """Compress a tar in one of the ways of layers."""
+    if isinstance(tar, Blob):
+        return tar
+    how = chance.choice(
+        ["tar", "gzip", "gzip with a name", "zstd", "zstd with a checksum", "zstd of no known size"]
+    )
+    diff_id = oci.digest_of(tar)
+    if how == "tar":
+        return Blob(oci.LAYER, tar, diff_id)
+    if how.startswith("gzip"):
+        out = io.BytesIO()
+        name = "layer.tar" if "name" in how else ""
+        with gzip.GzipFile(name, "wb", chance.randint(1, 9), out, mtime=chance.randint(0, 9)) as packed:
+            packed.write(tar)
+        return Blob(oci.LAYER_GZIP, out.getvalue(), diff_id)
+    packer = zstandard.ZstdCompressor(
+        chance.randint(1, 19), write_checksum="checksum" in how, write_content_size="no known" not in how
+    )
+    return Blob(oci.LAYER_ZSTD, packer.compress(tar), diff_id)
+
+
+# --- Sound layers ---
+
+
+def _name(chance: random.Random) -> str:
+    """Return a path that has nothing to do with the weights."""
+    folders = [
+        "usr/share/doc",
+        "usr/lib/python3",
+        "opt/ComfyUI/custom_nodes",
+        "etc",
+        "opt/modelsx",
+        "var/lib",
+    ]
+    name = "".join(chance.choice("abcdefgh-_.+~ éß字") for _ in range(chance.choice([3, 8, 40]))).strip(". ")
+    deep = "/".join(["folder"] * chance.choice([0, 0, 1, 20]))
+    return "/".join(filter(None, [chance.choice(folders), deep, f"x{name}{chance.randrange(10**6)}"]))
+
+
+def _written(form: int) -> Callable[[random.Random], list[bytes | Blob]]:
+    """Return a maker of layers as Python's tarfile writes them."""
+
+    def make(chance: random.Random) -> list[bytes | Blob]:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8") as tar:
+            for folder in ("opt", "opt/models")[: chance.randint(0, 2)]:
+                _add(tar, folder, tarfile.DIRTYPE)
+            for _ in range(chance.randint(1, 8)):
+                name, data = _name(chance), chance.randbytes(chance.choice([0, 1, 511, 512, 513, 3000]))
+                if form == tarfile.USTAR_FORMAT:
+                    name = _short(name)
+                _add(
+                    tar,
+                    name,
+                    tarfile.REGTYPE,
+                    data=data,
+                    xattrs=form == tarfile.PAX_FORMAT and chance.random() < 0.5,
+                )
+                if chance.random() < 0.5:
+                    _add(
+                        tar,
+                        f"{_short(name)}.hard",
+                        tarfile.LNKTYPE,
+                        target=_short(name) if name == _short(name) else "",
+                    )
+                if chance.random() < 0.5:
+                    _add(
+                        tar,
+                        f"{_short(name)}.soft",
+                        tarfile.SYMTYPE,
+                        target=chance.choice(["../x", "/opt/models", "x" * 90]),
+                    )
+            if chance.random() < 0.3:
+                _add(tar, "run/pipe", tarfile.FIFOTYPE)
+                _add(tar, "run/null", tarfile.CHRTYPE)
+        return [out.getvalue() + bytes(chance.choice([0, 512, 10240, 7]))]
+
+    return make
+
+
+def _short(name: str) -> str:
+    return name if len(name.encode()) <= 90 else f"usr/{name[-20:].replace('/', '-')}"
+
+
+def _add(
+    tar: tarfile.TarFile, name: str, kind: bytes, *, data: bytes = b"", target: str = "", xattrs: bool = False
+) -> None:
+    if kind == tarfile.LNKTYPE and not target:
+        return
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, len(data), target
+    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    info.mtime = 1_700_000_000
+    if kind == tarfile.CHRTYPE:
+        info.devmajor, info.devminor = 1, 3
+    if xattrs:
+        info.mtime = 1_700_000_000.25
+        value = _CAPABILITY.decode("utf-8", "surrogateescape")
+        info.pax_headers = {"SCHILY.xattr.security.capability": value, "SCHILY.xattr.user.why": "a test"}
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _by_hand(chance: random.Random) -> list[bytes | Blob]:
+    """Long names in each of the three ways, names that begin with ./, numbers in base 256."""
+    long = b"usr/share/" + b"y" * 80 + b"/" + b"z" * chance.randint(30, 90)
+    number = b"\x80" + (1_700_000_000).to_bytes(11, "big")
+    parts = [
+        block(b"./", kind=b"5"),
+        block(b"./usr/", kind=b"5"),
+        file(b"./usr/first", b"1"),
+        file(long.rpartition(b"/")[2], b"2", prefix=long.rpartition(b"/")[0]),
+        long_name(long + b"gnu") + file(long[:99], b"3", magic=GNU),
+        long_name(b"../" * 50, b"K") + block(b"usr/far", kind=b"2", target=b"../", magic=GNU),
+        file(b"usr/when", b"4", magic=GNU, patches={136: number, 345: octal(1, 12), 357: octal(2, 12)}),
+        pax((b"path", long + b"pax"), (b"mtime", b"1700000000.5")) + file(b"short", b"5"),
+        pax((b"size", b"1")) + file(b"usr/sized", b"6"),
+        pax((b"linkpath", b"usr/first")) + block(b"usr/hard", kind=b"1", target=b"elsewhere"),
+    ]
+    kept = parts[:3] + chance.sample(parts[3:], chance.randint(1, len(parts) - 3))
+    return [b"".join(kept) + END + bytes(chance.choice([0, 9216]))]
+
+
+def _changes(chance: random.Random) -> list[bytes | Blob]:
+    """Layers that replace and delete what lies in others, but no weights."""
+    lower = (
+        block(b"usr/m", kind=b"2", target=b"/opt/models") + file(b"usr/old/a", b"a") + file(b"usr/b", b"b")
+    )
+    uppers = [
+        block(b"usr/", kind=b"5") + block(b"usr/m/", kind=b"5") + file(b"usr/m/checkpoints/a", b"harmless"),
+        file(b"usr/.wh.m"),
+        block(b"usr/old/", kind=b"5") + file(b"usr/old/.wh..wh..opq") + file(b"usr/old/c", b"c"),
+        file(b"usr/old", b"a file now"),
+        block(b"usr/b/", kind=b"5") + file(b"usr/b/d", b"a folder now"),
+        file(b"usr/.wh.old") + file(b"usr/.wh.b") + file(b"opt/.wh.old"),
+        block(b"usr/m", kind=b"2", target=b"/opt"),
+    ]
+    return [tar + END for tar in (lower, *chance.sample(uppers, chance.randint(1, 2)))]
+
+
+_SOUND: list[tuple[str, Make]] = [
+    ("as Python writes ustar", _written(tarfile.USTAR_FORMAT)),
+    ("as Python writes GNU", _written(tarfile.GNU_FORMAT)),
+    ("as Python writes pax", _written(tarfile.PAX_FORMAT)),
+    ("by hand", _by_hand),
+    ("changes of lower layers", _changes),
+    ("nothing", lambda _chance: [END]),
+]
+
+
+# --- Layers that could deceive ---
+
+
+def _one(*parts: bytes, end: bytes = END) -> Make:
+    """Return a maker of these members among harmless ones."""
+
+    def make(chance: random.Random) -> list[bytes | Blob]:
+        before = [file(b"etc/%d" % n, chance.randbytes(n)) for n in range(chance.randint(0, 3))]
+        after = [file(b"srv/%d" % n, chance.randbytes(n)) for n in range(chance.randint(0, 3))]
+        return [b"".join([*before, *parts, *after]) + end]
+
+    return make
+
+
+def _two(lower: bytes, upper: bytes) -> Make:
+    return lambda _chance: [lower + END, upper + END]
+
+
+def _packed(media_type: str, pack: Callable[[bytes], bytes], *, tar: bytes | None = None) -> Make:
+    """Return a maker of a blob with the evil file, or `tar`, packed in an odd way."""
+    inside = file(WEIGHT, EVIL) + END if tar is None else tar
+    return lambda _chance: [Blob(media_type, pack(inside), oci.digest_of(inside))]
+
+
+def _link(name: bytes, target: bytes) -> bytes:
+    return block(name, kind=b"2", target=target)
+
+
+def _hard(name: bytes, target: bytes) -> bytes:
+    return block(name, kind=b"1", target=target)
+
+
+_HERE = file(WEIGHT, EVIL)
+_BASE_256 = b"\x81" + (5).to_bytes(11, "big")
+_HARMLESS = file(b"usr/harmless", b"x") + END
+_SKIPPABLE = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"skip"
+_X = (b"path", b"usr/x")
+_W = (b"path", WEIGHT)
+_OPAQUE = b"SCHILY.xattr.trusted.overlay.opaque"
+
+
+def _at_random(chance: random.Random) -> list[bytes | Blob]:
+    """Members of any kind under few names, so that they meet: what comes out is for the engines to say."""
+    names = [
+        b"e",
+        b"g",
+        b"e/g",
+        b"g/e",
+        b"e/models",
+        b"opt",
+        b"opt/e",
+        b"opt/modelsx",
+        b"opt/modelsx/e",
+        b"opt/ComfyUI/g",
+    ]
+    targets = [*names, b"/opt", b"/opt/models", b"../opt", b"opt/models", b"/e", b"opt/models/checkpoints"]
+
+    def member() -> bytes:
+        name = chance.choice(names)
+        folder, _, last = name.rpartition(b"/")
+        hidden = b"/".join(filter(None, [folder, b".wh." + last]))
+        return chance.choice(
+            [
+                *[file(name, chance.randbytes(chance.choice([0, 9, 600])))] * 3,
+                *[block(name + b"/", kind=b"5")] * 3,
+                *[_link(name, chance.choice(targets))] * 2,
+                *[_hard(name, chance.choice(targets))] * 2,
+                file(hidden),
+                file(name + b"/.wh..wh..opq"),
+                block(name, kind=b"6"),
+                file(name + b"/checkpoints/a.safetensors", EVIL),
+            ]
+        )
+
+    return [
+        b"".join(member() for _ in range(chance.randint(1, 4))) + END for _ in range(chance.randint(1, 3))
+    ]
+
+
+def _changed(chance: random.Random) -> list[bytes | Blob]:
+    """A sound tar with some bytes of a header changed, and its checksum made right again."""
+    tar = bytearray(b"".join(part for part in _by_hand(chance) if isinstance(part, bytes)))
+    at = 512 * chance.randrange(3)
+    for _ in range(chance.randint(1, 3)):
+        tar[at + chance.choice([*range(100, 148), *range(156, 512)])] = chance.choice(
+            b"\0\x01 05/.xL\x80\xff"
+        )
+    tar[at + 148 : at + 156] = b" " * 8
+    tar[at + 148 : at + 156] = b"%06o\0 " % sum(tar[at : at + 512])
+    return [bytes(tar)]
+
+
+_UNSOUND: dict[str, Make] = {
+    "other weights": _one(_HERE),
+    "a hard link to a link": _one(
+        _link(b"e", b"/opt"), _hard(b"g", b"e"), file(b"g/models/" + WEIGHT[11:], EVIL)
+    ),
+    "a link": _one(_link(b"e", b"/opt"), file(b"e/models/" + WEIGHT[11:], EVIL)),
+    "a link of links": _one(_link(b"a", b"b"), _link(b"b", b"opt/models"), file(b"a/" + WEIGHT[11:], EVIL)),
+    "a link in a lower layer": _two(_link(b"e", b"/opt"), file(b"e/models/" + WEIGHT[11:], EVIL)),
+    "a link and a deletion": _one(_link(b"e", b"/opt/models"), file(b"e/.wh.checkpoints")),
+    "a link and a deletion of all": _one(_link(b"e", b"/opt/models"), file(b"e/.wh..wh..opq")),
+    "a link in the folder's place": _one(_link(b"opt/models", b"/srv"), file(b"srv/" + WEIGHT[11:], EVIL)),
+    "a hard link in the file's place": _one(file(b"usr/x", EVIL), _hard(WEIGHT, b"usr/x")),
+    "a hard link to the weights": _one(_hard(b"usr/x", WEIGHT)),
+    "a hard link forward": _one(_hard(b"usr/x", b"usr/y"), file(b"usr/y", b"y")),
+    "a hard link into a lower layer": _two(file(b"usr/y", b"y"), _hard(b"usr/x", b"usr/y")),
+    "a GNU time for a prefix": _one(file(WEIGHT, EVIL, magic=GNU, patches={345: octal(1, 12)})),
+    "a GNU prefix": _one(file(WEIGHT[23:], EVIL, magic=GNU, prefix=WEIGHT[:22])),
+    "an old header with a prefix": _one(file(WEIGHT, EVIL, magic=OLD, prefix=b"usr")),
+    "a star header": _one(file(WEIGHT, EVIL, prefix=b"", patches={476: octal(1, 12), 508: b"tar\0"})),
+    "a number that ends some readers": _one(block(b"usr/x", patches={136: _BASE_256}), _HERE),
+    "a number of another form": _one(block(b"usr/x", patches={108: b"-000001\0"}), _HERE),
+    "a signed checksum": _one(block("usr/é".encode(), signed=True), _HERE),
+    "one block of zeros": _one(bytes(512), _HERE),
+    "after the end": _one(end=END + _HERE + END),
+    "junk after the end": _one(end=END + b"junk"),
+    "no end": _one(file(b"usr/x", b"x"), end=b""),
+    "half an end": _one(file(b"usr/x", b"x"), end=bytes(512)),
+    "cut short": _one(end=file(b"usr/x", bytes(2000))[:1500]),
+    "a pax path": _one(pax(_W), file(b"usr/x", EVIL)),
+    "two pax paths": _one(pax(_X, _W), file(b"usr/x", EVIL)),
+    "two pax headers": _one(pax(_W), pax(_X), file(b"usr/y", EVIL)),
+    "a global pax path": _one(pax(_X, kind=b"g"), _HERE),
+    "a global header in the folder's place": _one(block(b"opt/models", kind=b"g")),
+    "a sparse name": _one(pax(_W, (b"GNU.sparse.name", b"usr/x")), file(b"usr/y", EVIL)),
+    "a pax path, then a GNU name": _one(pax(_X), long_name(WEIGHT), file(b"usr/y", EVIL, magic=GNU)),
+    "a GNU name, then a pax path": _one(long_name(b"usr/x"), pax(_W), file(b"usr/y", EVIL)),
+    "two GNU names": _one(long_name(WEIGHT), long_name(b"usr/x"), file(b"usr/y", EVIL, magic=GNU)),
+    "a GNU name with an end inside": _one(long_name(WEIGHT + b"\0usr/x"), file(b"usr/y", EVIL, magic=GNU)),
+    "a name with an end inside": _one(file(WEIGHT + b"\0x", EVIL)),
+    "a pax size of nothing": _one(pax((b"size", b"0")), file(b"usr/x", _HERE[:512])),
+    "a pax size that hides a header": _one(pax((b"size", b"%d" % len(_HERE))), block(b"usr/x"), _HERE),
+    "a charset": _one(pax((b"hdrcharset", b"BINARY"), _W), file(b"usr/x", EVIL)),
+    "a wrong length of a record": _one(file(b"x", b"99 path=usr/x\n", kind=b"x"), _HERE),
+    "an empty record": _one(pax((b"path", b"")), _HERE),
+    "a pax path with an end inside": _one(pax((b"path", WEIGHT + b"\0x")), file(b"usr/x", EVIL)),
+    "an opaque folder by attribute": _one(pax((_OPAQUE, b"y")), block(b"opt/models/", kind=b"5")),
+    "an opaque parent by attribute": _one(pax((_OPAQUE, b"y")), block(b"opt/", kind=b"5")),
+    "a redirected folder": _one(
+        pax((b"SCHILY.xattr.trusted.overlay.redirect", b"/srv")), block(b"opt/models/", kind=b"5")
+    ),
+    "a device that deletes": _one(block(WEIGHT, kind=b"3", patches={329: octal(0, 8), 337: octal(0, 8)})),
+    "a pipe in the file's place": _one(block(WEIGHT, kind=b"6")),
+    "a folder in the file's place": _one(block(WEIGHT + b"/", kind=b"5")),
+    "a file with a slash": _one(file(WEIGHT + b"/", EVIL)),
+    "an old file": _one(file(WEIGHT, EVIL, kind=b"\0")),
+    "a contiguous file": _one(file(WEIGHT, EVIL, kind=b"7")),
+    "a sparse file": _one(file(WEIGHT, EVIL, kind=b"S", magic=GNU, patches={483: octal(len(EVIL), 12)})),
+    "an unknown kind": _one(file(b"usr/x", b"x", kind=b"Q")),
+    "a deletion": _one(file(b"opt/models/checkpoints/.wh.a.safetensors")),
+    "a deletion of all": _one(file(b"opt/models/.wh..wh..opq")),
+    "a deletion of a parent": _one(file(b".wh.opt")),
+    "a deletion by a folder": _one(block(b"opt/.wh.models/", kind=b"5")),
+    "a deletion by a link": _one(_link(b"opt/.wh.models", b"x")),
+    "a deletion of the folder above": _one(file(b"opt/models/.wh...")),
+    "a deletion of nothing": _one(file(b"opt/modelsx/.wh.")),
+    "a deletion and a file": _one(file(b"usr/.wh.x"), file(b"usr/x", b"x")),
+    "an absolute path": _one(file(b"/" + WEIGHT, EVIL)),
+    "a path up and down": _one(file(b"usr/../" + WEIGHT, EVIL)),
+    "a path above the root": _one(file(b"../" + WEIGHT, EVIL)),
+    "a path with an empty part": _one(file(WEIGHT.replace(b"/", b"//"), EVIL)),
+    "a path twice": _one(file(b"usr/x", b"1"), file(b"usr/x", b"2")),
+    "a path that is no UTF-8": _one(file(b"usr/\xe9", b"x")),
+    "a file below a file": _one(file(b"usr/x", b"x"), file(b"usr/x/y", b"y")),
+    "a name like something compressed": lambda _chance: [file(b"BZh91AY", b"x") + END],
+    "gzip with junk": _packed(oci.LAYER_GZIP, lambda tar: gzip.compress(tar) + b"junk", tar=_HARMLESS),
+    "two gzip members": _packed(
+        oci.LAYER_GZIP, lambda tar: gzip.compress(tar[:512]) + gzip.compress(tar[512:])
+    ),
+    "two zstd frames": _packed(
+        oci.LAYER_ZSTD, lambda tar: zstandard.compress(tar[:512]) + zstandard.compress(tar[512:])
+    ),
+    "a skipped zstd frame": _packed(oci.LAYER_ZSTD, lambda tar: _SKIPPABLE + zstandard.compress(tar)),
+    "a skipped zstd frame behind": _packed(oci.LAYER_ZSTD, lambda tar: zstandard.compress(tar) + _SKIPPABLE),
+    "gzip called tar": _packed(oci.LAYER, gzip.compress),
+    "zstd called gzip": _packed(oci.LAYER_GZIP, zstandard.compress),
+    "gzip called zstd": _packed(oci.LAYER_ZSTD, gzip.compress),
+    "tar called gzip": _packed(oci.LAYER_GZIP, bytes),
+    "gzip twice": _packed(oci.LAYER_GZIP, lambda tar: gzip.compress(gzip.compress(tar))),
+    "another diff_id": lambda _chance: [Blob(oci.LAYER_GZIP, gzip.compress(_HARMLESS), oci.digest_of(_HERE))],
+}
+
+# Not known beforehand: whatever of these `verify` takes for right, engines must unpack to the locked files.
+_UNKNOWN: list[tuple[str, Make]] = [
+    ("members at random", _at_random),
+    ("members at random", _at_random),
+    ("a changed header", _changed),
+]
+RECIPES = {name for name, _ in (*_SOUND, *_UNKNOWN)} | set(_UNSOUND)
+DECEPTIVE = list(_UNSOUND)
+
+
+def deceptive(recipe: str, chance: random.Random) -> tuple[Blob, ...]:
+    """Return layers of a recipe that is known to be unsound."""
+    return tuple(_stored(each, chance) for each in _UNSOUND[recipe](chance))

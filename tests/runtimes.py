@@ -1,0 +1,71 @@
+"""A runtime as BuildKit would make it from a plan's Dockerfile, with layers of a few bytes."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layouts import layer_of
+
+from podkiln import oci
+from podkiln.verify.rendered import Rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from podkiln.plan import Plan
+
+_NO_LAYER = ("ARG", "ENV", "LABEL", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT")
+
+
+class Blob(NamedTuple):
+    """A layer as it is stored."""
+
+    media_type: str
+    data: bytes
+    diff_id: str
+
+    @classmethod
+    def gzip(cls, tar: bytes) -> Blob:
+        """A tar as most layers are stored."""
+        return cls(oci.LAYER_GZIP, gzip.compress(tar, mtime=0), oci.digest_of(tar))
+
+
+class Runtime(NamedTuple):
+    """Manifest, config, and the layers in their order."""
+
+    manifest: oci.Manifest
+    config: oci.ImageConfig
+    layers: tuple[Blob, ...]
+
+
+def make(plan: Plan, base: Sequence[Blob] = ()) -> Runtime:
+    """Return a runtime that is as its plan says. `base`: layers of the base image, one is there anyhow."""
+    rendered = Rendered.of(plan)
+    layers = [Blob.gzip(layer_of(base="debian")), *base]
+    history: list[dict[str, Any]] = [{"created_by": f"base {number}"} for number in range(len(layers))]
+    for number, step in enumerate(rendered.steps):
+        row: dict[str, Any] = {
+            "created": rendered.created,
+            "created_by": step.text or f"{step.word} something",
+        }
+        if step.word in _NO_LAYER:
+            row["empty_layer"] = True
+        else:
+            layers.append(Blob.gzip(layer_of(**{f"step-{number}": "made"})))
+        history.append({**row, "comment": "buildkit.dockerfile.v0"})
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": rendered.created,
+        "config": rendered.config,
+        "history": history,
+        "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in layers]},
+    }
+    data = oci.canonical_json(document)
+    manifest = oci.Manifest(
+        oci.MANIFEST,
+        oci.Descriptor(oci.CONFIG, oci.digest_of(data), len(data)),
+        tuple(oci.Descriptor(each.media_type, oci.digest_of(each.data), len(each.data)) for each in layers),
+    )
+    return Runtime(manifest, oci.ImageConfig.parse(data, "x"), tuple(layers))

@@ -1,0 +1,42 @@
+"""Weights of a few bytes, the layers that they make, and what a lock would remember of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podkiln import oci
+from podkiln.assemble import WeightLayer
+from podkiln.bundle import Bundle, Weight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from podkiln.tarlayer import Entry
+
+REVISION = "c" * 40
+
+
+def weight(name: str, model: str) -> Weight:
+    """Return a file whose content is its own path."""
+    path = f"opt/models/{name}".encode()
+    return Weight(model, name, len(path), oci.digest_of(path)[7:], f"huggingface:o/r/{name}", REVISION, {})
+
+
+def content(bundle: Bundle) -> bytes:
+    """Return the layer of a bundle of such files."""
+
+    def opened(entry: Entry, offset: int) -> Iterator[bytes]:
+        yield entry.path.encode()[offset:]
+
+    return b"".join(bundle.layout.chunks(opened))
+
+
+A = Bundle((weight("checkpoints/a.safetensors", "sdxl"),))
+B = Bundle((weight("vae/b.safetensors", "sdxl"), weight("vae/b.json", "sdxl")))
+BUNDLES = (A, B)
+LAYERS = {bundle.recipe: oci.digest_of(content(bundle)) for bundle in BUNDLES}
+
+
+def baked(bundle: Bundle) -> WeightLayer:
+    """Return the layer of one of the two bundles as part of an image."""
+    return WeightLayer(bundle, oci.Descriptor(oci.LAYER, LAYERS[bundle.recipe], bundle.size))

@@ -1,0 +1,214 @@
+"""What `verify` asks a registry for, and what it says of what the registry answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import runtimes
+from fakes.registry import Fault, Registry
+from plans import plan_of
+from runtimes import Runtime
+from small_weights import BUNDLES, LAYERS, A, B, baked, content
+
+from podkiln import oci
+from podkiln.assemble import assemble
+from podkiln.errors import RegistryError, VerifyError
+from podkiln.oci import Descriptor, Manifest
+from podkiln.reference import Reference
+from podkiln.registry import Settings
+from podkiln.verify import Verdict, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from podkiln.bundle import Bundle
+    from podkiln.plan import Plan
+
+Documents = tuple[dict[str, Any], dict[str, Any]]
+WRONG = "sha256:" + "0" * 64
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """The plan of a shipped variant, with two weight layers of a few bytes."""
+    return replace(plan_of("lazy"), bundles=BUNDLES)
+
+
+@pytest.fixture(scope="module")
+def runtime(plan: Plan) -> Runtime:
+    """A runtime as the plan's Dockerfile makes it."""
+    return runtimes.make(plan)
+
+
+@pytest.fixture
+def registry(runtime: Runtime) -> Iterator[Registry]:
+    """A registry that holds an image as the lock says, under tag v1."""
+    image = assemble(runtime.manifest, runtime.config, [baked(A), baked(B)])
+    with Registry() as started:
+        for blob in runtime.layers:
+            started.blobs["you/app", oci.digest_of(blob.data)] = blob.data
+        for bundle in BUNDLES:
+            started.blobs["you/app", LAYERS[bundle.recipe]] = content(bundle)
+        started.blobs["you/app", image.manifest.config.digest] = image.config_bytes
+        for name in ("v1", image.descriptor.digest):
+            started.manifests["you/app", name] = (oci.MANIFEST, image.manifest_bytes)
+        yield started
+
+
+def ask(registry: Registry, plan: Plan, *, deep: bool = False, tag: str = "v1") -> Verdict:
+    settings = Settings(attempts=3, backoff=0.01, timeout=0.5, login=lambda _: None)
+    reference = Reference.parse(f"{registry.host()}/you/app:{tag}")
+    return verify(plan, LAYERS, reference, settings, deep=deep, on_progress=lambda *_: None)
+
+
+def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, plan: Plan) -> None:
+    verdict = ask(registry, plan)
+    verdict.require()
+    assert verdict.as_json() == {
+        "schema": 1,
+        "image": f"{registry.host()}/you/app:v1",
+        "digest": oci.digest_of(registry.manifests["you/app", "v1"][1]),
+        "ok": True,
+        "deep": False,
+        "compared": (
+            "Compared with the lock: all of manifest, config, labels and history, and the digests of weight "
+            "layers; what is in the layers was not read (--deep reads it); not compared: the base image's "
+            "own history, and the digests of the runtime's layers, which the lock does not hold yet."
+        ),
+        "findings": [],
+    }
+    config = Manifest.parse(registry.manifests["you/app", "v1"][1], "x").config
+    assert [hit.path for hit in registry.asked("GET", "/blobs/")] == [f"/v2/you/app/blobs/{config.digest}"]
+    assert len(registry.asked("HEAD", "/blobs/")) == 19
+
+
+def test_a_finding_is_a_failure_of_its_own(registry: Registry, plan: Plan) -> None:
+    verdict = ask(registry, replace(plan, bundles=(A,)))
+    assert (verdict.ok, len(verdict.findings)) == (False, 1)
+    with pytest.raises(VerifyError, match="layer 1 holds weights of sdxl") as raised:
+        verdict.require()
+    assert raised.value.exit_code == 13
+
+
+def test_a_blob_that_is_gone_or_cut_short_is_found(registry: Registry, plan: Plan) -> None:
+    first, second = (LAYERS[bundle.recipe] for bundle in BUNDLES)
+    del registry.blobs["you/app", first]
+    registry.blobs["you/app", second] = content(B)[:-1]
+    gone, short = ask(registry, plan, deep=True).findings
+    assert f"{first} ({A.size} bytes) is not in you/app" in gone
+    assert f"{B.size - 1} bytes, but it has {B.size}" in short
+
+
+def test_a_config_that_is_not_what_it_is_said_to_be_is_found(registry: Registry, plan: Plan) -> None:
+    config = Manifest.parse(registry.manifests["you/app", "v1"][1], "x").config
+    damaged = registry.blobs["you/app", config.digest].replace(b"linux", b"linus")
+    registry.blobs["you/app", config.digest] = damaged
+    (finding,) = ask(registry, plan).findings
+    assert f"hashes to {oci.digest_of(damaged)}, not {config.digest}" in finding
+
+
+@pytest.mark.parametrize(("architecture", "ok"), [("amd64", True), ("arm64", False)])
+def test_of_an_index_the_image_for_gpu_pods_counts(
+    registry: Registry, plan: Plan, architecture: str, ok: bool
+) -> None:
+    data = registry.manifests["you/app", "v1"][1]
+    entry = Descriptor(
+        oci.MANIFEST, oci.digest_of(data), len(data), platform=oci.Platform("linux", architecture)
+    )
+    index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [entry.to_json()]}
+    registry.manifests["you/app", "v1"] = (oci.INDEX, oci.canonical_json(index))
+    verdict = ask(registry, plan)
+    assert verdict.ok is ok
+    assert (verdict.digest == entry.digest) is ok
+
+
+STRAYS = {
+    "annotations": {"a": "b"},
+    "subject": {"x": 1},
+    "data": "eA==",
+    "urls": ["x"],
+    "artifactType": "x/y",
+}
+
+
+@pytest.mark.parametrize("where", ["manifest", "config", "layers"])
+@pytest.mark.parametrize("key", [*STRAYS, "platform", "Layers", "manifests"])
+def test_what_a_manifest_says_beyond_its_layers_is_found(
+    registry: Registry, plan: Plan, where: str, key: str
+) -> None:
+    document = json.loads(registry.manifests["you/app", "v1"][1])
+    place = {"manifest": document, "config": document["config"], "layers": document["layers"][5]}[where]
+    place[key] = STRAYS.get(key, {"os": "linux", "architecture": "amd64"})
+    if (where, key) == ("manifest", "Layers"):
+        del document["layers"]
+    registry.manifests["you/app", "v1"] = (oci.MANIFEST, oci.canonical_json(document))
+    found = ask(registry, plan).findings
+    assert any(re.search(f"{key}'?[: ].*; podkiln writes none", each) for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"annotations": {"a": "b"}}, "index has 'annotations'"),
+        ({"subject": {}}, "index has 'subject'"),
+        ({"manifests": ({"annotations": {"a": "b"}},)}, "index's manifest 0 has 'annotations'"),
+        ({"manifests": ({"urls": ["x"]},)}, "index's manifest 0 has 'urls'"),
+        ({"manifests": ({"size": 1},)}, "index gives its manifest another size or type"),
+        (
+            {"manifests": ({"platform": {"os": "linux", "architecture": "amd64", "variant": "v9"}},)},
+            "'variant'",
+        ),
+        ({"manifests": ({}, {"digest": WRONG})}, "index of 2 manifests; podkiln makes one image"),
+    ],
+)
+def test_what_an_index_says_beyond_one_image_is_found(
+    registry: Registry, plan: Plan, change: dict[str, Any], wanted: str
+) -> None:
+    data = registry.manifests["you/app", "v1"][1]
+    entry = Descriptor(oci.MANIFEST, oci.digest_of(data), len(data), platform=oci.Platform("linux", "amd64"))
+    entries = [{**entry.to_json(), **each} for each in change.get("manifests", ({},))]
+    index = {"schemaVersion": 2, "mediaType": oci.INDEX, **change, "manifests": entries}
+    registry.manifests["you/app", "v1"] = (oci.INDEX, oci.canonical_json(index))
+    (found,) = ask(registry, plan).findings
+    assert wanted in found
+
+
+def test_a_tag_that_is_not_there_is_the_registrys_own_no(registry: Registry, plan: Plan) -> None:
+    with pytest.raises(RegistryError, match="read manifest v2 of you/app"):
+        ask(registry, plan, tag="v2")
+
+
+def test_deep_hashes_every_file_even_over_a_bad_line(registry: Registry, plan: Plan) -> None:
+    registry.faults = [Fault("torn", "GET", LAYERS[A.recipe], after=700)]
+    assert ask(registry, plan, deep=True).ok
+    # The config, two layers of weights, the one that was torn, and sixteen of the runtime.
+    assert len(registry.asked("GET", "/blobs/")) == 20
+
+
+def place_of(bundle: Bundle, number: int) -> int:
+    """Return where the content of a file begins in its layer."""
+    return [segment.start for segment in bundle.layout.segments if segment.entry][number]
+
+
+@pytest.mark.parametrize(
+    ("at", "wanted"),
+    [
+        (place_of(B, 1), "opt/models/vae/b.json has the sha256"),
+        (place_of(B, 0) - 1, r"sdxl \(2 files\) differs from what is packed here"),
+        (B.size - 1, r"sdxl \(2 files\) differs from what is packed here"),
+    ],
+)
+def test_deep_finds_a_byte_that_storage_has_changed(
+    registry: Registry, plan: Plan, at: int, wanted: str
+) -> None:
+    data = content(B)
+    data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    registry.blobs["you/app", LAYERS[B.recipe]] = data
+    assert ask(registry, plan).ok
+    layer_, inside = ask(registry, plan, deep=True).findings
+    assert f"hashes to {oci.digest_of(data)}, not {LAYERS[B.recipe]}" in layer_
+    assert re.search(wanted, inside)
