@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pod.failure import SETTING_MALFORMED, PodError
+from pod.fetching.retry import asked_seconds
 from pod.fetching.web import (
     Answer,
     Credential,
@@ -16,7 +17,6 @@ from pod.fetching.web import (
     TransientError,
     get,
     origin_of,
-    retry_after,
     shown,
 )
 
@@ -83,12 +83,20 @@ class Request:
             return answer
         answer.close()
         if answer.status in _PASSING or answer.status in _BUSY:
+            busy = answer.status in _BUSY
             raise TransientError(
-                f"{answer.host} answers {answer.status}",
-                retry_after=retry_after(answer.headers),
-                busy=answer.status in _BUSY,
+                f"{answer.host} answers {answer.status}{self._higher_limit(answer)}",
+                retry_after=asked_seconds(answer.headers) if busy or answer.headers["Retry-After"] else None,
+                busy=busy,
             )
         raise RefusedError(self.refusal(answer.status, answer.first("X-Error-Code")))
+
+    def _higher_limit(self, answer: Answer) -> str:
+        """Say what would raise a hub's limit, where that was hit and no token was given."""
+        hub = urlsplit(self.url).hostname
+        if answer.status != HTTPStatus.TOO_MANY_REQUESTS or self.credential or answer.host != hub:
+            return ""
+        return f"; a token in {self.variable} raises its limit" if self.variable else ""
 
     def refusal(self, status: int, code: str | None) -> str:
         """Say what a status means for this source, and what to do."""
