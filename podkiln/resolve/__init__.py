@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from podkiln import catalogue, lock, variant
+from podkiln import catalogue, lock, remembered, variant
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import Lock
 from podkiln.resolve import newest, runtime, weights
@@ -103,7 +103,7 @@ def check(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for described in _variants(names):
         folder, file = lock.folders(described)
-        if not (folder / "runtime.json").is_file():
+        if not (folder / "runtime.json").exists():
             found.append(f"There is no lock {folder / 'runtime.json'}.")
         else:
             drifts = lock.drifts(described, Lock(folder, lock.read_runtime(folder), {}))
@@ -111,6 +111,7 @@ def check(names: Sequence[str]) -> list[str]:
         entries = _entries(described, shipped)
         exact = lock.own_folder(described) is None or file.parent != lock.LOCKS
         found += lock.weight_drifts(file, {name: entry.model for name, entry in entries.items()}, exact=exact)
+        remembered.read(remembered.path_of(described))  # refuses one that is damaged
     return list(dict.fromkeys(found))
 
 

@@ -134,7 +134,7 @@ def _date(value: str) -> float | None:
 
 
 def _rate_limit(value: str) -> float | None:
-    """Read RateLimit: of several limits the one that is used up longest; what has something left is passed over."""
+    """Read RateLimit: of several limits that are used up, the one that is so for longest."""
     plain = _QUOTED.sub("", value)
     items = [dict(_PARAMETER.findall(item.lower())) for item in plain.split(",")]
     whole = {key: text for item in items for key, text in item.items()}
