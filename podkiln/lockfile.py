@@ -80,11 +80,7 @@ def read(path: Path, shape: type[L], *, hint: str) -> L:
     except OSError as unreadable:
         raise refuse(f"{unreadable.strerror or unreadable}.") from None
     except ValueError as broken:
-        merged = _MARKS.search(content)
-        if merged:
-            line = content.count(b"\n", 0, merged.start()) + 1
-            remedy = "Resolve the conflict, or take one side of it with `git checkout --ours` or `--theirs`."
-            raise refuse(f"line {line} is the mark of a merge conflict.", remedy=remedy) from None
+        _refuse_marks(path, content)
         raise refuse(f"{broken}.") from None
     if not isinstance(data, dict):
         raise refuse("it is no JSON object.")
@@ -96,6 +92,20 @@ def read(path: Path, shape: type[L], *, hint: str) -> L:
         return shape.model_validate(data)
     except ValidationError as invalid:
         raise refuse(_first(invalid, shape)) from None
+
+
+def refuse_merge(path: Path) -> None:
+    """Raise UnreadableLockError for a text file in which git has left the marks of a conflict."""
+    _refuse_marks(path, path.read_bytes())
+
+
+def _refuse_marks(path: Path, content: bytes) -> None:
+    if merged := _MARKS.search(content):
+        line = content.count(b"\n", 0, merged.start()) + 1
+        raise UnreadableLockError(
+            f"The lock {path} cannot be read: line {line} is the mark of a merge conflict.",
+            hint="Resolve the conflict, or take one side of it with `git checkout --ours` or `--theirs`.",
+        ) from None
 
 
 def parse(content: bytes) -> Any:

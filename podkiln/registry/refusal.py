@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from httpx import codes
 
-from pod.fetching.retry import asked_seconds
+from pod.fetching.retry import PASSING, asked_seconds
 from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from podkiln.registry.streaming import Answer
 
-TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRANSIENT: Final = PASSING
 """Answers that may be another one a moment later."""
 
 _LOST_CODES: Final = frozenset(

@@ -78,16 +78,19 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> Summary:
         wanted.pins, variants
     )  # first: what cannot be reached ends it before anything is written
     changed: list[Path] = []
+    warnings: list[str] = []
     once = {(lock.own_folder(each), each.spec.runtime.name): each for each in reversed(variants)}
     for described in reversed(once.values()):
-        changed += runtime.relock(described, wanted.packages)
+        changed += runtime.relock(described, wanted.packages, warnings)
     _refuse_two_meanings(variants)
     outcomes = _relock_weights(variants, shipped, wanted.models)
     return Summary(
         changed=(*changed, *(path for outcome in outcomes for path in outcome.changed)),
         resolved=sum(outcome.count(resolved=True) for outcome in outcomes),
         unresolved=sum(outcome.count(resolved=False) for outcome in outcomes),
-        warnings=tuple(dict.fromkeys(text for outcome in outcomes for text in outcome.warnings)),
+        warnings=tuple(
+            dict.fromkeys([*warnings, *(text for outcome in outcomes for text in outcome.warnings)])
+        ),
         problems=tuple(
             dict.fromkeys([*problems, *(text for outcome in outcomes for text in outcome.problems)])
         ),

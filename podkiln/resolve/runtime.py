@@ -6,9 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from podkiln import lock
+from podkiln import lock, lockfile
 from podkiln.errors import LockError
 from podkiln.lock import Lock, LockedLayer, LockedNode, RuntimeLock
+from podkiln.lockfile import UnreadableLockError
 from podkiln.resolve import aside, python
 
 if TYPE_CHECKING:
@@ -22,25 +23,38 @@ if TYPE_CHECKING:
 class Present:
     """The lock that is there: `runtime` is None where it is damaged; the pins count all the same.
 
-    Pins are those of ComfyUI's environment, of JupyterLab's, and of the build's: `python`, `jupyter`, `uv`.
+    `damage` is why it could not be read. Pins are those of ComfyUI's environment, of JupyterLab's, and of
+    the build's: `python`, `jupyter`, `uv`.
     """
 
     folder: Path
     runtime: RuntimeLock | None
     pins: dict[str, dict[str, str]]
+    damage: str | None = None
 
     @classmethod
     def at(cls, folder: Path) -> Present:
-        """Read whatever can be read in a lock's folder."""
+        """Read whatever can be read in a lock's folder.
+
+        Raises UnreadableLockError for what must not be written over: a newer lock, and requirements of
+        which a merge has left two versions.
+        """
+        runtime: RuntimeLock | None = None
+        damage = None
         try:
-            runtime: RuntimeLock | None = lock.read_runtime(folder)
+            runtime = lock.read_runtime(folder)
+        except UnreadableLockError as unreadable:
+            if unreadable.newer:
+                raise
+            damage = str(unreadable)
         except LockError:
-            runtime = None
+            pass  # there is none yet
         pins: dict[str, dict[str, str]] = {"python": {}, "jupyter": {}, "uv": {}}
         for file in _requirements_files(folder):
             environment = "python" if file.parent != folder else file.stem
+            lockfile.refuse_merge(file)
             pins[environment] |= python.known_pins([file.read_text(encoding="utf-8", errors="replace")])
-        return cls(folder, runtime, pins)
+        return cls(folder, runtime, pins, damage)
 
     def drifts(self, described: Described) -> list[str]:
         """Return where it is not what is described."""
@@ -49,7 +63,7 @@ class Present:
         return lock.drifts(described, Lock(self.folder, self.runtime, {}))
 
 
-def relock(described: Described, upgrade: Sequence[str]) -> list[Path]:
+def relock(described: Described, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
     """Write the runtime's lock anew where it is not what is described. Returns the files that changed.
 
     A user's own variant uses the shipped lock as long as that fits, and else gets one beside its file.
@@ -57,17 +71,20 @@ def relock(described: Described, upgrade: Sequence[str]) -> list[Path]:
     Args:
         described: The variant.
         upgrade: Python packages whose pins are given up; `all` for every one.
+        warnings: Told what a person should know, one sentence each.
+
+    Raises LockError for what could not be resolved, or must not be written over.
     """
     shared = Present.at(lock.LOCKS / described.spec.runtime.name)
     own = lock.own_folder(described)
     if own is None:
-        return _write(described, shared, shared.folder, upgrade)
+        return _write(described, shared, shared.folder, upgrade, warnings)
     private = own / described.spec.runtime.name
     if private.is_dir():
-        return _write(described, Present.at(private), private, upgrade)
+        return _write(described, Present.at(private), private, upgrade, warnings)
     if not upgrade and not shared.drifts(described):
         return []
-    return _write(described, shared, private, upgrade)
+    return _write(described, shared, private, upgrade, warnings)
 
 
 def packages(described: Described) -> set[str]:
@@ -76,7 +93,9 @@ def packages(described: Described) -> set[str]:
     return {name for pins in Present.at(folder).pins.values() for name in pins}
 
 
-def _write(described: Described, present: Present, folder: Path, upgrade: Sequence[str]) -> list[Path]:
+def _write(
+    described: Described, present: Present, folder: Path, upgrade: Sequence[str], warnings: list[str]
+) -> list[Path]:
     if folder == present.folder and not upgrade and not present.drifts(described):
         return []  # nothing to resolve: no network is touched
     texts = _texts(described, present, upgrade)
@@ -95,6 +114,9 @@ def _write(described: Described, present: Present, folder: Path, upgrade: Sequen
     for stale in set(_requirements_files(folder)) - {folder / file for file in files}:
         stale.unlink()
         changed.append(stale)
+    if present.damage:
+        said = present.damage.rstrip(".")
+        warnings.append(f"{said}; all that stands in it was resolved anew: compare before you commit.")
     return changed
 
 

@@ -92,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
         self.faults = hub.script.take(where, self.path)
         if status := self.faults.get("status"):
             self._json(status.status, {"error": "scripted"}, status.headers())
+        elif body := self.faults.get("body"):
+            self._send(200, body.body, {"Content-Type": "application/json; charset=utf-8"})
         elif "html" in self.faults:
             self._send(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
         elif where == "cdn":

@@ -14,6 +14,7 @@ Kind = Literal[
     "short-length",  # Content-Length promises `after` bytes more than are sent
     "long-file",  # claims, and sends, a file that is `after` bytes longer
     "html",  # 200 with a web page
+    "body",  # 200 with `body`, whatever that is
     "rate",  # `rate` bytes a second
     "hang",  # nothing more after `after` bytes of the body
     "flip",  # the byte at offset `after` of the file is another one
@@ -38,6 +39,7 @@ class Fault:
     rate_limit: str | None = None
     error_code: str | None = None
     rate: int = 0
+    body: bytes = b""
 
     def headers(self) -> dict[str, str]:
         """What a scripted status says besides its number."""

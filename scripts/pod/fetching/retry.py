@@ -25,6 +25,11 @@ LONGEST_WAIT = 300.0
 LONGEST_TOTAL = 900.0
 """Seconds that are waited in a row, without anything arriving in between."""
 
+BUSY = frozenset({429, 503})
+"""Statuses that ask for less, or for later."""
+PASSING = BUSY | {408, 425, 500, 502, 504, 520, 521, 522, 523, 524, 529}
+"""Statuses that say only that there is no answer now; 520 to 529 are Cloudflare's."""
+
 _LONGEST_HEADER = 1024
 _SECONDS = re.compile(r"([0-9]{1,15})(?:\.[0-9]{1,15})?")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
