@@ -67,31 +67,38 @@ def read(path: Path, shape: type[L], *, hint: str) -> L:
 
     Raises FileNotFoundError, and UnreadableLockError for everything else that is no lock.
     """
-
-    def refuse(why: str, *, remedy: str = hint, newer: bool = False) -> UnreadableLockError:
-        return UnreadableLockError(f"The lock {path} cannot be read: {why}", hint=remedy, newer=newer)
-
-    content = b""
     try:
         content = _bytes(path)
-        data = parse(content)
     except FileNotFoundError:
         raise
     except OSError as unreadable:
-        raise refuse(f"{unreadable.strerror or unreadable}.") from None
+        raise _unreadable(path, f"{unreadable.strerror or unreadable}.", hint) from None
+    except ValueError as malformed:  # a path that cannot be one
+        raise _unreadable(path, f"{malformed}.", hint) from None
+    return loads(content, path, shape, hint=hint)
+
+
+def loads(content: bytes, name: object, shape: type[L], *, hint: str) -> L:
+    """Return what stands in a lock file. `name` is what to call it. Raises UnreadableLockError."""
+    try:
+        data = parse(content)
     except ValueError as broken:
-        _refuse_marks(path, content)
-        raise refuse(f"{broken}.") from None
+        _refuse_marks(name, content)
+        raise _unreadable(name, f"{broken}.", hint) from None
     if not isinstance(data, dict):
-        raise refuse("it is no JSON object.")
+        raise _unreadable(name, "it is no JSON object.", hint)
     version = data.get("schema_version", SCHEMA)
     if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA:
-        why = f"it has schema_version {version}, and this podkiln knows {SCHEMA}."
-        raise refuse(why, remedy="Update podkiln: a newer one wrote this lock.", newer=True)
+        why = f"it has schema_version {wording.shown(version)}, and this podkiln knows {SCHEMA}."
+        raise _unreadable(name, why, "Update podkiln: a newer one wrote this lock.", newer=True)
     try:
         return shape.model_validate(data)
     except ValidationError as invalid:
-        raise refuse(_first(invalid, shape)) from None
+        raise _unreadable(name, _first(invalid, shape), hint) from None
+
+
+def _unreadable(name: object, why: str, hint: str, *, newer: bool = False) -> UnreadableLockError:
+    return UnreadableLockError(f"The lock {name} cannot be read: {why}", hint=hint, newer=newer)
 
 
 def refuse_merge(path: Path) -> None:
@@ -99,13 +106,11 @@ def refuse_merge(path: Path) -> None:
     _refuse_marks(path, path.read_bytes())
 
 
-def _refuse_marks(path: Path, content: bytes) -> None:
+def _refuse_marks(name: object, content: bytes) -> None:
     if merged := _MARKS.search(content):
         line = content.count(b"\n", 0, merged.start()) + 1
-        raise UnreadableLockError(
-            f"The lock {path} cannot be read: line {line} is the mark of a merge conflict.",
-            hint="Resolve the conflict, or take one side of it with `git checkout --ours` or `--theirs`.",
-        ) from None
+        hint = "Resolve the conflict, or take one side of it with `git checkout --ours` or `--theirs`."
+        raise _unreadable(name, f"line {line} is the mark of a merge conflict.", hint) from None
 
 
 def parse(content: bytes) -> Any:
