@@ -82,7 +82,7 @@ def refused(answer: Answer, host: str, doing: str, *, login: bool) -> RegistryEr
     meaning = _MEANING.get(answer.status, otherwise)
     message = f"Registry {host} was asked to {doing} and {meaning} ({said})."
     if answer.status in TRANSIENT:
-        return TransientError(message, hint=_HINTS.get(answer.status), wait=asked_seconds(answer.headers))
+        return TransientError(message, hint=_HINTS.get(answer.status), wait=retry_after(answer))
     return RegistryError(message, hint=_HINTS.get(answer.status))
 
 
@@ -108,6 +108,11 @@ def _first_error(answer: Answer) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, RecursionError):
         return {}
     return first if isinstance(first, dict) else {}
+
+
+def retry_after(answer: Answer) -> float | None:
+    """Return for how many seconds an answer asks us to wait, by whichever header it says so."""
+    return asked_seconds(answer.headers)
 
 
 def unreachable(error: httpx.TransportError, host: str) -> RegistryError:
