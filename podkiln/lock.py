@@ -304,15 +304,21 @@ def drifts(described: Described, lock: Lock) -> list[str]:
         for key, described_value, locked_value in pairs
         if described_value != locked_value
     ]
-    nodes = {
-        name: LockedNode(repo=node.repo, commit=node.commit, tree=node.tree)
-        for name, node in described.spec.nodes.items()
-    }
-    if nodes != locked.nodes:
+    if not _same_nodes(described, locked):
         found.append("the custom nodes described and locked are not the same.")
     if inputs_digest(described) != locked.inputs:
         found.append("the Python requirements or layers have changed since they were resolved.")
     return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
+
+
+def _same_nodes(described: Described, locked: RuntimeLock) -> bool:
+    """Whether the custom nodes are those that are locked; a tree that is not described may be known there."""
+    nodes = described.spec.nodes
+    return nodes.keys() == locked.nodes.keys() and all(
+        (node.repo, node.commit) == (there.repo, there.commit) and node.tree in (None, there.tree)
+        for name, node in nodes.items()
+        for there in (locked.nodes[name],)
+    )
 
 
 def _damage(lock: Lock, layer: LockedLayer) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podkiln import lock, lockfile
-from podkiln.errors import LockError
+from podkiln.errors import LockError, SourceError
 from podkiln.lock import Lock, LockedLayer, LockedNode, RuntimeLock
 from podkiln.lockfile import UnreadableLockError
-from podkiln.resolve import aside, python
+from podkiln.resolve import aside, newest, python
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ def _write(
     described: Described, present: Present, folder: Path, upgrade: Sequence[str], warnings: list[str]
 ) -> list[Path]:
     if folder == present.folder and not upgrade and not present.drifts(described):
-        return []  # nothing to resolve: no network is touched
+        return _fill_trees(described, present, folder, warnings)
     texts = _texts(described, present, upgrade)
     layers = described.spec.runtime.python.layers
     locked = _lock(
@@ -105,6 +105,7 @@ def _write(
         [_layer(layer.name, python.layer_file(layer.name), texts[layer.name]) for layer in layers],
         _layer("jupyter", "jupyter.txt", texts["jupyter"]) if "jupyter" in texts else None,
         _layer("uv", "uv.txt", texts["uv"]),
+        _nodes(described, present, warnings),
     )
     files = {layer.file: texts[layer.name] for layer in (*locked.installed, locked.uv)}
     changed = [folder / file for file, text in files.items() if aside.write(folder / file, text)]
@@ -136,8 +137,45 @@ def _layer(name: str, file: str, text: str) -> LockedLayer:
     return LockedLayer(name=name, file=file, sha256=digest, packages=len(lock.pinned_blocks(text)))
 
 
+def _fill_trees(described: Described, present: Present, folder: Path, warnings: list[str]) -> list[Path]:
+    """Look up the trees of nodes that are still unknown; where there are none, no network is touched."""
+    runtime = present.runtime
+    if runtime is None or all(node.tree for node in runtime.nodes.values()):
+        return []
+    locked = runtime.model_copy(update={"nodes": _nodes(described, present, warnings)})
+    path = folder / "runtime.json"
+    return [path] if aside.write_json(path, locked.model_dump()) else []
+
+
+def _nodes(described: Described, present: Present, warnings: list[str]) -> dict[str, LockedNode]:
+    """Return the custom nodes, each with its tree: described, known already, or else asked of its repository.
+
+    Raises LockError where a lock that cannot be read may have known a tree that cannot be had now.
+    """
+    known = present.runtime.nodes if present.runtime else {}
+    found = {}
+    for name, node in described.spec.nodes.items():
+        before = known.get(name)
+        tree = node.tree
+        if tree is None and before and (before.repo, before.commit) == (node.repo, node.commit):
+            tree = before.tree
+        if tree is None:
+            try:
+                tree = newest.tree(node.repo, node.commit)
+            except SourceError as silent:
+                if present.damage:
+                    raise LockError(f"{present.damage} It was left as it is: {silent}") from None
+                warnings.append(f"The tree of node {name} stays unknown: {silent}")
+        found[name] = LockedNode(repo=node.repo, commit=node.commit, tree=tree)
+    return found
+
+
 def _lock(
-    described: Described, layers: Sequence[LockedLayer], jupyter: LockedLayer | None, uv: LockedLayer
+    described: Described,
+    layers: Sequence[LockedLayer],
+    jupyter: LockedLayer | None,
+    uv: LockedLayer,
+    nodes: dict[str, LockedNode],
 ) -> RuntimeLock:
     runtime = described.spec.runtime
     return RuntimeLock(
@@ -148,10 +186,7 @@ def _lock(
         comfyui_repo=runtime.comfyui.repo,
         comfyui_commit=runtime.comfyui.commit,
         comfyui_tree=runtime.comfyui.tree,
-        nodes={
-            name: LockedNode(repo=node.repo, commit=node.commit, tree=node.tree)
-            for name, node in described.spec.nodes.items()
-        },
+        nodes=nodes,
         python=runtime.python.version,
         python_layers=tuple(layers),
         jupyter=jupyter,
