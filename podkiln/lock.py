@@ -12,15 +12,17 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 from packaging.utils import canonicalize_name
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, field_validator
 
-from podkiln import variant
+from podkiln import lockfile, variant
 from podkiln.document import Many
 from podkiln.errors import LockError
-from podkiln.model import UNRESOLVED, Model, ModelFile
+from podkiln.lockfile import Locked, Schema, Sha256, Size, Text
+from podkiln.model import UNRESOLVED, Identifier, Model, ModelFile, Revision, SafePath
+from podkiln.variant import Digest, LayerName, PythonVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,48 +35,41 @@ if TYPE_CHECKING:
 LOCKS = variant.SHIPPED / "locks"
 WEIGHTS = "weights.json"
 RELOCK = "Run `./build.py lock`, look at the difference, and commit it."
+_DAMAGED = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
+_MOST_PACKAGES = 100_000
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;\\]+)")
-
-
-class Locked(BaseModel):
-    """Base of what stands in a lock: frozen, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-L = TypeVar("L", bound=Locked)
 
 
 class LockedLayer(Locked):
     """One Python layer: its requirements file, and that file's sha256."""
 
-    name: str
-    file: str
-    sha256: str
-    packages: int
+    name: LayerName
+    file: SafePath
+    sha256: Sha256
+    packages: Annotated[int, Field(ge=0, le=_MOST_PACKAGES)]
 
 
 class LockedNode(Locked):
     """A custom node's source."""
 
-    repo: str
-    commit: str
-    tree: str | None
+    repo: Text
+    commit: Revision
+    tree: Revision | None
 
 
 class RuntimeLock(Locked):
     """Everything below the weights. `inputs` is the digest of what was described when it was made."""
 
-    schema_version: Literal[1] = 1
-    inputs: str
-    epoch: int
-    base_image: str
-    base_digest: str
-    comfyui_repo: str
-    comfyui_commit: str
-    comfyui_tree: str
-    nodes: dict[str, LockedNode]
-    python: str
+    schema_version: Schema = lockfile.SCHEMA
+    inputs: Digest
+    epoch: Annotated[int, Field(gt=0)]
+    base_image: Text
+    base_digest: Digest
+    comfyui_repo: Text
+    comfyui_commit: Revision
+    comfyui_tree: Revision
+    nodes: dict[Text, LockedNode]
+    python: PythonVersion
     python_layers: Many[LockedLayer]
     jupyter: LockedLayer | None = None
     uv: LockedLayer
@@ -88,11 +83,11 @@ class RuntimeLock(Locked):
 class LockedFile(Locked):
     """One weight: null where nobody has vouched for it yet."""
 
-    destination: str
-    source: str
-    revision: str | None
-    size: int | None
-    sha256: str | None
+    destination: SafePath
+    source: Text
+    revision: Revision | None
+    size: Size | None
+    sha256: Sha256 | None
 
     @property
     def resolved(self) -> bool:
@@ -103,8 +98,18 @@ class LockedFile(Locked):
 class WeightsLock(Locked):
     """The files of every model, by model id."""
 
-    schema_version: Literal[1] = 1
-    models: dict[str, Many[LockedFile]]
+    schema_version: Schema = lockfile.SCHEMA
+    models: dict[Identifier, Many[LockedFile]]
+
+    @field_validator("models")
+    @classmethod
+    def _no_duplicates(cls, models: dict[str, tuple[LockedFile, ...]]) -> dict[str, tuple[LockedFile, ...]]:
+        """Refuse what a merge leaves behind: two entries of one file, which may differ."""
+        for name, files in models.items():
+            for file in files:
+                if sum(each.destination == file.destination for each in files) > 1:
+                    raise ValueError(f"{name} has two entries for {file.destination!r}")
+        return models
 
 
 @dataclass(frozen=True)
@@ -202,22 +207,19 @@ def read(described: Described, offered: Iterable[Offered], *, check: bool = True
 
 def read_runtime(folder: Path) -> RuntimeLock:
     """Read a runtime's pins. Raises LockError: missing or damaged."""
-    return _read(folder / "runtime.json", RuntimeLock)
+    path = folder / "runtime.json"
+    try:
+        return lockfile.read(path, RuntimeLock, hint=_DAMAGED)
+    except FileNotFoundError:
+        raise LockError(f"There is no lock {path}.", hint="`./build.py lock` makes it.") from None
 
 
 def read_weights(path: Path) -> WeightsLock:
     """Read a weights lock; without one, only descriptions are known. Raises LockError: damaged."""
-    return _read(path, WeightsLock) if path.is_file() else WeightsLock(models={})
-
-
-def _read(path: Path, shape: type[L]) -> L:
     try:
-        return shape.model_validate_json(path.read_text(encoding="utf-8"))
+        return lockfile.read(path, WeightsLock, hint=_DAMAGED)
     except FileNotFoundError:
-        raise LockError(f"There is no lock {path}.", hint="`./build.py lock` makes it.") from None
-    except (OSError, UnicodeDecodeError, ValidationError) as broken:
-        first = str(broken).splitlines()[0]
-        raise LockError(f"The lock {path} cannot be read: {first}.", hint=RELOCK) from None
+        return WeightsLock(models={})
 
 
 def _weights(offer: Offered, known: WeightsLock) -> tuple[LockedFile, ...]:
@@ -268,7 +270,7 @@ def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> li
         models: The models that it has to hold, by id.
         exact: Whether it must hold no others. Raises LockError when it is damaged.
     """
-    if not path.is_file():
+    if not path.exists():
         return [f"There is no lock {path}."]
     known = read_weights(path).models
     found = [f"{path}: {name!r} is no model any more." for name in known if exact and name not in models]
@@ -278,7 +280,7 @@ def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> li
         missing, extra = sorted(described.keys() - locked.keys()), sorted(locked.keys() - described.keys())
         found += [f"{path}: {name}: {each} is described, and not locked." for each in missing]
         found += [f"{path}: {name}: {each} is locked, and not described." for each in extra]
-        for destination in described.keys() & locked.keys():
+        for destination in sorted(described.keys() & locked.keys()):
             key = _contradiction(described[destination], locked[destination])
             if key:
                 found.append(f"{path}: {name}: {destination} is described with another {key}.")
@@ -302,15 +304,21 @@ def drifts(described: Described, lock: Lock) -> list[str]:
         for key, described_value, locked_value in pairs
         if described_value != locked_value
     ]
-    nodes = {
-        name: LockedNode(repo=node.repo, commit=node.commit, tree=node.tree)
-        for name, node in described.spec.nodes.items()
-    }
-    if nodes != locked.nodes:
+    if not _same_nodes(described, locked):
         found.append("the custom nodes described and locked are not the same.")
     if inputs_digest(described) != locked.inputs:
         found.append("the Python requirements or layers have changed since they were resolved.")
     return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
+
+
+def _same_nodes(described: Described, locked: RuntimeLock) -> bool:
+    """Whether the custom nodes are those that are locked; a tree that is not described may be known there."""
+    nodes = described.spec.nodes
+    return nodes.keys() == locked.nodes.keys() and all(
+        (node.repo, node.commit) == (there.repo, there.commit) and node.tree in (None, there.tree)
+        for name, node in nodes.items()
+        for there in (locked.nodes[name],)
+    )
 
 
 def _damage(lock: Lock, layer: LockedLayer) -> list[str]:

@@ -17,6 +17,7 @@ from podkiln.wording import Matching, shown
 
 UNRESOLVED = "unresolved"
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
+LARGEST_FILE = 1 << 43  # bytes: 8 TiB
 _LONGEST_NAME = 255  # bytes, on every file system that images and volumes have
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pt2", ".pth"})
 
@@ -102,8 +103,10 @@ class ModelFile(Strict):
 
     folder: SafePath = Field(description="Folder below models/, such as checkpoints or text_encoders.")
     name: SafePath | None = Field(None, description="File name in the folder; the source's own by default.")
-    size: Annotated[int, Field(gt=0)] | None = Field(None, description="Exact size in bytes.")
-    size_approx: Annotated[int, Field(gt=0)] | None = Field(
+    size: Annotated[int, Field(gt=0, le=LARGEST_FILE)] | None = Field(
+        None, description="Exact size in bytes."
+    )
+    size_approx: Annotated[int, Field(gt=0, le=LARGEST_FILE)] | None = Field(
         None, description="Bytes, where nobody knows better."
     )
     sha256: Sha256

@@ -9,15 +9,17 @@ have gone since. The memory lies beside the other locks, as layers.json.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import ValidationError
+from pydantic import AfterValidator
 
-from podkiln import context, lock
-from podkiln.errors import LockError, UsageError
-from podkiln.lock import Locked
+from podkiln import context, lock, lockfile
+from podkiln.document import Many
+from podkiln.errors import UsageError
+from podkiln.lockfile import Locked, Schema, Size, Text
 from podkiln.oci import Digest
 from podkiln.reference import Reference
+from podkiln.variant import Digest as Sha256Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,23 +29,35 @@ if TYPE_CHECKING:
     from podkiln.weights import Baked
 
 FILE = "layers.json"
+_DELETE: Final = "Delete it: the next bake writes it anew."
 _MOST_PLACES: Final = 8  # of one layer; the oldest is forgotten first
+
+
+def _place(name: str) -> str:
+    try:
+        Reference.parse(name)
+    except UsageError as wrong:
+        raise ValueError(str(wrong)) from None
+    return name
+
+
+Place = Annotated[str, AfterValidator(_place)]
 
 
 class RememberedLayer(Locked):
     """One layer: what is in it, for people, what it came to, and the repositories that it was put in."""
 
-    name: str
-    digest: str
-    size: int
-    places: tuple[str, ...] = ()
+    name: Text
+    digest: Sha256Digest
+    size: Size
+    places: Many[Place] = ()
 
 
 class Remembered(Locked):
     """layers.json."""
 
-    schema_version: int = 1
-    layers: dict[str, RememberedLayer]
+    schema_version: Schema = lockfile.SCHEMA
+    layers: dict[Sha256Digest, RememberedLayer]
 
 
 def path_of(described: Described) -> Path:
@@ -59,10 +73,7 @@ def read(path: Path) -> dict[Digest, Digest]:
 def places(path: Path) -> dict[Digest, tuple[Reference, ...]]:
     """Return layer -> the repositories that it was put in. Raises LockError for a damaged memory."""
     layers = _read(path).layers.values()
-    try:
-        return {Digest(layer.digest): tuple(map(Reference.parse, layer.places)) for layer in layers}
-    except UsageError as wrong:
-        raise _damaged(path, str(wrong)) from None
+    return {Digest(layer.digest): tuple(map(Reference.parse, layer.places)) for layer in layers}
 
 
 def write(path: Path, baked: Iterable[Baked], place: Reference | None = None) -> bool:
@@ -90,16 +101,10 @@ def _layer(baked: Baked, before: RememberedLayer | None, place: Reference | None
 
 
 def _read(path: Path) -> Remembered:
-    if not path.is_file():
-        return Remembered(layers={})
     try:
-        return Remembered.model_validate_json(path.read_bytes())
-    except ValidationError as broken:
-        raise _damaged(path, f"{str(broken).splitlines()[0]}.") from None
-
-
-def _damaged(path: Path, why: str) -> LockError:
-    return LockError(f"{path} cannot be read: {why}", hint="Delete it: the next bake writes it anew.")
+        return lockfile.read(path, Remembered, hint=_DELETE)
+    except FileNotFoundError:
+        return Remembered(layers={})
 
 
 def _write(path: Path, layers: Mapping[str, RememberedLayer]) -> None:

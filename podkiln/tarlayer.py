@@ -81,7 +81,7 @@ class TarLayer:
 
         def add(size: int, data: bytes = b"", entry: Entry | None = None) -> None:
             nonlocal end
-            if size:
+            if size or entry:  # an empty file is one that somebody has to vouch for, too
                 found.append(Segment(end, size, data, entry))
                 end += size
 
@@ -101,7 +101,8 @@ class TarLayer:
         """Yield the tar from an offset on. Raises IntegrityError for a file of another size than listed."""
         for segment in self.segments:
             skip = max(0, offset - segment.start)
-            if skip >= segment.size:
+            opens = skip < segment.size or (segment.entry and skip == segment.size == 0)
+            if not opens:
                 continue
             if segment.entry:
                 yield from _exactly(opener(segment.entry, skip), segment.size - skip, segment.entry)

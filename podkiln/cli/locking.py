@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import click
 
 from podkiln import resolve, schemas
-from podkiln.cli.options import variant_option
-from podkiln.errors import DescriptionError, LockError
+from podkiln.cli.options import FILE, variant_option
+from podkiln.errors import DescriptionError, LockError, UsageError
+from podkiln.resolve.table import markdown
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 log = logging.getLogger("podkiln")
 
@@ -24,24 +29,37 @@ log = logging.getLogger("podkiln")
     metavar="NAME",
     help="Look up again: a package, uv, a model, base, comfyui, all.",
 )
-def lock_command(variant: str | None, check: bool, upgrade: tuple[str, ...]) -> None:
+@click.option(
+    "--since", metavar="REV", help="With --check: fail too where the lock knew more at this git revision."
+)
+@click.option("--table", type=FILE, help="Write what changed, and what is unresolved and why, as Markdown.")
+def lock_command(
+    variant: str | None, check: bool, upgrade: tuple[str, ...], since: str | None, table: Path | None
+) -> None:
     """Resolve what descriptions leave open (of all variants by default), and write it down."""
     names = [name.strip() for name in (variant or "all").split(",") if name.strip()]
+    if since is not None and not check:
+        raise UsageError("--since belongs to --check.", hint="Write `lock --check --since REV`.")
     if check:
-        _check(names)
+        if table or upgrade:
+            raise UsageError("--check writes nothing, so it takes no --table and no --upgrade.")
+        _check(names, since)
         return
     summary = resolve.relock(names, upgrade)
     for warning in summary.warnings:
         log.warning("%s", warning)
     for path in summary.changed:
         log.info("wrote %s", path)
+    if table:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text(markdown(summary), encoding="utf-8")
     log.info("%d weights are locked, %d are not resolved yet.", summary.resolved, summary.unresolved)
     if summary.problems:
         raise LockError(summary.problems[0], hint=" ".join(summary.problems[1:]) or None)
 
 
-def _check(names: list[str]) -> None:
-    found = resolve.check(names)
+def _check(names: list[str], since: str | None) -> None:
+    found = resolve.check(names, since)
     for line in found[1:]:
         click.echo(line, err=True)
     if found:

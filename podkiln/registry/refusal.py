@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from httpx import codes
 
+from pod.fetching.retry import PASSING, asked_seconds
 from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
     from podkiln.registry.streaming import Answer
 
-TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRANSIENT: Final = PASSING
 """Answers that may be another one a moment later."""
 
 _LOST_CODES: Final = frozenset(
     {"BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID", "RANGE_INVALID", "SIZE_INVALID"}
 )
-_MAX_WAIT: Final = 120.0  # seconds; a Retry-After beyond it is cut to this
 
 _HINTS: Final = {
     403: "Ask for the right to; a token needs it in its scope (write:packages to push to GHCR).",
@@ -112,15 +111,8 @@ def _first_error(answer: Answer) -> dict[str, Any]:
 
 
 def retry_after(answer: Answer) -> float | None:
-    """Return for how many seconds an answer asks us to wait (RFC 9110, 10.2.3: seconds or a date)."""
-    value = answer.headers.get("retry-after", "")
-    if value.isdecimal():
-        return min(float(value), _MAX_WAIT)
-    try:
-        then, now = parsedate_to_datetime(value), parsedate_to_datetime(answer.headers.get("date", ""))
-        return min(max((then - now).total_seconds(), 0.0), _MAX_WAIT)
-    except (ValueError, TypeError):
-        return None
+    """Return for how many seconds an answer asks us to wait, by whichever header it says so."""
+    return asked_seconds(answer.headers)
 
 
 def unreachable(error: httpx.TransportError, host: str) -> RegistryError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import threading
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 import httpx
 from httpx import codes
 
+from pod.fetching.retry import LONGEST_TOTAL, backoff_seconds
 from podkiln import credentials
 from podkiln.concurrency import JOBS
 from podkiln.errors import RegistryError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from podkiln.tarlayer import Chunk
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES: Final = 8 << 20  # manifests have at most 4 MiB, configs less than this
 _HUB_API: Final = "registry-1.docker.io"
@@ -45,6 +46,7 @@ _CONNECT_SECONDS: Final = 15.0
 _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
 _GRACE_SECONDS: Final = 3.0  # for the answer to a body that was ended early: it names what to delete
 _MAX_BACKOFF: Final = 30.0
+_SAID_SECONDS: Final = 5.0  # a wait as long as this is announced
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 
 # They log URLs and headers, and those of uploads and of redirects carry signatures.
@@ -226,9 +228,17 @@ class Transport:
                 self.pause(failures, failure)
 
     def pause(self, failures: int, failure: TransientError) -> None:
-        """Wait before another attempt: as long as the registry asks for, else longer each time."""
-        backoff = min(self.settings.backoff * 2 ** (failures - 1), _MAX_BACKOFF)
-        delay = backoff * random.uniform(0.5, 1.0) if failure.wait is None else failure.wait  # noqa: S311 - spreads load
+        """Wait before another attempt: as long as the registry asks for, else longer each time.
+
+        Raises RegistryError where that would be more than is waited in all, CancelledError.
+        """
+        delay = failure.wait
+        if delay is None:
+            delay = backoff_seconds(failures, self.settings.backoff, _MAX_BACKOFF)
+        if failures * delay > LONGEST_TOTAL:
+            raise RegistryError(str(failure), hint=failure.hint) from failure
+        if delay >= _SAID_SECONDS:
+            log.info("%s It is tried again in %.0f s.", failure, delay)
         if self.cancelled.wait(delay):
             raise CancelledError("given up")
 

@@ -6,21 +6,24 @@ Writing uses the network, and only for what is not locked yet; checking never do
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from podkiln import catalogue, lock, variant
+from podkiln import catalogue, lock, remembered, variant
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import Lock
-from podkiln.resolve import newest, runtime, weights
+from podkiln.model import UNRESOLVED
+from podkiln.resolve import changes, newest, runtime, weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from podkiln.catalogue import Entry
+    from podkiln.lock import LockedFile
+    from podkiln.resolve.changes import Change
     from podkiln.resolve.weights import Outcome
     from podkiln.variant import Described
 
@@ -37,6 +40,9 @@ class Summary:
         unresolved: Weights that lack one of them.
         warnings: Why some are unresolved; no failure.
         problems: What only a person can put right: one sentence each, with file and line.
+        changes: What the locks say now and did not before, or the other way round.
+        files: What is locked, by model and destination.
+        open_files: Model, destination and reason of each weight that is not resolved.
     """
 
     changed: tuple[Path, ...]
@@ -44,6 +50,9 @@ class Summary:
     unresolved: int
     warnings: tuple[str, ...]
     problems: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+    files: Mapping[tuple[str, str], LockedFile] = field(default_factory=dict)
+    open_files: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -77,33 +86,52 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> Summary:
     problems = _newer(
         wanted.pins, variants
     )  # first: what cannot be reached ends it before anything is written
+    before = changes.state(variants, changes.from_disk)
     changed: list[Path] = []
+    warnings: list[str] = []
     once = {(lock.own_folder(each), each.spec.runtime.name): each for each in reversed(variants)}
     for described in reversed(once.values()):
-        changed += runtime.relock(described, wanted.packages)
+        changed += runtime.relock(described, wanted.packages, warnings)
     _refuse_two_meanings(variants)
     outcomes = _relock_weights(variants, shipped, wanted.models)
+    after = changes.state(variants, changes.from_disk)
     return Summary(
         changed=(*changed, *(path for outcome in outcomes for path in outcome.changed)),
         resolved=sum(outcome.count(resolved=True) for outcome in outcomes),
         unresolved=sum(outcome.count(resolved=False) for outcome in outcomes),
-        warnings=tuple(dict.fromkeys(text for outcome in outcomes for text in outcome.warnings)),
+        warnings=tuple(
+            dict.fromkeys([*warnings, *(text for outcome in outcomes for text in outcome.warnings)])
+        ),
         problems=tuple(
             dict.fromkeys([*problems, *(text for outcome in outcomes for text in outcome.problems)])
+        ),
+        changes=tuple(changes.compare(before, after)),
+        files=after.weights,
+        open_files=tuple(
+            (model, file.destination, outcome.reasons.get((model, file.destination), "Nobody was asked."))
+            for outcome in outcomes
+            for model, files in outcome.models.items()
+            for file in files
+            if not file.resolved
         ),
     )
 
 
-def check(names: Sequence[str]) -> list[str]:
+def check(names: Sequence[str], since: str | None = None) -> list[str]:
     """Return where locks have come apart from descriptions, one sentence each; touches no network.
 
-    Raises DescriptionError, and LockError for a lock that is damaged.
+    Args:
+        names: As for `relock`.
+        since: A git revision: what the locks knew there they must know still.
+
+    Raises DescriptionError, LockError for a lock that is damaged, and UsageError for an unknown revision.
     """
     shipped = catalogue.load()
+    variants = _variants(names)
     found: list[str] = []
-    for described in _variants(names):
+    for described in variants:
         folder, file = lock.folders(described)
-        if not (folder / "runtime.json").is_file():
+        if not (folder / "runtime.json").exists():
             found.append(f"There is no lock {folder / 'runtime.json'}.")
         else:
             drifts = lock.drifts(described, Lock(folder, lock.read_runtime(folder), {}))
@@ -111,7 +139,28 @@ def check(names: Sequence[str]) -> list[str]:
         entries = _entries(described, shipped)
         exact = lock.own_folder(described) is None or file.parent != lock.LOCKS
         found += lock.weight_drifts(file, {name: entry.model for name, entry in entries.items()}, exact=exact)
+        remembered.read(remembered.path_of(described))  # refuses one that is damaged
+    if since is not None:
+        found += _forgotten(variants, shipped, since)
     return list(dict.fromkeys(found))
+
+
+def _forgotten(variants: Sequence[Described], shipped: Mapping[str, Entry], since: str) -> list[str]:
+    """Return what the locks knew at a git revision and do not know now, one sentence each."""
+    stated = {
+        (name, file.destination)
+        for described in variants
+        for name, entry in _entries(described, shipped).items()
+        for file in entry.model.files
+        if file.sha256 != UNRESOLVED
+    }
+    after = changes.state(variants, changes.from_disk)
+    found: list[str] = []
+    for described in {lock.folders(each): each for each in variants}.values():
+        then = changes.from_git(since, described.chain[0].path.parent)
+        differences = changes.compare(changes.state([described], then), after)
+        found += [str(each) for each in changes.losses(differences, stated)]
+    return found
 
 
 def _variants(names: Sequence[str]) -> list[Described]:

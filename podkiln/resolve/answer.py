@@ -1,4 +1,4 @@
-"""What a hub says about one file, and the three ways in which it says nothing useful."""
+"""What a hub says about one file, and the four ways in which it says nothing useful."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ class Found:
 
 
 class UnreachableError(Exception):
-    """The host cannot be asked now: the file stays unresolved, and so do all others from there."""
+    """The host cannot be asked now: the file stays unresolved."""
 
     def __init__(self, host: str, why: str) -> None:
         super().__init__(f"{host} could not be asked ({why})")
         self.host = host
         self.why = why
+
+
+class UnclearError(Exception):
+    """The host answers what cannot be an answer: this file stays unresolved, others are asked for."""
 
 
 class WithheldError(Exception):

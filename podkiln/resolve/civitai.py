@@ -1,34 +1,35 @@
 """Sizes and hashes from CivitAI.
 
 Source: https://developer.civitai.com, GET /api/v1/model-versions/{id}; hashes are in upper case there, and
-sizes a float in KiB. The token goes into a header, which httpx drops where a redirect leaves the host.
+sizes a float in KiB. The token goes into a header, and to this host alone.
 """
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pod.fetching.sources import Request
 from podkiln.model import UNRESOLVED
-from podkiln.resolve import web
-from podkiln.resolve.answer import Found, RefusedError, UnreachableError, WithheldError
+from podkiln.resolve import civitai_answer
+from podkiln.resolve.answer import Found, RefusedError, UnclearError, WithheldError
 
 if TYPE_CHECKING:
+    from pod.fetching.sources import Hubs
     from podkiln.model import ModelFile
-
-ENDPOINT = "https://civitai.com"
+    from podkiln.resolve.web import Reply, Web
 
 
 class Civitai:
     """The site, spoken to by its API."""
 
-    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
-        self.endpoint = (endpoint or os.environ.get("CIVITAI_ENDPOINT") or ENDPOINT).rstrip("/")
+    def __init__(self, hubs: Hubs, web: Web) -> None:
+        self.endpoint = hubs.civitai
         self.host = urlsplit(self.endpoint).netloc
-        self._token = token or os.environ.get("CIVITAI_TOKEN") or None
+        self._hubs = hubs
+        self._web = web
 
     def find(self, file: ModelFile) -> Found:
         """Return what CivitAI knows of a version's file. Raises Unreachable-, Withheld- and RefusedError."""
@@ -56,20 +57,22 @@ class Civitai:
         )
 
     def _version(self, number: int) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        answer = web.get(f"{self.endpoint}/api/v1/model-versions/{number}", headers)
-        status = answer.status_code
-        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            raise WithheldError(f"version {number} on {self.host} wants a login: set CIVITAI_TOKEN")
-        if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
-            raise RefusedError(f"{self.host} has no version {number}, or has it no longer ({status})")
-        try:
-            found = answer.json() if status == HTTPStatus.OK else None
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise UnreachableError(self.host, f"it answered {status} without a version")
-        return found
+        """Return what the site says of a version, each key of its type or not there."""
+        credential = self._hubs.credential("CIVITAI_TOKEN")
+        url = f"{self.endpoint}/api/v1/model-versions/{number}"
+        page = f"{self.endpoint}/model-versions/{number}"
+
+        def use(reply: Reply) -> dict[str, Any]:
+            status = reply.status
+            if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+                raise WithheldError(f"version {number} on {self.host} wants a login: set CIVITAI_TOKEN")
+            if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
+                raise RefusedError(f"{self.host} has no version {number}, or has it no longer ({status})")
+            if status != HTTPStatus.OK:
+                raise UnclearError(f"{self.host} answered {status} for version {number}")
+            return civitai_answer.version(reply.json(), f"what {self.host} says of version {number}")
+
+        return self._web.ask(Request(url, page, credential, "CIVITAI_TOKEN"), use)
 
     @staticmethod
     def _refuse_unobtainable(version: dict[str, Any], what: str) -> None:

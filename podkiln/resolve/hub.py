@@ -1,8 +1,9 @@
-"""Sizes, hashes and commits from Hugging Face, by its own client.
+"""Sizes, hashes and commits from Hugging Face.
 
 Files in LFS (and Xet) come with their sha256 in the listing. Small ones lie in git itself and have only git's
 SHA-1, so they are fetched and hashed, at the commit that the listing was made for.
-Source: https://huggingface.co/docs/huggingface_hub/package_reference/hf_api (model_info, files_metadata).
+Source: https://huggingface.co/docs/hub/api (GET /api/models/{repo}/revision/{revision}?blobs=true); for the
+header X-Error-Code huggingface_hub/utils/_http.py.
 """
 
 from __future__ import annotations
@@ -10,109 +11,159 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import tempfile
-from contextlib import contextmanager
 from http import HTTPStatus
-from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import quote, urlsplit
 
-from podkiln.resolve import web
-from podkiln.resolve.answer import Found, RefusedError, UnreachableError, WithheldError
+from pydantic import Field
+
+from pod.fetching.sources import Request, request_for
+from podkiln.lockfile import Sha256, Size, Text
+from podkiln.model import Revision
+from podkiln.resolve.answer import Found, RefusedError, UnclearError, UnreachableError, WithheldError
+from podkiln.resolve.web import Shape, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import ModelInfo, RepoSibling
-
+    from pod.fetching.sources import Hubs
     from podkiln.model import ModelFile
+    from podkiln.resolve.web import Reply, Web
 
-ENDPOINT = "https://huggingface.co"
-_SECONDS = 20.0
+_LARGEST_IN_GIT: Final = 32 << 20  # bytes; the hub wants LFS from 10 MB on
+_MOST_NAMES: Final = 1000  # that are looked at for one that was meant
+_LONGEST_NAME: Final = 300
+_OFFLINE: Final = frozenset({"1", "on", "yes", "true"})
+
+
+class _Lfs(Shape):
+    """What LFS knows of a file."""
+
+    sha256: Sha256
+    size: Size
+
+
+class _Sibling(Shape):
+    """One file of a listing."""
+
+    rfilename: Text
+    size: Annotated[int, Field(ge=0)] | None = None
+    blob_id: Revision | None = Field(None, alias="blobId")
+    lfs: _Lfs | None = None
+
+
+class _Listing(Shape):
+    """The files of a repository at a commit; each is looked at when it is asked for."""
+
+    sha: Revision
+    siblings: list[Any]
+
+    def names(self) -> Iterable[str]:
+        """Return the names of the files."""
+        rows = (row.get("rfilename") for row in self.siblings if isinstance(row, dict))
+        return (name for name in rows if isinstance(name, str) and len(name) <= _LONGEST_NAME)
+
+    def row(self, name: str) -> Any:
+        """Return what is said of a file, whatever that is; None: nothing."""
+        rows = (row for row in self.siblings if isinstance(row, dict))
+        return next((row for row in rows if row.get("rfilename") == name), None)
 
 
 class HuggingFace:
     """The hub, with one listing asked for a repository and revision."""
 
-    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
-        self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-        self.host = urlsplit(self.endpoint).netloc
-        self._token = token or os.environ.get("HF_TOKEN") or None
-        self._client: HfApi | None = None
-        self._listings: dict[tuple[str, str], ModelInfo] = {}
+    def __init__(self, hubs: Hubs, web: Web) -> None:
+        self.host = urlsplit(hubs.huggingface).netloc
+        self._hubs = hubs
+        self._web = web
+        self._listings: dict[tuple[str, str], _Listing | Exception] = {}
 
     def find(self, file: ModelFile) -> Found:
-        """Return what the hub knows of a file. Raises UnreachableError, WithheldError, RefusedError."""
-        repo, revision = str(file.huggingface), file.revision or "main"
-        info = self._listing(repo, revision)
-        siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-        sibling = siblings.get(str(file.path))
-        if sibling is None:
-            near = difflib.get_close_matches(str(file.path), siblings, n=1)
+        """Return what the hub knows of a file.
+
+        Raises UnreachableError, UnclearError, WithheldError, RefusedError.
+        """
+        repo, path, revision = str(file.huggingface), str(file.path), file.revision or "main"
+        listing = self._listing(repo, revision)
+        row = listing.row(path)
+        if row is None:
+            near = difflib.get_close_matches(path, islice(listing.names(), _MOST_NAMES), n=1)
             meant = f"; there is {near[0]!r}" if near else ""
-            raise RefusedError(f"{repo} has no file {file.path!r} at {revision}{meant}")
+            raise RefusedError(f"{repo} has no file {path!r} at {revision}{meant}")
+        if isinstance(row.get("lfs"), dict) and row["lfs"].get("size") == 0:
+            raise RefusedError(f"{path} of {repo} is empty")
+        sibling = checked(_Sibling, row, f"what {self.host} says of {path} in {repo}")
         if sibling.lfs is not None:
-            return Found(info.sha, sibling.lfs.size, sibling.lfs.sha256)
-        content = self._fetch(repo, sibling, str(info.sha))
-        return Found(info.sha, len(content), hashlib.sha256(content).hexdigest())
+            return Found(listing.sha, sibling.lfs.size, sibling.lfs.sha256)
+        content = self._fetch(repo, sibling, listing.sha)
+        return Found(listing.sha, len(content), hashlib.sha256(content).hexdigest())
 
-    def _api(self) -> HfApi:
-        """Make the client at its first use: its import takes longer than everything else here."""
-        if self._client is None:
-            from huggingface_hub import HfApi  # noqa: PLC0415
-            from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
-
-            disable_progress_bars()  # for files of a few kB
-            self._client = HfApi(endpoint=self.endpoint, token=self._token)
-        return self._client
-
-    def _listing(self, repo: str, revision: str) -> ModelInfo:
+    def _listing(self, repo: str, revision: str) -> _Listing:
+        """Ask for a listing once a run, whatever came of it."""
         if (repo, revision) not in self._listings:
-            with self._sentences(repo, revision):
-                self._listings[repo, revision] = self._api().model_info(
-                    repo, revision=revision, files_metadata=True, timeout=_SECONDS
-                )
-        return self._listings[repo, revision]
+            try:
+                self._listings[repo, revision] = self._ask(repo, revision)
+            except (UnreachableError, UnclearError, WithheldError, RefusedError) as failure:
+                self._listings[repo, revision] = failure
+        found = self._listings[repo, revision]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    def _fetch(self, repo: str, sibling: RepoSibling, commit: str) -> bytes:
+    def _ask(self, repo: str, revision: str) -> _Listing:
+        if os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _OFFLINE:
+            raise UnreachableError(self.host, "HF_HUB_OFFLINE is set")
+        if "--" in repo or ".." in repo:
+            raise RefusedError(f"{repo!r} is no name of a repository")
+        api = f"{self._hubs.huggingface}/api/models/{quote(repo)}"
+        url = f"{api}/revision/{quote(revision, safe='')}?blobs=true"
+        page = f"{self._hubs.huggingface}/{repo}"
+
+        def use(reply: Reply) -> _Listing:
+            self._refuse(reply, repo, revision)
+            return checked(_Listing, reply.json(), f"what {self.host} says of {repo}")
+
+        return self._web.ask(Request(url, page, self._hubs.credential("HF_TOKEN"), "HF_TOKEN"), use)
+
+    def _fetch(self, repo: str, sibling: _Sibling, commit: str) -> bytes:
         """Fetch a small file; git's own hash of it is in the listing."""
-        with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch, self._sentences(repo, commit):
-            path = self._api().hf_hub_download(repo, sibling.rfilename, revision=commit, local_dir=scratch)
-            content = Path(path).read_bytes()
-        blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-        if blob != sibling.blob_id:
-            raise UnreachableError(self.host, f"{sibling.rfilename} of {repo} came damaged")
-        return content
+        name = sibling.rfilename
+        if sibling.blob_id is None or sibling.size is None:
+            raise UnclearError(f"{self.host} tells neither sha256 nor git's hash of {name} in {repo}")
+        if not sibling.size:
+            raise RefusedError(f"{name} of {repo} is empty")
+        if sibling.size > _LARGEST_IN_GIT:
+            raise UnclearError(
+                f"{self.host} tells no sha256 of {name} in {repo}, which has {sibling.size} bytes"
+            )
+        source = {"kind": "huggingface", "repo": repo, "path": name, "revision": commit}
 
-    @contextmanager
-    def _sentences(self, repo: str, revision: str) -> Iterator[None]:
-        """Turn the client's errors into ours."""
-        import httpx2  # noqa: PLC0415 - the client's own transport: what it raises is part of its interface
-        from huggingface_hub import errors  # noqa: PLC0415
+        def use(reply: Reply) -> bytes:
+            self._refuse(reply, repo, commit)
+            header = b"blob %d\0" % len(reply.body)
+            if hashlib.sha1(header + reply.body, usedforsecurity=False).hexdigest() != sibling.blob_id:
+                raise UnclearError(f"{name} of {repo} came damaged from {self.host}")
+            return reply.body
 
-        try:
-            yield
-        except errors.GatedRepoError:
-            page = f"{self.endpoint}/{repo}"
-            raise WithheldError(f"{repo} is gated: accept its licence at {page} and set HF_TOKEN") from None
-        except errors.RepositoryNotFoundError:
-            missing = f"{self.host} knows no repository {repo}, or it is private and HF_TOKEN may not read it"
-            raise RefusedError(missing) from None
-        except errors.RevisionNotFoundError:
-            raise RefusedError(f"{repo} has no revision {revision!r}") from None
-        except errors.HFValidationError:
-            raise RefusedError(f"{repo!r} is no name of a repository") from None
-        except errors.HfHubHTTPError as answered:
-            raise self._by_status(answered.response.status_code, repo) from None
-        except errors.OfflineModeIsEnabled:
-            raise UnreachableError(self.host, "HF_HUB_OFFLINE is set") from None
-        except (httpx2.HTTPError, errors.LocalEntryNotFoundError) as silent:
-            raise UnreachableError(self.host, str(silent).partition("\n")[0] or "no answer") from None
+        return self._web.ask(request_for(source, self._hubs), use, most=sibling.size)
 
-    def _by_status(self, status: int, repo: str) -> Exception:
+    def _refuse(self, reply: Reply, repo: str, revision: str) -> None:
+        """Turn the hub's refusals into ours. Raises WithheldError, RefusedError."""
+        status, code = reply.status, reply.headers.get("X-Error-Code", "")
+        if status == HTTPStatus.OK:
+            return
+        if code == "GatedRepo":
+            page = f"{self._hubs.huggingface}/{repo}"
+            raise WithheldError(f"{repo} is gated: accept its licence at {page} and set HF_TOKEN")
+        if code == "RevisionNotFound":
+            raise RefusedError(f"{repo} has no revision {revision!r}")
+        if code == "RepoNotFound" or (status == HTTPStatus.NOT_FOUND and not code):
+            raise RefusedError(
+                f"{self.host} knows no repository {repo}, or it is private and HF_TOKEN may not read it"
+            )
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            return WithheldError(f"{self.host} refused HF_TOKEN for {repo} ({status}): set a valid one")
-        if web.later(status):
-            return UnreachableError(self.host, f"it answered {status}")
-        return RefusedError(f"{self.host} answered {status} for {repo}")
+            if self._hubs.hf_token:
+                raise WithheldError(f"{self.host} refused HF_TOKEN for {repo} ({status}): set a valid one")
+            raise WithheldError(f"{self.host} wants a login for {repo} ({status}): set HF_TOKEN")
+        raise RefusedError(f"{self.host} answered {status} for {repo}")

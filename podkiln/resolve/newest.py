@@ -7,6 +7,7 @@ A base digest or a ComfyUI commit stands in YAML beside the reason for it, and m
 from __future__ import annotations
 
 import re
+import tempfile
 from typing import TYPE_CHECKING
 
 from podkiln import command
@@ -58,6 +59,32 @@ def node(described: Described, name: str) -> str | None:
     return str(
         described.error(("nodes", name, "commit"), f"{pinned.repo} is at {head} now; write that here.")
     )
+
+
+def tree(repo: str, commit: str) -> str:
+    """Return git's hash of a commit's files, which its repository knows. Raises SourceError."""
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as folder:
+        _git(repo, "init", "--quiet", "--bare", folder)
+        # The commit alone: what it holds is not looked at. A server that knows no filters sends more.
+        options = ("--quiet", "--depth=1", "--no-tags", "--filter=tree:0")
+        _git(repo, "-C", folder, "remote", "add", "origin", repo)
+        _git(repo, "-C", folder, "fetch", *options, "origin", commit)
+        found = re.match(
+            r"tree ([0-9a-f]{40})$", _git(repo, "-C", folder, "cat-file", "commit", commit), re.MULTILINE
+        )
+    if found is None:
+        raise SourceError(f"{repo} gives for {commit} what is no commit.")
+    return found[1]
+
+
+def _git(repo: str, *arguments: str) -> str:
+    """Run git without asking anybody for a password. Raises SourceError."""
+    try:
+        argv = ["git", "-c", "credential.helper=", "-c", "core.askPass=", *arguments]
+        return command.run(argv, input="", timeout=_SECONDS).stdout
+    except CommandError as failed:
+        reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
+        raise SourceError(f"{repo} could not be asked: {reason}") from None
 
 
 def _references(repo: str, pattern: str) -> list[tuple[str, str]]:

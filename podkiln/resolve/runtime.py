@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from podkiln import lock
-from podkiln.errors import LockError
+from podkiln import lock, lockfile
+from podkiln.errors import LockError, SourceError
 from podkiln.lock import Lock, LockedLayer, LockedNode, RuntimeLock
-from podkiln.resolve import aside, python
+from podkiln.lockfile import UnreadableLockError
+from podkiln.resolve import aside, newest, python
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,25 +23,38 @@ if TYPE_CHECKING:
 class Present:
     """The lock that is there: `runtime` is None where it is damaged; the pins count all the same.
 
-    Pins are those of ComfyUI's environment, of JupyterLab's, and of the build's: `python`, `jupyter`, `uv`.
+    `damage` is why it could not be read. Pins are those of ComfyUI's environment, of JupyterLab's, and of
+    the build's: `python`, `jupyter`, `uv`.
     """
 
     folder: Path
     runtime: RuntimeLock | None
     pins: dict[str, dict[str, str]]
+    damage: str | None = None
 
     @classmethod
     def at(cls, folder: Path) -> Present:
-        """Read whatever can be read in a lock's folder."""
+        """Read whatever can be read in a lock's folder.
+
+        Raises UnreadableLockError for what must not be written over: a newer lock, and requirements of
+        which a merge has left two versions.
+        """
+        runtime: RuntimeLock | None = None
+        damage = None
         try:
-            runtime: RuntimeLock | None = lock.read_runtime(folder)
+            runtime = lock.read_runtime(folder)
+        except UnreadableLockError as unreadable:
+            if unreadable.newer:
+                raise
+            damage = str(unreadable)
         except LockError:
-            runtime = None
+            pass  # there is none yet
         pins: dict[str, dict[str, str]] = {"python": {}, "jupyter": {}, "uv": {}}
         for file in _requirements_files(folder):
             environment = "python" if file.parent != folder else file.stem
+            lockfile.refuse_merge(file)
             pins[environment] |= python.known_pins([file.read_text(encoding="utf-8", errors="replace")])
-        return cls(folder, runtime, pins)
+        return cls(folder, runtime, pins, damage)
 
     def drifts(self, described: Described) -> list[str]:
         """Return where it is not what is described."""
@@ -49,7 +63,7 @@ class Present:
         return lock.drifts(described, Lock(self.folder, self.runtime, {}))
 
 
-def relock(described: Described, upgrade: Sequence[str]) -> list[Path]:
+def relock(described: Described, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
     """Write the runtime's lock anew where it is not what is described. Returns the files that changed.
 
     A user's own variant uses the shipped lock as long as that fits, and else gets one beside its file.
@@ -57,17 +71,20 @@ def relock(described: Described, upgrade: Sequence[str]) -> list[Path]:
     Args:
         described: The variant.
         upgrade: Python packages whose pins are given up; `all` for every one.
+        warnings: Told what a person should know, one sentence each.
+
+    Raises LockError for what could not be resolved, or must not be written over.
     """
     shared = Present.at(lock.LOCKS / described.spec.runtime.name)
     own = lock.own_folder(described)
     if own is None:
-        return _write(described, shared, shared.folder, upgrade)
+        return _write(described, shared, shared.folder, upgrade, warnings)
     private = own / described.spec.runtime.name
     if private.is_dir():
-        return _write(described, Present.at(private), private, upgrade)
+        return _write(described, Present.at(private), private, upgrade, warnings)
     if not upgrade and not shared.drifts(described):
         return []
-    return _write(described, shared, private, upgrade)
+    return _write(described, shared, private, upgrade, warnings)
 
 
 def packages(described: Described) -> set[str]:
@@ -76,9 +93,11 @@ def packages(described: Described) -> set[str]:
     return {name for pins in Present.at(folder).pins.values() for name in pins}
 
 
-def _write(described: Described, present: Present, folder: Path, upgrade: Sequence[str]) -> list[Path]:
+def _write(
+    described: Described, present: Present, folder: Path, upgrade: Sequence[str], warnings: list[str]
+) -> list[Path]:
     if folder == present.folder and not upgrade and not present.drifts(described):
-        return []  # nothing to resolve: no network is touched
+        return _fill_trees(described, present, folder, warnings)
     texts = _texts(described, present, upgrade)
     layers = described.spec.runtime.python.layers
     locked = _lock(
@@ -86,6 +105,7 @@ def _write(described: Described, present: Present, folder: Path, upgrade: Sequen
         [_layer(layer.name, python.layer_file(layer.name), texts[layer.name]) for layer in layers],
         _layer("jupyter", "jupyter.txt", texts["jupyter"]) if "jupyter" in texts else None,
         _layer("uv", "uv.txt", texts["uv"]),
+        _nodes(described, present, warnings),
     )
     files = {layer.file: texts[layer.name] for layer in (*locked.installed, locked.uv)}
     changed = [folder / file for file, text in files.items() if aside.write(folder / file, text)]
@@ -95,6 +115,9 @@ def _write(described: Described, present: Present, folder: Path, upgrade: Sequen
     for stale in set(_requirements_files(folder)) - {folder / file for file in files}:
         stale.unlink()
         changed.append(stale)
+    if present.damage:
+        said = present.damage.rstrip(".")
+        warnings.append(f"{said}; all that stands in it was resolved anew: compare before you commit.")
     return changed
 
 
@@ -114,8 +137,45 @@ def _layer(name: str, file: str, text: str) -> LockedLayer:
     return LockedLayer(name=name, file=file, sha256=digest, packages=len(lock.pinned_blocks(text)))
 
 
+def _fill_trees(described: Described, present: Present, folder: Path, warnings: list[str]) -> list[Path]:
+    """Look up the trees of nodes that are still unknown; where there are none, no network is touched."""
+    runtime = present.runtime
+    if runtime is None or all(node.tree for node in runtime.nodes.values()):
+        return []
+    locked = runtime.model_copy(update={"nodes": _nodes(described, present, warnings)})
+    path = folder / "runtime.json"
+    return [path] if aside.write_json(path, locked.model_dump()) else []
+
+
+def _nodes(described: Described, present: Present, warnings: list[str]) -> dict[str, LockedNode]:
+    """Return the custom nodes, each with its tree: described, known already, or else asked of its repository.
+
+    Raises LockError where a lock that cannot be read may have known a tree that cannot be had now.
+    """
+    known = present.runtime.nodes if present.runtime else {}
+    found = {}
+    for name, node in described.spec.nodes.items():
+        before = known.get(name)
+        tree = node.tree
+        if tree is None and before and (before.repo, before.commit) == (node.repo, node.commit):
+            tree = before.tree
+        if tree is None:
+            try:
+                tree = newest.tree(node.repo, node.commit)
+            except SourceError as silent:
+                if present.damage:
+                    raise LockError(f"{present.damage} It was left as it is: {silent}") from None
+                warnings.append(f"The tree of node {name} stays unknown: {silent}")
+        found[name] = LockedNode(repo=node.repo, commit=node.commit, tree=tree)
+    return found
+
+
 def _lock(
-    described: Described, layers: Sequence[LockedLayer], jupyter: LockedLayer | None, uv: LockedLayer
+    described: Described,
+    layers: Sequence[LockedLayer],
+    jupyter: LockedLayer | None,
+    uv: LockedLayer,
+    nodes: dict[str, LockedNode],
 ) -> RuntimeLock:
     runtime = described.spec.runtime
     return RuntimeLock(
@@ -126,10 +186,7 @@ def _lock(
         comfyui_repo=runtime.comfyui.repo,
         comfyui_commit=runtime.comfyui.commit,
         comfyui_tree=runtime.comfyui.tree,
-        nodes={
-            name: LockedNode(repo=node.repo, commit=node.commit, tree=node.tree)
-            for name, node in described.spec.nodes.items()
-        },
+        nodes=nodes,
         python=runtime.python.version,
         python_layers=tuple(layers),
         jupyter=jupyter,

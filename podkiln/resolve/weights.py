@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from pod.failure import PodError
+from pod.fetching.sources import Hubs
 from podkiln import lock
-from podkiln.errors import LockError
+from podkiln.errors import SourceError
 from podkiln.lock import LockedFile, WeightsLock
-from podkiln.resolve import aside, web
-from podkiln.resolve.answer import Found, RefusedError, UnreachableError, WithheldError
+from podkiln.lockfile import UnreadableLockError
+from podkiln.model import UNRESOLVED
+from podkiln.resolve import aside
+from podkiln.resolve.answer import Found, RefusedError, UnclearError, UnreachableError, WithheldError
 from podkiln.resolve.civitai import Civitai
 from podkiln.resolve.hub import HuggingFace
+from podkiln.resolve.web import Web
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -28,12 +33,16 @@ _CHUNK = 1 << 20
 
 @dataclass
 class Outcome:
-    """What came of it: warnings leave files unresolved, problems want a description corrected."""
+    """What came of it: warnings leave files unresolved, problems want a description corrected.
+
+    `reasons` is why a file was not resolved that was asked for, by model and destination.
+    """
 
     changed: list[Path] = field(default_factory=list)
     models: dict[str, tuple[LockedFile, ...]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def count(self, *, resolved: bool) -> int:
         """Count the files that are resolved, or those that are not."""
@@ -57,43 +66,37 @@ class Question:
         return lock.source_name(self.file), ""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """The model and the file."""
+        return self.entry.id, self.file.destination
+
+    @property
     def name(self) -> str:
         """The model and the file, for messages."""
         return f"{self.entry.id}: {self.file.destination}"
 
 
 class Sources:
-    """Everybody who can be asked; whoever does not answer once is not asked again in this run."""
+    """Everybody who can be asked. Raises SourceError when an address or a token of theirs is malformed."""
 
     def __init__(self) -> None:
-        self.huggingface = HuggingFace()
-        self.civitai = Civitai()
-        self._silent: dict[str, str] = {}
+        try:
+            hubs = Hubs.from_environment(os.environ)
+        except PodError as malformed:
+            raise SourceError(f"{malformed}.") from None
+        self._web = Web()
+        self._huggingface = HuggingFace(hubs, self._web)
+        self._civitai = Civitai(hubs, self._web)
 
     def find(self, question: Question) -> Found:
-        """Ask for one file. Raises UnreachableError, WithheldError, RefusedError."""
-        host = self._host(question.file)
-        if host in self._silent:
-            raise UnreachableError(host, self._silent[host])
-        try:
-            return self._ask(question)
-        except UnreachableError as silent:
-            self._silent[host] = silent.why
-            raise UnreachableError(host, silent.why) from None
-
-    def _host(self, file: ModelFile) -> str:
-        if file.huggingface:
-            return self.huggingface.host
-        return self.civitai.host if file.civitai else urlsplit(file.url or "").netloc
-
-    def _ask(self, question: Question) -> Found:
+        """Ask for one file. Raises UnreachableError, UnclearError, WithheldError, RefusedError."""
         file = question.file
         if file.huggingface:
-            return self.huggingface.find(file)
+            return self._huggingface.find(file)
         if file.civitai:
-            return self.civitai.find(file)
+            return self._civitai.find(file)
         if file.url:
-            return web.find(file.url)
+            return self._web.size(file.url)
         return _local(question.entry.source.path.parent / str(file.local))
 
 
@@ -105,13 +108,48 @@ def relock(path: Path, entries: Mapping[str, Entry], upgrade: Collection[str], *
         entries: The models, by id.
         upgrade: Ids of models that are asked for again although they are resolved; `all` for every one.
         start: The lock whose findings are kept: `path` itself, or the shipped one for a user's first.
+
+    Raises LockError for a lock that cannot be read, unless all that it can have held is found anew.
     """
-    outcome = resolve(entries, _known(start), upgrade)
-    if path != start and not path.exists() and outcome.models == _shared(start, outcome.models):
+    known, damage = _known(start)
+    outcome = resolve(entries, known, {"all"} if damage else upgrade)
+    if damage:
+        _refuse_loss(damage, entries, outcome)
+    if path != start and not path.exists() and outcome.models == _shared(known, outcome.models):
         return outcome  # a user's own would say nothing new
     if aside.write_json(path, WeightsLock(models=outcome.models).model_dump()):
         outcome.changed.append(path)
     return outcome
+
+
+def _known(path: Path) -> tuple[WeightsLock, UnreadableLockError | None]:
+    """Return what is locked, and why it could not be read. Raises UnreadableLockError for a newer lock."""
+    try:
+        return lock.read_weights(path), None
+    except UnreadableLockError as damage:
+        if damage.newer:
+            raise
+        return WeightsLock(models={}), damage
+
+
+def _refuse_loss(damage: UnreadableLockError, entries: Mapping[str, Entry], outcome: Outcome) -> None:
+    """See that nothing is overwritten that may be known there alone. Raises UnreadableLockError."""
+    lacking = [
+        (name, file.destination)
+        for name, files in outcome.models.items()
+        for file, described in zip(files, entries[name].model.files, strict=True)
+        if not file.resolved or (described.huggingface and not file.revision)
+    ]
+    said = str(damage).rstrip(".")
+    if lacking:
+        first = lacking[0]
+        why = outcome.reasons.get(first, "not everything is known of it")
+        raise UnreadableLockError(
+            f"{said}; it was left as it is, since {len(lacking)} of its files could not be found anew, "
+            f"the first of them {first[0]}: {first[1]}: {why.rstrip('.')}.",
+            hint=str(damage.hint),
+        )
+    outcome.warnings.append(f"{said}; all that it can have held was found anew: compare before you commit.")
 
 
 def resolve(entries: Mapping[str, Entry], known: WeightsLock, upgrade: Collection[str]) -> Outcome:
@@ -138,6 +176,7 @@ def resolve(entries: Mapping[str, Entry], known: WeightsLock, upgrade: Collectio
             except UnreachableError as mute:
                 files.append(each.known)
                 silent[mute.host, mute.why] += needed
+                outcome.reasons[each.key] = f"{mute}."
         outcome.models[name] = tuple(files)
     for (host, why), count in (+silent).items():
         what = "1 file stays as it was" if count == 1 else f"{count} files stay as they were"
@@ -155,17 +194,21 @@ def _questions(entry: Entry, known: WeightsLock) -> list[Question]:
 
 def _answer(question: Question, sources: Sources, outcome: Outcome) -> LockedFile:
     """Return a file with what its source says of it, or what is known already. Raises UnreachableError."""
+    key = question.key
     try:
         found = sources.find(question)
-    except WithheldError as withheld:
+    except (WithheldError, UnclearError) as withheld:
+        outcome.reasons[key] = f"{withheld}."
         outcome.warnings.append(f"{question.name}: {withheld}.")
     except RefusedError as refused:
+        outcome.reasons[key] = f"{refused}."
         outcome.problems.append(str(question.entry.error(("files", question.number), f"{refused}.")))
     else:
         contradictions = list(_contradictions(question, found))
         outcome.problems += contradictions
         if not contradictions:
-            return _filled(question.file, found)
+            return _filled(question, found, outcome)
+        outcome.reasons[key] = contradictions[0]
     return question.known
 
 
@@ -181,12 +224,26 @@ def _contradictions(question: Question, found: Found) -> Iterable[str]:
             yield str(question.entry.error(("files", question.number, key), what))
 
 
-def _filled(file: ModelFile, found: Found) -> LockedFile:
-    described = lock.as_described(file)
-    answer = described.model_copy(
+def _filled(question: Question, found: Found, outcome: Outcome) -> LockedFile:
+    """Put what was found in the place of what is known; what a source does not tell is not forgotten."""
+    known = question.known
+    if known.sha256 is not None and found.sha256 is None and question.file.sha256 == UNRESOLVED:
+        told = f"{lock.source_name(question.file)} tells no sha256 any more: what is locked was kept."
+        outcome.warnings.append(f"{question.name}: {told}")
+        return known
+    answer = lock.as_described(question.file).model_copy(
         update={"revision": found.revision, "size": found.size, "sha256": found.sha256}
     )
-    return lock.merged(file, answer)
+    filled = lock.merged(question.file, answer)
+    if filled.sha256 == known.sha256 and filled.sha256 is not None:
+        missing = {key: getattr(known, key) for key in ("size", "revision") if getattr(filled, key) is None}
+        filled = filled.model_copy(update=missing)
+    if not filled.resolved:
+        lacks = [key for key in ("sha256", "size") if getattr(filled, key) is None]
+        told = f"{lock.source_name(question.file)} tells no {' and no '.join(lacks)}."
+        outcome.reasons[question.key] = told
+        outcome.warnings.append(f"{question.name}: {told}")
+    return LockedFile.model_validate(filled.model_dump())
 
 
 def _local(path: Path) -> Found:
@@ -202,13 +259,5 @@ def _local(path: Path) -> Found:
     return Found(revision=None, size=size, sha256=digest.hexdigest())
 
 
-def _known(path: Path) -> WeightsLock:
-    try:
-        return lock.read_weights(path)
-    except LockError:
-        return WeightsLock(models={})  # damaged: it is made anew
-
-
-def _shared(path: Path, models: Iterable[str]) -> dict[str, tuple[LockedFile, ...]]:
-    known = _known(path).models
-    return {name: known[name] for name in models if name in known}
+def _shared(known: WeightsLock, models: Iterable[str]) -> dict[str, tuple[LockedFile, ...]]:
+    return {name: known.models[name] for name in models if name in known.models}

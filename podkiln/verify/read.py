@@ -62,29 +62,33 @@ def runtime_findings(
 def _read_layer(repository: Repository, on_progress: Progress, placed: Placed) -> list[str]:
     bundle, blob = placed.bundle, placed.blob
     segments = bundle.layout.segments
-    hashes = {segment.start: hashlib.sha256() for segment in segments}
+    hashes = {(segment.start, segment.size): hashlib.sha256() for segment in segments}
     findings = []
     try:
         chunks = _watched(repository.read(blob), bundle.name, blob.size, on_progress)
         for segment, piece in _split(chunks, segments):
-            hashes[segment.start].update(piece)
+            hashes[segment.start, segment.size].update(piece)
     except IntegrityError as wrong:
         findings.append(f"Weight layer {bundle.name}: {wrong}")
-    hexes = {start: hashed.hexdigest() for start, hashed in hashes.items()}
+    hexes = {place: hashed.hexdigest() for place, hashed in hashes.items()}
     return [*findings, *_content_findings(bundle, hexes)]
 
 
-def _content_findings(bundle: Bundle, hexes: Mapping[int, str]) -> Iterator[str]:
-    """Compare what a layer holds, by where it begins, with the lock: each file, and all around them."""
+def _content_findings(bundle: Bundle, hexes: Mapping[tuple[int, int], str]) -> Iterator[str]:
+    """Compare what a layer holds, by start and size, with the lock: each file, and all around them.
+
+    An empty file begins where the next thing does; it is hashed all the same.
+    """
     weights = {weight.path: weight for weight in bundle.weights}
     for segment in bundle.layout.segments:
+        found = hexes[segment.start, segment.size]
         if segment.entry:
             weight = weights[segment.entry.path]
-            if hexes[segment.start] != weight.sha256:
-                yield f"{weight.path} has the sha256 {hexes[segment.start]}; the lock gives {weight.sha256}."
+            if found != weight.sha256:
+                yield f"{weight.path} has the sha256 {found}; the lock gives {weight.sha256}."
             else:
                 log.info("%s: sha256 as locked", weight.path)
-        elif hexes[segment.start] != hashlib.sha256(segment.data).hexdigest():
+        elif found != hashlib.sha256(segment.data).hexdigest():
             yield f"Weight layer {bundle.name} differs from what is packed here, at byte {segment.start}."
 
 

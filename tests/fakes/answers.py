@@ -91,10 +91,9 @@ class Handler(BaseHTTPRequestHandler):
         hub.hits.append(self.hit)
         self.faults = hub.script.take(where, self.path)
         if status := self.faults.get("status"):
-            extra = {"Retry-After": status.retry_after, "X-Error-Code": status.error_code}
-            self._json(
-                status.status, {"error": "scripted"}, {k: v for k, v in extra.items() if v is not None}
-            )
+            self._json(status.status, {"error": "scripted"}, status.headers())
+        elif body := self.faults.get("body"):
+            self._send(200, body.body, {"Content-Type": "application/json; charset=utf-8"})
         elif "html" in self.faults:
             self._send(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
         elif where == "cdn":

@@ -9,11 +9,12 @@ from typing import Literal
 Kind = Literal[
     "cut",  # the connection closes after `after` bytes of the body
     "reset",  # the same, with a TCP RST
-    "status",  # answers `status`, with `retry_after` if given
+    "status",  # answers `status`, with `retry_after` and `rate_limit` if given
     "ignore-range",  # 200 and the whole file, whatever was asked
     "short-length",  # Content-Length promises `after` bytes more than are sent
     "long-file",  # claims, and sends, a file that is `after` bytes longer
     "html",  # 200 with a web page
+    "body",  # 200 with `body`, whatever that is
     "rate",  # `rate` bytes a second
     "hang",  # nothing more after `after` bytes of the body
     "flip",  # the byte at offset `after` of the file is another one
@@ -35,12 +36,18 @@ class Fault:
     after: int = 0
     status: int = 503
     retry_after: str | None = None
+    rate_limit: str | None = None
     error_code: str | None = None
     rate: int = 0
+    body: bytes = b""
 
     def headers(self) -> dict[str, str]:
         """What a scripted status says besides its number."""
-        pairs = {"Retry-After": self.retry_after, "X-Error-Code": self.error_code}
+        pairs = {
+            "Retry-After": self.retry_after,
+            "RateLimit": self.rate_limit,
+            "X-Error-Code": self.error_code,
+        }
         return {key: value for key, value in pairs.items() if value is not None}
 
 

@@ -16,7 +16,7 @@ errors output command concurrency
 wording nodes document
 oci reference credentials tree tarlayer
 model variant catalogue schemas
-lock
+lockfile lock
 flagfiles flags folders measured limits bundle layers terms
 inputs alternatives refusals plan pulls payload portable render lint context
 engine bake golden layout load bootstrap assemble

@@ -120,14 +120,14 @@ def private(path: Path) -> tuple[Described, Path]:
     ("key", "value", "says"),
     [
         ("base_image", "debian:sid", "runtime.base.image is debian:trixie-slim, the lock says debian:sid"),
-        ("base_digest", "sha256:0", "runtime.base.digest"),
+        ("base_digest", f"sha256:{SHA}", "runtime.base.digest"),
         ("epoch", 5, "runtime.epoch"),
         ("comfyui_repo", "https://x/y", "runtime.comfyui.repo"),
         ("comfyui_commit", "0" * 40, "runtime.comfyui.commit"),
         ("comfyui_tree", "0" * 40, "runtime.comfyui.tree"),
         ("python", "3.12", "runtime.python.version is 3.13, the lock says 3.12"),
-        ("nodes", {"x": {"repo": "r", "commit": "c", "tree": None}}, "the custom nodes"),
-        ("inputs", "sha256:0", "the Python requirements or layers have changed"),
+        ("nodes", {"x": {"repo": "https://r/x", "commit": "0" * 40, "tree": None}}, "the custom nodes"),
+        ("inputs", f"sha256:{SHA}", "the Python requirements or layers have changed"),
     ],
 )
 def test_whatever_is_not_as_described_is_drift(key: str, value: Any, says: str, copy: Path) -> None:

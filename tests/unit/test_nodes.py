@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,22 @@ def test_what_is_read_does_not_depend_on_which_parser_reads_it(
     path = tmp_path / "a.yaml"
     path.write_text(text)
     fast = nodes.construct(nodes.parse(path))
-    monkeypatch.setattr(nodes, "_is_shallow", lambda _: False)
+    monkeypatch.setattr(nodes, "_FastLoader", nodes._Loader)
     assert nodes.construct(nodes.parse(path)) == fast
 
 
 def test_every_shipped_description_reads_the_same_by_both_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted((Path(__file__).parents[2] / "variants").rglob("*.yaml"))
     fast = [nodes.construct(nodes.parse(path)) for path in files]
-    monkeypatch.setattr(nodes, "_is_shallow", lambda _: False)
+    monkeypatch.setattr(nodes, "_FastLoader", nodes._Loader)
     assert [nodes.construct(nodes.parse(path)) for path in files] == fast
     assert len(files) > 30
+
+
+@pytest.mark.parametrize("nested", ["? ", "- ", "? - ", "[", "{", "{a: ", "[[a], ", "- ? "])
+def test_depth_is_refused_before_anybody_goes_down_there(nested: str, tmp_path: Path) -> None:
+    """`? ? ?` went past the look at indentation, and libyaml past the end of its stack: a crash."""
+    begun = time.monotonic()
+    with pytest.raises(DescriptionError, match=r"x.yaml:1: nested more than 40 levels deep"):
+        read(tmp_path, nested * (200_000 // len(nested)))
+    assert time.monotonic() - begun < 1

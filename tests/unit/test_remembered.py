@@ -81,8 +81,9 @@ def test_a_layer_that_came_to_something_else_is_nowhere_yet(tmp_path: Path) -> N
 def test_a_place_that_is_no_name_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
     row = {"name": "n", "digest": "sha256:" + "1" * 64, "size": 1, "places": ["UPPER CASE"]}
-    path.write_text(json.dumps({"layers": {"x": row}}))
-    with pytest.raises(LockError, match=r"layers\.json cannot be read: 'UPPER CASE' is not an image name"):
+    path.write_text(json.dumps({"layers": {"sha256:" + "2" * 64: row}}))
+    says = r"layers\.json cannot be read: .*places\[0\]: 'UPPER CASE' is not an image name"
+    with pytest.raises(LockError, match=says):
         remembered.places(path)
 
 

@@ -158,7 +158,7 @@ REFUSED: list[tuple[str, list[Fault], dict[str, Any], str]] = [
         "429",
         always("status", status=429, retry_after="0"),
         {},
-        "did not come in 5 tries (127.0.0.1 answers 429)",
+        "did not come in 5 tries (127.0.0.1 answers 429; a token in HF_TOKEN raises its limit)",
     ),
     ("503", always("status", status=503), {}, "did not come in 5 tries (127.0.0.1 answers 503)"),
     ("cut", always("cut", after=0), {}, "did not come in 5 tries"),

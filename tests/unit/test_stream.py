@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tracemalloc
 from contextlib import closing
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from bakes import access, weight
@@ -15,6 +17,7 @@ from podkiln.bundle import Bundle
 from podkiln.errors import IntegrityError
 from podkiln.hashing import Separate, hashes
 from podkiln.stream import WeightStream
+from podkiln.verify import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -130,3 +133,43 @@ def test_by_either_way_of_hashing_it_is_one_layer(
         rest = joined(layer.chunks(len(first) - 700))
         assert first[:-700] + rest == whole
         assert layer.blob == oci.Descriptor(oci.LAYER, oci.digest_of(whole), len(whole))
+
+
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("sha256", [EMPTY, "0" * 64])
+def test_an_empty_file_is_hashed_like_any_other(sha256: str, number: int, hub: Hub) -> None:
+    """Where nothing is to be read, the locked hash is compared all the same."""
+    repository = hub.repositories["org/repo"]
+    files = [weight(file) for file in repository.commits[repository.head].values()]
+    files.insert(number, replace(files[0], destination="checkpoints/empty.bin", size=0, sha256=sha256))
+    layer = WeightStream(Bundle(tuple(files)), access(hub))
+    with closing(layer):
+        if sha256 == EMPTY:
+            assert oci.digest_of(joined(layer.chunks())) == getattr(layer.blob, "digest", None)
+            return
+        with pytest.raises(IntegrityError, match=f"empty.bin .* has sha256 {EMPTY}, but 0+ is locked"):
+            joined(layer.chunks())
+        assert layer.blob is None
+
+
+def test_verify_hashes_an_empty_file_too_and_does_not_take_what_follows_for_it(hub: Hub) -> None:
+    repository = hub.repositories["org/repo"]
+    files = [weight(file) for file in repository.commits[repository.head].values()]
+    empty = replace(files[0], destination="checkpoints/empty.bin", size=0, sha256=EMPTY)
+    bundle = Bundle((empty, *files))
+    with closing(WeightStream(bundle, access(hub))) as layer:
+        content = joined(layer.chunks())
+
+    class Held:
+        def read(self, _: object) -> Iterator[bytes]:
+            yield content
+
+    for sha256, wrong in ((EMPTY, 0), ("0" * 64, 1)):
+        listed = Bundle((replace(empty, sha256=sha256), *files))
+        placed: Any = SimpleNamespace(bundle=listed, blob=SimpleNamespace(size=len(content)))
+        findings = read._read_layer(cast("Any", Held()), lambda *_: None, placed)
+        assert len(findings) == wrong, findings
+        assert all(f"empty.bin has the sha256 {EMPTY}" in finding for finding in findings)

@@ -1,12 +1,12 @@
-"""How much a fetch puts up with: limits in one place, and waiting that grows from failure to failure."""
+"""How much a fetch puts up with: its limits in one place. When it tries again is the rule in retry.py."""
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pod.fetching.retry import LONGEST_TOTAL, LONGEST_WAIT, Backoff
 from pod.fetching.web import Limits, RefusedError, TransientError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Policy:
     tries: int = 8
     backoff: float = 1.0
     backoff_limit: float = 30.0
-    retry_after_limit: float = 300.0
+    retry_after_limit: float = LONGEST_WAIT
+    wait_limit: float = LONGEST_TOTAL
     limits: Limits = field(default_factory=Limits)
 
 
@@ -73,32 +74,29 @@ class Patience:
     """Count failures in a row; anything that arrives in between starts the count anew."""
 
     def __init__(self, policy: Policy, halted: threading.Event, note: Callable[[str], None]) -> None:
-        self._policy = policy
+        self._backoff = Backoff(
+            policy.tries, policy.backoff, policy.backoff_limit, policy.retry_after_limit, policy.wait_limit
+        )
         self._halted = halted
         self._note = note
-        self._failures = 0
         self._stalled = False
 
     def moved(self, *, steadily: bool = False) -> None:
         """Forget the failures: something arrived. After a stall a trickle is not enough."""
         if steadily or not self._stalled:
-            self._failures = 0
+            self._backoff.succeeded()
             self._stalled = False
 
     def wait(self, error: TransientError) -> None:
         """Wait before the next try, as long as the server asked or twice as long as last time.
 
-        Raises SpentError after Policy.tries failures in a row. Returns at once when halted.
+        Raises SpentError after Policy.tries failures in a row, or where Policy.wait_limit seconds of waiting
+        would be exceeded. Returns at once when halted.
         """
-        policy = self._policy
-        self._failures += 1
         self._stalled = self._stalled or isinstance(error, StalledError)
-        if self._failures >= policy.tries:
-            raise SpentError(f"did not come in {self._failures} tries ({error}); start the fetch again later")
-        if error.retry_after is not None:
-            delay = min(error.retry_after, policy.retry_after_limit)
-        else:
-            delay = min(policy.backoff * 2 ** (self._failures - 1), policy.backoff_limit)
-            delay *= random.uniform(0.5, 1.0)  # noqa: S311 (spreads retries; nothing secret)
+        delay = self._backoff.failed(error.retry_after)
+        if delay is None:
+            tries = "1 try" if self._backoff.failures == 1 else f"{self._backoff.failures} tries"
+            raise SpentError(f"did not come in {tries} ({error}); start the fetch again later")
         self._note(f"{error}; again in {delay:.0f} s")
         self._halted.wait(delay)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pod.failure import SETTING_MALFORMED, PodError
+from pod.fetching.retry import BUSY, PASSING, asked_seconds
 from pod.fetching.web import (
     Answer,
     Credential,
@@ -16,7 +17,6 @@ from pod.fetching.web import (
     TransientError,
     get,
     origin_of,
-    retry_after,
     shown,
 )
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 HUGGINGFACE = "https://huggingface.co"
 CIVITAI = "https://civitai.com"
-_BUSY = frozenset({429, 503})
-_PASSING = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 
 
 @dataclass(frozen=True)
@@ -82,13 +80,21 @@ class Request:
         if answer.status in {200, 206, 416}:
             return answer
         answer.close()
-        if answer.status in _PASSING or answer.status in _BUSY:
+        if answer.status in PASSING:
+            busy = answer.status in BUSY
             raise TransientError(
-                f"{answer.host} answers {answer.status}",
-                retry_after=retry_after(answer.headers),
-                busy=answer.status in _BUSY,
+                f"{answer.host} answers {answer.status}{self.higher_limit(answer)}",
+                retry_after=asked_seconds(answer.headers) if busy or answer.headers["Retry-After"] else None,
+                busy=busy,
             )
         raise RefusedError(self.refusal(answer.status, answer.first("X-Error-Code")))
+
+    def higher_limit(self, answer: Answer) -> str:
+        """Say what would raise a hub's limit, where that was hit and no token was given."""
+        hub = urlsplit(self.url).hostname
+        if answer.status != HTTPStatus.TOO_MANY_REQUESTS or self.credential or answer.host != hub:
+            return ""
+        return f"; a token in {self.variable} raises its limit" if self.variable else ""
 
     def refusal(self, status: int, code: str | None) -> str:
         """Say what a status means for this source, and what to do."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import email.utils
 import functools
 import http.client
 import socket
 import ssl
-import time
 import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -186,19 +184,6 @@ def get(url: str, headers: Mapping[str, str], credential: Credential | None, lim
             raise RefusedError(f"is redirected from https to http by {answer.host}, which is not followed")
         url = urljoin(url, location)
     raise RefusedError(f"is redirected in a loop, last to {shown(url)}")
-
-
-def retry_after(headers: Message) -> float | None:
-    """Read Retry-After: seconds, or a date (RFC 9110, 10.2.3)."""
-    value = headers["Retry-After"]
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
 
 
 def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from podkiln.registry.refusal import retry_after, words
+from podkiln.registry.refusal import TransientError, refused, words
 from podkiln.registry.streaming import Answer
 
 URL = httpx.URL("https://registry.example/v2/")
@@ -40,13 +40,21 @@ def test_words_are_cut() -> None:
         ({}, None),
         ({"retry-after": "0"}, 0),
         ({"retry-after": "7"}, 7),
-        ({"retry-after": "99999"}, 120),
+        ({"retry-after": "99999"}, 300),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "Fri, 21 Nov 2025 10:00:30 GMT", "date": "Fri, 21 Nov 2025 10:00:00 GMT"}, 30),
         ({"retry-after": "Fri, 21 Nov 2025 10:00:00 GMT", "date": "Fri, 21 Nov 2025 10:00:30 GMT"}, 0),
-        ({"retry-after": "Fri, 21 Nov 2025 10:00:00 GMT"}, None),
+        ({"retry-after": "Fri, 21 Nov 2025 10:00:00 GMT"}, 0),
+        ({"retry-after": "²"}, None),
+        ({"ratelimit": '"pulls";r=0;t=42'}, 42),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "17"}, 17),
     ],
 )
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(Answer(429, headers, b"", URL)) == seconds
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_a_registry_asks_to_wait_is_what_is_waited(
+    status: int, headers: dict[str, str], seconds: float | None
+) -> None:
+    error = refused(Answer(status, headers, b"", URL), "registry.example", "be asked", login=False)
+    assert isinstance(error, TransientError)
+    assert error.wait == seconds

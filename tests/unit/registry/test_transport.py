@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.reference import Reference
 from podkiln.registry import Repository, Settings, is_local, push
+from podkiln.registry.refusal import TransientError
+from podkiln.registry.transport import CancelledError, Transport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,3 +211,23 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence(proxy: str, monkeypatch: py
     ) as said:
         Repository(Reference.parse("r.example/you/app"))
     assert "s3cret" not in f"{said.value} {said.value.hint}"
+
+
+def test_a_wait_that_a_registry_asks_for_is_announced_and_ends_with_the_work(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "podkiln")
+    transport = Transport("registry.example", [], settings())
+    threading.Timer(0.1, transport.cancelled.set).start()
+    begun = time.monotonic()
+    with pytest.raises(CancelledError):
+        transport.pause(1, TransientError("Registry registry.example is busy.", wait=240))
+    assert time.monotonic() - begun < 5
+    assert caplog.messages == ["Registry registry.example is busy. It is tried again in 240 s."]
+
+
+def test_a_registry_that_asks_for_more_than_is_waited_in_all_is_given_up() -> None:
+    transport = Transport("registry.example", [], settings())
+    with pytest.raises(RegistryError, match="is busy") as raised:
+        transport.pause(4, TransientError("Registry registry.example is busy.", wait=240))
+    assert not isinstance(raised.value, TransientError)

@@ -439,3 +439,81 @@ def test_json_is_written_the_one_way(tmp_path: Path) -> None:
     assert not aside.write_json(path, {"b": 1, "a": "ü"})
     assert oct(path.stat().st_mode & 0o777) == "0o644"
     assert json.loads(path.read_text())
+
+
+# --- what is there and cannot be read
+
+
+def test_a_runtime_that_was_damaged_is_made_anew_and_that_is_said(shelf: Shelf, mine: Path) -> None:
+    resolve.relock([str(mine)])
+    whole = locked(mine)
+    path = mine.with_suffix(".locks") / "mine-1/runtime.json"
+    path.write_text(f"<<<<<<< HEAD\n{path.read_text()}")
+    (warning,) = [text for text in resolve.relock([str(mine)]).warnings if "runtime.json" in text]
+    assert "line 1 is the mark of a merge conflict; all that stands in it was resolved anew" in warning
+    assert locked(mine) == whole
+
+
+def test_a_runtime_that_a_newer_podkiln_locked_is_not_written_over(shelf: Shelf, mine: Path) -> None:
+    resolve.relock([str(mine)])
+    path = mine.with_suffix(".locks") / "mine-1/runtime.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    before = locked(mine)
+    with pytest.raises(LockError, match="it has schema_version 2, and this podkiln knows 1"):
+        resolve.relock([str(mine)], ["all"])
+    assert locked(mine) == before
+
+
+def test_requirements_of_which_a_merge_left_two_versions_are_not_chosen_from(
+    shelf: Shelf, mine: Path
+) -> None:
+    """The last pin of a package would win, whichever that is."""
+    resolve.relock([str(mine)])
+    path = mine.with_suffix(".locks") / "mine-1/python/big.txt"
+    text = path.read_text()
+    path.write_text(f"<<<<<<< HEAD\n{text}=======\n{text.replace('1.0', '0.9')}>>>>>>> theirs\n")
+    before = locked(mine)
+    with pytest.raises(LockError, match=r"big.txt cannot be read: line 1 is the mark of a merge") as raised:
+        resolve.relock([str(mine)])
+    assert "Resolve the conflict" in str(raised.value.hint)
+    assert locked(mine) == before
+
+
+# --- trees of custom nodes
+
+
+@pytest.mark.usefixtures("quiet", "shelf")
+def test_the_tree_of_a_node_is_locked_where_its_description_leaves_it_open(
+    upstream: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked once, of the node's own repository, and kept when that is out of reach."""
+    (upstream / "node.py").write_text("pass\n")
+    git(upstream, "add", ".")
+    git(upstream, "commit", "--quiet", "--message=a file")
+    git(upstream, "config", "uploadpack.allowAnySHA1InWant", "true")
+    commit, tree = git(upstream, "rev-parse", "HEAD"), git(upstream, "rev-parse", "HEAD^{tree}")
+    repo = "https://github.com/Comfy-Org/ComfyUI"
+    mine.write_text(mine.read_text() + f"nodes:\n  x: {{repo: {repo}, commit: {commit}}}\n")
+    assert resolve.relock([str(mine)]).warnings == ()
+    path = mine.with_suffix(".locks") / "mine-1"
+    assert lock.read_runtime(path).nodes["x"].tree == tree
+    assert resolve.check([str(mine)]) == []
+    shutil.rmtree(upstream)
+    assert resolve.relock([str(mine)]).changed == ()
+    assert resolve.relock([str(mine)], ["foo"]).warnings == ()
+    assert lock.read_runtime(path).nodes["x"].tree == tree
+
+
+@pytest.mark.usefixtures("quiet", "shelf")
+def test_a_tree_that_nobody_tells_stays_open_and_is_asked_for_again(upstream: Path, mine: Path) -> None:
+    commit = git(upstream, "rev-parse", "HEAD")
+    repo = "https://github.com/Comfy-Org/ComfyUI"
+    mine.write_text(mine.read_text() + f"nodes:\n  x: {{repo: {repo}, commit: {commit}}}\n")
+    away = upstream.rename(upstream.with_name("away"))
+    (warning,) = resolve.relock([str(mine)]).warnings
+    assert warning.startswith(f"The tree of node x stays unknown: {repo} could not be asked: ")
+    path = mine.with_suffix(".locks") / "mine-1"
+    assert lock.read_runtime(path).nodes["x"].tree is None
+    away.rename(upstream)
+    assert resolve.relock([str(mine)]).changed == (path / "runtime.json",)
+    assert lock.read_runtime(path).nodes["x"].tree == git(upstream, "rev-parse", "HEAD^{tree}")

@@ -10,63 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from descriptions import FILE, SHA, model, write
 from fakes.faults import Fault
-from fakes.hub import Hub
+from houses import civitai, entry, from_hub
 
-from podkiln import catalogue
-from podkiln.lock import LockedFile, WeightsLock
-from podkiln.resolve import web, weights
 from podkiln.resolve.answer import RefusedError
+from podkiln.resolve.web import Web
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from podkiln.resolve.weights import Outcome
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("CIVITAI_ENDPOINT", hub.url)
-        for name in ("HF_TOKEN", "CIVITAI_TOKEN", "HF_HUB_OFFLINE"):
-            monkeypatch.delenv(name, raising=False)
-        yield hub
-
-
-class House:
-    """Models in a folder, and their lock."""
-
-    def __init__(self, folder: Path) -> None:
-        self.models = folder / "models"
-        self.lock = folder / "weights.json"
-
-    def describe(self, name: str, *files: str) -> Path:
-        return write(self.models / f"{name}.yaml", model(*files))
-
-    def relock(self, *upgrade: str) -> Outcome:
-        return weights.relock(self.lock, catalogue.load(self.models), upgrade, start=self.lock)
-
-    def files(self, name: str) -> tuple[LockedFile, ...]:
-        return WeightsLock.model_validate_json(self.lock.read_text()).models[name]
-
-    def only(self, name: str = "mine") -> tuple[str | None, int | None, str | None]:
-        (file,) = self.files(name)
-        return file.revision, file.size, file.sha256
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
-
-
-def entry(**facts: object) -> str:
-    """A file of a model, as YAML that is JSON."""
-    return f"- {json.dumps({'folder': 'checkpoints', 'sha256': 'unresolved', **facts})}\n"
-
-
-def from_hub(path: object = "model.safetensors", **facts: object) -> str:
-    return entry(huggingface="org/repo", path=path, **facts)
+    from fakes.hub import Hub
+    from houses import House
 
 
 # --- Hugging Face
@@ -240,18 +191,19 @@ def test_a_token_that_is_refused(hub: Hub, house: House, monkeypatch: pytest.Mon
 def test_a_hub_that_answers_later_leaves_what_it_was_asked_for_unresolved(
     status: int, hub: Hub, house: House
 ) -> None:
-    """One sentence for all files, and one question: it is not asked again."""
+    """One sentence for all files, and each repository is asked for a few times at most."""
     hub.fault(Fault("status", where="hub", status=status, times=-1))
     house.describe("mine", FILE, from_hub("b.safetensors"))
     house.describe("other", entry(huggingface="org/other", path="c.bin"))
     outcome = house.relock()
     host = hub.url.removeprefix("http://")
+    token = "; a token in HF_TOKEN raises its limit" if status == 429 else ""
     assert outcome.warnings == [
-        f"3 files stay as they were: {host} could not be asked (it answered {status})."
+        f"3 files stay as they were: {host} could not be asked (it answered {status}{token})."
     ]
     assert outcome.problems == []
     assert outcome.count(resolved=False) == 3
-    assert len({hit.path for hit in hub.hits}) == 1
+    assert len(hub.hits) == 4 + 2
 
 
 def test_without_a_network_nothing_is_invented_and_nothing_lost(
@@ -279,10 +231,6 @@ def test_a_small_file_that_comes_damaged_is_not_locked(hub: Hub, house: House) -
 
 
 # --- CivitAI
-
-
-def civitai(**facts: object) -> str:
-    return entry(civitai={"model": 45, "version": 90}, name="pony.safetensors", **facts)
 
 
 def test_civitai_tells_hash_and_size(hub: Hub, house: House) -> None:
@@ -363,8 +311,8 @@ def test_a_version_that_civitai_does_not_know(described: str, says: str, hub: Hu
     ("fault", "says"),
     [
         (Fault("status", where="hub", status=401), "version 90 on .* wants a login: set CIVITAI_TOKEN"),
-        (Fault("status", where="hub", status=503), r"could not be asked \(it answered 503\)"),
-        (Fault("html", where="hub"), r"could not be asked \(it answered 200 without a version\)"),
+        (Fault("status", where="hub", status=503, times=-1), r"could not be asked \(it answered 503\)"),
+        (Fault("html", where="hub", times=-1), r"answered 200 with a web page instead of JSON"),
     ],
 )
 def test_civitai_does_not_answer(fault: Fault, says: str, hub: Hub, house: House) -> None:
@@ -381,19 +329,19 @@ def test_civitai_does_not_answer(fault: Fault, says: str, hub: Hub, house: House
 def test_the_size_behind_a_url_is_asked_for_without_fetching_it(hub: Hub) -> None:
     """By the first byte: HEAD is refused by some who serve the file."""
     hub.add_file("a.bin", b"x" * 100_000)
-    assert web.find(f"{hub.url}/files/a.bin").size == 100_000
+    assert Web().size(f"{hub.url}/files/a.bin").size == 100_000
     assert [(hit.range, hit.status) for hit in hub.hits] == [("bytes=0-0", 206)]
 
 
 def test_a_server_that_ignores_ranges_tells_the_size_too(hub: Hub) -> None:
     hub.add_file("a.bin", b"x" * 5000)
     hub.fault(Fault("ignore-range", where="hub"))
-    assert web.find(f"{hub.url}/files/a.bin").size == 5000
+    assert Web().size(f"{hub.url}/files/a.bin").size == 5000
 
 
 def test_a_url_with_nothing_behind_it(hub: Hub) -> None:
     with pytest.raises(RefusedError, match="answered 404: the file is not there, or not public"):
-        web.find(f"{hub.url}/files/none.bin")
+        Web().size(f"{hub.url}/files/none.bin")
 
 
 def test_a_local_file_is_hashed(house: House) -> None:
@@ -434,11 +382,4 @@ def test_models_and_files_that_are_described_no_more_are_dropped(house: House) -
     path.write_text(model(from_hub(sha256=SHA, size=5)))
     house.relock()
     assert set(json.loads(house.lock.read_text())["models"]) == {"mine"}
-    assert house.only() == (None, 5, SHA)
-
-
-def test_a_damaged_lock_is_made_anew(house: House) -> None:
-    house.describe("mine", from_hub(sha256=SHA, size=5))
-    house.lock.write_text("{")
-    house.relock()
     assert house.only() == (None, 5, SHA)

@@ -225,6 +225,14 @@ def test_retry_after_is_obeyed(case: Case) -> None:
     assert time.monotonic() - start >= 1
 
 
+def test_the_wait_of_a_rate_limit_header_is_obeyed(case: Case) -> None:
+    """Hugging Face's way: 429 with RateLimit, and no Retry-After."""
+    case.hub.fault(Fault("status", where="hub", status=429, rate_limit='"api";r=0;t=1'))
+    start = time.monotonic()
+    case.run()
+    assert time.monotonic() - start >= 1
+
+
 def test_a_file_that_changes_midway_is_never_mixed(hub: Hub, tmp_path: Path) -> None:
     """A plain server: its ETag goes along as If-Range, and another one means to begin anew."""
     case = plain(hub, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -99,3 +100,24 @@ def test_what_arrives_in_between_starts_the_count_anew(clock: Clock) -> None:
     exhausted = Patience(Policy(tries=1), clock, notes.append)
     with pytest.raises(SpentError):
         exhausted.wait(TransientError("cut"))
+
+
+def test_a_server_that_asks_for_more_waits_than_are_waited_in_all_is_given_up(clock: Clock) -> None:
+    """What it was and what would help stand in one sentence."""
+    notes: list[str] = []
+    patience = Patience(Policy(), clock, notes.append)
+    busy = TransientError("hub.test answers 429; a token in HF_TOKEN raises its limit", retry_after=400)
+    for _ in range(3):
+        patience.wait(busy)
+    with pytest.raises(SpentError, match=r"in 4 tries \(hub.test answers 429; a token in HF_TOKEN"):
+        patience.wait(busy)
+    assert clock.waits == [300, 300, 300]
+    assert notes == ["hub.test answers 429; a token in HF_TOKEN raises its limit; again in 300 s"] * 3
+
+
+def test_a_wait_ends_at_once_when_the_fetch_is_stopped() -> None:
+    halted = threading.Event()
+    threading.Timer(0.1, halted.set).start()
+    begun = time.monotonic()
+    Patience(Policy(), halted, lambda _: None).wait(TransientError("busy", retry_after=240))
+    assert time.monotonic() - begun < 5

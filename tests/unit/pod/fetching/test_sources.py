@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fakes.faults import Fault
+from fakes.hub import Hub
 
 from pod.failure import SETTING_MALFORMED, PodError
 from pod.fetching.sources import CIVITAI, HUGGINGFACE, Hubs, Request, request_for
-from pod.fetching.web import Credential, RefusedError
+from pod.fetching.web import Credential, Limits, RefusedError, TransientError
 
 HF = {"kind": "huggingface", "repo": "org/repo", "revision": None, "path": "a b/c#1.safetensors"}
 HUBS = Hubs(hf_token="hf", civitai_token="cv")
@@ -110,3 +112,27 @@ def test_refusals_say_what_to_do(
 
 def test_without_a_hub_no_token_is_asked_for() -> None:
     assert "no token" in Request("https://files.test/a", "https://files.test/a").refusal(403, None)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("token", [None, "hf_mine"])
+@pytest.mark.parametrize("kind", ["huggingface", "civitai", "https"])
+def test_a_token_that_would_raise_the_limit_is_named(kind: str, token: str | None, status: int) -> None:
+    """And the wait that the hub asks for is known, by whichever header it came."""
+    with Hub() as hub:
+        hub.fault(Fault("status", where="hub", status=status, rate_limit='"api";r=0;t=240'))
+        hubs = Hubs(hub.url, hub.url, hf_token=token, civitai_token=token)
+        source = {
+            "huggingface": HF,
+            "civitai": {"kind": "civitai", "version": 5},
+            "https": {"kind": "https", "url": hub.url.replace("127.0.0.1", "localhost") + "/files/a"},
+        }[kind]
+        with pytest.raises(TransientError) as raised:
+            request_for(source, hubs).send(Limits())
+    assert raised.value.retry_after == 240
+    variable = {"huggingface": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}.get(kind)
+    named = status == 429 and variable and not token
+    host = "localhost" if kind == "https" else "127.0.0.1"
+    assert str(raised.value) == f"{host} answers {status}" + (
+        f"; a token in {variable} raises its limit" if named else ""
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from email.message import Message
-from email.utils import formatdate
 
 import pytest
 from fakes.hub import Hub
@@ -17,7 +15,6 @@ from pod.fetching.web import (
     TransientError,
     get,
     origin_of,
-    retry_after,
     shown,
 )
 
@@ -143,17 +140,6 @@ def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("no_proxy", "hub.invalid")
         with pytest.raises(TransientError, match="the name cannot be resolved"):
             get("http://hub.invalid/files/a", {}, None, Limits())
-
-
-def test_retry_after_in_seconds_and_as_a_date() -> None:
-    headers = Message()
-    assert retry_after(headers) is None
-    headers["Retry-After"] = "120"
-    assert retry_after(headers) == 120
-    headers.replace_header("Retry-After", formatdate(time.time() + 50, usegmt=True))
-    assert 45 <= (retry_after(headers) or 0) <= 50
-    headers.replace_header("Retry-After", "soon")
-    assert retry_after(headers) is None
 
 
 def test_an_address_is_shown_without_its_secrets() -> None:
