@@ -12,13 +12,13 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from pod.pickles import is_pickle
 from podkiln.document import Many, Strict
 from podkiln.wording import Matching, shown
 
 UNRESOLVED = "unresolved"
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
 _LONGEST_NAME = 255  # bytes, on every file system that images and volumes have
-PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pt2", ".pth"})
 
 Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
 Confidence: TypeAlias = Literal[
@@ -167,7 +167,7 @@ class ModelFile(Strict):
     @property
     def pickle(self) -> bool:
         """Whether loading the file can run code."""
-        return PurePosixPath(self.filename).suffix.lower() in PICKLE_SUFFIXES
+        return is_pickle(self.filename)
 
     @property
     def known_bytes(self) -> int | None:

@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pod.fetching.contents import is_pickle
 from pod.fetching.web import RefusedError
+from pod.pickles import is_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

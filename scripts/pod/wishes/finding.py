@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from pod.fetching.contents import digest, is_pickle, of_file
+from pod.fetching.contents import digest, of_file
 from pod.fetching.sources import request_for
 from pod.fetching.web import RefusedError
+from pod.pickles import is_pickle
 from pod.wishes import civitai, kind, naming
 from pod.wishes.listing import File
 from pod.wishes.pins import WISHES
@@ -78,6 +79,8 @@ class Finder:
         except (KeyError, TypeError, AttributeError) as error:
             raise RefusedError(f"cannot be looked into: its hub answered without {error}") from None
         folder, name = self._place(wish, found, note)
+        if is_pickle(name) and not wish.sha256:  # the name that will be written, however it came about
+            raise _unvouched()
         sha256 = found.expected.removeprefix("sha256:") if found.expected.startswith("sha256:") else None
         file = replace(
             unplaced, folder=folder, name=name, size=found.size, sha256=sha256, source=found.source

@@ -37,6 +37,11 @@ class File:
         """What it is called in messages: folder and name."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
+    @property
+    def vouched(self) -> bool:
+        """Whether a person gave its sha256, with the wish or in the lock; a hub's own does not count."""
+        return bool(self.wish.sha256 if self.wish else self.sha256)
+
     @classmethod
     def wished(cls, wish: Wish) -> File:
         """Return a file that is still to be looked into; the log calls it by where the wish stood."""

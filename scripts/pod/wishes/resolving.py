@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pod.fetching.contents import is_pickle
 from pod.fetching.sources import Request
 from pod.fetching.web import RefusedError
+from pod.pickles import is_pickle
 from pod.wishes import civitai
 from pod.wishes.asking import Asker
 from pod.wishes.pins import FILES, Pins
@@ -42,13 +42,16 @@ class Resolver:
 
     def resolve(self, file: File, note: Callable[[str], None]) -> Resolved:
         """Return what to expect of a file. Raises RefusedError."""
-        if file.sha256:
-            return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
-        if is_pickle(file.name):
+        if is_pickle(file.name) and not file.vouched:
             raise RefusedError(
-                "is a pickle, which can run code when it is loaded, and no hash of it is listed: "
+                "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for "
+                "it by adding its hash, #sha256=…"
+                if file.wish
+                else "is a pickle, which can run code when it is loaded, and no hash of it is listed: "
                 "put its size and sha256 into its model's description, then rebuild the image"
             )
+        if file.sha256:
+            return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
         key = _key(file.source)
         if known := self.pins.get(FILES, key):
             return Resolved(**known)

@@ -1,0 +1,59 @@
+"""Files whose loading can run code that lies in them: told by their names and by how they begin.
+
+One rule for the builder and the pod. A name is judged in the form in which it could be written or read by
+anybody: without control letters, in compatibility form, and without the blanks and dots at its end.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# torch.load (.pt .pth .ckpt .bin and its export .pt2), pickle itself, and what loads by it.
+SUFFIXES = frozenset({".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth"})
+# What cannot hold one, whatever stands before: `model.pth.tar` is a pickle, `model.pth.safetensors` is none.
+HARMLESS = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".json", ".txt", ".yaml", ".yml", ".md"})
+
+HEAD = 512  # bytes that `holds` wants to see
+_DOTS = str.maketrans("\u3002\uff61", "..")  # ideographic ones, which NFKC leaves as they are
+_BEYOND = re.compile(r"[^0-9a-z_-].*", re.DOTALL)  # `pt?download=1`, `pt:stream`
+_TAR = (257, b"ustar")
+_PROTOCOLS = range(2, 6)  # https://docs.python.org/3/library/pickle.html: \x80 and the protocol
+# Protocols 0 and 1 have no such mark: torch's old format begins with its magic number, others with an import.
+_OLD = (
+    b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
+    b"ccopy_reg\n",
+    b"c__builtin__\n",
+    b"cbuiltins\n",
+    b"cposix\n",
+    b"cos\n",
+)
+
+
+def is_pickle(name: str) -> bool:
+    """Tell by its name whether loading a file can run code that lies in it."""
+    suffixes = _suffixes(name)
+    return bool(SUFFIXES.intersection(suffixes)) and suffixes[-1] not in HARMLESS
+
+
+def holds(head: bytes) -> str | None:
+    """Say what a file is that begins so, when its loading can run code; None when it does not look so.
+
+    PyTorch takes all of these, whatever the name: its zip with a data.pkl, its old tar, and a bare pickle.
+    """
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "a zip archive, as PyTorch writes its pickles"
+    if head[_TAR[0] :].startswith(_TAR[1]):
+        return "a tar archive, as PyTorch wrote its pickles"
+    if (len(head) > 1 and head[0] == 0x80 and head[1] in _PROTOCOLS) or head.startswith(_OLD):  # noqa: PLR2004
+        return "a pickle"
+    return None
+
+
+def _suffixes(name: str) -> list[str]:
+    plain = unicodedata.normalize("NFKC", name.translate(_DOTS))
+    plain = "".join(letter for letter in plain if unicodedata.category(letter)[0] != "C")
+    parts = [part.strip() for part in plain.lower().split(".")]
+    while len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    return [f".{_BEYOND.sub('', part)}" for part in parts[1:]]
