@@ -84,6 +84,9 @@ class CivitaiVersion(Strict):
 
     model: Annotated[int, Field(gt=0)]
     version: Annotated[int, Field(gt=0)]
+    file: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Number of one of the version's files; the main one by default."
+    )
 
 
 class ModelFile(Strict):

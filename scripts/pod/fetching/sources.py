@@ -144,7 +144,8 @@ def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = No
                 "HF_TOKEN",
             )
         case "civitai":
-            query = f"?{source['query']}" if source.get("query") else ""
+            number = f"fileId={source['file']}" if source.get("file") else ""
+            query = f"?{source.get('query') or number}" if source.get("query") or number else ""
             return Request(
                 f"{hubs.civitai}/api/download/models/{source['version']}{query}",
                 f"{hubs.civitai}/model-versions/{source['version']}",

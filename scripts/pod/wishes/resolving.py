@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from pod.fetching.patience import Policy
     from pod.fetching.sources import Hubs
+    from pod.wishes.civitai import Version
+    from pod.wishes.facts import Facts
     from pod.wishes.listing import File
 
 
@@ -35,8 +37,9 @@ class Resolved:
 class Resolver:
     """Asks the hubs, each thing once a run, and remembers the answers for all later runs."""
 
-    def __init__(self, path: Path, hubs: Hubs, policy: Policy, halted: threading.Event) -> None:
+    def __init__(self, path: Path, hubs: Hubs, policy: Policy, halted: threading.Event, facts: Facts) -> None:
         self.hubs = hubs
+        self.facts = facts
         self.pins = Pins(path)
         self.asker = Asker(policy, halted)
 
@@ -63,16 +66,34 @@ class Resolver:
         """Remember what is known of a source without asking for it."""
         self.pins.put(FILES, _key(source), asdict(resolved))
 
-    def civitai(self, version: int, note: Callable[[str], None]) -> tuple[Mapping[str, Any], str]:
-        """Return what CivitAI says of a version, and its page. Raises RefusedError."""
+    def civitai(self, version: int, note: Callable[[str], None]) -> tuple[Version, str, list[str]]:
+        """Return what CivitAI says of a version, its page, and what is to be said. Raises RefusedError."""
         page = f"{self.hubs.civitai}/model-versions/{version}"
         url = f"{self.hubs.civitai}/api/v1/model-versions/{version}"
         info = self.asker.json(
             Request(url, page, self.hubs.credential("CIVITAI_TOKEN"), "CIVITAI_TOKEN"), note
         )
-        if not isinstance(info, dict):
-            raise RefusedError(f"cannot be resolved: {page} answered with something else than a version")
-        return info, page
+        found = civitai.read(info, page)
+        return found, page, self.facts.terms.check_version(found, page, token=self.has_token)
+
+    @property
+    def has_token(self) -> bool:
+        """Whether CivitAI is asked with a token."""
+        return self.hubs.civitai_token is not None
+
+    def _from_civitai(self, source: Mapping[str, Any], note: Callable[[str], None]) -> Resolved:
+        version, page, said = self.civitai(source["version"], note)
+        row = self.facts.terms.choose(version, source, page)
+        said += self.facts.terms.check_file(row, page, token=self.has_token)
+        if row.unsafe:
+            raise RefusedError(
+                f"is a pickle at {page}, which can run code when it is loaded, and no hash of it is listed: "
+                "choose a .safetensors version, or put its sha256 into its model's description"
+            )
+        sha256 = civitai.sha256(row, page, "put one into its model's description")
+        for sentence in said:
+            note(sentence)
+        return Resolved(f"sha256:{sha256}", None)  # sizeKB is rounded
 
     def _ask(self, file: File, note: Callable[[str], None]) -> Resolved:
         source, hubs = file.source, self.hubs
@@ -87,8 +108,7 @@ class Resolver:
                     request = Request(url, page, hubs.credential("HF_TOKEN"), "HF_TOKEN")
                     return _from_huggingface(self.asker.json(request, note), source["path"], page)
                 case "civitai":
-                    info, page = self.civitai(source["version"], note)
-                    return _from_civitai(info, source, page)
+                    return self._from_civitai(source, note)
         except (KeyError, TypeError, AttributeError) as error:
             raise RefusedError(f"cannot be resolved: {page} answered without {error}") from None
         raise RefusedError("has no listed sha256, and its source knows none: put one into its description")
@@ -97,7 +117,8 @@ class Resolver:
 def _key(source: Mapping[str, Any]) -> str:
     if source.get("kind") == "huggingface":
         return f"huggingface:{source['repo']}@{source.get('revision') or 'main'}/{source['path']}"
-    return f"{source.get('kind')}:{source.get('version')}"
+    number = f"+{source['file']}" if source.get("file") else ""
+    return f"{source.get('kind')}:{source.get('version')}{number}"
 
 
 def _from_huggingface(info: Mapping[str, Any], path: str, page: str) -> Resolved:
@@ -107,15 +128,3 @@ def _from_huggingface(info: Mapping[str, Any], path: str, page: str) -> Resolved
             expected = f"sha256:{lfs['sha256']}" if lfs else f"git:{sibling['blobId']}"
             return Resolved(expected, sibling["size"], info["sha"])
     raise RefusedError(f"is not in {page}: {path} was renamed or removed there; correct its source")
-
-
-def _from_civitai(info: Mapping[str, Any], source: Mapping[str, Any], page: str) -> Resolved:
-    civitai.check_offered(info, page)
-    row = civitai.choose(info, source, page)
-    if civitai.is_unsafe(row):
-        raise RefusedError(
-            f"is a pickle at {page}, which can run code when it is loaded, and no hash of it is listed: "
-            "choose a .safetensors version, or put its sha256 into its model's description"
-        )
-    sha256 = civitai.sha256(row, page, "put one into its model's description")
-    return Resolved(f"sha256:{sha256}", None)  # sizeKB is rounded

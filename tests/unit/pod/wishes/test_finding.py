@@ -16,13 +16,17 @@ from pod.fetching.sources import Hubs
 from pod.fetching.store import Store
 from pod.fetching.web import Limits, RefusedError
 from pod.wishes import wish
+from pod.wishes.facts import Facts
 from pod.wishes.finding import Finder
 from pod.wishes.listing import File
 from pod.wishes.resolving import Resolver
+from podkiln import modeltypes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+FACTS = Facts.from_json(modeltypes.to_json())
 
 POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")
@@ -50,7 +54,7 @@ class Look:
         store = Store(tmp_path / "baked", self.target, tmp_path / "v", tmp_path / "c", lambda _text: None)
         hubs = Hubs(hub.url, hub.url)
         path = tmp_path / "workspace/.podkiln/resolved.json"
-        self.finder = Finder(Resolver(path, hubs, POLICY, threading.Event()), store, offered)
+        self.finder = Finder(Resolver(path, hubs, POLICY, threading.Event(), FACTS), store, offered)
 
     def __call__(self, word: str, where: str = "MODELS") -> File:
         return self.finder.find(File.wished(wish.parse(where, word)), lambda _: None)
@@ -110,7 +114,11 @@ def test_civitais_type_and_the_tensors_say_the_folder(
         (
             "MotionModule",
             ("unknown",),
-            ("is a motion module of AnimateDiff, for which ComfyUI itself has no",),
+            (
+                "is a motion module of AnimateDiff, for which ComfyUI itself has no folder",
+                "ComfyUI-AnimateDiff-Evolved reads models/animatediff_models",
+                "as animatediff_models=civitai:11@22",
+            ),
         ),
         ("Workflows", ("unknown",), ("is of the type Workflows", "which is no model")),
         ("Poses", VAE, ("is of the type Poses",)),
@@ -190,7 +198,7 @@ def test_another_file_of_a_version(look: Look, hub: Hub) -> None:
     for word in ("civitai:11@22+221", "https://civitai.com/api/download/models/22?type=VAE"):
         found = look(word)
         assert (found.label, found.sha256) == ("vae/vae.safetensors", vae.sha256)
-        assert found.source["query"] == "type=VAE&format=SafeTensor"
+        assert found.source["query"] == "type=VAE&format=SafeTensor&fileId=221"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +244,7 @@ def test_the_safetensors_beside_a_pickle(look: Look, hub: Hub) -> None:
     hub.add_civitai(22, "a.ckpt", b"pickle", format="PickleTensor", beside=beside)
     found = look("civitai:11@22")
     assert (found.label, found.sha256) == ("checkpoints/a.safetensors", safe.sha256)
-    assert found.source["query"] == "type=Model&format=SafeTensor"
+    assert found.source["query"] == "type=Model&format=SafeTensor&fileId=221"
 
 
 def test_a_hash_that_is_not_the_hubs_is_refused(look: Look, hub: Hub) -> None:
@@ -268,7 +276,7 @@ def test_a_renamed_file_keeps_what_it_is(look: Look, hub: Hub) -> None:
     [
         (Fault("status", where="hub", status=404, times=-1), "civitai:11@22", "is not there (404 from"),
         (Fault("status", where="hub", status=401, times=-1), "civitai:11@22", "set CIVITAI_TOKEN"),
-        (Fault("status", where="hub", status=200, times=-1), "civitai:11@22", "was archived"),
+        (Fault("status", where="hub", status=200, times=-1), "civitai:11@22", "lists no file at"),
         (Fault("html", where="hub", times=-1), "hf:o/r/a.safetensors", "did not answer with JSON"),
         (Fault("status", where="hub", status=500, times=-1), "hf:o/r/a.safetensors", "in 3 tries"),
         (Fault("status", status=500, times=-1), "hf:o/r/a.safetensors", "in 3 tries"),

@@ -14,12 +14,16 @@ from fakes.shelf import generate
 from pod.fetching.patience import Policy
 from pod.fetching.sources import Hubs
 from pod.fetching.web import Limits, RefusedError
+from pod.wishes.facts import Facts
 from pod.wishes.listing import File
 from pod.wishes.resolving import Resolved, Resolver
+from podkiln import modeltypes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+FACTS = Facts.from_json(modeltypes.to_json())
 
 POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 
@@ -32,7 +36,7 @@ def hub() -> Iterator[Hub]:
 
 def resolver(hub: Hub, tmp_path: Path, **tokens: str) -> Resolver:
     hubs = Hubs(hub.url, hub.url, **tokens)
-    return Resolver(tmp_path / ".podkiln/resolved.json", hubs, POLICY, threading.Event())
+    return Resolver(tmp_path / ".podkiln/resolved.json", hubs, POLICY, threading.Event(), FACTS)
 
 
 def file(name: str, source: dict[str, Any], sha256: str | None = None) -> File:
