@@ -59,7 +59,7 @@ class Asker:
 
         def ask() -> str | None:
             with request.send(self._policy.limits, {"Range": "bytes=0-0"}) as answer:
-                return _called(answer.headers["Content-Disposition"])
+                return called(answer.headers["Content-Disposition"])
 
         return self._patiently(ask, note)
 
@@ -82,7 +82,7 @@ class Asker:
         raise RefusedError("was not resolved before the stop")
 
 
-def _called(disposition: str | None) -> str | None:
+def called(disposition: str | None) -> str | None:
     """Return the file's name in a Content-Disposition (RFC 6266); None where there is none to be read."""
     if not disposition or len(disposition) > _LONGEST_DISPOSITION:
         return None

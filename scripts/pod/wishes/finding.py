@@ -10,7 +10,7 @@ import re
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pod import foreign
 from pod.fetching.contents import digest, of_file
@@ -158,7 +158,7 @@ class Finder:
 
     def _of_address(self, wish: Wish, note: Note) -> Found:
         request = request_for(wish.source, self._resolver.hubs)
-        name = wish.name or unquote(request.page.rpartition("/")[2])
+        name = wish.name or unquote(urlsplit(wish.source["url"]).path.rpartition("/")[2])
         if not naming.suffix(name):
             name = self._resolver.asker.name(request, note) or ""
         if not naming.suffix(name):
@@ -222,7 +222,15 @@ class Finder:
         row = self._resolver.pins.get(WISHES, wish.key)
         try:
             file = File.from_json(unplaced.model, {**row, "optional": False})
+            naming.checked_path(file.folder)
+            naming.checked_path(file.name)
+            if file.size is not None and type(file.size) is not int:
+                return None
+            if file.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+                return None
             source = wish.source if wish.source["kind"] == "https" else file.source
+            if any(source.get(key) != wish.source.get(key) for key in ("kind", "repo", "path", "version")):
+                return None  # written for something else
         except (KeyError, TypeError, ValueError, AttributeError):
             return None  # nothing, or nothing to go by
         return replace(file, source=source, wish=wish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pod.wishes.civitai import Version
     from pod.wishes.facts import Facts
     from pod.wishes.listing import File
+
+_EXPECTED = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
+_REVISION = re.compile(r"[\w./-]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ class Resolver:
         if file.sha256:
             return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
         key = _key(file.source)
-        if known := self.pins.get(FILES, key):
-            return Resolved(**known)
+        if known := _remembered(self.pins.get(FILES, key)):
+            return known
         resolved = self._ask(file, note)
         self.pins.put(FILES, key, asdict(resolved))
         return resolved
@@ -121,10 +125,27 @@ def _key(source: Mapping[str, Any]) -> str:
     return f"{source.get('kind')}:{source.get('version')}{number}"
 
 
+def _remembered(record: Any) -> Resolved | None:
+    """Return what a hub said, or a volume's record of it; None where it is of another shape."""
+    if not isinstance(record, dict) or record.keys() != {"expected", "size", "revision"}:
+        return None
+    expected, size, revision = record["expected"], record["size"], record["revision"]
+    if not isinstance(expected, str) or not _EXPECTED.fullmatch(expected):
+        return None
+    if size is not None and not (type(size) is int and 0 <= size < 1 << 62):
+        return None
+    if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
+        return None
+    return Resolved(expected, size, revision)
+
+
 def _from_huggingface(info: Mapping[str, Any], path: str, page: str) -> Resolved:
     for sibling in info.get("siblings") or ():
         if sibling["rfilename"] == path:
             lfs = sibling.get("lfs")
             expected = f"sha256:{lfs['sha256']}" if lfs else f"git:{sibling['blobId']}"
-            return Resolved(expected, sibling["size"], info["sha"])
+            found = _remembered({"expected": expected, "size": sibling["size"], "revision": info["sha"]})
+            if found is None or found.revision is None:
+                raise RefusedError(f"cannot be resolved: {page} names no hash, size or commit of it")
+            return found
     raise RefusedError(f"is not in {page}: {path} was renamed or removed there; correct its source")
