@@ -82,7 +82,12 @@ class Finder:
             found = self._ask(wish, note)
         except (KeyError, TypeError, AttributeError) as error:
             raise RefusedError(f"cannot be looked into: its hub answered without {error}") from None
-        folder, name = self._place(wish, found, note)
+        try:
+            folder, name = self._place(wish, found, note)
+        except RefusedError as error:
+            if not found.remarks:
+                raise
+            raise RefusedError(f"{error} (it {'; it '.join(found.remarks)})") from None
         if is_pickle(name) and not wish.sha256:  # the name that will be written, however it came about
             raise _unvouched()
         sha256 = found.expected.removeprefix("sha256:") if found.expected.startswith("sha256:") else None
