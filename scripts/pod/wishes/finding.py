@@ -59,8 +59,7 @@ class Finder:
 
     def __init__(self, resolver: Resolver, store: Store, offered: Iterable[File]) -> None:
         self._resolver = resolver
-        self._types = resolver.facts.types
-        self._terms = resolver.facts.terms
+        self._facts = resolver.facts
         self._store = store
         offered = list(offered)
         self._offered = {file.sha256: file for file in offered if file.sha256}
@@ -141,19 +140,19 @@ class Finder:
                 f"names a version of another model: {source['version']} belongs to {version.model}; "
                 f"write civitai:{version.model}@{source['version']} if that is meant"
             )
-        row = self._terms.choose(version, source, page)
+        row = self._facts.terms.choose(version, source, page)
         if not wish.sha256 and "file" not in source:
             row = civitai.safer(version, row)
-        said += self._terms.check_file(row, page, token=self._resolver.has_token)
+        said += self._facts.terms.check_file(row, page, token=self._resolver.has_token)
         if row.unsafe and not wish.sha256:
             raise _unvouched()
         expected = civitai.sha256(row, page, "add the one that you trust, #sha256=…")
         if query := civitai.query(row):
             source = {**source, "query": query}
-        claimed = self._types.claimed((row.type, version.type))
-        if claimed is None and self._types.is_no_model(version.type):
+        claimed = self._facts.types.claimed((row.type, version.type))
+        if claimed is None and self._facts.types.is_no_model(version.type):
             raise RefusedError(f"is of the type {version.type} at {page}, which is no model")
-        meant = self._types.by_air(wish.address.kind)
+        meant = self._facts.types.by_air(wish.address.kind)
         if meant and claimed and claimed is not meant:
             raise RefusedError(
                 f"is a {foreign.shown(version.type)} on CivitAI, but a {wish.address.kind} by its AIR: "
@@ -193,7 +192,7 @@ class Finder:
         told = None
         if naming.suffix(found.name) in _HEADED:
             request = request_for(found.source, self._resolver.hubs)
-            told = self._types.of(self._resolver.asker.header(request, note))
+            told = self._facts.types.of(self._resolver.asker.header(request, note))
         if wish.only_lora:
             return _of_loras(wish, told or found.claimed)
         result = _agreed(wish, told, found)

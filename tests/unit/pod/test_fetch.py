@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from fakes.shelf import HubFile
 
-FACTS = Facts.from_json(modeltypes.to_json())
+FACTS = Facts(modeltypes.to_json)
 
 SIZE = 1_500_000
 CONNECTIONS = 4

@@ -11,11 +11,12 @@ from fakes.faults import Fault
 from fakes.hub import Hub
 from fakes.shelf import make_file, tensors
 
+from pod.failure import PodError
 from pod.fetching.patience import Policy
 from pod.fetching.sources import Hubs
 from pod.fetching.store import Store
 from pod.fetching.web import Limits, RefusedError
-from pod.wishes import wish
+from pod.wishes import facts, wish
 from pod.wishes.facts import Facts
 from pod.wishes.finding import Finder
 from pod.wishes.listing import File
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FACTS = Facts.from_json(modeltypes.to_json())
+FACTS = Facts(modeltypes.to_json)
 
 POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")
@@ -383,3 +384,15 @@ def test_a_record_that_leads_astray_is_not_believed(look: Look, hub: Hub, row: A
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"schema": 1, "wishes": {"civitai:11@22": row}}))
     assert look("civitai:11@22").label == "loras/a.safetensors"
+
+
+def test_a_damaged_list_of_kinds_costs_only_what_is_looked_into(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"types": [{}]}', None):
+        if text is not None:
+            (tmp_path / facts.NAME).write_text(text)
+        loaded = facts.load(tmp_path)
+        with pytest.raises(PodError, match=r"model-types\.json .*: rebuild the image"):
+            assert loaded.types
+        with pytest.raises(PodError, match=r"model-types\.json .*: rebuild the image"):
+            assert loaded.terms
+        (tmp_path / facts.NAME).unlink(missing_ok=True)

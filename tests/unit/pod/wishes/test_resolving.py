@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FACTS = Facts.from_json(modeltypes.to_json())
+FACTS = Facts(modeltypes.to_json)
 
 POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 
