@@ -14,6 +14,7 @@ SUFFIXES = frozenset({".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".
 # What cannot hold one, whatever stands before: `model.pth.tar` is a pickle, `model.pth.safetensors` is none.
 HARMLESS = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".json", ".txt", ".yaml", ".yml", ".md"})
 
+_LONGEST = 4096  # letters of a name, from its end, as in pod.wishes.naming
 HEAD = 512  # bytes that `holds` wants to see
 _DOTS = str.maketrans("\u3002\uff61", "..")  # ideographic ones, which NFKC leaves as they are
 _BEYOND = re.compile(r"[^0-9a-z_-].*", re.DOTALL)  # `pt?download=1`, `pt:stream`
@@ -51,7 +52,7 @@ def holds(head: bytes) -> str | None:
 
 
 def _suffixes(name: str) -> list[str]:
-    plain = unicodedata.normalize("NFKC", name.translate(_DOTS))
+    plain = unicodedata.normalize("NFKC", name[-_LONGEST:].translate(_DOTS))
     plain = "".join(letter for letter in plain if unicodedata.category(letter)[0] != "C")
     parts = [part.strip() for part in plain.lower().split(".")]
     while len(parts) > 1 and not parts[-1]:

@@ -136,6 +136,8 @@ def of_environment(environ: Mapping[str, str]) -> list[Wish]:
 
 def parse(where: str, word: str) -> Wish:
     """Read a word. Raises WordError."""
+    if not word.isprintable():
+        raise WordError("has letters that cannot be shown: copy it again")
     _check_weight(word)
     folder = name = None
     if placed := _PLACED.fullmatch(word):
