@@ -15,10 +15,14 @@ PARTIAL, UNSATISFIABLE = 206, 416
 _RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")  # RFC 9110, 14.4
 
 
+class ReplacedError(RefusedError):
+    """The source has another file than the one that is wanted: what has arrived of either is of no use."""
+
+
 def compare(found: str, listed: str) -> None:
-    """Refuse what is not what we want, before its bytes come. Raises RefusedError."""
+    """Refuse what is not what we want, before its bytes come. Raises ReplacedError."""
     if found != listed:
-        raise RefusedError(
+        raise ReplacedError(
             f"has {found} at its source, but {listed} is listed: it was replaced there; "
             "correct its revision or what is listed"
         )

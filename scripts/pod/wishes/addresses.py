@@ -146,6 +146,8 @@ def _civitai(text: str, kind: str | None = None) -> Address:
             "names no version on CivitAI: write civitai:MODEL@VERSION, such as civitai:328553@368189"
         )
     model, version = int(match["model"]), int(match["version"])
+    if any(each != match["version"] for each in _versions(query)):
+        raise WordError("names two versions: copy the address of one file again")
     chosen = _chosen(query, match["file"], match["format"])
     source: dict[str, Any] = {"kind": "civitai", "version": version, "model": model, **chosen}
     number = f"+{source['file']}" if "file" in source else ""
@@ -179,6 +181,13 @@ def _chosen(query: str, number: str | None = None, format_: str | None = None) -
     return found | ({"choice": choice} if choice else {})
 
 
+def _versions(query: str) -> list[str]:
+    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
+
+    given = parse_qs(query)
+    return [value for key, values in given.items() if key.lower() == "modelversionid" for value in values]
+
+
 def _said(choice: Mapping[str, str], **more: int) -> str:
     """Return a choice as the query of an address."""
     from urllib.parse import quote, urlencode  # noqa: PLC0415 - only who wishes for something pays for it
@@ -199,10 +208,7 @@ def _air(text: str) -> Address:
 
 
 def _civitai_page(parts: SplitResult) -> Address:
-    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
-
-    query = {key.lower(): values for key, values in parse_qs(parts.query).items()}
-    versions = set(query.get("modelversionid", ()))
+    versions = set(_versions(parts.query))
     if match := _CIVITAI_MODEL.fullmatch(parts.path):
         if len(versions) != 1 or not (version := versions.pop()).isdecimal():
             raise WordError(

@@ -141,7 +141,8 @@ class Finder:
                 f"write civitai:{version.model}@{source['version']} if that is meant"
             )
         row = self._facts.terms.choose(version, source, page)
-        if not wish.sha256 and "file" not in source:
+        chosen = "file" in source or "format" in source.get("choice", {})
+        if not (wish.sha256 or chosen):
             row = civitai.safer(version, row)
         said += self._facts.terms.check_file(row, page, token=self._resolver.has_token)
         if row.unsafe and not wish.sha256:

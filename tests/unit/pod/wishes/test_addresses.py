@@ -156,6 +156,7 @@ def test_a_number_that_selects_is_never_dropped(query: str) -> None:
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
+        ("civitai:1@2?modelVersionId=3", "names two versions"),
         ("civitai:1@2+3?fileId=4", "by something else than one number"),
         ("lora:civitai:1@2.zip", "which is no format that CivitAI has"),
         ("civitai:368189", "could be a model or a version: write both, civitai:MODEL@VERSION"),
