@@ -18,9 +18,10 @@ _LONGEST = 4096  # letters of a name, from its end, as in pod.wishes.naming
 HEAD = 512  # bytes that `holds` wants to see
 _DOTS = str.maketrans("\u3002\uff61", "..")  # ideographic ones, which NFKC leaves as they are
 _BEYOND = re.compile(r"[^0-9a-z_-].*", re.DOTALL)  # `pt?download=1`, `pt:stream`
+_IMPORT = re.compile(r"[A-Za-z_][\w.]* [A-Za-z_][\w.]*")
 _TAR = (257, b"ustar")
 _PROTOCOLS = range(2, 6)  # https://docs.python.org/3/library/pickle.html: \x80 and the protocol
-# Protocols 0 and 1 have no such mark: torch's old format begins with its magic number, others with an import.
+# Protocols 0 and 1 have no such mark; these begin with torch's magic number, or an import that does harm.
 _OLD = (
     b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
     b"ccopy_reg\n",
@@ -49,6 +50,32 @@ def holds(head: bytes) -> str | None:
     if (len(head) > 1 and head[0] == 0x80 and head[1] in _PROTOCOLS) or head.startswith(_OLD):  # noqa: PLR2004
         return "a pickle"
     return None
+
+
+def holds_old(head: bytes) -> str | None:
+    """Say what a file is that begins with opcodes of protocol 0 or 1, an import and what follows it.
+
+    Only for files of no known kind: a list of words may look like one.
+    """
+    import io  # noqa: PLC0415 - only for what nobody vouches for and nobody knows
+    import pickletools  # noqa: PLC0415
+
+    names: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(io.BytesIO(head)):
+            if opcode.name in {"GLOBAL", "INST"} and not _IMPORT.fullmatch(str(argument)):
+                return None
+            names.append(opcode.name)
+    except (ValueError, OverflowError, RecursionError):
+        pass  # where the head ends
+    imports = [place for place, name in enumerate(names) if name in {"GLOBAL", "INST"}]
+    return "a pickle of an old protocol" if imports and len(names) > imports[0] + 2 else None
+
+
+def is_harmless(name: str) -> bool:
+    """Tell whether a file of this name is of a kind that cannot hold code."""
+    suffixes = _suffixes(name)
+    return bool(suffixes) and suffixes[-1] in HARMLESS
 
 
 def _suffixes(name: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pod import foreign
 from pod.fetching.web import RefusedError
-from pod.pickles import HEAD, holds, is_pickle
+from pod.pickles import HEAD, holds, holds_old, is_harmless, is_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -82,7 +82,10 @@ def check_contents(path: Path, name: str, *, vouched: bool) -> None:
         with path.open("rb") as handle:
             head = handle.read(HEAD)
         # A header of 640 bytes begins as a pickle of protocol 2 does, so these are looked at more closely.
-        if not name.lower().endswith(_HEADED) and (what := holds(head)):
+        what = None if name.lower().endswith(_HEADED) else holds(head)
+        if what is None and not is_harmless(name):
+            what = holds_old(head)
+        if what:
             raise RefusedError(_UNVOUCHED.format(f"is {what}, whatever its name says"))
     _check_safetensors(path, name, vouched=vouched)
 

@@ -122,10 +122,12 @@ class Request:
                 f"was refused (401): {self.variable} is wrong, expired or revoked; "
                 f"set it to a new token for {self.page}"
             )
-        return (
-            f"was refused ({status}): the account of {self.variable} has no access; "
-            f"accept the licence at {self.page} with it"
+        remedy = (
+            f"open {self.page} with it: there it may have to be bought, or it is its owner's alone"
+            if self.variable == "CIVITAI_TOKEN"
+            else f"accept the licence at {self.page} with it"
         )
+        return f"was refused ({status}): the account of {self.variable} has no access; {remedy}"
 
 
 def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = None) -> Request:

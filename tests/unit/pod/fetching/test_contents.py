@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import subprocess
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,9 +134,40 @@ def test_at_the_gate_a_pickle_by_its_name_needs_somebody_who_vouches(tmp_path: P
     ],
 )
 @pytest.mark.parametrize("name", ["a.gguf", "a.onnx", "a", "a.json", "a.dat"])
-def test_at_the_gate_a_pickle_by_its_bytes_needs_somebody_too(tmp_path: Path, name: str, data: bytes) -> None:
+def test_at_the_gate_a_pickle_by_its_first_bytes_needs_somebody_too(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
     path = tmp_path / "file.part"
     path.write_bytes(data)
     check_contents(path, name, vouched=True)
     with pytest.raises(RefusedError, match="whatever its name says, which can run code"):
         check_contents(path, name, vouched=False)
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_at_the_gate_an_old_pickle_in_a_file_of_no_known_kind_needs_somebody(
+    tmp_path: Path, protocol: int
+) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(pickle.dumps({"state_dict": PurePosixPath("/a"), "b": [1] * 500}, protocol=protocol))
+    check_contents(path, "a.dat", vouched=True)
+    with pytest.raises(RefusedError, match="is a pickle of an old protocol, whatever its name says"):
+        check_contents(path, "a.dat", vouched=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("vocab.txt", b"cat\ndog\nmouse\n"),
+        ("merges", b"cat\ndog\nmouse\n"),
+        ("spiece.model", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n\n"),
+        ("LICENSE", b"copyright\nnotice\n(c) somebody\n"),
+        ("a.gguf", b"GGUF\x03\0\0\0"),
+        ("a.npy", b"\x93NUMPY\x01\0v\0{'descr': '<f4'}"),
+        ("a", b""),
+    ],
+)
+def test_at_the_gate_other_files_pass(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(data)
+    check_contents(path, name, vouched=False)
