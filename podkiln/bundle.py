@@ -142,7 +142,8 @@ def origin(file: ModelFile, known: LockedFile, folder: Path) -> dict[str, Any]:
             "path": file.path,
         }
     if file.civitai:
-        return {"kind": "civitai", "model": file.civitai.model, "version": file.civitai.version}
+        number = {"file": file.civitai.file} if file.civitai.file else {}
+        return {"kind": "civitai", "model": file.civitai.model, "version": file.civitai.version, **number}
     if file.local:
         return {"kind": "local", "path": str(folder / file.local)}
     return {"kind": "https", "url": file.url}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from podkiln.plan import Plan
 
 FOLDER = ROOT / "tests" / "golden"
-DATA = ("podkiln/flags.json", "podkiln/folders.json", "podkiln/models.json")
+DATA = tuple(f"podkiln/{name}.json" for name in ("flags", "folders", "model-types", "models"))
 DATA_OF = "lazy"
 
 

@@ -252,7 +252,8 @@ def source_name(file: ModelFile) -> str:
     if file.huggingface:
         return f"huggingface:{file.huggingface}/{file.path}"
     if file.civitai:
-        return f"civitai:{file.civitai.model}@{file.civitai.version}"
+        number = f"+{file.civitai.file}" if file.civitai.file else ""
+        return f"civitai:{file.civitai.model}@{file.civitai.version}{number}"
     return file.url or f"local:{file.local}"
 
 

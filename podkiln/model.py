@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from pod.pickles import is_pickle
 from podkiln.document import Many, Strict
 from podkiln.wording import Matching, shown
 
@@ -19,7 +20,6 @@ UNRESOLVED = "unresolved"
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
 LARGEST_FILE = 1 << 43  # bytes: 8 TiB
 _LONGEST_NAME = 255  # bytes, on every file system that images and volumes have
-PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pt2", ".pth"})
 
 Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
 Confidence: TypeAlias = Literal[
@@ -85,6 +85,9 @@ class CivitaiVersion(Strict):
 
     model: Annotated[int, Field(gt=0)]
     version: Annotated[int, Field(gt=0)]
+    file: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Number of one of the version's files; the main one by default."
+    )
 
 
 class ModelFile(Strict):
@@ -170,7 +173,7 @@ class ModelFile(Strict):
     @property
     def pickle(self) -> bool:
         """Whether loading the file can run code."""
-        return PurePosixPath(self.filename).suffix.lower() in PICKLE_SUFFIXES
+        return is_pickle(self.filename)
 
     @property
     def known_bytes(self) -> int | None:

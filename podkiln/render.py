@@ -18,7 +18,7 @@ import jinja2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pod.fetching.sources import Hubs
-from podkiln import flagfiles, flags, folders, payload, portable
+from podkiln import flagfiles, flags, folders, modeltypes, payload, portable
 from podkiln.errors import RenderError
 from podkiln.variant import ROOT
 
@@ -58,6 +58,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/manifest.json": _json(payload.manifest(plan)),
         "podkiln/models.json": _json(payload.models(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
+        "podkiln/model-types.json": _json(modeltypes.to_json()),
         "podkiln/folders.json": _json(folders.to_json(plan.described.spec.runtime.comfyui.version)),
         **_requirements(plan),
         **_scripts(),

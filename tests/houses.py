@@ -47,5 +47,6 @@ def from_hub(path: object = "model.safetensors", **facts: object) -> str:
     return entry(huggingface="org/repo", path=path, **facts)
 
 
-def civitai(**facts: object) -> str:
-    return entry(civitai={"model": 45, "version": 90}, name="pony.safetensors", **facts)
+def civitai(number: int | None = None, **facts: object) -> str:
+    version = {"model": 45, "version": 90} | ({"file": number} if number else {})
+    return entry(civitai=version, name="pony.safetensors", **facts)

@@ -12,6 +12,7 @@ class Found:
     revision: str | None
     size: int | None
     sha256: str | None
+    remarks: tuple[str, ...] = ()  # what a person should know of it
 
 
 class UnreachableError(Exception):

@@ -1,23 +1,29 @@
 """Sizes and hashes from CivitAI.
 
 Source: https://developer.civitai.com, GET /api/v1/model-versions/{id}; hashes are in upper case there, and
-sizes a float in KiB. The token goes into a header, and to this host alone.
+sizes a float in KiB. The token goes into a header, and to this host alone. What the answer means, and what
+must not be taken, is one rule for lock and pods: pod.wishes.civitai, with the lists of
+variants/flags/civitai.yaml.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pod.fetching import web as pod_web
 from pod.fetching.sources import Request
+from pod.wishes import civitai
+from pod.wishes.civitai import Terms
+from podkiln import modeltypes
 from podkiln.model import UNRESOLVED
 from podkiln.resolve import civitai_answer
 from podkiln.resolve.answer import Found, RefusedError, UnclearError, WithheldError
 
 if TYPE_CHECKING:
     from pod.fetching.sources import Hubs
+    from pod.wishes.civitai import Version
     from podkiln.model import ModelFile
     from podkiln.resolve.web import Reply, Web
 
@@ -37,32 +43,38 @@ class Civitai:
             raise ValueError("a file from CivitAI is wanted")
         number = file.civitai.version
         version = self._version(number)
-        if version.get("modelId") not in (None, file.civitai.model):
-            raise RefusedError(f"version {number} belongs to model {version['modelId']} on {self.host}")
-        self._refuse_unobtainable(version, f"version {number} on {self.host}")
-        listed = _primary(version)
-        if listed is None:
-            raise RefusedError(f"version {number} on {self.host} has no file")
-        if listed.get("metadata", {}).get("format") == "PickleTensor" and file.sha256 == UNRESOLVED:
-            raise RefusedError(
-                f"version {number} on {self.host} is a pickle, which can run code: choose a safetensors "
+        if version.model not in (None, file.civitai.model):
+            raise RefusedError(f"version {number} belongs to model {version.model} on {self.host}")
+        try:
+            return self._found(file, version)
+        except civitai.WithheldError as withheld:
+            raise WithheldError(f"version {number} on {self.host} {withheld}") from None
+        except pod_web.RefusedError as refused:
+            raise RefusedError(f"version {number} on {self.host} {refused}") from None
+
+    def _found(self, file: ModelFile, version: Version) -> Found:
+        """Judge a version and its file. Raises the pod's RefusedError and WithheldError."""
+        terms = Terms.from_json(modeltypes.to_json()["civitai"])
+        chosen = file.civitai
+        page = f"{self.endpoint}/model-versions/{chosen.version if chosen else ''}"
+        token = self._hubs.credential("CIVITAI_TOKEN") is not None
+        said = terms.check_version(version, page, token=token, fetched=False)
+        row = terms.choose(version, {"file": chosen.file if chosen else None}, page)
+        said += terms.check_file(row, page, token=token)
+        if (row.unsafe or file.pickle) and file.sha256 == UNRESOLVED:
+            raise pod_web.RefusedError(
+                "is a pickle, which can run code: choose a safetensors "
                 "version, or write the sha256 of the file that you trust into the description"
             )
-        sha256 = listed.get("hashes", {}).get("SHA256")
-        size = listed.get("sizeKB")
-        return Found(
-            revision=None,
-            size=round(size * 1024) if size else None,
-            sha256=sha256.lower() if sha256 else None,
-        )
+        return Found(revision=None, size=row.size, sha256=row.sha256, remarks=tuple(said))
 
-    def _version(self, number: int) -> dict[str, Any]:
+    def _version(self, number: int) -> Version:
         """Return what the site says of a version, each key of its type or not there."""
         credential = self._hubs.credential("CIVITAI_TOKEN")
         url = f"{self.endpoint}/api/v1/model-versions/{number}"
         page = f"{self.endpoint}/model-versions/{number}"
 
-        def use(reply: Reply) -> dict[str, Any]:
+        def use(reply: Reply) -> Version:
             status = reply.status
             if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
                 raise WithheldError(f"version {number} on {self.host} wants a login: set CIVITAI_TOKEN")
@@ -70,34 +82,7 @@ class Civitai:
                 raise RefusedError(f"{self.host} has no version {number}, or has it no longer ({status})")
             if status != HTTPStatus.OK:
                 raise UnclearError(f"{self.host} answered {status} for version {number}")
-            return civitai_answer.version(reply.json(), f"what {self.host} says of version {number}")
+            answer = civitai_answer.version(reply.json(), f"what {self.host} says of version {number}")
+            return civitai.read(answer, self.host)
 
         return self._web.ask(Request(url, page, credential, "CIVITAI_TOKEN"), use)
-
-    @staticmethod
-    def _refuse_unobtainable(version: dict[str, Any], what: str) -> None:
-        mode = (version.get("model") or {}).get("mode")
-        if mode:  # Archived or TakenDown
-            raise RefusedError(f"{what} is {mode.lower()}: its files cannot be had any more")
-        ends = version.get("earlyAccessEndsAt")
-        if version.get("availability") == "EarlyAccess" or (ends and _is_future(ends)):
-            until = f" until {ends}" if ends else ""
-            raise RefusedError(f"{what} is in early access{until}: its download must be paid for")
-        if version.get("usageControl") not in (None, "Download"):
-            raise RefusedError(f"{what} may be used on the site, but not downloaded")
-
-
-def _primary(version: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the file that a download of the version gives."""
-    files: list[dict[str, Any]] = version.get("files") or []
-    return next((file for file in files if file.get("primary")), files[0] if files else None)
-
-
-def _is_future(moment: str) -> bool:
-    try:
-        ends = datetime.fromisoformat(moment)
-    except ValueError:
-        return True
-    if ends.tzinfo is None:
-        ends = ends.replace(tzinfo=UTC)
-    return ends > datetime.now(tz=UTC)

@@ -204,6 +204,7 @@ def _answer(question: Question, sources: Sources, outcome: Outcome) -> LockedFil
         outcome.reasons[key] = f"{refused}."
         outcome.problems.append(str(question.entry.error(("files", question.number), f"{refused}.")))
     else:
+        outcome.warnings += [f"{question.name} {remark}." for remark in found.remarks]
         contradictions = list(_contradictions(question, found))
         outcome.problems += contradictions
         if not contradictions:

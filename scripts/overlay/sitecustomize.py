@@ -12,10 +12,16 @@ _PLACE = os.environ.get("PODKILN_OVERLAY", "")
 
 def _add(place: str) -> None:
     try:
-        with open(f"{place}/current", encoding="utf-8") as file:  # noqa: PTH123 - every start of Python pays for this
-            site.addsitedir(f"{place}/{file.read().strip()}")
-    except OSError:
-        pass  # nothing has been installed, or the volume is gone
+        # The volume is shared: a FIFO in its place must not stop Python, nor a link lead it elsewhere.
+        file = os.open(f"{place}/current", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            name = os.read(file, 4096).decode().strip()
+        finally:
+            os.close(file)
+    except (OSError, ValueError):
+        return  # nothing has been installed, or the volume is gone
+    if name:
+        site.addsitedir(f"{place}/{name}")
 
 
 if _PLACE and sys.prefix != sys.base_prefix:  # a virtual environment: ComfyUI's

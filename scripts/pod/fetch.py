@@ -28,7 +28,7 @@ from pod.fetching.sources import Hubs
 from pod.fetching.staging import Staging, on_network
 from pod.fetching.store import Store
 from pod.fetching.web import Limits
-from pod.wishes import listing, wish
+from pod.wishes import facts, listing, wish
 from pod.wishes.addresses import FORMS
 from pod.wishes.listing import File
 
@@ -66,6 +66,7 @@ def main(argv: list[str]) -> int:
         Hubs.from_environment(os.environ),
         policy(os.environ, place),
         status.own(run, by_hand=bool(options.words) or options.verify),
+        facts.load(root),
         offered=[file for each in models.values() for file in each],
         display=display,
         again=options.verify,

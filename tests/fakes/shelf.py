@@ -152,7 +152,8 @@ class Repository:
 class CivitaiVersion:
     """A model version on CivitAI: its main file, and `beside` it others, each with its type and format.
 
-    `model` is half the version's number unless given; `scan` is what CivitAI's scanners said.
+    `model` is half the version's number unless given; `scan` is what CivitAI's scanners said. `fields` are
+    further ones of the version's answer, `row` those of each file.
     """
 
     number: int
@@ -165,6 +166,8 @@ class CivitaiVersion:
     model: int | None = None
     scan: str = "Success"
     beside: tuple[tuple[HubFile, str, str], ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    row: Mapping[str, Any] = field(default_factory=dict)
 
     def files(self) -> list[tuple[HubFile, str, str]]:
         """All files, with type and format, the main one first."""
@@ -173,7 +176,10 @@ class CivitaiVersion:
     def asked(self, query: Mapping[str, list[str]]) -> HubFile | None:
         """The file that a download's query names."""
         wanted = {key: values[0] for key, values in query.items() if key in {"type", "format"}}
-        for file, type_, format_ in self.files():
+        numbers = query.get("fileId")
+        for number, (file, type_, format_) in enumerate(self.files()):
+            if numbers and numbers != [str(self.number * 10 + number)]:
+                continue
             if wanted.items() <= {"type": type_, "format": format_}.items():
                 return file
         return None
@@ -193,6 +199,7 @@ class CivitaiVersion:
                 "hashes": {"SHA256": file.sha256.upper()},
                 "downloadUrl": f"{base}/api/download/models/{self.number}"
                 + (f"?{urlencode({'type': type_, 'format': format_})}" if number else ""),
+                **self.row,
             }
             for number, (file, type_, format_) in enumerate(self.files())
         ]
@@ -204,4 +211,5 @@ class CivitaiVersion:
             "earlyAccessEndsAt": self.early_access_ends,
             "model": {"name": "fake", "type": self.type, "mode": "Archived" if self.archived else None},
             "files": [] if self.archived else rows,
+            **self.fields,
         }

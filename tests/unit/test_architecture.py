@@ -17,7 +17,7 @@ wording nodes document
 oci reference credentials tree tarlayer
 model variant catalogue schemas
 lockfile lock
-flagfiles flags folders measured limits bundle layers terms
+flagfiles flags folders modeltypes measured limits bundle layers terms
 inputs alternatives refusals plan pulls payload portable render lint context
 engine bake golden layout load bootstrap assemble
 registry

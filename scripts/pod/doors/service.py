@@ -13,6 +13,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from pod import plainfile
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,8 +128,8 @@ def ending(status: int) -> str:
 
 def private_folder(path: Path, mode: int = 0o700) -> Path:
     """Make a folder that only its owner may change. Raises OSError."""
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(mode)
+    plainfile.make_folder(path)
+    plainfile.set_mode(path, mode, folder=True)
     return path
 
 

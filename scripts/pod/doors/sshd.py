@@ -8,6 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from pod import plainfile
 from pod.doors.service import BARE, Service, private_folder, say, write_private
 
 TYPE_CHECKING = False
@@ -71,10 +72,10 @@ def host_key(kept: Path, own: Path) -> tuple[Path, str]:
 
 def fingerprint(key: Path) -> str | None:
     """Return a private key's fingerprint as ssh shows it; None where it is none. Raises OSError."""
-    if not key.is_file():
+    if plainfile.kind(key) or not key.exists():
         return None
     if not closed(key):
-        key.chmod(0o600)
+        plainfile.set_mode(key, 0o600)
     public = _keygen("-y", "-P", "", "-f", str(key), check=False).split()
     if len(public) < 2:  # noqa: PLR2004 - type and key
         return None

@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from pod import foreign
 from pod.fetching.web import RefusedError
 
 if TYPE_CHECKING:
     from pod.fetching.web import Answer
 
 PARTIAL, UNSATISFIABLE = 206, 416
+_RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")  # RFC 9110, 14.4
+
+
+class ReplacedError(RefusedError):
+    """The source has another file than the one that is wanted: what has arrived of either is of no use."""
 
 
 def compare(found: str, listed: str) -> None:
-    """Refuse what is not what we want, before its bytes come. Raises RefusedError."""
+    """Refuse what is not what we want, before its bytes come. Raises ReplacedError."""
     if found != listed:
-        raise RefusedError(
+        raise ReplacedError(
             f"has {found} at its source, but {listed} is listed: it was replaced there; "
             "correct its revision or what is listed"
         )
@@ -32,13 +38,12 @@ def identity(answer: Answer) -> str:
 def size(answer: Answer) -> int | None:
     """Return the bytes of the whole file, or None when the answer does not say."""
     if answer.status == PARTIAL:
-        match = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers["Content-Range"] or "")
-        return int(match[1]) if match else None
-    length = answer.headers["Content-Length"] or ""
-    return int(length) if length.isdigit() else None
+        match = _RANGE.fullmatch(answer.headers["Content-Range"] or "")
+        return foreign.number(match[2]) if match else None
+    return foreign.number(answer.headers["Content-Length"])
 
 
 def start(answer: Answer) -> int | None:
     """Return the offset of the first byte, or None when the answer does not say."""
-    match = re.match(r"bytes (\d+)-", answer.headers["Content-Range"] or "")
-    return int(match[1]) if match else None
+    match = _RANGE.fullmatch(answer.headers["Content-Range"] or "")
+    return foreign.number(match[1]) if match else None

@@ -18,9 +18,11 @@ import time
 import uuid
 from pathlib import Path
 
+from pod import foreign, plainfile
+
 HEARTBEAT = 5.0
 STALE = 30.0
-_FLAGS = os.O_RDWR | os.O_CLOEXEC
+_RECORD = 4096  # bytes at most
 
 
 class Claim:
@@ -38,7 +40,7 @@ class Claim:
 
     def acquire(self) -> bool:
         """Try to become the owner; called again and again, it notices an owner that died. Raises OSError."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        plainfile.make_folder(self._path.parent)
         descriptor = self._create() or self._take_over()
         if descriptor is None:
             return False
@@ -78,7 +80,7 @@ class Claim:
 
     def _create(self) -> int | None:
         try:
-            descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = plainfile.open_plain(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             return None
         self._locks = _flock(descriptor)
@@ -87,10 +89,14 @@ class Claim:
     def _take_over(self) -> int | None:
         """Return a descriptor when the owner is dead, else None."""
         try:
-            descriptor = os.open(self._path, _FLAGS)
-            record = os.pread(descriptor, 4096, 0)
+            # While a claim is given back it has two names for a moment.
+            descriptor = plainfile.open_plain(self._path, os.O_RDWR, linked=True)
         except FileNotFoundError:
             return None  # released a moment ago: the next call creates it
+        except plainfile.PlantedError:
+            self._path.unlink()  # no claim, and never the target of a link; the next call creates ours
+            return None
+        record = os.pread(descriptor, _RECORD, 0)
         try:
             if self._same_kernel(record) and _flock(descriptor) and self._names(descriptor):
                 self._locks = True
@@ -105,7 +111,7 @@ class Claim:
 
     def _same_kernel(self, record: bytes) -> bool:
         try:
-            owner = json.loads(record)
+            owner = foreign.parse(record)
             return bool(owner["flock"]) and owner["boot"] == boot_id() != ""
         except (ValueError, KeyError, TypeError):
             return False  # being written just now, or of another version: the heartbeat decides
@@ -121,7 +127,9 @@ class Claim:
         aside = self._path.with_name(f"{self._path.name}.{self._owner}")
         with contextlib.suppress(FileNotFoundError):
             self._path.rename(aside)
-            if aside.read_bytes() != record:  # a live one that came in between: give it back
+            if (
+                plainfile.read_plain(aside, _RECORD) != record
+            ):  # a live one that came in between: give it back
                 with contextlib.suppress(OSError):
                     os.link(aside, self._path)
             aside.unlink()
@@ -136,7 +144,7 @@ class Claim:
     def _is_ours(self) -> bool:
         if self._descriptor is None or not self._names(self._descriptor):
             return False
-        return self._owner.encode() in os.pread(self._descriptor, 4096, 0)
+        return self._owner.encode() in os.pread(self._descriptor, _RECORD, 0)
 
     def _beat(self, count: int) -> None:
         record = {"owner": self._owner, "boot": boot_id(), "flock": self._locks, "beat": count}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from pod import foreign
 from pod.fetching.web import RefusedError
+from pod.pickles import HEAD, holds, holds_old, is_harmless, is_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,18 +17,12 @@ if TYPE_CHECKING:
     from pod.fetching.part import Part
 
 Block = bytes | memoryview
-_PICKLES = frozenset({".pt", ".pt2", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib", ".dill"})
-# What cannot hold one, whatever stands before: `model.pth.tar` is a pickle, `model.pth.safetensors` is none.
-_HARMLESS = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".json", ".txt", ".yaml", ".yml", ".md"})
 _PAGES = {"text/html": {".html", ".htm"}, "application/xhtml+xml": {".xhtml"}, "application/json": {".json"}}
 _BLOCK = 1 << 20
-_HEADER_LIMIT = 100_000_000  # bytes; the format's own: https://github.com/huggingface/safetensors#format
-
-
-def is_pickle(name: str) -> bool:
-    """Tell whether loading a file of this name can run code that lies in it."""
-    suffixes = PurePosixPath(name.lower()).suffixes
-    return bool(_PICKLES.intersection(suffixes)) and suffixes[-1] not in _HARMLESS
+_HEADED = (".safetensors", ".sft")
+FORMAT_LIMIT = 100_000_000  # bytes of a header: https://github.com/huggingface/safetensors#format
+# What is read of that: those of real files are below 1 MB, and parsing takes sixteen times as much memory.
+HEADER_LIMIT = 4 << 20
 
 
 def digest(blocks: Iterable[Block], size: int, expected: str) -> str:
@@ -72,18 +67,48 @@ def check_type(content_type: str | None, name: str, host: str) -> None:
         )
 
 
-def check_safetensors(path: Path, name: str) -> None:
+def check_contents(path: Path, name: str, *, vouched: bool) -> None:
+    """Judge a file that has come, under the name that it is going to have. Raises RefusedError, OSError.
+
+    Args:
+        path: Where it lies now.
+        name: Its name from now on.
+        vouched: Whether a person, or the image's lock, gave its sha256; what a hub says of its own file does
+            not count.
+    """
+    if not vouched:
+        if is_pickle(name):
+            raise RefusedError(_UNVOUCHED.format("is a pickle"))
+        with path.open("rb") as handle:
+            head = handle.read(HEAD)
+        # A header of 640 bytes begins as a pickle of protocol 2 does, so these are looked at more closely.
+        what = None if name.lower().endswith(_HEADED) else holds(head)
+        if what is None and not is_harmless(name):
+            what = holds_old(head)
+        if what:
+            raise RefusedError(_UNVOUCHED.format(f"is {what}, whatever its name says"))
+    _check_safetensors(path, name, vouched=vouched)
+
+
+_UNVOUCHED = (
+    "{}, which can run code when it is loaded, and nobody gave its sha256: choose a .safetensors file, or "
+    "vouch for it by adding its hash, #sha256=…"
+)
+
+
+def _check_safetensors(path: Path, name: str, *, vouched: bool) -> None:
     """Refuse a .safetensors file that does not begin with a header: a length of 8 bytes, then JSON."""
-    if not name.endswith((".safetensors", ".sft")):
+    if not name.lower().endswith(_HEADED):
         return
     size = path.stat().st_size
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
-        header = handle.read(length) if length < min(_HEADER_LIMIT, size) else b""
+        if HEADER_LIMIT < length < min(FORMAT_LIMIT, size) and vouched:
+            return  # its hash says that it is what was wanted, whatever that is
+        header = handle.read(length) if length < min(HEADER_LIMIT, size) else b""
     try:
-        ends = [
-            entry["data_offsets"][1] for key, entry in json.loads(header).items() if key != "__metadata__"
-        ]
+        entries = foreign.parse(header)
+        ends = [entry["data_offsets"][1] for key, entry in entries.items() if key != "__metadata__"]
         described = 8 + length + max(ends, default=0)
     except (ValueError, TypeError, AttributeError, KeyError, IndexError):
         raise RefusedError("is no .safetensors file, whatever its name says; correct its source") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pod.fetching.progress import Progress, human
 from pod.fetching.web import RefusedError
+from pod.plainfile import PlantedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +77,8 @@ def refusal(error: OSError, path: Path) -> RefusedError:
             f"does not fit: {mount} is full ({os.strerror(error.errno or 0)}); what has arrived is kept, "
             "so make room or use a larger volume, then fetch again"
         )
+    if isinstance(error, PlantedError):
+        return RefusedError(f"is not fetched: {error.strerror}, then fetch again")
     if error.errno in _FORBIDDEN:
         return RefusedError(
             f"cannot be written below {path.parent}: {os.strerror(error.errno or 0).lower()}; "

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pod.fetching import part
+from pod.fetching.carried import ReplacedError
 from pod.fetching.crew import ChangedError, Crew, Goal
 from pod.fetching.hands import Hands
 from pod.fetching.web import RefusedError
@@ -95,6 +96,9 @@ class Download:
             self._progress.state = "fetching"
             try:
                 return crew.run(ranges=ranges)
+            except ReplacedError:
+                self._discard()
+                raise
             except ChangedError as change:
                 ranges = change.ranges
                 self._discard()

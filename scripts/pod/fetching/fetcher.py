@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pod.fetching.patience import Policy
     from pod.fetching.sources import Hubs
     from pod.fetching.store import Store
+    from pod.wishes.facts import Facts
     from pod.wishes.listing import File
     from pod.wishes.resolving import Resolved
 
@@ -69,8 +70,8 @@ class Job:
 class Fetcher:
     """Works through the files of one run, in their order. With `again`, what is there is hashed anew.
 
-    `record` is where it writes how far it is; `offered` are the files of all models of the image,
-    enabled or not.
+    `record` is where it writes how far it is; `facts` tell kinds of models; `offered` are the files of all
+    models of the image, enabled or not.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Fetcher:
         hubs: Hubs,
         policy: Policy,
         record: Path,
+        facts: Facts,
         *,
         offered: Sequence[File] = (),
         display: Display | None = None,
@@ -94,7 +96,7 @@ class Fetcher:
         self._finished = threading.Event()
         self._space = disk.Space()
         self._resolver = Resolver(
-            store.target.parent / ".podkiln/resolved.json", hubs, policy, self._stopping
+            store.target.parent / ".podkiln/resolved.json", hubs, policy, self._stopping, facts
         )
         self._finder = Finder(self._resolver, store, offered)
         self._jobs = [

@@ -16,13 +16,15 @@ import weakref
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from pod import foreign, plainfile
 from pod.fetching.claim import boot_id
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _FLUSH = 64 << 20  # bytes that arrive between two flushes
-_NEW = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NEW = os.O_CREAT | os.O_EXCL
+_LARGEST_JOURNAL = 16 << 20  # bytes; a file of 1 TB in chunks of 8 MiB has lines of 1 MB
 
 
 class ClosedError(Exception):
@@ -75,8 +77,8 @@ class Part:
     def create(cls, path: Path, contents: Contents) -> Part:
         """Begin from nothing; what was there is removed. Raises OSError."""
         remove(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = os.open(path, _NEW | os.O_RDWR, 0o666)
+        plainfile.make_folder(path.parent)
+        data = plainfile.open_plain(path, _NEW | os.O_RDWR)
         os.ftruncate(data, contents.size)
         return cls(path, contents, [], data, _new_journal(_state(path), contents, []))
 
@@ -85,15 +87,19 @@ class Part:
         """Take up what an earlier process left, or return None when there is nothing of use."""
         try:
             contents, arrived = _read_journal(_state(path))
-            if path.stat().st_size != contents.size:
-                return None
-            data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            data = plainfile.open_plain(path, os.O_RDWR)
+        except (OSError, ValueError, TypeError, ArithmeticError):
+            return None
+        try:
+            if os.fstat(data).st_size != contents.size:
+                raise ValueError("another size")  # noqa: TRY301 (as everything else that is of no use)
             os.fdatasync(data)  # from now on all of it is flushed, under whichever kernel it was written
             aside = _state(path).with_suffix(".state.new")
             aside.unlink(missing_ok=True)
             journal = _new_journal(aside, contents, arrived)
             aside.replace(_state(path))
-        except (OSError, ValueError, TypeError, ArithmeticError):
+        except (OSError, ValueError):
+            os.close(data)
             return None
         return cls(path, contents, arrived, data, journal)
 
@@ -233,9 +239,9 @@ class Trail:
 
     def __init__(self, path: Path, contents: Contents) -> None:
         remove(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        plainfile.make_folder(path.parent)
         self._contents = contents
-        self._data = os.open(path, _NEW | os.O_WRONLY, 0o666)
+        self._data = plainfile.open_plain(path, _NEW | os.O_WRONLY)
         self._journal = _new_journal(_state(path), contents, [])
         self._written = 0
         self._claimed = 0  # chunks
@@ -270,11 +276,15 @@ def adopt(copy: Path, path: Path) -> bool:
     """Make a part of a copy and what its trail says of it; False when that is nothing. Raises OSError."""
     try:
         contents, arrived = _read_journal(_state(copy))
+        data = plainfile.open_plain(copy, os.O_RDWR)
     except (OSError, ValueError, TypeError, ArithmeticError):
         return False
-    if not arrived or not copy.is_file():
-        return False
-    os.truncate(copy, contents.size)
+    try:
+        if not arrived:
+            return False
+        os.ftruncate(data, contents.size)
+    finally:
+        os.close(data)
     copy.replace(path)
     _state(copy).replace(_state(path))
     return True
@@ -282,7 +292,7 @@ def adopt(copy: Path, path: Path) -> bool:
 
 def _new_journal(path: Path, contents: Contents, arrived: list[int]) -> int:
     """Write a journal and return its descriptor, open to append."""
-    journal = os.open(path, _NEW | os.O_WRONLY | os.O_APPEND, 0o666)
+    journal = plainfile.open_plain(path, _NEW | os.O_WRONLY | os.O_APPEND)
     lines = [json.dumps({**asdict(contents), "kernel": boot_id()}), *map(str, arrived)]
     if arrived:
         lines.append(f"={len(arrived)}")
@@ -292,11 +302,13 @@ def _new_journal(path: Path, contents: Contents, arrived: list[int]) -> int:
 
 def _read_journal(path: Path) -> tuple[Contents, list[int]]:
     """Read what is being fetched, and the chunks that are safe. Raises OSError, ValueError, TypeError."""
-    written = path.read_bytes()
+    written = plainfile.read_plain(path, _LARGEST_JOURNAL)
     head, *lines = written[: written.rindex(b"\n")].split(b"\n")
-    fields = json.loads(head)
-    kernel = fields.pop("kernel", "")
+    fields = foreign.parse(head)
+    kernel = fields.pop("kernel", "") if isinstance(fields, dict) else ""
     contents = Contents(**fields)
+    if not (_is_count(contents.size) and _is_count(contents.chunk) and contents.chunk):
+        raise ValueError("sizes that are none")
     count = -(-contents.size // contents.chunk)
     claims = [line for line in lines if not line.startswith(b"=")]
     if not kernel or kernel != boot_id():
@@ -304,6 +316,10 @@ def _read_journal(path: Path) -> tuple[Contents, list[int]]:
         claims = claims[: max(marks, default=0)]
     chunks = [int(line) for line in claims if line.isdigit()]
     return contents, list(dict.fromkeys(chunk for chunk in chunks if chunk < count))
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def remove(path: Path) -> None:

@@ -9,6 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pod import plainfile
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -136,10 +138,8 @@ class Board:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON aside, then rename. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    with plainfile.replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def human(count: float) -> str:

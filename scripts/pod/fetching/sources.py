@@ -128,10 +128,12 @@ class Request:
                 f"was refused (401): {self.variable} is wrong, expired or revoked; "
                 f"set it to a new token for {self.page}"
             )
-        return (
-            f"was refused ({status}): the account of {self.variable} has no access; "
-            f"accept the licence at {self.page} with it"
+        remedy = (
+            f"open {self.page} with it: there it may have to be bought, or it is its owner's alone"
+            if self.variable == "CIVITAI_TOKEN"
+            else f"accept the licence at {self.page} with it"
         )
+        return f"was refused ({status}): the account of {self.variable} has no access; {remedy}"
 
 
 def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = None) -> Request:
@@ -150,7 +152,8 @@ def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = No
                 "HF_TOKEN",
             )
         case "civitai":
-            query = f"?{source['query']}" if source.get("query") else ""
+            number = f"fileId={source['file']}" if source.get("file") else ""
+            query = f"?{source.get('query') or number}" if source.get("query") or number else ""
             return Request(
                 f"{hubs.civitai}/api/download/models/{source['version']}{query}",
                 f"{hubs.civitai}/model-versions/{source['version']}",

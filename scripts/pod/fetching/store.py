@@ -7,14 +7,14 @@ we have checked: a file is hashed once, not at each start. Records lie on the vo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pod import foreign, plainfile
 from pod.fetching import part
-from pod.fetching.contents import check_safetensors, digest, of_file
+from pod.fetching.contents import check_contents, digest, of_file
 from pod.fetching.progress import write_json
 from pod.fetching.staging import Growth, Staging
 from pod.fetching.web import RefusedError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pod.wishes.listing import File
 
     Seen = Callable[[int, int], None]
+
+_LARGEST_RECORD = 64 << 10  # bytes
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,19 @@ class Store:
         return self._link_cached(file, expected, size, seen)
 
     def publish(self, file: File, growth: Growth, expected: str) -> Path:
-        """Give a complete, checked and flushed file its name. Raises OSError, RefusedError."""
+        """Give a complete, checked and flushed file its name: the one gate through which all files come.
+
+        What is refused here is removed. Raises OSError, RefusedError.
+        """
         grown = growth.copy or growth.part
-        check_safetensors(grown, file.name)
         place = self.place(file)
+        try:
+            check_contents(grown, place.name, vouched=file.vouched)
+        except RefusedError:
+            for each in (growth.part, growth.copy):
+                if each:
+                    part.remove(each)
+            raise
         grown.replace(place)
         for each in (growth.part, growth.copy):
             if each:
@@ -209,10 +220,11 @@ def _alike(found: str, expected: str) -> bool:
 
 def _recorded(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(_record_path(path).read_bytes())
-        return record if record.keys() == {"size", "mtime_ns", "digest"} else None
+        record = foreign.parse(plainfile.read_plain(_record_path(path), _LARGEST_RECORD))
+        known = record.keys() == {"size", "mtime_ns", "digest"} and isinstance(record["digest"], str)
     except (OSError, ValueError, AttributeError):
         return None
+    return record if known else None
 
 
 def _flush(folder: Path) -> None:

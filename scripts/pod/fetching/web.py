@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
+from pod import foreign
 from pod.failure import PodError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ USER_AGENT = "podkiln-fetch/1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 _SHORT = 64 * 1024
+_LONGEST_SHOWN = 200
+_QUERY = "/?:@!$&'()*+,;=~-._%"  # RFC 3986, 3.4, and what is quoted already
 
 
 class RefusedError(PodError):
@@ -133,7 +136,7 @@ class Answer:
     def drain(self) -> None:
         """Read a short body that nobody wants, so that the connection can be kept."""
         if self.keep and self.response.length is not None and self.response.length <= _SHORT:
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 self.response.read()
 
     def abort(self) -> None:
@@ -161,8 +164,11 @@ def origin_of(url: str) -> str:
 
 def shown(url: str) -> str:
     """Return a URL fit for a log: without user, query and fragment, where secrets travel."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that do not close
+        return "an address that is none"
+    return foreign.shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", _LONGEST_SHOWN)
 
 
 def get(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
@@ -179,25 +185,40 @@ def get(url: str, headers: Mapping[str, str], credential: Credential | None, lim
             return answer
         answer.drain()
         answer.close()
-        location = answer.headers["Location"] or ""
-        if url.startswith("https:") and location.startswith("http:"):
-            raise RefusedError(f"is redirected from https to http by {answer.host}, which is not followed")
-        url = urljoin(url, location)
+        url = _redirected(url, answer)
     raise RefusedError(f"is redirected in a loop, last to {shown(url)}")
 
 
-def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
-    parts = urlsplit(url)
+def _redirected(url: str, answer: Answer) -> str:
+    """Return the address that an answer redirects to. Raises RefusedError."""
+    location = answer.headers["Location"] or ""
     try:
+        target = urlsplit(urljoin(url, location))
+    except ValueError:  # brackets that do not close
+        raise RefusedError(
+            f"is redirected by {answer.host} to {foreign.shown(location.partition('?')[0])!r}, "
+            "which is no address; correct its source"
+        ) from None
+    if urlsplit(url).scheme == "https" and target.scheme == "http":  # both in lower case here
+        raise RefusedError(f"is redirected from https to http by {answer.host}, which is not followed")
+    return str(target.geturl())
+
+
+def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
+    try:
+        parts = urlsplit(url)
         origin = origin_of(url)
-    except ValueError:  # a port that is no number
-        origin = ""
-    if parts.scheme not in _PORTS or not parts.hostname or not origin:
+        host = (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is no number, brackets that do not close, a name that no host has
+        raise RefusedError(f"has no http or https address to come from: {shown(url)}") from None
+    if parts.scheme not in _PORTS or not host:
         raise RefusedError(f"has no http or https address to come from: {shown(url)}")
     sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
     if credential and credential.origin == origin:
         sent["Authorization"] = f"Bearer {credential.token}"
-    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
+    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (
+        f"?{quote(parts.query, safe=_QUERY)}" if parts.query else ""
+    )
     connection, target = connection_to(parts, target, limits)
     if kept := limits.idle.take(origin) if limits.idle else None:
         try:
@@ -205,7 +226,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
         except TimeoutError as error:
             kept.close()
             raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException, ValueError):
             kept.close()  # the server had enough of waiting, which says nothing about a new connection
     try:
         connection.connect()
@@ -216,7 +237,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
             f"is not fetched: the certificate of {parts.hostname} is not trusted ({error.verify_message}); "
             "behind a company proxy, set SSL_CERT_FILE to its CA bundle"
         ) from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: what is no HTTP
         connection.close()
         raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
 
@@ -248,8 +269,13 @@ def connection_to(parts: SplitResult, target: str, limits: Limits) -> tuple[http
     proxy_url = urllib.request.getproxies().get(parts.scheme)
     if not proxy_url or urllib.request.proxy_bypass(host):
         return unconnected(host, port, limits, secure=secure), target
-    proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
-    connection = unconnected(proxy.hostname or "", proxy.port or _PORTS["http"], limits, secure=secure)
+    try:
+        proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
+        proxy_port = proxy.port or _PORTS["http"]
+    except ValueError:
+        variable = f"{parts.scheme.upper()}_PROXY"
+        raise RefusedError(f"is not fetched: {variable} is no address of a proxy: correct it") from None
+    connection = unconnected(proxy.hostname or "", proxy_port, limits, secure=secure)
     if not secure:
         return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"
     login: dict[str, str] = {}

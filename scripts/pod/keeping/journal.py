@@ -13,6 +13,8 @@ import threading
 import time
 from collections import deque
 
+from pod import plainfile
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +59,7 @@ class Rotated:
             self._file = None
 
     def _open(self) -> None:
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = plainfile.open_plain(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._written = os.fstat(self._file).st_size
 
     def _append(self, data: bytes) -> None:
@@ -158,10 +160,10 @@ def own_path(folder: Path) -> Path:
 
     A pod's lock on it ends with the pod. Where a volume knows no locks, pods write to one log in turns.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    plainfile.make_folder(folder)
     for number in range(1, _PODS):
         name = NAME if number == 1 else f"{NAME}-{number}"
-        lock = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = plainfile.open_plain(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # kept until this process ends
         except BlockingIOError:

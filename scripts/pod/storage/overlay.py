@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from pod import plainfile
 from pod.storage import requirement
 
 TYPE_CHECKING = False
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 VENV = "/opt/venv"
 CONSTRAINTS = "constraints.txt"  # in the run folder
 CURRENT = "current"
+_LONGEST = 4096  # bytes of CURRENT
 _TOOLS = frozenset({"pip", "setuptools", "wheel"})  # a package that is built may want its own
 
 
@@ -41,9 +43,10 @@ def base(root: str, site_packages: str) -> str:
 def active(place: str) -> str | None:
     """Return the folder in use; None when nothing has been installed."""
     try:
-        with open(f"{place}/{CURRENT}", encoding="utf-8") as file:  # noqa: PTH123
-            folder = f"{place}/{file.read().strip()}"
-    except OSError:
+        name = plainfile.read_plain(f"{place}/{CURRENT}", _LONGEST).decode().strip()
+        folder = f"{place}/{name}"
+        plainfile.check_folders(f"{folder}/")
+    except (OSError, ValueError):
         return None
     return folder if os.path.isdir(folder) else None  # noqa: PTH112
 

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from pod import plainfile
 from pod.failure import PodError
 from pod.storage import overlay
 
@@ -132,7 +133,8 @@ def _fill(python: str, folder: Path, chosen: Sequence[str]) -> None:
     """Install aside, then rename: a folder that has its name is whole. Raises PodError."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
-        aside.mkdir(parents=True)
+        plainfile.make_folder(folder.parent)
+        aside.mkdir()
         _pip(python, "install", *_QUIET, "--no-deps", "--target", str(aside), *chosen)
         _move(aside, folder)
     except _NoWayError as why:
@@ -182,6 +184,5 @@ def _last_words(said: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    with plainfile.replacing(path) as descriptor:
+        os.write(descriptor, text.encode())

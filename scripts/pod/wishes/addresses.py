@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from pod import foreign
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,13 +32,30 @@ _AIR = re.compile(
     r"(?:urn:)?(?:air:)?(?P<middle>.*?)(?P<source>civitai(?:-r2)?|huggingface|orchestrator):(?P<id>.*)"
 )
 _CIVITAI = re.compile(
-    r"(?P<model>[0-9]{1,15})@(?P<version>[0-9]{1,15})(?:\+(?P<file>[0-9]{1,15}))?(?:\.[a-z ]+)?"
+    r"(?P<model>[0-9]{1,15})@(?P<version>[0-9]{1,15})(?:\+(?P<file>[0-9]{1,15}))?(?:\.(?P<format>[a-z ]+))?"
 )
 _CIVITAI_MODEL = re.compile(r"/models/([0-9]{1,15})(?:/[^/]*)?/?")
 _CIVITAI_VERSION = re.compile(
     r"/(?:api/download/models|api/v1/model-versions|model-versions)/([0-9]{1,15})/?"
 )
-_CHOICES = ("type", "format", "size", "fp")  # of a version with several files
+# What names one of a version's several files in a download's address, as the site itself reads it:
+# https://github.com/civitai/civitai, src/server/services/file.service.ts (getFileForModelVersion).
+_NUMBER = "fileid"
+_CHOICES = {"type": "type", "format": "format", "size": "size", "fp": "fp", "quanttype": "quantType"}
+_LONGEST_CHOICE = 40
+# The formats of an AIR, and what CivitAI calls them.
+_FORMATS = {
+    "safetensor": "SafeTensor",
+    "safetensors": "SafeTensor",
+    "ckpt": "PickleTensor",
+    "pickletensor": "PickleTensor",
+    "gguf": "GGUF",
+    "onnx": "ONNX",
+    "diffuser": "Diffusers",
+    "diffusers": "Diffusers",
+    "core ml": "Core ML",
+    "other": "Other",
+}
 
 
 class WordError(ValueError):
@@ -106,7 +125,7 @@ def _of_repository(repo: str, revision: str | None, path: str) -> Address:
     if not path.isprintable() or "\\" in path or any(part in {"", ".", ".."} for part in parts):
         raise WordError("has a path that no repository has")
     if not re.fullmatch(r"[\w./-]+", revision) or ".." in revision:
-        raise WordError(f"has {revision!r} where a commit, branch or tag is wanted")
+        raise WordError(f"has {foreign.shown(revision)!r} where a commit, branch or tag is wanted")
     source = {"kind": "huggingface", "repo": repo, "revision": revision, "path": path}
     return Address(f"hf:{repo}@{revision}/{path}", source)
 
@@ -115,8 +134,9 @@ def _of_repository(repo: str, revision: str | None, path: str) -> Address:
 
 
 def _civitai(text: str, kind: str | None = None) -> Address:
-    match = _CIVITAI.fullmatch(text.partition("?")[0])
-    if not match and text.isdecimal():
+    named, _, query = text.partition("?")
+    match = _CIVITAI.fullmatch(named)
+    if not match and named.isdecimal():
         raise WordError(
             "could be a model or a version: write both, civitai:MODEL@VERSION, as they stand in the page's "
             "address, civitai.com/models/MODEL?modelVersionId=VERSION"
@@ -126,12 +146,53 @@ def _civitai(text: str, kind: str | None = None) -> Address:
             "names no version on CivitAI: write civitai:MODEL@VERSION, such as civitai:328553@368189"
         )
     model, version = int(match["model"]), int(match["version"])
-    source: dict[str, Any] = {"kind": "civitai", "version": version, "model": model}
-    word = f"civitai:{model}@{version}"
-    if match["file"]:
-        source["file"] = int(match["file"])
-        word += f"+{source['file']}"
-    return Address(word, source, kind)
+    if any(each != match["version"] for each in _versions(query)):
+        raise WordError("names two versions: copy the address of one file again")
+    chosen = _chosen(query, match["file"], match["format"])
+    source: dict[str, Any] = {"kind": "civitai", "version": version, "model": model, **chosen}
+    number = f"+{source['file']}" if "file" in source else ""
+    return Address(f"civitai:{model}@{version}{number}{_said(chosen.get('choice', {}))}", source, kind)
+
+
+def _chosen(query: str, number: str | None = None, format_: str | None = None) -> dict[str, Any]:
+    """Return `file`, `choice` or both, where an address names one of several files. Raises WordError."""
+    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
+
+    given = {key.lower(): values for key, values in parse_qs(query).items()}
+    for key, values in given.items():
+        if key not in {_NUMBER, *_CHOICES} and re.search(r"file|version", key) and key != "modelversionid":
+            raise WordError(f"has {foreign.shown(key)}=, which is not known here: name the file by fileId=")
+        if key in {_NUMBER, *_CHOICES} and len(set(values)) > 1:
+            raise WordError(f"has {key}= twice, with two values: name one file")
+    numbers = {each for each in (number, *given.get(_NUMBER, ())) if each is not None}
+    if len(numbers) > 1 or not all(re.fullmatch(r"[0-9]{1,15}", each) for each in numbers):
+        raise WordError("names a file by something else than one number: copy its address again")
+    choice = {name: given[key][0] for key, name in _CHOICES.items() if key in given}
+    if format_ is not None:
+        if format_ not in _FORMATS:
+            raise WordError(
+                f"ends in .{foreign.shown(format_)}, which is no format that CivitAI has: leave it away"
+            )
+        choice.setdefault("format", _FORMATS[format_])
+    for key, value in choice.items():
+        if not value.isprintable() or len(value) > _LONGEST_CHOICE:
+            raise WordError(f"has {key}= with a value that no file on CivitAI has: copy its address again")
+    found: dict[str, Any] = {"file": int(numbers.pop())} if numbers else {}
+    return found | ({"choice": choice} if choice else {})
+
+
+def _versions(query: str) -> list[str]:
+    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
+
+    given = parse_qs(query)
+    return [value for key, values in given.items() if key.lower() == "modelversionid" for value in values]
+
+
+def _said(choice: Mapping[str, str], **more: int) -> str:
+    """Return a choice as the query of an address."""
+    from urllib.parse import quote, urlencode  # noqa: PLC0415 - only who wishes for something pays for it
+
+    return "?" + urlencode({**choice, **more}, quote_via=quote) if choice or more else ""
 
 
 def _air(text: str) -> Address:
@@ -147,24 +208,22 @@ def _air(text: str) -> Address:
 
 
 def _civitai_page(parts: SplitResult) -> Address:
-    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
-
-    query = {key.lower(): values[-1] for key, values in parse_qs(parts.query).items()}
+    versions = set(_versions(parts.query))
     if match := _CIVITAI_MODEL.fullmatch(parts.path):
-        if not (version := query.get("modelversionid", "")).isdecimal():
+        if len(versions) != 1 or not (version := versions.pop()).isdecimal():
             raise WordError(
                 "names a model and no version of it: choose the version on the page, and copy the address "
                 "then, which ends in ?modelVersionId=…; or write civitai:MODEL@VERSION"
             )
-        return _civitai(f"{match[1]}@{version}")
+        return _civitai(f"{match[1]}@{version}?{parts.query}")
     if not (match := _CIVITAI_VERSION.fullmatch(parts.path)):
         raise WordError("is no page of a model on CivitAI: write civitai:MODEL@VERSION")
-    source: dict[str, Any] = {"kind": "civitai", "version": int(match[1])}
-    word = f"https://civitai.com/api/download/models/{match[1]}"
-    if choice := {key: query[key] for key in _CHOICES if query.get(key, "").isalnum()}:
-        source["choice"] = choice
-        word += "?" + "&".join(f"{key}={value}" for key, value in choice.items())
-    return Address(word, source)
+    if versions - {match[1]}:
+        raise WordError("names two versions: copy the address of one file again")
+    chosen = _chosen(parts.query)
+    number = {"fileId": chosen["file"]} if "file" in chosen else {}
+    word = f"https://civitai.com/api/download/models/{match[1]}{_said(chosen.get('choice', {}), **number)}"
+    return Address(word, {"kind": "civitai", "version": int(match[1]), **chosen})
 
 
 # --- any other

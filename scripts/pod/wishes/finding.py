@@ -10,12 +10,14 @@ import re
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
-from pod.fetching.contents import digest, is_pickle, of_file
+from pod import foreign
+from pod.fetching.contents import digest, of_file
 from pod.fetching.sources import request_for
 from pod.fetching.web import RefusedError
-from pod.wishes import civitai, kind, naming
+from pod.pickles import is_pickle
+from pod.wishes import civitai, naming
 from pod.wishes.listing import File
 from pod.wishes.pins import WISHES
 from pod.wishes.wish import LORAS
@@ -43,6 +45,7 @@ class Found:
     expected: str
     size: int | None = None
     claimed: Kind | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Finder:
@@ -56,6 +59,7 @@ class Finder:
 
     def __init__(self, resolver: Resolver, store: Store, offered: Iterable[File]) -> None:
         self._resolver = resolver
+        self._facts = resolver.facts
         self._store = store
         offered = list(offered)
         self._offered = {file.sha256: file for file in offered if file.sha256}
@@ -77,10 +81,23 @@ class Finder:
             found = self._ask(wish, note)
         except (KeyError, TypeError, AttributeError) as error:
             raise RefusedError(f"cannot be looked into: its hub answered without {error}") from None
-        folder, name = self._place(wish, found, note)
+        try:
+            folder, name = self._place(wish, found, note)
+        except RefusedError as error:
+            if not found.remarks:
+                raise
+            raise RefusedError(f"{error} (it {'; it '.join(found.remarks)})") from None
+        if is_pickle(name) and not wish.sha256:  # the name that will be written, however it came about
+            raise _unvouched()
         sha256 = found.expected.removeprefix("sha256:") if found.expected.startswith("sha256:") else None
         file = replace(
-            unplaced, folder=folder, name=name, size=found.size, sha256=sha256, source=found.source
+            unplaced,
+            folder=folder,
+            name=name,
+            size=found.size,
+            sha256=sha256,
+            source=found.source,
+            remarks=found.remarks,
         )
         self._take(file, found.expected, wish)
         self._check_place(file, found.expected, wish)
@@ -117,33 +134,36 @@ class Finder:
 
     def _of_civitai(self, wish: Wish, note: Note) -> Found:
         source = wish.source
-        info, page = self._resolver.civitai(source["version"], note)
-        civitai.check_offered(info, page)
-        if source.get("model") not in {None, info["modelId"]}:
+        version, page, said = self._resolver.civitai(source["version"], note)
+        if source.get("model") not in {None, version.model}:
             raise RefusedError(
-                f"names a version of another model: {source['version']} belongs to {info['modelId']}; "
-                f"write civitai:{info['modelId']}@{source['version']} if that is meant"
+                f"names a version of another model: {source['version']} belongs to {version.model}; "
+                f"write civitai:{version.model}@{source['version']} if that is meant"
             )
-        row = civitai.choose(info, source, page)
-        if not wish.sha256:
-            row = civitai.safer(info, row)
-        if civitai.is_infected(row):
-            raise RefusedError(f"is reported as dangerous by the scanners of {page}: choose another version")
-        if civitai.is_unsafe(row) and not wish.sha256:
+        row = self._facts.terms.choose(version, source, page)
+        chosen = "file" in source or "format" in source.get("choice", {})
+        if not (wish.sha256 or chosen):
+            row = civitai.safer(version, row)
+        said += self._facts.terms.check_file(row, page, token=self._resolver.has_token)
+        if row.unsafe and not wish.sha256:
             raise _unvouched()
         expected = civitai.sha256(row, page, "add the one that you trust, #sha256=…")
         if query := civitai.query(row):
             source = {**source, "query": query}
-        types = [str(row.get("type")).lower(), str(info["model"]["type"]).lower()]
-        claimed = next((kind.CIVITAI[name] for name in types if name in kind.CIVITAI), None)
-        if claimed is None and types[-1] in kind.NO_MODELS:
-            raise RefusedError(f"is of the type {info['model']['type']} at {page}, which is no model")
-        _check_air(wish, claimed, info["model"]["type"])
-        return Found(_safe(row["name"]), source, f"sha256:{expected}", None, claimed)
+        claimed = self._facts.types.claimed((row.type, version.type))
+        if claimed is None and self._facts.types.is_no_model(version.type):
+            raise RefusedError(f"is of the type {version.type} at {page}, which is no model")
+        meant = self._facts.types.by_air(wish.address.kind)
+        if meant and claimed and claimed is not meant:
+            raise RefusedError(
+                f"is a {foreign.shown(version.type)} on CivitAI, but a {wish.address.kind} by its AIR: "
+                "copy that anew"
+            )
+        return Found(_safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
 
     def _of_address(self, wish: Wish, note: Note) -> Found:
         request = request_for(wish.source, self._resolver.hubs)
-        name = wish.name or unquote(request.page.rpartition("/")[2])
+        name = wish.name or unquote(urlsplit(wish.source["url"]).path.rpartition("/")[2])
         if not naming.suffix(name):
             name = self._resolver.asker.name(request, note) or ""
         if not naming.suffix(name):
@@ -173,12 +193,12 @@ class Finder:
         told = None
         if naming.suffix(found.name) in _HEADED:
             request = request_for(found.source, self._resolver.hubs)
-            told = kind.of(self._resolver.asker.header(request, note))
+            told = self._facts.types.of(self._resolver.asker.header(request, note))
         if wish.only_lora:
             return _of_loras(wish, told or found.claimed)
         result = _agreed(wish, told, found)
         if result.folder is None:
-            raise RefusedError(f"is {result.what}, for which ComfyUI itself has no folder: {_say_it(wish)}")
+            raise RefusedError(f"{result.homeless}: {_say_it(wish, result.beside)}")
         return result.folder
 
     def _take(self, file: File, expected: str, wish: Wish) -> None:
@@ -207,7 +227,15 @@ class Finder:
         row = self._resolver.pins.get(WISHES, wish.key)
         try:
             file = File.from_json(unplaced.model, {**row, "optional": False})
+            naming.checked_path(file.folder)
+            naming.checked_path(file.name)
+            if file.size is not None and type(file.size) is not int:
+                return None
+            if file.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+                return None
             source = wish.source if wish.source["kind"] == "https" else file.source
+            if any(source.get(key) != wish.source.get(key) for key in ("kind", "repo", "path", "version")):
+                return None  # written for something else
         except (KeyError, TypeError, ValueError, AttributeError):
             return None  # nothing, or nothing to go by
         return replace(file, source=source, wish=wish)
@@ -221,7 +249,7 @@ class Finder:
 
 def remarks(file: File) -> list[str]:
     """Return what else is to be said about a file that was wished for."""
-    said = []
+    said = list(file.remarks)
     if is_pickle(file.name):
         said.append("it is a pickle, which can run code when it is loaded; the sha256 given vouches for it")
     if naming.suffix(file.name) in naming.UNLISTED:
@@ -232,9 +260,9 @@ def remarks(file: File) -> list[str]:
 def _agreed(wish: Wish, told: Kind | None, found: Found) -> Kind:
     """Put together what the head of a file and its hub say. Raises RefusedError where they do not agree."""
     claimed = found.claimed
-    if claimed is kind.CHECKPOINT and naming.suffix(found.name) != ".ckpt":
-        claimed = None  # on CivitAI that is any model which makes pictures
-    if told and claimed and told is not claimed:
+    if claimed and claimed.vague and naming.suffix(found.name) != ".ckpt":
+        claimed = None
+    if told and claimed and not told.agrees_with(claimed):
         raise RefusedError(f"is {told.what} by its tensors, and {claimed.what} on CivitAI: {_say_it(wish)}")
     if result := told or claimed:
         return result
@@ -243,18 +271,13 @@ def _agreed(wish: Wish, told: Kind | None, found: Found) -> Kind:
 
 def _of_loras(wish: Wish, told: Kind | None) -> str:
     """LORAS says what it is, and nothing that says otherwise is fetched. Raises RefusedError."""
-    if told not in {None, kind.LORA}:
-        what = told.what if told else ""
+    if told and told.folder != LORAS:
+        place = f", as {told.beside}={_again(wish)}" if told.beside else ""
         raise RefusedError(
-            f"is {what} and no LoRA: put it into MODELS, or insist by {LORAS}={_again(wish)} in LORAS"
+            f"is {told.what} and no LoRA: put it into MODELS{place}, or insist by {LORAS}={_again(wish)} "
+            "in LORAS"
         )
     return LORAS
-
-
-def _check_air(wish: Wish, said: Kind | None, type_: str) -> None:
-    claimed = kind.AIR.get(wish.address.kind or "")
-    if claimed and said and claimed is not said:
-        raise RefusedError(f"is a {type_} on CivitAI, but a {wish.address.kind} by its AIR: copy that anew")
 
 
 def _unvouched() -> RefusedError:
@@ -276,8 +299,8 @@ def _origin(source: Mapping[str, Any]) -> str:
     return " ".join(str(source.get(key)) for key in ("kind", "repo", "path", "version", "url"))
 
 
-def _say_it(wish: Wish) -> str:
-    return f"say where it belongs, as FOLDER={_again(wish)}"
+def _say_it(wish: Wish, folder: str | None = None) -> str:
+    return f"say where it belongs, as {folder or 'FOLDER'}={_again(wish)}"
 
 
 def _another_name(wish: Wish, file: File) -> str:

@@ -7,12 +7,14 @@ refused, for a file that lies about that may lie about anything.
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from pod import foreign
+from pod.fetching import carried
+from pod.fetching.carried import PARTIAL
+from pod.fetching.contents import FORMAT_LIMIT, HEADER_LIMIT
 from pod.fetching.web import RefusedError, TransientError
 
 if TYPE_CHECKING:
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
     from pod.fetching.sources import Request
     from pod.fetching.web import Answer, Limits
 
-LARGEST = 100_000_000  # bytes, the format's own limit
+_MOST_DIMENSIONS = 32
+_LONGEST_NAME = 1000  # letters
 _FIRST = 1 << 20  # bytes asked for at first: the headers of nearly all files are shorter
 _BLOCK = 1 << 16
-_PARTIAL = 206
 _BITS = (
     dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8)
     | dict.fromkeys(("U16", "I16", "F16", "BF16"), 16)
@@ -50,10 +52,10 @@ def fetch(request: Request, limits: Limits) -> Header:
         size = _size(answer)
         head = _take(answer, b"", 8)
         length = _length(head, size)
-        head = _take(answer, head, min(8 + length, _FIRST) if answer.status == _PARTIAL else 8 + length)
+        head = _take(answer, head, min(8 + length, _FIRST) if answer.status == PARTIAL else 8 + length)
     if len(head) < 8 + length:
         with request.send(limits, {"Range": f"bytes={len(head)}-{7 + length}"}) as answer:
-            if answer.status != _PARTIAL:
+            if answer.status != PARTIAL:
                 head = b""  # from its start again, then
             head = _take(answer, head, 8 + length)
     return parse(head, size)
@@ -71,9 +73,9 @@ def parse(head: bytes, size: int) -> Header:
     """Read the first bytes of a file of `size` bytes, up to the header's end. Raises RefusedError."""
     length = _length(head[:8], size)
     try:
-        entries = json.loads(head[8 : 8 + length], object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        raise _not_safetensors("is no JSON") from None
+        entries = foreign.parse(head[8 : 8 + length], pairs=_once)
+    except ValueError:
+        raise _not_safetensors("is no JSON, or of a size that no model has") from None
     if not isinstance(entries, dict):
         raise _not_safetensors("is no JSON object")
     metadata = entries.pop("__metadata__", {})
@@ -93,6 +95,8 @@ def _tensor(name: str, entry: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
         bits = _BITS.get(entry["dtype"])
     except (KeyError, TypeError, ValueError):
         raise _not_safetensors(f"describes {name[:80]!r} in no way that the format knows") from None
+    if len(name) > _LONGEST_NAME or len(shape) > _MOST_DIMENSIONS:
+        raise _not_safetensors(f"describes {name[:80]!r} with more letters or dimensions than tensors have")
     if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
         raise _not_safetensors(f"gives {name[:80]!r} a shape or place that is no number of bytes")
     if bits is not None and end - begin != -(-prod(shape) * bits // 8):
@@ -112,8 +116,12 @@ def _check_spans(spans: Sequence[tuple[int, int]], room: int) -> None:
 
 def _length(head: bytes, size: int) -> int:
     length = int.from_bytes(head[:8], "little")
-    if len(head) < 8 or not 2 <= length <= min(LARGEST, size - 8):  # noqa: PLR2004 (`{}` is the shortest)
+    if len(head) < 8 or not 2 <= length <= min(FORMAT_LIMIT, size - 8):  # noqa: PLR2004 (`{}` is the shortest)
         raise _not_safetensors("is of no possible length")
+    if length > HEADER_LIMIT:
+        raise RefusedError(
+            f"cannot be looked into: its header has {length} bytes, and {HEADER_LIMIT} are read at most"
+        )
     return length
 
 
@@ -125,14 +133,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _size(answer: Answer) -> int:
-    if answer.status == _PARTIAL:
-        match = re.fullmatch(r"bytes 0-\d+/(\d+)", answer.headers["Content-Range"] or "")
-        text = match[1] if match else ""
-    else:
-        text = answer.headers["Content-Length"] or ""
-    if not text.isdigit():
+    size = carried.size(answer)
+    if size is None or (answer.status == PARTIAL and carried.start(answer) != 0):
         raise RefusedError(f"cannot be looked into: {answer.host} does not say how many bytes it has")
-    return int(text)
+    return size
 
 
 def _take(answer: Answer, head: bytes, count: int) -> bytes:

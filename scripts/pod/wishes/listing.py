@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class File:
     """One file; `size` in bytes and `sha256` are None where nobody could tell when the image was made.
 
-    A file that somebody wished for has the wish; until it has been looked into, it has no folder.
+    A file that somebody wished for has the wish; until it has been looked into, it has no folder. `remarks`
+    are what its hub has to say of it.
     """
 
     model: str
@@ -31,11 +32,17 @@ class File:
     optional: bool
     source: Mapping[str, Any] = field(repr=False)
     wish: Wish | None = None
+    remarks: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def label(self) -> str:
         """What it is called in messages: folder and name."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
+
+    @property
+    def vouched(self) -> bool:
+        """Whether a person gave its sha256, with the wish or in the lock; a hub's own does not count."""
+        return bool(self.wish.sha256 if self.wish else self.sha256)
 
     @classmethod
     def wished(cls, wish: Wish) -> File:
@@ -54,7 +61,7 @@ class File:
 
 def read(path: Path) -> dict[str, tuple[File, ...]]:
     """Read models.json: the files of each model. Raises PodError."""
-    data = _load(path, "rebuild the image")
+    data = load_json(path, "rebuild the image")
     try:
         if data["schema"] != 1:
             raise ValueError(f"schema {data['schema']}, and 1 is known")  # noqa: TRY301
@@ -78,7 +85,7 @@ class Folders:
 
 def folders(root: Path) -> Folders:
     """Read folders.json and models.json, which lie below `root` in the image. Raises PodError."""
-    places, models = (_load(root / name, "rebuild the image") for name in ("folders.json", "models.json"))
+    places, models = (load_json(root / name, "rebuild the image") for name in ("folders.json", "models.json"))
     try:
         rows = [row for entry in models["models"] for row in entry["files"]]
         return Folders(places["folders"], frozenset(row["folder"].partition("/")[0] for row in rows))
@@ -92,7 +99,7 @@ def folders(root: Path) -> Folders:
 def decided(run: Path) -> list[str]:
     """Return the models that `decide` enabled. Raises PodError."""
     path = run / "decision.json"
-    data = _load(path, "name the models to fetch, or run decide first")
+    data = load_json(path, "name the models to fetch, or run decide first")
     try:
         return [entry["id"] for entry in data["models"] if entry["enabled"]]
     except (KeyError, TypeError) as error:
@@ -132,7 +139,8 @@ def wanted(
     return list(places.values())
 
 
-def _load(path: Path, remedy: str) -> Any:
+def load_json(path: Path, remedy: str) -> Any:
+    """Read a data file of the image. Raises PodError with what to do about it."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

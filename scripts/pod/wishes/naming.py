@@ -11,6 +11,7 @@ UNLISTED = frozenset({".gguf", ".onnx"})  # which only custom nodes show
 
 # Room is left for what stands beside a file while it is fetched and checked: `.NAME.verified.json.12345`.
 LONGEST = 200  # bytes of UTF-8; file systems take 255
+_LONGEST_RAW = 4096  # letters that are looked at: putting a million accents in order takes minutes
 _FORBIDDEN = re.compile(
     r'[<>:"|?*]'
 )  # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: volumes travel
@@ -19,7 +20,7 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
 
 def safe(raw: str) -> str:
     """Return a file name that stays in its folder. Raises ValueError where nothing is left of it."""
-    name = re.split(r"[/\\]", unicodedata.normalize("NFC", raw))[-1]
+    name = re.split(r"[/\\]", unicodedata.normalize("NFC", raw[-_LONGEST_RAW:]))[-1]
     name = "".join(letter for letter in name if unicodedata.category(letter)[0] != "C")
     name = _FORBIDDEN.sub("_", " ".join(name.split())).lstrip(".- ").rstrip(". ")
     if not name.strip("_"):

@@ -6,11 +6,11 @@ So the next start fetches, and expects, the same bytes, and needs no hub for wha
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from pod import foreign, plainfile
 from pod.fetching.claim import Claim
 from pod.fetching.progress import write_json
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FILES = "files"  # of models: what to expect, and at which commit
 WISHES = "wishes"  # of MODELS and LORAS: which file it is, and where it belongs
 _SCHEMA = 1
+_LARGEST = 8 << 20  # bytes: some 20 000 files
 _WAIT_SECONDS = 2.0
 
 
@@ -51,7 +52,7 @@ class Pins:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            record = json.loads(self._path.read_bytes())
+            record = foreign.parse(plainfile.read_plain(self._path, _LARGEST))
             return {name: record[name] for name in (FILES, WISHES) if isinstance(record.get(name), dict)}
         except (OSError, ValueError, AttributeError):
             return {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pod.fetching.contents import is_pickle
 from pod.fetching.sources import Request
 from pod.fetching.web import RefusedError
+from pod.pickles import is_pickle
 from pod.wishes import civitai
 from pod.wishes.asking import Asker
 from pod.wishes.pins import FILES, Pins
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 
     from pod.fetching.patience import Policy
     from pod.fetching.sources import Hubs
+    from pod.wishes.civitai import Version
+    from pod.wishes.facts import Facts
     from pod.wishes.listing import File
+
+_EXPECTED = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
+_REVISION = re.compile(r"[\w./-]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -35,23 +41,27 @@ class Resolved:
 class Resolver:
     """Asks the hubs, each thing once a run, and remembers the answers for all later runs."""
 
-    def __init__(self, path: Path, hubs: Hubs, policy: Policy, halted: threading.Event) -> None:
+    def __init__(self, path: Path, hubs: Hubs, policy: Policy, halted: threading.Event, facts: Facts) -> None:
         self.hubs = hubs
+        self.facts = facts
         self.pins = Pins(path)
         self.asker = Asker(policy, halted)
 
     def resolve(self, file: File, note: Callable[[str], None]) -> Resolved:
         """Return what to expect of a file. Raises RefusedError."""
-        if file.sha256:
-            return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
-        if is_pickle(file.name):
+        if is_pickle(file.name) and not file.vouched:
             raise RefusedError(
-                "is a pickle, which can run code when it is loaded, and no hash of it is listed: "
+                "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for "
+                "it by adding its hash, #sha256=…"
+                if file.wish
+                else "is a pickle, which can run code when it is loaded, and no hash of it is listed: "
                 "put its size and sha256 into its model's description, then rebuild the image"
             )
+        if file.sha256:
+            return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
         key = _key(file.source)
-        if known := self.pins.get(FILES, key):
-            return Resolved(**known)
+        if known := _remembered(self.pins.get(FILES, key)):
+            return known
         resolved = self._ask(file, note)
         self.pins.put(FILES, key, asdict(resolved))
         return resolved
@@ -60,16 +70,34 @@ class Resolver:
         """Remember what is known of a source without asking for it."""
         self.pins.put(FILES, _key(source), asdict(resolved))
 
-    def civitai(self, version: int, note: Callable[[str], None]) -> tuple[Mapping[str, Any], str]:
-        """Return what CivitAI says of a version, and its page. Raises RefusedError."""
+    def civitai(self, version: int, note: Callable[[str], None]) -> tuple[Version, str, list[str]]:
+        """Return what CivitAI says of a version, its page, and what is to be said. Raises RefusedError."""
         page = f"{self.hubs.civitai}/model-versions/{version}"
         url = f"{self.hubs.civitai}/api/v1/model-versions/{version}"
         info = self.asker.json(
             Request(url, page, self.hubs.credential("CIVITAI_TOKEN"), "CIVITAI_TOKEN"), note
         )
-        if not isinstance(info, dict):
-            raise RefusedError(f"cannot be resolved: {page} answered with something else than a version")
-        return info, page
+        found = civitai.read(info, page)
+        return found, page, self.facts.terms.check_version(found, page, token=self.has_token)
+
+    @property
+    def has_token(self) -> bool:
+        """Whether CivitAI is asked with a token."""
+        return self.hubs.civitai_token is not None
+
+    def _from_civitai(self, source: Mapping[str, Any], note: Callable[[str], None]) -> Resolved:
+        version, page, said = self.civitai(source["version"], note)
+        row = self.facts.terms.choose(version, source, page)
+        said += self.facts.terms.check_file(row, page, token=self.has_token)
+        if row.unsafe:
+            raise RefusedError(
+                f"is a pickle at {page}, which can run code when it is loaded, and no hash of it is listed: "
+                "choose a .safetensors version, or put its sha256 into its model's description"
+            )
+        sha256 = civitai.sha256(row, page, "put one into its model's description")
+        for sentence in said:
+            note(sentence)
+        return Resolved(f"sha256:{sha256}", None)  # sizeKB is rounded
 
     def _ask(self, file: File, note: Callable[[str], None]) -> Resolved:
         source, hubs = file.source, self.hubs
@@ -84,8 +112,7 @@ class Resolver:
                     request = Request(url, page, hubs.credential("HF_TOKEN"), "HF_TOKEN")
                     return _from_huggingface(self.asker.json(request, note), source["path"], page)
                 case "civitai":
-                    info, page = self.civitai(source["version"], note)
-                    return _from_civitai(info, source, page)
+                    return self._from_civitai(source, note)
         except (KeyError, TypeError, AttributeError) as error:
             raise RefusedError(f"cannot be resolved: {page} answered without {error}") from None
         raise RefusedError("has no listed sha256, and its source knows none: put one into its description")
@@ -94,7 +121,22 @@ class Resolver:
 def _key(source: Mapping[str, Any]) -> str:
     if source.get("kind") == "huggingface":
         return f"huggingface:{source['repo']}@{source.get('revision') or 'main'}/{source['path']}"
-    return f"{source.get('kind')}:{source.get('version')}"
+    number = f"+{source['file']}" if source.get("file") else ""
+    return f"{source.get('kind')}:{source.get('version')}{number}"
+
+
+def _remembered(record: Any) -> Resolved | None:
+    """Return what a hub said, or a volume's record of it; None where it is of another shape."""
+    if not isinstance(record, dict) or record.keys() != {"expected", "size", "revision"}:
+        return None
+    expected, size, revision = record["expected"], record["size"], record["revision"]
+    if not isinstance(expected, str) or not _EXPECTED.fullmatch(expected):
+        return None
+    if size is not None and not (type(size) is int and 0 <= size < 1 << 62):
+        return None
+    if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
+        return None
+    return Resolved(expected, size, revision)
 
 
 def _from_huggingface(info: Mapping[str, Any], path: str, page: str) -> Resolved:
@@ -102,17 +144,8 @@ def _from_huggingface(info: Mapping[str, Any], path: str, page: str) -> Resolved
         if sibling["rfilename"] == path:
             lfs = sibling.get("lfs")
             expected = f"sha256:{lfs['sha256']}" if lfs else f"git:{sibling['blobId']}"
-            return Resolved(expected, sibling["size"], info["sha"])
+            found = _remembered({"expected": expected, "size": sibling["size"], "revision": info["sha"]})
+            if found is None or found.revision is None:
+                raise RefusedError(f"cannot be resolved: {page} names no hash, size or commit of it")
+            return found
     raise RefusedError(f"is not in {page}: {path} was renamed or removed there; correct its source")
-
-
-def _from_civitai(info: Mapping[str, Any], source: Mapping[str, Any], page: str) -> Resolved:
-    civitai.check_offered(info, page)
-    row = civitai.choose(info, source, page)
-    if civitai.is_unsafe(row):
-        raise RefusedError(
-            f"is a pickle at {page}, which can run code when it is loaded, and no hash of it is listed: "
-            "choose a .safetensors version, or put its sha256 into its model's description"
-        )
-    sha256 = civitai.sha256(row, page, "put one into its model's description")
-    return Resolved(f"sha256:{sha256}", None)  # sizeKB is rounded

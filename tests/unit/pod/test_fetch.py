@@ -30,12 +30,16 @@ from pod.fetching.claim import Claim
 from pod.fetching.display import Display
 from pod.fetching.sources import Hubs
 from pod.wishes import listing
+from pod.wishes.facts import Facts
+from podkiln import modeltypes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fakes.shelf import HubFile
+
+FACTS = Facts(modeltypes.to_json)
 
 SIZE = 1_500_000
 CONNECTIONS = 4
@@ -432,7 +436,7 @@ def inside(pod: Pod, monkeypatch: pytest.MonkeyPatch, **settings: str) -> fetche
     shown = Display()
     store = fetch.store(os.environ, shown.say)
     policy = fetch.policy(os.environ, store)
-    return fetcher.Fetcher(files, store, hubs, policy, pod.run / "fetch.json", display=shown)
+    return fetcher.Fetcher(files, store, hubs, policy, pod.run / "fetch.json", FACTS, display=shown)
 
 
 @pytest.mark.parametrize("stop", ["stopped", "killed"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from fakes.answers import Handler
 from fakes.faults import Fault
 from fakes.hub import Hub
 from fakes.pod import SCRIPTS, Pod, huggingface, row
-from fakes.shelf import generate, tensors
+from fakes.shelf import generate, make_file, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,3 +228,207 @@ def test_the_command_on_the_path_is_the_same(pod: Pod) -> None:
         'exec /usr/bin/python3 -I -S "${PODKILN_ROOT:-/opt/podkiln}" fetch "$@"'
     )
     assert (SCRIPTS / "bin/podkiln-fetch").stat().st_mode & 0o777 == 0o755
+
+
+# --- what others say and plant
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.pt.", "evil.ckpt ", "evil.PTH\u200b", "evil.pt. .", "evil.pkl\u00a0", "x/evil.bin."]
+)
+def test_a_pickle_by_the_name_that_is_written_comes_only_with_a_hash(pod: Pod, name: str) -> None:
+    """`evil.pt.` was published as loras/evil.pt, and the log said that somebody had vouched for it."""
+    file = pod.hub.add_civitai(22, name.replace("/", "\\"), b"a pickle of some kind", type="LORA")
+    code, said = pod.fetch("civitai:11@22")
+    assert code == 1
+    assert "is a pickle, which can run code" in said
+    assert "vouches" not in said
+    assert there(pod) == set()
+    code, said = pod.fetch(f"loras=civitai:11@22#sha256={file.sha256}")
+    assert (code, len(there(pod))) == (0, 1), said
+    assert "the sha256 given vouches for it" in said
+
+
+def test_a_pickle_under_another_name_is_refused_at_the_gate_and_leaves_nothing(pod: Pod) -> None:
+    file = pod.hub.add("org/repo", "a.gguf", b"PK\x03\x04" + bytes(300_000))
+    code, said = pod.fetch("text_encoders=hf:org/repo/a.gguf")
+    assert code == 1
+    assert "is a zip archive, as PyTorch writes its pickles, whatever its name says" in said
+    assert there(pod) == set()
+    assert pod.left_over() == []
+    code, said = pod.fetch(f"text_encoders=hf:org/repo/a.gguf#sha256={file.sha256}")
+    assert code == 0, said
+
+
+def test_a_refused_file_leaves_no_part(pod: Pod) -> None:
+    pod.hub.add("org/repo", "a.safetensors", b"no header at all" * 20_000)
+    code, said = pod.fetch("loras=hf:org/repo/a.safetensors")
+    assert code == 1
+    assert "is no .safetensors file, whatever its name says" in said
+    assert [
+        path for path in pod.workspace.rglob("*") if path.is_file() and path.stat().st_size > 10_000
+    ] == []
+
+
+def test_a_file_that_is_named_by_its_number_is_the_one_that_comes(pod: Pod) -> None:
+    """The primary file came once, with exit code 0."""
+    low = make_file("low.safetensors", tensors(*LORA, seed=5))
+    high = pod.hub.add_civitai(
+        22,
+        "high.safetensors",
+        tensors(*LORA),
+        type="LORA",
+        beside=((low, "Model", "SafeTensor"), (low, "Model", "SafeTensor")),
+    )
+    page = "https://civitai.com/api/download/models/22"
+    for word, name in ((f"{page}?fileId=221", "low"), ("civitai:11@22+220", "high"), (page, "high")):
+        code, said = pod.fetch(word)
+        assert code == 0, said
+        assert f"loras/{name}.safetensors: this is what" in said
+    assert {"loras/low.safetensors", "loras/high.safetensors"} == there(pod)
+    assert (pod.models / "loras/low.safetensors").read_bytes() == low.content
+    assert (pod.models / "loras/high.safetensors").read_bytes() == high.content
+    code, said = pod.fetch(f"{page}?fileId=7771")
+    assert code == 1
+    assert "is none of the files at" in said
+
+
+def test_early_access_that_was_bought_is_asked_for(pod: Pod) -> None:
+    ends = "2999-01-01T00:00:00Z"
+    pod.hub.add_civitai(
+        22, "a.safetensors", tensors(*LORA), type="LORA", early_access_ends=ends, token=CANARY
+    )
+    code, said = pod.fetch("civitai:11@22")
+    assert code == 1
+    assert f"is in early access until {ends}" in said
+    assert "set CIVITAI_TOKEN to a token of an account that may have it" in said
+    code, said = pod.fetch("civitai:11@22", settings={"CIVITAI_TOKEN": "another"})
+    assert code == 1
+    assert "it is asked for with CIVITAI_TOKEN" in said
+    assert "refused" in said
+    code, said = pod.fetch("civitai:11@22", settings={"CIVITAI_TOKEN": CANARY})
+    assert code == 0, said
+    assert there(pod) == {"loras/a.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"row": {"virusScanResult": "Danger"}}, "reported as dangerous by the virus scanner"),
+        ({"scan": "Danger"}, "which found code in it"),
+        ({"row": {"type": "Training Data"}}, "is training data"),
+        ({"fields": {"status": "Draft"}}, "is not published at"),
+        ({"fields": {"requireAuth": True}}, "is only given to who has logged in"),
+        ({"fields": {"files": []}}, "lists no file at"),
+        ({"fields": {"model": {"mode": "TakenDown"}}}, "was taken down"),
+        ({"fields": {"usageControl": "Generation"}}, "but not downloaded"),
+    ],
+)
+def test_what_civitai_warns_of_is_not_fetched(pod: Pod, fields: dict[str, Any], sentence: str) -> None:
+    pod.hub.add_civitai(22, "a.safetensors", tensors(*LORA), type="LORA", **fields)
+    code, said = pod.fetch("civitai:11@22")
+    assert code == 1
+    assert sentence in said
+    assert there(pod) == set()
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [
+        (("brushnet_down_blocks.0.weight", "time_embedding.linear_1.weight"), "inpaint"),
+        (("a.motion_modules.0.temporal_transformer.x.to_q_lora.up.weight",), "animatediff_motion_lora"),
+    ],
+)
+def test_what_only_a_custom_node_reads_lands_in_no_other_folder(
+    pod: Pod, names: tuple[str, ...], folder: str
+) -> None:
+    pod.hub.add_civitai(22, "a.safetensors", tensors(*names), type="LORA")
+    pod.hub.add("org/repo", "a.safetensors", tensors(*names))
+    for word in ("civitai:11@22", "hf:org/repo/a.safetensors"):
+        code, said = pod.fetch(word)
+        assert code == 1
+        assert folder == "inpaint" or f"reads models/{folder}): say where it belongs, as {folder}=" in said
+    assert there(pod) == set()
+    code, said = pod.fetch(f"{folder}=hf:org/repo/a.safetensors")
+    assert (code, there(pod)) == (0, {f"{folder}/a.safetensors"}), said
+
+
+@pytest.mark.parametrize("what", ["fifo", "link", "deep", "odd", "huge"])
+def test_a_record_of_wishes_that_was_planted_stops_nothing(pod: Pod, what: str) -> None:
+    """A FIFO in its place let every fetch wait for ever."""
+    lora(pod)
+    record = pod.workspace / ".podkiln/resolved.json"
+    record.parent.mkdir(parents=True)
+    victim = pod.root / "passwd"
+    victim.write_text("root")
+    match what:
+        case "fifo":
+            os.mkfifo(record)
+        case "link":
+            record.symlink_to(victim)
+        case "deep":
+            record.write_bytes(b"[" * 1_000_000)
+        case "odd":
+            known = {"expected": 5, "size": "x", "revision": []}
+            files = {"civitai:22": known, "huggingface:org/repo@main/a.safetensors": known}
+            wishes = {"civitai:11@22": {"folder": 5, "name": [], "size": "1", "sha256": 5, "source": 5}}
+            record.write_text(json.dumps({"schema": 1, "files": files, "wishes": wishes}))
+        case "huge":
+            record.write_bytes(b" " * (20 << 20))
+    begun = time.monotonic()
+    code, said = pod.fetch("civitai:11@22")
+    assert code == 0, said
+    assert "mistake" not in said
+    assert time.monotonic() - begun < 10
+    assert victim.read_text() == "root"
+
+
+def test_a_folder_of_ours_that_leads_elsewhere_takes_nothing(pod: Pod) -> None:
+    elsewhere = pod.root / "etc"
+    elsewhere.mkdir()
+    (pod.models / "loras").mkdir(parents=True)
+    (pod.models / "loras/.podkiln").symlink_to(elsewhere)
+    lora(pod)
+    code, said = pod.fetch("civitai:11@22")
+    assert code == 1
+    assert "loras/.podkiln is a link where a folder is expected: remove it, then fetch again" in said
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_header_made_of_digits_holds_up_no_other_file_and_no_stop(pod: Pod) -> None:
+    shape = b",".join([b"9" * 4000] * 900)
+    header = b'{"a":{"dtype":"F32","data_offsets":[0,4],"shape":[' + shape + b"]}}"
+    content = len(header).to_bytes(8, "little") + header + bytes(4)
+    pod.hub.add("org/repo", "evil.safetensors", content)
+    lora(pod)
+    begun = time.monotonic()
+    code, said = pod.fetch("hf:org/repo/evil.safetensors", "civitai:11@22")
+    assert code == 1
+    assert "is no sound .safetensors file" in said
+    assert there(pod) == {"loras/l22.safetensors"}
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"[" * 200_000,
+        b'{"siblings": 5, "sha": 5}',
+        b'{"siblings": [5], "sha": "a"}',
+        b'{"siblings": [{"rfilename": "a.safetensors", "size": -1, "lfs": {"sha256": 5}}], "sha": 5}',
+        b'{"siblings": [{"rfilename": "a.safetensors", "size": 1, "lfs": {"sha256": "x"}}], "sha": "a"}',
+        b'{"siblings": [{"rfilename": "a.safetensors", "size": 1, "lfs": []}], "sha": ["a"]}',
+        b"1" * 6000,
+        b"\xff\xfe",
+        b"null",
+    ],
+)
+def test_no_answer_of_a_hub_is_a_mistake_of_ours(
+    pod: Pod, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod.hub.add("org/repo", "a.safetensors", tensors(*LORA))
+    monkeypatch.setattr(Handler, "_model_info", lambda self, *_: self._send(200, answer, {}))
+    code, said = pod.fetch("hf:org/repo/a.safetensors")
+    assert code == 1
+    assert "mistake" not in said
+    assert "cannot be" in said

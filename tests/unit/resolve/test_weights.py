@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from descriptions import FILE, SHA, model, write
 from fakes.faults import Fault
+from fakes.shelf import make_file
 from houses import civitai, entry, from_hub
 
 from podkiln.resolve.answer import RefusedError
@@ -258,11 +259,13 @@ def test_the_token_goes_to_civitai_in_a_header_and_only_there(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"archived": True}, "version 90 on .* is archived: its files cannot be had any more"),
-        (
-            {"early_access_ends": "2999-01-01T00:00:00.000Z"},
-            "in early access until 2999-01-01.*: .* paid for",
-        ),
+        ({"archived": True}, "version 90 on .* was archived at .* and cannot be had any more"),
+        ({"fields": {"model": {"mode": "TakenDown"}}}, "was taken down at"),
+        ({"fields": {"usageControl": "Generation"}}, "may be used on the site of .*, but not downloaded"),
+        ({"fields": {"files": []}}, "lists no file at"),
+        ({"row": {"virusScanResult": "Danger"}}, "reported as dangerous by the virus scanner"),
+        ({"scan": "Danger"}, "reported as dangerous by the scanners"),
+        ({"row": {"type": "Training Data"}}, "is training data at .*, and no model"),
         ({"format": "PickleTensor"}, "is a pickle, which can run code: choose a safetensors version"),
     ],
 )
@@ -275,6 +278,74 @@ def test_what_civitai_has_but_must_not_be_taken(
     assert problem.startswith(f"{path}:7: files[0]: ")
     assert re.search(says, problem), problem
     assert house.only() == (None, None, None)
+
+
+WITHHELD = [
+    ({"early_access_ends": "2999-01-01T00:00:00.000Z"}, "is in early access until 2999-01-01.*buy access"),
+    ({"fields": {"availability": "EarlyAccess"}}, "is in early access at .*buy access"),
+    ({"fields": {"status": "Draft"}}, r"is not published at .* \(Draft\), so only its owner"),
+    ({"fields": {"availability": "Private"}}, "is private at"),
+]
+
+
+@pytest.mark.parametrize(("fields", "says"), WITHHELD)
+def test_what_only_some_accounts_can_have_is_asked_for_with_a_token(
+    fields: dict[str, object], says: str, hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was bought is not refused unasked."""
+    hub.add_civitai(90, "pony.safetensors", b"x", **fields)
+    house.describe("mine", civitai())
+    outcome = house.relock()
+    assert outcome.problems == []
+    assert re.search(f"{says}.*; set CIVITAI_TOKEN", outcome.warnings[0]), outcome.warnings
+    assert house.only() == (None, None, None)
+    monkeypatch.setenv("CIVITAI_TOKEN", "civ_secret")
+    outcome = house.relock()
+    assert house.only()[2] is not None
+    assert re.search(f"{says}.*; it is asked for with CIVITAI_TOKEN", outcome.warnings[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"fields": {"requireAuth": True}}, "is only given to who has logged in"),
+        ({"row": {"virusScanResult": "Error"}}, r"was not scanned for viruses by .* \(Error\)"),
+        ({"scan": "Pending"}, r"was not scanned for code by .* \(Pending\)"),
+    ],
+)
+def test_what_is_locked_with_a_word(fields: dict[str, object], says: str, hub: Hub, house: House) -> None:
+    file = hub.add_civitai(90, "pony.safetensors", b"x", **fields)
+    house.describe("mine", civitai())
+    outcome = house.relock()
+    assert house.only() == (None, 1, file.sha256)
+    assert re.search(f"mine: checkpoints/pony.safetensors {says}", outcome.warnings[0]), outcome.warnings
+
+
+def test_a_file_is_chosen_by_its_number(hub: Hub, house: House) -> None:
+    """High- and low-noise models come as two files of one version, alike in all but their number."""
+    low = make_file("low.safetensors", b"low")
+    hub.add_civitai(90, "high.safetensors", b"high", beside=((low, "Model", "SafeTensor"),))
+    house.describe("mine", civitai(901))
+    assert house.relock().problems == []
+    assert house.only() == (None, 3, low.sha256)
+    assert house.files("mine")[0].source == "civitai:45@90+901"
+    house.describe("mine", civitai(999))
+    (problem,) = house.relock("mine").problems
+    assert "is none of the files at" in problem
+    assert "high.safetensors (+900), low.safetensors (+901)" in problem
+
+
+def test_training_data_that_stands_first_is_not_the_model(hub: Hub, house: House) -> None:
+    model = make_file("a.safetensors", b"model")
+    hub.add_civitai(90, "data.zip", b"images", beside=((model, "Model", "SafeTensor"),))
+    version = hub.versions[90]
+    version.files = lambda: [  # type: ignore[method-assign]
+        (version.file, "Training Data", "Other"),
+        *version.beside,
+    ]
+    house.describe("mine", civitai())
+    assert house.relock().problems == []
+    assert house.only() == (None, 5, model.sha256)
 
 
 def test_early_access_that_is_over_is_none(hub: Hub, house: House) -> None:

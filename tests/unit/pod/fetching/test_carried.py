@@ -7,9 +7,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from pod.fetching import carried
 from pod.fetching.web import RefusedError
+from pod.wishes import asking
 
 if TYPE_CHECKING:
     from pod.fetching.web import Answer
@@ -30,6 +33,10 @@ def answer(headers: dict[str, str], status: int = 206, linked: str | None = None
         ({"Content-Range": "bytes 100-199/*"}, None, 100),
         ({"Content-Range": "nonsense"}, None, None),
         ({"Content-Length": "1000"}, None, None),
+        ({"Content-Range": "bytes 0-1/" + "9" * 6000}, None, 0),
+        ({"Content-Range": "bytes " + "9" * 6000 + "-1/2"}, 2, None),
+        ({"Content-Range": "bytes 0-1/\u0662"}, None, None),
+        ({"Content-Range": "bytes 0-1/2 and more"}, None, None),
     ],
 )
 def test_a_part_names_the_whole(headers: dict[str, str], size: int | None, start: int | None) -> None:
@@ -38,7 +45,19 @@ def test_a_part_names_the_whole(headers: dict[str, str], size: int | None, start
     assert carried.start(answer(headers)) == start
 
 
-@pytest.mark.parametrize(("length", "size"), [("1000", 1000), ("", None), ("-1", None), ("1e3", None)])
+@pytest.mark.parametrize(
+    ("length", "size"),
+    [
+        ("1000", 1000),
+        ("", None),
+        ("-1", None),
+        ("1e3", None),
+        ("9" * 6000, None),
+        ("\u00b2", None),
+        ("\u0662", None),
+        ("1_0", None),
+    ],
+)
 def test_the_whole_has_a_length(length: str, size: int | None) -> None:
     assert carried.size(answer({"Content-Length": length}, 200)) == size
 
@@ -62,3 +81,24 @@ def test_what_is_not_listed_is_refused_with_both_names() -> None:
     carried.compare("5 bytes", "5 bytes")
     with pytest.raises(RefusedError, match="has 6 bytes at its source, but 5 bytes is listed"):
         carried.compare("6 bytes", "5 bytes")
+
+
+@settings(max_examples=200, deadline=500)
+@given(value=st.text(max_size=80) | st.from_regex(r"bytes [0-9]*-[0-9]*/[0-9*]*", fullmatch=True))
+@example(value="bytes 0-0/" + "9" * 6000)
+@example(value="\u00b2")
+@example(value="attachment; filename*0*=" + "9" * 5000)
+@example(value='attachment; filename="a\\')
+@example(value="attachment; filename*=no-such-charset''x")
+@example(value="attachment; filename*" + "9" * 5000 + "=x")
+def test_any_header_gives_a_value_or_nothing(value: str) -> None:
+    headers = {"Content-Range": value, "Content-Length": value, "ETag": value}
+    value = value.replace("\r", "").replace("\n", "")
+    for status in (200, 206):
+        found = answer(dict.fromkeys(headers, value), status)
+        for read in (carried.size, carried.start):
+            number = read(found)
+            assert number is None or 0 <= number < 10**19
+        carried.identity(found)
+    called = asking.called(value)
+    assert called is None or isinstance(called, str)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import subprocess
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
 from fakes.shelf import generate
 
-from pod.fetching.contents import check_safetensors, check_type, digest, is_pickle, of_file
+from pod.fetching.contents import HEADER_LIMIT, check_contents, check_type, digest, of_file
 from pod.fetching.web import RefusedError
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, data: bytes) -> 
     path.write_bytes(data)
     for name in ("file.safetensors", "file.sft"):
         with pytest.raises(RefusedError, match=r"is no \.safetensors file|its own header speaks of"):
-            check_safetensors(path, name)
-    check_safetensors(path, "file.ckpt")  # another format is not ours to judge
+            check_contents(path, name, vouched=True)
+    check_contents(path, "file.ckpt", vouched=True)  # another format is not ours to judge
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, data: bytes) -> 
 def test_safetensors_files_pass(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file.part"
     path.write_bytes(data)
-    check_safetensors(path, "file.safetensors")
+    check_contents(path, "file.safetensors", vouched=False)
 
 
 @pytest.mark.parametrize(
@@ -96,21 +98,76 @@ def test_digests(tmp_path: Path) -> None:
     assert digest(of_file(path), 7000, "git:whatever") == f"git:{git}"
 
 
+def test_a_header_of_640_bytes_is_no_pickle(tmp_path: Path) -> None:
+    """Its length, in eight bytes, begins as a pickle of protocol 2 does."""
+    path = tmp_path / "file.part"
+    path.write_bytes(headed(b"{}" + b" " * 638))
+    assert path.read_bytes().startswith(b"\x80\x02")
+    check_contents(path, "file.safetensors", vouched=False)
+
+
+def test_a_header_that_is_too_long_to_be_read_needs_somebody_who_vouches(tmp_path: Path) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(headed(b"{}" + b" " * HEADER_LIMIT))
+    check_contents(path, "file.safetensors", vouched=True)
+    with pytest.raises(RefusedError, match=r"is no \.safetensors file"):
+        check_contents(path, "file.safetensors", vouched=False)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.CKPT ", "evil.pt.", "evil.pth.tar"])
+def test_at_the_gate_a_pickle_by_its_name_needs_somebody_who_vouches(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(b"anything")
+    check_contents(path, name, vouched=True)
+    with pytest.raises(RefusedError, match=r"is a pickle, which can run code .* nobody gave its sha256"):
+        check_contents(path, name, vouched=False)
+
+
 @pytest.mark.parametrize(
-    "name",
+    "data",
     [
-        "a.pt",
-        "a.pt2",
-        "A.PTH",
-        "a.ckpt",
-        "x/a.bin",
-        "a.pkl",
-        "a.pth.tar",
-        "a.ckpt.gz",
-        "a.pickle",
-        "a.joblib",
+        pickle.dumps({"a": 1}, protocol=2),
+        pickle.dumps({"a": 1}, protocol=5),
+        b"PK\x03\x04 and so on",
+        b"\0" * 257 + b"ustar\x0000",
+        b"cos\nsystem\n(S'id'\ntR.",
     ],
 )
-def test_pickles_are_known_by_their_name(name: str) -> None:
-    assert is_pickle(name)
-    assert not is_pickle(f"{name}.safetensors")
+@pytest.mark.parametrize("name", ["a.gguf", "a.onnx", "a", "a.json", "a.dat"])
+def test_at_the_gate_a_pickle_by_its_first_bytes_needs_somebody_too(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(data)
+    check_contents(path, name, vouched=True)
+    with pytest.raises(RefusedError, match="whatever its name says, which can run code"):
+        check_contents(path, name, vouched=False)
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_at_the_gate_an_old_pickle_in_a_file_of_no_known_kind_needs_somebody(
+    tmp_path: Path, protocol: int
+) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(pickle.dumps({"state_dict": PurePosixPath("/a"), "b": [1] * 500}, protocol=protocol))
+    check_contents(path, "a.dat", vouched=True)
+    with pytest.raises(RefusedError, match="is a pickle of an old protocol, whatever its name says"):
+        check_contents(path, "a.dat", vouched=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("vocab.txt", b"cat\ndog\nmouse\n"),
+        ("merges", b"cat\ndog\nmouse\n"),
+        ("spiece.model", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n\n"),
+        ("LICENSE", b"copyright\nnotice\n(c) somebody\n"),
+        ("a.gguf", b"GGUF\x03\0\0\0"),
+        ("a.npy", b"\x93NUMPY\x01\0v\0{'descr': '<f4'}"),
+        ("a", b""),
+    ],
+)
+def test_at_the_gate_other_files_pass(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / "file.part"
+    path.write_bytes(data)
+    check_contents(path, name, vouched=False)

@@ -20,6 +20,7 @@ from pod.fetching import part
 from pod.fetching.crew import Goal
 from pod.fetching.download import Download, StoppedError
 from pod.fetching.idle import Idle
+from pod.fetching.part import Contents, Part
 from pod.fetching.patience import Policy
 from pod.fetching.progress import Progress
 from pod.fetching.sources import Hubs, request_for
@@ -216,6 +217,18 @@ def test_a_file_replaced_at_the_hub_is_refused_before_its_bytes(case: Case) -> N
         case.run()
     assert len(case.hub.downloads()) <= 1
     assert not case.part.exists()
+
+
+def test_what_had_arrived_of_a_file_that_was_replaced_is_not_left(case: Case) -> None:
+    """A part has the full size from its start: nobody would ever use or remove it."""
+    expected = f"sha256:{case.file.sha256}"
+    left = Part.create(case.part, Contents(SIZE, CHUNK, "etag", expected))
+    left.arrive(0)
+    del left
+    case.hub.add("org/repo", case.file.path, SIZE, seed=1)
+    with pytest.raises(RefusedError, match="it was replaced there"):
+        case.run()
+    assert not list(case.part.parent.iterdir())
 
 
 def test_retry_after_is_obeyed(case: Case) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from email.message import Message
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes.hub import Hub
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from pod.fetching import web
 from pod.fetching.web import (
@@ -17,6 +20,9 @@ from pod.fetching.web import (
     origin_of,
     shown,
 )
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 CANARY = Credential("http://hub.test:80", "canary", "HF_TOKEN")
 
@@ -35,6 +41,17 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
         "http://hub.test/user": "http://hub.test@evil.example/file",
         "http://hub.test/loop": "/loop",
         "https://hub.test/down": "http://hub.test/file",
+        "https://hub.test/DOWN": "HTTP://hub.test/file",
+        "https://hub.test/Down": "hTTp:////hub.test/file",
+        "https://hub.test/blank-down": " http://hub.test/file",
+        "https://hub.test/tab-down": "ht\ttp://hub.test/file",
+        "http://hub.test/bracket": "http://[::1",
+        "http://hub.test/long-label": f"http://{'x' * 300}.test/",
+        "http://hub.test/empty-label": "http://a..test/",
+        "http://hub.test/far-port": "http://hub.test:99999999999/",
+        "http://hub.test/digit-port": "http://hub.test:\u00b2/",
+        "http://hub.test/nothing": "",
+        "http://hub.test/letters": "http://cdn.test/\xe9?\xe9=\xe9&a b",
         "http://hub.test/file-scheme": "file:///etc/passwd",
         "http://hub.test/bad-port": "http://hub.test:x/",
     }
@@ -93,6 +110,16 @@ def test_a_token_is_sent_to_its_own_origin_only(
     [
         ("http://hub.test/loop", "redirected in a loop"),
         ("https://hub.test/down", "redirected from https to http"),
+        ("https://hub.test/DOWN", "redirected from https to http"),
+        ("https://hub.test/Down", "redirected from https to http|no http or https address"),
+        ("https://hub.test/blank-down", "redirected from https to http"),
+        ("https://hub.test/tab-down", "redirected from https to http"),
+        ("http://hub.test/bracket", "is redirected by hub.test to 'http://\\[::1', which is no address"),
+        ("http://hub.test/long-label", "no http or https address"),
+        ("http://hub.test/empty-label", "no http or https address"),
+        ("http://hub.test/far-port", "no http or https address"),
+        ("http://hub.test/digit-port", "no http or https address"),
+        ("http://hub.test/nothing", "redirected in a loop"),
         ("http://hub.test/file-scheme", "no http or https address"),
         ("http://hub.test/bad-port", "no http or https address"),
         ("ftp://hub.test/a", "no http or https address"),
@@ -157,3 +184,70 @@ def test_an_address_is_shown_without_its_secrets() -> None:
 )
 def test_origins(one: str, other: str, same: bool) -> None:
     assert (origin_of(one) == origin_of(other)) is same
+
+
+def test_letters_of_any_kind_in_a_redirect_are_quoted(hops: list[tuple[str, str | None]]) -> None:
+    """An address of another alphabet once ended in a UnicodeEncodeError."""
+    get("http://hub.test/letters", {}, CANARY, Limits())
+    assert [url for url, _ in hops] == ["http://hub.test/letters", "http://cdn.test/\xe9?\xe9=\xe9&a b"]
+
+
+def test_a_query_of_any_alphabet_is_sent_quoted() -> None:
+    with Hub() as hub:
+        hub.add_file("a", b"x")
+        with get(f"{hub.url}/files/a?\xe9=\u4e2d b", {}, None, Limits()) as answer:
+            assert answer.read(10) == b"x"
+        assert hub.hits[-1].path == "/files/a?%C3%A9=%E4%B8%AD%20b"
+
+
+def test_a_proxy_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.test:many")
+    with pytest.raises(RefusedError, match="HTTP_PROXY is no address of a proxy"):
+        get("http://hub.test/a", {}, None, Limits())
+
+
+LOCATIONS = st.text(max_size=60) | st.builds(
+    "".join,
+    st.lists(
+        st.sampled_from(
+            ["http:", "HTTPS:", "//", "/", "[", "]", "::1", "@", ":", "99999", "a.b", "..", "?", "#", "%"]
+        ),
+        max_size=8,
+    ),
+)
+
+
+@settings(max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(location=LOCATIONS)
+@example(location="http://[::1")
+@example(location="HTTP://hub.test/")
+@example(location="//[")
+@example(location="http://\u2488com/")
+@example(location="http://a\x00b/")
+def test_any_location_is_followed_or_refused(monkeypatch: pytest.MonkeyPatch, location: str) -> None:
+    reached: list[str] = []
+
+    class OverError(Exception):
+        pass
+
+    def connection_to(parts: SplitResult, target: str, _limits: Limits) -> object:
+        reached.append(parts.geturl())
+        if len(reached) > 1:
+            raise OverError
+        answer: Any = type("Response", (), {"status": 302, "headers": {"Location": location}, "close": int})
+        no: Any = type("Connection", (), {"connect": int, "close": int})
+        monkeypatch.setattr(
+            web, "_answer", lambda *_: web.Answer(302, answer.headers, [], "hub.test", answer, no, None)
+        )
+        return no, target
+
+    monkeypatch.setattr(web, "connection_to", connection_to)
+    try:
+        get("https://hub.test/a", {}, None, Limits())
+    except RefusedError as refused:
+        said = str(refused)
+    except OverError:
+        said = ""
+    assert "\n" not in said
+    assert all(url.startswith("https://") for url in reached)
+    shown(location)

@@ -57,6 +57,26 @@ def civitai(**more: Any) -> dict[str, Any]:
         ),
         ("civitai:328553@368189", "civitai:328553@368189", civitai()),
         ("civitai:328553@368189+77", "civitai:328553@368189+77", civitai(file=77)),
+        ("civitai:328553@368189?fileId=77", "civitai:328553@368189+77", civitai(file=77)),
+        (
+            "https://civitai.com/models/328553?modelVersionId=368189&fileId=77",
+            "civitai:328553@368189+77",
+            civitai(file=77),
+        ),
+        (
+            "https://civitai.com/api/download/models/368189?fileId=77&token=canary",
+            "https://civitai.com/api/download/models/368189?fileId=77",
+            {"kind": "civitai", "version": 368189, "file": 77},
+        ),
+        (
+            "https://civitai.com/api/download/models/368189?type=Pruned%20Model&quantType=Q8_0",
+            "https://civitai.com/api/download/models/368189?type=Pruned%20Model&quantType=Q8_0",
+            {
+                "kind": "civitai",
+                "version": 368189,
+                "choice": {"type": "Pruned Model", "quantType": "Q8_0"},
+            },
+        ),
         ("https://civitai.com/models/328553?modelVersionId=368189", "civitai:328553@368189", civitai()),
         (
             "https://www.civitai.com/models/328553/add-detail-xl?modelVersionId=368189&x=1",
@@ -96,7 +116,6 @@ def test_what_names_a_file(address: str, word: str, source: dict[str, Any]) -> N
     [
         ("urn:air:sdxl:lora:civitai:328553@368189", "lora"),
         ("air:sdxl:checkpoint:civitai:328553@368189", "checkpoint"),
-        ("sdxl:embedding:civitai:328553@368189.safetensor", "embedding"),
         ("URN:AIR:SDXL:LORA:CIVITAI:328553@368189", "lora"),
         ("urn:air:civitai:328553@368189", None),
     ],
@@ -106,9 +125,40 @@ def test_airs_in_full_and_without_what_may_be_left_out(air: str, kind: str | Non
     assert (found.source, found.kind) == (civitai(), kind)
 
 
+def test_an_airs_format_and_file_are_not_dropped() -> None:
+    found = addresses.read("urn:air:sdxl:embedding:civitai:328553@368189.safetensor", vouched=False)
+    assert (found.source, found.kind) == (civitai(choice={"format": "SafeTensor"}), "embedding")
+    found = addresses.read("urn:air:sdxl:lora:civitai:328553@368189+77", vouched=False)
+    assert found.source == civitai(file=77)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "fileId=77&fileId=78",
+        "fileId=x",
+        "fileId=\u00b2",
+        "fileId=7" + "7" * 30,
+        "modelFileId=77",
+        "file_id=77",
+        "type=a%0Ab",
+        "type=" + "x" * 100,
+        "type=VAE&type=Model",
+        "modelVersionId=1&modelVersionId=2",
+        "modelVersionId=3",
+    ],
+)
+def test_a_number_that_selects_is_never_dropped(query: str) -> None:
+    with pytest.raises(WordError):
+        addresses.read(f"https://civitai.com/api/download/models/368189?{query}", vouched=True)
+
+
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
+        ("civitai:1@2?modelVersionId=3", "names two versions"),
+        ("civitai:1@2+3?fileId=4", "by something else than one number"),
+        ("lora:civitai:1@2.zip", "which is no format that CivitAI has"),
         ("civitai:368189", "could be a model or a version: write both, civitai:MODEL@VERSION"),
         ("civitai:add-detail", "write civitai:MODEL@VERSION, such as civitai:328553@368189"),
         ("civitai:1@2@3", "names no version on CivitAI"),

@@ -11,18 +11,23 @@ from fakes.faults import Fault
 from fakes.hub import Hub
 from fakes.shelf import make_file, tensors
 
+from pod.failure import PodError
 from pod.fetching.patience import Policy
 from pod.fetching.sources import Hubs
 from pod.fetching.store import Store
 from pod.fetching.web import Limits, RefusedError
-from pod.wishes import wish
+from pod.wishes import facts, wish
+from pod.wishes.facts import Facts
 from pod.wishes.finding import Finder
 from pod.wishes.listing import File
 from pod.wishes.resolving import Resolver
+from podkiln import modeltypes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+FACTS = Facts(modeltypes.to_json)
 
 POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")
@@ -50,7 +55,7 @@ class Look:
         store = Store(tmp_path / "baked", self.target, tmp_path / "v", tmp_path / "c", lambda _text: None)
         hubs = Hubs(hub.url, hub.url)
         path = tmp_path / "workspace/.podkiln/resolved.json"
-        self.finder = Finder(Resolver(path, hubs, POLICY, threading.Event()), store, offered)
+        self.finder = Finder(Resolver(path, hubs, POLICY, threading.Event(), FACTS), store, offered)
 
     def __call__(self, word: str, where: str = "MODELS") -> File:
         return self.finder.find(File.wished(wish.parse(where, word)), lambda _: None)
@@ -110,7 +115,11 @@ def test_civitais_type_and_the_tensors_say_the_folder(
         (
             "MotionModule",
             ("unknown",),
-            ("is a motion module of AnimateDiff, for which ComfyUI itself has no",),
+            (
+                "is a motion module of AnimateDiff, for which ComfyUI itself has no folder",
+                "ComfyUI-AnimateDiff-Evolved reads models/animatediff_models",
+                "as animatediff_models=civitai:11@22",
+            ),
         ),
         ("Workflows", ("unknown",), ("is of the type Workflows", "which is no model")),
         ("Poses", VAE, ("is of the type Poses",)),
@@ -190,7 +199,7 @@ def test_another_file_of_a_version(look: Look, hub: Hub) -> None:
     for word in ("civitai:11@22+221", "https://civitai.com/api/download/models/22?type=VAE"):
         found = look(word)
         assert (found.label, found.sha256) == ("vae/vae.safetensors", vae.sha256)
-        assert found.source["query"] == "type=VAE&format=SafeTensor"
+        assert found.source["query"] == "type=VAE&format=SafeTensor&fileId=221"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +245,7 @@ def test_the_safetensors_beside_a_pickle(look: Look, hub: Hub) -> None:
     hub.add_civitai(22, "a.ckpt", b"pickle", format="PickleTensor", beside=beside)
     found = look("civitai:11@22")
     assert (found.label, found.sha256) == ("checkpoints/a.safetensors", safe.sha256)
-    assert found.source["query"] == "type=Model&format=SafeTensor"
+    assert found.source["query"] == "type=Model&format=SafeTensor&fileId=221"
 
 
 def test_a_hash_that_is_not_the_hubs_is_refused(look: Look, hub: Hub) -> None:
@@ -268,7 +277,7 @@ def test_a_renamed_file_keeps_what_it_is(look: Look, hub: Hub) -> None:
     [
         (Fault("status", where="hub", status=404, times=-1), "civitai:11@22", "is not there (404 from"),
         (Fault("status", where="hub", status=401, times=-1), "civitai:11@22", "set CIVITAI_TOKEN"),
-        (Fault("status", where="hub", status=200, times=-1), "civitai:11@22", "was archived"),
+        (Fault("status", where="hub", status=200, times=-1), "civitai:11@22", "lists no file at"),
         (Fault("html", where="hub", times=-1), "hf:o/r/a.safetensors", "did not answer with JSON"),
         (Fault("status", where="hub", status=500, times=-1), "hf:o/r/a.safetensors", "in 3 tries"),
         (Fault("status", status=500, times=-1), "hf:o/r/a.safetensors", "in 3 tries"),
@@ -375,3 +384,15 @@ def test_a_record_that_leads_astray_is_not_believed(look: Look, hub: Hub, row: A
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"schema": 1, "wishes": {"civitai:11@22": row}}))
     assert look("civitai:11@22").label == "loras/a.safetensors"
+
+
+def test_a_damaged_list_of_kinds_costs_only_what_is_looked_into(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"types": [{}]}', None):
+        if text is not None:
+            (tmp_path / facts.NAME).write_text(text)
+        loaded = facts.load(tmp_path)
+        with pytest.raises(PodError, match=r"model-types\.json .*: rebuild the image"):
+            assert loaded.types
+        with pytest.raises(PodError, match=r"model-types\.json .*: rebuild the image"):
+            assert loaded.terms
+        (tmp_path / facts.NAME).unlink(missing_ok=True)

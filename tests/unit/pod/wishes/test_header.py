@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes.faults import Fault
 from fakes.hub import Hub
+from fakes.pod import SCRIPTS
 from fakes.shelf import generate, tensors
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from pod.fetching import carried
 from pod.fetching.sources import Hubs, Request, request_for
 from pod.fetching.web import Limits, RefusedError, TransientError
 from pod.wishes import header
+from pod.wishes.kind import Types
+from podkiln import modeltypes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 LIMITS = Limits(1, 0.5)
+TYPES = Types(modeltypes.to_json())
 
 
 @pytest.fixture
@@ -145,17 +154,9 @@ def test_no_tensors_at_all_are_sound_too() -> None:
 
 def test_a_size_that_nobody_says_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request(hub, tensors("a"))
-    monkeypatch.setattr(header, "re", _NoMatch)
+    monkeypatch.setattr(carried, "size", lambda _answer: None)
     with pytest.raises(RefusedError, match="does not say how many bytes it has"):
         header.fetch(asked, LIMITS)
-
-
-class _NoMatch:
-    """As if no answer had a Content-Range."""
-
-    @staticmethod
-    def fullmatch(_pattern: str, _text: str) -> None:
-        return None
 
 
 def test_it_is_safe_in_threads(hub: Hub) -> None:
@@ -167,3 +168,97 @@ def test_it_is_safe_in_threads(hub: Hub) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 4
+
+
+# --- limits
+
+HARD = {
+    "a shape of 3000 numbers of 4000 digits": b'{"a":{"dtype":"F32","data_offsets":[0,4],"shape":['
+    + b",".join([b"9" * 4000] * 3000)
+    + b"]}}",
+    "a number of 5000 digits": b'{"a":{"dtype":"F32","data_offsets":[0,4],"shape":[' + b"9" * 5000 + b"]}}",
+    "1000 dimensions": json.dumps({"a": tensor(0, 4, "F32", [1] * 1000)}).encode(),
+    "a long name": json.dumps({"a" * 2000: tensor(0, 4, "F32", [1])}).encode(),
+    "lists in lists": b"[" * 2_000_000,
+    "many lists": b"[" + b"[]," * 1_000_000 + b"[]]",
+    "many entries": b"{" + b'"a":1,' * 600_000 + b'"a":1}',
+    "one string that does not end": b'"' + b'\\"' * 1_900_000,
+    "letters of four bytes": b'{"__metadata__":{"a":"' + "\U0001f600".encode() * 1_000_000 + b'"}}',
+    "100 MB": b"{}" + b" " * 5_000_000,
+    "motion modules": json.dumps(
+        {f"{n}{'.motion_modules.0_lora_A' * 40}": tensor(n, n + 1, "U8", [1]) for n in range(3500)}
+    ).encode(),
+}
+WORK = """
+import resource, sys, time
+from pathlib import Path
+from pod.fetching.web import RefusedError
+from pod.wishes import header
+from pod.wishes.kind import Types
+from pod.wishes.kind import Types
+import json
+types = Types(json.loads(Path(sys.argv[2]).read_text()))
+types._rules
+here = int(next(l for l in open("/proc/self/status") if l.startswith("VmData:")).split()[1]) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (here + (64 << 20),) * 2)
+content = Path(sys.argv[1]).read_bytes()
+begun = time.process_time()
+try:
+    types.of(header.parse(content, len(content)))
+except RefusedError as refused:
+    print(refused)
+print(time.process_time() - begun, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_no_header_costs_a_second_or_64_mebibytes(tmp_path: Path, name: str) -> None:
+    """49 s of one processor and 2.5 GB of memory, once; no other file came, nor did SIGTERM end it."""
+    path, kinds = tmp_path / "a", tmp_path / "kinds.json"
+    path.write_bytes(file(HARD[name], 3500 if name == "motion modules" else 4))
+    kinds.write_text(json.dumps(modeltypes.to_json()))
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", WORK, path, kinds],
+        env={"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert not done.returncode, done.stderr[-2000:]
+    assert float(done.stderr) < 1
+    assert len(done.stdout) < 400
+
+
+NUMBERS = st.integers(-2, 70) | st.integers() | st.floats() | st.booleans() | st.none()
+ENTRIES = st.dictionaries(
+    st.text(max_size=10) | st.just("__metadata__"),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "dtype": st.sampled_from(["U8", "F4", "F16", "F64", "X"]) | NUMBERS,
+            "shape": st.lists(NUMBERS, max_size=5) | NUMBERS | st.text(max_size=3),
+            "data_offsets": st.lists(NUMBERS, max_size=3) | NUMBERS | st.text(max_size=3),
+        },
+    )
+    | st.dictionaries(st.text(max_size=4), st.text(max_size=4) | NUMBERS, max_size=3)
+    | NUMBERS,
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=1000)
+@given(st.binary(max_size=300) | ENTRIES.map(lambda entries: file(json.dumps(entries).encode(), 8)))
+@example(file(b'{"a":{"dtype":"U8","shape":[1e400],"data_offsets":[0,1]}}', 1))
+@example(file(b'{"a":{"dtype":"U8","shape":"1","data_offsets":"01"}}', 1))
+@example(file(b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,9]}}', 1))
+@example(file(b'{"a":{"dtype":"F4","shape":[-0],"data_offsets":[0,0]}}', 0))
+@example(file(b"{\x00}"))
+def test_any_bytes_are_a_header_or_one_sentence(content: bytes) -> None:
+    said = ""
+    try:
+        TYPES.of(header.parse(content, len(content)))
+    except RefusedError as refused:
+        said = str(refused)
+    assert "\n" not in said
+    assert len(said) < 400

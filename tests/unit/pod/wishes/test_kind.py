@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pod.wishes import kind
 from pod.wishes.header import Header
+from pod.wishes.kind import Kind, Types
+from podkiln import folders, modeltypes
+
+TYPES = Types(modeltypes.to_json())
 
 UNET = ("model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.out.2.weight")
 VAE = ("first_stage_model.decoder.conv_in.weight", "first_stage_model.quant_conv.weight")
@@ -88,6 +91,16 @@ FILES = [
     ("clip_vision", ("visual.transformer.resblocks.0.attn.in_proj_weight", "visual.proj")),
     ("embeddings", ("emb_params",)),
     ("embeddings", ("clip_l", "clip_g")),
+    ("model_patches", ("audio_proj.proj1.weight", "blocks.0.audio_cross_attn.proj.weight")),
+    ("diffusion_models", ("audio_proj.proj1.weight", *WAN)),
+    ("model_patches", ("control_model.input_hint_block.0.weight", "project_modules.0.weight")),
+    ("frame_interpolation", ("extract.extract_sublevels.convs.0.0.conv.weight",)),
+    ("frame_interpolation", ("flownet.encode.cnn3.weight", "flownet.block0.conv0.0.0.weight")),
+    ("optical_flow", ("feature_encoder.convnormrelu.0.weight", "update_block.flow_head.conv1.weight")),
+    ("loras", ("base_model.model.blocks.0.attn.to_q.lora_A.weight",)),
+    ("loras", ("lora_unet_a.oft_blocks", "lora_unet_b.oft_diag")),
+    ("diffusion_models", ("model.diffusion_model.core.pixel_embedder.proj.weight",)),
+    ("vae", ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight")),
     ("upscale_models", ("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight")),
     ("upscale_models", ("conv_first.weight", "body.0.rdb1.conv1.weight")),
     ("upscale_models", ("layers.0.residual_group.blocks.0.norm1.weight", "conv_before_upsample.0.weight")),
@@ -96,8 +109,8 @@ FILES = [
 ]
 
 
-def of(*names: str, **metadata: str) -> kind.Kind | None:
-    return kind.of(Header(dict.fromkeys(names, (1,)), metadata, 0))
+def of(*names: str, **metadata: str) -> Kind | None:
+    return TYPES.of(Header(dict.fromkeys(names, (1,)), metadata, 0))
 
 
 @pytest.mark.parametrize(("folder", "names"), FILES, ids=[f"{row[0]}-{row[1][0]}" for row in FILES])
@@ -123,32 +136,85 @@ def test_what_does_not_say_is_not_guessed(names: tuple[str, ...]) -> None:
     assert of(*names) is None
 
 
+MOTION = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0."
+
+
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "id_", "beside"),
     [
-        (("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",), kind.MOTION_MODULE),
-        (("ip_adapter.1.to_k_ip.weight", "image_proj.proj.weight"), kind.IP_ADAPTER),
+        ((f"{MOTION}to_q.weight", f"{MOTION}pos_encoder.pe"), "motion_module", "animatediff_models"),
+        (
+            ("down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q.weight",),
+            "motion_module",
+            "animatediff_models",
+        ),
+        (
+            (f"{MOTION}processor.to_q_lora.down.weight", f"{MOTION}processor.to_q_lora.up.weight"),
+            "motion_lora",
+            "animatediff_motion_lora",
+        ),
+        (
+            ("unet.down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q.lora_A.weight",),
+            "motion_lora",
+            "animatediff_motion_lora",
+        ),
+        (
+            # BrushNet has a whole U-Net's names besides: it once landed in diffusion_models
+            (
+                *("brushnet_down_blocks.0.weight", "brushnet_mid_block.bias", "conv_in_condition.weight"),
+                *("time_embedding.linear_1.weight", "down_blocks.0.resnets.0.norm1.weight"),
+            ),
+            "brushnet",
+            "inpaint",
+        ),
+        (("ip_adapter.1.to_k_ip.weight", "image_proj.proj.weight"), "ip_adapter", "ipadapter"),
+        (
+            ("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight",),
+            "ip_adapter",
+            "ipadapter",
+        ),
+        (("pulid_encoder.id_embedding_mapping.0.weight", "pulid_ca.0.norm1.weight"), "pulid", "pulid"),
     ],
 )
-def test_what_only_custom_nodes_load_has_no_folder(names: tuple[str, ...], found: kind.Kind) -> None:
-    assert of(*names) is found
-    assert found.folder is None
+def test_what_only_custom_nodes_load_has_no_folder(names: tuple[str, ...], id_: str, beside: str) -> None:
+    found = of(*names)
+    assert found is not None
+    assert (found.id, found.folder, found.beside) == (id_, None, beside)
+    assert of(*reversed(names)) is found
+    assert f"reads models/{beside})" in found.homeless
+
+
+def test_a_lora_that_moves_a_little_besides_is_a_lora() -> None:
+    plain = [f"unet.down_blocks.0.attn1.to_{each}.lora.up.weight" for each in "qkv"]
+    assert of(*plain, f"{MOTION}processor.to_q_lora.down.weight") is TYPES.kinds["lora"]
+
+
+def test_a_sparse_controlnet_of_animatediff_is_a_controlnet() -> None:
+    names = ("controlnet_cond_embedding.conv_in.weight", f"{MOTION}to_q.weight")
+    assert of(*names) is TYPES.kinds["controlnet"]
 
 
 def test_who_trained_it_says_so_where_adapters_are_few() -> None:
     """Some LoRAs hold whole layers besides; a checkpoint that happens to hold an adapter is none."""
     names = ("x.lora_up.weight", "token_embedding.weight", "norm.weight")
     assert of(*names) is None
-    assert of(*names, ss_network_module="networks.lora") is kind.LORA
-    assert of(*names, **{"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}) is kind.LORA
+    assert of(*names, ss_network_module="networks.lora") is TYPES.kinds["lora"]
+    assert of(*names, **{"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}) is TYPES.kinds["lora"]
     assert of("norm.weight", ss_network_module="networks.lora") is None
 
 
 def test_every_folder_is_one_that_comfyui_knows() -> None:
-    from podkiln import folders
+    known = set(folders.load(modeltypes.types().comfyui).folders)
+    kinds = modeltypes.types().types
+    assert sorted({each.folder for each in kinds if each.folder} - known) == []
+    assert sorted({each.beside for each in kinds if each.beside} & known) == []
+    assert all(bool(each.node) == bool(each.beside) for each in kinds)
 
-    known = folders.load("0.33.0").folders
-    kinds = [value for value in vars(kind).values() if isinstance(value, kind.Kind)]
-    assert len(kinds) > 15
-    assert sorted({each.folder for each in kinds if each.folder} - set(known)) == []
-    assert {*kind.CIVITAI.values(), *kind.AIR.values()} <= set(kinds)
+
+def test_every_kind_is_told_somehow_and_every_rule_says_from_where() -> None:
+    described = modeltypes.types()
+    told = {rule.type for rule in described.rules} | {each.id for each in described.types if each.civitai}
+    assert {each.id for each in described.types} == told
+    claims = [name for each in described.types for name in each.civitai]
+    assert len(claims) == len(set(claims))
+    assert all(name == name.lower() for name in claims)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from pod import pickles
 from pod.wishes import naming
 
 
@@ -59,3 +62,19 @@ def test_longest_leaves_room_for_what_stands_beside_a_file() -> None:
 )
 def test_endings(name: str, suffix: str) -> None:
     assert naming.suffix(name) == suffix
+
+
+LETTERS = ["\u0301", "\u0345\u0301\u0323", "a", ".", "/", " ", "\U000e0001", "\ufdfa"]
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+def test_a_name_of_a_megabyte_takes_no_time(letter: str) -> None:
+    begun = time.process_time()
+    for raw in (letter * 1_000_000, f"a{letter * 1_000_000}.pt"):
+        try:
+            name = naming.safe(raw)
+        except ValueError as wrong:
+            name = str(wrong)
+        assert len(name.encode(errors="replace")) <= 1000
+        pickles.is_pickle(raw)
+    assert time.process_time() - begun < 1

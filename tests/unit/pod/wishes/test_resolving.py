@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from fakes.faults import Fault
 from fakes.hub import Hub
 from fakes.shelf import generate
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from pod.fetching.patience import Policy
-from pod.fetching.sources import Hubs
+from pod.fetching.sources import Hubs, request_for
 from pod.fetching.web import Limits, RefusedError
+from pod.wishes.facts import Facts
 from pod.wishes.listing import File
 from pod.wishes.resolving import Resolved, Resolver
+from podkiln import modeltypes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pod.wishes.asking import Asker
+
+FACTS = Facts(modeltypes.to_json)
 
 POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 
@@ -32,7 +40,7 @@ def hub() -> Iterator[Hub]:
 
 def resolver(hub: Hub, tmp_path: Path, **tokens: str) -> Resolver:
     hubs = Hubs(hub.url, hub.url, **tokens)
-    return Resolver(tmp_path / ".podkiln/resolved.json", hubs, POLICY, threading.Event())
+    return Resolver(tmp_path / ".podkiln/resolved.json", hubs, POLICY, threading.Event(), FACTS)
 
 
 def file(name: str, source: dict[str, Any], sha256: str | None = None) -> File:
@@ -165,3 +173,60 @@ def test_what_civitai_does_not_give_is_refused(
 def test_past_early_access_is_no_hindrance(hub: Hub, tmp_path: Path) -> None:
     hub.add_civitai(7, "a.safetensors", generate(2000), early_access_ends="2001-01-01T00:00:00.000Z")
     assert resolve(resolver(hub, tmp_path), file("a.safetensors", CIVITAI)).expected.startswith("sha256:")
+
+
+# --- whatever a hub says
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=50),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+SIBLING = st.fixed_dictionaries(
+    {"rfilename": st.just("a.safetensors") | VALUES},
+    optional={
+        "size": st.integers(-1, 10) | VALUES,
+        "blobId": st.just("a" * 40) | VALUES,
+        "lfs": st.fixed_dictionaries({"sha256": st.just("b" * 64) | VALUES}) | VALUES,
+    },
+)
+LISTING = st.fixed_dictionaries(
+    {},
+    optional={"sha": st.just("c" * 40) | VALUES, "siblings": st.lists(SIBLING | VALUES, max_size=3) | VALUES},
+)
+
+
+class _Answers:
+    """A hub that gives one answer to all."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def json(self, *_: Any) -> Any:
+        return self.answer
+
+
+@settings(max_examples=120, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answer=LISTING | VALUES)
+@example(answer={"sha": "a/../b", "siblings": [{"rfilename": "a.safetensors", "size": 1, "blobId": "x"}]})
+@example(
+    answer={"sha": 5, "siblings": [{"rfilename": "a.safetensors", "size": 1, "lfs": {"sha256": "b" * 64}}]}
+)
+@example(answer={"siblings": [5]})
+def test_any_listing_gives_what_to_expect_or_one_sentence(tmp_path: Path, answer: Any) -> None:
+    source = {"kind": "huggingface", "repo": "o/r", "revision": None, "path": "a.safetensors"}
+    wanted = File("m", "vae", "a.safetensors", None, None, False, source)
+    hubs = Hubs("http://hub.test", "http://hub.test")
+    asked = Resolver(tmp_path / "r.json", hubs, POLICY, threading.Event(), FACTS)
+    (tmp_path / "r.json").unlink(missing_ok=True)
+    asked.asker = cast("Asker", _Answers(answer))
+    said = ""
+    try:
+        found = asked.resolve(wanted, lambda _: None)
+        request_for(source, hubs, found.revision)
+        assert asked.resolve(wanted, lambda _: None) == found
+        assert found.expected.partition(":")[0] in {"sha256", "git"}
+    except RefusedError as refused:
+        said = str(refused)
+    assert "\n" not in said
+    assert len(said) < 600

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from pod.failure import PodError
 from pod.wishes import wish
@@ -180,3 +184,62 @@ def test_the_boots_wishes() -> None:
         ("LORAS", "civitai:3@4"),
     ]
     assert wish.of_environment({}) == []
+
+
+# --- of any length and shape
+
+PIECES = (
+    *("/", "?", "?,", "a:", "=:", "@", ",a=b", "#", "hf:", "civitai:", ".:", "//@", "https://a?b,", ":@"),
+    *(
+        "-:a:",
+        "\\",
+        "hf:a/b/c.pt,",
+        "a:1.",
+        "hf://",
+        "\u00b2",
+        "a.b-c:",
+        "[",
+        "%",
+        "urn:air:",
+        "&",
+        "x:y:civitai:",
+    ),
+    *("#sha256=", "\ud800", "\0", "+", "civitai:1@2?fileId=", "models/"),
+)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_variable_as_long_as_can_be_takes_no_time(piece: str) -> None:
+    """100 kB of slashes took 153 s once."""
+    value = (piece * 130_000)[:130_000]
+    begun = time.process_time()
+    for where in ("MODELS", "LORAS"):
+        for given_words in (wish.words(value), [value]):
+            try:
+                wish.read(where, given_words, 78)
+            except PodError as refused:
+                assert len(str(refused)) < 600  # noqa: PT017 - not all are refused
+    wish.shown(value)
+    assert time.process_time() - begun < 1
+
+
+@settings(max_examples=300, deadline=1000)
+@given(st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+@example("https:/me:canary@h/a")
+@example("hf:me:canary@h")
+@example("https://h/a&token=canary")
+@example("https://civitai.com/api/download/models/777?fileId=" + "7" * 5000)
+@example("https://[::1/a")
+@example("civitai:\u00b2@\u0662")
+@example("hf:a/b@" + "x" * 5000 + " y/z")
+def test_any_word_is_a_wish_or_one_sentence(text: str) -> None:
+    said = ""
+    try:
+        _, wishes = wish.read("MODELS", wish.words(text), 78)
+        for each in wishes:
+            assert wish.parse("MODELS", each.word + ("#sha256=" + HEX if each.sha256 else "")).key
+    except PodError as refused:
+        said = str(refused)
+    assert "canary" not in said
+    assert said.isprintable()
+    assert len(said) < 600
