@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 
 from pod.failure import SETTING_MALFORMED, PodError
+from pod.printable import shown
 from pod.wishes import addresses
 from pod.wishes.addresses import FORMS, SCHEME, Address, WordError
 from pod.wishes.naming import checked_path, suffix
@@ -33,7 +34,6 @@ _WEIGHT = re.compile(r"(?P<rest>.*):(?P<weight>[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[
 _NO_WEIGHT = re.compile(r"civitai|hf|https?://[^/]*", re.IGNORECASE)
 _WORD = re.compile(rf"(?:[^\s,?]|\?(?:(?!,(?:[^=:?#,]*=)?(?:{SCHEME}))[^\s#])*)+", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LONGEST_SHOWN = 150
 
 
 @dataclass(frozen=True)
@@ -165,17 +165,6 @@ def _check_folder(wish: Wish, places: Mapping[str, Collection[str]], used: Colle
     if near:
         raise WordError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near[0]}?")
     return f"{wish.word} goes to {folder}, which ComfyUI itself does not read: a custom node has to"
-
-
-def shown(word: str) -> str:
-    """Return a word as it may stand in a log, however malformed: no login, no query, nothing endless."""
-    text = re.sub(r"//[^?#]*@", "//…@", word)
-    if not (_ADDRESSED.match(text) or _PLACED.match(text)):
-        text = re.sub(r"^[^/?#]*:[^/?#]*@", "…@", text)
-    text = re.sub(r"\?[^#]*", "?…", text)
-    text = re.sub(r"#(?!sha256=[0-9A-Fa-f]*$).*", "#…", text)
-    text = "".join(letter if letter.isprintable() else "…" for letter in text)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _sentence(where: str, word: str, error: WordError) -> str:
