@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.errors import SourceError, UsageError
-from podkiln.masking import masked
+from podkiln.masking import has_secret, masked
 from podkiln.reference import Reference
 from podkiln.tree import EMPTY, tree_id, tree_id_of
 
@@ -81,7 +81,7 @@ def source(option: str, lock: Lock) -> Input:
         raise UsageError(f"--source: {masked(option)!r} is not NAME=DIR nor NAME=URL#COMMIT.")
     if name not in names:
         raise UsageError(f"--source: there is no input {name!r}.", hint=f"There are: {', '.join(names)}.")
-    if _SCHEME.match(value) and masked(value) != value:  # a user's name alone, as in ssh://git@, is no login
+    if _SCHEME.match(value) and has_secret(value):
         raise UsageError(
             f"--source {name}: the URL holds a login, which would stay in the bake file.",
             hint=f"Take a checkout instead: --source {name}=DIR",

@@ -1,7 +1,8 @@
 """What people and files must not be shown: logins and tokens, in URLs and in names of registries.
 
-`masked` works on any text, so it is applied where text leaves: to errors, logs, and the command of a report.
-Values that are known to be secret (`learn`) are also cut out of what other programs print (`Filter`).
+How logins are recognized is the pod's own code (scripts/pod/printable.py). `masked` works on any text, so it
+is applied where text leaves: to errors, logs, and the command of a report. Values that are known to be secret
+(`learn`) are also cut out of what other programs print (`Filter`).
 """
 
 from __future__ import annotations
@@ -10,21 +11,18 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
+from pod.printable import MASK, printable
+from pod.printable import masked as masked_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-HIDDEN: Final = "***"
-_LONGEST: Final = 1 << 16  # characters of one text that are looked at
+HIDDEN: Final = MASK
+_LONGEST: Final = 1 << 16  # characters of one argument that are looked at
+_LONGEST_LINE: Final = 4000  # characters that are shown
 _SHORTEST: Final = 4  # characters of a secret that is looked for everywhere: "a" would be cut out of words
-_WORD: Final = re.compile(r"[^\s\"'<>()`,]+")
-_SCHEME: Final = re.compile(r"(?:^|(?<=[^\w+.-]))(?:[A-Za-z][\w+.-]{0,30}:/+|//)")
-_AUTHORITY: Final = re.compile(r"[^/?#]*")
-_HOST_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:@]*)(?::\d*)?")
+_SCHEME: Final = re.compile(r":/+|//")
 _PINNED: Final = re.compile(r"@(?:sha256|sha512):[^@]*$")  # of an image, by digest
-_DELIMITER: Final = re.compile(r"([?&;#])")
-_SECRET_NAME: Final = re.compile(
-    r"token|secret|passw|pwd|auth|credential|sig(?:nature)?$|key$|_state", re.IGNORECASE
-)
 _VARIABLES: Final = re.compile(r"(?:PROXY|_URL|_ENDPOINT|_INDEX)$", re.IGNORECASE)  # hold URLs
 _TOKENS: Final = ("HF_TOKEN", "CIVITAI_TOKEN")
 
@@ -32,20 +30,15 @@ _known: set[str] = set()
 
 
 def masked(text: str) -> str:
-    """Return a text without logins: of URLs, of `user:password@host`, of queries, and those that were learnt.
-
-    `name:tag@sha256:…` and `git@host:path` hold no login and stay as they are. Takes time linear in the text;
-    beyond 64 KiB it is cut.
-    """
-    text = text[:_LONGEST]
+    """Return a text of one line or more without the secrets that were learnt, and as the pod masks lines."""
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    return _WORD.sub(lambda word: _masked_word(word[0]), text)
+    return "\n".join(masked_line(line) for line in text.split("\n"))
 
 
-def printable(text: str) -> str:
-    """Return a text whose control characters, other than line ends and tabs, are blanks."""
-    return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
+def for_people(text: str) -> str:
+    """Return a text as it may be printed: masked, and without control characters other than line ends."""
+    return "\n".join(printable(line, _LONGEST_LINE) for line in masked(text).split("\n"))
 
 
 def learn(arguments: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
@@ -59,11 +52,18 @@ def learn(arguments: Iterable[str] = (), environment: Mapping[str, str] | None =
     _known.update(form for form in forms if len(form) >= _SHORTEST)
 
 
+def has_secret(url: str) -> bool:
+    """Tell whether a URL holds a login, or a token in its query; the user's name of ssh://git@… is none."""
+    query = url.partition("?")[2]
+    return bool(_logins(url)) or masked_line(query) != query
+
+
 class Filter:
     """Cuts the secrets that were learnt out of what another program prints, as it comes."""
 
     def __init__(self) -> None:
-        self._secrets = sorted((secret.encode() for secret in _known), key=len, reverse=True)
+        secrets = (secret.encode(errors="surrogateescape") for secret in _known)
+        self._secrets = sorted(secrets, key=len, reverse=True)
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -88,49 +88,16 @@ def _overlap(data: bytes, secret: bytes) -> int:
     return next((count for count in range(most, 0, -1) if secret.startswith(data[-count:])), 0)
 
 
-def _masked_word(word: str) -> str:
-    if "@" in word:
-        front, login, end = _split(word)
-        word = f"{front}{HIDDEN}@{end}" if login else word
-    if "=" in word:
-        word = "".join(_masked_field(part) for part in _DELIMITER.split(word))
-    return word
-
-
-def _masked_field(part: str) -> str:
-    """Hide the value of `name=value` where the name is that of a secret."""
-    name, equals, value = part.partition("=")
-    return f"{name}={HIDDEN}" if equals and value and _SECRET_NAME.search(name) else part
-
-
-def _split(word: str) -> tuple[str, str, str]:
-    """Return what stands before a login in a word, the login, and what follows its @.
-
-    A password may hold `/`, `?` or `#` that should have been encoded: then what seems to be the host's port
-    is no number, and the login goes to the last @.
-    """
-    scheme = _SCHEME.search(word)
-    pinned = _PINNED.search(word)
-    end = pinned.start() if pinned else len(word)
-    if scheme:
-        start = scheme.end()
-        authority = _AUTHORITY.match(word, start, end)
-        stop = authority.end() if authority else start
-        at = word.rfind("@", start, stop)
-        if at < 0 and not _HOST_PORT.fullmatch(word, start, stop):
-            at = word.rfind("@", start, end)
-        if ":" not in word[start : max(at, start)] and word[:start].lower().endswith("ssh://"):
-            at = -1  # a user's name, and keys are what ssh asks for
-    else:  # user:password@host, maybe behind `--option=`
-        option, equals, _ = word.partition("=")
-        start = len(option) + 1 if equals and ":" not in option else 0
-        at = word.rfind("@", start, end)
-        if ":" not in word[start : max(at, start)]:
-            at = -1
-    return (word[:start], word[start:at], word[at + 1 :]) if at > start else (word, "", "")
-
-
 def _logins(text: str) -> list[str]:
-    """Return the passwords in an argument, and what stands alone before an @ of a URL (a token)."""
-    user, colon, password = _split(text[:_LONGEST])[1].partition(":")
-    return [secret for secret in (password if colon else user,) if secret]
+    """Return the password in an argument, or what stands alone before the @ of a URL (a token).
+
+    It may hold any character: what stands before the last @ and after a scheme, or a name and a colon.
+    """
+    text = _PINNED.sub("", text[:_LONGEST])
+    before, at, _ = text.rpartition("@")
+    scheme = _SCHEME.search(before)
+    user, colon, password = before[scheme.end() if scheme else 0 :].partition(":")
+    secret = password if colon else user if scheme else ""
+    return (
+        [secret] if at and secret and not (scheme and "ssh" in before[: scheme.start()] and not colon) else []
+    )

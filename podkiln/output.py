@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from podkiln.masking import masked, printable
+from podkiln.masking import for_people
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,18 +38,14 @@ class _Formatter(logging.Formatter):
     """Lets nothing secret out, and no control characters, whoever wrote the text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _for_people(super().format(record))
+        return for_people(super().format(record))
 
 
 def failure(error: PodkilnError) -> None:
     """Say what went wrong, and what to do next."""
-    sys.stderr.write(f"podkiln: {_for_people(str(error))}\n")
+    sys.stderr.write(f"podkiln: {for_people(str(error))}\n")
     if error.hint:
-        sys.stderr.write(f"    {_for_people(error.hint)}\n")
-
-
-def _for_people(text: str) -> str:
-    return masked(printable(text))
+        sys.stderr.write(f"    {for_people(error.hint)}\n")
 
 
 def result(data: dict[str, Any]) -> None:
