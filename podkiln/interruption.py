@@ -83,7 +83,12 @@ def _left() -> str:
     hosts = UPLOADS.hosts()
     if not hosts:
         return "nothing half-made was left behind"
-    return f"{_counted(hosts)} could not be deleted there, and stays until the registry removes it by itself"
+    stay = (
+        "stay until the registry removes them"
+        if sum(hosts.values()) > 1
+        else "stays until the registry removes it"
+    )
+    return f"{_counted(hosts)} could not be deleted there, and {stay} by itself"
 
 
 def _being_done() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +16,7 @@ from httpx import codes
 from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from podkiln.registry.streaming import Answer
 
@@ -24,6 +26,9 @@ TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOST_CODES: Final = frozenset(
     {"BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID", "RANGE_INVALID", "SIZE_INVALID"}
 )
+_BLOB_UNKNOWN: Final = re.compile(r"BLOB_UNKNOWN|blob unknown|layers?.?not.?found", re.IGNORECASE)
+_IMMUTABLE: Final = re.compile(r"immutab|already.?exists|overwrit", re.IGNORECASE)
+_MOST_WORDS: Final = 2000  # characters of an error's message that are looked at
 _MAX_WAIT: Final = 120.0  # seconds; a Retry-After beyond it is cut to this
 
 _HINTS: Final = {
@@ -64,6 +69,46 @@ class TransientError(RegistryError):
     def __init__(self, message: str, *, hint: str | None = None, wait: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.wait = wait
+
+
+class UnsettledError(RegistryError):
+    """A registry went on contradicting what it had confirmed in this run."""
+
+
+class SettlingError(TransientError):
+    """A registry contradicts what it has confirmed in this run: its machines may not all know of it yet."""
+
+
+@dataclass(frozen=True)
+class Settling:
+    """Which answers contradict what a registry has confirmed, what they mean, and what is left to do."""
+
+    when: Callable[[Answer], bool]
+    meaning: str
+    hint: str
+
+    def error(self, answer: Answer, host: str, doing: str) -> SettlingError:
+        """Return the error for such an answer."""
+        what = f"Registry {host} was asked to {doing} and {self.meaning} ({words(answer)})."
+        return SettlingError(what, hint=self.hint, wait=retry_after(answer))
+
+
+def lacks_blob(answer: Answer) -> bool:
+    """Tell whether a manifest was refused because a blob of it is not known, or the repository is not."""
+    if answer.status == codes.NOT_FOUND:
+        return True
+    error = _first_error(answer)
+    said = f"{error.get('code')} {error.get('message')}"
+    return answer.status == codes.BAD_REQUEST and bool(_BLOB_UNKNOWN.search(said[:_MOST_WORDS]))
+
+
+def is_immutable(answer: Answer) -> bool:
+    """Tell whether a tag was refused because it is there and may not move (as ECR and Harbor say it)."""
+    error = _first_error(answer)
+    said = f"{error.get('code')} {error.get('message')}"
+    return answer.status in (codes.CONFLICT, codes.PRECONDITION_FAILED) or bool(
+        _IMMUTABLE.search(said[:_MOST_WORDS])
+    )
 
 
 def refused(answer: Answer, host: str, doing: str, *, login: bool) -> RegistryError:

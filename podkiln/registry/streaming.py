@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
+from httpx import codes
 
 from pod.fetching.idle import Idle
 from pod.fetching.web import Limits, connection_to, unconnected
@@ -54,6 +55,11 @@ class Answer:
     def host(self) -> str:
         """Host and port that answered."""
         return self.url.netloc.decode()
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of those that mean success (2xx)."""
+        return codes.is_success(self.status)
 
 
 class Streaming:

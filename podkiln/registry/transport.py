@@ -11,28 +11,32 @@ import logging
 import random
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 
 import httpx
 from httpx import codes
 
-from podkiln import credentials
-from podkiln.concurrency import JOBS
 from podkiln.errors import RegistryError
 from podkiln.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
 from podkiln.registry.clients import AGENT, open_client
-from podkiln.registry.refusal import TRANSIENT, TransientError, refused, unreachable
+from podkiln.registry.refusal import (
+    TRANSIENT,
+    Settling,
+    SettlingError,
+    TransientError,
+    UnsettledError,
+    refused,
+    unreachable,
+)
 from podkiln.registry.sockets import Sockets
 from podkiln.registry.streaming import Answer, Patience, Streaming
 from podkiln.registry.trust import is_local, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
-    from podkiln.credentials import Credentials
+    from podkiln.registry.settings import Settings
     from podkiln.tarlayer import Chunk
 
 T = TypeVar("T")
@@ -45,6 +49,7 @@ _CONNECT_SECONDS: Final = 15.0
 _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
 _GRACE_SECONDS: Final = 3.0  # for the answer to a body that was ended early: it names what to delete
 _MAX_BACKOFF: Final = 30.0
+_GONE: Final = frozenset({codes.NOT_FOUND, codes.GONE})
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 
 # They log URLs and headers, and those of uploads and of redirects carry signatures.
@@ -54,29 +59,6 @@ for _chatty in ("httpx", "httpcore"):
 
 class CancelledError(RegistryError):
     """Work given up because other work failed; never what a user sees."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How registries are spoken to.
-
-    Attributes:
-        ca_bundle: PEM file of CAs to trust beside those of the system.
-        plain_http: Speak without TLS; None means to registries on this machine only, as Docker does.
-        jobs: Blobs sent at once.
-        attempts: How often a request is tried that fails in a way which may pass.
-        backoff: Seconds before the second attempt; doubled for each further one.
-        timeout: Seconds of silence after which a connection is given up.
-        login: Finds the user's login for a host.
-    """
-
-    ca_bundle: Path | None = None
-    plain_http: bool | None = None
-    jobs: int = JOBS
-    attempts: int = 6
-    backoff: float = 1.0
-    timeout: float = 60.0
-    login: Callable[[str], Credentials | None] = credentials.lookup
 
 
 class Transport:
@@ -130,6 +112,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         patience: float | None = None,
+        settling: Settling | None = None,
     ) -> Answer:
         """Send a request, log in where asked, follow redirects, try again what may pass.
 
@@ -141,10 +124,13 @@ class Transport:
             headers: Headers beside the usual ones.
             content: The body.
             patience: Seconds to wait for the answer, if not the usual ones.
+            settling: Answers that contradict what was confirmed in this run, and so may pass.
         """
 
         def once() -> Answer:
             answer = self._with_login(method, self.absolute(url), headers or {}, content, patience)
+            if settling and settling.when(answer):
+                raise settling.error(answer, self.host, doing)
             if answer.status not in expect:
                 self.refuse(answer, doing)
             return answer
@@ -196,19 +182,21 @@ class Transport:
                     f"Registry {self.host} was asked for byte {offset}, and answers {said[:80]!r}."
                 )
         for chunk in response.iter_raw(_PIECE):
-            self._refuse_cancelled()
+            self.refuse_cancelled()
             if len(chunk) > skip:
                 yield chunk[skip:]
             skip = max(0, skip - len(chunk))
 
-    def drop(self, url: str) -> None:
-        """Send a DELETE, after `cancel` too, and do not care for what becomes of it."""
+    def drop(self, url: str) -> bool:
+        """Send a DELETE, after `cancel` too; tell whether what it names is gone. Takes some seconds."""
         self._thread.drops = True
         try:
             with contextlib.suppress(RegistryError):
-                self._with_login("DELETE", self.absolute(url), {}, None, _DROP_SECONDS)
+                answer = self._with_login("DELETE", self.absolute(url), {}, None, _DROP_SECONDS)
+                return answer.is_success or answer.status in _GONE
         finally:
             self._thread.drops = False
+        return False
 
     def retrying(self, work: Callable[[], T]) -> T:
         """Do some work; do it again, after a pause that doubles, while it fails in a way that may pass.
@@ -222,7 +210,8 @@ class Transport:
             except TransientError as failure:
                 failures += 1
                 if failures >= self.settings.attempts:
-                    raise RegistryError(str(failure), hint=failure.hint) from failure
+                    kind = UnsettledError if isinstance(failure, SettlingError) else RegistryError
+                    raise kind(str(failure), hint=failure.hint) from failure
                 self.pause(failures, failure)
 
     def pause(self, failures: int, failure: TransientError) -> None:
@@ -233,9 +222,13 @@ class Transport:
             raise CancelledError("given up")
 
     def refuse(self, answer: Answer, doing: str) -> NoReturn:
-        """Raise the error for an answer that is a no; its host is the one that gave it."""
+        """Raise the error for an answer that is a no."""
+        raise self.refusal(answer, doing)
+
+    def refusal(self, answer: Answer, doing: str) -> RegistryError:
+        """Return the error for an answer that is a no; its host is the one that gave it."""
         host = self.host if self._is_ours(answer.url) else answer.host
-        raise refused(answer, host, doing, login=self.auth.logged_in)
+        return refused(answer, host, doing, login=self.auth.logged_in)
 
     def absolute(self, url: str, base: httpx.URL | None = None) -> httpx.URL:
         """Return a URL that the registry gave, made whole. Raises RegistryError for a bad one."""
@@ -351,11 +344,11 @@ class Transport:
     @contextlib.contextmanager
     def _failing(self, url: httpx.URL) -> Iterator[None]:
         """Say what became of a request that brought no answer."""
-        self._refuse_cancelled()
+        self.refuse_cancelled()
         try:
             yield
         except httpx.TransportError as failed:
-            self._refuse_cancelled()
+            self.refuse_cancelled()
             error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())
             if isinstance(failed, httpx.ConnectError | httpx.ConnectTimeout) and not self._reached:
                 # Nobody there from the start is a wrong name more often than a bad moment: say so at once.
@@ -363,7 +356,7 @@ class Transport:
             raise error from failed
 
     def _timeout(self, patience: float | None) -> dict[str, float]:
-        read = patience or self.settings.timeout
+        read = _DROP_SECONDS if self._drops else patience or self.settings.timeout
         write = min(self.settings.timeout, read)
         return {"connect": min(write, _CONNECT_SECONDS), "write": write, "pool": write, "read": read}
 
@@ -372,7 +365,8 @@ class Transport:
         """Whether this thread is in `drop`."""
         return bool(getattr(self._thread, "drops", False))
 
-    def _refuse_cancelled(self) -> None:
+    def refuse_cancelled(self) -> None:
+        """Raise CancelledError after `cancel`."""
         if self.cancelled.is_set() and not self._drops:
             raise CancelledError("given up")
 
