@@ -36,6 +36,8 @@ REF_NAME = "org.opencontainers.image.ref.name"  # image-spec annotations.md: a t
 MAX_MANIFEST_BYTES = 4 << 20
 """Registries take manifests up to 4 MiB (distribution-spec v1.1, Pushing Manifests)."""
 
+_MOST_VALUES = 200_000  # of one JSON document; an image of 127 layers has some 1000
+_MOST_BYTES = 1 << 62  # of one blob; what is beyond cannot be, and does not fit where sizes are reckoned with
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _T = TypeVar("_T")
 
@@ -76,7 +78,12 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """Return a JSON object; anything else is an IntegrityError that begins with `where`."""
+    """Return a JSON object; anything else is an IntegrityError that begins with `where`.
+
+    What would take a hundred times its size in memory is refused before it is parsed.
+    """
+    if sum(data.count(sign) for sign in (b",", b"{", b"[")) > _MOST_VALUES:
+        raise IntegrityError(f"{where} holds more than {_MOST_VALUES} values.")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as wrong:
@@ -132,7 +139,7 @@ class Platform:
     @classmethod
     def from_json(cls, obj: Mapping[str, Any], where: str) -> Self:
         """Read a platform object."""
-        variant = obj.get("variant") or None
+        variant = _field(obj, "variant", str, where, "") or None
         return cls(_field(obj, "os", str, where), _field(obj, "architecture", str, where), variant)
 
     def serves(self, wanted: Platform) -> bool:
@@ -160,6 +167,8 @@ class Descriptor:
         size = _field(obj, "size", int, where)
         if size < 0:
             raise IntegrityError(f"{where}: the size {size} is negative.")
+        if size > _MOST_BYTES:
+            raise IntegrityError(f"{where}: the size is larger than anything.")
         platform = obj.get("platform")
         return cls(
             media_type=_field(obj, "mediaType", str, where),

@@ -25,6 +25,7 @@ from podkiln.registry.refusal import (
     is_immutable,
     is_lost_upload,
     lacks_blob,
+    refuse_page,
     words,
 )
 from podkiln.registry.settings import Settings
@@ -132,6 +133,7 @@ class Repository(Reader):
         answer = self.transport.ask("HEAD", self._path("blobs", blob.digest), doing, expect=(200, 404))
         if answer.status != codes.OK:
             return False
+        refuse_page(answer, self.transport.host, doing)
         size = number(answer.headers.get("content-length")) or blob.size  # 0: some say it for every HEAD
         if size != blob.size:
             raise IntegrityError(
@@ -329,7 +331,9 @@ class Repository(Reader):
 
 
 def _closing(location: str, blob: Descriptor) -> str:
-    return f"{location}{'&' if '?' in location else '?'}digest={quote(blob.digest, safe='')}"
+    """Return the URL that closes an upload: its own, query and all, and the digest."""
+    joint = "" if location.endswith(("?", "&")) else "&" if "?" in location else "?"
+    return f"{location}{joint}digest={quote(blob.digest, safe='')}"
 
 
 def _patience(size: int) -> float:

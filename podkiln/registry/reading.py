@@ -11,7 +11,7 @@ from httpx import codes
 
 from podkiln import oci
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.registry.refusal import Settling, TransientError
+from podkiln.registry.refusal import Settling, TransientError, refuse_page
 from podkiln.registry.transport import MAX_ANSWER_BYTES, Transport
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Reader:
         settling = MANIFEST_WRITTEN if written else None
         headers = {"Accept": _ACCEPT}
         answer = self.transport.ask("GET", path, doing, expect=(200,), headers=headers, settling=settling)
+        refuse_page(answer, self.transport.host, doing)
         claimed = tag_or_digest if ":" in tag_or_digest else answer.headers.get("docker-content-digest")
         digest = oci.parse_digest(claimed, f"Registry {self.transport.host}") if claimed else None
         digest = digest or oci.digest_of(answer.body)

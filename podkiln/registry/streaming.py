@@ -118,13 +118,16 @@ class Streaming:
         self, origin: str, url: httpx.URL, patience: Patience
     ) -> tuple[http.client.HTTPConnection, str]:
         """Return a connection, and the target to ask it for."""
-        parts, target = urlsplit(str(url)), url.raw_path.decode()
         limits = Limits(connect=patience.connect, tls=self._tls)
-        if self._direct:
-            host, secure = parts.hostname or "", parts.scheme == "https"
-            connection = unconnected(host, parts.port, limits, secure=secure)
-        else:
-            connection, target = connection_to(parts, target, limits)
+        try:
+            parts, target = urlsplit(str(url)), url.raw_path.decode()
+            if self._direct:
+                host, secure = parts.hostname or "", parts.scheme == "https"
+                connection = unconnected(host, parts.port, limits, secure=secure)
+            else:
+                connection, target = connection_to(parts, target, limits)
+        except (ValueError, http.client.HTTPException) as wrong:  # not said: a proxy's may hold a password
+            raise httpx.ProxyError(f"an address that is no URL ({type(wrong).__name__})") from None
         kept = self._idle.take(origin)
         if kept and not _is_readable(kept):
             return kept, target
@@ -205,7 +208,7 @@ def _as_httpx(failed: type[httpx.TransportError], late: type[httpx.TransportErro
         yield
     except TimeoutError as error:
         raise late(str(error)) from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise failed(str(error)) from error
     except http.client.HTTPException as error:
         raise httpx.RemoteProtocolError(str(error)) from error

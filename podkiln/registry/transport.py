@@ -20,18 +20,10 @@ from podkiln.errors import RegistryError
 from podkiln.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
 from podkiln.registry.clients import AGENT, open_client
-from podkiln.registry.refusal import (
-    TRANSIENT,
-    Settling,
-    SettlingError,
-    TransientError,
-    UnsettledError,
-    refused,
-    unreachable,
-)
+from podkiln.registry.refusal import TRANSIENT, Settling, TransientError, given_up, refused, unreachable
 from podkiln.registry.sockets import Sockets
 from podkiln.registry.streaming import Answer, Patience, Streaming
-from podkiln.registry.trust import is_local, tls_context
+from podkiln.registry.trust import is_local, local_context, speaks_tls, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +38,7 @@ _HUB_API: Final = "registry-1.docker.io"
 _REDIRECTS: Final = 5
 _PIECE: Final = 1 << 20  # bytes of a blob in memory at once
 _CONNECT_SECONDS: Final = 15.0
+_HANDSHAKE_SECONDS: Final = 3.0
 _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
 _GRACE_SECONDS: Final = 3.0  # for the answer to a body that was ended early: it names what to delete
 _MAX_BACKOFF: Final = 30.0
@@ -69,10 +62,10 @@ class Transport:
         self.settings = settings
         self.cancelled = threading.Event()
         self._reached = False
-        plain = is_local(host) if settings.plain_http is None else settings.plain_http
-        api = _HUB_API if host == DOCKER_HUB else host
-        self.origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
-        tls = tls_context(host, settings.ca_bundle)
+        self._origin: httpx.URL | None = None
+        self._finding = threading.Lock()
+        lenient = settings.plain_http is None and is_local(host)
+        tls = (local_context if lenient else tls_context)(host, settings.ca_bundle)
         # Those that delete are apart: what `cancel` ends may be in the middle of that.
         self._http, self._deleting = open_client(host, tls), open_client(host, tls)
         self._sockets, self._streams = Sockets(), Sockets()
@@ -81,7 +74,7 @@ class Transport:
         self._grace.daemon = True
         self._once = threading.Lock()
         self._thread = threading.local()
-        self.auth = Auth(host, scopes, settings.login, self._fetch_token, plain_http=plain)
+        self.auth = Auth(host, scopes, settings.login, self._fetch_token, plain_http=False)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +84,20 @@ class Transport:
         self._http.close()
         self._deleting.close()
         self._streaming.close()
+
+    @property
+    def origin(self) -> httpx.URL:
+        """Scheme, host and port of the registry. One on this machine is asked first whether it speaks TLS."""
+        with self._finding:
+            if self._origin is None:
+                plain = self.settings.plain_http
+                if plain is None:
+                    seconds = min(self.settings.timeout, _HANDSHAKE_SECONDS)
+                    plain = is_local(self.host) and not speaks_tls(self.host, seconds)
+                api = _HUB_API if self.host == DOCKER_HUB else self.host
+                self.auth.plain_http = plain
+                self._origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
+            return self._origin
 
     def cancel(self) -> None:
         """End all requests, from another thread: each raises CancelledError. Only `drop` works from then on.
@@ -210,8 +217,7 @@ class Transport:
             except TransientError as failure:
                 failures += 1
                 if failures >= self.settings.attempts:
-                    kind = UnsettledError if isinstance(failure, SettlingError) else RegistryError
-                    raise kind(str(failure), hint=failure.hint) from failure
+                    raise given_up(failure) from failure
                 self.pause(failures, failure)
 
     def pause(self, failures: int, failure: TransientError) -> None:
@@ -232,11 +238,15 @@ class Transport:
 
     def absolute(self, url: str, base: httpx.URL | None = None) -> httpx.URL:
         """Return a URL that the registry gave, made whole. Raises RegistryError for a bad one."""
+        origin = self.origin
         try:
-            target = (base or self.origin).join(url)
-        except httpx.InvalidURL as wrong:
-            raise RegistryError(f"Registry {self.host} sent a Location that is no URL: {wrong}.") from wrong
-        if target.scheme not in ("https", self.origin.scheme) or not target.host:
+            # Neither a fragment nor a login belongs to what is asked for (RFC 9110, 7.1 and 4.2.4).
+            target = (base or origin).join(url).copy_with(fragment=None, userinfo=b"")
+        except (httpx.InvalidURL, ValueError, TypeError) as wrong:
+            raise RegistryError(
+                f"Registry {self.host} sent an address that is no URL ({type(wrong).__name__})."
+            ) from wrong
+        if target.scheme not in ("https", origin.scheme) or not target.host:
             raise RegistryError(
                 f"Registry {self.host} sent us on to {target.scheme}://{target.host}, which is not https.",
                 hint="A registry behind a TLS proxy must be told its public address (X-Forwarded-Proto).",
@@ -347,6 +357,9 @@ class Transport:
         self.refuse_cancelled()
         try:
             yield
+        except (UnicodeError, httpx.InvalidURL) as odd:  # a host's name that no resolver takes
+            host = self.host if self._is_ours(url) else url.netloc.decode(errors="replace")[:200]
+            raise RegistryError(f"{host} could not be spoken to ({type(odd).__name__}).") from odd
         except httpx.TransportError as failed:
             self.refuse_cancelled()
             error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())

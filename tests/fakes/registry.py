@@ -70,7 +70,8 @@ class Registry:
 
     Attributes:
         auth: How it wants a login: not at all, basic, or bearer with its own token service.
-        locations: How upload URLs are given: absolute, relative, on another origin, or as plain http.
+        locations: How upload URLs are given: absolute, relative, on another origin, as plain http, or with
+            a fragment.
         redirect_blobs: Send readers of blobs to the other origin.
         token_life: What tokens are said to live, in seconds.
         resumable: Tell the state of uploads when asked.
@@ -84,7 +85,7 @@ class Registry:
     user: str = "me"
     password: str = "s3cret"
     identity_token: str = ""
-    locations: Literal["absolute", "relative", "elsewhere", "plain"] = "absolute"
+    locations: Literal["absolute", "relative", "elsewhere", "plain", "fragment"] = "absolute"
     redirect_blobs: bool = False
     token_life: int = 300
     resumable: bool = True

@@ -267,6 +267,8 @@ class Handler(BaseHTTPRequestHandler):
             "elsewhere": self.registry.url("elsewhere"),
             "plain": f"http://{self.registry.host()}",
         }
+        if self.registry.locations == "fragment":
+            return self.registry.url() + path + "#fragment"
         return origins[self.registry.locations] + path
 
     def _token(self) -> None:
