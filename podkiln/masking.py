@@ -52,6 +52,11 @@ def learn(arguments: Iterable[str] = (), environment: Mapping[str, str] | None =
     _known.update(form for form in forms if len(form) >= _SHORTEST)
 
 
+def forget() -> None:
+    """Forget all that was learnt: another command line begins."""
+    _known.clear()
+
+
 def has_secret(url: str) -> bool:
     """Tell whether a URL holds a login, or a token in its query; the user's name of ssh://git@… is none."""
     query = url.partition("?")[2]

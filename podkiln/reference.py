@@ -49,6 +49,11 @@ def registry_host(host: str) -> str:
     return DOCKER_HUB if lower in _HUB_NAMES else lower
 
 
+def problem_of(text: str) -> str | None:
+    """Return what is wrong with an image name, in some words; None for a good one."""
+    return next(_problems(text), None)
+
+
 @dataclass(frozen=True)
 class Reference:
     """The name of an image: which registry, which repository, and by tag, by digest, or by both."""
@@ -64,7 +69,7 @@ class Reference:
 
         The host is the registry's one name (`registry_host`): Docker Hub's others become docker.io.
         """
-        problem = next(_problems(text), None)
+        problem = problem_of(text)
         if problem:
             raise UsageError(
                 f"{masked(text)[:300]!r} is not an image name: {problem}.",

@@ -13,7 +13,8 @@ from podkiln.bake import Environment
 from podkiln.concurrency import JOBS
 from podkiln.delivery import Route
 from podkiln.errors import UsageError
-from podkiln.reference import Reference, registry_host
+from podkiln.masking import masked
+from podkiln.reference import Reference, problem_of, registry_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,12 +68,13 @@ def registry_of(request: Request) -> str | None:
     """Return the host of the registry that a request names. Raises UsageError."""
     if not request.registry:
         return None
-    try:
-        return Reference.parse(f"{request.registry}/x").host
-    except UsageError as wrong:
+    name = f"{request.registry}/x"  # of an image there
+    if problem := problem_of(name):
         raise UsageError(
-            f"--registry: {wrong}", hint="Write HOST/NAMESPACE, for example ghcr.io/you."
-        ) from None
+            f"--registry: {masked(request.registry)[:300]!r} is no registry: {problem}.",
+            hint="Write HOST/NAMESPACE, for example ghcr.io/you.",
+        )
+    return Reference.parse(name).host
 
 
 def route(request: Request) -> Route:

@@ -109,6 +109,7 @@ def _given(context: click.Context) -> Iterator[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line. Every expected failure becomes one sentence and its exit code, only here."""
+    masking.forget()
     masking.learn(arguments, os.environ)
     try:
         code = _run(arguments)

@@ -111,6 +111,7 @@ class Repository(Reader):
         """Bytes in one PATCH that an upload to here has found to be the most; None: nothing is known."""
         self._full_name = reference.name
         self._confirmed = settings.confirmed
+        self._mounts = True  # as far as is known: whether what is said to be mounted is there
 
     def __enter__(self) -> Self:
         return self
@@ -187,14 +188,18 @@ class Repository(Reader):
     def mount(self, blob: Descriptor, source: str) -> bool:
         """Have a blob taken over from another repository of the registry; False when it was not (end-11).
 
-        Some registries answer that they did, and then do not know it: it counts once it is there.
+        Some registries answer that they did, and then do not know it: it counts once it is there, and one
+        that is not in the end is the last that is tried.
         """
+        if not self._mounts:
+            return False
         query = f"?mount={quote(blob.digest, safe='')}&from={quote(source, safe='')}"
         path = self._path("blobs", "uploads/" + query)
         answer = self.transport.ask("POST", path, "mount a blob", expect=_ANY, content=b"")
         if answer.status == codes.ACCEPTED:  # it began an upload instead
             self._cancel(self._location(answer, path), UPLOADS.begin(self.transport.host))
-        return answer.status == codes.CREATED and self._appears(blob)
+        self._mounts = answer.status != codes.CREATED or self._appears(blob)
+        return answer.status == codes.CREATED and self._mounts
 
     def _appears(self, blob: Descriptor) -> bool:
         """Wait for a blob that was confirmed to be there to be shown; False when it is not in the end."""

@@ -140,8 +140,9 @@ def test_a_tag_that_shows_its_old_image_for_a_moment_is_read_again(image: Layout
 
 def test_a_blob_that_was_said_to_be_mounted_and_is_not_there_is_uploaded(image: Layout) -> None:
     with Registry(faults=[Fault("unmounted", "POST", "mount=", -1)]) as registry:
-        report = push(image, name(registry), settings=settings(), mount_from=["you/other"])
+        report = push(image, name(registry), settings=settings(jobs=1), mount_from=["you/other"])
         assert_pushed(registry, image)
+        assert len(registry.asked("POST", "mount=")) == 1  # what does not hold once is not waited for again
     assert report.uploaded_bytes == image.size
 
 
