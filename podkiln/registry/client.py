@@ -14,6 +14,7 @@ from httpx import codes
 
 from podkiln import oci
 from podkiln.errors import IntegrityError, RegistryError
+from podkiln.interruption import INTERRUPTIONS
 from podkiln.registry.headers import ChunkSizes, number, range_end
 from podkiln.registry.reading import AGAIN, Reader
 from podkiln.registry.refusal import (
@@ -315,8 +316,13 @@ class Repository(Reader):
     def try_upload(self) -> None:
         """Begin an upload and drop it: what can be refused is refused now."""
         number = UPLOADS.begin(self.transport.host)
-        location, _ = self.start_upload()
-        self._cancel(location, number)
+        try:
+            location, _ = self.start_upload()
+        except RegistryError:
+            UPLOADS.end(number)
+            raise
+        with INTERRUPTIONS.held():
+            self._cancel(location, number)
 
     def _cancel(self, location: str, number: int) -> None:
         if self.cancel_upload(location):
