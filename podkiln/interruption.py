@@ -34,8 +34,12 @@ class Interruptions:
         self._waiting: type[KeyboardInterrupt] | None = None
 
     def install(self) -> None:
-        """Handle SIGINT and SIGTERM from now on; in the main thread."""
-        signal.signal(signal.SIGINT, self.take)
+        """Handle SIGINT and SIGTERM from now on; in the main thread. A SIGINT that is ignored stays ignored.
+
+        Shells ignore it for what they start in the background: Ctrl-C is not meant for that (POSIX sh, 2.11).
+        """
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self.take)
         signal.signal(signal.SIGTERM, self.take)
 
     def take(self, number: int, _frame: FrameType | None) -> None:

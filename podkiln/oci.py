@@ -36,10 +36,11 @@ REF_NAME = "org.opencontainers.image.ref.name"  # image-spec annotations.md: a t
 MAX_MANIFEST_BYTES = 4 << 20
 """Registries take manifests up to 4 MiB (distribution-spec v1.1, Pushing Manifests)."""
 
-_MOST_VALUES = 200_000  # of one JSON document; an image of 127 layers has some 1000
-_MOST_BYTES = 1 << 62  # of one blob; what is beyond cannot be, and does not fit where sizes are reckoned with
+_MOST_BYTES = 1 << 50
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _T = TypeVar("_T")
+
+_MOST_VALUES = 200_000  # of one JSON document; an image of 127 layers has some 1000
 
 
 def parse_digest(text: str, where: str = "A digest") -> Digest:
@@ -166,9 +167,9 @@ class Descriptor:
         """Read a descriptor object."""
         size = _field(obj, "size", int, where)
         if size < 0:
-            raise IntegrityError(f"{where}: the size {size} is negative.")
+            raise IntegrityError(f"{where}: the size {str(size)[:40]} is negative.")
         if size > _MOST_BYTES:
-            raise IntegrityError(f"{where}: the size is larger than anything.")
+            raise IntegrityError(f"{where}: the size is larger than any blob.")
         platform = obj.get("platform")
         return cls(
             media_type=_field(obj, "mediaType", str, where),

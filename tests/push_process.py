@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from podkiln.registry import Settings, push  # noqa: E402
 
 def main(path: str, reference: str) -> int:
     """Push an image, and end as the command line does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were started by
     INTERRUPTIONS.install()
     try:
         push(layout.read(Path(path)), Reference.parse(reference), settings=Settings(login=lambda _: None))
