@@ -1,10 +1,10 @@
 """`python -m podkiln`: what build.py becomes once there is an environment."""
 
-import signal
 import sys
 
-from podkiln.cli import main, terminate
+from podkiln.cli import main
+from podkiln.interruption import INTERRUPTIONS
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, terminate)
+    INTERRUPTIONS.install()
     sys.exit(main(sys.argv[1:]))

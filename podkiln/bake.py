@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from podkiln import command
 from podkiln.errors import BuildFailedError, PodkilnError, SourceError
+from podkiln.masking import Filter, masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,11 +122,6 @@ def by_hand(argv: Sequence[str], out: Path, environment: Environment) -> str:
     return f"cd {shlex.quote(str(out))} && {' '.join([*variables, shlex.join(argv)])}"
 
 
-def masked(text: str) -> str:
-    """Return a text without the logins of URLs in it."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
-
-
 def run(argv: Sequence[str], out: Path, environment: Environment, *, quiet: bool = False) -> None:
     """Run BuildKit with live progress.
 
@@ -155,11 +151,11 @@ def _relay(argv: list[str], cwd: Path, env: dict[str, str], *, terminal: bool) -
         process = subprocess.Popen(argv, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
         stream = process.stdout
-    kept = b""
+    kept, secrets = b"", Filter()
     try:
         while chunk := _read(stream):
-            os.write(sys.stderr.fileno(), chunk)
-            kept = (kept + chunk)[-65536:]
+            kept = _show(secrets.feed(chunk), kept)
+        kept = _show(secrets.rest(), kept)
         return process.wait(), kept.decode(errors="replace")
     except BaseException:
         # Ctrl-C reaches BuildKit's client too; it tells the engine to stop, which takes a moment.
@@ -171,6 +167,14 @@ def _relay(argv: list[str], cwd: Path, env: dict[str, str], *, terminal: bool) -
         raise
     finally:
         stream.close()
+
+
+def _show(chunk: bytes, kept: bytes) -> bytes:
+    """Write some output to stderr; return the end of it all."""
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(sys.stderr.fileno(), view) :]
+    return (kept + chunk)[-65536:]
 
 
 def _read(stream: IO[bytes]) -> bytes:

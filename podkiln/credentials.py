@@ -11,14 +11,16 @@ import binascii
 import json
 import logging
 import os
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pod.printable import shown
 from podkiln import command
 from podkiln.errors import CommandError, RegistryError
-from podkiln.reference import DOCKER_HUB
+from podkiln.reference import DOCKER_HUB, registry_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HELPER_SECONDS = 30
+_HELPER = re.compile(r"[A-Za-z0-9._+-]{1,100}")  # docker-credential-NAME is looked for on the PATH
+_MOST_BYTES = 16 << 20  # of a config; a real one has some kilobytes
 _HUB_KEY = "https://index.docker.io/v1/"  # what docker login writes for Docker Hub
 _TOKEN_USER = "<token>"  # noqa: S105 - the user name by which helpers mark an identity token
 
@@ -41,7 +45,10 @@ class Credentials:
 
 def config_dir(env: Mapping[str, str] = os.environ) -> Path:
     """Return the directory of the Docker config: $DOCKER_CONFIG or ~/.docker."""
-    return Path(env.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        return Path(env.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    except RuntimeError:  # a user without a home, as containers may have
+        return Path("/nonexistent/.docker")
 
 
 def lookup(host: str, directory: Path | None = None) -> Credentials | None:
@@ -58,9 +65,15 @@ def lookup(host: str, directory: Path | None = None) -> Credentials | None:
             if found:
                 return found
     auths = config.get("auths")
-    for server, entry in (auths if isinstance(auths, dict) else {}).items():
-        if _host_of(server) == _host_of(_keys(host)[0]) and isinstance(entry, dict):
-            found = _from_entry(entry, f"{path}: auths: {server}")
+    fitting = [
+        (server, entry)
+        for server, entry in (auths if isinstance(auths, dict) else {}).items()
+        if _host_of(server) == registry_host(host) and isinstance(entry, dict)
+    ]
+    # As it is written first: a file may hold one registry under several of its names.
+    for server, entry in sorted(fitting, key=lambda each: each[0] not in _keys(host)):
+        if entry:
+            found = _from_entry(entry, f"{path}: auths: {shown(server)}")
             if found:
                 return found
     return None
@@ -72,13 +85,15 @@ def _keys(host: str) -> tuple[str, ...]:
 
 
 def _host_of(server: str) -> str:
-    """Return the host of a key in `auths`, which may be a URL."""
-    return server.partition("://")[2].partition("/")[0] or server.partition("/")[0]
+    """Return the registry that a key in `auths` stands for; a key may be a URL, and written in any case."""
+    return registry_host(server.partition("://")[2].partition("/")[0] or server.partition("/")[0])
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        config = json.loads(data) if len(data) <= _MOST_BYTES else None
     except FileNotFoundError:
         return {}
     except OSError as wrong:
@@ -92,9 +107,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _helpers(config: Mapping[str, Any], host: str) -> Iterator[str]:
     by_host = config.get("credHelpers")
-    chosen = [by_host.get(key) for key in (host, *_keys(host))] if isinstance(by_host, dict) else []
+    named: dict[str, Any] = by_host if isinstance(by_host, dict) else {}
+    chosen = [named.get(key) for key in (host, *_keys(host))]
+    chosen += [helper for server, helper in named.items() if _host_of(server) == registry_host(host)]
     helper = next(filter(None, chosen), config.get("credsStore"))
     if isinstance(helper, str) and helper:
+        if not _HELPER.fullmatch(helper):
+            raise RegistryError(
+                f"The Docker config names the credential helper {shown(helper)!r}, which is no name.",
+                hint="Repair credsStore and credHelpers in it.",
+            )
         yield helper
 
 
@@ -121,19 +143,21 @@ def _ask(helper: str, server: str) -> Credentials | None:
         )
         raise RegistryError(f"The credential helper {program} could not be asked: {why}.") from None
     if done.returncode:
-        said = (done.stdout or done.stderr).decode(errors="replace").strip()
+        said = (done.stdout or done.stderr)[:4096].decode(errors="replace").strip()
         if "credentials not found" in said.lower():
             return None
-        raise RegistryError(f"The credential helper {program} failed for {server}: {said[:200]}")
+        raise RegistryError(f"The credential helper {program} failed for {server}: {shown(said)}")
     return _from_answer(done.stdout, program)
 
 
 def _from_answer(output: bytes, program: str) -> Credentials | None:
     try:
         answer = json.loads(output)
-        user, secret = str(answer["Username"]), str(answer["Secret"])
-    except (ValueError, KeyError, TypeError):  # not chained: the error would quote the secret
-        raise RegistryError(f"The credential helper {program} gave an answer that is no login.") from None
+        user, secret = answer["Username"], answer["Secret"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # not chained: it would quote the secret
+        user = secret = None
+    if not isinstance(user, str) or not isinstance(secret, str):
+        raise RegistryError(f"The credential helper {program} gave an answer that is no login.")
     if not secret:
         return None
     return Credentials("", "", secret) if user == _TOKEN_USER else Credentials(user, secret)
@@ -141,7 +165,7 @@ def _from_answer(output: bytes, program: str) -> Credentials | None:
 
 def _from_entry(entry: Mapping[str, Any], where: str) -> Credentials | None:
     """Read an entry of `auths`: base64 of user:password, or the two fields, and maybe an identity token."""
-    user, password = entry.get("username", ""), entry.get("password", "")
+    user, password = _text(entry.get("username")), _text(entry.get("password"))
     if auth := entry.get("auth"):
         try:
             text = base64.b64decode(auth, validate=True).decode()
@@ -149,7 +173,12 @@ def _from_entry(entry: Mapping[str, Any], where: str) -> Credentials | None:
             raise RegistryError(f"{where}: `auth` is not base64 text.", hint="`docker login` anew.") from None
         user, _, password = text.partition(":")
         password = password.strip("\0")  # as docker: old versions padded it
-    token = entry.get("identitytoken") or ""
+    token = _text(entry.get("identitytoken"))
     if not (token or (user and password)):
         return None
-    return Credentials(str(user), str(password), str(token))
+    return Credentials(user, password, token)
+
+
+def _text(value: object) -> str:
+    """Return a field of an entry; what is no text is none."""
+    return value if isinstance(value, str) else ""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ class Route:
         copy_from: Repositories of any registry that may hold some of the weight layers.
         spool: Folder to write weight layers to before they are sent.
         jobs: Layers and blobs moved at once.
+        confirmed: What registries have confirmed to hold since this run began.
     """
 
     ca_bundle: Path | None = None
@@ -55,6 +56,7 @@ class Route:
     copy_from: Sequence[Reference] = ()
     spool: Path | None = None
     jobs: int = JOBS
+    confirmed: registry.Confirmed = field(default_factory=registry.Confirmed, compare=False)
 
 
 def deliver(made: Report, route: Route, *, push: bool, load_: bool) -> None:
@@ -90,7 +92,7 @@ def places_of(made: Plan, route: Route) -> Places:
 
 def settings(route: Route) -> registry.Settings:
     """Return how registries are spoken to."""
-    return registry.Settings(ca_bundle=route.ca_bundle, jobs=route.jobs)
+    return registry.Settings(ca_bundle=route.ca_bundle, jobs=route.jobs, confirmed=route.confirmed)
 
 
 def _push(made: Report, layout: Layout, name: Reference, places: Places, route: Route) -> None:

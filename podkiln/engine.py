@@ -166,9 +166,14 @@ def _inspect(builder: str | None) -> _Builder:
 
 def _engine_facts() -> dict[str, Any]:
     done = command.run(["docker", "info", "--format", "{{json .}}"], check=False, timeout=_QUESTION_SECONDS)
+    return _facts_of(done.stdout)
+
+
+def _facts_of(text: str) -> dict[str, Any]:
+    """Return what `docker info` told; nothing where that cannot be read."""
     try:
-        facts = json.loads(done.stdout)
-    except ValueError:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
         facts = None
     return facts if isinstance(facts, dict) else {}
 

@@ -98,13 +98,13 @@ class CommandError(PodkilnError):
 
 
 class InterruptedByUserError(PodkilnError):
-    """Ctrl-C: nothing half-made stays behind."""
+    """Ctrl-C: what was half-made is deleted; the sentence names what a registry did not let be deleted."""
 
     exit_code = 130
 
 
 class TerminatedError(PodkilnError):
-    """SIGTERM, as a CI job gets that is cancelled: nothing half-made stays behind."""
+    """SIGTERM, as a CI job gets that is cancelled: cleaned up and said as after Ctrl-C."""
 
     exit_code = 143
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.errors import SourceError, UsageError
+from podkiln.masking import has_secret, masked
 from podkiln.reference import Reference
 from podkiln.tree import EMPTY, tree_id, tree_id_of
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile(r"^(?P<url>[a-z+]+://\S+|git@\S+)#(?P<commit>[0-9a-f]{40})$")
 _GIT_OVER_HTTP = re.compile(r"^https?://(?!\S+\.git$)")
-_LOGIN = re.compile(r"^[a-z+]+://[^/@]*@")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,16 @@ def source(option: str, lock: Lock) -> Input:
     name, separator, value = option.partition("=")
     names = replaceable(lock)
     if not separator or not value:
-        raise UsageError(f"--source: {option!r} is not NAME=DIR nor NAME=URL#COMMIT.")
+        raise UsageError(f"--source: {masked(option)!r} is not NAME=DIR nor NAME=URL#COMMIT.")
     if name not in names:
         raise UsageError(f"--source: there is no input {name!r}.", hint=f"There are: {', '.join(names)}.")
-    if _LOGIN.match(value) and not value.startswith("ssh://"):
+    if _SCHEME.match(value) and has_secret(value):
         raise UsageError(
             f"--source {name}: the URL holds a login, which would stay in the bake file.",
             hint=f"Take a checkout instead: --source {name}=DIR",
         )
-    remote = _COMMIT.match(value)
+    scheme, colon, rest = value.partition("://")
+    remote = _COMMIT.match(scheme.lower() + colon + rest if colon else value)
     if remote:
         # BuildKit takes an http URL for a repository only when it ends in .git, and hosts serve both forms.
         url = remote["url"] + (".git" if _GIT_OVER_HTTP.match(remote["url"]) else "")
@@ -93,11 +95,12 @@ def source(option: str, lock: Lock) -> Input:
         return Input(name=name, context=context, locked=_locked_commit(name, lock), actual=remote["commit"])
     if "://" in value:
         raise UsageError(
-            f"--source: {value!r} names no commit.", hint="Write URL#COMMIT with the 40 digits of the commit."
+            f"--source: {masked(value)!r} names no commit.",
+            hint="Write URL#COMMIT with the 40 digits of the commit.",
         )
     folder = Path(value).expanduser()  # behind NAME= a shell leaves ~ as it is
     if not folder.is_dir():
-        raise SourceError(f"--source {name}: there is no folder {value}.")
+        raise SourceError(f"--source {name}: there is no folder {masked(value)}.")
     actual = tree_id(folder)
     if actual == EMPTY:
         raise SourceError(f"--source {name}: the folder {value} is empty.")

@@ -35,7 +35,7 @@ from podkiln import (
 )
 from podkiln.errors import RegistryError, UsageError
 from podkiln.report import Report
-from podkiln.request import check, image_name, route
+from podkiln.request import check, image_name, registry_of, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,7 +87,7 @@ def make_plan(described: Described, request: Request) -> Plan:
         push=request.push,
         no_weights=request.no_weights,
         allow_substituted=request.allow_substituted,
-        host=request.registry.split("/")[0] if request.registry else None,
+        host=registry_of(request),
         accepted=frozenset(request.accepted),
         spool=request.spool is not None,
         jobs=request.jobs,

@@ -41,6 +41,8 @@ _MOST_BYTES = 1 << 50
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _T = TypeVar("_T")
 
+_MOST_VALUES = 200_000  # of one JSON document; an image of 127 layers has some 1000
+
 
 def parse_digest(text: str, where: str = "A digest") -> Digest:
     """Return `text` as a digest: sha256 or sha512, lower-case hex (descriptor.md, Digests)."""
@@ -87,6 +89,8 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
         raise IntegrityError(
             f"{where} has {len(data)} bytes; such documents have {MAX_MANIFEST_BYTES} at most."
         )
+    if sum(data.count(sign) for sign in (b",", b"{", b"[")) > _MOST_VALUES:
+        raise IntegrityError(f"{where} holds more than {_MOST_VALUES} values.")
     try:
         value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
         _check_depth(value)
@@ -185,7 +189,7 @@ class Platform:
     @classmethod
     def from_json(cls, obj: Mapping[str, Any], where: str) -> Self:
         """Read a platform object."""
-        variant = obj.get("variant") or None
+        variant = _field(obj, "variant", str, where, "") or None
         return cls(_field(obj, "os", str, where), _field(obj, "architecture", str, where), variant)
 
     def serves(self, wanted: Platform) -> bool:

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from podkiln.masking import for_people
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -25,24 +27,35 @@ def configure(verbosity: int) -> None:
     """Set what is said: -1 only errors, 0 what happens, 1 and more also every command."""
     level = {-1: logging.ERROR, 0: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Formatter("%(message)s"))
     root = logging.getLogger("podkiln")
     root.handlers[:] = [handler]
     root.setLevel(level)
     root.propagate = False
 
 
+class _Formatter(logging.Formatter):
+    """Lets nothing secret out, and no control characters, whoever wrote the text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_people(super().format(record))
+
+
 def failure(error: PodkilnError) -> None:
     """Say what went wrong, and what to do next."""
-    sys.stderr.write(f"podkiln: {error}\n")
+    sys.stderr.write(f"podkiln: {for_people(str(error))}\n")
     if error.hint:
-        sys.stderr.write(f"    {error.hint}\n")
+        sys.stderr.write(f"    {for_people(error.hint)}\n")
 
 
 def result(data: dict[str, Any]) -> None:
-    """Print a result for scripts."""
-    json.dump(data, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    """Print a result for scripts: UTF-8 as it is where the output takes that, else escaped."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair out of a manifest, or an output in another encoding
+        text = json.dumps(data, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def size(count: int | None) -> str:

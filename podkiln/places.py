@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final, Self
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.reference import Reference
 from podkiln.registry.client import Repository
-from podkiln.registry.transport import CancelledError, Settings
+from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from podkiln.oci import Descriptor, Digest
     from podkiln.plan import Nearby
+    from podkiln.registry.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -53,8 +53,7 @@ def _check_pushing(images: Sequence[Reference], request: Request) -> None:
     settings = registry.Settings(ca_bundle=request.environment.ca_bundle, attempts=2)
     for image in {each.name: each for each in images}.values():
         with registry.Repository(image, settings, push=True) as repository:
-            location, _ = repository.start_upload()
-            repository.cancel_upload(location)
+            repository.try_upload()
 
 
 def _check_spool(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:

@@ -1,5 +1,7 @@
 """Names of images: HOST[:PORT]/NAMESPACE/NAME[:TAG][@DIGEST], read as Docker reads them.
 
+One registry has one name here: hosts are compared by what they are, not by how they are written.
+
 Source: distribution/reference (reference.go holds the grammar, normalize.go the docker.io defaults).
 """
 
@@ -10,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from podkiln.errors import IntegrityError, UsageError
+from podkiln.masking import masked
 from podkiln.oci import Digest, parse_digest
 
 if TYPE_CHECKING:
@@ -17,13 +20,38 @@ if TYPE_CHECKING:
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"
+_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+_HTTPS_PORT = 443
 _MAX_NAME = 255  # characters of host and repository together
+_MAX_TEXT = 1024  # characters of a whole name, with tag and digest
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]+))?")
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{{1,5}}))?")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _BARE_HEX = re.compile(r"[0-9a-f]{64}")
 _MAX_PORT = 65535
+_PINNED = re.compile(r"@(?:(?:sha256|sha512)(?::[^@]*)?)?$", re.IGNORECASE)  # the end of a name: its digest
+_LOCAL = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")  # where http is usual, so 443 is not the usual port
+
+
+def registry_host(host: str) -> str:
+    """Return the one name of a registry: lower case, without https's own port, Docker Hub as docker.io.
+
+    `GHCR.IO`, `ghcr.io:443` and `ghcr.io` are one registry; `index.docker.io`, `registry-1.docker.io` and
+    `docker.io` are another.
+    """
+    lower = host.lower()
+    if not set(lower) & set(".:[") and lower != "localhost":
+        return host  # upper case alone tells it from a namespace
+    name, _, port = lower.rpartition(":")
+    if port == str(_HTTPS_PORT) and not _LOCAL.fullmatch(name):
+        lower = name
+    return DOCKER_HUB if lower in _HUB_NAMES else lower
+
+
+def problem_of(text: str) -> str | None:
+    """Return what is wrong with an image name, in some words; None for a good one."""
+    return next(_problems(text), None)
 
 
 @dataclass(frozen=True)
@@ -37,11 +65,14 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read an image name; `debian` is docker.io/library/debian. Raises UsageError in one sentence."""
-        problem = next(_problems(text), None)
+        """Read an image name; `debian` is docker.io/library/debian. Raises UsageError in one sentence.
+
+        The host is the registry's one name (`registry_host`): Docker Hub's others become docker.io.
+        """
+        problem = problem_of(text)
         if problem:
             raise UsageError(
-                f"{text[:300]!r} is not an image name: {problem}.",
+                f"{masked(text)[:300]!r} is not an image name: {problem}.",
                 hint="Write HOST[:PORT]/NAMESPACE/NAME[:TAG][@DIGEST], for example ghcr.io/you/podkiln:lazy.",
             )
         host, repository, tag, digest = _split(text)
@@ -89,8 +120,8 @@ def _split_host(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     if not slash or not (first == "localhost" or set(first) & set(".:[") or first != first.lower()):
         first, rest = DOCKER_HUB, name
-    elif first == "index.docker.io":  # what Docker Hub was called once; Docker still takes it
-        first = DOCKER_HUB
+    else:
+        first = registry_host(first)
     if first == DOCKER_HUB and "/" not in rest:
         rest = "library/" + rest
     return first, rest
@@ -98,12 +129,7 @@ def _split_host(name: str) -> tuple[str, str]:
 
 def _problems(text: str) -> Iterator[str]:
     """Yield what is wrong with a name, the first thing first."""
-    if not text:
-        yield "it is empty"
-    if "://" in text:
-        yield "it begins with a scheme, and names have none"
-    if any(char.isspace() for char in text):
-        yield "it holds blanks"
+    yield from _text_problems(text)
     host, repository, tag, digest = _split(text)
     yield from _host_problems(host)
     yield from _repository_problems(repository)
@@ -118,6 +144,19 @@ def _problems(text: str) -> Iterator[str]:
             parse_digest(digest)
         except IntegrityError:
             yield f"after '@' stands {digest[:80]!r}, not sha256: and 64 lower-case hex digits"
+
+
+def _text_problems(text: str) -> Iterator[str]:
+    if not text:
+        yield "it is empty"
+    if "@" in _PINNED.sub("", text):
+        yield "it holds a login (what stands before @); `docker login HOST` keeps logins, and names have none"
+    if len(text) > _MAX_TEXT:
+        yield f"host and repository are longer than {_MAX_NAME} characters"
+    if "://" in text:
+        yield "it begins with a scheme, and names have none"
+    if any(char.isspace() for char in text):
+        yield "it holds blanks"
 
 
 def _host_problems(host: str) -> Iterator[str]:

@@ -13,7 +13,8 @@ from podkiln.bake import Environment
 from podkiln.concurrency import JOBS
 from podkiln.delivery import Route
 from podkiln.errors import UsageError
-from podkiln.reference import Reference
+from podkiln.masking import masked
+from podkiln.reference import Reference, problem_of, registry_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,14 +64,27 @@ def image_name(made: Plan, request: Request) -> Reference:
     return Reference.parse(f"{prefix}{spec.image.repository}:{tag}")
 
 
+def registry_of(request: Request) -> str | None:
+    """Return the host of the registry that a request names. Raises UsageError."""
+    if not request.registry:
+        return None
+    name = f"{request.registry}/x"  # of an image there
+    if problem := problem_of(name):
+        raise UsageError(
+            f"--registry: {masked(request.registry)[:300]!r} is no registry: {problem}.",
+            hint="Write HOST/NAMESPACE, for example ghcr.io/you.",
+        )
+    return Reference.parse(name).host
+
+
 def route(request: Request) -> Route:
     """Read what the options say of the ways that bytes take. Raises UsageError."""
     given = {"--mount-from": request.mount_from, "--spool": request.spool}
     useless = next((option for option, value in given.items() if value and not request.push), None)
     if useless:
         raise UsageError(f"{useless} is of use with --push only.")
-    host = Reference.parse(f"{request.registry}/x").host if request.registry else ""
-    names = [f"{host}/{name.removeprefix(f'{host}/')}" for name in request.mount_from]
+    host = registry_of(request) or ""
+    names = [_on(host, name) for name in request.mount_from]
     return Route(
         ca_bundle=request.environment.ca_bundle,
         mount_from=tuple(Reference.parse(name).repository for name in names),
@@ -78,6 +92,12 @@ def route(request: Request) -> Route:
         spool=request.spool,
         jobs=request.jobs,
     )
+
+
+def _on(host: str, name: str) -> str:
+    """Return the name of a repository at a host, however that was written before it, if at all."""
+    first, slash, rest = name.partition("/")
+    return f"{host}/{rest if slash and registry_host(first) == host else name}"
 
 
 def check(request: Request, described: Sequence[Described]) -> None:
@@ -88,6 +108,8 @@ def check(request: Request, described: Sequence[Described]) -> None:
         raise UsageError(f"--variant: {twice} is named twice.")
     if request.push and not request.registry:
         raise UsageError("--push needs to know where to.", hint="Add --registry HOST/NAMESPACE.")
+    if request.registry:
+        registry_of(request)
     if request.environment.ca_bundle:
         _check_certificates(request.environment.ca_bundle)
     suites = {each.spec.runtime.base.suite for each in described}

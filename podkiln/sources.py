@@ -22,6 +22,7 @@ from pod.fetching.patience import Patience, Policy
 from pod.fetching.sources import Hubs, Request, request_for
 from pod.fetching.web import Answer, Limits, RefusedError, TransientError
 from podkiln.errors import IntegrityError, SourceError
+from podkiln.registry.headers import content_range, number
 from podkiln.registry.trust import tls_context
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ CHUNK: Final = 2 << 20
 _PARTIAL: Final = 206
 _UNSATISFIABLE: Final = 416
 _SHA256: Final = re.compile(r'"?([0-9a-f]{64})"?')
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class Reading(Protocol):
@@ -269,7 +269,5 @@ def _receive(answer: Answer, buffer: memoryview) -> int:
 def _extent(answer: Answer) -> tuple[int | None, int | None]:
     """Return where an answer's bytes begin in the file, and how long that is, as far as it says so."""
     if answer.status == _PARTIAL:
-        found = _CONTENT_RANGE.fullmatch(answer.headers["Content-Range"] or "")
-        return (int(found[1]), int(found[2])) if found else (None, None)
-    length = answer.headers["Content-Length"] or ""
-    return 0, int(length) if length.isdigit() else None
+        return content_range(answer.headers["Content-Range"])
+    return 0, number(answer.headers["Content-Length"])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from podkiln import oci
 from podkiln.concurrency import JOBS, submit_all
 from podkiln.errors import IntegrityError
+from podkiln.interruption import INTERRUPTIONS
 from podkiln.registry.copying import BlobCopy, OriginError
 from podkiln.registry.transport import CancelledError
 from podkiln.spool import Spooled
@@ -124,10 +125,10 @@ class _Oven:
                     self._helpers.spool.require(lacking, jobs)
                 made = iter(self._all(pool, self._bake, lacking))
             except BaseException as failure:
-                self._stop(failure)
+                with INTERRUPTIONS.held():
+                    self._stop(failure)
+                    pool.shutdown(cancel_futures=True)
                 raise
-            finally:
-                pool.shutdown(cancel_futures=self._failure is not None)
         return [there or next(made) for there in found]
 
     def _all(

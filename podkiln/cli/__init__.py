@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from podkiln import __version__, output
+from podkiln import __version__, masking, output
 from podkiln.cli.options import BUILD_OPTIONS, apply
-from podkiln.errors import InterruptedByUserError, PodkilnError, Terminated, TerminatedError, UsageError
+from podkiln.errors import PodkilnError, UsageError
+from podkiln.interruption import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,6 +109,8 @@ def _given(context: click.Context) -> Iterator[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line. Every expected failure becomes one sentence and its exit code, only here."""
+    masking.forget()
+    masking.learn(arguments, os.environ)
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -117,12 +119,6 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
-
-
-def terminate(number: int, _frame: object) -> None:
-    """Handle SIGTERM as Ctrl-C is handled; once, since who ends us may not wait for long and say so again."""
-    signal.signal(number, signal.SIG_IGN)
-    raise Terminated
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -139,9 +135,7 @@ def _run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except (click.Abort, KeyboardInterrupt) as end:
-        ended: PodkilnError = InterruptedByUserError("Interrupted; nothing half-made was left behind.")
-        if isinstance(end, Terminated):
-            ended = TerminatedError("Ended by SIGTERM; nothing half-made was left behind.")
+        ended = error_of(end)
         output.failure(ended)
         return ended.exit_code
     except BrokenPipeError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from podkiln.reference import DEFAULT_TAG
 from podkiln.registry.client import Repository
 from podkiln.registry.push import PushedBlob, PushReport, push
-from podkiln.registry.transport import Settings
+from podkiln.registry.settings import Confirmed, Settings
 from podkiln.registry.trust import is_local
 from podkiln.registry.upload import Progress
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from podkiln.reference import Reference
 
 __all__ = [
+    "Confirmed",
     "Progress",
     "PushReport",
     "PushedBlob",

@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CHALLENGE: Final = re.compile(r"(?:^|,\s*)(basic|bearer)(?=\s|$)", re.IGNORECASE)
-_PARAMETER: Final = re.compile(r'([a-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
+_TOKEN: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_PARAMETER: Final = re.compile(
+    r"""([\w!#$%&'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^\s,"]+))""", re.ASCII
+)
+_BETWEEN: Final = re.compile(r"[\s,]*")
+_MOST_HEADER: Final = 8192  # characters of a challenge
+_BEARER: Final = re.compile(r"[!-~]{1,65536}")  # a token as it can stand in a header
+_LONGEST_LIFE: Final = 10**9  # seconds
 _DEFAULT_LIFE: Final = 60  # seconds; token.md: "expires_in ... defaults to 60 seconds"
 _REFUSED: Final = frozenset({400, 401, 403})  # by token services, for a login or a scope
 _USED_LIFE: Final = 0.8  # of a token's life; what is left is for the request under way
@@ -44,20 +50,22 @@ class Challenge:
 
     @classmethod
     def parse(cls, header: str) -> dict[str, Challenge]:
-        """Read a header, which may hold several challenges; by scheme, in lower case."""
-        marks = list(_CHALLENGE.finditer(header))
-        ends = [mark.start() for mark in marks[1:]] + [len(header)]
-        return {
-            mark[1].lower(): cls(mark[1].lower(), _parameters(header[mark.end() : end]))
-            for mark, end in zip(marks, ends, strict=False)  # no marks still have one end
-        }
+        """Read a header, which may hold several challenges; by scheme, those that we can answer.
 
-
-def _parameters(text: str) -> dict[str, str]:
-    return {
-        match[1].lower(): re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
-        for match in _PARAMETER.finditer(text)
-    }
+        What stands before an `=` is a parameter, any other word a scheme; what is neither is passed over. Of
+        several challenges of one scheme the first value of each parameter counts.
+        """
+        header, at = header[:_MOST_HEADER], 0
+        found: dict[str, dict[str, str]] = {}
+        parameters: dict[str, str] = {}
+        while (between := _BETWEEN.match(header, at)) and (at := between.end()) < len(header):
+            if match := _PARAMETER.match(header, at):
+                value = re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
+                parameters.setdefault(match[1].lower(), value)
+            elif match := _TOKEN.match(header, at):
+                parameters = found.setdefault(match[0].lower(), {})
+            at = match.end() if match else at + 1
+        return {scheme: cls(scheme, found[scheme]) for scheme in ("basic", "bearer") if scheme in found}
 
 
 class Auth:
@@ -84,7 +92,7 @@ class Auth:
         self._scopes = scopes
         self._login = login
         self._fetch = fetch
-        self._plain_http = plain_http
+        self.plain_http = plain_http
         self._lock = threading.Lock()
         self._header: str | None = None
         self._bearer: Challenge | None = None
@@ -110,7 +118,8 @@ class Auth:
             if self._header != sent:  # another thread was faster
                 return True
             challenges = Challenge.parse(challenge)
-            if bearer := challenges.get("bearer"):
+            bearer = challenges.get("bearer")
+            if bearer and ("realm" in bearer.parameters or "basic" not in challenges):
                 self._bearer = bearer
                 self._fetch_token(bearer)
                 return True
@@ -159,7 +168,7 @@ class Auth:
 
     def _ask_for_token(self, challenge: Challenge) -> Answer:
         realm = challenge.parameters.get("realm", "")
-        if not realm.startswith(("https://", "http://") if self._plain_http else "https://"):
+        if not realm.lower().startswith(("https://", "http://") if self.plain_http else "https://"):
             raise RegistryError(
                 f"Registry {self._host} sends logins to {realm.partition('?')[0][:80]!r}, which is not https."
             )
@@ -169,8 +178,8 @@ class Auth:
         if found and found.identity_token:
             form = [*fields, ("scope", " ".join(self._scopes)), ("grant_type", "refresh_token")]
             form += [("client_id", "podkiln"), ("refresh_token", found.identity_token)]
-            return self._fetch("POST", realm, None, urlencode(form).encode())
-        query = urlencode(fields + [("scope", scope) for scope in self._scopes])
+            return self._fetch("POST", realm, None, urlencode(form, errors="replace").encode())
+        query = urlencode(fields + [("scope", scope) for scope in self._scopes], errors="replace")
         url = f"{realm}{'&' if '?' in realm else '?'}{query}"
         return self._fetch("GET", url, _basic(found) if found else None, None)
 
@@ -187,13 +196,13 @@ class Auth:
         except IntegrityError:
             body = {}
         token = body.get("token") or body.get("access_token")
-        if not isinstance(token, str) or not token.isprintable():
+        if not isinstance(token, str) or not _BEARER.fullmatch(token):
             raise RegistryError(f"The token service {service} of registry {self._host} gave no token.")
         life = body.get("expires_in")
-        life = life if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
+        life = life if isinstance(life, int | float) and 0 < life < _LONGEST_LIFE else _DEFAULT_LIFE
         self._expires = time.monotonic() + life * _USED_LIFE
         self._header = f"Bearer {token}"
 
 
 def _basic(found: Credentials) -> str:
-    return "Basic " + base64.b64encode(f"{found.username}:{found.password}".encode()).decode()
+    return "Basic " + base64.b64encode(f"{found.username}:{found.password}".encode(errors="replace")).decode()

@@ -5,8 +5,8 @@ Source: distribution-spec v1.1 (spec.md; end-1 to end-11 are its names for the r
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import contextlib
+import logging
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
@@ -14,20 +14,35 @@ from httpx import codes
 
 from podkiln import oci
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.registry.refusal import TRANSIENT, TransientError, is_lost_upload, words
-from podkiln.registry.transport import MAX_ANSWER_BYTES, Settings, Transport
+from podkiln.interruption import INTERRUPTIONS
+from podkiln.registry.headers import ChunkSizes, number, range_end
+from podkiln.registry.reading import AGAIN, Reader
+from podkiln.registry.refusal import (
+    TRANSIENT,
+    Settling,
+    SettlingError,
+    TransientError,
+    UnsettledError,
+    is_immutable,
+    is_lost_upload,
+    lacks_blob,
+    refuse_page,
+    words,
+)
+from podkiln.registry.settings import Settings
+from podkiln.registry.transport import Transport
+from podkiln.unfinished import UPLOADS
 
 if TYPE_CHECKING:
-    import hashlib
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from podkiln.oci import Descriptor, Digest
     from podkiln.reference import Reference
     from podkiln.registry.streaming import Answer
     from podkiln.tarlayer import Chunk
 
-_RANGE_END: Final = re.compile(r"-(\d+)$")
-_ACCEPT: Final = ", ".join((*oci.MANIFESTS, *oci.INDEXES))
+log = logging.getLogger(__name__)
+
 _COMMIT_SECONDS: Final = 120.0
 _COMMIT_RATE: Final = 20e6  # bytes/s at which an object store copies a blob to its place, pessimistically
 _ANY: Final = frozenset(range(200, 500)) - TRANSIENT  # for questions to which a no is an answer
@@ -37,47 +52,41 @@ _TOO_MUCH: Final = frozenset(
 _NO_STREAMS: Final = frozenset(
     {codes.METHOD_NOT_ALLOWED, codes.LENGTH_REQUIRED, codes.NOT_IMPLEMENTED}
 )  # said to a PATCH of unknown length
-_USUAL_CHUNK: Final = 4 << 20  # bytes; GHCR takes no more in a ranged PATCH (oras-project/rust-oci-client 35)
+_WRITTEN: Final = frozenset({200, 201, 202})
+_PERHAPS_KEPT: Final = frozenset({400, 403, 405, 409, 412, 422, 423})  # said of tags that may not move
+
+BLOBS_CONFIRMED: Final = Settling(
+    lacks_blob, "does not know a blob that it confirmed in this run", f"The tag was not moved. {AGAIN}"
+)
 
 
 class LostUploadError(TransientError):
-    """The registry no longer goes on with an upload; another one must begin."""
+    """The registry no longer goes on with an upload; another one must begin.
+
+    `certain` is False when it only does not know the upload, which another of its machines may.
+    """
+
+    def __init__(self, message: str, *, certain: bool) -> None:
+        super().__init__(message)
+        self.certain = certain
 
 
 class ChunksWantedError(TransientError):
-    """The registry does not take the rest of an upload in one piece."""
+    """The registry, or a proxy before it, does not take so many bytes in one request.
+
+    `refusal` is the error for when there are no smaller chunks to try.
+    """
+
+    def __init__(self, message: str, refusal: RegistryError) -> None:
+        super().__init__(message, wait=0)
+        self.refusal = refusal
 
 
 class StreamsRefusedError(TransientError):
     """The registry takes no body whose length and digest are not told beforehand."""
 
 
-@dataclass(frozen=True)
-class ChunkSizes:
-    """What a registry said of chunks, in bytes, when an upload began (OCI-Chunk-Min-Length, -Max-Length)."""
-
-    least: int = 0
-    most: int | None = None
-
-    @classmethod
-    def of(cls, answer: Answer) -> Self:
-        """Read the headers; what is not a number was not said."""
-        least, most = (
-            answer.headers.get(f"oci-chunk-{which}-length", "").strip() for which in ("min", "max")
-        )
-        return cls(
-            least=int(least) if least.isdecimal() else 0,
-            most=int(most) if most.isdecimal() and int(most) > 0 else None,
-        )
-
-    @property
-    def usual(self) -> int:
-        """The length of chunks, where chunks it must be."""
-        wanted = max(self.least, _USUAL_CHUNK)
-        return min(wanted, self.most) if self.most else wanted
-
-
-class Repository:
+class Repository(Reader):
     """A repository at a registry. Use as a context manager; several threads may share it.
 
     Args:
@@ -95,10 +104,15 @@ class Repository:
         push: bool = False,
         mount_from: Sequence[str] = (),
     ) -> None:
-        self.name = reference.repository
-        scopes = [f"repository:{self.name}:{'pull,push' if push else 'pull'}"]
+        scopes = [f"repository:{reference.repository}:{'pull,push' if push else 'pull'}"]
         scopes += [f"repository:{other}:pull" for other in mount_from]
-        self.transport = Transport(reference.host, scopes, settings or Settings())
+        settings = settings or Settings()
+        super().__init__(reference.repository, Transport(reference.host, scopes, settings))
+        self.chunk: int | None = None
+        """Bytes in one PATCH that an upload to here has found to be the most; None: nothing is known."""
+        self._full_name = reference.name
+        self._confirmed = settings.confirmed
+        self._mounts = True  # as far as is known: whether what is said to be mounted is there
 
     def __enter__(self) -> Self:
         return self
@@ -111,114 +125,113 @@ class Repository:
         self.transport.ask("GET", "/v2/", "speak the registry API", expect=(200, 401))
 
     def has_blob(self, blob: Descriptor) -> bool:
-        """Tell whether a blob is there (end-2). Raises IntegrityError when it is there with another size."""
+        """Tell whether a blob is there (end-2). Raises IntegrityError when it is there with another size.
+
+        What the registry has confirmed in this run is not asked for again.
+        """
+        if self._confirmed.has(self._full_name, blob.digest):
+            return True
         doing = f"look for blob {oci.short(blob.digest)} in {self.name}"
         answer = self.transport.ask("HEAD", self._path("blobs", blob.digest), doing, expect=(200, 404))
-        size = answer.headers.get("content-length", "")
-        if answer.status == codes.OK and size.isdecimal() and int(size) not in (0, blob.size):
+        if answer.status != codes.OK:
+            return False
+        refuse_page(answer, self.transport.host, doing)
+        size = number(answer.headers.get("content-length")) or blob.size  # 0: some say it for every HEAD
+        if size != blob.size:
             raise IntegrityError(
                 f"Registry {self.transport.host} holds blob {blob.digest} of {self.name} with {size} bytes, "
                 f"but it has {blob.size}.",
                 hint="The registry's storage is damaged: have that blob deleted there, then push again.",
             )
-        return answer.status == codes.OK
+        self.confirm(blob)
+        return True
 
-    def blob(self, blob: Descriptor) -> bytes:
-        """Return a small blob, a config for example, checked (end-2)."""
-        doing = f"read blob {oci.short(blob.digest)} of {self.name}"
-        if blob.size > MAX_ANSWER_BYTES:
-            raise RegistryError(
-                f"Blob {blob.digest} of {self.name} has {blob.size} bytes: too many to read here."
-            )
-        answer = self.transport.ask("GET", self._path("blobs", blob.digest), doing, expect=(200,))
-        self._check(answer.body, blob.digest, f"blob of {self.name}")
-        return answer.body
+    def confirm(self, blob: Descriptor) -> None:
+        """Take note that the registry holds a blob, by its own word."""
+        self._confirmed.add(self._full_name, blob.digest)
 
-    def read(self, blob: Descriptor) -> Generator[bytes]:
-        """Yield a blob of any size, in pieces, going on where a connection was cut (end-2).
-
-        Raises IntegrityError at its end when it is not the blob that was asked for.
-        """
-        hashed = oci.hasher(blob.digest)
-        for chunk in self.pieces(blob):
-            hashed.update(chunk)
-            yield chunk
-        self._compare(hashed, blob.digest, f"blob of {self.name}")
-
-    def pieces(self, blob: Descriptor, offset: int = 0) -> Generator[bytes]:
-        """Yield a blob from an offset on, as `read` does, but unchecked."""
-        done, failures = offset, 0
-        while done < blob.size:
-            try:
-                for chunk in self._read_on(blob, done):
-                    done += len(chunk)
-                    failures = 0
-                    yield chunk
-            except TransientError as failure:
-                failures += 1
-                if failures >= self.transport.settings.attempts:
-                    raise RegistryError(str(failure), hint=failure.hint) from failure
-                self.transport.pause(failures, failure)
-
-    def _read_on(self, blob: Descriptor, offset: int) -> Iterator[bytes]:
-        """Yield a blob from an offset on, never more than it has. Raises TransientError at an early end."""
-        doing = f"read blob {oci.short(blob.digest)} of {self.name}"
-        left = blob.size - offset
-        for chunk in self.transport.receive(self._path("blobs", blob.digest), offset, doing):
-            yield chunk[:left]
-            left -= len(chunk)
-            if left < 0:
-                return
-        if left:
-            raise TransientError(f"Registry {self.transport.host} sent a blob without its last {left} bytes.")
-
-    def manifest(self, tag_or_digest: str) -> tuple[Descriptor, bytes]:
-        """Return a manifest or index and its descriptor (end-3).
-
-        The digest is that of the bytes; the one asked for, or claimed by the registry, must be the same.
-        """
-        doing = f"read manifest {tag_or_digest} of {self.name}"
-        path = self._path("manifests", tag_or_digest)
-        answer = self.transport.ask("GET", path, doing, expect=(200,), headers={"Accept": _ACCEPT})
-        claimed = tag_or_digest if ":" in tag_or_digest else answer.headers.get("docker-content-digest")
-        digest = oci.parse_digest(claimed, f"Registry {self.transport.host}") if claimed else None
-        digest = digest or oci.digest_of(answer.body)
-        self._check(answer.body, digest, f"manifest {tag_or_digest} of {self.name}")
-        content_type = answer.headers.get("content-type", "").partition(";")[0].strip()
-        media_type = oci.parse_json(answer.body, f"Manifest {tag_or_digest} of {self.name}").get("mediaType")
-        return oci.Descriptor(str(media_type or content_type), digest, len(answer.body)), answer.body
+    def forget(self) -> None:
+        """Forget what the registry has confirmed: ask for each blob anew."""
+        self._confirmed.forget(self._full_name)
 
     def put_manifest(self, tag_or_digest: str, data: bytes, media_type: str) -> None:
-        """Write a manifest, under a digest or a tag (end-7)."""
+        """Write a manifest, under a digest or a tag (end-7).
+
+        A tag that may not move and names this very manifest is as good as written. Raises UnsettledError when
+        the registry goes on not knowing a blob of it.
+        """
         doing = f"take manifest {tag_or_digest} in {self.name}"
         path = self._path("manifests", tag_or_digest)
         headers = {"Content-Type": media_type}
-        self.transport.ask("PUT", path, doing, expect=(200, 201, 202), headers=headers, content=data)
+        expect = _WRITTEN | _PERHAPS_KEPT
+        answer = self.transport.ask(
+            "PUT", path, doing, expect=expect, headers=headers, content=data, settling=BLOBS_CONFIRMED
+        )
+        if answer.status not in _WRITTEN:
+            self._accept_kept(tag_or_digest, oci.digest_of(data), answer, doing)
+
+    def _accept_kept(self, name: str, wanted: Digest, answer: Answer, doing: str) -> None:
+        """Raise the error for a manifest that was not taken, unless the registry holds it under this name."""
+        held = None
+        with contextlib.suppress(RegistryError, IntegrityError):
+            held = self.manifest(name)[0].digest
+        if held == wanted:
+            log.info("%s of %s names this image already.", name, self.name)
+            return
+        if held and is_immutable(answer):
+            raise RegistryError(
+                f"Tag {name} of {self.name} at {self.transport.host} names {held} already, and the registry "
+                f"does not let it move ({words(answer)}).",
+                hint="Push under another tag (--tag T), or have that one deleted there.",
+            )
+        self.transport.refuse(answer, doing)
 
     def mount(self, blob: Descriptor, source: str) -> bool:
-        """Have a blob taken over from another repository of the registry; False when it was not (end-11)."""
+        """Have a blob taken over from another repository of the registry; False when it was not (end-11).
+
+        Some registries answer that they did, and then do not know it: it counts once it is there, and one
+        that is not in the end is the last that is tried.
+        """
+        if not self._mounts:
+            return False
         query = f"?mount={quote(blob.digest, safe='')}&from={quote(source, safe='')}"
         path = self._path("blobs", "uploads/" + query)
         answer = self.transport.ask("POST", path, "mount a blob", expect=_ANY, content=b"")
         if answer.status == codes.ACCEPTED:  # it began an upload instead
-            self.cancel_upload(self._location(answer, path))
-        return answer.status == codes.CREATED
+            self._cancel(self._location(answer, path), UPLOADS.begin(self.transport.host))
+        self._mounts = answer.status != codes.CREATED or self._appears(blob)
+        return answer.status == codes.CREATED and self._mounts
+
+    def _appears(self, blob: Descriptor) -> bool:
+        """Wait for a blob that was confirmed to be there to be shown; False when it is not in the end."""
+
+        def once() -> None:
+            if not self.has_blob(blob):
+                host = self.transport.host
+                raise SettlingError(f"Registry {host} does not show blob {oci.short(blob.digest)} yet.")
+
+        try:
+            self.transport.retrying(once)
+        except UnsettledError as failure:
+            log.info("%s It was said to be mounted, and is brought otherwise.", failure)
+            return False
+        return True
 
     def start_upload(self) -> tuple[str, ChunkSizes]:
         """Begin an upload; return its URL, and what the registry says of chunks (end-4a)."""
         doing = f"begin an upload to {self.name}"
         path = self._path("blobs", "uploads/")
         answer = self.transport.ask("POST", path, doing, expect=(202,), content=b"")
-        return self._location(answer, path), ChunkSizes.of(answer)
+        return self._location(answer, path), ChunkSizes.of(answer.headers)
 
     def upload_offset(self, location: str) -> tuple[str, int]:
         """Return where an upload goes on, and how many bytes of it the registry holds (end-13)."""
         answer = self.transport.ask("GET", location, "tell the state of an upload", expect=_ANY)
-        end = _RANGE_END.search(answer.headers.get("range", ""))
+        end = range_end(answer.headers.get("range"))
         # A range of 0-0 stands for one byte and for none: not to be trusted.
-        if answer.status != codes.NO_CONTENT or not end or end[1] == "0":
+        if answer.status != codes.NO_CONTENT or not end:
             raise self._lost(answer)
-        return self._location(answer, location), int(end[1]) + 1
+        return self._location(answer, location), end + 1
 
     def send(
         self,
@@ -251,11 +264,11 @@ class Repository:
         answer = self.transport.stream("PATCH", location, headers, chunks, _patience(stop - start))
         if is_lost_upload(answer):
             raise self._lost(answer)
-        if answer.status in _TOO_MUCH and not ranged:
+        if answer.status in _TOO_MUCH and (not ranged or answer.status == codes.REQUEST_ENTITY_TOO_LARGE):
             raise ChunksWantedError(
                 f"Registry {self.transport.host} does not take {stop - start} bytes in one piece "
                 f"({words(answer)}).",
-                wait=0,
+                self.transport.refusal(answer, doing),
             )
         if answer.status in _NO_STREAMS:
             raise StreamsRefusedError(
@@ -265,8 +278,8 @@ class Repository:
             raise TransientError(f"Registry {self.transport.host} does not go on at byte {start}.")
         if answer.status not in (codes.CREATED, codes.ACCEPTED, codes.NO_CONTENT):
             self.transport.refuse(answer, doing)
-        end = _RANGE_END.search(answer.headers.get("range", ""))
-        return self._location(answer, location), int(end[1]) + 1 if end else stop
+        end = range_end(answer.headers.get("range"))
+        return self._location(answer, location), stop if end is None else end + 1
 
     def commit(self, location: str, blob: Descriptor, doing: str) -> None:
         """Close an upload: the registry compares the digest and keeps the blob (end-6)."""
@@ -294,13 +307,26 @@ class Repository:
             raise IntegrityError(
                 f"Registry {self.transport.host} kept blob {blob.digest} of {self.name} as {kept[:160]!r}."
             )
+        self.confirm(blob)
 
-    def cancel_upload(self, location: str) -> None:
-        """Drop an upload, if the registry listens; it drops forgotten ones itself some day."""
-        self.transport.drop(location)
+    def cancel_upload(self, location: str) -> bool:
+        """Drop an upload; False when the registry does not: it drops forgotten ones itself some day."""
+        return self.transport.drop(location)
 
-    def _path(self, kind: str, name: str) -> str:
-        return f"/v2/{self.name}/{kind}/{name}"
+    def try_upload(self) -> None:
+        """Begin an upload and drop it: what can be refused is refused now."""
+        number = UPLOADS.begin(self.transport.host)
+        try:
+            location, _ = self.start_upload()
+        except RegistryError:
+            UPLOADS.end(number)
+            raise
+        with INTERRUPTIONS.held():
+            self._cancel(location, number)
+
+    def _cancel(self, location: str, number: int) -> None:
+        if self.cancel_upload(location):
+            UPLOADS.end(number)
 
     def _location(self, answer: Answer, base: str) -> str:
         location = answer.headers.get("location")
@@ -310,24 +336,15 @@ class Repository:
 
     def _lost(self, answer: Answer) -> LostUploadError:
         return LostUploadError(
-            f"Registry {self.transport.host} did not go on with an upload to {self.name} ({words(answer)})."
+            f"Registry {self.transport.host} did not go on with an upload to {self.name} ({words(answer)}).",
+            certain=answer.status != codes.NOT_FOUND,
         )
-
-    def _check(self, data: bytes, digest: Digest, what: str) -> None:
-        hashed = oci.hasher(digest)
-        hashed.update(data)
-        self._compare(hashed, digest, what)
-
-    def _compare(self, hashed: hashlib._Hash, digest: Digest, what: str) -> None:
-        if hashed.hexdigest() != digest.partition(":")[2]:
-            raise IntegrityError(
-                f"Registry {self.transport.host} sent a {what} that hashes to "
-                f"{hashed.name}:{hashed.hexdigest()}, not {digest}."
-            )
 
 
 def _closing(location: str, blob: Descriptor) -> str:
-    return f"{location}{'&' if '?' in location else '?'}digest={quote(blob.digest, safe='')}"
+    """Return the URL that closes an upload: its own, query and all, and the digest."""
+    joint = "" if location.endswith(("?", "&")) else "&" if "?" in location else "?"
+    return f"{location}{joint}digest={quote(blob.digest, safe='')}"
 
 
 def _patience(size: int) -> float:

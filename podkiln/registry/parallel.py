@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from podkiln.concurrency import submit_all
+from podkiln.interruption import INTERRUPTIONS
 from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ def at_once(transport: Transport, things: Iterable[T], work: Callable[[T], R]) -
             _raise_first(futures)
             return [future.result() for future in futures]
         except BaseException:
-            transport.cancel()
-            pool.shutdown(cancel_futures=True)
+            with INTERRUPTIONS.held():
+                transport.cancel()
+                pool.shutdown(cancel_futures=True)
             raise
 
 

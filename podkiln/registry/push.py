@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from podkiln import oci
-from podkiln.errors import RegistryError, UsageError
+from podkiln.errors import UsageError
 from podkiln.reference import DEFAULT_TAG
 from podkiln.registry.client import Repository
 from podkiln.registry.parallel import at_once
+from podkiln.registry.refusal import SettlingError, UnsettledError
 from podkiln.registry.upload import Progress, Upload
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from podkiln.layout import Layout
     from podkiln.oci import Descriptor, Digest
     from podkiln.reference import Reference
-    from podkiln.registry.transport import Settings
+    from podkiln.registry.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ def push(
         *layers, config = layout.blobs
         sent = sender.send_all(layers)
         sent_config = sender.send(config)
-        digest, media_type = layout.descriptor.digest, layout.manifest.media_type
-        repository.put_manifest(digest, layout.manifest_bytes, media_type)
-        repository.put_manifest(tag, layout.manifest_bytes, media_type)
+        digest = layout.descriptor.digest
+        _write(sender, repository, digest, layout)
+        _write(sender, repository, tag, layout)
         _read_back(repository, tag, layout)
     seconds = time.monotonic() - begun
     return PushReport(str(reference.with_tag(tag)), digest, tuple(sent), sent_config, seconds)
@@ -145,6 +146,17 @@ class _Sender:
             self._on_progress(oci.short(blob.digest), blob.size, blob.size)
         return PushedBlob(blob.digest, blob.size, how, time.monotonic() - begun)
 
+    def repair(self) -> bool:
+        """Send again what the registry no longer knows and lies here; False when that was not what it lacks.
+
+        What lies elsewhere only, as weights do that were streamed, cannot be brought from here.
+        """
+        self._repository.forget()
+        lacking = [blob for blob in self._layout.blobs if not self._repository.has_blob(blob)]
+        here = [blob for blob in lacking if self._layout.blob_path(blob.digest).is_file()]
+        self.send_all(here)
+        return bool(here) and len(here) == len(lacking)
+
     def _bring(self, blob: Descriptor) -> Literal["uploaded", "mounted", "existing"]:
         if self._repository.has_blob(blob):
             return "existing"
@@ -154,17 +166,32 @@ class _Sender:
         return "uploaded"
 
 
+def _write(sender: _Sender, repository: Repository, name: str, layout: Layout) -> None:
+    """Write the manifest under its digest or a tag; once more if a blob had to be sent again for it."""
+    try:
+        repository.put_manifest(name, layout.manifest_bytes, layout.manifest.media_type)
+    except UnsettledError:
+        if not sender.repair():
+            raise
+        repository.put_manifest(name, layout.manifest_bytes, layout.manifest.media_type)
+
+
 def _read_back(repository: Repository, tag: str, layout: Layout) -> None:
     """Have the registry give out what it now holds: what is reported was seen there, not only sent."""
-    found, data = repository.manifest(tag)
-    if found.digest != layout.descriptor.digest or data != layout.manifest_bytes:
-        host = repository.transport.host
-        raise RegistryError(
-            f"After the push, tag {tag} of {repository.name} at {host} names {found.digest}, "
-            f"not {layout.descriptor.digest}.",
-            hint="Did another push move the tag at the same time?",
-        )
-    repository.blob(layout.manifest.config)  # has the digest, or IntegrityError
+
+    def once() -> None:
+        found, data = repository.manifest(tag, written=True)
+        if found.digest != layout.descriptor.digest or data != layout.manifest_bytes:
+            host = repository.transport.host
+            raise SettlingError(
+                f"After the push, tag {tag} of {repository.name} at {host} names {found.digest}, "
+                f"not {layout.descriptor.digest}.",
+                hint="Either another push moved the tag at the same time, or the registry shows the old one "
+                "for longer than was waited: `./build.py verify` tells later.",
+            )
+
+    repository.transport.retrying(once)
+    repository.blob(layout.manifest.config, written=True)  # has the digest, or IntegrityError
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

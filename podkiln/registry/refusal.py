@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from httpx import codes
 
 from pod.fetching.retry import PASSING, asked_seconds
+from pod.printable import shown
 from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from podkiln.registry.streaming import Answer
 
@@ -24,6 +27,10 @@ TRANSIENT: Final = PASSING
 _LOST_CODES: Final = frozenset(
     {"BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID", "RANGE_INVALID", "SIZE_INVALID"}
 )
+_BLOB_UNKNOWN: Final = re.compile(r"BLOB_UNKNOWN|blob unknown|layers?.?not.?found", re.IGNORECASE)
+_IMMUTABLE: Final = re.compile(r"immutab|already.?exists|overwrit", re.IGNORECASE)
+_MOST_WORDS: Final = 2000  # characters of an error's message, or of a header, that are looked at
+_MOST_BODY: Final = 256 << 10  # bytes of an answer that is an error; a larger one is a web page
 
 _HINTS: Final = {
     403: "Ask for the right to; a token needs it in its scope (write:packages to push to GHCR).",
@@ -65,6 +72,62 @@ class TransientError(RegistryError):
         self.wait = wait
 
 
+class UnsettledError(RegistryError):
+    """A registry went on contradicting what it had confirmed in this run."""
+
+
+class SettlingError(TransientError):
+    """A registry contradicts what it has confirmed in this run: its machines may not all know of it yet."""
+
+
+def given_up(failure: TransientError) -> RegistryError:
+    """Return the error for what still fails at the last attempt: nobody above tries it yet again."""
+    kind = UnsettledError if isinstance(failure, SettlingError) else RegistryError
+    return kind(str(failure), hint=failure.hint)
+
+
+@dataclass(frozen=True)
+class Settling:
+    """Which answers contradict what a registry has confirmed, what they mean, and what is left to do."""
+
+    when: Callable[[Answer], bool]
+    meaning: str
+    hint: str
+
+    def error(self, answer: Answer, host: str, doing: str) -> SettlingError:
+        """Return the error for such an answer."""
+        what = f"Registry {host} was asked to {doing} and {self.meaning} ({words(answer)})."
+        return SettlingError(what, hint=self.hint, wait=retry_after(answer))
+
+
+def lacks_blob(answer: Answer) -> bool:
+    """Tell whether a manifest was refused because a blob of it is not known, or the repository is not."""
+    if answer.status == codes.NOT_FOUND:
+        return True
+    error = _first_error(answer)
+    said = f"{error.get('code')} {error.get('message')}"
+    return answer.status == codes.BAD_REQUEST and bool(_BLOB_UNKNOWN.search(said[:_MOST_WORDS]))
+
+
+def is_immutable(answer: Answer) -> bool:
+    """Tell whether a tag was refused because it is there and may not move (as ECR and Harbor say it)."""
+    error = _first_error(answer)
+    said = f"{error.get('code')} {error.get('message')}"
+    return answer.status in (codes.CONFLICT, codes.PRECONDITION_FAILED) or bool(
+        _IMMUTABLE.search(said[:_MOST_WORDS])
+    )
+
+
+def refuse_page(answer: Answer, host: str, doing: str) -> None:
+    """Raise RegistryError for a web page in the place of an answer."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "text/html" or answer.body[:64].lstrip()[:1] == b"<":
+        raise RegistryError(
+            f"Registry {host} was asked to {doing} and answered with a web page (HTTP {answer.status}).",
+            hint="Is it a registry, or does a proxy or a login page stand before it?",
+        )
+
+
 def refused(answer: Answer, host: str, doing: str, *, login: bool) -> RegistryError:
     """Return the error for an answer that is a no.
 
@@ -89,25 +152,28 @@ def refused(answer: Answer, host: str, doing: str, *, login: bool) -> RegistryEr
 def words(answer: Answer) -> str:
     """Return status, code and message of an answer, on one line."""
     error = _first_error(answer)
-    detail = ": ".join(str(error[key]) for key in ("code", "message") if error.get(key))
-    detail = "".join(char if char.isprintable() else " " for char in detail)[:200]
+    detail = ": ".join(error[key][:_MOST_WORDS] for key in ("code", "message") if error.get(key))
+    detail = "".join(char if char.isprintable() else " " for char in detail[:200])
     return f"HTTP {answer.status}{' ' + detail if detail else ''}"
 
 
 def is_lost_upload(answer: Answer) -> bool:
     """Tell whether an answer means that this upload cannot go on, though another one may."""
     if answer.status == codes.BAD_REQUEST:
-        return str(_first_error(answer).get("code")) in _LOST_CODES
+        return _first_error(answer).get("code") in _LOST_CODES
     return answer.status == codes.NOT_FOUND
 
 
-def _first_error(answer: Answer) -> dict[str, Any]:
-    """Return the first error of an answer's body (distribution-spec, Error Codes)."""
+def _first_error(answer: Answer) -> dict[str, str]:
+    """Return the first error of an answer's body (distribution-spec, Error Codes): what of it is text."""
+    if len(answer.body) > _MOST_BODY:
+        return {}
     try:
         first = json.loads(answer.body)["errors"][0]
     except (ValueError, LookupError, TypeError, RecursionError):
         return {}
-    return first if isinstance(first, dict) else {}
+    fields = first.items() if isinstance(first, dict) else ()
+    return {key: value for key, value in fields if isinstance(value, str)}
 
 
 def retry_after(answer: Answer) -> float | None:
@@ -131,8 +197,9 @@ def unreachable(error: httpx.TransportError, host: str) -> RegistryError:
             )
     for kind, what in _NETWORK:
         if any(isinstance(cause, kind) for cause in causes):
-            return TransientError(f"{host} {what} ({causes[-1] or type(causes[-1]).__name__}).")
-    return RegistryError(f"{host} could not be spoken to: {error}.")
+            said = shown(causes[-1]) or type(causes[-1]).__name__
+            return TransientError(f"{host} {what} ({said}).")
+    return RegistryError(f"{host} could not be spoken to: {shown(error)}.")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

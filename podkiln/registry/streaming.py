@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
+from httpx import codes
 
 from pod.fetching.idle import Idle
 from pod.fetching.web import Limits, connection_to, unconnected
@@ -54,6 +55,11 @@ class Answer:
     def host(self) -> str:
         """Host and port that answered."""
         return self.url.netloc.decode()
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of those that mean success (2xx)."""
+        return codes.is_success(self.status)
 
 
 class Streaming:
@@ -112,13 +118,16 @@ class Streaming:
         self, origin: str, url: httpx.URL, patience: Patience
     ) -> tuple[http.client.HTTPConnection, str]:
         """Return a connection, and the target to ask it for."""
-        parts, target = urlsplit(str(url)), url.raw_path.decode()
         limits = Limits(connect=patience.connect, tls=self._tls)
-        if self._direct:
-            host, secure = parts.hostname or "", parts.scheme == "https"
-            connection = unconnected(host, parts.port, limits, secure=secure)
-        else:
-            connection, target = connection_to(parts, target, limits)
+        try:
+            parts, target = urlsplit(str(url)), url.raw_path.decode()
+            if self._direct:
+                host, secure = parts.hostname or "", parts.scheme == "https"
+                connection = unconnected(host, parts.port, limits, secure=secure)
+            else:
+                connection, target = connection_to(parts, target, limits)
+        except (ValueError, http.client.HTTPException) as wrong:  # not said: a proxy's may hold a password
+            raise httpx.ProxyError(f"an address that is no URL ({type(wrong).__name__})") from None
         kept = self._idle.take(origin)
         if kept and not _is_readable(kept):
             return kept, target
@@ -199,7 +208,7 @@ def _as_httpx(failed: type[httpx.TransportError], late: type[httpx.TransportErro
         yield
     except TimeoutError as error:
         raise late(str(error)) from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise failed(str(error)) from error
     except http.client.HTTPException as error:
         raise httpx.RemoteProtocolError(str(error)) from error

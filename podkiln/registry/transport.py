@@ -10,29 +10,25 @@ import contextlib
 import logging
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 
 import httpx
 from httpx import codes
 
 from pod.fetching.retry import LONGEST_TOTAL, backoff_seconds
-from podkiln import credentials
-from podkiln.concurrency import JOBS
 from podkiln.errors import RegistryError
 from podkiln.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
 from podkiln.registry.clients import AGENT, open_client
-from podkiln.registry.refusal import TRANSIENT, TransientError, refused, unreachable
+from podkiln.registry.refusal import TRANSIENT, Settling, TransientError, given_up, refused, unreachable
 from podkiln.registry.sockets import Sockets
 from podkiln.registry.streaming import Answer, Patience, Streaming
-from podkiln.registry.trust import is_local, tls_context
+from podkiln.registry.trust import is_local, local_context, speaks_tls, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
-    from podkiln.credentials import Credentials
+    from podkiln.registry.settings import Settings
     from podkiln.tarlayer import Chunk
 
 T = TypeVar("T")
@@ -43,10 +39,12 @@ _HUB_API: Final = "registry-1.docker.io"
 _REDIRECTS: Final = 5
 _PIECE: Final = 1 << 20  # bytes of a blob in memory at once
 _CONNECT_SECONDS: Final = 15.0
+_HANDSHAKE_SECONDS: Final = 3.0
 _DROP_SECONDS: Final = 5.0  # somebody may have pressed Ctrl-C and be waiting
 _GRACE_SECONDS: Final = 3.0  # for the answer to a body that was ended early: it names what to delete
 _MAX_BACKOFF: Final = 30.0
 _SAID_SECONDS: Final = 5.0  # a wait as long as this is announced
+_GONE: Final = frozenset({codes.NOT_FOUND, codes.GONE})
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 
 # They log URLs and headers, and those of uploads and of redirects carry signatures.
@@ -58,29 +56,6 @@ class CancelledError(RegistryError):
     """Work given up because other work failed; never what a user sees."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How registries are spoken to.
-
-    Attributes:
-        ca_bundle: PEM file of CAs to trust beside those of the system.
-        plain_http: Speak without TLS; None means to registries on this machine only, as Docker does.
-        jobs: Blobs sent at once.
-        attempts: How often a request is tried that fails in a way which may pass.
-        backoff: Seconds before the second attempt; doubled for each further one.
-        timeout: Seconds of silence after which a connection is given up.
-        login: Finds the user's login for a host.
-    """
-
-    ca_bundle: Path | None = None
-    plain_http: bool | None = None
-    jobs: int = JOBS
-    attempts: int = 6
-    backoff: float = 1.0
-    timeout: float = 60.0
-    login: Callable[[str], Credentials | None] = credentials.lookup
-
-
 class Transport:
     """A connection pool to one registry; several threads may share it."""
 
@@ -89,10 +64,10 @@ class Transport:
         self.settings = settings
         self.cancelled = threading.Event()
         self._reached = False
-        plain = is_local(host) if settings.plain_http is None else settings.plain_http
-        api = _HUB_API if host == DOCKER_HUB else host
-        self.origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
-        tls = tls_context(host, settings.ca_bundle)
+        self._origin: httpx.URL | None = None
+        self._finding = threading.Lock()
+        lenient = settings.plain_http is None and is_local(host)
+        tls = (local_context if lenient else tls_context)(host, settings.ca_bundle)
         # Those that delete are apart: what `cancel` ends may be in the middle of that.
         self._http, self._deleting = open_client(host, tls), open_client(host, tls)
         self._sockets, self._streams = Sockets(), Sockets()
@@ -101,7 +76,7 @@ class Transport:
         self._grace.daemon = True
         self._once = threading.Lock()
         self._thread = threading.local()
-        self.auth = Auth(host, scopes, settings.login, self._fetch_token, plain_http=plain)
+        self.auth = Auth(host, scopes, settings.login, self._fetch_token, plain_http=False)
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +86,20 @@ class Transport:
         self._http.close()
         self._deleting.close()
         self._streaming.close()
+
+    @property
+    def origin(self) -> httpx.URL:
+        """Scheme, host and port of the registry. One on this machine is asked first whether it speaks TLS."""
+        with self._finding:
+            if self._origin is None:
+                plain = self.settings.plain_http
+                if plain is None:
+                    seconds = min(self.settings.timeout, _HANDSHAKE_SECONDS)
+                    plain = is_local(self.host) and not speaks_tls(self.host, seconds)
+                api = _HUB_API if self.host == DOCKER_HUB else self.host
+                self.auth.plain_http = plain
+                self._origin = httpx.URL(f"{'http' if plain else 'https'}://{api}")
+            return self._origin
 
     def cancel(self) -> None:
         """End all requests, from another thread: each raises CancelledError. Only `drop` works from then on.
@@ -132,6 +121,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         patience: float | None = None,
+        settling: Settling | None = None,
     ) -> Answer:
         """Send a request, log in where asked, follow redirects, try again what may pass.
 
@@ -143,10 +133,13 @@ class Transport:
             headers: Headers beside the usual ones.
             content: The body.
             patience: Seconds to wait for the answer, if not the usual ones.
+            settling: Answers that contradict what was confirmed in this run, and so may pass.
         """
 
         def once() -> Answer:
             answer = self._with_login(method, self.absolute(url), headers or {}, content, patience)
+            if settling and settling.when(answer):
+                raise settling.error(answer, self.host, doing)
             if answer.status not in expect:
                 self.refuse(answer, doing)
             return answer
@@ -198,19 +191,21 @@ class Transport:
                     f"Registry {self.host} was asked for byte {offset}, and answers {said[:80]!r}."
                 )
         for chunk in response.iter_raw(_PIECE):
-            self._refuse_cancelled()
+            self.refuse_cancelled()
             if len(chunk) > skip:
                 yield chunk[skip:]
             skip = max(0, skip - len(chunk))
 
-    def drop(self, url: str) -> None:
-        """Send a DELETE, after `cancel` too, and do not care for what becomes of it."""
+    def drop(self, url: str) -> bool:
+        """Send a DELETE, after `cancel` too; tell whether what it names is gone. Takes some seconds."""
         self._thread.drops = True
         try:
             with contextlib.suppress(RegistryError):
-                self._with_login("DELETE", self.absolute(url), {}, None, _DROP_SECONDS)
+                answer = self._with_login("DELETE", self.absolute(url), {}, None, _DROP_SECONDS)
+                return answer.is_success or answer.status in _GONE
         finally:
             self._thread.drops = False
+        return False
 
     def retrying(self, work: Callable[[], T]) -> T:
         """Do some work; do it again, after a pause that doubles, while it fails in a way that may pass.
@@ -224,7 +219,7 @@ class Transport:
             except TransientError as failure:
                 failures += 1
                 if failures >= self.settings.attempts:
-                    raise RegistryError(str(failure), hint=failure.hint) from failure
+                    raise given_up(failure) from failure
                 self.pause(failures, failure)
 
     def pause(self, failures: int, failure: TransientError) -> None:
@@ -243,17 +238,25 @@ class Transport:
             raise CancelledError("given up")
 
     def refuse(self, answer: Answer, doing: str) -> NoReturn:
-        """Raise the error for an answer that is a no; its host is the one that gave it."""
+        """Raise the error for an answer that is a no."""
+        raise self.refusal(answer, doing)
+
+    def refusal(self, answer: Answer, doing: str) -> RegistryError:
+        """Return the error for an answer that is a no; its host is the one that gave it."""
         host = self.host if self._is_ours(answer.url) else answer.host
-        raise refused(answer, host, doing, login=self.auth.logged_in)
+        return refused(answer, host, doing, login=self.auth.logged_in)
 
     def absolute(self, url: str, base: httpx.URL | None = None) -> httpx.URL:
         """Return a URL that the registry gave, made whole. Raises RegistryError for a bad one."""
+        origin = self.origin
         try:
-            target = (base or self.origin).join(url)
-        except httpx.InvalidURL as wrong:
-            raise RegistryError(f"Registry {self.host} sent a Location that is no URL: {wrong}.") from wrong
-        if target.scheme not in ("https", self.origin.scheme) or not target.host:
+            # Neither a fragment nor a login belongs to what is asked for (RFC 9110, 7.1 and 4.2.4).
+            target = (base or origin).join(url).copy_with(fragment=None, userinfo=b"")
+        except (httpx.InvalidURL, ValueError, TypeError) as wrong:
+            raise RegistryError(
+                f"Registry {self.host} sent an address that is no URL ({type(wrong).__name__})."
+            ) from wrong
+        if target.scheme not in ("https", origin.scheme) or not target.host:
             raise RegistryError(
                 f"Registry {self.host} sent us on to {target.scheme}://{target.host}, which is not https.",
                 hint="A registry behind a TLS proxy must be told its public address (X-Forwarded-Proto).",
@@ -361,11 +364,14 @@ class Transport:
     @contextlib.contextmanager
     def _failing(self, url: httpx.URL) -> Iterator[None]:
         """Say what became of a request that brought no answer."""
-        self._refuse_cancelled()
+        self.refuse_cancelled()
         try:
             yield
+        except (UnicodeError, httpx.InvalidURL) as odd:  # a host's name that no resolver takes
+            host = self.host if self._is_ours(url) else url.netloc.decode(errors="replace")[:200]
+            raise RegistryError(f"{host} could not be spoken to ({type(odd).__name__}).") from odd
         except httpx.TransportError as failed:
-            self._refuse_cancelled()
+            self.refuse_cancelled()
             error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())
             if isinstance(failed, httpx.ConnectError | httpx.ConnectTimeout) and not self._reached:
                 # Nobody there from the start is a wrong name more often than a bad moment: say so at once.
@@ -373,7 +379,7 @@ class Transport:
             raise error from failed
 
     def _timeout(self, patience: float | None) -> dict[str, float]:
-        read = patience or self.settings.timeout
+        read = _DROP_SECONDS if self._drops else patience or self.settings.timeout
         write = min(self.settings.timeout, read)
         return {"connect": min(write, _CONNECT_SECONDS), "write": write, "pool": write, "read": read}
 
@@ -382,7 +388,8 @@ class Transport:
         """Whether this thread is in `drop`."""
         return bool(getattr(self._thread, "drops", False))
 
-    def _refuse_cancelled(self) -> None:
+    def refuse_cancelled(self) -> None:
+        """Raise CancelledError after `cancel`."""
         if self.cancelled.is_set() and not self._drops:
             raise CancelledError("given up")
 

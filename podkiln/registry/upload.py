@@ -7,10 +7,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.registry.client import ChunkSizes, ChunksWantedError, LostUploadError, StreamsRefusedError
+from podkiln.interruption import INTERRUPTIONS
+from podkiln.registry.client import ChunksWantedError, LostUploadError, StreamsRefusedError
+from podkiln.registry.headers import ChunkSizes
 from podkiln.registry.refusal import TransientError
 from podkiln.registry.streaming import EndedEarlyError
 from podkiln.registry.transport import CancelledError
+from podkiln.unfinished import UPLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told what is being sent, bytes done, bytes in all. Called from several threads; done may fall back."""
+
+_CUT_STREAMS: Final = 2
+"""Streams without any headway before chunks are tried: proxies cut off what is too long without a word."""
 
 _HEADWAY: Final = 1 << 20
 """Bytes that an upload must have gained, beyond all attempts before, for earlier failures to be forgotten."""
@@ -66,7 +72,8 @@ class Upload:
         self._offset = 0
         self._furthest = 0  # of all attempts: what is sent a second time is no headway
         self._sizes = ChunkSizes()
-        self._chunk: int | None = None  # bytes in one PATCH; None: all that is left
+        self._chunk = repository.chunk  # bytes in one PATCH; None: all that is left
+        self._number: int | None = None  # among the uploads that are unfinished
         self._whole = False  # one PUT with the length told, and the digest
         self._failure: Exception | None = None
         self._doing = f"take blob {content.name} ({content.size} bytes) in {repository.name}"
@@ -78,27 +85,51 @@ class Upload:
         try:
             while True:
                 try:
-                    return self._attempt()
+                    return self._ended(self._attempt())
+                except ChunksWantedError as failure:  # no failed attempt: there are only so many lengths
+                    self._shrink(failure)
+                    self._resume(failure)
                 except TransientError as failure:
                     failures += 1
                     if failures >= transport.settings.attempts:
                         raise
+                    if failures == _CUT_STREAMS and self._chunk is None and not self._furthest:
+                        self._chunk = self._sizes.usual
                     transport.pause(failures, failure)
-                    blob = self._content.blob
-                    if blob and self._repository.has_blob(blob):  # only the answer to the commit was lost
-                        return blob
+                    committed = self._content.blob
+                    if committed and self._repository.has_blob(committed):  # only the answer to it was lost
+                        return self._ended(committed)
                     if self._resume(failure):
                         failures = 0
         except BaseException:
-            self._drop()
+            with INTERRUPTIONS.held():
+                self._drop()
             raise
+
+    def _ended(self, blob: Descriptor) -> Descriptor:
+        UPLOADS.end(self._number)
+        return blob
+
+    def _begin(self) -> None:
+        """Begin an upload at the registry."""
+        transport = self._repository.transport
+        transport.refuse_cancelled()
+        self._number = UPLOADS.begin(transport.host)
+        try:
+            self._location, self._sizes = self._repository.start_upload()
+        except CancelledError:  # it may have begun, and only the answer was not waited for
+            raise
+        except RegistryError:
+            UPLOADS.end(self._number)
+            raise
+        self._offset = 0
+        if self._sizes.most and self._chunk is None:
+            self._chunk = self._sizes.usual
 
     def _attempt(self) -> Descriptor:
         if self._location is None:
-            self._location, self._sizes = self._repository.start_upload()
-            self._offset = 0
-            if self._sizes.most:
-                self._chunk = self._sizes.usual
+            self._begin()
+        assert self._location is not None  # noqa: S101 - begun above
         if self._whole and self._content.blob:
             self._send_whole(self._location, self._content.blob)
             return self._content.blob
@@ -146,9 +177,8 @@ class Upload:
             self._whole = True
             if self._content.blob is None:
                 raise RegistryError(str(failure), hint="Give --spool DIR: weights are then sent from there.")
-        if isinstance(failure, ChunksWantedError):
-            self._chunk = self._sizes.usual
-        if not self._whole and not isinstance(failure, LostUploadError) and self._location is not None:
+        lost = isinstance(failure, LostUploadError) and failure.certain
+        if not self._whole and not lost and self._location is not None:
             try:
                 self._location, self._offset = self._repository.upload_offset(self._location)
             except RegistryError:
@@ -159,6 +189,18 @@ class Upload:
         self._drop()
         return False
 
+    def _shrink(self, failure: ChunksWantedError) -> None:
+        """Go on in smaller chunks. Raises RegistryError when there are none."""
+        if self._chunk is None:
+            self._chunk = self._sizes.usual
+            if self._offset == 0:  # what is left of a cut upload may be refused where a whole one is taken
+                self._repository.chunk = self._chunk
+            return
+        smaller = self._sizes.smaller(min(self._chunk, self._content.size))
+        if smaller is None:
+            raise failure.refusal
+        self._chunk = self._repository.chunk = smaller
+
     def _has_headway(self) -> bool:
         if self._offset < self._furthest + _HEADWAY:
             return False
@@ -166,8 +208,8 @@ class Upload:
         return True
 
     def _drop(self) -> None:
-        if self._location is not None:
-            self._repository.cancel_upload(self._location)
+        if self._location is not None and self._repository.cancel_upload(self._location):
+            UPLOADS.end(self._number)
         self._location, self._offset = None, 0
 
     def _metered(self) -> Generator[Chunk]:

@@ -24,6 +24,9 @@ Kind = Literal[
     "whole",  # answers a range with all of the blob
     "mute",  # does what is asked, then cuts the connection without an answer
     "hang",  # answers nothing for `seconds`
+    "slow",  # waits for `seconds`, then goes on as always
+    "stale",  # answers with the manifest that the tag named before
+    "unmounted",  # answers that a blob was mounted, and does not know it
     "drip",  # begins an answer that never ends, a byte at a time
     "huge",  # begins an answer that never ends, as fast as it can
     "flip",  # stores the first byte of an upload as another one
@@ -67,27 +70,35 @@ class Registry:
 
     Attributes:
         auth: How it wants a login: not at all, basic, or bearer with its own token service.
-        locations: How upload URLs are given: absolute, relative, on another origin, or as plain http.
+        locations: How upload URLs are given: absolute, relative, on another origin, as plain http, or with
+            a fragment.
         redirect_blobs: Send readers of blobs to the other origin.
         token_life: What tokens are said to live, in seconds.
         resumable: Tell the state of uploads when asked.
         chunk_least, chunk_most: What is said of the lengths of chunks; a longer PATCH gets 416.
+        body_most: Bytes of a request's body that a proxy before it takes; a longer one gets 413.
+        body_cut: A stream that is longer is cut off, without an answer.
+        immutable: How a tag that is there is kept from moving: STATUS CODE, as `400 TAG_INVALID`.
     """
 
     auth: Literal["none", "basic", "bearer"] = "none"
     user: str = "me"
     password: str = "s3cret"
     identity_token: str = ""
-    locations: Literal["absolute", "relative", "elsewhere", "plain"] = "absolute"
+    locations: Literal["absolute", "relative", "elsewhere", "plain", "fragment"] = "absolute"
     redirect_blobs: bool = False
     token_life: int = 300
     resumable: bool = True
     chunk_least: int = 0
     chunk_most: int = 0
+    body_most: int = 0
+    body_cut: bool = False
+    immutable: str = ""
     tls: ssl.SSLContext | None = None
     faults: list[Fault] = field(default_factory=list)
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
+    before: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     uploads: dict[str, bytearray] = field(default_factory=dict)
     tokens: dict[str, list[str]] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)

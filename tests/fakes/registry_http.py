@@ -106,11 +106,27 @@ class Handler(BaseHTTPRequestHandler):
             while True:
                 self.wfile.write(b" " * (1 if fault.kind == "drip" else 1 << 20))
                 time.sleep(0.02 if fault.kind == "drip" else 0)
+        if fault.kind == "slow":
+            time.sleep(fault.seconds)
+        if self._is_too_long():
+            return self._refuse_length()
         if fault.kind == "forget":
             self.registry.uploads.clear()
         if fault.kind == "expire":
             self.registry.tokens.clear()
         return False
+
+    def _is_too_long(self) -> bool:
+        """Tell whether a proxy would refuse the body; of a stream it takes some before it does."""
+        most = self.registry.body_most
+        streamed = "chunked" in self.headers.get("Transfer-Encoding", "")
+        return bool(most) and (streamed or int(self.headers.get("Content-Length", 0)) > most)
+
+    def _refuse_length(self) -> bool:
+        if self.registry.body_cut and "chunked" in self.headers.get("Transfer-Encoding", ""):
+            raise CutError
+        self._error(413, "")
+        return True
 
     def _route(self, path: str) -> None:
         if path == "/v2/":
@@ -149,11 +165,19 @@ class Handler(BaseHTTPRequestHandler):
             ]
             if missing or (":" in name and sha256(data) != name):
                 return self._error(400, "MANIFEST_BLOB_UNKNOWN" if missing else "DIGEST_INVALID")
+            held = self.registry.manifests.get((repository, name))
+            if held and self.registry.immutable and ":" not in name:
+                status, code = self.registry.immutable.split(" ", 1)
+                return self._error(int(status), code)
+            if held:
+                self.registry.before[repository, name] = held
             self.registry.manifests[repository, name] = (self.headers["Content-Type"], data)
             return self._answer(201, headers={"Docker-Content-Digest": sha256(data)})
         if (repository, name) not in self.registry.manifests:
             return self._error(404, "MANIFEST_UNKNOWN")
         media_type, data = self.registry.manifests[repository, name]
+        if self.fault.kind == "stale":
+            media_type, data = self.registry.before[repository, name]
         claim = "sha256:" + "0" * 64 if self.fault.kind == "claim" else sha256(data)
         data = data.replace(b"}", b" }") if self.fault.kind in ("swap", "claim") else data
         if self.fault.kind == "swap":
@@ -182,6 +206,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _begin(self, repository: str) -> None:
         source = (self.query.get("from", ""), self.query.get("mount", ""))
+        if self.fault.kind == "unmounted":
+            return self._answer(201)
         if source in self.registry.blobs and self.fault.kind != "refuse-mount":
             self.registry.blobs[repository, source[1]] = self.registry.blobs[source]
             return self._answer(201)
@@ -241,6 +267,8 @@ class Handler(BaseHTTPRequestHandler):
             "elsewhere": self.registry.url("elsewhere"),
             "plain": f"http://{self.registry.host()}",
         }
+        if self.registry.locations == "fragment":
+            return self.registry.url() + path + "#fragment"
         return origins[self.registry.locations] + path
 
     def _token(self) -> None:

@@ -13,7 +13,7 @@ from typing import IO, Any
 import pytest
 from plans import plan_of
 
-from podkiln import bake, render, variant
+from podkiln import bake, masking, render, variant
 from podkiln.bake import Environment
 from podkiln.errors import BuildFailedError, PodkilnError, SourceError
 
@@ -132,7 +132,7 @@ def test_a_repeated_command_shows_no_login() -> None:
     line = [*LINE, "--python-index", f"https://me:{SECRET}@mirror.example/simple"]
     error = bake.explain(1, (SAID / "certificate.txt").read_text(), line)
     assert SECRET not in f"{error} {error.hint}"
-    assert "https://***@mirror.example/simple" in str(error.hint)
+    assert "https://…@mirror.example/simple" in str(error.hint)
 
 
 def test_only_the_step_that_failed_is_blamed() -> None:
@@ -207,3 +207,22 @@ def test_on_a_terminal_buildkit_gets_one_of_the_same_size(docker: Path, tmp_path
         argv, capture_output=True, text=True, check=False, env=own, stdin=subprocess.DEVNULL
     )
     assert "33 77" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_buildkit_prints_shows_no_login(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    masking.learn(["--apt-mirror", f"https://me:{SECRET}@mirror.example/debian"])
+    script = f"printf 'Err: https://me:{SECRET[:2]}'; sleep 0.2; printf '{SECRET[2:]}@mirror.example'"
+    try:
+        status, said = bake._relay(["sh", "-c", script], tmp_path, dict(os.environ), terminal=False)
+    finally:
+        masking.forget()
+    assert (status, said) == (0, "Err: https://me:…@mirror.example")
+    assert capfd.readouterr().err == said
+
+
+@pytest.mark.parametrize("login", ["me:s3/cret", "me:s3@cret", "s3cret", "me:s3#cret"])
+def test_the_command_by_hand_shows_no_login_however_it_is_written(login: str, tmp_path: Path) -> None:
+    network = Environment(python_index=f"https://{login}@h/simple", apt_mirror=f"http://{login}@h/debian")
+    line = bake.by_hand(["docker"], tmp_path, network)
+    assert "cret" not in line
+    assert "@h/debian" in line

@@ -88,6 +88,30 @@ def test_every_failure_ends_with_its_code(
     assert (code, out, err) == (error.exit_code, "", "podkiln: It failed.\n    Do this.\n")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--push", "--registry", "me:s3cret@ghcr.io/you"],
+        ["--push", "--registry", "https://me:s3cret@ghcr.io/you"],
+        ["--base", "me:s3cret@ghcr.io/you/base"],
+        ["--source", "comfyui=https://me:s3cret@h/r#main"],
+        ["--source", "comfyui=HTTPS://me:s3cret@h/r#" + "a" * 40],
+        ["--source", "comfyui=ssh://me:s3cret@h/r#" + "a" * 40],
+        ["--source", "comfyui=https:/me:s3cret@h"],
+        ["--copy-from", "me:s3cret@h/x"],
+        ["--ca-bundle", "https://me:s3cret@h/ca.pem"],
+        ["https://me:s3cret@h/ca.pem"],
+    ],
+)
+def test_no_login_on_the_command_line_is_repeated(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(["--variant", "lazy", "--dry-run", *arguments], capsys)
+    assert code in {2, 11}
+    assert "s3cret" not in out + err
+    assert err.startswith("podkiln: ")
+
+
 def test_codes_differ() -> None:
     codes = [each.exit_code for each in FAILURES]
     assert len(codes) == len(set(codes))

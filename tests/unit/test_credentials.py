@@ -7,6 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fuzz import value_or_sentence
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from podkiln import credentials
 from podkiln.credentials import Credentials, lookup
@@ -153,3 +157,79 @@ def test_a_broken_config_is_one_sentence(tmp_path: Path, config: Any, says: str)
 
 def test_secrets_are_not_shown() -> None:
     assert "sesame" not in repr(Credentials("me", "sesame", "sesame"))
+
+
+@pytest.mark.parametrize(
+    ("host", "key"),
+    [
+        ("ghcr.io", "GHCR.IO"),
+        ("GHCR.IO", "ghcr.io"),
+        ("ghcr.io", "https://ghcr.io:443"),
+        ("docker.io", "docker.io"),
+        ("docker.io", "registry-1.docker.io"),
+        ("docker.io", "https://Index.Docker.io/v2/"),
+    ],
+)
+def test_a_registry_is_known_by_any_of_its_names(tmp_path: Path, host: str, key: str) -> None:
+    write(tmp_path, {"auths": {key: {"auth": AUTH}}})
+    assert lookup(host, tmp_path) == ME
+
+
+def test_the_name_as_docker_writes_it_comes_first(tmp_path: Path) -> None:
+    other = base64.b64encode(b"other:pw").decode()
+    write(tmp_path, {"auths": {"GHCR.IO": {"auth": other}, "ghcr.io": {"auth": AUTH}}})
+    assert lookup("ghcr.io", tmp_path) == ME
+
+
+def test_a_helper_is_known_by_any_name_of_its_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper(tmp_path, monkeypatch, 'echo \'{"Username":"me","Secret":"s3cret:with-colon"}\'')
+    assert lookup("ghcr.io", write(tmp_path, {"credHelpers": {"GHCR.IO": "fake"}})) == ME
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "\0", "\ud800", "x" * 5000])
+def test_a_helper_that_is_no_name_is_one_sentence(tmp_path: Path, name: str) -> None:
+    value_or_sentence(lambda: lookup("ghcr.io", write(tmp_path, {"credsStore": name})))
+    with pytest.raises(RegistryError, match="which is no name"):
+        lookup("ghcr.io", tmp_path)
+
+
+ANSWERS = [b"[" * 100_000, b"\xff", b'{"Username":1,"Secret":[]}', b"9" * 6000, b'{"Username":"me"}', b""]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_odd_answer_of_a_helper_is_one_sentence(answer: bytes) -> None:
+    with pytest.raises(RegistryError, match="gave an answer that is no login"):
+        credentials._from_answer(answer, "docker-credential-x")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@hypothesis_settings(
+    max_examples=200, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.binary(max_size=200)
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | st.tuples(st.sampled_from(["ghcr.io", "GHCR.IO", "https://ghcr.io/v1/"]), JSON).map(
+        lambda pair: json.dumps({"auths": {pair[0]: pair[1]}}).encode()
+    )
+    | st.dictionaries(st.sampled_from(["auth", "username", "password", "identitytoken"]), JSON).map(
+        lambda entry: json.dumps({"auths": {"ghcr.io": entry}}).encode()
+    )
+)
+@example(b"[" * 100_000)
+@example(b'{"auths":' * 50_000)
+@example(b'{"auths":{"ghcr.io":{"username":"\\ud800","password":"\\udfff"}}}')
+@example(b'{"credHelpers":{"ghcr.io":["x"]},"credsStore":{}}')
+@example(b"9" * 6000)
+def test_any_docker_config_is_a_login_none_or_one_sentence(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(data)
+    found = value_or_sentence(lambda: lookup("ghcr.io", tmp_path))
+    assert found is None or all(isinstance(part, str) for part in (found.username, found.password))

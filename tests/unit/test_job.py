@@ -133,7 +133,7 @@ class _Refusing:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def start_upload(self) -> str:
+    def try_upload(self) -> str:
         raise RegistryError("denied")
 
     def cancel_upload(self, _location: str) -> None:

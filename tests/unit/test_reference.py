@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from fuzz import value_or_sentence
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from podkiln.errors import UsageError
 from podkiln.reference import Reference
@@ -89,3 +92,53 @@ def test_another_tag_forgets_the_digest() -> None:
     pinned = Reference.parse(f"ghcr.io/you/app:v1@{SHA}")
     assert str(pinned.with_tag("v2")) == "ghcr.io/you/app:v2"
     assert str(pinned.with_digest(None)) == "ghcr.io/you/app:v1"
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("GHCR.IO/you/app", "ghcr.io"),
+        ("ghcr.io:443/you/app", "ghcr.io"),
+        ("Ghcr.io:443/you/app:v1", "ghcr.io"),
+        ("LOCALHOST:5000/app", "localhost:5000"),
+        ("localhost:443/app", "localhost:443"),
+        ("127.0.0.1:443/app", "127.0.0.1:443"),
+        ("ghcr.io:8443/app", "ghcr.io:8443"),
+        ("DOCKER.IO/you/app", "docker.io"),
+        ("Index.Docker.io/you/app", "docker.io"),
+        ("registry-1.docker.io/you/app", "docker.io"),
+        ("registry-1.docker.io:443/debian", "docker.io"),
+    ],
+)
+def test_one_registry_has_one_name(text: str, host: str) -> None:
+    assert Reference.parse(text).host == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "me:s3cret@ghcr.io/you/app",
+        "me:s3cret@localhost:5000/you/app:v1",
+        f"me:s3cret@ghcr.io/you/app@{SHA}",
+        "https://me:s3cret@ghcr.io/you/app",
+        "https:/me:s3cret@ghcr.io",
+        "me:s3c/s3cret@ghcr.io/you/app",
+    ],
+)
+def test_a_login_in_a_name_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError, match="it holds a login") as caught:
+        Reference.parse(text)
+    assert "s3cret" not in f"{caught.value} {caught.value.hint}"
+
+
+@settings(max_examples=500, deadline=1000)
+@given(st.text(max_size=400) | st.from_regex(r"[a-zA-Z0-9.:/@_\[\]-]{0,60}", fullmatch=True))
+@example("a:" + "9" * 6000 + "/x")
+@example("[::1/x")
+@example("x:²/y")
+@example("a." * 50_000)
+@example("a-" * 50_000 + "/")
+@example("\ud800/x")
+def test_any_text_is_a_name_or_one_sentence(text: str) -> None:
+    found = value_or_sentence(lambda: Reference.parse(text))
+    assert found is None or Reference.parse(str(found)) == found

@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pod import foreign
 from pod.failure import SETTING_MALFORMED, PodError
+from pod.printable import shown
 from pod.wishes import addresses
 from pod.wishes.addresses import FORMS, SCHEME, Address, WordError
 from pod.wishes.naming import checked_path, suffix
@@ -36,7 +36,6 @@ _NO_WEIGHT = re.compile(r"civitai|hf|https?://[^/]*", re.IGNORECASE)
 _WORD = re.compile(rf"(?:[^\s,?]|\?(?:(?!,(?:[^=:?#,]*=)?(?:{SCHEME}))[^\s#])*)+", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 8192  # letters of a word: no server takes a longer address
-_LONGEST_SHOWN = 150
 
 
 @dataclass(frozen=True)
@@ -176,32 +175,6 @@ def _check_folder(wish: Wish, places: Mapping[str, Collection[str]], used: Colle
     if near:
         raise WordError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near[0]}?")
     return f"{wish.word} goes to {folder}, which ComfyUI itself does not read: a custom node has to"
-
-
-def shown(word: str) -> str:
-    """Return a word as it may stand in a log, however malformed: no login, no query, nothing endless.
-
-    Takes time that grows with the word's length and no faster.
-    """
-    head = re.split(r"[?&#]", word, maxsplit=1)[0]
-    query, mark, fragment = word[len(head) :].partition("#")
-    if mark and not re.fullmatch(r"sha256=[0-9A-Fa-f]{0,100}", fragment):
-        fragment = "…"
-    text = _without_login(head) + (f"{query[0]}…" if query else "") + mark + fragment
-    return foreign.shown(text, _LONGEST_SHOWN)
-
-
-def _without_login(text: str) -> str:
-    """Mask what may be a name and a password: what stands before an `@` in an address, or behind a colon."""
-    start, at, rest = text.rpartition("@")
-    place, scheme = "", ""
-    if addressed := re.match(rf"(?:[^=:]*=)?(?:{_SCHEMES}):/*", start, re.IGNORECASE):
-        place, start = start[: addressed.end()], start[addressed.end() :]
-        scheme = place.rpartition("=")[2].partition(":")[0].lower()
-    version = re.fullmatch(r"(?:[^:@]*:)*civitai:[0-9]+", f"{scheme}:{start}", re.IGNORECASE)
-    if at and not version and (scheme.startswith("http") or "//" in start or ":" in start):
-        start = "…"
-    return f"{place}{start}{at}{rest}"
 
 
 def _sentence(where: str, word: str, error: WordError) -> str:

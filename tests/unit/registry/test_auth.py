@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -31,6 +32,15 @@ BEARER = 'Bearer realm="https://auth.example/token",service="registry.example"'
         ('Bearer realm="https://a/t",service="s",scope="repository:a:pull,push"',
          {"bearer": {"realm": "https://a/t", "service": "s", "scope": "repository:a:pull,push"}}),
         (r'Bearer realm="a \"b\""', {"bearer": {"realm": 'a "b"'}}),
+        ('bearer  realm = "y" ,service=s', {"bearer": {"realm": "y", "service": "s"}}),
+        ("Bearer realm=https://a/t?x=1 service=s", {"bearer": {"realm": "https://a/t?x=1", "service": "s"}}),
+        ('Bearer realm="https://a/t', {"bearer": {"realm": "https://a/t"}}),
+        ('Bearer realm="a, Basic realm=b"', {"bearer": {"realm": "a, Basic realm=b"}}),
+        ('Negotiate, NTLM abc==, Basic realm="x"', {"basic": {"realm": "x"}}),
+        ('Digest realm="d", nonce="n", Basic realm="x"', {"basic": {"realm": "x"}}),
+        ('Bearer realm="first", Bearer realm="second"', {"bearer": {"realm": "first"}}),
+        (',, Bearer,realm="y" ;;; "', {"bearer": {"realm": "y"}}),
+        ("Bearer", {"bearer": {}}),
         ('Basic realm="x", Bearer realm="y", error="invalid_token"',
          {"basic": {"realm": "x"}, "bearer": {"realm": "y", "error": "invalid_token"}}),
     ],
@@ -61,6 +71,24 @@ def test_a_token_is_fetched_for_the_scopes_we_need() -> None:
         "service": ["registry.example"],
         "scope": ["repository:you/app:pull,push", "repository:you/other:pull"],
     }
+
+
+def test_a_bearer_challenge_without_a_realm_leaves_the_password() -> None:
+    it = auth(Answer(200, {}, b"", URL))
+    assert it.renew("Bearer, Basic realm=x", None)
+    assert it.header() == "Basic bWU6cHc="
+
+
+def test_a_realm_in_capitals_is_https_too() -> None:
+    it = auth(Answer(200, {}, b'{"token":"t"}', URL))
+    assert it.renew('Bearer realm="HTTPS://AUTH.example/token"', None)
+
+
+@pytest.mark.parametrize("life", ["1e400", "-1", "0", "NaN", "9" * 400, '"300"', "null", "true", "[]"])
+def test_an_odd_life_of_a_token_is_the_usual_one(life: str) -> None:
+    it = auth(Answer(200, {}, b'{"token":"t","expires_in":%s}' % life.encode(), URL))
+    assert it.renew(BEARER, None)
+    assert 0 < it._expires - time.monotonic() <= 48
 
 
 def test_one_renewal_serves_all_threads() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from fakes.registry import Fault, Registry
 
@@ -13,8 +12,7 @@ from podkiln import oci
 from podkiln.errors import RegistryError
 from podkiln.reference import Reference
 from podkiln.registry import Repository, Settings
-from podkiln.registry.client import ChunkSizes
-from podkiln.registry.streaming import Answer
+from podkiln.registry.headers import ChunkSizes
 from podkiln.registry.upload import Pieces, Upload
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ def test_a_registry_that_takes_no_chunks_either_is_one_sentence() -> None:
 def test_how_it_is_said(least: str | None, most: str | None, expected: ChunkSizes) -> None:
     pairs = {"oci-chunk-min-length": least, "oci-chunk-max-length": most}
     headers = {key: value for key, value in pairs.items() if value is not None}
-    assert ChunkSizes.of(Answer(202, headers, b"", httpx.URL("http://x"))) == expected
+    assert ChunkSizes.of(headers) == expected
 
 
 def test_what_registries_say_of_chunks() -> None:
@@ -152,3 +150,45 @@ def test_a_registry_that_takes_no_streams_gets_what_is_known_in_one_put() -> Non
             upload(registry, Unfinished())
         assert refused.value.hint == "Give --spool DIR: weights are then sent from there."
         assert_whole(registry)
+
+
+@pytest.mark.parametrize(
+    ("most", "length"),
+    [(1 << 20, 1 << 20), (10**6, 1 << 19), (3 * MIB, 2 * MIB), (100_000, 1 << 16), (4 * MIB, 4 * MIB)],
+)
+def test_a_proxy_that_takes_small_bodies_gets_small_chunks(most: int, length: int) -> None:
+    with Registry(body_most=most) as registry:
+        upload(registry)
+        assert registry.received == len(DATA)
+        assert_whole(registry)
+        settings = Settings(attempts=2, backoff=0.01, timeout=2.0, login=lambda _: None)
+        with Repository(Reference.parse(f"{registry.host()}/you/app"), settings, push=True) as repository:
+            for _ in range(2):
+                before = len(registry.asked("PATCH"))
+                Upload(repository, Bytes(), lambda *_: None).run()
+                sent = len(registry.asked("PATCH")) - before
+                registry.blobs.clear()
+        assert repository.chunk == length
+    assert sent == -(-len(DATA) // length)  # the second upload begins with what the first found out
+
+
+def test_a_proxy_that_cuts_long_streams_without_a_word_gets_small_chunks() -> None:
+    with Registry(body_most=MIB, body_cut=True) as registry:
+        upload(registry)
+        assert_whole(registry)
+
+
+def test_a_proxy_that_takes_less_than_the_registry_asks_for_is_one_sentence() -> None:
+    with Registry(body_most=MIB, chunk_least=2 * MIB) as registry:
+        with pytest.raises(RegistryError, match="says that it is too large"):
+            upload(registry)
+        assert [len(registry.asked("PATCH")), registry.uploads] == [3, {}]
+
+
+def test_chunks_shrink_to_a_length_worth_sending_and_no_further() -> None:
+    sizes, lengths = ChunkSizes(), [4 * MIB]
+    while shorter := sizes.smaller(lengths[-1]):
+        lengths.append(shorter)
+    assert lengths == [4 * MIB >> power for power in range(7)]
+    assert ChunkSizes(least=MIB).smaller(4 * MIB) == 2 * MIB
+    assert ChunkSizes(least=MIB).smaller(MIB) is None

@@ -101,6 +101,37 @@ def test_tls_spoken_to_none_is_one_sentence(image: Layout) -> None:
         push(image, name(server), settings=settings(plain_http=False))
 
 
+def test_a_registry_on_this_machine_may_speak_tls_with_any_certificate(
+    image: Layout, certificate: Path
+) -> None:
+    """As docker does: https first, whoever signed the certificate, then http."""
+    with Registry(tls=tls(certificate), auth="bearer") as server:
+        push(image, name(server), settings=settings())
+        assert ("you/app", "v1") in server.manifests
+
+
+def test_a_registry_on_this_machine_is_held_to_the_ca_that_was_given(
+    image: Layout, certificate: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    argv += ["-subj", "/CN=other", "-days", "1", "-keyout", str(tmp_path / "key"), "-out", str(other)]
+    subprocess.run(argv, check=True, capture_output=True)
+    with Registry(tls=tls(certificate)) as server:
+        push(image, name(server), settings=settings(ca_bundle=certificate))
+        with pytest.raises(RegistryError, match="is not trusted"):
+            push(image, name(server), settings=settings(ca_bundle=other))
+
+
+def test_a_login_to_a_registry_with_tls_on_this_machine_is_not_sent_in_the_clear(
+    image: Layout, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Registry(tls=tls(certificate), auth="bearer") as server:
+        monkeypatch.setattr(server, "url", lambda where="registry": f"http://{server.host(where)}")
+        with pytest.raises(RegistryError, match="which is not https"):
+            push(image, name(server), settings=settings())
+
+
 def test_https_is_not_left_for_http(image: Layout, certificate: Path) -> None:
     with (
         Registry(tls=tls(certificate), locations="plain") as server,
@@ -198,6 +229,36 @@ def test_a_registry_that_redirects_for_ever_is_left(image: Layout) -> None:
         server.servers["elsewhere"].where = "registry"
         with pytest.raises(RegistryError, match="redirects more than 5 times"):
             registry.pull_blob(name(server), image.manifest.config, settings())
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        ("/v2/a/uploads/1?_state=x%3D%2F", "http://127.0.0.1:{port}/v2/a/uploads/1?_state=x%3D%2F"),
+        ("2?_state=y", "http://127.0.0.1:{port}/v2/a/2?_state=y"),
+        ("?_state=z", "http://127.0.0.1:{port}/v2/a/?_state=z"),
+        ("/v2/a/1?_state=x#frag?ment", "http://127.0.0.1:{port}/v2/a/1?_state=x"),
+        ("http://127.0.0.1:{port}/v2/a/1#", "http://127.0.0.1:{port}/v2/a/1"),
+        ("//Storage.Example:8443/1", "http://storage.example:8443/1"),
+        ("https://me:pw@storage.example/1?a=b&a=c", "https://storage.example/1?a=b&a=c"),
+    ],
+)
+def test_where_an_upload_goes_on(location: str, url: str) -> None:
+    with (
+        Registry() as server,
+        Repository(Reference.parse(f"{server.host()}/a"), settings()) as repository,
+    ):
+        port = server.host().rpartition(":")[2]
+        transport = repository.transport
+        base = transport.absolute("/v2/a/")
+        found = transport.absolute(location.replace("{port}", port), base)
+    assert str(found) == url.replace("{port}", port)
+
+
+def test_a_location_with_a_fragment_is_closed_by_its_digest(image: Layout) -> None:
+    with Registry(locations="fragment") as server:
+        push(image, name(server), settings=settings())
+        assert ("you/app", "v1") in server.manifests
 
 
 @pytest.mark.parametrize("proxy", ["socks5://localhost:1", "localhost:port", "ftp://me:s3cret@p.example"])
