@@ -20,6 +20,7 @@ import termios
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from pod.printable import masked
 from podkiln import command
 from podkiln.errors import BuildFailedError, PodkilnError, SourceError
 
@@ -117,11 +118,6 @@ def by_hand(argv: Sequence[str], out: Path, environment: Environment) -> str:
     """Return the line to type into a shell for the same build, without the logins that URLs may hold."""
     variables = [f"{name}={shlex.quote(masked(value))}" for name, value in environment.variables().items()]
     return f"cd {shlex.quote(str(out))} && {' '.join([*variables, shlex.join(argv)])}"
-
-
-def masked(text: str) -> str:
-    """Return a text without the logins of URLs in it."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
 
 
 def run(argv: Sequence[str], out: Path, environment: Environment, *, quiet: bool = False) -> None:

@@ -105,12 +105,14 @@ def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> Mapping[str, s
 
 def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
     """Raise PodError where ComfyUI could not work here; PODKILN_DOCTOR=warn starts it all the same."""
+    from pod.saying import line  # noqa: PLC0415 - beside nvidia-smi, see decide()
+
     fatal = [finding.says for finding in decision.findings if finding.level == "fatal"]
     for reason in fatal:
         if environ.get("PODKILN_DOCTOR", "").strip() != "warn":
             message = f"ComfyUI cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."
             raise PodError(message, UNFIT)
-        print(f"podkiln: warning: {reason}.", file=sys.stderr)
+        print(line(f"podkiln: warning: {reason}."), file=sys.stderr)
 
 
 def say(decision: Decision) -> None:
@@ -123,11 +125,14 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     """Return what is said about a decision, from its entry in decision.json."""
     import shlex  # noqa: PLC0415 - loaded already, see decide()
 
-    return [
+    from pod.saying import line  # noqa: PLC0415 - the same
+
+    said = [
         *(f"podkiln: warning: {warning}" for warning in record["warnings"]),
         *(f"podkiln: {reason}" for reason in record["reasons"]),
         f"podkiln: ComfyUI's arguments: {shlex.join(record['args'])}",
     ]
+    return [line(sentence) for sentence in said]
 
 
 def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, float]) -> None:

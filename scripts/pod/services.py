@@ -15,9 +15,10 @@ from pathlib import Path
 from pod import health
 from pod.doors import access, shell
 from pod.doors.login import Ports
-from pod.doors.service import Keeper, say
+from pod.doors.service import Keeper
 from pod.failure import INTERNAL, PodError
 from pod.keeping import ping
+from pod.saying import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from pod.saying import say
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,8 +144,3 @@ def write_private(path: Path, text: str, owner: int | None = None) -> None:
         if owner is not None and os.geteuid() == 0:
             os.fchown(file.fileno(), owner, -1)
     aside.replace(path)
-
-
-def say(text: str) -> None:
-    """Put a sentence into the pod's log."""
-    print(f"podkiln: {text}", file=sys.stderr, flush=True)

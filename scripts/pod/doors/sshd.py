@@ -8,7 +8,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from pod.doors.service import BARE, Service, private_folder, say, write_private
+from pod.doors.service import BARE, Service, private_folder, write_private
+from pod.saying import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

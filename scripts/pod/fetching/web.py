@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from pod.failure import PodError
+from pod.printable import masked, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -161,9 +162,9 @@ def origin_of(url: str) -> str:
     return f"{scheme}://{(parts.hostname or '').lower()}:{parts.port or _PORTS.get(scheme, 0)}"
 
 
-def shown(url: str) -> str:
-    """Return a URL fit for a log: without user, query and fragment, where secrets travel."""
-    parts = urlsplit(url)
+def public(url: str) -> str:
+    """Return the address of the same file without login, query and fragment, where secrets travel."""
+    parts = urlsplit(masked(url))
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -25,6 +25,7 @@ from pod import decide, health
 from pod.keeping import ending, ping, timeline
 from pod.keeping.journal import Journal
 from pod.keeping.life import Life, Outlet, copy, now
+from pod.saying import line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Keeper:
         self._out, self._err = Outlet(1), Outlet(2)
         self._journal = Journal(
             Path(environ.get("WORKSPACE") or "/workspace") / "logs",
-            lambda text: self._err(f"podkiln: {text}\n".encode()),
+            lambda text: self._err(f"{line(f'podkiln: {text}')}\n".encode()),
         )
         self._others = threading.Thread(target=copy, args=(0, self._err, self._journal.put), daemon=True)
         self._turn = threading.Lock()
@@ -95,9 +96,9 @@ class Keeper:
 
     def say(self, text: str) -> None:
         """Put a sentence into the pod's log and the one on the volume."""
-        line = f"podkiln: {text}\n".encode()
-        self._err(line)
-        self._journal.put(line)
+        said = f"{line(f'podkiln: {text}')}\n".encode()
+        self._err(said)
+        self._journal.put(said)
 
     def _begin(self, called: int) -> None:
         threading.Thread(target=self._obey, args=(called,), daemon=True).start()
@@ -105,7 +106,7 @@ class Keeper:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         said = decide.sentences(decision) if decision else []
         head = [f"--- {stamp} {os.uname().nodename}", *said]
-        self._journal.put("".join(f"{line}\n" for line in head).encode())
+        self._journal.put("".join(f"{each}\n" for each in head).encode())
         self._others.start()
         try:
             started = timeline.start_of(self._parent)

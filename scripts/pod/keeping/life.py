@@ -9,6 +9,8 @@ import subprocess
 import threading
 import time
 
+from pod import secrets
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +43,8 @@ class Life:
                 stdout=output,
                 stderr=output,
                 process_group=0,
-                env={"PYTHONUNBUFFERED": "1", **os.environ},  # lines are wanted when they are printed
+                # Lines are wanted when they are printed.
+                env={"PYTHONUNBUFFERED": "1", **secrets.without_access(os.environ)},
             )
         finally:
             os.close(output)

@@ -51,6 +51,9 @@ if { mkdir -p "$PODKILN_RUN" && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
 fi
 pod decide || exit
 
+# What access checks against is known to `services` alone from here on: not to ComfyUI, nor to what pip builds.
+export -n WEB_PASSWORD JUPYTER_PASSWORD JUPYTER_TOKEN
+
 # --- Folders --------------------------------------------------------------------------------------------------------
 # What `decide` found out about the volume, for ComfyUI and for all that runs beside it: WORKSPACE may be another folder
 # now, because the volume is elsewhere or cannot be written.
@@ -68,8 +71,6 @@ fi
 # --- Services -------------------------------------------------------------------------------------------------------
 # The keeper starts ComfyUI at once, because that takes longest; models that come later are seen without a restart.
 # From here on all that we and the services say goes through it, for the log on the volume.
-# What access checks against is nothing that ComfyUI needs to know.
-export -n WEB_PASSWORD JUPYTER_PASSWORD JUPYTER_TOKEN
 cd /opt/ComfyUI
 exec 3>&2 2> >(exec /usr/bin/python3 -I -S "$PODKILN_ROOT" run "$$" "$STOP_SECONDS" /opt/venv/bin/python main.py)
 keeper=$!

@@ -40,6 +40,7 @@ HEX = "0123456789abcdef" * 4
         "urn:air:sdxl:lora:civitai:1@me:canary@files.test",
         "vae=https://me:canary@files.test/a",
         "loras/a.safetensors=hf:me:canary@files.test",
+        "https://user:canary@hub.test:8443/a/b?token=canary#x",
         "https://files.test/a?canary",
         "https://files.test/a?token=canary&x=1#canary",
         "https://files.test/a&token=canary",

@@ -17,8 +17,8 @@ from pod.fetching.web import (
     TransientError,
     get,
     origin_of,
+    public,
     retry_after,
-    shown,
 )
 
 CANARY = Credential("http://hub.test:80", "canary", "HF_TOKEN")
@@ -156,8 +156,8 @@ def test_retry_after_in_seconds_and_as_a_date() -> None:
     assert retry_after(headers) is None
 
 
-def test_an_address_is_shown_without_its_secrets() -> None:
-    assert shown("https://user:pass@hub.test:8443/a/b?token=secret#x") == "https://hub.test:8443/a/b"
+def test_a_files_public_address_has_no_login_and_no_query() -> None:
+    assert public("https://user:pass@hub.test:8443/a/b?token=secret#x") == "https://hub.test:8443/a/b"
 
 
 @pytest.mark.parametrize(
