@@ -50,10 +50,11 @@ class Output:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that a run lacks in the end: the node that it is about, if any, and a sentence without its end."""
+    """What a run lacks in the end: a sentence without its end, and the node that it is about."""
 
     says: str
     node: str | None = None
+    stops: tuple[str, ...] = ()  # outputs that are not made because of it
 
 
 @dataclass
@@ -167,10 +168,11 @@ def refused(answer: Any) -> list[Problem]:
     for number, node in list(nodes.items())[:100]:
         about = node if isinstance(node, dict) else {}
         said = [_error(each) for each in _list(about.get("errors"))[:20]] or ["refused"]
-        needs = [shown(each, 40) for each in _list(about.get("dependent_outputs"))[:20] if each != number]
-        so = f"; so nothing comes out of {', '.join(needs)}" if needs else ""
+        stops = tuple(each for each in _list(about.get("dependent_outputs")) if isinstance(each, str))
+        needs = shown(", ".join(each for each in stops if each != number))
+        so = f"; so nothing comes out of node {needs}" if needs else ""
         name = f"node {shown(number, 40)} ({shown(about.get('class_type'), 80)})"
-        found.append(Problem(f"{name}: {'; '.join(said)}{so}", number))
+        found.append(Problem(f"{name}: {'; '.join(said)}{so}", number, stops))
     return found
 
 
@@ -192,7 +194,7 @@ def outcome(prompt_id: str, record: Any) -> Outcome:
         found.problems.append(_failure(status.get("messages")))
     for node, kind, items in _shown_by_nodes(record.get("outputs", {})):
         if kind == "text":
-            found.texts[node] = [item if isinstance(item, str) else json.dumps(item) for item in items]
+            found.texts[node] = [_text(item) for item in items]
         else:
             found.outputs += [output for item in items if (output := Output.of(node, item))]
     if len(found.outputs) > _MOST:
@@ -209,6 +211,13 @@ def _shown_by_nodes(outputs: dict[str, Any]) -> Iterator[tuple[str, str, list[An
                 yield node, kind, items
             elif kind == "text" and isinstance(items, str):
                 yield node, kind, [items]
+
+
+def _text(item: Any) -> str:
+    try:
+        return item if isinstance(item, str) else json.dumps(item)
+    except RecursionError:
+        return "…"
 
 
 def _failure(messages: Any) -> Problem:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from comfy.failure import CANNOT_SAVE, ComfyError
@@ -17,6 +16,7 @@ from pod.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
+    from pathlib import Path
 
 LARGEST: Final = 16 << 30  # bytes of all that one command saves, unless --max-bytes says otherwise
 _LONGEST: Final = 180  # bytes of a name: 255 is the limit of most file systems, and a number may be added
@@ -70,7 +70,7 @@ class Saver:
                     self._left -= len(chunk)
                     if self._left < 0:
                         raise ComfyError(
-                            f"ComfyUI gives out more than {self._limit} bytes: --max-bytes raises that limit.",
+                            f"ComfyUI gives out more than {self._limit} bytes: --max-bytes raises that.",
                             CANNOT_SAVE,
                         )
                     file.write(chunk)

@@ -46,7 +46,10 @@ _TOKEN = re.compile(r"\b(hf_|gh[opsur]_|github_pat_|glpat-|rpa_)[A-Za-z0-9_-]{12
 
 def shown(value: object, longest: int = LONGEST) -> str:
     """Return foreign text for a sentence: without secrets, on one line, cut to `longest` characters."""
-    text = value if isinstance(value, str) else str(value)
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except (ValueError, RecursionError):  # a number of too many digits, or what is nested too deep
+        text = type(value).__name__
     return printable(masked(text), longest)
 
 
