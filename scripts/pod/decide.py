@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from pod.failure import INTERNAL, UNFIT, PodError
+from pod.keeping import children
 from pod.machine import smi
 from pod.stopwatch import Stopwatch
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pod.flags.arguments import Parsed
     from pod.flags.choice import Decision
 
+RUN = "/run/podkiln"
+STARTS = "PODKILN_STARTS"  # set by start.sh, which holds the lock: what runs then is of an earlier start
 _DEVICE = Path("/dev/nvidiactl")
 
 
@@ -32,6 +35,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     if unknown:
         raise PodError(f"decide knows --explain and nothing else; {unknown[0]!r} is not that.", INTERNAL)
     watch = Stopwatch()
+    if STARTS in environ:
+        from pod.saying import say as tell  # noqa: PLC0415 - few starts come after one that was killed
+
+        for name in children.end_left_over(environ.get("PODKILN_RUN") or RUN):
+            tell(f"{name} of an earlier start was still running, and is ended.")
     decision = decide(environ, write=not arguments, watch=watch)
     say(decision)
     if arguments:
@@ -86,7 +94,8 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         decision = choice.choose(
             known, asked, user, found, pod_memory, offers, str(root), access=ways, volume=volume
         )
-        taken = ports.examine(decision.args, decision.access.to_json(), decision.port)
+        own = children.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
+        taken = ports.examine(decision.args, decision.access.to_json(), decision.port, own)
         decision = decision.with_findings(taken)
         ping.read(environ, decision.port, login=bool(ways.login))  # refuses what it cannot understand
         watch.lap("flags")
