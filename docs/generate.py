@@ -35,7 +35,7 @@ POD_CODES = {
     "Of `podkiln-fetch`: a word that is malformed.",
     "DATA_UNREADABLE": "`flags.json` or `models.json` in the image cannot be read: rebuild the image.",
     "INTERNAL": "A mistake in podkiln itself, or a run folder that cannot be written.",
-    "UNFIT": "This machine cannot run the image: its driver or card is too old, or the port is taken.",
+    "UNFIT": "This machine cannot run the image: its driver or card is too old, or another program has the port.",
     "SETTING_MALFORMED": "Another environment variable says something that it cannot mean.",
 }
 
@@ -192,7 +192,7 @@ def variables() -> set[str]:
     return {name for name in found if name.isupper()} - NO_VARIABLES
 
 
-_READERS = frozenset({"get", "_one_of", "_number", "_endpoint", "_token"})
+_READERS = frozenset({"get", "_given", "_one_of", "_number", "_endpoint", "_token"})
 
 
 def _names(node: ast.AST) -> Iterator[ast.Constant]:

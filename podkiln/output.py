@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from pod.printable import printable
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -34,9 +36,14 @@ def configure(verbosity: int) -> None:
 
 def failure(error: PodkilnError) -> None:
     """Say what went wrong, and what to do next."""
-    sys.stderr.write(f"podkiln: {error}\n")
+    sys.stderr.write(f"podkiln: {_escaped(str(error))}\n")
     if error.hint:
-        sys.stderr.write(f"    {error.hint}\n")
+        sys.stderr.write(f"    {_escaped(error.hint)}\n")
+
+
+def _escaped(text: str) -> str:
+    """Return text whose lines can be shown: names in it may be anybody's."""
+    return "\n".join(printable(line, 10 * len(line)) for line in text.split("\n"))
 
 
 def result(data: dict[str, Any]) -> None:

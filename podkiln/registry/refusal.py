@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from httpx import codes
 
+from pod.printable import printable
 from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def words(answer: Answer) -> str:
     """Return status, code and message of an answer, on one line."""
     error = _first_error(answer)
     detail = ": ".join(str(error[key]) for key in ("code", "message") if error.get(key))
-    detail = "".join(char if char.isprintable() else " " for char in detail)[:200]
+    detail = printable(detail)
     return f"HTTP {answer.status}{' ' + detail if detail else ''}"
 
 

@@ -5,7 +5,8 @@
 # /start.sh --explain prints what would be decided, as JSON, and starts nothing.
 # Environment: GPU_TIER, GPU_MEMORY_MODE, COMFYUI_ARGS, COMFYUI_PORT, MODELS, LORAS, ENABLE_<MODEL>, HF_TOKEN,
 # CIVITAI_TOKEN, WORKSPACE, PUBLIC_KEY, JUPYTER_PASSWORD, WEB_USER, WEB_PASSWORD, and others.
-# Exit codes: 64 COMFYUI_ARGS refused, 78 another variable malformed, else ComfyUI's own.
+# Exit codes: 64 COMFYUI_ARGS refused, 69 no ComfyUI can run here or the port is taken, 78 another variable malformed,
+# else ComfyUI's own.
 set -Eeuo pipefail
 
 # --- Settings -------------------------------------------------------------------------------------------------------
