@@ -57,6 +57,11 @@ HEX = "0123456789abcdef" * 4
         "{'Authorization': 'Bearer canary'}",
         '{"authorization": "Basic canary="}',
         "curl -H 'X-Api-Key: canary' …",
+        '{"token": "canary", "a": 1}',
+        "{'hf_api_key': 'canary'}",
+        "access_token: canary",
+        "https://me:can canary@files.test",
+        "https://me:can\ncanary@files.test",
         "Cookie: a=canary; session=canary",
         "sent Bearer canarycanary to it",
         "the token hf_canarycanarycanary is known",
@@ -87,6 +92,8 @@ def test_no_secret_is_shown_however_it_is_written(word: str) -> None:
         "me@files.test",
         "did you mean loras?",
         "HF_TOKEN is not set: set it.",
+        "http://127.0.0.1:8188 is me@files.test",
+        '{"tokens": 77, "name": "a"}',
     ],
 )
 def test_what_is_no_secret_stays_as_it_is(word: str) -> None:
