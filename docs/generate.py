@@ -35,7 +35,7 @@ POD_CODES = {
     "Of `podkiln-fetch`: a word that is malformed.",
     "DATA_UNREADABLE": "`flags.json` or `models.json` in the image cannot be read: rebuild the image.",
     "INTERNAL": "A mistake in podkiln itself, or a run folder that cannot be written.",
-    "UNFIT": "This machine cannot run the image: its driver or card is too old, or the port is taken.",
+    "UNFIT": "This machine cannot run the image: its driver or card is too old, or its port is taken.",
     "SETTING_MALFORMED": "Another environment variable says something that it cannot mean.",
 }
 
@@ -83,7 +83,7 @@ def exit_codes() -> str:
         f"## /start.sh in a pod\n\n{_table([(0, 'Stopped by SIGTERM or SIGINT.'), *pod])}\n"
         "Any other code is ComfyUI's own, or 128 and the number of the signal that ended it. It was started\n"
         "again three times before, unless that cannot have helped; the last line of the log says why it\n"
-        "ended.\n"
+        "ended. 137 may also mean that its keeper was killed twice, which the last line says too.\n"
     )
 
 
@@ -192,7 +192,7 @@ def variables() -> set[str]:
     return {name for name in found if name.isupper()} - NO_VARIABLES
 
 
-_READERS = frozenset({"get", "_one_of", "_number", "_endpoint", "_token"})
+_READERS = frozenset({"get", "_given", "_one_of", "_number", "_endpoint", "_token"})
 
 
 def _names(node: ast.AST) -> Iterator[ast.Constant]:

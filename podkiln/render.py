@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pod import secrets
 from pod.fetching.sources import Hubs
 from podkiln import flagfiles, flags, folders, modeltypes, payload, portable
 from podkiln.errors import RenderError
@@ -118,6 +119,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "port": runtime.port,
         "workspace": runtime.workspace,
         "stop_seconds": runtime.stop_seconds,
+        "access_secrets": secrets.ACCESS,
         "labels": labels(plan),
         "folders": folders.load(runtime.comfyui.version).places(),
         "hubs": Hubs(),

@@ -23,26 +23,33 @@ def main(argv: list[str]) -> int:
     """Run a command and turn failures into one sentence and an exit code."""
     name = argv[0] if argv else ""
     if name not in COMMANDS:
-        print(f"podkiln: {name or 'no command'!r} is not one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        _say(f"{name or 'no command'!r} is not one of {', '.join(COMMANDS)}.")
         return INTERNAL
     if name in BY_HAND:
         session.adopt(os.environ)
     try:
         return int(importlib.import_module(ELSEWHERE.get(name, f"pod.{name}")).main(argv[1:]))
     except PodError as failure:
-        print(f"podkiln: {failure}", file=sys.stderr)
+        _say(str(failure))
         return failure.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as bug:
         if os.environ.get("PODKILN_DEBUG"):
             raise
-        print(
-            f"podkiln: a mistake in podkiln itself stopped {name} ({type(bug).__name__}: {bug}); "
-            "PODKILN_DEBUG=1 shows where: please report it.",
-            file=sys.stderr,
+        from pod.printable import shown  # noqa: PLC0415 - a boot does without it
+
+        _say(
+            f"a mistake in podkiln itself stopped {name} ({type(bug).__name__}: {shown(bug)}); "
+            "PODKILN_DEBUG=1 shows where: please report it."
         )
         return INTERNAL
+
+
+def _say(sentence: str) -> None:
+    from pod.saying import say  # noqa: PLC0415 - a boot does without it
+
+    say(sentence)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import httpx
 from httpx import codes
 
 from pod.fetching.retry import PASSING, asked_seconds
-from pod.printable import shown
+from pod.printable import printable, shown
 from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def words(answer: Answer) -> str:
     """Return status, code and message of an answer, on one line."""
     error = _first_error(answer)
     detail = ": ".join(error[key][:_MOST_WORDS] for key in ("code", "message") if error.get(key))
-    detail = "".join(char if char.isprintable() else " " for char in detail[:200])
+    detail = printable(detail)
     return f"HTTP {answer.status}{' ' + detail if detail else ''}"
 
 

@@ -83,6 +83,9 @@ class Civitai:
             if status != HTTPStatus.OK:
                 raise UnclearError(f"{self.host} answered {status} for version {number}")
             answer = civitai_answer.version(reply.json(), f"what {self.host} says of version {number}")
-            return civitai.read(answer, self.host)
+            try:
+                return civitai.read(answer, self.host)
+            except pod_web.RefusedError as refused:
+                raise UnclearError(f"version {number} {refused}") from None
 
         return self._web.ask(Request(url, page, credential, "CIVITAI_TOKEN"), use)

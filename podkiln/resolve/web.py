@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pod.fetching.retry import LONGEST_TOTAL, PASSING, Backoff, asked_seconds
 from pod.fetching.sources import Request
-from pod.fetching.web import Answer, Limits, TransientError, get, shown
+from pod.fetching.web import Answer, Limits, TransientError, get, public
 from pod.fetching.web import RefusedError as NotFollowedError
 from podkiln import lockfile, wording
 from podkiln.model import LARGEST_FILE
@@ -148,7 +148,7 @@ class Web:
 
         By a GET of its first byte: HEAD is refused by some that serve the file.
         """
-        return self.ask(Request(url, shown(url)), _size, most=None, headers={"Range": "bytes=0-0"})
+        return self.ask(Request(url, public(url)), _size, most=None, headers={"Range": "bytes=0-0"})
 
     def _backoff(self, host: str) -> Backoff:
         patience = self._patience

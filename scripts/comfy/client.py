@@ -1,68 +1,49 @@
 """ComfyUI's HTTP and websocket interface: upload, queue, wait, fetch what came out.
 
-Source: server.py, execution.py and main.py of ComfyUI 0.33.0.
+Source: server.py, execution.py and main.py of ComfyUI 0.33.0. comfy/answers.py reads what the answers hold.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import textwrap
 import time
 import uuid
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
 
 import aiohttp
 
-from comfy.failure import CANNOT_SAVE, FAILED, TIMED_OUT, UNREACHABLE, ComfyError
+from comfy import answers
+from comfy.answers import Outcome, Problem
+from comfy.failure import FAILED, TIMED_OUT, UNREACHABLE, ComfyError
 from comfy.pictures import reason
+from pod.printable import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
+    from comfy.answers import Event, Frame, Output
     from comfy.pictures import Picture
 
 _ANSWER: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 _HEARTBEAT: Final = 20.0  # seconds between pings: a dead connection is noticed after one and a half of them
 _ASK_AGAIN: Final = 5.0  # seconds without a word after which the history is asked
+_DRAIN: Final = 30.0  # seconds without a word after which pictures of a prompt that has ended come no more
 _PAUSE: Final = 1.0
-_LONGEST_MESSAGE: Final = 400  # characters: torch lists each tensor that does not fit
 _PATIENCE: Final = 60.0  # seconds that ComfyUI may be away while a prompt runs: it may be restarting
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file that a node made, as ComfyUI names it."""
-
-    node: str
-    filename: str
-    subfolder: str
-    type: str
-
-    @classmethod
-    def of(cls, node: str, item: dict[str, Any]) -> Self:
-        """Read one of a node's files in the history."""
-        return cls(
-            node, str(item["filename"]), str(item.get("subfolder", "")), str(item.get("type", "output"))
-        )
-
-    @property
-    def query(self) -> dict[str, str]:
-        """What /view is asked."""
-        return {"filename": self.filename, "subfolder": self.subfolder, "type": self.type}
-
-
-@dataclass
-class Outcome:
-    """How a prompt ended. `texts`: what nodes showed as text."""
-
-    prompt_id: str
-    outputs: list[Output] = field(default_factory=list)
-    texts: dict[str, list[str]] = field(default_factory=dict)
+_LARGEST_ANSWER: Final = (
+    32 << 20
+)  # bytes of JSON: the history holds the workflow, with pictures that are in it
+_LARGEST_MESSAGE: Final = 256 << 20  # bytes: a picture of 8192 x 8192 as PNG
+# Asked of the websocket in its first message: pictures that say which node they are of (server.py).
+_FEATURES: Final = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
+_LONGEST_ID: Final = 100  # characters: it is a UUID
+_MOST_PICTURES: Final = 10_000
+_OK, _TOO_LARGE = 200, 413
+_LOGIN = (401, 403)
+_AWAY = (502, 503, 504, 521, 522, 523, 524)  # of a proxy before it
 
 
 class Client:
@@ -72,25 +53,32 @@ class Client:
         server: Its address, such as http://127.0.0.1:8188.
         login: User and password of the login in front of it.
         trusted: Take its certificate as it is: the pod's own is for other names than the pod's address.
-        say: Told what goes on: the kind of event of the websocket, and its data.
+        say: Told of the events of the prompt.
+        take: Given the pictures of the nodes that give them out by the websocket alone.
     """
 
     def __init__(
         self,
         server: str,
         login: tuple[str, str] | None,
-        say: Callable[[str, dict[str, Any]], None],
+        say: Callable[[Event], None],
         *,
+        take: Callable[[str, Frame], Any] | None = None,
         trusted: bool = False,
     ) -> None:
         self._server = server.rstrip("/")
         self._say = say
+        self._take = take
         self._id = str(uuid.uuid4())
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": aiohttp.encode_basic_auth(*login)} if login else None,
+            headers={
+                "Accept-Encoding": "identity",  # what is compressed may become anything
+                **({"Authorization": aiohttp.encode_basic_auth(*login)} if login else {}),
+            },
             connector=aiohttp.TCPConnector(ssl=not trusted),
             timeout=_ANSWER,
+            auto_decompress=False,
         )
 
     async def __aenter__(self) -> Self:
@@ -107,84 +95,95 @@ class Client:
 
         ComfyUI gives another name when there is a different file of this one, unless it may overwrite it.
         """
-        form = aiohttp.FormData()
-        form.add_field("image", picture.file, filename=picture.name, content_type="application/octet-stream")
+        form = aiohttp.FormData(quote_fields=False)  # or a name with a blank or `=` would become another
+        own = "".join(each if each.isprintable() else "_" for each in picture.name)
+        form.add_field("image", picture.file, filename=own, content_type="application/octet-stream")
         form.add_field("type", "input")
         form.add_field("subfolder", subfolder)
         form.add_field("overwrite", "true" if overwrite else "false")
         status, answer = await self._ask("POST", "/upload/image", data=form)
-        if status == 413:  # noqa: PLR2004 - HTTP's Content Too Large
+        if status == _TOO_LARGE:
             raise ComfyError(
-                f"{picture.name} is larger than this ComfyUI takes: --max-upload-size=MB in COMFYUI_ARGS "
-                "raises that.",
+                f"{shown(picture.name)} is larger than this ComfyUI takes: --max-upload-size=MB in "
+                "COMFYUI_ARGS raises that.",
                 FAILED,
             )
-        if status != 200 or not isinstance(answer, dict):  # noqa: PLR2004 - HTTP's OK
-            raise ComfyError(f"ComfyUI did not take {picture.name} (it answered {status}).", FAILED)
-        folder, name = str(answer.get("subfolder") or ""), str(answer["name"])
-        return f"{folder}/{name}" if folder else name
+        name = answer.get("name") if isinstance(answer, dict) else None
+        if status != _OK or not isinstance(name, str) or not name:
+            raise ComfyError(f"ComfyUI did not take {shown(picture.name)} (it answered {status}).", FAILED)
+        folder = answer.get("subfolder")
+        return f"{folder}/{name}" if isinstance(folder, str) and folder else name
 
-    async def run(self, nodes: dict[str, Any], limit: float | None = None) -> Outcome:
+    async def run(
+        self, nodes: dict[str, Any], limit: float | None = None, pictured: frozenset[str] = frozenset()
+    ) -> Outcome:
         """Queue a workflow and wait for its end. Whatever stops the waiting takes it out of the queue.
 
-        Raises ComfyError when it is refused, fails, is interrupted, or takes more than `limit` seconds.
+        Args:
+            nodes: The workflow.
+            limit: Seconds that it may take.
+            pictured: The nodes whose pictures come by the websocket alone.
+
+        Raises ComfyError when it is refused as a whole or takes too long. What is refused or fails in part is
+        among the outcome's problems, and so is what came by the websocket and was lost.
         """
         socket = await self._connect()  # before the prompt is queued, or its first events are missed
-        prompt_id = str(uuid.uuid4())
+        following = _Following(str(uuid.uuid4()), pictured)
         try:
             async with asyncio.timeout(limit):
-                prompt_id = await self._queue(nodes, prompt_id)
-                record = await self._wait(socket, prompt_id)
+                refused = await self._queue(nodes, following)
+                record = await self._wait(socket, following)
         except TimeoutError:
-            await self._cancel(prompt_id)
+            await self._cancel(following.prompt_id)
             why = f"The prompt has not ended after {limit:.0f} s and was stopped."
             raise ComfyError(why, TIMED_OUT) from None
         except BaseException as stopped:
             if not isinstance(stopped, ComfyError):
-                await self._cancel(prompt_id)
+                await self._cancel(following.prompt_id)
             raise
-        return _outcome(prompt_id, record)
+        found = answers.outcome(following.prompt_id, record)
+        succeeded = not found.problems
+        found.problems[:0] = refused
+        if succeeded:
+            found.problems += following.lost(
+                {node for problem in refused for node in (problem.node, *problem.stops)}
+            )
+        return found
 
-    async def save(self, output: Output, path: Path) -> int:
-        """Fetch a file, aside first, then renamed; returns its size in bytes. Raises ComfyError."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
+    async def content(self, output: Output) -> AsyncGenerator[bytes, None]:
+        """Fetch a file in pieces. Raises ComfyError."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            async with self._session.get(f"{self._server}/view", params=output.query) as answer:
-                if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
+            async with self._request("GET", "/view", params=output.query) as answer:
+                if answer.status != _OK:
                     raise ComfyError(
-                        f"ComfyUI does not give {output.filename} out ({answer.status}).", FAILED
+                        f"ComfyUI does not give {shown(output.filename)} out ({answer.status}).", FAILED
                     )
-                with aside.open("wb") as file:
-                    async for chunk in answer.content.iter_chunked(1 << 20):
-                        file.write(chunk)
-                    size = file.tell()
-            aside.replace(path)
-        except (aiohttp.ClientError, TimeoutError) as error:
+                async for chunk in answer.content.iter_chunked(1 << 20):
+                    yield chunk
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise self._away(error) from None
-        except OSError as error:
-            raise ComfyError(f"{path} cannot be written: {error.strerror}.", CANNOT_SAVE) from None
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-        return size
 
-    async def _queue(self, nodes: dict[str, Any], prompt_id: str) -> str:
-        body = {"prompt": nodes, "client_id": self._id, "prompt_id": prompt_id}
+    async def _queue(self, nodes: dict[str, Any], following: _Following) -> list[Problem]:
+        """Queue a workflow; returns which of its nodes are refused. Raises ComfyError where none is taken."""
+        body = {"prompt": nodes, "client_id": self._id, "prompt_id": following.prompt_id}
         status, answer = await self._ask("POST", "/prompt", json=body)
-        if status == 200 and isinstance(answer, dict) and answer.get("prompt_id"):  # noqa: PLR2004 - HTTP's OK
-            return str(answer["prompt_id"])
-        raise ComfyError(f"ComfyUI refused the workflow: {_refusal(answer, status)}", FAILED)
+        given = answer.get("prompt_id") if isinstance(answer, dict) else None
+        if status != _OK or not isinstance(given, str) or not 0 < len(given) <= _LONGEST_ID:
+            raise ComfyError(f"ComfyUI refused the workflow: {answers.refusal(answer, status)}.", FAILED)
+        following.prompt_id = given
+        return answers.refused(answer)
 
-    async def _wait(self, socket: aiohttp.ClientWebSocketResponse, prompt_id: str) -> dict[str, Any]:
+    async def _wait(self, socket: aiohttp.ClientWebSocketResponse, following: _Following) -> Any:
         """Follow the events until the prompt is in the history, which alone says that it has ended."""
         while True:
-            connected = await self._follow(socket, prompt_id)
+            connected = await self._follow(socket, following, _ASK_AGAIN)
             if not connected:
                 socket = await self._again()
             # In this order: a prompt that ends in between is in the history by then.
-            waiting = await self._is_queued(prompt_id)
-            if record := await self._history(prompt_id):
+            waiting = await self._is_queued(following.prompt_id)
+            if record := await self._history(following.prompt_id):
+                if connected and following.pictured and not following.over:
+                    await self._follow(socket, following, _DRAIN)
                 return record
             if not waiting:
                 raise ComfyError(
@@ -193,25 +192,31 @@ class Client:
                     FAILED,
                 )
 
-    async def _follow(self, socket: aiohttp.ClientWebSocketResponse, prompt_id: str) -> bool:
+    async def _follow(
+        self, socket: aiohttp.ClientWebSocketResponse, following: _Following, patience: float
+    ) -> bool:
         """Pass events on until the prompt's end (True), a silence (True), or the connection's end (False)."""
         while True:
             try:
-                message = await socket.receive(timeout=_ASK_AGAIN)
+                message = await socket.receive(timeout=patience)
             except TimeoutError:
                 return True
             if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
+                _check_size(message.data)
                 return False
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                continue  # previews
-            event = message.json()
-            kind, data = event.get("type"), event.get("data") or {}
-            if data.get("prompt_id") != prompt_id:
-                continue
-            self._say(kind, data)
-            # The last word comes after the history has been written (prompt_worker in main.py).
-            if kind == "executing" and data.get("node") is None:
-                return True
+            if message.type is aiohttp.WSMsgType.BINARY:
+                await self._picture(message.data, following)
+            elif message.type is aiohttp.WSMsgType.TEXT and (event := answers.event(message.data)):
+                if event.data.get("prompt_id") != following.prompt_id:
+                    continue
+                self._say(event)
+                following.note(event)
+                if following.over:
+                    return True
+
+    async def _picture(self, message: bytes, following: _Following) -> None:
+        if (frame := answers.frame(message)) and (node := following.of(frame)) and self._take:
+            await self._take(node, frame)
 
     async def _again(self) -> aiohttp.ClientWebSocketResponse:
         """Connect anew, as soon as ComfyUI is back."""
@@ -225,16 +230,28 @@ class Client:
                     raise
 
     async def _is_queued(self, prompt_id: str) -> bool:
-        _, queue = await self._ask("GET", "/queue")
-        listed = [*queue.get("queue_running", ()), *queue.get("queue_pending", ())] if queue else []
-        return any(item[1] == prompt_id for item in listed)
+        try:
+            _, queue = await self._insist("/queue")
+        except ComfyError as error:
+            if error.exit_code != FAILED:
+                raise
+            return True  # the workflows of others may make it too long to be read
+        return answers.is_queued(queue, prompt_id)
 
-    async def _history(self, prompt_id: str) -> dict[str, Any] | None:
-        with contextlib.suppress(ComfyError):
-            _, answer = await self._ask("GET", f"/history/{prompt_id}")
-            if isinstance(answer, dict) and prompt_id in answer:
-                return dict(answer[prompt_id])
-        return None
+    async def _history(self, prompt_id: str) -> Any:
+        _, answer = await self._insist(f"/history/{quote(prompt_id, safe='')}")
+        return answer.get(prompt_id) if isinstance(answer, dict) else None
+
+    async def _insist(self, path: str) -> tuple[int, Any]:
+        """Ask again while ComfyUI is away: a proxy may have lost it for a moment."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return await self._ask("GET", path)
+            except ComfyError as error:
+                if error.exit_code != UNREACHABLE or time.monotonic() > end:
+                    raise
+            await asyncio.sleep(_PAUSE)
 
     async def _cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it. What has ended by itself is left alone."""
@@ -246,9 +263,13 @@ class Client:
         await self._disconnect()
         try:
             self._socket = await self._session.ws_connect(
-                f"{self._server}/ws", params={"clientId": self._id}, heartbeat=_HEARTBEAT, max_msg_size=0
+                f"{self._server}/ws",
+                params={"clientId": self._id},
+                heartbeat=_HEARTBEAT,
+                max_msg_size=_LARGEST_MESSAGE,
             )
-        except (aiohttp.ClientError, OSError) as error:
+            await self._socket.send_json(_FEATURES)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._away(error) from None
         return self._socket
 
@@ -256,25 +277,47 @@ class Client:
         if self._socket:
             await self._socket.close()
 
+    def _request(self, method: str, path: str, **options: Any) -> Any:
+        # A redirect leads elsewhere, or to a page: ComfyUI itself sends none.
+        return self._session.request(method, f"{self._server}{path}", allow_redirects=False, **options)
+
     async def _ask(self, method: str, path: str, **body: Any) -> tuple[int, Any]:
-        """Send a request; returns status and JSON, None where it is none."""
+        """Send a request; returns status and JSON, None where there is none. Raises ComfyError."""
         try:
-            async with self._session.request(method, f"{self._server}{path}", **body) as answer:
-                data = await answer.json(content_type=None) if answer.content_type.endswith("json") else None
-                status = answer.status
-        except ValueError:
-            return 200, None
-        except (aiohttp.ClientError, OSError) as error:
+            async with self._request(method, path, **body) as answer:
+                status, kind = answer.status, answer.content_type
+                self._check(answer)
+                data = await _body(answer, path)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._away(error) from None
-        if status in (401, 403):
+        if kind == "text/html":
+            raise ComfyError(
+                f"{self._server} answers with a page ({status}), so it is no ComfyUI, or a proxy before one.",
+                UNREACHABLE,
+            )
+        value = answers.parsed(data) if kind.endswith("json") else None
+        if value is None and data and kind.endswith("json"):
+            raise ComfyError(
+                f"{self._server} answers {path.partition('?')[0]} with broken JSON.", UNREACHABLE
+            )
+        return status, value
+
+    def _check(self, answer: aiohttp.ClientResponse) -> None:
+        if answer.status in _LOGIN:
             raise ComfyError(
                 f"{self._server} wants a login: set WEB_USER and WEB_PASSWORD as the pod has them.",
                 UNREACHABLE,
             )
-        return status, data
+        if 300 <= answer.status < 400:  # noqa: PLR2004 - HTTP's redirects
+            to = shown(answer.headers.get("Location", "nowhere"))
+            raise ComfyError(f"{self._server} sends us on to {to}: give that as --server.", UNREACHABLE)
+        if answer.status in _AWAY:
+            raise ComfyError(
+                f"ComfyUI cannot be reached at {self._server}: a proxy answers {answer.status}.", UNREACHABLE
+            )
 
     def _away(self, error: Exception) -> ComfyError:
-        if isinstance(error, aiohttp.WSServerHandshakeError) and error.status in (401, 403):
+        if isinstance(error, aiohttp.WSServerHandshakeError) and error.status in _LOGIN:
             why = "it wants a login: set WEB_USER and WEB_PASSWORD as the pod has them"
         elif isinstance(error, aiohttp.WSServerHandshakeError):
             why = f"it answers {error.status} to a websocket"
@@ -283,43 +326,61 @@ class Client:
         return ComfyError(f"ComfyUI cannot be reached at {self._server}: {why}.", UNREACHABLE)
 
 
-def _refusal(answer: Any, status: int) -> str:
-    """Put ComfyUI's error and those of single nodes into words."""
-    if not isinstance(answer, dict):
-        return f"it answered {status}."
-    error = answer.get("error") or {}
-    said = [error.get("message", "")] if isinstance(error, dict) else [str(error)]
-    for number, node in (answer.get("node_errors") or {}).items():
-        for each in node.get("errors", ()):
-            details = f" ({each['details']})" if each.get("details") else ""
-            said.append(f"node {number} ({node.get('class_type')}): {each.get('message')}{details}")
-    return "; ".join(filter(None, said)) + "."
-
-
-def _outcome(prompt_id: str, record: dict[str, Any]) -> Outcome:
-    """Read an entry of the history. Raises ComfyError when the prompt did not succeed."""
-    status = record.get("status") or {}
-    if status.get("status_str") != "success":
-        raise ComfyError(_failure(status.get("messages") or ()), FAILED)
-    found = Outcome(prompt_id)
-    for node, shown in (record.get("outputs") or {}).items():
-        for kind, items in shown.items():
-            if kind == "text":
-                found.texts[node] = [str(item) for item in items]
-                continue
-            files = [item for item in items if isinstance(item, dict) and item.get("filename")]
-            found.outputs += [Output.of(node, item) for item in files]
-    return found
-
-
-def _failure(messages: Any) -> str:
-    for kind, data in messages:
-        if kind == "execution_error":
-            node = f"node {data.get('node_id')} ({data.get('node_type')})"
-            said = textwrap.shorten(
-                str(data.get("exception_message", "")), _LONGEST_MESSAGE, placeholder=" …"
+async def _body(answer: aiohttp.ClientResponse, path: str) -> bytes:
+    data = bytearray()
+    async for chunk in answer.content.iter_chunked(1 << 18):
+        data += chunk
+        if len(data) > _LARGEST_ANSWER:
+            raise ComfyError(
+                f"ComfyUI answers {path.split('/')[1]} with more than {_LARGEST_ANSWER >> 20} MiB.", FAILED
             )
-            return f"The prompt failed in {node}: {data.get('exception_type')}: {said}"
-        if kind == "execution_interrupted":
-            return "The prompt was interrupted."
-    return "The prompt failed; ComfyUI's log says why."
+    return bytes(data)
+
+
+def _check_size(error: object) -> None:
+    if isinstance(error, aiohttp.WebSocketError) and error.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+        raise ComfyError(f"ComfyUI sent a message of more than {_LARGEST_MESSAGE >> 20} MiB.", FAILED)
+
+
+class _Following:
+    """What is known of a prompt while it runs, and the pictures that came by the websocket."""
+
+    def __init__(self, prompt_id: str, pictured: frozenset[str]) -> None:
+        self.prompt_id = prompt_id
+        self.pictured = pictured
+        self.over = False
+        self._node: str | None = None
+        self._came: dict[str, int] = {}
+        self._promised: dict[str, int] = {}
+
+    def note(self, event: Event) -> None:
+        """Take an event of the prompt."""
+        if event.kind == "executing":
+            self._node, self.over = event.node, event.is_last
+        elif event.kind == "progress" and event.node in self.pictured:
+            most = event.data.get("max")
+            self._promised[str(event.node)] = most if isinstance(most, int) else 0
+
+    def of(self, frame: Frame) -> str | None:
+        """Return the node that a picture is to be kept for; None for previews."""
+        if frame.prompt_id not in (None, self.prompt_id):
+            return None
+        node = frame.node or self._node
+        if node is None or node not in self.pictured:
+            return None
+        self._came[node] = self._came.get(node, 0) + 1
+        if self._came[node] > _MOST_PICTURES:
+            raise ComfyError(f"ComfyUI sends more than {_MOST_PICTURES} pictures of one node.", FAILED)
+        return node
+
+    def lost(self, refused: set[str | None]) -> list[Problem]:
+        """Return a sentence for each node whose pictures have not all come."""
+        return [
+            Problem(
+                f"node {shown(node, 40)}: {self._came.get(node, 0)} of {max(1, self._promised.get(node, 1))} "
+                "pictures came by the websocket, which was cut; ComfyUI keeps none of them",
+                node,
+            )
+            for node in sorted(self.pictured - refused)
+            if self._came.get(node, 0) < max(1, self._promised.get(node, 1))
+        ]

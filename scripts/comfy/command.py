@@ -16,22 +16,29 @@ import os
 import re
 import sys
 import time
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from comfy import workflow
+from comfy.answers import Problem
 from comfy.client import Client
-from comfy.failure import USAGE, WORKFLOW_UNREADABLE, ComfyError
+from comfy.failure import FAILED, USAGE, WORKFLOW_UNREADABLE, ComfyError
 from comfy.pictures import opened
+from comfy.saving import LARGEST, Saver
 from pod import health
+from pod.printable import printable, shown
+from pod.saying import LONGEST_LINE, line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 
-    from comfy.client import Outcome, Output
-    from comfy.workflow import Nodes
+    from comfy.answers import Event, Frame, Outcome
+    from comfy.workflow import Nodes, Workflow
 
 
 def main(argv: list[str]) -> int:
@@ -45,87 +52,149 @@ async def _upload(options: argparse.Namespace) -> int:
     async with _client(options, _Events({})) as client, aiohttp.ClientSession() as web:
         for source in options.sources:
             async with opened(source, web) as picture:
-                print(await client.upload(picture, subfolder=options.subfolder, overwrite=options.overwrite))
+                name = await client.upload(picture, subfolder=options.subfolder, overwrite=options.overwrite)
+                print(printable(name, LONGEST_LINE))
     return 0
 
 
 async def _run(options: argparse.Namespace) -> int:
-    nodes = _read(options.workflow)
+    read = _read(options.workflow)
+    nodes = read.nodes
     values = dict(workflow.assignment(nodes, text, "--set") for text in options.set)
-    pictures = workflow.places(nodes, options.image, "--image")
+    pictures = workflow.places(nodes, options.image, "--image", os.path.isfile)
     begun = time.monotonic()
-    async with _client(options, _Events(nodes)) as client:
-        uploads: dict[str, str] = {}
+    results = _Results(options, nodes)
+    async with _client(options, _Events(nodes), results.take) as client:
         async with aiohttp.ClientSession() as web:  # a session of its own: the login is ComfyUI's alone
+            names = {}
+            for sent in read.pictures:
+                async with opened(sent.source, web) as picture:
+                    names[sent.name] = await client.upload(replace(picture, name=sent.name))
             for target, source in pictures:
                 async with opened(source, web) as picture:
-                    uploads[str(target)] = values[target] = await client.upload(picture)
-        outcome = await client.run(workflow.with_values(nodes, values), options.timeout)
-        paths = [
-            (output, _place(options.out, output))
-            for output in outcome.outputs
-            if output.type != "temp" or options.temp
-        ]
-        for output, path in paths:
-            size = await client.save(output, path)
-            _say(f"{path}: {size} bytes")
+                    results.uploads[str(target)] = values[target] = await client.upload(picture)
+        filled = workflow.with_values(workflow.renamed(nodes, names), values)
+        outcome = await client.run(filled, options.timeout, workflow.pictured(nodes))
+        await results.fetch(client, outcome)
     seconds = time.monotonic() - begun
-    _say(f"done in {seconds:.1f} s: {len(paths)} files" + ("" if paths else "; no node of it saves any"))
-    _tell(options, outcome, paths, uploads, seconds)
-    return 0
+    count = len(results.paths)
+    _say(f"done in {seconds:.1f} s: {count} files" + ("" if count else "; no node of it saves any"))
+    results.tell(outcome, seconds)
+    return _end(outcome.problems)
 
 
-def _tell(
-    options: argparse.Namespace,
-    outcome: Outcome,
-    paths: Sequence[tuple[Output, Path]],
-    uploads: dict[str, str],
-    seconds: float,
-) -> None:
-    if not options.json:
-        for _, path in paths:
-            print(path)
-        return
-    outputs = [{"node": output.node, "type": output.type, "path": str(path)} for output, path in paths]
-    json.dump(
-        {
+class _Results:
+    """What comes out of a run: saved as it comes, and told in the end."""
+
+    def __init__(self, options: argparse.Namespace, nodes: Nodes) -> None:
+        self.uploads: dict[str, str] = {}
+        self.paths: list[tuple[str, str, Path]] = []  # node, type, where
+        self._options = options
+        self._nodes = nodes
+        self._saver = Saver(options.out, options.max_bytes)
+
+    async def take(self, node: str, frame: Frame) -> None:
+        """Save a picture that comes by the websocket alone. Raises ComfyError."""
+        kind = self._nodes[node]["class_type"]
+        number = sum(row[0] == node for row in self.paths) + 1
+        await self._save(
+            node, "websocket", "", f"{kind}_{node}_{number:05}_.{frame.suffix}", _once(frame.data)
+        )
+
+    async def fetch(self, client: Client, outcome: Outcome) -> None:
+        """Save the files of the history; one that cannot be had is a problem of the outcome's."""
+        known: set[tuple[str, str, str]] = set()
+        for output in outcome.outputs:
+            key = (output.type, output.subfolder, output.filename)
+            if key in known or (output.type == "temp" and not self._options.temp):
+                continue
+            known.add(key)
+            try:
+                async with aclosing(client.content(output)) as chunks:
+                    await self._save(output.node, output.type, output.subfolder, output.filename, chunks)
+            except ComfyError as error:
+                if error.exit_code != FAILED:
+                    raise
+                outcome.problems.append(Problem(str(error).rstrip("."), output.node))
+
+    async def _save(
+        self, node: str, kind: str, subfolder: str, filename: str, chunks: AsyncIterable[bytes]
+    ) -> None:
+        path, size = await self._saver.save(subfolder, filename, chunks)
+        self.paths.append((node, kind, path))
+        _say(f"{path}: {size} bytes")
+
+    def tell(self, outcome: Outcome, seconds: float) -> None:
+        """Say on stdout what came out."""
+        if not self._options.json:
+            for _, _, path in self.paths:
+                print(path)
+            return
+        record = {
             "schema": 1,
             "prompt_id": outcome.prompt_id,
             "seconds": round(seconds, 3),
-            "uploads": uploads,
-            "outputs": outputs,
+            "uploads": self.uploads,
+            "outputs": [{"node": node, "type": kind, "path": str(path)} for node, kind, path in self.paths],
             "texts": outcome.texts,
-        },
-        sys.stdout,
-        indent=1,
-    )
-    print()
+            "errors": [{"node": problem.node, "message": problem.says} for problem in outcome.problems],
+        }
+        json.dump(record, sys.stdout, indent=1)
+        print()
 
 
-def _read(path: str) -> Nodes:
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _end(problems: Sequence[Problem]) -> int:
+    """Return 0, or raise ComfyError with what went wrong; of several each is said before."""
+    if not problems:
+        return 0
+    said = [f"{problem.says[:1].upper()}{problem.says[1:]}." for problem in problems]
+    if len(said) == 1:
+        raise ComfyError(said[0], FAILED)
+    for sentence in said:
+        _say(f"podkiln: {sentence}")
+    raise ComfyError(f"{len(said)} things went wrong, as the lines above say; the rest came out.", FAILED)
+
+
+def _read(path: str) -> Workflow:
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
-        raise ComfyError(f"{path} cannot be read: {error.strerror}.", WORKFLOW_UNREADABLE) from None
-    return workflow.parse(data, "the workflow on stdin" if path == "-" else path)
+        raise ComfyError(f"{shown(path)} cannot be read: {error.strerror}.", WORKFLOW_UNREADABLE) from None
+    except ValueError:  # a NUL byte
+        raise ComfyError(f"{shown(path)} is the name of no file.", WORKFLOW_UNREADABLE) from None
+    return workflow.parse(data, "the workflow on stdin" if path == "-" else shown(path))
 
 
-def _place(out: Path, output: Output) -> Path:
-    """Return where an output is saved: its own folder and name below `out`, and never above it."""
-    parts = [part for part in PurePosixPath(output.subfolder).parts if part not in ("/", "..", ".")]
-    return out.joinpath(*parts, PurePosixPath(output.filename).name)
-
-
-def _client(options: argparse.Namespace, events: _Events) -> Client:
+def _client(
+    options: argparse.Namespace,
+    events: _Events,
+    take: Callable[[str, Frame], Awaitable[None]] | None = None,
+) -> Client:
     server = options.server or _of_this_pod()
-    if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", server):
-        raise ComfyError(f"--server {server!r} is not an address such as http://127.0.0.1:8188.", USAGE)
+    if not _is_address(server):
+        raise ComfyError(
+            f"--server {shown(server)!r} is not an address such as http://127.0.0.1:8188.", USAGE
+        )
     user, password = os.environ.get("WEB_USER", ""), os.environ.get("WEB_PASSWORD", "")
     if ":" in user:
         raise ComfyError("WEB_USER holds a colon, which no login by HTTP can hold.", USAGE)
     # On the way to ComfyUI itself there is no login, so its password stays here.
     login = (user, password) if options.server and user and password else None
-    return Client(server, login, events, trusted=not options.server)
+    return Client(server, login, events, take=take, trusted=not options.server)
+
+
+def _is_address(server: str) -> bool:
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", server):
+        return False
+    try:
+        parts = urlsplit(server)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, or a port that is none
+        return False
 
 
 def _of_this_pod() -> str:
@@ -142,19 +211,21 @@ class _Events:
         self._nodes = nodes
         self._terminal = sys.stderr.isatty()
 
-    def __call__(self, kind: str, data: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Take an event of ComfyUI's websocket."""
-        if kind == "execution_cached" and data.get("nodes"):
-            _say(f"{len(data['nodes'])} of {len(self._nodes)} nodes are known from before")
-        elif kind == "executing" and data.get("node"):
-            _say(f"node {workflow.title(self._nodes, str(data.get('display_node') or data['node']))}")
-        elif kind == "progress" and self._terminal:
-            end = "\n" if data.get("value") == data.get("max") else "\r"
-            print(f"  {data.get('value')} of {data.get('max')} ", end=end, file=sys.stderr, flush=True)
+        known = event.data.get("nodes")
+        if event.kind == "execution_cached" and isinstance(known, list) and known:
+            _say(f"{len(known)} of {len(self._nodes)} nodes are known from before")
+        elif event.kind == "executing" and event.node:
+            _say(f"node {workflow.title(self._nodes, event.node)}")
+        elif event.kind == "progress" and self._terminal:
+            value, most = event.data.get("value"), event.data.get("max")
+            end = "\n" if value == most else "\r"
+            print(f"  {shown(value, 12)} of {shown(most, 12)} ", end=end, file=sys.stderr, flush=True)
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(line(text), file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,7 +234,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="what", required=True, metavar="run|upload")
     run = commands.add_parser("run", help="upload, queue, wait, save")
-    run.add_argument("workflow", metavar="WORKFLOW", help="a file of ComfyUI's Export (API); - for stdin")
+    run.add_argument(
+        "workflow",
+        metavar="WORKFLOW",
+        help="a file of ComfyUI's Export (API), or a worker's request; - for stdin",
+    )
     run.add_argument(
         "--image",
         action="append",
@@ -182,6 +257,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to save (here)")
     run.add_argument("--temp", action="store_true", help="save previews too")
     run.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="stop the prompt after this long")
+    run.add_argument(
+        "--max-bytes",
+        type=_bytes,
+        default=LARGEST,
+        metavar="N",
+        help="save no more than this in all, such as 500M or 64G (16G)",
+    )
     run.add_argument("--json", action="store_true", help="say what came out as JSON, on stdout")
     upload = commands.add_parser(
         "upload", help="upload pictures, and print the names that workflows use for them"
@@ -197,7 +279,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    value = float(text) if re.fullmatch(r"[0-9.eE+-]{1,30}", text) else 0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError("give a number of seconds above 0")
     return value
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    if not found or not int(found[1]):
+        raise argparse.ArgumentTypeError("give a number of bytes above 0, such as 500M or 64G")
+    return int(found[1]) << (10 * " KMGT".index(found[2].upper() or " "))

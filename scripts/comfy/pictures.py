@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import aiohttp
 
 from comfy.failure import IMAGE_UNREADABLE, ComfyError
+from pod.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,23 +36,39 @@ class Picture:
 
 @asynccontextmanager
 async def opened(source: str, session: aiohttp.ClientSession) -> AsyncIterator[Picture]:
-    """Open a file or an http(s) address, which is fetched first, whole. Raises ComfyError."""
-    if source.startswith(("http://", "https://")):
+    """Open a file, a data: URI or an http(s) address, which is fetched first, whole. Raises ComfyError."""
+    scheme = source[:8].lower()
+    if scheme.startswith(("http://", "https://")):
         with TemporaryFile() as file:
             yield Picture(await _fetch(source, session, file), file)
         return
+    if scheme.startswith("data:"):
+        yield _decoded(source)
+        return
     path = Path(source)
     try:
-        with path.open("rb") as file:  # noqa: ASYNC230 - nothing else waits here
-            yield Picture(path.name, file)
+        opened_file = path.open("rb")  # noqa: ASYNC230 - nothing else waits here; closed below
     except OSError as error:
-        raise ComfyError(f"{source} cannot be read: {error.strerror}.", IMAGE_UNREADABLE) from None
+        raise ComfyError(f"{shown(source)} cannot be read: {error.strerror}.", IMAGE_UNREADABLE) from None
+    except ValueError:  # a NUL byte
+        raise ComfyError(f"{shown(source)} is the name of no file.", IMAGE_UNREADABLE) from None
+    with opened_file:
+        yield Picture(path.name, opened_file)
 
 
-def shown(url: str) -> str:
-    """Return an address as it may be printed: signed addresses carry their key in the query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+def _decoded(uri: str) -> Picture:
+    """Read a data: URI (RFC 2397). Raises ComfyError."""
+    head, comma, content = uri[len("data:") :].partition(",")
+    kind, *parameters = head.lower().split(";")
+    if not comma:
+        raise ComfyError("data:… is no data URI: it holds no comma.", IMAGE_UNREADABLE)
+    try:
+        data = unquote_to_bytes(content)
+        if parameters[-1:] == ["base64"]:
+            data = base64.b64decode(b"".join(data.split()), validate=True)
+    except ValueError as error:
+        raise ComfyError(f"data:{shown(head, 40)},… is no data URI: {error}.", IMAGE_UNREADABLE) from None
+    return Picture(name_of("", kind or "image/png"), BytesIO(data))
 
 
 def reason(error: Exception) -> str:
@@ -70,7 +89,7 @@ def name_of(url: str, kind: str) -> str:
     if PurePosixPath(name).suffix:
         return name
     media, _, subtype = kind.partition("/")
-    known = {"jpeg": "jpg", "svg+xml": "svg"}.get(subtype, subtype)
+    known = {"jpeg": "jpg", "svg+xml": "svg"}.get(subtype, re.sub(r"\W", "", subtype)[:10] or "png")
     return f"{name}.{known if media in ('image', 'video', 'audio') else 'png'}"
 
 

@@ -9,16 +9,24 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from comfy.failure import USAGE, WORKFLOW_UNREADABLE, ComfyError
+from pod.printable import printable, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 IMAGE_NODES = ("LoadImage", "LoadImageMask", "LoadImageOutput")
 IMAGE_INPUT = "image"
+# ComfyUI's SaveImageWebsocket, ETN_SendImageWebSocket of comfyui-tooling-nodes and others that are called so.
+_BY_WEBSOCKET = re.compile(r"(?:save|send|output|to)\w*websocket", re.IGNORECASE)
+_ENVELOPES = 4  # that a workflow may lie in
+_LONGEST_TITLE = 120  # characters
+_LONGEST_PLACE = 1000
+_MOST_NAMES = 500
 
 Nodes = dict[str, dict[str, Any]]
 
@@ -34,16 +42,45 @@ class Target:
         return f"{self.node}.{self.input}"
 
 
-def parse(data: bytes, name: str) -> Nodes:
-    """Read a workflow; `name` is for messages. Raises ComfyError."""
+@dataclass(frozen=True)
+class Named:
+    """A picture that comes with a workflow, by the name that it has there: a data: URI or an address."""
+
+    name: str
+    source: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow, and the pictures that came with it."""
+
+    nodes: Nodes
+    pictures: tuple[Named, ...] = ()
+
+
+def parse(data: bytes, name: str) -> Workflow:
+    """Read a workflow; `name` is for messages. Raises ComfyError.
+
+    It may lie in what is sent to ComfyUI, {"prompt": …}, or to a serverless worker with pictures beside it,
+    {"input": {"workflow": …, "images": […]}} (handler.py of runpod-workers/worker-comfyui).
+    """
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
         raise ComfyError(
             f"{name} is no JSON: give the file that ComfyUI's Export (API) saves.", WORKFLOW_UNREADABLE
         ) from None
-    if isinstance(value, dict) and isinstance(value.get("prompt"), dict):
-        value = value["prompt"]  # what is sent to /prompt, saved whole
+    pictures: list[Named] = []
+    for _ in range(_ENVELOPES):
+        if not isinstance(value, dict):
+            break
+        pictures += _named_pictures(value.get("images"), name)
+        inner = next(
+            (value[key] for key in ("input", "workflow", "prompt") if _is_envelope(value, key)), None
+        )
+        if inner is None:
+            break
+        value = inner
     if isinstance(value, dict) and isinstance(value.get("nodes"), list):
         raise ComfyError(
             f"{name} is saved for the editor, which ComfyUI itself cannot run: save it with Export (API).",
@@ -54,10 +91,46 @@ def parse(data: bytes, name: str) -> Nodes:
     for number, node in value.items():
         if not _is_node(node):
             raise ComfyError(
-                f"{name}: node {number} has no class_type and inputs: save it with Export (API).",
+                f"{name}: node {shown(number, 40)} has no class_type and inputs: save it with Export (API).",
                 WORKFLOW_UNREADABLE,
             )
-    return dict(value)
+    return Workflow(dict(value), tuple(pictures))
+
+
+def _is_envelope(value: dict[str, Any], key: str) -> bool:
+    """Tell whether the workflow lies one level deeper: a node may be called so too."""
+    return isinstance(value.get(key), dict) and not _is_node(value[key])
+
+
+def _named_pictures(images: object, name: str) -> list[Named]:
+    """Read the pictures of a worker's request. Raises ComfyError."""
+    found = []
+    for image in images if isinstance(images, list) else ():
+        called, content = (image.get("name"), image.get("image")) if isinstance(image, dict) else (None, None)
+        if not isinstance(called, str) or not called or not isinstance(content, str):
+            raise ComfyError(f"{name}: an entry of images has no name and image.", WORKFLOW_UNREADABLE)
+        addressed = content.lower().startswith(("data:", "http://", "https://"))
+        found.append(Named(called, content if addressed else f"data:;base64,{content}"))
+    return found
+
+
+def renamed(nodes: Nodes, names: Mapping[str, str]) -> Nodes:
+    """Return the workflow with other names of files in the nodes that load them."""
+    changed = copy.deepcopy(nodes)
+    for node in changed.values():
+        for key, value in node["inputs"].items():
+            if (
+                isinstance(value, str)
+                and value in names
+                and ("load" in node["class_type"].lower() or key == IMAGE_INPUT)
+            ):
+                node["inputs"][key] = names[value]
+    return changed
+
+
+def pictured(nodes: Nodes) -> frozenset[str]:
+    """Return the nodes whose pictures come by the websocket alone: SaveImageWebsocket and its like."""
+    return frozenset(number for number, node in nodes.items() if _BY_WEBSOCKET.search(node["class_type"]))
 
 
 def with_values(nodes: Nodes, values: Mapping[Target, Any]) -> Nodes:
@@ -73,20 +146,23 @@ def assignment(nodes: Nodes, text: str, option: str) -> tuple[Target, Any]:
     place, equals, value = text.partition("=")
     node, dot, name = place.rpartition(".")
     if not (equals and dot and node and name):
-        raise ComfyError(f"{option} {text!r} is not NODE.INPUT=VALUE, such as 3.seed=42.", USAGE)
+        raise ComfyError(f"{option} {shown(text)!r} is not NODE.INPUT=VALUE, such as 3.seed=42.", USAGE)
     target = _target(nodes, node, name, option)
     try:
         return target, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return target, value
 
 
-def places(nodes: Nodes, given: Sequence[str], option: str) -> list[tuple[Target, str]]:
+def places(
+    nodes: Nodes, given: Sequence[str], option: str, exists: Callable[[str], bool] = lambda _: False
+) -> list[tuple[Target, str]]:
     """Tell which input each image goes to: `FILE|URL`, `NODE=FILE|URL` or `NODE.INPUT=FILE|URL`.
 
-    Images without a node go to the nodes that load images, in the order of their ids. Raises ComfyError.
+    Images without a node go to the nodes that load images, in the order of their ids. `exists` tells whether
+    there is a file of a name: what stands before a `=` may be part of one. Raises ComfyError.
     """
-    named = [_named(nodes, text, option) for text in given]
+    named = [_named(nodes, text, option, exists) for text in given]
     taken = {target for target, _ in named if target}
     free = iter([target for target in _loaders(nodes) if target not in taken])
     found = []
@@ -94,8 +170,8 @@ def places(nodes: Nodes, given: Sequence[str], option: str) -> list[tuple[Target
         place = target or next(free, None)
         if place is None:
             raise ComfyError(
-                f"{option} {source}: no node that loads an image is left for it (of {len(_loaders(nodes))}): "
-                "name the input as NODE.INPUT=FILE.",
+                f"{option} {shown(source)}: no node that loads an image is left for it "
+                f"(of {len(_loaders(nodes))}): name the input as NODE.INPUT=FILE.",
                 USAGE,
             )
         found.append((place, source))
@@ -106,7 +182,7 @@ def title(nodes: Nodes, number: str) -> str:
     """Return what a node is called in messages: its id, and the title it has in the editor, or its class."""
     node = nodes.get(number, {})
     name = (node.get("_meta") or {}).get("title") or node.get("class_type")
-    return f"{number} ({name})" if name else number
+    return printable(f"{number} ({name})" if name else number, _LONGEST_TITLE)
 
 
 def _is_node(node: object) -> bool:
@@ -115,13 +191,27 @@ def _is_node(node: object) -> bool:
     return isinstance(node.get("inputs"), dict) and isinstance(node.get("_meta") or {}, dict)
 
 
-def _named(nodes: Nodes, text: str, option: str) -> tuple[Target | None, str]:
-    place, equals, source = text.partition("=")
-    if not equals or place.startswith(("http://", "https://", "/", "./")):
+def _named(nodes: Nodes, text: str, option: str, exists: Callable[[str], bool]) -> tuple[Target | None, str]:
+    if "=" not in text or text.lower().startswith(("http://", "https://", "data:", "/", "./", "../", "~")):
         return None, text
-    node, _, name = place.rpartition(".") if place not in _names(nodes) else (place, "", IMAGE_INPUT)
+    # Titles and names of files may hold a `=` too: the first that a node's name stands before is meant.
+    names = _names(nodes)
+    cuts = [at for at, letter in enumerate(text[:_LONGEST_PLACE]) if letter == "="]
+    for at in cuts:
+        if text[:at] in names:
+            return _place(nodes, text[:at], IMAGE_INPUT, text[at + 1 :], text, option)
+        node, dot, name = text[:at].rpartition(".")
+        if dot and node in names and not exists(text):
+            return _place(nodes, node, name, text[at + 1 :], text, option)
+    if exists(text):
+        return None, text
+    node, dot, name = text[: cuts[0]].rpartition(".") if cuts else ("", "", "")
+    return _place(nodes, node, name, text[cuts[0] + 1 :] if cuts else "", text, option)
+
+
+def _place(nodes: Nodes, node: str, name: str, source: str, text: str, option: str) -> tuple[Target, str]:
     if not source or not node:
-        raise ComfyError(f"{option} {text!r} is not FILE, NODE=FILE or NODE.INPUT=FILE.", USAGE)
+        raise ComfyError(f"{option} {shown(text)!r} is not FILE, NODE=FILE or NODE.INPUT=FILE.", USAGE)
     return _target(nodes, node, name, option), source
 
 
@@ -147,17 +237,20 @@ def _target(nodes: Nodes, node: str, name: str, option: str) -> Target:
     names = _names(nodes)
     meant = names.get(node, [])
     if not meant:
-        raise ComfyError(f"{option}: the workflow has no node {node!r}{_near(node, names)}.", USAGE)
+        raise ComfyError(f"{option}: the workflow has no node {shown(node)!r}{_near(node, names)}.", USAGE)
     if len(meant) > 1:
-        raise ComfyError(f"{option}: {node!r} is {', '.join(meant)}: name one by its number.", USAGE)
+        several = shown(", ".join(meant))
+        raise ComfyError(f"{option}: {shown(node)!r} is {several}: name one by its number.", USAGE)
     inputs = nodes[meant[0]]["inputs"]
     if name not in inputs:
         raise ComfyError(
-            f"{option}: node {title(nodes, meant[0])} has no input {name!r}{_near(name, inputs)}.", USAGE
+            f"{option}: node {title(nodes, meant[0])} has no input {shown(name)!r}{_near(name, inputs)}.",
+            USAGE,
         )
     return Target(meant[0], name)
 
 
 def _near(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), 1)
-    return f"; did you mean {near[0]}" if near else f"; there are {', '.join(words) or 'none'}"
+    known = list(words)[:_MOST_NAMES]
+    near = difflib.get_close_matches(word[:_LONGEST_TITLE], known, 1)
+    return f"; did you mean {shown(near[0])}" if near else f"; there are {shown(', '.join(known)) or 'none'}"

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from pod.failure import INTERNAL, UNFIT, PodError
+from pod.keeping import children
 from pod.machine import smi
 from pod.stopwatch import Stopwatch
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pod.flags.arguments import Parsed
     from pod.flags.choice import Decision
 
+RUN = "/run/podkiln"
+STARTS = "PODKILN_STARTS"  # set by start.sh, which holds the lock: what runs then is of an earlier start
 _DEVICE = Path("/dev/nvidiactl")
 
 
@@ -32,6 +35,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     if unknown:
         raise PodError(f"decide knows --explain and nothing else; {unknown[0]!r} is not that.", INTERNAL)
     watch = Stopwatch()
+    if STARTS in environ:
+        from pod.saying import say as tell  # noqa: PLC0415 - few starts come after one that was killed
+
+        for name in children.end_left_over(environ.get("PODKILN_RUN") or RUN):
+            tell(f"{name} of an earlier start was still running, and is ended.")
     decision = decide(environ, write=not arguments, watch=watch)
     say(decision)
     if arguments:
@@ -86,7 +94,8 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         decision = choice.choose(
             known, asked, user, found, pod_memory, offers, str(root), access=ways, volume=volume
         )
-        taken = ports.examine(decision.args, decision.access.to_json(), decision.port)
+        own = children.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
+        taken = ports.examine(decision.args, decision.access.to_json(), decision.port, own)
         decision = decision.with_findings(taken)
         ping.read(environ, decision.port, login=bool(ways.login))  # refuses what it cannot understand
         watch.lap("flags")
@@ -105,12 +114,14 @@ def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> Mapping[str, s
 
 def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
     """Raise PodError where ComfyUI could not work here; PODKILN_DOCTOR=warn starts it all the same."""
+    from pod.saying import line  # noqa: PLC0415 - beside nvidia-smi, see decide()
+
     fatal = [finding.says for finding in decision.findings if finding.level == "fatal"]
     for reason in fatal:
         if environ.get("PODKILN_DOCTOR", "").strip() != "warn":
             message = f"ComfyUI cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."
             raise PodError(message, UNFIT)
-        print(f"podkiln: warning: {reason}.", file=sys.stderr)
+        print(line(f"podkiln: warning: {reason}."), file=sys.stderr)
 
 
 def say(decision: Decision) -> None:
@@ -123,11 +134,14 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     """Return what is said about a decision, from its entry in decision.json."""
     import shlex  # noqa: PLC0415 - loaded already, see decide()
 
-    return [
+    from pod.saying import line  # noqa: PLC0415 - the same
+
+    said = [
         *(f"podkiln: warning: {warning}" for warning in record["warnings"]),
         *(f"podkiln: {reason}" for reason in record["reasons"]),
         f"podkiln: ComfyUI's arguments: {shlex.join(record['args'])}",
     ]
+    return [line(sentence) for sentence in said]
 
 
 def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, float]) -> None:

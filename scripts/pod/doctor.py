@@ -16,6 +16,7 @@ from pathlib import Path
 from pod.examining import needs
 from pod.examining.diagnosis import FATAL, NOTE, WARNING, Finding, worst_first
 from pod.failure import ARGUMENTS_REFUSED, DATA_UNREADABLE, PodError
+from pod.saying import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _online(
 
 def _say(findings: Sequence[Finding]) -> None:
     for one in findings:
-        print(f"podkiln: {_HINTS[one.level]}{one.says}.", file=sys.stderr, flush=True)
+        say(f"{_HINTS[one.level]}{one.says}.")
 
 
 def _write(path: Path, findings: Sequence[Finding]) -> None:

@@ -56,15 +56,19 @@ def connect(given: list[str], timeout: float) -> http.client.HTTPConnection:
 
 def problem(timeout: float = TIMEOUT) -> str | None:
     """Ask ComfyUI once. Returns None when it serves, else one sentence."""
-    connection = connect(arguments(), timeout)
+    given = arguments()
+    connection: http.client.HTTPConnection | None = None
     try:
+        connection = connect(given, timeout)
         connection.request("GET", PATH)
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        where = connection.port
-        return f"ComfyUI does not answer on port {where}: {error or type(error).__name__}."
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last where --listen names no host
+        from pod.printable import shown  # noqa: PLC0415 - a healthy pod does without it
+
+        return f"ComfyUI does not answer on port {port(given)}: {shown(error) or type(error).__name__}."
     finally:
-        connection.close()
+        if connection:
+            connection.close()
     return None if status == http.HTTPStatus.OK else f"ComfyUI answers {status} to {PATH}."
 
 

@@ -10,12 +10,13 @@ none but the others (--disable-all-custom-nodes --whitelist-custom-nodes): nothi
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pod.failure import ARGUMENTS_REFUSED, SETTING_MALFORMED, PodError
+from pod.printable import printable
+from pod.saying import LONGEST_LINE, say
 from pod.storage import requirement
 from pod.storage.requirement import Verdict
 
@@ -211,7 +212,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     if not arguments:
         return _show(seen)
     venv = environ.get("PODKILN_VENV") or overlay.VENV
-    return 0 if packages.serve(seen, venv, _say) else 1
+    return 0 if packages.serve(seen, venv, say) else 1
 
 
 def _show(seen: Volume) -> int:
@@ -220,11 +221,7 @@ def _show(seen: Volume) -> int:
     for one in seen.nodes.verdicts:
         for what, wants in (("conflicts", one.conflicts), ("lacks", one.missing), ("unclear", one.unclear)):
             if wants:
-                print(f"{one.node}  {what}: {', '.join(wants)}")
+                print(printable(f"{one.node}  {what}: {', '.join(wants)}", LONGEST_LINE))
     for sentence in seen.nodes.warnings():
-        _say(sentence)
+        say(sentence)
     return 0
-
-
-def _say(sentence: str) -> None:
-    print(f"podkiln: {sentence}", file=sys.stderr, flush=True)

@@ -39,6 +39,14 @@ _HEADER = re.compile(
     r"(?:(?:bearer|basic|token|digest) )?[^\s,]+|(cookie[\"']? ?[:=] ?[\"']?)[^\r\n\"']+)",
     re.IGNORECASE,
 )
+# The same in JSON and in YAML.
+_FIELD = re.compile(
+    r"([\"'][\w-]{0,40}?(?:token|api_?key|secret|passw(?:or)?d|credentials?)[\"'] ?: ?[\"']?"
+    r"|\b(?:access|auth|api|refresh|client)[_-](?:token|key|secret) ?: ?)(?!…)[^\s\"',}]+",
+    re.IGNORECASE,
+)
+# A password with a blank or an end of a line in it: what stands after the colon is no port.
+_BLANK = re.compile(r"(:/+[^\s:/?#@]{1,100}:)(?![0-9]{1,5}(?:[/?#\s'\"]|$))[^/?#@]{0,200}@", re.ASCII)
 _BEARER = re.compile(r"\b(bearer )[\w.~+/=-]{6,}", re.IGNORECASE)
 # Tokens that are known by their beginning: Hugging Face, GitHub, GitLab, RunPod.
 _TOKEN = re.compile(r"\b(hf_|gh[opsur]_|github_pat_|glpat-|rpa_)[A-Za-z0-9_-]{12,}")
@@ -46,7 +54,10 @@ _TOKEN = re.compile(r"\b(hf_|gh[opsur]_|github_pat_|glpat-|rpa_)[A-Za-z0-9_-]{12
 
 def shown(value: object, longest: int = LONGEST) -> str:
     """Return foreign text for a sentence: without secrets, on one line, cut to `longest` characters."""
-    text = value if isinstance(value, str) else str(value)
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except (ValueError, RecursionError):  # a number of too many digits, or what is nested too deep
+        text = type(value).__name__
     return printable(masked(text), longest)
 
 
@@ -73,11 +84,13 @@ def masked(text: str) -> str:
     beyond = len(text) > READ
     if beyond:  # what was cut off may have been the `@` that makes the rest a login
         text = f"{text[:READ]}@"
+    text = _BLANK.sub(rf"\1{MASK}@", text)
     parts = [
         _without_login(part) if number % 2 == 0 else part for number, part in enumerate(_RUN.split(text))
     ]
     text = "".join(parts)
     text = _HEADER.sub(rf"\1\2{MASK}", text)
+    text = _FIELD.sub(rf"\1{MASK}", text)
     text = _BEARER.sub(rf"\1{MASK}", text)
     text = _TOKEN.sub(rf"\1{MASK}", text)
     return f"{text.removesuffix('@')}{MASK}" if beyond else text

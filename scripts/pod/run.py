@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command; returns the pod's exit code. Raises PodError."""
     parent, stop_seconds, *command = arguments
-    argv = [*command, *chosen(environ.get("PODKILN_RUN", "/run/podkiln"))]
+    run = environ.get("PODKILN_RUN", "/run/podkiln")
+    argv = [*command, *chosen(run)]
     # Python runs handlers in the main thread only, and not before a call that it waits in is over. What comes
     # to a file descriptor wakes another thread at once. And what a shell starts in the background is deaf to
     # SIGINT, which is ComfyUI's clean stop: a handler of ours ends that.
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     signal.set_wakeup_fd(calling, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    life = start(argv)
+    life = start(argv, run)
     from pod.keeping.keeper import Keeper  # noqa: PLC0415 - ComfyUI is not kept waiting for it
 
     return Keeper(argv, int(parent), float(stop_seconds), environ).keep(life, called)
@@ -48,9 +49,9 @@ def chosen(run: str) -> list[str]:
         raise PodError(message, INTERNAL) from None
 
 
-def start(argv: Sequence[str]) -> Life:
+def start(argv: Sequence[str], run: str) -> Life:
     """Start ComfyUI. Raises PodError where that is impossible."""
     try:
-        return Life(argv)
+        return Life(argv, run)
     except OSError as error:
         raise PodError(f"{argv[0]} cannot be started ({error.strerror}).", INTERNAL) from None

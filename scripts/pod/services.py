@@ -15,9 +15,10 @@ from pathlib import Path
 from pod import health
 from pod.doors import access, shell
 from pod.doors.login import Ports
-from pod.doors.service import Keeper, say
+from pod.doors.service import Keeper
 from pod.failure import INTERNAL, PodError
 from pod.keeping import ping
+from pod.saying import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         shell.write(run, environ)
     except OSError as error:
         say(f"shells will not see the pod's variables: {error.strerror}.")
-    keepers = [Keeper(service) for service in _prepared(asked, run, environ)]
+    keepers = [Keeper(service, run) for service in _prepared(asked, run, environ)]
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         for keeper in keepers:

@@ -9,11 +9,12 @@ one pod alone lies in the container: temporary files, and the database, which ne
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
 
 from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.nodes import Nodes
+from pod.printable import printable
+from pod.saying import LONGEST_LINE, say
 from pod.storage import layout, overlay
 
 TYPE_CHECKING = False
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     volume = inspection.now(environ)
     for name, value in volume.to_json().items():
         shown = ", ".join(value) if isinstance(value, list | dict) else value
-        print(f"{name:<13} {shown or 'none'}")
+        print(printable(f"{name:<13} {shown or 'none'}", LONGEST_LINE))
     for sentence in (*volume.warnings, *volume.reasons):
-        print(f"podkiln: {sentence}", file=sys.stderr)
+        say(sentence)
     return 0

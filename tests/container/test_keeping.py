@@ -155,3 +155,61 @@ def test_one_that_cannot_live_is_tried_three_times_and_the_last_line_says_why(dy
     last = log.splitlines()[-1]
     assert last.startswith("podkiln: ComfyUI has ended 4 times, so the pod stops: exit code 1: ")
     assert "RuntimeError: Found no NVIDIA driver" in last
+
+
+# Ends a process of the pod by the words that its command line begins with.
+END = """
+import os, pathlib, signal, sys
+for cmdline in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    words = cmdline.read_bytes().decode().split("\\0")[:-1]
+    process = int(cmdline.parent.name)
+    if sys.argv[1:] == [word for word in words if word in sys.argv[1:]] and process != os.getpid():
+        os.kill(process, signal.SIGKILL)
+"""
+
+
+def status_of_login(pod: Container) -> int:
+    """Return what the login before ComfyUI answers to who has none; 0 where nobody answers."""
+    connection = http.client.HTTPConnection(pod.address, 8188, timeout=5)
+    try:
+        connection.request("GET", "/system_stats")
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def test_services_that_are_killed_are_said_and_started_again(lazy: Image) -> None:
+    env = {"MODELS": "none", "WEB_USER": "me", "WEB_PASSWORD": "secret"}
+    with Container(lazy.name, env=env) as pod:
+        pod.wait_log("podkiln: ready in")
+        pod._until(lambda: status_of_login(pod) == 401, "asks for no login", 20)
+        pod.exec(PYTHON, "-c", END, "/opt/podkiln", "services")
+        log = pod.wait_log("podkiln: services was killed (signal 9); it is started again in 1 s (1 of 3).")
+        assert "ComfyUI has ended" not in log
+        time.sleep(1.5)
+        pod._until(lambda: status_of_login(pod) == 401, "asks for no login", 20)
+        assert "is taken already" not in pod.logs()
+
+
+def test_where_start_sh_is_not_the_first_process_it_can_be_killed_and_started_again(lazy: Image) -> None:
+    """As on vast.ai. The first process here does not even wait for its children."""
+    with Container(lazy.name, "infinity", env={"MODELS": "none"}, options=["--entrypoint=sleep"]) as pod:
+        start = "nohup /start.sh </dev/null >>/tmp/log 2>&1 &"
+
+        def said(text: str, count: int) -> bool:
+            return pod.read("/tmp/log").count(text) >= count
+
+        pod.exec("sh", "-c", start)
+        pod._until(lambda: said("podkiln: ready in", 1), "is not ready", 30)
+        for count, victims in enumerate((["run"], ["run", "bash"], ["bash"]), start=2):
+            for words in (
+                ["/opt/podkiln", "run"] if word == "run" else ["bash", "/start.sh"] for word in victims
+            ):
+                pod.exec(PYTHON, "-c", END, *words)
+            if "bash" in victims:
+                pod.exec("sh", "-c", start)
+            pod._until(lambda: said("podkiln: ready in", count), "is not ready again", 40)  # noqa: B023 - awaited here
+        assert not said("is taken by", 1)
+        assert not said("running in this pod already", 1)

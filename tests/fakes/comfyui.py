@@ -7,6 +7,8 @@ Source: server.py, execution.py and main.py of ComfyUI 0.33.0.
 from __future__ import annotations
 
 import asyncio
+import json
+import struct
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -16,8 +18,10 @@ from aiohttp import WSMsgType, encode_basic_auth, web
 if TYPE_CHECKING:
     from types import TracebackType
 
-KNOWN = {"LoadImage", "KSampler", "SaveImage", "PreviewImage", "ShowText"}
+KNOWN = {"LoadImage", "KSampler", "SaveImage", "PreviewImage", "ShowText", "SaveImageWebsocket"}
+MISSING = "missing.png"  # a picture that LoadImage does not find
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 64
+JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 64
 
 
 @dataclass
@@ -30,6 +34,15 @@ class Faults:
     error: str = ""
     endless: bool = False
     login: tuple[str, str] | None = None
+    # What /history tells of each SaveImage in place of its own: a list of files, or anything.
+    images: Any = None
+    # Answers in place of its own, by the beginning of the path: status, headers and body.
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    # Sent by the websocket before a prompt's first event.
+    messages: list[str | bytes] = field(default_factory=list)
+    pictures: int = 2  # how many a SaveImageWebsocket makes
+    lose: int = 0  # how many of them do not come
+    plain: bool = False  # it knows no metadata of pictures, as older ones
 
 
 @dataclass
@@ -97,6 +110,9 @@ class ComfyUI:
     @web.middleware
     async def _login(self, request: web.Request, handler: Any) -> web.StreamResponse:
         wanted = self.faults.login
+        for path, (status, headers, body) in self.faults.answers.items():
+            if request.path.startswith(path):
+                return web.Response(status=status, headers=headers, body=body)
         if wanted and request.headers.get("Authorization") != encode_basic_auth(*wanted):
             return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
         return await handler(request)  # type: ignore[no-any-return]
@@ -133,11 +149,31 @@ class ComfyUI:
                 }
                 own = {number: {"errors": errors, "class_type": node["class_type"]}}
                 return web.json_response({"error": error, "node_errors": own}, status=400)
+        refused = self._refused(body["prompt"])
         self.prompts.append(body)
-        self._work = asyncio.ensure_future(self._execute(body))
-        return web.json_response({"prompt_id": body["prompt_id"], "number": 0, "node_errors": {}})
+        self._work = asyncio.ensure_future(self._execute(body, refused))
+        return web.json_response({"prompt_id": body["prompt_id"], "number": 0, "node_errors": refused})
 
-    async def _execute(self, body: dict[str, Any]) -> None:
+    @staticmethod
+    def _refused(prompt: dict[str, Any]) -> dict[str, Any]:
+        """Return the nodes that do not validate, as validate_prompt does where other outputs are good."""
+        refused = {}
+        for number, node in prompt.items():
+            if node["inputs"].get("image") == MISSING:
+                error = {"message": "Invalid image file", "details": f"image - {MISSING}"}
+                needs = [
+                    other
+                    for other, each in prompt.items()
+                    if [number, 0] in each["inputs"].values() and each["class_type"].startswith("Save")
+                ]
+                refused[number] = {
+                    "errors": [{"type": "custom_validation_failed", **error, "extra_info": {}}],
+                    "dependent_outputs": needs,
+                    "class_type": node["class_type"],
+                }
+        return refused
+
+    async def _execute(self, body: dict[str, Any], refused: dict[str, Any]) -> None:
         prompt_id, client = body["prompt_id"], body["client_id"]
         self.running[prompt_id] = client
         await asyncio.sleep(0.05)
@@ -150,12 +186,21 @@ class ComfyUI:
             return
         while self.faults.endless and prompt_id in self.running:  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(0.02)
+        for message in self.faults.messages:
+            send = (
+                self.sockets[client].send_str if isinstance(message, str) else self.sockets[client].send_bytes
+            )
+            await send(message)  # type: ignore[arg-type]
         outputs: dict[str, Any] = {}
+        stopped = {output for each in refused.values() for output in each["dependent_outputs"]}
         for number, node in body["prompt"].items():
+            if number in stopped or number in refused:
+                continue
             await self._send(
                 client, "executing", {"node": number, "display_node": number, "prompt_id": prompt_id}
             )
             outputs |= self._made(number, node["class_type"])
+            await self._pictures(client, prompt_id, number, node["class_type"])
         interrupted = self.running.pop(prompt_id, None) is None
         messages: list[Any] = []
         if interrupted:
@@ -164,15 +209,31 @@ class ComfyUI:
             data = {"node_id": "3", "node_type": "KSampler", "exception_type": "RuntimeError"}
             messages = [["execution_error", {**data, "exception_message": self.faults.error}]]
         status = {"status_str": "error" if messages else "success", "messages": messages}
-        self.history[prompt_id] = {"outputs": {} if messages else outputs, "status": status}
+        self.history[prompt_id] = {"outputs": outputs, "status": status}
         await self._send(client, "executing", {"node": None, "prompt_id": prompt_id})
 
-    @staticmethod
-    def _made(number: str, kind: str) -> dict[str, Any]:
+    async def _pictures(self, client: str, prompt_id: str, number: str, kind: str) -> None:
+        """Send previews of a sampler, and the pictures of a SaveImageWebsocket, as main.py's hook does."""
+        count = {"KSampler": 1, "SaveImageWebsocket": self.faults.pictures}.get(kind, 0)
+        for value in range(count):
+            progress = {"value": value, "max": count, "prompt_id": prompt_id, "node": number}
+            await self._send(client, "progress", progress)
+            if (kind != "KSampler" and value >= count - self.faults.lose) or self.faults.silent:
+                continue
+            body = PNG + bytes([value]) if kind != "KSampler" else JPEG
+            if self.faults.plain:
+                head = struct.pack(">II", 1, 2 if body.startswith(PNG) else 1)
+            else:
+                told = {"node_id": number, "prompt_id": prompt_id, "display_node_id": number}
+                metadata = json.dumps({**told, "image_type": "image/png"}).encode()
+                head = struct.pack(">II", 4, len(metadata)) + metadata
+            await self.sockets[client].send_bytes(head + body)
+
+    def _made(self, number: str, kind: str) -> dict[str, Any]:
         file = {"filename": f"{kind}_{number}.png", "subfolder": "night", "type": "output"}
         match kind:
             case "SaveImage":
-                return {number: {"images": [file]}}
+                return {number: {"images": [file] if self.faults.images is None else self.faults.images}}
             case "PreviewImage":
                 return {number: {"images": [{**file, "subfolder": "", "type": "temp"}]}}
             case "ShowText":

@@ -14,9 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What a service checks against, and nobody else needs to know: start.sh keeps it from all other processes.
-SECRETS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
-
 # ComfyUI's own port behind a login is this far from the login's: 18188 for 8188, as vast.ai's images have it.
 BEHIND = 10000
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from pod.doors.access import SECRETS
 from pod.doors.service import Service, private_folder, write_private
+from pod.secrets import without_access
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def prepare(jupyter: Jupyter, root: Path, run: Path, workspace: Path, environ: M
     return Service(
         name="Jupyter",
         argv=("/opt/jupyter/bin/jupyter-lab", f"--config={root}/access/jupyter_server_config.py"),
-        environ={**{name: value for name, value in environ.items() if name not in SECRETS}, **own},
+        environ={**without_access(environ), **own},
         port=jupyter.port,
         setting="JUPYTER_PORT",
         welcome=f"Jupyter starts on port {jupyter.port}, for who has its token or password.",

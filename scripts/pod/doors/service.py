@@ -14,6 +14,8 @@ import time
 from dataclasses import dataclass
 
 from pod import plainfile
+from pod.keeping import children
+from pod.saying import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 PAUSES = (1.0, 5.0, 25.0)
 _STEADY = 60.0
 _STOP_SECONDS = 3.0
+_PAUSE = 0.05
 
 # For processes that must not know the pod's variables: nginx's workers run as another user, and even what a
 # program has unset can still be read in /proc.
@@ -48,17 +51,21 @@ class Service:
 
 
 class Keeper:
-    """Starts a service, and again when it ends by itself; in a thread of its own."""
+    """Starts a service, and again when it ends by itself; in a thread of its own, which stays while it runs.
 
-    def __init__(self, service: Service) -> None:
+    The service is asked to end when this process does, however that comes.
+    """
+
+    def __init__(self, service: Service, run: Path) -> None:
         self._service = service
+        self._run_folder = str(run)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
 
     def keep(self) -> None:
         """Run the service until it is stopped, or has ended too often."""
         service = self._service
-        if taken(service.port):
+        if self._port_taken():
             say(
                 f"port {service.port} is taken already, so {service.name} is not started; "
                 f"{service.setting} moves it."
@@ -92,7 +99,7 @@ class Keeper:
         service = self._service
         try:
             self._process = subprocess.Popen(
-                service.argv,
+                children.tied(service.argv, signal.SIGTERM),
                 env=dict(service.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
@@ -101,13 +108,26 @@ class Keeper:
         except OSError as error:
             say(f"{service.argv[0]} cannot be started: {error.strerror}.")
             return 127
+        children.note(self._run_folder, service.setting, self._process.pid)
         if service.nice:
             os.setpriority(os.PRIO_PROCESS, self._process.pid, service.nice)
         status = self._process.wait()
         # nginx's workers outlive a master that is killed, and would keep the port from the next one.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        children.forget(self._run_folder, service.setting)
         return status
+
+    def _port_taken(self) -> bool:
+        """Tell whether a stranger has the port; what an earlier start of ours left there is ended."""
+        service = self._service
+        end = time.monotonic() + _STOP_SECONDS
+        if children.group(self._run_folder, service.setting):
+            while taken(service.port) and time.monotonic() < end and not self._stopping.wait(_PAUSE):
+                pass  # it was asked to end when whoever looked after it did
+            if taken(service.port):
+                children.end(self._run_folder, service.setting)
+        return taken(service.port)
 
 
 def taken(port: int) -> bool:
@@ -144,8 +164,3 @@ def write_private(path: Path, text: str, owner: int | None = None) -> None:
         if owner is not None and os.geteuid() == 0:
             os.fchown(file.fileno(), owner, -1)
     aside.replace(path)
-
-
-def say(text: str) -> None:
-    """Put a sentence into the pod's log."""
-    print(f"podkiln: {text}", file=sys.stderr, flush=True)

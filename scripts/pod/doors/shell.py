@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shlex
 
-from pod.doors.access import SECRETS
 from pod.doors.service import write_private
+from pod.secrets import ACCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def script(environ: Mapping[str, str]) -> str:
     """Return shell code that sets what is not set yet, and PATH, which a login shell has set by itself."""
     lines = ["# The pod's variables, for shells that sshd starts. Written at each start of the pod."]
     for name, value in sorted(environ.items()):
-        if name in _OWN or name in SECRETS or not name.isidentifier() or not name.isascii():
+        if name in _OWN or name in ACCESS or not name.isidentifier() or not name.isascii():
             continue
         export = f"export {name}={shlex.quote(value)}"
         lines.append(export if name == "PATH" else f'[ -n "${{{name}+x}}" ] || {export}')

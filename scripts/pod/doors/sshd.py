@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 from pod import plainfile
-from pod.doors.service import BARE, Service, private_folder, say, write_private
+from pod.doors.service import BARE, Service, private_folder, write_private
+from pod.saying import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 
 from pod.examining.diagnosis import FATAL, WARNING, Finding
+from pod.printable import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,17 +19,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 PROC = Path("/proc")
-COMFYUI = "main.py"  # as start.sh starts it
 _LISTEN = "0A"
 
 
-def examine(args: Sequence[str], access: Mapping[str, Any], port: int) -> list[Finding]:
-    """Return what is taken. ComfyUI itself is no stranger: somebody asks beside a pod that runs.
+def examine(
+    args: Sequence[str], access: Mapping[str, Any], port: int, comfyui: int | None = None
+) -> list[Finding]:
+    """Return what is taken, where it is not by this pod: somebody may ask beside one that runs.
 
     Args:
         args: ComfyUI's arguments.
         access: The ways into the pod, as in decision.json.
         port: The port that people come to.
+        comfyui: The process group of this pod's ComfyUI, if it runs.
     """
     own = _value(args, "--port", "8188")
     wanted = [(int(own), "ComfyUI", FATAL, "COMFYUI_PORT")]
@@ -37,13 +40,13 @@ def examine(args: Sequence[str], access: Mapping[str, Any], port: int) -> list[F
     for name, title, variable in (("ssh", "sshd", "SSH_PORT"), ("jupyter", "JupyterLab", "JUPYTER_PORT")):
         if access[name]:
             wanted.append((access[name]["port"], title, WARNING, variable))
-    if any(COMFYUI in command for command in (_holder(int(own)) or ("", []))[1]):
+    if comfyui is not None and taken(int(own)) and is_held_by(int(own), comfyui):
         return []  # this pod's own services are up
     return [
         Finding(
             level,
             "port",
-            f"port {number} is taken by {_name(number)}, and {title} is to listen there: set {variable}",
+            f"port {number} is taken by {holder(number)}, and {title} is to listen there: set {variable}",
         )
         for number, title, level, variable in wanted
         if taken(number)
@@ -65,13 +68,24 @@ def taken(port: int) -> bool:
     return False
 
 
-def _name(port: int) -> str:
+def is_held_by(port: int, group: int) -> bool:
+    """Tell whether a process of a group listens on a port, or nobody who can be seen from here."""
+    found = _holder(port)
+    if found is None:
+        return True
+    try:
+        return os.getpgid(int(found[0])) == group
+    except OSError:  # it has ended
+        return False
+
+
+def holder(port: int) -> str:
     """Name the process that listens on a port, as far as it can be seen from here."""
     found = _holder(port)
     if found is None:
         return "another program"
     process, command = found
-    return f"{Path(command[0]).name if command else 'a program'} (process {process})"
+    return f"{shown(Path(command[0]).name, 40) or 'a program'} (process {process})"
 
 
 def _holder(port: int) -> tuple[str, list[str]] | None:

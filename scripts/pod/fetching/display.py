@@ -8,6 +8,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from pod.fetching.progress import Board, Progress, duration, human
+from pod.printable import printable
+from pod.saying import line as said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +42,7 @@ class Display:
     def say(self, text: str) -> None:
         """Write one line of the log."""
         with self._lock:
-            self._write([f"fetch: {text}"], self._drawn)
+            self._write([said(f"fetch: {text}")], self._drawn)
 
     def show(self, board: Board, now: float) -> None:
         """Show how far all is, when it is time for that; `now` in seconds since the start."""
@@ -57,7 +59,7 @@ class Display:
     def end(self, summary: str) -> None:
         """Say the last line, in place of the rows."""
         with self._lock:
-            self._write([f"fetch: {summary}"], [])
+            self._write([said(f"fetch: {summary}")], [])
 
     def _write(self, lines: Sequence[str], block: Sequence[str]) -> None:
         """Replace the rows by lines that stay, and new rows below them, in one go."""
@@ -94,7 +96,8 @@ def row(file: Progress, width: int) -> str:
         amounts = f"{human(file.bytes):>7} of {human(total):<7}"
         tail = f"{bar(share)} {share:4.0%} {amounts} {rate:>9} {left:>12}"
     room = min(_NAME, max(_SHORTEST, width - 3 - len(tail)))
-    return f"{_short(file.file.rpartition('/')[2], room):<{room}}  {tail}"[: width - 1]
+    name = printable(file.file.rpartition("/")[2])
+    return f"{_short(name, room):<{room}}  {tail}"[: width - 1]
 
 
 def bar(share: float) -> str:

@@ -17,8 +17,9 @@ from pod.fetching.web import (
     TransientError,
     get,
     origin_of,
-    shown,
+    public,
 )
+from pod.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,7 +162,7 @@ def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = No
                 "CIVITAI_TOKEN",
             )
         case "https":
-            return Request(source["url"], shown(source["url"]), *hubs.owner_of(source["url"]))
+            return Request(source["url"], public(source["url"]), *hubs.owner_of(source["url"]))
         case kind:
             raise RefusedError(
                 f"comes from a source of the unknown kind {kind!r}: update the image, or correct models.json"

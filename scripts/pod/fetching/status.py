@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pod.fetching.display import bar, painted, width_of
 from pod.fetching.progress import duration, human
+from pod.printable import printable
+from pod.saying import line as said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +59,7 @@ def _show(record: dict[str, Any]) -> int:
     alive = _runs(record)
     width = width_of(sys.stdout)
     for file in record["files"]:
-        print(_painted(file, width) if width else _line(file, alive=alive))
+        print(_painted(file, width) if width else said(_line(file, alive=alive)))
     state = record["state"]
     if state == "running" and not alive:
         state = "ended early; start the fetch again, it goes on where it stopped"
@@ -81,9 +83,9 @@ def _line(file: dict[str, Any], *, alive: bool) -> str:
 def _painted(file: dict[str, Any], width: int) -> str:
     """Return a line for a terminal: a bar, and a remark on a line of its own, which may be long."""
     share = file["bytes"] / file["total"] if file["total"] else 0.0
-    line = f"{file['state']:<9}  {bar(share)} {share:4.0%}  {file['file']}"
+    line = f"{file['state']:<9}  {bar(share)} {share:4.0%}  {printable(file['file'])}"
     remark = file["error"] or file["note"]
-    return painted(line[: width - 1], file["state"]) + (f"\n           {remark}" if remark else "")
+    return painted(line[: width - 1], file["state"]) + (f"\n           {said(remark)}" if remark else "")
 
 
 def _pace(row: dict[str, Any], rate: float) -> str:

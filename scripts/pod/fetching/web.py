@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from pod import foreign
 from pod.failure import PodError
+from pod.printable import masked, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -162,13 +163,13 @@ def origin_of(url: str) -> str:
     return f"{scheme}://{(parts.hostname or '').lower()}:{parts.port or _PORTS.get(scheme, 0)}"
 
 
-def shown(url: str) -> str:
-    """Return a URL fit for a log: without user, query and fragment, where secrets travel."""
+def public(url: str) -> str:
+    """Return the address of the same file without login, query and fragment, where secrets travel."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(masked(url))
     except ValueError:  # brackets that do not close
         return "an address that is none"
-    return foreign.shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", _LONGEST_SHOWN)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def get(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:

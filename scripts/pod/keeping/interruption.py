@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PAUSE = 0.05
 TIMEOUT = 1.0  # seconds for one answer
+_LARGEST = 64 << 20  # bytes of an answer: the queue holds whole workflows
+# What ComfyUI may be by now: away, or something that answers otherwise.
+_ODD = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError)
 
 
 def interrupt(patience: float) -> int:
@@ -35,7 +38,7 @@ def interrupt(patience: float) -> int:
         while queue["queue_running"] and time.monotonic() < end:
             time.sleep(PAUSE)
             queue = _ask("GET", "/queue")
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+    except _ODD:
         return 0
     return count
 
@@ -47,7 +50,7 @@ def _ask(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         text = None if body is None else json.dumps(body)
         connection.request(method, path, text, {"Content-Type": "application/json"})
         answer = connection.getresponse()
-        data = answer.read()
+        data = answer.read(_LARGEST)
         if answer.status != http.client.OK:
             raise OSError(f"{path} answers {answer.status}")
         return json.loads(data) if data else None

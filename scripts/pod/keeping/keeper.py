@@ -6,7 +6,8 @@ to stderr. Both go to $WORKSPACE/logs/comfyui.log too.
 A ComfyUI that dies is started again after each of PAUSES, and then no more; one that ran for STEADY seconds
 gets them all back. One that never served is not started again when it ended with 2, which is how argparse
 refuses a command line, or with 0, which is how it ends when it was told to do something else than serve. A
-restart of its own (ComfyUI-Manager does that) keeps the process, and is nobody's death.
+restart of its own (ComfyUI-Manager does that) keeps the process, and is nobody's death. Where another program
+has taken the port meanwhile, the pod ends at once.
 
 The keeper ends last: it asks its parent to stop by SIGTERM, waits for the end of stdin, and has the last
 word.
@@ -14,6 +15,7 @@ word.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,9 +24,12 @@ import time
 from pathlib import Path
 
 from pod import decide, health
+from pod.examining import ports
+from pod.failure import UNFIT
 from pod.keeping import ending, ping, timeline
 from pod.keeping.journal import Journal
 from pod.keeping.life import Life, Outlet, copy, now
+from pod.saying import line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
 PAUSES = (1.0, 5.0, 15.0)
 STEADY = 600.0
+PORT_SECONDS = 2.0  # in which a port that a dead ComfyUI had is free again
+ENDED = "ended"  # made in the run folder when the keeper ends by itself
 # For the last words of the services, which may be told to stop only when ComfyUI has ended, or were before.
 LAST_SECONDS, LATE_SECONDS = 3.0, 0.7
 _NEVER_SERVES = (0, 2)
@@ -52,7 +59,7 @@ class Keeper:
         self._out, self._err = Outlet(1), Outlet(2)
         self._journal = Journal(
             Path(environ.get("WORKSPACE") or "/workspace") / "logs",
-            lambda text: self._err(f"podkiln: {text}\n".encode()),
+            lambda text: self._err(f"{line(f'podkiln: {text}')}\n".encode()),
         )
         self._others = threading.Thread(target=copy, args=(0, self._err, self._journal.put), daemon=True)
         self._turn = threading.Lock()
@@ -89,15 +96,19 @@ class Keeper:
             self.say(
                 f"ComfyUI has ended: {why}. It is started again in {pause:g} s ({failures} of {len(PAUSES)})."
             )
-            if self._stopping.wait(pause) or not self._restart():
+            if self._stopping.wait(pause):
+                return self._leave("", 0)
+            if other := self._port_taken():
+                return self._leave(f"{other}, so the pod stops: end that, or set COMFYUI_PORT.", UNFIT)
+            if not self._restart():
                 return self._leave("", 0)
             life = self._life
 
     def say(self, text: str) -> None:
         """Put a sentence into the pod's log and the one on the volume."""
-        line = f"podkiln: {text}\n".encode()
-        self._err(line)
-        self._journal.put(line)
+        said = f"{line(f'podkiln: {text}')}\n".encode()
+        self._err(said)
+        self._journal.put(said)
 
     def _begin(self, called: int) -> None:
         threading.Thread(target=self._obey, args=(called,), daemon=True).start()
@@ -105,7 +116,7 @@ class Keeper:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         said = decide.sentences(decision) if decision else []
         head = [f"--- {stamp} {os.uname().nodename}", *said]
-        self._journal.put("".join(f"{line}\n" for line in head).encode())
+        self._journal.put("".join(f"{each}\n" for each in head).encode())
         self._others.start()
         try:
             started = timeline.start_of(self._parent)
@@ -133,19 +144,31 @@ class Keeper:
         return tail
 
     def _watch(self, life: Life) -> None:
-        at = timeline.wait_until_ready(lambda: life.over)
+        port = health.port(health.arguments())
+        at = timeline.wait_until_ready(lambda: life.over, ours=lambda: ports.is_held_by(port, life.group))
         if at is not None and not life.over:
             life.ready = at
             self.say(self._timeline.ready(at))
         elif not life.over:
             self.say(f"ComfyUI has not answered for {timeline.PATIENCE:.0f} s.")
 
+    def _port_taken(self) -> str:
+        """Return who has ComfyUI's port, as a sentence without its end; nothing when it is free."""
+        port = health.port(health.arguments())
+        end = time.monotonic() + PORT_SECONDS
+        while ports.taken(port):
+            if time.monotonic() > end:
+                return f"port {port} is taken by {ports.holder(port)}, and ComfyUI is to listen there"
+            if self._stopping.wait(timeline.PAUSE):
+                break
+        return ""
+
     def _restart(self) -> bool:
         """Start the next life, unless the pod is to stop."""
         with self._turn:
             if self._stopping.is_set():
                 return False
-            self._life = Life(self._argv)
+            self._life = Life(self._argv, str(self._run))
         self._timeline.spawned(self._life.spawned)
         return True
 
@@ -160,6 +183,8 @@ class Keeper:
 
     def _leave(self, words: str, code: int) -> int:
         """Have everybody else end, and have the last word."""
+        with contextlib.suppress(OSError):  # start.sh takes an end without it for a violent one
+            (self._run / ENDED).touch()
         if os.getppid() == self._parent:
             os.kill(self._parent, signal.SIGTERM)
         self._others.join(LAST_SECONDS if words else LATE_SECONDS)

@@ -9,10 +9,14 @@ import subprocess
 import threading
 import time
 
+from pod import secrets
+from pod.keeping import children
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+NAME = "comfyui"
 INTERRUPT_SECONDS = 3.0  # for the prompt in work, of the seconds that there are in all
 _CHUNK = 65536
 _DRAIN_SECONDS = 1.0
@@ -26,26 +30,37 @@ def now() -> float:
 class Life:
     """A running ComfyUI: `spawned` and `ready` are times by `now`. Raises OSError where it cannot be started.
 
-    It gets a process group of its own, so that Ctrl-C at a terminal reaches it through its keeper alone.
+    It gets a process group of its own, so that Ctrl-C at a terminal reaches it through its keeper alone; the
+    group is noted in the folder `run` while it lives. It is killed when its keeper is: start it from the main
+    thread, which stays.
     """
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], run: str | None = None) -> None:
+        self._run = run
         self.spawned = now()
         self.ready: float | None = None
         self.over = False
         self._output, output = os.pipe()
         try:
             self._process = subprocess.Popen(
-                argv,
+                children.tied(argv),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 process_group=0,
-                env={"PYTHONUNBUFFERED": "1", **os.environ},  # lines are wanted when they are printed
+                # Lines are wanted when they are printed.
+                env={"PYTHONUNBUFFERED": "1", **secrets.without_access(os.environ)},
             )
         finally:
             os.close(output)
+        if run is not None:
+            children.note(run, NAME, self._process.pid)
         self._copier: threading.Thread | None = None
+
+    @property
+    def group(self) -> int:
+        """Its process group."""
+        return self._process.pid
 
     def pass_on(self, *takers: Callable[[bytes], None]) -> None:
         """Give all that it prints to each of the takers, in a thread."""
@@ -63,6 +78,8 @@ class Life:
         if self._copier:
             self._copier.join(_DRAIN_SECONDS)  # what it left behind may hold the pipe open for ever
         self._kill_group()
+        if self._run is not None:
+            children.forget(self._run, NAME)
         return status
 
     def end(self, seconds: float) -> None:

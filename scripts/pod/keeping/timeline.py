@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pod import health
 from pod.fetching.progress import human, write_json
+from pod.keeping import children
 from pod.keeping.life import now
 
 if TYPE_CHECKING:
@@ -26,21 +27,24 @@ NAME = "boot.json"
 _OVER = ("present", "fetched", "failed", "stopped")
 
 
-def wait_until_ready(over: Callable[[], bool], patience: float = PATIENCE) -> float | None:
-    """Wait until ComfyUI serves. Returns when it did; None when it is over or has not in so many seconds."""
+def wait_until_ready(
+    over: Callable[[], bool], patience: float = PATIENCE, ours: Callable[[], bool] = lambda: True
+) -> float | None:
+    """Wait until ComfyUI serves. Returns when it did; None when it is over or has not in so many seconds.
+
+    `ours` tells whether the one that answers is ours: another may have the port.
+    """
     end = now() + patience
     while now() < end and not over():
-        if health.problem(timeout=2.0) is None:
+        if health.problem(timeout=2.0) is None and ours():
             return now()
         time.sleep(PAUSE)
     return None
 
 
 def start_of(process: int) -> float:
-    """Return when a process was started (proc_pid_stat(5), field 22). Raises OSError, ValueError."""
-    with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-        fields = file.read().rpartition(")")[2].split()  # its name, the second field, may hold anything
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    """Return when a process was started, by the clock of `now`. Raises OSError, ValueError."""
+    return children.start(process) / os.sysconf("SC_CLK_TCK")
 
 
 class Timeline:

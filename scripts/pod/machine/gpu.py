@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pod.machine import mig, smi, visible
+from pod.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,8 +125,7 @@ def _no_cards(code: int, output: str) -> Detection:
 def _quote(output: str) -> str:
     """Return the first line that says something, in characters that a log can show."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and _card(line) is None]
-    text = "".join(char if char.isprintable() else "?" for char in lines[0]) if lines else "nothing"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return printable(lines[0], _SHOWN) if lines else "nothing"
 
 
 def _card(line: str) -> tuple[Gpu, bool] | None:

@@ -16,8 +16,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from pod import plainfile
+from pod import plainfile, secrets
 from pod.failure import PodError
+from pod.printable import shown
 from pod.storage import overlay
 
 TYPE_CHECKING = False
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pod.volume import Volume
 
 PATIENCE = 900  # seconds for one call of pip
+_LONGEST_WORD = 400  # characters of what pip says
 _QUIET = ("--disable-pip-version-check", "--no-input", "--quiet")
 
 
@@ -157,8 +159,15 @@ def _move(aside: Path, folder: Path) -> None:
 
 
 def _pip(python: str, *arguments: str) -> None:
-    """Call pip without our own constraints and overlay in its environment. Raises _NoWayError."""
-    own = {name: value for name, value in os.environ.items() if name not in ("PIP_CONSTRAINT", "PYTHONPATH")}
+    """Call pip without our own constraints and overlay in its environment. Raises _NoWayError.
+
+    A package that comes as source is built by running code of its own, which must not see any secret.
+    """
+    own = {
+        name: value
+        for name, value in secrets.without_any(os.environ).items()
+        if name not in ("PIP_CONSTRAINT", "PYTHONPATH")
+    }
     try:
         done = subprocess.run(
             [python, "-m", "pip", *arguments],
@@ -180,7 +189,7 @@ def _last_words(said: str) -> str:
     """Return the first error of pip's; what follows it is advice about other things."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or ["pip ended without a word"])[0]
+    return shown((errors or lines or ["pip ended without a word"])[0], _LONGEST_WORD)
 
 
 def _replace(path: Path, text: str) -> None:

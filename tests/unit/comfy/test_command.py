@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.comfyui import PNG, ComfyUI, Faults
+from fakes.comfyui import MISSING, PNG, ComfyUI, Faults
 from images import ROOT
 from registries import free_port
 
@@ -137,8 +138,12 @@ FAILURES = [
         FAILED,
     ),
     (Faults(forget=True), "has neither run nor kept the prompt", FAILED),
-    (Faults(error="out of\nmemory"), r"failed in node 3 \(KSampler\): RuntimeError: out of memory$", FAILED),
-    (Faults(error="wide " * 1000), r"^.{1,500} …$", FAILED),
+    (
+        Faults(error="out of\nmemory"),
+        r"^The prompt failed in node 3 \(KSampler\): RuntimeError: out of memory\.$",
+        FAILED,
+    ),
+    (Faults(error="wide " * 1000), r"^.{1,500}…\.$", FAILED),
     (Faults(endless=True), "has not ended after 0 s and was stopped", TIMED_OUT),
 ]
 
@@ -151,7 +156,7 @@ def test_a_prompt_that_fails_is_said(
     with pytest.raises(ComfyError, match=said) as caught:
         run(comfyui, saved, "--timeout", "0.3" if faults.endless else "20")
     assert caught.value.exit_code == code
-    assert not (saved.parent / "out").exists()
+    assert (saved.parent / "out").exists() == bool(faults.error), "what came out before is kept"
 
 
 def test_a_prompt_that_takes_too_long_is_taken_out_of_the_queue(comfyui: ComfyUI, saved: Path) -> None:
@@ -202,9 +207,17 @@ def test_no_comfyui_is_said(saved: Path) -> None:
 
 
 def test_a_server_that_is_no_address_is_said(saved: Path) -> None:
-    for server in ("localhost:8188", "http://me:pw@host:1", "ftp://host"):
-        with pytest.raises(ComfyError, match="is not an address"):
+    for server in (
+        "localhost:8188",
+        "http://me:canary@host:1",
+        "ftp://host",
+        "http://[::1",
+        "http://h:x/",
+        "http://h/?a=canary",
+    ):
+        with pytest.raises(ComfyError, match="is not an address") as caught:
             command.main(["run", str(saved), "--server", server])
+        assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +226,12 @@ def test_a_server_that_is_no_address_is_said(saved: Path) -> None:
         ("/none/cat.png", "/none/cat.png cannot be read: No such file"),
         ("{url}/nothing", "/nothing answers 404"),
         ("{url}/history/x", "is a page .application/json., not a picture"),
-        ("http://127.0.0.1:9/x.png?sig=secret", "http://127.0.0.1/x.png cannot be fetched"),
+        ("http://127.0.0.1:9/x.png?sig=secret", "http://127.0.0.1:9/x.png.… cannot be fetched"),
+        ("https://me:secret@127.0.0.1:9/x.png", "https://…@127.0.0.1:9/x.png cannot be fetched"),
+        ("http://[::1", "http://\\[::1 cannot be fetched"),
+        ("data:image/png;base64,secret!", "data:image/png;base64,… is no data URI"),
+        ("data:secret", "is no data URI: it holds no comma"),
+        ("a\0b.png", r"a\\x00b.png is the name of no file"),
     ],
 )
 def test_a_picture_that_cannot_be_had_is_said(comfyui: ComfyUI, saved: Path, source: str, said: str) -> None:
@@ -236,14 +254,254 @@ def test_what_cannot_be_saved_is_said(comfyui: ComfyUI, saved: Path) -> None:
     assert caught.value.exit_code == CANNOT_SAVE
 
 
-def test_an_output_never_leads_out_of_its_folder(tmp_path: Path) -> None:
-    output = client.Output("4", "../../etc/passwd", "/../a/../..", "output")
-    assert command._place(tmp_path, output) == tmp_path / "a" / "passwd"
-
-
 def test_without_a_server_the_pods_own_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PODKILN_RUN", str(tmp_path))
     (tmp_path / "comfyui.args").write_text("--listen=127.0.0.1\0--port=18188\0")
     assert command._of_this_pod() == "http://127.0.0.1:18188"
     (tmp_path / "comfyui.args").write_text("--listen\0--port=1\0--tls-certfile=c\0")
     assert command._of_this_pod() == "https://127.0.0.1:1"
+
+
+# --- refused in part, failed in part
+
+TWICE: dict[str, Any] = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "there.png"}},
+    "2": {"class_type": "LoadImage", "inputs": {"image": MISSING}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["2", 0]}},
+}
+
+
+def test_a_workflow_that_is_refused_in_part_is_not_done(
+    comfyui: ComfyUI, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ComfyUI answers 200, runs the rest, and tells of the others in node_errors alone."""
+    saved.write_text(json.dumps(TWICE))
+    with pytest.raises(ComfyError) as caught:
+        run(comfyui, saved, "--json")
+    assert caught.value.exit_code == FAILED
+    said = "Node 2 (LoadImage): Invalid image file (image - missing.png); so nothing comes out of node 4."
+    assert str(caught.value) == said
+    record = json.loads(capsys.readouterr().out)
+    assert [row["node"] for row in record["outputs"]] == ["3"]
+    assert record["errors"] == [{"node": "2", "message": f"n{said[1:-1]}"}]
+    assert (saved.parent / "out" / "night" / "SaveImage_3.png").exists()
+
+
+def test_each_of_several_problems_is_said(
+    comfyui: ComfyUI, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved.write_text(json.dumps(TWICE))
+    comfyui.faults.error = "out of memory"
+    with pytest.raises(ComfyError, match="2 things went wrong") as caught:
+        run(comfyui, saved, "--json")
+    assert caught.value.exit_code == FAILED
+    shown = capsys.readouterr()
+    assert "podkiln: Node 2 (LoadImage): Invalid image file" in shown.err
+    assert "podkiln: The prompt failed in node 3 (KSampler): RuntimeError: out of memory." in shown.err
+    assert len(json.loads(shown.out)["errors"]) == 2
+    assert len(json.loads(shown.out)["outputs"]) == 1, "what came out before the failure is saved"
+
+
+def test_a_file_that_comfyui_does_not_give_out_costs_that_file(comfyui: ComfyUI, saved: Path) -> None:
+    """As one of a result that is known from before, and was deleted since."""
+    comfyui.faults.images = [{"filename": "gone.png"}, {"filename": "there.png"}]
+    with pytest.raises(ComfyError, match=r"ComfyUI does not give gone.png out \(404\)\.") as caught:
+        run(comfyui, saved)
+    assert caught.value.exit_code == FAILED
+    assert [path.name for path in (saved.parent / "out").iterdir()] == ["there.png"]
+
+
+# --- names and sizes of a server
+
+
+def outputs(saved: Path) -> list[str]:
+    out = saved.parent / "out"
+    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir())
+
+
+def test_a_server_never_replaces_what_is_there(comfyui: ComfyUI, saved: Path) -> None:
+    out = saved.parent / "out"
+    out.mkdir()
+    (out / "bashrc").write_text("mine")
+    (out / ".bashrc").write_text("mine")
+    comfyui.faults.images = [
+        {"filename": ".bashrc", "subfolder": ""},
+        {"filename": "authorized_keys", "subfolder": ".ssh"},
+        {"filename": "../../x.png", "subfolder": "/../.."},
+        {"filename": "x.png", "subfolder": "..\\"},
+    ]
+    assert run(comfyui, saved) == 0
+    assert outputs(saved) == [".bashrc", "bashrc", "bashrc_2", "ssh/authorized_keys", "x.png", "x_2.png"]
+    assert (out / "bashrc").read_text() == (out / ".bashrc").read_text() == "mine"
+
+
+def test_two_outputs_of_one_name_are_two_files_and_one_told_twice_is_one(
+    comfyui: ComfyUI, saved: Path
+) -> None:
+    one = {"filename": "a.png", "subfolder": "", "type": "output"}
+    comfyui.faults.images = [one, {**one, "type": "temp"}, one, {**one, "subfolder": "./"}]
+    assert run(comfyui, saved, "--temp") == 0
+    assert outputs(saved) == ["PreviewImage_5.png", "a.png", "a_2.png", "a_3.png"]
+
+
+def test_no_more_is_saved_than_was_allowed(comfyui: ComfyUI, saved: Path) -> None:
+    with pytest.raises(ComfyError, match=r"more than 40 bytes: --max-bytes raises that\.") as caught:
+        run(comfyui, saved, "--max-bytes", "40")
+    assert caught.value.exit_code == CANNOT_SAVE
+    assert outputs(saved) == []
+
+
+def test_names_of_a_server_are_shown_on_one_line(
+    comfyui: ComfyUI, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comfyui.faults.images = [{"filename": "a\n\x1b[31m\u202e\ud800.png", "subfolder": "b\x85"}]
+    saved.write_text(json.dumps({"4\n\x1b": {**WORKFLOW["4"], "_meta": {"title": "\u202e\r\x9b"}}}))
+    assert run(comfyui, saved) == 0
+    shown = capsys.readouterr()
+    assert all(line.isprintable() for line in (shown.out + shown.err).splitlines())
+    assert outputs(saved) == ["b_/a__[31m__.png"]
+
+
+# --- pictures of the websocket
+
+BY_SOCKET = {**WORKFLOW, "9": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["3", 0]}}}
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_pictures_that_come_by_the_websocket_alone_are_saved(
+    comfyui: ComfyUI, saved: Path, capsys: pytest.CaptureFixture[str], *, plain: bool
+) -> None:
+    saved.write_text(json.dumps(BY_SOCKET))
+    comfyui.faults.plain = plain
+    assert run(comfyui, saved, "--json") == 0
+    names = ["SaveImageWebsocket_9_00001_.png", "SaveImageWebsocket_9_00002_.png"]
+    out = saved.parent / "out"
+    assert [(out / name).read_bytes() for name in names] == [PNG + b"\0", PNG + b"\1"]
+    assert outputs(saved) == [*names, "night/SaveImage_4.png"], "no preview of the sampler"
+    rows = json.loads(capsys.readouterr().out)["outputs"]
+    assert [(row["node"], row["type"]) for row in rows[:2]] == [("9", "websocket")] * 2
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        (Faults(lose=1), r"Node 9: 1 of 2 pictures came by the websocket, which was cut"),
+        (Faults(silent=True), r"Node 9: 0 of 1 pictures came by the websocket"),
+    ],
+)
+def test_pictures_of_the_websocket_that_are_lost_are_said(
+    comfyui: ComfyUI, saved: Path, faults: Faults, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_DRAIN", 0.3)
+    saved.write_text(json.dumps(BY_SOCKET))
+    comfyui.faults = faults
+    with pytest.raises(ComfyError, match=said) as caught:
+        run(comfyui, saved)
+    assert caught.value.exit_code == FAILED
+
+
+def test_a_message_that_is_too_large_is_said(
+    comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_LARGEST_MESSAGE", 1 << 20)
+    comfyui.faults.messages = [bytes(2 << 20)]
+    with pytest.raises(ComfyError, match="sent a message of more than 1 MiB"):
+        run(comfyui, saved)
+
+
+# --- requests of workers
+
+
+def test_a_workers_request_is_run_with_its_pictures(comfyui: ComfyUI, saved: Path) -> None:
+    comfyui.inputs["/old.png"] = b"another"
+    data = base64.b64encode(PNG).decode()
+    images = [{"name": "old.png", "image": f"data:image/png;base64,{data}"}, {"name": "b.png", "image": data}]
+    saved.write_text(json.dumps({"input": {"workflow": WORKFLOW, "images": images}}))
+    assert run(comfyui, saved) == 0
+    assert comfyui.inputs == {"/old.png": b"another", "/old (1).png": PNG, "/b.png": PNG}
+    assert comfyui.prompts[0]["prompt"]["1"]["inputs"]["image"] == "old (1).png"
+
+
+def test_a_picture_may_be_a_data_uri_or_have_an_equals_sign_in_its_name(
+    comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(saved.parent)
+    picture(saved.parent, name="photo=1.png")
+    assert run(comfyui, saved, "--image", "photo=1.png") == 0
+    uri = f"data:image/png;base64,{base64.b64encode(b'x' + PNG).decode()}"
+    assert run(comfyui, saved, "--image", f"1={uri}") == 0
+    assert comfyui.inputs == {"/photo=1.png": PNG, "/image.png": b"x" + PNG}
+
+
+# --- answers that ComfyUI does not give
+
+HTML = (200, {"Content-Type": "text/html"}, b"<html>Waiting for your pod</html>")
+JSON = {"Content-Type": "application/json"}
+ODD = [
+    ({"/prompt": HTML}, "answers with a page .200., so it is no ComfyUI", UNREACHABLE),
+    (
+        {"/prompt": (302, {"Location": "http://[::1"}, b"")},
+        r"sends us on to http://\[::1: give that",
+        UNREACHABLE,
+    ),
+    (
+        {"/prompt": (307, {"Location": "https://me:canary@x/?canary"}, b"")},
+        "sends us on to https://…@x/",
+        UNREACHABLE,
+    ),
+    ({"/prompt": (502, {}, b"bad")}, "a proxy answers 502", UNREACHABLE),
+    ({"/prompt": (200, JSON, b"[" * 100_000)}, "answers /prompt with broken JSON", UNREACHABLE),
+    ({"/prompt": (200, JSON, b"[]")}, "refused the workflow: it answered 200", FAILED),
+    ({"/prompt": (400, JSON, b'{"error": {"message": ["\\n"]}}')}, "refused the workflow", FAILED),
+    ({"/prompt": (200, JSON, b'{"prompt_id": 7}')}, "refused the workflow: it answered 200", FAILED),
+    ({"/prompt": (200, JSON, b'{"prompt_id": "../../\\u0000"}')}, "neither run nor kept", FAILED),
+    ({"/prompt": (200, JSON, b" " * (33 << 20))}, "answers prompt with more than 32 MiB", FAILED),
+    ({"/prompt": (200, {**JSON, "Content-Encoding": "gzip"}, b"\x1f\x8b")}, "broken JSON", UNREACHABLE),
+    ({"/history": (200, JSON, b" " * (33 << 20))}, "answers history with more than 32 MiB", FAILED),
+    ({"/history": HTML}, "answers with a page", UNREACHABLE),
+    ({"/history": (200, JSON, b"[1]")}, "neither run nor kept", FAILED),
+    (
+        {"/queue": (200, JSON, b'{"queue_running": [7, [], {}]}'), "/history": (200, JSON, b"{}")},
+        "neither",
+        FAILED,
+    ),
+    ({"/ws": HTML}, "answers 200 to a websocket", UNREACHABLE),
+    ({"/ws": (302, {"Location": "http://[::1"}, b"")}, "cannot be reached", UNREACHABLE),
+    ({"/view": HTML}, "", 0),
+    (
+        {"/view": (302, {"Location": "http://[::1"}, b"")},
+        r"does not give SaveImage_4.png out \(302\)",
+        FAILED,
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "said", "code"), ODD)
+def test_an_answer_that_is_not_comfyuis_is_one_sentence(
+    comfyui: ComfyUI, saved: Path, given: dict[str, Any], said: str, code: int
+) -> None:
+    comfyui.faults.answers = given
+    if not code:
+        assert run(comfyui, saved) == 0
+        return
+    with pytest.raises(ComfyError, match=said) as caught:
+        run(comfyui, saved, "--timeout", "20")
+    assert caught.value.exit_code == code
+    assert "canary" not in str(caught.value)
+
+
+def test_messages_that_are_no_events_are_passed_over(comfyui: ComfyUI, saved: Path) -> None:
+    comfyui.faults.messages = [
+        *("", "[", "[" * 50_000, "7", "null", '{"type": 7}', '{"type": "executing", "data": [1]}'),
+        *(b"", b"\0\0\0\1", b"\0\0\0\4\xff\xff\xff\xff", b"\0\0\0\4\0\0\0\2{}" + PNG, b"\0\0\0\3text"),
+        '{"type": "progress", "data": {"prompt_id": null}}',
+    ]
+    assert run(comfyui, saved) == 0
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"name": 7}', b'{"name": ""}', b"", b"<html>"])
+def test_an_upload_that_is_answered_oddly_is_said(comfyui: ComfyUI, saved: Path, body: bytes) -> None:
+    comfyui.faults.answers = {"/upload": (200, JSON if body[:1] != b"<" else {}, body)}
+    with pytest.raises(ComfyError, match=r"did not take cat.png \(it answered 200\)|broken JSON"):
+        run(comfyui, saved, "--image", picture(saved.parent))

@@ -25,8 +25,19 @@ def test_the_name_of_an_address_is_safe(url: str, kind: str, name: str) -> None:
     assert pictures.name_of(url, kind) == name
 
 
-def test_a_signed_address_is_shown_without_its_key() -> None:
-    assert pictures.shown("https://u:secret@a.test:444/x.png?sig=secret#s") == "https://a.test/x.png"
+@pytest.mark.parametrize(
+    ("uri", "name", "data"),
+    [
+        ("data:image/png;base64,QUI=", "image.png", b"AB"),
+        ("DATA:image/jpeg;name=x;base64,QU\nI=", "image.jpg", b"AB"),
+        ("data:;base64,QUI%3D", "image.png", b"AB"),
+        ("data:,A%42", "image.png", b"AB"),
+        ("data:video/../../x;base64,QUI=", "image.x", b"AB"),
+    ],
+)
+def test_a_data_uri_is_a_picture(uri: str, name: str, data: bytes) -> None:
+    picture = pictures._decoded(uri)
+    assert (picture.name, picture.file.read()) == (name, data)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,42 @@ NODES: dict[str, Any] = {
 
 
 def test_a_workflow_may_lie_in_the_envelope_that_is_sent_to_comfyui() -> None:
-    assert workflow.parse(json.dumps(NODES).encode(), "w.json") == NODES
-    assert workflow.parse(json.dumps({"prompt": NODES, "client_id": "x"}).encode(), "w.json") == NODES
+    for sent in (
+        NODES,
+        {"prompt": NODES, "client_id": "x"},
+        {"input": {"workflow": NODES}},
+        {"input": {"prompt": NODES}, "id": "x"},
+        {"workflow": NODES},
+        {"input": NODES},
+    ):
+        assert workflow.parse(json.dumps(sent).encode(), "w.json") == workflow.Workflow(NODES)
+
+
+def test_a_node_may_be_called_as_an_envelope_is() -> None:
+    nodes = {"input": NODES["3"], "prompt": NODES["9"]}
+    assert workflow.parse(json.dumps(nodes).encode(), "w.json").nodes == nodes
+
+
+def test_pictures_may_come_with_a_workflow() -> None:
+    images = [
+        {"name": "a.png", "image": "QQ=="},
+        {"name": "b.png", "image": "data:image/png;base64,QQ=="},
+        {"name": "c.png", "image": "https://files.test/c.png"},
+    ]
+    sent = json.dumps({"input": {"workflow": NODES, "images": images}}).encode()
+    assert [each.source for each in workflow.parse(sent, "w.json").pictures] == [
+        "data:;base64,QQ==",
+        "data:image/png;base64,QQ==",
+        "https://files.test/c.png",
+    ]
+    renamed = workflow.renamed(NODES, {"a.png": "a (1).png", "m": "no"})
+    assert (renamed["10"]["inputs"], NODES["10"]["inputs"]) == ({"image": "a (1).png"}, {"image": "a.png"})
+
+
+def test_nodes_that_give_pictures_to_the_websocket_alone_are_known() -> None:
+    kinds = ["SaveImageWebsocket", "ETN_SendImageWebSocket", "LoadImageFromWebsocket", "SaveImage"]
+    nodes = {kind: {"class_type": kind, "inputs": {}} for kind in kinds}
+    assert workflow.pictured(nodes) == {"SaveImageWebsocket", "ETN_SendImageWebSocket"}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +69,11 @@ def test_a_workflow_may_lie_in_the_envelope_that_is_sent_to_comfyui() -> None:
         ('{"3": {"class_type": "A", "inputs": []}}', "w.json: node 3 has no class_type and inputs"),
         ('{"3": {"class_type": "A", "inputs": {}, "_meta": 1}}', "w.json: node 3 has no class_type"),
         ("[" * 100_000, "w.json is no JSON"),
+        ('{"input": {"workflow": {"nodes": [], "links": []}}}', "w.json is saved for the editor"),
+        ('{"input": {"workflow": {}}}', "w.json holds no nodes"),
+        ('{"input": {"input": {"input": {"input": {"input": {}}}}}}', "w.json: node input has no class_type"),
+        ('{"input": {"images": [7], "workflow": {}}}', "an entry of images has no name and image"),
+        ('{"a\\n\\u001b": 1}', r"w.json: node a\\n\\x1b has no class_type"),
     ],
 )
 def test_what_cannot_be_run_is_said(text: str, said: str) -> None:
@@ -84,10 +123,19 @@ def test_an_input_that_is_not_there_is_said(text: str, said: str) -> None:
         (["https://a.test/?k=v"], [("9.image", "https://a.test/?k=v")]),
         (["/tmp/a=b.png"], [("9.image", "/tmp/a=b.png")]),
         (["5.file=clip.mp4"], [("5.file", "clip.mp4")]),
+        (["photo=1.png"], [("9.image", "photo=1.png")]),
+        (["Pose=photo=1.png"], [("9.image", "photo=1.png")]),
+        (["A=B=x.png"], [("11.image", "x.png")]),
+        (["data:image/png;base64,QQ=="], [("9.image", "data:image/png;base64,QQ==")]),
+        (["Pose=data:image/png;base64,QQ=="], [("9.image", "data:image/png;base64,QQ==")]),
+        (["../a=b.png"], [("9.image", "../a=b.png")]),
+        (["5.file=1.mp4"], [("9.image", "5.file=1.mp4")]),
     ],
 )
 def test_pictures_go_to_the_nodes_that_load_them(given: list[str], found: list[tuple[str, str]]) -> None:
-    places = workflow.places(NODES, given, "--image")
+    """There are files called photo=1.png and 5.file=1.mp4."""
+    nodes = {**NODES, "11": {**NODES["9"], "_meta": {"title": "A=B"}}}
+    places = workflow.places(nodes, given, "--image", {"photo=1.png", "5.file=1.mp4"}.__contains__)
     assert [(str(target), source) for target, source in places] == found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -106,6 +107,37 @@ def test_a_hang_is_given_up(comfyui: type[_Answer]) -> None:
 def test_nobody_there_is_said(run: Path) -> None:
     pass_to_comfyui(run, "--port=9")
     assert "ComfyUI does not answer on port 9: " in str(health.problem())
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 100, "a\nb", "."])
+def test_a_host_that_is_none_is_said(run: Path, host: str) -> None:
+    pass_to_comfyui(run, "--listen", host, "--port", "1")
+    said = health.problem(1)
+    assert said
+    assert said.startswith("ComfyUI does not answer on port 1: ")
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\xff\xfe\n\n", b"HTTP/1.1 \xb200\x1b OK\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200],
+)
+def test_an_answer_that_is_no_http_is_one_line(run: Path, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        pass_to_comfyui(run, "--port", str(server.getsockname()[1]))
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        said = health.problem(2)
+        thread.join()
+    assert said
+    assert said.isprintable()
 
 
 def test_docker_waits_longer_than_we_do() -> None:

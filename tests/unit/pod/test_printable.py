@@ -40,6 +40,7 @@ HEX = "0123456789abcdef" * 4
         "urn:air:sdxl:lora:civitai:1@me:canary@files.test",
         "vae=https://me:canary@files.test/a",
         "loras/a.safetensors=hf:me:canary@files.test",
+        "https://user:canary@hub.test:8443/a/b?token=canary#x",
         "https://files.test/a?canary",
         "https://files.test/a?token=canary&x=1#canary",
         "https://files.test/a&token=canary",
@@ -56,6 +57,11 @@ HEX = "0123456789abcdef" * 4
         "{'Authorization': 'Bearer canary'}",
         '{"authorization": "Basic canary="}',
         "curl -H 'X-Api-Key: canary' …",
+        '{"token": "canary", "a": 1}',
+        "{'hf_api_key': 'canary'}",
+        "access_token: canary",
+        "https://me:can canary@files.test",
+        "https://me:can\ncanary@files.test",
         "Cookie: a=canary; session=canary",
         "sent Bearer canarycanary to it",
         "the token hf_canarycanarycanary is known",
@@ -86,6 +92,8 @@ def test_no_secret_is_shown_however_it_is_written(word: str) -> None:
         "me@files.test",
         "did you mean loras?",
         "HF_TOKEN is not set: set it.",
+        "http://127.0.0.1:8188 is me@files.test",
+        '{"tokens": 77, "name": "a"}',
     ],
 )
 def test_what_is_no_secret_stays_as_it_is(word: str) -> None:

@@ -16,7 +16,7 @@ URL = httpx.URL("https://registry.example/v2/")
     [
         (b'{"errors":[{"code":"DENIED","message":"no"}]}', "HTTP 403 DENIED: no"),
         (b'{"errors":[{"code":"DENIED"}]}', "HTTP 403 DENIED"),
-        (b'{"errors":[{"message":"a\\nb\\u001b[31m"}]}', "HTTP 403 a b [31m"),
+        (b'{"errors":[{"message":"a\\nb\\u001b[31m"}]}', "HTTP 403 a\\nb\\x1b[31m"),
         (b'{"errors":[]}', "HTTP 403"),
         (b'{"errors":["x"]}', "HTTP 403"),
         (b'{"errors":null}', "HTTP 403"),

@@ -32,10 +32,10 @@ def python(code: str, port: int) -> Service:
 
 
 def test_what_ends_is_started_again_and_given_up_at_last(
-    port: int, capfd: pytest.CaptureFixture[str]
+    port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code = "import os; print(dict(os.environ), os.nice(0)); raise SystemExit(3)"
-    Keeper(python(code, port)).keep()
+    Keeper(python(code, port), tmp_path).keep()
     said = capfd.readouterr()
     lines = said.err.splitlines()
     assert said.out == ""
@@ -57,7 +57,7 @@ if os.fork() == 0:
     time.sleep(60)
 time.sleep(0.2)
 """
-    Keeper(python(code, port)).keep()
+    Keeper(python(code, port), tmp_path).keep()
     children = [int(line) for line in (tmp_path / "child").read_text().splitlines()]
     assert len(children) == 3
     end = time.monotonic() + 5
@@ -66,17 +66,19 @@ time.sleep(0.2)
         time.sleep(0.05)
 
 
-def test_a_program_that_is_not_there(port: int, capfd: pytest.CaptureFixture[str]) -> None:
-    Keeper(Service("door", ("/no/door",), {}, port, "DOOR_PORT", "Open.")).keep()
+def test_a_program_that_is_not_there(port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Keeper(Service("door", ("/no/door",), {}, port, "DOOR_PORT", "Open."), tmp_path).keep()
     assert "podkiln: /no/door cannot be started: No such file or directory." in capfd.readouterr().err
 
 
-def test_a_port_that_is_taken_is_said_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_is_said_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = int(other.getsockname()[1])
-        Keeper(python("print('never')", taken)).keep()
+        Keeper(python("print('never')", taken), tmp_path).keep()
     assert capsys.readouterr().err == (
         f"podkiln: port {taken} is taken already, so door is not started; DOOR_PORT moves it.\n"
     )
@@ -85,10 +87,12 @@ def test_a_port_that_is_taken_is_said_and_left_alone(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     "code", ["import time; time.sleep(60)", "import signal, time; signal.signal(15, 1); time.sleep(60)"]
 )
-def test_the_end_of_the_pod_ends_it(code: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_the_pod_ends_it(
+    code: str, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also one that is deaf to SIGTERM."""
     monkeypatch.setattr(service, "_STOP_SECONDS", 0.3)
-    keeper = Keeper(python(code, port))
+    keeper = Keeper(python(code, port), tmp_path)
     thread = threading.Thread(target=keeper.keep)
     thread.start()
     time.sleep(0.2)
@@ -97,9 +101,9 @@ def test_the_end_of_the_pod_ends_it(code: str, port: int, monkeypatch: pytest.Mo
     assert not thread.is_alive()
 
 
-def test_the_end_of_the_pod_ends_a_pause(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_the_pod_ends_a_pause(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "PAUSES", (60.0,))
-    keeper = Keeper(python("pass", port))
+    keeper = Keeper(python("pass", port), tmp_path)
     thread = threading.Thread(target=keeper.keep)
     thread.start()
     time.sleep(0.3)

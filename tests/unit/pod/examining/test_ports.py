@@ -69,10 +69,14 @@ input()
 """
 
 
-def test_the_pods_own_comfyui_is_no_stranger() -> None:
+def test_the_pods_own_comfyui_is_no_stranger_but_any_other_main_py_is() -> None:
     command = [sys.executable, "-c", SERVE, "main.py"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0) as process:
         assert process.stdout
         port = int(process.stdout.readline())
-        assert ports.examine(["--port", str(port)], NONE, port) == []
+        assert ports.examine(["--port", str(port)], NONE, port, process.pid) == []
+        for own in (None, os.getpgid(0)):
+            (finding,) = ports.examine(["--port", str(port)], NONE, port, own)
+            assert (finding.level, f"(process {process.pid})" in finding.says) == ("fatal", True)
         process.kill()

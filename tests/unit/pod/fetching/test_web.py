@@ -18,7 +18,7 @@ from pod.fetching.web import (
     TransientError,
     get,
     origin_of,
-    shown,
+    public,
 )
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -
             get("http://hub.invalid/files/a", {}, None, Limits())
 
 
-def test_an_address_is_shown_without_its_secrets() -> None:
-    assert shown("https://user:pass@hub.test:8443/a/b?token=secret#x") == "https://hub.test:8443/a/b"
+def test_a_files_public_address_has_no_login_and_no_query() -> None:
+    assert public("https://user:pass@hub.test:8443/a/b?token=secret#x") == "https://hub.test:8443/a/b"
 
 
 @pytest.mark.parametrize(
@@ -250,4 +250,4 @@ def test_any_location_is_followed_or_refused(monkeypatch: pytest.MonkeyPatch, lo
         said = ""
     assert "\n" not in said
     assert all(url.startswith("https://") for url in reached)
-    shown(location)
+    public(location)

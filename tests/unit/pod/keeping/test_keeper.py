@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from registries import free_port
 
+from pod.keeping import children
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,7 +27,7 @@ import sys
 sys.path.insert(0, {scripts!r})
 from pod import run
 from pod.keeping import keeper, timeline
-keeper.PAUSES = (0.05, 0.05, 0.05)
+keeper.PAUSES = ({pause}, 0.05, 0.05)
 keeper.STEADY = {steady}
 timeline.PAUSE = 0.02
 sys.exit(run.main(["{parent}", "{stop}", sys.executable, "-u", {program!r}]))
@@ -61,7 +63,9 @@ class Pod:
         (self.run / "comfyui.args").write_text(f"--port\0{self.port}\0")
         self.process: subprocess.Popen[str]
 
-    def start(self, program: str, *, steady: float = 600, stop: float = 5, parent: int = 1) -> Pod:
+    def start(
+        self, program: str, *, steady: float = 600, stop: float = 5, parent: int = 1, pause: float = 0.05
+    ) -> Pod:
         """Start the keeper; `parent` is whom it asks to stop."""
         path = self.root / "main.py"
         path.write_text(textwrap.dedent(program))
@@ -71,6 +75,7 @@ class Pod:
             "steady": steady,
             "stop": stop,
             "parent": parent,
+            "pause": pause,
         }
         environ = {
             "PATH": os.environ["PATH"],
@@ -193,6 +198,43 @@ def test_one_that_has_served_is_started_again_even_after_a_clean_end(pod: Pod) -
     assert started < restart["ended"] < restart["spawned"] < restart["ready"]
 
 
+def test_a_port_that_another_program_takes_ends_the_pod_at_once_with_the_reason(pod: Pod) -> None:
+    """The other one is called main.py as well, and answers as ComfyUI does."""
+    pod.start(SERVE, pause=3).until("podkiln: ready in")
+    other = pod.root / "other"
+    other.mkdir()
+    (other / "main.py").write_text(SERVE)
+    os.kill(int(pod.log.partition("serving ")[2].split()[0]), signal.SIGKILL)
+    pod.until("It is started again in 3 s")
+    command = [sys.executable, "-u", str(other / "main.py"), str(pod.port)]
+    stranger = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert stranger.stdout
+    assert stranger.stdout.readline()
+    try:
+        code, _, err = pod.end()
+        assert code == 69
+        last = err.splitlines()[-1]
+        assert last.startswith(f"podkiln: port {pod.port} is taken by python")
+        assert last.endswith(
+            "and ComfyUI is to listen there, so the pod stops: end that, or set COMFYUI_PORT."
+        )
+        assert "ready again" not in err
+    finally:
+        stranger.kill()
+        stranger.communicate()
+
+
+def test_comfyui_is_killed_with_its_keeper(pod: Pod) -> None:
+    pod.start(SERVE).until("podkiln: ready in")
+    comfyui = int(pod.log.partition("serving ")[2].split()[0])
+    assert children.group(str(pod.run), "comfyui") == comfyui
+    pod.process.kill()
+    end = time.monotonic() + 5
+    while children.group(str(pod.run), "comfyui"):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_its_own_restart_is_nobodys_death(pod: Pod) -> None:
     """ComfyUI-Manager restarts by os.execv."""
     pod.start("""
@@ -304,7 +346,7 @@ def test_it_asks_its_parent_to_stop_and_has_the_last_word(pod: Pod, tmp_path: Pa
     program = tmp_path / "program.py"
     program.write_text("raise SystemExit(3)")
     driver = "import os\n" + DRIVER.format(
-        scripts=str(SCRIPTS), program=str(program), steady=600, stop=5, parent="PARENT"
+        scripts=str(SCRIPTS), program=str(program), steady=600, stop=5, parent="PARENT", pause=0.05
     ).replace('"PARENT"', "str(os.getppid())")
     environ = {**os.environ, "PODKILN_RUN": str(pod.run), "WORKSPACE": str(pod.workspace)}
     pod.process = subprocess.Popen(

@@ -118,3 +118,9 @@ def test_a_process_knows_when_it_was_started() -> None:
         assert timeline.start_of(process.pid) == pytest.approx(before, abs=0.5)
         time.sleep(0.01)
     assert timeline.start_of(os.getpid()) < before
+
+
+def test_another_one_that_answers_on_the_port_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "problem", lambda **_: None)
+    assert timeline.wait_until_ready(lambda: False, 0.3, ours=lambda: False) is None
+    assert timeline.wait_until_ready(lambda: False, 0.3, ours=lambda: True) is not None

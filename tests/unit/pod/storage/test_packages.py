@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from node_kit import wheel
 
+from pod import secrets
 from pod.failure import PodError
 from pod.nodes import INSTALL, Nodes
 from pod.storage import overlay, packages, requirement
@@ -166,3 +169,30 @@ def test_a_volume_that_cannot_be_written_gets_nothing(tmp_path: Path, said: list
 def test_an_environment_without_pip_is_a_sentence(tmp_path: Path, said: list[str]) -> None:
     assert not packages.serve(volume(tmp_path), "/no/such/venv", said.append)
     assert "/no/such/venv/bin/python cannot be run (No such file or directory)" in said[-1]
+
+
+def test_what_builds_a_package_sees_no_secret(
+    tmp_path: Path,
+    index: Path,
+    install: Callable[..., bool],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A package that comes as source runs its own code in pip."""
+    seen = tmp_path / "seen"
+    backend = f"import os, pathlib\npathlib.Path({str(seen)!r}).write_text(repr(dict(os.environ)))\n"
+    project = (
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "nosy"\nversion = "1.0"\n'
+    )
+    with tarfile.open(index / "nosy-1.0.tar.gz", "w:gz") as archive:
+        for name, text in (("backend.py", backend), ("pyproject.toml", project)):
+            entry = tarfile.TarInfo(f"nosy-1.0/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    for name in (*secrets.ACCESS, *secrets.HUBS, "RUNPOD_API_KEY", "AWS_SECRET_ACCESS_KEY", "MODELS"):
+        monkeypatch.setenv(name, f"canary-{name}")
+    assert not install(node=["nosy"])
+    assert "PIP_FIND_LINKS" in seen.read_text()
+    assert "canary" not in seen.read_text()
+    assert "canary" not in "".join(said)

@@ -1,0 +1,50 @@
+"""Which variables are secret, and who may see them: the one list, for start.sh and all that it starts.
+
+start.sh keeps ACCESS from all but `services` (templates/start/decide.j2). Tokens of the model hubs go to
+ComfyUI and to shells, since nodes and people fetch with them, but not to what builds foreign packages.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What a service checks against, and nobody else needs to know.
+ACCESS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
+# What fetching shows to the model hubs.
+HUBS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "CIVITAI_TOKEN")
+# Addresses in these may hold logins and tokens.
+ADDRESSES = ("MODELS", "LORAS")
+
+# In names of variables, and as parts of them between underscores. No pattern: `re` would delay each boot.
+_SIGNS = ("TOKEN", "PASSW", "PASSPHRASE", "SECRET", "CREDENTIAL", "APIKEY")
+_PARTS = frozenset({"KEY", "PAT", "AUTH", "PWD"})
+_SHORTEST = 6  # characters: what is shorter stands in sentences by chance
+_MASK = "…"
+
+
+def without_access(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for ComfyUI and others in the pod: without what the doors check against."""
+    return {name: value for name, value in environ.items() if name not in ACCESS}
+
+
+def without_any(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for code of strangers: without anything that is secret by its name."""
+    return {name: value for name, value in environ.items() if not is_secret(name) and name not in ADDRESSES}
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a variable is secret: one of ours, or one that is called a token, key or password."""
+    upper = name.upper()
+    if upper in ("PWD", "OLDPWD"):
+        return False
+    return any(sign in upper for sign in _SIGNS) or not _PARTS.isdisjoint(upper.split("_"))
+
+
+def hidden(text: str, environ: Mapping[str, str]) -> str:
+    """Return a text without the values of the secret variables in it: the last look at what is printed."""
+    for name, value in environ.items():
+        if len(value) >= _SHORTEST and name != "PUBLIC_KEY" and value in text and is_secret(name):
+            text = text.replace(value, _MASK)
+    return text

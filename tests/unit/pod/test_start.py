@@ -1,0 +1,256 @@
+"""start.sh as it is rendered, run by a real shell: who watches whom, and what is left when one is killed.
+
+Programs of the test's stand in the place of ComfyUI, fetch, doctor and services; all else is real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from images import ROOT
+from registries import free_port
+
+from pod.examining import ports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMFYUI = """
+import http.server, os, subprocess, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/system_stats" else 404)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Answer)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "worker"])
+print("serving", os.getpid(), flush=True)
+try:
+    server.serve_forever()
+except KeyboardInterrupt:
+    pass
+"""
+STUB = """
+import os, signal, sys, time
+def main(arguments):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print("{name} begins", os.getpid(), os.environ.get("WEB_PASSWORD"), file=sys.stderr, flush=True)
+    time.sleep({seconds})
+    return 0
+"""
+
+
+class Pod:
+    """A folder in the place of a container."""
+
+    def __init__(self, root: Path, flags_json: dict[str, Any]) -> None:
+        self.root = root
+        self.run = root / "run"
+        opt = root / "opt"
+        shutil.copytree(ROOT / "scripts" / "pod", opt / "pod")
+        shutil.copy(ROOT / "scripts" / "__main__.py", opt)
+        for name, seconds in (("fetch", 120), ("doctor", 0), ("services", 120)):
+            (opt / "pod" / f"{name}.py").write_text(STUB.format(name=name, seconds=seconds))
+        (opt / "flags.json").write_text(json.dumps(flags_json))
+        (opt / "models.json").write_text('{"schema": 1, "models": []}')
+        (opt / "folders.json").write_text('{"schema": 1, "folders": {"loras": ["loras"]}}')
+        (root / "main.py").write_text(COMFYUI)
+        (root / "meminfo").write_text("MemTotal: 67108864 kB\n")
+        script = (ROOT / "tests" / "golden" / "lazy" / "start.sh").read_text()
+        for old, new in (
+            ("cd /opt/ComfyUI", f"cd {root}"),
+            ("/opt/venv/bin/python", sys.executable),
+            ("/usr/bin/python3", sys.executable),
+            ("PAUSES=(1 5 25)", "PAUSES=(0.1 0.1 0.1)"),
+        ):
+            assert old in script
+            script = script.replace(old, new)
+        self.script = root / "start.sh"
+        self.script.write_text(script)
+        self.port = free_port()
+        self.log = root / "log"
+        self.starts: list[subprocess.Popen[bytes]] = []
+
+    def start(self, **settings: str) -> subprocess.Popen[bytes]:
+        """Run start.sh; what it says goes to one log."""
+        environ = {
+            "PATH": f"{ROOT}/tests/fakes:{os.environ['PATH']}",
+            "PODKILN_ROOT": str(self.root / "opt"),
+            "PODKILN_RUN": str(self.run),
+            "PODKILN_LOCAL": str(self.root / "local"),
+            "PODKILN_CGROUP_ROOT": str(self.root / "cgroup"),
+            "PODKILN_MEMINFO": str(self.root / "meminfo"),
+            "WORKSPACE": str(self.root / "workspace"),
+            "COMFYUI_PORT": str(self.port),
+            "COMFYUI_ARGS": "--cpu",
+            **settings,
+        }
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(["bash", str(self.script)], env=environ, stdout=log, stderr=log)
+        self.starts.append(process)
+        return process
+
+    def until(self, text: str, count: int = 1) -> str:
+        """Wait until the log holds a text so many times; returns the log."""
+        end = time.monotonic() + 30
+        while (said := self.log.read_text()).count(text) < count:
+            assert time.monotonic() < end, said
+            time.sleep(0.02)
+        return said
+
+    def process(self, begins: str) -> int:
+        """Return the process that said last that it begins."""
+        return int(self.log.read_text().rpartition(f"{begins} ")[2].split()[0])
+
+    def keeper(self) -> int:
+        """Return the parent of ComfyUI."""
+        status = Path(f"/proc/{self.process('serving')}/status").read_text()
+        return int(status.partition("PPid:")[2].split()[0])
+
+    def living(self) -> list[str]:
+        """Return the command lines of all processes of this pod that run."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                environ = (folder / "environ").read_bytes()
+                if f"PODKILN_RUN={self.run}".encode() in environ:
+                    found.append((folder / "cmdline").read_text().replace("\0", " "))
+        return found
+
+    def gone(self) -> None:
+        """Wait until nothing of the pod runs."""
+        end = time.monotonic() + 15
+        while left := self.living():
+            assert time.monotonic() < end, left
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def pod(tmp_path: Path, flags_json: dict[str, Any]) -> Iterator[Pod]:
+    pod = Pod(tmp_path, flags_json)
+    yield pod
+    for process in pod.starts:
+        with process:
+            process.kill()
+    with contextlib.suppress(AssertionError):
+        pod.gone()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"PODKILN_RUN={pod.run}".encode() in (folder / "environ").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
+def test_a_stop_ends_all_of_it(pod: Pod) -> None:
+    start = pod.start(WEB_USER="me", WEB_PASSWORD="canary")
+    said = pod.until("podkiln: ready in")
+    assert "services begins" in said
+    assert said.count("canary") == 1, "services alone knows it"
+    start.terminate()
+    assert start.wait(20) == 0
+    assert pod.log.read_text().endswith("podkiln: stopping\n")
+    pod.gone()
+
+
+@pytest.mark.parametrize("name", ["fetch", "services"])
+def test_a_service_that_is_killed_is_said_and_started_again_but_not_for_ever(pod: Pod, name: str) -> None:
+    pod.start()
+    pod.until("podkiln: ready in")
+    for count in range(1, 5):
+        pod.until(f"{name} begins", count)
+        os.kill(pod.process(f"{name} begins"), signal.SIGKILL)
+        if count < 4:
+            pod.until(f"podkiln: {name} was killed (signal 9); it is started again in 0.1 s ({count} of 3).")
+    said = pod.until(f"podkiln: {name} was killed again (signal 9), so it stays down.")
+    time.sleep(0.5)
+    assert pod.log.read_text().count(f"{name} begins") == 4
+    assert "ComfyUI has ended" not in said
+
+
+def test_a_service_that_ends_by_itself_is_left_alone(pod: Pod) -> None:
+    pod.start()
+    pod.until("doctor begins")
+    pod.until("podkiln: ready in")
+    time.sleep(0.5)
+    assert pod.log.read_text().count("doctor begins") == 1
+
+
+def test_when_the_keeper_is_killed_comfyui_ends_and_the_pod_starts_anew_once(pod: Pod) -> None:
+    start = pod.start(WEB_USER="me", WEB_PASSWORD="canary", JUPYTER_PASSWORD="")
+    pod.until("podkiln: ready in")
+    os.kill(pod.keeper(), signal.SIGKILL)
+    pod.until("podkiln: what looks after ComfyUI was killed (signal 9), so the pod starts anew, once.")
+    said = pod.until("podkiln: ready in", 2)
+    assert said.count("canary") == 2, "services knows it again"
+    assert "is taken" not in said
+    assert sum("--port" in line for line in pod.living()) == 1
+    os.kill(pod.keeper(), signal.SIGKILL)
+    assert start.wait(20) == 137
+    pod.gone()
+    assert (
+        "podkiln: what looks after ComfyUI was killed again (signal 9), so the pod stops."
+        in pod.log.read_text()
+    )
+
+
+def test_when_start_sh_is_killed_nothing_is_left_and_it_can_start_again(pod: Pod) -> None:
+    """As on vast.ai, where start.sh is not the container's first process."""
+    start = pod.start()
+    pod.until("podkiln: ready in")
+    start.kill()
+    start.wait()
+    pod.start()
+    pod.until("podkiln: ready in", 2)
+    assert pod.log.read_text().count("running in this pod already") == 0
+
+
+def test_all_of_it_can_be_killed_and_started_again(pod: Pod) -> None:
+    """Also what ComfyUI has started, which the kernel tells nothing."""
+    start = pod.start()
+    pod.until("podkiln: ready in")
+    keeper = pod.keeper()
+    for number in (start.pid, keeper):
+        os.kill(number, signal.SIGKILL)
+    start.wait()
+    assert any("worker" in line for line in pod.living())
+    pod.start()
+    said = pod.until("podkiln: ready in", 2)
+    assert "podkiln: comfyui of an earlier start was still running, and is ended." in said
+    assert sum("worker" in line for line in pod.living()) == 1
+
+
+def test_a_second_start_beside_the_first_ends(pod: Pod) -> None:
+    pod.start()
+    pod.until("podkiln: ready in")
+    assert pod.start().wait(20) == 0
+    assert "start.sh is running in this pod already; this one ends." in pod.log.read_text()
+
+
+def test_a_port_that_another_comfyui_has_ends_the_start(pod: Pod) -> None:
+    """It is called main.py too, and is not ours."""
+    other = subprocess.Popen(
+        [sys.executable, str(pod.root / "main.py"), "--port", str(pod.port)], process_group=0
+    )
+    try:
+        end = time.monotonic() + 10
+        while not ports.taken(pod.port):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert pod.start().wait(20) == 69
+        said = pod.log.read_text()
+        assert f"ComfyUI cannot work here: port {pod.port} is taken by python" in said
+        assert f"(process {other.pid}), and ComfyUI is to listen there: set COMFYUI_PORT" in said
+        assert "serving" not in said
+    finally:
+        os.killpg(other.pid, signal.SIGKILL)
+        other.wait()
