@@ -166,3 +166,12 @@ def test_a_volume_that_cannot_be_written_gets_nothing(tmp_path: Path, said: list
 def test_an_environment_without_pip_is_a_sentence(tmp_path: Path, said: list[str]) -> None:
     assert not packages.serve(volume(tmp_path), "/no/such/venv", said.append)
     assert "/no/such/venv/bin/python cannot be run (No such file or directory)" in said[-1]
+
+
+def test_what_is_not_understood_is_not_called_nothing(tmp_path: Path, said: list[str]) -> None:
+    odd = Nodes(verdicts=(Verdict("odd", unclear=("git+https://git.example/a.git",)),), wish=INSTALL)
+    assert not packages.serve(volume(tmp_path, nodes=odd), "/no/such/venv", said.append)
+    assert "not understood" in said[0]
+    assert said[1] == "the custom nodes lack nothing else"
+    unread = Nodes(unread="there is no `packaging`", wish=INSTALL)
+    assert not packages.serve(volume(tmp_path, nodes=unread), "/no/such/venv", said.append)
