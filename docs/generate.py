@@ -31,11 +31,13 @@ WIDTH = 100
 
 # What the pod's codes mean for a person; their names and numbers come from pod/failure.py.
 POD_CODES = {
-    "ARGUMENTS_REFUSED": "`COMFYUI_ARGS` was refused: an unknown flag, or flags or values that clash. "
+    "ARGUMENTS_REFUSED": "`COMFYUI_ARGS` was refused: an unknown flag, one that needs a package "
+    "that is not there, or flags or values that clash. "
     "Of `podkiln-fetch`: a word that is malformed.",
     "DATA_UNREADABLE": "`flags.json` or `models.json` in the image cannot be read: rebuild the image.",
     "INTERNAL": "A mistake in podkiln itself, or a run folder that cannot be written.",
-    "UNFIT": "This machine cannot run the image: its driver or card is too old, or its port is taken.",
+    "UNFIT": "This machine cannot run the image: its GPU cannot be used, its driver or card is too old, "
+    "or the port is taken.",
     "SETTING_MALFORMED": "Another environment variable says something that it cannot mean.",
 }
 

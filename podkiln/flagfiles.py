@@ -56,6 +56,10 @@ class FlagEntry(Strict):
     opposite: FlagName | None = None
     repeat: bool = False
     note: Phrase | None = None
+    module: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$")] | None = None
+    package: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")] | None = None
+    companion: FlagName | None = None
+    holds: str | None = None
     help: str
 
 
@@ -82,10 +86,11 @@ class DeadFile(Strict):
 
 
 class RuleEntry(Strict):
-    """Arguments and their reason."""
+    """Arguments and their reason; they make way for the flags in `unless` from a stronger source."""
 
     args: Many[str]
     reason: Phrase
+    unless: Many[FlagName] = ()
 
 
 class ClassEntry(Strict):
@@ -141,6 +146,7 @@ class ProfilesFile(Strict):
     tolerance: Annotated[float, Field(ge=0, lt=0.5)]
     classes: Many[ClassEntry] = Field(min_length=1)
     tiers: dict[TierName, Span]
+    unified_cards: Many[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]]
     profiles: Profiles
     memory_modes: Many[ModeEntry] = Field(min_length=1)
     ram: Many[RamEntry]
@@ -219,6 +225,8 @@ def _check_flags(flags: FlagsFile, file: Document, version: str) -> Catalogue:
             raise file.error(
                 ("flags", number, "opposite"), f"{entry.opposite} does not name {entry.name} in return."
             )
+        if entry.companion and entry.companion not in known:
+            raise file.error(("flags", number, "companion"), f"there is no flag {entry.companion}.")
     for number, name in enumerate(flags.later):
         if name in known:
             raise file.error(("later", number), f"{name} stands among the flags of this version.")
@@ -272,3 +280,6 @@ def _check_rules(tables: ProfilesFile, file: Document, catalogue: Catalogue) -> 
             raise file.error((*where, "args"), str(refused)) from None
         if parsed.notes:
             raise file.error((*where, "args"), parsed.notes[0])
+        for name in rule.unless:
+            if name not in catalogue.flags:
+                raise file.error((*where, "unless"), f"ComfyUI {catalogue.version} has no flag {name}.")

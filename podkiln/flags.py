@@ -123,6 +123,7 @@ def _data(described: Described, common: list[str], profile: str) -> dict[str, An
         "tolerance": profiles.tolerance,
         "classes": [entry.model_dump(mode="json") for entry in profiles.classes],
         "tiers": {name: span.model_dump(mode="json") for name, span in profiles.tiers.items()},
+        "unified_cards": list(profiles.unified_cards),
         "profiles": profiles.profiles.model_dump(mode="json"),
         "memory_modes": [
             {
@@ -168,7 +169,7 @@ def _check_combinations(version: str, common: tuple[str, ...]) -> None:
         settings = read(environ, rules)
         decision = choose(rules, settings, rules.catalogue.parse([], ""), _detection(card), ram)
         _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
-    unified = Detection(Gpu(index=0, uuid="", name="unified", vram_mib=None), visible=1)
+    unified = Detection(Gpu(index=0, uuid="", name="unified", vram_mib=None, unified=True), visible=1)
     for mode, profile in product(modes, rules.profiles):
         settings = read({"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}, rules)
         decision = choose(rules, settings, rules.catalogue.parse([], ""), unified, rams[-1])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
 
 from podkiln import document
 from podkiln.document import Many, Strict
 from podkiln.errors import DescriptionError
 from podkiln.model import Identifier, Revision
 from podkiln.variant import SHIPPED, Version
+
+RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
 class Folders(Strict):
@@ -20,6 +24,7 @@ class Folders(Strict):
     folders: Many[Identifier]
     outside: Many[Identifier]
     legacy: dict[Identifier, Identifier]
+    webui: dict[Identifier, Many[RelativePath]]
 
     def places(self) -> dict[str, list[str]]:
         """Return for each folder key the directories below models/ that hold its files.
@@ -34,7 +39,11 @@ class Folders(Strict):
 
 def to_json(version: str) -> dict[str, Any]:
     """Return folders.json, from which a pod names the models folders that it finds on its volume."""
-    return {"schema": 1, "comfyui": version, "folders": load(version).places()}
+    return {"schema": 1, "comfyui": version, "folders": load(version).places(), "webui": _webui(version)}
+
+
+def _webui(version: str) -> dict[str, list[str]]:
+    return {kind: list(paths) for kind, paths in load(version).webui.items()}
 
 
 @cache

@@ -6,6 +6,7 @@ Each command is a module's main(arguments) and is imported only when it is calle
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -21,6 +22,8 @@ BY_HAND = ("comfy", "fetch")
 
 def main(argv: list[str]) -> int:
     """Run a command and turn failures into one sentence and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr is: names of files may be any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")
     name = argv[0] if argv else ""
     if name not in COMMANDS:
         _say(f"{name or 'no command'!r} is not one of {', '.join(COMMANDS)}.")

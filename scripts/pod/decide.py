@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from pod.flags.arguments import Parsed
     from pod.flags.choice import Decision
+    from pod.flags.rules import Rules
 
 RUN = "/run/podkiln"
 STARTS = "PODKILN_STARTS"  # set by start.sh, which holds the lock: what runs then is of an earlier start
-_DEVICE = Path("/dev/nvidiactl")
+_MOST_DEVICES = 32  # as ComfyUI counts them
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
@@ -70,29 +71,45 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         from pod.doors import access  # noqa: PLC0415 - beside nvidia-smi
         from pod.examining import ports  # noqa: PLC0415 - beside nvidia-smi
         from pod.flags import choice, rules, selection  # noqa: PLC0415 - beside nvidia-smi
+        from pod.flags.arguments import check_folders  # noqa: PLC0415 - beside nvidia-smi
         from pod.keeping import ping  # noqa: PLC0415 - beside nvidia-smi
-        from pod.machine import gpu, memory  # noqa: PLC0415 - beside nvidia-smi
-        from pod.storage import inspection  # noqa: PLC0415 - beside nvidia-smi
+        from pod.machine import gpu, memory, presence  # noqa: PLC0415 - beside nvidia-smi
+        from pod.storage import inspection, overlay  # noqa: PLC0415 - beside nvidia-smi
 
-        root = Path(environ.get("PODKILN_ROOT", "/opt/podkiln"))
+        root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
         known = rules.load(root / "flags.json")
         offers = selection.load(root / "models.json")
         asked = settings.read(environ, known, {offer.env for offer in offers})
         asked = selection.checked(asked, offers, root)
         user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS")
-        where = inspection.Asked.of(environ, asked.workspace, known.workspace)
+        site = overlay.site(environ.get("PODKILN_VENV") or overlay.VENV)
+        missing = _missing_modules(known, user, site)
+        where = inspection.Asked.of(environ, asked.workspace, known.workspace, tuple(missing))
         ways = access.read(environ)
         with inspection.Question(where, write=write) as volumes:
             pod_memory = memory.read(
-                Path(environ.get("PODKILN_CGROUP_ROOT", memory.CGROUP_ROOT)),
-                Path(environ.get("PODKILN_MEMINFO", memory.MEMINFO)),
+                Path(environ.get("PODKILN_CGROUP_ROOT") or memory.CGROUP_ROOT),
+                Path(environ.get("PODKILN_MEMINFO") or memory.MEMINFO),
             )
-            seen = _as_comfyui_sees(environ, user)
-            found = gpu.detect(cards, seen, limit, device_node=_DEVICE.exists())
+            seen, said = _as_comfyui_sees(environ, user)
+            found = gpu.detect(
+                cards, seen, limit, witness=presence.witness(environ), said=said, unified=known.unified_cards
+            )
             watch.lap("gpu")
             volume = volumes.answer()
+        if volume.answers:
+            check_folders(user.given, "COMFYUI_ARGS")
         decision = choice.choose(
-            known, asked, user, found, pod_memory, offers, str(root), access=ways, volume=volume
+            known,
+            asked,
+            user,
+            found,
+            pod_memory,
+            offers,
+            str(root),
+            access=ways,
+            volume=volume,
+            has_module=lambda name: name not in missing or volume.has(name, missing[name]),
         )
         own = children.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
         taken = ports.examine(decision.args, decision.access.to_json(), decision.port, own)
@@ -102,14 +119,34 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         return decision
 
 
-def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> Mapping[str, str]:
-    """ComfyUI writes two of its flags into CUDA_VISIBLE_DEVICES itself (main.py of 0.33.0)."""
+def _missing_modules(known: Rules, user: Parsed, site: str) -> dict[str, str]:
+    """Return modules that arguments need and the image lacks, with the names of their packages."""
+    names = {given.flag.name for given in user.given} | {*known.common} & {*known.catalogue.flags}
+    flags = [known.catalogue.flags[name] for name in names]
+    needed = {flag.module: flag.package or flag.module for flag in flags if flag.module}
+    if not needed:
+        return {}
+    from pod.storage import requirement  # noqa: PLC0415 - loaded already
+
+    there = requirement.modules(tuple(needed), site)
+    return {module: package for module, package in needed.items() if module not in there}
+
+
+def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> tuple[Mapping[str, str], str | None]:
+    """Return the environment with the CUDA_VISIBLE_DEVICES that ComfyUI sets, and the flag that says so.
+
+    Both flags are read as main.py of 0.33.0 reads them: --default-device N puts N before all others.
+    """
+    from pod.machine import visible  # noqa: PLC0415 - beside nvidia-smi
+
     only, first = user.value("--cuda-device"), user.value("--default-device")
     if only is not None:
-        return {**environ, "CUDA_VISIBLE_DEVICES": only}
+        return {**environ, "CUDA_VISIBLE_DEVICES": only}, f"--cuda-device {visible.shown(only)}".rstrip()
     if first is not None:
-        return {name: value for name, value in environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    return environ
+        others = [str(number) for number in range(_MOST_DEVICES) if number != int(first)]
+        order = ",".join([str(int(first)), *others])
+        return {**environ, "CUDA_VISIBLE_DEVICES": order}, f"--default-device {first}"
+    return environ, None
 
 
 def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
@@ -118,7 +155,7 @@ def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
 
     fatal = [finding.says for finding in decision.findings if finding.level == "fatal"]
     for reason in fatal:
-        if environ.get("PODKILN_DOCTOR", "").strip() != "warn":
+        if environ.get("PODKILN_DOCTOR", "").strip().lower() != "warn":
             message = f"ComfyUI cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."
             raise PodError(message, UNFIT)
         print(line(f"podkiln: warning: {reason}."), file=sys.stderr)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VARIABLE = "PODKILN_DOCTOR"
+_SAID_BEFORE = ("memory", "volume")  # `decide` warned of these
 _HINTS = {FATAL: "", WARNING: "warning: ", NOTE: ""}
 
 
@@ -38,9 +39,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         record = _load(run / "decision.json")
         found = [*_offline(record, models, environ), *_online(record, models, environ, root)]
         _write(run / "doctor.json", worst_first([*_known(record), *found]))
-        said = [
-            one for one in found if one.level != WARNING or one.about != "memory"
-        ]  # decide warned already
+        said = [one for one in found if one.level != WARNING or one.about not in _SAID_BEFORE]
         _say(worst_first(said))
         return 0
     from pod import decide  # noqa: PLC0415 - at boot it has run already
@@ -71,6 +70,9 @@ def _known(record: Mapping[str, Any]) -> list[Finding]:
 def _offline(
     record: Mapping[str, Any], models: Sequence[Mapping[str, Any]], environ: Mapping[str, str]
 ) -> list[Finding]:
+    from pod.flags import rules  # noqa: PLC0415 - `decide` has loaded it, except at boot
+
+    known = rules.load(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln") / "flags.json")
     volume = record["volume"]
     others = (environ.get("PODKILN_VOLUME") or "/runpod-volume", volume["root"], volume["workspace"])
     roots = [
@@ -78,7 +80,10 @@ def _offline(
         *(f"{other}/models" for other in others),
         *volume["models"],
     ]
-    found = needs.memory(record, models)
+    found = [
+        *(Finding(WARNING, "volume", says) for says in volume["problems"]),
+        *needs.memory(record, models, known.reaches),
+    ]
     return [*found, *needs.room(record, models, roots)] if volume["answers"] else found
 
 

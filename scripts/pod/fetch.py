@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod.failure import ARGUMENTS_REFUSED, SETTING_MALFORMED, PodError
+from pod import settings
+from pod.failure import ARGUMENTS_REFUSED
 from pod.fetching import status
 from pod.fetching.display import Display
 from pod.fetching.fetcher import Fetcher
@@ -151,11 +152,4 @@ def policy(environment: Mapping[str, str], place: Store) -> Policy:
 
 
 def _number(environment: Mapping[str, str], variable: str, default: int) -> int:
-    value = environment.get(variable, "").strip()
-    if not value:
-        return default
-    if not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise PodError(
-            f"{variable}={value!r} is no whole number above 0; {default} is the default", SETTING_MALFORMED
-        )
-    return int(value)
+    return settings.number(variable, environment.get(variable), default)

@@ -15,7 +15,7 @@ def arguments() -> list[str]:
     """Return ComfyUI's arguments, as `decide` wrote them for start.sh."""
     run = os.environ.get("PODKILN_RUN", "/run/podkiln")
     try:
-        with open(f"{run}/comfyui.args", encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms here
+        with open(f"{run}/comfyui.args", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - pathlib costs 10 ms here
             return file.read().split("\0")
     except OSError:
         return []

@@ -64,6 +64,11 @@ class Nodes:
         """The nodes that are loaded, and lack packages."""
         return tuple(one for one in self.loaded if one.missing)
 
+    @property
+    def unclear(self) -> tuple[Verdict, ...]:
+        """The nodes that are loaded, and of whose requirements something is not understood."""
+        return tuple(one for one in self.loaded if one.unclear)
+
     def arguments(self) -> tuple[str, ...]:
         """Return what keeps the wrong ones out; nothing when there is nothing to keep out."""
         if not self.left_out:
@@ -98,6 +103,19 @@ class Nodes:
             f"custom node {name} is on the volume and in the image: both are loaded, and the image's wins"
             for name in self.twice
         ]
+        said += self.doubts()
+        return said
+
+    def doubts(self) -> list[str]:
+        """Return sentences about what could not be found out."""
+        said = []
+        if self.unclear:
+            who = "; ".join(f"{one.node}: {_some(one.unclear)}" for one in self.unclear[:_SHOWN])
+            more = f"; and {len(self.unclear) - _SHOWN} more" if len(self.unclear) > _SHOWN else ""
+            said.append(
+                "of the requirements of custom nodes some are not understood, so they are neither checked "
+                f"nor installed ({who}{more}): install what they need by hand"
+            )
         if self.unread:
             said.append(f"the requirements of the volume's custom nodes are not checked: {self.unread}")
         return said
@@ -174,6 +192,8 @@ def _judge(
                 verdict = requirement.judge(folder, image, overlay, parse)
             except OSError as error:
                 verdict = Verdict(folder.name, unclear=(f"cannot be read ({error.strerror})",))
+            except Exception as bug:  # noqa: BLE001 - one node's, whatever it is: the others are still judged
+                verdict = Verdict(folder.name, unclear=(f"cannot be judged ({type(bug).__name__})",))
             with reading.lock:
                 reading.verdicts[str(folder)] = verdict
 
@@ -189,10 +209,17 @@ def _entries(place: str) -> list[str]:
     """Return the names in a custom_nodes folder that ComfyUI loads (nodes.py, init_external_custom_nodes)."""
     try:
         with os.scandir(place) as entries:
-            found = [entry.name for entry in entries if entry.is_dir() or entry.name.endswith(".py")]
+            found = [entry.name for entry in entries if entry.name.endswith(".py") or _is_folder(entry)]
     except OSError:
         return []
     return sorted(name for name in found if name != "__pycache__" and not name.endswith(".disabled"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link into what fails
+        return False
 
 
 def _some(wants: Sequence[str]) -> str:

@@ -42,7 +42,8 @@ def chosen(run: str) -> list[str]:
     """Return the arguments that `decide` wrote, each followed by a NUL byte. Raises PodError."""
     path = f"{run}/comfyui.args"
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms here
+        # Names of files may be any bytes.
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:  # noqa: PTH123 - pathlib costs 10 ms here
             return file.read().split("\0")[:-1]
     except OSError as error:
         message = f"{path} cannot be read ({error.strerror}): `decide` writes it, run /start.sh."

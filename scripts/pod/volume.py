@@ -9,13 +9,15 @@ one pod alone lies in the container: temporary files, and the database, which ne
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 
 from pod.failure import ARGUMENTS_REFUSED, PodError
-from pod.nodes import Nodes
+from pod.nodes import INSTALL, Nodes
 from pod.printable import printable
 from pod.saying import LONGEST_LINE, say
 from pod.storage import layout, overlay
+from pod.storage.requirement import normalized
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ class Volume:
 
     `root` is the volume; `workspace` is the volume too, or the folder that stands in for it. `local` and
     `run` are this container's alone. `models` are models folders beside `workspace`/models, `node_folders`
-    those of custom nodes, of which the first gets new ones. `answers` is false for a volume that hangs.
+    those of custom nodes, of which the first gets new ones. `webui` are folders of other programs with models
+    in them, `links` files of ComfyUI's with further folders. `modules` are those of the Python modules asked
+    for that `overlay` holds. `answers` is false for a volume that hangs or may not be read. `warnings` are
+    sentences; `problems` are those of them that are about the volume itself.
     """
 
     root: str
@@ -44,10 +49,14 @@ class Volume:
     local: str = LOCAL
     run: str = RUN
     models: tuple[str, ...] = ()
+    webui: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     node_folders: tuple[str, ...] = ()
     nodes: Nodes = field(default_factory=Nodes)
     overlay: str | None = None
+    modules: tuple[str, ...] = ()
     answers: bool = True
+    problems: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -59,6 +68,8 @@ class Volume:
             f"--user-directory={self.user}",
             f"--temp-directory={self.local}",
             f"--database-url=sqlite:///{self.local}/comfyui.db",
+            # Each file's default folders go before those named earlier, so ours come last.
+            *(f"--extra-model-paths-config={link}" for link in self.links),
             f"--extra-model-paths-config={self.run}/{PATHS}",
         )
 
@@ -72,6 +83,14 @@ class Volume:
             found |= overlay.environment(environ, root, self.overlay)
         return found
 
+    def has(self, module: str, package: str) -> bool:
+        """Whether packages on the volume hold a module, or will once what custom nodes lack is installed."""
+        if module in self.modules:
+            return True
+        wanted = (word for one in self.nodes.loaded for word in one.missing)
+        names = {normalized(re.split(r"[^A-Za-z0-9._-]", word, maxsplit=1)[0]) for word in wanted}
+        return self.nodes.wish == INSTALL and normalized(package) in names
+
     def to_json(self) -> dict[str, Any]:
         """Return the entry of decision.json."""
         return {
@@ -82,8 +101,11 @@ class Volume:
             "user": self.user,
             "local": self.local,
             "models": list(self.models),
+            "webui": list(self.webui),
+            "links": list(self.links),
             "custom_nodes": list(self.node_folders),
             "answers": self.answers,
+            "problems": list(self.problems),
             "left_out": [one.node for one in self.nodes.left_out],
             "lacking": {one.node: list(one.missing) for one in self.nodes.lacking},
         }

@@ -170,10 +170,14 @@ def test_a_clash_between_rules_is_resolved_before_a_pod_sees_it(data: dict[str, 
         ({"vram_mib": 6144, "ram_mib": 65536}, ["--preview-method", "latent2rgb"], "sequential_cpu_offload"),
         (
             {"vram_mib": 81559, "ram_mib": 65536, "host_ram_mib": 1048576},
-            ["--cache-lru", "10", "--disable-pinned-memory"],
+            ["--disable-dynamic-vram", "--cache-lru", "10", "--disable-pinned-memory"],
             "model_full_load",
         ),
-        ({"vram_mib": 81559, "ram_mib": 65536, "host_ram_mib": 65536}, [], "model_full_load"),
+        (
+            {"vram_mib": 81559, "ram_mib": 65536, "host_ram_mib": 65536},
+            ["--disable-dynamic-vram"],
+            "model_full_load",
+        ),
         ({"vram_mib": 81559, "tier": "CONSUMER_8GB", "profile": "conservative", "args": "--cpu"}, None, None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whether the driver and the card can run this image's torch. Pure.
+"""Whether there is a card to use, and whether the driver and it can run this image's torch. Pure.
 
 torch's wheels hold machine code for some architectures: code for sm_XY runs on cards of the same X and at
 least that Y (CUDA C++ Programming Guide, Binary Compatibility), PTX for compute_XY on all later ones.
@@ -21,9 +21,9 @@ _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([a-z]?)")
 
 
 def examine(detection: Detection, rules: Rules) -> list[Finding]:
-    """Return what keeps torch from using the GPU that counts."""
+    """Return what keeps torch from using the GPU that counts, or from having one although it should."""
     if detection.gpu is None:
-        return []
+        return [Finding(FATAL, "gpu", detection.unusable)] if detection.unusable else []
     return [*_driver(detection.gpu, rules.driver), *_card(detection, rules.architectures)]
 
 

@@ -6,7 +6,6 @@ The record is decision.json's data, the models those of models.json.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from pod.examining.diagnosis import NOTE, WARNING, Finding
 from pod.flags.rules import MIB_PER_GB
@@ -18,30 +17,40 @@ if TYPE_CHECKING:
 
 LITTLE = 1 << 30  # bytes: with less, temporary files and saved pictures soon fail
 _GB = 1e9
-_TOLERANCE = 0.92  # as variants/flags/profiles.yaml: cards and pods report less than they are sold for
 
 
-def memory(record: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Return a finding for each enabled model: how it is to run, what that needs, whether it fits."""
+def memory(
+    record: Mapping[str, Any], models: Sequence[Mapping[str, Any]], reaches: Callable[[int, float], bool]
+) -> list[Finding]:
+    """Return a finding for each enabled model: how it is to run, what that needs, whether it fits.
+
+    `reaches` tells whether so many MiB are as good as so many nominal GB: `Rules.reaches`.
+    """
     if record["gpu"] is None:
         return []
     vram, ram = record["vram_mib"], record["ram_mib"]
     known = {model["id"]: model for model in models}
     return [
-        _fit(choice, known[choice["id"]], vram, ram)
+        _fit(choice, known[choice["id"]], vram, ram, reaches)
         for choice in record["models"]
         if choice["enabled"] and choice["id"] in known
     ]
 
 
-def _fit(choice: Mapping[str, Any], model: Mapping[str, Any], vram: int | None, ram: int | None) -> Finding:
+def _fit(
+    choice: Mapping[str, Any],
+    model: Mapping[str, Any],
+    vram: int | None,
+    ram: int | None,
+    reaches: Callable[[int, float], bool],
+) -> Finding:
     mode = choice["memory_mode"]
     need = next((each for each in model["memory_modes"] if each["mode"] == mode), model)
     wants = (need["vram_gb"] or 0, need["ram_gb"] or 0)
     lacks = [
         f"{wanted - has / MIB_PER_GB:.1f} GB too little {what}"
         for wanted, has, what in zip(wants, (vram, ram), ("VRAM", "RAM"), strict=True)
-        if has is not None and has < wanted * MIB_PER_GB * _TOLERANCE
+        if has is not None and not reaches(has, wanted)
     ]
     how = f"{mode} " if mode else ""
     says = f"model {model['id']}: {how}needs {wants[0]:g} GB of VRAM and {wants[1]:g} GB of RAM"
@@ -101,7 +110,12 @@ def _to_fetch(record: Mapping[str, Any], models: Sequence[Mapping[str, Any]], ro
         for file in model["files"]
         if not file["optional"]
     }
-    return sum(size for name, size in files.items() if not any(Path(root, name).is_file() for root in roots))
+    return sum(size for name, size in files.items() if not any(_is_file(f"{root}/{name}") for root in roots))
+
+
+def _is_file(path: str) -> bool:
+    """Whether a file is there: no for what may not be read or fails, where Path.is_file raises."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _free(path: str) -> int | None:

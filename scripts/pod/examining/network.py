@@ -113,7 +113,7 @@ def _theirs(urls: Sequence[str]) -> float | None:
             continue
         try:
             theirs = email.utils.parsedate_to_datetime(date or "").timestamp()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, IndexError, OverflowError):  # a date of others'
             continue
         return theirs - (time.time() - begun) / 2
     return None

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from pod.failure import SETTING_MALFORMED, PodError
+from pod import settings
 from pod.fetching.retry import BUSY, PASSING, asked_seconds
 from pod.fetching.web import (
     Answer,
@@ -24,8 +24,7 @@ from pod.printable import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HUGGINGFACE = "https://huggingface.co"
-CIVITAI = "https://civitai.com"
+HUGGINGFACE, CIVITAI = settings.HUGGINGFACE, settings.CIVITAI
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class Hubs:
     def from_environment(cls, environment: Mapping[str, str]) -> Hubs:
         """Read HF_ENDPOINT, CIVITAI_ENDPOINT, HF_TOKEN and CIVITAI_TOKEN. Raises PodError."""
         return cls(
-            _endpoint(environment, "HF_ENDPOINT", HUGGINGFACE),
-            _endpoint(environment, "CIVITAI_ENDPOINT", CIVITAI),
-            _token(environment, "HF_TOKEN"),
-            _token(environment, "CIVITAI_TOKEN"),
+            settings.endpoint("HF_ENDPOINT", environment.get("HF_ENDPOINT"), HUGGINGFACE),
+            settings.endpoint("CIVITAI_ENDPOINT", environment.get("CIVITAI_ENDPOINT"), CIVITAI),
+            settings.token("HF_TOKEN", environment.get("HF_TOKEN")),
+            settings.token("CIVITAI_TOKEN", environment.get("CIVITAI_TOKEN")),
         )
 
     def credential(self, variable: str) -> Credential | None:
@@ -57,8 +56,8 @@ class Hubs:
 
     def owner_of(self, url: str) -> tuple[Credential | None, str | None]:
         """Return the token for a plain address that happens to be one of the hubs', and its variable."""
-        for variable, endpoint in (("HF_TOKEN", self.huggingface), ("CIVITAI_TOKEN", self.civitai)):
-            if url.startswith(f"{endpoint}/"):
+        for variable, address in (("HF_TOKEN", self.huggingface), ("CIVITAI_TOKEN", self.civitai)):
+            if url.startswith(f"{address}/"):
                 return self.credential(variable), variable
         return None, None
 
@@ -167,27 +166,3 @@ def request_for(source: Mapping[str, Any], hubs: Hubs, revision: str | None = No
             raise RefusedError(
                 f"comes from a source of the unknown kind {kind!r}: update the image, or correct models.json"
             )
-
-
-def _endpoint(environment: Mapping[str, str], variable: str, default: str) -> str:
-    value = environment.get(variable, "").strip().rstrip("/") or default
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
-        good = False
-    if not good or parts.query or parts.username:
-        raise PodError(
-            f"{variable} is not an address like {default}: correct it, or unset it", SETTING_MALFORMED
-        )
-    return value
-
-
-def _token(environment: Mapping[str, str], variable: str) -> str | None:
-    value = environment.get(variable, "").strip()
-    if not value.isascii() or not value.isprintable() or " " in value:
-        raise PodError(
-            f"{variable} holds characters that no token has: copy it again, without spaces or quotes",
-            SETTING_MALFORMED,
-        )
-    return value or None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod.failure import SETTING_MALFORMED, PodError
+from pod import settings
 from pod.fetching import disk, part
 from pod.machine import mounts
 
@@ -72,17 +72,11 @@ class Staging:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], target: Path) -> Staging:
         """Read FETCH_STAGING: auto, never, or a folder. Raises PodError."""
-        value = environment.get("FETCH_STAGING", "").strip() or "auto"
+        value = settings.staging(environment.get("FETCH_STAGING"))
         if value == "never" or (value == "auto" and not on_network(target)):
             return cls()
         if value == "auto":
             return cls(None if on_network(LOCAL) else LOCAL)
-        if not value.startswith("/") or ".." in Path(value).parts:
-            raise PodError(
-                f"FETCH_STAGING={value!r} is none of auto and never, and no absolute path: "
-                "name a folder on a local disk, or unset it",
-                SETTING_MALFORMED,
-            )
         return cls(Path(value))
 
     def growth(self, beside: Path, size: int | None, reserve: Callable[[Path, int], bool]) -> Growth:

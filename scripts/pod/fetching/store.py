@@ -60,7 +60,7 @@ class Store:
     def anywhere(self, file: File, size: int | None) -> Path | None:
         """Return where a file of this name (and size, if given) lies, unchecked."""
         paths = (self.baked / file.folder / file.name, *self._ours_and_theirs(file))
-        return next((path for path in paths if path.is_file() and size in {None, path.stat().st_size}), None)
+        return next((path for path in paths if _is_file(path) and size in {None, path.stat().st_size}), None)
 
     def holds(self, file: File) -> bool:
         """Tell whether there is a file of this name, or a cached one, right or wrong."""
@@ -69,10 +69,10 @@ class Store:
     def known(self, file: File, expected: str, size: int | None) -> Path | None:
         """Return where the right file lies, as far as that takes no hashing and changes nothing."""
         for path in self._ours_and_theirs(file):  # before the image's, as ComfyUI looks
-            if path.is_file() and _recorded(path) == _record(path, expected):
+            if _is_file(path) and _recorded(path) == _record(path, expected):
                 return path
         baked = self.baked / file.folder / file.name
-        if baked.is_file() and size in {None, baked.stat().st_size}:
+        if _is_file(baked) and size in {None, baked.stat().st_size}:
             return baked  # the image's own digest vouches for the bytes
         return None
 
@@ -92,14 +92,14 @@ class Store:
         Raises OSError.
         """
         for path in self._ours_and_theirs(file):
-            if path.is_file() and self._is_right(path, expected, size, seen, again=again):
+            if _is_file(path) and self._is_right(path, expected, size, seen, again=again):
                 return path
-            if path.is_symlink() and not path.exists() and path.is_relative_to(self.target):
+            if path.is_relative_to(self.target) and path.is_symlink() and not path.exists():
                 path.unlink()  # led to a cached model that is gone
         baked = self.baked / file.folder / file.name
-        if baked.is_file() and (reason := self._wrong(baked, expected, size, seen, again=again)):
+        if _is_file(baked) and (reason := self._wrong(baked, expected, size, seen, again=again)):
             self.say(f"{baked} {reason}: fetched again, beside the image")
-        elif baked.is_file():
+        elif _is_file(baked):
             return baked
         return self._link_cached(file, expected, size, seen)
 
@@ -185,8 +185,11 @@ class Store:
         if source.get("kind") != "huggingface":
             return []
         snapshots = self.cache / f"models--{source['repo'].replace('/', '--')}" / "snapshots"
-        commits = sorted(snapshots.iterdir()) if snapshots.is_dir() else []
-        return [path for commit in commits if (path := commit / source["path"]).is_file()]
+        try:
+            commits = sorted(snapshots.iterdir())
+        except OSError:
+            commits = []
+        return [path for commit in commits if _is_file(path := commit / source["path"])]
 
     def _remember(self, path: Path, found: str) -> dict[str, Any]:
         """Record what was found, for the next start; a volume that cannot be written costs another hash."""
@@ -216,6 +219,11 @@ def _record_path(path: Path) -> Path:
 def _alike(found: str, expected: str) -> bool:
     """Tell whether two digests are of one kind: a sha256 and a git object id say nothing of each other."""
     return found.partition(":")[0] == expected.partition(":")[0]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there: no for a folder that may not be read or fails, where Path.is_file raises."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _recorded(path: Path) -> dict[str, Any] | None:

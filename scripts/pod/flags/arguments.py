@@ -57,6 +57,10 @@ class Flag:
     opposite: str | None = None
     repeat: bool = False
     note: str | None = None
+    module: str | None = None
+    package: str | None = None
+    companion: str | None = None
+    holds: str | None = None
     help: str = ""
 
     @property
@@ -145,6 +149,7 @@ class Catalogue:
             one = Given(flag, values)
             _check_values(one, where, exists or _exists, explicit="=" in word)
             _add(one, given, notes, where)
+        _check_companions(given, where)
         return Parsed(tuple(given), tuple(notes))
 
     def _is_flag(self, word: str) -> bool:
@@ -225,6 +230,42 @@ def _add(one: Given, given: list[Given], notes: list[str], where: str) -> None:
         if opposed(one.flag, other.flag):
             notes.append(f"{where}: {other.flag.name} and {one.flag.name} undo each other; one is enough.")
     given.append(one)
+
+
+def _check_companions(given: Sequence[Given], where: str) -> None:
+    names = {one.flag.name for one in given}
+    for one in given:
+        other = one.flag.companion
+        if other is not None and other not in names:
+            raise RefusedError(
+                f"{where}: {one.flag.name} does nothing without {other}: give both, or neither of them."
+            )
+
+
+def check_modules(given: Sequence[tuple[Given, str]], has: Callable[[str], bool]) -> None:
+    """Refuse flags for which a Python package is missing; `given` are flags and whose they are."""
+    for one, source in given:
+        module, package = one.flag.module, one.flag.package or one.flag.module
+        if module is not None and not has(module):
+            raise RefusedError(
+                f"{source}: {one.flag.name} needs the Python package {package}, which neither this image nor "
+                f"the volume has: remove {one.flag.name}, or use an image that has {package}."
+            )
+
+
+def check_folders(
+    given: Sequence[Given], where: str, exists: Callable[[str, str], bool] | None = None
+) -> None:
+    """Refuse folders that lack what ComfyUI lists at its start; the volume must be laid out by then."""
+    for one in given:
+        if one.flag.holds is not None:
+            for value in one.values:
+                inner = f"{value}/{one.flag.holds}"
+                if not any((exists or _exists)(kind, inner) for kind in ("folder", "file")):
+                    raise RefusedError(
+                        f"{where}: {one.flag.name}: there is no {one.flag.holds!r} in {value!r} that can be "
+                        "read, without which ComfyUI does not come up: make it, or name another folder."
+                    )
 
 
 def _check_values(one: Given, where: str, exists: Callable[[str, str], bool], *, explicit: bool) -> None:

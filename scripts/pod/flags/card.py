@@ -38,6 +38,8 @@ def judge(detection: Detection, memory: Memory, settings: Settings, rules: Rules
     if detection.gpu is None:
         return _without(detection, settings, rules)
     gpu = detection.gpu
+    if gpu.vram_mib is None and not gpu.unified:
+        return _unknown(gpu, detection, settings, rules)
     found_mib, reason = _measure(gpu, memory)
     class_ = rules.class_of(found_mib)
     fitting = (
@@ -59,7 +61,7 @@ def judge(detection: Detection, memory: Memory, settings: Settings, rules: Rules
         elif gb < class_.gb:
             vram_mib = min(found_mib, gb * MIB_PER_GB)
             reasons.append(f"GPU_TIER={tier}: treated as a {gb} GB card")
-    return Card(gb, vram_mib, tier, gpu.vram_mib is None, tuple(reasons), tuple(warnings))
+    return Card(gb, vram_mib, tier, gpu.unified, tuple(reasons), tuple(warnings))
 
 
 def _without(detection: Detection, settings: Settings, rules: Rules) -> Card:
@@ -69,12 +71,35 @@ def _without(detection: Detection, settings: Settings, rules: Rules) -> Card:
             () if detection.sure else ("the GPU could not be asked; set GPU_TIER to use it all the same",)
         )
         return Card(reasons=detection.reasons, warnings=(*detection.warnings, *unsure, *ignored))
+    return _as_the_tier_says(detection, settings, rules, "the GPU could not be asked")
+
+
+def _as_the_tier_says(detection: Detection, settings: Settings, rules: Rules, though: str) -> Card:
     from_gb, _ = rules.tiers[settings.tier]
-    warning = f"GPU_TIER={settings.tier} is obeyed ({from_gb} GB), though the GPU could not be asked"
+    warning = f"GPU_TIER={settings.tier} is obeyed ({from_gb} GB), though {though}"
     return Card(
         gb=from_gb,
         vram_mib=from_gb * MIB_PER_GB,
         tier=settings.tier,
+        reasons=detection.reasons,
+        warnings=(*detection.warnings, warning),
+    )
+
+
+def _unknown(gpu: Gpu, detection: Detection, settings: Settings, rules: Rules) -> Card:
+    """Plan for a card whose memory could not be read: with GPU_TIER, else with the least that there is."""
+    unread = f"the memory of {gpu} could not be read (nvidia-smi says {gpu.memory or 'nothing'})"
+    if settings.tier != AUTO:
+        return _as_the_tier_says(detection, settings, rules, unread)
+    least = rules.classes[0]
+    warning = (
+        f"{unread}, so it is planned for as a {least.gb} GB card: set GPU_TIER to say what it is, and rent "
+        "another machine if it fails"
+    )
+    return Card(
+        gb=least.gb,
+        vram_mib=least.gb * MIB_PER_GB,
+        tier=least.tier,
         reasons=detection.reasons,
         warnings=(*detection.warnings, warning),
     )

@@ -10,13 +10,13 @@ from pod.examining.diagnosis import WARNING
 from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.flags import card as cards
 from pod.flags import selection
-from pod.flags.arguments import exclusive, opposed
+from pod.flags.arguments import check_modules, exclusive, opposed
 from pod.flags.rules import AUTO, Rule
 from pod.volume import usual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pod.examining.diagnosis import Finding
@@ -116,11 +116,12 @@ def choose(
     *,
     access: Access = Access(),  # noqa: B008 - frozen
     volume: Volume | None = None,
+    has_module: Callable[[str], bool] = lambda _name: True,
 ) -> Decision:
     """Choose the arguments.
 
     Raises SettingError where MODELS names a model that is not offered, and PodError for arguments that do not
-    go with a login.
+    go with a login, or need a Python package that is not there.
 
     Args:
         rules: What flags.json says.
@@ -132,6 +133,7 @@ def choose(
         root: What {root} in the common arguments stands for.
         access: The ways into the pod.
         volume: Where ComfyUI's folders lie; None for a fresh volume that can be written.
+        has_module: Tells whether ComfyUI could import a Python module.
     """
     volume = volume or usual(settings.workspace)
     card = cards.judge(detection, memory, settings, rules)
@@ -147,6 +149,7 @@ def choose(
     if settings.memory_mode != AUTO and card.usable:
         line.add(_mode_rule(rules, settings), f"GPU_MEMORY_MODE={settings.memory_mode}")
     line.add_user(user)
+    check_modules(line.sources(), has_module)
     port = int(line.value("--port") or settings.port)
     access.check_ports(port)
 
@@ -171,7 +174,7 @@ def choose(
         )
     if not card.usable and settings.memory_mode != AUTO:
         warnings.append(f"GPU_MEMORY_MODE={settings.memory_mode} means nothing without a GPU")
-    findings = [] if line.has("--cpu") else hardware.examine(detection, rules)
+    findings = [] if _does_without(rules, user, card, detection) else hardware.examine(detection, rules)
     reasons = [*card.reasons, *_ram(memory), *volume.reasons, *line.reasons, *mode_note]
     reasons += wanted.reasons
     return Decision(
@@ -196,12 +199,14 @@ class _CommandLine:
 
     def __init__(self, rules: Rules) -> None:
         self._catalogue = rules.catalogue
-        self._chosen: list[tuple[Given, str]] = []
+        self._chosen: list[
+            tuple[Given, str, tuple[str, ...]]
+        ] = []  # a flag, whose it is, what it makes way for
         self.reasons: list[str] = []
 
     def add(self, rule: Rule, source: str) -> None:
         for given in self._catalogue.parse(rule.args, source, exists=lambda _kind, _path: True).given:
-            self._put(given, source)
+            self._put(given, source, rule.unless)
         if rule.reason:
             words = " ".join(rule.args)
             self.reasons.append(
@@ -224,21 +229,24 @@ class _CommandLine:
                 f"{_USER}: {given}" + (f", which {given.flag.note}" if given.flag.note else "")
             )
 
-    def _put(self, new: Given, source: str) -> None:
+    def _put(self, new: Given, source: str, unless: tuple[str, ...] = ()) -> None:
         kept = []
-        for old, origin in self._chosen:
+        for entry in self._chosen:
+            old, origin, makes_way_for = entry
             again = old.flag.name == new.flag.name and not new.flag.repeat
-            if (
-                not (again or exclusive(old.flag, new.flag) or opposed(old.flag, new.flag))
-                or origin == source
-            ):
-                kept.append((old, origin))
+            clash = again or exclusive(old.flag, new.flag) or opposed(old.flag, new.flag)
+            if origin == source or not (clash or new.flag.name in makes_way_for):
+                kept.append(entry)
             elif old.words() != new.words():
                 self.reasons.append(f"{old} ({origin}) gives way to {new} ({source})")
-        self._chosen = [*kept, (new, source)]
+        self._chosen = [*kept, (new, source, unless)]
 
     def given(self) -> list[Given]:
-        return [given for given, _ in self._chosen]
+        return [given for given, *_ in self._chosen]
+
+    def sources(self) -> list[tuple[Given, str]]:
+        """Return each flag and whose it is."""
+        return [(given, source) for given, source, _ in self._chosen]
 
     def has(self, name: str) -> bool:
         return any(given.flag.name == name for given in self.given())
@@ -265,6 +273,12 @@ def _profile_rule(rules: Rules, settings: Settings, card: Card) -> tuple[Rule, s
 def _mode_rule(rules: Rules, settings: Settings) -> Rule:
     mode = next(known for known in rules.memory_modes if known.mode == settings.memory_mode)
     return mode.rules[settings.profile]
+
+
+def _does_without(rules: Rules, user: Parsed, card: Card, detection: Detection) -> bool:
+    """Whether the user says that the GPU is not to be used, or that one is there that cannot be asked."""
+    asked = "--cpu" in rules.common or any(given.flag.name == "--cpu" for given in user.given)
+    return asked or (card.usable and detection.gpu is None)
 
 
 def _behind_login(line: _CommandLine, port: int) -> Rule:

@@ -25,10 +25,11 @@ MIB_PER_GB = 1024
 
 @dataclass(frozen=True)
 class Rule:
-    """Arguments, and the sentence that says why."""
+    """Arguments, and the sentence that says why; they make way for stronger sources' flags in `unless`."""
 
     args: tuple[str, ...]
     reason: str
+    unless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Rules:
     tolerance: float
     classes: tuple[CardClass, ...]
     tiers: Mapping[str, tuple[int, int]]
+    unified_cards: tuple[str, ...]
     profiles: Mapping[str, Profile]
     memory_modes: tuple[MemoryMode, ...]
     ram: tuple[RamRule, ...]
@@ -136,6 +138,7 @@ def from_json(data: Mapping[str, Any]) -> Rules:
         tolerance=data["tolerance"],
         classes=tuple(CardClass(**entry) for entry in data["classes"]),
         tiers={name: (span["from_gb"], span["to_gb"]) for name, span in data["tiers"].items()},
+        unified_cards=tuple(data["unified_cards"]),
         profiles={name: _profile(entry) for name, entry in data["profiles"].items()},
         memory_modes=tuple(_memory_mode(entry) for entry in data["memory_modes"]),
         ram=tuple(RamRule(entry["below_gb"], entry["limited"], _rule(entry)) for entry in data["ram"]),
@@ -153,7 +156,7 @@ def _frozen(value: object) -> Any:
 
 
 def _rule(entry: Mapping[str, Any]) -> Rule:
-    return Rule(tuple(entry["args"]), entry["reason"])
+    return Rule(tuple(entry["args"]), entry["reason"], tuple(entry.get("unless", ())))
 
 
 def _profile(entry: Mapping[str, Any]) -> Profile:

@@ -6,24 +6,30 @@ sentence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from pod.machine import mig, smi, visible
-from pod.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-_SHOWN = 100  # characters of a foreign message that a sentence quotes
+_FEW = 4  # cards that a sentence names
+_CPU = "COMFYUI_ARGS=--cpu does without the GPU"
+_UNKNOWN_FIELD = re.compile(r'Field "([^"]{1,40})" is not a valid field')
+# What the driver writes for the memory of a card that has none of its own. Anything else in brackets, such as
+# [Unknown Error] or [GPU is lost], is a failure to tell.
+_NO_MEMORY = ("[N/A]", "[Not Supported]", "N/A", "Not Supported")
 
 
 @dataclass(frozen=True)
 class Gpu:
     """One card, or one MIG slice of a card.
 
-    `vram_mib` is None where the driver reports none: unified memory, where the card shares the machine's RAM.
-    A slice has the index of its card and its own UUID; `card` is its card's.
+    `vram_mib` is None where the driver reports none: because the card shares the machine's RAM (`unified`),
+    or because it could not be read; `memory` is then what the driver wrote instead. A slice has the index of
+    its card and its own UUID; `card` is its card's.
     """
 
     index: int
@@ -34,6 +40,8 @@ class Gpu:
     compute_cap: str | None = None
     card: str | None = None
     instance: tuple[int, int] | None = None  # GPU instance, compute instance
+    unified: bool = False
+    memory: str | None = None
 
     def __str__(self) -> str:
         return f"{'slice of ' if self.card else ''}GPU {self.index} ({self.name})"
@@ -43,7 +51,8 @@ class Gpu:
 class Detection:
     """The GPU that counts (the smallest visible one), or why there is none.
 
-    `sure` is false when there may well be a GPU that could not be asked about.
+    `sure` is false when there may well be a GPU that could not be asked about. `unusable` is the phrase that
+    says why a GPU that is there, or should be, cannot be used, and what to do; None for no such GPU.
     """
 
     gpu: Gpu | None
@@ -51,45 +60,88 @@ class Detection:
     sure: bool = True
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unusable: str | None = None
 
 
 def detect(
-    question: smi.Question, environ: Mapping[str, str], limit: float = smi.LIMIT, *, device_node: bool = False
+    question: smi.Question,
+    environ: Mapping[str, str],
+    limit: float = smi.LIMIT,
+    *,
+    witness: str | None = None,
+    said: str | None = None,
+    unified: Sequence[str] = (),
 ) -> Detection:
     """Wait for nvidia-smi's answer and make sense of it.
 
     Args:
         question: The running `smi.CARDS`.
         environ: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER as ComfyUI will see them; NVIDIA_VISIBLE_DEVICES.
-        limit: Seconds for each further question (only cards with MIG need any).
-        device_node: Whether the kernel shows an NVIDIA device (/dev/nvidiactl).
+        limit: Seconds for each further question (old drivers, cards with MIG, memory that is not told).
+        witness: Why there should be a GPU, from pod.machine.presence; None where nothing says so.
+        said: What the user wrote to choose cards, where that is not CUDA_VISIBLE_DEVICES itself.
+        unified: Words in the names of the cards that are known to share the machine's RAM.
     """
     try:
-        code, output = question.answer()
+        code, output, fields = _ask(question, limit)
     except smi.NoAnswerError as failure:
-        return _unasked(failure, environ, device_node=device_node)
-    cards = [found for line in output.splitlines() if (found := _card(line))]
-    if not cards:
-        return _no_cards(code, output)
-    warnings: tuple[str, ...] = ()
-    if code != 0:
-        warnings = (f"nvidia-smi exited with {code} and said: {_quote(output)}",)
-    gpus: list[Gpu] = []
-    for card, has_mig in cards:
-        gpus += _slices(card, limit) if has_mig else [card]
+        found = _unasked(failure, environ, witness)
+    else:
+        cards = [card for line in output.splitlines() if (card := _card(line, fields))]
+        if cards:
+            warnings = () if code == 0 else (f"nvidia-smi exited with {code} and said: {_quote(output)}",)
+            gpus = [gpu for card, has_mig in cards for gpu in _expand(card, has_mig, limit, unified)]
+            found = _pick(gpus, environ, warnings, said)
+        else:
+            found = _no_cards(code, output, witness)
+    if visible.none_wanted(environ.get(visible.VARIABLE)):
+        return replace(found, unusable=None)
+    return found
+
+
+def _ask(question: smi.Question, limit: float) -> tuple[int, str, Sequence[str]]:
+    """Return exit code, output and the fields that it has; old drivers are asked again for fewer."""
+    code, output = question.answer()
+    fields: Sequence[str] = smi.FIELDS
+    while code != 0 and (unknown := {*_UNKNOWN_FIELD.findall(output)} & {*fields} - {*smi.BASIC_FIELDS}):
+        fields = [field for field in fields if field not in unknown]
+        with smi.Question(smi.query(fields), limit) as again:
+            code, output = again.answer()
+    return code, output, fields
+
+
+def _expand(card: Gpu, has_mig: bool, limit: float, unified: Sequence[str]) -> list[Gpu]:
+    """Return a card's slices where it is in MIG mode, else the card with its memory, if it is known."""
+    if has_mig:
+        return _slices(card, limit)
+    if card.vram_mib is not None:
+        return [card]
+    if card.memory in _NO_MEMORY and {*re.findall(r"[a-z0-9]+", card.name.lower())} & {
+        word.lower() for word in unified
+    }:
+        return [replace(card, unified=True)]
+    return [replace(card, vram_mib=mig.card_memory(card.uuid, limit))]
+
+
+def _pick(
+    gpus: list[Gpu], environ: Mapping[str, str], warnings: tuple[str, ...], said: str | None = None
+) -> Detection:
     if not gpus:
         reason = "the GPU is in MIG mode, but no slice of it has been made or given to this pod"
-        return Detection(None, reasons=(reason,), warnings=warnings)
-    return _pick(gpus, environ, warnings)
-
-
-def _pick(gpus: list[Gpu], environ: Mapping[str, str], warnings: tuple[str, ...]) -> Detection:
+        hint = f"have one made or given, or rent another machine; {_CPU}"
+        return Detection(None, reasons=(reason,), warnings=warnings, unusable=f"{reason}: {hint}")
     seen, why = visible.choose(
-        gpus, environ.get("CUDA_VISIBLE_DEVICES"), environ.get("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+        gpus,
+        environ.get(visible.VARIABLE),
+        environ.get("CUDA_DEVICE_ORDER", "FASTEST_FIRST"),
+        said,
     )
     reasons: tuple[str, ...] = (why,) if why else ()
     if not seen:
-        return Detection(None, reasons=reasons, warnings=warnings)
+        here = ", ".join(str(gpu) for gpu in gpus[:_FEW])
+        return Detection(
+            None, reasons=reasons, warnings=warnings, unusable=f"{why}; here is {here}; correct it, or {_CPU}"
+        )
     smallest = min(seen, key=lambda gpu: gpu.vram_mib or 0)
     if len({gpu.vram_mib for gpu in seen}) > 1:
         sizes = ", ".join(f"{gpu} {_size(gpu)}" for gpu in seen)
@@ -98,55 +150,74 @@ def _pick(gpus: list[Gpu], environ: Mapping[str, str], warnings: tuple[str, ...]
 
 
 def _size(gpu: Gpu) -> str:
-    return "without memory of its own" if gpu.vram_mib is None else f"{gpu.vram_mib} MiB"
+    if gpu.vram_mib is None:
+        return "without memory of its own" if gpu.unified else "with an unknown amount of memory"
+    return f"{gpu.vram_mib} MiB"
 
 
-def _unasked(failure: smi.NoAnswerError, environ: Mapping[str, str], *, device_node: bool) -> Detection:
-    if failure.missing and not device_node:
+def _unasked(failure: smi.NoAnswerError, environ: Mapping[str, str], witness: str | None) -> Detection:
+    if not failure.missing:
+        return _unusable(str(failure), witness, "rent another machine", sure=False)
+    if witness is None:
         hidden = environ.get("NVIDIA_VISIBLE_DEVICES", "")
         why = f"NVIDIA_VISIBLE_DEVICES={hidden}" if hidden in ("void", "none") else str(failure)
         return Detection(None, reasons=(f"there is no GPU here ({why})",))
-    if failure.missing:
-        capabilities = environ.get("NVIDIA_DRIVER_CAPABILITIES", "")
-        hint = f"NVIDIA_DRIVER_CAPABILITIES is {capabilities!r} and must include utility"
-        return Detection(None, sure=False, reasons=(f"there is an NVIDIA device, but no nvidia-smi: {hint}",))
-    return Detection(None, sure=False, reasons=(str(failure),))
+    capabilities = environ.get("NVIDIA_DRIVER_CAPABILITIES", "")
+    hint = f"NVIDIA_DRIVER_CAPABILITIES is {visible.shown(capabilities)!r} and must include utility"
+    reason = f"{witness}, but there is no nvidia-smi: {hint}"
+    return Detection(None, sure=False, reasons=(reason,), unusable=f"{reason}; {_CPU}")
 
 
-def _no_cards(code: int, output: str) -> Detection:
+def _unusable(reason: str, witness: str | None, hint: str, *, sure: bool) -> Detection:
+    """Say that nvidia-smi shows no GPU; where there should be one, that is no reason to do without it."""
+    if witness is None:
+        return Detection(None, sure=sure, reasons=(reason,))
+    reason = f"{reason}, but {witness}"
+    return Detection(None, sure=sure, reasons=(reason,), unusable=f"{reason}: {hint}; {_CPU}")
+
+
+def _no_cards(code: int, output: str, witness: str | None) -> Detection:
     said = _quote(output)
     if "no devices were found" in output.lower():
-        return Detection(None, reasons=("nvidia-smi finds no GPU",))
+        return _unusable("nvidia-smi finds no GPU", witness, "rent another machine", sure=True)
     if code != 0:
-        return Detection(None, sure=False, reasons=(f"nvidia-smi failed (exit code {code}): {said}",))
-    return Detection(None, sure=False, reasons=(f"nvidia-smi's answer is no list of GPUs: {said}",))
+        reason = f"nvidia-smi failed (exit code {code}): {said}"
+    else:
+        reason = f"nvidia-smi's answer is no list of GPUs: {said}"
+    return _unusable(reason, witness, "rent another machine", sure=False)
 
 
 def _quote(output: str) -> str:
     """Return the first line that says something, in characters that a log can show."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and _card(line) is None]
-    return printable(lines[0], _SHOWN) if lines else "nothing"
+    return visible.shown(lines[0]) if lines else "nothing"
 
 
-def _card(line: str) -> tuple[Gpu, bool] | None:
-    """Read one line of `smi.CARDS`; the name is the one field that might hold a comma."""
-    fields = [field.strip() for field in line.split(",")]
-    if len(fields) < len(smi.FIELDS) or not fields[0].isdecimal() or not fields[1].startswith("GPU-"):
+def _card(line: str, fields: Sequence[str] = smi.FIELDS) -> tuple[Gpu, bool] | None:
+    """Read one line of `smi.query(fields)`; the name is the one field that might hold a comma."""
+    values = [value.strip() for value in line.split(",")]
+    after = len(fields) - 3  # the fields that follow the name
+    if len(values) < len(fields) or not values[1].startswith("GPU-"):
         return None
-    *name, memory, mode, driver, capability = fields[2:]
+    index = mig.integer(values[0])
+    if index is None:
+        return None
+    told = dict(zip(fields[3:], values[-after:], strict=True))
+    memory = mig.integer(told["memory.total"])
     card = Gpu(
-        index=int(fields[0]),
-        uuid=fields[1],
-        name=", ".join(name),
-        vram_mib=int(memory) if memory.isdecimal() and int(memory) > 0 else None,
-        driver=_known(driver),
-        compute_cap=_known(capability),
+        index=index,
+        uuid=visible.shown(values[1]),
+        name=visible.shown(", ".join(values[2:-after])),
+        vram_mib=memory or None,
+        driver=_known(told.get("driver_version", "")),
+        compute_cap=_known(told.get("compute_cap", "")),
+        memory=None if memory else visible.shown(told["memory.total"]),
     )
-    return card, mode == "Enabled"
+    return card, told.get("mig.mode.current") == "Enabled"
 
 
 def _known(field: str) -> str | None:
-    return None if not field or field.startswith("[") or field == "N/A" else field
+    return None if not field or field.startswith("[") or field == "N/A" else visible.shown(field)
 
 
 def _slices(card: Gpu, limit: float) -> list[Gpu]:

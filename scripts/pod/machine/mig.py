@@ -12,9 +12,17 @@ from dataclasses import dataclass
 
 from pod.machine import smi
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_LONGEST_LINE = 400  # characters; the patterns below take quadratic time for what is endless
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _CARD_LINE = re.compile(r"GPU\s+\d+:.*\(UUID:\s*(GPU-[^)\s]+)\)")
-_SLICE_LINE = re.compile(r"\s+MIG\s+(\S+)\s+Device\s+(\d+):\s*\(UUID:\s*(MIG-[^)\s]+)\)")
-_PROFILE_GB = re.compile(r"\.(\d+)gb")  # 1g.10gb, 1c.3g.20gb, 1g.10gb+me: the memory of the GPU instance
+_SLICE_LINE = re.compile(r"\s+MIG\s+(\S+)\s+Device\s+([0-9]{1,4}):\s*\(UUID:\s*(MIG-[^)\s]+)\)")
+_PROFILE_GB = re.compile(
+    r"\.([0-9]{1,4})gb"
+)  # 1g.10gb, 1c.3g.20gb, 1g.10gb+me: the memory of the GPU instance
 
 
 @dataclass(frozen=True)
@@ -29,16 +37,22 @@ class Slice:
 
 def slices(card: str, limit: float) -> list[Slice]:
     """Return the slices of a card (its UUID) that this pod may use; none when nvidia-smi does not say."""
-    listing = _ask(smi.LIST, limit)
-    memory = _from_xml(_ask(smi.DETAILS, limit)).get(card, {})
+    memory = slice_memory(_ask(smi.DETAILS, limit)).get(card, {})
+    found = []
+    for profile, number, uuid in parse_list(_ask(smi.LIST, limit), card):
+        vram_mib, instance = memory.get(number, (None, None))
+        found.append(Slice(uuid, profile, vram_mib or _nominal(profile), instance))
+    return found
+
+
+def parse_list(listing: str, card: str) -> list[tuple[str, int, str]]:
+    """Return profile, number and UUID of a card's slices from `nvidia-smi -L`."""
     found, owner = [], ""
-    for line in listing.splitlines():
+    for line in (whole[:_LONGEST_LINE] for whole in listing.splitlines()):
         if header := _CARD_LINE.match(line):
             owner = header[1]
         elif (named := _SLICE_LINE.match(line)) and owner == card:
-            profile, number, uuid = named[1], int(named[2]), named[3]
-            vram_mib, instance = memory.get(number, (None, None))
-            found.append(Slice(uuid, profile, vram_mib or _nominal(profile), instance))
+            found.append((named[1], int(named[2]), named[3]))
     return found
 
 
@@ -56,30 +70,42 @@ def _nominal(profile: str) -> int | None:
     return int(named[1]) * 1024 if named else None
 
 
-def _from_xml(text: str) -> dict[str, dict[int, tuple[int | None, tuple[int, int] | None]]]:
-    """Return memory in MiB and instance ids, by the card's UUID and the slice's number."""
-    from xml.etree import ElementTree as ET  # noqa: PLC0415 - only cards with MIG need a parser
+def card_memory(card: str, limit: float) -> int | None:
+    """Return a whole card's memory in MiB as the XML has it: a second source where the CSV tells none."""
+    for entry in _cards(_ask(smi.DETAILS, limit)):
+        if entry.findtext("uuid", "").strip() == card:
+            return integer(entry.findtext("fb_memory_usage/total")) or None
+    return None
 
-    try:
-        root = ET.fromstring(text)  # noqa: S314 - written by the driver's own program
-    except ET.ParseError:
-        return {}
+
+def slice_memory(text: str) -> dict[str, dict[int, tuple[int | None, tuple[int, int] | None]]]:
+    """Return memory in MiB and instance ids, by the card's UUID and the slice's number."""
     cards: dict[str, dict[int, tuple[int | None, tuple[int, int] | None]]] = {}
-    for card in root.iter("gpu"):
+    for card in _cards(text):
         mine = cards.setdefault(card.findtext("uuid", "").strip(), {})
         for device in card.iter("mig_device"):
-            number = _integer(device.findtext("index"))
+            number = integer(device.findtext("index"))
             ids = (
-                _integer(device.findtext("gpu_instance_id")),
-                _integer(device.findtext("compute_instance_id")),
+                integer(device.findtext("gpu_instance_id")),
+                integer(device.findtext("compute_instance_id")),
             )
             instance = (ids[0], ids[1]) if ids[0] is not None and ids[1] is not None else None
             if number is not None:
-                mine[number] = (_integer(device.findtext("fb_memory_usage/total")), instance)
+                mine[number] = (integer(device.findtext("fb_memory_usage/total")) or None, instance)
     return cards
 
 
-def _integer(text: str | None) -> int | None:
-    """Read "4864 MiB" and plain numbers; None for "N/A"."""
+def _cards(text: str) -> list[Element]:
+    """Return the <gpu> elements of `nvidia-smi -q -x` (nvsmi_device_v13.dtd); none for what is no XML."""
+    from xml.etree import ElementTree as ET  # noqa: PLC0415 - only cards with MIG need a parser
+
+    try:
+        return list(ET.fromstring(text).iter("gpu"))  # noqa: S314 - written by the driver's own program
+    except (ET.ParseError, ValueError, LookupError):  # the latter two for odd encodings and characters
+        return []
+
+
+def integer(text: str | None) -> int | None:
+    """Read "4864 MiB" and plain numbers; None for "N/A" and for what no card counts to."""
     words = (text or "").split()
-    return int(words[0]) if words and words[0].isdecimal() else None
+    return int(words[0]) if words and _NUMBER.fullmatch(words[0]) else None

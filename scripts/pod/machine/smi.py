@@ -6,6 +6,7 @@ This module imports little on purpose: decide starts nvidia-smi first and loads 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -21,10 +22,22 @@ if TYPE_CHECKING:
 LIMIT = 5.0  # seconds; without persistence mode a healthy nvidia-smi takes a few
 LONGEST = 60.0  # seconds; a boot that waits longer is worse than one without a GPU
 
+# Fields of `nvidia-smi --help-query-gpu`. A driver refuses the whole question for one field that it does not
+# know: compute_cap came after driver 470, mig.mode.current with 450. The first four every driver has.
 FIELDS = ("index", "uuid", "name", "memory.total", "mig.mode.current", "driver_version", "compute_cap")
-CARDS = (f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
+BASIC_FIELDS = FIELDS[:4]
 LIST = ("-L",)
 DETAILS = ("-q", "-x")
+MAX_BYTES = 8 << 20  # a machine with 16 cards writes about 1 MB of XML
+_CHUNK = 65536
+
+
+def query(fields: Sequence[str]) -> tuple[str, str]:
+    """Return the arguments that ask for these fields of all cards, one line a card."""
+    return f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"
+
+
+CARDS = query(FIELDS)
 
 _GRACE = (
     1.0  # seconds to wait for a killed child; one stuck in the driver cannot die, and we do not wait for it
@@ -62,7 +75,7 @@ class Question:
     def __init__(self, arguments: Sequence[str] = CARDS, limit: float = LIMIT) -> None:
         self._limit = limit
         self._deadline = time.monotonic() + limit
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._failure: NoAnswerError | None = None
         try:
             self._process = subprocess.Popen(
@@ -70,8 +83,6 @@ class Question:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,  # it writes its errors to either
-                text=True,
-                errors="replace",
                 start_new_session=True,  # a group of its own, so that its children die with it
             )
         except FileNotFoundError:
@@ -92,12 +103,30 @@ class Question:
         if self._process is None:
             raise self._failure or NoAnswerError("nvidia-smi has been asked already")
         try:
-            output, _ = self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+            output = self._read(self._process)
+            code = self._process.wait(max(0.0, self._deadline - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
             self._kill()
             message = f"nvidia-smi did not answer within {self._limit:g} s and was ended"
             raise NoAnswerError(message) from None
-        return self._process.returncode, output
+        return code, output.decode("utf-8", errors="replace")
+
+    def _read(self, process: subprocess.Popen[bytes]) -> bytes:
+        """Read all that it prints. Raises TimeoutError, and NoAnswerError for more than MAX_BYTES."""
+        if process.stdout is None:  # it is a pipe
+            return b""
+        pipe, output = process.stdout.fileno(), bytearray()
+        while True:
+            left = self._deadline - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                raise TimeoutError
+            chunk = os.read(pipe, _CHUNK)
+            if not chunk:
+                return bytes(output)
+            output += chunk
+            if len(output) > MAX_BYTES:
+                self._kill()
+                raise NoAnswerError(f"nvidia-smi printed more than {MAX_BYTES >> 20} MiB and was ended")
 
     def _kill(self) -> None:
         process = self._process

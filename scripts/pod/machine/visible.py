@@ -13,53 +13,70 @@ if TYPE_CHECKING:
 
     from pod.machine.gpu import Gpu
 
-_VARIABLE = "CUDA_VISIBLE_DEVICES"
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+_SHOWN = 100  # characters of a foreign message that a sentence quotes
+_NOTHING = ("-1", "NoDevFiles")  # two customs: CUDA's, and Slurm's for "none"
 
 
-def choose(gpus: Sequence[Gpu], value: str | None, order: str) -> tuple[list[Gpu], str | None]:
+def none_wanted(value: str | None) -> bool:
+    """Whether somebody hides every GPU on purpose; an empty value is a blank form field more often."""
+    return value is not None and value.split(",")[0].strip() in _NOTHING
+
+
+def choose(
+    gpus: Sequence[Gpu], value: str | None, order: str, said: str | None = None
+) -> tuple[list[Gpu], str | None]:
     """Return the GPUs that CUDA will see, and a sentence where the variable changed anything.
 
     Args:
         gpus: Cards and slices as nvidia-smi lists them, which is by PCI bus.
         value: CUDA_VISIBLE_DEVICES; None when it is not set.
         order: CUDA_DEVICE_ORDER; indices mean nvidia-smi's numbers under PCI_BUS_ID alone.
+        said: What the user wrote, where that is not the variable.
     """
     if value is None:
         return list(gpus), None
     names = [name.strip() for name in value.split(",")]
     if names == [""]:
-        return [], f"{_VARIABLE} is set but empty, which hides every GPU: unset it to use them"
+        return [], f"{said or VARIABLE} is set but empty, which hides every GPU: unset it to use them"
+    said = said or f"{VARIABLE}={shown(value)}"
     if len(set(names)) < len(names):
-        return [], f"{_VARIABLE}={value} names a GPU twice, and CUDA then shows none: name each once"
+        return [], f"{said} names a GPU twice, and CUDA then shows none: name each once"
     seen: list[Gpu] = []
     for name in names:
         found = _named(gpus, name)
         if not found:
-            return seen, _ends(value, name, seen)
+            return seen, None if len(seen) == len(gpus) else _ends(said, name, seen)
         seen += found
     if names[0].isdecimal() and order != "PCI_BUS_ID" and len({gpu.vram_mib for gpu in gpus}) > 1:
         return list(gpus), (
-            f"{_VARIABLE}={value} counts by CUDA_DEVICE_ORDER={order}, which nvidia-smi does not show, "
+            f"{said} counts by CUDA_DEVICE_ORDER={order}, which nvidia-smi does not show, "
             "so every GPU is considered"
         )
-    return seen, f"{_VARIABLE}={value} leaves {len(seen)} of {len(gpus)}" if len(seen) < len(gpus) else None
+    return seen, f"{said} leaves {len(seen)} of {len(gpus)}" if len(seen) < len(gpus) else None
 
 
-def _ends(value: str, name: str, seen: Sequence[Gpu]) -> str:
-    if name == "-1" or name == "NoDevFiles":  # noqa: PLR1714 - two customs: CUDA's, and Slurm's for "none"
+def shown(value: str) -> str:
+    """Return a foreign value on one line, in characters that a log can show."""
+    text = "".join(char if char.isprintable() else "?" for char in value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _ends(said: str, name: str, seen: Sequence[Gpu]) -> str:
+    if name in _NOTHING:
         what = f"ends at {name}"
     elif name == "all":
         what = "says all, a word that only NVIDIA_VISIBLE_DEVICES knows"
     else:
-        what = f"names {name!r}, which is no GPU here or more than one"
+        what = f"names {shown(name)!r}, which is no GPU here or more than one"
     left = "every GPU" if not seen else f"all but {len(seen)}"
-    return f"{_VARIABLE}={value} {what}, which hides {left}"
+    return f"{said} {what}, which hides {left}"
 
 
 def _named(gpus: Sequence[Gpu], name: str) -> list[Gpu]:
     """Return the GPU of one entry; for a card in MIG mode its slices, of which CUDA takes one."""
-    if name.isdecimal():
-        return [gpu for gpu in gpus if gpu.index == int(name)]
+    if name.isdecimal():  # compared as text: int() refuses thousands of digits
+        return [gpu for gpu in gpus if str(gpu.index) == (name.lstrip("0") or "0")]
     if name.startswith(
         "MIG-GPU-"
     ):  # the form before driver 470: MIG-<UUID of the card>/<instance>/<instance>

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from types import MappingProxyType
 
 from pod.failure import DATA_UNREADABLE, PodError
 from pod.storage import overlay
@@ -28,8 +29,11 @@ def write(volume: Volume, environ: Mapping[str, str], root: Path, run: Path) -> 
     """Write the files. Raises OSError, and PodError where the image is damaged."""
     variables = volume.environment(environ, str(root))
     replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))
-    kinds = _kinds(root / FOLDERS) if volume.models else {}
-    replace(run / PATHS, paths_yaml(volume.node_folders, volume.models, kinds))
+    places = _places(root / FOLDERS) if volume.models or volume.webui else {"folders": {}, "webui": {}}
+    replace(
+        run / PATHS,
+        paths_yaml(volume.node_folders, volume.models, places["folders"], volume.webui, places["webui"]),
+    )
     if not (
         run / overlay.CONSTRAINTS
     ).exists():  # the first start of this container sees the image as it was made
@@ -38,7 +42,11 @@ def write(volume: Volume, environ: Mapping[str, str], root: Path, run: Path) -> 
 
 
 def paths_yaml(
-    node_folders: Sequence[str], model_folders: Sequence[str], kinds: Mapping[str, Sequence[str]]
+    node_folders: Sequence[str],
+    model_folders: Sequence[str],
+    kinds: Mapping[str, Sequence[str]],
+    webuis: Sequence[str] = (),
+    webui_kinds: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """Return the file of folders that only a start can know.
 
@@ -50,30 +58,40 @@ def paths_yaml(
         node_folders: Folders of custom nodes, the first for new ones.
         model_folders: Models folders, in the order in which they are searched.
         kinds: The names of the folders below each, by ComfyUI's key.
+        webuis: Roots of other programs, in the order in which they are searched.
+        webui_kinds: Where they keep which kind of model.
     """
     lines = ["# Written by podkiln at this start: what is on the volume beside $WORKSPACE/models."]
     if node_folders:
         lines += ["nodes:", "  is_default: true", *_value("custom_nodes", list(reversed(node_folders)))]
-    for number, folder in enumerate(model_folders, 1):
-        lines += [f"models_{number}:", f"  base_path: {json.dumps(folder)}"]
-        for kind, names in kinds.items():
-            lines += _value(kind, names)
+    for title, roots, places in (("models", model_folders, kinds), ("webui", webuis, webui_kinds)):
+        for number, folder in enumerate(roots, 1):
+            lines += [f"{title}_{number}:", f"  base_path: {json.dumps(folder)}"]
+            for kind, names in places.items():
+                lines += _value(kind, names)
     return "\n".join([*lines, *([] if len(lines) > 1 else ["{}"])]) + "\n"
 
 
 def _value(key: str, lines: Sequence[str]) -> list[str]:
-    """Return one key with a block of lines: a YAML list would crash ComfyUI."""
+    """Return one key with a block of lines: a YAML list would crash ComfyUI.
+
+    Names that are no UTF-8 are written with escapes, since ComfyUI reads the file as strict UTF-8; its parser
+    gives back what os.listdir would (surrogates).
+    """
+    if any(not line.isascii() for line in lines):
+        return [f"  {key}: {json.dumps(chr(10).join(lines))}"]
     return [f"  {key}: |", *(f"    {line}" for line in lines)]
 
 
-def _kinds(path: Path) -> dict[str, list[str]]:
+def _places(path: Path) -> dict[str, dict[str, list[str]]]:
     try:
-        found: dict[str, list[str]] = json.loads(path.read_bytes())["folders"]
+        data = json.loads(path.read_bytes())
+        found: dict[str, dict[str, list[str]]] = {"folders": data["folders"], "webui": data.get("webui", {})}
     except OSError as error:
         raise PodError(
             f"{path} cannot be read ({error.strerror}): rebuild the image.", DATA_UNREADABLE
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path} is damaged or of another podkiln ({error!r}): rebuild the image."
         raise PodError(message, DATA_UNREADABLE) from None
     return found
@@ -82,5 +100,5 @@ def _kinds(path: Path) -> dict[str, list[str]]:
 def replace(path: Path, text: str) -> None:
     """Write aside, then rename: a reader sees the old file or the new one, never half of one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
+    aside.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files may be any bytes
     aside.replace(path)

@@ -7,14 +7,14 @@ sentence about what will be lost.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pod import nodes
 from pod.failure import SETTING_MALFORMED, PodError
 from pod.machine import mounts
 from pod.nodes import Nodes
-from pod.storage import layout, overlay
+from pod.storage import foreign, layout, overlay, requirement
 from pod.storage.beside import Beside, LateError, LostError
 from pod.storage.layout import Survey
 from pod.volume import LOCAL, RUN, Volume
@@ -50,10 +50,13 @@ class Asked:
     venv: str = overlay.VENV
     requirements: str = nodes.CHECK
     limit: float = LIMIT
+    modules: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, environ: Mapping[str, str], workspace: str, default: str) -> Asked:
-        """Read the environment. Raises PodError."""
+    def of(
+        cls, environ: Mapping[str, str], workspace: str, default: str, modules: Sequence[str] = ()
+    ) -> Asked:
+        """Read the environment. `modules` are to be looked for beside the image's. Raises PodError."""
         return cls(
             workspace=workspace,
             default=default,
@@ -63,6 +66,7 @@ class Asked:
             venv=environ.get("PODKILN_VENV") or overlay.VENV,
             requirements=nodes.asked(environ),
             limit=_limit(environ),
+            modules=tuple(modules),
         )
 
 
@@ -101,17 +105,25 @@ class Question:
     def _look(self, report: Callable[[Any], None]) -> None:
         """Be the process that touches the volume."""
         asked = self._asked
+        site = overlay.site(asked.venv)
         found = layout.survey(self._root, write=self._write)
         report(found.to_json())
         other = asked.serverless
         second = layout.survey(other, write=False) if other != self._root and os.path.isdir(other) else None  # noqa: PTH112
         report(second.to_json() if second else None)
-        site = overlay.site(asked.venv)
         base = overlay.base(found.root, site)
         now = overlay.active(base)
         folders = [*found.nodes, *(second.nodes if second else ())]
+        links, notes = foreign.readable([*found.links, *(second.links if second else ())], site)
         report(
-            {"nodes": nodes.look(folders, site, now, asked.requirements).to_json(), "base": base, "now": now}
+            {
+                "links": links,
+                "notes": notes,
+                "nodes": nodes.look(folders, site, now, asked.requirements).to_json(),
+                "base": base,
+                "now": now,
+                "modules": requirement.modules(asked.modules, now) if now else [],
+            }
         )
 
     def answer(self) -> Volume:
@@ -121,28 +133,33 @@ class Question:
             found = Survey.from_json(self._beside.answer())
             second = self._beside.answer()
         except (LateError, LostError) as failure:
-            return self._without(local, failure)
+            return self._without(local, _late(failure, self._asked))
+        if found.unread:
+            return self._without(local, f"it {found.unread}")
         other = Survey.from_json(second) if second else None
         try:
             rest = self._beside.answer()
             seen = Nodes.from_json(rest["nodes"])
         except (LateError, LostError) as failure:
-            rest = {"base": None, "now": None}
+            rest = {"base": None, "now": None, "modules": [], "links": [], "notes": []}
             seen = Nodes(unread=_late(failure, self._asked), wish=self._asked.requirements)
         return self._assemble(local, found, other, seen, rest)
 
     def _assemble(
         self, local: str, found: Survey, other: Survey | None, seen: Nodes, rest: dict[str, Any]
     ) -> Volume:
-        reasons = [*self._notes, *_about_homes(found)]
-        warnings = [f"{path} cannot be written, so nothing new can be put there" for path in found.stuck]
+        reasons = [*self._notes, *_about_homes(found), *_about_others(found, rest["links"])]
+        problems = [f"{path} cannot be written, so nothing new can be put there" for path in found.stuck]
+        if other and other.unread:
+            problems.append(f"{other.root} {other.unread}, so nothing on it is used")
+            other = None
         models = [*found.models]
         if other:
             models += [f"{other.root}/models", *other.models]
         chosen, folders = found, [*found.nodes, *(other.nodes if other else ())]
         if found.trouble:
             chosen = self._stand_in(local)
-            warnings.append(
+            problems.append(
                 f"{found.root} {found.trouble}: {_LOST} go to {chosen.root} and end with this container; "
                 "what is on the volume is still read"
             )
@@ -152,6 +169,12 @@ class Question:
             reasons.append(
                 f"no volume is mounted at {found.root}, so what ComfyUI saves there ends with this container"
             )
+        if found.closed:
+            chosen, folders = self._beside_closed(local, found, chosen, folders)
+            problems.append(_about_closed(found, f"{local}/{STAND_IN}"))
+        closed = (*found.closed, *(other.closed if other else ()))
+        models = [path for path in models if path not in closed]
+        problems += rest["notes"]
         wanted = self._asked.requirements == nodes.INSTALL and not found.trouble
         return Volume(
             root=found.root,
@@ -162,18 +185,31 @@ class Question:
             local=local,
             run=self._asked.run,
             models=tuple(models),
+            webui=(*found.webui, *(other.webui if other else ())),
+            links=tuple(rest["links"]),
             node_folders=tuple(folders),
             nodes=seen,
             overlay=rest["base"] if wanted or rest["now"] else None,
+            modules=tuple(rest["modules"]),
+            problems=tuple(problems),
             reasons=tuple(reasons),
-            warnings=(*warnings, *seen.warnings()),
+            warnings=(*problems, *seen.warnings()),
         )
 
-    def _without(self, local: str, failure: LateError | LostError) -> Volume:
-        """Do without the volume altogether: whatever touches it hangs."""
+    def _beside_closed(
+        self, local: str, found: Survey, chosen: Survey, folders: list[str]
+    ) -> tuple[Survey, list[str]]:
+        """Put folders of the container in place of those that cannot be read, at which ComfyUI would end."""
+        mine = self._stand_in(local)
+        kinds = [kind for kind in ("output", "input", "user") if getattr(chosen, kind) in found.closed]
+        chosen = replace(chosen, **{kind: getattr(mine, kind) for kind in kinds})
+        return chosen, folders or list(mine.nodes)
+
+    def _without(self, local: str, why: str) -> Volume:
+        """Do without the volume altogether: whatever touches it hangs, or fails."""
         chosen = self._stand_in(local)
-        warning = (
-            f"{self._root} is left alone ({_late(failure, self._asked)}): {_LOST} go to {chosen.root} "
+        problem = (
+            f"{self._root} is left alone ({why}): {_LOST} go to {chosen.root} "
             "and end with this container; start the pod again when the volume is back"
         )
         return Volume(
@@ -188,7 +224,8 @@ class Question:
             nodes=Nodes(wish=self._asked.requirements),
             answers=False,
             reasons=tuple(self._notes),
-            warnings=(warning,),
+            problems=(problem,),
+            warnings=(problem,),
         )
 
     def _stand_in(self, local: str) -> Survey:
@@ -205,6 +242,30 @@ def _about_homes(found: Survey) -> list[str]:
             what = ", ".join(used)
             said.append(f"another image installed ComfyUI in {home}: its {what} are used where they lie")
     return said
+
+
+def _about_others(found: Survey, links: Sequence[str]) -> list[str]:
+    said = []
+    if found.loose:
+        said.append(
+            f"models lie right in {found.root} ({', '.join(found.loose)}): they are used there, and new ones "
+            f"go to {found.root}/models"
+        )
+    said += [f"the models of another program in {folder} are used where they lie" for folder in found.webui]
+    said += [f"{path} is read for further folders" for path in links]
+    return said
+
+
+def _about_closed(found: Survey, stand_in: str) -> str:
+    """Say which folders may not be read, what becomes of them, and what to do."""
+    models = f"{found.root}/models"
+    lost = f"{stand_in} stands in for what ComfyUI writes to, and ends with this container"
+    if models in found.closed:
+        lost += ", and models cannot be fetched"
+    return (
+        f"{', '.join(found.closed)} cannot be read by this pod's user (or the file server fails): {lost}; "
+        "give the user of this pod access (chmod, or the export's root_squash), and start the pod again"
+    )
 
 
 def _late(failure: LateError | LostError, asked: Asked) -> str:
@@ -248,7 +309,7 @@ def now(environ: Mapping[str, str]) -> Volume:
     from pod import settings  # noqa: PLC0415 - only by hand
     from pod.flags import rules  # noqa: PLC0415 - only by hand
 
-    known = rules.load(Path(environ.get("PODKILN_ROOT", "/opt/podkiln")) / "flags.json")
+    known = rules.load(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln") / "flags.json")
     workspace = settings.read(environ, known).workspace
     with Question(Asked.of(environ, workspace, known.workspace), write=False) as question:
         return question.answer()

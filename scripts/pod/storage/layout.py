@@ -3,7 +3,7 @@
 Our own images keep models, output, input, user and custom_nodes right below the volume's root. Others install
 ComfyUI itself on the volume, with these folders inside of it. Those are found and used where they are:
 nothing is moved, copied or chowned. All here touches the volume, so it runs in a process that may hang
-(pod.storage.beside).
+(pod.storage.beside). That a folder may not be read, or that the file server fails, is an answer like others.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+
+from pod.storage import foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Where images install ComfyUI below the root of a volume, in the order in which they are looked for:
@@ -30,6 +33,7 @@ _MEANING = {
     errno.ENOSPC: "is full",
     errno.EDQUOT: "is full (its quota is used up)",
 }
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,11 @@ class Survey:
 
     `trouble` says why it cannot be written, None when it can. `output`, `input` and `user` are where ComfyUI
     has its folders; `nodes` are the custom_nodes folders that are there, and `models` the models folders of
-    other homes than the root. `homes` are those that others made. `stuck` names folders that cannot be
-    written although the volume can.
+    other homes than the root, and the root where models lie in it. `homes` are those that others made.
+    `stuck` names folders that cannot be written although the volume can. `unread` says why the volume cannot
+    even be read; then nothing is known of it. `closed` names folders that are there and cannot be read.
+    `loose` names folders of models right in the root, `webui` are roots of other programs with models,
+    `links` are files that link ComfyUI to further folders (pod.storage.foreign).
     """
 
     root: str
@@ -51,6 +58,11 @@ class Survey:
     models: tuple[str, ...] = ()
     homes: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
+    unread: str | None = None
+    closed: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ()
+    webui: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it for another process."""
@@ -83,9 +95,13 @@ def survey(root: str, *, write: bool) -> Survey:
 
     A network volume may take a tenth of a second for each question, so few are asked.
     """
-    homes = _homes(root.rstrip("/"))
     new = fresh(root)
-    trouble = _try_to_write(homes[0]) if write else forbidden(new.root)
+    try:
+        top = _list(root.rstrip("/"))
+    except OSError as error:
+        return replace(new, unread=f"cannot be read ({error.strerror or error})")
+    homes = _homes(top)
+    trouble = _try_to_write(top) if write else forbidden(new.root)
     places = {kind: _kind(homes, kind) for kind in ("output", "input", "user")}
     nodes = _custom_nodes(homes)
     missing = [getattr(new, kind) for kind, place in places.items() if place is None]
@@ -93,43 +109,95 @@ def survey(root: str, *, write: bool) -> Survey:
         missing += [] if nodes else new.nodes
         nodes = nodes or list(new.nodes)
         trouble = _make(missing) if write else None
-    chosen = {kind: place or getattr(new, kind) for kind, place in places.items()}
+    there = [path for path in places.values() if path]
+    models = [f"{home.path}/{name}" for home in homes for name in _models(home)]
+    models += foreign.model_folders(top.path, top.folders)
+    short = [path for path in there if not os.access(path, os.R_OK | os.W_OK | os.X_OK)]
+    others = [path for path in (*nodes, *models) if path not in missing]
+    closed = [path for path in (*short, *others) if not os.access(path, os.R_OK | os.X_OK)]
+    loose = [name for name in foreign.LOOSE if name in top.folders]
     return Survey(
         root=new.root,
         trouble=trouble,
-        nodes=tuple(nodes),
-        models=tuple(f"{home.path}/models" for home in homes[1:] if "models" in home.folders),
+        nodes=tuple(path for path in nodes if path not in closed),
+        models=(
+            *(path for path in models if path not in (f"{new.root}/models", *closed)),
+            *([new.root] if loose else []),
+        ),
         homes=tuple(home.path for home in homes[1:]),
-        stuck=tuple(path for path in places.values() if path and trouble is None and forbidden(path)),
-        **chosen,
+        stuck=tuple(path for path in short if trouble is None and path not in closed),
+        closed=tuple(closed),
+        loose=tuple(loose),
+        webui=tuple(foreign.webuis(top.path, top.folders)),
+        links=tuple(link for home in homes for link in home.links),
+        **{kind: place or getattr(new, kind) for kind, place in places.items()},
     )
 
 
 @dataclass(frozen=True)
 class _Home:
-    """A folder in which ComfyUI's folders may lie; those that are there."""
+    """A folder in which ComfyUI's folders may lie; those that are there, and its link files."""
 
     path: str
     folders: frozenset[str]
+    links: tuple[str, ...] = ()
 
 
-def _homes(root: str) -> list[_Home]:
-    """Return the root and the installed ComfyUIs below it."""
-    found = [_Home(root, _folders(root))]
+def _homes(top: _Home) -> list[_Home]:
+    """Return the root and the installed ComfyUIs below it, however their names are written."""
+    found = [top]
     for below in HOMES[1:]:
-        first = below.partition("/")[0]
-        if first in found[0].folders and (folders := _folders(f"{root}/{below}")):
-            found.append(_Home(f"{root}/{below}", folders))
+        first, _, second = below.partition("/")
+        for name in _alike(first, top.folders):
+            inner = _look(f"{top.path}/{name}")
+            if second:
+                inside = [f"{inner.path}/{match}" for match in _alike(second, inner.folders)]
+                found += [home for home in map(_look, inside) if home.folders or home.links]
+            elif inner.folders or inner.links:
+                found.append(inner)
     return found
 
 
-def _folders(path: str) -> frozenset[str]:
-    """Return the folders in a folder; a link that leads nowhere, as some images leave them, is none."""
+def _alike(name: str, folders: frozenset[str]) -> list[str]:
+    """Return the folders of a name, written in that way first: comfyui and Comfyui are ComfyUI too."""
+    return sorted((each for each in folders if each.lower() == name.lower()), key=lambda each: each != name)
+
+
+def _models(home: _Home) -> list[str]:
+    return _alike("models", home.folders)
+
+
+def _look(path: str) -> _Home:
+    """Return what is in a folder; nothing where it cannot be read."""
+    try:
+        return _list(path)
+    except OSError:
+        return _Home(path, frozenset())
+
+
+def _list(path: str) -> _Home:
+    """Return what is in a folder, nothing when it is not there. Raises OSError where it cannot be read.
+
+    A link that leads nowhere, as some images leave them, is no folder.
+    """
     try:
         with os.scandir(path or "/") as entries:
-            return frozenset(entry.name for entry in entries if entry.is_dir())
+            here = list(entries)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return _Home(path, frozenset())
+        raise
+    links = [entry.name for entry in here if entry.name == foreign.LINKS and _holds(entry.is_file)]
+    folders = frozenset(entry.name for entry in here if _holds(entry.is_dir))
+    return _Home(path, folders, tuple(f"{path}/{name}" for name in links))
+
+
+def _holds(question: Callable[[], bool]) -> bool:
+    """Ask what kind an entry is; a link into what fails is of none."""
+    try:
+        return question()
     except OSError:
-        return frozenset()
+        return False
 
 
 def _kind(homes: list[_Home], kind: str) -> str | None:
@@ -184,9 +252,12 @@ def _make(folders: list[str]) -> str | None:
 def forbidden(path: str) -> str | None:
     """Say why a folder, or the first one above that is there, cannot be written, without trying."""
     while not os.access(path, os.W_OK | os.X_OK):
-        if os.path.exists(path) or path in ("", "/"):  # noqa: PTH110
-            read_only = os.statvfs(path or "/").f_flag & os.ST_RDONLY
-            return _MEANING[errno.EROFS if read_only else errno.EACCES]
+        try:
+            if os.path.exists(path) or path in ("", "/"):  # noqa: PTH110
+                read_only = os.statvfs(path or "/").f_flag & os.ST_RDONLY
+                return _MEANING[errno.EROFS if read_only else errno.EACCES]
+        except OSError as error:  # a dead file server, a stale handle
+            return _meaning(error)
         path = os.path.dirname(path)  # noqa: PTH120
     return None
 

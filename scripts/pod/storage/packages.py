@@ -35,9 +35,12 @@ _QUIET = ("--disable-pip-version-check", "--no-input", "--quiet")
 
 def serve(seen: Volume, venv: str, say: Callable[[str], None]) -> bool:
     """Install what the volume's nodes lack; returns whether they have all now. Raises PodError."""
+    doubts = seen.nodes.doubts()
+    for doubt in doubts:
+        say(doubt)
     if not seen.nodes.lacking:
-        say("the custom nodes lack nothing")
-        return True
+        say("the custom nodes lack nothing else" if doubts else "the custom nodes lack nothing")
+        return not doubts
     if seen.workspace != seen.root or seen.overlay is None:
         raise PodError(f"{seen.root} cannot be written, so what custom nodes lack cannot be put there.")
     wants = {one.node: one.beyond for one in seen.nodes.loaded if one.beyond}
@@ -46,7 +49,7 @@ def serve(seen: Volume, venv: str, say: Callable[[str], None]) -> bool:
         if not limits.is_file():  # by hand, before any start
             limits = Path(folder, overlay.CONSTRAINTS)
             limits.write_text(overlay.constraints_text(overlay.site(venv)), encoding="utf-8")
-        return install(Path(seen.overlay), wants, venv, limits, say)
+        return install(Path(seen.overlay), wants, venv, limits, say) and not doubts
 
 
 def install(

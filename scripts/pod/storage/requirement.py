@@ -7,23 +7,50 @@ that wants another version of it cannot have it.
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import os
 import re
+import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
-_OTHERS = re.compile(r"(?:-r|--requirement)[ =]?\s*(\S+)")
+# Format: https://pip.pypa.io/en/stable/reference/requirements-file-format/
+_OTHERS = re.compile(r"(?:-r\s*|--requirement(?:\s+|\s*=\s*))(\S.*)")
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
-_OPTION = re.compile(r"\s--?[a-z][a-z-]*[= ].*$")  # --hash and its like, after a requirement
-_ADDRESS = re.compile(r"(?:git\+|https?://|file:|\.{0,2}/)")
-_LARGEST = 1 << 20  # bytes; nobody's requirements are longer
+_HASHES = re.compile(
+    r"\s--(?:hash|config-settings?|global-option)[= ].*$"
+)  # what pip takes after a requirement
+_EGG = re.compile(r"[#&]egg=([A-Za-z0-9][A-Za-z0-9._-]*)")
+_WHEEL = re.compile(r"https?://\S+/([A-Za-z0-9][A-Za-z0-9._]*)-[^/-]+(?:-[^/-]+){3,4}\.whl(?:[#?]\S*)?")
+# Options of a whole file that change nothing about which packages are wanted, and those that say where they
+# come from: these matter only where something has to be fetched.
+_HARMLESS = (
+    *("--pre", "--prefer-binary", "--require-hashes", "--trusted-host", "--use-feature"),
+    *("--no-binary", "--only-binary"),
+)
+_SOURCES = (
+    *("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index"),
+    *("-c", "--constraint"),
+)
+_LARGEST = 1 << 18  # bytes of a file; nobody's requirements are longer
+_MOST_LINES = 2000
+_LONGEST_LINE = 2000  # characters
+_DEEPEST = 9  # files that include each other
+_SHOWN = 120  # characters of a line that a sentence quotes
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),  # what PowerShell writes
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +87,15 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@dataclass
+class _Wants:
+    """What is read of a node: requirements, what could not be understood, and options that name sources."""
+
+    lines: list[str] = field(default_factory=list)
+    unclear: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
 def judge(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], parse: Any) -> Verdict:
     """Compare a node's wants with what is installed. Raises OSError where the node cannot be read.
 
@@ -69,29 +105,40 @@ def judge(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], pa
         overlay: What was installed for nodes beside it.
         parse: `packaging`'s Requirement, from `parser`.
     """
+    wants = _read(folder)
     conflicts: list[str] = []
     missing: list[str] = []
     beyond: list[str] = []
-    unclear: list[str] = []
-    for line in _lines(folder):
+    unclear = [*wants.unclear]
+    for line in wants.lines:
         try:
             want = parse(line)
-        except ValueError:
-            unclear.append(line)
-            continue
-        if want.marker is not None and not want.marker.evaluate({"extra": ""}):
-            continue
-        name = normalized(want.name)
-        if name in image:
-            if not _fits(want, image[name]):
-                conflicts.append(f"{want.name}{want.specifier}, and the image has {image[name]}")
-            continue
-        beyond.append(str(want))
-        if name not in overlay or not _fits(want, overlay[name]):
-            missing.append(str(want))
+            if want.marker is not None and not want.marker.evaluate({"extra": ""}):
+                continue
+            name = normalized(want.name)
+            if name in image:
+                if not _fits(want, image[name]):
+                    conflicts.append(f"{want.name}{want.specifier}, and the image has {image[name]}")
+            elif (want.url or "").startswith("file:"):
+                unclear.append(_quoted(line))  # a path of the machine that it was written on
+            else:
+                beyond.append(str(want))
+                if name not in overlay or not _fits(want, overlay[name]):
+                    missing.append(str(want))
+        except Exception:  # noqa: BLE001 - `packaging` raises some ten kinds for odd lines, markers and versions
+            unclear.append(_quoted(line))
+    if missing:
+        unclear += wants.sources
     return Verdict(
         folder.name, *(tuple(dict.fromkeys(each)) for each in (conflicts, missing, beyond, unclear))
     )
+
+
+def _quoted(line: str) -> str:
+    """Return a line for a sentence: short, and without the password that an address may hold."""
+    line = re.sub(r"//[^/\s@]*@", "//", line)
+    line = "".join(char if char.isprintable() else "?" for char in line)
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
 def _fits(want: Any, version: str) -> bool:
@@ -116,43 +163,105 @@ def parser(site: str) -> Any:
         sys.path.remove(site)
 
 
-def _lines(folder: Path) -> Iterator[str]:
-    text = _text(folder / "requirements.txt")
-    if text is None:
-        yield from _project(folder / "pyproject.toml")
-        return
-    yield from _requirements(text, folder, {"requirements.txt"})
+def modules(names: Sequence[str], place: str) -> list[str]:
+    """Return those of the modules that can be imported from a folder of packages."""
+    from importlib.machinery import PathFinder  # noqa: PLC0415 - asked about few flags only
+
+    found = []
+    for name in names:
+        spec = PathFinder.find_spec(name, [place])
+        if spec is not None and (spec.origin or spec.submodule_search_locations):
+            found.append(name)
+    return found
 
 
-def _requirements(text: str, folder: Path, seen: set[str]) -> Iterator[str]:
-    """Yield the requirements of a file and of those that it includes; an address stands as it is."""
-    for whole in text.replace("\\\n", " ").splitlines():
+def _read(folder: Path) -> _Wants:
+    wants = _Wants()
+    words = text(f"{folder}/requirements.txt", _LARGEST)
+    if words is None:
+        _project(f"{folder}/pyproject.toml", wants)
+    else:
+        _requirements(words, folder, ["requirements.txt"], wants)
+    return wants
+
+
+def _requirements(words: str, folder: Path, seen: list[str], wants: _Wants) -> None:
+    """Sort the lines of a file and of those that it includes."""
+    for number, whole in enumerate(re.sub(r"\\\r?\n", " ", words).splitlines()):
+        if number == _MOST_LINES or len(whole) > _LONGEST_LINE:
+            wants.unclear.append(f"{seen[-1]} is too long")
+            return
         line = _COMMENT.sub("", whole).strip()
+        if not line:
+            continue
         if other := _OTHERS.match(line):
-            if other[1] not in seen and len(seen) < 9:  # noqa: PLR2004 - nobody goes deeper, but a circle would
-                seen.add(other[1])
-                yield from _requirements(_text(folder / other[1]) or "", folder, seen)
-        elif line and (not line.startswith("-") or line.startswith(("-e ", "--editable "))):
-            yield line if _ADDRESS.match(line) else _OPTION.sub("", line)
+            _include(other[1].strip("\"' "), folder, seen, wants)
+        elif line.startswith("-"):
+            _option(line, wants)
+        else:
+            wants.lines.append(_named(_HASHES.sub("", line)))
 
 
-def _project(path: Path) -> Iterator[str]:
-    text = _text(path)
-    if text is None or "dependencies" not in text:
+def _include(name: str, folder: Path, seen: list[str], wants: _Wants) -> None:
+    """Read a further file of the node's; one that lies elsewhere is not ours to read out."""
+    if name in seen:
+        return
+    inside = not name.startswith(("/", "~")) and ".." not in name.split("/") and "\0" not in name
+    words = text(f"{folder}/{name}", _LARGEST) if inside and len(seen) < _DEEPEST else None
+    if words is None:
+        wants.unclear.append(_quoted(f"-r {name}"))
+        return
+    seen.append(name)
+    _requirements(words, folder, seen, wants)
+
+
+def _option(line: str, wants: _Wants) -> None:
+    word = re.split(r"[\s=]", line, maxsplit=1)[0]
+    if word in _SOURCES:
+        wants.sources.append(_quoted(line))
+    elif word not in _HARMLESS:
+        wants.unclear.append(_quoted(line))
+
+
+def _named(line: str) -> str:
+    """Put the name before an address that tells it: #egg=, or the name of a wheel."""
+    if line.startswith(("git+", "hg+", "svn+", "bzr+", "http://", "https://")):
+        name = _EGG.search(line) or _WHEEL.fullmatch(line)
+        if name:
+            return f"{name[1]} @ {line}"
+    return line
+
+
+def _project(path: str, wants: _Wants) -> None:
+    words = text(path, _LARGEST)
+    if words is None or "dependencies" not in words:
         return
     import tomllib  # noqa: PLC0415 - few nodes need it
 
     try:
-        wants = tomllib.loads(text).get("project", {}).get("dependencies", [])
-    except (tomllib.TOMLDecodeError, AttributeError):
+        project = tomllib.loads(words).get("project", {})
+        listed = project.get("dependencies", []) if isinstance(project, dict) else None
+    except (ValueError, RecursionError):  # TOMLDecodeError is a ValueError
+        listed = None
+    if not isinstance(listed, list) or not all(isinstance(want, str) for want in listed):
+        wants.unclear.append("pyproject.toml is damaged")
         return
-    yield from (want for want in wants if isinstance(want, str))
+    wants.lines += listed[:_MOST_LINES]
+    wants.unclear += ["pyproject.toml is too long"] if len(listed) > _MOST_LINES else []
 
 
-def _text(path: Path) -> str | None:
+def text(path: str, limit: int) -> str | None:
+    """Return a file's text, of at most so many bytes; None when there is no such file. Raises OSError.
+
+    A pipe or a device of that name is no file: opening one could take for ever.
+    """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(_LARGEST)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return data.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        data = file.read(limit)
+    encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding, errors="replace").replace("\r\n", "\n")

@@ -105,7 +105,9 @@ def choose(known: rules.Rules) -> Choose:
         found = detection or (
             Detection(None, reasons=("nvidia-smi finds no GPU",))
             if vram_mib == 0
-            else Detection(Gpu(0, "GPU-1", "A card", vram_mib, "580.95.05", "8.9"), visible=1)
+            else Detection(
+                Gpu(0, "GPU-1", "A card", vram_mib, "580.95.05", "8.9", unified=vram_mib is None), visible=1
+            )
         )
         return choice.choose(
             known, asked, user, found, memory, offers, access=access.read(given), volume=volume

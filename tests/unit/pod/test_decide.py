@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import packaging
 import pytest
+
+from pod import run
+from pod.storage import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,3 +198,154 @@ def test_unknown_words(decide: Callable[..., Any], arguments: tuple[str, ...]) -
 def test_it_needs_nothing_but_the_standard_library(decide: Callable[..., Any]) -> None:
     """-I -S hides site-packages: an import of anything installed would fail."""
     assert decide(FAKE_GPU="mig").returncode == 0
+
+
+def as_in_an_image(tmp_path: Path, *modules: str) -> dict[str, str]:
+    """Return the environment of a pod whose packages are these, besides `packaging`."""
+    site = tmp_path / "venv" / "lib" / "python3" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "packaging").symlink_to(Path(packaging.__file__).parent)
+    (site / f"packaging-{packaging.__version__}.dist-info").mkdir()
+    for module in modules:
+        (site / module).mkdir()
+        (site / module / "__init__.py").touch()
+    return {"FAKE_GPU": "24", "PODKILN_VENV": str(tmp_path / "venv")}
+
+
+def test_a_node_whose_name_is_no_utf_8_beside_one_that_is_left_out(
+    decide: Callable[..., Any], tmp_path: Path
+) -> None:
+    environ = as_in_an_image(tmp_path)
+    folder = tmp_path / "workspace" / "custom_nodes"
+    for name in (b"caf\xe9", b"wrong"):
+        (folder / os.fsdecode(name)).mkdir(parents=True)
+    (folder / "wrong" / "requirements.txt").write_text("packaging<1")
+    (tmp_path / "run").mkdir()
+    for locale in ({}, {"LANG": "C"}, {"LC_ALL": "C.UTF-8"}):
+        done = decide(**environ, **locale)
+        assert done.returncode == 0, done.stderr
+        assert b"--whitelist-custom-nodes\0caf\xe9\0" in (tmp_path / "run" / "comfyui.args").read_bytes()
+        assert run.chosen(str(tmp_path / "run"))[-1] == os.fsdecode(b"caf\xe9")
+        assert "wrong wants packaging<1" in done.stderr
+        assert json.loads(decide("decide", "--explain", **environ, **locale).stdout)["volume"]["left_out"]
+        for command in ("volume", "nodes", "doctor"):
+            shown = decide(command, **environ, **locale)
+            assert shown.returncode == 0, shown.stderr
+
+
+def test_a_workspace_whose_name_is_no_utf_8(decide: Callable[..., Any], tmp_path: Path) -> None:
+    workspace = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    for locale in ({}, {"LANG": "C"}, {"LC_ALL": "C.UTF-8"}):
+        environ = {
+            **as_in_an_image(tmp_path / f"opt{len(locale)}{[*locale]}"),
+            "WORKSPACE": workspace,
+            **locale,
+        }
+        done = decide(**environ)
+        assert done.returncode == 0, done.stderr
+        assert os.path.isdir(f"{workspace}/output")  # noqa: PTH112 - the point is the text
+        assert b"/caf\xe9/output\0" in (tmp_path / "run" / "comfyui.args").read_bytes()
+        assert b"WORKSPACE=" + os.fsencode(workspace) in (tmp_path / "run" / "comfyui.env").read_bytes()
+        assert decide("volume", **environ).returncode == 0
+
+
+def test_a_flag_whose_package_neither_image_nor_volume_has_is_refused(
+    decide: Callable[..., Any], tmp_path: Path
+) -> None:
+    environ = {**as_in_an_image(tmp_path, "flash_attn"), "COMFYUI_ARGS": "--use-sage-attention"}
+    done = decide(**environ)
+    assert done.returncode == 64
+    assert done.stderr == (
+        "podkiln: COMFYUI_ARGS: --use-sage-attention needs the Python package sageattention, which neither "
+        "this image nor the volume has: remove --use-sage-attention, or use an image that has "
+        "sageattention.\n"
+    )
+    assert decide(**{**environ, "COMFYUI_ARGS": "--use-flash-attention"}).returncode == 0
+    site = overlay.site(environ["PODKILN_VENV"])
+    place = Path(overlay.base(str(tmp_path / "workspace"), site))
+    (place / "set" / "sageattention").mkdir(parents=True)
+    (place / "current").write_text("set\n")
+    assert decide(**environ).returncode == 0
+
+
+def test_a_base_directory_on_the_volume_is_laid_out_before_it_is_judged(
+    decide: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert decide(FAKE_GPU="24", COMFYUI_ARGS=f"--base-directory {tmp_path}/workspace").returncode == 0
+    done = decide(FAKE_GPU="24", COMFYUI_ARGS=f"--base-directory {tmp_path}/elsewhere")
+    assert done.returncode == 64
+    assert "there is no 'custom_nodes' in" in done.stderr
+
+
+def test_a_volume_that_may_not_be_read_is_said_and_left_alone(
+    decide: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As another user, for whom it is closed: what root_squash makes of root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        place = Path(folder)
+        shutil.copytree(tmp_path / "opt", place / "opt")
+        for name in ("run", "local", "volume", "volume/models"):
+            (place / name).mkdir()
+            (place / name).chmod(0o777)
+        place.chmod(0o755)
+        (place / "volume").chmod(0o700)
+        environ = {
+            "PODKILN_ROOT": f"{place}/opt",
+            "PODKILN_RUN": f"{place}/run",
+            "PODKILN_LOCAL": f"{place}/local",
+            "WORKSPACE": f"{place}/volume",
+            "PATH": f"{FAKES}:/usr/bin:/bin",
+            "FAKE_GPU": "24",
+        }
+        python = shutil.which("python3", path="/usr/bin") or sys.executable
+
+        def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [python, "-I", "-S", f"{place}/opt", *arguments],
+                env=environ,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=30,
+                user=65534,
+                group=65534,
+                extra_groups=[],
+            )
+
+        done = call("decide")
+        assert done.returncode == 0, done.stderr
+        assert f"{place}/volume is left alone (it cannot be read (Permission denied))" in done.stderr
+        assert f"WORKSPACE={place}/local/workspace" in (place / "run/comfyui.env").read_text().split("\0")
+        doctor = call("doctor")
+        assert doctor.returncode == 0, doctor.stderr
+        assert f"{place}/volume is left alone" in doctor.stderr
+        assert "nothing is wrong" not in doctor.stderr
+        assert call("volume").returncode == call("nodes").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        (
+            {"HF_TOKEN": '"hf_canary"'},
+            "HF_TOKEN has quotation marks around it, which docker --env-file keeps",
+        ),
+        ({"HF_TOKEN": "hf_canary\nhf_canary"}, "HF_TOKEN holds characters that no token has"),
+        ({"FETCH_CONNECTIONS": "100000"}, "FETCH_CONNECTIONS='100000' is no whole number from 1 to 256."),
+        ({"HF_ENDPOINT": "nonsense"}, "HF_ENDPOINT is not an address like https://huggingface.co"),
+        ({"COMFYUI_PORT": "tcp://10.0.0.1:8188"}, "Kubernetes sets it for a service called comfyui"),
+        ({"WORKSPACE": "/a\x1b[31m"}, "holds control characters"),
+        ({"PODKILN_DOCTOR": "wrn"}, "PODKILN_DOCTOR='wrn' is none of warn. Did you mean warn?"),
+    ],
+)
+def test_what_cannot_work_later_is_refused_now(
+    decide: Callable[..., Any], tmp_path: Path, environ: dict[str, str], sentence: str
+) -> None:
+    done = decide(FAKE_GPU="24", **environ)
+    assert done.returncode == 78
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "canary" not in done.stderr
+    assert not (tmp_path / "run").exists()

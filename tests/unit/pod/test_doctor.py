@@ -159,3 +159,75 @@ def test_what_it_does_not_know_is_refused(call: Callable[..., Any]) -> None:
         64,
         "podkiln: doctor knows --boot and --json; '--all' is neither.\n",
     )
+
+
+PRESENT = {"RUNPOD_GPU_COUNT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        (
+            {"FAKE_GPU": "hang", **PRESENT},
+            "nvidia-smi did not answer within 0.3 s and was ended, but RUNPOD_GPU",
+        ),
+        ({"FAKE_GPU": "failing", **PRESENT}, "nvidia-smi failed (exit code 18): Failed to initialize NVML"),
+        ({"FAKE_GPU": "none", **PRESENT}, "nvidia-smi finds no GPU, but RUNPOD_GPU_COUNT=1 says"),
+        ({"FAKE_GPU": "garbage", **PRESENT}, "nvidia-smi's answer is no list of GPUs: "),
+        (
+            {"PATH": "/nonexistent", **PRESENT},
+            "RUNPOD_GPU_COUNT=1 says that there is one, but there is no nvidia-smi",
+        ),
+        (
+            {"FAKE_GPU": "24", "CUDA_VISIBLE_DEVICES": "7"},
+            "CUDA_VISIBLE_DEVICES=7 names '7', which is no GPU here",
+        ),
+        ({"FAKE_GPU": "24", "CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES is set but empty"),
+        (
+            {"FAKE_GPU": "24", "COMFYUI_ARGS": "--cuda-device 3"},
+            "--cuda-device 3 names '3', which is no GPU here",
+        ),
+        (
+            {"FAKE_GPU": "24", "COMFYUI_ARGS": "--default-device 3"},
+            "--default-device 3 names '3', which is no GPU",
+        ),
+        ({"FAKE_GPU": "mig-empty"}, "the GPU is in MIG mode, but no slice of it"),
+        (
+            {"FAKE_GPU": "24", "FAKE_GPU_LACKS": "compute_cap", "FAKE_GPU_DRIVER": "470.256.02"},
+            "the NVIDIA driver here is 470.256.02, and this image's CUDA needs 580.65.06 or newer",
+        ),
+    ],
+)
+def test_a_paid_gpu_is_never_done_without_in_silence(
+    call: Callable[..., Any], environ: dict[str, str], reason: str
+) -> None:
+    environ = {"PODKILN_NVIDIA_SMI_TIMEOUT": "0.3" if environ.get("FAKE_GPU") == "hang" else "5", **environ}
+    done = call("decide", **environ)
+    assert done.returncode == 69
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"podkiln: ComfyUI cannot work here: {reason}"), last
+    assert last.endswith("(PODKILN_DOCTOR=warn starts it all the same).")
+    explained = call("decide", "--explain", **environ)
+    assert ("fatal", "gpu") in findings(explained.stdout) or ("fatal", "driver") in findings(explained.stdout)
+    assert call("decide", **environ, PODKILN_DOCTOR="warn").returncode == 0
+    without = {**environ, "COMFYUI_ARGS": "--cpu"}
+    assert call("decide", **without).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"FAKE_GPU": "none"},
+        {"FAKE_GPU": "no-driver"},
+        {"PATH": "/nonexistent"},
+        {"PATH": "/nonexistent", "NVIDIA_VISIBLE_DEVICES": "void"},
+        {"PATH": "/nonexistent", "RUNPOD_GPU_COUNT": "0", "CUDA_VISIBLE_DEVICES": "0"},
+        {"FAKE_GPU": "24", "CUDA_VISIBLE_DEVICES": "-1"},
+    ],
+)
+def test_a_machine_without_a_gpu_starts_on_the_cpu(
+    call: Callable[..., Any], tmp_path: Path, environ: dict[str, str]
+) -> None:
+    done = call("decide", **environ)
+    assert done.returncode == 0, done.stderr
+    assert "--cpu" in (tmp_path / "run" / "comfyui.args").read_text().split("\0")

@@ -670,7 +670,7 @@ def test_https_with_a_company_ca(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "code", "sentence"),
     [
-        ({"FETCH_JOBS": "many"}, 78, "FETCH_JOBS='many' is no whole number above 0"),
+        ({"FETCH_JOBS": "many"}, 78, "FETCH_JOBS='many' is no whole number from 1 to 256"),
         ({"FETCH_JOBS": "0"}, 78, "FETCH_JOBS"),
         ({"FETCH_CONNECTIONS": "-1"}, 78, "FETCH_CONNECTIONS"),
         ({"FETCH_STAGING": "here"}, 78, "FETCH_STAGING='here' is none of auto and never"),

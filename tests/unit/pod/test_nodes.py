@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sysconfig
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -144,3 +145,53 @@ def test_names_that_would_be_taken_for_flags_are_not_passed() -> None:
     assert found.arguments() == ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "b")
     alone = Nodes(("bad",), verdicts=found.verdicts)
     assert alone.arguments() == ("--disable-all-custom-nodes",)
+
+
+def test_what_is_not_understood_is_said_and_counts(volume: Path, image: Path) -> None:
+    (volume / "plain" / "requirements.txt").write_text("git+https://git.example/a.git\nx --no-deps\n")
+    found = look(volume, image)
+    assert [one.node for one in found.unclear] == ["plain"]
+    assert found.warnings()[-1] == (
+        "of the requirements of custom nodes some are not understood, so they are neither checked nor "
+        "installed (plain: git+https://git.example/a.git, x --no-deps): install what they need by hand"
+    )
+
+
+def test_a_marker_that_cannot_be_evaluated_is_one_nodes_affair(volume: Path, image: Path) -> None:
+    """It ended a reader, and as many as there are readers left every node without a verdict."""
+    for number in range(40):
+        (volume / f"odd{number:02}").mkdir()
+        (volume / f"odd{number:02}" / "requirements.txt").write_text("x; os_name ~= 'x'\n")
+    found = look(volume, image)
+    assert len(found.unclear) == 40
+    assert [one.node for one in found.left_out] == ["clashes"]
+    assert [one.node for one in found.lacking] == ["lacks"]
+
+
+def test_a_mistake_of_our_own_is_one_nodes_affair_too(
+    volume: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = requirement.judge
+
+    def judge(folder: Path, *others: Any) -> Verdict:
+        if folder.name == "plain":
+            raise RuntimeError("oops")
+        return real(folder, *others)
+
+    monkeypatch.setattr(requirement, "judge", judge)
+    found = look(volume, image)
+    assert [(one.node, one.unclear) for one in found.unclear] == [
+        ("plain", ("cannot be judged (RuntimeError)",))
+    ]
+    assert [one.node for one in found.left_out] == ["clashes"]
+
+
+def test_names_that_are_no_utf_8_are_kept_as_they_are(volume: Path, image: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    (volume / name).mkdir()
+    (volume / name / "requirements.txt").write_text(f"{HAS}<1")
+    (volume / os.fsdecode(b"autre\xe9")).mkdir()
+    found = look(volume, image)
+    assert name in [one.node for one in found.left_out]
+    assert os.fsdecode(b"autre\xe9") in found.arguments()
+    assert Nodes.from_json(json.loads(json.dumps(found.to_json()))) == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,11 @@ def test_the_arguments_are_those_that_were_chosen(tmp_path: Path) -> None:
     assert run.chosen(str(tmp_path)) == ["--output-directory", "/my out", "--cpu"]
     (tmp_path / "comfyui.args").write_text("")
     assert run.chosen(str(tmp_path)) == []
+
+
+def test_arguments_may_be_any_bytes(tmp_path: Path) -> None:
+    (tmp_path / "comfyui.args").write_bytes(b"caf\xe9\0a\r\nb\0")
+    assert run.chosen(str(tmp_path)) == [os.fsdecode(b"caf\xe9"), "a\r\nb"]
 
 
 def test_without_a_decision_nothing_is_started(tmp_path: Path) -> None:

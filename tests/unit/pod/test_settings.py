@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from pod import settings
 from pod.failure import SETTING_MALFORMED, PodError
@@ -141,3 +144,114 @@ def test_a_malformed_time_limit(text: str) -> None:
 
 def test_time_limits() -> None:
     assert [smi.limit({}), smi.limit({"PODKILN_NVIDIA_SMI_TIMEOUT": "0.5"})] == [5.0, 0.5]
+
+
+LATER = [
+    ({"HF_TOKEN": "'canary'"}, "HF_TOKEN has quotation marks"),
+    ({"HF_TOKEN": '"canary'}, "HF_TOKEN has quotation marks"),
+    ({"HF_TOKEN": "hf canary"}, "HF_TOKEN holds characters that no token has"),
+    ({"HF_TOKEN": "Bearer canary"}, "HF_TOKEN holds characters"),
+    ({"HF_TOKEN": "hf_canary\r\nX-Evil: 1"}, "HF_TOKEN holds characters"),
+    ({"HF_TOKEN": "hf_canaryé"}, "HF_TOKEN holds characters"),
+    ({"HF_TOKEN": "hf_canary\udce9"}, "HF_TOKEN holds characters"),
+    ({"HF_TOKEN": "canary" * 1000}, "HF_TOKEN holds characters"),
+    ({"HF_TOKEN": "{{ RUNPOD_SECRET_canary }}"}, "HF_TOKEN is the name of a secret that was not filled in"),
+    ({"CIVITAI_TOKEN": "$canary"}, "CIVITAI_TOKEN is the name of a secret"),
+    ({"HF_ENDPOINT": "nonsense"}, "HF_ENDPOINT is not an address like https://huggingface.co"),
+    ({"HF_ENDPOINT": "ftp://hub.test"}, "HF_ENDPOINT is not an address"),
+    ({"HF_ENDPOINT": '"https://hub.test"'}, "HF_ENDPOINT is not an address"),
+    ({"HF_ENDPOINT": "https://me:canary@hub.test"}, "HF_ENDPOINT is not an address"),
+    ({"HF_ENDPOINT": "https://[::1"}, "HF_ENDPOINT is not an address"),
+    ({"HF_ENDPOINT": "https://hub.test:99999"}, "HF_ENDPOINT is not an address"),
+    ({"HF_ENDPOINT": "https://hub.test\nx"}, "HF_ENDPOINT is not an address"),
+    ({"CIVITAI_ENDPOINT": "https://"}, "CIVITAI_ENDPOINT is not an address like https://civitai.com"),
+    ({"FETCH_CONNECTIONS": "100000"}, "FETCH_CONNECTIONS='100000' is no whole number from 1 to 256."),
+    ({"FETCH_CONNECTIONS": "9" * 5000}, "FETCH_CONNECTIONS='999"),
+    ({"FETCH_JOBS": "0"}, "FETCH_JOBS='0' is no whole number"),
+    ({"FETCH_JOBS": "²"}, "FETCH_JOBS='²' is no whole number"),
+    ({"FETCH_STAGING": "sometimes"}, "FETCH_STAGING='sometimes' is none of auto and never"),
+    ({"PODKILN_FETCH_TRIES": "-1"}, "PODKILN_FETCH_TRIES='-1' is no whole number from 1 to 1000."),
+    ({"PODKILN_DOCTOR": "off"}, "PODKILN_DOCTOR='off' is none of warn."),
+    ({"PODKILN_LOCAL": "tmp"}, "PODKILN_LOCAL='tmp' is no absolute path: give one such as /local."),
+    ({"CUDA_DEVICE_ORDER": "PCI"}, "CUDA_DEVICE_ORDER='PCI' is none of FASTEST_FIRST, PCI_BUS_ID."),
+    ({"WORKSPACE": "/work\nspace"}, "holds control characters (a line break, perhaps)"),
+    ({"WORKSPACE": "/work\x7f"}, "holds control characters"),
+    ({"WORKSPACE": "$HOME/work"}, "WORKSPACE='$HOME/work' is no absolute path"),
+    ({"WORKSPACE": "/home/$USER"}, "WORKSPACE='/home/$USER' holds a $, and nothing is filled in here"),
+    ({"COMFYUI_PORT": "tcp://10.0.0.1:8188"}, "Kubernetes sets it for a service called comfyui; set enable"),
+    ({"ENABLE_SDXL": "true"}, "ENABLE_SDXL names no model of this image: did you mean ENABLE_SDXL_BASE?"),
+    ({"ENABLE_QUEN_EDIT": "1"}, "ENABLE_QUEN_EDIT names no model of this image: did you mean ENABLE_QWEN"),
+    ({"enable_qwen_edit": "yes"}, "enable_qwen_edit names no model of this image: did you mean ENABLE_QWEN"),
+]
+
+
+@pytest.mark.parametrize(("environ", "sentence"), LATER, ids=[f"{c[0]}"[:40] for c in LATER])
+def test_what_is_read_later_is_checked_now(known: Rules, environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(settings.SettingError) as refused:
+        settings.read(environ, known, TOGGLES)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "canary" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+    assert refused.value.exit_code == SETTING_MALFORMED
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HF_TOKEN": " hf_abc.DEF-~+/= \n"},
+        {"HF_ENDPOINT": "https://mirror.test:8443/hf/"},
+        {"FETCH_CONNECTIONS": "256", "FETCH_JOBS": "007"},
+        {"FETCH_STAGING": "/var/tmp/x"},
+        {"PODKILN_DOCTOR": "Warn"},
+        {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
+        {"WORKSPACE": "/caf\udce9/é"},
+    ],
+)
+def test_what_can_work_is_taken(known: Rules, environ: dict[str, str]) -> None:
+    assert settings.read(environ, known, TOGGLES).warnings == ()
+
+
+def test_a_model_that_the_image_does_not_offer_is_named(known: Rules) -> None:
+    asked = settings.read({"ENABLE_FLUX": "true", "ENABLE_TELEMETRY": "false"}, known, TOGGLES)
+    (warning,) = asked.warnings
+    assert warning == (
+        "ENABLE_FLUX, ENABLE_TELEMETRY name no model of this image, so podkiln does nothing about it; the "
+        "models' variables are ENABLE_QWEN_EDIT, ENABLE_SDXL_BASE"
+    )
+    assert "are none" in settings.read({"ENABLE_FLUX": "true"}, known).warnings[0]
+
+
+NAMES = st.sampled_from(
+    (
+        *("COMFYUI_PORT", "GPU_TIER", "GPU_MEMORY_MODE", "FLAG_PROFILE", "WORKSPACE", "MODELS", "LORAS"),
+        *("HF_TOKEN", "CIVITAI_TOKEN", "HF_ENDPOINT", "CIVITAI_ENDPOINT", "FETCH_JOBS", "FETCH_STAGING"),
+        *("PODKILN_DOCTOR", "PODKILN_LOCAL", "CUDA_DEVICE_ORDER", "PODKILN_FETCH_CHUNK"),
+        *("ENABLE_QWEN_EDIT", "ENABLE_SDXL", "ENABLE_X"),
+    )
+)
+
+
+@hypothesis.settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+    st.dictionaries(
+        NAMES, st.one_of(st.text(), st.text("0123456789²٣"), st.text("/.$:[]@ \n\"'\udce9")), max_size=4
+    )
+)
+@hypothesis.example({"COMFYUI_PORT": "9" * 5000})
+@hypothesis.example({"HF_ENDPOINT": "https://[::1"})
+@hypothesis.example({"HF_ENDPOINT": "https://a:²"})
+@hypothesis.example({"WORKSPACE": "/" + "a" * 100_000})
+def test_any_environment_is_read_or_refused_in_one_sentence(known: Rules, environ: dict[str, str]) -> None:
+    begun = time.monotonic()
+    said = ""
+    try:
+        settings.read(environ, known, TOGGLES)
+    except settings.SettingError as refused:
+        said = str(refused)
+    assert "\n" not in said
+    assert time.monotonic() - begun < 1

@@ -128,3 +128,14 @@ def test_comfyui_on_the_cpu_needs_neither(choose: Choose) -> None:
     old = Detection(Gpu(0, "GPU-1", "A card", 24576, "535.1", "6.1"), visible=1)
     assert [finding.about for finding in choose(detection=old).findings] == ["driver", "card"]
     assert choose(detection=old, COMFYUI_ARGS="--cpu").findings == ()
+
+
+def test_a_gpu_that_cannot_be_used_is_fatal(choose: Choose) -> None:
+    lost = Detection(None, sure=False, reasons=("it hung",), unusable="it hung, but /dev/nvidia0 is there")
+    (finding,) = choose(detection=lost).findings
+    assert (finding.level, finding.about, finding.says) == ("fatal", "gpu", lost.unusable)
+    assert choose(detection=lost, COMFYUI_ARGS="--cpu").findings == ()
+    assert choose(detection=lost, GPU_TIER="datacenter").findings == (), "somebody vouches for it"
+    hidden = replace(lost, sure=True)
+    assert choose(detection=hidden, GPU_TIER="datacenter").findings != ()
+    assert choose(0).findings == (), "there is none"

@@ -11,6 +11,8 @@ from pod.examining import needs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pod.flags.rules import Rules
+
 GB = 10**9
 MODEL: dict[str, Any] = {
     "id": "portrait",
@@ -72,14 +74,14 @@ FITS: list[tuple[str | None, int | None, int | None, str, str]] = [
 
 @pytest.mark.parametrize(("mode", "vram", "ram", "level", "says"), FITS)
 def test_each_enabled_model_is_measured(
-    mode: str | None, vram: int | None, ram: int | None, level: str, says: str
+    known: Rules, mode: str | None, vram: int | None, ram: int | None, level: str, says: str
 ) -> None:
-    (finding,) = needs.memory(record(mode, vram, ram), [MODEL, PLAIN])
+    (finding,) = needs.memory(record(mode, vram, ram), [MODEL, PLAIN], known.reaches)
     assert (finding.level, says in finding.says) == (level, True), finding.says
 
 
-def test_without_a_gpu_nothing_is_measured() -> None:
-    assert needs.memory(record(gpu=None), [MODEL]) == []
+def test_without_a_gpu_nothing_is_measured(known: Rules) -> None:
+    assert needs.memory(record(gpu=None), [MODEL], known.reaches) == []
 
 
 def test_what_is_to_be_fetched_must_fit() -> None:

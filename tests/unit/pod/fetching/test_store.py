@@ -252,3 +252,23 @@ def test_only_our_own_dead_links_are_removed(store: Store) -> None:
     assert store.examine(FILE, EXPECTED, 3000) is None
     assert not (store.target / FILE.folder / FILE.name).is_symlink()
     assert (store.volume / FILE.folder / FILE.name).is_symlink()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN])
+def test_a_volume_that_may_not_be_read_holds_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The stand-in serves then: a fetch must not fail for a folder that it only looks into."""
+    put(store.volume)
+    real = os.stat
+
+    def stat(path: object, *arguments: object, **more: object) -> os.stat_result:
+        if str(path).startswith(str(store.volume)):
+            raise OSError(code, os.strerror(code))
+        return real(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert store.known(FILE, EXPECTED, 3000) is None
+    assert store.anywhere(FILE, None) is None
+    assert store.examine(FILE, EXPECTED, 3000) is None
+    assert not store.holds(FILE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.failure import ARGUMENTS_REFUSED
-from pod.flags.arguments import Catalogue, Flag, Given, RefusedError
+from pod.flags.arguments import Catalogue, Flag, Given, RefusedError, check_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,3 +144,26 @@ def test_values_that_look_like_flags_keep_their_flag() -> None:
     """Written apart, ComfyUI would take -x for a flag."""
     assert Given(Flag("--a", "one"), ("-x",)).words() == ["--a=-x"]
     assert Given(Flag("--a", "one"), ("x",)).words() == ["--a", "x"]
+
+
+def test_half_of_a_pair_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
+    """With a key alone ComfyUI would serve plain HTTP."""
+    key = tmp_path / "key.pem"
+    key.touch()
+    for one, other in (("--tls-keyfile", "--tls-certfile"), ("--tls-certfile", "--tls-keyfile")):
+        with pytest.raises(RefusedError, match=f"X: {one} does nothing without {other}: give both"):
+            catalogue.parse_text(f"{one} {key}", "X")
+    assert len(catalogue.parse_text(f"--tls-keyfile {key} --tls-certfile {key}", "X").given) == 2
+
+
+def test_a_base_directory_needs_what_comfyui_lists_in_it(catalogue: Catalogue, tmp_path: Path) -> None:
+    given = catalogue.parse_text(f"--base-directory {tmp_path}", "X").given
+    with pytest.raises(RefusedError, match=r"X: --base-directory: there is no 'custom_nodes' in "):
+        check_folders(given, "X")
+    (tmp_path / "custom_nodes").mkdir()
+    check_folders(given, "X")
+
+
+@pytest.mark.parametrize("name", ["--oneapi-device-selector", "--supports-fp8-compute"])
+def test_what_a_flag_for_other_cards_does_is_said(catalogue: Catalogue, name: str) -> None:
+    assert catalogue.flags[name].note

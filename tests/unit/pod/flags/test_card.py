@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.machine.gpu import Detection
+from pod.machine.gpu import Detection, Gpu
 from pod.machine.memory import Memory
 
 if TYPE_CHECKING:
@@ -111,3 +111,22 @@ def test_unified_memory_counts_half_of_the_ram(choose: Choose) -> None:
 
 def test_unified_memory_in_a_pod_whose_ram_is_unknown_is_the_smallest_class(choose: Choose) -> None:
     assert choose(None, Memory(None, None)).card.gb == 6
+
+
+UNREAD = Detection(Gpu(0, "GPU-1", "RTX 4090", None, memory="[Unknown Error]"), visible=1)
+
+
+def test_a_card_whose_memory_cannot_be_read_is_planned_for_as_the_smallest(choose: Choose) -> None:
+    decision = choose(detection=UNREAD)
+    assert (decision.card.gb, decision.card.vram_mib, decision.card.unified) == (6, 6144, False)
+    assert decision.warnings[0].startswith(
+        "The memory of GPU 0 (RTX 4090) could not be read (nvidia-smi says [Unknown Error]), so it is "
+        "planned for as a 6 GB card: set GPU_TIER"
+    )
+    assert "--cpu" not in decision.args
+
+
+def test_a_tier_vouches_for_a_card_whose_memory_cannot_be_read(choose: Choose) -> None:
+    decision = choose(detection=UNREAD, GPU_TIER="CONSUMER_24GB")
+    assert (decision.card.gb, decision.card.tier) == (24, "CONSUMER_24GB")
+    assert "GPU_TIER=CONSUMER_24GB is obeyed (24 GB), though the memory of GPU 0" in decision.warnings[0]

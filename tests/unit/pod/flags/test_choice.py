@@ -43,9 +43,10 @@ def rest(decision: Decision) -> tuple[str, ...]:
         (15360, "", "--lowvram"),
         (23028, "", ""),
         (32607, "", ""),
-        (46068, "", "--highvram"),
-        (81559, "", "--highvram"),
-        (143771, "", "--highvram"),
+        (46068, "--disable-dynamic-vram", "--highvram"),
+        (81559, "--disable-dynamic-vram", "--highvram"),
+        (97887, "--disable-dynamic-vram", "--highvram"),
+        (143771, "--disable-dynamic-vram", "--highvram"),
     ],
 )
 def test_profiles(choose: Choose, vram_mib: int | None, dynamic: str, conservative: str) -> None:
@@ -294,3 +295,71 @@ def test_a_node_that_is_left_out_is_not_on_the_list(
     assert decision.args[-len(expected) :] == expected
     assert decision.args.count("--disable-all-custom-nodes") == 1
     assert decision.warnings[0].startswith("Custom node bad wants numpy<2")
+
+
+BIG = 81559  # MiB, an H100
+
+
+@pytest.mark.parametrize("vram_mib", [46068, BIG, 97887, 143771])
+def test_a_big_card_gets_the_classic_loader_with_what_was_measured(choose: Choose, vram_mib: int) -> None:
+    (reason,) = [each for each in choose(vram_mib).reasons if each.startswith("Profile dynamic")]
+    assert "--disable-dynamic-vram because models fit with room to spare" in reason
+    assert "H100: first prompt 7-9 s against 12-13 s" in reason
+
+
+@pytest.mark.parametrize("vram_mib", [6144, 8192, 12288, 15360, 23028, 32607])
+def test_a_smaller_card_keeps_dynamic_vram_until_it_is_measured(choose: Choose, vram_mib: int) -> None:
+    assert "--disable-dynamic-vram" not in choose(vram_mib).args
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "--enable-dynamic-vram",
+        "--highvram",
+        "--gpu-only",
+        "--lowvram",
+        "--novram",
+        "--cpu",
+        "--vram-headroom 1",
+        "--fast-disk",
+        "--disable-nvml-pressure",
+    ],
+)
+def test_a_user_who_settles_it_has_it_so(choose: Choose, own: str) -> None:
+    decision = choose(BIG, COMFYUI_ARGS=own)
+    assert "--disable-dynamic-vram" not in decision.args
+    assert own.split(maxsplit=1)[0] in decision.args
+    why = f"--disable-dynamic-vram (profile dynamic, 80 GB) gives way to {own} (COMFYUI_ARGS)."
+    assert why in decision.reasons
+
+
+@pytest.mark.parametrize("own", ["--disable-dynamic-vram", "--reserve-vram 2", "--cpu-vae", "--fp16-unet"])
+def test_other_flags_of_a_user_go_with_the_classic_loader(choose: Choose, own: str) -> None:
+    args = choose(BIG, COMFYUI_ARGS=own).args
+    assert args.count("--disable-dynamic-vram") == 1
+    assert own.split(maxsplit=1)[0] in args
+
+
+@pytest.mark.parametrize(
+    ("mode", "args"),
+    [
+        ("model_full_load", ["--highvram"]),
+        ("sequential_cpu_offload", ["--novram"]),
+        ("model_cpu_offload", ["--disable-dynamic-vram"]),
+        ("model_cpu_offload_and_qfloat8", ["--disable-dynamic-vram", "--fp8_e4m3fn-unet"]),
+    ],
+)
+def test_memory_modes_on_a_big_card(choose: Choose, mode: str, args: list[str]) -> None:
+    assert [*COMMON, *args] == [*rest(choose(BIG, GPU_MEMORY_MODE=mode))]
+
+
+def test_unified_memory_keeps_dynamic_vram_off_whatever_a_user_asks_of_it(choose: Choose) -> None:
+    """There it misbehaves (ComfyUI issue 15285); only the opposite flag says that it is wanted."""
+    assert "--disable-dynamic-vram" in choose(None, COMFYUI_ARGS="--vram-headroom 1").args
+    assert "--disable-dynamic-vram" not in choose(None, COMFYUI_ARGS="--enable-dynamic-vram").args
+
+
+def test_a_tier_counts_as_the_card(choose: Choose) -> None:
+    assert "--disable-dynamic-vram" in choose(23028, GPU_TIER="DATACENTER_80GB").args
+    assert "--disable-dynamic-vram" not in choose(BIG, GPU_TIER="CONSUMER_24GB").args

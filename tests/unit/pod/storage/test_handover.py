@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -111,3 +112,26 @@ def test_a_missing_file_is_said(places: tuple[Path, Path], tmp_path: Path) -> No
     (root / handover.FOLDERS).unlink()
     with pytest.raises(PodError, match="cannot be read"):
         handover.write(usual(tmp_path, models=("/m",)), {}, root, run)
+
+
+def test_a_web_uis_models_are_listed_where_it_keeps_them() -> None:
+    places = {"checkpoints": ["models/Stable-diffusion"], "loras": ["models/Lora", "models/LyCORIS"]}
+    found = yaml.safe_load(handover.paths_yaml((), (), {}, ["/w/webui"], places))
+    assert found == {
+        "webui_1": {
+            "base_path": "/w/webui",
+            "checkpoints": "models/Stable-diffusion\n",
+            "loras": "models/Lora\nmodels/LyCORIS\n",
+        }
+    }
+
+
+def test_names_that_are_no_utf_8_survive(tmp_path: Path) -> None:
+    """ComfyUI reads the file as strict UTF-8, and must get what os.listdir would give it."""
+    name = os.fsdecode(b"/caf\xe9/nodes")
+    text = handover.paths_yaml([name, "/plain"], [name], {"loras": ["loras"]})
+    found = yaml.safe_load(text.encode("utf-8"))
+    assert found["nodes"]["custom_nodes"].split("\n") == ["/plain", name]
+    assert found["models_1"]["base_path"] == name
+    handover.replace(tmp_path / "file", f"{name}\0")
+    assert (tmp_path / "file").read_bytes() == b"/caf\xe9/nodes\0"

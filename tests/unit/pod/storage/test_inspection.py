@@ -224,3 +224,105 @@ def test_a_limit_that_is_none_is_refused(value: str) -> None:
     ) as refused:
         Asked.of({"PODKILN_VOLUME_TIMEOUT": value}, "/w", "/w")
     assert refused.value.exit_code == 78
+
+
+def surveyed(monkeypatch: pytest.MonkeyPatch, root: str, **changes: object) -> None:
+    """Have the look at a volume find something that root cannot be refused."""
+    real = layout.survey
+
+    def survey(where: str, *, write: bool) -> layout.Survey:
+        found = real(where, write=write)
+        return replace(found, **changes) if where == root else found  # type: ignore[arg-type]
+
+    monkeypatch.setattr(layout, "survey", survey)
+
+
+def test_a_volume_that_may_not_be_read_is_left_alone(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    surveyed(monkeypatch, asked.workspace, unread="cannot be read (Permission denied)")
+    volume = look(asked, asked.workspace)
+    assert (volume.answers, volume.workspace) == (False, f"{asked.local}/workspace")
+    assert volume.models == ()
+    assert volume.warnings[0].startswith(
+        f"{asked.workspace} is left alone (it cannot be read (Permission denied)): outputs, inputs, settings"
+    )
+    assert volume.problems == volume.warnings
+    assert volume.environment({}, "/opt/podkiln")["PODKILN_VOLUME"] == volume.workspace
+
+
+def test_a_serverless_volume_that_may_not_be_read_is_not_used(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runpod-volume" / "models").mkdir(parents=True)
+    surveyed(monkeypatch, asked.serverless, unread="cannot be read (Stale file handle)")
+    volume = look(asked, asked.workspace)
+    assert volume.models == ()
+    assert volume.problems == (
+        f"{asked.serverless} cannot be read (Stale file handle), so nothing on it is used",
+    )
+
+
+def test_folders_that_may_not_be_read_are_stood_in_for(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = asked.workspace
+    surveyed(monkeypatch, root, closed=(f"{root}/user", f"{root}/custom_nodes", f"{root}/models"), nodes=())
+    volume = look(asked, root)
+    stand_in = f"{asked.local}/workspace"
+    assert (volume.workspace, volume.output) == (root, f"{root}/output")
+    assert (volume.user, volume.node_folders) == (f"{stand_in}/user", (f"{stand_in}/custom_nodes",))
+    (problem,) = volume.problems
+    assert problem.startswith(
+        f"{root}/user, {root}/custom_nodes, {root}/models cannot be read by this pod's user (or the"
+    )
+    assert "models cannot be fetched" in problem
+
+
+def test_models_of_others_are_read_and_that_is_said(asked: Asked, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    (workspace / "checkpoints").mkdir(parents=True)
+    (workspace / "stable-diffusion-webui/models/Stable-diffusion").mkdir(parents=True)
+    (workspace / "extra_model_paths.yaml").write_text("a:\n  loras: x\n")
+    volume = look(asked, asked.workspace)
+    assert (volume.models, volume.webui) == (
+        (asked.workspace,),
+        (f"{asked.workspace}/stable-diffusion-webui",),
+    )
+    link = f"{asked.workspace}/extra_model_paths.yaml"
+    assert volume.arguments()[-2:] == (
+        f"--extra-model-paths-config={link}",
+        f"--extra-model-paths-config={asked.run}/volume_paths.yaml",
+    )
+    assert volume.reasons == (
+        (
+            f"models lie right in {asked.workspace} (checkpoints): they are used there, and new ones go to "
+            f"{asked.workspace}/models"
+        ),
+        f"the models of another program in {asked.workspace}/stable-diffusion-webui are used where they lie",
+        f"{link} is read for further folders",
+    )
+
+
+def test_a_link_file_that_comfyui_cannot_read_is_a_problem(asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "extra_model_paths.yaml").write_text("a: [")
+    volume = look(asked, asked.workspace)
+    assert volume.links == ()
+    assert "extra_model_paths.yaml is left out, because it is no YAML" in volume.problems[0]
+
+
+def test_modules_on_the_volume_are_found(asked: Asked, tmp_path: Path) -> None:
+    asked = replace(asked, modules=("sageattention", "flash_attn"))
+    assert look(asked, asked.workspace).modules == ()
+    base = look(replace(asked, requirements="install"), asked.workspace).overlay or ""
+    (tmp_path / base.removeprefix(f"{tmp_path}/") / "set" / "sageattention").mkdir(parents=True)
+    (tmp_path / base.removeprefix(f"{tmp_path}/") / "current").write_text("set\n")
+    volume = look(asked, asked.workspace)
+    assert volume.modules == ("sageattention",)
+    assert volume.has("sageattention", "sageattention")
+    assert not volume.has("flash_attn", "flash-attn")
+
+
+def test_what_will_be_installed_for_a_node_counts_as_there(asked: Asked, tmp_path: Path) -> None:
+    node = tmp_path / "workspace" / "custom_nodes" / "node"
+    node.mkdir(parents=True)
+    (node / "requirements.txt").write_text("SageAttention>=1\n")
+    assert look(replace(asked, requirements="install")).has("sageattention", "sageattention")
+    assert not look(asked).has("sageattention", "sageattention")

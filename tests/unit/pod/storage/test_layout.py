@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pod.storage import layout
+from pod.storage.beside import Beside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 # What lies on the volume, and what is chosen: output, input, user, custom_nodes, further models.
 LAYOUTS: dict[str, tuple[list[str], list[str]]] = {
@@ -160,3 +163,125 @@ def test_a_full_volume_takes_an_empty_file_but_not_ours(
 def test_it_survives_the_way_between_processes(lay: Callable[[list[str]], str]) -> None:
     found = layout.survey(lay(LAYOUTS["both, ours empty"][0]), write=True)
     assert layout.Survey.from_json(found.to_json()) == found
+
+
+MORE_LAYOUTS: dict[str, tuple[list[str], list[str]]] = {
+    "lower case": (["comfyui/models/x", "comfyui/output/a.png"], ["comfyui/output", "comfyui/models"]),
+    "capitals": (["COMFYUI/models/x"], ["output", "COMFYUI/models"]),
+    "both cases": (
+        ["ComfyUI/models/x", "comfyui/models/y"],
+        ["output", "ComfyUI/models comfyui/models"],
+    ),
+    "lower case below another image's folder": (
+        ["runpod-slim/comfyui/models/x"],
+        ["output", "runpod-slim/comfyui/models"],
+    ),
+    "copies by other names": (
+        ["ComfyUI_old/models/checkpoints/", "Fooocus/models/checkpoints/", "comfy/models/loras/"],
+        ["output", "ComfyUI_old/models Fooocus/models"],
+    ),
+    "models right in the root": (["checkpoints/a.safetensors", "loras/"], ["output", "."]),
+    "capital models": (["Models/checkpoints/a.safetensors"], ["output", "Models"]),
+    "nothing of the kind": (["detection/x", "configs/y", "datasets/"], ["output", ""]),
+}
+
+
+@pytest.mark.parametrize("name", MORE_LAYOUTS)
+def test_models_are_found_however_they_were_put_there(lay: Callable[[list[str]], str], name: str) -> None:
+    entries, expected = MORE_LAYOUTS[name]
+    root = lay(entries)
+    found = layout.survey(root, write=True)
+    assert [below(root, found.output), below(root, *found.models)] == expected
+
+
+@pytest.mark.parametrize(
+    "folder", ["stable-diffusion-webui", "stable-diffusion-webui-forge", "sd.webui", "a1111", "Forge"]
+)
+def test_the_models_of_a_web_ui_are_found(lay: Callable[[list[str]], str], folder: str) -> None:
+    root = lay([f"{folder}/models/Stable-diffusion/a.safetensors", "webui-logs/"])
+    assert layout.survey(root, write=True).webui == (f"{root}/{folder}",)
+
+
+def test_link_files_are_found_in_the_root_and_in_each_comfyui(lay: Callable[[list[str]], str]) -> None:
+    name = "extra_model_paths.yaml"
+    root = lay([name, f"ComfyUI/{name}", f"madapps/{name}", f"other/{name}", "comfyui/models/"])
+    assert layout.survey(root, write=False).links == (f"{root}/{name}", f"{root}/ComfyUI/{name}")
+    os.mkfifo(f"{root}/comfyui/{name}")
+    assert len(layout.survey(root, write=False).links) == 2, "a pipe is no file"
+
+
+def as_nobody(root: str) -> layout.Survey:
+    """Look at a volume as another user, in a process of its own: root may do everything."""
+
+    def work(report: Callable[[object], None]) -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+        report(layout.survey(root, write=True).to_json())
+
+    with Beside(work, 20.0) as child:
+        return layout.Survey.from_json(child.answer())
+
+
+@pytest.fixture
+def public() -> Generator[Path]:
+    """A folder below which all may go where a test does not forbid it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        path = Path(folder)
+        path.chmod(0o777)
+        yield path
+        for each in (path, *path.rglob("*")):
+            if each.is_dir():
+                each.chmod(0o777)
+
+
+def test_a_volume_that_may_not_be_read_is_an_answer(public: Path) -> None:
+    (public / "volume" / "models").mkdir(parents=True)
+    (public / "volume").chmod(0o000)
+    found = as_nobody(f"{public}/volume")
+    assert found.unread == "cannot be read (Permission denied)"
+
+
+def test_folders_that_may_not_be_read_are_named_and_not_used(public: Path) -> None:
+    for name in ("models", "user", "custom_nodes", "output", "ComfyUI/models", "ComfyUI/custom_nodes"):
+        (public / name).mkdir(parents=True)
+        (public / name).chmod(0o777)
+    for name in ("models", "user", "custom_nodes", "ComfyUI/models"):
+        (public / name).chmod(0o000)
+    found = as_nobody(str(public))
+    assert found.trouble is None
+    assert found.closed == tuple(
+        f"{public}/{name}" for name in ("user", "custom_nodes", "models", "ComfyUI/models")
+    )
+    assert found.nodes == (f"{public}/ComfyUI/custom_nodes",)
+    assert (found.models, found.stuck) == ((), ())
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EPERM])
+def test_a_file_server_that_fails_is_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        assert layout.survey(str(tmp_path), write=True).unread == f"cannot be read ({os.strerror(code)})"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_: False)
+        patched.setattr(os, "statvfs", refuse)
+        assert layout.forbidden(str(tmp_path)) is not None
+
+
+def test_a_link_into_what_fails_is_no_folder(lay: Callable[[list[str]], str]) -> None:
+    root = lay(["models/x", "loop -> loop", "ComfyUI -> ComfyUI"])
+    found = layout.survey(root, write=True)
+    assert (found.homes, found.unread) == ((), None)
+
+
+def test_names_that_are_no_utf_8_are_kept(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9-webui") / "models/Stable-diffusion").mkdir(parents=True)
+    found = layout.survey(str(tmp_path), write=True)
+    assert found.webui == (f"{tmp_path}/" + os.fsdecode(b"caf\xe9-webui"),)
+    assert layout.Survey.from_json(json.loads(json.dumps(found.to_json()))) == found

@@ -196,3 +196,12 @@ def test_what_builds_a_package_sees_no_secret(
     assert "PIP_FIND_LINKS" in seen.read_text()
     assert "canary" not in seen.read_text()
     assert "canary" not in "".join(said)
+
+
+def test_what_is_not_understood_is_not_called_nothing(tmp_path: Path, said: list[str]) -> None:
+    odd = Nodes(verdicts=(Verdict("odd", unclear=("git+https://git.example/a.git",)),), wish=INSTALL)
+    assert not packages.serve(volume(tmp_path, nodes=odd), "/no/such/venv", said.append)
+    assert "not understood" in said[0]
+    assert said[1] == "the custom nodes lack nothing else"
+    unread = Nodes(unread="there is no `packaging`", wish=INSTALL)
+    assert not packages.serve(volume(tmp_path, nodes=unread), "/no/such/venv", said.append)

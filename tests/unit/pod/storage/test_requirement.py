@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sysconfig
+import time
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from pod.storage import requirement
 from pod.storage.requirement import Verdict
@@ -134,3 +138,128 @@ def test_an_environment_without_a_parser_is_none(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(importlib, "import_module", missing)
     assert requirement.parser(str(tmp_path)) is None
+
+
+# A whole file, and what of it is said not to be understood.
+UNCLEAR = [
+    ("x --no-deps", ["x --no-deps"]),
+    ("y>=1.0.", ["y>=1.0."]),
+    ("x; os_name ~= 'x'", ["x; os_name ~= 'x'"]),
+    ("x; nonsense == 'x'", ["x; nonsense == 'x'"]),
+    ("numpy; " + "(" * 900 + "os_name == 'x'" + ")" * 900, None),
+    ("x" * 5000, ["requirements.txt is too long"]),
+    ("numpy\n" * 3000, ["requirements.txt is too long"]),
+    ("-r other.txt", ["-r other.txt"]),
+    ("-r ../../../../etc/passwd", ["-r ../../../../etc/passwd"]),
+    ("-r /etc/passwd", ["-r /etc/passwd"]),
+    ("-r https://me:canary@files.example/r.txt", ["-r https://files.example/r.txt"]),
+    ("-rother.txt", ["-r other.txt"]),
+    ("--editable=../x", ["--editable=../x"]),
+    ("--no-such-option", ["--no-such-option"]),
+    ("pkg @ file:///croot/pkg/work", ["pkg @ file:///croot/pkg/work"]),
+    ("pkg @ file://", ["pkg @ file://"]),
+    ("numpy @ file:///croot/numpy/work", []),  # the image has it, and its path means nothing here
+    ("git+https://user:canary@git.example/a.git", ["git+https://git.example/a.git"]),
+    ("${MY_INDEX}/a", ["${MY_INDEX}/a"]),
+    ("numpy\x00", ["numpy?"]),
+    ("--index-url https://packages.example/simple\nlacking", ["--index-url https://packages.example/simple"]),
+    ("--index-url https://packages.example/simple\nnumpy", []),
+    ("--pre\n--trusted-host x\nlacking", []),
+]
+
+
+@pytest.mark.parametrize(("text", "unclear"), UNCLEAR, ids=[repr(case[0][:30]) for case in UNCLEAR])
+def test_what_is_not_understood_is_named(tmp_path: Path, text: str, unclear: list[str] | None) -> None:
+    verdict = judged(tmp_path, text)
+    assert "canary" not in repr(verdict)
+    if unclear is None:
+        assert len(verdict.unclear) == 1
+    else:
+        assert list(verdict.unclear) == unclear
+
+
+def test_an_address_that_tells_the_name_is_understood(tmp_path: Path) -> None:
+    verdict = judged(
+        tmp_path,
+        "git+https://git.example/a.git@v1#egg=numpy\n"
+        "git+https://git.example/b.git#egg=newone\n"
+        "https://files.example/other_one-1.0-py3-none-any.whl\n",
+    )
+    assert [want.partition("@")[0].strip() for want in verdict.missing] == ["newone", "other_one"]
+    assert verdict.unclear == verdict.conflicts == ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+def test_a_file_of_another_encoding_is_read_where_it_says_so(tmp_path: Path, encoding: str) -> None:
+    """PowerShell's `pip freeze > requirements.txt` writes UTF-16."""
+    mark = "\ufeff" if encoding == "utf-16-le" else ""
+    (tmp_path / "requirements.txt").write_bytes(f"{mark}numpy<2\n".encode(encoding))
+    verdict = requirement.judge(tmp_path, IMAGE, OVERLAY, requirement.parser(SITE))
+    assert verdict.conflicts == ("numpy<2, and the image has 2.5.5",)
+
+
+def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "requirements.txt")
+    assert requirement.judge(tmp_path, IMAGE, OVERLAY, None) == Verdict(tmp_path.name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[project]\ndependencies = 'numpy<2'",
+        "[project]\ndependencies = [1]",
+        "project = 'dependencies'",
+        "dependencies = " + "[" * 100_000,
+        "dependencies = \xff\x00",
+    ],
+)
+def test_a_damaged_project_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text, encoding="latin-1")
+    verdict = requirement.judge(tmp_path, IMAGE, OVERLAY, requirement.parser(SITE))
+    assert verdict.unclear == ("pyproject.toml is damaged",)
+    assert verdict.missing == verdict.conflicts == ()
+
+
+def test_modules_are_found_where_they_can_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "module.py").touch()
+    assert requirement.modules(["package", "module", "gone"], str(tmp_path)) == ["package", "module"]
+    assert requirement.modules(["package"], "/not/there") == []
+
+
+WORDS = st.sampled_from(
+    (
+        *("numpy", "torch", "x", "<2", "==", ">=1.0.", "~=", ";", "os_name", "'x'", "(", ")", "[", "]", "@"),
+        *("git+https://", "file://", "-r ", "-e ", "--hash=", "--no-deps", " ", "\\", "\n", "\r", "²", "#"),
+    )
+)
+
+
+@hypothesis.settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(st.one_of(st.binary(), st.lists(WORDS).map(lambda words: "".join(words).encode())))
+@hypothesis.example(b"x; os_name ~= 'x'")
+@hypothesis.example(b"y>=1.0.")
+@hypothesis.example(b"x --no-deps")
+@hypothesis.example(b"git+https://a/b")
+@hypothesis.example(b"-r requirements.txt\n" * 1000)
+@hypothesis.example(b"(" * 200_000)
+@hypothesis.example(b"a " * 200_000)
+@hypothesis.example(b"#egg=" * 50_000)
+@hypothesis.example(b"https://a/" + b"-a" * 900 + b".whl")
+@hypothesis.example("\ufeffnumpy".encode("utf-16"))
+def test_any_requirements_give_a_verdict(tmp_path: Path, data: bytes) -> None:
+    for name in ("requirements.txt", "pyproject.toml"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(
+            data if name == "requirements.txt" else b"[project]\ndependencies=" + data
+        )
+        begun = time.monotonic()
+        verdict = requirement.judge(folder, IMAGE, OVERLAY, requirement.parser(SITE))
+        assert time.monotonic() - begun < 1
+        assert all(line.isprintable() and len(line) < 200 for line in verdict.unclear)
