@@ -122,7 +122,7 @@ def test_a_token_that_would_raise_the_limit_is_named(kind: str, token: str | Non
     with Hub() as hub:
         hub.fault(Fault("status", where="hub", status=status, rate_limit='"api";r=0;t=240'))
         hubs = Hubs(hub.url, hub.url, hf_token=token, civitai_token=token)
-        source = {
+        source: dict[str, Any] = {
             "huggingface": HF,
             "civitai": {"kind": "civitai", "version": 5},
             "https": {"kind": "https", "url": hub.url.replace("127.0.0.1", "localhost") + "/files/a"},
