@@ -122,13 +122,13 @@ def test_a_token_that_would_raise_the_limit_is_named(kind: str, token: str | Non
     with Hub() as hub:
         hub.fault(Fault("status", where="hub", status=status, rate_limit='"api";r=0;t=240'))
         hubs = Hubs(hub.url, hub.url, hf_token=token, civitai_token=token)
-        source: dict[str, Any] = {
-            "huggingface": HF,
+        sources: dict[str, dict[str, Any]] = {
+            "huggingface": {**HF},
             "civitai": {"kind": "civitai", "version": 5},
             "https": {"kind": "https", "url": hub.url.replace("127.0.0.1", "localhost") + "/files/a"},
-        }[kind]
+        }
         with pytest.raises(TransientError) as raised:
-            request_for(source, hubs).send(Limits())
+            request_for(sources[kind], hubs).send(Limits())
     assert raised.value.retry_after == 240
     variable = {"huggingface": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}.get(kind)
     named = status == 429 and variable and not token
