@@ -32,7 +32,7 @@ class DescriptionError(PodkilnError):
 
 
 class LockError(PodkilnError):
-    """The lock is missing, stale, or could not be resolved."""
+    """The lock is missing, damaged or stale, or could not be resolved."""
 
     exit_code = 4
 

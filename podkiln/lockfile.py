@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 """Of all lock files: what is another number was written by another podkiln."""
 
-MOST_BYTES: Final = 16 << 20  # of a lock file; that of 144 weights has 50 KB
+MOST_BYTES: Final = 4 << 20  # of a lock file; that of 144 weights has 50 KB
 _LONGEST_KEY: Final = 200  # of a dotted key in a sentence
 _MOST_DIGITS: Final = 100  # of a number that is looked at, to be refused with its key
 _MARKS: Final = re.compile(

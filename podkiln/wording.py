@@ -31,6 +31,7 @@ _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "model_attributes_type": lambda _: "a mapping of keys is wanted",
     "dict_type": lambda _: "a mapping of keys is wanted",
     "tuple_type": lambda _: "a list is wanted",
+    "list_type": lambda _: "a list is wanted",
     "too_short": lambda said: f"at least {said['min_length']} entry is wanted",
     "greater_than": lambda said: f"more than {said['gt']} is wanted",
     "greater_than_equal": lambda said: f"at least {said['ge']} is wanted",

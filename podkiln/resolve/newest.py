@@ -38,7 +38,7 @@ def comfyui(described: Described) -> str | None:
     releases: dict[tuple[int, ...], str] = {}
     for commit, name in _references(pinned.repo, "refs/tags/v*"):
         # An annotated tag is listed twice; the line with ^{} has the commit, and comes second.
-        release = re.fullmatch(r"refs/tags/v(\d+(?:\.\d+)*)(?:\^\{\})?", name)
+        release = re.fullmatch(r"refs/tags/v([0-9]{1,9}(?:\.[0-9]{1,9}){0,5})(?:\^\{\})?", name)
         if release:
             releases[_numbers(release[1])] = commit
     if not releases or max(releases) <= _numbers(pinned.version):

@@ -226,7 +226,8 @@ def checked(shape: type[S], data: Any, what: str) -> S:
     except ValidationError as invalid:
         error = invalid.errors(include_url=False)[0]
         key = ".".join(map(str, error["loc"])).encode("unicode_escape", "backslashreplace").decode("ascii")
-        said = wording.sentence(error, shape, error["loc"]).rstrip(".")
+        # Without the advice to put it in quotes: nobody here wrote it.
+        said = wording.sentence(error, shape, error["loc"]).partition("; ")[0].rstrip(".")
         raise UnclearError(f"{what} is not as it should be: {key[:80] or 'all of it'}: {said}") from None
 
 

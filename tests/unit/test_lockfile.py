@@ -155,7 +155,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(
         (lambda _: "{" + '"a":{' * 100_000, "nested too deeply"),
         (lambda text: text[:-1] + ',"\ud800": 1}', ""),
         (lambda _: "\udcff", "not UTF-8 text"),
-        (lambda text: text + " " * lockfile.MOST_BYTES, "larger than 16 MiB"),
+        (lambda text: text + " " * lockfile.MOST_BYTES, "larger than 4 MiB"),
     ],
 )
 def test_damage_is_one_sentence(

@@ -384,7 +384,7 @@ def git(folder: Path, *arguments: str) -> str:
 def test_a_newer_comfyui_is_told_with_the_line_to_change(upstream: Path) -> None:
     assert resolve.relock(["lazy"], ["comfyui"]).problems == ()
     git(upstream, "commit", "--quiet", "--allow-empty", "--message=two")
-    for tag in ("v0.9.0", "v0.100.0-rc1", "latest"):
+    for tag in ("v0.9.0", "v0.100.0-rc1", "latest", "v" + "9" * 200 + ".1", "v٣.٤"):
         git(upstream, "tag", tag)
     git(upstream, "tag", "--annotate", "--message=release", "v0.34.0")
     (problem,) = resolve.relock(["lazy"], ["comfyui"]).problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from fakes.faults import Fault
@@ -11,9 +11,6 @@ from fakes.hub import Hub
 from pod.failure import SETTING_MALFORMED, PodError
 from pod.fetching.sources import CIVITAI, HUGGINGFACE, Hubs, Request, request_for
 from pod.fetching.web import Credential, Limits, RefusedError, TransientError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 HF = {"kind": "huggingface", "repo": "org/repo", "revision": None, "path": "a b/c#1.safetensors"}
 HUBS = Hubs(hf_token="hf", civitai_token="cv")
@@ -125,14 +122,13 @@ def test_a_token_that_would_raise_the_limit_is_named(kind: str, token: str | Non
     with Hub() as hub:
         hub.fault(Fault("status", where="hub", status=status, rate_limit='"api";r=0;t=240'))
         hubs = Hubs(hub.url, hub.url, hf_token=token, civitai_token=token)
-        sources: dict[str, Mapping[str, object]] = {
-            "huggingface": HF,
+        sources: dict[str, dict[str, Any]] = {
+            "huggingface": {**HF},
             "civitai": {"kind": "civitai", "version": 5},
             "https": {"kind": "https", "url": hub.url.replace("127.0.0.1", "localhost") + "/files/a"},
         }
-        source = sources[kind]
         with pytest.raises(TransientError) as raised:
-            request_for(source, hubs).send(Limits())
+            request_for(sources[kind], hubs).send(Limits())
     assert raised.value.retry_after == 240
     variable = {"huggingface": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}.get(kind)
     named = status == 429 and variable and not token
