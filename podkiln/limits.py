@@ -108,4 +108,4 @@ def refusal(host: str, what: str, size: int, rate: int = UPLOAD_RATE) -> str | N
 @cache
 def load() -> tuple[Registry, ...]:
     """Return the registries that something is known of. Raises DescriptionError."""
-    return tuple(document.load(path).parse(Registry) for path in sorted(FOLDER.glob("*.yaml")))
+    return tuple(document.load(path).parse(Registry) for path in document.files(FOLDER))

@@ -7,17 +7,20 @@ everything else is the word `unresolved`, and `lock` fills it in where the hub a
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from podkiln.document import Many, Strict
 from podkiln.wording import Matching, shown
 
+T = TypeVar("T")
 UNRESOLVED = "unresolved"
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
 _LONGEST_NAME = 255  # bytes, on every file system that images and volumes have
+_WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes another file
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pt2", ".pth"})
 
 Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
@@ -47,10 +50,28 @@ def safe_path(value: str) -> str:
         raise ValueError(f"{value!r} holds a backslash or a character that is not shown")
     if any(len(part.encode()) > _LONGEST_NAME or part != part.strip() for part in path.parts):
         raise ValueError(f"{shown(value)} has a part that begins or ends with a space, or is too long")
+    if any(part.startswith(_WHITEOUT) for part in path.parts):
+        raise ValueError(
+            f"{shown(value)} has a part that begins with {_WHITEOUT}: in an image layer that deletes a file"
+        )
     return value
 
 
+def one_name(path: str) -> str:
+    """Return a path without what some volumes do not tell apart: case, and the form of letters."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Return a list in which nothing stands twice. Raises ValueError."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"{value!r} stands twice")
+    return values
+
+
 SafePath = Annotated[str, AfterValidator(safe_path)]
+Text = Annotated[str, Matching(r"\S", "text that is not empty")]
 Sha256 = Annotated[
     str,
     Matching(rf"^([0-9a-f]{{64}}|{UNRESOLVED})$", "a sha256 of 64 lower-case hex digits, or 'unresolved',"),
@@ -96,7 +117,7 @@ class ModelFile(Strict):
     path: SafePath | None = Field(None, description="Path inside the Hugging Face repository.")
     civitai: CivitaiVersion | None = None
     url: HttpsUrl | None = None
-    local: str | None = Field(
+    local: Text | None = Field(
         None, description="A file on the builder, relative to the YAML file; only baked."
     )
 
@@ -178,7 +199,7 @@ class ModelFile(Strict):
 class Licence(Strict):
     """What the weights may be used for."""
 
-    id: str = Field(description="SPDX identifier or the upstream's own name.")
+    id: Text = Field(description="SPDX identifier or the upstream's own name.")
     note: str | None = None
     commercial: bool | None = Field(None, description="null: unverified.")
     bake: Literal["yes", "ask"] = Field(
@@ -205,8 +226,8 @@ class MemoryNeed(Strict):
 class Model(Strict):
     """Everything podkiln knows of a model."""
 
-    title: str
-    summary: str
+    title: Text
+    summary: Text
     env: EnvName | None = Field(None, description="The variable that switches it on in a pod.")
     family: Identifier | None = Field(
         None,
@@ -214,7 +235,7 @@ class Model(Strict):
     )
     licence: Licence
     gated: bool = Field(False, description="The hub wants an accepted licence and a token.")
-    tiers: Many[Tier] = Field(min_length=1)
+    tiers: Annotated[Many[Tier], AfterValidator(distinct)] = Field(min_length=1)
     needs: Needs
     memory_modes: Many[MemoryNeed] = Field((), description="From the least offloading to the most.")
     requires: Many[Requirement] = Field(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from podkiln import wording
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
@@ -26,8 +27,17 @@ DEEPEST = 40
 _FAST_INDENT, _FAST_BRACKETS = 200, 1000
 _INDENT = re.compile(r"^[ -]*", re.MULTILINE)
 _MOST_DIGITS = 18  # fits a signed 64-bit integer, as sizes do
-_KINDS = ("bool", "float", "int", "map", "null", "seq", "str")
-_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)
+_YAML = "tag:yaml.org,2002:"  # what `!!` stands for
+# What a tag can be written before. An explicit tag promises a form that the value need not have: `!!int abc`.
+_HOLDING = {f"{_YAML}map": yaml.MappingNode, f"{_YAML}seq": yaml.SequenceNode}
+_TEXT = f"{_YAML}str"
+_FORMS = {
+    f"{_YAML}bool": re.compile(r"true|false"),
+    f"{_YAML}int": re.compile(rf"[-+]?(?:0|[1-9][0-9_]{{0,{_MOST_DIGITS - 1}}})"),
+    f"{_YAML}float": re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}"),
+    f"{_YAML}null": re.compile(r"~|null|"),
+}
+_FIRST = {"bool": "tf", "int": "-+0123456789", "float": "-+0123456789", "null": ["~", "n", ""]}
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,13 +52,9 @@ class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
-for _kind, _pattern, _first in (
-    ("bool", r"true|false", "tf"),
-    ("int", rf"[-+]?(?:0|[1-9][0-9_]{{0,{_MOST_DIGITS - 1}}})", "-+0123456789"),
-    ("float", r"[-+]?[0-9]{1,18}\.[0-9]{1,18}", "-+0123456789"),
-    ("null", r"~|null|", ["~", "n", ""]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
+for _tag, _form in _FORMS.items():
+    _first = list(_FIRST[_tag.removeprefix(_YAML)])
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_form.pattern})\Z"), _first)
 
 
 def parse(path: Path) -> yaml.MappingNode:
@@ -67,17 +73,33 @@ def parse(path: Path) -> yaml.MappingNode:
         raise _broken(
             path, line, f"the character U+{ord(text[broken.position]):04X} is not allowed"
         ) from None
+    except _ImpossibleError as broken:
+        raise _broken(path, broken.line, "an escape or a directive holds an impossible number") from None
     except RecursionError:
         raise _broken(path, 1, "something in it is nested too deeply") from None
     return root
 
 
+class _ImpossibleError(Exception):
+    """PyYAML converts numbers of escapes and of %YAML without a look at their size."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
 def _compose(text: str) -> yaml.Node | None:
-    """Compose quickly what is right, and carefully what is not."""
+    """Compose quickly what is right, and carefully what is not. Raises YAMLError and _ImpossibleError."""
     if _is_shallow(text):
-        with contextlib.suppress(yaml.YAMLError):
+        with contextlib.suppress(yaml.YAMLError, ValueError):
             return yaml.compose(text, Loader=_FastLoader)
-    return yaml.compose(text, Loader=_Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    except (ValueError, OverflowError):
+        raise _ImpossibleError(loader.line + 1) from None
+    finally:
+        loader.dispose()
 
 
 def _is_shallow(text: str) -> bool:
@@ -123,23 +145,26 @@ class _Extent:
         return _Extent(1 + sum(each.size for each in held), height)
 
 
-def _check(path: Path, node: yaml.Node, known: dict[int, _Extent | None]) -> _Extent:
+def _check(path: Path, node: yaml.Node, known: dict[int, _Extent | None], key: str = "") -> _Extent:
     """Check a node and all below it; an alias is the node itself, and is checked and counted once."""
     if id(node) in known:
         extent = known[id(node)]
         if extent is None:
             raise _broken(path, _line(node), "an alias that contains itself")
         return extent
-    if node.tag not in _TAGS:
-        tag = node.tag.removeprefix("tag:yaml.org,2002:")
-        raise _broken(path, _line(node), f"the tag !!{tag} is not used in descriptions")
+    _check_tag(path, node, key)
     known[id(node)] = None
     extent = _Extent()
     if isinstance(node, yaml.MappingNode):
         _check_keys(path, node)
-        extent = extent.over(_check(path, value, known) for _, value in node.value)
+        extent = extent.over(
+            _check(path, value, known, f"{key}.{name.value}" if key else name.value)
+            for name, value in node.value
+        )
     elif isinstance(node, yaml.SequenceNode):
-        extent = extent.over(_check(path, value, known) for value in node.value)
+        extent = extent.over(
+            _check(path, value, known, f"{key}[{number}]") for number, value in enumerate(node.value)
+        )
     else:
         _check_text(path, node)
     if extent.size > MOST_VALUES:
@@ -150,17 +175,37 @@ def _check(path: Path, node: yaml.Node, known: dict[int, _Extent | None]) -> _Ex
     return extent
 
 
+def _check_tag(path: Path, node: yaml.Node, key: str) -> None:
+    """Refuse a tag that is not used here, and one that does not fit its value, before PyYAML converts it."""
+    if isinstance(node, yaml.ScalarNode):
+        form = _FORMS.get(node.tag)
+        fits = bool(form.fullmatch(node.value)) if form else node.tag == _TEXT
+    else:
+        fits = node.tag in _HOLDING and isinstance(node, _HOLDING[node.tag])
+    if fits:
+        return
+    tag = f"!!{node.tag.removeprefix(_YAML)}" if node.tag.startswith(_YAML) else node.tag
+    if node.tag in {*_FORMS, *_HOLDING, _TEXT}:
+        value = wording.shown(node.value) if isinstance(node, yaml.ScalarNode) else "what follows"
+        what = f"the tag {tag} does not fit {value}: leave the tag out"
+    else:
+        what = f"the tag {wording.cut(tag)} is not used in descriptions"
+    raise _broken(path, _line(node), f"{key}: {what}" if key else what)
+
+
 def _check_keys(path: Path, node: yaml.MappingNode) -> None:
     """YAML lets a later key win silently; a description where one key means two things is a mistake."""
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise _broken(path, _line(key), "a key must be plain text")
-        if key.tag not in {"tag:yaml.org,2002:str", "tag:yaml.org,2002:int"}:
-            raise _broken(path, _line(key), f"{key.value or 'an empty key'}: a key must be text: quote it")
+        cut = wording.cut(key.value.replace("\n", " ")) or "an empty key"
         _check_text(path, key)
+        if key.tag not in {_TEXT, f"{_YAML}int"}:
+            raise _broken(path, _line(key), f"{cut}: a key must be text: quote it")
+        _check_tag(path, key, cut)
         if key.value in seen:
-            raise _broken(path, _line(key), f"{key.value}: the key stands twice")
+            raise _broken(path, _line(key), f"{cut}: the key stands twice")
         seen.add(key.value)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from podkiln import bundle, layers, limits, measured, refusals
+from podkiln import bundle, catalogue, layers, limits, measured, refusals
 from podkiln.concurrency import JOBS
 from podkiln.errors import PlanRefusedError
 from podkiln.limits import UPLOAD_RATE
@@ -79,8 +79,8 @@ class Plan:
 
     @property
     def baked(self) -> tuple[Offered, ...]:
-        """The models whose weights go into the image."""
-        return () if self.options.no_weights else tuple(offer for offer in self.offered if offer.baked)
+        """The models whose weights go into the image, in the order of their layers."""
+        return () if self.options.no_weights else catalogue.baked(self.described, self.offered)
 
     @property
     def terms(self) -> tuple[Terms, ...]:
@@ -133,7 +133,7 @@ class Plan:
 
     def _found(self, made: Bundle) -> Nearby | None:
         """Tell how a layer is had; where no registry was asked, what was made once counts as there."""
-        layer = next(layer for layer in self.layers if layer.what == made.title)
+        layer = next(layer for layer in self.layers if layer.is_weight and layer.name == made.title)
         return "existing" if self.there is None and layer.digest else self.nearby(layer)
 
     def nearby(self, layer: Layer) -> Nearby | None:
@@ -211,7 +211,7 @@ def make(
     models that refusals may name as alternatives, besides those that are offered.
     """
     options = options or Options()
-    baked = [offer for offer in offered if offer.baked and not options.no_weights]
+    baked = () if options.no_weights else catalogue.baked(described, offered)
     own = {offer.id: offer.entry for offer in offered}
     unresolved = refusals.of_unresolved(baked, lock.weights, described)
     bundles = () if unresolved else bundle.bundles(bundle.weights_of(baked, lock.weights))
@@ -248,7 +248,7 @@ def _refused_push(
     baked: Sequence[Offered],
     inputs: Sequence[Input],
     options: Options,
-    catalogue: Mapping[str, Entry],
+    known: Mapping[str, Entry],
 ) -> list[Refusal]:
     """Return what speaks against sending the image to a registry."""
     found: list[Refusal] = []
@@ -256,7 +256,7 @@ def _refused_push(
         terms = [Terms(offer, offer.id in options.accepted) for offer in baked]
         found += refusals.of_licences(terms, described)
     if options.host:
-        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, catalogue)
+        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, known)
     if options.push and not options.allow_substituted:
         found += refusals.of_substitutes(inputs)
     return found

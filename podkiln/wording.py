@@ -87,7 +87,11 @@ def sentence(error: Any, shape: type[BaseModel], location: Sequence[str | int]) 
 
 def shown(value: Any) -> str:
     """Return a value as it can stand in a sentence."""
-    text = "null" if value is None else repr(value)
+    return cut("null" if value is None else repr(value))
+
+
+def cut(text: str) -> str:
+    """Return a text, or its beginning where it is too long for a sentence."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

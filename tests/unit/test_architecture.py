@@ -15,9 +15,9 @@ _ORDER = """
 errors output command concurrency
 wording nodes document
 oci reference credentials tree tarlayer
-model variant catalogue schemas
+model needed variant folders catalogue schemas
 lock
-flagfiles flags folders measured limits bundle layers terms
+flagfiles flags measured limits bundle layers terms
 inputs alternatives refusals plan pulls payload portable render lint context
 engine bake golden layout load bootstrap assemble
 registry
