@@ -189,15 +189,24 @@ def _beside(described: Described, location: tuple[str, ...], named: str) -> Path
 def read(described: Described, offered: Iterable[Offered], *, check: bool = True) -> Lock:
     """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
     folder, weights_file = folders(described)
-    runtime = read_runtime(folder)
-    known = read_weights(weights_file)
+    try:
+        runtime = read_runtime(folder)
+        known = read_weights(weights_file)
+    except LockError as damaged:
+        raise LockError(str(damaged), hint=hint_for(described, damaged.hint)) from None
     weights = {offer.id: _weights(offer, known) for offer in offered}
     lock = Lock(folder=folder, runtime=runtime, weights=weights)
     if check:
         drift = drifts(described, lock)
         if drift:
-            raise LockError(f"The lock does not fit the description: {drift[0]}", hint=RELOCK)
+            what = f"The lock does not fit the description: {drift[0]}"
+            raise LockError(what, hint=hint_for(described, RELOCK))
     return lock
+
+
+def hint_for(described: Described, hint: str | None) -> str | None:
+    """Return a hint with the variant's own file in its commands: without, they lock the shipped ones."""
+    return hint and hint.replace("`./build.py lock`", f"`./build.py lock{described.option}`")
 
 
 def read_runtime(folder: Path) -> RuntimeLock:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from podkiln.bundle import Bundle, Weight
     from podkiln.catalogue import Entry, Offered
+    from podkiln.destination import Destination
     from podkiln.inputs import Input
     from podkiln.layers import Layer
     from podkiln.limits import Fit
@@ -41,6 +42,7 @@ class Options:
 
     Attributes:
         host: The registry that a push goes to, if it is known.
+        destination: The same with its namespace, and what named it.
         accepted: Models whose licence the user answers for.
         spool: Whether weights are written to the builder's disk first.
         jobs: Layers moved at once.
@@ -51,6 +53,7 @@ class Options:
     no_weights: bool = False
     allow_substituted: bool = False
     host: str | None = None
+    destination: Destination | None = None
     accepted: frozenset[str] = frozenset()
     spool: bool = False
     jobs: int = JOBS
@@ -181,6 +184,7 @@ class Plan:
             "most_layers": MOST_LAYERS,
             "largest_file": _file_json(self.largest_file),
             "registry": self.fit and self.fit.as_json(),
+            "destination": _destination_json(self.options.destination),
             "licences": [each.as_json() for each in self.terms],
             "fetched_at_start_bytes": self.fetched_at_start,
             "container_disk_gb": self.container_disk_gb,
@@ -260,6 +264,10 @@ def _refused_push(
     if options.push and not options.allow_substituted:
         found += refusals.of_substitutes(inputs)
     return found
+
+
+def _destination_json(found: Destination | None) -> dict[str, str] | None:
+    return {"registry": found.registry, "source": found.source} if found else None
 
 
 def _file_json(weight: Weight | None) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -218,6 +219,12 @@ class Described:
     spec: Variant
     chain: tuple[Document, ...]
 
+    @property
+    def option(self) -> str:
+        """What names the variant behind a command in a hint; empty for a shipped one."""
+        path = self.chain[0].path
+        return "" if path.resolve().parent == SHIPPED else f" --variant {shlex.quote(str(path))}"
+
     def error(
         self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
     ) -> DescriptionError:
@@ -296,10 +303,25 @@ def _find(name: str, beside: Document | None) -> Path:
     what, shipped = f"here is no variant {shown(name)}.", ", ".join(names())
     if beside:
         raise beside.error(("extends",), f"t{what}", hint=f"Shipped: base, {shipped}.")
-    near = difflib.get_close_matches(name, names(), n=1)
-    meant = f"Did you mean {near[0]}? " if near else ""
+    near = _nearest(name)
+    meant = f"Did you mean {near}? " if near else ""
     hint = f"{meant}Shipped: {shipped}. Or give the path of your own YAML file."
     raise DescriptionError(f"T{what}", hint=hint)
+
+
+def _nearest(name: str) -> str | None:
+    """Return the variant that a misspelt name or path is nearest to: a shipped one, or a file beside it."""
+    folder = Path(name).parent
+    try:
+        own = [str(folder / path.name) for path in folder.iterdir() if path.suffix == ".yaml"]
+    except (OSError, ValueError):
+        own = []
+    if name in {Path(each).stem for each in own}:  # a file of one's own is given by its path
+        return f"./{name}.yaml"
+    if name.lower() in names():
+        return name.lower()
+    near = difflib.get_close_matches(str(Path(name)), [*names(), *own], n=1)
+    return near[0] if near else None
 
 
 def _chain(path: Path) -> tuple[Document, ...]:

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import logging
+import shlex
 
 import click
 
 from podkiln import resolve, schemas
-from podkiln.cli.options import variant_option
-from podkiln.errors import DescriptionError, LockError
+from podkiln.cli.options import names_of, option, variant_option
+from podkiln.errors import DescriptionError, LockError, UsageError
 
 log = logging.getLogger("podkiln")
 
 
 @click.command("lock")
 @variant_option
-@click.option(
+@option(
     "--check", is_flag=True, help="Write nothing, ask no network; fail where lock and description differ."
 )
-@click.option(
+@option(
     "--upgrade",
     multiple=True,
     metavar="NAME",
     help="Look up again: a package, uv, a model, base, comfyui, all.",
 )
-def lock_command(variant: str | None, check: bool, upgrade: tuple[str, ...]) -> None:
+def lock_command(variant: tuple[str, ...], check: bool, upgrade: tuple[str, ...]) -> None:
     """Resolve what descriptions leave open (of all variants by default), and write it down."""
-    names = [name.strip() for name in (variant or "all").split(",") if name.strip()]
+    names = names_of(variant, default="all")
     if check:
-        _check(names)
+        if upgrade:
+            raise UsageError(
+                "--check writes nothing, and --upgrade looks up anew.", hint="Give one of the two."
+            )
+        _check(names, f" --variant {shlex.join([','.join(variant)])}" if variant else "")
         return
     summary = resolve.relock(names, upgrade)
     for warning in summary.warnings:
@@ -40,16 +45,18 @@ def lock_command(variant: str | None, check: bool, upgrade: tuple[str, ...]) -> 
         raise LockError(summary.problems[0], hint=" ".join(summary.problems[1:]) or None)
 
 
-def _check(names: list[str]) -> None:
+def _check(names: tuple[str, ...], option: str) -> None:
     found = resolve.check(names)
     for line in found[1:]:
         click.echo(line, err=True)
     if found:
-        raise LockError(found[0], hint="Run `./build.py lock`, look at the difference, and commit it.")
+        raise LockError(
+            found[0], hint=f"Run `./build.py lock{option}`, look at the difference, and commit it."
+        )
 
 
 @click.command("schemas")
-@click.option("--check", is_flag=True, help="Write nothing; fail when a committed schema is stale.")
+@option("--check", is_flag=True, help="Write nothing; fail when a committed schema is stale.")
 def schemas_command(check: bool) -> None:
     """Write variants/schemas/, which editors complete and check descriptions with."""
     if check:

@@ -15,7 +15,7 @@ _ORDER = """
 errors output command concurrency
 wording nodes document
 oci reference credentials tree tarlayer
-model needed variant folders catalogue schemas
+model needed variant destination folders catalogue schemas
 lock
 flagfiles flags measured limits bundle layers terms
 inputs alternatives refusals plan pulls payload portable render lint context
