@@ -1,4 +1,4 @@
-"""Where a push goes: by the option, the environment, the variant, GitHub Actions, in this order; or nowhere."""
+"""Where a push goes: by the option, the environment, the variant, or GitHub Actions, in this order."""
 
 from __future__ import annotations
 

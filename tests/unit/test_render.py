@@ -11,7 +11,7 @@ import pytest
 import yaml
 from plans import plan_of
 
-from podkiln import render
+from podkiln import render, variant
 from podkiln.errors import RenderError
 from podkiln.inputs import Input
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from podkiln.plan import Plan
 
-VARIANTS = ["baked", "consumer", "datacenter", "lazy", "prosumer"]
+VARIANTS = variant.names()
 
 
 @pytest.fixture(params=VARIANTS)
