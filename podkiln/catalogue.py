@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from podkiln import document, folders, variant
 from podkiln.errors import DescriptionError
-from podkiln.model import Model, default_env, one_name
+from podkiln.model import RESERVED, Model, default_env, one_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +75,8 @@ def _load_entry(path: Path) -> Entry:
         raise DescriptionError(
             f"{path}:1: the file's name is the model's id: lower-case letters, digits and . _ - are wanted."
         )
+    if path.stem in RESERVED:
+        raise DescriptionError(f"{path}:1: {path.stem!r} is a word of its own in MODELS: rename the file.")
     source = document.load(path)
     return Entry(id=path.stem, model=source.parse(Model), source=source)
 
@@ -86,6 +88,10 @@ def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, .
     want one variable, or two different files with one destination.
     """
     known = {**shipped, **_defined(described)}
+    for name in RESERVED & set(described.spec.define):
+        raise described.error(
+            ("define", name), f"{name!r} is a word of its own in MODELS: name it otherwise."
+        )
     models = described.spec.models
     ids = _offered_ids(described, known)
     for key in ("default", "bake", "above"):

@@ -7,6 +7,7 @@ Reading and checking touch no network; podkiln.resolve writes locks.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -21,6 +22,7 @@ from podkiln import variant
 from podkiln.document import Many
 from podkiln.errors import LockError
 from podkiln.model import UNRESOLVED, Model, ModelFile
+from podkiln.wording import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -181,9 +183,10 @@ def jupyter_in(described: Described) -> Path | None:
 def _beside(described: Described, location: tuple[str, ...], named: str) -> Path:
     owner = next((file for file in described.chain if file.has(location)), described.chain[-1])
     path = owner.path.parent / named
-    if not path.is_file():
-        raise owner.error(location, f"there is no file {path}.")
-    return path
+    with contextlib.suppress(OSError):  # a name that no file system takes
+        if path.is_file():
+            return path
+    raise owner.error(location, f"there is no file {cut(str(path))}.")
 
 
 def read(described: Described, offered: Iterable[Offered], *, check: bool = True) -> Lock:

@@ -18,6 +18,7 @@ from podkiln.wording import Matching, shown
 
 T = TypeVar("T")
 UNRESOLVED = "unresolved"
+RESERVED = frozenset({"all", "none"})  # what the variable MODELS says in a pod besides ids
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
 _LONGEST_NAME = 255  # bytes, on every file system that images and volumes have
 _WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes another file
@@ -70,6 +71,7 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 SafePath = Annotated[str, AfterValidator(safe_path)]
 Text = Annotated[str, Matching(r"\S", "text that is not empty")]
 Sha256 = Annotated[
@@ -79,7 +81,7 @@ Sha256 = Annotated[
 HttpsUrl = Annotated[
     str,
     Matching(
-        r'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[!"$-~]+$',
+        rf'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:{_PORT})?/[!"$-~]+$',
         "an https URL without login, # and blanks",
         secret=True,
     ),
@@ -238,7 +240,7 @@ class Model(Strict):
     tiers: Annotated[Many[Tier], AfterValidator(distinct)] = Field(min_length=1)
     needs: Needs
     memory_modes: Many[MemoryNeed] = Field((), description="From the least offloading to the most.")
-    requires: Many[Requirement] = Field(
+    requires: Annotated[Many[Requirement], AfterValidator(distinct)] = Field(
         (), description="What must be there beside the files: node:, model:, …"
     )
     files: Many[ModelFile] = Field(min_length=1)
@@ -253,12 +255,25 @@ class Model(Strict):
             if file.destination in seen:
                 raise ValueError(f"two files go to {file.destination!r}")
             seen.add(file.destination)
+        if all(file.optional for file in files):
+            raise ValueError("all are optional: the model itself would be no file at all")
         return files
+
+    @field_validator("memory_modes")
+    @classmethod
+    def _distinct_modes(cls, modes: tuple[MemoryNeed, ...]) -> tuple[MemoryNeed, ...]:
+        distinct(tuple(each.mode for each in modes))
+        return modes
 
     @property
     def wanted(self) -> tuple[ModelFile, ...]:
         """The files that come with the model unless more is asked for."""
         return tuple(file for file in self.files if not file.optional)
+
+    @property
+    def local(self) -> bool:
+        """Whether one of the files lies on the builder."""
+        return any(file.local for file in self.files)
 
     @property
     def size_bytes(self) -> int:

@@ -200,7 +200,7 @@ class Variant(Strict):
     title: Text
     description: Text
     tier: Tier | None = None
-    vram_gb: Annotated[Many[Annotated[int, Field(gt=0)]], AfterValidator(distinct)] = Field(
+    vram_gb: Annotated[Many[Annotated[int, Field(gt=0, le=4096)]], AfterValidator(distinct)] = Field(
         (), description="Cards it is meant for, nominal GB."
     )
     profile: Literal["dynamic", "conservative"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from descriptions import FILE, SHA, VARIANT, model, variant, write
 
-from podkiln import catalogue, document, layers, needed, portable
+from podkiln import catalogue, document, layers, needed, portable, preflight, render
 from podkiln import variant as variants
-from podkiln.errors import DescriptionError
+from podkiln.errors import DescriptionError, SourceError
 from podkiln.job import make_plan
 from podkiln.request import Request
 
@@ -198,6 +198,79 @@ def test_files_that_differ_by_case_or_unicode_form_alone_are_refused(
     first, second = own_file(**one), own_file(**other)
     text = variant(a=model(first), b=model(second)) if apart else variant(a=model(first, second))
     assert "alone: on some volumes they are one" in str(refused(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (model(own_file(optional="true")), r"files: all are optional"),
+        (model(more="requires: ['node:a', 'node:a']\n"), r"requires: 'node:a' stands twice"),
+        (model().replace("[consumer]", "[consumer, consumer]"), r"tiers: 'consumer' stands twice"),
+        (
+            model(
+                more=f"memory_modes: [{', '.join(['{mode: model_full_load, vram_gb: 1, ram_gb: 1}'] * 2)}]\n"
+            ),
+            r"memory_modes: 'model_full_load' stands twice",
+        ),
+        (
+            model(f"- {{url: 'https://h:65536/a.sft', folder: vae, sha256: {SHA}}}\n"),
+            r"files\[0\]\.url: an https URL",
+        ),
+        (model().replace("A model", "' '"), r"title: text that is not empty"),
+    ],
+)
+def test_a_model_that_says_nothing_or_a_thing_twice_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    assert re.search(rf"define\.mine\.{says}", str(refused(tmp_path, variant(mine=text))))
+
+
+@pytest.mark.parametrize("name", ["all", "none"])
+def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tmp_path: Path) -> None:
+    assert f"define.{name}: {name!r} is a word of its own" in str(
+        refused(tmp_path, variant(**{name: model()}))
+    )
+    write(tmp_path / "models" / f"{name}.yaml", model())
+    with pytest.raises(DescriptionError, match="rename the file"):
+        catalogue.load(tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("{arguments: ['--nope']}", r"mine\.yaml:6: runtime\.comfyui\.arguments: .*no flag --nope"),
+        ("{arguments: ['--port={prt}']}", r"mine\.yaml:6: runtime\.comfyui\.arguments: --port needs"),
+        (
+            "{version: '0.99.0'}",
+            r"mine\.yaml:6: runtime\.comfyui\.version: there is no folders-0\.99\.0\.yaml",
+        ),
+    ],
+)
+def test_what_only_rendering_finds_has_its_place_too(more: str, says: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{comfyui: {more}}}\n")
+    made = make_plan(variants.load(str(path)), Request((str(path),), no_weights=True))
+    with pytest.raises(DescriptionError, match=says):
+        render.render(made)
+
+
+def test_a_name_that_no_file_system_takes_is_no_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{python: {{requirements: {'x' * 5000}}}}}\n")
+    with pytest.raises(
+        DescriptionError, match=r"mine\.yaml:6: runtime\.python\.requirements: there is no file"
+    ):
+        make_plan(variants.load(str(path)), Request((str(path),)))
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "there is no file"), (b"12", "has 2 bytes, and 99")])
+def test_a_local_file_that_is_not_as_described_is_said_before_the_build(
+    content: bytes | None, says: str, tmp_path: Path
+) -> None:
+    file = f"- {{local: mine.sft, folder: vae, size: 99, sha256: {SHA}}}\n"
+    text = variant(mine=model(file)).replace("{offer: [sdxl-base]}", "{offer: [], bake: [mine]}")
+    path = write(tmp_path / "mine.yaml", text)
+    if content is not None:
+        (tmp_path / "mine.sft").write_bytes(content)
+    made = make_plan(variants.load(str(path)), Request((str(path),)))
+    with pytest.raises(SourceError, match=f"mine: .*{says}"):
+        preflight.check([made], [], Request((str(path),)), lambda plan, _: plan)
 
 
 def test_a_model_that_requires_one_that_does_not_exist_is_refused(tmp_path: Path) -> None:
