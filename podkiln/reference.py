@@ -39,11 +39,14 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read an image name; `debian` is docker.io/library/debian. Raises UsageError in one sentence."""
+        hint = "Write HOST[:PORT]/NAMESPACE/NAME[:TAG][@DIGEST], for example ghcr.io/you/podkiln:lazy."
+        if "/" in text.partition("@")[2]:  # not repeated: it may hold a password
+            raise UsageError("an image's name holds no login; that belongs into `docker login`.", hint=hint)
         problem = next(_problems(text), None)
         if problem:
             raise UsageError(
                 f"{text[:300]!r} is not an image name: {problem}.",
-                hint="Write HOST[:PORT]/NAMESPACE/NAME[:TAG][@DIGEST], for example ghcr.io/you/podkiln:lazy.",
+                hint=hint,
             )
         host, repository, tag, digest = _split(text)
         return cls(host, repository, tag, Digest(digest) if digest is not None else None)

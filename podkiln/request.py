@@ -101,6 +101,8 @@ def route(request: Request, described: Described) -> Route:
 
 def _neighbour(name: str, host: str) -> str:
     """Return a repository of the registry that is pushed to, without its host."""
+    if "@" in name:
+        _named("--mount-from", name)  # which repeats no login
     first = name.partition("/")[0]
     if first != host and set(first) & set(".:"):
         raise UsageError(

@@ -99,6 +99,28 @@ def test_what_cannot_be_meant_is_refused(line: str, says: str, capsys: pytest.Ca
     assert hint.startswith("    ")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--variant lazy --push --registry me:hunter2@localhost:1/x",
+        "plan --variant lazy --registry https://me:hunter2@localhost:1/x",
+        "plan --variant lazy --base me:hunter2@localhost:1/x",
+        "plan --variant lazy --copy-from me:hunter2@localhost:1/x",
+        f"plan --variant lazy {HERE} --mount-from me:hunter2@localhost:1/x",
+        "plan --variant lazy --source comfyui=https://me:hunter2@localhost:1/x.git#0",
+        "verify me:hunter2@localhost:1/x --variant lazy",
+        "verify https://me:hunter2@localhost:1/x:y --variant lazy",
+        "--variant lazy --python-index 'https://me:hunter2@localhost:1/ x'",
+        "--variant lazy --apt-mirror ftp://me:hunter2@localhost:1/x",
+    ],
+)  # fmt: skip
+def test_a_login_is_never_repeated(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(line)) == 2
+    told = capsys.readouterr()
+    assert "hunter2" not in told.out + told.err
+    assert len(told.err.splitlines()) == 2
+
+
 def options_with_values() -> list[tuple[str, str]]:
     """Return every option of every command that takes a value, but --args, which may be empty."""
     context = cli.make_context("./build.py", ["--variant", "lazy"])
