@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from descriptions import VARIANT, write
 from layouts import make_layout
 
@@ -180,3 +181,11 @@ def test_the_command_hands_the_environment_on(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(job, "build", build)
     assert main(["--variant", "lazy", "--push"]) == 0
     assert seen[0].environ["PODKILN_REGISTRY"] == "quay.io/me"
+
+
+def test_our_own_workflow_leaves_the_registry_to_the_command() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())
+    ran = [step.get("run", "") for step in workflow["jobs"]["image"]["steps"]]
+    (line,) = [each for each in ran if "./build.py" in each]
+    assert line.split()[:4] == ["./build.py", "--variant", '"$VARIANT"', "--push"]
+    assert "--registry" not in line
