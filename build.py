@@ -65,6 +65,24 @@ def alone() -> Iterator[None]:
         yield
 
 
+def repair(made: str) -> None:
+    """Make .venv anew: a package in it turned out to be missing or damaged, which no stamp shows.
+
+    `made` is when the environment that failed was finished; one that was made since is left alone.
+    """
+    with alone():
+        stamp_file = VENV / "podkiln-stamp"
+        try:
+            if str(stamp_file.stat().st_mtime_ns) != made:
+                return
+            wanted = stamp_file.read_text(encoding="utf-8").partition(" ")[0]
+            stamp_file.unlink()
+        except OSError:
+            return
+    print("podkiln: a package in .venv is missing or damaged", file=sys.stderr)
+    ensure(DEVELOP if wanted == DEVELOP else RUN)
+
+
 def ensure(requirements: str = RUN) -> None:
     """Make .venv when it is missing, half-made, broken, or from other requirements."""
     if fits(requirements):
@@ -106,7 +124,10 @@ def main() -> NoReturn:
     """Make sure of the environment, then become podkiln.cli in it."""
     if sys.version_info < OLDEST:
         fail(f"Python {'.'.join(map(str, OLDEST))} or newer is needed; this is {sys.version.split()[0]}.")
+    failed = os.environ.pop("PODKILN_REPAIR", None)
     try:
+        if failed:
+            repair(failed)
         ensure()
     except KeyboardInterrupt:
         fail("interrupted while making .venv; the next run makes it again.", 130)
@@ -115,6 +136,8 @@ def main() -> NoReturn:
     python = VENV / "bin" / "python"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
     os.environ.pop("PYTHONHOME", None)
+    if not failed:  # what to call for a repair, once
+        os.environ["PODKILN_BUILD"] = sys.executable
     # -P: modules are not looked for in the folder that we are called from.
     os.execv(python, [str(python), "-P", "-m", "podkiln", *sys.argv[1:]])
 

@@ -181,7 +181,15 @@ def _about(schema: dict[str, Any]) -> str:
 
 # What looks like a variable in the sources and is none, or is only how podkiln hands values to BuildKit.
 NO_VARIABLES = frozenset(
-    {"PODKILN_", "FASTEST_FIRST", "SHA256", "PODKILN_APT_CONF", "PODKILN_APT_SOURCES", "PODKILN_PYTHON_INDEX"}
+    {
+        "PODKILN_",
+        "FASTEST_FIRST",
+        "SHA256",
+        "PODKILN_APT_CONF",
+        "PODKILN_APT_SOURCES",
+        "PODKILN_PYTHON_INDEX",
+        "PODKILN_REPAIR",
+    }
 )
 
 

@@ -33,24 +33,24 @@ class TooLarge:
 def of(found: TooLarge, described: Described, catalogue: Mapping[str, Entry]) -> tuple[str, ...]:
     """Return the alternatives: a smaller file, a smaller model, another registry, fetching at start."""
     return (
-        *_smaller_files(found),
-        *_smaller_models(found, catalogue),
+        *_smaller_files(found, described.option),
+        *_smaller_models(found, catalogue, described.option),
         *_other_registries(found),
         at_start(found.offer, described),
     )
 
 
-def _smaller_files(found: TooLarge) -> Iterator[str]:
+def _smaller_files(found: TooLarge, option: str) -> Iterator[str]:
     """Another precision or resolution of the same model: its description has it as an optional file."""
     for file in found.offer.model.files:
         alike = file.folder == found.file.folder and bool(file.precision)
         if file.optional and alike and (size := _fitting(file, found)):
             what = f"Bake its {file.precision} file {file.destination} ({size / _GB:.1f} GB)"
             how = f"describe {found.offer.id} anew under `define:`, with the large one optional in its place"
-            yield f"{what}: {how}{_once(file)}."
+            yield f"{what}: {how}{_once(option, file)}."
 
 
-def _smaller_models(found: TooLarge, catalogue: Mapping[str, Entry]) -> Iterator[str]:
+def _smaller_models(found: TooLarge, catalogue: Mapping[str, Entry], option: str) -> Iterator[str]:
     """Another model of the family, of which each file fits."""
     family = found.offer.model.family
     for name, entry in catalogue.items():
@@ -58,7 +58,7 @@ def _smaller_models(found: TooLarge, catalogue: Mapping[str, Entry]) -> Iterator
             continue
         sizes = [_fitting(file, found) for file in entry.model.wanted]
         if all(sizes):
-            size, once = sum(size or 0 for size in sizes), _once(*entry.model.wanted)
+            size, once = sum(size or 0 for size in sizes), _once(option, *entry.model.wanted)
             yield f"Bake {name} in its place ({size / _GB:.1f} GB, of the same family){once}."
 
 
@@ -82,9 +82,10 @@ def _fitting(file: ModelFile, found: TooLarge) -> int | None:
     return size if size and found.registry.takes(int(size / _WHOLE), found.rate) else None
 
 
-def _once(*files: ModelFile) -> str:
+def _once(option: str, *files: ModelFile) -> str:
+    """Say that a hash is still to be found; `option` names the variant behind the command."""
     resolved = all(file.locked for file in files)
-    return "" if resolved else "; `./build.py lock` has to find its sha256 first"
+    return "" if resolved else f"; `./build.py lock{option}` has to find its sha256 first"
 
 
 def _described(registry: Registry) -> str:

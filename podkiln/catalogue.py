@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from podkiln import document, variant
+from podkiln import document, folders, variant
 from podkiln.errors import DescriptionError
-from podkiln.model import Model, default_env
+from podkiln.model import RESERVED, Model, default_env, one_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from podkiln.document import Document
@@ -65,7 +67,7 @@ class Offered:
 
 def load(folder: Path = MODELS) -> dict[str, Entry]:
     """Load every model of a folder, by id. Raises DescriptionError."""
-    return {path.stem: _load_entry(path) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: _load_entry(path) for path in document.files(folder)}
 
 
 def _load_entry(path: Path) -> Entry:
@@ -73,6 +75,8 @@ def _load_entry(path: Path) -> Entry:
         raise DescriptionError(
             f"{path}:1: the file's name is the model's id: lower-case letters, digits and . _ - are wanted."
         )
+    if path.stem in RESERVED:
+        raise DescriptionError(f"{path}:1: {path.stem!r} is a word of its own in MODELS: rename the file.")
     source = document.load(path)
     return Entry(id=path.stem, model=source.parse(Model), source=source)
 
@@ -84,6 +88,10 @@ def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, .
     want one variable, or two different files with one destination.
     """
     known = {**shipped, **_defined(described)}
+    for name in RESERVED & set(described.spec.define):
+        raise described.error(
+            ("define", name), f"{name!r} is a word of its own in MODELS: name it otherwise."
+        )
     models = described.spec.models
     ids = _offered_ids(described, known)
     for key in ("default", "bake", "above"):
@@ -101,9 +109,23 @@ def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, .
         )
         for name in ids
     )
+    _refuse_unknown_requirements(chosen, known)
+    _refuse_unknown_folders(chosen, described.spec.runtime.comfyui.version)
     _refuse_shared_variables(chosen)
     _refuse_collisions(chosen)
+    _refuse_spellings(chosen)
     return chosen
+
+
+def baked(described: Described, offers: Iterable[Offered]) -> tuple[Offered, ...]:
+    """Return the models whose weights are baked, in the order of `bake:`, which is that of their layers.
+
+    So what is appended there leaves the layers before it as they are.
+    """
+    order = {name: number for number, name in enumerate(described.spec.models.bake)}
+    return tuple(
+        sorted((each for each in offers if each.baked), key=lambda each: order.get(each.id, len(order)))
+    )
 
 
 def _defined(described: Described) -> dict[str, Entry]:
@@ -153,6 +175,27 @@ def _unmet(described: Described, model: Model, ids: list[str]) -> tuple[str, ...
     return tuple(want for want in model.requires if want not in have)
 
 
+def _refuse_unknown_requirements(chosen: tuple[Offered, ...], known: dict[str, Entry]) -> None:
+    for offer in chosen:
+        for number, want in enumerate(offer.model.requires):
+            kind, _, name = want.partition(":")
+            if kind == "model" and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                meant = f" Did you mean {near[0]!r}?" if near else ""
+                raise offer.entry.error(("requires", number), f"there is no model {name!r}.{meant}")
+
+
+def _refuse_unknown_folders(chosen: tuple[Offered, ...], comfyui: str) -> None:
+    """Refuse files in folders that nobody reads: ComfyUI's own, or those that a required node brings."""
+    for offer in chosen:
+        foreign = any(want.startswith(("node:", "runtime:")) for want in offer.model.requires)
+        for number, file in enumerate(offer.model.files):
+            problem = folders.problem(comfyui, file.folder, foreign=foreign)
+            if problem:
+                what, hint = problem
+                raise offer.entry.error(("files", number, "folder"), what, hint=hint)
+
+
 def _refuse_shared_variables(chosen: tuple[Offered, ...]) -> None:
     owners: dict[str, str] = {}
     for offer in chosen:
@@ -179,4 +222,20 @@ def _refuse_collisions(chosen: tuple[Offered, ...]) -> None:
             for folder in map(str, PurePosixPath(file.destination).parents):
                 if folder in owners:
                     what = f"{folder!r} is a file of {owners[folder][0]!r}, so it cannot be a folder."
+                    raise offer.entry.error(("files", number), what)
+
+
+def _refuse_spellings(chosen: tuple[Offered, ...]) -> None:
+    """Refuse two files, or folders, that differ by case or Unicode form alone: some volumes have one."""
+    spelled: dict[str, tuple[str, str]] = {}
+    for offer in chosen:
+        for number, file in enumerate(offer.model.files):
+            path = PurePosixPath(file.destination)
+            for each in map(str, (path, *path.parents[:-1])):
+                owner, other = spelled.setdefault(one_name(each), (offer.id, each))
+                if each != other:
+                    what = (
+                        f"{each!r} and {other!r} of {owner!r} differ by case or by how a letter is put "
+                        "together alone: on some volumes they are one."
+                    )
                     raise offer.entry.error(("files", number), what)

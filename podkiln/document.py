@@ -92,6 +92,18 @@ class Document:
             raise file.error(location, wording.sentence(error, shape, location)) from None
 
 
+def files(folder: Path) -> list[Path]:
+    """Return the YAML files of a folder of descriptions, in alphabetical order.
+
+    Raises DescriptionError for one whose suffix is spelled otherwise: it would be passed over in silence.
+    """
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".yaml", ".yml"})
+    for path in found:
+        if path.suffix != ".yaml":
+            raise DescriptionError(f"{path}:1: the name of a description ends in .yaml: rename the file.")
+    return found
+
+
 def load(path: Path) -> Document:
     """Read one YAML file whose top level is a mapping. Raises DescriptionError."""
     root = nodes.parse(path)

@@ -6,7 +6,10 @@ It is compared with the lock: the same bytes from elsewhere (a mirror, a checkou
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"^(?P<url>[a-z+]+://\S+|git@\S+)#(?P<commit>[0-9a-f]{40})$")
 _GIT_OVER_HTTP = re.compile(r"^https?://(?!\S+\.git$)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
+_GIT_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,32 @@ def source(option: str, lock: Lock) -> Input:
     actual = tree_id(folder)
     if actual == EMPTY:
         raise SourceError(f"--source {name}: the folder {value} is empty.")
-    return Input(name=name, context=str(folder.resolve()), locked=names[name], actual=actual)
+    locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
+    return Input(name=name, context=str(folder.resolve()), locked=locked, actual=actual)
+
+
+def _checked_out_tree(folder: Path, commit: str, actual: str) -> str:
+    """Return the tree of a locked commit whose own is not locked: a checkout has the commit.
+
+    Nothing there is trusted: the commit's text has to have the locked hash, and the files the tree that the
+    text names. Where that cannot be shown, the commit is returned, which no tree equals.
+    Format: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
+    """
+    argv = ["git", "-c", "safe.directory=*", "-C", str(folder), "cat-file", "commit", commit]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        text = subprocess.run(
+            argv, capture_output=True, check=True, timeout=_GIT_SECONDS, env={**own, "GIT_NO_LAZY_FETCH": "1"}
+        ).stdout
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout, or not of this commit
+        return commit
+    digest = hashlib.sha1(b"commit %d\0" % len(text) + text, usedforsecurity=False).hexdigest()
+    return actual if digest == commit and text.startswith(f"tree {actual}\n".encode()) else commit
 
 
 def replaceable(lock: Lock) -> dict[str, str]:
-    """Return the stages that --source can replace, with the tree that is locked for each."""
-    nodes = {f"node-{name}": node.tree or node.commit for name, node in lock.runtime.nodes.items()}
+    """Return the stages that --source can replace, with the tree of each; empty where none is locked."""
+    nodes = {f"node-{name}": node.tree or "" for name, node in lock.runtime.nodes.items()}
     requirements = {name: text.encode() for name, text in lock.requirements().items()}
     return {"comfyui": lock.runtime.comfyui_tree, "requirements": tree_id_of(requirements), **nodes}
 

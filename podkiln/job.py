@@ -35,7 +35,7 @@ from podkiln import (
 )
 from podkiln.errors import RegistryError, UsageError
 from podkiln.report import Report
-from podkiln.request import check, image_name, registry_of, route
+from podkiln.request import check, image_name, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,7 +56,6 @@ BOOTSTRAP = "bootstrap"
 def build(request: Request) -> list[Report]:
     """Do the main job. Everything that can be refused is refused before the first byte moves."""
     plans, images = decide(request)
-    way = route(request)
     for each in plans:
         each.require()
     preflight.check(plans, images, request, foresee)
@@ -64,7 +63,8 @@ def build(request: Request) -> list[Report]:
     with context.alone(request.out):
         reports = _build_all(plans, images, request, builder)
         for made in reports:
-            delivery.deliver(made, way, push=request.push, load_=request.load)
+            way = route(request, made.plan.described)
+            delivery.deliver(made, way, push=bool(request.push), load_=request.load)
             report.write([made], request.out / made.plan.name / "report.json")
     if request.report:
         report.write(reports, request.report)
@@ -74,7 +74,8 @@ def build(request: Request) -> list[Report]:
 def decide(request: Request) -> tuple[list[Plan], list[Reference]]:
     """Return the plans of a request and the names of the images. Refusals stand in the plans."""
     described = [variant.load(name) for name in request.variants]
-    check(request, described)
+    models = {*_shipped(), *(name for each in described for name in each.spec.define)}
+    check(request, described, models if request.accepted else None)
     plans = [make_plan(each, request) for each in described]
     return plans, [image_name(each, request) for each in plans]
 
@@ -83,11 +84,13 @@ def make_plan(described: Described, request: Request) -> Plan:
     """Read the lock, look at the substitutes, and decide."""
     offered = catalogue.offered(described, _shipped())
     locked = lock.read(described, offered)
+    where = request.destination(described)
     options = plan.Options(
-        push=request.push,
+        push=request.pushes(described),
         no_weights=request.no_weights,
         allow_substituted=request.allow_substituted,
-        host=registry_of(request),
+        host=where.host if where else None,
+        destination=where,
         accepted=frozenset(request.accepted),
         spool=request.spool is not None,
         jobs=request.jobs,
@@ -104,11 +107,11 @@ def foresee(made: Plan, request: Request) -> Plan:
     Where it cannot be asked, that is said, and the plan stays as it is. Where none is named, the image is
     made on this disk, and what lies there already is what counts.
     """
-    way = route(request)
+    way = route(request, made.described)
     blobs = [
         oci.Descriptor(oci.LAYER, each.digest, each.size) for each in made.layers if each.digest and each.size
     ]
-    if not request.registry:
+    if request.destination(made.described) is None:
         here = kept.found(made, request.out / made.name / "image")
         return replace(made, there=dict.fromkeys(here, "existing"))
     target = image_name(made, request)
@@ -165,7 +168,7 @@ def _build_all(
     begun = time.monotonic()
     for each in plans:
         files = render.render(each)
-        lint.require(each.name, files)
+        lint.require(each.name, files, each.described.option)
         context.write(files, request.out / each.name)
     sources = {each.name: each.context for each in plans[0].inputs}
     suite = plans[0].described.spec.runtime.base.suite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,38 +13,45 @@ if TYPE_CHECKING:
     from podkiln.variant import Described
 
 
+Kind: TypeAlias = Literal[
+    "weights", "base", "system", "environment", "python", "jupyter", "comfyui", "node", "podkiln"
+]
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One layer: a runtime layer's digest and size come with the build."""
+    """One layer: a runtime layer's digest and size come with the build.
+
+    `what` is for people; code tells layers apart by `kind`, and those of one kind by `name`.
+    """
 
     what: str
+    kind: Kind
+    name: str = ""
     size: int | None = None
     digest: Digest | None = None
 
     @property
     def is_weight(self) -> bool:
         """Whether it holds weights: only their sizes are known before the build."""
-        return self.size is not None
+        return self.kind == "weights"
 
 
 def of_weights(bundles: Sequence[Bundle], known: Mapping[Digest, Digest]) -> list[Layer]:
     """Return the layers of weights. `known`: recipe of a bundle -> digest of the layer that it came to."""
-    return [Layer(what=each.title, size=each.size, digest=known.get(each.recipe)) for each in bundles]
+    return [Layer(each.title, "weights", each.title, each.size, known.get(each.recipe)) for each in bundles]
 
 
 def of_runtime(described: Described) -> list[Layer]:
     """Return the layers of the runtime, from the bottom up."""
     runtime = described.spec.runtime
-    python = [f"Python: {layer.name}" for layer in runtime.python.layers]
-    nodes = [f"custom node {name}" for name in described.spec.nodes]
-    names = [
-        f"base: {runtime.base.image}",
-        "system packages",
-        "Python environment",
-        *python,
-        *(["JupyterLab"] if runtime.jupyter else []),
-        f"ComfyUI {runtime.comfyui.version}",
-        *nodes,
-        "podkiln and start.sh",
+    return [
+        Layer(f"base: {runtime.base.image}", "base"),
+        Layer("system packages", "system"),
+        Layer("Python environment", "environment"),
+        *(Layer(f"Python: {layer.name}", "python", layer.name) for layer in runtime.python.layers),
+        *([Layer("JupyterLab", "jupyter")] if runtime.jupyter else []),
+        Layer(f"ComfyUI {runtime.comfyui.version}", "comfyui"),
+        *(Layer(f"custom node {name}", "node", name) for name in described.spec.nodes),
+        Layer("podkiln and start.sh", "podkiln"),
     ]
-    return [Layer(what=name) for name in names]

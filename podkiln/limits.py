@@ -14,6 +14,7 @@ from pydantic import Field
 
 from podkiln import document, output
 from podkiln.document import Strict
+from podkiln.model import Text
 from podkiln.variant import SHIPPED
 
 FOLDER = SHIPPED / "registries"
@@ -26,11 +27,11 @@ _GB = 10**9
 class Registry(Strict):
     """One registry's limits; what is not known does not limit."""
 
-    name: str = Field(description="What people call it.")
-    host: str = Field(description="What the image's name begins with; * stands for part of a host name.")
+    name: Text = Field(description="What people call it.")
+    host: Text = Field(description="What the image's name begins with; * stands for part of a host name.")
     layer_bytes: Positive | None = None
     upload_seconds: Positive | None = None
-    source: str
+    source: Text
 
     def takes(self, size: int, rate: int = UPLOAD_RATE) -> bool:
         """Return whether a layer of so many bytes keeps within all that is known."""
@@ -108,4 +109,4 @@ def refusal(host: str, what: str, size: int, rate: int = UPLOAD_RATE) -> str | N
 @cache
 def load() -> tuple[Registry, ...]:
     """Return the registries that something is known of. Raises DescriptionError."""
-    return tuple(document.load(path).parse(Registry) for path in sorted(FOLDER.glob("*.yaml")))
+    return tuple(document.load(path).parse(Registry) for path in document.files(FOLDER))

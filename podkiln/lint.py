@@ -48,11 +48,14 @@ def check(files: Mapping[str, File]) -> list[Finding]:
     return [*own_rules(files["Dockerfile"].content.decode()), *_programs(files)]
 
 
-def require(name: str, files: Mapping[str, File]) -> None:
-    """Check a rendered context before it is built. Raises LintError with the first broken rule."""
+def require(name: str, files: Mapping[str, File], option: str = "") -> None:
+    """Check a rendered context before it is built. Raises LintError with the first broken rule.
+
+    `option` names the variant in the command that shows all.
+    """
     found = check(files)
     if found:
-        more = f" (and {len(found) - 1} more; `./build.py lint` shows all)" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more; `./build.py lint{option}` shows all)" if len(found) > 1 else ""
         raise LintError(f"{name}/{found[0]}{more}")
 
 

@@ -7,6 +7,7 @@ Reading and checking touch no network; podkiln.resolve writes locks.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -23,6 +24,7 @@ from podkiln.errors import LockError
 from podkiln.lockfile import Locked, Schema, Sha256, Size, Text
 from podkiln.model import UNRESOLVED, Identifier, Model, ModelFile, Revision, SafePath
 from podkiln.variant import Digest, LayerName, PythonVersion
+from podkiln.wording import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -186,23 +188,33 @@ def jupyter_in(described: Described) -> Path | None:
 def _beside(described: Described, location: tuple[str, ...], named: str) -> Path:
     owner = next((file for file in described.chain if file.has(location)), described.chain[-1])
     path = owner.path.parent / named
-    if not path.is_file():
-        raise owner.error(location, f"there is no file {path}.")
-    return path
+    with contextlib.suppress(OSError):  # a name that no file system takes
+        if path.is_file():
+            return path
+    raise owner.error(location, f"there is no file {cut(str(path))}.")
 
 
 def read(described: Described, offered: Iterable[Offered], *, check: bool = True) -> Lock:
     """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
     folder, weights_file = folders(described)
-    runtime = read_runtime(folder)
-    known = read_weights(weights_file)
+    try:
+        runtime = read_runtime(folder)
+        known = read_weights(weights_file)
+    except LockError as damaged:
+        raise LockError(str(damaged), hint=hint_for(described, damaged.hint)) from None
     weights = {offer.id: _weights(offer, known) for offer in offered}
     lock = Lock(folder=folder, runtime=runtime, weights=weights)
     if check:
         drift = drifts(described, lock)
         if drift:
-            raise LockError(f"The lock does not fit the description: {drift[0]}", hint=RELOCK)
+            what = f"The lock does not fit the description: {drift[0]}"
+            raise LockError(what, hint=hint_for(described, RELOCK))
     return lock
+
+
+def hint_for(described: Described, hint: str | None) -> str | None:
+    """Return a hint with the variant's own file in its commands: without, they lock the shipped ones."""
+    return hint and hint.replace("`./build.py lock`", f"`./build.py lock{described.option}`")
 
 
 def read_runtime(folder: Path) -> RuntimeLock:

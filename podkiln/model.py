@@ -7,8 +7,9 @@ everything else is the word `unresolved`, and `lock` fills it in where the hub a
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -16,10 +17,13 @@ from pod.pickles import is_pickle
 from podkiln.document import Many, Strict
 from podkiln.wording import Matching, shown
 
+T = TypeVar("T")
 UNRESOLVED = "unresolved"
+RESERVED = frozenset({"all", "none"})  # what the variable MODELS says in a pod besides ids
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
 LARGEST_FILE = 1 << 43  # bytes: 8 TiB
 _LONGEST_NAME = 255  # bytes, on every file system that images and volumes have
+_WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes another file
 
 Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
 Confidence: TypeAlias = Literal[
@@ -48,10 +52,29 @@ def safe_path(value: str) -> str:
         raise ValueError(f"{value!r} holds a backslash or a character that is not shown")
     if any(len(part.encode()) > _LONGEST_NAME or part != part.strip() for part in path.parts):
         raise ValueError(f"{shown(value)} has a part that begins or ends with a space, or is too long")
+    if any(part.startswith(_WHITEOUT) for part in path.parts):
+        raise ValueError(
+            f"{shown(value)} has a part that begins with {_WHITEOUT}: in an image layer that deletes a file"
+        )
     return value
 
 
+def one_name(path: str) -> str:
+    """Return a path without what some volumes do not tell apart: case, and the form of letters."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Return a list in which nothing stands twice. Raises ValueError."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"{value!r} stands twice")
+    return values
+
+
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 SafePath = Annotated[str, AfterValidator(safe_path)]
+Text = Annotated[str, Matching(r"\S", "text that is not empty")]
 Sha256 = Annotated[
     str,
     Matching(rf"^([0-9a-f]{{64}}|{UNRESOLVED})$", "a sha256 of 64 lower-case hex digits, or 'unresolved',"),
@@ -59,7 +82,7 @@ Sha256 = Annotated[
 HttpsUrl = Annotated[
     str,
     Matching(
-        r'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[!"$-~]+$',
+        rf'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:{_PORT})?/[!"$-~]+$',
         "an https URL without login, # and blanks",
         secret=True,
     ),
@@ -100,7 +123,7 @@ class ModelFile(Strict):
     path: SafePath | None = Field(None, description="Path inside the Hugging Face repository.")
     civitai: CivitaiVersion | None = None
     url: HttpsUrl | None = None
-    local: str | None = Field(
+    local: Text | None = Field(
         None, description="A file on the builder, relative to the YAML file; only baked."
     )
 
@@ -184,7 +207,7 @@ class ModelFile(Strict):
 class Licence(Strict):
     """What the weights may be used for."""
 
-    id: str = Field(description="SPDX identifier or the upstream's own name.")
+    id: Text = Field(description="SPDX identifier or the upstream's own name.")
     note: str | None = None
     commercial: bool | None = Field(None, description="null: unverified.")
     bake: Literal["yes", "ask"] = Field(
@@ -211,8 +234,8 @@ class MemoryNeed(Strict):
 class Model(Strict):
     """Everything podkiln knows of a model."""
 
-    title: str
-    summary: str
+    title: Text
+    summary: Text
     env: EnvName | None = Field(None, description="The variable that switches it on in a pod.")
     family: Identifier | None = Field(
         None,
@@ -220,10 +243,10 @@ class Model(Strict):
     )
     licence: Licence
     gated: bool = Field(False, description="The hub wants an accepted licence and a token.")
-    tiers: Many[Tier] = Field(min_length=1)
+    tiers: Annotated[Many[Tier], AfterValidator(distinct)] = Field(min_length=1)
     needs: Needs
     memory_modes: Many[MemoryNeed] = Field((), description="From the least offloading to the most.")
-    requires: Many[Requirement] = Field(
+    requires: Annotated[Many[Requirement], AfterValidator(distinct)] = Field(
         (), description="What must be there beside the files: node:, model:, …"
     )
     files: Many[ModelFile] = Field(min_length=1)
@@ -238,12 +261,25 @@ class Model(Strict):
             if file.destination in seen:
                 raise ValueError(f"two files go to {file.destination!r}")
             seen.add(file.destination)
+        if all(file.optional for file in files):
+            raise ValueError("all are optional: the model itself would be no file at all")
         return files
+
+    @field_validator("memory_modes")
+    @classmethod
+    def _distinct_modes(cls, modes: tuple[MemoryNeed, ...]) -> tuple[MemoryNeed, ...]:
+        distinct(tuple(each.mode for each in modes))
+        return modes
 
     @property
     def wanted(self) -> tuple[ModelFile, ...]:
         """The files that come with the model unless more is asked for."""
         return tuple(file for file in self.files if not file.optional)
+
+    @property
+    def local(self) -> bool:
+        """Whether one of the files lies on the builder."""
+        return any(file.local for file in self.files)
 
     @property
     def size_bytes(self) -> int:

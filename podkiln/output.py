@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -41,11 +43,33 @@ class _Formatter(logging.Formatter):
         return for_people(super().format(record))
 
 
+def keep_streams() -> None:
+    """Put something in the place of standard streams that were closed before we began (`>&-`).
+
+    Else the next file that is opened would get their number, and what programs print would land in it.
+    Writing to a closed stdout fails, as it should; what was to be said on a closed stderr is dropped.
+    """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole run
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def failure(error: PodkilnError) -> None:
-    """Say what went wrong, and what to do next."""
-    sys.stderr.write(f"podkiln: {for_people(str(error))}\n")
-    if error.hint:
-        sys.stderr.write(f"    {for_people(error.hint)}\n")
+    """Say what went wrong, and what to do next; where nobody can be told, the exit code says it alone."""
+    hint = f"    {for_people(error.hint)}\n" if error.hint else ""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"podkiln: {for_people(str(error))}\n{hint}")
+        sys.stderr.flush()
 
 
 def result(data: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from podkiln import bundle, layers, limits, measured, refusals
+from podkiln import bundle, catalogue, layers, limits, measured, refusals
 from podkiln.concurrency import JOBS
 from podkiln.errors import PlanRefusedError
 from podkiln.limits import UPLOAD_RATE
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from podkiln.bundle import Bundle, Weight
     from podkiln.catalogue import Entry, Offered
+    from podkiln.destination import Destination
     from podkiln.inputs import Input
     from podkiln.layers import Layer
     from podkiln.limits import Fit
@@ -41,6 +42,7 @@ class Options:
 
     Attributes:
         host: The registry that a push goes to, if it is known.
+        destination: The same with its namespace, and what named it.
         accepted: Models whose licence the user answers for.
         spool: Whether weights are written to the builder's disk first.
         jobs: Layers moved at once.
@@ -51,6 +53,7 @@ class Options:
     no_weights: bool = False
     allow_substituted: bool = False
     host: str | None = None
+    destination: Destination | None = None
     accepted: frozenset[str] = frozenset()
     spool: bool = False
     jobs: int = JOBS
@@ -79,8 +82,8 @@ class Plan:
 
     @property
     def baked(self) -> tuple[Offered, ...]:
-        """The models whose weights go into the image."""
-        return () if self.options.no_weights else tuple(offer for offer in self.offered if offer.baked)
+        """The models whose weights go into the image, in the order of their layers."""
+        return () if self.options.no_weights else catalogue.baked(self.described, self.offered)
 
     @property
     def terms(self) -> tuple[Terms, ...]:
@@ -133,7 +136,7 @@ class Plan:
 
     def _found(self, made: Bundle) -> Nearby | None:
         """Tell how a layer is had; where no registry was asked, what was made once counts as there."""
-        layer = next(layer for layer in self.layers if layer.what == made.title)
+        layer = next(layer for layer in self.layers if layer.is_weight and layer.name == made.title)
         return "existing" if self.there is None and layer.digest else self.nearby(layer)
 
     def nearby(self, layer: Layer) -> Nearby | None:
@@ -181,6 +184,7 @@ class Plan:
             "most_layers": MOST_LAYERS,
             "largest_file": _file_json(self.largest_file),
             "registry": self.fit and self.fit.as_json(),
+            "destination": _destination_json(self.options.destination),
             "licences": [each.as_json() for each in self.terms],
             "fetched_at_start_bytes": self.fetched_at_start,
             "container_disk_gb": self.container_disk_gb,
@@ -211,7 +215,7 @@ def make(
     models that refusals may name as alternatives, besides those that are offered.
     """
     options = options or Options()
-    baked = [offer for offer in offered if offer.baked and not options.no_weights]
+    baked = () if options.no_weights else catalogue.baked(described, offered)
     own = {offer.id: offer.entry for offer in offered}
     unresolved = refusals.of_unresolved(baked, lock.weights, described)
     bundles = () if unresolved else bundle.bundles(bundle.weights_of(baked, lock.weights))
@@ -248,7 +252,7 @@ def _refused_push(
     baked: Sequence[Offered],
     inputs: Sequence[Input],
     options: Options,
-    catalogue: Mapping[str, Entry],
+    known: Mapping[str, Entry],
 ) -> list[Refusal]:
     """Return what speaks against sending the image to a registry."""
     found: list[Refusal] = []
@@ -256,10 +260,14 @@ def _refused_push(
         terms = [Terms(offer, offer.id in options.accepted) for offer in baked]
         found += refusals.of_licences(terms, described)
     if options.host:
-        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, catalogue)
+        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, known)
     if options.push and not options.allow_substituted:
         found += refusals.of_substitutes(inputs)
     return found
+
+
+def _destination_json(found: Destination | None) -> dict[str, str] | None:
+    return {"registry": found.registry, "source": found.source} if found else None
 
 
 def _file_json(weight: Weight | None) -> dict[str, Any] | None:

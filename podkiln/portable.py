@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pod.fetching.sources import Hubs, request_for
-from podkiln import bundle
+from podkiln import bundle, catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,7 @@ def steps(plan: Plan) -> list[Step]:
     seen: set[str] = set()
     return [
         step
-        for offer in plan.offered
-        if offer.baked
+        for offer in catalogue.baked(plan.described, plan.offered)
         for step in _steps(offer, plan.lock.weights[offer.id], seen)
     ]
 

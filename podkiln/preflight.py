@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pod.fetching.sources import HUGGINGFACE
@@ -64,11 +65,26 @@ def _check_spool(plans: Sequence[Plan], request: Request, foresee: Foresee) -> N
         Spool(request.spool).require(foresee(made, request).lacking, request.jobs)
 
 
+def _check_local(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+    """See that files of this machine that have to be read are there, with the size that is described."""
+    reading = [made for made in plans if any(offer.model.local for offer in made.baked)]
+    lacking = (each for made in reading for each in foresee(made, request).lacking)
+    for weight in (weight for each in lacking for weight in each.weights):
+        if weight.origin["kind"] == "local":
+            path = Path(weight.origin["path"])
+            if not path.is_file():
+                raise SourceError(f"{weight.model}: there is no file {path}.")
+            if path.stat().st_size != weight.size:
+                what = f"{path} has {path.stat().st_size} bytes, and {weight.size} are described."
+                raise SourceError(f"{weight.model}: {what}")
+
+
 def _check_sources(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
     """See that what sources ask for is set and well-formed: after the build would be too late to say so."""
     baking = [made for made in plans if made.bundles]
     if not baking:
         return
+    _check_local(baking, request, foresee)
     hubs = Access.from_environment(os.environ, request.environment.ca_bundle).hubs
     if hubs.hf_token or hubs.huggingface != HUGGINGFACE:  # a mirror may give it without a token
         return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from podkiln.layers import Layer
+    from podkiln.layers import Kind, Layer
     from podkiln.plan import Plan
 
 Storage: TypeAlias = Literal["containerd", "overlay2"]
@@ -24,11 +24,11 @@ STORAGES: Final[tuple[Storage, ...]] = ("containerd", "overlay2")
 ORDERS: Final[tuple[Order, ...]] = ("below", "above")
 
 NEW_WEIGHT: Final = "a weight more"
-_CHANGES: Final = {
-    "start.sh": "podkiln and start.sh",
-    "a Python wheel": "Python: libraries",
-    "ComfyUI's commit": "ComfyUI ",
-    NEW_WEIGHT: "",
+_CHANGES: Final[dict[str, Kind]] = {
+    "start.sh": "podkiln",
+    "a Python wheel": "python",
+    "ComfyUI's commit": "comfyui",
+    NEW_WEIGHT: "weights",
 }
 
 
@@ -63,17 +63,25 @@ def usual(plan: Plan) -> list[Pull]:
     """
     weights = [layer for layer in plan.layers if layer.is_weight]
     runtime = [layer for layer in plan.layers if not layer.is_weight]
-    return list(_pulls(weights, runtime)) if weights else []
+    return list(_pulls(weights, runtime, _usual_layer(plan))) if weights else []
 
 
-def _pulls(weights: Sequence[Layer], runtime: Sequence[Layer]) -> Iterator[Pull]:
-    for change, name in _CHANGES.items():
+def _usual_layer(plan: Plan) -> str:
+    """Return the Python layer that a wheel mostly changes: the one that takes all that no other names."""
+    layers = plan.described.spec.runtime.python.layers
+    return next((layer.name for layer in layers if "*" in layer.packages), layers[-1].name)
+
+
+def _pulls(weights: Sequence[Layer], runtime: Sequence[Layer], python: str) -> Iterator[Pull]:
+    for change, kind in _CHANGES.items():
+        name = python if kind == "python" else ""
         for order in ORDERS:
             layers = [*weights, *runtime] if order == "below" else [*runtime, *weights]
             if change == NEW_WEIGHT:  # new ones are appended
                 lowest, changed = (len(weights) if order == "below" else len(layers)), []
             else:
-                lowest = next(at for at, layer in enumerate(layers) if layer.what.startswith(name))
+                found = (layer.kind == kind and layer.name == name for layer in layers)
+                lowest = list(found).index(True)
                 changed = [layers[lowest]]
             for storage in STORAGES:
                 yield _pull(change, order, storage, changed if storage == "containerd" else layers[lowest:])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from podkiln.errors import IntegrityError, UsageError
 from podkiln.masking import masked
 from podkiln.oci import Digest, parse_digest
+from podkiln.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,6 +128,28 @@ def _split_host(name: str) -> tuple[str, str]:
     return first, rest
 
 
+def registry_name(text: str) -> str:
+    """Read where images go, HOST[/NAMESPACE]; `you` is docker.io/you. Raises UsageError in one sentence."""
+    hint = "Write HOST/NAMESPACE, for example ghcr.io/you or localhost:5000/you."
+    if "@" in text:  # not repeated: it may be a password
+        raise UsageError("the registry's name holds an @; a login belongs into `docker login`.", hint=hint)
+    parts = f"{text}/x"
+    problem = "it is empty" if not text.strip() else next(_problems(parts), None)
+    if problem is None and _split_host(parts) == (DOCKER_HUB, "library/x"):
+        problem = "Docker Hub needs a namespace"
+    if problem:
+        raise UsageError(f"{shown(text)} is not the name of a registry: {problem}.", hint=hint)
+    return text
+
+
+def repository_problem(repository: str) -> str | None:
+    """Return what is wrong with a repository's name, without host and tag; None where nothing is."""
+    problem = next(_repository_problems(repository), None)
+    if problem is None and len(repository) > _MAX_NAME:
+        return f"it is longer than {_MAX_NAME} characters"
+    return problem
+
+
 def _problems(text: str) -> Iterator[str]:
     """Yield what is wrong with a name, the first thing first."""
     yield from _text_problems(text)
@@ -172,6 +195,7 @@ def _repository_problems(repository: str) -> Iterator[str]:
         if not part:
             yield "a part between its slashes is empty"
         elif part != part.lower():
-            yield f"the repository part {part!r} has upper-case letters, and only tags may"
+            yield f"the repository part {shown(part)} has upper-case letters, and only tags may"
         elif not _COMPONENT.fullmatch(part):
-            yield f"the repository part {part!r} is not letters and digits joined by '.', '_', '__' or '-'"
+            what = "letters and digits joined by '.', '_', '__' or '-'"
+            yield f"the repository part {shown(part)} is not {what}"

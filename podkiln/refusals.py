@@ -40,7 +40,10 @@ def of_unresolved(
     return [
         Refusal(
             f"{offer.id}: {file.destination} has no trusted sha256 and exact size, so it cannot be baked.",
-            ("Resolve it with `./build.py lock`.", alternatives.at_start(offer, described)),
+            (
+                f"Resolve it with `./build.py lock{described.option}`.",
+                alternatives.at_start(offer, described),
+            ),
         )
         for offer in baked
         for file, known in zip(offer.model.files, locked[offer.id], strict=True)

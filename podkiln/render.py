@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pod import secrets
 from pod.fetching.sources import Hubs
 from podkiln import flagfiles, flags, folders, modeltypes, payload, portable
-from podkiln.errors import RenderError
+from podkiln.errors import DescriptionError, RenderError
 from podkiln.variant import ROOT
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class File:
 
 def render(plan: Plan) -> dict[str, File]:
     """Return the context of one variant, by path. Raises RenderError and DescriptionError."""
+    _check_version(plan)
     facts = _facts(plan)
     return {
         "Dockerfile": _template(_DOCKERFILE, facts),
@@ -71,6 +72,17 @@ def dockerfile(plan: Plan) -> str:
     return _template(_DOCKERFILE, _facts(plan)).content.decode()
 
 
+def _check_version(plan: Plan) -> None:
+    """See that flags and folders of the variant's ComfyUI are known. Raises DescriptionError."""
+    try:
+        folders.load(plan.described.spec.runtime.comfyui.version)
+    except DescriptionError as unknown:
+        what = str(unknown)
+        raise plan.described.error(
+            ("runtime", "comfyui", "version"), what[0].lower() + what[1:], hint=unknown.hint
+        ) from None
+
+
 def rendered_only(files: Mapping[str, File]) -> dict[str, File]:
     """Return what was rendered: what is worth a golden copy."""
     return {path: file for path, file in files.items() if not file.copied}
@@ -79,15 +91,27 @@ def rendered_only(files: Mapping[str, File]) -> dict[str, File]:
 def flags_json(plan: Plan) -> dict[str, Any]:
     """Return ComfyUI's flags and our profiles for the pinned version, checked against each other."""
     spec, runtime = plan.described.spec, plan.described.spec.runtime
-    return flags.to_json(
-        runtime.comfyui.version,
-        list(runtime.comfyui.arguments),
-        spec.profile,
-        port=runtime.port,
-        workspace=runtime.workspace,
-        driver=runtime.driver,
-        architectures=flagfiles.architectures(_locked(plan, "torch"), runtime.cuda),
-    )
+    try:
+        return flags.to_json(
+            runtime.comfyui.version,
+            list(runtime.comfyui.arguments),
+            spec.profile,
+            port=runtime.port,
+            workspace=runtime.workspace,
+            driver=runtime.driver,
+            architectures=flagfiles.architectures(_locked(plan, "torch"), runtime.cuda),
+        )
+    except DescriptionError as wrong:
+        raise _placed(plan, wrong) from None
+
+
+def _placed(plan: Plan, wrong: DescriptionError) -> DescriptionError:
+    """Return an error about what a variant describes with its file, line and key."""
+    key, colon, what = str(wrong).partition(": ")
+    location = tuple(key.split("."))
+    if not colon or location[0] != "runtime":
+        return wrong
+    return plan.described.error(location, what, hint=wrong.hint)
 
 
 def _locked(plan: Plan, package: str) -> str | None:

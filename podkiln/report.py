@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from podkiln import context, output
+from podkiln.destination import OPTION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,7 @@ class Report:
             "digest": self.layout.descriptor.digest,
             "lock": self.plan.lock.digest,
             "pushed": self.pushed is not None,
+            "registry_source": where.source if (where := self.plan.options.destination) else None,
             "layers": self._layers(self.layout),
             "seconds": {step: round(took, 3) for step, took in self.seconds.items()},
             "weights": self._weights(),
@@ -80,6 +82,11 @@ class Report:
             for layer, what, diff_id in rows
         ]
 
+    def _told_by(self) -> str:
+        """Say what named the registry, where that was not the command line."""
+        where = self.plan.options.destination
+        return f"; the registry is that of {where.source}" if where and where.source != OPTION else ""
+
     def _left_out(self) -> list[str]:
         kept = {offer.id for offer in self.plan.baked}
         return [offer.id for offer in self.plan.offered if offer.baked and offer.id not in kept]
@@ -102,7 +109,7 @@ class Report:
             lines.append(f"    {count} weight layer{'s' * (count > 1)}, {fetched} fetched for them")
         if self.pushed:
             sent = output.size(self.pushed.uploaded_bytes)
-            lines.append(f"    pushed {self.image} ({sent} sent)")
+            lines.append(f"    pushed {self.image} ({sent} sent{self._told_by()})")
         lines.append(f"    {self.layout.descriptor.digest}")
         lines.append(f"    again by hand: {self.command}")
         return lines

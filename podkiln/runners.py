@@ -126,7 +126,7 @@ def seconds(plan: Plan) -> float:
 @cache
 def load() -> tuple[Runner, ...]:
     """Return the runners that something is known of. Raises DescriptionError."""
-    return tuple(document.load(path).parse(Runner) for path in sorted(FOLDER.glob("*.yaml")))
+    return tuple(document.load(path).parse(Runner) for path in document.files(FOLDER))
 
 
 def _gigabytes(count: int) -> str:

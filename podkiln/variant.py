@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from podkiln import document
+from podkiln import document, needed
 from podkiln.document import Document, Many, Strict
-from podkiln.errors import DescriptionError
-from podkiln.model import HttpsUrl, Identifier, Model, Revision, Tier, safe_path
+from podkiln.errors import DescriptionError, UsageError
+from podkiln.model import HttpsUrl, Identifier, Model, Revision, Text, Tier, distinct, safe_path
+from podkiln.reference import Reference, registry_name, repository_problem
 from podkiln.wording import Matching, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "variants"
 
 Digest = Annotated[str, Matching(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
-ImageName = Annotated[str, Matching(r"^[a-z0-9][a-z0-9._/:-]*$", "the name of an image")]
-AptPackage = Annotated[str, Matching(r"^[a-z0-9][a-z0-9+.-]+$", "the name of a Debian package")]
+# One that ended in a - would be removed by apt-get, not installed.
+AptPackage = Annotated[str, Matching(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "the name of a Debian package")]
 Version = Annotated[str, Matching(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
 PythonVersion = Annotated[str, Matching(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
 Platform = Annotated[
@@ -51,17 +53,52 @@ RESERVED_LABELS: Final = (
 """How labels begin that no description gives: they say what the image is, and `verify` reads them."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
+# Folders of the system, and those that templates/dockerfile/ fills: a volume there would hide what runs.
+_TAKEN = (
+    *("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"),
+    *("opt/ComfyUI", "opt/jupyter", "opt/models", "opt/podkiln", "opt/venv"),
+)
 
-def _absolute(value: str) -> str:
+
+def _workspace(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError(f"{value!r} is not an absolute path")
-    safe_path(value.removeprefix("/"))
+    inside = value.removeprefix("/")
+    if any(inside == taken or inside.startswith(f"{taken}/") for taken in ("", *_TAKEN)):
+        raise ValueError(f"{value!r} is a folder of the image itself; one such as /workspace is wanted")
+    safe_path(inside)
     if not re.fullmatch(r"[A-Za-z0-9/._-]+", value):
         raise ValueError(f"{value!r} holds more than letters, digits and / . _ -")
     return value
 
 
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+def _repository(value: str) -> str:
+    """Check a repository's name by the grammar of references: host and tag are added to it."""
+    problem = repository_problem(value)
+    if problem:
+        raise ValueError(f"{shown(value)} is not the name of a repository: {problem}")
+    return value
+
+
+def _image(value: str) -> str:
+    """Check an image's name by the grammar of references; the digest stands in a key of its own."""
+    try:
+        named = Reference.parse(value)
+    except UsageError as wrong:
+        raise ValueError(str(wrong)) from None
+    if named.digest:
+        raise ValueError(f"{shown(value)} holds a digest, which belongs into the key digest")
+    return value
+
+
+def _registry(value: str) -> str:
+    try:
+        return registry_name(value)
+    except UsageError as wrong:
+        raise ValueError(str(wrong)) from None
+
+
+Workspace = Annotated[str, AfterValidator(_workspace)]
 
 
 def _own(name: str) -> str:
@@ -83,7 +120,7 @@ class BaseSets(Strict):
 class Base(Strict):
     """The base image: a name for people, a digest for the build."""
 
-    image: ImageName
+    image: Annotated[str, AfterValidator(_image)]
     digest: Digest
     suite: Identifier = Field(description="Debian's code name of it, for an apt mirror.")
     sets: BaseSets = Field(
@@ -96,7 +133,7 @@ class PythonLayer(Strict):
     """Python packages that share an image layer, because they change together."""
 
     name: LayerName
-    why: str
+    why: Text
     packages: Many[PackageGlob] = Field(min_length=1, description="Names or globs; the first layer wins.")
 
 
@@ -105,7 +142,7 @@ class Python(Strict):
 
     version: PythonVersion
     platform: Platform = Field(description="uv's name of the platform that wheels are chosen for.")
-    requirements: str = Field(description="Requirements file, relative to variants/.")
+    requirements: Text = Field(description="Requirements file, relative to the YAML file that names it.")
     layers: Many[PythonLayer] = Field(min_length=1)
 
     @field_validator("layers")
@@ -135,23 +172,33 @@ class Runtime(Strict):
     name: Identifier = Field(description="Names the lock: variants/locks/<name>/.")
     epoch: Annotated[int, Field(gt=0)] = Field(description="SOURCE_DATE_EPOCH, seconds since 1970 UTC.")
     base: Base
-    apt: Many[AptPackage]
+    apt: Annotated[Many[AptPackage], AfterValidator(distinct)] = Field(
+        description="Debian packages. A list replaces the parent's; what the image needs must stand in it."
+    )
     python: Python
-    jupyter: str | None = Field(
-        None, description="Requirements file of JupyterLab's own environment; null leaves JupyterLab out."
+    jupyter: Text | None = Field(
+        None,
+        description="Requirements file of JupyterLab's own environment, relative to the YAML file that names "
+        "it; null leaves JupyterLab out.",
     )
     comfyui: ComfyUI
     cuda: Version
     driver: Version = Field(description="Least NVIDIA driver for this CUDA.")
     port: Port
-    workspace: AbsolutePath
+    workspace: Workspace
     stop_seconds: Annotated[int, Field(ge=1, le=600)]
 
 
 class Image(Strict):
     """How the image is named and labelled."""
 
-    repository: ImageName
+    registry: Annotated[str, AfterValidator(_registry)] | None = Field(
+        None,
+        description="HOST/NAMESPACE that `--push` goes to without --registry and PODKILN_REGISTRY.",
+    )
+    repository: Annotated[str, AfterValidator(_repository)] = Field(
+        description="The image's name, behind registry and namespace."
+    )
     labels: dict[OwnLabel, str] = Field({})
 
 
@@ -183,10 +230,12 @@ class Variant(Strict):
 
     extends: str | None = None
     abstract: bool = Field(False, description="Only to be extended, never built.")
-    title: str
-    description: str
+    title: Text
+    description: Text
     tier: Tier | None = None
-    vram_gb: Many[Annotated[int, Field(gt=0)]] = Field((), description="Cards it is meant for, nominal GB.")
+    vram_gb: Annotated[Many[Annotated[int, Field(gt=0, le=4096)]], AfterValidator(distinct)] = Field(
+        (), description="Cards it is meant for, nominal GB."
+    )
     profile: Literal["dynamic", "conservative"]
     runtime: Runtime
     image: Image
@@ -203,6 +252,12 @@ class Described:
     spec: Variant
     chain: tuple[Document, ...]
 
+    @property
+    def option(self) -> str:
+        """What names the variant behind a command in a hint; empty for a shipped one."""
+        path = self.chain[0].path
+        return "" if path.resolve().parent == SHIPPED else f" --variant {shlex.quote(str(path))}"
+
     def error(
         self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
     ) -> DescriptionError:
@@ -216,9 +271,7 @@ class Described:
 
 def names() -> list[str]:
     """Return the names of the shipped variants that can be built, in alphabetical order."""
-    return sorted(
-        path.stem for path in SHIPPED.glob("*.yaml") if not document.load(path).data.get("abstract")
-    )
+    return [path.stem for path in document.files(SHIPPED) if not document.load(path).data.get("abstract")]
 
 
 def load(name: str) -> Described:
@@ -240,7 +293,23 @@ def load(name: str) -> Described:
         raise chain[0].error(
             ("abstract",), "this description is only there to be extended; it cannot be built."
         )
-    return Described(name=path.stem, spec=spec, chain=chain)
+    described = Described(name=path.stem, spec=spec, chain=chain)
+    _check_packages(described)
+    return described
+
+
+def _check_packages(described: Described) -> None:
+    """A list of packages replaces the parent's: refuse one that the image could not start with."""
+    listed = described.spec.runtime.apt
+    lacking = needed.missing(listed)
+    if lacking:
+        named = ", ".join(f"{each.name} ({each.purpose})" for each in lacking)
+        whole = ", ".join([*listed, *(each.name for each in lacking)])
+        raise described.error(
+            ("runtime", "apt"),
+            f"a list replaces the parent's, and this one lacks what the image itself needs: {named}.",
+            hint=f"Write the whole list: [{whole}]",
+        )
 
 
 def _check_name(path: Path) -> None:
@@ -249,7 +318,7 @@ def _check_name(path: Path) -> None:
         raise DescriptionError(
             f"{path}:1: the file's name is the variant's: lower-case letters, digits, _ and - are wanted."
         )
-    if path.resolve().parent != SHIPPED and (SHIPPED / path.name).exists():
+    if path.resolve().parent != SHIPPED and (SHIPPED / f"{path.stem}.yaml").exists():
         raise DescriptionError(
             f"{path}:1: {path.stem} is the name of a shipped variant, and images could not be told apart.",
             hint="Give the file another name.",
@@ -267,10 +336,25 @@ def _find(name: str, beside: Document | None) -> Path:
     what, shipped = f"here is no variant {shown(name)}.", ", ".join(names())
     if beside:
         raise beside.error(("extends",), f"t{what}", hint=f"Shipped: base, {shipped}.")
-    near = difflib.get_close_matches(name, names(), n=1)
-    meant = f"Did you mean {near[0]}? " if near else ""
+    near = _nearest(name)
+    meant = f"Did you mean {near}? " if near else ""
     hint = f"{meant}Shipped: {shipped}. Or give the path of your own YAML file."
     raise DescriptionError(f"T{what}", hint=hint)
+
+
+def _nearest(name: str) -> str | None:
+    """Return the variant that a misspelt name or path is nearest to: a shipped one, or a file beside it."""
+    folder = Path(name).parent
+    try:
+        own = [str(folder / path.name) for path in folder.iterdir() if path.suffix == ".yaml"]
+    except (OSError, ValueError):
+        own = []
+    if name in {Path(each).stem for each in own}:  # a file of one's own is given by its path
+        return f"./{name}.yaml"
+    if name.lower() in names():
+        return name.lower()
+    near = difflib.get_close_matches(str(Path(name)), [*names(), *own], n=1)
+    return near[0] if near else None
 
 
 def _chain(path: Path) -> tuple[Document, ...]:

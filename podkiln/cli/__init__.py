@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -113,11 +114,21 @@ def main(arguments: Sequence[str]) -> int:
     masking.learn(arguments, os.environ)
     try:
         code = _run(arguments)
-        sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain once more while it ends.
+        code = 0  # whoever read our output has seen enough
+    return _flushed(code)
+
+
+def _flushed(code: int) -> int:
+    """Write out what is left of our output; return the code with which to end."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would complain once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if not isinstance(error, BrokenPipeError) and not code:
+            output.failure(PodkilnError(f"Standard output cannot be written: {error.strerror}."))
+            return PodkilnError.exit_code
     return code
 
 
@@ -130,7 +141,9 @@ def _run(arguments: Sequence[str]) -> int:
         output.failure(error)
         return error.exit_code
     except click.UsageError as error:
-        output.failure(UsageError(error.format_message(), hint="`./build.py --help` shows what there is."))
+        called = f" {error.ctx.info_name}" if error.ctx and error.ctx.parent else ""
+        hint = f"`./build.py{called} --help` shows what there is."
+        output.failure(UsageError(error.format_message(), hint=hint))
         return UsageError.exit_code
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -142,6 +155,8 @@ def _run(arguments: Sequence[str]) -> int:
         raise
     except OSError as error:  # a full disk, a file that may not be read
         where = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.EBADF and not where:  # see output.keep_streams
+            where = "Standard output cannot be written: "
         output.failure(PodkilnError(f"{where}{error.strerror or error}."))
         return PodkilnError.exit_code
     return 0

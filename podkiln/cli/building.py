@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from podkiln import job
 from podkiln.bake import Environment
 from podkiln.cli.options import names_of
 from podkiln.cli.planning import show
+from podkiln.errors import UsageError
 from podkiln.request import Request
 
 log = logging.getLogger("podkiln")
@@ -30,7 +32,9 @@ def build(options: dict[str, Any]) -> None:
 
 
 def request_of(options: dict[str, Any]) -> Request:
-    """Turn options into a request."""
+    """Turn options into a request. Raises UsageError."""
+    if options["verbose"] and options["quiet"]:
+        raise UsageError("--verbose and --quiet exclude each other.", hint="Give one of the two.")
     return Request(
         variants=names_of(options["variant"]),
         out=options["out"],
@@ -57,4 +61,5 @@ def request_of(options: dict[str, Any]) -> Request:
             python_index=options["python_index"],
             apt_mirror=options["apt_mirror"],
         ),
+        environ=os.environ,
     )

@@ -8,28 +8,31 @@ import click
 
 from podkiln import flags, job, output, render
 from podkiln import variant as variants
-from podkiln.cli.options import json_option
+from podkiln.cli.options import json_option, one_of, option
+from podkiln.errors import UsageError
 from podkiln.request import Request
 
 
 @click.command("flags")
-@click.option(
-    "--variant", default="lazy", show_default=True, help="Whose profile and common arguments to use."
+@option(
+    "--variant",
+    multiple=True,
+    metavar="V",
+    help="Whose profile and common arguments to use; lazy's by default.",
 )
-@click.option(
-    "--vram-mib", type=click.IntRange(0, 10_000_000), required=True, help="Of the card; 0 for none."
-)
-@click.option("--ram-mib", type=click.IntRange(1, 100_000_000), help="Of the pod, its limit counted.")
-@click.option("--host-ram-mib", type=click.IntRange(1, 100_000_000), help="Of the machine, where it is more.")
-@click.option("--tier", help="GPU_TIER.")
-@click.option("--memory-mode", help="GPU_MEMORY_MODE.")
-@click.option("--profile", help="FLAG_PROFILE: dynamic or conservative.")
-@click.option("--args", default="", help="COMFYUI_ARGS.")
+@option("--vram-mib", type=click.IntRange(0, 10_000_000), required=True, help="Of the card; 0 for none.")
+@option("--ram-mib", type=click.IntRange(1, 100_000_000), help="Of the pod, its limit counted.")
+@option("--host-ram-mib", type=click.IntRange(1, 100_000_000), help="Of the machine, where it is more.")
+@option("--tier", help="GPU_TIER.")
+@option("--memory-mode", help="GPU_MEMORY_MODE.")
+@option("--profile", help="FLAG_PROFILE: dynamic or conservative.")
+@option("--args", default="", may_be_empty=True, help="COMFYUI_ARGS.")
 @json_option
-def flags_command(variant: str, as_json: bool, **figures: Any) -> None:
+def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> None:
     """Show the flags that a pod would choose. The same code and data decide in the image."""
-    described = variants.load(variant)
-    made = job.make_plan(described, Request(variants=(variant,), no_weights=True))
+    name = one_of(variant, "flags are chosen for one image", default="lazy")
+    _check_memory(figures["ram_mib"], figures["host_ram_mib"])
+    made = job.make_plan(variants.load(name), Request(variants=(name,), no_weights=True))
     decision = flags.foretell(render.flags_json(made), **figures)
     if as_json:
         output.result({"schema": 1, **decision.to_json()})
@@ -37,3 +40,17 @@ def flags_command(variant: str, as_json: bool, **figures: Any) -> None:
     click.echo(" ".join(decision.args))
     for line in (*decision.warnings, *decision.reasons):
         click.echo(f"  {line}", err=True)
+
+
+def _check_memory(pod: int | None, host: int | None) -> None:
+    """Refuse a machine that has less RAM than the pod on it, or of whose pod nothing is said."""
+    if host is not None and pod is None:
+        raise UsageError(
+            "--host-ram-mib is of use beside --ram-mib only: the machine's RAM, where the pod may use less.",
+            hint="For a pod without a limit, give --ram-mib alone.",
+        )
+    if host is not None and pod is not None and host < pod:
+        raise UsageError(
+            f"--ram-mib: a pod cannot have {pod} MiB on a machine of {host} MiB.",
+            hint="--host-ram-mib is the larger of the two.",
+        )

@@ -57,7 +57,7 @@ def _variant_row(described: Described, shipped: dict[str, catalogue.Entry]) -> d
 @click.command("models")
 @variant_option
 @json_option
-def models_command(variant: str | None, as_json: bool) -> None:
+def models_command(variant: tuple[str, ...], as_json: bool) -> None:
     """List the models: VRAM, size, licence, the variable that switches them on, what they lack."""
     rows = [_model_row(*pair) for pair in _offers(variant)]
     if as_json:
@@ -72,7 +72,7 @@ def models_command(variant: str | None, as_json: bool) -> None:
         )
 
 
-def _offers(names: str | None) -> list[tuple[Offered, tuple[lock.LockedFile, ...]]]:
+def _offers(names: tuple[str, ...]) -> list[tuple[Offered, tuple[lock.LockedFile, ...]]]:
     """Return the models of the variants named (of lazy, which has all, when none is), each once."""
     found: dict[str, tuple[Offered, tuple[lock.LockedFile, ...]]] = {}
     for name in names_of(names, default="lazy"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
 from podkiln import resolve, schemas
-from podkiln.cli.options import FILE, variant_option
+from podkiln.cli.options import FILE, names_of, option, variant_option
 from podkiln.errors import DescriptionError, LockError, UsageError
 from podkiln.resolve.table import markdown
 
@@ -20,30 +21,34 @@ log = logging.getLogger("podkiln")
 
 @click.command("lock")
 @variant_option
-@click.option(
+@option(
     "--check", is_flag=True, help="Write nothing, ask no network; fail where lock and description differ."
 )
-@click.option(
+@option(
     "--upgrade",
     multiple=True,
     metavar="NAME",
     help="Look up again: a package, uv, a model, base, comfyui, all.",
 )
-@click.option(
+@option(
     "--since", metavar="REV", help="With --check: fail too where the lock knew more at this git revision."
 )
-@click.option("--table", type=FILE, help="Write what changed, and what is unresolved and why, as Markdown.")
+@option("--table", type=FILE, help="Write what changed, and what is unresolved and why, as Markdown.")
 def lock_command(
-    variant: str | None, check: bool, upgrade: tuple[str, ...], since: str | None, table: Path | None
+    variant: tuple[str, ...], check: bool, upgrade: tuple[str, ...], since: str | None, table: Path | None
 ) -> None:
     """Resolve what descriptions leave open (of all variants by default), and write it down."""
-    names = [name.strip() for name in (variant or "all").split(",") if name.strip()]
+    names = names_of(variant, default="all")
     if since is not None and not check:
         raise UsageError("--since belongs to --check.", hint="Write `lock --check --since REV`.")
     if check:
-        if table or upgrade:
-            raise UsageError("--check writes nothing, so it takes no --table and no --upgrade.")
-        _check(names, since)
+        if upgrade:
+            raise UsageError(
+                "--check writes nothing, and --upgrade looks up anew.", hint="Give one of the two."
+            )
+        if table:
+            raise UsageError("--check writes nothing, so it takes no --table.", hint="Give one of the two.")
+        _check(names, since, f" --variant {shlex.join([','.join(variant)])}" if variant else "")
         return
     summary = resolve.relock(names, upgrade)
     for warning in summary.warnings:
@@ -58,16 +63,18 @@ def lock_command(
         raise LockError(summary.problems[0], hint=" ".join(summary.problems[1:]) or None)
 
 
-def _check(names: list[str], since: str | None) -> None:
+def _check(names: tuple[str, ...], since: str | None, option: str) -> None:
     found = resolve.check(names, since)
     for line in found[1:]:
         click.echo(line, err=True)
     if found:
-        raise LockError(found[0], hint="Run `./build.py lock`, look at the difference, and commit it.")
+        raise LockError(
+            found[0], hint=f"Run `./build.py lock{option}`, look at the difference, and commit it."
+        )
 
 
 @click.command("schemas")
-@click.option("--check", is_flag=True, help="Write nothing; fail when a committed schema is stale.")
+@option("--check", is_flag=True, help="Write nothing; fail when a committed schema is stale.")
 def schemas_command(check: bool) -> None:
     """Write variants/schemas/, which editors complete and check descriptions with."""
     if check:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from podkiln import job, limits, output, pulls, runners, variant
+from podkiln import job, limits, output, pulls, runners
 from podkiln.bake import Environment
 from podkiln.cli.options import (
     EXISTING_FILE,
     FOLDER,
     NEARBY,
     SUBSTITUTES,
+    Rate,
     apply,
     json_option,
     names_of,
+    option,
+    registry_option,
     variant_option,
 )
+from podkiln.destination import OPTION
 from podkiln.plan import MOST_LAYERS
 from podkiln.request import Request
 
@@ -26,33 +31,35 @@ if TYPE_CHECKING:
     from podkiln.plan import Plan
 
 _NEARBY: Final = {"existing": "there already", "mounted": "mounted", "copied": "copied"}
-_SLOWEST: Final = 0.001  # MB/s
 
 
 @click.command("plan")
 @variant_option
-@click.option("--registry", metavar="HOST/NS", help="The registry that a push would go to.")
+@registry_option
 @apply(NEARBY)
-@click.option("--spool", type=FOLDER, metavar="DIR", help="Weights would be written to disk first.")
-@click.option(
+@option("--spool", type=FOLDER, metavar="DIR", help="Weights would be written to disk first.")
+@option(
     "--rate",
-    type=click.FloatRange(min=_SLOWEST),
+    type=Rate(),
     default=limits.UPLOAD_RATE / 10**6,
     show_default=True,
     metavar="MB/S",
     help="Upload rate to reckon with.",
 )
-@click.option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA.")
+@option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA.")
 @apply(SUBSTITUTES)
-@click.option("--accept-licence", multiple=True, metavar="MODEL", help="Push though its licence asks.")
-@click.option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead.")
+@option("--accept-licence", multiple=True, metavar="MODEL", help="Push though its licence asks.")
+@option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead.")
 @json_option
 def plan_command(as_json: bool, **options: Any) -> None:
-    """Show layers, bytes, container disk and refusals; move nothing."""
+    """Show layers, bytes, container disk and refusals; move nothing.
+
+    Where a registry is known, for a push to it; else for an image on this disk.
+    """
     request = Request(
         variants=names_of(options["variant"]),
         registry=options["registry"],
-        push=options["registry"] is not None,
+        push=None,
         base=options["base"],
         sources=options["source"],
         allow_substituted=options["allow_substituted"],
@@ -64,8 +71,9 @@ def plan_command(as_json: bool, **options: Any) -> None:
         rate=int(options["rate"] * 10**6),
         dry_run=True,
         environment=Environment(ca_bundle=options["ca_bundle"]),
+        environ=os.environ,
     )
-    made = [job.make_plan(variant.load(name), request) for name in request.variants]
+    made, _ = job.decide(request)
     plans = [job.foresee(each, request) for each in made]
     if as_json:
         found = [_as_json(each) for each in plans]
@@ -89,6 +97,9 @@ def show(made: Plan) -> None:
     """Print a plan for people."""
     spec = made.described.spec
     click.echo(f"{made.name}: {spec.title}")
+    where = made.options.destination
+    if where and where.source != OPTION:
+        click.echo(f"  registry: {where.registry} ({where.source})")
     for number, layer in enumerate(made.layers, start=1):
         size = output.size(layer.size) if layer.size else "known after the build"
         there = f", {_NEARBY[nearby]}" if (nearby := made.nearby(layer)) else ""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from podkiln import bake, context, golden, job, lint, render, variant
-from podkiln.cli.options import FOLDER, names_of, variant_option
-from podkiln.errors import LintError, RenderError
+from podkiln.cli.options import FOLDER, names_of, option, variant_option
+from podkiln.errors import LintError, RenderError, UsageError
 from podkiln.request import Request
 
 if TYPE_CHECKING:
@@ -21,12 +21,20 @@ log = logging.getLogger("podkiln")
 
 @click.command("render")
 @variant_option
-@click.option("--out", type=FOLDER, default=Path("dist"), show_default=True, help="Where to write.")
-@click.option("--check", is_flag=True, help="Write nothing; compare with the golden copies in tests/golden/.")
-@click.option("--golden", "update", is_flag=True, help="Write the golden copies instead.")
-def render_command(variant: str | None, out: Path, check: bool, update: bool) -> None:
+@option("--out", type=FOLDER, help="Where to write.  [default: dist]")
+@option("--check", is_flag=True, help="Write nothing; compare with the golden copies in tests/golden/.")
+@option("--golden", "update", is_flag=True, help="Write the golden copies instead.")
+def render_command(variant: tuple[str, ...], out: Path | None, check: bool, update: bool) -> None:
     """Render the build contexts of variants (all by default)."""
+    chosen = [*(["--check"] if check else []), *(["--golden"] if update else [])]
+    if len(chosen) + (out is not None) > 1:
+        others = " and ".join([*chosen, *(["--out"] if out else [])])
+        raise UsageError(
+            f"{others} exclude each other.",
+            hint="--out is where contexts go; golden copies have their place.",
+        )
     plans = _plans(variant)
+    _refuse_own(plans, chosen)
     if check:
         drift = golden.drift(plans)
         if drift:
@@ -38,6 +46,7 @@ def render_command(variant: str | None, out: Path, check: bool, update: bool) ->
     if update:
         golden.update(plans)
         return
+    out = out or Path("dist")
     with context.alone(out):
         for plan in plans:
             context.write(render.render(plan), out / plan.name)
@@ -48,7 +57,7 @@ def render_command(variant: str | None, out: Path, check: bool, update: bool) ->
 
 @click.command("lint")
 @variant_option
-def lint_command(variant: str | None) -> None:
+def lint_command(variant: tuple[str, ...]) -> None:
     """Check what is rendered (all variants by default)."""
     found = [f"{plan.name}/{each}" for plan in _plans(variant) for each in lint.check(render.render(plan))]
     for line in found:
@@ -57,7 +66,17 @@ def lint_command(variant: str | None) -> None:
         raise LintError(f"{len(found)} rules are broken.", hint="They stand above, with file and line.")
 
 
-def _plans(names: str | None) -> list[Plan]:
+def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
+    """Golden copies are of this repository: of what it ships."""
+    own = next((plan for plan in plans if chosen and plan.described.option), None)
+    if own:
+        raise UsageError(
+            f"{chosen[0]} is about the shipped variants, and {own.described.chain[0].path} is none.",
+            hint="`./build.py render --out DIR` writes what is rendered of it, to be looked at.",
+        )
+
+
+def _plans(names: tuple[str, ...]) -> list[Plan]:
     chosen = names_of(names, default="all")
     request = Request(variants=chosen, no_weights=True)
     return [job.make_plan(variant.load(name), request) for name in chosen]

@@ -3,51 +3,72 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import click
 
-from podkiln import job, output, registry, remembered, verify
+from podkiln import destination, job, output, remembered, verify
+from podkiln import registry as registries
 from podkiln import variant as variants
-from podkiln.cli.options import EXISTING_FILE, json_option, names_of, variant_option
+from podkiln.cli.options import (
+    EXISTING_FILE,
+    json_option,
+    one_of,
+    option,
+    registry_option,
+    variant_option,
+)
 from podkiln.errors import UsageError
 from podkiln.reference import Reference
-from podkiln.request import Request
+from podkiln.request import Request, check_certificates, image_name
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from podkiln.plan import Plan
 
 log = logging.getLogger("podkiln")
 
 
 @click.command("verify")
-@click.argument("image")
+@click.argument("image", required=False)
 @variant_option
-@click.option(
-    "--deep", is_flag=True, help="Read all layers too: hash the weights, and look for what hides them."
-)
-@click.option("--no-weights", is_flag=True, help="The image was pushed with --no-weights.")
-@click.option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA that signs for it.")
+@registry_option
+@option("--tag", metavar="T", help="Instead of VARIANT-COMFYUI-cuda-CUDA, where IMAGE is left out.")
+@option("--deep", is_flag=True, help="Read all layers too: hash the weights, and look for what hides them.")
+@option("--no-weights", is_flag=True, help="The image was pushed with --no-weights.")
+@option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA that signs for it.")
 @json_option
 def verify_command(
-    image: str, variant: str | None, deep: bool, no_weights: bool, ca_bundle: Path | None, as_json: bool
+    image: str | None,
+    variant: tuple[str, ...],
+    registry: str | None,
+    tag: str | None,
+    deep: bool,
+    no_weights: bool,
+    ca_bundle: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare IMAGE, as its registry holds it, with the lock of a variant.
 
-    All of manifest, config, labels and history, and the digests of weight layers. Nothing is pulled.
+    All of manifest, config, labels and history, and the digests of weight layers. Nothing is pulled. Without
+    IMAGE, it is the one that `--push` would push.
     """
-    names = names_of(variant)
-    if len(names) > 1:
-        raise UsageError(f"--variant: {image} is one image, so it can only be one variant.")
-    described = variants.load(names[0])
-    made = job.make_plan(described, Request(variants=names, no_weights=no_weights))
+    name = one_of(variant, f"{image or 'what is verified'} is one image")
+    if ca_bundle:
+        check_certificates(ca_bundle)
+    described = variants.load(name)
+    made = job.make_plan(described, Request(variants=(name,), no_weights=no_weights))
     made.require()
+    reference = _reference(image, made, registry, tag)
+    image = str(reference)
     with output.Bytes(f"reading {image}") as bar:
         verdict = verify.verify(
             made,
             remembered.read(remembered.path_of(described)),
-            Reference.parse(image),
-            registry.Settings(ca_bundle=ca_bundle),
+            reference,
+            registries.Settings(ca_bundle=ca_bundle),
             deep=deep,
             on_progress=bar,
         )
@@ -59,3 +80,17 @@ def verify_command(
     verdict.require()
     log.info("%s (%s) is what the lock of %s says.", image, verdict.digest, made.name)
     log.info("%s", verdict.compared)
+
+
+def _reference(image: str | None, made: Plan, registry: str | None, tag: str | None) -> Reference:
+    """Return the image to look at: the one named, or the one that a push of the plan goes to."""
+    if image is not None:
+        given = next((name for name, value in (("--registry", registry), ("--tag", tag)) if value), None)
+        if given:
+            raise UsageError(f"{given} makes a name, and IMAGE is one already.", hint="Give one of the two.")
+        return Reference.parse(image)
+    asked = Request((made.name,), push=True, registry=registry, tag=tag, environ=os.environ)
+    if asked.destination(made.described) is None:
+        hint = f"Name the image, or its registry. {destination.ways(made.described)}"
+        raise UsageError("IMAGE is missing, and no registry is known.", hint=hint)
+    return image_name(made, asked)

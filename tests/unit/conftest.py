@@ -24,6 +24,13 @@ def own_log() -> Generator[None]:
     log.handlers[:], log.level, log.propagate = before
 
 
+@pytest.fixture(autouse=True)
+def no_registry_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the suite runs is no one's registry: GitHub Actions names one, and developers may."""
+    for name in ("PODKILN_REGISTRY", "GITHUB_ACTIONS", "GITHUB_REPOSITORY_OWNER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def registry() -> Iterator[Registry]:
     """An empty registry on this machine."""

@@ -15,9 +15,9 @@ _ORDER = """
 errors output command concurrency
 wording nodes document
 oci reference credentials tree tarlayer
-model variant catalogue schemas
+model needed variant destination folders catalogue schemas
 lockfile lock
-flagfiles flags folders modeltypes measured limits bundle layers terms
+flagfiles flags modeltypes measured limits bundle layers terms
 inputs alternatives refusals plan pulls payload portable render lint context
 engine bake golden layout load bootstrap assemble
 registry

@@ -161,6 +161,73 @@ def test_it_becomes_the_command_from_anywhere(house: Path, tmp_path: Path) -> No
     assert done.stderr == "podkiln: making .venv (once)\n"
 
 
+BROKEN = """
+import pathlib, sys
+def main(arguments):
+    if (pathlib.Path(sys.prefix) / "broken").exists():
+        raise ModuleNotFoundError("No module named 'rich'", name="rich.progress")
+    print(arguments)
+    return 0
+def terminate(*_): pass
+"""
+
+
+def real_command(house: Path) -> None:
+    """Give the checkout podkiln's own beginning, a short command line, and an environment to damage."""
+    for name in ("__main__.py", "output.py", "errors.py"):
+        shutil.copy(ROOT / "podkiln" / name, house / "podkiln")
+    (house / "podkiln" / "cli.py").write_text(BROKEN)
+    venv = house / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    (venv / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    (venv / "podkiln-stamp").write_text(build.stamp(build.RUN))
+
+
+def run_in(house: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    own = {**os.environ, "PYTHONPATH": str(house)}
+    line = [*argv, "plan", "--variant", "a b"]
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=own)
+
+
+def test_a_package_that_is_gone_is_noticed_and_the_environment_made_anew_once(house: Path) -> None:
+    real_command(house)
+    whole = (0, "['plan', '--variant', 'a b']\n")
+    done = run_in(house, sys.executable, str(house / "build.py"))
+    assert (done.returncode, done.stdout, done.stderr) == (*whole, "")
+    (house / ".venv" / "broken").touch()
+    done = run_in(house, sys.executable, str(house / "build.py"))
+    assert (done.returncode, done.stdout) == whole
+    assert done.stderr == "podkiln: a package in .venv is missing or damaged\npodkiln: making .venv (once)\n"
+
+
+def test_what_is_missing_even_then_is_one_sentence(house: Path) -> None:
+    """As build.py starts it after a repair."""
+    real_command(house)
+    (house / ".venv" / "broken").touch()
+    done = run_in(house, str(house / ".venv" / "bin" / "python"), "-P", "-m", "podkiln")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "podkiln: rich cannot be imported: No module named 'rich'.",
+        "    rm -r .venv and try again.",
+    ]
+
+
+def test_what_another_run_repaired_is_left_alone(house: Path, calls: list[str]) -> None:
+    build.ensure()
+    calls.clear()
+    build.repair("1")
+    assert calls == []
+    assert build.fits(build.RUN)
+
+
+def test_a_repair_keeps_the_tools_of_developers(house: Path, calls: list[str]) -> None:
+    build.ensure(build.DEVELOP)
+    calls.clear()
+    build.repair(str((build.VENV / "podkiln-stamp").stat().st_mtime_ns))
+    assert calls == ["venv", "requirements-dev.txt"]
+
+
 def test_only_the_standard_library_is_needed() -> None:
     argv = [sys.executable, "-I", "-S", "-c", f"import runpy; runpy.run_path({str(ROOT / 'build.py')!r})"]
     assert subprocess.run(argv, capture_output=True, check=False).returncode == 0

@@ -12,7 +12,7 @@ import pytest
 from docs import generate
 from pod import fetch
 from pod.fetching import patience
-from podkiln import catalogue, cli, document, output, variant
+from podkiln import catalogue, cli, document, output, places, variant
 from podkiln.model import Model
 
 if TYPE_CHECKING:
@@ -115,6 +115,54 @@ def test_command_lines_are_understood(page: str, line: str) -> None:
         parser = called.make_parser(click.Context(called))  # its own: a group takes no options behind words
         _, left, _ = parser.parse_args(arguments)
     assert left == [], f"{page}: {line}"
+
+
+def samples() -> list[tuple[str, str, str]]:
+    """Return page, command and what it prints, of the commands in the pages that move nothing."""
+    found = []
+    for page, block in blocks("console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            line, _, shown = part.partition("\n")
+            if re.match(r"\./build\.py (flags|plan|models|variants) ", line) and shown:
+                found.append((page, line, shown))
+    return found
+
+
+def as_pattern(shown: str) -> str:
+    """Return a sample as a pattern: a line of … stands for lines that are left out, … in a line for words."""
+    lines = [
+        r"(?:.*\n)*?" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + r"\n"
+        for line in shown.splitlines()
+    ]
+    return "".join(lines)
+
+
+def test_there_are_samples_to_run() -> None:
+    assert len(samples()) >= 4
+
+
+@pytest.mark.parametrize(("page", "line", "shown"), samples())
+def test_samples_show_what_the_command_prints(
+    page: str,
+    line: str,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(places, "look", lambda *_: {})  # nobody's registry is asked
+    for _, text in blocks("yaml"):
+        name = re.match(r"# (\S+\.yaml)\n", text)
+        if name:  # a sample about a misspelt key shows the example with that mistake
+            wrong = re.search(r": (\w+): unknown key\. Did you mean '(\w+)'", shown)
+            (tmp_path / name[1]).write_text(
+                text.replace(f"{wrong[2]}:", f"{wrong[1]}:", 1) if wrong else text
+            )
+    cli.main(shlex.split(line)[1:])
+    told = capsys.readouterr()
+    printed = told.out + told.err
+    assert re.fullmatch(as_pattern(shown), printed), f"{page}: `{line}` prints now:\n{printed}"
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"))

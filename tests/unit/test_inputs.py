@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from plans import plan_of
 
 from podkiln import inputs
 from podkiln.errors import PodkilnError, SourceError, UsageError
+from podkiln.lock import LockedNode
 from podkiln.tree import tree_id
 
 if TYPE_CHECKING:
@@ -53,6 +56,60 @@ def test_a_checkout_of_the_locked_tree_is_no_substitute(tmp_path: Path, lock: Lo
     assert not inputs.source(f"comfyui={tmp_path}", locked).substituted
     (tmp_path / "main.py").write_text("print(1)\n")
     assert inputs.source(f"comfyui={tmp_path}", locked).substituted
+
+
+@pytest.fixture
+def node(tmp_path: Path, lock: Lock) -> tuple[Path, Lock]:
+    """A checkout of a custom node, and a lock that has its commit and no tree."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / "nodes.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    own = ["-c", "user.name=n", "-c", "user.email=n@example.com", "-c", "commit.gpgsign=false"]
+    for words in (["init", "--quiet"], ["add", "."], [*own, "commit", "--quiet", "--message", "first"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
+    done = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    )
+    locked = LockedNode(repo="https://x.example/node", commit=done.stdout.strip(), tree=None)
+    return folder, replace(lock, runtime=lock.runtime.model_copy(update={"nodes": {"mine": locked}}))
+
+
+def test_a_clean_checkout_of_a_locked_commit_is_no_substitute_though_its_tree_is_not_locked(
+    node: tuple[Path, Lock],
+) -> None:
+    folder, locked = node
+    assert not inputs.source(f"node-mine={folder}", locked).substituted
+
+
+@pytest.mark.parametrize(
+    "damage", ["changed", "untracked", "ignored", "hidden", "another", "no git", "replaced"]
+)
+def test_what_a_checkout_holds_besides_its_commit_is_a_substitute(
+    damage: str, node: tuple[Path, Lock]
+) -> None:
+    """By the files' own hashes: what git's index says, or is told to overlook, does not count."""
+    folder, locked = node
+    git = ["git", "-C", str(folder)]
+    if damage == "no git":
+        shutil.rmtree(folder / ".git")
+    elif damage == "another":
+        other = LockedNode(repo="https://x.example/node", commit=COMMIT, tree=None)
+        locked = replace(locked, runtime=locked.runtime.model_copy(update={"nodes": {"mine": other}}))
+    elif damage == "replaced":
+        (folder / "nodes.py").write_text("import os\n")
+        author = ["-c", "user.name=n", "-c", "user.email=n@example.com"]
+        subprocess.run([*git, *author, "commit", "-qam", "evil"], check=True)
+        subprocess.run([*git, "replace", "HEAD~1", "HEAD"], check=True)
+    else:
+        name = "more.py" if damage in {"untracked", "ignored"} else "nodes.py"
+        (folder / name).write_text("import os\n")
+        if damage == "ignored":
+            (folder / ".git" / "info" / "exclude").write_text("more.py\n")
+        if damage == "hidden":
+            subprocess.run([*git, "update-index", "--assume-unchanged", "nodes.py"], check=True)
+    found = inputs.source(f"node-mine={folder}", locked)
+    assert found.substituted
+    assert found.locked == locked.runtime.nodes["mine"].commit
 
 
 def test_the_committed_requirements_are_no_substitute(tmp_path: Path, lock: Lock) -> None:

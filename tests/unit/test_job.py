@@ -51,7 +51,7 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             Request(LAZY, push=True, registry="ghcr.io/you", mount_from=("quay.io/You",)),
             UsageError,
-            "'ghcr.io/quay.io/You' is not an image name",
+            "--mount-from: 'quay.io/You' is not in the registry that is pushed to, ghcr.io",
         ),
         (Request(LAZY, report=Path("/no/such/r.json")), UsageError, "--report: there is no folder /no/such"),
         (Request(LAZY, sources=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),

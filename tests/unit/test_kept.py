@@ -24,7 +24,7 @@ def put(image: Path, data: bytes) -> Path:
 
 
 def test_known_layers_of_the_right_size_are_found(tmp_path: Path) -> None:
-    layers = (Layer("a", 3, ONE), Layer("b", 4, TWO), Layer("c", 5, None))
+    layers = (Layer("a", "weights", "a", 3, ONE), Layer("b", "weights", "b", 4, TWO), Layer("c", "base"))
     made = replace(plan_of(), layers=layers)
     assert kept.found(made, tmp_path) == []
     put(tmp_path, b"one")
@@ -33,7 +33,7 @@ def test_known_layers_of_the_right_size_are_found(tmp_path: Path) -> None:
 
 
 def test_they_come_along_without_a_copy(tmp_path: Path) -> None:
-    made = replace(plan_of(), layers=(Layer("a", 3, ONE),))
+    made = replace(plan_of(), layers=(Layer("a", "weights", "a", 3, ONE),))
     old = put(tmp_path / "old", b"one")
     new = tmp_path / "new" / old.relative_to(tmp_path / "old")
     new.parent.mkdir(parents=True)

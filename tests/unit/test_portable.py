@@ -106,7 +106,7 @@ def test_the_stage_keeps_all_rules_and_a_plain_build_has_no_weights(tmp_path: Pa
     made = plan(
         tmp_path,
         open=descriptions.model(*sources),
-        shut=descriptions.model(file(HUB, folder="a"), more=GATED),
+        shut=descriptions.model(file(HUB, folder="loras"), more=GATED),
     )
     files = render.render(made)
     stage = files["Dockerfile"].content.decode().partition("\nFROM image AS baked\n")[2]

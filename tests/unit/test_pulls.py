@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from descriptions import FILE, SHA, model, variant, write
 from plans import plan_of
 
-from podkiln import pulls
+from podkiln import catalogue, lock, plan, pulls
+from podkiln import variant as variants
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from podkiln.pulls import Pull
 
 WEIGHTS = "all"
@@ -50,6 +54,32 @@ def test_a_weight_added_below_moves_the_whole_runtime_on_overlay2() -> None:
 
 def test_below_no_change_of_the_runtime_costs_a_byte_of_weights() -> None:
     assert {each.weight_bytes for each in usual().values() if each.order == "below"} == {0}
+
+
+def test_the_layers_of_a_variant_of_ones_own_may_be_called_anything(tmp_path: Path) -> None:
+    """Code tells layers apart by their kind; the names are for people, and are the user's."""
+    layers = "[{name: torch, why: x, packages: [torch]}, {name: rest, why: x, packages: ['*']}]"
+    more = f"runtime: {{python: {{layers: {layers}}}}}\n"
+    file = f"{FILE.replace('unresolved', SHA)}  size: 99\n"
+    text = variant(more, mine=model(file)).replace("{offer: [sdxl-base]}", "{offer: [], bake: [mine]}")
+    described = variants.load(str(write(tmp_path / "mine.yaml", text)))
+    offered = catalogue.offered(described, {})
+    made = plan.make(described, lock.read(described, offered, check=False), offered)
+    rows = {(each.change, each.order, each.storage): each.runtime for each in pulls.usual(made)}
+    assert rows["a Python wheel", "below", "containerd"] == ("Python: rest",)
+    assert rows["ComfyUI's commit", "below", "containerd"] == ("ComfyUI 0.33.0",)
+    only = variant(
+        "runtime: {python: {layers: [{name: comfyui, why: x, packages: [torch]}]}}\n", mine=model(file)
+    )
+    path = write(tmp_path / "only.yaml", only.replace("{offer: [sdxl-base]}", "{offer: [], bake: [mine]}"))
+    described = variants.load(str(path))
+    made = plan.make(described, lock.read(described, offered, check=False), catalogue.offered(described, {}))
+    assert {each.change for each in pulls.usual(made)} == {
+        "start.sh",
+        "a Python wheel",
+        "ComfyUI's commit",
+        pulls.NEW_WEIGHT,
+    }
 
 
 def test_without_weights_there_is_nothing_to_order() -> None:

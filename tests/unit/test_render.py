@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from podkiln.plan import Plan
 
-VARIANTS = ["baked", "consumer", "datacenter", "lazy", "prosumer"]
+VARIANTS = variant.names()
 
 
 @pytest.fixture(params=VARIANTS)
