@@ -86,9 +86,9 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         decision = choice.choose(
             known, asked, user, found, pod_memory, offers, str(root), access=ways, volume=volume
         )
-        taken = ports.examine(decision.args, decision.access.to_json(), decision.port)
+        taken = ports.examine(decision.args, decision.access.to_json(), decision.port, decision.listen)
         decision = decision.with_findings(taken)
-        ping.read(environ, decision.port, login=bool(ways.login))  # refuses what it cannot understand
+        ping.read(environ, decision.port, ways.ports(decision.port))  # refuses what it cannot understand
         watch.lap("flags")
         return decision
 

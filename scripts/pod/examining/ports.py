@@ -14,7 +14,7 @@ from pod.examining.diagnosis import FATAL, WARNING, Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
 PROC = Path("/proc")
@@ -22,24 +22,29 @@ COMFYUI = "main.py"  # as start.sh starts it
 _LISTEN = "0A"
 
 
-def examine(args: Sequence[str], access: Mapping[str, Any], port: int) -> list[Finding]:
+def examine(
+    args: Sequence[str], access: Mapping[str, Any], port: int, addresses: Sequence[str] = ("",)
+) -> list[Finding]:
     """Return what is taken. ComfyUI itself is no stranger: somebody asks beside a pod that runs.
 
     Args:
         args: ComfyUI's arguments.
         access: The ways into the pod, as in decision.json.
         port: The port that people come to.
+        addresses: What they come to, as `--listen` takes it.
     """
     own = _value(args, "--port", "8188")
     wanted = [(int(own), "ComfyUI", FATAL, "COMFYUI_PORT")]
-    if access["login"] and port != int(own):
-        wanted.append((port, "the login before ComfyUI", FATAL, "COMFYUI_PORT"))
+    if port != int(own):
+        wanted.append(
+            (port, f"the {'login' if access['login'] else 'door'} before ComfyUI", FATAL, "COMFYUI_PORT")
+        )
     for name, title, variable in (("ssh", "sshd", "SSH_PORT"), ("jupyter", "JupyterLab", "JUPYTER_PORT")):
         if access[name]:
             wanted.append((access[name]["port"], title, WARNING, variable))
     if any(COMFYUI in command for command in (_holder(int(own)) or ("", []))[1]):
         return []  # this pod's own services are up
-    return [
+    found = [
         Finding(
             level,
             "port",
@@ -48,21 +53,48 @@ def examine(args: Sequence[str], access: Mapping[str, Any], port: int) -> list[F
         for number, title, level, variable in wanted
         if taken(number)
     ]
+    if not usable(addresses):
+        given = ",".join(addresses)
+        says = f"this pod has no address {given!r}: leave --listen out of COMFYUI_ARGS, or give another one"
+        found.append(Finding(FATAL, "address", says))
+    return found
 
 
 def taken(port: int) -> bool:
-    """Whether somebody listens on a port, on whichever address."""
-    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - tried, not served
+    """Tell whether somebody listens on a port, on whichever address, of IPv4 or IPv6."""
+    return any(_refusal(every, port) == errno.EADDRINUSE for every in ("0.0.0.0", "::"))  # noqa: S104 - tried, not served
+
+
+def usable(addresses: Iterable[str]) -> list[str]:
+    """Return the addresses of this pod that values of `--listen` mean: IPv4 and IPv6, names looked up.
+
+    An empty value means every address, as it does for ComfyUI. What this pod does not have is left out.
+    """
+    found: dict[str, None] = {}
+    for name in addresses:
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind((address, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return True
-    return False
+            known = socket.getaddrinfo(name.strip() or "0.0.0.0", None, type=socket.SOCK_STREAM)  # noqa: S104 - the same
+        except (OSError, UnicodeError):
+            continue
+        for *_, address in known:
+            at = str(address[0])
+            if "%" not in at and _refusal(at, 0) is None:
+                found[at] = None
+    return list(found)
+
+
+def _refusal(address: str, port: int) -> int | None:
+    """Return why nobody could listen there (an errno), or None; the socket is given back at once."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((address, port))
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def _name(port: int) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pod.doors.access import Access, inner_port
+from pod.doors.access import Access, check_cors, inner_port
 from pod.examining import hardware
 from pod.examining.diagnosis import WARNING
-from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.flags import card as cards
 from pod.flags import selection
 from pod.flags.arguments import exclusive, opposed
@@ -33,6 +32,7 @@ SCHEMA = 1
 _USER = "COMFYUI_ARGS"
 _COMMON = "every start"
 _LOGIN = "WEB_USER"
+_DOOR = "the door"
 _VOLUME = "the volume"
 _NODES = "custom nodes"
 # What --base-directory moves, so that it must not be said where else these are.
@@ -43,11 +43,13 @@ _MOVED = ("--output-directory", "--input-directory", "--user-directory", "--temp
 class Decision:
     """What ComfyUI is started with; reasons and warnings are sentences.
 
-    `port` is the one that people come to: ComfyUI's own, or that of the login before it.
+    People come to the door before ComfyUI: `port` is its port, and `listen` its addresses as `--listen` takes
+    them.
     """
 
     args: tuple[str, ...]
     port: int
+    listen: tuple[str, ...]
     access: Access
     memory_mode: str | None
     profile: str
@@ -78,6 +80,7 @@ class Decision:
             "profile": self.profile,
             "memory_mode": self.memory_mode,
             "port": self.port,
+            "listen": list(self.listen),
             "access": self.access.to_json(),
             "args": list(self.args),
             "reasons": list(self.reasons),
@@ -119,8 +122,8 @@ def choose(
 ) -> Decision:
     """Choose the arguments.
 
-    Raises SettingError where MODELS names a model that is not offered, and PodError for arguments that do not
-    go with a login.
+    Raises SettingError where MODELS names a model that is not offered or two doors have one port, and
+    PodError for arguments that do not go with a login.
 
     Args:
         rules: What flags.json says.
@@ -158,13 +161,14 @@ def choose(
         *card.warnings,
         *wanted.warnings,
     ]
-    if access.login:
-        line.add(_behind_login(line, port), _LOGIN)
-    elif access.exposed and not line.listens_to_the_pod_alone():
+    listen = tuple((line.value("--listen") or "0.0.0.0,::").split(","))  # alone it means both
+    if access.exposed and not access.login and not line.listens_to_the_pod_alone():
         warnings.append(
             f"ComfyUI on port {port} is open to everybody, for {access.exposed}: "
             "set WEB_USER and WEB_PASSWORD to have it ask for a login"
         )
+    check_cors(line.value("--enable-cors-header", "*"), access.login)
+    line.add(_behind_the_door(line, access, port), _LOGIN if access.login else _DOOR)
     if not card.usable and not line.has("--cpu"):
         warnings.append(
             "there is no GPU, and COMFYUI_ARGS takes --cpu away: ComfyUI will probably end at once"
@@ -177,6 +181,7 @@ def choose(
     return Decision(
         args=tuple(word for given in line.given() for word in given.words()),
         port=port,
+        listen=listen,
         access=access,
         memory_mode=mode,
         profile=settings.profile,
@@ -233,7 +238,7 @@ class _CommandLine:
                 or origin == source
             ):
                 kept.append((old, origin))
-            elif old.words() != new.words():
+            elif old.words() != new.words() and (origin, source) != (_COMMON, _DOOR):
                 self.reasons.append(f"{old} ({origin}) gives way to {new} ({source})")
         self._chosen = [*kept, (new, source)]
 
@@ -247,10 +252,10 @@ class _CommandLine:
         addresses = (self.value("--listen") or "127.0.0.1").split(",")
         return all(address.startswith("127.") or address in ("::1", "localhost") for address in addresses)
 
-    def value(self, name: str) -> str | None:
-        return next(
-            (given.values[0] for given in self.given() if given.flag.name == name and given.values), None
-        )
+    def value(self, name: str, alone: str | None = None) -> str | None:
+        """Return the first value of a flag, or `alone` where it is given without one."""
+        found = (given.values for given in self.given() if given.flag.name == name)
+        return next((values[0] if values else alone for values in found), None)
 
 
 def _profile_rule(rules: Rules, settings: Settings, card: Card) -> tuple[Rule, str]:
@@ -267,16 +272,17 @@ def _mode_rule(rules: Rules, settings: Settings) -> Rule:
     return mode.rules[settings.profile]
 
 
-def _behind_login(line: _CommandLine, port: int) -> Rule:
-    """Return what puts ComfyUI behind the login, which then listens in its place."""
-    if line.has("--tls-certfile"):
-        raise PodError(
-            "COMFYUI_ARGS: --tls-certfile does not go with WEB_USER, because the login speaks plain HTTP: "
-            "take one of them away.",
-            ARGUMENTS_REFUSED,
-        )
-    args = ("--listen=127.0.0.1", f"--port={inner_port(port)}")
-    return Rule(args, f"only the login may be reached from outside; it listens on port {port}")
+def _behind_the_door(line: _CommandLine, access: Access, port: int) -> Rule:
+    """Return what puts ComfyUI behind the door, which listens in its place.
+
+    ComfyUI-Manager takes a numeric loopback address for a sign that its owner alone can reach it, and then
+    installs what it is asked to; without a login that is not so, and it is given the name of that address.
+    """
+    alone = access.login or line.listens_to_the_pod_alone()
+    args = (f"--listen={'127.0.0.1' if alone else 'localhost'}", f"--port={inner_port(port)}")
+    if access.login:
+        return Rule(args, f"only the login may be reached from outside; it listens on port {port}")
+    return Rule(args, f"nginx listens on port {port} and refuses what pages of other origins ask for")
 
 
 def _holds(below_gb: int, limited: bool, memory: Memory, rules: Rules) -> bool:
