@@ -6,6 +6,7 @@ http, where all ports of one address are one site; through an ssh tunnel; with a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -208,18 +209,20 @@ def test_pages_of_other_origins_get_nothing(
 
     async def scene(session: Session) -> Any:
         await session.tab(place.entrance)
-        found = {}
-        for origin in others(place, strangers):
-            page = await session.tab(f"{origin}/")
-            got = await page.run(TRIES % json.dumps(place.origin))
-            await page.run(FORM % json.dumps(place.origin))
-            await page.run(FRAMES % json.dumps(place.origin))
-            shown = [each for each in await page.frames() if each.startswith(place.origin)]
-            # The answer to a blind request is hidden from a page; that nothing was written is seen below.
-            found[origin] = {
-                each: what for each, what in got.items() if what not in ("failed", "opaque 0 0")
-            } | ({"frames": shown} if shown else {})
-        return found
+        origins = others(place, strangers)
+        return dict(
+            zip(origins, await asyncio.gather(*(tried(session, each) for each in origins)), strict=True)
+        )
+
+    async def tried(session: Session, origin: str) -> dict[str, Any]:
+        page = await session.tab(f"{origin}/")
+        got = await page.run(TRIES % json.dumps(place.origin))
+        await page.run(FORM % json.dumps(place.origin))
+        await page.run(FRAMES % json.dumps(place.origin))
+        shown = [each for each in await page.frames() if each.startswith(place.origin)]
+        # The answer to a blind request is hidden from a page; that nothing was written is seen below.
+        got = {each: what for each, what in got.items() if what not in ("failed", "opaque 0 0")}
+        return {**got, "frames": shown} if shown else got
 
     assert {origin: got for origin, got in browser.visit(chromium, scene).items() if got} == {}
     assert inputs(place.pod) == before
@@ -233,11 +236,13 @@ def test_a_link_of_another_page_opens_the_page_at_the_first_click(
 
     async def scene(session: Session) -> None:
         await session.tab(place.entrance)
-        for origin in others(place, strangers):
-            page = await session.tab(f"{origin}/")
-            await page.run(FOLLOW % json.dumps(f"{place.origin}/?from=there"))
-            await page.until(f"location.href == '{place.origin}/?from=there' && document.title == 'ComfyUI'")
-            assert await page.run("document.body.innerText") == ""
+        await asyncio.gather(*(follow(session, each) for each in others(place, strangers)))
+
+    async def follow(session: Session, origin: str) -> None:
+        page = await session.tab(f"{origin}/")
+        await page.run(FOLLOW % json.dumps(f"{place.origin}/?from=there"))
+        await page.until(f"location.href == '{place.origin}/?from=there' && document.title == 'ComfyUI'")
+        assert await page.run("document.body.innerText") == ""
 
     browser.visit(chromium, scene)
 
