@@ -36,9 +36,8 @@ def examine(
     own = _value(args, "--port", "8188")
     wanted = [(int(own), "ComfyUI", FATAL, "COMFYUI_PORT")]
     if port != int(own):
-        wanted.append(
-            (port, f"the {'login' if access['login'] else 'door'} before ComfyUI", FATAL, "COMFYUI_PORT")
-        )
+        title = "the login before ComfyUI" if access["login"] else "ComfyUI"
+        wanted.append((port, title, FATAL, "COMFYUI_PORT"))
     for name, title, variable in (("ssh", "sshd", "SSH_PORT"), ("jupyter", "JupyterLab", "JUPYTER_PORT")):
         if access[name]:
             wanted.append((access[name]["port"], title, WARNING, variable))

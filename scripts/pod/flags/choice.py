@@ -33,6 +33,7 @@ _USER = "COMFYUI_ARGS"
 _COMMON = "every start"
 _LOGIN = "WEB_USER"
 _DOOR = "the door"
+_LOOPBACK = ("127.", "::1", "localhost")
 _VOLUME = "the volume"
 _NODES = "custom nodes"
 # What --base-directory moves, so that it must not be said where else these are.
@@ -162,13 +163,14 @@ def choose(
         *wanted.warnings,
     ]
     listen = tuple((line.value("--listen") or "0.0.0.0,::").split(","))  # alone it means both
-    if access.exposed and not access.login and not line.listens_to_the_pod_alone():
+    alone = all(each.strip().startswith(_LOOPBACK) for each in listen)
+    if access.exposed and not access.login and not alone:
         warnings.append(
             f"ComfyUI on port {port} is open to everybody, for {access.exposed}: "
             "set WEB_USER and WEB_PASSWORD to have it ask for a login"
         )
     check_cors(line.value("--enable-cors-header", "*"), access.login)
-    line.add(_behind_the_door(line, access, port), _LOGIN if access.login else _DOOR)
+    line.replace(_behind_the_door(access, port, alone=alone), _LOGIN if access.login else _DOOR)
     if not card.usable and not line.has("--cpu"):
         warnings.append(
             "there is no GPU, and COMFYUI_ARGS takes --cpu away: ComfyUI will probably end at once"
@@ -213,6 +215,14 @@ class _CommandLine:
                 f"{source}: {words} because {rule.reason}" if words else f"{source}: {rule.reason}"
             )
 
+    def replace(self, rule: Rule, source: str) -> None:
+        """Put arguments where those of the same name are, whoever gave them; each is there."""
+        new = self._catalogue.parse(rule.args, source, exists=lambda _kind, _path: True).given
+        by_name = {given.flag.name: (given, source) for given in new}
+        self._chosen = [by_name.pop(old.flag.name, (old, origin)) for old, origin in self._chosen]
+        self._chosen += by_name.values()
+        self.reasons.append(f"{source}: {' '.join(rule.args)} because {rule.reason}")
+
     def add_folders(self, volume: Volume, user: Parsed) -> None:
         """Add the volume's folders and nodes, as far as a user has not said where all of them are."""
         own = {given.flag.name for given in user.given}
@@ -238,7 +248,7 @@ class _CommandLine:
                 or origin == source
             ):
                 kept.append((old, origin))
-            elif old.words() != new.words() and (origin, source) != (_COMMON, _DOOR):
+            elif old.words() != new.words():
                 self.reasons.append(f"{old} ({origin}) gives way to {new} ({source})")
         self._chosen = [*kept, (new, source)]
 
@@ -247,10 +257,6 @@ class _CommandLine:
 
     def has(self, name: str) -> bool:
         return any(given.flag.name == name for given in self.given())
-
-    def listens_to_the_pod_alone(self) -> bool:
-        addresses = (self.value("--listen") or "127.0.0.1").split(",")
-        return all(address.startswith("127.") or address in ("::1", "localhost") for address in addresses)
 
     def value(self, name: str, alone: str | None = None) -> str | None:
         """Return the first value of a flag, or `alone` where it is given without one."""
@@ -272,14 +278,13 @@ def _mode_rule(rules: Rules, settings: Settings) -> Rule:
     return mode.rules[settings.profile]
 
 
-def _behind_the_door(line: _CommandLine, access: Access, port: int) -> Rule:
+def _behind_the_door(access: Access, port: int, *, alone: bool) -> Rule:
     """Return what puts ComfyUI behind the door, which listens in its place.
 
     ComfyUI-Manager takes a numeric loopback address for a sign that its owner alone can reach it, and then
     installs what it is asked to; without a login that is not so, and it is given the name of that address.
     """
-    alone = access.login or line.listens_to_the_pod_alone()
-    args = (f"--listen={'127.0.0.1' if alone else 'localhost'}", f"--port={inner_port(port)}")
+    args = (f"--listen={'127.0.0.1' if alone or access.login else 'localhost'}", f"--port={inner_port(port)}")
     if access.login:
         return Rule(args, f"only the login may be reached from outside; it listens on port {port}")
     return Rule(args, f"nginx listens on port {port} and refuses what pages of other origins ask for")
