@@ -33,7 +33,6 @@ _USER = "COMFYUI_ARGS"
 _COMMON = "every start"
 _LOGIN = "WEB_USER"
 _DOOR = "the door"
-_LOOPBACK = ("127.", "::1", "localhost")
 _VOLUME = "the volume"
 _NODES = "custom nodes"
 # What --base-directory moves, so that it must not be said where else these are.
@@ -162,8 +161,10 @@ def choose(
         *card.warnings,
         *wanted.warnings,
     ]
-    listen = tuple((line.value("--listen") or "0.0.0.0,::").split(","))  # alone it means both
-    alone = all(each.strip().startswith(_LOOPBACK) for each in listen)
+    listen = tuple(
+        each.strip() for each in (line.value("--listen") or "0.0.0.0,::").split(",")
+    )  # alone it means both
+    alone = all(each.startswith("127.") or each in ("::1", "localhost") for each in listen)
     if access.exposed and not access.login and not alone:
         warnings.append(
             f"ComfyUI on port {port} is open to everybody, for {access.exposed}: "
