@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings, strategies
 
 from pod.doors import service
 from pod.doors.service import Keeper, Service
@@ -83,6 +84,16 @@ def test_what_it_prints_is_text_and_nothing_else(
     lines = capfd.readouterr().err.split("\n")
     assert lines[0] == "podkiln: The door is open."
     assert lines[1] == said
+
+
+@given(strategies.binary(max_size=200))
+@example(b"x\n\x1b[2J\r\x9b\xff")
+@example("\u202e\u2029\U000e0001".encode())
+@settings(deadline=None)
+def test_whatever_is_printed_is_one_line_that_can_be_seen(printed: bytes) -> None:
+    line = service.one_line(printed.decode(errors="backslashreplace"))
+    assert all(each.isprintable() or each == "\t" for each in line)
+    assert line.splitlines() in ([line], [])
 
 
 def test_what_it_leaves_behind_is_ended(port: int, tmp_path: Path) -> None:
