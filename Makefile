@@ -44,6 +44,7 @@ golden: venv ## write tests/golden/ and docs/reference/ anew, to be looked at in
 bench: venv engine ## the benchmarks, each with the limit that it must keep
 	$(BIN)/python bench/render.py
 	$(BIN)/python bench/start.py
+	$(BIN)/python bench/door.py
 	$(BIN)/python bench/cold_start.py
 	$(BIN)/python bench/fetch.py
 	$(BIN)/python bench/rebake.py

@@ -161,9 +161,12 @@ def start(image: str, *command: str, **settings: Any) -> tuple[dict[str, float],
 
 
 def without_folders(arguments: list[str]) -> list[str]:
-    """Leave out what start.sh has prepared for: flags whose value is a path."""
+    """Leave out what start.sh has prepared for: flags whose value is a path, and the door before ComfyUI."""
     pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return [word for word, following in pairs if "/" not in word and "/" not in following]
+    words = [word for word, following in pairs if "/" not in word and "/" not in following]
+    for flag, bare in (("--listen", "0.0.0.0"), ("--port", "8188")):  # noqa: S104 - as a pod without a door
+        words[words.index(flag) + 1] = bare
+    return words
 
 
 def started(pod: Container) -> float:

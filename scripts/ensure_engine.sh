@@ -4,7 +4,7 @@
 #   scripts/ensure_engine.sh [--with-tests]
 #
 #   --with-tests                also install what the tests call: docker-registry, skopeo, mmdebstrap, zstd,
-#                               openssl, ssh, docker compose, a C compiler
+#                               openssl, ssh, docker compose, a C compiler, Chromium
 #   PODKILN_NO_ENGINE_SETUP=1   install and start nothing; a missing engine is then an error
 #
 # An engine that answers is used as it is and never reconfigured: it is somebody's. Only where none answers, on Debian
@@ -48,6 +48,8 @@ note() { printf 'ensure_engine: %s\n' "$1" >&2; }
 
 # `docker info` is no question: several versions of the CLI exit with 0 when nothing answers it.
 engine_answers() { timeout 30 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+has_chromium() { command -v chromium || command -v google-chrome || command -v chromium-browser; } >/dev/null
 
 has_buildx() { timeout 30 docker buildx version >/dev/null 2>&1; }
 
@@ -161,6 +163,8 @@ install_missing() {
         command -v openssl >/dev/null || packages+=(openssl)
         command -v ssh-keygen >/dev/null || packages+=(openssh-client)
         command -v cc >/dev/null || packages+=(gcc libc6-dev)
+        # Ubuntu's package is a snap, which needs systemd and shares no /tmp; what GitHub's machines have serves as well.
+        has_chromium || [[ $ID == ubuntu ]] || packages+=(chromium)
     fi
     ((${#engine[@]} + ${#packages[@]})) || return 0
 
@@ -255,7 +259,7 @@ ID=unknown
 test_tools_complete() {
     command -v docker-registry >/dev/null && command -v skopeo >/dev/null && command -v mmdebstrap >/dev/null &&
         command -v zstd >/dev/null && command -v openssl >/dev/null && command -v ssh-keygen >/dev/null &&
-        command -v cc >/dev/null && docker compose version >/dev/null 2>&1
+        command -v cc >/dev/null && has_chromium && docker compose version >/dev/null 2>&1
 }
 
 if ! engine_answers; then
@@ -271,6 +275,6 @@ if ! engine_answers; then
 elif ! has_buildx; then
     set_up "the docker command has no buildx" "install buildx $BUILDX_SINCE or newer"
 elif ((with_tests)) && ! test_tools_complete; then
-    set_up "the tests' programs are not all here" "install docker-registry, skopeo, mmdebstrap, zstd, openssl, ssh, docker compose and a C compiler"
+    set_up "the tests' programs are not all here" "install docker-registry, skopeo, mmdebstrap, zstd, openssl, ssh, docker compose, a C compiler and Chromium"
 fi
 require_capable

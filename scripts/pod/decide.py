@@ -112,9 +112,9 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
             has_module=lambda name: name not in missing or volume.has(name, missing[name]),
         )
         own = children.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
-        taken = ports.examine(decision.args, decision.access.to_json(), decision.port, own)
+        taken = ports.examine(decision.args, decision.access.to_json(), decision.port, decision.listen, own)
         decision = decision.with_findings(taken)
-        ping.read(environ, decision.port, login=bool(ways.login))  # refuses what it cannot understand
+        ping.read(environ, decision.port, ways.ports(decision.port))  # refuses what it cannot understand
         watch.lap("flags")
         return decision
 

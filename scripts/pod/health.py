@@ -39,9 +39,9 @@ def port(given: list[str]) -> int:
 
 
 def host(given: list[str]) -> str:
-    """Return an address that ComfyUI listens on: this pod's own, unless it was told a single other one."""
-    first = (value("--listen", given) or "0.0.0.0").split(",")[0]  # noqa: S104 - compared, not bound
-    return "127.0.0.1" if first in ("0.0.0.0", "::", "") else first  # noqa: S104
+    """Return an address that ComfyUI listens on: the first it was told, loopback where that means all."""
+    first = (value("--listen", given) or "0.0.0.0").split(",")[0].strip()  # noqa: S104 - compared, not bound
+    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(first, first)  # noqa: S104
 
 
 def connect(given: list[str], timeout: float) -> http.client.HTTPConnection:

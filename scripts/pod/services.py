@@ -1,6 +1,6 @@
-"""`services`: the ways into the pod, each only when it is asked for. They start after ComfyUI.
+"""`services`: the ways into the pod: the door before ComfyUI, and others when asked for.
 
-What one of them lacks costs that one alone, and one sentence in the log.
+They start after ComfyUI. What one of them lacks costs that one alone, and one sentence in the log.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from pod import health
-from pod.doors import access, shell
+from pod.doors import access, login, shell
 from pod.doors.login import Ports
 from pod.doors.service import Keeper
 from pod.failure import INTERNAL, PodError
@@ -72,10 +72,10 @@ def _preparations(
     """Yield what is asked for by name. Modules are loaded only where they are needed."""
     root = Path(environ.get("PODKILN_ROOT", "/opt/podkiln"))
     workspace = Path(environ.get("WORKSPACE", "/workspace"))
-    if door := asked.login:
-        from pod.doors import login  # noqa: PLC0415
-
-        yield "the login before ComfyUI", lambda: login.prepare(door, root, run, _ports(run))
+    yield (
+        "the login before ComfyUI" if asked.login else "the door before ComfyUI",
+        lambda: login.prepare(asked.login, root, run, _ports(run, environ), health.arguments()),
+    )
     if ssh := asked.ssh:
         from pod.doors import sshd  # noqa: PLC0415
 
@@ -86,7 +86,15 @@ def _preparations(
         yield "Jupyter", lambda: jupyter.prepare(lab, root, run, workspace, environ)
 
 
-def _ports(run: Path) -> Ports:
-    """Return the ports of the login as `decide` wrote them down. Raises OSError, LookupError, ValueError."""
+def _ports(run: Path, environ: Mapping[str, str]) -> Ports:
+    """Return what `decide` wrote down for the door. Raises OSError, LookupError, ValueError."""
     decision = json.loads((run / "decision.json").read_text(encoding="utf-8"))
-    return Ports(outer=int(decision["port"]), comfyui=health.port(health.arguments()), ping=ping.LOCAL_PORT)
+    outer = int(decision["port"])
+    wish = ping.read(environ, outer)
+    return Ports(
+        outer=outer,
+        comfyui=health.port(health.arguments()),
+        ping=access.LOCAL_PORT,
+        addresses=tuple(decision["listen"]),
+        health_path=wish.path if wish.at_the_door else ping.PATH,
+    )

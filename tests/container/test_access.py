@@ -109,7 +109,7 @@ def test_nothing_is_open_by_itself(pods: dict[str, Container]) -> None:
     pods["lazy"].wait_ready()
     assert listeners(pods["lazy"]) & {22, 8888} == set()
     commands = pods["lazy"].exec("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
-    assert not re.search("sshd|nginx|jupyter", commands)
+    assert not re.search("sshd|jupyter", commands)
 
 
 def test_an_image_holds_no_host_key(pods: dict[str, Container]) -> None:
@@ -241,23 +241,30 @@ def test_comfyui_asks_for_a_login(pod: Container) -> None:
     assert ask(pod, "/system_stats", login="me:wrong")[0] == 401
     status, _, body = ask(pod, "/system_stats", login=LOGIN)
     assert status == 200
-    assert json.loads(body)["system"]["argv"][-4:] == ["--listen", "127.0.0.1", "--port", "18188"]
+    assert " --listen 127.0.0.1 --port 18188 " in " ".join(json.loads(body)["system"]["argv"])
 
 
-def test_there_is_no_way_around_it(pod: Container) -> None:
-    with pytest.raises(ConnectionRefusedError):
-        ask(pod, "/system_stats", port=18188)
+def test_there_is_no_way_around_the_door(pod: Container, pods: dict[str, Container]) -> None:
+    pods["lazy"].wait_ready()
+    for each in (pod, pods["lazy"]):
+        with pytest.raises(ConnectionRefusedError):
+            ask(each, "/system_stats", port=18188)
 
 
 def test_who_has_logged_in_is_known_by_a_cookie(pod: Container) -> None:
-    """Safari sends no password along with a websocket, and hashing one for each file of a page is slow."""
-    cookie = ask(pod, "/system_stats", login=LOGIN)[1]["set-cookie"]
-    assert "HttpOnly" in cookie
-    assert "SameSite=Lax" in cookie
-    status, headers, _ = ask(pod, "/system_stats", headers={"Cookie": cookie.partition(";")[0]})
+    """Safari sends no password along with a websocket. By plain http others would get the cookie too."""
+    assert "set-cookie" not in ask(pod, "/system_stats", login=LOGIN)[1]
+    https = {"X-Forwarded-Proto": "https"}
+    assert "set-cookie" not in ask(pod, "/system_stats", login="me:wrong", headers=https)[1]
+    cookie = ask(pod, "/system_stats", login=LOGIN, headers=https)[1]["set-cookie"]
+    assert cookie.startswith("__Host-podkiln=")
+    assert cookie.endswith("; Path=/; Secure; HttpOnly; SameSite=Lax")
+    kept = f"a=b; {cookie.partition(';')[0]}; c=d"
+    status, headers, _ = ask(pod, "/system_stats", headers={"Cookie": kept})
     assert status == 200
     assert "set-cookie" not in headers
-    assert ask(pod, "/system_stats", headers={"Cookie": "podkiln=x"})[0] == 401
+    for other in ("x", cookie.partition(";")[0].swapcase(), cookie.partition(";")[0][:-1]):
+        assert ask(pod, "/system_stats", headers={"Cookie": other})[0] == 401
 
 
 def test_websockets_pass(pod: Container) -> None:
@@ -340,6 +347,120 @@ def test_before_comfyui_answers_the_login_says_so(lazy: Image) -> None:
         assert (status, headers["retry-after"]) == (503, "3")
         assert b"ComfyUI does not answer yet" in body
         assert ask(pod, "/")[0] == 401
+
+
+# --- where a request comes from
+
+OWN = f"http://pod.test:{PORT}"
+# Headers as browsers, programs and proxies send them, and the status of `/system_stats` and of `/`.
+REQUESTS: list[tuple[dict[str, str], int, int]] = [
+    ({}, 200, 200),
+    ({"Origin": OWN}, 200, 200),
+    ({"Origin": OWN.upper()}, 200, 200),
+    ({"Origin": OWN, "Sec-Fetch-Site": "same-origin"}, 200, 200),
+    ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200, 200),
+    ({"Origin": "null"}, 403, 403),
+    ({"Origin": "http://evil.test"}, 403, 403),
+    ({"Origin": "http://evil.test", "Sec-Fetch-Site": "same-origin"}, 403, 403),
+    ({"Origin": f"http://pod.test.evil.test:{PORT}"}, 403, 403),
+    ({"Origin": f"http://other.pod.test:{PORT}"}, 403, 403),
+    ({"Origin": "http://pod.test"}, 403, 403),
+    ({"Origin": "http://pod.test:8189"}, 403, 403),
+    ({"Origin": f"{OWN}/"}, 403, 403),
+    ({"Origin": f"{OWN}, http://evil.test"}, 403, 403),
+    ({"Origin": OWN, "X-Forwarded-Proto": "https"}, 403, 403),
+    ({"Origin": OWN.replace("http", "https"), "X-Forwarded-Proto": "https"}, 200, 200),
+    ({"Origin": OWN.replace("http", "https"), "X-Forwarded-Proto": "https, http"}, 200, 200),
+    ({"Origin": OWN.replace("http", "https"), "X-Forwarded-Proto": "wss"}, 200, 200),
+    ({"Origin": OWN.replace("http", "https"), "X-Forwarded-Proto": "http"}, 403, 403),
+    ({"Origin": OWN.replace("http", "https")}, 200, 200),  # a proxy that does not say so
+    ({"Origin": "https://a.test", "Host": "a.test:443", "X-Forwarded-Proto": "https"}, 200, 200),
+    ({"Origin": "http://a.test", "Host": "a.test:80"}, 200, 200),
+    ({"Origin": "http://[::1]:8188", "Host": "[::1]:8188"}, 200, 200),
+    ({"Origin": "https://a.test", "Host": "localhost:8188", "X-Forwarded-Host": "a.test"}, 200, 200),
+    ({"Origin": "https://b.test", "Host": "localhost:8188", "X-Forwarded-Host": "a.test"}, 403, 403),
+    ({"Sec-Fetch-Site": "cross-site"}, 403, 403),
+    ({"Sec-Fetch-Site": "same-site"}, 403, 403),
+    ({"Sec-Fetch-Site": "something new"}, 403, 403),
+    ({"Origin": OWN, "Sec-Fetch-Site": "same-site"}, 403, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403, 200),
+    ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 403, 200),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "embed"}, 403, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "http://a.test"}, 403, 403),
+]
+
+
+@pytest.mark.parametrize("number", range(len(REQUESTS)))
+def test_the_door_judges_by_origin(number: int, pod: Container, pods: dict[str, Container]) -> None:
+    """With a login and without; a program that says nothing is not a browser."""
+    headers, status, page = REQUESTS[number]
+    for each, login in ((pod, LOGIN), (pods["lazy"], None)):
+        for path, expected in (("/system_stats", status), ("/", page), ("/?a=b", page)):
+            told = {"Host": f"pod.test:{PORT}", **headers}
+            assert ask(each, path, login, headers=told)[0] == expected, (path, login)
+
+
+def test_a_page_may_not_ask_whether_it_may(pod: Container) -> None:
+    """Or it could say in headers of its own what only proxies say."""
+    with closing(http.client.HTTPConnection(pod.address, PORT, timeout=10)) as connection:
+        asked = {
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "x-forwarded-host",
+        }
+        connection.request("OPTIONS", "/queue", headers={"Origin": "http://evil.test", **asked})
+        answer = connection.getresponse()
+        assert answer.status == 403
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+def test_an_origin_that_the_owner_lets_in_comes_in(lazy: Image) -> None:
+    env = {"WEB_USER": "me", "WEB_PASSWORD": VALUES["WEB_PASSWORD"], "MODELS": "none"}
+    env["COMFYUI_ARGS"] = "--enable-cors-header https://app.test"
+    foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    with Container(lazy.name, env=env) as pod:
+        pod.wait_log("podkiln: ready in")
+        wait_open(pod, PORT)
+        for origin, status in (("https://app.test", 200), ("https://other.test", 403)):
+            assert ask(pod, "/system_stats", LOGIN, headers={"Origin": origin, **foreign})[0] == status
+        assert ask(pod, "/system_stats", headers={"Origin": "https://app.test", **foreign})[0] == 401
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_the_door_listens_where_comfyui_was_told_to(address: str, lazy: Image) -> None:
+    """And the health check, /ping and podkiln-comfy find ComfyUI all the same."""
+    env = {"COMFYUI_ARGS": f"--listen {address}", "MODELS": "none", "PORT_HEALTH": "9000"}
+    with Container(lazy.name, env=env, options=["--sysctl=net.ipv6.conf.all.disable_ipv6=0"]) as pod:
+        pod.wait_log("podkiln: ready in")
+        wait_open(pod, PORT)
+        with pytest.raises(ConnectionRefusedError):
+            ask(pod, "/system_stats")
+        host = f"[{address}]" if ":" in address else address
+        for url in (f"http://{host}:{PORT}/system_stats", f"http://{host}:{PORT}/ping"):
+            code = f"import urllib.request; print(urllib.request.urlopen({url!r}).status)"
+            assert pod.exec("/usr/bin/python3", "-c", code).stdout == "200\n"
+        assert ask(pod, "/ping", port=9000)[0] == 200
+        assert pod.exec("/usr/bin/python3", "-I", "-S", "/opt/podkiln", "health").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"PORT_HEALTH": "18188"}, "PORT_HEALTH and COMFYUI_PORT behind the door are both 18188"),
+        (
+            {"COMFYUI_PORT": "8190"},
+            "the port inside the pod that answers /ping and COMFYUI_PORT are both 8190",
+        ),
+        ({"WEB_USER": "#me", "WEB_PASSWORD": "x"}, "WEB_USER='#me' cannot be a user's name"),
+        ({"HEALTH_CHECK_PATH": "/a b"}, "HEALTH_CHECK_PATH='/a b' is no plain path"),
+    ],
+)
+def test_a_door_that_leads_nowhere_is_refused(
+    pods: dict[str, Container], env: dict[str, str], says: str
+) -> None:
+    done = pods["lazy"].exec("/start.sh", env={**env, "PODKILN_RUN": "/tmp/nowhere"}, check=False)
+    assert done.returncode == 78
+    assert done.stderr.startswith(f"podkiln: {says}")
 
 
 # --- each for itself

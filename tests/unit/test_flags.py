@@ -189,7 +189,7 @@ def test_foretelling(
         assert decision.args[-1] == "--cpu"
         assert "--lowvram" not in decision.args
         return
-    common = ["--listen", "0.0.0.0", "--port", "8188", "--disable-auto-launch"]
+    common = ["--listen", "localhost", "--port", "18188", "--disable-auto-launch"]
     paths = ["--extra-model-paths-config", "/opt/podkiln/extra_model_paths.yaml"]
     places = [word for one in usual("/workspace").arguments() for word in one.split("=", 1)]
     assert [*common, *paths, *places, *extra] == list(decision.args)

@@ -1,23 +1,26 @@
 """Who may come in: what the environment says of ssh, Jupyter and the login before ComfyUI.
 
-Each of them is off until its variables are set.
+Each of them is off until its variables are set; the door before ComfyUI is there without a login, too.
 """
 
 from __future__ import annotations
 
 import binascii
+import re
 from dataclasses import dataclass
 
+from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.settings import HIGHEST_PORT, SettingError, port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-# ComfyUI's own port behind a login is this far from the login's: 18188 for 8188, as vast.ai's images have it.
+# ComfyUI's own port behind the door is this far from the door's: 18188 for 8188, as vast.ai's images have it.
 BEHIND = 10000
+LOCAL_PORT = 8190  # where /ping is answered inside the pod
 
-_LONGEST = 256  # of `openssl passwd`, which cuts off the rest
+_LONGEST = 256  # bytes of a name or password; a header, which holds them, may not grow without end
 
 # RFC 4253, 5656 and 8709, and PROTOCOL.u2f of OpenSSH: what its sshd takes as a key by default.
 _KEY_TYPES = (
@@ -29,6 +32,10 @@ _KEY_TYPES = (
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
+
+
+_CORS = "--enable-cors-header"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._~:\[\]-]+|null")
 
 
 @dataclass(frozen=True)
@@ -74,17 +81,23 @@ class Access:
             "login": {"user": self.login.user} if self.login else None,
         }
 
+    def ports(self, port: int) -> dict[str, int]:
+        """Return the ports that are listened on beside that of ComfyUI's page, `port`, by their names."""
+        behind = "COMFYUI_PORT behind the login" if self.login else "COMFYUI_PORT behind the door"
+        found = {behind: inner_port(port), "the port inside the pod that answers /ping": LOCAL_PORT}
+        if self.ssh:
+            found["SSH_PORT"] = self.ssh.port
+        if self.jupyter:
+            found["JUPYTER_PORT"] = self.jupyter.port
+        return found
+
     def check_ports(self, port: int) -> None:
-        """Raise SettingError where two of these, or one and ComfyUI on `port`, would listen on one port."""
-        taken = {"COMFYUI_PORT": port}
-        if self.login:
-            taken["COMFYUI_PORT behind the login"] = inner_port(port)
-        for name, door in (("SSH_PORT", self.ssh), ("JUPYTER_PORT", self.jupyter)):
-            other = next((other for other, at in taken.items() if door and at == door.port), None)
-            if door and other:
-                raise SettingError(f"{name} and {other} are both {door.port}: give one of them another port.")
-            if door:
-                taken[name] = door.port
+        """Raise SettingError where two of these, or one and that of ComfyUI's page, `port`, are the same."""
+        taken: dict[int, str] = {}
+        for name, at in {"COMFYUI_PORT": port, **self.ports(port)}.items():
+            if at in taken:
+                raise SettingError(f"{name} and {taken[at]} are both {at}: give one of them another port.")
+            taken[at] = name
 
 
 def read(environ: Mapping[str, str]) -> Access:
@@ -100,8 +113,33 @@ def read(environ: Mapping[str, str]) -> Access:
 
 
 def inner_port(outer: int) -> int:
-    """Return the port that ComfyUI listens on behind a login that listens on `outer`."""
+    """Return the port that ComfyUI listens on behind the door that listens on `outer`."""
     return outer + BEHIND if outer + BEHIND <= HIGHEST_PORT else outer - BEHIND
+
+
+def read_cors(args: Sequence[str]) -> str | None:
+    """Return the origin that ComfyUI's arguments let in, `*` for all, or None (--enable-cors-header)."""
+    if not any(word.partition("=")[0] == _CORS for word in args):
+        return None
+    from pod.health import value  # noqa: PLC0415 - its http.client costs 10 ms at a start
+
+    return value(_CORS, list(args)) or "*"
+
+
+def check_cors(cors: str | None, login: Login | None) -> None:
+    """Raise PodError where `--enable-cors-header` names no origin, or lets in everybody past a login."""
+    if cors == "*" and login:
+        raise PodError(
+            f"COMFYUI_ARGS: {_CORS} lets in every page that somebody who has logged in looks at: name the "
+            "one origin that may, such as https://app.example.com, or take WEB_USER away.",
+            ARGUMENTS_REFUSED,
+        )
+    if cors not in (None, "*") and not _ORIGIN.fullmatch(str(cors)):
+        raise PodError(
+            f"COMFYUI_ARGS: {_CORS} {cors!r} is no origin: give one such as https://app.example.com, without "
+            "a path.",
+            ARGUMENTS_REFUSED,
+        )
 
 
 def _login(environ: Mapping[str, str]) -> Login | None:
@@ -111,8 +149,16 @@ def _login(environ: Mapping[str, str]) -> Login | None:
     if user is None or password is None:
         has, lacks = ("WEB_USER", "WEB_PASSWORD") if user else ("WEB_PASSWORD", "WEB_USER")
         raise SettingError(f"{has} is set and {lacks} is not: a login needs both, set the other or neither.")
-    if ":" in user or not user.isprintable():
-        raise SettingError(f"WEB_USER={user!r} cannot be a user's name: no colon or control character in it.")
+    if (
+        ":" in user
+        or user.lstrip().startswith("#")
+        or not user.isprintable()
+        or len(user.encode()) > _LONGEST
+    ):
+        raise SettingError(
+            f"WEB_USER={user[:40]!r} cannot be a user's name: no colon or control character in it, no # "
+            f"at its beginning, and {_LONGEST} bytes at most."
+        )
     if not password.isprintable():
         raise SettingError("WEB_PASSWORD holds a control character, such as the end of a line: leave it out.")
     if len(password.encode()) > _LONGEST:

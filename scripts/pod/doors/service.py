@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,19 +12,22 @@ import time
 from dataclasses import dataclass
 
 from pod import plainfile
+from pod.examining.ports import taken
 from pod.keeping import children
-from pod.saying import say
+from pod.saying import LONGEST_LINE, line, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import IO
 
 # Seconds before each new start; after the last one it stays down. Who has run for a minute begins anew.
 PAUSES = (1.0, 5.0, 25.0)
 _STEADY = 60.0
 _STOP_SECONDS = 3.0
 _PAUSE = 0.05
+_LAST_SECONDS = 0.5
 
 # For processes that must not know the pod's variables: nginx's workers run as another user, and even what a
 # program has unset can still be read in /proc.
@@ -39,7 +40,10 @@ BARE = {
 
 @dataclass(frozen=True)
 class Service:
-    """A service that can be started: `setting` is the variable that moves it to another port."""
+    """A service that can be started: `setting` is the variable that moves it to another port.
+
+    One that is `needed` is never given up.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -48,6 +52,7 @@ class Service:
     setting: str
     welcome: str
     nice: int = 0
+    needed: bool = False
 
 
 class Keeper:
@@ -73,14 +78,14 @@ class Keeper:
             return
         say(service.welcome)
         failures = 0
-        while failures <= len(PAUSES) and not self._stopping.is_set():
+        while (service.needed or failures <= len(PAUSES)) and not self._stopping.is_set():
             begun = time.monotonic()
             status = self._run()
             if self._stopping.is_set():
                 return
             failures = 1 if time.monotonic() - begun > _STEADY else failures + 1
-            if failures <= len(PAUSES):
-                pause = PAUSES[failures - 1]
+            if service.needed or failures <= len(PAUSES):
+                pause = PAUSES[min(failures, len(PAUSES)) - 1]
                 say(f"{service.name} has ended ({ending(status)}); it is started again in {pause:g} s.")
                 self._stopping.wait(pause)
         say(f"{service.name} has ended {failures} times, so it stays down; its own lines above say why.")
@@ -102,7 +107,8 @@ class Keeper:
                 children.tied(service.argv, signal.SIGTERM),
                 env=dict(service.environ),
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 process_group=0,
             )
         except OSError as error:
@@ -111,11 +117,15 @@ class Keeper:
         children.note(self._run_folder, service.setting, self._process.pid)
         if service.nice:
             os.setpriority(os.PRIO_PROCESS, self._process.pid, service.nice)
+        # What a service logs may quote strangers.
+        reader = threading.Thread(target=_pass_on, args=(self._process.stdout,), daemon=True)
+        reader.start()
         status = self._process.wait()
         # nginx's workers outlive a master that is killed, and would keep the port from the next one.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         children.forget(self._run_folder, service.setting)
+        reader.join(_LAST_SECONDS)  # a session of sshd lives on and keeps the pipe open
         return status
 
     def _port_taken(self) -> bool:
@@ -130,15 +140,11 @@ class Keeper:
         return taken(service.port)
 
 
-def taken(port: int) -> bool:
-    """Tell whether somebody listens on a port already: on vast.ai that may be its own sshd or Jupyter."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104 - given back at once
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
+def _pass_on(lines: IO[bytes]) -> None:
+    """Put what a service prints into the pod's log, each line as one line that a terminal only shows."""
+    with lines:
+        while text := lines.readline(LONGEST_LINE):
+            print(line(text.decode(errors="backslashreplace").rstrip("\n")), file=sys.stderr, flush=True)
 
 
 def ending(status: int) -> str:

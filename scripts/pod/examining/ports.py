@@ -15,7 +15,7 @@ from pod.printable import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
 PROC = Path("/proc")
@@ -23,7 +23,11 @@ _LISTEN = "0A"
 
 
 def examine(
-    args: Sequence[str], access: Mapping[str, Any], port: int, comfyui: int | None = None
+    args: Sequence[str],
+    access: Mapping[str, Any],
+    port: int,
+    addresses: Sequence[str] = ("",),
+    comfyui: int | None = None,
 ) -> list[Finding]:
     """Return what is taken, where it is not by this pod: somebody may ask beside one that runs.
 
@@ -31,18 +35,20 @@ def examine(
         args: ComfyUI's arguments.
         access: The ways into the pod, as in decision.json.
         port: The port that people come to.
+        addresses: What they come to, as `--listen` takes it.
         comfyui: The process group of this pod's ComfyUI, if it runs.
     """
     own = _value(args, "--port", "8188")
     wanted = [(int(own), "ComfyUI", FATAL, "COMFYUI_PORT")]
-    if access["login"] and port != int(own):
-        wanted.append((port, "the login before ComfyUI", FATAL, "COMFYUI_PORT"))
+    if port != int(own):
+        title = "the login before ComfyUI" if access["login"] else "ComfyUI"
+        wanted.append((port, title, FATAL, "COMFYUI_PORT"))
     for name, title, variable in (("ssh", "sshd", "SSH_PORT"), ("jupyter", "JupyterLab", "JUPYTER_PORT")):
         if access[name]:
             wanted.append((access[name]["port"], title, WARNING, variable))
     if comfyui is not None and taken(int(own)) and is_held_by(int(own), comfyui):
         return []  # this pod's own services are up
-    return [
+    found = [
         Finding(
             level,
             "port",
@@ -51,21 +57,48 @@ def examine(
         for number, title, level, variable in wanted
         if taken(number)
     ]
+    if not usable(addresses):
+        given = ",".join(addresses)
+        says = f"this pod has no address {given!r}: leave --listen out of COMFYUI_ARGS, or give another one"
+        found.append(Finding(FATAL, "address", says))
+    return found
 
 
 def taken(port: int) -> bool:
-    """Whether somebody listens on a port, on whichever address."""
-    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - tried, not served
+    """Tell whether somebody listens on a port, on whichever address, of IPv4 or IPv6."""
+    return any(_refusal(every, port) == errno.EADDRINUSE for every in ("0.0.0.0", "::"))  # noqa: S104 - tried, not served
+
+
+def usable(addresses: Iterable[str]) -> list[str]:
+    """Return the addresses of this pod that values of `--listen` mean: IPv4 and IPv6, names looked up.
+
+    An empty value means every address, as it does for ComfyUI. What this pod does not have is left out.
+    """
+    found: dict[str, None] = {}
+    for name in addresses:
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind((address, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return True
-    return False
+            known = socket.getaddrinfo(name.strip() or "0.0.0.0", None, type=socket.SOCK_STREAM)  # noqa: S104 - the same
+        except (OSError, UnicodeError):
+            continue
+        for *_, address in known:
+            at = str(address[0])
+            if "%" not in at and _refusal(at, 0) is None:
+                found[at] = None
+    return list(found)
+
+
+def _refusal(address: str, port: int) -> int | None:
+    """Return why nobody could listen there (an errno), or None; the socket is given back at once."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((address, port))
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def is_held_by(port: int, group: int) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pod.doors.access import Access, inner_port
+from pod.doors.access import Access, check_cors, inner_port
 from pod.examining import hardware
 from pod.examining.diagnosis import WARNING
-from pod.failure import ARGUMENTS_REFUSED, PodError
 from pod.flags import card as cards
 from pod.flags import selection
 from pod.flags.arguments import check_modules, exclusive, opposed
@@ -33,6 +32,7 @@ SCHEMA = 1
 _USER = "COMFYUI_ARGS"
 _COMMON = "every start"
 _LOGIN = "WEB_USER"
+_DOOR = "the door"
 _VOLUME = "the volume"
 _NODES = "custom nodes"
 # What --base-directory moves, so that it must not be said where else these are.
@@ -43,11 +43,13 @@ _MOVED = ("--output-directory", "--input-directory", "--user-directory", "--temp
 class Decision:
     """What ComfyUI is started with; reasons and warnings are sentences.
 
-    `port` is the one that people come to: ComfyUI's own, or that of the login before it.
+    People come to the door before ComfyUI: `port` is its port, and `listen` its addresses as `--listen` takes
+    them.
     """
 
     args: tuple[str, ...]
     port: int
+    listen: tuple[str, ...]
     access: Access
     memory_mode: str | None
     profile: str
@@ -78,6 +80,7 @@ class Decision:
             "profile": self.profile,
             "memory_mode": self.memory_mode,
             "port": self.port,
+            "listen": list(self.listen),
             "access": self.access.to_json(),
             "args": list(self.args),
             "reasons": list(self.reasons),
@@ -120,8 +123,8 @@ def choose(
 ) -> Decision:
     """Choose the arguments.
 
-    Raises SettingError where MODELS names a model that is not offered, and PodError for arguments that do not
-    go with a login, or need a Python package that is not there.
+    Raises SettingError where MODELS names a model that is not offered or two doors have one port, and
+    PodError for arguments that do not go with a login, or need a Python package that is not there.
 
     Args:
         rules: What flags.json says.
@@ -161,13 +164,17 @@ def choose(
         *card.warnings,
         *wanted.warnings,
     ]
-    if access.login:
-        line.add(_behind_login(line, port), _LOGIN)
-    elif access.exposed and not line.listens_to_the_pod_alone():
+    listen = tuple(
+        each.strip() for each in (line.value("--listen") or "0.0.0.0,::").split(",")
+    )  # alone it means both
+    alone = all(each.startswith("127.") or each in ("::1", "localhost") for each in listen)
+    if access.exposed and not access.login and not alone:
         warnings.append(
             f"ComfyUI on port {port} is open to everybody, for {access.exposed}: "
             "set WEB_USER and WEB_PASSWORD to have it ask for a login"
         )
+    check_cors(line.value("--enable-cors-header", "*"), access.login)
+    line.replace(_behind_the_door(access, port, alone=alone), _LOGIN if access.login else _DOOR)
     if not card.usable and not line.has("--cpu"):
         warnings.append(
             "there is no GPU, and COMFYUI_ARGS takes --cpu away: ComfyUI will probably end at once"
@@ -180,6 +187,7 @@ def choose(
     return Decision(
         args=tuple(word for given in line.given() for word in given.words()),
         port=port,
+        listen=listen,
         access=access,
         memory_mode=mode,
         profile=settings.profile,
@@ -199,9 +207,8 @@ class _CommandLine:
 
     def __init__(self, rules: Rules) -> None:
         self._catalogue = rules.catalogue
-        self._chosen: list[
-            tuple[Given, str, tuple[str, ...]]
-        ] = []  # a flag, whose it is, what it makes way for
+        # A flag, whose it is, and what it makes way for.
+        self._chosen: list[tuple[Given, str, tuple[str, ...]]] = []
         self.reasons: list[str] = []
 
     def add(self, rule: Rule, source: str) -> None:
@@ -212,6 +219,15 @@ class _CommandLine:
             self.reasons.append(
                 f"{source}: {words} because {rule.reason}" if words else f"{source}: {rule.reason}"
             )
+
+    def replace(self, rule: Rule, source: str) -> None:
+        """Put arguments where those of the same name are, whoever gave them; each is there."""
+        new = self._catalogue.parse(rule.args, source, exists=lambda _kind, _path: True).given
+        none: tuple[str, ...] = ()
+        by_name = {given.flag.name: (given, source, none) for given in new}
+        self._chosen = [by_name.pop(entry[0].flag.name, entry) for entry in self._chosen]
+        self._chosen += by_name.values()
+        self.reasons.append(f"{source}: {' '.join(rule.args)} because {rule.reason}")
 
     def add_folders(self, volume: Volume, user: Parsed) -> None:
         """Add the volume's folders and nodes, as far as a user has not said where all of them are."""
@@ -251,14 +267,10 @@ class _CommandLine:
     def has(self, name: str) -> bool:
         return any(given.flag.name == name for given in self.given())
 
-    def listens_to_the_pod_alone(self) -> bool:
-        addresses = (self.value("--listen") or "127.0.0.1").split(",")
-        return all(address.startswith("127.") or address in ("::1", "localhost") for address in addresses)
-
-    def value(self, name: str) -> str | None:
-        return next(
-            (given.values[0] for given in self.given() if given.flag.name == name and given.values), None
-        )
+    def value(self, name: str, alone: str | None = None) -> str | None:
+        """Return the first value of a flag, or `alone` where it is given without one."""
+        found = (given.values for given in self.given() if given.flag.name == name)
+        return next((values[0] if values else alone for values in found), None)
 
 
 def _profile_rule(rules: Rules, settings: Settings, card: Card) -> tuple[Rule, str]:
@@ -281,16 +293,16 @@ def _does_without(rules: Rules, user: Parsed, card: Card, detection: Detection) 
     return asked or (card.usable and detection.gpu is None)
 
 
-def _behind_login(line: _CommandLine, port: int) -> Rule:
-    """Return what puts ComfyUI behind the login, which then listens in its place."""
-    if line.has("--tls-certfile"):
-        raise PodError(
-            "COMFYUI_ARGS: --tls-certfile does not go with WEB_USER, because the login speaks plain HTTP: "
-            "take one of them away.",
-            ARGUMENTS_REFUSED,
-        )
-    args = ("--listen=127.0.0.1", f"--port={inner_port(port)}")
-    return Rule(args, f"only the login may be reached from outside; it listens on port {port}")
+def _behind_the_door(access: Access, port: int, *, alone: bool) -> Rule:
+    """Return what puts ComfyUI behind the door, which listens in its place.
+
+    ComfyUI-Manager takes a numeric loopback address for a sign that its owner alone can reach it, and then
+    installs what it is asked to; without a login that is not so, and it is given the name of that address.
+    """
+    args = (f"--listen={'127.0.0.1' if alone or access.login else 'localhost'}", f"--port={inner_port(port)}")
+    if access.login:
+        return Rule(args, f"only the login may be reached from outside; it listens on port {port}")
+    return Rule(args, f"nginx listens on port {port} and refuses what pages of other origins ask for")
 
 
 def _holds(below_gb: int, limited: bool, memory: Memory, rules: Rules) -> bool:

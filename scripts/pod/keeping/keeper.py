@@ -123,12 +123,8 @@ class Keeper:
         except (OSError, ValueError):
             started = self._life.spawned
         self._timeline = timeline.Timeline(self._run, started, self._life.spawned)
-        login = bool(decision.get("access", {}).get("login"))
-        wish = ping.read(self._environ, int(decision.get("port", 0)), login=login)
-        for warning in wish.warnings:
-            self.say(f"warning: {warning}.")
-        if wish.addresses:
-            ping.serve(wish, ping.Pulse(health.problem, lambda: self._life.ready is not None), self.say)
+        wish = ping.read(self._environ, int(decision.get("port", 0)))
+        ping.serve(wish, ping.Pulse(health.problem, lambda: self._life.ready is not None), self.say)
 
     def _decision(self) -> dict[str, Any]:
         try:

@@ -1,62 +1,71 @@
 """/ping: 204 while ComfyUI starts, 200 while it serves, 503 when it has served and does not answer.
 
 RunPod's load balancer asks PORT_HEALTH (PORT unless set) for HEALTH_CHECK_PATH (/ping): 200 is healthy, 204
-is initialising, all else is unhealthy. It is answered there, and on 127.0.0.1:LOCAL_PORT when there is a
-login before ComfyUI, whose proxy passes /ping on to it. Anybody may ask; nothing but the status is said.
+is initialising, all else is unhealthy. It is answered there, by IPv4 and IPv6, and on 127.0.0.1:LOCAL_PORT,
+to which the door before ComfyUI passes it on. Anybody may ask; nothing but the status is said.
 Source: docs.runpod.io/serverless/load-balancing
 """
 
 from __future__ import annotations
 
+import errno
+import re
+import socket
 import threading
 import time
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from pod.settings import port
+from pod.doors.access import LOCAL_PORT
+from pod.settings import SettingError, port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PATH = "/ping"
-LOCAL_PORT = 8190
+_NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # in most containers
 _FRESH = 1.0  # seconds for which an answer of ComfyUI is not asked for again
 STARTING, SERVING, FAILING = 204, 200, 503
 
 
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
+_EVERY = ("0.0.0.0", "::")  # noqa: S104 - the load balancer comes from outside
+
+
 @dataclass(frozen=True)
 class Wish:
-    """Where `/ping` is asked for: addresses to listen on, and the path. Warnings are sentences."""
+    """Where `/ping` is asked for: addresses, the path, and whether that is asked for at ComfyUI's port."""
 
     addresses: tuple[tuple[str, int], ...] = ()
     path: str = PATH
-    warnings: tuple[str, ...] = ()
+    at_the_door: bool = False
 
 
-def read(environ: Mapping[str, str], comfyui: int, *, login: bool) -> Wish:
+def read(environ: Mapping[str, str], comfyui: int, others: Mapping[str, int] = MappingProxyType({})) -> Wish:
     """Return what the environment asks for. Raises SettingError.
 
     Args:
         environ: The pod's environment.
-        comfyui: The port that people come to.
-        login: Whether a login listens there, and not ComfyUI itself.
+        comfyui: The port that people come to, where the door answers.
+        others: What else listens, by name; a port of theirs is refused.
     """
     balanced = bool(environ.get("RUNPOD_ENDPOINT_ID"))
     default = port("PORT", environ.get("PORT"), 0) if balanced else 0
     asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), default)
     path = environ.get("HEALTH_CHECK_PATH", "").strip() or PATH
-    addresses = [("127.0.0.1", LOCAL_PORT)] if login else []
-    warnings = []
-    if asked and asked == comfyui and not login:
-        name = "PORT_HEALTH" if environ.get("PORT_HEALTH", "").strip() else "PORT"
-        warnings.append(
-            f"{name}={asked} is ComfyUI's own port, which knows no {path}: set PORT_HEALTH to another "
-            f"one, such as {LOCAL_PORT}, or WEB_USER and WEB_PASSWORD for a login that answers {PATH} there"
+    if not _PLAIN_PATH.fullmatch(path):
+        raise SettingError(
+            f"HEALTH_CHECK_PATH={path!r} is no plain path: give one such as {PATH}, of letters, digits, ._-/."
         )
-    elif asked and asked != comfyui:
+    addresses = [("127.0.0.1", LOCAL_PORT)]
+    if asked and asked != comfyui:
+        if other := next((name for name, taken in others.items() if taken == asked), None):
+            name = "PORT_HEALTH" if environ.get("PORT_HEALTH", "").strip() else "PORT"
+            raise SettingError(f"{name} and {other} are both {asked}: give one of them another port.")
         addresses = [each for each in addresses if each[1] != asked]
-        addresses.append(("0.0.0.0", asked))  # noqa: S104 - the load balancer comes from outside
-    return Wish(tuple(addresses), path, tuple(warnings))
+        addresses += [(every, asked) for every in _EVERY]
+    return Wish(tuple(addresses), path, at_the_door=asked == comfyui)
 
 
 class Pulse:
@@ -85,7 +94,7 @@ class Pulse:
 
 def serve(wish: Wish, pulse: Pulse, say: Callable[[str], None]) -> None:
     """Answer in threads, for as long as the process lives; an address that is taken costs a sentence."""
-    import http.server  # noqa: PLC0415 - only where somebody asks
+    import http.server  # noqa: PLC0415 - beside ComfyUI's start
 
     class Answer(http.server.BaseHTTPRequestHandler):
         timeout = 10
@@ -105,11 +114,20 @@ def serve(wish: Wish, pulse: Pulse, say: Callable[[str], None]) -> None:
         def log_message(self, *_: object) -> None:
             """Say nothing: load balancers ask every few seconds."""
 
+    class ServerOfIPv6(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+        def server_bind(self) -> None:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a server of its own
+            super().server_bind()
+
     for address in wish.addresses:
+        kind = ServerOfIPv6 if ":" in address[0] else http.server.ThreadingHTTPServer
         try:
-            server = http.server.ThreadingHTTPServer(address, Answer)
+            server = kind(address, Answer)
         except OSError as error:
-            say(f"{wish.path} cannot be answered on port {address[1]}: {error.strerror}.")
+            if error.errno not in _NO_IPV6 or ":" not in address[0]:
+                say(f"{wish.path} cannot be answered on port {address[1]}: {error.strerror}.")
             continue
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -24,6 +26,7 @@ from contract.prompts import Prompt, Prompts
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Awaitable, Callable
 
     from contract.folders import Folders
 
@@ -105,6 +108,10 @@ class Server:
             said = "Prompt has no outputs"
             return {"type": "prompt_no_outputs", "message": said, "details": "", "extra_info": {}}
         return None
+
+    async def get_root(self, _: web.Request) -> web.Response:
+        """/: the page."""
+        return web.Response(text="<!doctype html><title>ComfyUI</title>", content_type="text/html")
 
     async def get_system_stats(self, _: web.Request) -> web.Response:
         """/system_stats."""
@@ -223,7 +230,9 @@ class Server:
     def app(self) -> web.Application:
         """Return all routes, each also below /api, as the real one has them."""
         megabytes = self.args.max_upload_size or _UPLOAD_MB
-        app = web.Application(client_max_size=round(megabytes * 1024 * 1024))
+        guards = [] if self.args.enable_cors_header else [own_origin_only]
+        app = web.Application(client_max_size=round(megabytes * 1024 * 1024), middlewares=guards)
+        app.add_routes([web.get("/", self.get_root)])
         for prefix in ("", "/api"):
             app.add_routes(
                 [
@@ -269,6 +278,32 @@ class Server:
             )
             raise SystemExit(1) from None
         log.info("To see the GUI go to: http://%s:%s", f"[{address}]" if ":" in address else address, port)
+
+
+@web.middleware
+async def own_origin_only(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse what a page of another site asks for, as create_origin_only_middleware does, links included."""
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return web.Response(status=HTTPStatus.FORBIDDEN)
+    host = urlsplit(f"//{request.headers.get('Host', '').lower()}")
+    origin = urlsplit(request.headers.get("Origin", "").lower())
+    ours: str | None = host.netloc if origin.port else host.hostname
+    theirs: str | None = origin.netloc if host.port else origin.hostname
+    if ours and theirs and _is_loopback(host.hostname) and ours != theirs:
+        log.warning(
+            "WARNING: request with non matching host and origin %s != %s, returning 403", ours, theirs
+        )
+        return web.Response(status=HTTPStatus.FORBIDDEN)
+    return web.Response() if request.method == "OPTIONS" else await handler(request)
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _inside(path: Path, top: Path) -> bool:

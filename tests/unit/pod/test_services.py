@@ -21,7 +21,7 @@ ALL = {"PUBLIC_KEY": KEY, "JUPYTER_TOKEN": "t", "WEB_USER": "me", "WEB_PASSWORD"
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "decision.json").write_text('{"port": 8188}')
+    (tmp_path / "decision.json").write_text('{"port": 8188, "listen": ["0.0.0.0"]}')
     return {"PODKILN_RUN": str(tmp_path), "HF_TOKEN": "h"}
 
 
@@ -44,7 +44,7 @@ def test_nothing_is_started_that_is_not_asked_for(
     environ: dict[str, str], prepared: list[str], tmp_path: Path
 ) -> None:
     assert services.main([], environ) == 0
-    assert prepared == []
+    assert prepared == ["login"]  # the door, without a login
     assert "HF_TOKEN=h" in (tmp_path / "environment.sh").read_text()
 
 

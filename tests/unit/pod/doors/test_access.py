@@ -9,12 +9,15 @@ import pytest
 
 from pod.doors import access
 from pod.doors.access import Access, Jupyter, Login
+from pod.failure import PodError
 from pod.settings import SettingError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from unit.pod.conftest import Choose
+
+    from pod.flags.choice import Decision
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL8PX0kGlsBZTLZQ6FnEdjCq6ujrDiUqo4nDYXCNtoyz"
 SK = (
@@ -130,6 +133,8 @@ def test_a_login() -> None:
         ({"WEB_USER": "me", "WEB_PASSWORD": "  "}, "WEB_USER is set and WEB_PASSWORD is not"),
         ({"WEB_PASSWORD": "canary"}, "WEB_PASSWORD is set and WEB_USER is not: a login needs both"),
         ({"WEB_USER": "a:b", "WEB_PASSWORD": "canary"}, "WEB_USER='a:b' cannot be a user's name"),
+        ({"WEB_USER": "#me", "WEB_PASSWORD": "canary"}, "WEB_USER='#me' cannot be a user's name"),
+        ({"WEB_USER": "é" * 129, "WEB_PASSWORD": "canary"}, "256 bytes at most"),
         ({"WEB_USER": "a\nb", "WEB_PASSWORD": "canary"}, "WEB_USER='a\\\\nb' cannot be a user's name"),
         ({"WEB_USER": "a", "WEB_PASSWORD": "canary\n"}, "WEB_PASSWORD holds a control character"),
         ({"WEB_USER": "a", "WEB_PASSWORD": "é" * 129}, "WEB_PASSWORD is longer than 256 bytes"),
@@ -148,6 +153,15 @@ def test_nonsense_is_refused_and_no_secret_is_shown(environ: dict[str, str], say
 
 # --- what it means for ComfyUI
 
+LOGIN = {"WEB_USER": "me", "WEB_PASSWORD": "x"}
+
+
+def behind(decision: Decision) -> tuple[str, str]:
+    """Return the address and the port that ComfyUI itself is told."""
+    words = decision.args
+    assert (words.count("--listen"), words.count("--port")) == (1, 1)
+    return words[words.index("--listen") + 1], words[words.index("--port") + 1]
+
 
 @pytest.mark.parametrize(
     ("asked", "port", "inner"),
@@ -157,20 +171,80 @@ def test_nonsense_is_refused_and_no_secret_is_shown(environ: dict[str, str], say
         ({"COMFYUI_ARGS": "--port 80"}, 80, 10080),
     ],
 )
-def test_behind_a_login_comfyui_is_not_reached_from_outside(
+def test_behind_the_door_comfyui_is_not_reached_from_outside(
     asked: dict[str, str], port: int, inner: int, choose: Choose
 ) -> None:
-    decision = choose(environ={"WEB_USER": "me", "WEB_PASSWORD": "x", **asked})
-    assert decision.args[-4:] == ("--listen", "127.0.0.1", "--port", str(inner))
-    assert decision.port == port
+    """ComfyUI-Manager does all it is told where ComfyUI listens on 127.*, so that needs a login."""
+    for login, host in ((LOGIN, "127.0.0.1"), ({}, "localhost")):
+        decision = choose(environ={**login, **asked})
+        assert behind(decision) == (host, str(inner))
+        assert decision.port == port
+        assert decision.listen == ("0.0.0.0",)
+    decision = choose(environ={**LOGIN, **asked})
     assert any(f"it listens on port {port}" in reason for reason in decision.reasons)
 
 
 def test_arguments_do_not_get_around_the_login(choose: Choose) -> None:
     decision = choose(WEB_USER="me", WEB_PASSWORD="x", COMFYUI_ARGS="--listen 0.0.0.0,:: --port 9000")
-    assert decision.args.count("--listen") == 1
-    assert decision.args[-4:] == ("--listen", "127.0.0.1", "--port", "19000")
-    assert decision.port == 9000
+    assert behind(decision) == ("127.0.0.1", "19000")
+    assert (decision.port, decision.listen) == (9000, ("0.0.0.0", "::"))
+
+
+@pytest.mark.parametrize(
+    ("args", "listen", "host"),
+    [
+        ("--listen", ("0.0.0.0", "::"), "localhost"),
+        ("--listen ::", ("::",), "localhost"),
+        ("--listen 10.0.0.5,::1", ("10.0.0.5", "::1"), "localhost"),
+        ("--listen 127.0.0.1,::1", ("127.0.0.1", "::1"), "127.0.0.1"),
+    ],
+)
+def test_the_door_listens_where_comfyui_was_to(
+    args: str, listen: tuple[str, ...], host: str, choose: Choose
+) -> None:
+    decision = choose(COMFYUI_ARGS=args)
+    assert decision.listen == listen
+    assert behind(decision) == (host, "18188")
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "says"),
+    [
+        ({**LOGIN, "COMFYUI_ARGS": "--enable-cors-header"}, 64, "--enable-cors-header lets in every page"),
+        (
+            {**LOGIN, "COMFYUI_ARGS": "--enable-cors-header '*'"},
+            64,
+            "--enable-cors-header lets in every page",
+        ),
+        ({"COMFYUI_ARGS": "--enable-cors-header a.test"}, 64, "'a.test' is no origin"),
+        ({"COMFYUI_ARGS": "--enable-cors-header 'http://a;}'"}, 64, "is no origin"),
+        ({"COMFYUI_ARGS": "--enable-cors-header https://a.test/"}, 64, "is no origin"),
+        ({"COMFYUI_ARGS": "--enable-cors-header"}, 0, ""),
+        ({**LOGIN, "COMFYUI_ARGS": "--enable-cors-header https://a.test:8443"}, 0, ""),
+    ],
+)
+def test_what_lets_other_origins_in_names_them(
+    environ: dict[str, str], code: int, says: str, choose: Choose
+) -> None:
+    if not code:
+        choose(environ=environ)
+        return
+    with pytest.raises(PodError, match=says) as raised:
+        choose(environ=environ)
+    assert raised.value.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("args", "cors"),
+    [
+        ((), None),
+        (("--enable-cors-header", "--cpu"), "*"),
+        (("--enable-cors-header", "https://a.test"), "https://a.test"),
+        (("--enable-cors-header=https://a.test",), "https://a.test"),
+    ],
+)
+def test_which_origin_is_let_in(args: tuple[str, ...], cors: str | None) -> None:
+    assert access.read_cors(args) == cors
 
 
 RUNPOD = {"RUNPOD_POD_ID": "abc"}
@@ -186,6 +260,7 @@ VAST = {"VAST_CONTAINERLABEL": "C.1"}
         ({**RUNPOD, "RUNPOD_ENDPOINT_ID": "e"}, None),
         ({**RUNPOD, "WEB_USER": "me", "WEB_PASSWORD": "x"}, None),
         ({**RUNPOD, "COMFYUI_ARGS": "--listen 127.0.0.1"}, None),
+        ({**RUNPOD, "COMFYUI_ARGS": "--listen"}, "ComfyUI on port 8188 is open to everybody"),
     ],
 )
 def test_an_open_comfyui_is_warned_about(environ: dict[str, str], warned: str | None, choose: Choose) -> None:
@@ -204,6 +279,19 @@ def test_an_open_comfyui_is_warned_about(environ: dict[str, str], warned: str | 
         (
             {"JUPYTER_TOKEN": "t", "JUPYTER_PORT": "18188", "WEB_USER": "me", "WEB_PASSWORD": "x"},
             "JUPYTER_PORT and COMFYUI_PORT behind the login are both 18188",
+        ),
+        (
+            {"JUPYTER_TOKEN": "t", "JUPYTER_PORT": "18188"},
+            "JUPYTER_PORT and COMFYUI_PORT behind the door are",
+        ),
+        (
+            {"COMFYUI_PORT": "8190"},
+            "the port inside the pod that answers /ping and COMFYUI_PORT are both 8190",
+        ),
+        ({"COMFYUI_ARGS": "--port 8190"}, "answers /ping and COMFYUI_PORT are both 8190"),
+        (
+            {"PUBLIC_KEY": ED25519, "SSH_PORT": "8190"},
+            "SSH_PORT and the port inside the pod that answers /ping",
         ),
         (
             {"JUPYTER_TOKEN": "t", "JUPYTER_PORT": "22", "PUBLIC_KEY": ED25519},

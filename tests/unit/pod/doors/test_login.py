@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import pwd
 import re
-import subprocess
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from pod.doors import login
 from pod.doors.access import Login
@@ -15,49 +19,80 @@ PASSWORD = "canary $1 'x'"
 ROOT = Path(__file__).parents[4] / "scripts"
 
 
-def prepared(run: Path) -> Path:
-    service = login.prepare(Login("me", PASSWORD), ROOT, run, Ports(8188, 18188, 8190))
+def prepared(run: Path, who: Login | None = Login("me", PASSWORD), *args: str, **ports: Any) -> Path:  # noqa: B008 - frozen
+    service = login.prepare(who, ROOT, run, Ports(8188, 18188, 8190, **ports), args)
     assert PASSWORD not in " ".join((*service.argv, *service.environ.values(), service.welcome))
     return run / "login"
 
 
-def test_nothing_is_left_to_fill_in(tmp_path: Path) -> None:
-    config = (prepared(tmp_path) / "nginx.conf").read_text()
-    assert not re.search(r"@\w+@", config)
-    assert "listen 8188;" in config
-    assert "server 127.0.0.1:18188;" in config
-    assert "proxy_pass http://127.0.0.1:8190;" in config
-    assert config.count(str(tmp_path / "login")) == 7
+def config(run: Path, *given: Any, **ports: Any) -> str:
+    return (prepared(run, *given, **ports) / "nginx.conf").read_text()
 
 
-def test_the_password_is_kept_as_a_hash_for_nginx_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("who", [Login("me", PASSWORD), None])
+def test_nothing_is_left_to_fill_in(who: Login | None, tmp_path: Path) -> None:
+    text = config(tmp_path, who)
+    assert not re.search(r"@[a-z_]+@", text)
+    assert "listen 0.0.0.0:8188 " in text
+    assert "server 127.0.0.1:18188;" in text
+    assert "proxy_pass http://127.0.0.1:8190;" in text
+
+
+def test_a_value_that_looks_like_a_word_is_a_value() -> None:
+    assert login.fill("@one@ @two@", {"one": "@two@", "two": "2"}) == "@two@ 2"
+
+
+def test_the_password_is_for_nginx_alone(tmp_path: Path) -> None:
     folder = prepared(tmp_path)
-    users = folder / "users"
-    name, _, hashed = users.read_text().strip().partition(":")
-    salt = hashed.split("$")[2]
-    argv = ["openssl", "passwd", "-6", "-salt", salt, "-stdin"]
-    again = subprocess.run(argv, input=f"{PASSWORD}\n", capture_output=True, text=True, check=True)
-    assert (name, hashed) == ("me", again.stdout.strip())
-    assert users.stat().st_mode & 0o777 == 0o600
+    text = (folder / "nginx.conf").read_text()
+    pair = base64.b64encode(f"me:{PASSWORD}".encode()).decode().replace("+", "[+]")
+    assert f'"~^(?i:basic) +{pair}$" yes;' in text
+    assert PASSWORD not in text
+    assert (folder / "users").read_text() == ""
     assert (folder / "nginx.conf").stat().st_mode & 0o777 == 0o600
-    if pwd.getpwuid(users.stat().st_uid).pw_name != "www-data":
-        assert users.stat().st_uid == Path(folder).stat().st_uid != 0
 
 
 def test_every_start_has_a_session_of_its_own(tmp_path: Path) -> None:
     sessions = set()
     for name in ("one", "two"):
-        config = (prepared(tmp_path / name) / "nginx.conf").read_text()
-        found = set(re.findall(r'podkiln=([\w-]+);|"([\w-]+)" (?:off|"");', config))
-        (session,) = {word for words in found for word in words if word}
+        found = re.findall(r"__Host-podkiln=([\w-]+)", config(tmp_path / name))
+        assert len(found) == 2
+        (session,) = set(found)
         sessions.add(session)
         assert len(session) == 43
     assert len(sessions) == 2
 
 
-def test_only_what_is_behind_the_login_tells_the_session(tmp_path: Path) -> None:
-    """What stands at the server is inherited, also by what answers without a login."""
-    config = (prepared(tmp_path) / "nginx.conf").read_text()
-    told = re.findall(r"(?m)^ *location ([^{\n]*) \{[^{}]*add_header Set-Cookie", config)
-    assert told == ["/"]
-    assert config.count("Set-Cookie") == 1
+def test_it_listens_on_what_this_pod_has_of_what_was_asked(tmp_path: Path) -> None:
+    text = config(tmp_path, None, addresses=("127.0.0.1", "::1", "203.0.113.9", "no.such.name.invalid"))
+    assert re.findall(r"listen (\S+) ", text) == ["127.0.0.1:8188", "[::1]:8188"]
+
+
+def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
+    """Its name may hold what nginx takes for its own."""
+    for name in ("a $b;.crt", "a.key"):
+        (tmp_path / name).write_text(name)
+    args = ("--tls-certfile", str(tmp_path / "a $b;.crt"), "--tls-keyfile", str(tmp_path / "a.key"))
+    text = config(tmp_path, None, *args)
+    assert "listen 0.0.0.0:8188 backlog=4096 ssl;" in text
+    assert f"ssl_certificate {tmp_path}/login/tls.crt; ssl_certificate_key {tmp_path}/login/tls.key;" in text
+    assert "proxy_pass https://comfyui;" in text
+    assert (tmp_path / "login" / "tls.key").read_text() == "a.key"
+    assert (tmp_path / "login" / "tls.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_health_path_at_comfyuis_port_is_answered_there(tmp_path: Path) -> None:
+    assert "location = /healthz { rewrite ^ /ping last; }" in config(tmp_path, None, health_path="/healthz")
+    for path in ("/", "/ping"):
+        assert "rewrite" not in config(tmp_path, None, health_path=path)
+
+
+def test_a_pod_that_may_not_change_users_has_a_door_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tmp_path / "status"
+    monkeypatch.setattr(login, "_STATUS", status)
+    own = pwd.getpwuid(os.geteuid()).pw_name
+    for able, user in (("00000000a80425fb", "www-data"), ("0000000000000000", own)):
+        status.write_text(f"Name:\tpython3\nCapEff:\t{able}\n")
+        assert f"user {user if os.geteuid() == 0 else own};" in config(tmp_path, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import sys
 import threading
@@ -46,6 +47,49 @@ def test_what_ends_is_started_again_and_given_up_at_last(
         "podkiln: door has ended (exit code 3); it is started again in 0.02 s.",
         "podkiln: door has ended 3 times, so it stays down; its own lines above say why.",
     ]
+
+
+def test_what_is_needed_is_never_given_up(
+    port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keeper = Keeper(dataclasses.replace(python("pass", port), needed=True), tmp_path)
+    thread = threading.Thread(target=keeper.keep)
+    thread.start()
+    said = ""
+    end = time.monotonic() + 10
+    while said.count("it is started again in 0.02 s") < 4:
+        assert time.monotonic() < end
+        said += capfd.readouterr().err
+        time.sleep(0.02)
+    keeper.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (b"a\x1b[2Jb\r\n", "a\\x1b[2Jb\\r"),
+        (b"\xff\xc3\xa9\tx\n", "\\xff\u00e9\\tx"),
+        ("\u202e\u2028\x9b\n".encode(), "\\u202e\\u2028\\x9b"),
+        (b"no end", "no end"),
+        (b"x" * 5000 + b"\n", "x" * 4000),
+    ],
+)
+def test_what_it_prints_is_text_and_nothing_else(
+    printed: bytes,
+    said: str,
+    port: int,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Names of strangers are in it."""
+    monkeypatch.setattr(service, "PAUSES", ())
+    Keeper(python(f"import os; os.write(2, {printed!r})", port), tmp_path).keep()
+    lines = capfd.readouterr().err.split("\n")
+    assert lines[0] == "podkiln: The door is open."
+    assert lines[1] == said
 
 
 def test_what_it_leaves_behind_is_ended(port: int, tmp_path: Path) -> None:

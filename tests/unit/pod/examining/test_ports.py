@@ -43,7 +43,7 @@ def test_comfyuis_port_is_fatal_and_who_has_it_is_said(busy: int) -> None:
 
 def test_other_services_cost_themselves_alone(busy: int) -> None:
     access = {**NONE, "ssh": {"port": busy, "keys": 1}}
-    (finding,) = ports.examine(["--port", str(free_port())], access, 1)
+    (finding,) = ports.examine(["--port", str(free_port())], access, free_port())
     assert finding.level == "warning"
     assert finding.says.endswith("and sshd is to listen there: set SSH_PORT")
 
@@ -52,11 +52,33 @@ def test_the_login_listens_where_people_come_to(busy: int) -> None:
     access = {**NONE, "login": {"user": "me"}}
     (finding,) = ports.examine(["--port", str(free_port())], access, busy)
     assert "the login before ComfyUI" in finding.says
-    assert ports.examine(["--port", str(free_port())], NONE, busy) == []
+    (finding,) = ports.examine(["--port", str(free_port())], NONE, busy)
+    assert "and ComfyUI is to listen there" in finding.says
 
 
 def test_free_ports_are_no_finding() -> None:
-    assert ports.examine(["--port", str(free_port())], NONE, 1) == []
+    assert ports.examine(["--port", str(free_port())], NONE, free_port()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (("0.0.0.0", "::"), ["0.0.0.0", "::"]),
+        (("",), ["0.0.0.0"]),
+        (("localhost",), ["127.0.0.1"]),
+        (("127.0.0.1", " ::1"), ["127.0.0.1", "::1"]),
+        (("203.0.113.9",), []),
+        (("no.such.name.invalid", "x" * 300, "fe80::1%lo"), []),
+    ],
+)
+def test_addresses_to_listen_on(asked: tuple[str, ...], found: list[str]) -> None:
+    assert [each for each in ports.usable(asked) if asked != ("localhost",) or "." in each] == found
+
+
+def test_an_address_that_is_not_this_pods_is_fatal() -> None:
+    (finding,) = ports.examine(["--port", str(free_port())], NONE, free_port(), ("203.0.113.9",))
+    assert (finding.level, finding.about) == ("fatal", "address")
+    assert finding.says.startswith("this pod has no address '203.0.113.9'")
 
 
 SERVE = """
@@ -75,8 +97,8 @@ def test_the_pods_own_comfyui_is_no_stranger_but_any_other_main_py_is() -> None:
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0) as process:
         assert process.stdout
         port = int(process.stdout.readline())
-        assert ports.examine(["--port", str(port)], NONE, port, process.pid) == []
+        assert ports.examine(["--port", str(port)], NONE, port, comfyui=process.pid) == []
         for own in (None, os.getpgid(0)):
-            (finding,) = ports.examine(["--port", str(port)], NONE, port, own)
+            (finding,) = ports.examine(["--port", str(port)], NONE, port, comfyui=own)
             assert (finding.level, f"(process {process.pid})" in finding.says) == ("fatal", True)
         process.kill()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pod.flags.choice import Decision
 
 
-COMMON = ("--listen", "0.0.0.0", "--port", "8188", "--disable-auto-launch")
+COMMON = ("--listen", "localhost", "--port", "18188", "--disable-auto-launch")  # behind the door
 PLENTY = Memory(131072, None)
 MACHINE = 1024 * 1024  # MiB: a machine with 1 TB, of which pods get a part
 FOLDERS = tuple(word for one in usual("/workspace").arguments() for word in one.split("=", 1))
@@ -129,32 +129,32 @@ def test_a_memory_mode_without_a_gpu_means_nothing(choose: Choose) -> None:
     [
         (
             {"COMFYUI_ARGS": "--port 9000"},
-            "--listen 0.0.0.0 --disable-auto-launch --port 9000",
+            "--listen localhost --disable-auto-launch --port 19000",
             "--port 8188 (every start) gives way to --port 9000 (COMFYUI_ARGS).",
         ),
         (
             {"COMFYUI_ARGS": "--listen 127.0.0.1"},
-            "--port 8188 --disable-auto-launch --listen 127.0.0.1",
+            "--port 18188 --disable-auto-launch --listen 127.0.0.1",
             "--listen 0.0.0.0 (every start) gives way to --listen 127.0.0.1 (COMFYUI_ARGS).",
         ),
         (
             {"COMFYUI_ARGS": "--auto-launch"},
-            "--listen 0.0.0.0 --port 8188 --auto-launch",
+            "--listen localhost --port 18188 --auto-launch",
             "--disable-auto-launch (every start) gives way to --auto-launch (COMFYUI_ARGS).",
         ),
         (
             {"COMFYUI_ARGS": "--novram", "GPU_MEMORY_MODE": "full"},
-            "--listen 0.0.0.0 --port 8188 --disable-auto-launch --novram",
+            "--listen localhost --port 18188 --disable-auto-launch --novram",
             "--highvram (GPU_MEMORY_MODE=model_full_load) gives way to --novram (COMFYUI_ARGS).",
         ),
         (
             {"COMFYUI_ARGS": "--highvram", "FLAG_PROFILE": "conservative"},
-            "--listen 0.0.0.0 --port 8188 --disable-auto-launch --cpu-vae --preview-method auto --highvram",
+            " ".join((*COMMON, "--cpu-vae --preview-method auto --highvram")),
             "--lowvram (profile conservative, 8 GB) gives way to --highvram (COMFYUI_ARGS).",
         ),
         (
             {"COMFYUI_ARGS": "--port 8188"},
-            "--listen 0.0.0.0 --disable-auto-launch --port 8188",
+            "--listen localhost --disable-auto-launch --port 18188",
             "COMFYUI_ARGS: --port 8188.",
         ),
     ],
@@ -233,6 +233,7 @@ def test_the_json(choose: Choose) -> None:
         "profile": "dynamic",
         "memory_mode": "model_cpu_offload",
         "port": 8188,
+        "listen": ["0.0.0.0"],
         "access": {"ssh": None, "jupyter": None, "login": None},
         "args": [*COMMON, *FOLDERS, "--cache-lru", "10", "--disable-pinned-memory"],
         "volume": usual("/workspace").to_json(),
@@ -241,7 +242,7 @@ def test_the_json(choose: Choose) -> None:
         "models": [],
         "wishes": [],
     } == {key: value for key, value in data.items() if key != "reasons"}
-    assert len(data["reasons"]) == 5
+    assert len(data["reasons"]) == 6
 
 
 def folders(decision: Decision) -> dict[str, str]:

@@ -2,55 +2,91 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import http.client
+import re
 import time
 
 import pytest
 from registries import free_port
 
+from pod.doors.access import LOCAL_PORT
 from pod.keeping import ping
 from pod.settings import SettingError
 
-LOCAL = ("127.0.0.1", ping.LOCAL_PORT)
+LOCAL = ("127.0.0.1", LOCAL_PORT)
+
+
+OTHERS = {"COMFYUI_PORT behind the door": 18188, "SSH_PORT": 22}
 
 
 @pytest.mark.parametrize(
-    ("environ", "login", "addresses"),
+    ("environ", "addresses"),
     [
-        ({}, False, ()),
-        ({}, True, (LOCAL,)),
-        ({"PORT": "80"}, False, ()),  # many programs have a PORT; only a load balancer's worker an endpoint
-        ({"RUNPOD_ENDPOINT_ID": "e"}, False, ()),
-        ({"PORT_HEALTH": "9000"}, False, (("0.0.0.0", 9000),)),
-        ({"PORT_HEALTH": "9000"}, True, (LOCAL, ("0.0.0.0", 9000))),
-        ({"PORT_HEALTH": "8190"}, True, (("0.0.0.0", 8190),)),  # one listener serves both
-        ({"PORT": "9000", "RUNPOD_ENDPOINT_ID": "e"}, False, (("0.0.0.0", 9000),)),
-        ({"PORT": "8188", "RUNPOD_ENDPOINT_ID": "e"}, True, (LOCAL,)),
+        ({}, (LOCAL,)),
+        ({"PORT": "80"}, (LOCAL,)),  # many programs have a PORT; only a load balancer's worker an endpoint
+        ({"RUNPOD_ENDPOINT_ID": "e"}, (LOCAL,)),
+        ({"PORT_HEALTH": "9000"}, (LOCAL, ("0.0.0.0", 9000), ("::", 9000))),
+        ({"PORT_HEALTH": "8190"}, (("0.0.0.0", 8190), ("::", 8190))),  # one listener serves both
+        ({"PORT": "9000", "RUNPOD_ENDPOINT_ID": "e"}, (LOCAL, ("0.0.0.0", 9000), ("::", 9000))),
     ],
 )
 def test_it_is_answered_where_it_is_asked_for(
-    environ: dict[str, str], login: bool, addresses: tuple[tuple[str, int], ...]
+    environ: dict[str, str], addresses: tuple[tuple[str, int], ...]
 ) -> None:
-    wish = ping.read(environ, 8188, login=login)
+    wish = ping.read(environ, 8188, OTHERS)
     assert wish.addresses == addresses
-    assert wish.warnings == ()
+    assert not wish.at_the_door
 
 
-@pytest.mark.parametrize(
-    ("environ", "name"),
-    [({"PORT_HEALTH": "8188"}, "PORT_HEALTH"), ({"PORT": "8188", "RUNPOD_ENDPOINT_ID": "e"}, "PORT")],
-)
-def test_comfyuis_own_port_is_a_sentence_that_says_what_to_do(environ: dict[str, str], name: str) -> None:
-    wish = ping.read(environ, 8188, login=False)
-    assert wish.addresses == ()
-    (warning,) = wish.warnings
-    assert warning.startswith(f"{name}=8188 is ComfyUI's own port, which knows no /ping: set PORT_HEALTH to ")
+@pytest.mark.parametrize("environ", [{"PORT_HEALTH": "8188"}, {"PORT": "8188", "RUNPOD_ENDPOINT_ID": "e"}])
+def test_at_comfyuis_port_the_door_answers(environ: dict[str, str]) -> None:
+    assert ping.read(environ, 8188, OTHERS) == ping.Wish((LOCAL,), "/ping", at_the_door=True)
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "70000"])
 def test_a_port_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(SettingError, match="PORT_HEALTH="):
-        ping.read({"PORT_HEALTH": value}, 8188, login=False)
+        ping.read({"PORT_HEALTH": value}, 8188)
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"PORT_HEALTH": "18188"}, "PORT_HEALTH and COMFYUI_PORT behind the door are both 18188"),
+        ({"PORT": "22", "RUNPOD_ENDPOINT_ID": "e"}, "PORT and SSH_PORT are both 22"),
+        (
+            {"HEALTH_CHECK_PATH": "/x { return 200; }"},
+            "HEALTH_CHECK_PATH='/x { return 200; }' is no plain path",
+        ),
+        ({"HEALTH_CHECK_PATH": "healthz"}, "HEALTH_CHECK_PATH='healthz' is no plain path"),
+    ],
+)
+def test_what_leads_nowhere_is_refused(environ: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(says)) as raised:
+        ping.read(environ, 8188, OTHERS)
+    assert raised.value.exit_code == 78
+
+
+def test_a_load_balancer_may_come_by_ipv6() -> None:
+    port = free_port()
+    said: list[str] = []
+    wish = ping.Wish((("0.0.0.0", port), ("::", port)))
+    ping.serve(wish, ping.Pulse(lambda: None, lambda: False), said.append)
+    assert said == []
+    for host in ("127.0.0.1", "::1"):
+        with contextlib.closing(http.client.HTTPConnection(host, port, timeout=5)) as connection:
+            connection.request("GET", "/ping")
+            assert connection.getresponse().status == 200
+
+
+def test_a_machine_without_ipv6_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(ping, "_NO_IPV6", (errno.EADDRNOTAVAIL,))
+    wish = ping.Wish((("2001:db8::1", free_port()),))
+    ping.serve(wish, ping.Pulse(lambda: None, lambda: False), said.append)
+    assert said == []
 
 
 @pytest.mark.parametrize(
