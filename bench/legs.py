@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import lab
 from watch import Taken, watch
 
-from podkiln.job import cache_folder
+from podkiln.pipeline.build import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

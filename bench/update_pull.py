@@ -31,15 +31,19 @@ import relay
 import source
 from lab import MIB, Limit
 
-from podkiln import assemble, job, layout, oci, registry, variant
-from podkiln.assemble import WeightLayer
-from podkiln.reference import Reference
-from podkiln.request import Request
+from podkiln import registry
+from podkiln.config import variant
+from podkiln.oci import layout, spec
+from podkiln.oci.reference import Reference
+from podkiln.pipeline import build as job
+from podkiln.pipeline.request import Request
+from podkiln.weights import assemble
+from podkiln.weights.assemble import WeightLayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from podkiln.layout import Layout
+    from podkiln.oci.layout import Layout
 
 WEIGHTS = 2  # and one that is added
 WHEEL = "idna"
@@ -175,7 +179,7 @@ def bake(work: Path, path: Path, host: str) -> list[WeightLayer]:
     with source.serve(work / "files") as serving:
         baked = json.loads(lab.run(argv, {"HF_ENDPOINT": serving.url}))["layers"]
     return [
-        WeightLayer(bundle, oci.Descriptor(oci.LAYER, oci.Digest(each["digest"]), bundle.size))
+        WeightLayer(bundle, spec.Descriptor(spec.LAYER, spec.Digest(each["digest"]), bundle.size))
         for bundle, each in zip(plan.bundles, baked, strict=True)
     ]
 

@@ -17,8 +17,8 @@ def run(python: str | None) -> int:
     """
     try:
         from podkiln.cli import main  # noqa: PLC0415 - a package that it needs may be missing
-        from podkiln.interruption import INTERRUPTIONS  # noqa: PLC0415
-        from podkiln.output import keep_streams  # noqa: PLC0415
+        from podkiln.util.console import keep_streams  # noqa: PLC0415
+        from podkiln.util.interrupts import INTERRUPTIONS  # noqa: PLC0415
 
         keep_streams()
         INTERRUPTIONS.install()

@@ -13,12 +13,12 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
 
-from podkiln.bundle import Weight, bundles  # noqa: E402 - the path comes first
-from podkiln.reference import Reference  # noqa: E402
+from podkiln.oci.reference import Reference  # noqa: E402
+from podkiln.plan.weight_layers import Weight, bundles  # noqa: E402 - the path comes first
 from podkiln.registry import Repository, Settings  # noqa: E402
-from podkiln.sinks import RegistrySink  # noqa: E402
-from podkiln.sources import Access  # noqa: E402
-from podkiln.weights import bake  # noqa: E402
+from podkiln.weights.bake import bake  # noqa: E402
+from podkiln.weights.sink import RegistrySink  # noqa: E402
+from podkiln.weights.source import Access  # noqa: E402
 
 
 def main(target: str, weights: str) -> None:

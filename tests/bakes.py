@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pod.fetching.patience import Policy
 from pod.fetching.sources import Hubs
 from pod.fetching.web import Limits
-from podkiln.bundle import Weight
-from podkiln.sources import Access
+from podkiln.plan.weight_layers import Weight
+from podkiln.weights.source import Access
 
 if TYPE_CHECKING:
     from fakes.hub import Hub

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from descriptions import model, write
 
-from podkiln import catalogue
-from podkiln.lock import LockedFile, WeightsLock
-from podkiln.resolve import weights
+from podkiln.config import catalog
+from podkiln.lock.resolve import weights
+from podkiln.lock.schema import LockedFile, WeightsLock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.resolve.weights import Outcome
+    from podkiln.lock.resolve.weights import Outcome
 
 
 class House:
@@ -28,7 +28,7 @@ class House:
         return write(self.models / f"{name}.yaml", model(*files))
 
     def relock(self, *upgrade: str) -> Outcome:
-        return weights.relock(self.lock, catalogue.load(self.models), upgrade, start=self.lock)
+        return weights.relock(self.lock, catalog.load(self.models), upgrade, start=self.lock)
 
     def files(self, name: str) -> tuple[LockedFile, ...]:
         return WeightsLock.model_validate_json(self.lock.read_text()).models[name]

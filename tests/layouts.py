@@ -8,7 +8,7 @@ import json
 import tarfile
 from typing import TYPE_CHECKING, Any
 
-from podkiln import oci
+from podkiln.oci import spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def layer_of(**files: str) -> bytes:
 
 def put_blob(path: Path, data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
     """Write a blob into a layout and return its descriptor."""
-    digest = oci.digest_of(data)
+    digest = spec.digest_of(data)
     file = path / "blobs" / digest.replace(":", "/")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
@@ -41,17 +41,17 @@ def put_image(path: Path, layers: Sequence[bytes], architecture: str = "amd64") 
         "os": "linux",
         "architecture": architecture,
         "config": {"Labels": {"who": "test"}},
-        "rootfs": {"type": "layers", "diff_ids": [oci.digest_of(layer) for layer in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [spec.digest_of(layer) for layer in layers]},
         "history": [{"created_by": f"layer {number}"} for number in range(len(layers))],
     }
     manifest = {
         "schemaVersion": 2,
-        "mediaType": oci.MANIFEST,
-        "config": put_blob(path, oci.canonical_json(config), oci.CONFIG),
-        "layers": [put_blob(path, gzip.compress(layer, mtime=0), oci.LAYER_GZIP) for layer in layers],
+        "mediaType": spec.MANIFEST,
+        "config": put_blob(path, spec.canonical_json(config), spec.CONFIG),
+        "layers": [put_blob(path, gzip.compress(layer, mtime=0), spec.LAYER_GZIP) for layer in layers],
     }
     platform = {"os": "linux", "architecture": architecture}
-    return put_blob(path, oci.canonical_json(manifest), oci.MANIFEST, platform=platform)
+    return put_blob(path, spec.canonical_json(manifest), spec.MANIFEST, platform=platform)
 
 
 def put_index(path: Path, *manifests: dict[str, Any]) -> Path:

@@ -16,18 +16,18 @@ import runtimes
 from plans import plan_of
 from small_weights import BUNDLES, LAYERS, baked, content
 
-from podkiln import oci
-from podkiln.assemble import assemble
-from podkiln.reference import Reference
+from podkiln.oci import spec as oci
+from podkiln.oci.reference import Reference
 from podkiln.registry import Settings
-from podkiln.verify import Verdict, verify
+from podkiln.verify.image import Verdict, verify
+from podkiln.weights.assemble import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtimes import Blob
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 REPOSITORY = "odd/images"
 

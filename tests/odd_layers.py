@@ -18,7 +18,7 @@ import zstandard
 from odd_tars import END, GNU, OLD, block, file, long_name, octal, pax
 from runtimes import Blob
 
-from podkiln import oci
+from podkiln.oci import spec
 
 WEIGHT = b"opt/models/checkpoints/a.safetensors"
 EVIL = b"these are other weights than the locked ones"
@@ -55,19 +55,19 @@ def _stored(tar: bytes | Blob, chance: random.Random) -> Blob:
     how = chance.choice(
         ["tar", "gzip", "gzip with a name", "zstd", "zstd with a checksum", "zstd of no known size"]
     )
-    diff_id = oci.digest_of(tar)
+    diff_id = spec.digest_of(tar)
     if how == "tar":
-        return Blob(oci.LAYER, tar, diff_id)
+        return Blob(spec.LAYER, tar, diff_id)
     if how.startswith("gzip"):
         out = io.BytesIO()
         name = "layer.tar" if "name" in how else ""
         with gzip.GzipFile(name, "wb", chance.randint(1, 9), out, mtime=chance.randint(0, 9)) as packed:
             packed.write(tar)
-        return Blob(oci.LAYER_GZIP, out.getvalue(), diff_id)
+        return Blob(spec.LAYER_GZIP, out.getvalue(), diff_id)
     packer = zstandard.ZstdCompressor(
         chance.randint(1, 19), write_checksum="checksum" in how, write_content_size="no known" not in how
     )
-    return Blob(oci.LAYER_ZSTD, packer.compress(tar), diff_id)
+    return Blob(spec.LAYER_ZSTD, packer.compress(tar), diff_id)
 
 
 # --- Sound layers ---
@@ -219,7 +219,7 @@ def _two(lower: bytes, upper: bytes) -> Make:
 def _packed(media_type: str, pack: Callable[[bytes], bytes], *, tar: bytes | None = None) -> Make:
     """Return a maker of a blob with the evil file, or `tar`, packed in an odd way."""
     inside = file(WEIGHT, EVIL) + END if tar is None else tar
-    return lambda _chance: [Blob(media_type, pack(inside), oci.digest_of(inside))]
+    return lambda _chance: [Blob(media_type, pack(inside), spec.digest_of(inside))]
 
 
 def _link(name: bytes, target: bytes) -> bytes:
@@ -364,21 +364,23 @@ _UNSOUND: dict[str, Make] = {
     "a path that is no UTF-8": _one(file(b"usr/\xe9", b"x")),
     "a file below a file": _one(file(b"usr/x", b"x"), file(b"usr/x/y", b"y")),
     "a name like something compressed": lambda _chance: [file(b"BZh91AY", b"x") + END],
-    "gzip with junk": _packed(oci.LAYER_GZIP, lambda tar: gzip.compress(tar) + b"junk", tar=_HARMLESS),
+    "gzip with junk": _packed(spec.LAYER_GZIP, lambda tar: gzip.compress(tar) + b"junk", tar=_HARMLESS),
     "two gzip members": _packed(
-        oci.LAYER_GZIP, lambda tar: gzip.compress(tar[:512]) + gzip.compress(tar[512:])
+        spec.LAYER_GZIP, lambda tar: gzip.compress(tar[:512]) + gzip.compress(tar[512:])
     ),
     "two zstd frames": _packed(
-        oci.LAYER_ZSTD, lambda tar: zstandard.compress(tar[:512]) + zstandard.compress(tar[512:])
+        spec.LAYER_ZSTD, lambda tar: zstandard.compress(tar[:512]) + zstandard.compress(tar[512:])
     ),
-    "a skipped zstd frame": _packed(oci.LAYER_ZSTD, lambda tar: _SKIPPABLE + zstandard.compress(tar)),
-    "a skipped zstd frame behind": _packed(oci.LAYER_ZSTD, lambda tar: zstandard.compress(tar) + _SKIPPABLE),
-    "gzip called tar": _packed(oci.LAYER, gzip.compress),
-    "zstd called gzip": _packed(oci.LAYER_GZIP, zstandard.compress),
-    "gzip called zstd": _packed(oci.LAYER_ZSTD, gzip.compress),
-    "tar called gzip": _packed(oci.LAYER_GZIP, bytes),
-    "gzip twice": _packed(oci.LAYER_GZIP, lambda tar: gzip.compress(gzip.compress(tar))),
-    "another diff_id": lambda _chance: [Blob(oci.LAYER_GZIP, gzip.compress(_HARMLESS), oci.digest_of(_HERE))],
+    "a skipped zstd frame": _packed(spec.LAYER_ZSTD, lambda tar: _SKIPPABLE + zstandard.compress(tar)),
+    "a skipped zstd frame behind": _packed(spec.LAYER_ZSTD, lambda tar: zstandard.compress(tar) + _SKIPPABLE),
+    "gzip called tar": _packed(spec.LAYER, gzip.compress),
+    "zstd called gzip": _packed(spec.LAYER_GZIP, zstandard.compress),
+    "gzip called zstd": _packed(spec.LAYER_ZSTD, gzip.compress),
+    "tar called gzip": _packed(spec.LAYER_GZIP, bytes),
+    "gzip twice": _packed(spec.LAYER_GZIP, lambda tar: gzip.compress(gzip.compress(tar))),
+    "another diff_id": lambda _chance: [
+        Blob(spec.LAYER_GZIP, gzip.compress(_HARMLESS), spec.digest_of(_HERE))
+    ],
 }
 
 # Not known beforehand: whatever of these `verify` takes for right, engines must unpack to the locked files.

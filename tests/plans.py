@@ -5,14 +5,15 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from podkiln import job, variant
-from podkiln.request import Request
+from podkiln.config import variant
+from podkiln.pipeline import build
+from podkiln.pipeline.request import Request
 
 if TYPE_CHECKING:
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 
 @cache
 def plan_of(name: str = "lazy", **asked: Any) -> Plan:
     """Return the plan of a variant; nothing is baked unless that is asked for."""
-    return job.make_plan(variant.load(name), Request(**{"variants": (name,), "no_weights": True, **asked}))
+    return build.make_plan(variant.load(name), Request(**{"variants": (name,), "no_weights": True, **asked}))

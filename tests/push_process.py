@@ -9,11 +9,12 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
 
-from podkiln import layout, output  # noqa: E402 - the path comes first
 from podkiln.errors import PodkilnError  # noqa: E402
-from podkiln.interruption import INTERRUPTIONS, error_of  # noqa: E402
-from podkiln.reference import Reference  # noqa: E402
+from podkiln.oci import layout  # noqa: E402 - the path comes first
+from podkiln.oci.reference import Reference  # noqa: E402
 from podkiln.registry import Settings, push  # noqa: E402
+from podkiln.util import console  # noqa: E402 - the path comes first
+from podkiln.util.interrupts import INTERRUPTIONS, error_of  # noqa: E402
 
 
 def main(path: str, reference: str) -> int:
@@ -28,7 +29,7 @@ def main(path: str, reference: str) -> int:
         error = failure
     else:
         return 0
-    output.failure(error)
+    console.failure(error)
     return error.exit_code
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layouts import layer_of
 
-from podkiln import oci
+from podkiln.oci import spec
 from podkiln.verify.rendered import Rendered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 _NO_LAYER = ("ARG", "ENV", "LABEL", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT")
 
@@ -28,14 +28,14 @@ class Blob(NamedTuple):
     @classmethod
     def gzip(cls, tar: bytes) -> Blob:
         """A tar as most layers are stored."""
-        return cls(oci.LAYER_GZIP, gzip.compress(tar, mtime=0), oci.digest_of(tar))
+        return cls(spec.LAYER_GZIP, gzip.compress(tar, mtime=0), spec.digest_of(tar))
 
 
 class Runtime(NamedTuple):
     """Manifest, config, and the layers in their order."""
 
-    manifest: oci.Manifest
-    config: oci.ImageConfig
+    manifest: spec.Manifest
+    config: spec.ImageConfig
     layers: tuple[Blob, ...]
 
 
@@ -62,10 +62,10 @@ def make(plan: Plan, base: Sequence[Blob] = ()) -> Runtime:
         "history": history,
         "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in layers]},
     }
-    data = oci.canonical_json(document)
-    manifest = oci.Manifest(
-        oci.MANIFEST,
-        oci.Descriptor(oci.CONFIG, oci.digest_of(data), len(data)),
-        tuple(oci.Descriptor(each.media_type, oci.digest_of(each.data), len(each.data)) for each in layers),
+    data = spec.canonical_json(document)
+    manifest = spec.Manifest(
+        spec.MANIFEST,
+        spec.Descriptor(spec.CONFIG, spec.digest_of(data), len(data)),
+        tuple(spec.Descriptor(each.media_type, spec.digest_of(each.data), len(each.data)) for each in layers),
     )
-    return Runtime(manifest, oci.ImageConfig.parse(data, "x"), tuple(layers))
+    return Runtime(manifest, spec.ImageConfig.parse(data, "x"), tuple(layers))

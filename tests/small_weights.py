@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podkiln import oci
-from podkiln.assemble import WeightLayer
-from podkiln.bundle import Bundle, Weight
+from podkiln.oci import spec
+from podkiln.plan.weight_layers import Bundle, Weight
+from podkiln.weights.assemble import WeightLayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.tarlayer import Entry
+    from podkiln.oci.tar_layer import Entry
 
 REVISION = "c" * 40
 
@@ -19,7 +19,7 @@ REVISION = "c" * 40
 def weight(name: str, model: str) -> Weight:
     """Return a file whose content is its own path."""
     path = f"opt/models/{name}".encode()
-    return Weight(model, name, len(path), oci.digest_of(path)[7:], f"huggingface:o/r/{name}", REVISION, {})
+    return Weight(model, name, len(path), spec.digest_of(path)[7:], f"huggingface:o/r/{name}", REVISION, {})
 
 
 def content(bundle: Bundle) -> bytes:
@@ -34,9 +34,9 @@ def content(bundle: Bundle) -> bytes:
 A = Bundle((weight("checkpoints/a.safetensors", "sdxl"),))
 B = Bundle((weight("vae/b.safetensors", "sdxl"), weight("vae/b.json", "sdxl")))
 BUNDLES = (A, B)
-LAYERS = {bundle.recipe: oci.digest_of(content(bundle)) for bundle in BUNDLES}
+LAYERS = {bundle.recipe: spec.digest_of(content(bundle)) for bundle in BUNDLES}
 
 
 def baked(bundle: Bundle) -> WeightLayer:
     """Return the layer of one of the two bundles as part of an image."""
-    return WeightLayer(bundle, oci.Descriptor(oci.LAYER, LAYERS[bundle.recipe], bundle.size))
+    return WeightLayer(bundle, spec.Descriptor(spec.LAYER, LAYERS[bundle.recipe], bundle.size))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podkiln import __version__, masking, output
+from podkiln import __version__
 from podkiln.cli.options import BUILD_OPTIONS, apply
 from podkiln.errors import PodkilnError, UsageError
-from podkiln.interruption import error_of
+from podkiln.util import console, masking
+from podkiln.util.interrupts import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 COMMANDS = {
     "variants": ("listing", "The variants there are: tier, models, size."),
     "models": ("listing", "The models there are: VRAM, size, licence, state of the lock."),
-    "plan": ("planning", "What a build would hold and move; moves nothing."),
-    "render": ("rendering", "Write Dockerfile, start.sh and the rest; or compare them with the golden ones."),
-    "lint": ("rendering", "hadolint, shellcheck and our own rules over what is rendered."),
-    "lock": ("locking", "Resolve every input and write the lock; or check it, without a network."),
-    "verify": ("verifying", "What a registry holds, against the lock; pulls nothing."),
-    "flags": ("choosing", "What start.sh would choose for a card and a RAM, and why."),
-    "schemas": ("locking", "Write the JSON Schemas that editors check variants and models with."),
+    "plan": ("plan", "What a build would hold and move; moves nothing."),
+    "render": ("render", "Write Dockerfile, start.sh and the rest; or compare them with the golden ones."),
+    "lint": ("render", "hadolint, shellcheck and our own rules over what is rendered."),
+    "lock": ("lock", "Resolve every input and write the lock; or check it, without a network."),
+    "verify": ("verify", "What a registry holds, against the lock; pulls nothing."),
+    "flags": ("flags", "What start.sh would choose for a card and a RAM, and why."),
+    "schemas": ("lock", "Write the JSON Schemas that editors check variants and models with."),
 }
 
 
@@ -81,14 +82,14 @@ def cli(context: click.Context, /, **options: Any) -> None:
     Without a command: build the variants named, and with --push push them. Ends with an OCI image layout in
     dist/VARIANT/image/.
     """
-    output.configure(options["verbose"] if not options["quiet"] else -1)
+    console.configure(options["verbose"] if not options["quiet"] else -1)
     if context.invoked_subcommand is not None:
         _refuse_stray(context)
         return
     if not any(_given(context)):
         click.echo(context.get_help())
         return
-    from podkiln.cli.building import build  # noqa: PLC0415 - `--help` must not wait for it
+    from podkiln.cli.build import build  # noqa: PLC0415 - `--help` must not wait for it
 
     build(options)
 
@@ -127,7 +128,7 @@ def _flushed(code: int) -> int:
         # Python would complain once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError) and not code:
-            output.failure(PodkilnError(f"Standard output cannot be written: {error.strerror}."))
+            console.failure(PodkilnError(f"Standard output cannot be written: {error.strerror}."))
             return PodkilnError.exit_code
     return code
 
@@ -138,18 +139,18 @@ def _run(arguments: Sequence[str]) -> int:
         with cli.make_context("./build.py", list(arguments)) as context:
             cli.invoke(context)
     except PodkilnError as error:
-        output.failure(error)
+        console.failure(error)
         return error.exit_code
     except click.UsageError as error:
         called = f" {error.ctx.info_name}" if error.ctx and error.ctx.parent else ""
         hint = f"`./build.py{called} --help` shows what there is."
-        output.failure(UsageError(error.format_message(), hint=hint))
+        console.failure(UsageError(error.format_message(), hint=hint))
         return UsageError.exit_code
     except click.exceptions.Exit as end:
         return end.exit_code
     except (click.Abort, KeyboardInterrupt) as end:
         ended = error_of(end)
-        output.failure(ended)
+        console.failure(ended)
         return ended.exit_code
     except BrokenPipeError:
         raise
@@ -157,6 +158,6 @@ def _run(arguments: Sequence[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         if error.errno == errno.EBADF and not where:  # see output.keep_streams
             where = "Standard output cannot be written: "
-        output.failure(PodkilnError(f"{where}{error.strerror or error}."))
+        console.failure(PodkilnError(f"{where}{error.strerror or error}."))
         return PodkilnError.exit_code
     return 0

@@ -6,38 +6,40 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podkiln import catalogue, lock, output, variant
 from podkiln.cli.options import json_option, names_of, variant_option
+from podkiln.config import catalog, variant
 from podkiln.errors import LockError
+from podkiln.lock import schema
+from podkiln.util import console
 
 if TYPE_CHECKING:
-    from podkiln.catalogue import Offered
-    from podkiln.variant import Described
+    from podkiln.config.catalog import Offered
+    from podkiln.config.variant import Described
 
 
 @click.command("variants")
 @json_option
 def variants_command(as_json: bool) -> None:
     """List the variants: tier, cards, models, and whether their lock is current."""
-    shipped = catalogue.load()
+    shipped = catalog.load()
     rows = [_variant_row(variant.load(name), shipped) for name in variant.names()]
     if as_json:
-        output.result({"schema": 1, "variants": rows})
+        console.result({"schema": 1, "variants": rows})
         return
     for row in rows:
         cards = "/".join(map(str, row["vram_gb"]))
         click.echo(
             f"{row['id']:11} {row['title']:35} {cards} GB; {row['models']} models, {row['default']} on by "
-            f"default, {row['baked']} baked ({output.size(row['baked_bytes'])}); lock {row['lock']}"
+            f"default, {row['baked']} baked ({console.size(row['baked_bytes'])}); lock {row['lock']}"
         )
 
 
-def _variant_row(described: Described, shipped: dict[str, catalogue.Entry]) -> dict[str, Any]:
-    offered = catalogue.offered(described, shipped)
+def _variant_row(described: Described, shipped: dict[str, catalog.Entry]) -> dict[str, Any]:
+    offered = catalog.offered(described, shipped)
     spec = described.spec
     baked = [offer for offer in offered if offer.baked]
     try:
-        lock.read(described, offered)
+        schema.read(described, offered)
         state = "current"
     except LockError:
         state = "stale"
@@ -61,30 +63,30 @@ def models_command(variant: tuple[str, ...], as_json: bool) -> None:
     """List the models: VRAM, size, licence, the variable that switches them on, what they lack."""
     rows = [_model_row(*pair) for pair in _offers(variant)]
     if as_json:
-        output.result({"schema": 1, "models": rows})
+        console.result({"schema": 1, "models": rows})
         return
     for row in rows:
         missing = f"; needs {', '.join(row['unmet'])}" if row["unmet"] else ""
         hashes = "locked" if row["locked"] else f"{row['unresolved']} of {row['files']} files unresolved"
         click.echo(
-            f"{row['id']:21} {row['vram_gb']:>3g} GB  {output.size(row['bytes']):>9}  {row['env']:28} "
+            f"{row['id']:21} {row['vram_gb']:>3g} GB  {console.size(row['bytes']):>9}  {row['env']:28} "
             f"{row['licence']}; {hashes}{missing}"
         )
 
 
-def _offers(names: tuple[str, ...]) -> list[tuple[Offered, tuple[lock.LockedFile, ...]]]:
+def _offers(names: tuple[str, ...]) -> list[tuple[Offered, tuple[schema.LockedFile, ...]]]:
     """Return the models of the variants named (of lazy, which has all, when none is), each once."""
-    found: dict[str, tuple[Offered, tuple[lock.LockedFile, ...]]] = {}
+    found: dict[str, tuple[Offered, tuple[schema.LockedFile, ...]]] = {}
     for name in names_of(names, default="lazy"):
         described = variant.load(name)
-        offered = catalogue.offered(described, catalogue.load())
-        weights = lock.read(described, offered, check=False).weights
+        offered = catalog.offered(described, catalog.load())
+        weights = schema.read(described, offered, check=False).weights
         for offer in offered:
             found.setdefault(offer.id, (offer, weights[offer.id]))
     return list(found.values())
 
 
-def _model_row(offer: Offered, files: tuple[lock.LockedFile, ...]) -> dict[str, Any]:
+def _model_row(offer: Offered, files: tuple[schema.LockedFile, ...]) -> dict[str, Any]:
     model = offer.model
     wanted = [known for file, known in zip(model.files, files, strict=True) if not file.optional]
     unresolved = sum(not known.resolved for known in wanted)

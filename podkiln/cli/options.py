@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from podkiln.concurrency import JOBS
 from podkiln.errors import UsageError
+from podkiln.util.executor import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ def names_of(values: Sequence[str], *, default: str | None = None) -> tuple[str,
 
     Raises UsageError when it names none, an empty one, or one twice.
     """
-    from podkiln import variant  # noqa: PLC0415 - pydantic takes its time, and --help has no use for it
+    from podkiln.config import variant  # noqa: PLC0415 - pydantic takes its time, and --help has no use for it
 
     chosen = values or ([default] if default else [])
     typed = [name.strip() for value in chosen for name in value.split(",")]

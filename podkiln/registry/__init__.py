@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podkiln.reference import DEFAULT_TAG
+from podkiln.oci.reference import DEFAULT_TAG
 from podkiln.registry.client import Repository
+from podkiln.registry.options import Confirmed, Settings
 from podkiln.registry.push import PushedBlob, PushReport, push
-from podkiln.registry.settings import Confirmed, Settings
-from podkiln.registry.trust import is_local
+from podkiln.registry.tls import is_local
 from podkiln.registry.upload import Progress
 
 if TYPE_CHECKING:
-    from podkiln.oci import Descriptor, Digest
-    from podkiln.reference import Reference
+    from podkiln.oci.reference import Reference
+    from podkiln.oci.spec import Descriptor, Digest
 
 __all__ = [
     "Confirmed",

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from podkiln import oci
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.registry.refusal import words
+from podkiln.oci import spec
+from podkiln.registry.errors import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from podkiln.credentials import Credentials
-    from podkiln.registry.streaming import Answer
+    from podkiln.registry.credentials import Credentials
+    from podkiln.registry.streaming_http import Answer
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class Auth:
                 hint=f"Run `docker login {self._host}`.",
             )
         try:
-            body = oci.parse_json(answer.body, "x")
+            body = spec.parse_json(answer.body, "x")
         except IntegrityError:
             body = {}
         token = body.get("token") or body.get("access_token")

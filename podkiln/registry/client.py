@@ -12,12 +12,9 @@ from urllib.parse import quote
 
 from httpx import codes
 
-from podkiln import oci
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.interruption import INTERRUPTIONS
-from podkiln.registry.headers import ChunkSizes, number, range_end
-from podkiln.registry.reading import AGAIN, Reader
-from podkiln.registry.refusal import (
+from podkiln.oci import spec
+from podkiln.registry.errors import (
     TRANSIENT,
     Settling,
     SettlingError,
@@ -29,17 +26,20 @@ from podkiln.registry.refusal import (
     refuse_page,
     words,
 )
-from podkiln.registry.settings import Settings
+from podkiln.registry.headers import ChunkSizes, number, range_end
+from podkiln.registry.options import Settings
+from podkiln.registry.reader import AGAIN, Reader
 from podkiln.registry.transport import Transport
-from podkiln.unfinished import UPLOADS
+from podkiln.util.interrupts import INTERRUPTIONS
+from podkiln.util.open_uploads import UPLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from podkiln.oci import Descriptor, Digest
-    from podkiln.reference import Reference
-    from podkiln.registry.streaming import Answer
-    from podkiln.tarlayer import Chunk
+    from podkiln.oci.reference import Reference
+    from podkiln.oci.spec import Descriptor, Digest
+    from podkiln.oci.tar_layer import Chunk
+    from podkiln.registry.streaming_http import Answer
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Repository(Reader):
         """
         if self._confirmed.has(self._full_name, blob.digest):
             return True
-        doing = f"look for blob {oci.short(blob.digest)} in {self.name}"
+        doing = f"look for blob {spec.short(blob.digest)} in {self.name}"
         answer = self.transport.ask("HEAD", self._path("blobs", blob.digest), doing, expect=(200, 404))
         if answer.status != codes.OK:
             return False
@@ -168,7 +168,7 @@ class Repository(Reader):
             "PUT", path, doing, expect=expect, headers=headers, content=data, settling=BLOBS_CONFIRMED
         )
         if answer.status not in _WRITTEN:
-            self._accept_kept(tag_or_digest, oci.digest_of(data), answer, doing)
+            self._accept_kept(tag_or_digest, spec.digest_of(data), answer, doing)
 
     def _accept_kept(self, name: str, wanted: Digest, answer: Answer, doing: str) -> None:
         """Raise the error for a manifest that was not taken, unless the registry holds it under this name."""
@@ -208,7 +208,7 @@ class Repository(Reader):
         def once() -> None:
             if not self.has_blob(blob):
                 host = self.transport.host
-                raise SettlingError(f"Registry {host} does not show blob {oci.short(blob.digest)} yet.")
+                raise SettlingError(f"Registry {host} does not show blob {spec.short(blob.digest)} yet.")
 
         try:
             self.transport.retrying(once)

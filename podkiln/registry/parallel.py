@@ -5,9 +5,9 @@ from __future__ import annotations
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
-from podkiln.concurrency import submit_all
-from podkiln.interruption import INTERRUPTIONS
 from podkiln.registry.transport import CancelledError
+from podkiln.util.executor import submit_all
+from podkiln.util.interrupts import INTERRUPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -6,21 +6,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from podkiln import oci
 from podkiln.errors import UsageError
-from podkiln.reference import DEFAULT_TAG
+from podkiln.oci import spec
+from podkiln.oci.reference import DEFAULT_TAG
 from podkiln.registry.client import Repository
+from podkiln.registry.errors import SettlingError, UnsettledError
 from podkiln.registry.parallel import at_once
-from podkiln.registry.refusal import SettlingError, UnsettledError
 from podkiln.registry.upload import Progress, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from podkiln.layout import Layout
-    from podkiln.oci import Descriptor, Digest
-    from podkiln.reference import Reference
-    from podkiln.registry.settings import Settings
+    from podkiln.oci.layout import Layout
+    from podkiln.oci.reference import Reference
+    from podkiln.oci.spec import Descriptor, Digest
+    from podkiln.registry.options import Settings
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class _Stored:
 
     @property
     def name(self) -> str:
-        return oci.short(self.blob.digest)
+        return spec.short(self.blob.digest)
 
     @property
     def size(self) -> int:
@@ -143,7 +143,7 @@ class _Sender:
         begun = time.monotonic()
         how = self._bring(blob)
         if how != "uploaded":
-            self._on_progress(oci.short(blob.digest), blob.size, blob.size)
+            self._on_progress(spec.short(blob.digest), blob.size, blob.size)
         return PushedBlob(blob.digest, blob.size, how, time.monotonic() - begun)
 
     def repair(self) -> bool:

@@ -17,19 +17,19 @@ from httpx import codes
 
 from pod.fetching.retry import LONGEST_TOTAL, backoff_seconds
 from podkiln.errors import RegistryError
-from podkiln.reference import DOCKER_HUB
+from podkiln.oci.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
-from podkiln.registry.clients import AGENT, open_client
-from podkiln.registry.refusal import TRANSIENT, Settling, TransientError, given_up, refused, unreachable
-from podkiln.registry.sockets import Sockets
-from podkiln.registry.streaming import Answer, Patience, Streaming
-from podkiln.registry.trust import is_local, local_context, speaks_tls, tls_context
+from podkiln.registry.cancellation import Sockets
+from podkiln.registry.errors import TRANSIENT, Settling, TransientError, given_up, refused, unreachable
+from podkiln.registry.http_client import AGENT, open_client
+from podkiln.registry.streaming_http import Answer, Patience, Streaming
+from podkiln.registry.tls import is_local, local_context, speaks_tls, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
-    from podkiln.registry.settings import Settings
-    from podkiln.tarlayer import Chunk
+    from podkiln.oci.tar_layer import Chunk
+    from podkiln.registry.options import Settings
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

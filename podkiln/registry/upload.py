@@ -7,20 +7,20 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.interruption import INTERRUPTIONS
 from podkiln.registry.client import ChunksWantedError, LostUploadError, StreamsRefusedError
+from podkiln.registry.errors import TransientError
 from podkiln.registry.headers import ChunkSizes
-from podkiln.registry.refusal import TransientError
-from podkiln.registry.streaming import EndedEarlyError
+from podkiln.registry.streaming_http import EndedEarlyError
 from podkiln.registry.transport import CancelledError
-from podkiln.unfinished import UPLOADS
+from podkiln.util.interrupts import INTERRUPTIONS
+from podkiln.util.open_uploads import UPLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from podkiln.oci import Descriptor
+    from podkiln.oci.spec import Descriptor
+    from podkiln.oci.tar_layer import Chunk
     from podkiln.registry.client import Repository
-    from podkiln.tarlayer import Chunk
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told what is being sent, bytes done, bytes in all. Called from several threads; done may fall back."""

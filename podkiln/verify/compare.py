@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from podkiln import oci
-from podkiln.assemble import FILES, MODEL, WeightLayer
-from podkiln.plan import MOST_LAYERS
+from podkiln.oci import spec
+from podkiln.plan.plan import MOST_LAYERS
+from podkiln.util.quoting import shown
 from podkiln.verify import documents
-from podkiln.wording import shown
+from podkiln.weights.assemble import FILES, MODEL, WeightLayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from podkiln.bundle import Bundle
-    from podkiln.oci import Descriptor, Digest, ImageConfig, Manifest
-    from podkiln.plan import Plan
+    from podkiln.oci.spec import Descriptor, Digest, ImageConfig, Manifest
+    from podkiln.plan.plan import Plan
+    from podkiln.plan.weight_layers import Bundle
     from podkiln.verify.rendered import Rendered
 
-PLATFORM: Final = oci.Platform("linux", "amd64")
+PLATFORM: Final = spec.Platform("linux", "amd64")
 _ROW: Final = {"created", "created_by", "comment", "empty_layer", "author"}
-_LAYERS: Final = (oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD)
+_LAYERS: Final = (spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD)
 _BAKED_BY: Final = "podkiln bake "
 
 
@@ -73,10 +73,10 @@ def _numbers(found: Sequence[Placed], above: Sequence[Bundle], layers: int) -> l
 
 def _type_findings(held: Held) -> Iterator[str]:
     manifest = held.manifest
-    if manifest.media_type != oci.MANIFEST:
-        yield f"Its manifest is of type {shown(manifest.media_type)}, not {oci.MANIFEST}."
-    if manifest.config.media_type != oci.CONFIG:
-        yield f"Its config is of type {shown(manifest.config.media_type)}, not {oci.CONFIG}."
+    if manifest.media_type != spec.MANIFEST:
+        yield f"Its manifest is of type {shown(manifest.media_type)}, not {spec.MANIFEST}."
+    if manifest.config.media_type != spec.CONFIG:
+        yield f"Its config is of type {shown(manifest.config.media_type)}, not {spec.CONFIG}."
     for number, layer in enumerate(manifest.layers):
         if layer.media_type not in _LAYERS:
             yield f"Its layer {number} is of type {shown(layer.media_type)}, which is no layer type of OCI."
@@ -182,8 +182,8 @@ def _layer_findings(number: int, found: Placed, known: Mapping[Digest, Digest], 
     digest = known.get(bundle.recipe)
     if digest not in (None, blob.digest):
         yield f"{name} has the digest {blob.digest}; the lock gives {digest}."
-    if blob.media_type != oci.LAYER:
-        yield f"{name} is of type {shown(blob.media_type)}; weights are not compressed: {oci.LAYER}."
+    if blob.media_type != spec.LAYER:
+        yield f"{name} is of type {shown(blob.media_type)}; weights are not compressed: {spec.LAYER}."
     if config.diff_ids[found.number] != blob.digest:
         diff_id = config.diff_ids[found.number]
         yield f"{name} has the digest {blob.digest}, and another diff_id: {diff_id}."

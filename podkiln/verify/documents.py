@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from podkiln import oci
-from podkiln.wording import shown
+from podkiln.oci import spec
+from podkiln.util.quoting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from podkiln.oci import ImageConfig
+    from podkiln.oci.spec import ImageConfig
     from podkiln.verify.rendered import Rendered
 
 _SUBSTITUTED: Final = "io.podkiln.substituted"
@@ -33,7 +33,7 @@ def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
     if variables != wanted["Env"]:
         yield from _environment(variables, rendered.environment)
     for key in sorted({*held, *wanted} - {"Env", "Labels"})[: len(wanted) + _MOST_NAMED]:
-        if oci.canonical_json(held.get(key)) != oci.canonical_json(
+        if spec.canonical_json(held.get(key)) != spec.canonical_json(
             wanted.get(key)
         ):  # 3.0 is not 3, nor is true 1
             yield f"Its config sets {key}: {shown(held.get(key))}; the lock gives {shown(wanted.get(key))}."

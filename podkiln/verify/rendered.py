@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from podkiln import bake, lint, render
 from podkiln.errors import RenderError
+from podkiln.render import bake_file, build_context, lint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 _PAIR: Final = re.compile(r'([\w.-]+)=("(?:[^"\\]|\\.)*"|[^\s"]+)(?:\s+|$)')
 _OPTION: Final = re.compile(r"--(mount|chmod|chown|link|network|security)\b")
@@ -75,7 +75,7 @@ class Rendered:
         base = runtime.base.sets
         made = cls(str(runtime.epoch), created, dict(base.environment), {"Labels": dict(base.labels)})
         given = {"SOURCE_DATE_EPOCH": made.epoch}
-        for stage in _stages(render.dockerfile(plan)):
+        for stage in _stages(build_context.dockerfile(plan)):
             arguments: dict[str, str] = {}
             for word, rest in stage:
                 if word == "ARG":
@@ -155,7 +155,7 @@ def _stages(dockerfile: str) -> Iterator[list[tuple[str, str]]]:
             parents[name], bodies[name] = parent, []
         elif name:
             bodies[name].append((word, rest))
-    chain = [bake.TARGET]
+    chain = [bake_file.TARGET]
     while parents[chain[-1]] in parents:
         chain.append(parents[chain[-1]])
     for stage in reversed(chain):

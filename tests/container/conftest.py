@@ -15,15 +15,17 @@ from fakes import index
 from fakes.hub import Hub
 from images import REQUIREMENTS, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
 
-from podkiln import bootstrap, job, lock
+from podkiln.build import base_image
+from podkiln.lock import schema
+from podkiln.pipeline import build as job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from podkiln.bootstrap import BaseLayout
+    from podkiln.build.base_image import BaseLayout
 
-UV_LOCK = lock.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
+UV_LOCK = schema.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
 CANARY = "canary-7f1d0b9c-must-not-be-in-an-image"
 
 
@@ -39,7 +41,7 @@ def docker_engine() -> str:
 @pytest.fixture(scope="session")
 def bootstrap_base(docker_engine: str) -> BaseLayout:
     """The base image of all tests, made from Debian packages; once on a machine."""
-    return bootstrap.base_layout(job.cache_folder())
+    return base_image.base_layout(job.cache_folder())
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,10 @@ from fakes.faults import Fault
 from fakes.hub import Hub
 from images import ROOT, SUBSTITUTES, SYSTEM_CA, Image, podkiln
 
-from podkiln import layout, load, oci
+from podkiln.build import docker_load
 from podkiln.errors import IntegrityError, SourceError
-from podkiln.reference import Reference
+from podkiln.oci import layout, spec
+from podkiln.oci.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,7 +117,7 @@ def test_weights_go_from_the_hub_to_the_registry_and_not_through_here(
 ) -> None:
     assert pushed.report["weights"]["fetched_bytes"] == WEIGHTS
     layers = pushed.manifest()["layers"]
-    assert [layer["mediaType"] for layer in layers[:3]] == [oci.LAYER] * 3
+    assert [layer["mediaType"] for layer in layers[:3]] == [spec.LAYER] * 3
     assert not any(pushed.blob(layer["digest"]).exists() for layer in layers[:3])
     config = pushed.config()
     told = [entry for entry in config["history"] if not entry.get("empty_layer")]
@@ -145,7 +146,7 @@ def test_an_engine_of_either_storage_mode_sees_the_files(
     host: str = request.getfixturevalue(storage)
     monkeypatch.setenv("DOCKER_HOST", host)
     name = Reference.parse("localhost/podkiln-tests/baked:v1")
-    load.load(layout.read(here.layout), [name])
+    docker_load.load(layout.read(here.layout), [name])
     assert sums(docker("run", *LIST, str(name), *SHA256SUM, host=host).stdout) == hashes
 
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import bootstrap, layout
+from podkiln.build import base_image
+from podkiln.oci import layout
 
 if TYPE_CHECKING:
-    from podkiln.bootstrap import BaseLayout
+    from podkiln.build.base_image import BaseLayout
 
 pytestmark = pytest.mark.engine
 
-SCRIPT = Path(bootstrap.__file__).parents[1] / "scripts" / "bootstrap_base.sh"
+SCRIPT = Path(base_image.__file__).parents[1] / "scripts" / "bootstrap_base.sh"
 HOSTS_APT = [Path("/var/lib/apt/lists"), Path("/var/cache/apt/archives")]
 
 

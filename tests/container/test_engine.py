@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import engine
+from podkiln.build import engine
 from podkiln.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.bootstrap import BaseLayout
+    from podkiln.build.base_image import BaseLayout
 
 pytestmark = pytest.mark.engine
 

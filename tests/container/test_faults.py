@@ -35,15 +35,16 @@ from fakes.registry import Fault
 
 from pod.fetching.patience import Policy
 from pod.fetching.web import Limits
-from podkiln import oci, remembered
-from podkiln.bundle import Bundle
 from podkiln.errors import IntegrityError, SourceError
-from podkiln.reference import Reference
+from podkiln.lock import layers
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
+from podkiln.oci.tar_layer import Entry, TarLayer
+from podkiln.plan.weight_layers import Bundle
 from podkiln.registry import Repository, Settings, pull_manifest
-from podkiln.sinks import RegistrySink
-from podkiln.sources import Access
-from podkiln.tarlayer import Entry, TarLayer
-from podkiln.weights import Baked, bake
+from podkiln.weights.bake import Baked, bake
+from podkiln.weights.sink import RegistrySink
+from podkiln.weights.source import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,10 +82,10 @@ def files(hub: Hub) -> list[HubFile]:
     return [hub.add("org/repo", f"{n}.safetensors", SIZE + n, seed=n) for n in range(2)]
 
 
-def layer_of(file: HubFile) -> oci.Digest:
+def layer_of(file: HubFile) -> spec.Digest:
     content = bytes(file.content)
     tar = TarLayer((Entry(f"opt/models/checkpoints/{file.name}", len(content)),))
-    return oci.digest_of(b"".join(tar.chunks(lambda _, offset: [content[offset:]])))
+    return spec.digest_of(b"".join(tar.chunks(lambda _, offset: [content[offset:]])))
 
 
 def push(host: str, hub: Hub, files: list[HubFile], **more: Any) -> list[Baked]:
@@ -268,7 +269,7 @@ def test_kill_9_at_random_moments_then_the_same_again(
             process.kill()
         killed += process.returncode == -signal.SIGKILL
         memory = tmp_path / "bakes.locks" / "layers.json"
-        assert not memory.exists() or {*remembered.read(memory).values()} <= kept(storage)
+        assert not memory.exists() or {*layers.read(memory).values()} <= kept(storage)
         if process.returncode == 0:  # it was faster: all begins anew elsewhere
             image = image.replace("/app", "/app1")
         if process.returncode == 0 or rng.random() < 0.5:  # and half of the others know nothing either
@@ -280,7 +281,7 @@ def test_kill_9_at_random_moments_then_the_same_again(
     assert killed > KILLS // 4
     assert {layer["digest"] for layer in told["layers"]} < kept(storage)
     found, data = pull_manifest(Reference.parse(image))
-    assert found.digest == told["digest"] == oci.digest_of(data)
+    assert found.digest == told["digest"] == spec.digest_of(data)
     assert not spooled or list(spool.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from containers import Container, docker
 from images import ROOT, podkiln
 
-from podkiln import flags
+from podkiln.render import flags_json as flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

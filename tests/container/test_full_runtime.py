@@ -15,12 +15,13 @@ import pytest
 from containers import Container, docker
 from images import BASE, COMFYUI, SYSTEM_CA, Image, podkiln
 
-from podkiln import catalogue, flagfiles, lock, variant
+from podkiln.config import catalog, comfyui_flags, variant
+from podkiln.lock import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.bootstrap import BaseLayout
+    from podkiln.build.base_image import BaseLayout
 
 pytestmark = [pytest.mark.engine, pytest.mark.full]
 MOST_LAYER_BYTES = 1_500_000_000
@@ -88,7 +89,7 @@ def test_every_locked_package_is_installed_and_imports(
     assert {name: installed.get(name) for name in locked} == locked
     assert told["torch"].startswith(locked["torch"])
     assert told["cuda"] == "13.0"
-    assert tuple(told["architectures"]) == flagfiles.architectures(locked["torch"], told["cuda"])
+    assert tuple(told["architectures"]) == comfyui_flags.architectures(locked["torch"], told["cuda"])
     assert told["sum"] == 4.0
     shown = ("torch", "torchvision", "torchaudio", "transformers", "comfy-kitchen", "comfy-aimdo")
     show(capsys, ["\n" + ", ".join(f"{name} {locked[name]}" for name in shown)])
@@ -142,7 +143,7 @@ def normal(name: str) -> str:
 def locked_versions() -> dict[str, str]:
     """Return what the lock names for ComfyUI, by normalised name; JupyterLab is locked apart."""
     described = variant.load("consumer")
-    texts = lock.read(described, catalogue.offered(described, catalogue.load())).requirements()
+    texts = schema.read(described, catalog.offered(described, catalog.load())).requirements()
     own = "\n".join(text for name, text in texts.items() if name != "jupyter.txt")
     rows = re.findall(r"^([\w.-]+)==([^\s;\\]+)", own, re.MULTILINE)
     assert len(rows) == 103

@@ -14,12 +14,12 @@ import pytest
 from containers import docker
 from images import BASE, ROOT, SHIPPED, TINY, Built, Image, build, podkiln
 
-from podkiln import oci
+from podkiln.oci import spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.bootstrap import BaseLayout
+    from podkiln.build.base_image import BaseLayout
 
 pytestmark = pytest.mark.engine
 MOST_LAYER_BYTES = 1_500_000_000
@@ -78,8 +78,8 @@ def test_the_report_lies_beside_the_image_too(shipped: Image) -> None:
 def test_the_manifest_is_plain_oci(shipped: Image) -> None:
     """One manifest, no provenance beside it; zstd layers."""
     index = json.loads((shipped.layout / "index.json").read_text())
-    assert [entry["mediaType"] for entry in index["manifests"]] == [oci.MANIFEST]
-    assert {layer["mediaType"] for layer in shipped.manifest()["layers"]} == {oci.LAYER_ZSTD}
+    assert [entry["mediaType"] for entry in index["manifests"]] == [spec.MANIFEST]
+    assert {layer["mediaType"] for layer in shipped.manifest()["layers"]} == {spec.LAYER_ZSTD}
 
 
 def test_every_layer_has_its_history_entry(shipped: Image) -> None:

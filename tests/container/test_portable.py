@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fakes.hub import Hub
 
-    from podkiln.bootstrap import BaseLayout
+    from podkiln.build.base_image import BaseLayout
 
 # `built` has made all layers below: what is tested here costs a few seconds.
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("built")]

@@ -16,18 +16,18 @@ import registries
 import tiny
 from fakes.wire import Wire
 
-from podkiln import layout, oci
 from podkiln import registry as registry_
-from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.reference import Reference
+from podkiln.oci import layout, spec
+from podkiln.oci.reference import Reference
 from podkiln.registry import Settings, push
+from podkiln.registry.credentials import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from podkiln.layout import Layout
+    from podkiln.oci.layout import Layout
 
 pytestmark = pytest.mark.engine
 
@@ -57,7 +57,7 @@ def run(*argv: str) -> str:
 def test_what_was_pushed_is_pulled_and_runs(registry: Callable[[], str], image: Layout) -> None:
     name = Reference.parse(f"{registry()}/you/app:v1")
     report = push(image, name)
-    assert {layer.media_type for layer in image.manifest.layers} == {oci.LAYER_ZSTD}
+    assert {layer.media_type for layer in image.manifest.layers} == {spec.LAYER_ZSTD}
     assert report.uploaded_bytes == image.size
     seen = json.loads(run("skopeo", "inspect", "--tls-verify=false", f"docker://{name}"))
     assert seen["Digest"] == image.descriptor.digest == registry_.resolve_digest(name)

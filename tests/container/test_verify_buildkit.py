@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import layout
-from podkiln.verify import runtime
+from podkiln.oci import layout
+from podkiln.verify import runtime_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.bootstrap import BaseLayout
+    from podkiln.build.base_image import BaseLayout
 
 pytestmark = pytest.mark.engine
 
@@ -52,8 +52,8 @@ def test_what_buildkit_writes_is_right(bootstrap_base: BaseLayout, tmp_path: Pat
     made = layout.read(tmp_path / "layout")
     layers = zip(made.manifest.layers, made.config.diff_ids, strict=True)
     contents = [
-        runtime.read(number, blob, diff_id, made.chunks(blob))
+        runtime_layers.read(number, blob, diff_id, made.chunks(blob))
         for number, (blob, diff_id) in enumerate(layers)
     ]
-    assert list(runtime.findings(contents)) == []
+    assert list(runtime_layers.findings(contents)) == []
     assert sum(len(each.members) for each in contents) > 1000

@@ -19,7 +19,7 @@ from acme import bake, describe, pushing, serve
 from fakes.hub import Hub
 from images import podkiln
 
-from podkiln import oci
+from podkiln.oci import spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Spoilt:
 
     def put(self, data: bytes) -> dict[str, Any]:
         """Upload a blob; return digest and size of its descriptor."""
-        digest = oci.digest_of(data)
+        digest = spec.digest_of(data)
         begun = self._ask("POST", f"{self.base}/blobs/uploads/", b"")
         location = begun.headers["Location"]
         self._ask("PUT", f"{location}&digest={digest}", data)
@@ -69,8 +69,8 @@ class Spoilt:
         """Put a layer onto the base image, where no history is known beforehand."""
         at = self._base() + 1
         self.config["history"].insert(self._row(at - 1) + 1, {"created_by": "RUN something"})
-        self.manifest["layers"].insert(at, {"mediaType": oci.LAYER_GZIP, **self.put(gzip.compress(tar))})
-        self.config["rootfs"]["diff_ids"].insert(at, oci.digest_of(tar))
+        self.manifest["layers"].insert(at, {"mediaType": spec.LAYER_GZIP, **self.put(gzip.compress(tar))})
+        self.config["rootfs"]["diff_ids"].insert(at, spec.digest_of(tar))
 
     def _base(self) -> int:
         """Return the number of the base image's layer: the first that is not of weights."""
@@ -200,7 +200,7 @@ SPOILT: dict[str, tuple[Spoil, list[str]]] = {
         ["a.safetensors has annotations that do not name"],
     ),
     "a media type": (
-        lambda it: it.manifest["layers"][0].update(mediaType=oci.LAYER_GZIP),
+        lambda it: it.manifest["layers"][0].update(mediaType=spec.LAYER_GZIP),
         ["a.safetensors is of type 'application/vnd.oci.image.layer.v1.tar+gzip'; weights are not"],
     ),
 }

@@ -17,13 +17,13 @@ import tiny
 from bakes import access, weight
 from fakes.hub import Hub
 
-from podkiln import layout, oci
-from podkiln.assemble import WeightLayer, assemble, store
-from podkiln.bundle import bundles
-from podkiln.reference import Reference
+from podkiln.oci import layout, spec
+from podkiln.oci.reference import Reference
+from podkiln.plan.weight_layers import bundles
 from podkiln.registry import Repository, pull_manifest, push
-from podkiln.sinks import RegistrySink
-from podkiln.weights import bake
+from podkiln.weights.assemble import WeightLayer, assemble, store
+from podkiln.weights.bake import bake
+from podkiln.weights.sink import RegistrySink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ def docker(*arguments: str) -> str:
 
 
 def test_two_bakes_make_one_manifest(tmp_path: Path) -> None:
-    digests: set[oci.Digest] = set()
+    digests: set[spec.Digest] = set()
     runtime = layout.read(tiny.build(tmp_path / "runtime"))
     for number in range(2):
         with Hub() as hub, registries.serve(tmp_path / str(number)) as host:

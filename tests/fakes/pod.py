@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from podkiln import modeltypes
+from podkiln.config import model_types
 
 if TYPE_CHECKING:
     from fakes.hub import Hub
@@ -50,7 +50,7 @@ class Pod:
         (self.image / "models.json").write_text(json.dumps({"schema": 1, "models": entries}))
         places = {folder: [folder] for folder in FOLDERS} | {"diffusion_models": ["diffusion_models", "unet"]}
         (self.image / "folders.json").write_text(json.dumps({"schema": 1, "folders": places}))
-        (self.image / "model-types.json").write_text(json.dumps(modeltypes.to_json()))
+        (self.image / "model-types.json").write_text(json.dumps(model_types.to_json()))
         chosen = models if enabled is None else enabled
         decision = {"models": [{"id": name, "enabled": name in chosen} for name in models]}
         (self.run / "decision.json").write_text(json.dumps(decision))

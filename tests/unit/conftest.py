@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes.registry import Registry
 
-from podkiln.reference import Reference
+from podkiln.oci.reference import Reference
 from podkiln.registry import Repository, Settings
 
 if TYPE_CHECKING:

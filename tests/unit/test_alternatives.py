@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from plans import plan_of
 
-from podkiln import alternatives, catalogue, limits
-from podkiln.alternatives import TooLarge
+from podkiln.config import catalog
+from podkiln.plan import alternatives, registry_limits
+from podkiln.plan.alternatives import TooLarge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +55,9 @@ def known_registries(monkeypatch: pytest.MonkeyPatch) -> None:
         "public.ecr.aws",
         "*.dkr.ecr.*.amazonaws.com",
     )
-    known = tuple(each for each in limits.load() if each.host in hosts)
+    known = tuple(each for each in registry_limits.load() if each.host in hosts)
     assert len(known) == len(hosts)
-    monkeypatch.setattr(limits, "load", lambda: known)
+    monkeypatch.setattr(registry_limits, "load", lambda: known)
 
 
 def file(name: str, size: int, precision: str = "bf16", folder: str = "unet", optional: bool = True) -> str:
@@ -73,7 +74,7 @@ def ways(tmp_path: Path, *files: str, host: str = "ghcr.io", rate: int = RATE, a
     )
     found = plan_of(str(path), no_weights=False)
     offer = next(each for each in found.offered if each.id == "big")
-    registry = limits.find(host)
+    registry = registry_limits.find(host)
     assert registry
     large = TooLarge(offer, offer.model.files[0], offer.model.files[0].size or 0, registry, rate)
     entries = {each.id: each.entry for each in found.offered}
@@ -114,9 +115,9 @@ def test_a_smaller_model_of_the_family_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_not_locked_yet_says_so() -> None:
-    shipped = catalogue.load()
+    shipped = catalog.load()
     large = next(each for each in plan_of("lazy").offered if each.id == "wan21-t2v-14b")
-    registry = limits.find("ghcr.io")
+    registry = registry_limits.find("ghcr.io")
     assert registry
     found = TooLarge(large, large.model.files[0], 14_300_000_000, registry, RATE)
     ways_out = alternatives.of(found, plan_of("lazy").described, shipped)

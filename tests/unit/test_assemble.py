@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING
 import pytest
 from layouts import layer_of, make_layout
 
-from podkiln import layout, oci
-from podkiln.assemble import FILES, MODEL, PACKING, WeightLayer, assemble, store
-from podkiln.bundle import Bundle, Weight
 from podkiln.errors import IntegrityError, PlanRefusedError
-from podkiln.oci import ImageConfig, Manifest
-from podkiln.plan import MOST_LAYERS
+from podkiln.oci import layout, spec
+from podkiln.oci.spec import ImageConfig, Manifest
+from podkiln.plan.plan import MOST_LAYERS
+from podkiln.plan.weight_layers import Bundle, Weight
+from podkiln.weights.assemble import FILES, MODEL, PACKING, WeightLayer, assemble, store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.layout import Layout
+    from podkiln.oci.layout import Layout
 
 CREATED = "2026-08-24T00:00:00Z"
 
 
 def weight_layer(name: str, *more: str, model: str = "sdxl") -> WeightLayer:
     weights = tuple(
-        Weight(model, each, 5, oci.digest_of(each.encode())[7:], f"huggingface:a/b/{each}", "c" * 40, {})
+        Weight(model, each, 5, spec.digest_of(each.encode())[7:], f"huggingface:a/b/{each}", "c" * 40, {})
         for each in (name, *more)
     )
     group = Bundle(weights)
-    return WeightLayer(group, oci.Descriptor(oci.LAYER, oci.digest_of(name.encode()), group.size))
+    return WeightLayer(group, spec.Descriptor(spec.LAYER, spec.digest_of(name.encode()), group.size))
 
 
 A, B, C = (
@@ -46,7 +46,7 @@ def runtime(tmp_path: Path) -> Layout:
     found = layout.read(make_layout(tmp_path, layer_of(base="1"), layer_of(start="2")))
     history = [*found.config.history, {"created_by": "CMD", "empty_layer": True}]
     document = {**found.config.document, "history": history, "created": CREATED}
-    return replace(found, config=ImageConfig.parse(oci.canonical_json(document), "x"))
+    return replace(found, config=ImageConfig.parse(spec.canonical_json(document), "x"))
 
 
 def test_weights_lie_below_the_runtime_in_declared_order(runtime: Layout) -> None:
@@ -125,7 +125,7 @@ def test_an_image_has_at_most_120_layers(runtime: Layout) -> None:
 
 
 def test_a_runtime_must_be_one_that_can_be_added_to(runtime: Layout) -> None:
-    docker = replace(runtime.manifest, media_type=oci.DOCKER_MANIFEST)
+    docker = replace(runtime.manifest, media_type=spec.DOCKER_MANIFEST)
     mute = replace(runtime.config, history=())
     with pytest.raises(IntegrityError, match="Docker's format"):
         assemble(docker, runtime.config, [A])

@@ -13,9 +13,12 @@ from typing import IO, Any
 import pytest
 from plans import plan_of
 
-from podkiln import bake, masking, render, variant
-from podkiln.bake import Environment
+from podkiln.build import buildkit
+from podkiln.config import variant
 from podkiln.errors import BuildFailedError, PodkilnError, SourceError
+from podkiln.render import bake_file, build_context
+from podkiln.render.bake_file import Environment
+from podkiln.util import masking
 
 SAID = Path(__file__).resolve().parents[1] / "fixtures" / "buildkit"
 SECRET = "s3cret"
@@ -32,7 +35,7 @@ def environment(tmp_path: Path) -> Environment:
 
 
 def file_of(*names: str, environment: Environment | None = None) -> dict[str, Any]:
-    return bake.bake_file(
+    return bake_file.bake_file(
         [plan_of(name) for name in names], environment or Environment(), {"base": "docker-image://x"}
     )
 
@@ -54,10 +57,10 @@ def test_buildkit_exports_and_never_pushes() -> None:
 
 def test_secrets_travel_in_variables_and_stand_nowhere(tmp_path: Path) -> None:
     network = environment(tmp_path)
-    text = bake.as_text(file_of("lazy", environment=network))
+    text = bake_file.as_text(file_of("lazy", environment=network))
     assert SECRET not in text
     assert "mirror.example" not in text
-    assert SECRET not in bake.by_hand(["docker"], tmp_path, network)
+    assert SECRET not in buildkit.by_hand(["docker"], tmp_path, network)
     named = {word.partition("env=")[2] for word in network.secrets() if "env=" in word}
     assert named == network.variables().keys()
     assert SECRET in network.variables()["PODKILN_PYTHON_INDEX"]
@@ -65,14 +68,16 @@ def test_secrets_travel_in_variables_and_stand_nowhere(tmp_path: Path) -> None:
 
 
 def test_each_secret_has_its_mount() -> None:
-    dockerfile = render.render(plan_of())["Dockerfile"].content.decode()
+    dockerfile = build_context.render(plan_of())["Dockerfile"].content.decode()
     for name in ("ca", "apt-conf", "python-index", "apt-sources"):
         assert f"--mount=type=secret,id={name}" in dockerfile
 
 
 def test_the_command_can_be_typed(tmp_path: Path) -> None:
-    argv = bake.command_line(["lazy"], builder="far", no_cache=True)
-    line = bake.by_hand(argv, tmp_path / "a b", Environment(apt_mirror="http://m/debian", apt_suite="trixie"))
+    argv = buildkit.command_line(["lazy"], builder="far", no_cache=True)
+    line = buildkit.by_hand(
+        argv, tmp_path / "a b", Environment(apt_mirror="http://m/debian", apt_suite="trixie")
+    )
     words = shlex.split(line)
     assert words[:3] == ["cd", str(tmp_path / "a b"), "&&"]
     assert words[3].startswith("PODKILN_APT_SOURCES=Types: deb\nURIs: http://m/debian\n")
@@ -83,9 +88,11 @@ def test_the_command_can_be_typed(tmp_path: Path) -> None:
 def test_only_keys_that_bake_knows_are_written(tmp_path: Path) -> None:
     """Bake drops the others without a word."""
     network = environment(tmp_path)
-    data = bake.bake_file([plan_of(name) for name in variant.names()], network, {"base": "docker-image://x"})
-    (tmp_path / bake.BAKE_FILE).write_text(bake.as_text(data))
-    argv = ["docker", "buildx", "bake", "--file", bake.BAKE_FILE, "--print"]
+    data = bake_file.bake_file(
+        [plan_of(name) for name in variant.names()], network, {"base": "docker-image://x"}
+    )
+    (tmp_path / bake_file.BAKE_FILE).write_text(bake_file.as_text(data))
+    argv = ["docker", "buildx", "bake", "--file", bake_file.BAKE_FILE, "--print"]
     own = {**os.environ, **network.variables()}
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, env=own)
     assert done.returncode == 0, done.stderr
@@ -114,7 +121,7 @@ def test_only_keys_that_bake_knows_are_written(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_had_is_one_sentence_and_a_command(said: str, sentence: str, does: str) -> None:
     """The texts are BuildKit's own, from builds that failed this way."""
-    error = bake.explain(1, (SAID / f"{said}.txt").read_text(), LINE)
+    error = buildkit.explain(1, (SAID / f"{said}.txt").read_text(), LINE)
     assert isinstance(error, SourceError)
     assert str(error).startswith(sentence)
     assert error.hint
@@ -130,7 +137,7 @@ def test_what_cannot_be_had_is_one_sentence_and_a_command(said: str, sentence: s
 
 def test_a_repeated_command_shows_no_login() -> None:
     line = [*LINE, "--python-index", f"https://me:{SECRET}@mirror.example/simple"]
-    error = bake.explain(1, (SAID / "certificate.txt").read_text(), line)
+    error = buildkit.explain(1, (SAID / "certificate.txt").read_text(), line)
     assert SECRET not in f"{error} {error.hint}"
     assert "https://…@mirror.example/simple" in str(error.hint)
 
@@ -138,7 +145,7 @@ def test_a_repeated_command_shows_no_login() -> None:
 def test_only_the_step_that_failed_is_blamed() -> None:
     earlier = "#9 Failed to fetch http://x.example/y  but the second mirror had it\n"
     failed = "------\n > [image 2/4] RUN false:\n------\nERROR: failed to solve: exit code: 1\n"
-    assert isinstance(bake.explain(1, earlier + failed, LINE), BuildFailedError)
+    assert isinstance(buildkit.explain(1, earlier + failed, LINE), BuildFailedError)
 
 
 @pytest.fixture
@@ -159,7 +166,7 @@ def test_progress_is_shown_as_it_comes(
     docker: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     play(docker, 'echo "$* in $(pwd)"; echo "$PODKILN_PYTHON_INDEX" | wc -c')
-    bake.run(bake.command_line(["lazy"]), tmp_path, Environment(python_index="1234"))
+    buildkit.run(buildkit.command_line(["lazy"]), tmp_path, Environment(python_index="1234"))
     shown = capfd.readouterr().err
     assert f"buildx bake --progress=plain --file docker-bake.json lazy in {tmp_path}" in shown
     assert "5\n" in shown
@@ -174,22 +181,22 @@ def test_a_failure_is_an_error_of_its_kind(
 ) -> None:
     play(docker, script)
     with pytest.raises(error):
-        bake.run(bake.command_line(["lazy"]), tmp_path, Environment())
+        buildkit.run(buildkit.command_line(["lazy"]), tmp_path, Environment())
 
 
 def test_an_interrupt_ends_buildkit_too(
     docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     play(docker, f"trap 'echo ended > {tmp_path}/ended; exit 1' TERM; echo begun; sleep 20 & wait")
-    read = bake._read
+    read = buildkit._read
 
     def interrupted(stream: IO[bytes]) -> bytes:
         assert read(stream) == b"begun\n"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bake, "_read", interrupted)
+    monkeypatch.setattr(buildkit, "_read", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bake.run(bake.command_line(["lazy"]), tmp_path, Environment())
+        buildkit.run(buildkit.command_line(["lazy"]), tmp_path, Environment())
     assert (tmp_path / "ended").read_text() == "ended\n"
 
 
@@ -213,7 +220,7 @@ def test_what_buildkit_prints_shows_no_login(capfd: pytest.CaptureFixture[str], 
     masking.learn(["--apt-mirror", f"https://me:{SECRET}@mirror.example/debian"])
     script = f"printf 'Err: https://me:{SECRET[:2]}'; sleep 0.2; printf '{SECRET[2:]}@mirror.example'"
     try:
-        status, said = bake._relay(["sh", "-c", script], tmp_path, dict(os.environ), terminal=False)
+        status, said = buildkit._relay(["sh", "-c", script], tmp_path, dict(os.environ), terminal=False)
     finally:
         masking.forget()
     assert (status, said) == (0, "Err: https://me:…@mirror.example")
@@ -223,6 +230,6 @@ def test_what_buildkit_prints_shows_no_login(capfd: pytest.CaptureFixture[str], 
 @pytest.mark.parametrize("login", ["me:s3/cret", "me:s3@cret", "s3cret", "me:s3#cret"])
 def test_the_command_by_hand_shows_no_login_however_it_is_written(login: str, tmp_path: Path) -> None:
     network = Environment(python_index=f"https://{login}@h/simple", apt_mirror=f"http://{login}@h/debian")
-    line = bake.by_hand(["docker"], tmp_path, network)
+    line = buildkit.by_hand(["docker"], tmp_path, network)
     assert "cret" not in line
     assert "@h/debian" in line

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from layouts import layer_of
 
-from podkiln import bootstrap, layout, oci
+from podkiln.build import base_image
 from podkiln.errors import SourceError
+from podkiln.oci import layout, spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,15 +26,15 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "bootstrap.sh"
     path.write_text(f'#!/bin/sh\necho run >>{tmp_path}/runs\nsleep 0.2\ncp {tmp_path}/root.tar "$1"\n')
     path.chmod(0o755)
-    monkeypatch.setattr(bootstrap, "_SCRIPT", path)
+    monkeypatch.setattr(base_image, "_SCRIPT", path)
     return path
 
 
 def test_the_tar_is_the_only_layer(tmp_path: Path) -> None:
     (tmp_path / "root.tar").write_bytes(ROOT)
-    bootstrap.wrap(tmp_path / "root.tar", tmp_path / "layout")
+    base_image.wrap(tmp_path / "root.tar", tmp_path / "layout")
     image = layout.read(tmp_path / "layout", full=True)
-    assert image.config.diff_ids == (oci.digest_of(ROOT),)
+    assert image.config.diff_ids == (spec.digest_of(ROOT),)
     assert gzip.decompress(image.blob_path(image.manifest.layers[0].digest).read_bytes()) == ROOT
     assert image.descriptor.platform == image.config.platform
 
@@ -42,14 +43,14 @@ def test_equal_tars_make_equal_digests(tmp_path: Path) -> None:
     digests = set()
     for name in ("one", "two"):
         (tmp_path / f"{name}.tar").write_bytes(ROOT)
-        bootstrap.wrap(tmp_path / f"{name}.tar", tmp_path / name)
+        base_image.wrap(tmp_path / f"{name}.tar", tmp_path / name)
         digests.add(layout.read(tmp_path / name).descriptor.digest)
     assert len(digests) == 1
 
 
 def test_the_base_is_made_once_even_when_many_ask(tmp_path: Path, script: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(lambda _: bootstrap.base_layout(tmp_path / "cache"), range(4)))
+        found = set(pool.map(lambda _: base_image.base_layout(tmp_path / "cache"), range(4)))
     assert len(found) == 1
     base = found.pop()
     assert (tmp_path / "runs").read_text() == "run\n"
@@ -57,9 +58,9 @@ def test_the_base_is_made_once_even_when_many_ask(tmp_path: Path, script: Path) 
 
 
 def test_another_script_makes_another_base(tmp_path: Path, script: Path) -> None:
-    first = bootstrap.base_layout(tmp_path / "cache")
+    first = base_image.base_layout(tmp_path / "cache")
     script.write_text(script.read_text() + "# changed\n")
-    second = bootstrap.base_layout(tmp_path / "cache")
+    second = base_image.base_layout(tmp_path / "cache")
     assert first.path != second.path
     assert first.path.is_dir(), "who uses the old one keeps it"
 
@@ -69,6 +70,6 @@ def test_a_failure_leaves_nothing_and_says_why(tmp_path: Path, script: Path) -> 
         "#!/bin/sh\necho half >\"$1\"\necho 'bootstrap_base: no mirror: give one.' >&2\nexit 1\n"
     )
     with pytest.raises(SourceError, match=r"no mirror: give one\.$") as caught:
-        bootstrap.base_layout(tmp_path / "cache")
+        base_image.base_layout(tmp_path / "cache")
     assert "--base REF" in str(caught.value.hint)
     assert [each.suffix for each in (tmp_path / "cache" / "base").iterdir()] == [".lock"]

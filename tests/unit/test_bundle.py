@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podkiln import bundle, catalogue, variant
-from podkiln.bundle import SMALL, Bundle, Weight, bundles
-from podkiln.model import UNRESOLVED
+from podkiln.config import catalog, variant
+from podkiln.config.model import UNRESOLVED
+from podkiln.plan import weight_layers
+from podkiln.plan.weight_layers import SMALL, Bundle, Weight, bundles
 
 
 def weight(model: str, name: str, size: int = 1, sha256: str = "0" * 64) -> Weight:
@@ -72,7 +73,7 @@ def test_a_recipe_is_all_that_a_layer_follows_from_and_nothing_else(monkeypatch:
         Bundle((weight("m", "b"), weight("m", "a"))),
     ]
     recipes = {each.recipe for each in (one, *others)}
-    monkeypatch.setattr("podkiln.tarlayer.PACKING", 2)
+    monkeypatch.setattr("podkiln.oci.tar_layer.PACKING", 2)
     assert len({one.recipe, *recipes}) == 7
 
 
@@ -90,15 +91,15 @@ def test_a_layer_says_what_it_is() -> None:
 def test_the_shipped_image_set_is_seven_layers_or_fewer() -> None:
     """Every baked file of the shipped variant is big: each is a layer of its own, in declared order."""
     described = variant.load("baked")
-    offers = [offer for offer in catalogue.offered(described, catalogue.load()) if offer.baked]
-    from podkiln import lock
+    offers = [offer for offer in catalog.offered(described, catalog.load()) if offer.baked]
+    from podkiln.lock import schema
 
     locked = {
-        offer.id: tuple(lock.as_described(file) for file in offer.model.files)
+        offer.id: tuple(schema.as_described(file) for file in offer.model.files)
         for offer in offers
         if all(file.sha256 != UNRESOLVED and file.size for file in offer.model.files)
     }
-    weights = bundle.weights_of([offer for offer in offers if offer.id in locked], locked)
+    weights = weight_layers.weights_of([offer for offer in offers if offer.id in locked], locked)
     assert weights
     assert [each.name for each in bundles(weights)] == [each.destination for each in weights]
     assert {each.origin["kind"] for each in weights} <= {"huggingface", "civitai", "https"}

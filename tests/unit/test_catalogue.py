@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 import pytest
 from descriptions import FILE, SHA, VARIANT, model, variant, write
 
-from podkiln import catalogue
-from podkiln import variant as variants
+from podkiln.config import catalog
+from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.catalogue import Entry, Offered
+    from podkiln.config.catalog import Entry, Offered
 
 
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, Entry]:
-    return catalogue.load()
+    return catalog.load()
 
 
 def offered(folder: Path, text: str, shipped: dict[str, Entry]) -> tuple[Offered, ...]:
-    return catalogue.offered(variants.load(str(write(folder / "mine.yaml", text))), shipped)
+    return catalog.offered(variants.load(str(write(folder / "mine.yaml", text))), shipped)
 
 
 def ids(offers: tuple[Offered, ...]) -> list[str]:
@@ -32,7 +32,7 @@ def ids(offers: tuple[Offered, ...]) -> list[str]:
 
 @pytest.mark.parametrize("name", variants.names())
 def test_what_a_shipped_variant_offers_is_there(name: str, shipped: dict[str, Entry]) -> None:
-    assert catalogue.offered(variants.load(name), shipped)
+    assert catalog.offered(variants.load(name), shipped)
 
 
 def test_a_list_is_offered_in_its_own_order(tmp_path: Path, shipped: dict[str, Entry]) -> None:
@@ -115,7 +115,7 @@ def test_variables_made_from_ids_are_compared_too(tmp_path: Path, shipped: dict[
 def test_the_name_of_a_models_file_is_its_id(name: str, tmp_path: Path) -> None:
     write(tmp_path / f"{name}.yaml", model())
     with pytest.raises(DescriptionError, match="the file's name is the model's id"):
-        catalogue.load(tmp_path)
+        catalog.load(tmp_path)
 
 
 @pytest.mark.parametrize(

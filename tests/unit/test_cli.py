@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import errors, golden, job, variant
+from podkiln import errors
 from podkiln.cli import COMMANDS, main
+from podkiln.config import variant
+from podkiln.pipeline import build as job
+from podkiln.render import golden
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from podkiln.request import Request
+    from podkiln.pipeline.request import Request
 
 FAILURES: list[type[errors.PodkilnError]] = [
     each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.PodkilnError)
@@ -235,10 +238,10 @@ def test_no_line_gives_a_traceback(
         raise errors.EngineError("There is none.")
 
     monkeypatch.setattr(job, "prepare_engine", none)
-    monkeypatch.setattr("podkiln.preflight.registry.Repository", none)
-    monkeypatch.setattr("podkiln.inputs.tree_id", lambda _: "1")
-    monkeypatch.setattr("podkiln.golden.update", lambda _: None)
-    monkeypatch.setattr("podkiln.lint.check", lambda _: [])
+    monkeypatch.setattr("podkiln.pipeline.preflight.registry.Repository", none)
+    monkeypatch.setattr("podkiln.plan.substitutes.tree_id", lambda _: "1")
+    monkeypatch.setattr("podkiln.render.golden.update", lambda _: None)
+    monkeypatch.setattr("podkiln.render.lint.check", lambda _: [])
     drawn = random.Random(2026)
     for _ in range(300):
         line = drawn.choices(WORDS, k=drawn.randint(1, 5))

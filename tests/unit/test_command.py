@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import command
 from podkiln.errors import CommandError
+from podkiln.util import process
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def test_what_a_program_prints_is_returned() -> None:
-    done = command.run(["sh", "-c", "cat; echo warned >&2"], input="said")
+    done = process.run(["sh", "-c", "cat; echo warned >&2"], input="said")
     assert (done.stdout, done.stderr, done.returncode) == ("said", "warned\n", 0)
 
 
@@ -29,7 +29,7 @@ def test_what_a_program_prints_is_returned() -> None:
 )
 def test_a_failure_is_one_error(argv: list[str], sentence: str) -> None:
     with pytest.raises(CommandError, match=sentence):
-        command.run(argv, timeout=0.1 if argv[0] == "sleep" else None)
+        process.run(argv, timeout=0.1 if argv[0] == "sleep" else None)
 
 
 def test_a_file_that_is_no_program_is_one_error(tmp_path: Path) -> None:
@@ -37,17 +37,17 @@ def test_a_file_that_is_no_program_is_one_error(tmp_path: Path) -> None:
     broken.write_bytes(b"\x7fELF")
     broken.chmod(0o755)
     with pytest.raises(CommandError, match="cannot be run: Exec format error"):
-        command.run([str(broken)])
+        process.run([str(broken)])
 
 
 def test_a_failure_can_be_looked_at_instead() -> None:
-    assert command.run(["sh", "-c", "exit 3"], check=False).returncode == 3
+    assert process.run(["sh", "-c", "exit 3"], check=False).returncode == 3
 
 
 def test_output_in_another_encoding_does_no_harm() -> None:
-    assert command.run(["printf", r"a\377b"]).stdout == "a\ufffdb"
+    assert process.run(["printf", r"a\377b"]).stdout == "a\ufffdb"
 
 
 def test_the_tail_is_where_programs_say_why() -> None:
     lines = [str(number) for number in range(40)]
-    assert command.tail("\n".join(lines) + "\n\n").splitlines() == lines[-12:]
+    assert process.tail("\n".join(lines) + "\n\n").splitlines() == lines[-12:]

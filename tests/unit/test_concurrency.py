@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln.concurrency import submit_all
+from podkiln.util.executor import submit_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

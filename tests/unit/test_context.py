@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import context
+from podkiln.build import output_dir
 from podkiln.errors import UsageError
-from podkiln.render import File
+from podkiln.render.build_context import File
+from podkiln.util import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,17 +43,17 @@ def umask() -> Iterator[None]:
 @pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
 def test_modes_do_not_depend_on_the_umask(mask: int, tmp_path: Path, umask: None) -> None:
     os.umask(mask)
-    context.write(FILES, tmp_path / "lazy")
+    output_dir.write(FILES, tmp_path / "lazy")
     assert modes(tmp_path / "lazy") == {"Dockerfile": "0o644", "build": "0o755", "build/run.sh": "0o755"}
 
 
 def test_a_new_context_replaces_the_old_and_keeps_what_was_built(tmp_path: Path) -> None:
     place = tmp_path / "lazy"
-    context.write(FILES, place)
+    output_dir.write(FILES, place)
     (place / "image").mkdir()
     (place / "image" / "index.json").write_text("{}")
     (place / "report.json").write_text("{}")
-    context.write(NEWER, place)
+    output_dir.write(NEWER, place)
     assert sorted(path.name for path in place.iterdir()) == ["Dockerfile", "image", "report.json"]
     assert (place / "Dockerfile").read_bytes() == NEWER["Dockerfile"].content
     assert [path.name for path in tmp_path.iterdir()] == ["lazy"]
@@ -76,17 +77,17 @@ def test_a_kill_at_any_rename_loses_nothing(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "lazy"
-    context.write(FILES, place)
-    for name in context.KEPT:
+    output_dir.write(FILES, place)
+    for name in output_dir.KEPT:
         (place / name).mkdir()
     with monkeypatch.context() as patched:
         dying_at(step, patched)
         with pytest.raises(KilledError):
-            context.write(NEWER, place)
-    context.recover(place)
+            output_dir.write(NEWER, place)
+    output_dir.recover(place)
     whole = FILES if step <= 2 else NEWER
     assert (place / "Dockerfile").read_bytes() == whole["Dockerfile"].content
-    assert all((place / name).exists() for name in context.KEPT)
+    assert all((place / name).exists() for name in output_dir.KEPT)
     assert [path.name for path in tmp_path.iterdir()] == ["lazy"]
 
 
@@ -95,15 +96,15 @@ def test_a_kill_while_an_image_is_replaced_leaves_the_old_one(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "lazy"
-    context.write(FILES, place)
+    output_dir.write(FILES, place)
     for name in ("image", "image.partial"):
         (place / name).mkdir()
         (place / name / "is").write_text(name)
     with monkeypatch.context() as patched:
         dying_at(step, patched)
         with pytest.raises(KilledError):
-            context.replace_folder(place / "image.partial", place / "image")
-    context.write(NEWER, place)
+            output_dir.replace_folder(place / "image.partial", place / "image")
+    output_dir.write(NEWER, place)
     assert (place / "image" / "is").read_text() == "image"
 
 
@@ -111,7 +112,7 @@ def test_a_finished_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     for name in ("new", "place"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "is").write_text(name)
-    context.replace_folder(tmp_path / "new", tmp_path / "place")
+    output_dir.replace_folder(tmp_path / "new", tmp_path / "place")
     assert (tmp_path / "place" / "is").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
 
@@ -121,30 +122,30 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     path.write_text("old")
     monkeypatch.setattr(pathlib.Path, "replace", lambda *_: (_ for _ in ()).throw(KilledError()))
     with pytest.raises(KilledError):
-        context.write_file(path, "new")
+        atomic.write(path, "new")
     assert path.read_text() == "old"
 
 
 def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
-    second = context.alone(tmp_path / "dist")
+    second = output_dir.alone(tmp_path / "dist")
     with (
-        context.alone(tmp_path / "dist"),
+        output_dir.alone(tmp_path / "dist"),
         pytest.raises(UsageError, match=r"Another build is writing to .*dist"),
         second,
     ):
         pytest.fail("two at once")
-    with context.alone(tmp_path / "dist"):
+    with output_dir.alone(tmp_path / "dist"):
         pass
 
 
 def test_the_lock_is_one_that_dies_with_its_process(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
-    with context.alone(tmp_path), (tmp_path / ".lock").open() as other, pytest.raises(BlockingIOError):
+    with output_dir.alone(tmp_path), (tmp_path / ".lock").open() as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    place = context.alone(tmp_path / "file" / "dist")
+    place = output_dir.alone(tmp_path / "file" / "dist")
     with pytest.raises(UsageError, match=r"--out: .* cannot be written"), place:
         pytest.fail("written")

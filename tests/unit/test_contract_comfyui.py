@@ -17,7 +17,7 @@ from images import COMFYUI
 from registries import free_port
 
 from comfy import command
-from podkiln import flags
+from podkiln.render import flags_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an image has in /opt/podkiln."""
     folder = tmp_path_factory.mktemp("podkiln")
-    (folder / "flags.json").write_text(json.dumps(flags.to_json("0.33.0", [])))
+    (folder / "flags.json").write_text(json.dumps(flags_json.to_json("0.33.0", [])))
     return folder
 
 

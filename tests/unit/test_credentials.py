@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from podkiln import credentials
-from podkiln.credentials import Credentials, lookup
 from podkiln.errors import RegistryError
+from podkiln.registry import credentials
+from podkiln.registry.credentials import Credentials, lookup
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,15 +11,17 @@ import yaml
 from descriptions import VARIANT, write
 from layouts import make_layout
 
-from podkiln import job, layout, variant
 from podkiln.cli import main
+from podkiln.config import variant
 from podkiln.errors import PodkilnError, UsageError
+from podkiln.oci import layout
+from podkiln.pipeline import build as job
+from podkiln.pipeline.report import Report
+from podkiln.pipeline.request import Request, image_name
 from podkiln.registry import PushedBlob, PushReport
-from podkiln.report import Report
-from podkiln.request import Request, image_name
 
 if TYPE_CHECKING:
-    from podkiln.destination import Destination
+    from podkiln.plan.destination import Destination
 
 ACTIONS = {"GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY_OWNER": "Acme-Labs"}
 NAMED = {"PODKILN_REGISTRY": "quay.io/env", **ACTIONS}
@@ -118,7 +120,7 @@ def test_plan_shows_the_push_that_would_be_made_and_who_named_its_registry(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asks = str(ROOT / "tests/fixtures/variants/asks.yaml")
-    monkeypatch.setattr("podkiln.places.look", lambda *_: {})
+    monkeypatch.setattr("podkiln.weights.layer_lookup.look", lambda *_: {})
     assert main(["plan", "--variant", asks]) == 0  # nothing is pushed, so nobody asks for the licence
     capsys.readouterr()
     monkeypatch.setenv("PODKILN_REGISTRY", "quay.io/me")
@@ -138,7 +140,7 @@ def test_verify_without_an_image_looks_at_the_one_that_a_push_would_make(
         asked.append(str(reference))
         raise PodkilnError("enough")
 
-    monkeypatch.setattr("podkiln.verify.verify", verify)
+    monkeypatch.setattr("podkiln.verify.image.verify", verify)
     monkeypatch.setenv("PODKILN_REGISTRY", "quay.io/me")
     assert main(["verify", "--variant", "lazy"]) == 1
     assert main(["verify", "--variant", "lazy", "--registry", "localhost:1/x", "--tag", "v1"]) == 1

@@ -12,15 +12,18 @@ import pytest
 from docs import generate
 from pod import fetch
 from pod.fetching import patience
-from podkiln import catalogue, cli, document, output, places, variant
-from podkiln.model import Model
+from podkiln import cli
+from podkiln.config import catalog, document, variant
+from podkiln.config.model import Model
+from podkiln.util import console
+from podkiln.weights import layer_lookup
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ROOT = generate.ROOT
 GENERATED = generate.pages()
-MODELS = catalogue.load()
+MODELS = catalog.load()
 # The variants that the pages show as examples, and what they switch on.
 EXAMPLES: dict[str, list[str]] = {
     "studio.yaml": ["sdxl-base", "studio-style"],
@@ -151,7 +154,7 @@ def test_samples_show_what_the_command_prints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(places, "look", lambda *_: {})  # nobody's registry is asked
+    monkeypatch.setattr(layer_lookup, "look", lambda *_: {})  # nobody's registry is asked
     for _, text in blocks("yaml"):
         name = re.match(r"# (\S+\.yaml)\n", text)
         if name:  # a sample about a misspelt key shows the example with that mistake
@@ -174,18 +177,18 @@ def test_examples_of_descriptions_are_right(page: str, text: str, tmp_path: Path
     if title == "model":
         document.load(path).parse(Model)
         return
-    offered = catalogue.offered(variant.load(str(path)), MODELS)
+    offered = catalog.offered(variant.load(str(path)), MODELS)
     assert [offer.id for offer in offered if offer.default] == EXAMPLES[title]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_readme_says_what_each_variant_fetches(name: str) -> None:
     described = variant.load(name)
-    models = {offer.id: offer.model for offer in catalogue.offered(described, MODELS) if offer.default}
+    models = {offer.id: offer.model for offer in catalog.offered(described, MODELS) if offer.default}
     row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"| `{name}` |" in line)
     fetched = row.split("|")[3]
     assert [word for word in re.findall(r"[a-z0-9.-]+", fetched) if word in MODELS] == list(models)
-    assert output.size(sum(model.size_bytes for model in models.values())) in fetched
+    assert console.size(sum(model.size_bytes for model in models.values())) in fetched
 
 
 def test_readme_leads_to_an_image_on_the_first_screen() -> None:

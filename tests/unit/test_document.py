@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import Field
 
-from podkiln import document
-from podkiln.document import Many, Strict
+from podkiln.config import document
+from podkiln.config.document import Many, Strict
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import engine
+from podkiln.build import engine
 from podkiln.errors import EngineError
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from plans import plan_of
 
 from pod.flags import rules
 from pod.volume import usual
-from podkiln import flagfiles, flags, render, variant
+from podkiln.config import comfyui_flags, variant
 from podkiln.errors import DescriptionError, UsageError
+from podkiln.render import build_context, flags_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ FLAGS = "comfyui-0.33.0.yaml"
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, Any]:
-    return flags.to_json("0.33.0", COMMON, driver="580.65.06")
+    return flags_json.to_json("0.33.0", COMMON, driver="580.65.06")
 
 
 def test_the_release_has_105_flags_in_10_groups(data: dict[str, Any]) -> None:
@@ -121,13 +122,13 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
 def test_a_mistake_in_the_files_is_named_with_file_and_key(
     tmp_path: Path, file: str, old: str, new: str, where: str, sentence: str
 ) -> None:
-    for path in flagfiles.DIRECTORY.glob("*.yaml"):
+    for path in comfyui_flags.DIRECTORY.glob("*.yaml"):
         shutil.copy(path, tmp_path)
     text = (tmp_path / file).read_text(encoding="utf-8")
     assert old in text
     (tmp_path / file).write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(DescriptionError) as wrong:
-        flagfiles.load("0.33.0", tmp_path)
+        comfyui_flags.load("0.33.0", tmp_path)
     message = str(wrong.value)
     assert message.startswith(f"{tmp_path / file}:")
     assert re.search(where, message), message
@@ -136,7 +137,7 @@ def test_a_mistake_in_the_files_is_named_with_file_and_key(
 
 def test_a_version_that_is_not_described() -> None:
     with pytest.raises(DescriptionError, match=r"the flags of ComfyUI 9\.9\.9 are not described") as missing:
-        flagfiles.load("9.9.9")
+        comfyui_flags.load("9.9.9")
     assert missing.value.hint is not None
     assert "Described: 0.33.0." in missing.value.hint
 
@@ -151,13 +152,15 @@ def test_a_version_that_is_not_described() -> None:
 )
 def test_a_variants_own_arguments_are_checked(common: list[str], sentence: str) -> None:
     with pytest.raises(DescriptionError, match=re.escape("runtime.comfyui.arguments: ")) as wrong:
-        flags.to_json("0.33.0", common)
+        flags_json.to_json("0.33.0", common)
     assert sentence in str(wrong.value)
 
 
 def test_a_clash_between_rules_is_resolved_before_a_pod_sees_it(data: dict[str, Any]) -> None:
     """Conservative wants --lowvram on 8 GB, GPU_MEMORY_MODE=full wants --highvram."""
-    decision = flags.foretell(data, vram_mib=8192, ram_mib=65536, profile="conservative", memory_mode="full")
+    decision = flags_json.foretell(
+        data, vram_mib=8192, ram_mib=65536, profile="conservative", memory_mode="full"
+    )
     assert "--highvram" in decision.args
     assert "--lowvram" not in decision.args
 
@@ -184,7 +187,7 @@ def test_a_clash_between_rules_is_resolved_before_a_pod_sees_it(data: dict[str, 
 def test_foretelling(
     data: dict[str, Any], asked: dict[str, Any], extra: list[str] | None, memory_mode: str | None
 ) -> None:
-    decision = flags.foretell(data, **asked)
+    decision = flags_json.foretell(data, **asked)
     if extra is None:
         assert decision.args[-1] == "--cpu"
         assert "--lowvram" not in decision.args
@@ -210,21 +213,21 @@ def test_what_a_pod_would_refuse_is_refused(
     data: dict[str, Any], asked: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
-        flags.foretell(data, vram_mib=24576, **asked)
+        flags_json.foretell(data, vram_mib=24576, **asked)
     assert sentence in str(refused.value)
 
 
 def test_a_users_model_folders_come_beside_the_images(data: dict[str, Any]) -> None:
-    decision = flags.foretell(data, vram_mib=24576, args="--extra-model-paths-config /mine.yaml")
+    decision = flags_json.foretell(data, vram_mib=24576, args="--extra-model-paths-config /mine.yaml")
     named = [after for word, after in pairwise(decision.args) if word == "--extra-model-paths-config"]
     assert named == ["/opt/podkiln/extra_model_paths.yaml", "/run/podkiln/volume_paths.yaml", "/mine.yaml"]
 
 
 def test_images_carry_their_own_defaults() -> None:
-    own = flags.to_json("0.33.0", COMMON, "conservative", port=3000, workspace="/data")
+    own = flags_json.to_json("0.33.0", COMMON, "conservative", port=3000, workspace="/data")
     known = rules.from_json(own)
     assert (known.profile, known.port, known.workspace) == ("conservative", 3000, "/data")
-    decision = flags.foretell(own, vram_mib=12288, ram_mib=65536)
+    decision = flags_json.foretell(own, vram_mib=12288, ram_mib=65536)
     assert decision.port == 3000
     assert "--lowvram" in decision.args
 
@@ -232,21 +235,21 @@ def test_images_carry_their_own_defaults() -> None:
 def test_what_the_locked_torch_was_built_for_is_known() -> None:
     """A new pin of torch needs a new entry in torch.yaml: its wheels are read again."""
     for name in variant.names():
-        data = render.flags_json(plan_of(name))
+        data = build_context.flags_json(plan_of(name))
         assert data["architectures"][0] == "sm_75", name
         assert {"sm_90", "sm_120"} <= set(data["architectures"])
 
 
 def test_for_a_torch_that_nobody_has_read_nothing_is_claimed() -> None:
-    assert flagfiles.architectures("9.9.9", "13.0") is None
-    assert flagfiles.architectures(None, "13.0") is None
+    assert comfyui_flags.architectures("9.9.9", "13.0") is None
+    assert comfyui_flags.architectures(None, "13.0") is None
 
 
 @pytest.mark.parametrize(
     ("old", "new"), [("sm_75,", "7.5,"), ("wheels:", "wheel:"), ("[sm_75", "[], x: [sm_75")]
 )
 def test_malformed_architectures_are_refused(tmp_path: Path, old: str, new: str) -> None:
-    text = (flagfiles.DIRECTORY / flagfiles.TORCH).read_text()
-    (tmp_path / flagfiles.TORCH).write_text(text.replace(old, new))
-    with pytest.raises(DescriptionError, match=flagfiles.TORCH):
-        flagfiles.architectures("2.11.0", "13.0", tmp_path)
+    text = (comfyui_flags.DIRECTORY / comfyui_flags.TORCH).read_text()
+    (tmp_path / comfyui_flags.TORCH).write_text(text.replace(old, new))
+    with pytest.raises(DescriptionError, match=comfyui_flags.TORCH):
+        comfyui_flags.architectures("2.11.0", "13.0", tmp_path)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from plans import plan_of
 
-from podkiln import golden, variant
+from podkiln.config import variant
+from podkiln.render import golden
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podkiln import hashing, native
-from podkiln.hashing import Hashes, Separate
-from podkiln.native import Shared
+from podkiln.weights import sha256 as hashing
+from podkiln.weights import sha256_native
+from podkiln.weights.sha256 import Hashes, Separate
+from podkiln.weights.sha256_native import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ def shared() -> Hashes:
 
     Whether hashlib must do is then up to the processor alone.
     """
-    library = native.library()
+    library = sha256_native.library()
     if library is None:
         assert "sha_ni" not in Path("/proc/cpuinfo").read_text()
         return Separate()
@@ -166,12 +167,14 @@ def test_reading_is_ahead_of_passing_on(kind: Kind) -> None:
 
 def test_without_ctypes_hashlib_does() -> None:
     """Some have built their Python without libffi."""
-    script = "import sys; sys.modules['ctypes'] = None; from podkiln.hashing import hashes; print(hashes())"
+    script = (
+        "import sys; sys.modules['ctypes'] = None; from podkiln.weights.sha256 import hashes; print(hashes())"
+    )
     root = Path(hashing.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True
     )
-    assert "podkiln.hashing.Separate" in done.stdout
+    assert "podkiln.weights.sha256.Separate" in done.stdout
 
 
 def test_several_bakes_at_once_translate_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +185,7 @@ def test_several_bakes_at_once_translate_it_once(monkeypatch: pytest.MonkeyPatch
         asked.append(1)
         time.sleep(0.1)
 
-    monkeypatch.setattr(native, "library", slow)
+    monkeypatch.setattr(sha256_native, "library", slow)
     with ThreadPoolExecutor(4) as pool:
         assert all(isinstance(made, Separate) for made in pool.map(lambda _: hashing.hashes(), range(4)))
     assert len(asked) == 1

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from plans import plan_of
 
-from podkiln import inputs
 from podkiln.errors import PodkilnError, SourceError, UsageError
-from podkiln.lock import LockedNode
-from podkiln.tree import tree_id
+from podkiln.lock.schema import LockedNode
+from podkiln.plan import substitutes
+from podkiln.util.git_tree import tree_id
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.lock import Lock
+    from podkiln.lock.schema import Lock
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -29,23 +29,23 @@ def lock() -> Lock:
 
 
 def test_the_same_digest_from_a_mirror_is_no_substitute(lock: Lock) -> None:
-    mirror = inputs.base(f"mirror.example/debian@{lock.runtime.base_digest}", lock)
+    mirror = substitutes.base(f"mirror.example/debian@{lock.runtime.base_digest}", lock)
     assert not mirror.substituted
     assert mirror.context == f"docker-image://mirror.example/debian@{lock.runtime.base_digest}"
 
 
 @pytest.mark.parametrize("reference", ["debian:trixie-slim", f"debian@sha256:{'0' * 64}", "localhost:5000/x"])
 def test_any_other_base_is_a_substitute(reference: str, lock: Lock) -> None:
-    assert inputs.base(reference, lock).substituted
+    assert substitutes.base(reference, lock).substituted
 
 
 def test_a_layout_counts_by_its_digest(tmp_path: Path, lock: Lock) -> None:
-    assert not inputs.layout_base(tmp_path, lock.runtime.base_digest, lock).substituted
-    assert inputs.layout_base(tmp_path, "sha256:" + "0" * 64, lock).substituted
+    assert not substitutes.layout_base(tmp_path, lock.runtime.base_digest, lock).substituted
+    assert substitutes.layout_base(tmp_path, "sha256:" + "0" * 64, lock).substituted
 
 
 def test_a_base_not_yet_made_is_a_substitute(lock: Lock) -> None:
-    assert inputs.unmade_base(lock).substituted
+    assert substitutes.unmade_base(lock).substituted
 
 
 def test_a_checkout_of_the_locked_tree_is_no_substitute(tmp_path: Path, lock: Lock) -> None:
@@ -53,9 +53,9 @@ def test_a_checkout_of_the_locked_tree_is_no_substitute(tmp_path: Path, lock: Lo
     (tmp_path / ".git").mkdir()
     runtime = lock.runtime.model_copy(update={"comfyui_tree": tree_id(tmp_path)})
     locked = replace(lock, runtime=runtime)
-    assert not inputs.source(f"comfyui={tmp_path}", locked).substituted
+    assert not substitutes.source(f"comfyui={tmp_path}", locked).substituted
     (tmp_path / "main.py").write_text("print(1)\n")
-    assert inputs.source(f"comfyui={tmp_path}", locked).substituted
+    assert substitutes.source(f"comfyui={tmp_path}", locked).substituted
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_clean_checkout_of_a_locked_commit_is_no_substitute_though_its_tree_is
     node: tuple[Path, Lock],
 ) -> None:
     folder, locked = node
-    assert not inputs.source(f"node-mine={folder}", locked).substituted
+    assert not substitutes.source(f"node-mine={folder}", locked).substituted
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_a_checkout_holds_besides_its_commit_is_a_substitute(
             (folder / ".git" / "info" / "exclude").write_text("more.py\n")
         if damage == "hidden":
             subprocess.run([*git, "update-index", "--assume-unchanged", "nodes.py"], check=True)
-    found = inputs.source(f"node-mine={folder}", locked)
+    found = substitutes.source(f"node-mine={folder}", locked)
     assert found.substituted
     assert found.locked == locked.runtime.nodes["mine"].commit
 
@@ -115,7 +115,7 @@ def test_what_a_checkout_holds_besides_its_commit_is_a_substitute(
 def test_the_committed_requirements_are_no_substitute(tmp_path: Path, lock: Lock) -> None:
     for name, text in lock.requirements().items():
         (tmp_path / name).write_text(text)
-    assert not inputs.source(f"requirements={tmp_path}", lock).substituted
+    assert not substitutes.source(f"requirements={tmp_path}", lock).substituted
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_the_committed_requirements_are_no_substitute(tmp_path: Path, lock: Lock
     ],
 )
 def test_a_mirror_counts_by_its_commit(url: str, context: str, lock: Lock) -> None:
-    same = inputs.source(f"comfyui={url}#{lock.runtime.comfyui_commit}", lock)
+    same = substitutes.source(f"comfyui={url}#{lock.runtime.comfyui_commit}", lock)
     assert not same.substituted
     assert same.context == f"{context}#{lock.runtime.comfyui_commit}"
-    assert inputs.source(f"comfyui={url}#{COMMIT}", lock).substituted
+    assert substitutes.source(f"comfyui={url}#{COMMIT}", lock).substituted
 
 
 def test_a_home_folder_may_be_written_as_shells_do(
@@ -142,7 +142,7 @@ def test_a_home_folder_may_be_written_as_shells_do(
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "main.py").touch()
-    assert inputs.source("comfyui=~/x", lock).context == str(tmp_path / "x")
+    assert substitutes.source("comfyui=~/x", lock).context == str(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -163,17 +163,17 @@ def test_a_source_that_makes_no_sense_is_one_sentence(
     option: str, error: type[PodkilnError], sentence: str, lock: Lock
 ) -> None:
     with pytest.raises(error, match=sentence) as raised:
-        inputs.source(option, lock)
+        substitutes.source(option, lock)
     assert "s3cret" not in f"{raised.value} {raised.value.hint}"
 
 
 def test_an_empty_folder_is_no_source(tmp_path: Path, lock: Lock) -> None:
     (tmp_path / "sub").mkdir()
     with pytest.raises(SourceError, match="is empty"):
-        inputs.source(f"comfyui={tmp_path}", lock)
+        substitutes.source(f"comfyui={tmp_path}", lock)
 
 
 @pytest.mark.parametrize("reference", ["", "x/UPPER", "https://x/y", "a b", "-x", "x@sha256:12", "x:y:z"])
 def test_a_base_that_is_no_image_name_is_one_sentence(reference: str, lock: Lock) -> None:
     with pytest.raises(UsageError, match=r"^--base: "):
-        inputs.base(reference, lock)
+        substitutes.base(reference, lock)

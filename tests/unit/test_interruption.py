@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from podkiln import interruption
 from podkiln.errors import InterruptedByUserError, Terminated, TerminatedError
-from podkiln.interruption import Interruptions, error_of
-from podkiln.unfinished import UPLOADS, Unfinished
+from podkiln.util import interrupts
+from podkiln.util.interrupts import Interruptions, error_of
+from podkiln.util.open_uploads import UPLOADS, Unfinished
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 
@@ -80,7 +80,7 @@ def test_an_ignored_sigint_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_left_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     uploads = Unfinished()
-    monkeypatch.setattr(interruption, "UPLOADS", uploads)
+    monkeypatch.setattr(interrupts, "UPLOADS", uploads)
     assert str(error_of(KeyboardInterrupt())) == "Interrupted; nothing half-made was left behind."
     numbers = [uploads.begin(host) for host in ("ghcr.io", "ghcr.io", "quay.io")]
     uploads.end(numbers[0])

@@ -13,10 +13,14 @@ from descriptions import write
 from fakes.registry import Registry
 from plans import plan_of
 
-from podkiln import bootstrap, job, oci, registry, variant
-from podkiln.bake import Environment
+from podkiln import registry
+from podkiln.build import base_image
+from podkiln.config import variant
 from podkiln.errors import DescriptionError, PlanRefusedError, PodkilnError, RegistryError, UsageError
-from podkiln.request import Request, image_name
+from podkiln.oci import spec
+from podkiln.pipeline import build
+from podkiln.pipeline.request import Request, image_name
+from podkiln.render.bake_file import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +33,7 @@ BEGIN = "-----BEGIN CERTIFICATE-----"
 @pytest.fixture(autouse=True)
 def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail when a test that is refused gets as far as the engine."""
-    monkeypatch.setattr(job, "prepare_engine", lambda _: pytest.fail("asked for an engine"))
+    monkeypatch.setattr(build, "prepare_engine", lambda _: pytest.fail("asked for an engine"))
 
 
 @pytest.mark.parametrize(
@@ -62,9 +66,9 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_makes_no_sense_is_refused(
     request_: Request, error: type[PodkilnError], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podkiln.inputs.tree_id", lambda _: "1")
+    monkeypatch.setattr("podkiln.plan.substitutes.tree_id", lambda _: "1")
     with pytest.raises(error, match=sentence):
-        job.build(request_)
+        build.build(request_)
 
 
 @pytest.mark.parametrize("content", ["", "none", f"{BEGIN}\nAAAA\n{BEGIN.replace('BEGIN', 'END')}\n"])
@@ -72,14 +76,14 @@ def test_a_bundle_without_certificates_is_refused(content: str, tmp_path: Path) 
     bundle = tmp_path / "ca.pem"
     bundle.write_text(content)
     with pytest.raises(UsageError, match=r"^--ca-bundle: .*ca\.pem holds no PEM certificate"):
-        job.build(Request(LAZY, environment=Environment(ca_bundle=bundle)))
+        build.build(Request(LAZY, environment=Environment(ca_bundle=bundle)))
 
 
 def test_one_mirror_serves_one_suite(tmp_path: Path) -> None:
     own = write(tmp_path / "older.yaml", description("runtime: {base: {suite: bookworm}}\n"))
     mirror = Environment(apt_mirror="http://m.example/debian")
     with pytest.raises(UsageError, match="--apt-mirror: these variants stand on bookworm and trixie"):
-        job.build(Request(("lazy", str(own)), environment=mirror))
+        build.build(Request(("lazy", str(own)), environment=mirror))
 
 
 @pytest.mark.parametrize("name", ["My Variant.yaml", "Ü.yaml", "a.b.yaml", "-x.yaml", f"{'a' * 65}.yaml"])
@@ -113,8 +117,8 @@ def test_an_image_is_named_after_variant_comfyui_and_cuda(asked: dict[str, str],
 
 
 def test_a_dry_run_makes_no_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "base_layout", lambda _: pytest.fail("made a base"))
-    (plan,), _ = job.decide(Request(LAZY, base="bootstrap", dry_run=True))
+    monkeypatch.setattr(base_image, "base_layout", lambda _: pytest.fail("made a base"))
+    (plan,), _ = build.decide(Request(LAZY, base="bootstrap", dry_run=True))
     assert [each.name for each in plan.substituted] == ["base"]
 
 
@@ -144,7 +148,7 @@ def test_a_login_that_may_not_push_is_said_before_the_build(monkeypatch: pytest.
     monkeypatch.setattr(registry, "Repository", _Refusing)
     _Refusing.asked.clear()
     with pytest.raises(RegistryError, match="denied"):
-        job.build(Request(("lazy", "consumer"), push=True, registry="ghcr.io/you"))
+        build.build(Request(("lazy", "consumer"), push=True, registry="ghcr.io/you"))
     assert _Refusing.asked == ["ghcr.io/you/podkiln"], "asked once for both"
 
 
@@ -152,7 +156,7 @@ def test_a_login_that_may_not_push_is_said_before_the_build(monkeypatch: pytest.
 def leaves(tmp_path: Path) -> Iterator[None]:
     partial = tmp_path / "lazy" / "image.partial"
     partial.mkdir(parents=True)
-    with job._partials([plan_of()], tmp_path):
+    with build._partials([plan_of()], tmp_path):
         assert not partial.exists(), "what an earlier run left is no part of this one"
         partial.mkdir()
         yield
@@ -172,8 +176,8 @@ def baking(tmp_path: Path) -> Path:
     )
     path = tmp_path / "one.yaml"
     path.write_text(text)
-    (bundle,) = job.make_plan(variant.load(str(path)), Request((str(path),))).bundles
-    layer = {"name": "n", "digest": oci.digest_of(b"layer"), "size": bundle.size}
+    (bundle,) = build.make_plan(variant.load(str(path)), Request((str(path),))).bundles
+    layer = {"name": "n", "digest": spec.digest_of(b"layer"), "size": bundle.size}
     (tmp_path / "one.locks").mkdir()
     (tmp_path / "one.locks/layers.json").write_text(json.dumps({"layers": {bundle.recipe: layer}}))
     return path
@@ -197,17 +201,17 @@ def test_a_plan_is_exact_once_the_registry_was_asked(
         names = {"host": host, "port": host.rpartition(":")[2]}
         given: dict[str, Any] = {key: (value[0].format(**names),) for key, value in options.items()}
         asked = Request((str(baking),), push=True, registry=f"{host}/team", **given)
-        made = job.make_plan(variant.load(str(baking)), asked)
-        server.blobs[held, oci.digest_of(b"layer")] = bytes(made.bundles[0].size)
-        seen = job.foresee(made, asked)
+        made = build.make_plan(variant.load(str(baking)), asked)
+        server.blobs[held, spec.digest_of(b"layer")] = bytes(made.bundles[0].size)
+        seen = build.foresee(made, asked)
     assert (seen.fetch_bytes, seen.upload_bytes) == (9 * fetched, made.bundles[0].size * sent)
 
 
 def test_a_registry_that_cannot_be_asked_is_said(baking: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("WARNING", "podkiln")
     asked = Request((str(baking),), push=True, registry="localhost:1/team")
-    made = job.make_plan(variant.load(str(baking)), asked)
-    assert job.foresee(made, asked) == made
+    made = build.make_plan(variant.load(str(baking)), asked)
+    assert build.foresee(made, asked) == made
     assert "What is there already is not known." in caplog.text
 
 
@@ -219,6 +223,6 @@ def test_no_half_made_image_stays(tmp_path: Path) -> None:
 
 def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert job.cache_folder() == tmp_path / "podkiln"
+    assert build.cache_folder() == tmp_path / "podkiln"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert job.cache_folder() == Path.home() / ".cache" / "podkiln"
+    assert build.cache_folder() == Path.home() / ".cache" / "podkiln"

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 from plans import plan_of
 
-from podkiln import kept, oci
-from podkiln.layers import Layer
+from podkiln.oci import spec
+from podkiln.plan.image_layers import Layer
+from podkiln.weights import local_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ONE, TWO = oci.digest_of(b"one"), oci.digest_of(b"two")
+ONE, TWO = spec.digest_of(b"one"), spec.digest_of(b"two")
 
 
 def put(image: Path, data: bytes) -> Path:
-    path = image / "blobs" / oci.digest_of(data).replace(":", "/")
+    path = image / "blobs" / spec.digest_of(data).replace(":", "/")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
@@ -26,10 +27,10 @@ def put(image: Path, data: bytes) -> Path:
 def test_known_layers_of_the_right_size_are_found(tmp_path: Path) -> None:
     layers = (Layer("a", "weights", "a", 3, ONE), Layer("b", "weights", "b", 4, TWO), Layer("c", "base"))
     made = replace(plan_of(), layers=layers)
-    assert kept.found(made, tmp_path) == []
+    assert local_layers.found(made, tmp_path) == []
     put(tmp_path, b"one")
     put(tmp_path, b"two")  # the plan wants one byte more
-    assert kept.found(made, tmp_path) == [ONE]
+    assert local_layers.found(made, tmp_path) == [ONE]
 
 
 def test_they_come_along_without_a_copy(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_they_come_along_without_a_copy(tmp_path: Path) -> None:
     old = put(tmp_path / "old", b"one")
     new = tmp_path / "new" / old.relative_to(tmp_path / "old")
     new.parent.mkdir(parents=True)
-    kept.keep(made, tmp_path / "old", tmp_path / "new")
+    local_layers.keep(made, tmp_path / "old", tmp_path / "new")
     assert new.stat().st_ino == old.stat().st_ino
-    kept.keep(made, tmp_path / "old", tmp_path / "new")  # there already
-    kept.keep(made, tmp_path / "none", tmp_path / "new")
+    local_layers.keep(made, tmp_path / "old", tmp_path / "new")  # there already
+    local_layers.keep(made, tmp_path / "none", tmp_path / "new")

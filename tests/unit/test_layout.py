@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from layouts import layer_of, make_layout, put_blob, put_image, put_index
 
-from podkiln import layout, oci
 from podkiln.errors import IntegrityError
-from podkiln.reference import Reference
+from podkiln.oci import layout, spec
+from podkiln.oci.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def test_a_layout_is_read(tmp_path: Path) -> None:
     image = layout.read(make_layout(tmp_path / "l"), full=True)
     assert image.config.labels == {"who": "test"}
-    assert [blob.media_type for blob in image.blobs] == [oci.LAYER_GZIP, oci.LAYER_GZIP, oci.CONFIG]
-    assert oci.digest_of(image.manifest_bytes) == image.descriptor.digest
+    assert [blob.media_type for blob in image.blobs] == [spec.LAYER_GZIP, spec.LAYER_GZIP, spec.CONFIG]
+    assert spec.digest_of(image.manifest_bytes) == image.descriptor.digest
     assert image.size == sum(image.blob_path(blob.digest).stat().st_size for blob in image.blobs)
 
 
@@ -35,14 +35,14 @@ def test_a_layer_used_twice_is_one_blob(tmp_path: Path) -> None:
 def test_the_platform_chooses_among_several(tmp_path: Path) -> None:
     amd, arm = (put_image(tmp_path, [layer_of(a=arch)], arch) for arch in ("amd64", "arm64"))
     attestation = put_blob(
-        tmp_path, b"{}", oci.MANIFEST, annotations={"vnd.docker.reference.type": "attestation-manifest"}
+        tmp_path, b"{}", spec.MANIFEST, annotations={"vnd.docker.reference.type": "attestation-manifest"}
     )
     inner = json.dumps({"schemaVersion": 2, "manifests": [amd, arm, attestation]}).encode()
-    put_index(tmp_path, put_blob(tmp_path, inner, oci.INDEX))
-    image = layout.read(tmp_path, oci.Platform.parse("linux/arm64"))
+    put_index(tmp_path, put_blob(tmp_path, inner, spec.INDEX))
+    image = layout.read(tmp_path, spec.Platform.parse("linux/arm64"))
     assert image.descriptor.digest == arm["digest"]
     with pytest.raises(IntegrityError, match="no image for linux/riscv64"):
-        layout.read(tmp_path, oci.Platform.parse("linux/riscv64"))
+        layout.read(tmp_path, spec.Platform.parse("linux/riscv64"))
 
 
 def test_two_images_and_no_platform_are_refused(tmp_path: Path) -> None:
@@ -57,9 +57,9 @@ def _rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None
     manifest, config = json.loads(image.manifest_bytes), dict(image.config.document)
     change(manifest, config)
     lie = manifest["config"]["size"] - image.manifest.config.size
-    manifest["config"] = put_blob(path, oci.canonical_json(config), oci.CONFIG)
+    manifest["config"] = put_blob(path, spec.canonical_json(config), spec.CONFIG)
     manifest["config"]["size"] += lie
-    put_index(path, put_blob(path, oci.canonical_json(manifest), oci.MANIFEST))
+    put_index(path, put_blob(path, spec.canonical_json(manifest), spec.MANIFEST))
 
 
 def _lose_diff_id(_: dict[str, Any], config: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ def test_a_file_is_not_a_layout(tmp_path: Path) -> None:
 def test_chunks_begin_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
     path = make_layout(tmp_path / "l")
     data = b"0123456789abcdef"
-    blob = oci.Descriptor.from_json(put_blob(path, data, oci.LAYER), "b")
+    blob = spec.Descriptor.from_json(put_blob(path, data, spec.LAYER), "b")
     monkeypatch.setattr(layout, "CHUNK", 5)
     assert b"".join(layout.read(path).chunks(blob, offset)) == data[offset:]
 
@@ -146,7 +146,7 @@ def test_the_end_of_a_wrong_blob_is_never_given_out(
 ) -> None:
     """A byte that is wrong anywhere is found before the last chunk, and so before an upload is whole."""
     path = make_layout(tmp_path / "l")
-    blob = oci.Descriptor.from_json(put_blob(path, b"0123456789", oci.LAYER), "b")
+    blob = spec.Descriptor.from_json(put_blob(path, b"0123456789", spec.LAYER), "b")
     image = layout.read(path)
     image.blob_path(blob.digest).write_bytes(b"X123456789")
     monkeypatch.setattr(layout, "CHUNK", 4)
@@ -167,7 +167,7 @@ def test_the_archive_is_a_layout_and_a_docker_save(tmp_path: Path) -> None:
     subprocess.run(["tar", "-x", "-C", tmp_path / "x"], input=archive, check=True)
     (saved,) = json.loads((tmp_path / "x/manifest.json").read_text())
     assert saved["RepoTags"] == ["you/app:v1", "localhost:5000/you/app:latest"]
-    assert [oci.digest_of((tmp_path / "x" / name).read_bytes()) for name in saved["Layers"]] == [
+    assert [spec.digest_of((tmp_path / "x" / name).read_bytes()) for name in saved["Layers"]] == [
         layer.digest for layer in image.manifest.layers
     ]
     index = json.loads((tmp_path / "x/index.json").read_text())

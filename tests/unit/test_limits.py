@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from descriptions import write
 
-from podkiln import document, limits
+from podkiln.config import document
 from podkiln.errors import DescriptionError
+from podkiln.plan import registry_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ KNOWN = {"Amazon ECR", "Quay", "Amazon ECR Public", "Docker Hub", "GitLab's regi
     ],
 )
 def test_a_layer_over_the_limit_is_refused_with_both_figures(host: str, size: int, words: str) -> None:
-    refusal = limits.refusal(host, "wan.safetensors", size)
+    refusal = registry_limits.refusal(host, "wan.safetensors", size)
     assert refusal is not None
     assert words in refusal
     assert "wan.safetensors" in refusal
@@ -37,16 +38,16 @@ def test_a_layer_over_the_limit_is_refused_with_both_figures(host: str, size: in
 
 @pytest.mark.parametrize(("host", "size"), [("ghcr.io", 10 * GB), ("quay.io", 20 * GB), ("docker.io", 1)])
 def test_a_layer_at_the_limit_is_taken(host: str, size: int) -> None:
-    assert limits.refusal(host, "x", size) is None
+    assert registry_limits.refusal(host, "x", size) is None
 
 
 def test_an_upload_that_takes_too_long_is_refused() -> None:
-    refusal = limits.refusal("ghcr.io", "x", 7 * GB, 10_000_000)
+    refusal = registry_limits.refusal("ghcr.io", "x", 7 * GB, 10_000_000)
     assert refusal is not None
     assert "takes 700 s at 10 MB/s" in refusal
     assert "after 600 s" in refusal
-    assert limits.refusal("ghcr.io", "x", 6 * GB, 10_000_000) is None
-    assert limits.refusal("quay.io", "x", 7 * GB, 10_000_000) is None, "it has no such limit"
+    assert registry_limits.refusal("ghcr.io", "x", 6 * GB, 10_000_000) is None
+    assert registry_limits.refusal("quay.io", "x", 7 * GB, 10_000_000) is None, "it has no such limit"
 
 
 @pytest.mark.parametrize(
@@ -58,8 +59,8 @@ def test_an_upload_that_takes_too_long_is_refused() -> None:
     ],
 )
 def test_the_largest_layer_stands_beside_the_limits(host: str, largest: int, says: str) -> None:
-    fit = limits.fit(host, largest, 20_000_000)
-    known = limits.find(host)
+    fit = registry_limits.fit(host, largest, 20_000_000)
+    known = registry_limits.find(host)
     assert str(fit) == f"{host}: the largest layer has {says}"
     assert fit.as_json() == {
         "host": host,
@@ -82,18 +83,18 @@ def test_the_largest_layer_stands_beside_the_limits(host: str, largest: int, say
     ],
 )
 def test_registries_that_take_a_layer_are_known_by_name(size: int, rate: int, names: list[str]) -> None:
-    assert [each.name for each in limits.taking(size, rate) if each.name in KNOWN] == names
+    assert [each.name for each in registry_limits.taking(size, rate) if each.name in KNOWN] == names
 
 
 def test_a_registry_that_nothing_is_known_of_does_not_limit() -> None:
-    assert limits.refusal("localhost:5000", "x", 10**13) is None
+    assert registry_limits.refusal("localhost:5000", "x", 10**13) is None
 
 
 def test_every_limit_names_its_source() -> None:
-    assert all(each.source.strip() for each in limits.load())
+    assert all(each.source.strip() for each in registry_limits.load())
 
 
 def test_a_registry_without_a_source_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.yaml", "name: X\nhost: x.example\nsource: ' '\n")
     with pytest.raises(DescriptionError, match=r"x\.yaml:3: source: text that is not empty is wanted"):
-        document.load(path).parse(limits.Registry)
+        document.load(path).parse(registry_limits.Registry)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from plans import plan_of
 
-from podkiln import lint, render
 from podkiln.errors import LintError
-from podkiln.lint import Finding
-from podkiln.render import File
+from podkiln.render import build_context, lint
+from podkiln.render.build_context import File
+from podkiln.render.lint import Finding
 
 SHA = "0123456789abcdef" * 4
 COMMIT = SHA[:40]
@@ -80,7 +80,7 @@ def test_a_good_line_is_left_alone(line: str) -> None:
 
 @pytest.mark.parametrize("name", ["baked", "consumer", "datacenter", "lazy", "prosumer"])
 def test_what_is_rendered_keeps_all_rules(name: str) -> None:
-    files = render.render(plan_of(name))
+    files = build_context.render(plan_of(name))
     assert [path for path in files if path.endswith(".sh")], "the scripts are looked at too"
     assert list(map(str, lint.check(files))) == []
 
@@ -94,7 +94,7 @@ def test_what_is_rendered_keeps_all_rules(name: str) -> None:
     ],
 )
 def test_the_linters_really_run(path: str, old: str, new: str, rule: str) -> None:
-    files = render.render(plan_of())
+    files = build_context.render(plan_of())
     text = files[path].content.decode()
     assert old in text
     broken = text.replace(old, new)
@@ -104,7 +104,7 @@ def test_the_linters_really_run(path: str, old: str, new: str, rule: str) -> Non
 
 
 def test_a_build_stops_at_the_first_broken_rule() -> None:
-    files = {**render.render(plan_of()), "Dockerfile": File(b"FROM debian\nRUN pip install x\n")}
+    files = {**build_context.render(plan_of()), "Dockerfile": File(b"FROM debian\nRUN pip install x\n")}
     with pytest.raises(
         LintError, match=r"^lazy/Dockerfile:1: podkiln-from: .* \(and \d+ more; `./build.py lint`"
     ):

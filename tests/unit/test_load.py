@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from layouts import layer_of, make_layout
 
-from podkiln import layout
+from podkiln.build.docker_load import load
 from podkiln.errors import EngineError, IntegrityError
-from podkiln.load import load
-from podkiln.reference import Reference
+from podkiln.oci import layout
+from podkiln.oci.reference import Reference
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from descriptions import FILE, SHA, VARIANT, model, variant, write
 
-from podkiln import catalogue, document, lock
-from podkiln import variant as variants
+from podkiln.config import catalog, document
+from podkiln.config import variant as variants
+from podkiln.config.model import Model, ModelFile
+from podkiln.config.variant import PythonLayer
 from podkiln.errors import DescriptionError, LockError
-from podkiln.lock import Lock, LockedFile, WeightsLock
-from podkiln.model import Model, ModelFile
-from podkiln.variant import PythonLayer
+from podkiln.lock import schema
+from podkiln.lock.schema import Lock, LockedFile, WeightsLock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.variant import Described
+    from podkiln.config.variant import Described
 
 PINNED = f"foo==1.0 \\\n    --hash=sha256:{SHA}\n"
 
@@ -36,8 +37,8 @@ def requirements(*names: str) -> str:
 
 
 def dealt(layers: list[PythonLayer], *names: str) -> dict[str, list[str]]:
-    texts = lock.assign(requirements(*names), layers)
-    return {name: list(lock.pinned_blocks(text)) for name, text in texts.items()}
+    texts = schema.assign(requirements(*names), layers)
+    return {name: list(schema.pinned_blocks(text)) for name, text in texts.items()}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_each_package_goes_to_one_layer(layers: list[PythonLayer], expected: dic
 
 def test_a_package_keeps_its_own_lines_and_no_others() -> None:
     text = f"# by hand\n{PINNED}    # via bar\nBar_Baz==2.0 ; python_version > '3' --hash=sha256:{SHA}\n"
-    assert lock.pinned_blocks(text) == {
+    assert schema.pinned_blocks(text) == {
         "foo": PINNED.rstrip(),
         "bar-baz": f"Bar_Baz==2.0 ; python_version > '3' --hash=sha256:{SHA}",
     }
@@ -75,7 +76,7 @@ def test_a_package_keeps_its_own_lines_and_no_others() -> None:
 
 def test_a_package_without_a_hash_is_refused() -> None:
     with pytest.raises(LockError, match="The package foo has no hash in the lock"):
-        lock.pinned_blocks("foo==1.0\n")
+        schema.pinned_blocks("foo==1.0\n")
 
 
 def test_a_package_that_no_layer_takes_is_refused() -> None:
@@ -92,8 +93,8 @@ def test_a_package_that_no_layer_takes_is_refused() -> None:
 @pytest.mark.parametrize("name", variants.names())
 def test_each_shipped_variant_has_a_lock_that_fits(name: str) -> None:
     described = variants.load(name)
-    offered = catalogue.offered(described, catalogue.load())
-    read = lock.read(described, offered)
+    offered = catalog.offered(described, catalog.load())
+    read = schema.read(described, offered)
     layers = {f"{each.name}.txt" for each in described.spec.runtime.python.layers}
     assert set(read.requirements()) == layers | {"jupyter.txt"}
     for offer in offered:
@@ -105,13 +106,13 @@ def copy(tmp_path: Path) -> Path:
     """A user's variant with a copy of the shipped runtime's lock beside it."""
     path = write(tmp_path / "mine.yaml", VARIANT)
     name = variants.load(str(path)).spec.runtime.name
-    shutil.copytree(lock.LOCKS / name, tmp_path / "mine.locks" / name)
+    shutil.copytree(schema.LOCKS / name, tmp_path / "mine.locks" / name)
     return path
 
 
 def private(path: Path) -> tuple[Described, Path]:
     described = variants.load(str(path))
-    folder, _ = lock.folders(described)
+    folder, _ = schema.folders(described)
     assert folder.is_relative_to(path.parent)
     return described, folder
 
@@ -132,17 +133,17 @@ def private(path: Path) -> tuple[Described, Path]:
 )
 def test_whatever_is_not_as_described_is_drift(key: str, value: Any, says: str, copy: Path) -> None:
     described, folder = private(copy)
-    assert lock.drifts(described, Lock(folder, lock.read_runtime(folder), {})) == []
+    assert schema.drifts(described, Lock(folder, schema.read_runtime(folder), {})) == []
     file = folder / "runtime.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
-    (drift,) = lock.drifts(described, Lock(folder, lock.read_runtime(folder), {}))
+    (drift,) = schema.drifts(described, Lock(folder, schema.read_runtime(folder), {}))
     assert says in drift
     with pytest.raises(LockError, match="The lock does not fit the description") as raised:
-        lock.read(described, [])
+        schema.read(described, [])
     assert raised.value.exit_code == 4
     named = f"`./build.py lock --variant {copy}`"  # without, it would lock the shipped variants
-    assert raised.value.hint == lock.RELOCK.replace("`./build.py lock`", named)
-    assert lock.read(described, [], check=False)
+    assert raised.value.hint == schema.RELOCK.replace("`./build.py lock`", named)
+    assert schema.read(described, [], check=False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 2}', "\udcff"])
@@ -150,14 +151,14 @@ def test_a_lock_that_is_damaged_is_one_sentence(text: str, copy: Path) -> None:
     described, folder = private(copy)
     (folder / "runtime.json").write_text(text, errors="surrogateescape")
     with pytest.raises(LockError, match="cannot be read") as raised:
-        lock.read(described, [])
+        schema.read(described, [])
     assert "\n" not in str(raised.value)
 
 
 def test_a_lock_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", variant("runtime: {name: other}\n"))
     with pytest.raises(LockError, match=r"There is no lock .*/other/runtime.json") as raised:
-        lock.read(variants.load(str(path)), [])
+        schema.read(variants.load(str(path)), [])
     assert "lock" in str(raised.value.hint)
 
 
@@ -175,19 +176,19 @@ def test_the_requirements_count_and_their_comments_do_not(change: Any, drifted: 
     shipped = (variants.SHIPPED / "python" / "requirements.in").read_text()
     write(tmp_path / "mine.in", change(shipped))
     path = write(tmp_path / "mine.yaml", variant("runtime: {python: {requirements: mine.in}}\n"))
-    changed = lock.inputs_digest(variants.load(str(path))) != lock.inputs_digest(variants.load("lazy"))
+    changed = schema.inputs_digest(variants.load(str(path))) != schema.inputs_digest(variants.load("lazy"))
     assert changed is drifted
 
 
 def test_a_requirements_file_that_is_not_there_is_blamed_on_who_names_it(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", variant("runtime: {python: {requirements: none.in}}\n"))
     with pytest.raises(DescriptionError, match=r"mine.yaml:6: runtime.python.requirements: there is no file"):
-        lock.inputs_digest(variants.load(str(path)))
+        schema.inputs_digest(variants.load(str(path)))
 
 
 def test_the_digest_of_a_lock_changes_with_any_pin() -> None:
     described = variants.load("baked")
-    read = lock.read(described, catalogue.offered(described, catalogue.load()))
+    read = schema.read(described, catalog.offered(described, catalog.load()))
     other = Lock(read.folder, read.runtime.model_copy(update={"epoch": 5}), read.weights)
     fewer = Lock(read.folder, read.runtime, {})
     assert len({read.digest, other.digest, fewer.digest}) == 3
@@ -229,7 +230,7 @@ FOUND = locked_file(revision="a" * 40, size=5, sha256=SHA)
 def test_a_description_comes_before_what_was_found(
     described: ModelFile, found: LockedFile | None, expected: LockedFile
 ) -> None:
-    assert lock.merged(described, found) == expected
+    assert schema.merged(described, found) == expected
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_a_description_comes_before_what_was_found(
     ],
 )
 def test_a_source_in_one_word(file: ModelFile, name: str) -> None:
-    assert lock.source_name(file) == name
+    assert schema.source_name(file) == name
 
 
 def weights_lock(folder: Path, **models: tuple[LockedFile, ...]) -> Path:
@@ -276,7 +277,7 @@ def test_a_weights_lock_holds_the_described_files_and_no_others(
 ) -> None:
     path = weights_lock(tmp_path, **locked)
     mine = document.load(write(tmp_path / "mine.yaml", model(FILE))).parse(Model)
-    assert lock.weight_drifts(path, {"mine": mine}, exact=True) == [f"{path}: {each}" for each in says]
+    assert schema.weight_drifts(path, {"mine": mine}, exact=True) == [f"{path}: {each}" for each in says]
 
 
 @pytest.mark.parametrize("key", ["size", "sha256", "revision"])
@@ -287,17 +288,17 @@ def test_a_weights_lock_may_know_more_than_the_description_but_nothing_else(key:
     for facts, says in ((stated, []), ({**stated, key: other[key]}, [f"another {key}"])):
         fields: dict[str, Any] = {"files": (described_file(**facts),)}
         mine = Model.model_construct(**fields)
-        drifts = lock.weight_drifts(path, {"mine": mine}, exact=True)
+        drifts = schema.weight_drifts(path, {"mine": mine}, exact=True)
         assert [drift.rpartition("with ")[2].rstrip(".") for drift in drifts] == says
 
 
 def test_a_users_variant_may_use_the_shipped_lock_of_more_models(tmp_path: Path) -> None:
     path = weights_lock(tmp_path, mine=(MINE,), other=())
     mine = document.load(write(tmp_path / "mine.yaml", model(FILE))).parse(Model)
-    assert lock.weight_drifts(path, {"mine": mine}, exact=False) == []
+    assert schema.weight_drifts(path, {"mine": mine}, exact=False) == []
 
 
 def test_a_weights_lock_that_is_not_there(tmp_path: Path) -> None:
-    assert lock.weight_drifts(tmp_path / "none.json", {}, exact=True) == [
+    assert schema.weight_drifts(tmp_path / "none.json", {}, exact=True) == [
         f"There is no lock {tmp_path}/none.json."
     ]

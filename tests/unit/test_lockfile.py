@@ -12,17 +12,18 @@ from descriptions import SHA, VARIANT, write
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from podkiln import cli, lock, lockfile
-from podkiln import variant as variants
+from podkiln import cli
+from podkiln.config import variant as variants
 from podkiln.errors import LockError
-from podkiln.lock import RuntimeLock, WeightsLock
-from podkiln.lockfile import UnreadableLockError
-from podkiln.remembered import Remembered
+from podkiln.lock import schema, validation
+from podkiln.lock.layers import Remembered
+from podkiln.lock.schema import RuntimeLock, WeightsLock
+from podkiln.lock.validation import UnreadableLockError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.lockfile import Locked
+    from podkiln.lock.validation import Locked
 
 HEX = "0123456789abcdef"
 DIGEST = f"sha256:{SHA}"
@@ -72,7 +73,7 @@ def changed(data: dict[str, Any], place: str, value: Any) -> str:
 
 def refused(path: Path, shape: type[Locked]) -> UnreadableLockError:
     with pytest.raises(UnreadableLockError) as raised:
-        lockfile.read(path, shape, hint="Restore it.")
+        validation.read(path, shape, hint="Restore it.")
     assert raised.value.exit_code == 4
     assert str(raised.value).startswith(f"The lock {path} cannot be read: ")
     assert str(raised.value)[-1] in ".?"
@@ -83,7 +84,7 @@ def refused(path: Path, shape: type[Locked]) -> UnreadableLockError:
 @pytest.mark.parametrize(("data", "shape"), SHAPES)
 def test_a_lock_that_is_right_is_read(data: dict[str, Any], shape: type[Locked], tmp_path: Path) -> None:
     assert (
-        lockfile.read(write(tmp_path / "a.json", json.dumps(data)), shape, hint="").model_dump(mode="json")
+        validation.read(write(tmp_path / "a.json", json.dumps(data)), shape, hint="").model_dump(mode="json")
         == data
     )
 
@@ -155,7 +156,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(
         (lambda _: "{" + '"a":{' * 100_000, "nested too deeply"),
         (lambda text: text[:-1] + ',"\ud800": 1}', ""),
         (lambda _: "\udcff", "not UTF-8 text"),
-        (lambda text: text + " " * lockfile.MOST_BYTES, "larger than 4 MiB"),
+        (lambda text: text + " " * validation.MOST_BYTES, "larger than 4 MiB"),
     ],
 )
 def test_damage_is_one_sentence(
@@ -180,7 +181,7 @@ def test_what_is_no_file_is_no_lock(tmp_path: Path) -> None:
     for name in (".", "fifo"):
         assert "it is no file" in str(refused(tmp_path / name, WeightsLock))
     with pytest.raises(FileNotFoundError):
-        lockfile.read(tmp_path / "none.json", WeightsLock, hint="")
+        validation.read(tmp_path / "none.json", WeightsLock, hint="")
 
 
 def test_two_entries_of_one_file_are_refused(tmp_path: Path) -> None:
@@ -200,8 +201,8 @@ def mine(tmp_path: Path) -> Path:
     bakes = VARIANT.replace("{offer: [sdxl-base]}", "{offer: [sdxl-base], bake: [sdxl-base]}")
     path = write(tmp_path / "mine.yaml", bakes)
     name = variants.load(str(path)).spec.runtime.name
-    shutil.copytree(lock.LOCKS / name, tmp_path / "mine.locks" / name)
-    shutil.copy(lock.LOCKS / "weights.json", tmp_path / "mine.locks")
+    shutil.copytree(schema.LOCKS / name, tmp_path / "mine.locks" / name)
+    shutil.copy(schema.LOCKS / "weights.json", tmp_path / "mine.locks")
     write(tmp_path / "mine.locks/layers.json", json.dumps(LAYERS))
     weights = json.loads((tmp_path / "mine.locks/weights.json").read_text())
     weights["models"] = {"sdxl-base": weights["models"]["sdxl-base"]}
@@ -263,7 +264,7 @@ def read_any(folder: Path, content: bytes, shape: type[Locked]) -> None:
     path = folder / "any.json"
     path.write_bytes(content)
     try:
-        found = lockfile.read(path, shape, hint="")
+        found = validation.read(path, shape, hint="")
     except LockError as error:
         said = str(error)
     else:

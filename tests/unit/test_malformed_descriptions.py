@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from descriptions import FILE, MODEL, SHA, VARIANT, model, variant, write
 
-from podkiln import catalogue
-from podkiln import variant as variants
+from podkiln.config import catalog
+from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
@@ -423,15 +423,15 @@ def written(path: Path, text: str | bytes) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> dict[str, catalogue.Entry]:
-    return catalogue.load()
+def shipped() -> dict[str, catalog.Entry]:
+    return catalog.load()
 
 
 @pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.name)
-def test_a_malformed_variant(case: Case, shipped: dict[str, catalogue.Entry], tmp_path: Path) -> None:
+def test_a_malformed_variant(case: Case, shipped: dict[str, catalog.Entry], tmp_path: Path) -> None:
     file = written(tmp_path / "mine.yaml", case.text)
     with pytest.raises(DescriptionError) as raised:
-        catalogue.offered(variants.load(str(file)), shipped)
+        catalog.offered(variants.load(str(file)), shipped)
     assert_one_sentence(raised.value, file, case)
 
 
@@ -439,18 +439,18 @@ def test_a_malformed_variant(case: Case, shipped: dict[str, catalogue.Entry], tm
 def test_a_malformed_model(case: Case, tmp_path: Path) -> None:
     file = written(tmp_path / "mine.yaml", case.text)
     with pytest.raises(DescriptionError) as raised:
-        catalogue.load(tmp_path)
+        catalog.load(tmp_path)
     assert_one_sentence(raised.value, file, case)
 
 
 def test_the_models_that_the_cases_are_made_from_are_right(
-    shipped: dict[str, catalogue.Entry], tmp_path: Path
+    shipped: dict[str, catalog.Entry], tmp_path: Path
 ) -> None:
     """Each case is wrong for its own reason alone."""
     write(tmp_path / "models" / "mine.yaml", model())
-    assert set(catalogue.load(tmp_path / "models")) == {"mine"}
+    assert set(catalog.load(tmp_path / "models")) == {"mine"}
     file = write(tmp_path / "mine.yaml", variant(mine=model()))
-    assert [offer.id for offer in catalogue.offered(variants.load(str(file)), shipped)] == [
+    assert [offer.id for offer in catalog.offered(variants.load(str(file)), shipped)] == [
         "sdxl-base",
         "mine",
     ]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from podkiln import masking, output
 from podkiln.errors import UsageError
-from podkiln.masking import Filter, masked
+from podkiln.util import console, masking
+from podkiln.util.masking import Filter, masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def test_a_secret_is_cut_out_of_a_stream_wherever_it_is_split(size: int) -> None
 
 
 def test_no_error_repeats_a_login(capsys: pytest.CaptureFixture[str]) -> None:
-    output.failure(UsageError("Not me:PW@host/x\x1b[31m.", hint="Try https://me:PW@h?token=PW"))
+    console.failure(UsageError("Not me:PW@host/x\x1b[31m.", hint="Try https://me:PW@h?token=PW"))
     assert capsys.readouterr().err == "podkiln: Not …@host/x\\x1b[31m.\n    Try https://…@h?…\n"
 
 

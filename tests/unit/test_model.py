@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from descriptions import SHA, model, write
 
-from podkiln import document
-from podkiln.model import Model, ModelFile, default_env, safe_path
+from podkiln.config import document
+from podkiln.config.model import Model, ModelFile, default_env, safe_path
 
 if TYPE_CHECKING:
     from pathlib import Path

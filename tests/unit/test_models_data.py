@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import document
-from podkiln.model import TRUSTED, UNRESOLVED, Model, ModelFile, default_env
-from podkiln.variant import SHIPPED
+from podkiln.config import document
+from podkiln.config.model import TRUSTED, UNRESOLVED, Model, ModelFile, default_env
+from podkiln.config.variant import SHIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from podkiln import native
-from podkiln.native import Shared, UnusableError
+from podkiln.weights import sha256_native
+from podkiln.weights.sha256_native import Shared, UnusableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,9 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     made = tmp_path / "environment"
     made.mkdir()
     monkeypatch.setattr(sys, "prefix", str(made))
-    native.library.cache_clear()
+    sha256_native.library.cache_clear()
     yield made
-    native.library.cache_clear()
+    sha256_native.library.cache_clear()
 
 
 def translated(environment: Path) -> list[Path]:
@@ -44,36 +44,36 @@ def has_instructions() -> bool:
 
 
 def test_it_is_translated_once(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (native.library() is not None) == has_instructions()
+    assert (sha256_native.library() is not None) == has_instructions()
     made = translated(environment)
     assert [path.suffix for path in made] == [".so"] * has_instructions()
     monkeypatch.setenv("PATH", "")
-    native.library.cache_clear()
-    assert (native.library() is not None) == has_instructions()
+    sha256_native.library.cache_clear()
+    assert (sha256_native.library() is not None) == has_instructions()
     assert translated(environment) == made
 
 
 def test_all_may_read_it(environment: Path) -> None:
     """An environment that root has made is used by others."""
-    native.library()
+    sha256_native.library()
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o555 == 0o555 for path in translated(environment))
 
 
 def test_other_options_make_another(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    native.library()
-    monkeypatch.setattr(native, "COMPILER", (*native.COMPILER, "-g"))
-    native.library.cache_clear()
-    native.library()
+    sha256_native.library()
+    monkeypatch.setattr(sha256_native, "COMPILER", (*sha256_native.COMPILER, "-g"))
+    sha256_native.library.cache_clear()
+    sha256_native.library()
     assert len(translated(environment)) == 2 * has_instructions()
 
 
 def test_one_that_is_damaged_is_made_again(environment: Path) -> None:
-    native.library()
+    sha256_native.library()
     for path in translated(environment):
         path.unlink()  # and not written over: it is in use
         path.write_bytes(b"")
-    native.library.cache_clear()
-    assert (native.library() is not None) == has_instructions()
+    sha256_native.library.cache_clear()
+    assert (sha256_native.library() is not None) == has_instructions()
     assert all(path.stat().st_size for path in translated(environment))
 
 
@@ -85,41 +85,41 @@ def test_one_that_is_damaged_is_made_again(environment: Path) -> None:
 def test_what_is_of_no_use_is_not_kept(
     environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    monkeypatch.setattr(native, "SOURCE", tmp_path / "native.c")
-    native.SOURCE.write_text(source)
-    assert native.library() is None
+    monkeypatch.setattr(sha256_native, "SOURCE", tmp_path / "native.c")
+    sha256_native.SOURCE.write_text(source)
+    assert sha256_native.library() is None
     assert translated(environment) == []
 
 
 def test_wrong_hashes_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "it.c").write_text(FITTING % 1)
-    subprocess.run([*native.COMPILER, "-o", tmp_path / "it.so", tmp_path / "it.c"], check=True)
+    subprocess.run([*sha256_native.COMPILER, "-o", tmp_path / "it.so", tmp_path / "it.c"], check=True)
     with pytest.raises(UnusableError, match="hashes wrongly"):
-        native.load(tmp_path / "it.so")
+        sha256_native.load(tmp_path / "it.so")
 
 
 def test_without_a_compiler(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert native.library() is None
+    assert sha256_native.library() is None
     assert translated(environment) == []
 
 
 def test_a_compiler_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "COMPILER", ("sh", "-c", "exec sleep 60"))
-    monkeypatch.setattr(native, "_COMPILER_SECONDS", 0.2)
-    assert native.library() is None
+    monkeypatch.setattr(sha256_native, "COMPILER", ("sh", "-c", "exec sleep 60"))
+    monkeypatch.setattr(sha256_native, "_COMPILER_SECONDS", 0.2)
+    assert sha256_native.library() is None
 
 
 def test_where_nothing_may_be_written(environment: Path) -> None:
     (environment / "podkiln").write_text("in the way")
-    assert native.library() is None
+    assert sha256_native.library() is None
 
 
 def test_nothing_is_written_beside_the_systems_python(
     environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "base_prefix", str(environment))
-    assert native.library() is None
+    assert sha256_native.library() is None
     assert not (environment / "podkiln").exists()
 
 
@@ -132,6 +132,6 @@ def test_a_file_begins_where_a_block_does() -> None:
 
 
 def test_it_is_translated_without_a_warning(tmp_path: Path) -> None:
-    argv = [*native.COMPILER, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "it.so")]
-    done = subprocess.run([*argv, str(native.SOURCE)], capture_output=True, text=True, check=False)
+    argv = [*sha256_native.COMPILER, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "it.so")]
+    done = subprocess.run([*argv, str(sha256_native.SOURCE)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from podkiln import nodes
+from podkiln.config import yaml_nodes
 from podkiln.errors import DescriptionError
 
 DEEP = "a:\n" + " " * 300 + "b: c\n"
@@ -18,7 +18,7 @@ WIDE = "a: [" + "1, [2], " * 1200 + "]\n"
 def read(folder: Path, text: str) -> dict[str, Any]:
     path = folder / "x.yaml"
     path.write_text(text, encoding="utf-8")
-    return nodes.construct(nodes.parse(path))
+    return yaml_nodes.construct(yaml_nodes.parse(path))
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_aliases_count_for_the_depth_that_they_make(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_description_is_not_even_parsed(tmp_path: Path) -> None:
     with pytest.raises(DescriptionError, match=r"x.yaml: is larger than 256 KiB; that is no description"):
-        read(tmp_path, "#" * (nodes.MOST_BYTES + 1))
+        read(tmp_path, "#" * (yaml_nodes.MOST_BYTES + 1))
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(DescriptionError, match=r"cannot be read: .*Is a directory"):
-        nodes.parse(tmp_path)
+        yaml_nodes.parse(tmp_path)
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(DescriptionError, match="there is no such file"):
-        nodes.parse(tmp_path / "none.yaml")
+        yaml_nodes.parse(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(
@@ -102,16 +102,16 @@ def test_what_is_read_does_not_depend_on_which_parser_reads_it(
 ) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
-    fast = nodes.construct(nodes.parse(path))
-    monkeypatch.setattr(nodes, "_FastLoader", nodes._Loader)
-    assert nodes.construct(nodes.parse(path)) == fast
+    fast = yaml_nodes.construct(yaml_nodes.parse(path))
+    monkeypatch.setattr(yaml_nodes, "_FastLoader", yaml_nodes._Loader)
+    assert yaml_nodes.construct(yaml_nodes.parse(path)) == fast
 
 
 def test_every_shipped_description_reads_the_same_by_both_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted((Path(__file__).parents[2] / "variants").rglob("*.yaml"))
-    fast = [nodes.construct(nodes.parse(path)) for path in files]
-    monkeypatch.setattr(nodes, "_FastLoader", nodes._Loader)
-    assert [nodes.construct(nodes.parse(path)) for path in files] == fast
+    fast = [yaml_nodes.construct(yaml_nodes.parse(path)) for path in files]
+    monkeypatch.setattr(yaml_nodes, "_FastLoader", yaml_nodes._Loader)
+    assert [yaml_nodes.construct(yaml_nodes.parse(path)) for path in files] == fast
     assert len(files) > 30
 
 

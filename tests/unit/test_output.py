@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from podkiln import output
 from podkiln.errors import UsageError
+from podkiln.util import console
 
 
 @pytest.mark.parametrize(
@@ -24,14 +24,14 @@ from podkiln.errors import UsageError
     ],
 )
 def test_sizes_are_shown_in_decimal_units(count: int | None, shown: str) -> None:
-    assert output.size(count) == shown
+    assert console.size(count) == shown
 
 
 @pytest.mark.parametrize(
     ("verbosity", "said"), [(-1, ["error"]), (0, ["error", "info"]), (2, ["error", "info", "debug"])]
 )
 def test_verbosity(verbosity: int, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    output.configure(verbosity)
+    console.configure(verbosity)
     log = logging.getLogger("podkiln.somewhere")
     for level in ("error", "info", "debug"):
         getattr(log, level)(level)
@@ -41,14 +41,14 @@ def test_verbosity(verbosity: int, said: list[str], capsys: pytest.CaptureFixtur
 
 
 def test_a_failure_is_a_sentence_and_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    output.failure(UsageError("It is so.", hint="Do this."))
+    console.failure(UsageError("It is so.", hint="Do this."))
     shown = capsys.readouterr()
     assert shown.err == "podkiln: It is so.\n    Do this.\n"
     assert not shown.out
 
 
 def test_a_result_is_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    output.result({"schema": 1, "name": "Übung"})
+    console.result({"schema": 1, "name": "Übung"})
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {"schema": 1, "name": "Übung"}
     assert not shown.err
@@ -57,10 +57,10 @@ def test_a_result_is_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_a_terminal_progress_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output.configure(0)
+    console.configure(0)
     clock = iter([0.0, 5.0, 11.0, 11.0, 12.0])
-    monkeypatch.setattr("podkiln.output.time.monotonic", lambda: next(clock))
-    with output.Bytes("pushing lazy") as bar:
+    monkeypatch.setattr("podkiln.util.console.time.monotonic", lambda: next(clock))
+    with console.Bytes("pushing lazy") as bar:
         bar("a", 10**6, 2 * 10**6)  # after 5 s
         bar("b", 10**6, 4 * 10**6)  # after 11 s
         bar("b", 2 * 10**6, 4 * 10**6)  # a second later
@@ -68,8 +68,8 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
 
 
 def test_several_threads_may_report(capsys: pytest.CaptureFixture[str]) -> None:
-    output.configure(-1)
-    with output.Bytes("pushing") as bar:
+    console.configure(-1)
+    with console.Bytes("pushing") as bar:
 
         def move(name: int) -> None:
             for count in range(200):

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from plans import plan_of
 
-from podkiln import payload
-from podkiln.inputs import Input
+from podkiln.plan.substitutes import Input
+from podkiln.render import image_metadata
 
 VARIANTS = ["baked", "consumer", "datacenter", "lazy", "prosumer"]
 
 
 def test_the_manifest_names_every_pin() -> None:
     plan = plan_of()
-    data = payload.manifest(plan)
+    data = image_metadata.manifest(plan)
     assert data["base"] == {"image": "debian:trixie-slim", "digest": plan.lock.runtime.base_digest}
     assert data["comfyui"] == {
         "version": "0.33.0",
@@ -30,22 +30,22 @@ def test_the_manifest_names_every_pin() -> None:
 
 def test_the_manifest_names_what_is_substituted_and_nothing_else() -> None:
     inputs = (Input("base", "x", locked="a", actual="b"), Input("comfyui", "y", locked="c", actual="c"))
-    data = payload.manifest(replace(plan_of(), inputs=inputs))
+    data = image_metadata.manifest(replace(plan_of(), inputs=inputs))
     assert data["substituted"] == {"base": {"locked": "a", "actual": "b"}}
-    assert payload.manifest(plan_of())["substituted"] == {}
+    assert image_metadata.manifest(plan_of())["substituted"] == {}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_model_on_offer_is_listed(name: str) -> None:
     plan = plan_of(name)
-    data = payload.models(plan)
+    data = image_metadata.models(plan)
     assert [model["id"] for model in data["models"]] == [offer.id for offer in plan.offered]
     assert [model["default"] for model in data["models"]] == [offer.default for offer in plan.offered]
     assert not any(model["baked"] for model in data["models"])
 
 
 def files() -> list[dict[str, Any]]:
-    return [file for model in payload.models(plan_of())["models"] for file in model["files"]]
+    return [file for model in image_metadata.models(plan_of())["models"] for file in model["files"]]
 
 
 def test_every_file_says_where_it_comes_from() -> None:
@@ -66,4 +66,4 @@ def test_hashes_are_those_of_the_lock() -> None:
 
 
 def test_it_is_json() -> None:
-    assert json.loads(json.dumps(payload.models(plan_of()))) == payload.models(plan_of())
+    assert json.loads(json.dumps(image_metadata.models(plan_of()))) == image_metadata.models(plan_of())

@@ -14,17 +14,17 @@ from fakes.registry import Fault, Registry
 
 from pod.fetching.patience import Policy
 from pod.fetching.web import Limits
-from podkiln import oci
-from podkiln.bundle import Bundle
-from podkiln.credentials import Credentials
 from podkiln.errors import RegistryError, SourceError
-from podkiln.places import Origins, Places, look
-from podkiln.reference import Reference
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
+from podkiln.oci.tar_layer import Entry, TarLayer
+from podkiln.plan.weight_layers import Bundle
 from podkiln.registry import Repository, Settings
-from podkiln.sinks import LayoutSink, RegistrySink
-from podkiln.sources import Access
-from podkiln.tarlayer import Entry, TarLayer
-from podkiln.weights import Baked, bake
+from podkiln.registry.credentials import Credentials
+from podkiln.weights.bake import Baked, bake
+from podkiln.weights.layer_lookup import Origins, Places, look
+from podkiln.weights.sink import LayoutSink, RegistrySink
+from podkiln.weights.source import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ MIB = 1 << 20
 SETTINGS = Settings(attempts=4, backoff=0.01, timeout=1.0, login=lambda _: Credentials("me", "s3cret"))
 HERE = Reference.parse("ghcr.io/you/app")
 OTHER, FAR = Reference.parse("ghcr.io/you/other"), Reference.parse("quay.io/you/app")
-ONE, TWO = (oci.Digest("sha256:" + digit * 64) for digit in "12")
+ONE, TWO = (spec.Digest("sha256:" + digit * 64) for digit in "12")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_what_the_user_names_is_asked_before_what_is_remembered() -> None:
     assert places.candidates(ONE) == (FAR, OTHER)
 
 
-def copy(hub: Hub, target: Registry, group: Bundle, known: oci.Digest, *origins: Reference) -> Baked:
+def copy(hub: Hub, target: Registry, group: Bundle, known: spec.Digest, *origins: Reference) -> Baked:
     """Bake into you/app of a registry a layer that is known, and is perhaps in other places."""
     name = repository(target)
     with (
@@ -95,7 +95,7 @@ def copy(hub: Hub, target: Registry, group: Bundle, known: oci.Digest, *origins:
 def test_a_layer_is_copied_from_registry_to_registry(hub: Hub, file: HubFile) -> None:
     """Whatever is cut: no weight source is asked, and what arrives has the digest."""
     layer, group = layer_of(file), Bundle((weight(file),))
-    digest = oci.digest_of(layer)
+    digest = spec.digest_of(layer)
     with Registry(auth="bearer") as far, Registry(auth="basic") as near:
         far.blobs["you/app", digest] = layer
         far.faults += [Fault("torn", "GET", "/blobs/", after=MIB), Fault("whole", "GET", "/blobs/")]
@@ -108,7 +108,7 @@ def test_a_layer_is_copied_from_registry_to_registry(hub: Hub, file: HubFile) ->
 
 def test_a_layer_is_copied_onto_a_disk(hub: Hub, file: HubFile, tmp_path: Path) -> None:
     layer, group = layer_of(file), Bundle((weight(file),))
-    digest = oci.digest_of(layer)
+    digest = spec.digest_of(layer)
     with Registry() as far, Origins(Places(copy_from=[repository(far)]), SETTINGS) as origins:
         far.blobs["you/app", digest] = layer
         known = {group.recipe: digest}
@@ -123,7 +123,7 @@ def test_a_damaged_layer_is_not_copied_but_made_again(
 ) -> None:
     caplog.set_level(logging.WARNING, "podkiln")
     layer, group = layer_of(file), Bundle((weight(file),))
-    digest = oci.digest_of(layer)
+    digest = spec.digest_of(layer)
     wrong = bytearray(layer)
     wrong[place] ^= 1
     with Registry() as far, Registry() as near:
@@ -148,7 +148,7 @@ GONE: list[tuple[str, list[Fault]]] = [
 @pytest.mark.parametrize("faults", [faults for _, faults in GONE], ids=[what for what, _ in GONE])
 def test_a_place_that_gives_nothing_is_no_failure(hub: Hub, file: HubFile, faults: list[Fault]) -> None:
     layer, group = layer_of(file), Bundle((weight(file),))
-    digest = oci.digest_of(layer)
+    digest = spec.digest_of(layer)
     with Registry(faults=[Fault(**vars(fault)) for fault in faults]) as far, Registry() as near:
         if faults:
             far.blobs["you/app", digest] = layer
@@ -161,7 +161,7 @@ def test_a_place_that_cannot_be_asked_is_said_once(
     hub: Hub, file: HubFile, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "podkiln")
-    blobs = [oci.Descriptor(oci.LAYER, digest, 10) for digest in (ONE, TWO)]
+    blobs = [spec.Descriptor(spec.LAYER, digest, 10) for digest in (ONE, TWO)]
     nowhere = Reference.parse("localhost:1/you/app")
     with Origins(Places(copy_from=[nowhere]), SETTINGS) as origins:
         assert [origins.holder(blob) for blob in blobs] == [None, None]
@@ -174,7 +174,7 @@ def test_a_copy_ends_at_once_when_it_is_given_up(hub: Hub, file: HubFile) -> Non
     late = hub.add("org/repo", "late.safetensors", MIB)
     hub.fault(HubFault("hang", "late", after=MIB // 2, times=-1))
     soon = Access(access(hub).hubs, Policy(tries=1, limits=Limits(read=0.5)))
-    groups, digest = [group, Bundle((weight(late, model="late"),))], oci.digest_of(layer)
+    groups, digest = [group, Bundle((weight(late, model="late"),))], spec.digest_of(layer)
     hang = Fault("hang", "GET", "/blobs/", seconds=20.0)
     begun = time.monotonic()
     with Registry(faults=[hang]) as far, Registry() as near:
@@ -191,8 +191,8 @@ def test_a_copy_ends_at_once_when_it_is_given_up(hub: Hub, file: HubFile) -> Non
 
 
 def test_a_look_tells_how_each_layer_would_come() -> None:
-    digests = {letter: oci.digest_of(letter.encode()) for letter in "abcd"}
-    blobs = [oci.Descriptor(oci.LAYER, digest, 1) for digest in digests.values()]
+    digests = {letter: spec.digest_of(letter.encode()) for letter in "abcd"}
+    blobs = [spec.Descriptor(spec.LAYER, digest, 1) for digest in digests.values()]
     with Registry(auth="bearer") as target, Registry() as far:
         target.blobs["you/app", digests["a"]] = b"a"
         target.blobs["you/other", digests["b"]] = b"b"
@@ -206,4 +206,4 @@ def test_a_look_tells_how_each_layer_would_come() -> None:
 
 def test_a_look_at_a_registry_that_is_not_there_is_said() -> None:
     with pytest.raises(RegistryError, match="localhost:1 refuses connections"):
-        look(Reference.parse("localhost:1/a/b"), [oci.Descriptor(oci.LAYER, ONE, 1)], Places(), SETTINGS)
+        look(Reference.parse("localhost:1/a/b"), [spec.Descriptor(spec.LAYER, ONE, 1)], Places(), SETTINGS)

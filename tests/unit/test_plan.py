@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plans import plan_of
 
-from podkiln import measured, plan
 from podkiln.errors import PlanRefusedError
-from podkiln.inputs import Input
-from podkiln.oci import Digest
-from podkiln.plan import Options
+from podkiln.oci.spec import Digest
+from podkiln.plan import estimates, plan
+from podkiln.plan.plan import Options
+from podkiln.plan.substitutes import Input
 
 if TYPE_CHECKING:
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 ASKS = str(Path(__file__).parents[1] / "fixtures/variants/asks.yaml")
 STRANGER = Input("comfyui", "/src", locked="1", actual="2")
@@ -85,7 +85,7 @@ def test_models_whose_needs_are_not_met_are_named() -> None:
 def test_the_disk_holds_the_runtime_the_defaults_and_room() -> None:
     lazy, consumer = made("lazy"), made("consumer")
     assert lazy.fetched_at_start == 0
-    assert lazy.container_disk_gb == measured.UNPACKED // plan.GB + plan.WORKING_GB
+    assert lazy.container_disk_gb == estimates.UNPACKED // plan.GB + plan.WORKING_GB
     more = consumer.container_disk_gb - lazy.container_disk_gb
     assert more == -(-consumer.fetched_at_start // plan.GB) > 0
 
@@ -220,7 +220,7 @@ def test_the_biggest_file_is_named() -> None:
 @pytest.mark.parametrize("name", ["lazy", "baked"])
 def test_the_largest_layer_stands_beside_what_the_registry_takes(name: str) -> None:
     found = made(name, host="ghcr.io", rate=10**7)
-    largest = max([measured.LARGEST_LAYER, *(each.size for each in found.bundles)])
+    largest = max([estimates.LARGEST_LAYER, *(each.size for each in found.bundles)])
     registry = found.as_json()["registry"]
     assert registry["largest_layer_bytes"] == largest
     assert registry["most_layer_bytes"] == 10**10

@@ -9,14 +9,16 @@ import descriptions
 import pytest
 from plans import plan_of
 
-from podkiln import job, lint, portable, render, variant
-from podkiln.portable import Step
-from podkiln.request import Request
+from podkiln.config import variant
+from podkiln.pipeline import build
+from podkiln.pipeline.request import Request
+from podkiln.render import baked_stage, build_context, lint
+from podkiln.render.baked_stage import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 SHA = descriptions.SHA
 REVISION = SHA[:40]
@@ -33,7 +35,7 @@ def plan(folder: Path, **models: str) -> Plan:
     lists = f"{{offer: [], bake: [{', '.join(models)}]}}"
     text = descriptions.variant(**models).replace("{offer: [sdxl-base]}", lists)
     path = descriptions.write(folder / "mine.yaml", text)
-    return job.make_plan(variant.load(str(path)), Request(variants=(str(path),), no_weights=True))
+    return build.make_plan(variant.load(str(path)), Request(variants=(str(path),), no_weights=True))
 
 
 def added(url: str, name: str) -> Step:
@@ -66,12 +68,12 @@ RESOLVED = "${HF_ENDPOINT}/o/r/resolve"
 )
 def test_each_kind_of_source_has_its_step(tmp_path: Path, source: str, more: str, step: Step) -> None:
     made = plan(tmp_path, m=descriptions.model(file(source), more=more))
-    assert portable.steps(made) == [step]
+    assert baked_stage.steps(made) == [step]
 
 
 def test_a_file_without_a_hash_is_left_out_and_says_so(tmp_path: Path) -> None:
     made = plan(tmp_path, m=descriptions.model(file(HUB, sha256="unresolved")))
-    assert [(step.what, step.name) for step in portable.steps(made)] == [("nothing", "vae/x.safetensors")]
+    assert [(step.what, step.name) for step in baked_stage.steps(made)] == [("nothing", "vae/x.safetensors")]
 
 
 def test_files_come_in_declared_order_each_once_and_optional_ones_not_at_all(tmp_path: Path) -> None:
@@ -83,13 +85,13 @@ def test_files_come_in_declared_order_each_once_and_optional_ones_not_at_all(tmp
         two=descriptions.model(first, civitai, optional),
         one=descriptions.model(first, last),
     )
-    assert [step.name for step in portable.steps(made)] == ["vae/b", "two", "vae/a"]
+    assert [step.name for step in baked_stage.steps(made)] == ["vae/b", "two", "vae/a"]
 
 
 def test_what_was_fetched_with_a_token_is_not_added_once_more(tmp_path: Path) -> None:
     shut, public = descriptions.model(file(HUB), more=GATED), descriptions.model(file(HUB))
-    assert [step.name for step in portable.steps(plan(tmp_path, m=shut, n=public))] == ["m"]
-    assert [step.what for step in portable.steps(plan(tmp_path, m=public, n=shut))] == ["add"]
+    assert [step.name for step in baked_stage.steps(plan(tmp_path, m=shut, n=public))] == ["m"]
+    assert [step.what for step in baked_stage.steps(plan(tmp_path, m=public, n=shut))] == ["add"]
 
 
 def test_a_name_is_a_name_whatever_it_holds(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_a_name_is_a_name_whatever_it_holds(tmp_path: Path) -> None:
     made = plan(
         tmp_path, m=descriptions.model(file("url: 'https://x.example/$HOME'", more=', name: "a \'$b"'))
     )
-    (step,) = portable.steps(made)
+    (step,) = baked_stage.steps(made)
     assert step.words == r'["https://x.example/\\$HOME", "/opt/models/vae/a \\' + r"'\\$b" + '"]'
 
 
@@ -108,7 +110,7 @@ def test_the_stage_keeps_all_rules_and_a_plain_build_has_no_weights(tmp_path: Pa
         open=descriptions.model(*sources),
         shut=descriptions.model(file(HUB, folder="loras"), more=GATED),
     )
-    files = render.render(made)
+    files = build_context.render(made)
     stage = files["Dockerfile"].content.decode().partition("\nFROM image AS baked\n")[2]
     assert stage.count(f"ADD --checksum=sha256:{SHA} --chmod=0644 ") == 2
     assert stage.count(f"{FETCH} shut\n") == 1
@@ -125,4 +127,4 @@ def test_no_weights_changes_nothing_and_without_a_bake_there_is_no_stage() -> No
 
 
 def _dockerfile(name: str, **asked: bool) -> str:
-    return render.render(plan_of(name, **asked))["Dockerfile"].content.decode()
+    return build_context.render(plan_of(name, **asked))["Dockerfile"].content.decode()

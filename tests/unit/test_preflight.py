@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from plans import plan_of
 
-from podkiln import preflight
 from podkiln.errors import SourceError
-from podkiln.request import Request
+from podkiln.pipeline import preflight
+from podkiln.pipeline.request import Request
 
 if TYPE_CHECKING:
-    from podkiln.oci import Digest
-    from podkiln.plan import Nearby, Plan
+    from podkiln.oci.spec import Digest
+    from podkiln.plan.plan import Nearby, Plan
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures/variants"
 REQUEST = Request(("asks",))

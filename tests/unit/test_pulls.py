@@ -8,13 +8,15 @@ import pytest
 from descriptions import FILE, SHA, model, variant, write
 from plans import plan_of
 
-from podkiln import catalogue, lock, plan, pulls
-from podkiln import variant as variants
+from podkiln.config import catalog
+from podkiln.config import variant as variants
+from podkiln.lock import schema
+from podkiln.plan import plan, update_cost
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.pulls import Pull
+    from podkiln.plan.update_cost import Pull
 
 WEIGHTS = "all"
 
@@ -22,7 +24,7 @@ WEIGHTS = "all"
 def usual() -> dict[tuple[str, str, str], Pull]:
     return {
         (each.change, each.order, each.storage): each
-        for each in pulls.usual(plan_of("baked", no_weights=False))
+        for each in update_cost.usual(plan_of("baked", no_weights=False))
     }
 
 
@@ -63,9 +65,9 @@ def test_the_layers_of_a_variant_of_ones_own_may_be_called_anything(tmp_path: Pa
     file = f"{FILE.replace('unresolved', SHA)}  size: 99\n"
     text = variant(more, mine=model(file)).replace("{offer: [sdxl-base]}", "{offer: [], bake: [mine]}")
     described = variants.load(str(write(tmp_path / "mine.yaml", text)))
-    offered = catalogue.offered(described, {})
-    made = plan.make(described, lock.read(described, offered, check=False), offered)
-    rows = {(each.change, each.order, each.storage): each.runtime for each in pulls.usual(made)}
+    offered = catalog.offered(described, {})
+    made = plan.make(described, schema.read(described, offered, check=False), offered)
+    rows = {(each.change, each.order, each.storage): each.runtime for each in update_cost.usual(made)}
     assert rows["a Python wheel", "below", "containerd"] == ("Python: rest",)
     assert rows["ComfyUI's commit", "below", "containerd"] == ("ComfyUI 0.33.0",)
     only = variant(
@@ -73,14 +75,14 @@ def test_the_layers_of_a_variant_of_ones_own_may_be_called_anything(tmp_path: Pa
     )
     path = write(tmp_path / "only.yaml", only.replace("{offer: [sdxl-base]}", "{offer: [], bake: [mine]}"))
     described = variants.load(str(path))
-    made = plan.make(described, lock.read(described, offered, check=False), catalogue.offered(described, {}))
-    assert {each.change for each in pulls.usual(made)} == {
+    made = plan.make(described, schema.read(described, offered, check=False), catalog.offered(described, {}))
+    assert {each.change for each in update_cost.usual(made)} == {
         "start.sh",
         "a Python wheel",
         "ComfyUI's commit",
-        pulls.NEW_WEIGHT,
+        update_cost.NEW_WEIGHT,
     }
 
 
 def test_without_weights_there_is_nothing_to_order() -> None:
-    assert pulls.usual(plan_of("lazy")) == []
+    assert update_cost.usual(plan_of("lazy")) == []

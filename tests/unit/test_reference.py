@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from podkiln.errors import UsageError
-from podkiln.reference import Reference
+from podkiln.oci.reference import Reference
 
 SHA = "sha256:" + "ab" * 32
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plans import plan_of
 
-from podkiln import refusals
-from podkiln.inputs import Input
-from podkiln.refusals import MOST_LAYERS, Refusal
+from podkiln.plan import refusals
+from podkiln.plan.refusals import MOST_LAYERS, Refusal
+from podkiln.plan.substitutes import Input
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 WAN = "diffusion_models/wan2.1_t2v_14B_fp8_e4m3fn.safetensors"
 RATE = 40_000_000

@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING
 import pytest
 from descriptions import FILE, SHA, VARIANT, model, variant, write
 
-from podkiln import catalogue, document, layers, needed, portable, preflight, render
-from podkiln import variant as variants
+from podkiln.config import catalog, document, system_packages
+from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError, SourceError
-from podkiln.job import make_plan
-from podkiln.request import Request
+from podkiln.pipeline import preflight
+from podkiln.pipeline.build import make_plan
+from podkiln.pipeline.request import Request
+from podkiln.plan import image_layers
+from podkiln.render import baked_stage, build_context
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 
 def refused(folder: Path, text: str) -> DescriptionError:
     """Load a variant and what it offers; return the refusal."""
     path = write(folder / "mine.yaml", text)
     with pytest.raises(DescriptionError) as raised:
-        catalogue.offered(variants.load(str(path)), catalogue.load())
+        catalog.offered(variants.load(str(path)), catalog.load())
     message = str(raised.value)
     assert message.startswith(f"{path}:")
     assert "\n" not in message
@@ -92,14 +95,14 @@ def test_a_tag_and_an_anchor_that_fit_are_read(more: str, tmp_path: Path) -> Non
 def test_a_list_of_packages_that_lacks_what_the_image_needs_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, VARIANT + "runtime: {apt: [ffmpeg, tini]}\n")
     assert "mine.yaml:6: runtime.apt: a list replaces the parent's" in str(error)
-    for package in needed.load():
+    for package in system_packages.load():
         assert (f"{package.name} ({package.purpose})" in str(error)) == (package.name != "tini")
     assert "[ffmpeg, tini, ca-certificates, " in str(error.hint)
 
 
 def test_the_shipped_list_and_a_longer_one_have_what_the_image_needs(tmp_path: Path) -> None:
     shipped = variants.load("lazy").spec.runtime.apt
-    assert needed.missing(shipped) == []
+    assert system_packages.missing(shipped) == []
     listed = [*(name for name in shipped if name != "systemd-standalone-sysusers"), "systemd", "ffmpeg"]
     path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{apt: [{', '.join(listed)}]}}\n")
     assert "ffmpeg" in variants.load(str(path)).spec.runtime.apt
@@ -168,7 +171,7 @@ def test_a_place_where_nobody_looks_is_refused(changed: dict[str, str], says: st
 @pytest.mark.parametrize("folder", ["unet", "clip", "checkpoints/sdxl", "loras"])
 def test_folders_that_comfyui_reads_are_taken(folder: str, tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", variant(mine=model(own_file(folder=folder))))
-    assert catalogue.offered(variants.load(str(path)), catalogue.load())
+    assert catalog.offered(variants.load(str(path)), catalog.load())
 
 
 def test_a_folder_that_a_required_node_brings_is_taken_but_no_misspelt_one_of_comfyuis(
@@ -176,7 +179,7 @@ def test_a_folder_that_a_required_node_brings_is_taken_but_no_misspelt_one_of_co
 ) -> None:
     needs = "requires: [node:comfyui-x]\n"
     path = write(tmp_path / "mine.yaml", variant(mine=model(own_file(folder="x_models"), more=needs)))
-    assert catalogue.offered(variants.load(str(path)), catalogue.load())
+    assert catalog.offered(variants.load(str(path)), catalog.load())
     text = variant(mine=model(own_file(folder="Lora"), more=needs))
     assert "Did you mean 'loras'?" in str(refused(tmp_path, text))
 
@@ -230,7 +233,7 @@ def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tm
     )
     write(tmp_path / "models" / f"{name}.yaml", model())
     with pytest.raises(DescriptionError, match="rename the file"):
-        catalogue.load(tmp_path / "models")
+        catalog.load(tmp_path / "models")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +251,7 @@ def test_what_only_rendering_finds_has_its_place_too(more: str, says: str, tmp_p
     path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{comfyui: {more}}}\n")
     made = make_plan(variants.load(str(path)), Request((str(path),), no_weights=True))
     with pytest.raises(DescriptionError, match=says):
-        render.render(made)
+        build_context.render(made)
 
 
 def test_a_name_that_no_file_system_takes_is_no_file(tmp_path: Path) -> None:
@@ -287,10 +290,10 @@ def test_a_shipped_variants_name_is_taken_whatever_the_suffix(tmp_path: Path) ->
 
 def test_a_description_with_another_suffix_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     write(tmp_path / "one.yaml", model())
-    assert list(catalogue.load(tmp_path)) == ["one"]
+    assert list(catalog.load(tmp_path)) == ["one"]
     write(tmp_path / "two.yml", model())
     with pytest.raises(DescriptionError, match=r"two\.yml:1: the name of a description ends in \.yaml"):
-        catalogue.load(tmp_path)
+        catalog.load(tmp_path)
     with pytest.raises(DescriptionError, match="rename the file"):
         document.files(tmp_path)
 
@@ -312,6 +315,6 @@ def test_layers_lie_in_the_order_of_bake_whatever_the_order_of_offer(offer: str,
         weights = [layer.name.partition(":")[0] for layer in made.layers if layer.is_weight]
         assert weights == order
         assert [offer.id for offer in made.baked] == order
-        assert [step.name.split("/")[-1][0] for step in portable.steps(made)] == order
+        assert [step.name.split("/")[-1][0] for step in baked_stage.steps(made)] == order
     assert after.bundles[:2] == before.bundles
-    assert layers.of_weights(before.bundles, {}) == list(after.layers[:2])
+    assert image_layers.of_weights(before.bundles, {}) == list(after.layers[:2])

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from plans import plan_of
 
-from podkiln import lock, oci, remembered
 from podkiln.errors import LockError
-from podkiln.oci import Descriptor, Digest
-from podkiln.reference import Reference
-from podkiln.weights import Baked
+from podkiln.lock import layers, schema
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
+from podkiln.oci.spec import Descriptor, Digest
+from podkiln.weights.bake import Baked, remembered
 
 if TYPE_CHECKING:
-    from podkiln.bundle import Bundle
+    from podkiln.plan.weight_layers import Bundle
 
 
 def bundles() -> tuple[Bundle, ...]:
@@ -27,33 +28,33 @@ def bundles() -> tuple[Bundle, ...]:
 def baked(number: int) -> Baked:
     made = bundles()[number]
     digest = Digest("sha256:" + str(number) * 64)
-    return Baked(made, Descriptor(oci.LAYER, digest, made.size), "uploaded", made.content_bytes, 1.0)
+    return Baked(made, Descriptor(spec.LAYER, digest, made.size), "uploaded", made.content_bytes, 1.0)
 
 
 def test_nothing_is_remembered_before_the_first_bake(tmp_path: Path) -> None:
-    assert remembered.read(tmp_path / "layers.json") == {}
+    assert layers.read(tmp_path / "layers.json") == {}
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
-    assert remembered.write(path, [baked(1), baked(2)])
-    assert remembered.write(path, [baked(3)])
-    assert remembered.read(path) == {
+    assert layers.write(path, remembered([baked(1), baked(2)]))
+    assert layers.write(path, remembered([baked(3)]))
+    assert layers.read(path) == {
         bundles()[number].recipe: Digest("sha256:" + str(number) * 64) for number in (1, 2, 3)
     }
 
 
 def test_what_is_known_is_no_news_and_leaves_the_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
-    remembered.write(path, [baked(1)])
+    layers.write(path, remembered([baked(1)]))
     before = path.stat().st_mtime_ns
-    assert not remembered.write(path, [baked(1)])
+    assert not layers.write(path, remembered([baked(1)]))
     assert path.stat().st_mtime_ns == before
 
 
 def test_order_of_baking_does_not_show(tmp_path: Path) -> None:
-    remembered.write(tmp_path / "a", [baked(1), baked(2)])
-    remembered.write(tmp_path / "b", [baked(2), baked(1)])
+    layers.write(tmp_path / "a", remembered([baked(1), baked(2)]))
+    layers.write(tmp_path / "b", remembered([baked(2), baked(1)]))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -61,21 +62,21 @@ def test_where_layers_were_put_is_remembered_the_newest_last(tmp_path: Path) -> 
     path, digest = tmp_path / "layers.json", Digest("sha256:" + "1" * 64)
     names = [Reference.parse(f"ghcr.io/you/app{number}:tag") for number in range(10)]
     for name in names[:2]:
-        assert remembered.write(path, [baked(1)], name)
-    assert not remembered.write(path, [baked(1)], names[0])
-    assert not remembered.write(path, [baked(1)])
-    assert [place.name for place in remembered.places(path)[digest]] == [name.name for name in names[:2]]
+        assert layers.write(path, remembered([baked(1)]), name)
+    assert not layers.write(path, remembered([baked(1)]), names[0])
+    assert not layers.write(path, remembered([baked(1)]))
+    assert [place.name for place in layers.places(path)[digest]] == [name.name for name in names[:2]]
     for name in names:
-        remembered.write(path, [baked(1)], name)
-    assert [place.name for place in remembered.places(path)[digest]] == [name.name for name in names[2:]]
+        layers.write(path, remembered([baked(1)]), name)
+    assert [place.name for place in layers.places(path)[digest]] == [name.name for name in names[2:]]
 
 
 def test_a_layer_that_came_to_something_else_is_nowhere_yet(tmp_path: Path) -> None:
     path, name = tmp_path / "layers.json", Reference.parse("ghcr.io/you/app")
-    remembered.write(path, [baked(1)], name)
-    other = replace(baked(1), blob=Descriptor(oci.LAYER, Digest("sha256:" + "2" * 64), 1))
-    remembered.write(path, [other])
-    assert remembered.places(path) == {other.blob.digest: ()}
+    layers.write(path, remembered([baked(1)]), name)
+    other = replace(baked(1), blob=Descriptor(spec.LAYER, Digest("sha256:" + "2" * 64), 1))
+    layers.write(path, remembered([other]))
+    assert layers.places(path) == {other.blob.digest: ()}
 
 
 def test_a_place_that_is_no_name_is_one_sentence(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_place_that_is_no_name_is_one_sentence(tmp_path: Path) -> None:
     path.write_text(json.dumps({"layers": {"sha256:" + "2" * 64: row}}))
     says = r"layers\.json cannot be read: .*places\[0\]: 'UPPER CASE' is not an image name"
     with pytest.raises(LockError, match=says):
-        remembered.places(path)
+        layers.places(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"layers": {"x": {}}}', '{"layers": {}, "more": 1}'])
@@ -92,11 +93,11 @@ def test_a_damaged_memory_is_one_sentence(text: str, tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
     path.write_text(text)
     with pytest.raises(LockError, match=r"layers\.json cannot be read: ") as error:
-        remembered.read(path)
+        layers.read(path)
     assert error.value.hint == "Delete it: the next bake writes it anew."
 
 
 def test_it_lies_beside_the_other_locks() -> None:
-    assert remembered.path_of(plan_of("lazy").described) == lock.LOCKS / "layers.json"
+    assert layers.path_of(plan_of("lazy").described) == schema.LOCKS / "layers.json"
     own = Path(__file__).parents[1] / "fixtures/variants/asks.yaml"
-    assert remembered.path_of(plan_of(str(own)).described) == own.parent / "asks.locks" / "layers.json"
+    assert layers.path_of(plan_of(str(own)).described) == own.parent / "asks.locks" / "layers.json"

@@ -11,15 +11,16 @@ import pytest
 import yaml
 from plans import plan_of
 
-from podkiln import render, variant
+from podkiln.config import variant
 from podkiln.errors import RenderError
-from podkiln.inputs import Input
+from podkiln.plan.substitutes import Input
+from podkiln.render import build_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 VARIANTS = variant.names()
 
@@ -30,7 +31,7 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 
 
 def test_a_context_holds_all_that_the_dockerfile_takes(plan: Plan) -> None:
-    files = render.render(plan)
+    files = build_context.render(plan)
     dockerfile = files["Dockerfile"].content.decode()
     for name in re.findall(r"/build/([\w.-]+)", dockerfile):
         assert f"build/{name}" in files
@@ -41,7 +42,7 @@ def test_a_context_holds_all_that_the_dockerfile_takes(plan: Plan) -> None:
 
 def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:
     """A file that is mounted is part of a step's cache key: one script changed must not rebuild all."""
-    files = render.render(plan)
+    files = build_context.render(plan)
     dockerfile = files["Dockerfile"].content.decode()
     assert len(steps(dockerfile)) == dockerfile.count("\nRUN ") > 10
     for step in steps(dockerfile):
@@ -55,11 +56,11 @@ def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:
 
 
 def test_without_jupyter_there_is_nothing_of_it(plan: Plan) -> None:
-    assert "/opt/jupyter" in render.render(plan)["Dockerfile"].content.decode()
+    assert "/opt/jupyter" in build_context.render(plan)["Dockerfile"].content.decode()
     spec = plan.described.spec
     without = spec.model_copy(update={"runtime": spec.runtime.model_copy(update={"jupyter": None})})
     plan = replace(plan, described=replace(plan.described, spec=without))
-    assert "jupyter" not in render.render(plan)["Dockerfile"].content.decode().lower()
+    assert "jupyter" not in build_context.render(plan)["Dockerfile"].content.decode().lower()
 
 
 def steps(dockerfile: str) -> list[str]:
@@ -68,11 +69,11 @@ def steps(dockerfile: str) -> list[str]:
 
 
 def test_the_same_plan_gives_the_same_bytes(plan: Plan) -> None:
-    assert render.render(plan) == render.render(plan)
+    assert build_context.render(plan) == build_context.render(plan)
 
 
 def test_only_scripts_and_commands_are_executable(plan: Plan) -> None:
-    modes = {path: file.mode for path, file in render.render(plan).items()}
+    modes = {path: file.mode for path, file in build_context.render(plan).items()}
     called = {path for path in modes if path.endswith(".sh") or path.startswith("bin/")}
     assert {path for path, mode in modes.items() if mode == 0o755} == called
     assert "bin/podkiln-fetch" in called
@@ -80,19 +81,19 @@ def test_only_scripts_and_commands_are_executable(plan: Plan) -> None:
 
 
 def test_what_is_only_carried_along_is_not_golden(plan: Plan) -> None:
-    kept = render.rendered_only(render.render(plan))
+    kept = build_context.rendered_only(build_context.render(plan))
     assert {"Dockerfile", "start.sh", "podkiln/flags.json"} <= kept.keys()
     assert not [path for path in kept if path.startswith(("requirements/", "build/", "podkiln/pod/"))]
 
 
 def test_each_input_is_a_stage_that_can_be_replaced(plan: Plan) -> None:
-    dockerfile = render.render(plan)["Dockerfile"].content.decode()
+    dockerfile = build_context.render(plan)["Dockerfile"].content.decode()
     for stage in ("base", "comfyui", "requirements"):
         assert re.search(rf"^FROM .* AS {stage}$", dockerfile, re.MULTILINE)
 
 
 def test_data_is_what_programs_can_read(plan: Plan) -> None:
-    files = render.render(plan)
+    files = build_context.render(plan)
     for path in ("manifest", "models", "flags", "folders"):
         assert json.loads(files[f"podkiln/{path}.json"].content)["schema"] == 1
     paths = yaml.safe_load(files["podkiln/extra_model_paths.yaml"].content)
@@ -103,15 +104,15 @@ def test_data_is_what_programs_can_read(plan: Plan) -> None:
 
 def test_labels_name_the_pins_and_the_substitutes() -> None:
     plan = plan_of()
-    assert "io.podkiln.substituted" not in render.labels(plan)
+    assert "io.podkiln.substituted" not in build_context.labels(plan)
     other = replace(plan, inputs=(Input("comfyui", "/x", locked="1", actual="2"),))
-    assert render.labels(other)["io.podkiln.substituted"] == "comfyui=2"
-    assert render.labels(plan)["org.opencontainers.image.base.digest"] == plan.lock.runtime.base_digest
+    assert build_context.labels(other)["io.podkiln.substituted"] == "comfyui=2"
+    assert build_context.labels(plan)["org.opencontainers.image.base.digest"] == plan.lock.runtime.base_digest
 
 
 def test_no_description_gives_a_label_that_says_what_the_image_is() -> None:
     other = replace(plan_of(), inputs=(Input("comfyui", "/x", locked="1", actual="2"),))
-    assert all(f"{name}.".startswith(variant.RESERVED_LABELS) for name in render.labels(other))
+    assert all(f"{name}.".startswith(variant.RESERVED_LABELS) for name in build_context.labels(other))
 
 
 def test_texts_of_a_description_stay_texts() -> None:
@@ -122,7 +123,7 @@ def test_texts_of_a_description_stay_texts() -> None:
     image = spec.image.model_copy(update={"labels": {"com.example.x": nasty}})
     changed = spec.model_copy(update={"title": nasty, "description": nasty, "image": image})
     other = replace(plan, described=replace(plan.described, spec=changed))
-    dockerfile = render.render(other)["Dockerfile"].content.decode()
+    dockerfile = build_context.render(other)["Dockerfile"].content.decode()
     assert not re.search(r"^RUN rm", dockerfile, re.MULTILINE)
     assert r'com.example.x="say \"hi\" to \$HOME \\ and RUN rm -rf /"' in dockerfile
 
@@ -130,10 +131,10 @@ def test_texts_of_a_description_stay_texts() -> None:
 @pytest.fixture
 def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of templates in the place of ours."""
-    monkeypatch.setattr(render, "TEMPLATES", tmp_path)
-    render.environment.cache_clear()
+    monkeypatch.setattr(build_context, "TEMPLATES", tmp_path)
+    build_context.environment.cache_clear()
     yield tmp_path
-    render.environment.cache_clear()
+    build_context.environment.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -153,5 +154,5 @@ def test_a_template_that_does_not_fit_is_one_sentence(
     (templates / "t.j2").write_text(main)
     (templates / "i.j2").write_text(included)
     with pytest.raises(RenderError) as raised:
-        render._template("t.j2", {"known": 1})
+        build_context._template("t.j2", {"known": 1})
     assert str(raised.value).startswith(sentence)

@@ -10,10 +10,11 @@ import pytest
 from layouts import make_layout
 from plans import plan_of
 
-from podkiln import layout, report
-from podkiln.inputs import Input
+from podkiln.oci import layout
+from podkiln.pipeline import report
+from podkiln.pipeline.report import Report
+from podkiln.plan.substitutes import Input
 from podkiln.registry import PushedBlob, PushReport
-from podkiln.report import Report
 
 if TYPE_CHECKING:
     from pathlib import Path

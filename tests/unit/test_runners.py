@@ -9,13 +9,13 @@ import pytest
 import yaml
 from plans import plan_of
 
-from podkiln import measured, runners
-from podkiln.concurrency import JOBS
-from podkiln.runners import Runner, Unused, Verdict
-from podkiln.variant import ROOT
+from podkiln.config.variant import ROOT
+from podkiln.plan import ci_runners, estimates
+from podkiln.plan.ci_runners import Runner, Unused, Verdict
+from podkiln.util.executor import JOBS
 
 if TYPE_CHECKING:
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 GB = 10**9
 RUNNER = Runner(
@@ -49,10 +49,10 @@ def test_a_build_is_judged_by_disk_and_time(disk: int, seconds: float, suffices:
 
 
 def test_weights_take_no_disk_unless_they_are_spooled() -> None:
-    assert runners.disk(planned("lazy")) == runners.disk(planned("baked")) == measured.BUILD_DISK
+    assert ci_runners.disk(planned("lazy")) == ci_runners.disk(planned("baked")) == estimates.BUILD_DISK
     largest = sorted(each.size for each in planned().bundles)[-JOBS:]
-    assert runners.disk(planned(spool=True)) == measured.BUILD_DISK + sum(largest)
-    assert runners.disk(planned("lazy", spool=True)) == measured.BUILD_DISK
+    assert ci_runners.disk(planned(spool=True)) == estimates.BUILD_DISK + sum(largest)
+    assert ci_runners.disk(planned("lazy", spool=True)) == estimates.BUILD_DISK
 
 
 def test_layers_that_are_there_take_neither_disk_nor_time() -> None:
@@ -60,8 +60,8 @@ def test_layers_that_are_there_take_neither_disk_nor_time() -> None:
     digests = {layer.what: digest_of(number) for number, layer in enumerate(found.layers)}
     known = [replace(layer, digest=digests[layer.what]) for layer in found.layers]
     there = replace(found, layers=tuple(known), there=dict.fromkeys(digests.values(), "existing"))
-    assert runners.disk(there) == measured.BUILD_DISK
-    assert runners.seconds(there) == runners.seconds(planned("lazy"))
+    assert ci_runners.disk(there) == estimates.BUILD_DISK
+    assert ci_runners.seconds(there) == ci_runners.seconds(planned("lazy"))
 
 
 def digest_of(number: int) -> Any:
@@ -70,9 +70,9 @@ def digest_of(number: int) -> Any:
 
 def test_what_is_fetched_is_sent_meanwhile() -> None:
     found = planned(rate=20_000_000)
-    moved = measured.COMPRESSED + found.upload_bytes
+    moved = estimates.COMPRESSED + found.upload_bytes
     assert found.fetch_bytes < found.upload_bytes, "a layer is larger than its files"
-    assert runners.seconds(found) == pytest.approx(measured.BUILD_SECONDS + moved / 20_000_000)
+    assert ci_runners.seconds(found) == pytest.approx(estimates.BUILD_SECONDS + moved / 20_000_000)
 
 
 def test_scripts_see_the_verdict() -> None:
@@ -94,16 +94,16 @@ def test_scripts_see_the_verdict() -> None:
 def test_every_shipped_variant_builds_on_a_free_runner() -> None:
     """DESIGN's promise: a hosted runner is enough, whatever is baked."""
     for name in ("lazy", "baked"):
-        assert [each.suffices for each in runners.judge(planned(name))] == [True]
+        assert [each.suffices for each in ci_runners.judge(planned(name))] == [True]
 
 
 def test_every_runner_names_its_source() -> None:
-    assert runners.load()
-    assert all(len(each.source) > 20 for each in runners.load())
+    assert ci_runners.load()
+    assert all(len(each.source) > 20 for each in ci_runners.load())
 
 
 def test_our_own_workflow_deletes_what_the_plan_counts_on() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())
     ran = " ".join(step.get("run", "") for step in workflow["jobs"]["image"]["steps"])
-    (github,) = [each for each in runners.load() if "GitHub" in each.name]
+    (github,) = [each for each in ci_runners.load() if "GitHub" in each.name]
     assert all(folder in ran for folder in github.unused.folders)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from podkiln import schemas
-from podkiln.model import Model
-from podkiln.variant import SHIPPED, Variant
+from podkiln.config import json_schema
+from podkiln.config.model import Model
+from podkiln.config.variant import SHIPPED, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,25 +20,25 @@ MODELS = sorted((SHIPPED / "models").glob("*.yaml"))
 
 
 def committed(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((schemas.FOLDER / f"{name}.schema.json").read_text())
+    found: dict[str, Any] = json.loads((json_schema.FOLDER / f"{name}.schema.json").read_text())
     return found
 
 
 def test_the_committed_schemas_are_what_the_code_says() -> None:
     """`./build.py schemas` writes them anew."""
-    assert schemas.stale() == []
+    assert json_schema.stale() == []
 
 
 def test_a_schema_that_is_changed_by_hand_is_noticed_and_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schemas, "FOLDER", tmp_path / "schemas")
-    assert len(schemas.write()) == 2
-    assert schemas.write() == []
+    monkeypatch.setattr(json_schema, "FOLDER", tmp_path / "schemas")
+    assert len(json_schema.write()) == 2
+    assert json_schema.write() == []
     path = tmp_path / "schemas" / "model.schema.json"
     path.write_text("{}")
-    assert schemas.stale() == [path]
-    assert schemas.write() == [path]
+    assert json_schema.stale() == [path]
+    assert json_schema.write() == [path]
     assert sorted(each.name for each in path.parent.iterdir()) == ["model.schema.json", "variant.schema.json"]
 
 
@@ -50,7 +50,7 @@ def test_a_description_that_names_a_schema_names_its_own_in_the_first_line(path:
         assert "yaml-language-server" not in text
         return
     kind = "model" if path.parent.name == "models" else "variant"
-    assert (path.parent / named[1]).resolve() == schemas.FOLDER / f"{kind}.schema.json"
+    assert (path.parent / named[1]).resolve() == json_schema.FOLDER / f"{kind}.schema.json"
 
 
 @pytest.mark.parametrize(("name", "shape"), [("model", Model), ("variant", Variant)])

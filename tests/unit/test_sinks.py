@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln import oci
 from podkiln.errors import IntegrityError, UsageError
+from podkiln.oci import spec
 from podkiln.registry.transport import CancelledError
-from podkiln.sinks import LayoutSink, RegistrySink
+from podkiln.weights.sink import LayoutSink, RegistrySink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from fakes.registry import Registry
 
+    from podkiln.oci.tar_layer import Chunk
     from podkiln.registry import Repository
-    from podkiln.tarlayer import Chunk
 
 DATA = b"weights" * 1000
-BLOB = oci.Descriptor(oci.LAYER, oci.digest_of(DATA), len(DATA))
+BLOB = spec.Descriptor(spec.LAYER, spec.digest_of(DATA), len(DATA))
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Layer:
     data: bytes = DATA
     after: Callable[[], None] = lambda: None
     name: str = "a.safetensors"
-    blob: oci.Descriptor | None = None
+    blob: spec.Descriptor | None = None
     told: list[tuple[str, int, int]] = field(default_factory=list)
 
     @property
@@ -45,7 +45,7 @@ class Layer:
         if offset < middle:
             yield memoryview(self.data)[offset:middle]
         self.after()
-        self.blob = oci.Descriptor(oci.LAYER, oci.digest_of(self.data), len(self.data))
+        self.blob = spec.Descriptor(spec.LAYER, spec.digest_of(self.data), len(self.data))
         yield self.data[max(offset, middle) :]
 
     def note(self, what: str, done: int, total: int) -> None:
@@ -141,7 +141,7 @@ def test_neighbours_may_depend_on_the_layer(registry: Registry, repository: Repo
     registry.blobs["you/other", BLOB.digest] = DATA
     asked: list[str] = []
 
-    def neighbours(digest: oci.Digest) -> list[str]:
+    def neighbours(digest: spec.Digest) -> list[str]:
         asked.append(digest)
         return ["you/other"]
 

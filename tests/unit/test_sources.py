@@ -17,7 +17,7 @@ from pod.fetching.patience import Policy
 from pod.fetching.sources import Hubs, Request
 from pod.fetching.web import Limits
 from podkiln.errors import IntegrityError, SourceError
-from podkiln.sources import CHUNK, Access
+from podkiln.weights.source import CHUNK, Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fakes.shelf import HubFile
 
-    from podkiln.bundle import Weight
+    from podkiln.plan.weight_layers import Weight
 
 SIZE = 3 * CHUNK + 12345
 
@@ -200,7 +200,7 @@ def test_a_hub_that_names_another_hash_is_not_read(hub: Hub, file: HubFile) -> N
 def test_a_range_that_was_not_asked_for_is_refused(
     hub: Hub, file: HubFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podkiln.sources._extent", lambda _answer: (CHUNK - 1, SIZE))
+    monkeypatch.setattr("podkiln.weights.source._extent", lambda _answer: (CHUNK - 1, SIZE))
     with pytest.raises(
         SourceError, match=f"asked for from byte {CHUNK}, but 127.0.0.1 sends from {CHUNK - 1}"
     ):

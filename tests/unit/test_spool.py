@@ -12,16 +12,16 @@ from fakes.faults import Fault as HubFault
 from fakes.hub import Hub
 from fakes.registry import Fault, Registry
 
-from podkiln import oci
-from podkiln.bundle import Bundle
 from podkiln.errors import IntegrityError, RegistryError, UsageError
-from podkiln.places import Origins, Places
-from podkiln.reference import Reference
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
+from podkiln.oci.tar_layer import Entry, TarLayer
+from podkiln.plan.weight_layers import Bundle
 from podkiln.registry import Repository, Settings
-from podkiln.sinks import RegistrySink
-from podkiln.spool import Spool
-from podkiln.tarlayer import Entry, TarLayer
-from podkiln.weights import Baked, bake
+from podkiln.weights.bake import Baked, bake
+from podkiln.weights.layer_lookup import Origins, Places
+from podkiln.weights.sink import RegistrySink
+from podkiln.weights.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def test_a_layer_is_sent_from_the_disk_and_then_gone(hub: Hub, file: HubFile, tm
     with Registry() as registry:
         (baked,) = push(hub, registry, tmp_path / "spool", Bundle((weight(file),)))
         layer = layer_of(file)
-        assert registry.blobs == {("you/app", oci.digest_of(layer)): layer}
+        assert registry.blobs == {("you/app", spec.digest_of(layer)): layer}
         assert (baked.how, baked.fetched, hub.served()) == ("uploaded", SIZE, SIZE)
         assert list((tmp_path / "spool").iterdir()) == []
 
@@ -84,7 +84,7 @@ def test_a_registry_that_takes_no_streams(hub: Hub, file: HubFile, fault: Fault,
     with Registry(faults=[Fault(**vars(fault)), Fault("status", "PUT", retry_after="0")]) as registry:
         push(hub, registry, tmp_path, Bundle((weight(file),)))
         layer = layer_of(file)
-        assert registry.blobs == {("you/app", oci.digest_of(layer)): layer}
+        assert registry.blobs == {("you/app", spec.digest_of(layer)): layer}
         assert registry.uploads == {}
     assert hub.served() == SIZE
     assert list(tmp_path.iterdir()) == []
@@ -112,7 +112,7 @@ def test_what_a_kill_left_is_gone_on_with(
     leave(tmp_path, group, layer[:kept])
     with Registry() as registry:
         (baked,) = push(hub, registry, tmp_path, group)
-        assert registry.blobs == {("you/app", oci.digest_of(layer)): layer}
+        assert registry.blobs == {("you/app", spec.digest_of(layer)): layer}
     here = sum(min(max(kept - part.start, 0), part.size) for part in group.layout.segments if part.entry)
     assert baked.fetched == hub.served() == SIZE + 300_000 - here
     assert list(tmp_path.iterdir()) == []
@@ -126,7 +126,7 @@ def test_a_damaged_rest_is_found_and_made_anew(hub: Hub, file: HubFile, place: i
     leave(tmp_path, group, bytes(left))
     with Registry() as registry:
         push(hub, registry, tmp_path, group)
-        assert registry.blobs == {("you/app", oci.digest_of(layer)): layer}
+        assert registry.blobs == {("you/app", spec.digest_of(layer)): layer}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,8 +154,8 @@ def test_what_is_there_by_now_is_deleted_here(hub: Hub, file: HubFile, tmp_path:
     group, layer = Bundle((weight(file),)), layer_of(file)
     leave(tmp_path, group, layer)
     with Registry() as registry:
-        registry.blobs["you/app", oci.digest_of(layer)] = layer
-        (baked,) = push(hub, registry, tmp_path, group, known={group.recipe: oci.digest_of(layer)})
+        registry.blobs["you/app", spec.digest_of(layer)] = layer
+        (baked,) = push(hub, registry, tmp_path, group, known={group.recipe: spec.digest_of(layer)})
     assert baked.how == "existing"
     assert list(tmp_path.iterdir()) == []
 
@@ -163,12 +163,12 @@ def test_what_is_there_by_now_is_deleted_here(hub: Hub, file: HubFile, tmp_path:
 def test_copies_are_spooled_too(hub: Hub, file: HubFile, tmp_path: Path) -> None:
     group, layer = Bundle((weight(file),)), layer_of(file)
     with Registry() as far, Registry(faults=[Fault("status", "PATCH", status=405, times=-1)]) as near:
-        far.blobs["you/app", oci.digest_of(layer)] = layer
+        far.blobs["you/app", spec.digest_of(layer)] = layer
         place = Reference.parse(f"{far.host()}/you/app")
         with Origins(Places(copy_from=[place]), SETTINGS) as origins:
-            known = {group.recipe: oci.digest_of(layer)}
+            known = {group.recipe: spec.digest_of(layer)}
             (baked,) = push(hub, near, tmp_path, group, known=known, origins=origins)
-        assert near.blobs == {("you/app", oci.digest_of(layer)): layer}
+        assert near.blobs == {("you/app", spec.digest_of(layer)): layer}
     assert (baked.how, hub.hits) == ("copied", [])
     assert list(tmp_path.iterdir()) == []
 

@@ -12,18 +12,19 @@ import pytest
 from bakes import access, weight
 from fakes.hub import Hub
 
-from podkiln import oci, stream
-from podkiln.bundle import Bundle
 from podkiln.errors import IntegrityError
-from podkiln.hashing import Separate, hashes
-from podkiln.stream import WeightStream
-from podkiln.verify import read
+from podkiln.oci import spec
+from podkiln.plan.weight_layers import Bundle
+from podkiln.verify import blobs
+from podkiln.weights import stream
+from podkiln.weights.sha256 import Separate, hashes
+from podkiln.weights.stream import WeightStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from podkiln.hashing import Hashes
-    from podkiln.tarlayer import Chunk
+    from podkiln.oci.tar_layer import Chunk
+    from podkiln.weights.sha256 import Hashes
 
 MIB = 1 << 20
 
@@ -69,7 +70,7 @@ def test_it_goes_back_as_far_as_it_is_asked_to(
         offset = max(1, layer._passed - back)
         assert whole.startswith(first)
         assert joined(layer.chunks(offset)) == whole[offset:]
-        assert layer.blob == oci.Descriptor(oci.LAYER, oci.digest_of(whole), len(whole))
+        assert layer.blob == spec.Descriptor(spec.LAYER, spec.digest_of(whole), len(whole))
         assert joined(layer.chunks(offset)) == whole[offset:]
 
 
@@ -79,7 +80,7 @@ def test_from_the_start_all_is_hashed_anew(hub: Hub, whole: bytes, monkeypatch: 
         for _ in range(2):
             assert joined(layer.chunks()) == whole
             assert layer.blob
-            assert layer.blob.digest == oci.digest_of(whole)
+            assert layer.blob.digest == spec.digest_of(whole)
 
 
 def test_what_is_kept_in_memory_is_not_fetched_again(hub: Hub, whole: bytes) -> None:
@@ -132,7 +133,7 @@ def test_by_either_way_of_hashing_it_is_one_layer(
         first = b"".join(bytes(next(begun)) for _ in range(3))
         rest = joined(layer.chunks(len(first) - 700))
         assert first[:-700] + rest == whole
-        assert layer.blob == oci.Descriptor(oci.LAYER, oci.digest_of(whole), len(whole))
+        assert layer.blob == spec.Descriptor(spec.LAYER, spec.digest_of(whole), len(whole))
 
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -148,7 +149,7 @@ def test_an_empty_file_is_hashed_like_any_other(sha256: str, number: int, hub: H
     layer = WeightStream(Bundle(tuple(files)), access(hub))
     with closing(layer):
         if sha256 == EMPTY:
-            assert oci.digest_of(joined(layer.chunks())) == getattr(layer.blob, "digest", None)
+            assert spec.digest_of(joined(layer.chunks())) == getattr(layer.blob, "digest", None)
             return
         with pytest.raises(IntegrityError, match=f"empty.bin .* has sha256 {EMPTY}, but 0+ is locked"):
             joined(layer.chunks())
@@ -170,6 +171,6 @@ def test_verify_hashes_an_empty_file_too_and_does_not_take_what_follows_for_it(h
     for sha256, wrong in ((EMPTY, 0), ("0" * 64, 1)):
         listed = Bundle((replace(empty, sha256=sha256), *files))
         placed: Any = SimpleNamespace(bundle=listed, blob=SimpleNamespace(size=len(content)))
-        findings = read._read_layer(cast("Any", Held()), lambda *_: None, placed)
+        findings = blobs._read_layer(cast("Any", Held()), lambda *_: None, placed)
         assert len(findings) == wrong, findings
         assert all(f"empty.bin has the sha256 {EMPTY}" in finding for finding in findings)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podkiln import tarlayer
 from podkiln.errors import IntegrityError
-from podkiln.tarlayer import Entry, TarLayer, header
+from podkiln.oci import tar_layer
+from podkiln.oci.tar_layer import Entry, TarLayer, header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -115,7 +115,7 @@ GOLDEN: list[tuple[str, dict[str, bytes], int, str]] = [
 )
 def test_golden_bytes(files: dict[str, bytes], size: int, digest: str) -> None:
     """These digests stand in people's locks. If one moves, PACKING must move with it."""
-    assert tarlayer.PACKING == 1
+    assert tar_layer.PACKING == 1
     tar = written(files)
     assert (len(tar), sha256(tar)) == (size, digest)
 

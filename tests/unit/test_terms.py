@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from plans import plan_of
 
-from podkiln.terms import Terms
+from podkiln.plan.licences import Terms
 
 
 def terms(name: str, *, accepted: bool = False, gated: bool = False) -> Terms:

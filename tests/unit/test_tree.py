@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from podkiln.errors import SourceError
-from podkiln.tree import EMPTY, tree_id, tree_id_of
+from podkiln.util.git_tree import EMPTY, tree_id, tree_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

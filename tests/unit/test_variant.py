@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from descriptions import VARIANT, variant, write
 
-from podkiln import variant as variants
+from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:

@@ -13,19 +13,19 @@ from plans import plan_of
 from runtimes import Runtime
 from small_weights import BUNDLES, LAYERS, A, B, baked, content, weight
 
-from podkiln import oci
-from podkiln.assemble import FILES, WeightLayer, assemble
-from podkiln.bundle import Bundle
-from podkiln.oci import Descriptor, ImageConfig, Manifest
-from podkiln.plan import MOST_LAYERS
-from podkiln.variant import BaseSets
+from podkiln.config.variant import BaseSets
+from podkiln.oci import spec as oci
+from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
+from podkiln.plan.plan import MOST_LAYERS
+from podkiln.plan.weight_layers import Bundle
 from podkiln.verify.compare import Held, compare
 from podkiln.verify.rendered import Rendered
+from podkiln.weights.assemble import FILES, WeightLayer, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 Documents = tuple[dict[str, Any], dict[str, Any]]
 WRONG = "sha256:" + "0" * 64

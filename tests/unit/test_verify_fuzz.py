@@ -19,14 +19,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plans import plan_of
 
-from podkiln import oci
 from podkiln.errors import IntegrityError
-from podkiln.oci import Descriptor
-from podkiln.verify import documents, runtime
+from podkiln.oci import spec
+from podkiln.oci.spec import Descriptor
+from podkiln.verify import documents, runtime_layers
 from podkiln.verify.compare import Held, compare
 from podkiln.verify.rendered import Rendered
 
-KINDS = (oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD)
+KINDS = (spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD)
 BOUNDED = settings(max_examples=100, deadline=1000)  # ms
 PLAN = replace(plan_of("lazy"), bundles=())
 RENDERED = Rendered.of(PLAN)
@@ -34,9 +34,9 @@ RIGHT = runtimes.make(PLAN)
 
 
 def read(kind: str, data: bytes) -> list[str]:
-    blob = Descriptor(kind, oci.digest_of(data), len(data))
+    blob = Descriptor(kind, spec.digest_of(data), len(data))
     pieces = [data[at : at + 700] for at in range(0, len(data), 700)]
-    return list(runtime.findings([runtime.read(0, blob, oci.digest_of(data), pieces)]))
+    return list(runtime_layers.findings([runtime_layers.read(0, blob, spec.digest_of(data), pieces)]))
 
 
 def are_sentences(found: list[str]) -> None:
@@ -48,9 +48,9 @@ def are_sentences(found: list[str]) -> None:
 
 @BOUNDED
 @given(st.sampled_from(KINDS), st.binary(max_size=3000))
-@example(oci.LAYER_GZIP, gzip.compress(odd_tars.file(b"usr/x", b"x") + odd_tars.END)[:-9])
-@example(oci.LAYER_ZSTD, zstandard.compress(b"x" * 3000)[:-3])
-@example(oci.LAYER_ZSTD, b"\x28\xb5\x2f\xfd\x00\xff" + b"\x02\x00\x00\x01" * 9)
+@example(spec.LAYER_GZIP, gzip.compress(odd_tars.file(b"usr/x", b"x") + odd_tars.END)[:-9])
+@example(spec.LAYER_ZSTD, zstandard.compress(b"x" * 3000)[:-3])
+@example(spec.LAYER_ZSTD, b"\x28\xb5\x2f\xfd\x00\xff" + b"\x02\x00\x00\x01" * 9)
 def test_any_blob_is_read_or_gives_a_sentence(kind: str, data: bytes) -> None:
     are_sentences(read(kind, data))
 
@@ -77,7 +77,7 @@ PARTS = st.one_of(HEADERS, st.binary(max_size=512).map(odd_tars.padded), st.just
 @example([odd_tars.pax((b"\x1b[2J", b"y")), odd_tars.file(b"x")])
 @example([odd_tars.file(b"a/.wh..")])
 def test_any_members_are_read_or_give_a_sentence(parts: list[bytes]) -> None:
-    are_sentences(read(oci.LAYER, b"".join(parts)))
+    are_sentences(read(spec.LAYER, b"".join(parts)))
 
 
 @pytest.mark.parametrize("seed", ["one", "another"])
@@ -118,18 +118,18 @@ def changed(draw: st.DrawFn, document: Any) -> Any:
 MANIFEST = json.loads(RIGHT.manifest.encode())
 INDEX = {
     "schemaVersion": 2,
-    "mediaType": oci.INDEX,
+    "mediaType": spec.INDEX,
     "manifests": [{**MANIFEST["config"], "platform": {"os": "linux", "architecture": "amd64"}}],
 }
 
 
 def judged(manifest: bytes, config: bytes, index: bytes) -> list[str]:
     """Do what `verify` does with an image's documents."""
-    oci.Index.parse(index, "Index x")
-    held = Held(oci.Manifest.parse(manifest, "Manifest x"), oci.ImageConfig.parse(config, "Config x"))
+    spec.Index.parse(index, "Index x")
+    held = Held(spec.Manifest.parse(manifest, "Manifest x"), spec.ImageConfig.parse(config, "Config x"))
     return [
-        *documents.of_index(oci.parse_json(index, "Index x")),
-        *documents.of_manifest(oci.parse_json(manifest, "Manifest x")),
+        *documents.of_index(spec.parse_json(index, "Index x")),
+        *documents.of_manifest(spec.parse_json(manifest, "Manifest x")),
         *compare(PLAN, RENDERED, {}, held),
     ]
 
@@ -160,7 +160,7 @@ def test_any_document_is_judged_or_gives_a_sentence(
 @example('{"a":1}'.encode("utf-16"))
 @example(b"\xef\xbb\xbf{}")
 def test_any_bytes_are_a_document_or_give_a_sentence(data: bytes) -> None:
-    for parse in (oci.Manifest.parse, oci.ImageConfig.parse, oci.Index.parse):
+    for parse in (spec.Manifest.parse, spec.ImageConfig.parse, spec.Index.parse):
         with pytest.raises(IntegrityError) as raised:
             parse(data, "It")
         are_sentences([str(raised.value)])
@@ -171,7 +171,7 @@ import gzip, resource, sys, time, zlib
 import zstandard
 import odd_tars
 from podkiln import oci
-from podkiln.verify import runtime
+from podkiln.verify.image import runtime
 
 def gz(mib):
     packer = zlib.compressobj(1, wbits=31)

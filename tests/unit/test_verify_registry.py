@@ -14,19 +14,19 @@ from plans import plan_of
 from runtimes import Runtime
 from small_weights import BUNDLES, LAYERS, A, B, baked, content
 
-from podkiln import oci
-from podkiln.assemble import assemble
 from podkiln.errors import RegistryError, VerifyError
-from podkiln.oci import Descriptor, Manifest
-from podkiln.reference import Reference
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
+from podkiln.oci.spec import Descriptor, Manifest
 from podkiln.registry import Settings
-from podkiln.verify import Verdict, verify
+from podkiln.verify.image import Verdict, verify
+from podkiln.weights.assemble import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.bundle import Bundle
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
+    from podkiln.plan.weight_layers import Bundle
 
 Documents = tuple[dict[str, Any], dict[str, Any]]
 WRONG = "sha256:" + "0" * 64
@@ -50,12 +50,12 @@ def registry(runtime: Runtime) -> Iterator[Registry]:
     image = assemble(runtime.manifest, runtime.config, [baked(A), baked(B)])
     with Registry() as started:
         for blob in runtime.layers:
-            started.blobs["you/app", oci.digest_of(blob.data)] = blob.data
+            started.blobs["you/app", spec.digest_of(blob.data)] = blob.data
         for bundle in BUNDLES:
             started.blobs["you/app", LAYERS[bundle.recipe]] = content(bundle)
         started.blobs["you/app", image.manifest.config.digest] = image.config_bytes
         for name in ("v1", image.descriptor.digest):
-            started.manifests["you/app", name] = (oci.MANIFEST, image.manifest_bytes)
+            started.manifests["you/app", name] = (spec.MANIFEST, image.manifest_bytes)
         yield started
 
 
@@ -71,7 +71,7 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
     assert verdict.as_json() == {
         "schema": 1,
         "image": f"{registry.host()}/you/app:v1",
-        "digest": oci.digest_of(registry.manifests["you/app", "v1"][1]),
+        "digest": spec.digest_of(registry.manifests["you/app", "v1"][1]),
         "ok": True,
         "deep": False,
         "compared": (
@@ -108,7 +108,7 @@ def test_a_config_that_is_not_what_it_is_said_to_be_is_found(registry: Registry,
     damaged = registry.blobs["you/app", config.digest].replace(b"linux", b"linus")
     registry.blobs["you/app", config.digest] = damaged
     (finding,) = ask(registry, plan).findings
-    assert f"hashes to {oci.digest_of(damaged)}, not {config.digest}" in finding
+    assert f"hashes to {spec.digest_of(damaged)}, not {config.digest}" in finding
 
 
 @pytest.mark.parametrize(("architecture", "ok"), [("amd64", True), ("arm64", False)])
@@ -117,10 +117,10 @@ def test_of_an_index_the_image_for_gpu_pods_counts(
 ) -> None:
     data = registry.manifests["you/app", "v1"][1]
     entry = Descriptor(
-        oci.MANIFEST, oci.digest_of(data), len(data), platform=oci.Platform("linux", architecture)
+        spec.MANIFEST, spec.digest_of(data), len(data), platform=spec.Platform("linux", architecture)
     )
-    index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [entry.to_json()]}
-    registry.manifests["you/app", "v1"] = (oci.INDEX, oci.canonical_json(index))
+    index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [entry.to_json()]}
+    registry.manifests["you/app", "v1"] = (spec.INDEX, spec.canonical_json(index))
     verdict = ask(registry, plan)
     assert verdict.ok is ok
     assert (verdict.digest == entry.digest) is ok
@@ -145,7 +145,7 @@ def test_what_a_manifest_says_beyond_its_layers_is_found(
     place[key] = STRAYS.get(key, {"os": "linux", "architecture": "amd64"})
     if (where, key) == ("manifest", "Layers"):
         del document["layers"]
-    registry.manifests["you/app", "v1"] = (oci.MANIFEST, oci.canonical_json(document))
+    registry.manifests["you/app", "v1"] = (spec.MANIFEST, spec.canonical_json(document))
     found = ask(registry, plan).findings
     assert any(re.search(f"{key}'?[: ].*; podkiln writes none", each) for each in found), found
 
@@ -169,10 +169,12 @@ def test_what_an_index_says_beyond_one_image_is_found(
     registry: Registry, plan: Plan, change: dict[str, Any], wanted: str
 ) -> None:
     data = registry.manifests["you/app", "v1"][1]
-    entry = Descriptor(oci.MANIFEST, oci.digest_of(data), len(data), platform=oci.Platform("linux", "amd64"))
+    entry = Descriptor(
+        spec.MANIFEST, spec.digest_of(data), len(data), platform=spec.Platform("linux", "amd64")
+    )
     entries = [{**entry.to_json(), **each} for each in change.get("manifests", ({},))]
-    index = {"schemaVersion": 2, "mediaType": oci.INDEX, **change, "manifests": entries}
-    registry.manifests["you/app", "v1"] = (oci.INDEX, oci.canonical_json(index))
+    index = {"schemaVersion": 2, "mediaType": spec.INDEX, **change, "manifests": entries}
+    registry.manifests["you/app", "v1"] = (spec.INDEX, spec.canonical_json(index))
     (found,) = ask(registry, plan).findings
     assert wanted in found
 
@@ -210,5 +212,5 @@ def test_deep_finds_a_byte_that_storage_has_changed(
     registry.blobs["you/app", LAYERS[B.recipe]] = data
     assert ask(registry, plan).ok
     layer_, inside = ask(registry, plan, deep=True).findings
-    assert f"hashes to {oci.digest_of(data)}, not {LAYERS[B.recipe]}" in layer_
+    assert f"hashes to {spec.digest_of(data)}, not {LAYERS[B.recipe]}" in layer_
     assert re.search(wanted, inside)

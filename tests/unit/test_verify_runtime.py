@@ -12,10 +12,10 @@ import odd_layers
 import pytest
 import zstandard
 
-from podkiln import oci
 from podkiln.errors import IntegrityError
-from podkiln.oci import Descriptor
-from podkiln.verify import runtime
+from podkiln.oci import spec
+from podkiln.oci.spec import Descriptor
+from podkiln.verify import runtime_layers
 from podkiln.verify.archive import Member
 
 if TYPE_CHECKING:
@@ -37,19 +37,23 @@ def tar(*names: str, kind: bytes = tarfile.REGTYPE) -> bytes:
     return out.getvalue()
 
 
-def read(number: int, blob: Descriptor, diff_id: oci.Digest, chunks: Iterable[bytes]) -> list[str]:
-    return list(runtime.findings([runtime.read(number, blob, diff_id, chunks)]))
+def read(number: int, blob: Descriptor, diff_id: spec.Digest, chunks: Iterable[bytes]) -> list[str]:
+    return list(runtime_layers.findings([runtime_layers.read(number, blob, diff_id, chunks)]))
 
 
-def findings(data: bytes, kind: str = oci.LAYER_ZSTD, *, packed: bytes | None = None) -> list[str]:
-    packs = {oci.LAYER_ZSTD: zstandard.compress(data), oci.LAYER_GZIP: gzip.compress(data), oci.LAYER: data}
+def findings(data: bytes, kind: str = spec.LAYER_ZSTD, *, packed: bytes | None = None) -> list[str]:
+    packs = {
+        spec.LAYER_ZSTD: zstandard.compress(data),
+        spec.LAYER_GZIP: gzip.compress(data),
+        spec.LAYER: data,
+    }
     blob = packs[kind] if packed is None else packed
-    descriptor = Descriptor(kind, oci.digest_of(blob), len(blob))
+    descriptor = Descriptor(kind, spec.digest_of(blob), len(blob))
     chunks = [blob[at : at + 1000] for at in range(0, len(blob), 1000)]
-    return read(3, descriptor, oci.digest_of(data), chunks)
+    return read(3, descriptor, spec.digest_of(data), chunks)
 
 
-@pytest.mark.parametrize("kind", [oci.LAYER, oci.LAYER_GZIP, oci.LAYER_ZSTD])
+@pytest.mark.parametrize("kind", [spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD])
 def test_a_layer_that_leaves_the_weights_alone_is_right(kind: str) -> None:
     assert (
         findings(tar("opt/", "opt/models/", "opt/ComfyUI/main.py", "opt/.wh.old", "opt/modelsx/a"), kind)
@@ -98,19 +102,19 @@ def test_a_link_in_the_place_of_the_folder_is_found() -> None:
 def test_a_tar_that_the_config_does_not_name_is_found() -> None:
     data = tar("a")
     blob = zstandard.compress(data)
-    descriptor = Descriptor(oci.LAYER_ZSTD, oci.digest_of(blob), len(blob))
-    wanted = oci.digest_of(b"another")
+    descriptor = Descriptor(spec.LAYER_ZSTD, spec.digest_of(blob), len(blob))
+    wanted = spec.digest_of(b"another")
     (found,) = read(0, descriptor, wanted, [blob])
-    assert found.endswith(f"holds a tar of {oci.digest_of(data)}; the config says {wanted}.")
+    assert found.endswith(f"holds a tar of {spec.digest_of(data)}; the config says {wanted}.")
 
 
 @pytest.mark.parametrize(
     ("kind", "packed"),
     [
-        (oci.LAYER_ZSTD, b"no zstd at all"),
-        (oci.LAYER_GZIP, b"no gzip at all"),
-        (oci.LAYER_GZIP, gzip.compress(tar("a"))[:40]),
-        (oci.LAYER, b"no tar at all" * 100),
+        (spec.LAYER_ZSTD, b"no zstd at all"),
+        (spec.LAYER_GZIP, b"no gzip at all"),
+        (spec.LAYER_GZIP, gzip.compress(tar("a"))[:40]),
+        (spec.LAYER, b"no tar at all" * 100),
     ],
 )
 def test_a_layer_that_is_no_archive_is_a_finding_not_a_crash(kind: str, packed: bytes) -> None:
@@ -123,8 +127,8 @@ def test_a_blob_that_its_registry_has_changed_is_a_finding() -> None:
         yield zstandard.compress(tar("a"))
         raise IntegrityError("it has another digest")
 
-    blob = Descriptor(oci.LAYER_ZSTD, oci.digest_of(b"x"), 1)
-    (found,) = read(1, blob, oci.digest_of(tar("a")), chunks())
+    blob = Descriptor(spec.LAYER_ZSTD, spec.digest_of(b"x"), 1)
+    (found,) = read(1, blob, spec.digest_of(tar("a")), chunks())
     assert found.endswith("it has another digest")
 
 
@@ -136,7 +140,11 @@ def entry(name: str, target: str | None = None, kind: Kind = "link") -> Member:
 
 
 def found_in(*layers: list[Member]) -> list[str]:
-    return list(runtime.findings(runtime.Contents(f"Layer {n}", (), tuple(r)) for n, r in enumerate(layers)))
+    return list(
+        runtime_layers.findings(
+            runtime_layers.Contents(f"Layer {n}", (), tuple(r)) for n, r in enumerate(layers)
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,15 +247,15 @@ def test_one_bad_layer_says_only_so_much() -> None:
 
 def read_all(layers: Iterable[Blob]) -> list[str]:
     contents = [
-        runtime.read(
+        runtime_layers.read(
             number,
-            Descriptor(each.media_type, oci.digest_of(each.data), len(each.data)),
-            oci.Digest(each.diff_id),
+            Descriptor(each.media_type, spec.digest_of(each.data), len(each.data)),
+            spec.Digest(each.diff_id),
             [each.data],
         )
         for number, each in enumerate(layers)
     ]
-    return list(runtime.findings(contents))
+    return list(runtime_layers.findings(contents))
 
 
 @pytest.mark.parametrize("recipe", odd_layers.DECEPTIVE)

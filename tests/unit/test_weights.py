@@ -23,16 +23,17 @@ from fakes.registry import Fault, Registry
 from pod.fetching.patience import Policy
 from pod.fetching.sources import Hubs
 from pod.fetching.web import Limits
-from podkiln import oci, stream
-from podkiln.bundle import Bundle, Weight, bundles
-from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, PodkilnError, RegistryError, SourceError
-from podkiln.reference import Reference
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
+from podkiln.oci.tar_layer import Entry, TarLayer
+from podkiln.plan.weight_layers import Bundle, Weight, bundles
 from podkiln.registry import Repository, Settings
-from podkiln.sinks import LayoutSink, RegistrySink
-from podkiln.sources import Access
-from podkiln.tarlayer import Entry, TarLayer
-from podkiln.weights import Baked, bake
+from podkiln.registry.credentials import Credentials
+from podkiln.weights import stream
+from podkiln.weights.bake import Baked, bake
+from podkiln.weights.sink import LayoutSink, RegistrySink
+from podkiln.weights.source import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +78,8 @@ def push(hub: Hub, registry: Registry, *groups: Bundle, **more: Any) -> list[Bak
 
 def assert_kept(registry: Registry, *layers: bytes) -> None:
     """The registry holds exactly these layers, and nothing half-made."""
-    assert sorted(registry.blobs) == sorted(("you/app", oci.digest_of(layer)) for layer in layers)
-    assert all(oci.digest_of(data) == digest for (_, digest), data in registry.blobs.items())
+    assert sorted(registry.blobs) == sorted(("you/app", spec.digest_of(layer)) for layer in layers)
+    assert all(spec.digest_of(data) == digest for (_, digest), data in registry.blobs.items())
     assert registry.uploads == {}
 
 
@@ -88,7 +89,7 @@ def test_a_layer_goes_from_source_to_registry(hub: Hub, file: HubFile) -> None:
         (baked,) = push(hub, registry, Bundle((weight(file),)), on_progress=lambda *row: told.append(row))
         expected = layer_bytes(file)
         assert_kept(registry, expected)
-        assert baked.blob == oci.Descriptor(oci.LAYER, oci.digest_of(expected), len(expected))
+        assert baked.blob == spec.Descriptor(spec.LAYER, spec.digest_of(expected), len(expected))
         assert (baked.how, baked.fetched) == ("uploaded", SIZE)
         assert (len(registry.asked("PATCH")), hub.served()) == (1, SIZE)
         assert told[-1] == ("checkpoints/a.safetensors", len(expected), len(expected))
@@ -139,8 +140,8 @@ def test_a_layer_that_is_known_and_there_is_not_fetched(hub: Hub, file: HubFile)
 def test_a_layer_that_is_known_and_nearby_is_mounted(hub: Hub, file: HubFile) -> None:
     group, layer = Bundle((weight(file),)), layer_bytes(file)
     with Registry(auth="bearer") as registry:
-        registry.blobs["you/other", oci.digest_of(layer)] = layer
-        known = {group.recipe: oci.digest_of(layer)}
+        registry.blobs["you/other", spec.digest_of(layer)] = layer
+        known = {group.recipe: spec.digest_of(layer)}
         (baked,) = push(hub, registry, group, known=known, mount_from=["you/none", "you/other"])
         assert (baked.how, hub.hits, registry.received) == ("mounted", [], 0)
         assert registry.uploads == {}
@@ -149,7 +150,7 @@ def test_a_layer_that_is_known_and_nearby_is_mounted(hub: Hub, file: HubFile) ->
 def test_a_layer_that_is_known_and_nowhere_is_made_again(hub: Hub, file: HubFile) -> None:
     group, layer = Bundle((weight(file),)), layer_bytes(file)
     with Registry() as registry:
-        (baked,) = push(hub, registry, group, known={group.recipe: oci.digest_of(layer)})
+        (baked,) = push(hub, registry, group, known={group.recipe: spec.digest_of(layer)})
         assert baked.how == "uploaded"
         assert_kept(registry, layer)
 
@@ -158,7 +159,7 @@ def test_a_lock_that_lies_about_a_layer_is_found_out_before_the_commit(hub: Hub,
     group = Bundle((weight(file),))
     with Registry() as registry:
         with pytest.raises(IntegrityError, match="but the lock says sha256:0000"):
-            push(hub, registry, group, known={group.recipe: oci.Digest("sha256:" + "0" * 64)})
+            push(hub, registry, group, known={group.recipe: spec.Digest("sha256:" + "0" * 64)})
         assert_kept(registry)
 
 
@@ -410,7 +411,7 @@ def test_layers_stand_back_for_those_that_began_earlier(hub: Hub, tmp_path: Path
     seen: list[int] = []
 
     class Sink(LayoutSink):
-        def take(self, content: Content, on_progress: Progress) -> oci.Descriptor:
+        def take(self, content: Content, on_progress: Progress) -> spec.Descriptor:
             all_here.wait()
             seen.append(os.getpriority(os.PRIO_PROCESS, 0) - own)
             return super().take(content, on_progress)

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from podkiln import wording
-from podkiln.document import Many, Strict
-from podkiln.wording import Matching
+from podkiln.config import messages
+from podkiln.config.document import Many, Strict
+from podkiln.config.messages import Matching
+from podkiln.util import quoting
 
 
 class Part(Strict):
@@ -29,7 +30,7 @@ def sentence(data: dict[str, Any]) -> str:
     with pytest.raises(ValidationError) as raised:
         Whole.model_validate(data)
     error = raised.value.errors(include_url=False)[0]
-    return wording.sentence(error, Whole, error["loc"])
+    return messages.sentence(error, Whole, error["loc"])
 
 
 @pytest.mark.parametrize(
@@ -56,4 +57,4 @@ def test_what_is_wrong_is_said_plainly(data: dict[str, Any], expected: str) -> N
 
 
 def test_a_long_value_is_cut() -> None:
-    assert len(wording.shown("x" * 10_000)) == 81
+    assert len(quoting.shown("x" * 10_000)) == 81

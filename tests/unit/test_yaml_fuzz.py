@@ -9,9 +9,9 @@ from descriptions import MODEL, VARIANT
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from podkiln import document
+from podkiln.config import document
+from podkiln.config.model import Model
 from podkiln.errors import DescriptionError
-from podkiln.model import Model
 
 if TYPE_CHECKING:
     from pathlib import Path

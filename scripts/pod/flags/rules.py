@@ -1,7 +1,7 @@
 """flags.json: what podkiln knows about one ComfyUI's flags, and which of them a card and a pod get.
 
-The builder writes it from variants/flags/ after checking it (podkiln/flags.py), so here a wrong shape is
-damage, not a mistake to explain in detail.
+The builder writes it from variants/flags/ after checking it (podkiln/render/flags_json.py), so here a wrong
+shape is damage, not a mistake to explain in detail.
 """
 
 from __future__ import annotations

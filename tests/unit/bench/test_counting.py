@@ -9,8 +9,8 @@ import counting
 import pytest
 import registries
 
-from podkiln import oci
-from podkiln.reference import Reference
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
 from podkiln.registry import Repository, Settings
 from podkiln.registry.upload import Upload
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DATA = bytes(range(256)) * 8192
-BLOB = oci.Descriptor(oci.LAYER, oci.digest_of(DATA), len(DATA))
+BLOB = spec.Descriptor(spec.LAYER, spec.digest_of(DATA), len(DATA))
 
 
 class Content:

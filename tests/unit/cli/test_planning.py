@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plans import plan_of
 
-from podkiln import job, limits
-from podkiln.cli import main, planning
+from podkiln.cli import main, plan
+from podkiln.pipeline import build
+from podkiln.plan import registry_limits
 
 if TYPE_CHECKING:
-    from podkiln.plan import Plan
+    from podkiln.plan.plan import Plan
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/variants"
 NEVER = "localhost:1/nobody"  # a registry of which nothing is known, and that is not asked: nothing was baked
 
 
 def shown(made: Plan, capsys: pytest.CaptureFixture[str]) -> str:
-    planning.show(made)
+    plan.show(made)
     return capsys.readouterr().out
 
 
@@ -33,7 +34,7 @@ def of(*line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask no registry what is there: these are plans for ones that cannot be reached."""
-    monkeypatch.setattr(job, "foresee", lambda made, _: made)
+    monkeypatch.setattr(build, "foresee", lambda made, _: made)
 
 
 @pytest.mark.usefixtures("unasked")
@@ -66,7 +67,7 @@ def test_the_rate_decides_what_is_refused(capsys: pytest.CaptureFixture[str]) ->
 
 
 def source(host: str) -> str:
-    known = limits.find(host)
+    known = registry_limits.find(host)
     assert known
     return known.source
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from podkiln import job
 from podkiln.cli import COMMANDS, cli, main
 from podkiln.errors import EngineError
+from podkiln.pipeline import build
 
 ROOT = Path(__file__).resolve().parents[3]
 STUDIO = """\
@@ -85,7 +85,7 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object, **__: object) -> None:
         raise EngineError("There is none.")
 
-    monkeypatch.setattr(job, "prepare_engine", none)
+    monkeypatch.setattr(build, "prepare_engine", none)
 
 
 @pytest.mark.parametrize(("line", "says"), WRONG)

@@ -14,7 +14,8 @@ from pod.doors import access
 from pod.flags import choice, rules
 from pod.machine.gpu import Detection, Gpu
 from pod.machine.memory import Memory
-from podkiln import flagfiles, flags
+from podkiln.config import comfyui_flags
+from podkiln.render import flags_json as flags
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -39,7 +40,7 @@ def own_signals() -> Generator[None]:
 
 @pytest.fixture(scope="session")
 def flags_json() -> dict[str, Any]:
-    wheel = flagfiles.architectures("2.11.0", "13.0")
+    wheel = comfyui_flags.architectures("2.11.0", "13.0")
     return flags.to_json("0.33.0", COMMON, driver="580.65.06", architectures=wheel)
 
 

@@ -31,7 +31,7 @@ from pod.fetching.display import Display
 from pod.fetching.sources import Hubs
 from pod.wishes import listing
 from pod.wishes.facts import Facts
-from podkiln import modeltypes
+from podkiln.config import model_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from fakes.shelf import HubFile
 
-FACTS = Facts(modeltypes.to_json)
+FACTS = Facts(model_types.to_json)
 
 SIZE = 1_500_000
 CONNECTIONS = 4

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pod import pickles
 from pod.wishes import naming
-from podkiln.model import ModelFile
+from podkiln.config.model import ModelFile
 
 
 @pytest.mark.parametrize(

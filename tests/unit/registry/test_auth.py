@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from podkiln.credentials import Credentials
 from podkiln.errors import RegistryError
 from podkiln.registry.auth import Auth, Challenge
-from podkiln.registry.streaming import Answer
+from podkiln.registry.credentials import Credentials
+from podkiln.registry.streaming_http import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

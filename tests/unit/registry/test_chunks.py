@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes.registry import Fault, Registry
 
-from podkiln import oci
 from podkiln.errors import RegistryError
-from podkiln.reference import Reference
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
 from podkiln.registry import Repository, Settings
 from podkiln.registry.headers import ChunkSizes
 from podkiln.registry.upload import Pieces, Upload
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 DATA = random.Random(5).randbytes(5 * MIB + 77)
-BLOB = oci.Descriptor(oci.LAYER, oci.digest_of(DATA), len(DATA))
+BLOB = spec.Descriptor(spec.LAYER, spec.digest_of(DATA), len(DATA))
 
 
 class Bytes:

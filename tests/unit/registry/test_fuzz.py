@@ -16,21 +16,22 @@ from fuzz import value_or_sentence
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from podkiln import engine, oci
-from podkiln.credentials import Credentials
-from podkiln.reference import Reference
+from podkiln.build import engine
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
 from podkiln.registry import Repository, Settings
 from podkiln.registry.auth import Challenge
+from podkiln.registry.credentials import Credentials
+from podkiln.registry.errors import is_immutable, is_lost_upload, lacks_blob, retry_after, words
 from podkiln.registry.headers import ChunkSizes, content_range, number, range_end
-from podkiln.registry.refusal import is_immutable, is_lost_upload, lacks_blob, retry_after, words
-from podkiln.registry.streaming import Answer
+from podkiln.registry.streaming_http import Answer
 from podkiln.registry.transport import MAX_ANSWER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 URL = httpx.URL("https://registry.example/v2/")
-BLOB = oci.Descriptor(oci.LAYER, oci.digest_of(b"x"), 1)
+BLOB = spec.Descriptor(spec.LAYER, spec.digest_of(b"x"), 1)
 MANY = settings(max_examples=150, deadline=1000)
 
 NUMBERS = ["²", "٣", "9" * 6000, "-1", "+5", "1e9", "0x10", " 7 ", "", "1_000", "18446744073709551616", "0-²"]
@@ -179,16 +180,16 @@ def test_any_challenge(header: str) -> None:
     + b"}}"
 )
 def test_any_document(data: bytes) -> None:
-    for parse in (oci.Manifest.parse, oci.Index.parse, oci.ImageConfig.parse):
+    for parse in (spec.Manifest.parse, spec.Index.parse, spec.ImageConfig.parse):
         found = value_or_sentence(lambda parse=parse: parse(data, "It"))  # type: ignore[misc]
         assert found is None or str(found)
 
 
 @pytest.mark.parametrize("piece", [b"{},", b"[],", b'"ab",', b'{"a":0},', b"1e1,"])
 def test_a_document_that_would_take_much_memory_is_refused(piece: bytes) -> None:
-    data = b'{"a":[' + piece * (oci.MAX_MANIFEST_BYTES // len(piece)) + b"0]}"
+    data = b'{"a":[' + piece * (spec.MAX_MANIFEST_BYTES // len(piece)) + b"0]}"
     tracemalloc.start()
-    assert value_or_sentence(lambda: oci.parse_json(data, "It")) is None
+    assert value_or_sentence(lambda: spec.parse_json(data, "It")) is None
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 1 << 20
@@ -243,7 +244,7 @@ def questions(repository: Repository) -> list[Callable[[], Any]]:
         lambda: repository.upload_offset("/v2/a/blobs/uploads/1"),
         lambda: repository.send("/v2/a/blobs/uploads/1", [b"x"], (0, 1), "take it"),
         lambda: repository.commit("/v2/a/blobs/uploads/1", BLOB, "take it"),
-        lambda: repository.put_manifest("v1", b"{}", oci.MANIFEST),
+        lambda: repository.put_manifest("v1", b"{}", spec.MANIFEST),
         lambda: repository.cancel_upload("/v2/a/blobs/uploads/1"),
     ]
 

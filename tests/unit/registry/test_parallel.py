@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes.registry import Fault, Registry
 
-from podkiln import oci
 from podkiln.errors import IntegrityError
+from podkiln.oci import spec
 from podkiln.registry.parallel import at_once
 from podkiln.registry.transport import CancelledError
 
@@ -32,7 +32,7 @@ def test_a_failure_ends_those_before_it_that_would_wait_for_long(
     registry: Registry, repository: Repository
 ) -> None:
     """The first reads a blob that does not come; the second fails; the third is never begun."""
-    blob = oci.Descriptor(oci.LAYER, oci.digest_of(b"x"), 1)
+    blob = spec.Descriptor(spec.LAYER, spec.digest_of(b"x"), 1)
     registry.blobs["you/app", blob.digest] = b"x"
     registry.faults.append(Fault("hang", "GET", "blobs", seconds=20.0))
     waiting, begun, worked = threading.Event(), time.monotonic(), []

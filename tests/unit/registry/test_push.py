@@ -11,16 +11,16 @@ import pytest
 from fakes.registry import Fault, Kind, Registry
 from layouts import layer_of, make_layout, put_blob, put_index
 
-from podkiln import layout, oci
-from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, RegistryError, UsageError
-from podkiln.reference import Reference
+from podkiln.oci import layout, spec
+from podkiln.oci.reference import Reference
 from podkiln.registry import PushReport, Settings, push
+from podkiln.registry.credentials import Credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.layout import Layout
+    from podkiln.oci.layout import Layout
 
 ME = Credentials("me", "s3cret")
 BIG = 3 << 20  # bytes: several chunks
@@ -51,20 +51,20 @@ def send(registry: Registry, image: Layout, **more: Any) -> PushReport:
 def assert_whole(registry: Registry, image: Layout) -> None:
     """All is there, right, and nothing half-made stays behind."""
     assert {digest for _, digest in registry.blobs} == {blob.digest for blob in image.blobs}
-    assert all(oci.digest_of(data) == digest for (_, digest), data in registry.blobs.items())
+    assert all(spec.digest_of(data) == digest for (_, digest), data in registry.blobs.items())
     assert registry.manifests["you/app", "v1"][1] == image.manifest_bytes
-    assert registry.manifests["you/app", image.descriptor.digest] == (oci.MANIFEST, image.manifest_bytes)
+    assert registry.manifests["you/app", image.descriptor.digest] == (spec.MANIFEST, image.manifest_bytes)
     assert registry.uploads == {}
 
 
 def assert_untagged(registry: Registry) -> None:
     """Nothing wrong was committed, and the tag did not move."""
-    assert all(oci.digest_of(data) == digest for (_, digest), data in registry.blobs.items())
+    assert all(spec.digest_of(data) == digest for (_, digest), data in registry.blobs.items())
     assert ("you/app", "v1") not in registry.manifests
     assert registry.uploads == {}
 
 
-def big_layer(image: Layout) -> oci.Descriptor:
+def big_layer(image: Layout) -> spec.Descriptor:
     return max(image.manifest.layers, key=lambda layer: layer.size)
 
 
@@ -81,7 +81,7 @@ def test_a_push_brings_all_and_tells_what_it_did(image: Layout) -> None:
     assert report.digest == image.descriptor.digest
     assert [blob.digest for blob in report.layers] == [layer.digest for layer in image.manifest.layers]
     assert (report.uploaded_bytes, report.mounted_bytes, report.existing_bytes) == (image.size, 0, 0)
-    assert {what: left[-1] for what, left in told.items()} == {oci.short(b.digest): 0 for b in image.blobs}
+    assert {what: left[-1] for what, left in told.items()} == {spec.short(b.digest): 0 for b in image.blobs}
     assert all(left == sorted(left, reverse=True) for left in told.values())
 
 
@@ -303,7 +303,7 @@ def test_every_no_is_one_sentence(image: Layout, faults: list[Fault], says: str,
 
 
 def test_a_refusal_stops_the_other_uploads(image: Layout) -> None:
-    slow = oci.short(big_layer(image).digest)
+    slow = spec.short(big_layer(image).digest)
     with Registry(
         faults=[Fault("status", "HEAD", image.manifest.layers[1].digest, -1, status=403)]
     ) as registry:
@@ -352,14 +352,14 @@ def test_a_wrong_byte_on_disk_is_never_committed(tmp_path: Path, position: int) 
     path = make_layout(tmp_path)
     data = bytearray(random.Random(2).randbytes(BIG))
     good = layout.read(path)
-    blob = put_blob(path, bytes(data), oci.LAYER)
+    blob = put_blob(path, bytes(data), spec.LAYER)
     config = {**good.config.document, "rootfs": {"diff_ids": [blob["digest"]]}, "history": []}
     manifest = {
         "schemaVersion": 2,
-        "config": put_blob(path, oci.canonical_json(config), oci.CONFIG),
+        "config": put_blob(path, spec.canonical_json(config), spec.CONFIG),
         "layers": [blob],
     }
-    put_index(path, put_blob(path, oci.canonical_json(manifest), oci.MANIFEST))
+    put_index(path, put_blob(path, spec.canonical_json(manifest), spec.MANIFEST))
     image = layout.read(path)
     data[position] ^= 1
     image.blob_path(blob["digest"]).write_bytes(data)

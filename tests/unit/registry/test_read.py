@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes.registry import Fault, Registry
 
-from podkiln import oci
-from podkiln.credentials import Credentials
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.reference import Reference
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
 from podkiln.registry import Repository, Settings
+from podkiln.registry.credentials import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DATA = random.Random(7).randbytes((3 << 20) + 5)
-BLOB = oci.Descriptor(oci.LAYER, oci.digest_of(DATA), len(DATA))
+BLOB = spec.Descriptor(spec.LAYER, spec.digest_of(DATA), len(DATA))
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def registry() -> Iterator[Registry]:
         yield started
 
 
-def read(registry: Registry, blob: oci.Descriptor = BLOB, **more: Any) -> list[bytes]:
+def read(registry: Registry, blob: spec.Descriptor = BLOB, **more: Any) -> list[bytes]:
     options = {"attempts": 3, "backoff": 0.01, "timeout": 0.5, "login": lambda _: None, **more}
     reference = Reference.parse(f"{registry.host()}/you/app")
     with Repository(reference, Settings(**options)) as repository:
@@ -67,7 +67,7 @@ def test_what_never_comes_is_given_up(registry: Registry, fault: Fault) -> None:
 
 
 def test_a_blob_that_ends_early_is_not_whole(registry: Registry) -> None:
-    longer = oci.Descriptor(oci.LAYER, BLOB.digest, BLOB.size + 1)
+    longer = spec.Descriptor(spec.LAYER, BLOB.digest, BLOB.size + 1)
     with pytest.raises(RegistryError, match="without its last 1 bytes"):
         read(registry, longer)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from podkiln.registry.refusal import TransientError, refused, words
-from podkiln.registry.streaming import Answer
+from podkiln.registry.errors import TransientError, refused, words
+from podkiln.registry.streaming_http import Answer
 
 URL = httpx.URL("https://registry.example/v2/")
 

@@ -10,19 +10,20 @@ import pytest
 from fakes.registry import Fault, Registry
 from layouts import layer_of, make_layout
 
-from podkiln import delivery, layout
 from podkiln.errors import RegistryError
-from podkiln.reference import Reference
+from podkiln.oci import layout
+from podkiln.oci.reference import Reference
+from podkiln.pipeline import publish
 from podkiln.registry import Repository, Settings, push
 from podkiln.registry.upload import Upload
-from podkiln.sinks import RegistrySink
+from podkiln.weights.sink import RegistrySink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from podkiln.layout import Layout
-    from podkiln.oci import Descriptor
+    from podkiln.oci.layout import Layout
+    from podkiln.oci.spec import Descriptor
 
 BIG = 1 << 20
 
@@ -99,8 +100,8 @@ def test_a_weight_that_was_found_there_is_not_doubted(image: Layout) -> None:
 
 
 def test_what_one_bake_confirms_the_push_after_it_knows() -> None:
-    route = delivery.Route()
-    assert delivery.settings(route).confirmed is delivery.settings(route).confirmed is route.confirmed
+    route = publish.Route()
+    assert publish.settings(route).confirmed is publish.settings(route).confirmed is route.confirmed
 
 
 SETTLES = [
@@ -220,7 +221,7 @@ def test_an_immutable_tag_that_names_another_image_is_named(
 
 
 def test_an_upload_that_may_still_be_there_is_counted(image: Layout) -> None:
-    from podkiln.unfinished import UPLOADS
+    from podkiln.util.open_uploads import UPLOADS
 
     with Registry(faults=[Fault("status", "DELETE", times=-1, status=405)]) as registry:
         registry.faults.append(Fault("status", "PATCH", times=-1, status=403))

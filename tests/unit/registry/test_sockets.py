@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from podkiln.registry.sockets import Sockets
+from podkiln.registry.cancellation import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

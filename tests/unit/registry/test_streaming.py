@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import pytest
 
-from podkiln.registry import streaming
-from podkiln.registry.sockets import Sockets
-from podkiln.registry.streaming import Answer, EndedEarlyError, Patience, Streaming
+from podkiln.registry import streaming_http
+from podkiln.registry.cancellation import Sockets
+from podkiln.registry.streaming_http import Answer, EndedEarlyError, Patience, Streaming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.tarlayer import Chunk
+    from podkiln.oci.tar_layer import Chunk
 
 OK = b"HTTP/1.1 202 Accepted\r\nLocation: /next\r\nContent-Length: 4\r\n\r\ndone"
 BODY = [b"first", memoryview(b"second"), b"x" * 300_000]
@@ -114,7 +114,7 @@ def test_a_body_of_known_length_is_sent_as_it_is() -> None:
 
 def test_what_is_framed_is_the_memory_that_was_given() -> None:
     view = memoryview(b"weights")
-    assert any(each is view for each in streaming._framed([view]))
+    assert any(each is view for each in streaming_http._framed([view]))
 
 
 def test_a_connection_is_used_again() -> None:

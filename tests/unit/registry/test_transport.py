@@ -14,18 +14,19 @@ import pytest
 from fakes.registry import Fault, Registry
 from layouts import make_layout
 
-from podkiln import layout, oci, registry
-from podkiln.credentials import Credentials
+from podkiln import registry
 from podkiln.errors import IntegrityError, RegistryError, UsageError
-from podkiln.reference import Reference
+from podkiln.oci import layout, spec
+from podkiln.oci.reference import Reference
 from podkiln.registry import Repository, Settings, is_local, push
-from podkiln.registry.refusal import TransientError
+from podkiln.registry.credentials import Credentials
+from podkiln.registry.errors import TransientError
 from podkiln.registry.transport import CancelledError, Transport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.layout import Layout
+    from podkiln.oci.layout import Layout
 
 ME = Credentials("me", "s3cret")
 
@@ -190,14 +191,14 @@ def test_reading(image: Layout) -> None:
         push(image, name(server), settings=settings())
         found, data = registry.pull_manifest(name(server), settings(login=lambda _: None))
         assert (found.digest, data) == (image.descriptor.digest, image.manifest_bytes)
-        assert found.media_type == oci.MANIFEST
+        assert found.media_type == spec.MANIFEST
         assert registry.resolve_digest(name(server), settings()) == image.descriptor.digest
         assert registry.blob_exists(name(server), image.manifest.config, settings())
         assert not registry.blob_exists(
             Reference.parse(f"{server.host()}/you/none"), image.manifest.config, settings()
         )
         config = registry.pull_blob(name(server), image.manifest.config, settings())
-        assert oci.ImageConfig.parse(config, "c") == image.config
+        assert spec.ImageConfig.parse(config, "c") == image.config
         moved = [hit for hit in server.hits if hit.where == "elsewhere" and "/blobs/" in hit.path]
         assert {hit.authorization for hit in moved} == {None}
 

@@ -8,8 +8,8 @@ import pytest
 from fakes.hub import Hub
 from houses import House
 
-from podkiln.resolve import web
-from podkiln.resolve.web import Patience
+from podkiln.lock.resolve import http
+from podkiln.lock.resolve.http import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("CIVITAI_ENDPOINT", hub.url)
         for name in ("HF_TOKEN", "CIVITAI_TOKEN", "HF_HUB_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(web, "PATIENCE", Patience(first=0.01, longest=0.02, connect=2, read=1, whole=3))
+        monkeypatch.setattr(http, "PATIENCE", Patience(first=0.01, longest=0.02, connect=2, read=1, whole=3))
         yield hub
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from descriptions import FILE, SHA, model, variant, write
 
-from podkiln import cli, resolve
+from podkiln import cli
 from podkiln.errors import UsageError
-from podkiln.lock import LockedFile, WeightsLock
-from podkiln.resolve import Summary
-from podkiln.resolve.changes import Change, State, compare, from_git, losses
-from podkiln.resolve.table import markdown
+from podkiln.lock.resolve import relock
+from podkiln.lock.resolve.changes import Change, State, compare, from_git, losses
+from podkiln.lock.resolve.relock import Summary
+from podkiln.lock.resolve.table import markdown
+from podkiln.lock.schema import LockedFile, WeightsLock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +114,7 @@ def test_a_check_since_a_revision_finds_what_was_forgotten(
 @pytest.mark.parametrize("revision", ["none", "", "--help", "HEAD~5"])
 def test_a_revision_that_is_none_is_one_sentence(revision: str, mine: Path) -> None:
     with pytest.raises(UsageError, match="--since: git knows no revision"):
-        resolve.check([str(mine)], revision)
+        relock.check([str(mine)], revision)
 
 
 def test_what_was_not_there_then_was_not_known(mine: Path) -> None:

@@ -17,14 +17,14 @@ from houses import House, civitai, entry, from_hub
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from podkiln import catalogue
-from podkiln.resolve import web, weights
-from podkiln.resolve.web import Patience
+from podkiln.config import catalog
+from podkiln.lock.resolve import http, weights
+from podkiln.lock.resolve.http import Patience
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.resolve.weights import Outcome
+    from podkiln.lock.resolve.weights import Outcome
 
 COMMIT = SHA[:40]
 LISTING: dict[str, Any] = {
@@ -224,7 +224,7 @@ def test_a_signal_ends_a_wait_at_once(hub: Hub, house: House) -> None:
 def test_an_answer_that_comes_in_drops_is_not_waited_for(
     hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "PATIENCE", Patience(tries=1, read=5, whole=0.5))
+    monkeypatch.setattr(http, "PATIENCE", Patience(tries=1, read=5, whole=0.5))
     hub.fault(
         Fault("body", where="hub", times=-1, body=b" " * 200_000),
         Fault("rate", where="hub", times=-1, rate=20_000),
@@ -274,13 +274,13 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     house = House(folder)
     house.describe("a", FILE, from_hub("config.json"))
     house.describe("b", civitai())
-    entries = catalogue.load(house.models)
+    entries = catalog.load(house.models)
     with Hub() as hub, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", hub.url)
         patch.setenv("CIVITAI_ENDPOINT", hub.url)
         patch.delenv("HF_TOKEN", raising=False)
         patch.delenv("CIVITAI_TOKEN", raising=False)
-        patch.setattr(web, "PATIENCE", Patience(tries=1, connect=2, read=2, whole=5))
+        patch.setattr(http, "PATIENCE", Patience(tries=1, connect=2, read=2, whole=5))
 
         def answer(body: bytes) -> Outcome:
             hub.script.faults[:] = [Fault("body", where="hub", times=-1, body=body)]

@@ -13,8 +13,8 @@ from fakes.faults import Fault
 from fakes.shelf import make_file
 from houses import civitai, entry, from_hub
 
-from podkiln.resolve.answer import RefusedError
-from podkiln.resolve.web import Web
+from podkiln.lock.resolve.errors import RefusedError
+from podkiln.lock.resolve.http import Web
 
 if TYPE_CHECKING:
     from fakes.hub import Hub

@@ -18,18 +18,19 @@ from fakes.hub import Hub
 from fakes.registry import Registry
 from fakes.shelf import CivitaiVersion, HubFile, Repository
 
-from podkiln import catalogue, oci
-from podkiln.model import UNRESOLVED
+from podkiln.config import catalog
+from podkiln.config.model import UNRESOLVED
+from podkiln.oci import spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.model import ModelFile
+    from podkiln.config.model import ModelFile
 
 ROOT = Path(__file__).parents[3]
 WORKFLOW = ROOT / ".github/workflows/lock.yml"
-BASE = oci.canonical_json({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []})
-NEWER = oci.digest_of(BASE)
+BASE = spec.canonical_json({"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": []})
+NEWER = spec.digest_of(BASE)
 
 GH = """\
 #!/bin/sh
@@ -63,7 +64,7 @@ def listed(path: str, file: ModelFile, number: int) -> Listed:
 def stock(hub: Hub) -> int:
     """Offer every file of the shipped models; return how many their descriptions leave open."""
     count = 0
-    for entry in catalogue.load().values():
+    for entry in catalog.load().values():
         for file in entry.model.files:
             count += 1
             if file.huggingface:
@@ -86,7 +87,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def runner(tmp_path: Path, hub: Hub) -> Iterator[Runner]:
     with Registry() as registry:
-        registry.manifests["library/debian", "trixie-slim"] = (oci.INDEX, BASE)
+        registry.manifests["library/debian", "trixie-slim"] = (spec.INDEX, BASE)
         yield Runner(tmp_path, hub, registry.host())
 
 

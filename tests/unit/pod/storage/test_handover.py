@@ -13,7 +13,7 @@ import yaml
 from pod import volume
 from pod.failure import PodError
 from pod.storage import handover
-from podkiln import folders
+from podkiln.config import model_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     root, run = tmp_path / "opt", tmp_path / "run"
     root.mkdir()
     run.mkdir()
-    data = {"folders": folders.load("0.33.0").places()}
+    data = {"folders": model_folders.load("0.33.0").places()}
     (root / handover.FOLDERS).write_text(json.dumps(data))
     return root, run
 
@@ -84,7 +84,7 @@ def test_models_of_others_are_listed_under_all_of_comfyuis_kinds(
     handover.write(usual(tmp_path, models=("/work space/ComfyUI/models",)), {}, root, run)
     section = yaml.safe_load((run / "volume_paths.yaml").read_text())["models_1"]
     assert section["diffusion_models"] == "diffusion_models\nunet\n"
-    assert set(folders.load("0.33.0").folders) <= set(section)
+    assert set(model_folders.load("0.33.0").folders) <= set(section)
 
 
 def test_constraints_are_those_of_the_containers_first_start(

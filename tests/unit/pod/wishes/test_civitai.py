@@ -13,10 +13,10 @@ from pod import foreign
 from pod.fetching.web import RefusedError
 from pod.wishes import civitai
 from pod.wishes.civitai import Terms, WithheldError
-from podkiln import modeltypes
+from podkiln.config import model_types
 
 PAGE = "https://civitai.com/model-versions/7"
-TERMS = Terms.from_json(modeltypes.to_json()["civitai"])
+TERMS = Terms.from_json(model_types.to_json()["civitai"])
 SHA = "AB" * 32
 
 

@@ -21,13 +21,13 @@ from pod.wishes.facts import Facts
 from pod.wishes.finding import Finder
 from pod.wishes.listing import File
 from pod.wishes.resolving import Resolver
-from podkiln import modeltypes
+from podkiln.config import model_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FACTS = Facts(modeltypes.to_json)
+FACTS = Facts(model_types.to_json)
 
 POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")

@@ -21,14 +21,14 @@ from pod.fetching.sources import Hubs, Request, request_for
 from pod.fetching.web import Limits, RefusedError, TransientError
 from pod.wishes import header
 from pod.wishes.kind import Types
-from podkiln import modeltypes
+from podkiln.config import model_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 LIMITS = Limits(1, 0.5)
-TYPES = Types(modeltypes.to_json())
+TYPES = Types(model_types.to_json())
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_no_header_costs_a_second_or_64_mebibytes(tmp_path: Path, name: str) -> 
     """49 s of one processor and 2.5 GB of memory, once; no other file came, nor did SIGTERM end it."""
     path, kinds = tmp_path / "a", tmp_path / "kinds.json"
     path.write_bytes(file(HARD[name], 3500 if name == "motion modules" else 4))
-    kinds.write_text(json.dumps(modeltypes.to_json()))
+    kinds.write_text(json.dumps(model_types.to_json()))
     done = subprocess.run(
         [sys.executable, "-S", "-c", WORK, path, kinds],
         env={"PYTHONPATH": str(SCRIPTS)},

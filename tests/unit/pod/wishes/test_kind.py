@@ -6,9 +6,9 @@ import pytest
 
 from pod.wishes.header import Header
 from pod.wishes.kind import Kind, Types
-from podkiln import folders, modeltypes
+from podkiln.config import model_folders, model_types
 
-TYPES = Types(modeltypes.to_json())
+TYPES = Types(model_types.to_json())
 
 UNET = ("model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.out.2.weight")
 VAE = ("first_stage_model.decoder.conv_in.weight", "first_stage_model.quant_conv.weight")
@@ -204,15 +204,15 @@ def test_who_trained_it_says_so_where_adapters_are_few() -> None:
 
 
 def test_every_folder_is_one_that_comfyui_knows() -> None:
-    known = set(folders.load(modeltypes.types().comfyui).folders)
-    kinds = modeltypes.types().types
+    known = set(model_folders.load(model_types.types().comfyui).folders)
+    kinds = model_types.types().types
     assert sorted({each.folder for each in kinds if each.folder} - known) == []
     assert sorted({each.beside for each in kinds if each.beside} & known) == []
     assert all(bool(each.node) == bool(each.beside) for each in kinds)
 
 
 def test_every_kind_is_told_somehow_and_every_rule_says_from_where() -> None:
-    described = modeltypes.types()
+    described = model_types.types()
     told = {rule.type for rule in described.rules} | {each.id for each in described.types if each.civitai}
     assert {each.id for each in described.types} == told
     claims = [name for each in described.types for name in each.civitai]

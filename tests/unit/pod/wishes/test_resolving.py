@@ -19,7 +19,7 @@ from pod.fetching.web import Limits, RefusedError
 from pod.wishes.facts import Facts
 from pod.wishes.listing import File
 from pod.wishes.resolving import Resolved, Resolver
-from podkiln import modeltypes
+from podkiln.config import model_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pod.wishes.asking import Asker
 
-FACTS = Facts(modeltypes.to_json)
+FACTS = Facts(model_types.to_json)
 
 POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 

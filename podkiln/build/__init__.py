@@ -1,0 +1,1 @@
+"""BuildKit and engines: running a build, loading an image, bootstrapping a base."""

@@ -1,0 +1,140 @@
+"""A base image made here, from Debian packages, where none can be pulled: air-gapped sites, tests.
+
+It becomes an OCI layout on disk, which BuildKit takes as the named context `base`.
+Source: OCI image-spec v1.1 (image-layout.md, config.md).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import logging
+import platform
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from podkiln.errors import SourceError
+from podkiln.oci import layout, spec
+from podkiln.util import process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from podkiln.oci.spec import Digest
+
+log = logging.getLogger(__name__)
+
+_SCRIPT: Final = Path(__file__).parents[2] / "scripts" / "bootstrap_base.sh"
+_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_WRAPPING: Final = b"2"  # goes up with every change of what `wrap` writes, since that changes the digest
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class BaseLayout:
+    """A base image in an OCI layout directory; `digest` is its manifest's."""
+
+    path: Path
+    digest: Digest
+
+
+def base_layout(cache_dir: Path) -> BaseLayout:
+    """Return the base made from Debian packages, making it when the cache holds none. Raises SourceError.
+
+    It is made once, some 20 s; delete the folder to take in newer packages.
+    """
+    # The script says what a base is, so a changed one makes another; the old one stays valid for who uses it.
+    path = cache_dir / "base" / hashlib.sha256(_WRAPPING + _SCRIPT.read_bytes()).hexdigest()[:16]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_suffix(".lock")):
+        if not path.exists():
+            log.info("Making the base image from Debian packages: once, some 20 s.")
+            _make(path)
+    return BaseLayout(path, layout.read(path).descriptor.digest)
+
+
+def wrap(tar: Path, path: Path) -> None:
+    """Write an OCI layout with one image of one layer, the tar. The same tar gives the same digests.
+
+    It names no time of creation, and so BuildKit gives what is built on it the time of SOURCE_DATE_EPOCH.
+    """
+    blobs = path / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    layer, diff_id = _compress(tar, blobs)
+    architecture = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    config = _put(
+        blobs,
+        spec.CONFIG,
+        {
+            "os": "linux",
+            "architecture": architecture,
+            "config": {"Env": [_PATH], "Cmd": ["bash"]},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "history": [{"created_by": "scripts/bootstrap_base.sh"}],
+        },
+    )
+    manifest = spec.Manifest(spec.MANIFEST, config, (layer,))
+    data = manifest.encode()
+    (blobs / spec.digest_of(data).partition(":")[2]).write_bytes(data)
+    entry = spec.Descriptor(
+        spec.MANIFEST, spec.digest_of(data), len(data), platform=spec.Platform("linux", architecture)
+    )
+    index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [entry.to_json()]}
+    (path / "index.json").write_bytes(spec.canonical_json(index))
+    (path / "oci-layout").write_bytes(spec.canonical_json({"imageLayoutVersion": "1.0.0"}))
+
+
+def _make(path: Path) -> None:
+    """Run the script and wrap its tar, aside, so that what has the final name is whole."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as name:
+        aside = Path(name)
+        tar = aside / "root.tar"
+        done = process.run([str(_SCRIPT), str(tar)], check=False)
+        if done.returncode:
+            said = process.tail(done.stderr, 1).removeprefix("bootstrap_base: ")
+            raise SourceError(
+                f"No base image could be made from Debian packages: {said}",
+                hint="Name one that can be pulled: --base REF.",
+            )
+        wrap(tar, aside / "layout")
+        (aside / "layout").rename(path)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Let one process at a time make the base; the others find it made."""
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _compress(tar: Path, blobs: Path) -> tuple[spec.Descriptor, Digest]:
+    """Store the tar as a gzip layer, which is what base images in registries are."""
+    unpacked = hashlib.sha256()
+    aside = blobs / "layer"
+    with (
+        tar.open("rb") as source,
+        aside.open("wb") as target,
+        # Neither name nor time goes into the header: the bytes depend on the tar alone.
+        gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0) as packed,
+    ):
+        while chunk := source.read(layout.CHUNK):
+            unpacked.update(chunk)
+            packed.write(chunk)
+    with aside.open("rb") as written:
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    size = aside.stat().st_size
+    aside.rename(blobs / digest)
+    layer = spec.Descriptor(spec.LAYER_GZIP, spec.parse_digest(f"sha256:{digest}"), size)
+    return layer, spec.parse_digest(f"sha256:{unpacked.hexdigest()}")
+
+
+def _put(blobs: Path, media_type: str, value: object) -> spec.Descriptor:
+    data = spec.canonical_json(value)
+    digest = spec.digest_of(data)
+    (blobs / digest.partition(":")[2]).write_bytes(data)
+    return spec.Descriptor(media_type, digest, len(data))

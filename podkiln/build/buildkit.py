@@ -1,0 +1,175 @@
+"""BuildKit run over the bake file: one OCI image layout a variant comes out.
+
+BuildKit never pushes and never loads: with the docker driver, rewriting timestamps and pushing exclude each
+other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+import termios
+from typing import IO, TYPE_CHECKING
+
+from podkiln.errors import BuildFailedError, PodkilnError, SourceError
+from podkiln.render.bake_file import BAKE_FILE, Environment
+from podkiln.util import process as command
+from podkiln.util.masking import Filter, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+log = logging.getLogger(__name__)
+
+
+def command_line(names: Sequence[str], *, builder: str | None = None, no_cache: bool = False) -> list[str]:
+    """Return the command that builds, as a person would type it in the output folder."""
+    options = [*(["--builder", builder] if builder else []), *(["--no-cache"] if no_cache else [])]
+    return ["docker", "buildx", "bake", "--file", BAKE_FILE, *options, *names]
+
+
+def by_hand(argv: Sequence[str], out: Path, environment: Environment) -> str:
+    """Return the line to type into a shell for the same build, without the logins that URLs may hold."""
+    variables = [f"{name}={shlex.quote(masked(value))}" for name, value in environment.variables().items()]
+    return f"cd {shlex.quote(str(out))} && {' '.join([*variables, shlex.join(argv)])}"
+
+
+def run(argv: Sequence[str], out: Path, environment: Environment, *, quiet: bool = False) -> None:
+    """Run BuildKit with live progress.
+
+    Raises SourceError when an input cannot be reached, BuildFailedError when a step fails.
+    """
+    log.info("+ %s", by_hand(argv, out, environment))
+    terminal = sys.stderr.isatty() and not quiet
+    progress = "--progress=" + ("quiet" if quiet else "auto" if terminal else "plain")
+    full = [command.find(argv[0]), *argv[1:3], progress, *argv[3:]]
+    status, output = _relay(full, out, {**os.environ, **environment.variables()}, terminal=terminal)
+    if status:
+        raise explain(status, output, sys.argv[1:])
+
+
+def _relay(argv: list[str], cwd: Path, env: dict[str, str], *, terminal: bool) -> tuple[int, str]:
+    """Run a program, show what it prints as it comes, and keep the end of it.
+
+    BuildKit draws its live display only on a terminal, so on one it is given a terminal of its own.
+    """
+    if terminal:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, fcntl.ioctl(sys.stderr, termios.TIOCGWINSZ, bytes(8)))
+        process = subprocess.Popen(argv, cwd=cwd, env=env, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        stream: IO[bytes] = os.fdopen(ours, "rb", buffering=0)
+    else:
+        process = subprocess.Popen(argv, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+        stream = process.stdout
+    kept, secrets = b"", Filter()
+    try:
+        while chunk := _read(stream):
+            kept = _show(secrets.feed(chunk), kept)
+        kept = _show(secrets.rest(), kept)
+        return process.wait(), kept.decode(errors="replace")
+    except BaseException:
+        # Ctrl-C reaches BuildKit's client too; it tells the engine to stop, which takes a moment.
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+    finally:
+        stream.close()
+
+
+def _show(chunk: bytes, kept: bytes) -> bytes:
+    """Write some output to stderr; return the end of it all."""
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(sys.stderr.fileno(), view) :]
+    return (kept + chunk)[-65536:]
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    try:
+        return os.read(stream.fileno(), 65536)
+    except OSError:  # a terminal whose other end has closed
+        return b""
+
+
+# What BuildKit says when an input cannot be had, what that means, and the option that helps.
+_CAUSES = (
+    (
+        re.compile(r"failed to resolve source metadata for (?P<what>\S+?)(:?\s|$)"),
+        "The base image {what} cannot be had.",
+        ("--base", "bootstrap", "Make one from Debian packages (--base REF takes another image)"),
+    ),
+    (
+        re.compile(r"failed to fetch remote (?P<what>\S+?)(:?\s|$)"),
+        "The source repository {what} cannot be had.",
+        ("--source", "{name}=DIR", "Take a checkout of it ({name}=URL#COMMIT takes a mirror)"),
+    ),
+    (
+        re.compile(
+            r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED|signed by unknown authority|certificate is NOT trusted"
+        ),
+        "A TLS certificate on the way is signed by an authority that the build does not know.",
+        ("--ca-bundle", "/etc/ssl/certs/ca-certificates.crt", "Trust what this machine trusts"),
+    ),
+    (
+        re.compile(r"Failed to fetch (?P<what>\S+)  |E: (Unable to locate package|The repository)"),
+        "Debian packages cannot be had.",
+        ("--apt-mirror", "URL", "Take them from a mirror that can be reached"),
+    ),
+    (
+        re.compile(r"Failed to fetch: |Could not find a version that satisfies|Max retries exceeded"),
+        "Python packages cannot be had.",
+        ("--python-index", "URL", "Take them from an index that can be reached"),
+    ),
+)
+
+
+def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
+    """Return the error for what BuildKit printed when it was run for our own command line."""
+    said = output[max(output.rfind("\n > ["), 0) :]  # the step that failed: others may have tried twice
+    for pattern, what, (option, value, effect) in _CAUSES:
+        found = pattern.search(said)
+        if found:
+            names = {"name": _source_name(said, arguments), **found.groupdict()}
+            again = shlex.join([*_without(arguments, option, names["name"]), option, value.format(**names)])
+            hint = f"{effect.format(**names)}: ./build.py {again}"
+            return SourceError(masked(what.format(**names)), hint=masked(hint))
+    return BuildFailedError(
+        f"BuildKit ended with exit code {status}; its last lines above say where.",
+        hint="The command above can be run by hand; --no-cache builds every step anew.",
+    )
+
+
+def _source_name(said: str, arguments: Sequence[str]) -> str:
+    """Return the stage whose source BuildKit could not fetch: for a named context it shows only the URL."""
+    stage = re.match(r"\s> \[(\S+) \d+/\d+\] ADD ", said)
+    url = re.match(r"\s> \[internal\] load git source (\S+):", said)
+    given = [word for word in arguments if url and word.endswith(f"={url[1]}")]
+    return stage[1] if stage else given[0].partition("=")[0] if given else "comfyui"
+
+
+def _without(arguments: Sequence[str], option: str, name: str) -> list[str]:
+    """Return a command line without an option that will be given anew; of --source only that of this name."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        given, equals, value = word.partition("=")
+        if given != option:
+            kept.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if option == "--source" and not value.startswith(f"{name}="):
+            kept += [option, value]
+    return kept

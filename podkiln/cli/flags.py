@@ -1,0 +1,58 @@
+"""`flags`: what start.sh would choose, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from podkiln.cli.options import json_option, one_of, option
+from podkiln.config import variant as variants
+from podkiln.errors import UsageError
+from podkiln.pipeline import build
+from podkiln.pipeline.request import Request
+from podkiln.render import build_context, flags_json
+from podkiln.util import console
+
+
+@click.command("flags")
+@option(
+    "--variant",
+    multiple=True,
+    metavar="V",
+    help="Whose profile and common arguments to use; lazy's by default.",
+)
+@option("--vram-mib", type=click.IntRange(0, 10_000_000), required=True, help="Of the card; 0 for none.")
+@option("--ram-mib", type=click.IntRange(1, 100_000_000), help="Of the pod, its limit counted.")
+@option("--host-ram-mib", type=click.IntRange(1, 100_000_000), help="Of the machine, where it is more.")
+@option("--tier", help="GPU_TIER.")
+@option("--memory-mode", help="GPU_MEMORY_MODE.")
+@option("--profile", help="FLAG_PROFILE: dynamic or conservative.")
+@option("--args", default="", may_be_empty=True, help="COMFYUI_ARGS.")
+@json_option
+def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> None:
+    """Show the flags that a pod would choose. The same code and data decide in the image."""
+    name = one_of(variant, "flags are chosen for one image", default="lazy")
+    _check_memory(figures["ram_mib"], figures["host_ram_mib"])
+    made = build.make_plan(variants.load(name), Request(variants=(name,), no_weights=True))
+    decision = flags_json.foretell(build_context.flags_json(made), **figures)
+    if as_json:
+        console.result({"schema": 1, **decision.to_json()})
+        return
+    click.echo(" ".join(decision.args))
+    for line in (*decision.warnings, *decision.reasons):
+        click.echo(f"  {line}", err=True)
+
+
+def _check_memory(pod: int | None, host: int | None) -> None:
+    """Refuse a machine that has less RAM than the pod on it, or of whose pod nothing is said."""
+    if host is not None and pod is None:
+        raise UsageError(
+            "--host-ram-mib is of use beside --ram-mib only: the machine's RAM, where the pod may use less.",
+            hint="For a pod without a limit, give --ram-mib alone.",
+        )
+    if host is not None and pod is not None and host < pod:
+        raise UsageError(
+            f"--ram-mib: a pod cannot have {pod} MiB on a machine of {host} MiB.",
+            hint="--host-ram-mib is the larger of the two.",
+        )

@@ -1,0 +1,161 @@
+"""`plan`: what a build would hold and move."""
+
+from __future__ import annotations
+
+import os
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from podkiln.cli.options import (
+    EXISTING_FILE,
+    FOLDER,
+    NEARBY,
+    SUBSTITUTES,
+    Rate,
+    apply,
+    json_option,
+    names_of,
+    option,
+    registry_option,
+    variant_option,
+)
+from podkiln.pipeline import build
+from podkiln.pipeline.request import Request
+from podkiln.plan import ci_runners, registry_limits, update_cost
+from podkiln.plan.destination import OPTION
+from podkiln.plan.plan import MOST_LAYERS
+from podkiln.render.bake_file import Environment
+from podkiln.util import console
+
+if TYPE_CHECKING:
+    from podkiln.plan.plan import Plan
+
+_NEARBY: Final = {"existing": "there already", "mounted": "mounted", "copied": "copied"}
+
+
+@click.command("plan")
+@variant_option
+@registry_option
+@apply(NEARBY)
+@option("--spool", type=FOLDER, metavar="DIR", help="Weights would be written to disk first.")
+@option(
+    "--rate",
+    type=Rate(),
+    default=registry_limits.UPLOAD_RATE / 10**6,
+    show_default=True,
+    metavar="MB/S",
+    help="Upload rate to reckon with.",
+)
+@option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA.")
+@apply(SUBSTITUTES)
+@option("--accept-licence", multiple=True, metavar="MODEL", help="Push though its licence asks.")
+@option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead.")
+@json_option
+def plan_command(as_json: bool, **options: Any) -> None:
+    """Show layers, bytes, container disk and refusals; move nothing.
+
+    Where a registry is known, for a push to it; else for an image on this disk.
+    """
+    request = Request(
+        variants=names_of(options["variant"]),
+        registry=options["registry"],
+        push=None,
+        base=options["base"],
+        sources=options["source"],
+        allow_substituted=options["allow_substituted"],
+        accepted=options["accept_licence"],
+        no_weights=options["no_weights"],
+        mount_from=options["mount_from"],
+        copy_from=options["copy_from"],
+        spool=options["spool"],
+        rate=int(options["rate"] * 10**6),
+        dry_run=True,
+        environment=Environment(ca_bundle=options["ca_bundle"]),
+        environ=os.environ,
+    )
+    made, _ = build.decide(request)
+    plans = [build.foresee(each, request) for each in made]
+    if as_json:
+        found = [_as_json(each) for each in plans]
+        console.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
+    else:
+        for each in plans:
+            show(each)
+    for each in plans:
+        each.require()
+
+
+def _as_json(made: Plan) -> dict[str, Any]:
+    return {
+        **made.as_json(),
+        "runners": [each.as_json() for each in ci_runners.judge(made)],
+        "pulls": [each.as_json() for each in update_cost.usual(made)],
+    }
+
+
+def show(made: Plan) -> None:
+    """Print a plan for people."""
+    spec = made.described.spec
+    click.echo(f"{made.name}: {spec.title}")
+    where = made.options.destination
+    if where and where.source != OPTION:
+        click.echo(f"  registry: {where.registry} ({where.source})")
+    for number, layer in enumerate(made.layers, start=1):
+        size = console.size(layer.size) if layer.size else "known after the build"
+        there = f", {_NEARBY[nearby]}" if (nearby := made.nearby(layer)) else ""
+        click.echo(f"  {number:3}  {layer.what}  ({size}{there})")
+    click.echo(f"  {len(made.layers)} of at most {MOST_LAYERS} layers")
+    show_weights(made)
+    if made.fit:
+        click.echo(f"  {made.fit}")
+    click.echo(f"  fetched at the first start by default: {console.size(made.fetched_at_start)}")
+    show_pulls(made)
+    click.echo(f"  container disk of a pod without a volume: {made.container_disk_gb} GB")
+    for verdict in ci_runners.judge(made):
+        click.echo(f"  {verdict}")
+    for each in made.substituted:
+        click.echo(f"  substituted: {each.name} is {each.actual}, the lock names {each.locked}")
+    for note in made.notes:
+        click.echo(f"  note: {note}")
+    for instead, refusals in groupby(made.refusals, key=lambda each: each.instead):
+        for refusal in refusals:
+            click.echo(f"  refused: {refusal.what}")
+        for sentence in instead:
+            click.echo(f"    {sentence}")
+
+
+def show_weights(made: Plan) -> None:
+    """Print what is baked, the biggest file of it, and the terms that each model comes under."""
+    click.echo(f"  weights baked: {console.size(made.weight_bytes)}{_moved(made)}")
+    if made.largest_file:
+        biggest = made.largest_file
+        click.echo(f"    biggest file: {biggest.model}: {biggest.destination} ({console.size(biggest.size)})")
+    width = max((len(each.offer.id) for each in made.terms), default=0)
+    for each in made.terms:
+        click.echo(f"    {each.offer.id:{width}}  {each}")
+
+
+def show_pulls(made: Plan) -> None:
+    """Print what hosts pull again after the usual changes, for both places where weights can lie."""
+    found = {(each.change, each.order, each.storage): each for each in update_cost.usual(made)}
+    if not found:
+        return
+    click.echo("  pulled again by a host that has the image: old weights + layers of the runtime")
+    columns = [(order, storage) for order in update_cost.ORDERS for storage in update_cost.STORAGES]
+    heads = [f"{order}, {storage}" for order, storage in columns]
+    click.echo(f"    {'weights lie':18}" + "".join(f"{head:>20}" for head in heads))
+    for change in dict.fromkeys(change for change, _, _ in found):
+        cells = [found[change, order, storage] for order, storage in columns]
+        shown = [f"{console.size(each.weight_bytes)} + {len(each.runtime)}" for each in cells]
+        click.echo(f"    {change:18}" + "".join(f"{cell:>20}" for cell in shown))
+
+
+def _moved(made: Plan) -> str:
+    """Say what of the weights has to move, where that was found out."""
+    if made.there is None or not made.bundles:
+        return ""
+    if made.options.host is None:
+        return f" ({console.size(made.fetch_bytes)} to fetch)"
+    return f" ({console.size(made.fetch_bytes)} to fetch, {console.size(made.upload_bytes)} to send)"

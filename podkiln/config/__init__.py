@@ -1,0 +1,1 @@
+"""Descriptions: YAML files of variants, models, flags and folders, checked and typed."""

@@ -1,0 +1,241 @@
+"""The models there are, and which of them a variant offers, switches on and bakes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from podkiln.config import document, model_folders, variant
+from podkiln.config.model import RESERVED, Model, default_env, one_name
+from podkiln.errors import DescriptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from podkiln.config.document import Document
+    from podkiln.config.model import ModelFile
+    from podkiln.config.variant import Described
+
+MODELS = variant.SHIPPED / "models"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model under its id, and the file that describes it."""
+
+    id: str
+    model: Model
+    source: Document
+    place: tuple[str | int, ...] = ()
+
+    def error(
+        self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
+    ) -> DescriptionError:
+        """Make the error for a key of the model, wherever in its file the model is described."""
+        return self.source.error((*self.place, *location), what, hint=hint)
+
+    @property
+    def env(self) -> str:
+        """The variable that switches the model on in a pod."""
+        return self.model.env or default_env(self.id)
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A model as one variant has it."""
+
+    entry: Entry
+    default: bool
+    baked: bool
+    above: bool
+    unmet: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The model's id."""
+        return self.entry.id
+
+    @property
+    def model(self) -> Model:
+        """The facts."""
+        return self.entry.model
+
+
+def load(folder: Path = MODELS) -> dict[str, Entry]:
+    """Load every model of a folder, by id. Raises DescriptionError."""
+    return {path.stem: _load_entry(path) for path in document.files(folder)}
+
+
+def _load_entry(path: Path) -> Entry:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", path.stem):
+        raise DescriptionError(
+            f"{path}:1: the file's name is the model's id: lower-case letters, digits and . _ - are wanted."
+        )
+    if path.stem in RESERVED:
+        raise DescriptionError(f"{path}:1: {path.stem!r} is a word of its own in MODELS: rename the file.")
+    source = document.load(path)
+    return Entry(id=path.stem, model=source.parse(Model), source=source)
+
+
+def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, ...]:
+    """Resolve a variant's lists against the models there are, in declared order.
+
+    Raises DescriptionError: an unknown id, a default or baked model that is not offered, two models that
+    want one variable, or two different files with one destination.
+    """
+    known = {**shipped, **_defined(described)}
+    for name in RESERVED & set(described.spec.define):
+        raise described.error(
+            ("define", name), f"{name!r} is a word of its own in MODELS: name it otherwise."
+        )
+    models = described.spec.models
+    ids = _offered_ids(described, known)
+    for key in ("default", "bake", "above"):
+        _refuse_strangers(described, ("models", key), ids)
+    for number, name in enumerate(models.above):
+        if name not in models.bake:
+            raise described.error(("models", "above", number), f"{name!r} is not among those that are baked.")
+    chosen = tuple(
+        Offered(
+            entry=known[name],
+            default=name in models.default,
+            baked=name in models.bake,
+            above=name in models.above,
+            unmet=_unmet(described, known[name].model, ids),
+        )
+        for name in ids
+    )
+    _refuse_unknown_requirements(chosen, known)
+    _refuse_unknown_folders(chosen, described.spec.runtime.comfyui.version)
+    _refuse_shared_variables(chosen)
+    _refuse_collisions(chosen)
+    _refuse_spellings(chosen)
+    return chosen
+
+
+def baked(described: Described, offers: Iterable[Offered]) -> tuple[Offered, ...]:
+    """Return the models whose weights are baked, in the order of `bake:`, which is that of their layers.
+
+    So what is appended there leaves the layers before it as they are.
+    """
+    order = {name: number for number, name in enumerate(described.spec.models.bake)}
+    return tuple(
+        sorted((each for each in offers if each.baked), key=lambda each: order.get(each.id, len(order)))
+    )
+
+
+def _defined(described: Described) -> dict[str, Entry]:
+    """Return the models that a variant describes in place; they are offered without being listed again."""
+    return {
+        name: Entry(name, model, described.owner(("define", name)), place=("define", name))
+        for name, model in described.spec.define.items()
+    }
+
+
+def _offered_ids(described: Described, known: dict[str, Entry]) -> list[str]:
+    offer = described.spec.models.offer
+    own = list(described.spec.define)
+    if offer == "all":
+        return list(known)
+    if offer == "tier":
+        tier = described.spec.tier
+        if tier is None:
+            raise described.error(("models", "offer"), "'tier' needs the key `tier` beside it.")
+        return [name for name, entry in known.items() if name in own or tier in entry.model.tiers]
+    for number, name in enumerate(offer):
+        if name not in known:
+            raise described.error(
+                ("models", "offer", number),
+                f"there is no model {name!r}.",
+                hint="`./build.py models` lists them; `define:` describes one of your own.",
+            )
+        if name in offer[:number]:
+            raise described.error(("models", "offer", number), f"{name!r} stands twice.")
+    return [*offer, *(name for name in own if name not in offer)]
+
+
+def _refuse_strangers(described: Described, key: tuple[str, str], ids: list[str]) -> None:
+    listed = getattr(described.spec.models, key[1])
+    for number, name in enumerate(listed):
+        if name not in ids:
+            raise described.error(
+                (*key, number), f"{name!r} is not among the models that this variant offers."
+            )
+        if name in listed[:number]:
+            raise described.error((*key, number), f"{name!r} stands twice.")
+
+
+def _unmet(described: Described, model: Model, ids: list[str]) -> tuple[str, ...]:
+    """Return what a model requires and this image does not have."""
+    have = {f"node:{name}" for name in described.spec.nodes} | {f"model:{name}" for name in ids}
+    return tuple(want for want in model.requires if want not in have)
+
+
+def _refuse_unknown_requirements(chosen: tuple[Offered, ...], known: dict[str, Entry]) -> None:
+    for offer in chosen:
+        for number, want in enumerate(offer.model.requires):
+            kind, _, name = want.partition(":")
+            if kind == "model" and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                meant = f" Did you mean {near[0]!r}?" if near else ""
+                raise offer.entry.error(("requires", number), f"there is no model {name!r}.{meant}")
+
+
+def _refuse_unknown_folders(chosen: tuple[Offered, ...], comfyui: str) -> None:
+    """Refuse files in folders that nobody reads: ComfyUI's own, or those that a required node brings."""
+    for offer in chosen:
+        foreign = any(want.startswith(("node:", "runtime:")) for want in offer.model.requires)
+        for number, file in enumerate(offer.model.files):
+            problem = model_folders.problem(comfyui, file.folder, foreign=foreign)
+            if problem:
+                what, hint = problem
+                raise offer.entry.error(("files", number, "folder"), what, hint=hint)
+
+
+def _refuse_shared_variables(chosen: tuple[Offered, ...]) -> None:
+    owners: dict[str, str] = {}
+    for offer in chosen:
+        env = offer.entry.env
+        if env in owners:
+            raise offer.entry.error(
+                ("env",),
+                f"{env} already switches {owners[env]!r} on; a variable belongs to one model.",
+            )
+        owners[env] = offer.id
+
+
+def _refuse_collisions(chosen: tuple[Offered, ...]) -> None:
+    """Models may share a file (one text encoder, one VAE), but not a place for two different ones."""
+    owners: dict[str, tuple[str, ModelFile]] = {}
+    for offer in chosen:
+        for number, file in enumerate(offer.model.files):
+            owner, other = owners.setdefault(file.destination, (offer.id, file))
+            if not file.same_as(other):
+                what = f"{file.destination!r} is also a file of {owner!r}, with another source or sha256."
+                raise offer.entry.error(("files", number), what)
+    for offer in chosen:
+        for number, file in enumerate(offer.model.files):
+            for folder in map(str, PurePosixPath(file.destination).parents):
+                if folder in owners:
+                    what = f"{folder!r} is a file of {owners[folder][0]!r}, so it cannot be a folder."
+                    raise offer.entry.error(("files", number), what)
+
+
+def _refuse_spellings(chosen: tuple[Offered, ...]) -> None:
+    """Refuse two files, or folders, that differ by case or Unicode form alone: some volumes have one."""
+    spelled: dict[str, tuple[str, str]] = {}
+    for offer in chosen:
+        for number, file in enumerate(offer.model.files):
+            path = PurePosixPath(file.destination)
+            for each in map(str, (path, *path.parents[:-1])):
+                owner, other = spelled.setdefault(one_name(each), (offer.id, each))
+                if each != other:
+                    what = (
+                        f"{each!r} and {other!r} of {owner!r} differ by case or by how a letter is put "
+                        "together alone: on some volumes they are one."
+                    )
+                    raise offer.entry.error(("files", number), what)

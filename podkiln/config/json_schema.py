@@ -1,0 +1,68 @@
+"""JSON Schemas of the descriptions, so that editors complete and check them while they are written.
+
+They are committed in variants/schemas/ and named in the first line of each description, which the YAML
+language server reads (https://github.com/redhat-developer/yaml-language-server#using-inlined-schema).
+`./build.py schemas` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from podkiln.config.model import Model
+from podkiln.config.variant import SHIPPED, Variant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER = SHIPPED / "schemas"
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def rendered() -> dict[Path, str]:
+    """Return the text of each schema, by the path where it is committed."""
+    variant = Variant.model_json_schema()
+    # What a parent gives need not be said again, in any part of a variant; a model is always described whole.
+    whole = set(Model.model_json_schema().get("$defs", {})) | {"Model"}
+    for name, part in (("Variant", variant), *variant["$defs"].items()):
+        if name not in whole:
+            part.pop("required", None)
+    return {
+        FOLDER / "model.schema.json": _text("A model", Model.model_json_schema()),
+        FOLDER / "variant.schema.json": _text("A variant", variant),
+    }
+
+
+def stale() -> list[Path]:
+    """Return the committed schemas that are not what the code says now."""
+    return [path for path, text in rendered().items() if not path.is_file() or path.read_text() != text]
+
+
+def write() -> list[Path]:
+    """Write the schemas that are stale; return them."""
+    changed = stale()
+    texts = rendered()
+    for path in changed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.new")
+        aside.write_text(texts[path])
+        aside.replace(path)
+    return changed
+
+
+def _text(title: str, schema: dict[str, Any]) -> str:
+    return json.dumps({"$schema": _DIALECT, **_plain(schema), "title": title}, indent=2) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Drop what says nothing to a person: titles that repeat the key, null defaults."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _plain(each)
+        for key, each in value.items()
+        if not (key == "title" and isinstance(each, str)) and not (key == "default" and each is None)
+    }

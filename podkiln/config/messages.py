@@ -1,0 +1,106 @@
+"""What is wrong with a value, in words for the person who wrote the YAML, not for one who knows pydantic."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import core_schema
+
+from podkiln.util.quoting import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pydantic import GetCoreSchemaHandler
+
+_OF_TEXT = frozenset({"matching", "string_pattern_mismatch", "string_type"})
+
+# By pydantic's error types: https://docs.pydantic.dev/latest/errors/validation_errors/
+_WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "matching": lambda said: f"{said['what']} is wanted",
+    "string_pattern_mismatch": lambda said: f"text of the form {said['pattern']} is wanted",
+    "string_type": lambda _: "text is wanted",
+    "int_type": lambda _: "a whole number is wanted",
+    "int_from_float": lambda _: "a whole number is wanted",
+    "float_type": lambda _: "a number is wanted",
+    "bool_type": lambda _: "true or false is wanted",
+    "literal_error": lambda said: f"{said['expected']} is wanted",
+    "model_type": lambda _: "a mapping of keys is wanted",
+    "model_attributes_type": lambda _: "a mapping of keys is wanted",
+    "dict_type": lambda _: "a mapping of keys is wanted",
+    "tuple_type": lambda _: "a list is wanted",
+    "list_type": lambda _: "a list is wanted",
+    "too_short": lambda said: f"at least {said['min_length']} entry is wanted",
+    "greater_than": lambda said: f"more than {said['gt']} is wanted",
+    "greater_than_equal": lambda said: f"at least {said['ge']} is wanted",
+    "less_than_equal": lambda said: f"at most {said['le']} is wanted",
+    "invalid_key": lambda _: "a key must be text: quote it",
+}
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Text of one form: the pattern for programs, the words for people. `secret` text is not repeated."""
+
+    pattern: str
+    what: str
+    secret: bool = False
+
+    def __get_pydantic_core_schema__(
+        self, _source: Any, _handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Make a string schema whose error says what is wanted."""
+        text = core_schema.str_schema(pattern=self.pattern, strict=True)
+        return core_schema.custom_error_schema(
+            text,
+            custom_error_type="matching",
+            custom_error_message="{what} is wanted",
+            custom_error_context={"what": self.what, "secret": self.secret},
+        )
+
+
+def sentence(error: Any, shape: type[BaseModel], location: Sequence[str | int]) -> str:
+    """Return the sentence for one of pydantic's errors.
+
+    Args:
+        error: As ValidationError.errors() has it.
+        shape: What the whole data was validated against.
+        location: Keys and indices that lead to it, without the members of unions.
+    """
+    kind, given = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), _keys_at(shape, location[:-1]), n=1)
+        return "unknown key." + (f" Did you mean {near[0]!r}?" if near else "")
+    if kind == "missing":
+        return "this key is missing."
+    wanted = _WANTED.get(kind)
+    message = wanted(error.get("ctx", {})) if wanted else str(error["msg"]).removeprefix("Value error, ")
+    message = message.rstrip(".")
+    secret = error.get("ctx", {}).get("secret")
+    if secret or kind in {"value_error", "invalid_key"} or isinstance(given, dict | list):
+        return f"{message}."
+    if kind in _OF_TEXT and isinstance(given, bool | int | float):
+        return f"{message}; {shown(given)} is none: put it in quotes."
+    return f"{message} (it is {shown(given)})."
+
+
+def _keys_at(shape: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Return the keys that exist at a place: what a misspelt one could have meant."""
+    here: Any = shape
+    for step in location:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            field = here.model_fields.get(str(step))
+            here = field.annotation if field else None
+        elif get_origin(here) is not None:  # a list's or a mapping's entries, through Optional and Annotated
+            inner = [part for part in get_args(here) if _models_in(part)]
+            here = inner[-1] if inner else None
+    return [name for model in _models_in(here)[:1] for name in model.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]

@@ -1,0 +1,98 @@
+"""The model folders that a ComfyUI version knows, and the old names that it still reads."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import StringConstraints
+
+from podkiln.config import document
+from podkiln.config.document import Many, Strict
+from podkiln.config.model import Identifier, Revision
+from podkiln.config.variant import SHIPPED, Version
+from podkiln.errors import DescriptionError
+from podkiln.util.quoting import shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
+
+
+class Folders(Strict):
+    """One version's folders, in ComfyUI's own order."""
+
+    comfyui: Version
+    commit: Revision
+    folders: Many[Identifier]
+    outside: Many[Identifier]
+    legacy: dict[Identifier, Identifier]
+    webui: dict[Identifier, Many[RelativePath]]
+
+    def places(self) -> dict[str, list[str]]:
+        """Return for each folder key the directories below models/ that hold its files.
+
+        Volumes that other images filled have the old names, so these are listed after the new ones.
+        """
+        return {
+            folder: [folder, *(old for old, new in self.legacy.items() if new == folder)]
+            for folder in self.folders
+        }
+
+
+def to_json(version: str) -> dict[str, Any]:
+    """Return folders.json, from which a pod names the models folders that it finds on its volume."""
+    return {"schema": 1, "comfyui": version, "folders": load(version).places(), "webui": _webui(version)}
+
+
+def _webui(version: str) -> dict[str, list[str]]:
+    return {kind: list(paths) for kind, paths in load(version).webui.items()}
+
+
+def problem(version: str, folder: str, *, foreign: bool) -> tuple[str, str | None] | None:
+    """Return what is wrong with a model's folder, and a hint; None where files in it are read.
+
+    Args:
+        version: ComfyUI's. Of one whose folders are not known, nothing is said here.
+        folder: Below models/, such as loras or checkpoints/sdxl.
+        foreign: Whether the model requires a node or a program, which may bring folders of its own.
+    """
+    top = folder.partition("/")[0]
+    if not _path(version).is_file():
+        return None
+    found = load(version)
+    known = [*found.folders, *found.legacy]
+    if top in known:
+        return None
+    alike = next((each for each in known if _plain(each) == _plain(top)), None)
+    if foreign and not alike:
+        return None
+    near = [alike] if alike else difflib.get_close_matches(top, known, n=1)
+    what = f"ComfyUI {version} has no models folder {shown(top)}."
+    if near:
+        return f"{what} Did you mean {near[0]!r}?", None
+    return what, f"There are: {', '.join(found.folders)}. A node's own folder needs `requires: [node:NAME]`."
+
+
+def _plain(name: str) -> str:
+    """Return what is left of a name without what people get wrong: case, plural, dashes."""
+    return re.sub(r"[^a-z0-9]", "", name.lower()).rstrip("s")
+
+
+def _path(version: str) -> Path:
+    return SHIPPED / "flags" / f"folders-{version}.yaml"
+
+
+@cache
+def load(version: str) -> Folders:
+    """Load the folders of a ComfyUI version. Raises DescriptionError."""
+    path = _path(version)
+    if not path.is_file():
+        raise DescriptionError(
+            f"There is no {path.name}: the model folders of ComfyUI {version} are not known.",
+            hint="Read them off its folder_paths.py.",
+        )
+    return document.load(path).parse(Folders)

@@ -1,0 +1,40 @@
+"""The Debian packages that the image itself needs, as variants/system/needed.yaml lists them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podkiln.config import document
+from podkiln.config.document import Many, Strict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FILE = Path(__file__).resolve().parent.parent / "variants" / "system" / "needed.yaml"
+
+
+class Package(Strict):
+    """One package, what it is for, and packages that serve in its place."""
+
+    name: str
+    purpose: str
+    instead: Many[str] = ()
+
+
+class Needed(Strict):
+    """needed.yaml."""
+
+    packages: Many[Package]
+
+
+@cache
+def load() -> tuple[Package, ...]:
+    """Load the list. Raises DescriptionError."""
+    return document.load(FILE).parse(Needed).packages
+
+
+def missing(listed: Sequence[str]) -> list[Package]:
+    """Return the needed packages that a list lacks."""
+    return [each for each in load() if not {each.name, *each.instead} & set(listed)]

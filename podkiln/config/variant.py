@@ -1,0 +1,398 @@
+"""A variant: what one image holds and offers, as YAML that extends other YAML.
+
+`extends` names a shipped variant or a file beside this one. Mappings merge key by key, lists and plain values
+replace what the parent says: so a variant shows only where it differs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from podkiln.config import document, system_packages
+from podkiln.config.document import Document, Many, Strict
+from podkiln.config.messages import Matching
+from podkiln.config.model import HttpsUrl, Identifier, Model, Revision, Text, Tier, distinct, safe_path
+from podkiln.errors import DescriptionError, UsageError
+from podkiln.oci.reference import Reference, registry_name, repository_problem
+from podkiln.util.quoting import shown
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "variants"
+
+Digest = Annotated[str, Matching(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
+# One that ended in a - would be removed by apt-get, not installed.
+AptPackage = Annotated[str, Matching(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "the name of a Debian package")]
+Version = Annotated[str, Matching(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
+PythonVersion = Annotated[str, Matching(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
+Platform = Annotated[
+    str, Matching(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
+]
+PackageGlob = Annotated[str, Matching(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *,")]
+LayerName = Annotated[str, Matching(r"^[a-z][a-z0-9-]*$", "a name of lower-case letters, digits and -")]
+LabelName = Annotated[
+    str, Matching(r"^[a-z0-9]+([._-][a-z0-9]+)+$", "a label in reverse-domain form such as com.example.team")
+]
+VariableName = Annotated[str, Matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable")]
+RESERVED_LABELS: Final = (
+    "io.podkiln.",
+    "org.opencontainers.image.title.",
+    "org.opencontainers.image.description.",
+    "org.opencontainers.image.version.",
+    "org.opencontainers.image.base.",
+    # Docker keeps these for itself (https://docs.docker.com/engine/manage-resources/labels/).
+    "com.docker.",
+    "io.docker.",
+    "org.dockerproject.",
+)
+"""How labels begin that no description gives: they say what the image is, and `verify` reads them."""
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+# Folders of the system, and those that templates/dockerfile/ fills: a volume there would hide what runs.
+_TAKEN = (
+    *("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"),
+    *("opt/ComfyUI", "opt/jupyter", "opt/models", "opt/podkiln", "opt/venv"),
+)
+
+
+def _workspace(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"{value!r} is not an absolute path")
+    inside = value.removeprefix("/")
+    if any(inside == taken or inside.startswith(f"{taken}/") for taken in ("", *_TAKEN)):
+        raise ValueError(f"{value!r} is a folder of the image itself; one such as /workspace is wanted")
+    safe_path(inside)
+    if not re.fullmatch(r"[A-Za-z0-9/._-]+", value):
+        raise ValueError(f"{value!r} holds more than letters, digits and / . _ -")
+    return value
+
+
+def _repository(value: str) -> str:
+    """Check a repository's name by the grammar of references: host and tag are added to it."""
+    problem = repository_problem(value)
+    if problem:
+        raise ValueError(f"{shown(value)} is not the name of a repository: {problem}")
+    return value
+
+
+def _image(value: str) -> str:
+    """Check an image's name by the grammar of references; the digest stands in a key of its own."""
+    try:
+        named = Reference.parse(value)
+    except UsageError as wrong:
+        raise ValueError(str(wrong)) from None
+    if named.digest:
+        raise ValueError(f"{shown(value)} holds a digest, which belongs into the key digest")
+    return value
+
+
+def _registry(value: str) -> str:
+    try:
+        return registry_name(value)
+    except UsageError as wrong:
+        raise ValueError(str(wrong)) from None
+
+
+Workspace = Annotated[str, AfterValidator(_workspace)]
+
+
+def _own(name: str) -> str:
+    if re.sub("[_-]", ".", f"{name}.".lower()).startswith(RESERVED_LABELS):
+        raise ValueError(f"the label {name} is reserved: podkiln or Docker says in it what the image is")
+    return name
+
+
+OwnLabel = Annotated[LabelName, AfterValidator(_own)]
+
+
+class BaseSets(Strict):
+    """What the base image's own config sets, and the Dockerfile does not; `verify` allows no more."""
+
+    environment: dict[VariableName, str] = Field({})
+    labels: dict[LabelName, str] = Field({})
+
+
+class Base(Strict):
+    """The base image: a name for people, a digest for the build."""
+
+    image: Annotated[str, AfterValidator(_image)]
+    digest: Digest
+    suite: Identifier = Field(description="Debian's code name of it, for an apt mirror.")
+    sets: BaseSets = Field(
+        BaseSets(),
+        description="Variables and labels of its config that reach the image; Debian's own sets only PATH.",
+    )
+
+
+class PythonLayer(Strict):
+    """Python packages that share an image layer, because they change together."""
+
+    name: LayerName
+    why: Text
+    packages: Many[PackageGlob] = Field(min_length=1, description="Names or globs; the first layer wins.")
+
+
+class Python(Strict):
+    """The Python environment: what is asked for; the lock says what that resolves to."""
+
+    version: PythonVersion
+    platform: Platform = Field(description="uv's name of the platform that wheels are chosen for.")
+    requirements: Text = Field(description="Requirements file, relative to the YAML file that names it.")
+    layers: Many[PythonLayer] = Field(min_length=1)
+
+    @field_validator("layers")
+    @classmethod
+    def _distinct_layers(cls, layers: tuple[PythonLayer, ...]) -> tuple[PythonLayer, ...]:
+        taken = {"jupyter", "uv"}  # other requirements files of the lock
+        for layer in layers:
+            if layer.name in taken:
+                raise ValueError(f"the layer {layer.name!r} stands twice, or is called jupyter or uv")
+            taken.add(layer.name)
+        return layers
+
+
+class ComfyUI(Strict):
+    """The pinned ComfyUI. `tree` is git's hash of its files; substitutes are compared with it."""
+
+    version: Version
+    repo: HttpsUrl
+    commit: Revision
+    tree: Revision
+    arguments: Many[str] = Field(description="What every start passes; {port} and {root} are filled in.")
+
+
+class Runtime(Strict):
+    """Everything below the weights."""
+
+    name: Identifier = Field(description="Names the lock: variants/locks/<name>/.")
+    epoch: Annotated[int, Field(gt=0)] = Field(description="SOURCE_DATE_EPOCH, seconds since 1970 UTC.")
+    base: Base
+    apt: Annotated[Many[AptPackage], AfterValidator(distinct)] = Field(
+        description="Debian packages. A list replaces the parent's; what the image needs must stand in it."
+    )
+    python: Python
+    jupyter: Text | None = Field(
+        None,
+        description="Requirements file of JupyterLab's own environment, relative to the YAML file that names "
+        "it; null leaves JupyterLab out.",
+    )
+    comfyui: ComfyUI
+    cuda: Version
+    driver: Version = Field(description="Least NVIDIA driver for this CUDA.")
+    port: Port
+    workspace: Workspace
+    stop_seconds: Annotated[int, Field(ge=1, le=600)]
+
+
+class Image(Strict):
+    """How the image is named and labelled."""
+
+    registry: Annotated[str, AfterValidator(_registry)] | None = Field(
+        None,
+        description="HOST/NAMESPACE that `--push` goes to without --registry and PODKILN_REGISTRY.",
+    )
+    repository: Annotated[str, AfterValidator(_repository)] = Field(
+        description="The image's name, behind registry and namespace."
+    )
+    labels: dict[OwnLabel, str] = Field({})
+
+
+class Node(Strict):
+    """A custom node, pinned by commit."""
+
+    repo: HttpsUrl
+    commit: Revision
+    tree: Revision | None = None
+
+
+class Models(Strict):
+    """Which models the image offers, switches on by default, and bakes."""
+
+    offer: Literal["all", "tier"] | Many[Identifier] = Field(
+        description="all: every model there is. tier: those that list this variant's tier. Or a list of ids."
+    )
+    default: Many[Identifier] = ()
+    bake: Many[Identifier] = ()
+    above: Many[Identifier] = Field(
+        (),
+        description="Those of `bake` whose weights lie above the runtime: pulled alone when they are added "
+        "later, but again after each change of the runtime on engines that store by chain id (overlay2).",
+    )
+
+
+class Variant(Strict):
+    """A whole variant, after its parents are merged in."""
+
+    extends: str | None = None
+    abstract: bool = Field(False, description="Only to be extended, never built.")
+    title: Text
+    description: Text
+    tier: Tier | None = None
+    vram_gb: Annotated[Many[Annotated[int, Field(gt=0, le=4096)]], AfterValidator(distinct)] = Field(
+        (), description="Cards it is meant for, nominal GB."
+    )
+    profile: Literal["dynamic", "conservative"]
+    runtime: Runtime
+    image: Image
+    models: Models
+    define: dict[Identifier, Model] = Field({}, description="Models of your own, described in place.")
+    nodes: dict[Identifier, Node] = Field({})
+
+
+@dataclass(frozen=True)
+class Described:
+    """A variant and the files that it was described in, the child first."""
+
+    name: str
+    spec: Variant
+    chain: tuple[Document, ...]
+
+    @property
+    def option(self) -> str:
+        """What names the variant behind a command in a hint; empty for a shipped one."""
+        path = self.chain[0].path
+        return "" if path.resolve().parent == SHIPPED else f" --variant {shlex.quote(str(path))}"
+
+    def error(
+        self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
+    ) -> DescriptionError:
+        """Make the error for a key, in whichever file of the chain says it."""
+        return self.owner(location).error(location, what, hint=hint)
+
+    def owner(self, location: tuple[str | int, ...]) -> Document:
+        """Return the file of the chain that writes a key, or the nearest of its parents."""
+        return _owner(self.chain, location)
+
+
+def names() -> list[str]:
+    """Return the names of the shipped variants that can be built, in alphabetical order."""
+    return [path.stem for path in document.files(SHIPPED) if not document.load(path).data.get("abstract")]
+
+
+def load(name: str) -> Described:
+    """Load a shipped variant by name, or a user's own by the path of its YAML file.
+
+    Raises DescriptionError: no such variant, a missing parent, a cycle, or anything wrong in the files.
+    """
+    path = _find(name, beside=None)
+    _check_name(path)
+    chain = _chain(path)
+    data: dict[str, Any] = {}
+    for parent in reversed(chain):
+        own = {key: value for key, value in parent.data.items() if key != "abstract"}
+        data = _merge(data, own)
+    if "abstract" in chain[0].data:
+        data["abstract"] = chain[0].data["abstract"]
+    spec = _parse(chain, data)
+    if spec.abstract:
+        raise chain[0].error(
+            ("abstract",), "this description is only there to be extended; it cannot be built."
+        )
+    described = Described(name=path.stem, spec=spec, chain=chain)
+    _check_packages(described)
+    return described
+
+
+def _check_packages(described: Described) -> None:
+    """A list of packages replaces the parent's: refuse one that the image could not start with."""
+    listed = described.spec.runtime.apt
+    lacking = system_packages.missing(listed)
+    if lacking:
+        named = ", ".join(f"{each.name} ({each.purpose})" for each in lacking)
+        whole = ", ".join([*listed, *(each.name for each in lacking)])
+        raise described.error(
+            ("runtime", "apt"),
+            f"a list replaces the parent's, and this one lacks what the image itself needs: {named}.",
+            hint=f"Write the whole list: [{whole}]",
+        )
+
+
+def _check_name(path: Path) -> None:
+    """Check that a file's name can be a variant's: a tag, a folder below dist/, a target of the bake file."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", path.stem):
+        raise DescriptionError(
+            f"{path}:1: the file's name is the variant's: lower-case letters, digits, _ and - are wanted."
+        )
+    if path.resolve().parent != SHIPPED and (SHIPPED / f"{path.stem}.yaml").exists():
+        raise DescriptionError(
+            f"{path}:1: {path.stem} is the name of a shipped variant, and images could not be told apart.",
+            hint="Give the file another name.",
+        )
+
+
+def _find(name: str, beside: Document | None) -> Path:
+    is_path = name.endswith((".yaml", ".yml")) or "/" in name
+    path = (beside.path.parent if beside else Path()) / name if is_path else SHIPPED / f"{name}.yaml"
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):
+        pass  # a name that no file system takes
+    what, shipped = f"here is no variant {shown(name)}.", ", ".join(names())
+    if beside:
+        raise beside.error(("extends",), f"t{what}", hint=f"Shipped: base, {shipped}.")
+    near = _nearest(name)
+    meant = f"Did you mean {near}? " if near else ""
+    hint = f"{meant}Shipped: {shipped}. Or give the path of your own YAML file."
+    raise DescriptionError(f"T{what}", hint=hint)
+
+
+def _nearest(name: str) -> str | None:
+    """Return the variant that a misspelt name or path is nearest to: a shipped one, or a file beside it."""
+    folder = Path(name).parent
+    try:
+        own = [str(folder / path.name) for path in folder.iterdir() if path.suffix == ".yaml"]
+    except (OSError, ValueError):
+        own = []
+    if name in {Path(each).stem for each in own}:  # a file of one's own is given by its path
+        return f"./{name}.yaml"
+    if name.lower() in names():
+        return name.lower()
+    near = difflib.get_close_matches(str(Path(name)), [*names(), *own], n=1)
+    return near[0] if near else None
+
+
+def _chain(path: Path) -> tuple[Document, ...]:
+    """Return the description and its parents, the child first."""
+    chain = [document.load(path)]
+    seen = {path.resolve()}
+    while (parent := chain[-1].data.get("extends")) is not None:
+        if not isinstance(parent, str):
+            raise chain[-1].error(
+                ("extends",), "the name of one variant, or the path of its file, is wanted."
+            )
+        above = _find(parent, beside=chain[-1])
+        if above.resolve() in seen:
+            raise chain[-1].error(("extends",), f"{parent!r} extends this file itself: a cycle.")
+        seen.add(above.resolve())
+        chain.append(document.load(above))
+    return tuple(chain)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse(chain: tuple[Document, ...], data: dict[str, Any]) -> Variant:
+    """Validate the merged data; an error is blamed on the file that wrote the key."""
+    return chain[0].parse(Variant, data, owner=lambda location: _owner(chain, location))
+
+
+def _owner(chain: tuple[Document, ...], location: tuple[str | int, ...]) -> Document:
+    for steps in range(len(location), 0, -1):
+        for file in chain:
+            if file.has(location[:steps]):
+                return file
+    return chain[0]

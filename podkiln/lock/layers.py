@@ -1,0 +1,105 @@
+"""What weight layers came to: the lock's memory of recipe -> digest, written by the first bake.
+
+With it the next bake of the same files looks for the layer where it is to be, and fetches nothing. A recipe
+is the digest of packing version, paths, sizes and hashes (podkiln.plan.weight_layers), so an entry can never
+be out of date. Where the layer was put stands there too, so that it can be mounted or copied from there,
+which may have gone since. The memory lies beside the other locks, as layers.json.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import AfterValidator
+
+from podkiln.config.document import Many
+from podkiln.config.variant import Digest as Sha256Digest
+from podkiln.errors import UsageError
+from podkiln.lock import schema, validation
+from podkiln.lock.validation import Locked, Schema, Size, Text
+from podkiln.oci.reference import Reference
+from podkiln.oci.spec import Digest
+from podkiln.util import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from podkiln.config.variant import Described
+
+FILE = "layers.json"
+_DELETE: Final = "Delete it: the next bake writes it anew."
+_MOST_PLACES: Final = 8  # of one layer; the oldest is forgotten first
+
+
+def _place(name: str) -> str:
+    try:
+        Reference.parse(name)
+    except UsageError as wrong:
+        raise ValueError(str(wrong)) from None
+    return name
+
+
+Place = Annotated[str, AfterValidator(_place)]
+
+
+class RememberedLayer(Locked):
+    """One layer: what is in it, for people, what it came to, and the repositories that it was put in."""
+
+    name: Text
+    digest: Sha256Digest
+    size: Size
+    places: Many[Place] = ()
+
+
+class Remembered(Locked):
+    """layers.json."""
+
+    schema_version: Schema = validation.SCHEMA
+    layers: dict[Sha256Digest, RememberedLayer]
+
+
+def path_of(described: Described) -> Path:
+    """Return where a variant's memory lies: with the shipped locks, or with those of a user's own file."""
+    return (schema.own_folder(described) or schema.LOCKS) / FILE
+
+
+def read(path: Path) -> dict[Digest, Digest]:
+    """Return recipe -> digest. A memory that is not there is empty. Raises LockError for a damaged one."""
+    return {Digest(recipe): Digest(layer.digest) for recipe, layer in _read(path).layers.items()}
+
+
+def places(path: Path) -> dict[Digest, tuple[Reference, ...]]:
+    """Return layer -> the repositories that it was put in. Raises LockError for a damaged memory."""
+    layers = _read(path).layers.values()
+    return {Digest(layer.digest): tuple(map(Reference.parse, layer.places)) for layer in layers}
+
+
+def write(path: Path, made: Mapping[str, RememberedLayer], place: Reference | None = None) -> bool:
+    """Add layers, by recipe, and the repository that they were put in; return whether that was news."""
+    before = _read(path).layers
+    after = {**before, **{recipe: _at(each, before.get(recipe), place) for recipe, each in made.items()}}
+    if after == before:
+        return False
+    _write(path, after)
+    return True
+
+
+def _at(made: RememberedLayer, before: RememberedLayer | None, place: Reference | None) -> RememberedLayer:
+    known = before.places if before and before.digest == made.digest else ()
+    new = (place.name,) if place and place.name not in known else ()
+    return made.model_copy(update={"places": (*known, *new)[-_MOST_PLACES:]})
+
+
+def _read(path: Path) -> Remembered:
+    try:
+        return validation.read(path, Remembered, hint=_DELETE)
+    except FileNotFoundError:
+        return Remembered(layers={})
+
+
+def _write(path: Path, layers: Mapping[str, RememberedLayer]) -> None:
+    ordered = sorted(layers.items(), key=lambda item: (item[1].name, item[0]))
+    data = {"schema_version": 1, "layers": {recipe: layer.model_dump() for recipe, layer in ordered}}
+    atomic.write(path, json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""How a lock is filled: hubs, package indexes, git trees, base images."""

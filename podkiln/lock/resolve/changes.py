@@ -1,0 +1,194 @@
+"""What differs between two states of the locks, and what must not: a lock learns, and forgets nothing.
+
+A state is read from files, or from a git revision. `lock --table` shows the difference to what was there
+before; `lock --check --since` fails where something known is gone, or became something else unasked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from podkiln.errors import CommandError, LockError, UsageError
+from podkiln.lock import schema, validation
+from podkiln.lock.resolve import python
+from podkiln.lock.schema import LockedFile, RuntimeLock, WeightsLock
+from podkiln.util import process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from podkiln.config.variant import Described
+
+    Reader = Callable[[Path], bytes | None]
+
+Kind = Literal["resolved", "changed", "lost", "dropped", "added"]
+_KEYS: Final = ("sha256", "size", "revision")
+_INPUTS: Final = "inputs"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference.
+
+    Attributes:
+        kind: resolved: a weight got hash and size; lost: a value is known no more; dropped, added: an entry.
+        where: The model, or the runtime's name.
+        what: The file, or the pin.
+        key: Which value of a weight; "" for a whole entry, and for pins.
+        before: The value then; None: not known.
+        after: The value now; None: not known.
+    """
+
+    kind: Kind
+    where: str
+    what: str
+    key: str = ""
+    before: str | None = None
+    after: str | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.where}: {self.what}"
+        if self.kind == "lost":
+            return f"{name}: its {self.key or 'pin'} was {self.before}, and is not known any more."
+        if self.kind == "changed":
+            return f"{name}: its {self.key or 'pin'} was {self.before}, and is {self.after} now."
+        return f"{name} was {self.kind}."
+
+
+@dataclass
+class State:
+    """What locks say: weights by model and destination, and the runtimes' pins by runtime and name."""
+
+    weights: dict[tuple[str, str], LockedFile] = field(default_factory=dict)
+    pins: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def state(variants: Iterable[Described], read: Reader) -> State:
+    """Read the locks of variants. What cannot be read is not known: whoever reads it for use refuses it."""
+    found = State()
+    for described in variants:
+        folder, weights = schema.folders(described)
+        if locked := _load(weights, WeightsLock, read):
+            for model, files in locked.models.items():
+                found.weights |= {(model, file.destination): file for file in files}
+        if runtime := _load(folder / "runtime.json", RuntimeLock, read):
+            found.pins |= {(folder.name, name): value for name, value in _pins(folder, runtime, read)}
+    return found
+
+
+def from_disk(path: Path) -> bytes | None:
+    """Read a file as it is now; None without one."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def from_git(revision: str, folder: Path) -> Reader:
+    """Return what reads a file as it was at a git revision; None without one.
+
+    Raises UsageError: no such revision of the repository that a folder lies in.
+    """
+
+    def git(*arguments: str, cwd: Path) -> str | None:
+        done = process.run(["git", *arguments], cwd=cwd, check=False)
+        return None if done.returncode else done.stdout
+
+    try:
+        commit = git(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", cwd=folder
+        )
+    except CommandError as failed:
+        raise UsageError(f"--since: {failed}") from None
+    if commit is None:
+        raise UsageError(
+            f"--since: git knows no revision {revision!r} in {folder}.",
+            hint="Name a commit, a tag or a branch; a shallow clone has no others.",
+        )
+
+    def read(path: Path) -> bytes | None:
+        parent = next(each for each in path.parents if each.is_dir())
+        shown = git("show", f"{commit.strip()}:./{path.relative_to(parent)}", cwd=parent)
+        return None if shown is None else shown.encode()
+
+    return read
+
+
+def compare(before: State, after: State) -> list[Change]:
+    """Return all differences, in the order of models and runtimes."""
+    found: list[Change] = []
+    for place in sorted(before.weights.keys() | after.weights.keys()):
+        found += _weight(place, before.weights.get(place), after.weights.get(place))
+    for place in sorted(before.pins.keys() | after.pins.keys()):
+        old, new = before.pins.get(place), after.pins.get(place)
+        if old != new:
+            kind: Kind = "added" if old is None else "dropped" if new is None else "changed"
+            found.append(Change(kind, *place, before=old, after=new))
+    return found
+
+
+def losses(changes: Iterable[Change], stated: Iterable[tuple[str, str]]) -> list[Change]:
+    """Return the differences that no relock may make.
+
+    Args:
+        changes: All of them.
+        stated: Weights, by model and destination, whose hash stands in the description: it decides.
+    """
+    changes, decided = list(changes), set(stated)
+    redescribed = {change.where for change in changes if change.what == _INPUTS}
+    return [
+        change
+        for change in changes
+        if change.kind == "lost"
+        or (
+            change.kind == "changed"
+            and change.key in {"sha256", "size"}
+            and (change.where, change.what) not in decided
+        )
+        or (
+            change.kind == "changed"
+            and change.what.startswith("package ")
+            and change.where not in redescribed
+        )
+    ]
+
+
+def _load(path: Path, shape: type[validation.L], read: Reader) -> validation.L | None:
+    content = read(path)
+    try:
+        return None if content is None else validation.loads(content, path, shape, hint="")
+    except LockError:
+        return None
+
+
+def _pins(folder: Path, runtime: RuntimeLock, read: Reader) -> Iterator[tuple[str, str]]:
+    for name in (_INPUTS, "base_image", "base_digest", "comfyui_commit", "comfyui_tree", "python"):
+        yield name, getattr(runtime, name)
+    for name, node in runtime.nodes.items():
+        yield f"node {name}", f"{node.commit} (tree {node.tree or 'unknown'})"
+    for layer in (*runtime.installed, runtime.uv):
+        text = (read(folder / layer.file) or b"").decode(errors="replace")
+        environment = {"jupyter": " of JupyterLab", "uv": " of the build"}.get(layer.name, "")
+        for package, version in python.known_pins([text]).items():
+            yield f"package {package}{environment}", version
+
+
+def _weight(place: tuple[str, str], old: LockedFile | None, new: LockedFile | None) -> Iterator[Change]:
+    if new is None or old is None:
+        kind: Kind = "dropped" if new is None else "added"
+        if kind == "added" and new and new.resolved:
+            kind = "resolved"
+        yield Change(kind, *place)
+        return
+    if old.source != new.source:
+        yield Change("changed", *place, "source", old.source, new.source)
+        return
+    for key in _KEYS:
+        then, now = getattr(old, key), getattr(new, key)
+        if then is not None and then != now:
+            lost = now is None
+            yield Change("lost" if lost else "changed", *place, key, str(then), None if lost else str(now))
+    if new.resolved and not old.resolved:
+        yield Change("resolved", *place)

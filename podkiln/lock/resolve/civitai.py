@@ -1,0 +1,91 @@
+"""Sizes and hashes from CivitAI.
+
+Source: https://developer.civitai.com, GET /api/v1/model-versions/{id}; hashes are in upper case there, and
+sizes a float in KiB. The token goes into a header, and to this host alone. What the answer means, and what
+must not be taken, is one rule for lock and pods: pod.wishes.civitai, with the lists of
+variants/flags/civitai.yaml.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pod.fetching import web as pod_web
+from pod.fetching.sources import Request
+from pod.wishes import civitai
+from pod.wishes.civitai import Terms
+from podkiln.config import model_types
+from podkiln.config.model import UNRESOLVED
+from podkiln.lock.resolve import civitai_api
+from podkiln.lock.resolve.errors import Found, RefusedError, UnclearError, WithheldError
+
+if TYPE_CHECKING:
+    from pod.fetching.sources import Hubs
+    from pod.wishes.civitai import Version
+    from podkiln.config.model import ModelFile
+    from podkiln.lock.resolve.http import Reply, Web
+
+
+class Civitai:
+    """The site, spoken to by its API."""
+
+    def __init__(self, hubs: Hubs, web: Web) -> None:
+        self.endpoint = hubs.civitai
+        self.host = urlsplit(self.endpoint).netloc
+        self._hubs = hubs
+        self._web = web
+
+    def find(self, file: ModelFile) -> Found:
+        """Return what CivitAI knows of a version's file. Raises Unreachable-, Withheld- and RefusedError."""
+        if file.civitai is None:
+            raise ValueError("a file from CivitAI is wanted")
+        number = file.civitai.version
+        version = self._version(number)
+        if version.model not in (None, file.civitai.model):
+            raise RefusedError(f"version {number} belongs to model {version.model} on {self.host}")
+        try:
+            return self._found(file, version)
+        except civitai.WithheldError as withheld:
+            raise WithheldError(f"version {number} on {self.host} {withheld}") from None
+        except pod_web.RefusedError as refused:
+            raise RefusedError(f"version {number} on {self.host} {refused}") from None
+
+    def _found(self, file: ModelFile, version: Version) -> Found:
+        """Judge a version and its file. Raises the pod's RefusedError and WithheldError."""
+        terms = Terms.from_json(model_types.to_json()["civitai"])
+        chosen = file.civitai
+        page = f"{self.endpoint}/model-versions/{chosen.version if chosen else ''}"
+        token = self._hubs.credential("CIVITAI_TOKEN") is not None
+        said = terms.check_version(version, page, token=token, fetched=False)
+        row = terms.choose(version, {"file": chosen.file if chosen else None}, page)
+        said += terms.check_file(row, page, token=token)
+        if (row.unsafe or file.pickle) and file.sha256 == UNRESOLVED:
+            raise pod_web.RefusedError(
+                "is a pickle, which can run code: choose a safetensors "
+                "version, or write the sha256 of the file that you trust into the description"
+            )
+        return Found(revision=None, size=row.size, sha256=row.sha256, remarks=tuple(said))
+
+    def _version(self, number: int) -> Version:
+        """Return what the site says of a version, each key of its type or not there."""
+        credential = self._hubs.credential("CIVITAI_TOKEN")
+        url = f"{self.endpoint}/api/v1/model-versions/{number}"
+        page = f"{self.endpoint}/model-versions/{number}"
+
+        def use(reply: Reply) -> Version:
+            status = reply.status
+            if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+                raise WithheldError(f"version {number} on {self.host} wants a login: set CIVITAI_TOKEN")
+            if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
+                raise RefusedError(f"{self.host} has no version {number}, or has it no longer ({status})")
+            if status != HTTPStatus.OK:
+                raise UnclearError(f"{self.host} answered {status} for version {number}")
+            answer = civitai_api.version(reply.json(), f"what {self.host} says of version {number}")
+            try:
+                return civitai.read(answer, self.host)
+            except pod_web.RefusedError as refused:
+                raise UnclearError(f"version {number} {refused}") from None
+
+        return self._web.ask(Request(url, page, credential, "CIVITAI_TOKEN"), use)

@@ -1,0 +1,169 @@
+"""Sizes, hashes and commits from Hugging Face.
+
+Files in LFS (and Xet) come with their sha256 in the listing. Small ones lie in git itself and have only git's
+SHA-1, so they are fetched and hashed, at the commit that the listing was made for.
+Source: https://huggingface.co/docs/hub/api (GET /api/models/{repo}/revision/{revision}?blobs=true); for the
+header X-Error-Code huggingface_hub/utils/_http.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from http import HTTPStatus
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import quote, urlsplit
+
+from pydantic import Field
+
+from pod.fetching.sources import Request, request_for
+from podkiln.config.model import Revision
+from podkiln.lock.resolve.errors import Found, RefusedError, UnclearError, UnreachableError, WithheldError
+from podkiln.lock.resolve.http import Shape, checked
+from podkiln.lock.validation import Sha256, Size, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pod.fetching.sources import Hubs
+    from podkiln.config.model import ModelFile
+    from podkiln.lock.resolve.http import Reply, Web
+
+_LARGEST_IN_GIT: Final = 32 << 20  # bytes; the hub wants LFS from 10 MB on
+_MOST_NAMES: Final = 1000  # that are looked at for one that was meant
+_LONGEST_NAME: Final = 300
+_OFFLINE: Final = frozenset({"1", "on", "yes", "true"})
+
+
+class _Lfs(Shape):
+    """What LFS knows of a file."""
+
+    sha256: Sha256
+    size: Size
+
+
+class _Sibling(Shape):
+    """One file of a listing."""
+
+    rfilename: Text
+    size: Annotated[int, Field(ge=0)] | None = None
+    blob_id: Revision | None = Field(None, alias="blobId")
+    lfs: _Lfs | None = None
+
+
+class _Listing(Shape):
+    """The files of a repository at a commit; each is looked at when it is asked for."""
+
+    sha: Revision
+    siblings: list[Any]
+
+    def names(self) -> Iterable[str]:
+        """Return the names of the files."""
+        rows = (row.get("rfilename") for row in self.siblings if isinstance(row, dict))
+        return (name for name in rows if isinstance(name, str) and len(name) <= _LONGEST_NAME)
+
+    def row(self, name: str) -> Any:
+        """Return what is said of a file, whatever that is; None: nothing."""
+        rows = (row for row in self.siblings if isinstance(row, dict))
+        return next((row for row in rows if row.get("rfilename") == name), None)
+
+
+class HuggingFace:
+    """The hub, with one listing asked for a repository and revision."""
+
+    def __init__(self, hubs: Hubs, web: Web) -> None:
+        self.host = urlsplit(hubs.huggingface).netloc
+        self._hubs = hubs
+        self._web = web
+        self._listings: dict[tuple[str, str], _Listing | Exception] = {}
+
+    def find(self, file: ModelFile) -> Found:
+        """Return what the hub knows of a file.
+
+        Raises UnreachableError, UnclearError, WithheldError, RefusedError.
+        """
+        repo, path, revision = str(file.huggingface), str(file.path), file.revision or "main"
+        listing = self._listing(repo, revision)
+        row = listing.row(path)
+        if row is None:
+            near = difflib.get_close_matches(path, islice(listing.names(), _MOST_NAMES), n=1)
+            meant = f"; there is {near[0]!r}" if near else ""
+            raise RefusedError(f"{repo} has no file {path!r} at {revision}{meant}")
+        if isinstance(row.get("lfs"), dict) and row["lfs"].get("size") == 0:
+            raise RefusedError(f"{path} of {repo} is empty")
+        sibling = checked(_Sibling, row, f"what {self.host} says of {path} in {repo}")
+        if sibling.lfs is not None:
+            return Found(listing.sha, sibling.lfs.size, sibling.lfs.sha256)
+        content = self._fetch(repo, sibling, listing.sha)
+        return Found(listing.sha, len(content), hashlib.sha256(content).hexdigest())
+
+    def _listing(self, repo: str, revision: str) -> _Listing:
+        """Ask for a listing once a run, whatever came of it."""
+        if (repo, revision) not in self._listings:
+            try:
+                self._listings[repo, revision] = self._ask(repo, revision)
+            except (UnreachableError, UnclearError, WithheldError, RefusedError) as failure:
+                self._listings[repo, revision] = failure
+        found = self._listings[repo, revision]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _ask(self, repo: str, revision: str) -> _Listing:
+        if os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _OFFLINE:
+            raise UnreachableError(self.host, "HF_HUB_OFFLINE is set")
+        if "--" in repo or ".." in repo:
+            raise RefusedError(f"{repo!r} is no name of a repository")
+        api = f"{self._hubs.huggingface}/api/models/{quote(repo)}"
+        url = f"{api}/revision/{quote(revision, safe='')}?blobs=true"
+        page = f"{self._hubs.huggingface}/{repo}"
+
+        def use(reply: Reply) -> _Listing:
+            self._refuse(reply, repo, revision)
+            return checked(_Listing, reply.json(), f"what {self.host} says of {repo}")
+
+        return self._web.ask(Request(url, page, self._hubs.credential("HF_TOKEN"), "HF_TOKEN"), use)
+
+    def _fetch(self, repo: str, sibling: _Sibling, commit: str) -> bytes:
+        """Fetch a small file; git's own hash of it is in the listing."""
+        name = sibling.rfilename
+        if sibling.blob_id is None or sibling.size is None:
+            raise UnclearError(f"{self.host} tells neither sha256 nor git's hash of {name} in {repo}")
+        if not sibling.size:
+            raise RefusedError(f"{name} of {repo} is empty")
+        if sibling.size > _LARGEST_IN_GIT:
+            raise UnclearError(
+                f"{self.host} tells no sha256 of {name} in {repo}, which has {sibling.size} bytes"
+            )
+        source = {"kind": "huggingface", "repo": repo, "path": name, "revision": commit}
+
+        def use(reply: Reply) -> bytes:
+            self._refuse(reply, repo, commit)
+            header = b"blob %d\0" % len(reply.body)
+            if hashlib.sha1(header + reply.body, usedforsecurity=False).hexdigest() != sibling.blob_id:
+                raise UnclearError(f"{name} of {repo} came damaged from {self.host}")
+            return reply.body
+
+        return self._web.ask(request_for(source, self._hubs), use, most=sibling.size)
+
+    def _refuse(self, reply: Reply, repo: str, revision: str) -> None:
+        """Turn the hub's refusals into ours. Raises WithheldError, RefusedError."""
+        status, code = reply.status, reply.headers.get("X-Error-Code", "")
+        if status == HTTPStatus.OK:
+            return
+        if code == "GatedRepo":
+            page = f"{self._hubs.huggingface}/{repo}"
+            raise WithheldError(f"{repo} is gated: accept its licence at {page} and set HF_TOKEN")
+        if code == "RevisionNotFound":
+            raise RefusedError(f"{repo} has no revision {revision!r}")
+        if code == "RepoNotFound" or (status == HTTPStatus.NOT_FOUND and not code):
+            raise RefusedError(
+                f"{self.host} knows no repository {repo}, or it is private and HF_TOKEN may not read it"
+            )
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            if self._hubs.hf_token:
+                raise WithheldError(f"{self.host} refused HF_TOKEN for {repo} ({status}): set a valid one")
+            raise WithheldError(f"{self.host} wants a login for {repo} ({status}): set HF_TOKEN")
+        raise RefusedError(f"{self.host} answered {status} for {repo}")

@@ -1,0 +1,175 @@
+"""The Python part of a lock: uv resolves, and what it found is dealt out to the image's layers.
+
+One wheel a package is locked, the one that uv itself would choose: with all of a release's hashes, an index
+that lacks a wheel would silently give another image.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from podkiln.errors import CommandError, LockError
+from podkiln.lock import schema
+from podkiln.util import process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from podkiln.config.variant import Described, Python
+
+_OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # PEP 600: the first manylinux of each machine
+_LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One locked wheel."""
+
+    package: str
+    version: str
+    url: str
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        """The wheel's file name, which holds its tags."""
+        return unquote(PurePosixPath(urlsplit(self.url).path).name)
+
+
+def layer_file(name: str) -> str:
+    """Return where a layer's requirements lie in the folder of the runtime's lock."""
+    return f"python/{name}.txt"
+
+
+def compile_layers(described: Described, pins: dict[str, str], upgrade: Sequence[str]) -> dict[str, str]:
+    """Resolve a variant's requirements. Returns the text of each layer's requirements file, by layer name.
+
+    Args:
+        described: The variant.
+        pins: Versions by package that are kept where they still fit.
+        upgrade: Packages whose pin is given up, or `all`.
+
+    Raises LockError: uv cannot resolve it, or a package has no wheel with a hash for the platform.
+    """
+    python = described.spec.runtime.python
+    asked = schema.requirements_in(described)
+    dealt = schema.assign(_requirements(resolve(asked, python, pins, upgrade)), python.layers)
+    texts: dict[str, str] = {}
+    for number, layer in enumerate(python.layers):
+        if not dealt[layer.name]:
+            place = ("runtime", "python", "layers", number)
+            raise described.error(place, f"no package that was resolved belongs to the layer {layer.name!r}.")
+        # No more than the name: a reworded description must not make another lock.
+        texts[layer.name] = _header(f"The Python layer {layer.name}.") + dealt[layer.name]
+    return texts
+
+
+def compile_jupyter(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:
+    """Resolve JupyterLab's own environment. Returns its requirements file."""
+    wheels = resolve(asked, python, pins, upgrade)
+    return _header("JupyterLab, in an environment of its own.") + _requirements(wheels)
+
+
+def compile_uv(python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:
+    """Resolve uv itself, the installer of the image's build. Returns its requirements file."""
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        asked = Path(scratch, "uv.in")
+        asked.write_text("uv\n", encoding="utf-8")
+        wheels = resolve(asked, python, pins, upgrade)
+    return _header("uv, which installs the Python layers when the image is built.") + _requirements(wheels)
+
+
+def resolve(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> list[Wheel]:
+    """Resolve a requirements file for an interpreter and platform: one wheel a package, by package name.
+
+    Index, mirrors and certificates are those that uv is configured with (UV_DEFAULT_INDEX, SSL_CERT_FILE).
+    """
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        folder = Path(scratch)
+        pinned, found = folder / "pinned.txt", folder / "pylock.toml"
+        pinned.write_text("".join(f"{name}=={pins[name]}\n" for name in sorted(pins)), encoding="utf-8")
+        given_up = ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={name}" for name in upgrade]
+        _uv(asked, pinned, python, given_up, asked=asked)
+        # Of the formats that uv writes, only this one says which hash belongs to which wheel.
+        _uv(pinned, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=asked)
+        answer = tomllib.loads(found.read_text(encoding="utf-8"))
+    order = {tag: rank for rank, tag in enumerate(platform_tags(python.version, python.platform))}
+    return [_best(package, order) for package in sorted(answer["packages"], key=lambda each: each["name"])]
+
+
+def platform_tags(version: str, platform: str) -> Iterable[Tag]:
+    """Return the wheel tags that fit an interpreter on a platform, the best first (PEP 425, PEP 600)."""
+    parsed = re.fullmatch(r"(x86_64|aarch64)-manylinux_2_(\d+)", platform)
+    if parsed is None:
+        raise LockError(f"{platform!r} is not a platform that podkiln knows.", hint="x86_64-manylinux_2_28")
+    machine, newest = parsed[1], int(parsed[2])
+    platforms: list[str] = []
+    for minor in range(newest, _OLDEST_GLIBC[machine] - 1, -1):
+        platforms.append(f"manylinux_2_{minor}_{machine}")
+        platforms += [f"{_LEGACY[minor]}_{machine}"] if minor in _LEGACY else []
+    platforms.append(f"linux_{machine}")
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    yield from cpython_tags(numbers, platforms=platforms)
+    yield from compatible_tags(numbers, "cp" + "".join(map(str, numbers)), platforms)
+
+
+def known_pins(texts: Iterable[str]) -> dict[str, str]:
+    """Return the versions that requirements files pin, by package; what is no pin is passed over."""
+    lines = (
+        re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", line) for text in texts for line in text.splitlines()
+    )
+    return {canonicalize_name(line[1]): line[2] for line in lines if line}
+
+
+def _best(package: dict[str, Any], order: dict[Tag, int]) -> Wheel:
+    """Choose among a release's wheels as installers do: by rank of the tags, then by build number."""
+    name, version = package["name"], package["version"]
+    ranked = []
+    for each in package.get("wheels", ()):
+        wheel = Wheel(
+            name, version, each.get("url") or each.get("path", ""), each["hashes"].get("sha256", "")
+        )
+        _, _, build, tags = parse_wheel_filename(wheel.filename)
+        fitting = [order[tag] for tag in tags if tag in order]
+        if fitting and wheel.sha256:
+            ranked.append((-min(fitting), build, wheel))
+    if not ranked:
+        raise LockError(f"The package {name} {version} has no wheel with a sha256 for this platform.")
+    return max(ranked, key=lambda each: each[:2])[2]
+
+
+def _requirements(wheels: Iterable[Wheel]) -> str:
+    return "".join(f"{each.package}=={each.version} \\\n    --hash=sha256:{each.sha256}\n" for each in wheels)
+
+
+def _header(title: str) -> str:
+    return f"# {title}\n# Generated by `./build.py lock`; do not edit.\n"
+
+
+def _uv(source: Path, target: Path, python: Python, options: Sequence[str], *, asked: Path) -> None:
+    """Run `uv pip compile`; pins that stand in the target are kept unless the options give them up."""
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.is_file() else shutil.which("uv") or "uv"
+    argv = [uv, "pip", "compile", str(source.resolve()), f"--output-file={target}", *options]
+    argv += [f"--python-version={python.version}", f"--python-platform={python.platform}"]
+    argv += ["--only-binary=:all:", "--no-header", "--no-annotate", "--quiet"]
+    argv += ["--python", sys.executable]  # builds nothing: that spares a search for the other version
+    try:
+        process.run(argv, cwd=target.parent)  # not where a stranger's pyproject.toml could have a say
+    except CommandError as failed:
+        reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
+        raise LockError(
+            f"{asked}: uv could not resolve it for Python {python.version} on {python.platform}: {reason}",
+            hint="Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX).",
+        ) from None

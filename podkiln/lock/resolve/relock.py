@@ -1,0 +1,241 @@
+"""Locking: what descriptions leave open is resolved once, written down, and kept until more is asked for.
+
+Writing uses the network, and only for what is not locked yet; checking never does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
+
+from podkiln.config import catalog, variant
+from podkiln.config.model import UNRESOLVED
+from podkiln.errors import LockError, UsageError
+from podkiln.lock import layers, schema
+from podkiln.lock.resolve import changes, runtime, upgrades, weights
+from podkiln.lock.schema import Lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from podkiln.config.catalog import Entry
+    from podkiln.config.variant import Described
+    from podkiln.lock.resolve.changes import Change
+    from podkiln.lock.resolve.weights import Outcome
+    from podkiln.lock.schema import LockedFile
+
+__all__ = ["Summary", "check", "relock"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `lock` did.
+
+    Attributes:
+        changed: Files that are not what they were.
+        resolved: Weights with hash and exact size.
+        unresolved: Weights that lack one of them.
+        warnings: Why some are unresolved; no failure.
+        problems: What only a person can put right: one sentence each, with file and line.
+        changes: What the locks say now and did not before, or the other way round.
+        files: What is locked, by model and destination.
+        open_files: Model, destination and reason of each weight that is not resolved.
+    """
+
+    changed: tuple[Path, ...]
+    resolved: int
+    unresolved: int
+    warnings: tuple[str, ...]
+    problems: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+    files: Mapping[tuple[str, str], LockedFile] = field(default_factory=dict)
+    open_files: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of LockError when a description has to be changed by hand."""
+        return LockError.exit_code if self.problems else 0
+
+
+@dataclass(frozen=True)
+class _Upgrade:
+    """What `--upgrade` names, by who has to do with it."""
+
+    packages: tuple[str, ...]
+    models: frozenset[str]
+    pins: tuple[str, ...]
+
+
+def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> Summary:
+    """Write the locks of variants.
+
+    Args:
+        names: Shipped variants, or paths of users' files; `all` or none for everything shipped.
+        upgrade: What is looked up again although it is locked: Python packages, `uv`, model ids, or `all` of
+            these. `base`, `comfyui` and node ids are pinned in descriptions: for those it is said what is
+            newest and which line to change, which counts as a problem.
+
+    Raises DescriptionError, LockError, UsageError (an unknown name in `upgrade`), RegistryError, SourceError.
+    """
+    variants = _variants(names)
+    shipped = catalog.load()
+    wanted = _sorted(upgrade, variants, shipped)
+    problems = _newer(
+        wanted.pins, variants
+    )  # first: what cannot be reached ends it before anything is written
+    before = changes.state(variants, changes.from_disk)
+    changed: list[Path] = []
+    warnings: list[str] = []
+    once = {(schema.own_folder(each), each.spec.runtime.name): each for each in reversed(variants)}
+    for described in reversed(once.values()):
+        changed += runtime.relock(described, wanted.packages, warnings)
+    _refuse_two_meanings(variants)
+    outcomes = _relock_weights(variants, shipped, wanted.models)
+    after = changes.state(variants, changes.from_disk)
+    return Summary(
+        changed=(*changed, *(path for outcome in outcomes for path in outcome.changed)),
+        resolved=sum(outcome.count(resolved=True) for outcome in outcomes),
+        unresolved=sum(outcome.count(resolved=False) for outcome in outcomes),
+        warnings=tuple(
+            dict.fromkeys([*warnings, *(text for outcome in outcomes for text in outcome.warnings)])
+        ),
+        problems=tuple(
+            dict.fromkeys([*problems, *(text for outcome in outcomes for text in outcome.problems)])
+        ),
+        changes=tuple(changes.compare(before, after)),
+        files=after.weights,
+        open_files=tuple(
+            (model, file.destination, outcome.reasons.get((model, file.destination), "Nobody was asked."))
+            for outcome in outcomes
+            for model, files in outcome.models.items()
+            for file in files
+            if not file.resolved
+        ),
+    )
+
+
+def check(names: Sequence[str], since: str | None = None) -> list[str]:
+    """Return where locks have come apart from descriptions, one sentence each; touches no network.
+
+    Args:
+        names: As for `relock`.
+        since: A git revision: what the locks knew there they must know still.
+
+    Raises DescriptionError, LockError for a lock that is damaged, and UsageError for an unknown revision.
+    """
+    shipped = catalog.load()
+    variants = _variants(names)
+    found: list[str] = []
+    for described in variants:
+        folder, file = schema.folders(described)
+        if not (folder / "runtime.json").exists():
+            found.append(f"There is no lock {folder / 'runtime.json'}.")
+        else:
+            drifts = schema.drifts(described, Lock(folder, schema.read_runtime(folder), {}))
+            found += [f"{described.name}: {drift}" for drift in drifts]
+        entries = _entries(described, shipped)
+        exact = schema.own_folder(described) is None or file.parent != schema.LOCKS
+        found += schema.weight_drifts(
+            file, {name: entry.model for name, entry in entries.items()}, exact=exact
+        )
+        layers.read(layers.path_of(described))  # refuses one that is damaged
+    if since is not None:
+        found += _forgotten(variants, shipped, since)
+    return list(dict.fromkeys(found))
+
+
+def _forgotten(variants: Sequence[Described], shipped: Mapping[str, Entry], since: str) -> list[str]:
+    """Return what the locks knew at a git revision and do not know now, one sentence each."""
+    stated = {
+        (name, file.destination)
+        for described in variants
+        for name, entry in _entries(described, shipped).items()
+        for file in entry.model.files
+        if file.sha256 != UNRESOLVED
+    }
+    after = changes.state(variants, changes.from_disk)
+    found: list[str] = []
+    for described in {schema.folders(each): each for each in variants}.values():
+        then = changes.from_git(since, described.chain[0].path.parent)
+        differences = changes.compare(changes.state([described], then), after)
+        found += [str(each) for each in changes.losses(differences, stated)]
+    return found
+
+
+def _variants(names: Sequence[str]) -> list[Described]:
+    wanted = [each for name in names or ["all"] for each in (variant.names() if name == "all" else [name])]
+    return [variant.load(name) for name in dict.fromkeys(wanted)]
+
+
+def _entries(described: Described, shipped: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Return the models of a variant's weights lock: all shipped ones, or those that a user's file offers."""
+    offered = {offer.id: offer.entry for offer in catalog.offered(described, dict(shipped))}
+    return dict(shipped) if schema.own_folder(described) is None else offered
+
+
+def _sorted(upgrade: Sequence[str], variants: Sequence[Described], shipped: Mapping[str, Entry]) -> _Upgrade:
+    """Sort names by what they name. Raises UsageError for one that names nothing."""
+    models = {name for each in variants for name in _entries(each, shipped)}
+    pins = {"base", "comfyui", *(name for each in variants for name in each.spec.nodes)}
+    packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
+    for name in upgrade:
+        if name not in models | pins and canonicalize_name(name) not in packages:
+            near = difflib.get_close_matches(name, models | pins | packages, n=1)
+            hint = (
+                f"Did you mean {near[0]!r}?"
+                if near
+                else "A Python package, uv, a model, a node, base or all."
+            )
+            raise UsageError(f"Nothing that is locked is called {name!r}.", hint=hint)
+    return _Upgrade(
+        packages=tuple(
+            canonicalize_name(name) for name in upgrade if canonicalize_name(name) in packages - pins
+        ),
+        models=frozenset(name for name in upgrade if name in models | {"all"}),
+        pins=tuple(name for name in upgrade if name in pins),
+    )
+
+
+def _newer(pins: Iterable[str], variants: Sequence[Described]) -> list[str]:
+    asked = {"base": upgrades.base, "comfyui": upgrades.comfyui}
+    found = []
+    for name in pins:
+        for described in variants:
+            if name in asked:
+                found.append(asked[name](described))
+            elif name in described.spec.nodes:
+                found.append(upgrades.node(described, name))
+    return [text for text in dict.fromkeys(found) if text]
+
+
+def _refuse_two_meanings(variants: Iterable[Described]) -> None:
+    """After locking, only two variants that give one name to different runtimes can still be apart."""
+    for described in variants:
+        folder, _ = schema.folders(described)
+        drifts = schema.drifts(described, Lock(folder, schema.read_runtime(folder), {}))
+        if drifts:
+            what = f"another variant describes a runtime of this name otherwise: {drifts[0]}"
+            raise described.error(
+                ("runtime", "name"), what, hint="Give this variant's runtime a name of its own."
+            )
+
+
+def _relock_weights(
+    variants: Sequence[Described], shipped: Mapping[str, Entry], upgrade: Iterable[str]
+) -> list[Outcome]:
+    shared = schema.LOCKS / schema.WEIGHTS
+    outcomes = []
+    if any(schema.own_folder(each) is None for each in variants):
+        outcomes.append(weights.relock(shared, shipped, frozenset(upgrade), start=shared))
+    for described in variants:
+        own = schema.own_folder(described)
+        if own is not None:
+            path = own / schema.WEIGHTS
+            start = path if path.is_file() else shared
+            entries = _entries(described, shipped)
+            outcomes.append(weights.relock(path, entries, frozenset(upgrade), start=start))
+    return outcomes

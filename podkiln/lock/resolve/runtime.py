@@ -1,0 +1,199 @@
+"""The runtime's lock: what is described is written down, and Python is resolved."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podkiln.errors import LockError, SourceError
+from podkiln.lock import schema, validation
+from podkiln.lock.resolve import python, upgrades
+from podkiln.lock.schema import Lock, LockedLayer, LockedNode, RuntimeLock
+from podkiln.lock.validation import UnreadableLockError
+from podkiln.util import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from podkiln.config.variant import Described
+
+
+@dataclass(frozen=True)
+class Present:
+    """The lock that is there: `runtime` is None where it is damaged; the pins count all the same.
+
+    `damage` is why it could not be read. Pins are those of ComfyUI's environment, of JupyterLab's, and of
+    the build's: `python`, `jupyter`, `uv`.
+    """
+
+    folder: Path
+    runtime: RuntimeLock | None
+    pins: dict[str, dict[str, str]]
+    damage: str | None = None
+
+    @classmethod
+    def at(cls, folder: Path) -> Present:
+        """Read whatever can be read in a lock's folder.
+
+        Raises UnreadableLockError for what must not be written over: a newer lock, and requirements of
+        which a merge has left two versions.
+        """
+        runtime: RuntimeLock | None = None
+        damage = None
+        try:
+            runtime = schema.read_runtime(folder)
+        except UnreadableLockError as unreadable:
+            if unreadable.newer:
+                raise
+            damage = str(unreadable)
+        except LockError:
+            pass  # there is none yet
+        pins: dict[str, dict[str, str]] = {"python": {}, "jupyter": {}, "uv": {}}
+        for file in _requirements_files(folder):
+            environment = "python" if file.parent != folder else file.stem
+            validation.refuse_merge(file)
+            pins[environment] |= python.known_pins([file.read_text(encoding="utf-8", errors="replace")])
+        return cls(folder, runtime, pins, damage)
+
+    def drifts(self, described: Described) -> list[str]:
+        """Return where it is not what is described."""
+        if self.runtime is None:
+            return [f"There is no lock in {self.folder}."]
+        return schema.drifts(described, Lock(self.folder, self.runtime, {}))
+
+
+def relock(described: Described, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
+    """Write the runtime's lock anew where it is not what is described. Returns the files that changed.
+
+    A user's own variant uses the shipped lock as long as that fits, and else gets one beside its file.
+
+    Args:
+        described: The variant.
+        upgrade: Python packages whose pins are given up; `all` for every one.
+        warnings: Told what a person should know, one sentence each.
+
+    Raises LockError for what could not be resolved, or must not be written over.
+    """
+    shared = Present.at(schema.LOCKS / described.spec.runtime.name)
+    own = schema.own_folder(described)
+    if own is None:
+        return _write(described, shared, shared.folder, upgrade, warnings)
+    private = own / described.spec.runtime.name
+    if private.is_dir():
+        return _write(described, Present.at(private), private, upgrade, warnings)
+    if not upgrade and not shared.drifts(described):
+        return []
+    return _write(described, shared, private, upgrade, warnings)
+
+
+def packages(described: Described) -> set[str]:
+    """Return the names of the Python packages that a variant's lock pins."""
+    folder, _ = schema.folders(described)
+    return {name for pins in Present.at(folder).pins.values() for name in pins}
+
+
+def _write(
+    described: Described, present: Present, folder: Path, upgrade: Sequence[str], warnings: list[str]
+) -> list[Path]:
+    if folder == present.folder and not upgrade and not present.drifts(described):
+        return _fill_trees(described, present, folder, warnings)
+    texts = _texts(described, present, upgrade)
+    layers = described.spec.runtime.python.layers
+    locked = _lock(
+        described,
+        [_layer(layer.name, python.layer_file(layer.name), texts[layer.name]) for layer in layers],
+        _layer("jupyter", "jupyter.txt", texts["jupyter"]) if "jupyter" in texts else None,
+        _layer("uv", "uv.txt", texts["uv"]),
+        _nodes(described, present, warnings),
+    )
+    files = {layer.file: texts[layer.name] for layer in (*locked.installed, locked.uv)}
+    changed = [folder / file for file, text in files.items() if atomic.write(folder / file, text)]
+    # Last: until it is there, the hashes in the old one say that something is not finished.
+    if atomic.write_json(folder / "runtime.json", locked.model_dump()):
+        changed.append(folder / "runtime.json")
+    for stale in set(_requirements_files(folder)) - {folder / file for file in files}:
+        stale.unlink()
+        changed.append(stale)
+    if present.damage:
+        said = present.damage.rstrip(".")
+        warnings.append(f"{said}; all that stands in it was resolved anew: compare before you commit.")
+    return changed
+
+
+def _texts(described: Described, present: Present, upgrade: Sequence[str]) -> dict[str, str]:
+    """Return the requirements files by layer name, `jupyter` and `uv` included."""
+    packages = [name for name in upgrade if name != "uv"]
+    target = described.spec.runtime.python
+    texts = python.compile_layers(described, present.pins["python"], packages)
+    if asked := schema.jupyter_in(described):
+        texts["jupyter"] = python.compile_jupyter(asked, target, present.pins["jupyter"], packages)
+    wanted = [name for name in upgrade if name in {"uv", "all"}]
+    return {**texts, "uv": python.compile_uv(target, present.pins["uv"], wanted)}
+
+
+def _layer(name: str, file: str, text: str) -> LockedLayer:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return LockedLayer(name=name, file=file, sha256=digest, packages=len(schema.pinned_blocks(text)))
+
+
+def _fill_trees(described: Described, present: Present, folder: Path, warnings: list[str]) -> list[Path]:
+    """Look up the trees of nodes that are still unknown; where there are none, no network is touched."""
+    runtime = present.runtime
+    if runtime is None or all(node.tree for node in runtime.nodes.values()):
+        return []
+    locked = runtime.model_copy(update={"nodes": _nodes(described, present, warnings)})
+    path = folder / "runtime.json"
+    return [path] if atomic.write_json(path, locked.model_dump()) else []
+
+
+def _nodes(described: Described, present: Present, warnings: list[str]) -> dict[str, LockedNode]:
+    """Return the custom nodes, each with its tree: described, known already, or else asked of its repository.
+
+    Raises LockError where a lock that cannot be read may have known a tree that cannot be had now.
+    """
+    known = present.runtime.nodes if present.runtime else {}
+    found = {}
+    for name, node in described.spec.nodes.items():
+        before = known.get(name)
+        tree = node.tree
+        if tree is None and before and (before.repo, before.commit) == (node.repo, node.commit):
+            tree = before.tree
+        if tree is None:
+            try:
+                tree = upgrades.tree(node.repo, node.commit)
+            except SourceError as silent:
+                if present.damage:
+                    raise LockError(f"{present.damage} It was left as it is: {silent}") from None
+                warnings.append(f"The tree of node {name} stays unknown: {silent}")
+        found[name] = LockedNode(repo=node.repo, commit=node.commit, tree=tree)
+    return found
+
+
+def _lock(
+    described: Described,
+    layers: Sequence[LockedLayer],
+    jupyter: LockedLayer | None,
+    uv: LockedLayer,
+    nodes: dict[str, LockedNode],
+) -> RuntimeLock:
+    runtime = described.spec.runtime
+    return RuntimeLock(
+        inputs=schema.inputs_digest(described),
+        epoch=runtime.epoch,
+        base_image=runtime.base.image,
+        base_digest=runtime.base.digest,
+        comfyui_repo=runtime.comfyui.repo,
+        comfyui_commit=runtime.comfyui.commit,
+        comfyui_tree=runtime.comfyui.tree,
+        nodes=nodes,
+        python=runtime.python.version,
+        python_layers=tuple(layers),
+        jupyter=jupyter,
+        uv=uv,
+    )
+
+
+def _requirements_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("python/*.txt"), *folder.glob("jupyter.txt"), *folder.glob("uv.txt")])

@@ -1,0 +1,103 @@
+"""What is newer than the pins that people set in descriptions: it is told, with the line to change.
+
+A base digest or a ComfyUI commit stands in YAML beside the reason for it, and moves together with other keys
+(version, tree, flags, requirements). No program rewrites that; it says what there is.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from typing import TYPE_CHECKING
+
+from podkiln.errors import CommandError, SourceError
+from podkiln.util import process
+
+if TYPE_CHECKING:
+    from podkiln.config.variant import Described
+
+_SECONDS = 60
+
+
+def base(described: Described) -> str | None:
+    """Return what to change for the newest base image; None when it is pinned. Raises RegistryError."""
+    from podkiln import registry  # noqa: PLC0415 - only this option needs a registry
+    from podkiln.oci.reference import Reference  # noqa: PLC0415
+
+    pinned = described.spec.runtime.base
+    newest = registry.resolve_digest(Reference.parse(pinned.image))
+    if newest == pinned.digest:
+        return None
+    what = f"{pinned.image} is {newest} now; write that here and lock again."
+    return str(described.error(("runtime", "base", "digest"), what))
+
+
+def comfyui(described: Described) -> str | None:
+    """Return what to change for the newest release of ComfyUI; None when it is pinned. Raises SourceError."""
+    pinned = described.spec.runtime.comfyui
+    releases: dict[tuple[int, ...], str] = {}
+    for commit, name in _references(pinned.repo, "refs/tags/v*"):
+        # An annotated tag is listed twice; the line with ^{} has the commit, and comes second.
+        release = re.fullmatch(r"refs/tags/v([0-9]{1,9}(?:\.[0-9]{1,9}){0,5})(?:\^\{\})?", name)
+        if release:
+            releases[_numbers(release[1])] = commit
+    if not releases or max(releases) <= _numbers(pinned.version):
+        return None
+    newest = max(releases)
+    version = ".".join(map(str, newest))
+    what = f"{version} is released, {releases[newest]}; "
+    what += "version, commit, tree, flags and requirements move together."
+    return str(described.error(("runtime", "comfyui", "commit"), what))
+
+
+def node(described: Described, name: str) -> str | None:
+    """Return what to change for the newest commit of a custom node; None when it is pinned."""
+    pinned = described.spec.nodes[name]
+    head = next((commit for commit, found in _references(pinned.repo, "HEAD") if found == "HEAD"), None)
+    if head in (None, pinned.commit):
+        return None
+    return str(
+        described.error(("nodes", name, "commit"), f"{pinned.repo} is at {head} now; write that here.")
+    )
+
+
+def tree(repo: str, commit: str) -> str:
+    """Return git's hash of a commit's files, which its repository knows. Raises SourceError."""
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as folder:
+        _git(repo, "init", "--quiet", "--bare", folder)
+        # The commit alone: what it holds is not looked at. A server that knows no filters sends more.
+        options = ("--quiet", "--depth=1", "--no-tags", "--filter=tree:0")
+        _git(repo, "-C", folder, "remote", "add", "origin", repo)
+        _git(repo, "-C", folder, "fetch", *options, "origin", commit)
+        found = re.match(
+            r"tree ([0-9a-f]{40})$", _git(repo, "-C", folder, "cat-file", "commit", commit), re.MULTILINE
+        )
+    if found is None:
+        raise SourceError(f"{repo} gives for {commit} what is no commit.")
+    return found[1]
+
+
+def _git(repo: str, *arguments: str) -> str:
+    """Run git without asking anybody for a password. Raises SourceError."""
+    try:
+        argv = ["git", "-c", "credential.helper=", "-c", "core.askPass=", *arguments]
+        return process.run(argv, input="", timeout=_SECONDS).stdout
+    except CommandError as failed:
+        reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
+        raise SourceError(f"{repo} could not be asked: {reason}") from None
+
+
+def _references(repo: str, pattern: str) -> list[tuple[str, str]]:
+    """Return commits and names of a remote repository, as `git ls-remote` lists them."""
+    argv = ["git", "-c", "credential.helper=", "-c", "core.askPass=", "ls-remote", repo, pattern]
+    try:
+        done = process.run(argv, input="", timeout=_SECONDS)
+    except CommandError as failed:
+        reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
+        raise SourceError(f"{repo} could not be asked what is newest: {reason}") from None
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    return [(commit, name) for commit, name in (line for line in lines if len(line) == 2)]  # noqa: PLR2004
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))

@@ -1,0 +1,382 @@
+"""The lock: what every input of an image resolved to, and whether that still fits what is described.
+
+A runtime's lock is a folder, variants/locks/<runtime>/: `runtime.json` with the pins, and one hash-locked
+requirements file a Python layer. The weights' lock, variants/locks/weights.json, is shared by all runtimes.
+Reading and checking touch no network; podkiln.lock.resolve.relock writes locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from packaging.utils import canonicalize_name
+from pydantic import Field, field_validator
+
+from podkiln.config import variant
+from podkiln.config.document import Many
+from podkiln.config.model import UNRESOLVED, Identifier, Model, ModelFile, Revision, SafePath
+from podkiln.config.variant import Digest, LayerName, PythonVersion
+from podkiln.errors import LockError
+from podkiln.lock import validation
+from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text
+from podkiln.util.quoting import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from podkiln.config.catalog import Offered
+    from podkiln.config.variant import Described, PythonLayer
+
+
+LOCKS = variant.SHIPPED / "locks"
+WEIGHTS = "weights.json"
+RELOCK = "Run `./build.py lock`, look at the difference, and commit it."
+_DAMAGED = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
+_MOST_PACKAGES = 100_000
+_PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;\\]+)")
+
+
+class LockedLayer(Locked):
+    """One Python layer: its requirements file, and that file's sha256."""
+
+    name: LayerName
+    file: SafePath
+    sha256: Sha256
+    packages: Annotated[int, Field(ge=0, le=_MOST_PACKAGES)]
+
+
+class LockedNode(Locked):
+    """A custom node's source."""
+
+    repo: Text
+    commit: Revision
+    tree: Revision | None
+
+
+class RuntimeLock(Locked):
+    """Everything below the weights. `inputs` is the digest of what was described when it was made."""
+
+    schema_version: Schema = validation.SCHEMA
+    inputs: Digest
+    epoch: Annotated[int, Field(gt=0)]
+    base_image: Text
+    base_digest: Digest
+    comfyui_repo: Text
+    comfyui_commit: Revision
+    comfyui_tree: Revision
+    nodes: dict[Text, LockedNode]
+    python: PythonVersion
+    python_layers: Many[LockedLayer]
+    jupyter: LockedLayer | None = None
+    uv: LockedLayer
+
+    @property
+    def installed(self) -> tuple[LockedLayer, ...]:
+        """What goes into the image."""
+        return (*self.python_layers, self.jupyter) if self.jupyter else self.python_layers
+
+
+class LockedFile(Locked):
+    """One weight: null where nobody has vouched for it yet."""
+
+    destination: SafePath
+    source: Text
+    revision: Revision | None
+    size: Size | None
+    sha256: Sha256 | None
+
+    @property
+    def resolved(self) -> bool:
+        """Whether hash and exact size are known, so that the file can be baked."""
+        return self.sha256 is not None and self.size is not None
+
+
+class WeightsLock(Locked):
+    """The files of every model, by model id."""
+
+    schema_version: Schema = validation.SCHEMA
+    models: dict[Identifier, Many[LockedFile]]
+
+    @field_validator("models")
+    @classmethod
+    def _no_duplicates(cls, models: dict[str, tuple[LockedFile, ...]]) -> dict[str, tuple[LockedFile, ...]]:
+        """Refuse what a merge leaves behind: two entries of one file, which may differ."""
+        for name, files in models.items():
+            for file in files:
+                if sum(each.destination == file.destination for each in files) > 1:
+                    raise ValueError(f"{name} has two entries for {file.destination!r}")
+        return models
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The lock of one variant, read and checked."""
+
+    folder: Path
+    runtime: RuntimeLock
+    weights: dict[str, tuple[LockedFile, ...]]
+
+    @property
+    def digest(self) -> str:
+        """Digest over all pins: two images with the same one were made from the same inputs."""
+        text = self.runtime.model_dump_json() + "".join(
+            file.model_dump_json() for name in sorted(self.weights) for file in self.weights[name]
+        )
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def requirements(self) -> dict[str, str]:
+        """Return the text of each layer's requirements file, by the file's plain name."""
+        files = [self.folder / layer.file for layer in self.runtime.installed]
+        return {file.name: file.read_text(encoding="utf-8") for file in files}
+
+
+def own_folder(described: Described) -> Path | None:
+    """Return the folder of a user's own locks, `<file>.locks` beside the file; None for a shipped variant."""
+    own = described.chain[0].path
+    return None if own.resolve().parent == variant.SHIPPED else own.parent / f"{own.stem}.locks"
+
+
+def folders(described: Described) -> tuple[Path, Path]:
+    """Return where a variant's runtime lock and weights lock lie: beside a user's file, if any."""
+    own = own_folder(described)
+    name = described.spec.runtime.name
+    runtime = own / name if own and (own / name).is_dir() else LOCKS / name
+    weights = own / WEIGHTS if own and (own / WEIGHTS).is_file() else LOCKS / WEIGHTS
+    return runtime, weights
+
+
+def inputs_digest(described: Described) -> str:
+    """Digest of everything described that the Python resolution depends on."""
+    python = described.spec.runtime.python
+    layers = [{"name": layer.name, "packages": layer.packages} for layer in python.layers]
+    described_inputs: list[object] = [
+        python.version,
+        python.platform,
+        _wanted(requirements_in(described)),
+        layers,
+    ]
+    if jupyter := jupyter_in(described):
+        described_inputs.append(_wanted(jupyter))
+    text = json.dumps(described_inputs, sort_keys=True)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _wanted(requirements: Path) -> list[str]:
+    lines = [line.split(" #")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
+    return sorted(line for line in lines if line and not line.startswith("#"))
+
+
+def requirements_in(described: Described) -> Path:
+    """Return the requirements file that a variant names, relative to the description that names it."""
+    return _beside(
+        described, ("runtime", "python", "requirements"), described.spec.runtime.python.requirements
+    )
+
+
+def jupyter_in(described: Described) -> Path | None:
+    """Return the requirements file of JupyterLab's environment; None where the image has none."""
+    named = described.spec.runtime.jupyter
+    return _beside(described, ("runtime", "jupyter"), named) if named else None
+
+
+def _beside(described: Described, location: tuple[str, ...], named: str) -> Path:
+    owner = next((file for file in described.chain if file.has(location)), described.chain[-1])
+    path = owner.path.parent / named
+    with contextlib.suppress(OSError):  # a name that no file system takes
+        if path.is_file():
+            return path
+    raise owner.error(location, f"there is no file {cut(str(path))}.")
+
+
+def read(described: Described, offered: Iterable[Offered], *, check: bool = True) -> Lock:
+    """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
+    folder, weights_file = folders(described)
+    try:
+        runtime = read_runtime(folder)
+        known = read_weights(weights_file)
+    except LockError as damaged:
+        raise LockError(str(damaged), hint=hint_for(described, damaged.hint)) from None
+    weights = {offer.id: _weights(offer, known) for offer in offered}
+    lock = Lock(folder=folder, runtime=runtime, weights=weights)
+    if check:
+        drift = drifts(described, lock)
+        if drift:
+            what = f"The lock does not fit the description: {drift[0]}"
+            raise LockError(what, hint=hint_for(described, RELOCK))
+    return lock
+
+
+def hint_for(described: Described, hint: str | None) -> str | None:
+    """Return a hint with the variant's own file in its commands: without, they lock the shipped ones."""
+    return hint and hint.replace("`./build.py lock`", f"`./build.py lock{described.option}`")
+
+
+def read_runtime(folder: Path) -> RuntimeLock:
+    """Read a runtime's pins. Raises LockError: missing or damaged."""
+    path = folder / "runtime.json"
+    try:
+        return validation.read(path, RuntimeLock, hint=_DAMAGED)
+    except FileNotFoundError:
+        raise LockError(f"There is no lock {path}.", hint="`./build.py lock` makes it.") from None
+
+
+def read_weights(path: Path) -> WeightsLock:
+    """Read a weights lock; without one, only descriptions are known. Raises LockError: damaged."""
+    try:
+        return validation.read(path, WeightsLock, hint=_DAMAGED)
+    except FileNotFoundError:
+        return WeightsLock(models={})
+
+
+def _weights(offer: Offered, known: WeightsLock) -> tuple[LockedFile, ...]:
+    """Put what the lock found out on top of what the description knows; a description's own hash wins."""
+    found = {file.destination: file for file in known.models.get(offer.id, ())}
+    return tuple(merged(file, found.get(file.destination)) for file in offer.model.files)
+
+
+def merged(file: ModelFile, found: LockedFile | None) -> LockedFile:
+    """Return what is known of a file: what its description says, and where that is silent the lock."""
+    described = as_described(file)
+    if found is None or _contradiction(described, found):
+        return described
+    return found.model_copy(update=described.model_dump(exclude_none=True))
+
+
+def as_described(file: ModelFile) -> LockedFile:
+    """Return what the description alone says of a file."""
+    return LockedFile(
+        destination=file.destination,
+        source=source_name(file),
+        revision=file.revision,
+        size=file.size,
+        sha256=None if file.sha256 == UNRESOLVED else file.sha256,
+    )
+
+
+def source_name(file: ModelFile) -> str:
+    """Return a file's source in one word, as it stands in locks, labels and messages."""
+    if file.huggingface:
+        return f"huggingface:{file.huggingface}/{file.path}"
+    if file.civitai:
+        number = f"+{file.civitai.file}" if file.civitai.file else ""
+        return f"civitai:{file.civitai.model}@{file.civitai.version}{number}"
+    return file.url or f"local:{file.local}"
+
+
+def _contradiction(described: LockedFile, found: LockedFile) -> str | None:
+    """Return the key in which a lock says something else than the description says itself."""
+    stated = described.model_dump(exclude_none=True)
+    return next((key for key, value in stated.items() if getattr(found, key) != value), None)
+
+
+def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> list[str]:
+    """Return where a weights lock is not what is described: one sentence each.
+
+    Args:
+        path: The lock.
+        models: The models that it has to hold, by id.
+        exact: Whether it must hold no others. Raises LockError when it is damaged.
+    """
+    if not path.exists():
+        return [f"There is no lock {path}."]
+    known = read_weights(path).models
+    found = [f"{path}: {name!r} is no model any more." for name in known if exact and name not in models]
+    for name, model in models.items():
+        locked = {file.destination: file for file in known.get(name, ())}
+        described = {file.destination: as_described(file) for file in model.files}
+        missing, extra = sorted(described.keys() - locked.keys()), sorted(locked.keys() - described.keys())
+        found += [f"{path}: {name}: {each} is described, and not locked." for each in missing]
+        found += [f"{path}: {name}: {each} is locked, and not described." for each in extra]
+        for destination in sorted(described.keys() & locked.keys()):
+            key = _contradiction(described[destination], locked[destination])
+            if key:
+                found.append(f"{path}: {name}: {destination} is described with another {key}.")
+    return found
+
+
+def drifts(described: Described, lock: Lock) -> list[str]:
+    """Return where lock and description have come apart: one sentence each, none when all is well."""
+    runtime, locked = described.spec.runtime, lock.runtime
+    pairs = [
+        ("runtime.base.image", runtime.base.image, locked.base_image),
+        ("runtime.base.digest", runtime.base.digest, locked.base_digest),
+        ("runtime.epoch", runtime.epoch, locked.epoch),
+        ("runtime.comfyui.repo", runtime.comfyui.repo, locked.comfyui_repo),
+        ("runtime.comfyui.commit", runtime.comfyui.commit, locked.comfyui_commit),
+        ("runtime.comfyui.tree", runtime.comfyui.tree, locked.comfyui_tree),
+        ("runtime.python.version", runtime.python.version, locked.python),
+    ]
+    found = [
+        f"{key} is {described_value}, the lock says {locked_value}."
+        for key, described_value, locked_value in pairs
+        if described_value != locked_value
+    ]
+    if not _same_nodes(described, locked):
+        found.append("the custom nodes described and locked are not the same.")
+    if inputs_digest(described) != locked.inputs:
+        found.append("the Python requirements or layers have changed since they were resolved.")
+    return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
+
+
+def _same_nodes(described: Described, locked: RuntimeLock) -> bool:
+    """Whether the custom nodes are those that are locked; a tree that is not described may be known there."""
+    nodes = described.spec.nodes
+    return nodes.keys() == locked.nodes.keys() and all(
+        (node.repo, node.commit) == (there.repo, there.commit) and node.tree in (None, there.tree)
+        for name, node in nodes.items()
+        for there in (locked.nodes[name],)
+    )
+
+
+def _damage(lock: Lock, layer: LockedLayer) -> list[str]:
+    path = lock.folder / layer.file
+    if not path.is_file():
+        return [f"{path} is missing."]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != layer.sha256:
+        return [f"{path} was changed by hand: its sha256 is not the locked one."]
+    return []
+
+
+def assign(requirements: str, layers: Iterable[PythonLayer]) -> dict[str, str]:
+    """Deal a compiled requirements file out to layers: for each layer, the text of its own file.
+
+    A package goes to the first layer that names it; to one that names it by `*` only when no other does.
+    """
+    blocks = pinned_blocks(requirements)
+    dealt: dict[str, list[str]] = {layer.name: [] for layer in layers}
+    for name, block in blocks.items():
+        dealt[_layer_of(name, layers)].append(block)
+    return {name: "\n".join(texts) + "\n" if texts else "" for name, texts in dealt.items()}
+
+
+def pinned_blocks(requirements: str) -> dict[str, str]:
+    """Return each package's own lines, by canonical name. Raises LockError for one without a hash."""
+    blocks: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in requirements.splitlines():
+        pinned = _PINNED.match(line)
+        if pinned:
+            current = blocks.setdefault(canonicalize_name(pinned["name"]), [])
+        if line.strip() and not line.lstrip().startswith("#"):
+            current.append(line)
+    for name, lines in blocks.items():
+        if not any("--hash=sha256:" in line for line in lines):
+            raise LockError(f"The package {name} has no hash in the lock.", hint=RELOCK)
+    return {name: "\n".join(lines) for name, lines in blocks.items()}
+
+
+def _layer_of(name: str, layers: Iterable[PythonLayer]) -> str:
+    by_rank = sorted(layers, key=lambda layer: layer.packages == ("*",))
+    for layer in by_rank:
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in layer.packages):
+            return layer.name
+    raise LockError(
+        f"No Python layer of the description takes the package {name}.", hint="Add a layer for `*`."
+    )

@@ -1,0 +1,1 @@
+"""The OCI formats: descriptors, manifests, references, image layouts, layer tars. No network."""

@@ -1,0 +1,99 @@
+"""What would end a build late, looked at before it begins: a second of asking for minutes of building."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pod.fetching.sources import HUGGINGFACE
+from podkiln import registry
+from podkiln.errors import SourceError, UsageError
+from podkiln.weights.source import Access
+from podkiln.weights.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from podkiln.oci.reference import Reference
+    from podkiln.pipeline.request import Request
+    from podkiln.plan.plan import Plan
+
+    Foresee = Callable[[Plan, Request], Plan]
+
+
+def check(plans: Sequence[Plan], images: Sequence[Reference], request: Request, foresee: Foresee) -> None:
+    """See that report, registry, spool and sources will do what is asked of them.
+
+    `foresee` tells which weight layers need not move; it asks the registry, so only where that matters.
+
+    Raises:
+        UsageError: The report or the spool cannot be written, or the spool's disk is too small.
+        RegistryError: The registry does not let us push.
+        SourceError: A setting of a source is malformed, or a gated model has no token.
+    """
+    _check_report(request)
+    _check_pushing(images, request)
+    _check_spool(plans, request, foresee)
+    _check_sources(plans, request, foresee)
+
+
+def _check_report(request: Request) -> None:
+    """See that the report can be written: after the build would be too late to say so."""
+    if not request.report:
+        return
+    folder = request.report.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"--report: there is no folder {folder} that can be written to.")
+
+
+def _check_pushing(images: Sequence[Reference], request: Request) -> None:
+    """Begin an upload and drop it: a wrong login is to be said before the build, not after."""
+    if not request.push:
+        return
+    settings = registry.Settings(ca_bundle=request.environment.ca_bundle, attempts=2)
+    for image in {each.name: each for each in images}.values():
+        with registry.Repository(image, settings, push=True) as repository:
+            repository.try_upload()
+
+
+def _check_spool(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+    """See that the disk holds what has to be made: after the build would be too late to say so."""
+    if request.spool is None:
+        return
+    for made in plans:
+        Spool(request.spool).require(foresee(made, request).lacking, request.jobs)
+
+
+def _check_local(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+    """See that files of this machine that have to be read are there, with the size that is described."""
+    reading = [made for made in plans if any(offer.model.local for offer in made.baked)]
+    lacking = (each for made in reading for each in foresee(made, request).lacking)
+    for weight in (weight for each in lacking for weight in each.weights):
+        if weight.origin["kind"] == "local":
+            path = Path(weight.origin["path"])
+            if not path.is_file():
+                raise SourceError(f"{weight.model}: there is no file {path}.")
+            if path.stat().st_size != weight.size:
+                what = f"{path} has {path.stat().st_size} bytes, and {weight.size} are described."
+                raise SourceError(f"{weight.model}: {what}")
+
+
+def _check_sources(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+    """See that what sources ask for is set and well-formed: after the build would be too late to say so."""
+    baking = [made for made in plans if made.bundles]
+    if not baking:
+        return
+    _check_local(baking, request, foresee)
+    hubs = Access.from_environment(os.environ, request.environment.ca_bundle).hubs
+    if hubs.hf_token or hubs.huggingface != HUGGINGFACE:  # a mirror may give it without a token
+        return
+    for made in baking:
+        gated = {offer.id for offer in made.baked if offer.model.gated}
+        lacking = foresee(made, request).lacking if gated else ()
+        for weight in (weight for each in lacking for weight in each.weights):
+            if weight.model in gated and weight.origin["kind"] == "huggingface":
+                raise SourceError(
+                    f"{weight.model} is gated: Hugging Face gives it only to who has accepted its licence.",
+                    hint=f"Accept it at {HUGGINGFACE}/{weight.origin['repo']}, and set HF_TOKEN.",
+                )

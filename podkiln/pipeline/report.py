@@ -1,0 +1,122 @@
+"""What a build made, as JSON that scripts rely on (schema 1) and as sentences for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from podkiln.plan.destination import OPTION
+from podkiln.util import atomic, console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.oci.layout import Layout
+    from podkiln.plan.plan import Plan
+    from podkiln.registry import PushReport
+    from podkiln.weights.bake import Baked
+
+
+@dataclass
+class Report:
+    """One variant's build. Sizes are bytes, times seconds."""
+
+    plan: Plan
+    image: str
+    command: str
+    layout: Layout | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    baked: list[Baked] = field(default_factory=list)
+    pushed: PushReport | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for scripts."""
+        assert self.layout is not None  # noqa: S101 - a report is read after the build
+        return {
+            "schema": 1,
+            "variant": self.plan.name,
+            "image": self.image,
+            "digest": self.layout.descriptor.digest,
+            "lock": self.plan.lock.digest,
+            "pushed": self.pushed is not None,
+            "registry_source": where.source if (where := self.plan.options.destination) else None,
+            "layers": self._layers(self.layout),
+            "seconds": {step: round(took, 3) for step, took in self.seconds.items()},
+            "weights": self._weights(),
+            "runtime": {
+                "uploaded_bytes": self.pushed.uploaded_bytes if self.pushed else 0,
+                "mounted_bytes": self.pushed.mounted_bytes if self.pushed else 0,
+                "existing_bytes": self.pushed.existing_bytes if self.pushed else 0,
+            },
+            "left_out": self._left_out(),
+            "substituted": {
+                each.name: {"locked": each.locked, "actual": each.actual} for each in self.plan.substituted
+            },
+            "notes": list(self.plan.notes),
+            "command": self.command,
+        }
+
+    def _weights(self) -> dict[str, int]:
+        """Count what the weights cost; what was sent went to the registry, or else onto this disk."""
+        return {
+            "fetched_bytes": sum(each.fetched for each in self.baked),
+            **{
+                f"{how}_bytes": sum(each.blob.size for each in self.baked if each.how == how)
+                for how in ("uploaded", "copied", "mounted", "existing")
+            },
+        }
+
+    def _layers(self, layout: Layout) -> list[dict[str, Any]]:
+        """Pair each layer with the history entry that made it."""
+        made = [str(entry.get("created_by", "")) for entry in layout.config.layer_history]
+        rows = zip(layout.manifest.layers, made, layout.config.diff_ids, strict=True)
+        return [
+            {
+                "digest": layer.digest,
+                "diff_id": diff_id,
+                "size": layer.size,
+                "media_type": layer.media_type,
+                "what": what,
+            }
+            for layer, what, diff_id in rows
+        ]
+
+    def _told_by(self) -> str:
+        """Say what named the registry, where that was not the command line."""
+        where = self.plan.options.destination
+        return f"; the registry is that of {where.source}" if where and where.source != OPTION else ""
+
+    def _left_out(self) -> list[str]:
+        kept = {offer.id for offer in self.plan.baked}
+        return [offer.id for offer in self.plan.offered if offer.baked and offer.id not in kept]
+
+    def sentences(self) -> list[str]:
+        """Return what people want to know."""
+        assert self.layout is not None  # noqa: S101 - a report is read after the build
+        layers = self.layout.manifest.layers
+        size = console.size(sum(layer.size for layer in layers))
+        took = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
+        lines = [f"{self.plan.name}: {len(layers)} layers, {size} ({took})"]
+        lines += [f"    {note}" for note in self.plan.notes if "leaves out" in note]
+        lines += [
+            f"    substituted: {each.name} is {each.actual}, the lock names {each.locked}"
+            for each in self.plan.substituted
+        ]
+        if self.baked:
+            fetched = console.size(self._weights()["fetched_bytes"])
+            count = len(self.baked)
+            lines.append(f"    {count} weight layer{'s' * (count > 1)}, {fetched} fetched for them")
+        if self.pushed:
+            sent = console.size(self.pushed.uploaded_bytes)
+            lines.append(f"    pushed {self.image} ({sent} sent{self._told_by()})")
+        lines.append(f"    {self.layout.descriptor.digest}")
+        lines.append(f"    again by hand: {self.command}")
+        return lines
+
+
+def write(reports: list[Report], path: Path) -> None:
+    """Write one report, or several as a list under `reports`, aside and then by rename."""
+    found = [report.as_json() for report in reports]
+    data = found[0] if len(found) == 1 else {"schema": 1, "reports": found}
+    atomic.write(path, json.dumps(data, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""What would be built, decided without moving a byte: layers, limits, licences, refusals."""

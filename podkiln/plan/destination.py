@@ -1,0 +1,77 @@
+"""Where a push goes, and who says so: the option, the environment, the variant, or GitHub Actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from podkiln.errors import UsageError
+from podkiln.oci.reference import Reference, registry_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podkiln.config.variant import Described
+
+OPTION: Final = "--registry"
+VARIABLE = "PODKILN_REGISTRY"
+_KEY: Final = ("image", "registry")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A registry with its namespace, HOST/NAMESPACE, and what named it, in words."""
+
+    registry: str
+    source: str
+
+    @property
+    def host(self) -> str:
+        """The registry's host; Docker Hub's where only a namespace is named."""
+        return Reference.parse(f"{self.registry}/x").host
+
+
+def find(
+    described: Described, given: str | None, environ: Mapping[str, str], *, push: bool
+) -> Destination | None:
+    """Return where an image goes; None where nobody says. The first who says anything wins.
+
+    Args:
+        described: The variant.
+        given: What --registry says.
+        environ: The environment.
+        push: Whether the image is to be pushed. Where it is not, --registry alone counts.
+
+    Raises UsageError for a name that is none.
+    """
+    if given is not None:
+        return _checked(given, OPTION)
+    if not push:
+        return None
+    if environ.get(VARIABLE, "").strip():
+        return _checked(environ[VARIABLE].strip(), VARIABLE)
+    if described.spec.image.registry:
+        file = described.owner(_KEY)
+        return Destination(described.spec.image.registry, f"image.registry, {file.path}:{file.line(_KEY)}")
+    # Set by GitHub: https://docs.github.com/en/actions/reference/workflows-and-actions/variables
+    owner = environ.get("GITHUB_REPOSITORY_OWNER") if environ.get("GITHUB_ACTIONS") == "true" else None
+    if owner:  # names of owners may have upper case, names of repositories may not
+        return _checked(f"ghcr.io/{owner.lower()}", "GITHUB_REPOSITORY_OWNER")
+    return None
+
+
+def _checked(text: str, source: str) -> Destination:
+    try:
+        return Destination(registry_name(text), source)
+    except UsageError as wrong:
+        raise UsageError(f"{source}: {wrong}", hint=wrong.hint) from None
+
+
+def ways(described: Described) -> str:
+    """Return how to say where a push goes."""
+    path = described.chain[0].path
+    file = path if described.option else f"variants/{path.name}"
+    return (
+        f"Add {OPTION} HOST/NAMESPACE, set {VARIABLE}, or write image.registry into {file}; "
+        "in GitHub Actions it is ghcr.io/OWNER."
+    )

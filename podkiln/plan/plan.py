@@ -1,0 +1,293 @@
+"""What a build will hold and move, decided before anything is touched; every refusal happens here.
+
+Pure: facts in, a plan out. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from podkiln.config import catalog
+from podkiln.errors import PlanRefusedError
+from podkiln.plan import estimates, image_layers, refusals, registry_limits, weight_layers
+from podkiln.plan.licences import Terms
+from podkiln.plan.registry_limits import UPLOAD_RATE
+from podkiln.util.executor import JOBS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from podkiln.config.catalog import Entry, Offered
+    from podkiln.config.variant import Described
+    from podkiln.lock.schema import Lock
+    from podkiln.oci.spec import Digest
+    from podkiln.plan.destination import Destination
+    from podkiln.plan.image_layers import Layer
+    from podkiln.plan.refusals import Refusal
+    from podkiln.plan.registry_limits import Fit
+    from podkiln.plan.substitutes import Input
+    from podkiln.plan.weight_layers import Bundle, Weight
+
+WORKING_GB = 10  # room on a pod's disk, beside what is known
+GB = 10**9
+MOST_LAYERS: Final = refusals.MOST_LAYERS
+
+Nearby: TypeAlias = Literal["existing", "mounted", "copied"]
+"""How a layer made before comes to the registry without its sources (podkiln.weights.layer_lookup)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for.
+
+    Attributes:
+        host: The registry that a push goes to, if it is known.
+        destination: The same with its namespace, and what named it.
+        accepted: Models whose licence the user answers for.
+        spool: Whether weights are written to the builder's disk first.
+        jobs: Layers moved at once.
+        rate: Bytes per second to reckon uploads with.
+    """
+
+    push: bool = False
+    no_weights: bool = False
+    allow_substituted: bool = False
+    host: str | None = None
+    destination: Destination | None = None
+    accepted: frozenset[str] = frozenset()
+    spool: bool = False
+    jobs: int = JOBS
+    rate: int = UPLOAD_RATE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A variant with everything decided: the only thing that rendering and building look at."""
+
+    described: Described
+    lock: Lock
+    offered: tuple[Offered, ...]
+    inputs: tuple[Input, ...]
+    options: Options
+    bundles: tuple[Bundle, ...]
+    layers: tuple[Layer, ...]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...] = field(default=())
+    there: Mapping[Digest, Nearby] | None = None  # None: no registry was asked
+
+    @property
+    def name(self) -> str:
+        """The variant's name."""
+        return self.described.name
+
+    @property
+    def baked(self) -> tuple[Offered, ...]:
+        """The models whose weights go into the image, in the order of their layers."""
+        return () if self.options.no_weights else catalog.baked(self.described, self.offered)
+
+    @property
+    def terms(self) -> tuple[Terms, ...]:
+        """The terms that the baked models come under."""
+        return tuple(Terms(offer, offer.id in self.options.accepted) for offer in self.baked)
+
+    @property
+    def substituted(self) -> tuple[Input, ...]:
+        """The inputs that are something else than what is locked."""
+        return tuple(each for each in self.inputs if each.substituted)
+
+    @property
+    def above(self) -> tuple[Bundle, ...]:
+        """The weight layers that lie above the runtime; all others lie below it."""
+        models = {offer.id for offer in self.offered if offer.above}
+        return tuple(each for each in self.bundles if each.model in models)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weight layers."""
+        return sum(each.size for each in self.bundles)
+
+    @property
+    def largest_file(self) -> Weight | None:
+        """The biggest of the baked files."""
+        files = [weight for each in self.bundles for weight in each.weights]
+        return max(files, key=lambda weight: weight.size, default=None)
+
+    @property
+    def fit(self) -> Fit | None:
+        """The largest layer beside the limits of the registry; None where no registry is named."""
+        largest = max([estimates.LARGEST_LAYER, *(each.size for each in self.bundles)])
+        return (
+            registry_limits.fit(self.options.host, largest, self.options.rate) if self.options.host else None
+        )
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Bytes that come from the weights' sources: of each layer that is not found where it is to be."""
+        return sum(each.content_bytes for each in self.lacking)
+
+    @property
+    def lacking(self) -> tuple[Bundle, ...]:
+        """The weight layers that have to be made from their sources."""
+        return tuple(each for each in self.bundles if self._found(each) is None)
+
+    @property
+    def upload_bytes(self) -> int:
+        """Bytes of weight layers that are sent: of each that is neither there nor mounted."""
+        sent = (None, "copied")
+        return sum(each.size for each in self.bundles if self._found(each) in sent)
+
+    def _found(self, made: Bundle) -> Nearby | None:
+        """Tell how a layer is had; where no registry was asked, what was made once counts as there."""
+        layer = next(layer for layer in self.layers if layer.is_weight and layer.name == made.title)
+        return "existing" if self.there is None and layer.digest else self.nearby(layer)
+
+    def nearby(self, layer: Layer) -> Nearby | None:
+        """Tell how a layer comes without its sources, by what the registry was asked; None: it does not."""
+        return self.there.get(layer.digest) if self.there and layer.digest else None
+
+    @property
+    def fetched_at_start(self) -> int:
+        """Bytes that a pod fetches at its first start when nobody changes the defaults."""
+        baked = {offer.id for offer in self.baked}
+        return sum(
+            o.model.size_bytes for o in self.offered if o.default and o.id not in baked and not o.unmet
+        )
+
+    @property
+    def container_disk_gb(self) -> int:
+        """GB of container disk that a pod needs, without a volume for its models."""
+        need = estimates.UNPACKED + self.weight_bytes + self.fetched_at_start
+        return -(-need // GB) + WORKING_GB
+
+    def require(self) -> None:
+        """Raise PlanRefusedError when there is a refusal."""
+        if self.refusals:
+            first = self.refusals[0]
+            raise PlanRefusedError(f"{self.name}: {first.what}", hint=" ".join(first.instead) or None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan for scripts."""
+        return {
+            "schema": 1,
+            "variant": self.name,
+            "layers": [
+                {
+                    "what": layer.what,
+                    "size": layer.size,
+                    "digest": layer.digest,
+                    "nearby": self.nearby(layer),
+                }
+                for layer in self.layers
+            ],
+            "total_bytes": sum(layer.size or 0 for layer in self.layers),
+            "fetch_bytes": self.fetch_bytes,
+            "upload_bytes": self.upload_bytes,
+            "layer_count": len(self.layers),
+            "most_layers": MOST_LAYERS,
+            "largest_file": _file_json(self.largest_file),
+            "registry": self.fit and self.fit.as_json(),
+            "destination": _destination_json(self.options.destination),
+            "licences": [each.as_json() for each in self.terms],
+            "fetched_at_start_bytes": self.fetched_at_start,
+            "container_disk_gb": self.container_disk_gb,
+            "substituted": [
+                {"name": each.name, "locked": each.locked, "actual": each.actual} for each in self.substituted
+            ],
+            "refusals": [each.what for each in self.refusals],
+            "alternatives": [{"refusal": each.what, "instead": list(each.instead)} for each in self.refusals],
+            "notes": list(self.notes),
+        }
+
+
+def make(
+    described: Described,
+    lock: Lock,
+    offered: Sequence[Offered],
+    inputs: Sequence[Input] = (),
+    options: Options | None = None,
+    known: Mapping[Digest, Digest] | None = None,
+    *,
+    there: Mapping[Digest, Nearby] | None = None,
+    shipped: Mapping[str, Entry] | None = None,
+) -> Plan:
+    """Decide everything that can be decided without moving a byte.
+
+    `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer. `there` is what a
+    registry was asked about these digests: those that are not in it have to be made again. `shipped` are
+    models that refusals may name as alternatives, besides those that are offered.
+    """
+    options = options or Options()
+    baked = () if options.no_weights else catalog.baked(described, offered)
+    own = {offer.id: offer.entry for offer in offered}
+    unresolved = refusals.of_unresolved(baked, lock.weights, described)
+    bundles = () if unresolved else weight_layers.bundles(weight_layers.weights_of(baked, lock.weights))
+    high = {offer.id for offer in baked if offer.above}
+    below = [each for each in bundles if each.model not in high]
+    above = [each for each in bundles if each.model in high]
+    known = known or {}
+    stack = (
+        *image_layers.of_weights(below, known),
+        *image_layers.of_runtime(described),
+        *image_layers.of_weights(above, known),
+    )
+    return Plan(
+        described=described,
+        lock=lock,
+        offered=tuple(offered),
+        inputs=tuple(inputs),
+        options=options,
+        bundles=bundles,
+        layers=stack,
+        refusals=(
+            *unresolved,
+            *_refused_push(described, lock, baked, inputs, options, {**(shipped or {}), **own}),
+            *refusals.of_count(len(stack)),
+        ),
+        notes=tuple(_notes(offered, options)),
+        there=there,
+    )
+
+
+def _refused_push(
+    described: Described,
+    lock: Lock,
+    baked: Sequence[Offered],
+    inputs: Sequence[Input],
+    options: Options,
+    known: Mapping[str, Entry],
+) -> list[Refusal]:
+    """Return what speaks against sending the image to a registry."""
+    found: list[Refusal] = []
+    if options.push:
+        terms = [Terms(offer, offer.id in options.accepted) for offer in baked]
+        found += refusals.of_licences(terms, described)
+    if options.host:
+        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, known)
+    if options.push and not options.allow_substituted:
+        found += refusals.of_substitutes(inputs)
+    return found
+
+
+def _destination_json(found: Destination | None) -> dict[str, str] | None:
+    return {"registry": found.registry, "source": found.source} if found else None
+
+
+def _file_json(weight: Weight | None) -> dict[str, Any] | None:
+    if weight is None:
+        return None
+    return {"model": weight.model, "path": weight.destination, "bytes": weight.size}
+
+
+def _notes(offered: Sequence[Offered], options: Options) -> list[str]:
+    notes = [
+        f"{offer.id} needs {', '.join(offer.unmet)}, which this image has not: it is fetched only when named."
+        for offer in offered
+        if offer.unmet
+    ]
+    left_out = [offer for offer in offered if offer.baked] if options.no_weights else []
+    if left_out:
+        size = sum(offer.model.size_bytes for offer in left_out)
+        names = ", ".join(offer.id for offer in left_out)
+        notes.append(f"--no-weights leaves out {names} ({size / GB:.1f} GB); they are fetched at start.")
+    return notes

@@ -1,0 +1,145 @@
+"""Inputs of a build that can stand in for what the lock names: a base, a source tree, a set of wheels.
+
+A substitute is a named build context (https://docs.docker.com/reference/cli/docker/buildx/build/#build-context).
+It is compared with the lock: the same bytes from elsewhere (a mirror, a checkout) are no substitution at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podkiln.errors import SourceError, UsageError
+from podkiln.oci.reference import Reference
+from podkiln.util.git_tree import EMPTY, tree_id, tree_id_of
+from podkiln.util.masking import has_secret, masked
+
+if TYPE_CHECKING:
+    from podkiln.lock.schema import Lock
+
+_COMMIT = re.compile(r"^(?P<url>[a-z+]+://\S+|git@\S+)#(?P<commit>[0-9a-f]{40})$")
+_GIT_OVER_HTTP = re.compile(r"^https?://(?!\S+\.git$)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
+_GIT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Input:
+    """What stands in for one stage of the Dockerfile.
+
+    `context` is BuildKit's name of it; `locked` and `actual` are hashes of the same kind, or what names it.
+    """
+
+    name: str
+    context: str
+    locked: str
+    actual: str
+
+    @property
+    def substituted(self) -> bool:
+        """Whether it is something else than what is locked."""
+        return self.actual != self.locked
+
+
+def base(reference: str, lock: Lock) -> Input:
+    """Take another base image. Without a digest in the reference it counts as substituted."""
+    try:
+        named = Reference.parse(reference)
+    except UsageError as wrong:
+        hint = "An image reference is wanted, or the word bootstrap."
+        raise UsageError(f"--base: {wrong}", hint=hint) from None
+    return Input(
+        name="base",
+        context=f"docker-image://{named}",
+        locked=lock.runtime.base_digest,
+        actual=named.digest or str(named),
+    )
+
+
+def unmade_base(lock: Lock) -> Input:
+    """Stand for the base that a build would make first: a plan moves nothing, so its digest is not known."""
+    actual = "made from Debian packages"
+    return Input(name="base", context="", locked=lock.runtime.base_digest, actual=actual)
+
+
+def layout_base(folder: Path, digest: str, lock: Lock) -> Input:
+    """Take a base image from an OCI image layout on disk."""
+    return Input(
+        name="base",
+        context=f"oci-layout://{folder}@{digest}",
+        locked=lock.runtime.base_digest,
+        actual=digest,
+    )
+
+
+def source(option: str, lock: Lock) -> Input:
+    """Take another source tree: NAME=DIR or NAME=URL#COMMIT. Raises UsageError or SourceError."""
+    name, separator, value = option.partition("=")
+    names = replaceable(lock)
+    if not separator or not value:
+        raise UsageError(f"--source: {masked(option)!r} is not NAME=DIR nor NAME=URL#COMMIT.")
+    if name not in names:
+        raise UsageError(f"--source: there is no input {name!r}.", hint=f"There are: {', '.join(names)}.")
+    if _SCHEME.match(value) and has_secret(value):
+        raise UsageError(
+            f"--source {name}: the URL holds a login, which would stay in the bake file.",
+            hint=f"Take a checkout instead: --source {name}=DIR",
+        )
+    scheme, colon, rest = value.partition("://")
+    remote = _COMMIT.match(scheme.lower() + colon + rest if colon else value)
+    if remote:
+        # BuildKit takes an http URL for a repository only when it ends in .git, and hosts serve both forms.
+        url = remote["url"] + (".git" if _GIT_OVER_HTTP.match(remote["url"]) else "")
+        context = f"{url}#{remote['commit']}"
+        return Input(name=name, context=context, locked=_locked_commit(name, lock), actual=remote["commit"])
+    if "://" in value:
+        raise UsageError(
+            f"--source: {masked(value)!r} names no commit.",
+            hint="Write URL#COMMIT with the 40 digits of the commit.",
+        )
+    folder = Path(value).expanduser()  # behind NAME= a shell leaves ~ as it is
+    if not folder.is_dir():
+        raise SourceError(f"--source {name}: there is no folder {masked(value)}.")
+    actual = tree_id(folder)
+    if actual == EMPTY:
+        raise SourceError(f"--source {name}: the folder {value} is empty.")
+    locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
+    return Input(name=name, context=str(folder.resolve()), locked=locked, actual=actual)
+
+
+def _checked_out_tree(folder: Path, commit: str, actual: str) -> str:
+    """Return the tree of a locked commit whose own is not locked: a checkout has the commit.
+
+    Nothing there is trusted: the commit's text has to have the locked hash, and the files the tree that the
+    text names. Where that cannot be shown, the commit is returned, which no tree equals.
+    Format: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
+    """
+    argv = ["git", "-c", "safe.directory=*", "-C", str(folder), "cat-file", "commit", commit]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        text = subprocess.run(
+            argv, capture_output=True, check=True, timeout=_GIT_SECONDS, env={**own, "GIT_NO_LAZY_FETCH": "1"}
+        ).stdout
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout, or not of this commit
+        return commit
+    digest = hashlib.sha1(b"commit %d\0" % len(text) + text, usedforsecurity=False).hexdigest()
+    return actual if digest == commit and text.startswith(f"tree {actual}\n".encode()) else commit
+
+
+def replaceable(lock: Lock) -> dict[str, str]:
+    """Return the stages that --source can replace, with the tree of each; empty where none is locked."""
+    nodes = {f"node-{name}": node.tree or "" for name, node in lock.runtime.nodes.items()}
+    requirements = {name: text.encode() for name, text in lock.requirements().items()}
+    return {"comfyui": lock.runtime.comfyui_tree, "requirements": tree_id_of(requirements), **nodes}
+
+
+def _locked_commit(name: str, lock: Lock) -> str:
+    if name == "comfyui":
+        return lock.runtime.comfyui_commit
+    node = lock.runtime.nodes.get(name.removeprefix("node-"))
+    return node.commit if node else ""

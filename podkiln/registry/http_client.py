@@ -1,0 +1,32 @@
+"""httpx as registries are spoken to: whom to trust, which proxy, and what we call ourselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from podkiln.errors import RegistryError
+from podkiln.registry.tls import is_local
+
+if TYPE_CHECKING:
+    import ssl
+
+AGENT: Final = {"User-Agent": "podkiln"}
+
+
+def open_client(host: str, tls: ssl.SSLContext) -> httpx.Client:
+    """Return a client for one registry, by the proxy that the environment names. Raises RegistryError."""
+    try:
+        return httpx.Client(
+            verify=tls,
+            trust_env=not is_local(host),  # no proxy between us and ourselves
+            headers={**AGENT, "Accept-Encoding": "identity"},
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as wrong:
+        # What is wrong is a proxy; the reason may hold its address, and that a password.
+        raise RegistryError(
+            f"Registry {host} cannot be reached by the proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY "
+            f"({type(wrong).__name__}).",
+            hint=f"Give it as http://HOST:PORT, or name {host} in NO_PROXY.",
+        ) from None

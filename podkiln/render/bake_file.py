@@ -1,0 +1,94 @@
+"""The bake file: what BuildKit is told to build, one target a variant.
+
+Only keys that `docker buildx bake --print` echoes are written: bake drops the others without a word.
+Format: https://docs.docker.com/build/bake/reference/.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from podkiln.plan.plan import Plan
+
+BAKE_FILE = "docker-bake.json"
+PARTIAL = "image.partial"
+TARGET = "image"
+"""The stage of the Dockerfile that becomes the image."""
+# zstd, because it takes half of gzip's time here, and hosts unpack it several times faster.
+_EXPORT = "tar=false,rewrite-timestamp=true,compression=zstd,force-compression=true,oci-mediatypes=true"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the builder's own network needs: never part of the image, so given as build secrets.
+
+    `ca_bundle`: PEM file of a corporate CA. `python_index`, `apt_mirror`: URLs, which may hold a login.
+    `apt_suite`: Debian's code name of the base, which the mirror is asked for.
+    """
+
+    ca_bundle: Path | None = None
+    python_index: str | None = None
+    apt_mirror: str | None = None
+    apt_suite: str = ""
+
+    def secrets(self) -> list[str]:
+        """Return them in BuildKit's notation. Values travel in variables, not in the file."""
+        found = []
+        if self.ca_bundle:
+            file = str(self.ca_bundle.resolve()).replace('"', '""')  # the notation is CSV
+            found += [f'id=ca,"src={file}"', "id=apt-conf,env=PODKILN_APT_CONF"]
+        if self.python_index:
+            found.append("id=python-index,env=PODKILN_PYTHON_INDEX")
+        if self.apt_mirror:
+            found.append("id=apt-sources,env=PODKILN_APT_SOURCES")
+        return found
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables that carry the secrets."""
+        found = {}
+        if self.ca_bundle:
+            found["PODKILN_APT_CONF"] = 'Acquire::https::CAInfo "/run/secrets/ca";'
+        if self.python_index:
+            found["PODKILN_PYTHON_INDEX"] = self.python_index
+        if self.apt_mirror:
+            found["PODKILN_APT_SOURCES"] = (
+                f"Types: deb\nURIs: {self.apt_mirror}\nSuites: {self.apt_suite}\n"
+                "Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+            )
+        return found
+
+
+def bake_file(plans: Sequence[Plan], environment: Environment, sources: Mapping[str, str]) -> dict[str, Any]:
+    """Return the bake file of one or more variants; paths are relative to the folder that it lies in."""
+    return {
+        "group": {"default": {"targets": [plan.name for plan in plans]}},
+        "target": {plan.name: _target(plan, environment, sources) for plan in plans},
+    }
+
+
+def _target(plan: Plan, environment: Environment, sources: Mapping[str, str]) -> dict[str, Any]:
+    target: dict[str, Any] = {
+        "context": plan.name,
+        "dockerfile": "Dockerfile",
+        "target": TARGET,
+        "platforms": ["linux/amd64"],
+        "args": {"SOURCE_DATE_EPOCH": str(plan.described.spec.runtime.epoch)},
+        "attest": ["type=provenance,disabled=true"],
+        "output": [f"type=oci,dest={plan.name}/{PARTIAL},{_EXPORT}"],
+    }
+    if sources:
+        target["contexts"] = dict(sources)
+    if secrets := environment.secrets():
+        target["secret"] = secrets
+    return target
+
+
+def as_text(data: dict[str, Any]) -> str:
+    """Return the bake file as it is written."""
+    return json.dumps(data, indent=2) + "\n"

@@ -1,0 +1,250 @@
+"""Turn a plan into the files of a build context. Pure: names, bytes and modes come out, nothing is written.
+
+What comes from a template or from data is rendered; what is only carried along (the Python lock, scripts/) is
+copied as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pod import secrets
+from pod.fetching.sources import Hubs
+from podkiln.config import comfyui_flags, model_folders, model_types
+from podkiln.config.variant import ROOT
+from podkiln.errors import DescriptionError, RenderError
+from podkiln.render import baked_stage, image_metadata
+from podkiln.render import flags_json as flags
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podkiln.plan.plan import Plan
+
+TEMPLATES = ROOT / "templates"
+SCRIPTS = ROOT / "scripts"
+_DOCKERFILE = "Dockerfile.j2"
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the context. `copied`: carried along from the repository as it is."""
+
+    content: bytes
+    executable: bool = False
+    copied: bool = False
+
+    @property
+    def mode(self) -> int:
+        """Permissions: fixed, because COPY keeps them and a umask must not reach an image."""
+        return 0o755 if self.executable else 0o644
+
+
+def render(plan: Plan) -> dict[str, File]:
+    """Return the context of one variant, by path. Raises RenderError and DescriptionError."""
+    _check_version(plan)
+    facts = _facts(plan)
+    return {
+        "Dockerfile": _template(_DOCKERFILE, facts),
+        ".dockerignore": _template("dockerignore.j2", facts),
+        "start.sh": _template("start.sh.j2", facts, executable=True),
+        "podkiln/extra_model_paths.yaml": _template("extra_model_paths.yaml.j2", facts),
+        "podkiln/manifest.json": _json(image_metadata.manifest(plan)),
+        "podkiln/models.json": _json(image_metadata.models(plan)),
+        "podkiln/flags.json": _json(flags_json(plan)),
+        "podkiln/model-types.json": _json(model_types.to_json()),
+        "podkiln/folders.json": _json(model_folders.to_json(plan.described.spec.runtime.comfyui.version)),
+        **_requirements(plan),
+        **_scripts(),
+    }
+
+
+def dockerfile(plan: Plan) -> str:
+    """Return the Dockerfile of one variant alone. Raises RenderError."""
+    return _template(_DOCKERFILE, _facts(plan)).content.decode()
+
+
+def _check_version(plan: Plan) -> None:
+    """See that flags and folders of the variant's ComfyUI are known. Raises DescriptionError."""
+    try:
+        model_folders.load(plan.described.spec.runtime.comfyui.version)
+    except DescriptionError as unknown:
+        what = str(unknown)
+        raise plan.described.error(
+            ("runtime", "comfyui", "version"), what[0].lower() + what[1:], hint=unknown.hint
+        ) from None
+
+
+def rendered_only(files: Mapping[str, File]) -> dict[str, File]:
+    """Return what was rendered: what is worth a golden copy."""
+    return {path: file for path, file in files.items() if not file.copied}
+
+
+def flags_json(plan: Plan) -> dict[str, Any]:
+    """Return ComfyUI's flags and our profiles for the pinned version, checked against each other."""
+    spec, runtime = plan.described.spec, plan.described.spec.runtime
+    try:
+        return flags.to_json(
+            runtime.comfyui.version,
+            list(runtime.comfyui.arguments),
+            spec.profile,
+            port=runtime.port,
+            workspace=runtime.workspace,
+            driver=runtime.driver,
+            architectures=comfyui_flags.architectures(_locked(plan, "torch"), runtime.cuda),
+        )
+    except DescriptionError as wrong:
+        raise _placed(plan, wrong) from None
+
+
+def _placed(plan: Plan, wrong: DescriptionError) -> DescriptionError:
+    """Return an error about what a variant describes with its file, line and key."""
+    key, colon, what = str(wrong).partition(": ")
+    location = tuple(key.split("."))
+    if not colon or location[0] != "runtime":
+        return wrong
+    return plan.described.error(location, what, hint=wrong.hint)
+
+
+def _locked(plan: Plan, package: str) -> str | None:
+    """Return the version of a Python package in the lock; None where it holds none."""
+    texts = "\n".join(plan.lock.requirements().values())
+    found = re.search(rf"^{re.escape(package)}==([^\s;]+)", texts, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    spec, runtime = plan.described.spec, plan.described.spec.runtime
+    files = {layer.name: layer.file.rsplit("/", 1)[-1] for layer in plan.lock.runtime.python_layers}
+    return {
+        "variant": {"name": plan.name, "title": spec.title, "description": spec.description},
+        "context": f"dist/{plan.name}",
+        "epoch": runtime.epoch,
+        "base": runtime.base,
+        "comfyui": runtime.comfyui,
+        "nodes": spec.nodes,
+        "apt": sorted(runtime.apt),
+        "python": {
+            "version": runtime.python.version,
+            "layers": [
+                {"name": layer.name, "why": layer.why, "file": files[layer.name]}
+                for layer in runtime.python.layers
+            ],
+        },
+        "jupyter": runtime.jupyter is not None,
+        "port": runtime.port,
+        "workspace": runtime.workspace,
+        "stop_seconds": runtime.stop_seconds,
+        "access_secrets": secrets.ACCESS,
+        "labels": labels(plan),
+        "folders": model_folders.load(runtime.comfyui.version).places(),
+        "hubs": Hubs(),
+        "weights": baked_stage.steps(plan),
+    }
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """Return the image's labels. Names: https://github.com/opencontainers/image-spec/blob/main/annotations.md."""
+    spec, runtime = plan.described.spec, plan.described.spec.runtime
+    base = plan.lock.runtime
+    own = {
+        "org.opencontainers.image.title": spec.title,
+        "org.opencontainers.image.description": spec.description,
+        "org.opencontainers.image.version": runtime.comfyui.version,
+        "org.opencontainers.image.base.name": base.base_image,
+        "org.opencontainers.image.base.digest": base.base_digest,
+        "io.podkiln.variant": plan.name,
+        "io.podkiln.lock": plan.lock.digest,
+        "io.podkiln.comfyui": base.comfyui_commit,
+        "io.podkiln.cuda": runtime.cuda,
+    }
+    if plan.substituted:
+        own["io.podkiln.substituted"] = " ".join(f"{each.name}={each.actual}" for each in plan.substituted)
+    return {**own, **spec.image.labels}
+
+
+@cache
+def environment() -> Environment:
+    """Return the one Jinja environment: undefined names are errors, and blocks leave no blank lines."""
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Dockerfiles and shell, not HTML; `quoted` is the escape that fits
+    )
+    jinja.filters["quoted"] = _quoted
+    jinja.filters["one_line"] = _one_line
+    return jinja
+
+
+def _quoted(text: str) -> str:
+    """Quote a value for a Dockerfile: one line inside double quotes, with no variable expanded."""
+    return '"' + _one_line(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+def _one_line(text: str) -> str:
+    """Fold a text that YAML lets go over several lines."""
+    return " ".join(text.split())
+
+
+def _template(name: str, facts: dict[str, Any], *, executable: bool = False) -> File:
+    try:
+        text = environment().get_template(name).render(facts)
+    except jinja2.TemplateError as wrong:
+        raise RenderError(f"{_place(wrong, name)}: {wrong.message}.") from None
+    return File(text.encode(), executable=executable)
+
+
+def _place(wrong: jinja2.TemplateError, name: str) -> str:
+    """Return template and line of an error: syntax errors know theirs, others have a traceback."""
+    if isinstance(wrong, jinja2.TemplateSyntaxError):
+        return f"templates/{wrong.name}:{wrong.lineno}"
+    frames = traceback.extract_tb(wrong.__traceback__)
+    places = [(Path(frame.filename), frame.lineno) for frame in frames]
+    inside = [(path, line) for path, line in places if path.is_relative_to(TEMPLATES)]
+    return (
+        f"templates/{inside[-1][0].relative_to(TEMPLATES)}:{inside[-1][1]}" if inside else f"templates/{name}"
+    )
+
+
+def _json(data: dict[str, Any]) -> File:
+    return File((json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _requirements(plan: Plan) -> dict[str, File]:
+    texts = {f"requirements/{name}": text for name, text in plan.lock.requirements().items()}
+    texts["build/uv.txt"] = (plan.lock.folder / plan.lock.runtime.uv.file).read_text(encoding="utf-8")
+    return {path: File(text.encode(), copied=True) for path, text in sorted(texts.items())}
+
+
+@cache
+def _scripts() -> dict[str, File]:
+    """Return what runs in the image and in its build, as it lies in scripts/."""
+    found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
+    for package in ("comfy", "overlay", "pod"):
+        modules = sorted((SCRIPTS / package).rglob("*.py"))
+        found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in modules}
+    configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
+    found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
+    found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}
+    found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
+    return {
+        target: File(
+            path.read_bytes(),
+            executable=path.suffix == ".sh" or target.startswith("bin/"),
+            copied=True,
+        )
+        for target, path in found.items()
+    }

@@ -1,0 +1,185 @@
+"""ComfyUI's flags and our profiles for one image: written as flags.json, and asked beforehand.
+
+The choice is made by pod.flags.choice, which the image carries too: what `foretell` says is what a pod does.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from pod.failure import PodError
+from pod.flags import rules as pod_rules
+from pod.flags.arguments import RefusedError
+from pod.flags.choice import Decision, choose
+from pod.machine.gpu import Detection, Gpu
+from pod.machine.memory import Memory
+from pod.settings import read
+from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, Described, Profiles, load
+from podkiln.errors import DescriptionError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pod.flags.rules import Rules
+    from pod.flags.selection import Offer
+
+
+def to_json(
+    comfyui_version: str,
+    common: list[str],
+    profile: str = "dynamic",
+    *,
+    port: int = 8188,
+    workspace: str = "/workspace",
+    driver: str | None = None,
+    architectures: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Return flags.json for an image. Raises DescriptionError where rules combine to no command line.
+
+    Args:
+        comfyui_version: The pinned ComfyUI.
+        common: Arguments of every start; {port} and {root} are filled in by the pod.
+        profile: What FLAG_PROFILE is by default.
+        port: What COMFYUI_PORT is by default.
+        workspace: What WORKSPACE is by default.
+        driver: The least NVIDIA driver for the image's CUDA.
+        architectures: What the image's torch has machine code for; None for unknown.
+    """
+    described = load(comfyui_version)
+    data = _data(described, common, profile) | {
+        "port": port,
+        "workspace": workspace,
+        "driver": driver,
+        "architectures": None if architectures is None else list(architectures),
+    }
+    _check_combinations(comfyui_version, tuple(common))
+    return data
+
+
+def foretell(  # one parameter for each option of `./build.py flags`
+    data: dict[str, Any],
+    *,
+    vram_mib: int,
+    ram_mib: int | None = None,
+    host_ram_mib: int | None = None,
+    tier: str | None = None,
+    memory_mode: str | None = None,
+    profile: str | None = None,
+    args: str = "",
+    offers: tuple[Offer, ...] = (),
+) -> Decision:
+    """Say what a pod would choose. Raises UsageError for what the pod would refuse.
+
+    Args:
+        data: flags.json, from `to_json`.
+        vram_mib: The card's memory as nvidia-smi reports it; 0 for no GPU.
+        ram_mib: The pod's RAM; None for unknown.
+        host_ram_mib: The machine's RAM where the pod is limited to less of it.
+        tier: GPU_TIER.
+        memory_mode: GPU_MEMORY_MODE.
+        profile: FLAG_PROFILE.
+        args: COMFYUI_ARGS.
+        offers: The image's models, from pod.flags.selection.from_json.
+    """
+    environ = {
+        "GPU_TIER": tier or "",
+        "GPU_MEMORY_MODE": memory_mode or "",
+        "FLAG_PROFILE": profile or "",
+        "COMFYUI_ARGS": args,
+    }
+    rules = pod_rules.from_json(data)
+    try:
+        settings = read(environ, rules)
+        user = rules.catalogue.parse_text(args, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
+        return choose(rules, settings, user, _detection(vram_mib), _memory(ram_mib, host_ram_mib), offers)
+    except PodError as refused:
+        raise UsageError(str(refused), hint="A pod would refuse it in the same words.") from None
+
+
+def _detection(vram_mib: int) -> Detection:
+    if vram_mib == 0:
+        return Detection(None, reasons=("there is no GPU",))
+    return Detection(Gpu(index=0, uuid="", name="as given", vram_mib=vram_mib), visible=1)
+
+
+def _memory(ram_mib: int | None, host_ram_mib: int | None) -> Memory:
+    if ram_mib is not None and host_ram_mib is not None and ram_mib < host_ram_mib:
+        return Memory(host_mib=host_ram_mib, limit_mib=ram_mib)
+    return Memory(host_mib=ram_mib, limit_mib=None)
+
+
+def _data(described: Described, common: list[str], profile: str) -> dict[str, Any]:
+    """Turn the checked files into flags.json; defaults of pod.flags.arguments.Flag are left out."""
+    profiles = described.profiles
+    names = tuple(Profiles.model_fields)
+    return {
+        "schema": pod_rules.SCHEMA,
+        "comfyui": described.flags.comfyui,
+        "flags": [flag.model_dump(mode="json", exclude_defaults=True) for flag in described.flags.flags],
+        "later": list(described.flags.later),
+        "dead": {name: flag.model_dump(mode="json") for name, flag in described.dead.flags.items()},
+        "tolerance": profiles.tolerance,
+        "classes": [entry.model_dump(mode="json") for entry in profiles.classes],
+        "tiers": {name: span.model_dump(mode="json") for name, span in profiles.tiers.items()},
+        "unified_cards": list(profiles.unified_cards),
+        "profiles": profiles.profiles.model_dump(mode="json"),
+        "memory_modes": [
+            {
+                "mode": entry.mode,
+                "aliases": list(entry.aliases),
+                "profiles": {name: getattr(entry, name).model_dump(mode="json") for name in names},
+            }
+            for entry in profiles.memory_modes
+        ],
+        "ram": [entry.model_dump(mode="json") for entry in profiles.ram],
+        "common": common,
+        "profile": profile,
+        "port": 8188,
+        "workspace": "/workspace",
+        "driver": None,
+        "architectures": None,
+    }
+
+
+@lru_cache(maxsize=8)
+def _check_combinations(version: str, common: tuple[str, ...]) -> None:
+    """Choose for every card, RAM, memory mode and profile, and read each command line again.
+
+    Groups are resolved when rules meet, so this is what shows that no pod can be given a line that ComfyUI
+    refuses.
+    """
+    described = load(version)
+    rules = pod_rules.from_json(_data(described, list(common), "dynamic"))
+    try:
+        rules.catalogue.parse(
+            rules.common_for(8188, ""), "runtime.comfyui.arguments", exists=lambda _kind, _path: True
+        )
+    except RefusedError as refused:
+        raise DescriptionError(
+            str(refused), hint="Correct runtime.comfyui.arguments of the variant."
+        ) from None
+    mib = pod_rules.MIB_PER_GB
+    cards = [0, *(entry.gb * mib for entry in rules.classes)]
+    rams = [_memory(None, None), *(_memory(rule.below_gb * mib // 2, 4096 * mib) for rule in rules.ram)]
+    modes = ["auto", *(entry.mode for entry in rules.memory_modes)]
+    for card, ram, mode, profile in product(cards, rams, modes, rules.profiles):
+        environ = {"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}
+        settings = read(environ, rules)
+        decision = choose(rules, settings, rules.catalogue.parse([], ""), _detection(card), ram)
+        _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
+    unified = Detection(Gpu(index=0, uuid="", name="unified", vram_mib=None, unified=True), visible=1)
+    for mode, profile in product(modes, rules.profiles):
+        settings = read({"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}, rules)
+        decision = choose(rules, settings, rules.catalogue.parse([], ""), unified, rams[-1])
+        _read_again(rules, decision, f"unified memory, {mode}, {profile}")
+
+
+def _read_again(rules: Rules, decision: Decision, case: str) -> None:
+    try:
+        parsed = rules.catalogue.parse(decision.args, case, exists=lambda _kind, _path: True)
+    except RefusedError as refused:
+        raise DescriptionError(f"{DIRECTORY / PROFILES}: {refused}") from None
+    if parsed.notes:
+        raise DescriptionError(f"{DIRECTORY / PROFILES}: {parsed.notes[0]}")

@@ -1,0 +1,92 @@
+"""What an image knows of itself, as the JSON files in /opt/podkiln: manifest.json and models.json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from podkiln import __version__
+from podkiln.plan import weight_layers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.config.catalog import Offered
+    from podkiln.config.model import ModelFile
+    from podkiln.lock.schema import LockedFile
+    from podkiln.plan.plan import Plan
+
+
+def manifest(plan: Plan) -> dict[str, Any]:
+    """Return what the image holds: every pin, and every input that was put in the place of one."""
+    runtime = plan.described.spec.runtime
+    locked = plan.lock.runtime
+    return {
+        "schema": 1,
+        "podkiln": __version__,
+        "variant": plan.name,
+        "lock": plan.lock.digest,
+        "base": {"image": locked.base_image, "digest": locked.base_digest},
+        "comfyui": {
+            "version": runtime.comfyui.version,
+            "commit": locked.comfyui_commit,
+            "tree": locked.comfyui_tree,
+        },
+        "python": {
+            "version": locked.python,
+            "layers": {layer.name: f"sha256:{layer.sha256}" for layer in locked.installed},
+        },
+        "cuda": runtime.cuda,
+        "driver": runtime.driver,
+        "nodes": {name: node.commit for name, node in locked.nodes.items()},
+        "baked": [offer.id for offer in plan.baked],
+        "substituted": {
+            each.name: {"locked": each.locked, "actual": each.actual} for each in plan.substituted
+        },
+    }
+
+
+def models(plan: Plan) -> dict[str, Any]:
+    """Return the models that the image offers, as scripts/pod/ reads them."""
+    baked = {offer.id for offer in plan.baked}
+    return {
+        "schema": 1,
+        "variant": plan.name,
+        "models": [_model(offer, plan, baked=offer.id in baked) for offer in plan.offered],
+    }
+
+
+def _model(offer: Offered, plan: Plan, *, baked: bool) -> dict[str, Any]:
+    model = offer.model
+    locked = plan.lock.weights[offer.id]
+    return {
+        "id": offer.id,
+        "title": model.title,
+        "env": offer.entry.env,
+        "default": offer.default,
+        "baked": baked,
+        "gated": model.gated,
+        "licence": model.licence.id,
+        "vram_gb": model.needs.vram_gb,
+        "ram_gb": model.needs.ram_gb,
+        "memory_modes": [mode.model_dump() for mode in model.memory_modes],
+        "requires": list(model.requires),
+        "unmet": list(offer.unmet),
+        "files": [
+            _file(file, known, offer.entry.source.path.parent)
+            for file, known in zip(model.files, locked, strict=True)
+            if not file.local
+        ],
+    }
+
+
+def _file(file: ModelFile, known: LockedFile, folder: Path) -> dict[str, Any]:
+    return {
+        "folder": file.folder,
+        "name": file.filename,
+        "size": known.size,
+        "size_approx": file.size_approx,
+        "sha256": known.sha256,
+        "pickle": file.pickle,
+        "optional": file.optional,
+        "source": weight_layers.origin(file, known, folder),
+    }

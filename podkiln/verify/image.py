@@ -1,0 +1,169 @@
+"""What a registry holds, against what the lock says: sentences about all that differs.
+
+Manifest and config are read, every blob is asked for, and nothing is pulled; `deep` streams all layers
+too: the files of weights are hashed, and the runtime must leave the weights alone. An image with substitutes
+is never right, however well it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from podkiln.errors import IntegrityError, VerifyError
+from podkiln.oci import spec
+from podkiln.oci.reference import DEFAULT_TAG
+from podkiln.registry import Repository
+from podkiln.verify import documents
+from podkiln.verify.blobs import blob_findings, deep_findings, runtime_findings
+from podkiln.verify.compare import (
+    PLATFORM,
+    Held,
+    compare,
+    placed,
+    too_many,
+)
+from podkiln.verify.rendered import Rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Mapping
+
+    from podkiln.oci.reference import Reference
+    from podkiln.oci.spec import Descriptor, Digest, Manifest
+    from podkiln.plan.plan import Plan
+    from podkiln.registry import Progress, Settings
+
+__all__ = ["Verdict", "verify"]
+
+_DOCUMENTS: Final = (
+    "Compared with the lock: all of manifest, config, labels and history, and the digests of weight layers"
+)
+_INSIDE: Final = (
+    "every file of the weights by its sha256, and that the layers of the runtime leave the weights alone"
+)
+_NOT_COMPARED: Final = (
+    "not compared: the base image's own history, and the digests of the runtime's layers, "
+    "which the lock does not hold yet"
+)
+COMPARED: Final = f"{_DOCUMENTS}; what is in the layers was not read (--deep reads it); {_NOT_COMPARED}."
+COMPARED_DEEP: Final = f"{_DOCUMENTS}, {_INSIDE}; {_NOT_COMPARED}."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found: nothing, or what differs. `digest` is that of the image's manifest."""
+
+    image: str
+    digest: Digest
+    findings: tuple[str, ...]
+    deep: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the image is what the lock says."""
+        return not self.findings
+
+    @property
+    def compared(self) -> str:
+        """What was compared, and what was not, in one sentence."""
+        return COMPARED_DEEP if self.deep else COMPARED
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict for scripts."""
+        found = {"ok": self.ok, "deep": self.deep, "compared": self.compared, "findings": list(self.findings)}
+        return {"schema": 1, "image": self.image, "digest": self.digest, **found}
+
+    def require(self) -> None:
+        """Raise VerifyError when there is a finding."""
+        if self.findings:
+            raise VerifyError(f"{self.image} is not what the lock says: {self.findings[0]}")
+
+
+def verify(
+    plan: Plan,
+    known: Mapping[Digest, Digest],
+    reference: Reference,
+    settings: Settings,
+    *,
+    deep: bool = False,
+    on_progress: Progress,
+) -> Verdict:
+    """Compare an image with its lock.
+
+    Args:
+        plan: The variant, as it would be built without substitutes.
+        known: What the lock remembers: recipe of a bundle -> digest of its layer.
+        reference: The image.
+        settings: How registries are spoken to.
+        deep: Read all layers too: hash the files of the weights, look for what hides them.
+        on_progress: Told what is read.
+
+    Raises:
+        RegistryError: The image is not there, or cannot be read.
+        RenderError: The variant cannot be rendered.
+        IntegrityError: Its manifest or index is damaged.
+    """
+    rendered = Rendered.of(plan)
+    with Repository(reference, settings) as repository:
+        found, data = repository.manifest(reference.digest or reference.tag or DEFAULT_TAG)
+        findings: list[str] = []
+        if found.media_type in spec.INDEXES:
+            where = f"Index {reference}"
+            fitting = _fitting(spec.Index.parse(data, where))
+            findings += documents.of_index(spec.parse_json(data, where))
+            if fitting is None:
+                why = f"It is an index without an image for {PLATFORM}."
+                return Verdict(str(reference), found.digest, (why,), deep)
+            found, data = repository.manifest(fitting.digest)
+            if (found.size, found.media_type) != (fitting.size, fitting.media_type):
+                findings.append("Its index gives its manifest another size or type than it has.")
+        where = f"Manifest {spec.short(found.digest)} of {reference}"
+        manifest = spec.Manifest.parse(data, where)
+        findings += documents.of_manifest(spec.parse_json(data, where))
+        if too_many(manifest):  # nobody asks for thousands of blobs
+            return Verdict(str(reference), found.digest, (*findings, *too_many(manifest)), deep)
+        bad = blob_findings(repository, manifest)
+        findings += bad.values()
+        held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
+        if held:
+            findings += compare(plan, rendered, known, held, deep=deep)
+            findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
+    return Verdict(str(reference), found.digest, tuple(findings), deep)
+
+
+def _deep_findings(
+    repository: Repository,
+    plan: Plan,
+    known: Mapping[Digest, Digest],
+    held: Held,
+    bad: Container[Digest],
+    on_progress: Progress,
+) -> Iterator[str]:
+    """Read all layers that can be read: those of weights, and those of the runtime."""
+    weights = placed(plan.bundles, known, held)
+    yield from deep_findings(
+        repository, [each for each in weights if each.blob.digest not in bad], on_progress
+    )
+    taken = {each.number for each in weights}
+    layers = zip(held.manifest.layers, held.config.diff_ids, strict=False)  # a difference is said already
+    runtime = [
+        (number, blob, diff_id)
+        for number, (blob, diff_id) in enumerate(layers)
+        if number not in taken and blob.digest not in bad
+    ]
+    yield from runtime_findings(repository, runtime, on_progress)
+
+
+def _fitting(index: spec.Index) -> Descriptor | None:
+    fitting = (each for each in index.manifests if each.platform and each.platform.serves(PLATFORM))
+    return next(fitting, None)
+
+
+def _held(repository: Repository, manifest: Manifest, findings: list[str]) -> Held | None:
+    """Read the config; a damaged one is a finding, and then there is nothing to compare."""
+    where = f"Config {spec.short(manifest.config.digest)} of {repository.name}"
+    try:
+        return Held(manifest, spec.ImageConfig.parse(repository.blob(manifest.config), where))
+    except IntegrityError as damaged:
+        findings.append(str(damaged))
+        return None

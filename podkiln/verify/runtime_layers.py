@@ -1,0 +1,256 @@
+"""What is in the layers of a runtime: nothing that hides weights, which lie below it, or adds to them.
+
+A layer is only right when every engine unpacks it to the same files, whether it unpacks each layer by itself
+(overlayfs) or onto the ones below. So nothing may depend on order or on links: a member below a link, a path
+that comes twice, a hard link to what is not a file of the same layer before it, are findings.
+
+Sources: OCI image-spec v1.1, layer.md (whiteouts); containerd pkg/archive/tar.go; moby go-archive diff.go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from podkiln.errors import IntegrityError
+from podkiln.oci import spec
+from podkiln.plan.weight_layers import ROOT
+from podkiln.verify import archive, unpack
+from podkiln.verify.archive import Member, shown
+
+if TYPE_CHECKING:
+    import hashlib
+    from collections.abc import Iterable, Iterator
+
+    from podkiln.oci.spec import Descriptor, Digest
+
+_WHITEOUT: Final = ".wh."
+_OPAQUE: Final = ".wh..wh..opq"
+_WEIGHTS: Final = f"{ROOT}/"
+_MOST_FINDINGS: Final = 10
+"""Of one layer: enough to see what it is about."""
+_MOST_IMPLIED: Final = 100_000
+"""Folders of one layer without a member of their own: a bound on memory, far above what layers have."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was read of a layer: what is wrong with it by itself, and all that is in it."""
+
+    layer: str
+    findings: tuple[str, ...]
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A folder: what is in it by name, and whether a member made it; otherwise its contents did."""
+
+    told: bool = False
+    entries: dict[str, _Entry] = field(default_factory=dict)
+
+
+_Entry: TypeAlias = "_Folder | str"
+"""A folder, or in a word what else there is: archive.Kind."""
+
+
+def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]) -> Contents:
+    """Read one layer to its end.
+
+    Args:
+        number: Which one of the image it is, from 0.
+        blob: Its descriptor.
+        diff_id: What the config says of it: the digest of its uncompressed tar.
+        chunks: Its bytes, which raise IntegrityError when they are not those of its digest.
+    """
+    name = f"Layer {number} ({spec.short(blob.digest)})"
+    hashed = spec.hasher(diff_id)
+    try:
+        members = tuple(archive.members(_hashing(unpack.unpacked(blob.media_type, chunks), hashed)))
+    except IntegrityError as wrong:
+        return Contents(name, (f"{name}: {wrong}",))
+    except unpack.UnclearError as wrong:
+        return Contents(name, (f"{name} cannot be read in one way only: {wrong}.",))
+    if hashed.hexdigest() == diff_id.partition(":")[2]:
+        return Contents(name, (), members)
+    held = f"{hashed.name}:{hashed.hexdigest()}"
+    return Contents(name, (f"{name} holds a tar of {held}; the config says {diff_id}.",), members)
+
+
+def _hashing(chunks: Iterable[bytes], hashed: hashlib._Hash) -> Iterator[bytes]:
+    for chunk in chunks:
+        hashed.update(chunk)
+        yield chunk
+
+
+def findings(layers: Iterable[Contents]) -> Iterator[str]:
+    """Say what is wrong with the layers of a runtime, lowest first, and what in them hides weights."""
+    below = _Folder(told=True)
+    for layer in layers:
+        found = (f"{layer.layer} {what}" for what in _layer_findings(below, layer.members))
+        yield from islice(found, _MOST_FINDINGS)
+        yield from layer.findings
+
+
+def _layer_findings(below: _Folder, members: Iterable[Member]) -> Iterator[str]:
+    own = _Own()
+    for member in members:
+        if hides_weights(member.path, folder=member.kind == "folder"):
+            yield f"holds {shown(member.path)}: a runtime leaves /{ROOT} to the weights."
+        elif problem := own.add(member):
+            yield f"holds {shown(member.path)} {problem}: engines unpack that differently."
+    yield from own.contradictions()
+    own.take_away(below)
+    yield from _merge(below, own.root, "")
+
+
+def hides_weights(path: str, *, folder: bool) -> bool:
+    """Tell whether a member of a layer adds to the weights below it, or hides them.
+
+    Folders on the way to them are harmless; anything else in such a folder's place is not.
+    """
+    parent, _, name = path.rpartition("/")
+    if name == _OPAQUE:
+        return _touches_weights(parent)
+    if name.startswith(_WHITEOUT):
+        hidden = name.removeprefix(_WHITEOUT)
+        return _touches_weights(f"{parent}/{hidden}" if parent else hidden)
+    way = folder and _WEIGHTS.startswith(f"{path}/" if path else "")
+    return not way and _touches_weights(path)
+
+
+def _touches_weights(path: str) -> bool:
+    """Tell whether a path is the weights' folder, leads to it, or lies in it."""
+    return not path or _WEIGHTS.startswith(f"{path}/") or path.startswith(_WEIGHTS)
+
+
+class _Own:
+    """The members of one layer, as a tree of their own, and what they take away from the layers below."""
+
+    def __init__(self) -> None:
+        self.root = _Folder(told=True)
+        self._implied = 0
+        self._whiteouts: dict[str, None] = {}
+        self._opaque: list[str] = []
+
+    def add(self, member: Member) -> str | None:
+        """Add a member in its turn; return what is wrong with it, as the end of "holds PATH"."""
+        if not member.path:
+            return None
+        *way, name = member.path.split("/")
+        if any(part.startswith(_WHITEOUT) for part in way):
+            return "below a name that stands for a deletion"
+        folder = self._folder(way)
+        if folder is None:
+            return "below something that is no folder of it"
+        if name.startswith(_WHITEOUT):
+            return self._take_away(member, name)
+        return self._put(folder, name, member)
+
+    def _put(self, folder: _Folder, name: str, member: Member) -> str | None:
+        there = folder.entries.get(name)
+        if member.kind == "folder":
+            if isinstance(there, str):
+                return "twice"
+            folder.entries[name] = there = there or _Folder()
+            there.told = True
+            return None
+        if there is not None:
+            return "twice"
+        if member.kind == "whiteout device":
+            return "as the device that stands for a deletion"
+        # A hard link to a symbolic link is that link once more.
+        found = self._find(member.target) if member.kind == "hard link" else member.kind
+        if not isinstance(found, str) or (member.kind == "hard link" and found not in ("file", "link")):
+            return f"as a hard link to {shown(member.target)}, which is no file before it in this layer"
+        folder.entries[name] = found
+        return None
+
+    def _take_away(self, member: Member, name: str) -> str | None:
+        hidden = name.removeprefix(_WHITEOUT)
+        if member.kind != "file" or member.size:
+            return "as a deletion that is no empty file"
+        parent = member.path[: -len(name)]
+        if name == _OPAQUE:
+            self._opaque.append(parent)
+            return None
+        plain = hidden not in ("", ".", "..") and not hidden.startswith(_WHITEOUT)
+        if not plain or f"{parent}{hidden}" in self._whiteouts:
+            return "as a deletion of no plain name, or for the second time"
+        self._whiteouts[f"{parent}{hidden}"] = None
+        return None
+
+    def contradictions(self) -> Iterator[str]:
+        """Say what the layer both holds and deletes."""
+        for path in self._whiteouts:
+            if self._find(path) is not None:
+                yield f"both holds and deletes {shown(path)}: engines unpack that differently."
+
+    def _folder(self, way: Iterable[str]) -> _Folder | None:
+        """Return a folder of the layer, made where it is not there yet; None where something else is."""
+        here = self.root
+        for name in way:
+            inner = here.entries.get(name)
+            if inner is None and self._implied < _MOST_IMPLIED:
+                inner = here.entries[name] = _Folder()
+                self._implied += 1
+            if not isinstance(inner, _Folder):
+                return None
+            here = inner
+        return here
+
+    def _find(self, path: str) -> _Entry | None:
+        return _find(self.root, path)
+
+    def take_away(self, below: _Folder) -> None:
+        """Delete from the layers below what this one deletes."""
+        for path in self._whiteouts:
+            parent, _, name = path.rpartition("/")
+            folder = _find(below, parent)
+            if isinstance(folder, _Folder):
+                folder.entries.pop(name, None)
+        for path in self._opaque:
+            folder = _find(below, path.rstrip("/"))
+            if isinstance(folder, _Folder):
+                folder.entries.clear()
+
+
+def _find(root: _Folder, path: str) -> _Entry | None:
+    here: _Entry | None = root
+    for name in path.split("/") if path else ():
+        here = here.entries.get(name) if isinstance(here, _Folder) else None
+    return here
+
+
+def _merge(below: _Folder, own: _Folder, path: str) -> Iterator[str]:
+    """Put a layer's tree over those below it, and say where it relies on a folder that is none."""
+    waiting = [(below, own, path)]
+    while waiting:
+        lower, upper, at = waiting.pop()
+        for name, entry in upper.entries.items():
+            there = lower.entries.get(name)
+            if not isinstance(entry, _Folder):
+                lower.entries[name] = entry
+                continue
+            if not isinstance(there, _Folder):
+                if there is not None and not entry.told:
+                    within = shown(f"{at}{name}/{_something(entry)}")
+                    yield (
+                        f"holds {within}, and {shown(at + name)} is a {there} in a layer below: "
+                        "engines unpack that differently."
+                    )
+                there = lower.entries[name] = _Folder(told=True)
+            waiting.append((there, entry, f"{at}{name}/"))
+
+
+def _something(folder: _Folder) -> str:
+    """Return the way from a folder to something that a member has put below it."""
+    way, here = [], folder
+    while here.entries:
+        name, entry = next(iter(here.entries.items()))
+        way.append(name)
+        if not isinstance(entry, _Folder):
+            break
+        here = entry
+    return "/".join(way)

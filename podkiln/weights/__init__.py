@@ -1,0 +1,1 @@
+"""Weight layers: from their sources, hashed on the way, into a registry or a layout."""
