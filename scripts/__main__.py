@@ -10,8 +10,8 @@ import io
 import os
 import sys
 
-from pod import session
-from pod.failure import INTERNAL, PodError
+from pod import container_env
+from pod.errors import INTERNAL, PodError
 
 COMMANDS = ("comfy", "decide", "doctor", "fetch", "health", "nodes", "run", "services", "volume")
 # All but this one need nothing but the standard library, and are started by the system's Python.
@@ -29,9 +29,9 @@ def main(argv: list[str]) -> int:
         _say(f"{name or 'no command'!r} is not one of {', '.join(COMMANDS)}.")
         return INTERNAL
     if name in BY_HAND:
-        session.adopt(os.environ)
+        container_env.adopt(os.environ)
     try:
-        return int(importlib.import_module(ELSEWHERE.get(name, f"pod.{name}")).main(argv[1:]))
+        return int(importlib.import_module(ELSEWHERE.get(name, f"pod.commands.{name}")).main(argv[1:]))
     except PodError as failure:
         _say(str(failure))
         return failure.exit_code
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     except Exception as bug:
         if os.environ.get("PODKILN_DEBUG"):
             raise
-        from pod.printable import shown  # noqa: PLC0415 - a boot does without it
+        from pod.util.printable import shown  # noqa: PLC0415 - a boot does without it
 
         _say(
             f"a mistake in podkiln itself stopped {name} ({type(bug).__name__}: {shown(bug)}); "
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 
 def _say(sentence: str) -> None:
-    from pod.saying import say  # noqa: PLC0415 - a boot does without it
+    from pod.util.say import say  # noqa: PLC0415 - a boot does without it
 
     say(sentence)
 

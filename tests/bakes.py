@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pod.fetching.patience import Policy
-from pod.fetching.sources import Hubs
-from pod.fetching.web import Limits
+from pod.net.http import Limits
+from pod.net.hubs import Hubs
+from pod.net.transfer_policy import Policy
 from podkiln.plan.weight_layers import Weight
 from podkiln.weights.source import Access
 

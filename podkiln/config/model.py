@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from pod.pickles import is_pickle
+from pod.util.pickles import is_pickle
 from podkiln.config.document import Many, Strict
 from podkiln.config.messages import Matching
 from podkiln.util.quoting import shown

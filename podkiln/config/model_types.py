@@ -124,7 +124,7 @@ def civitai() -> Civitai:
 
 
 def to_json() -> dict[str, Any]:
-    """Return model-types.json, as pod.wishes.facts reads it."""
+    """Return model-types.json, as pod.resolve.model_facts reads it."""
     found = types().model_dump(mode="json", by_alias=True)
     for rule in found["rules"]:
         del rule["from"]

@@ -12,7 +12,7 @@ from podkiln.config.document import Many, Strict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FILE = Path(__file__).resolve().parent.parent / "variants" / "system" / "needed.yaml"
+FILE = Path(__file__).resolve().parents[2] / "variants" / "system" / "needed.yaml"
 
 
 class Package(Strict):

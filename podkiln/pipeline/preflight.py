@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod.fetching.sources import HUGGINGFACE
+from pod.net.hubs import HUGGINGFACE
 from podkiln import registry
 from podkiln.errors import SourceError, UsageError
 from podkiln.weights.source import Access

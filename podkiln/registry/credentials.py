@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pod.printable import shown
+from pod.util.printable import shown
 from podkiln.errors import CommandError, RegistryError
 from podkiln.oci.reference import DOCKER_HUB, registry_host
 from podkiln.util import process

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from httpx import codes
 
-from pod.fetching.retry import PASSING, asked_seconds
-from pod.printable import printable, shown
+from pod.net.retry import PASSING, asked_seconds
+from pod.util.printable import printable, shown
 from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:

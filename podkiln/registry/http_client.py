@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
 from podkiln.errors import RegistryError
+from podkiln.registry.errors import TransientError
 from podkiln.registry.tls import is_local
 
 if TYPE_CHECKING:
     import ssl
 
 AGENT: Final = {"User-Agent": "podkiln"}
+MAX_ANSWER_BYTES: Final = 8 << 20  # manifests have at most 4 MiB, configs less than this
 
 
 def open_client(host: str, tls: ssl.SSLContext) -> httpx.Client:
@@ -30,3 +33,19 @@ def open_client(host: str, tls: ssl.SSLContext) -> httpx.Client:
             f"({type(wrong).__name__}).",
             hint=f"Give it as http://HOST:PORT, or name {host} in NO_PROXY.",
         ) from None
+
+
+def read_body(response: httpx.Response, host: str, seconds: float) -> bytes:
+    """Return the body of an answer that is no blob, bounded in bytes and seconds.
+
+    Raises RegistryError, and TransientError where it does not end in time.
+    """
+    body = bytearray()
+    deadline = time.monotonic() + seconds
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise RegistryError(f"Registry {host} answered with more than {MAX_ANSWER_BYTES} bytes.")
+        if time.monotonic() > deadline:
+            raise TransientError(f"Registry {host} did not come to the end of an answer in time.")
+    return bytes(body)

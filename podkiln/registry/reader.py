@@ -12,13 +12,14 @@ from httpx import codes
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
 from podkiln.registry.errors import Settling, TransientError, refuse_page
-from podkiln.registry.transport import MAX_ANSWER_BYTES, Transport
+from podkiln.registry.http_client import MAX_ANSWER_BYTES
 
 if TYPE_CHECKING:
     import hashlib
     from collections.abc import Generator, Iterator
 
     from podkiln.oci.spec import Descriptor, Digest
+    from podkiln.registry.transport import Transport
 
 _ACCEPT: Final = ", ".join((*spec.MANIFESTS, *spec.INDEXES))
 AGAIN: Final = (

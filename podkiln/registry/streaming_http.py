@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import httpx
 from httpx import codes
 
-from pod.fetching.idle import Idle
-from pod.fetching.web import Limits, connection_to, unconnected
+from pod.net.connection_pool import Idle
+from pod.net.http import Limits, connection_to, unconnected
 
 if TYPE_CHECKING:
     import ssl

@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 
 import httpx
 from httpx import codes
 
-from pod.fetching.retry import LONGEST_TOTAL, backoff_seconds
+from pod.net.retry import LONGEST_TOTAL, backoff_seconds
 from podkiln.errors import RegistryError
 from podkiln.oci.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
 from podkiln.registry.cancellation import Sockets
 from podkiln.registry.errors import TRANSIENT, Settling, TransientError, given_up, refused, unreachable
-from podkiln.registry.http_client import AGENT, open_client
+from podkiln.registry.http_client import AGENT, MAX_ANSWER_BYTES, open_client, read_body
 from podkiln.registry.streaming_http import Answer, Patience, Streaming
 from podkiln.registry.tls import is_local, local_context, speaks_tls, tls_context
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-MAX_ANSWER_BYTES: Final = 8 << 20  # manifests have at most 4 MiB, configs less than this
 _HUB_API: Final = "registry-1.docker.io"
 _REDIRECTS: Final = 5
 _PIECE: Final = 1 << 20  # bytes of a blob in memory at once
@@ -173,7 +171,9 @@ class Transport:
                 if got.status_code in (codes.OK, codes.PARTIAL_CONTENT):
                     yield from self._pieces(got, offset)
                     return
-                answer = Answer(got.status_code, got.headers, self._body(got), target)
+                answer = Answer(
+                    got.status_code, got.headers, read_body(got, self.host, self.settings.timeout), target
+                )
             location = answer.headers.get("location")
             if answer.status in _MOVED and location:
                 target = self.absolute(location, target)
@@ -320,7 +320,7 @@ class Transport:
             headers = {**headers, "Content-Length": str(len(body))}
             return self._send(method, url, headers, (body,), authorization, patience)
         with self._open(method, url, headers, content, authorization, patience) as got:
-            return Answer(got.status_code, got.headers, self._body(got), url)
+            return Answer(got.status_code, got.headers, read_body(got, self.host, self.settings.timeout), url)
 
     def _send(
         self,
@@ -392,14 +392,3 @@ class Transport:
         """Raise CancelledError after `cancel`."""
         if self.cancelled.is_set() and not self._drops:
             raise CancelledError("given up")
-
-    def _body(self, response: httpx.Response) -> bytes:
-        body = bytearray()
-        deadline = time.monotonic() + self.settings.timeout
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                raise RegistryError(f"Registry {self.host} answered with more than {MAX_ANSWER_BYTES} bytes.")
-            if time.monotonic() > deadline:
-                raise TransientError(f"Registry {self.host} did not come to the end of an answer in time.")
-        return bytes(body)

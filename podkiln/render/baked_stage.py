@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pod.fetching.sources import Hubs, request_for
+from pod.net.hubs import Hubs, request_for
 from podkiln.config import catalog
 from podkiln.plan import weight_layers
 

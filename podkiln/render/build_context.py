@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pod import secrets
-from pod.fetching.sources import Hubs
+from pod.net.hubs import Hubs
+from pod.util import secret_variables
 from podkiln.config import comfyui_flags, model_folders, model_types
 from podkiln.config.variant import ROOT
 from podkiln.errors import DescriptionError, RenderError
@@ -145,7 +145,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "port": runtime.port,
         "workspace": runtime.workspace,
         "stop_seconds": runtime.stop_seconds,
-        "access_secrets": secrets.ACCESS,
+        "access_secrets": secret_variables.ACCESS,
         "labels": labels(plan),
         "folders": model_folders.load(runtime.comfyui.version).places(),
         "hubs": Hubs(),

@@ -9,21 +9,21 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from pod.failure import PodError
+from pod.errors import PodError
 from pod.flags import rules as pod_rules
 from pod.flags.arguments import RefusedError
 from pod.flags.choice import Decision, choose
-from pod.machine.gpu import Detection, Gpu
-from pod.machine.memory import Memory
-from pod.settings import read
+from pod.flags.settings import read
+from pod.hardware.gpu import Detection, Gpu
+from pod.hardware.memory import Memory
 from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, Described, Profiles, load
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pod.flags.model_selection import Offer
     from pod.flags.rules import Rules
-    from pod.flags.selection import Offer
 
 
 def to_json(
@@ -81,7 +81,7 @@ def foretell(  # one parameter for each option of `./build.py flags`
         memory_mode: GPU_MEMORY_MODE.
         profile: FLAG_PROFILE.
         args: COMFYUI_ARGS.
-        offers: The image's models, from pod.flags.selection.from_json.
+        offers: The image's models, from pod.flags.model_selection.from_json.
     """
     environ = {
         "GPU_TIER": tier or "",

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from pod.failure import PodError
-from pod.fetching.contents import check_type
-from pod.fetching.patience import Patience, Policy
-from pod.fetching.sources import Hubs, Request, request_for
-from pod.fetching.web import Answer, Limits, RefusedError, TransientError
+from pod.errors import PodError
+from pod.net.http import Answer, Limits, RefusedError, TransientError
+from pod.net.hubs import Hubs, Request, request_for
+from pod.net.integrity import check_type
+from pod.net.transfer_policy import Patience, Policy
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.registry.headers import content_range, number
 from podkiln.registry.tls import tls_context

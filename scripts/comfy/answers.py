@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from comfy.failure import FAILED, ComfyError
-from pod.printable import shown
+from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

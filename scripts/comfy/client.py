@@ -18,7 +18,7 @@ from comfy import answers
 from comfy.answers import Outcome, Problem
 from comfy.failure import FAILED, TIMED_OUT, UNREACHABLE, ComfyError
 from comfy.pictures import reason
-from pod.printable import shown
+from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

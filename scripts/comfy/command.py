@@ -30,9 +30,9 @@ from comfy.client import Client
 from comfy.failure import FAILED, USAGE, WORKFLOW_UNREADABLE, ComfyError
 from comfy.pictures import opened
 from comfy.saving import LARGEST, Saver
-from pod import health
-from pod.printable import printable, shown
-from pod.saying import LONGEST_LINE, line
+from pod import comfyui_http
+from pod.util.printable import printable, shown
+from pod.util.say import LONGEST_LINE, line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
@@ -198,10 +198,10 @@ def _is_address(server: str) -> bool:
 
 
 def _of_this_pod() -> str:
-    given = health.arguments()
-    scheme = "https" if health.value("--tls-certfile", given) else "http"
-    host = health.host(given)
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{health.port(given)}"
+    given = comfyui_http.arguments()
+    scheme = "https" if comfyui_http.value("--tls-certfile", given) else "http"
+    host = comfyui_http.host(given)
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{comfyui_http.port(given)}"
 
 
 class _Events:

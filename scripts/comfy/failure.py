@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pod.failure import PodError
+from pod.errors import PodError
 
 USAGE = 64
 """An option that cannot be meant."""

@@ -16,7 +16,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 import aiohttp
 
 from comfy.failure import IMAGE_UNREADABLE, ComfyError
-from pod.printable import shown
+from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

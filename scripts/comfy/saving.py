@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from comfy.failure import CANNOT_SAVE, ComfyError
-from pod.printable import shown
+from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable

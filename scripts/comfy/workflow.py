@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from comfy.failure import USAGE, WORKFLOW_UNREADABLE, ComfyError
-from pod.printable import printable, shown
+from pod.util.printable import printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

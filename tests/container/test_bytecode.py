@@ -44,7 +44,10 @@ IMPORTS = {
     "the system's Python": ("/usr/bin/python3", "-v", "-c", f"import {STANDARD}"),
     "what start.sh calls": (
         *("/usr/bin/python3", "-I", "-S", "-v", "-c"),
-        "import sys; sys.path[:0] = ['/opt/podkiln']; import pod.decide, pod.flags.choice, pod.fetch",
+        (
+            "import sys; sys.path[:0] = ['/opt/podkiln']; "
+            "import pod.decision, pod.flags.choice, pod.commands.fetch"
+        ),
     ),
     "ComfyUI's Python": (
         "/opt/venv/bin/python",

@@ -33,8 +33,8 @@ from fakes.gate import Gate
 from fakes.hub import Hub
 from fakes.registry import Fault
 
-from pod.fetching.patience import Policy
-from pod.fetching.web import Limits
+from pod.net.http import Limits
+from pod.net.transfer_policy import Policy
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.lock import layers
 from podkiln.oci import spec

@@ -10,6 +10,7 @@ from fakes.registry import Registry
 
 from podkiln.oci.reference import Reference
 from podkiln.registry import Repository, Settings
+from podkiln.util.open_uploads import UPLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -22,6 +23,12 @@ def own_log() -> Generator[None]:
     before = log.handlers[:], log.level, log.propagate
     yield
     log.handlers[:], log.level, log.propagate = before
+
+
+@pytest.fixture(autouse=True)
+def no_upload_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads that an earlier test left open at its registry are no concern of this one."""
+    monkeypatch.setattr(UPLOADS, "_open", {})
 
 
 @pytest.fixture(autouse=True)

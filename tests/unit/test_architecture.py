@@ -29,6 +29,29 @@ __main__
 """
 ORDER = _ORDER.split()
 
+# The same for what runs in a pod: from what knows nothing of it to the commands that start.sh calls.
+_POD_ORDER = """
+errors
+container_env
+util
+hardware
+net
+model_refs
+resolve
+comfyui_http
+services
+volume
+flags
+checks
+downloads
+decision
+supervisor
+commands
+"""
+POD_ORDER = _POD_ORDER.split()
+# What the builder shares with the pod: rules that must be one rule, and HTTP.
+SHARED = {"errors", "util", "hardware", "net", "resolve", "flags"}
+
 # What runs inside images stands on its own; the builder may use it, never the other way round. What talks to
 # ComfyUI runs where ComfyUI runs, and uses what ComfyUI has.
 IMAGE_PACKAGES = {"pod": set[str](), "comfy": {"pod", "aiohttp"}}
@@ -77,32 +100,54 @@ def member(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    there = {member(name) for name in PODKILN} - {""}
-    assert sorted(there - set(ORDER)) == [], "put it into ORDER, before all that import it"
-    assert sorted(set(ORDER) - there) == [], "is no more"
-    assert len(ORDER) == len(set(ORDER))
+def out_of_order(known: dict[str, Path], order: list[str]) -> list[str]:
+    """Return the imports between packages that go against an order, and packages that have no place in it."""
+    head = next(iter(known)).partition(".")[0]
+    found = {f"{own} has no place in the order" for own in map(member, known) if own and own not in order}
+    for name, path in known.items():
+        own = member(name)
+        for used in imports(path, known):
+            other = member(used) if used.startswith(f"{head}.") else ""
+            if own in order and other and other != own and order.index(other) > order.index(own):
+                found.add(f"{name} imports {used}")
+    return sorted(found)
 
 
-@pytest.mark.parametrize("name", [name for name in PODKILN if "." in name])
-def test_a_module_imports_only_what_stands_before_it(name: str) -> None:
-    own = member(name)
-    used = {member(each) for each in imports(PODKILN[name], PODKILN) if each.startswith("podkiln.")}
-    late = {each for each in used - {own} if ORDER.index(each) > ORDER.index(own)}
-    assert sorted(late) == []
+def test_a_package_imports_only_what_stands_before_it() -> None:
+    assert out_of_order(PODKILN, ORDER) == []
+    assert {member(name) for name in PODKILN} - {""} == set(ORDER), "a place in the order that nobody has"
 
 
-@pytest.mark.parametrize("package", sorted({member(name) for name in PODKILN if name.count(".") > 1}))
-def test_inside_a_package_nothing_goes_round_in_circles(package: str) -> None:
-    """Its __init__ is the door: it imports the others, and none of them imports it. Types may refer back."""
-    inside = {name: path for name, path in PODKILN.items() if member(name) == package}
-    left = {
-        name: imports(path, PODKILN, types=False) & inside.keys() - {name} for name, path in inside.items()
+def test_so_it_is_in_a_pod() -> None:
+    pod = {name: path for name, path in IN_IMAGES.items() if name.split(".")[0] == "pod"}
+    assert out_of_order(pod, POD_ORDER) == []
+    assert {member(name) for name in pod} - {""} == set(POD_ORDER), "a place in the order that nobody has"
+
+
+def test_the_builder_uses_what_is_shared_and_nothing_else_of_a_pod() -> None:
+    used = {
+        f"{name} imports {each}"
+        for name, path in PODKILN.items()
+        for each in imports(path, IN_IMAGES)
+        if each.startswith("pod.") and member(each) not in SHARED
     }
+    assert sorted(used) == []
+
+
+def circles(known: dict[str, Path]) -> list[str]:
+    """Return the modules that import each other. Types may refer back."""
+    left = {name: imports(path, known, types=False) & known.keys() - {name} for name, path in known.items()}
     while left:
         free = {name for name, used in left.items() if not used & left.keys()}
-        assert free, f"these import each other: {sorted(left)}"
+        if not free:
+            return sorted(left)
         left = {name: used for name, used in left.items() if name not in free}
+    return []
+
+
+@pytest.mark.parametrize("known", [PODKILN, IN_IMAGES], ids=["podkiln", "pod"])
+def test_nothing_goes_round_in_circles(known: dict[str, Path]) -> None:
+    assert circles(known) == []
 
 
 @pytest.mark.parametrize("name", list(IN_IMAGES))

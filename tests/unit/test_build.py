@@ -168,14 +168,21 @@ def main(arguments):
         raise ModuleNotFoundError("No module named 'rich'", name="rich.progress")
     print(arguments)
     return 0
-def terminate(*_): pass
 """
 
 
 def real_command(house: Path) -> None:
     """Give the checkout podkiln's own beginning, a short command line, and an environment to damage."""
-    for name in ("__main__.py", "output.py", "errors.py"):
-        shutil.copy(ROOT / "podkiln" / name, house / "podkiln")
+    for name in ("podkiln/__main__.py", "podkiln/errors.py", *(f"scripts/pod/{name}.py" for name in ("__init__", "errors"))):
+        "podkiln/__main__.py",
+        "podkiln/errors.py",
+        "scripts/pod/__init__.py",
+        "scripts/pod/errors.py",
+    ):
+        (house / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, house / name)
+    for name in ("podkiln/util", "scripts/pod/util"):
+        shutil.copytree(ROOT / name, house / name)
     (house / "podkiln" / "cli.py").write_text(BROKEN)
     venv = house / ".venv"
     (venv / "bin").mkdir(parents=True)
@@ -185,7 +192,7 @@ def real_command(house: Path) -> None:
 
 
 def run_in(house: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    own = {**os.environ, "PYTHONPATH": str(house)}
+    own = {**os.environ, "PYTHONPATH": f"{house}:{house / 'scripts'}"}
     line = [*argv, "plan", "--variant", "a b"]
     return subprocess.run(line, capture_output=True, text=True, check=False, env=own)
 

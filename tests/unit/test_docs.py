@@ -10,8 +10,8 @@ import click
 import pytest
 
 from docs import generate
-from pod import fetch
-from pod.fetching import patience
+from pod.commands import fetch
+from pod.net import transfer_policy
 from podkiln import cli
 from podkiln.config import catalog, document, variant
 from podkiln.config.model import Model
@@ -86,8 +86,8 @@ def test_every_variable_that_is_described_is_read() -> None:
     ("name", "default"),
     [
         ("FETCH_JOBS", fetch.JOBS),
-        ("FETCH_CONNECTIONS", patience.Policy().connections),
-        ("PODKILN_FETCH_CHUNK", patience.Policy().chunk),
+        ("FETCH_CONNECTIONS", transfer_policy.Policy().connections),
+        ("PODKILN_FETCH_CHUNK", transfer_policy.Policy().chunk),
     ],
 )
 def test_defaults_are_the_real_ones(name: str, default: int) -> None:

@@ -2,7 +2,7 @@
 
 Source: https://developer.civitai.com, GET /api/v1/model-versions/{id}; hashes are in upper case there, and
 sizes a float in KiB. The token goes into a header, and to this host alone. What the answer means, and what
-must not be taken, is one rule for lock and pods: pod.wishes.civitai, with the lists of
+must not be taken, is one rule for lock and pods: pod.resolve.civitai, with the lists of
 variants/flags/civitai.yaml.
 """
 
@@ -12,18 +12,18 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pod.fetching import web as pod_web
-from pod.fetching.sources import Request
-from pod.wishes import civitai
-from pod.wishes.civitai import Terms
+from pod.net import http as pod_web
+from pod.net.hubs import Request
+from pod.resolve import civitai
+from pod.resolve.civitai import Terms
 from podkiln.config import model_types
 from podkiln.config.model import UNRESOLVED
 from podkiln.lock.resolve import civitai_api
 from podkiln.lock.resolve.errors import Found, RefusedError, UnclearError, WithheldError
 
 if TYPE_CHECKING:
-    from pod.fetching.sources import Hubs
-    from pod.wishes.civitai import Version
+    from pod.net.hubs import Hubs
+    from pod.resolve.civitai import Version
     from podkiln.config.model import ModelFile
     from podkiln.lock.resolve.http import Reply, Web
 

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pod.fetching.retry import LONGEST_TOTAL, PASSING, Backoff, asked_seconds
-from pod.fetching.sources import Request
-from pod.fetching.web import Answer, Limits, TransientError, get, public
-from pod.fetching.web import RefusedError as NotFollowedError
+from pod.net.http import Answer, Limits, TransientError, get, public
+from pod.net.http import RefusedError as NotFollowedError
+from pod.net.hubs import Request
+from pod.net.retry import LONGEST_TOTAL, PASSING, Backoff, asked_seconds
 from podkiln.config import messages
 from podkiln.config.model import LARGEST_FILE
 from podkiln.lock import validation

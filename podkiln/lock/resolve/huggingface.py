@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import Field
 
-from pod.fetching.sources import Request, request_for
+from pod.net.hubs import Request, request_for
 from podkiln.config.model import Revision
 from podkiln.lock.resolve.errors import Found, RefusedError, UnclearError, UnreachableError, WithheldError
 from podkiln.lock.resolve.http import Shape, checked
@@ -27,7 +27,7 @@ from podkiln.lock.validation import Sha256, Size, Text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pod.fetching.sources import Hubs
+    from pod.net.hubs import Hubs
     from podkiln.config.model import ModelFile
     from podkiln.lock.resolve.http import Reply, Web
 

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pod.failure import PodError
-from pod.fetching.sources import Hubs
+from pod.errors import PodError
+from pod.net.hubs import Hubs
 from podkiln.config.model import UNRESOLVED
 from podkiln.errors import SourceError
 from podkiln.lock import schema

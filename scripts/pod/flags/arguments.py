@@ -14,7 +14,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pod.failure import ARGUMENTS_REFUSED, PodError
+from pod.errors import ARGUMENTS_REFUSED, PodError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pod.doors.access import Access, check_cors, inner_port
-from pod.examining import hardware
-from pod.examining.diagnosis import WARNING
-from pod.flags import card as cards
-from pod.flags import selection
+from pod.flags import gpu_class as cards
+from pod.flags import model_selection
 from pod.flags.arguments import check_modules, exclusive, opposed
 from pod.flags.rules import AUTO, Rule
-from pod.volume import usual
+from pod.hardware import compatibility
+from pod.services.config import Access, check_cors, inner_port
+from pod.util.finding import WARNING
+from pod.volume.volume import usual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from pod.examining.diagnosis import Finding
     from pod.flags.arguments import Given, Parsed
-    from pod.flags.card import Card
+    from pod.flags.gpu_class import Card
+    from pod.flags.model_selection import Offer, Selection
     from pod.flags.rules import Rules
-    from pod.flags.selection import Offer, Selection
-    from pod.machine.gpu import Detection
-    from pod.machine.memory import Memory
-    from pod.settings import Settings
-    from pod.volume import Volume
+    from pod.flags.settings import Settings
+    from pod.hardware.gpu import Detection
+    from pod.hardware.memory import Memory
+    from pod.util.finding import Finding
+    from pod.volume.volume import Volume
 
 SCHEMA = 1
 _USER = "COMFYUI_ARGS"
@@ -140,7 +140,7 @@ def choose(
     """
     volume = volume or usual(settings.workspace)
     card = cards.judge(detection, memory, settings, rules)
-    wanted = selection.select(offers, settings, card, memory.total_mib, rules)
+    wanted = model_selection.select(offers, settings, card, memory.total_mib, rules)
     mode, mode_note = _memory_mode(rules, settings, card, wanted)
 
     line = _CommandLine(rules)
@@ -181,7 +181,9 @@ def choose(
         )
     if not card.usable and settings.memory_mode != AUTO:
         warnings.append(f"GPU_MEMORY_MODE={settings.memory_mode} means nothing without a GPU")
-    findings = [] if _does_without(rules, user, card, detection) else hardware.examine(detection, rules)
+    findings: list[Finding] = []
+    if not _does_without(rules, user, card, detection):
+        findings = compatibility.examine(detection, rules.driver, rules.architectures)
     reasons = [*card.reasons, *_ram(memory), *volume.reasons, *line.reasons, *mode_note]
     reasons += wanted.reasons
     return Decision(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from pod.failure import DATA_UNREADABLE, PodError
+from pod.errors import DATA_UNREADABLE, PodError
 from pod.flags.arguments import Catalogue, Flag
 
 TYPE_CHECKING = False

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pod import settings
-from pod.doors import access
-from pod.flags import choice, rules
-from pod.machine.gpu import Detection, Gpu
-from pod.machine.memory import Memory
+from pod.flags import choice, rules, settings
+from pod.hardware.gpu import Detection, Gpu
+from pod.hardware.memory import Memory
+from pod.services import config
 from podkiln.config import comfyui_flags
 from podkiln.render import flags_json as flags
 
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from pod.flags.arguments import Catalogue
-    from pod.flags.selection import Offer
-    from pod.volume import Volume
+    from pod.flags.model_selection import Offer
+    from pod.volume.volume import Volume
 
 FAKES = Path(__file__).resolve().parents[2] / "fakes"
 COMMON = ["--listen=0.0.0.0", "--port={port}", "--disable-auto-launch"]
@@ -111,7 +110,7 @@ def choose(known: rules.Rules) -> Choose:
             )
         )
         return choice.choose(
-            known, asked, user, found, memory, offers, access=access.read(given), volume=volume
+            known, asked, user, found, memory, offers, access=config.read(given), volume=volume
         )
 
     return ask

@@ -13,14 +13,17 @@ from fakes.hub import Hub
 from fakes.pod import Pod
 from images import ROOT
 
-from pod import secrets
+from pod.util import secret_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 CANARY = "canary0123456789"
-SETTINGS = {name: f"{CANARY}-{name.lower()}" for name in (*secrets.ACCESS, *secrets.HUBS, "RUNPOD_API_KEY")}
+SETTINGS = {
+    name: f"{CANARY}-{name.lower()}"
+    for name in (*secret_variables.ACCESS, *secret_variables.HUBS, "RUNPOD_API_KEY")
+}
 WORDS = [
     f"https://me:{CANARY}@HUB/a.safetensors",
     f"https:/me:{CANARY}@HUB/a.safetensors",

@@ -20,7 +20,7 @@ import pytest
 from images import ROOT
 from registries import free_port
 
-from pod.examining import ports
+from pod.util import ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,8 +24,8 @@ from podkiln.registry.auth import Challenge
 from podkiln.registry.credentials import Credentials
 from podkiln.registry.errors import is_immutable, is_lost_upload, lacks_blob, retry_after, words
 from podkiln.registry.headers import ChunkSizes, content_range, number, range_end
+from podkiln.registry.http_client import MAX_ANSWER_BYTES
 from podkiln.registry.streaming_http import Answer
-from podkiln.registry.transport import MAX_ANSWER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

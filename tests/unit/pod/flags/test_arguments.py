@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.failure import ARGUMENTS_REFUSED
+from pod.errors import ARGUMENTS_REFUSED
 from pod.flags.arguments import Catalogue, Flag, Given, RefusedError, check_folders
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.machine.memory import Memory
-from pod.nodes import Nodes
-from pod.storage.requirement import Verdict
-from pod.volume import Volume, usual
+from pod.hardware.memory import Memory
+from pod.volume.custom_nodes import Nodes
+from pod.volume.node_requirements import Verdict
+from pod.volume.volume import Volume, usual
 
 if TYPE_CHECKING:
     from unit.pod.conftest import Choose

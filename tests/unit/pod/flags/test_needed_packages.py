@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod import settings
-from pod.failure import ARGUMENTS_REFUSED, PodError
-from pod.flags import choice
-from pod.machine.gpu import Detection, Gpu
-from pod.machine.memory import Memory
+from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.flags import choice, settings
+from pod.hardware.gpu import Detection, Gpu
+from pod.hardware.memory import Memory
 
 if TYPE_CHECKING:
     from pod.flags.choice import Decision

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pod.failure import PodError
+from pod.errors import PodError
 from pod.flags import rules
 
 if TYPE_CHECKING:

@@ -1,0 +1,79 @@
+"""All that may be wrong with a pod, gathered from the checks: of the decision, the volume, the network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pod.checks import model_needs
+from pod.errors import DATA_UNREADABLE, PodError
+from pod.util.finding import WARNING, Finding, worst_first
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+
+def offline(record: Mapping[str, Any], environ: Mapping[str, str]) -> list[Finding]:
+    """Return all that can be found out without a network: what --explain shows. Raises PodError."""
+    models = load(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln") / "models.json")["models"]
+    return worst_first([*known(record), *local(record, models, environ)])
+
+
+def known(record: Mapping[str, Any]) -> list[Finding]:
+    """Return what `decide` found, from its entry in decision.json."""
+    return [Finding.from_json(each) for each in record["findings"]]
+
+
+def local(
+    record: Mapping[str, Any], models: Sequence[Mapping[str, Any]], environ: Mapping[str, str]
+) -> list[Finding]:
+    """Return what the volume and the RAM say. Raises PodError."""
+    from pod.flags import rules  # noqa: PLC0415 - `decide` has loaded it, except at boot
+
+    rule_set = rules.load(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln") / "flags.json")
+    volume = record["volume"]
+    others = (environ.get("PODKILN_VOLUME") or "/runpod-volume", volume["root"], volume["workspace"])
+    roots = [
+        environ.get("PODKILN_BAKED") or "/opt/models",
+        *(f"{other}/models" for other in others),
+        *volume["models"],
+    ]
+    found = [
+        *(Finding(WARNING, "volume", says) for says in volume["problems"]),
+        *model_needs.memory(record, models, rule_set.reaches),
+    ]
+    return [*found, *model_needs.room(record, models, roots)] if volume["answers"] else found
+
+
+def online(
+    record: Mapping[str, Any], models: Sequence[Mapping[str, Any]], environ: Mapping[str, str], root: Path
+) -> list[Finding]:
+    """Ask the network, where something is to come from it."""
+    from pod.checks import network  # noqa: PLC0415 - explaining needs none of it
+    from pod.net.hubs import Hubs  # noqa: PLC0415 - the same
+
+    hubs = Hubs.from_environment(environ)
+    hosts = {"huggingface": hubs.huggingface, "civitai": hubs.civitai}
+    kinds = {source["kind"]: source.get("url", "") for source in model_needs.sources(record, models)}
+    addresses = [hosts.get(kind, url) for kind, url in kinds.items()]
+    if record.get("wishes"):
+        addresses += hosts.values()
+    try:
+        made: float | None = (root / "manifest.json").stat().st_mtime
+    except OSError:
+        made = None
+    return network.examine([address for address in addresses if address], made)
+
+
+def load(path: Path) -> Any:
+    """Read one of the pod's JSON files. Raises PodError."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise PodError(
+            f"{path} cannot be read ({error.strerror}): start the pod again.", DATA_UNREADABLE
+        ) from None
+    except ValueError as error:
+        raise PodError(f"{path} is no JSON ({error}): start the pod again.", DATA_UNREADABLE) from None

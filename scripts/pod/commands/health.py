@@ -1,0 +1,16 @@
+"""`health`: the image's health check. Docker gives it 5 s in all."""
+
+from __future__ import annotations
+
+import sys
+
+from pod.comfyui_http import problem
+
+
+def main(_arguments: list[str]) -> int:
+    """Exit 0 when healthy, 1 with the reason when not."""
+    reason = problem()
+    if reason:
+        print(reason, file=sys.stderr)
+        return 1
+    return 0

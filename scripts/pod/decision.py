@@ -1,0 +1,193 @@
+"""Read the pod, choose ComfyUI's arguments, and write down what was chosen and why.
+
+What is written: $PODKILN_RUN/decision.json, $PODKILN_RUN/comfyui.args (each argument followed by a NUL byte,
+for bash's `mapfile -d ''`) and what pod.volume.run_files describes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pod.errors import INTERNAL, UNFIT, PodError
+from pod.hardware import nvidia_smi
+from pod.util import child_processes
+from pod.util.stopwatch import Stopwatch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from pod.flags.arguments import Parsed
+    from pod.flags.choice import Decision
+    from pod.flags.rules import Rules
+    from pod.volume.volume import Volume
+
+RUN = "/run/podkiln"
+_MOST_DEVICES = 32  # as ComfyUI counts them
+
+
+def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch | None = None) -> Decision:
+    """Read everything there is to read, and choose. Raises PodError.
+
+    nvidia-smi takes longest by far, so it is started first, and all else is loaded and read beside it. With
+    `write` the folders that ComfyUI needs are made on the volume. `watch` notes how long the parts take.
+    """
+    watch = watch or Stopwatch()
+    limit = nvidia_smi.limit(environ)
+    with nvidia_smi.Question(nvidia_smi.CARDS, limit) as cards:
+        from pod.flags import choice, model_selection, rules, settings  # noqa: PLC0415 - beside nvidia-smi
+        from pod.flags.arguments import check_folders  # noqa: PLC0415 - beside nvidia-smi
+        from pod.hardware import gpu, gpu_presence, memory  # noqa: PLC0415 - beside nvidia-smi
+        from pod.services import config, ping_config  # noqa: PLC0415 - beside nvidia-smi
+        from pod.util import ports  # noqa: PLC0415 - beside nvidia-smi
+        from pod.volume import inspect, package_overlay  # noqa: PLC0415 - beside nvidia-smi
+
+        root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
+        known = rules.load(root / "flags.json")
+        offers = model_selection.load(root / "models.json")
+        asked = settings.read(environ, known, {offer.env for offer in offers})
+        asked = model_selection.checked(asked, offers, root)
+        user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS")
+        site = package_overlay.site(environ.get("PODKILN_VENV") or package_overlay.VENV)
+        missing = _missing_modules(known, user, site)
+        where = inspect.Asked.of(environ, asked.workspace, known.workspace, tuple(missing))
+        ways = config.read(environ)
+        with inspect.Question(where, write=write) as volumes:
+            pod_memory = memory.read(
+                Path(environ.get("PODKILN_CGROUP_ROOT") or memory.CGROUP_ROOT),
+                Path(environ.get("PODKILN_MEMINFO") or memory.MEMINFO),
+            )
+            seen, said = _as_comfyui_sees(environ, user)
+            found = gpu.detect(
+                cards,
+                seen,
+                limit,
+                witness=gpu_presence.witness(environ),
+                said=said,
+                unified=known.unified_cards,
+            )
+            watch.lap("gpu")
+            volume = volumes.answer()
+        if volume.answers:
+            check_folders(user.given, "COMFYUI_ARGS")
+        decision = choice.choose(
+            known,
+            asked,
+            user,
+            found,
+            pod_memory,
+            offers,
+            str(root),
+            access=ways,
+            volume=volume,
+            has_module=lambda name: name not in missing or volume.has(name, missing[name]),
+        )
+        own = child_processes.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
+        taken = ports.examine(decision.args, decision.access.to_json(), decision.port, decision.listen, own)
+        decision = decision.with_findings(taken)
+        ping_config.read(
+            environ, decision.port, ways.ports(decision.port)
+        )  # refuses what it cannot understand
+        watch.lap("flags")
+        return decision
+
+
+def _missing_modules(known: Rules, user: Parsed, site: str) -> dict[str, str]:
+    """Return modules that arguments need and the image lacks, with the names of their packages."""
+    names = {given.flag.name for given in user.given} | {*known.common} & {*known.catalogue.flags}
+    flags = [known.catalogue.flags[name] for name in names]
+    needed = {flag.module: flag.package or flag.module for flag in flags if flag.module}
+    if not needed:
+        return {}
+    from pod.volume import node_requirements  # noqa: PLC0415 - loaded already
+
+    there = node_requirements.modules(tuple(needed), site)
+    return {module: package for module, package in needed.items() if module not in there}
+
+
+def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> tuple[Mapping[str, str], str | None]:
+    """Return the environment with the CUDA_VISIBLE_DEVICES that ComfyUI sets, and the flag that says so.
+
+    Both flags are read as main.py of 0.33.0 reads them: --default-device N puts N before all others.
+    """
+    from pod.hardware import cuda_visible_devices  # noqa: PLC0415 - beside nvidia-smi
+
+    only, first = user.value("--cuda-device"), user.value("--default-device")
+    if only is not None:
+        return {
+            **environ,
+            "CUDA_VISIBLE_DEVICES": only,
+        }, f"--cuda-device {cuda_visible_devices.shown(only)}".rstrip()
+    if first is not None:
+        others = [str(number) for number in range(_MOST_DEVICES) if number != int(first)]
+        order = ",".join([str(int(first)), *others])
+        return {**environ, "CUDA_VISIBLE_DEVICES": order}, f"--default-device {first}"
+    return environ, None
+
+
+def inspect_volume(environ: Mapping[str, str]) -> Volume:
+    """Return where everything lies at this moment, changing nothing. Raises PodError."""
+    from pod.flags import rules, settings  # noqa: PLC0415 - only by hand
+    from pod.volume import inspect  # noqa: PLC0415 - only by hand
+
+    known = rules.load(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln") / "flags.json")
+    workspace = settings.read(environ, known).workspace
+    with inspect.Question(inspect.Asked.of(environ, workspace, known.workspace), write=False) as question:
+        return question.answer()
+
+
+def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
+    """Raise PodError where ComfyUI could not work here; PODKILN_DOCTOR=warn starts it all the same."""
+    from pod.util.say import line  # noqa: PLC0415 - beside nvidia-smi, see decide()
+
+    fatal = [finding.says for finding in decision.findings if finding.level == "fatal"]
+    for reason in fatal:
+        if environ.get("PODKILN_DOCTOR", "").strip().lower() != "warn":
+            message = f"ComfyUI cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."
+            raise PodError(message, UNFIT)
+        print(line(f"podkiln: warning: {reason}."), file=sys.stderr)
+
+
+def say(decision: Decision) -> None:
+    """Print reasons and warnings for the pod's log, and the command line that they lead to."""
+    for sentence in sentences(decision.to_json()):
+        print(sentence, file=sys.stderr)
+
+
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """Return what is said about a decision, from its entry in decision.json."""
+    import shlex  # noqa: PLC0415 - loaded already, see decide()
+
+    from pod.util.say import line  # noqa: PLC0415 - the same
+
+    said = [
+        *(f"podkiln: warning: {warning}" for warning in record["warnings"]),
+        *(f"podkiln: {reason}" for reason in record["reasons"]),
+        f"podkiln: ComfyUI's arguments: {shlex.join(record['args'])}",
+    ]
+    return [line(sentence) for sentence in said]
+
+
+def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, float]) -> None:
+    """Write what start.sh reads, and begin boot.json. Raises PodError where the run folder refuses."""
+    import json  # noqa: PLC0415 - loaded already, see decide()
+
+    from pod.util import files  # noqa: PLC0415 - the same
+    from pod.volume import run_files  # noqa: PLC0415 - the same
+
+    run = Path(environ.get("PODKILN_RUN") or "/run/podkiln")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        files.replace(run / "decision.json", json.dumps(decision.to_json(), indent=2) + "\n")
+        files.replace(run / "comfyui.args", "".join(f"{word}\0" for word in decision.args))
+        files.replace(run / "boot.json", json.dumps({"schema": 1, "seconds": dict(seconds)}) + "\n")
+        for told in run.glob("fetch*.json"):  # by the fetches of the container's last run
+            told.unlink(missing_ok=True)
+        run_files.write(decision.volume, environ, Path(environ.get("PODKILN_ROOT") or "/opt/podkiln"), run)
+    except OSError as error:
+        message = (
+            f"{run} cannot be written ({error.strerror}): make it a writable directory, or set PODKILN_RUN."
+        )
+        raise PodError(message, INTERNAL) from None

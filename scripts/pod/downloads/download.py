@@ -1,0 +1,112 @@
+"""One file, from wherever the last attempt stopped to bytes that have the hash that was promised."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from pod.downloads import partial_file
+from pod.downloads.transfer import ChangedError, Crew, Goal
+from pod.downloads.worker_pool import Hands
+from pod.net.content_range import ReplacedError
+from pod.net.http import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pod.downloads.progress import Progress
+    from pod.net.transfer_policy import Policy
+
+
+class StoppedError(Exception):
+    """The pod is stopping; what has arrived is kept."""
+
+
+class Download:
+    """Fetches a goal into its part. `room` gets the bytes needed before disk is used, and may refuse.
+
+    `hands` are threads that help this file among others; without them it has Policy.connections for itself.
+    """
+
+    def __init__(
+        self,
+        goal: Goal,
+        policy: Policy,
+        progress: Progress,
+        room: Callable[[int], None],
+        hands: Hands | None = None,
+    ) -> None:
+        self._goal = goal
+        self._policy = policy
+        self._progress = progress
+        self._room = room
+        self._hands = hands
+        self._crew: Crew | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Fetch until the part is complete and its hash is right.
+
+        A wrong hash is tried once more from nothing: a resumed file can be spoilt by what came before.
+        Raises RefusedError, OSError, StoppedError.
+        """
+        if self._hands:
+            self._verified(self._hands)
+            return
+        hands = Hands(self._policy.connections - 1)
+        try:
+            self._verified(hands)
+        finally:
+            hands.end()
+
+    def _verified(self, hands: Hands) -> None:
+        for last in (False, True):
+            found = self._whole(hands)
+            if found == self._goal.expected:
+                return
+            self._discard()
+            self._progress.say(f"arrived as {found}, not {self._goal.expected}; fetched once more")
+            if last:
+                raise RefusedError(
+                    f"has {found}, but {self._goal.expected} is listed; fetched twice, and thrown away: "
+                    "it was replaced or tampered with at its source, or the listed hash is wrong"
+                )
+
+    def _discard(self) -> None:
+        for each in (self._goal.part, self._goal.copy):
+            if each:
+                partial_file.remove(each)
+
+    def stop(self) -> None:
+        """Let `run` end soon, with StoppedError."""
+        with self._lock:
+            self._stopped = True
+            if self._crew:
+                self._crew.halt(StoppedError())
+
+    def _whole(self, hands: Hands) -> str:
+        """Fetch what is missing, anew when it changed on the way; returns the digest of what has arrived."""
+        ranges = True
+        for _ in range(self._policy.tries):
+            with self._lock:
+                if self._stopped:
+                    raise StoppedError
+                crew = self._crew = Crew(self._goal, self._policy, self._progress, self._room, hands)
+            self._progress.state = "fetching"
+            try:
+                return crew.run(ranges=ranges)
+            except ReplacedError:
+                self._discard()
+                raise
+            except ChangedError as change:
+                ranges = change.ranges
+                self._discard()
+        reason = (
+            "it changes while it is fetched"
+            if ranges
+            else "its server cannot resume, and the connection breaks"
+        )
+        raise RefusedError(
+            f"did not come in {self._policy.tries} tries: {reason}; start the fetch again later"
+        )

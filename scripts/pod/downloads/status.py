@@ -1,0 +1,104 @@
+"""`fetch --status`: how far the fetches in this pod are, from what each last wrote.
+
+The boot's writes fetch.json; one that is started by hand writes fetch-PID.json, for both may run at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pod.downloads.terminal import bar, painted, width_of
+from pod.util.printable import printable
+from pod.util.say import line as said
+from pod.util.units import duration, human
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+BOOT = "fetch.json"
+_BY_HAND = "fetch-*.json"
+
+
+def own(run: Path, *, by_hand: bool) -> Path:
+    """Return where this process is to write; what others wrote by hand goes once they have ended."""
+    if not by_hand and not _runs(_read(run / BOOT)):
+        return run / BOOT
+    for path in run.glob(_BY_HAND):
+        if not _runs(_read(path)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return run / f"fetch-{os.getpid()}.json"
+
+
+def show(run: Path) -> int:
+    """Print a line for each file and one for each fetch; returns 0, or 1 when a file failed."""
+    records = [record for path in (run / BOOT, *sorted(run.glob(_BY_HAND))) if (record := _read(path))]
+    if not records:
+        print("Nothing has been fetched in this pod yet.")
+    return max((_show(record) for record in records), default=0)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record
+
+
+def _runs(record: dict[str, Any] | None) -> bool:
+    return record is not None and record["state"] == "running" and _alive(record["pid"])
+
+
+def _show(record: dict[str, Any]) -> int:
+    alive = _runs(record)
+    width = width_of(sys.stdout)
+    for file in record["files"]:
+        print(_painted(file, width) if width else said(_line(file, alive=alive)))
+    state = record["state"]
+    if state == "running" and not alive:
+        state = "ended early; start the fetch again, it goes on where it stopped"
+    rate = sum(file["rate"] for file in record["files"] if file["state"] == "fetching") if alive else 0
+    print(f"{state}: {human(record['bytes'])} of {human(record['total'])}{_pace(record, rate)}")
+    return 1 if any(file["state"] == "failed" for file in record["files"]) else 0
+
+
+def _line(file: dict[str, Any], *, alive: bool) -> str:
+    line = f"{file['state']:<9}  {file['model']}: {file['file']}"
+    if file["total"]:
+        line += (
+            f"  {human(file['bytes'])} of {human(file['total'])} ({100 * file['bytes'] // file['total']} %)"
+        )
+    if alive and file["state"] == "fetching":
+        line += _pace(file, file["rate"])
+    remark = file["error"] or file["note"]
+    return f"{line}  {remark}" if remark else line
+
+
+def _painted(file: dict[str, Any], width: int) -> str:
+    """Return a line for a terminal: a bar, and a remark on a line of its own, which may be long."""
+    share = file["bytes"] / file["total"] if file["total"] else 0.0
+    line = f"{file['state']:<9}  {bar(share)} {share:4.0%}  {printable(file['file'])}"
+    remark = file["error"] or file["note"]
+    return painted(line[: width - 1], file["state"]) + (f"\n           {said(remark)}" if remark else "")
+
+
+def _pace(row: dict[str, Any], rate: float) -> str:
+    if rate < 1:
+        return ""
+    return f", {human(rate)}/s, {duration(max(0, (row['total'] or 0) - row['bytes']) / rate)} left"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

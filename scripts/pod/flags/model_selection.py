@@ -1,0 +1,220 @@
+"""Which of the image's models are wanted, and how far each has to be offloaded to fit this pod."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from pod.errors import DATA_UNREADABLE, SETTING_MALFORMED, PodError
+from pod.flags.rules import AUTO, MIB_PER_GB
+from pod.util.env import SettingError, nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from pod.flags.gpu_class import Card
+    from pod.flags.rules import Rules
+    from pod.flags.settings import Settings
+    from pod.model_refs.model_ref import Wish
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a model needs in one memory mode, in nominal GB; `mode` is None for a model without modes."""
+
+    mode: str | None
+    vram_gb: float
+    ram_gb: float
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One model of models.json, as far as choosing is concerned."""
+
+    id: str
+    env: str
+    default: bool
+    baked: bool
+    needs: tuple[Need, ...]
+    unmet: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was decided about one model; `why` is a phrase."""
+
+    offer: Offer
+    enabled: bool
+    why: str
+    memory_mode: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of decision.json; `fetch` says whether its files have to come from somewhere."""
+        return {
+            "id": self.offer.id,
+            "enabled": self.enabled,
+            "fetch": self.enabled and not self.offer.baked,
+            "memory_mode": self.memory_mode,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All models of the image, the files that were named besides, and what there is to say about them."""
+
+    choices: tuple[Choice, ...] = ()
+    wishes: tuple[Wish, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> list[str]:
+        """Say which files were understood."""
+        where = dict.fromkeys(wish.where for wish in self.wishes)
+        words = {name: [wish.word for wish in self.wishes if wish.where == name] for name in where}
+        return [f"{name}: to be fetched besides: {', '.join(words[name])}" for name in where]
+
+    def memory_mode(self, rules: Rules) -> str | None:
+        """Return the most offloading mode that any enabled model needs; None when none has one."""
+        modes = [choice.memory_mode for choice in self.choices if choice.enabled and choice.memory_mode]
+        return max(modes, key=rules.offloading) if modes else None
+
+
+def load(path: Path) -> tuple[Offer, ...]:
+    """Read models.json. Raises PodError."""
+    try:
+        return from_json(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise PodError(
+            f"{path} cannot be read ({error.strerror}): rebuild the image.", DATA_UNREADABLE
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"{path} is damaged or of another podkiln ({error!r}): rebuild the image."
+        raise PodError(message, DATA_UNREADABLE) from None
+
+
+def from_json(data: Mapping[str, Any]) -> tuple[Offer, ...]:
+    """Make offers of models.json's data. Raises ValueError, KeyError or TypeError where it is damaged."""
+    if data["schema"] != 1:
+        raise ValueError(f"schema {data['schema']}, and 1 is known")
+    return tuple(
+        Offer(
+            id=entry["id"],
+            env=entry["env"],
+            default=entry["default"],
+            baked=entry["baked"],
+            needs=_needs(entry),
+            unmet=tuple(entry["unmet"]),
+        )
+        for entry in data["models"]
+    )
+
+
+def _needs(entry: Mapping[str, Any]) -> tuple[Need, ...]:
+    modes = [(need["mode"], need) for need in entry["memory_modes"]]
+    return tuple(
+        Need(mode, float(need["vram_gb"] or 0), float(need["ram_gb"] or 0))
+        for mode, need in modes or [(None, entry)]
+    )
+
+
+def select(
+    offers: Sequence[Offer], settings: Settings, card: Card, ram_mib: int | None, rules: Rules
+) -> Selection:
+    """Decide about every model. Raises SettingError where MODELS names one that the image does not offer."""
+    _check_names(offers, settings)
+    choices, warnings = [], []
+    for offer in offers:
+        choice, warning = _wanted(offer, settings)
+        warnings += warning
+        if choice.enabled and card.usable:
+            need, warning = _mode(offer, settings, card, ram_mib, rules)
+            warnings += warning
+            choice = Choice(offer, choice.enabled, choice.why, need)
+        choices.append(choice)
+    return Selection(tuple(choices), settings.wishes, tuple(warnings))
+
+
+def checked(settings: Settings, offers: Sequence[Offer], root: Path) -> Settings:
+    """Hold names of models and folders against those of the image; returns settings with warnings.
+
+    Here, because a boot that is refused must not have touched the volume. Raises PodError.
+    """
+    _check_names(offers, settings)
+    if not settings.wishes:
+        return settings
+    from pod.model_refs import model_ref, models_json  # noqa: PLC0415 - only who names a file needs to pay
+
+    warnings = model_ref.check_folders(settings.wishes, models_json.folders(root), SETTING_MALFORMED)
+    return replace(settings, warnings=(*settings.warnings, *warnings))
+
+
+def _check_names(offers: Sequence[Offer], settings: Settings) -> None:
+    ids = [offer.id for offer in offers]
+    for name in settings.models or ():
+        if name not in (*ids, "all", "none"):
+            near = nearest(name, ids)
+            hint = f"did you mean {near}?" if near else f"it offers {', '.join(ids) or 'none'}."
+            raise SettingError(f"MODELS names {name!r}, which this image does not offer: {hint}")
+
+
+def _wanted(offer: Offer, settings: Settings) -> tuple[Choice, list[str]]:
+    """Say whether a model is wanted: its own variable beats MODELS, which beats the image's default."""
+    enabled, named, why = _asked(offer, settings)
+    if not enabled or not offer.unmet:
+        return Choice(offer, enabled, why), []
+    needs = ", ".join(offer.unmet)
+    if named:
+        return Choice(offer, enabled, why), [
+            f"model {offer.id} needs {needs}, which this image lacks; fetched all the same ({why})"
+        ]
+    warning = (
+        f"model {offer.id} needs {needs}, which this image lacks, so it is left out; {offer.env}=true insists"
+    )
+    return Choice(offer, enabled=False, why=f"this image lacks {needs}"), [warning]
+
+
+def _asked(offer: Offer, settings: Settings) -> tuple[bool, bool, str]:
+    """Return whether a model is asked for, whether it was named for that, and by what."""
+    toggle = settings.toggle(offer.env)
+    if toggle is not None:
+        return toggle, True, f"{offer.env}={'true' if toggle else 'false'}"
+    if settings.models is None:
+        return offer.default, False, "on by default" if offer.default else "off by default"
+    if settings.models in (("all",), ("none",)):
+        return settings.models == ("all",), False, f"MODELS={settings.models[0]}"
+    named = offer.id in settings.models
+    return named, named, "MODELS names it" if named else "MODELS does not name it"
+
+
+def _mode(
+    offer: Offer, settings: Settings, card: Card, ram_mib: int | None, rules: Rules
+) -> tuple[str | None, list[str]]:
+    """Return the least offloading mode whose needs fit, or the one that GPU_MEMORY_MODE says."""
+
+    def fits(need: Need) -> bool:
+        vram_fits = card.vram_mib is None or rules.reaches(card.vram_mib, need.vram_gb)
+        return vram_fits and (ram_mib is None or rules.reaches(ram_mib, need.ram_gb))
+
+    needs = sorted(offer.needs, key=lambda need: rules.offloading(need.mode) if need.mode else 0)
+    mode: str | None
+    if settings.memory_mode != AUTO:
+        mode = settings.memory_mode
+        needs = [need for need in needs if need.mode in (None, mode)]
+    else:
+        mode = next((need for need in needs if fits(need)), needs[-1]).mode
+    if not needs or any(fits(need) for need in needs):
+        return mode, []
+    last = needs[-1]
+    has = f"{_gb(card.vram_mib)} and {_gb(ram_mib)}"
+    how = f" in mode {last.mode}" if last.mode else ""
+    amounts = f"{last.vram_gb:g} GB of VRAM and {last.ram_gb:g} GB of RAM"
+    warning = f"model {offer.id} needs {amounts}{how}; this pod has {has}"
+    return mode, [f"{warning}, so it may run out of memory"]
+
+
+def _gb(mib: int | None) -> str:
+    return "an unknown amount" if mib is None else f"{mib / MIB_PER_GB:.1f} GB"

@@ -1,0 +1,1 @@
+"""What this pod is: its cards, its memory, its mounts, and whether ComfyUI can work on it."""

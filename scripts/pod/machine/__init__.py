@@ -1,1 +1,0 @@
-"""What this pod is: its cards, its memory, its mounts."""

@@ -1,0 +1,218 @@
+"""One word of MODELS, of LORAS or of `podkiln-fetch`: which file somebody wishes for, and where it is to go.
+
+    civitai:328553@368189                         a version on CivitAI: model@version
+    urn:air:sdxl:lora:civitai:328553@368189       the same as an AIR; `urn:` and `air:` may be left out
+    hf:org/repo@revision/path/name.safetensors    a file on Hugging Face; without a revision, main
+    https://host/name.safetensors#sha256=HEX      any other address; the other forms take a #sha256= too
+    FOLDER[/NAME]=…                               where it goes, said beforehand: loras/mine.safetensors=hf:…
+
+The addresses of pages on huggingface.co and civitai.com are understood as the first forms.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pod.errors import SETTING_MALFORMED, PodError
+from pod.model_refs import addresses
+from pod.model_refs.addresses import FORMS, SCHEME, Address, WordError
+from pod.model_refs.filenames import checked_path, suffix
+from pod.util.printable import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from typing import Any
+
+    from pod.model_refs.models_json import Folders
+
+LORAS = "loras"
+_PLACED = re.compile(rf"([^=:?#]*)=((?:{SCHEME}).*)", re.IGNORECASE)
+_ADDRESSED = re.compile(SCHEME, re.IGNORECASE)
+_WEIGHT = re.compile(r"(?P<rest>.*):(?P<weight>[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-2]))>?")
+_SCHEMES = "hf|huggingface|civitai|urn|air|https?"
+_NO_WEIGHT = re.compile(r"civitai|hf|https?://[^/]*", re.IGNORECASE)
+_WORD = re.compile(rf"(?:[^\s,?]|\?(?:(?!,(?:[^=:?#,]*=)?(?:{SCHEME}))[^\s#])*)+", re.IGNORECASE)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LONGEST = 8192  # letters of a word: no server takes a longer address
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A file that somebody named; `where` is the variable or the command in which they did.
+
+    `folder` and `name` are None unless they were said beforehand.
+    """
+
+    where: str
+    address: Address
+    sha256: str | None = None
+    folder: str | None = None
+    name: str | None = None
+
+    @property
+    def only_lora(self) -> bool:
+        """Whether nothing but a LoRA will do."""
+        return self.where == "LORAS"
+
+    @property
+    def word(self) -> str:
+        """What it is called in messages."""
+        return self.address.word
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """Where it comes from, as in models.json."""
+        return self.address.source
+
+    @property
+    def key(self) -> str:
+        """What it is remembered by: all that the answer depends on, and no token."""
+        place = "/".join(
+            part for part in (self.folder or (LORAS if self.only_lora else ""), self.name) if part
+        )
+        word = f"{self.word}#sha256={self.sha256}" if self.sha256 else self.word
+        return f"{place}={word}" if place else word
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what decision.json and --explain say of it."""
+        return {
+            "wish": self.word,
+            "where": self.where,
+            "source": self.source["kind"],
+            "sha256": self.sha256,
+            "folder": self.folder or (LORAS if self.only_lora else None),
+            "name": self.name,
+        }
+
+
+def words(text: str) -> list[str]:
+    """Split what stands in a variable at blanks and commas; a comma in an address's query belongs to it."""
+    return _WORD.findall(text)
+
+
+def is_address(word: str) -> bool:
+    """Tell whether a word is meant as an address; the others are meant as ids of the image's models."""
+    return any(sign in word for sign in ":/=")
+
+
+def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[Wish]]:
+    """Tell ids and wishes apart. Raises PodError for the first word that is malformed.
+
+    Args:
+        where: The variable in which the words stand, or the command; LORAS takes no ids.
+        given: The words.
+        code: The exit code for a malformed one.
+    """
+    ids, wishes = [], {}
+    for word in given:
+        if len(word) > _LONGEST:
+            raise PodError(
+                f"{where}: {shown(word)!r} has {len(word)} letters, and no address has more than {_LONGEST}: "
+                "put a blank or a comma between two words.",
+                code,
+            )
+        if where != "LORAS" and not is_address(word):
+            ids.append(word.lower())
+            continue
+        try:
+            wish = parse(where, word)
+        except WordError as error:
+            raise PodError(_sentence(where, shown(word), error), code) from None
+        wishes[wish.key] = wish
+    return ids, list(wishes.values())
+
+
+def of_environment(environ: Mapping[str, str]) -> list[Wish]:
+    """Return the wishes of MODELS and LORAS. Raises PodError."""
+    return [
+        each
+        for where in ("MODELS", "LORAS")
+        for each in read(where, words(environ.get(where, "")), SETTING_MALFORMED)[1]
+    ]
+
+
+def parse(where: str, word: str) -> Wish:
+    """Read a word. Raises WordError."""
+    if not word.isprintable():
+        raise WordError("has letters that cannot be shown: copy it again")
+    _check_weight(word)
+    folder = name = None
+    if placed := _PLACED.fullmatch(word):
+        folder, name = _place(placed[1])
+        word = placed[2]
+    elif not _ADDRESSED.match(word):
+        raise WordError(f"is no address of a file: write {FORMS}")
+    text, _, fragment = word.partition("#")
+    sha256 = _listed(fragment)
+    address = addresses.read(text, vouched=sha256 is not None)
+    if where == "LORAS" and folder and folder.partition("/")[0] != LORAS:
+        raise WordError(f"is to go to {folder}, and LORAS only takes LoRAs: put it into MODELS")
+    return Wish(where, address, sha256, folder, name)
+
+
+def check_folders(wishes: Iterable[Wish], folders: Folders, code: int) -> list[str]:
+    """Check the folders that were said beforehand; returns warnings about them. Raises PodError."""
+    warnings = []
+    for wish in wishes:
+        try:
+            warnings.append(_check_folder(wish, folders.known, folders.used))
+        except WordError as error:
+            raise PodError(_sentence(wish.where, wish.word, error), code) from None
+    return [warning for warning in warnings if warning]
+
+
+def _check_folder(wish: Wish, places: Mapping[str, Collection[str]], used: Collection[str]) -> str | None:
+    folder = (wish.folder or LORAS).partition("/")[0]
+    if folder in used or any(folder in directories for directories in places.values()):
+        return None
+    near = [known for known in places if known.startswith(folder)]
+    if not near:
+        import difflib  # noqa: PLC0415 - 5 ms that only an unknown folder needs to pay
+
+        near = difflib.get_close_matches(folder, list(places), n=1, cutoff=0.8)
+    if near:
+        raise WordError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near[0]}?")
+    return f"{wish.word} goes to {folder}, which ComfyUI itself does not read: a custom node has to"
+
+
+def _sentence(where: str, word: str, error: WordError) -> str:
+    return f"{where}: {word!r} {error}" + ("" if str(error).endswith("?") else ".")
+
+
+def _check_weight(word: str) -> None:
+    """Tell off what prompts elsewhere know as <lora:name:0.8>."""
+    weighted = _WEIGHT.fullmatch(word)
+    if weighted and "?" not in word and not _NO_WEIGHT.fullmatch(weighted["rest"]):
+        raise WordError(
+            "ends in a weight, which belongs into the workflow, as the strength of its LoRA loader: leave "
+            f"':{weighted['weight']}' away" + ("" if _ADDRESSED.match(word) else f", and write {FORMS}")
+        )
+
+
+def _place(text: str) -> tuple[str, str | None]:
+    """Read what stands before the `=`: a folder below models/, and a name where the last part is a file's."""
+    try:
+        parts = checked_path(text.strip().removeprefix("models/").rstrip("/"))
+    except ValueError as error:
+        raise WordError(
+            f"begins with a place that {error}: write FOLDER=… or FOLDER/NAME.safetensors=…"
+        ) from None
+    name = parts[-1] if suffix(parts[-1]) else None
+    folder = "/".join(parts[:-1] if name else parts)
+    if not folder:
+        raise WordError("begins with a file's name and no folder: write FOLDER/NAME.safetensors=…")
+    return folder, name
+
+
+def _listed(fragment: str) -> str | None:
+    kind, _, value = fragment.partition("=")
+    if kind.lower() != "sha256":
+        return None  # a place on a page
+    value = value.lower()
+    if not _SHA256.fullmatch(value):
+        raise WordError(
+            f"has a sha256 of {len(value)} characters, and 64 hex digits are wanted: copy it again"
+        )
+    return value

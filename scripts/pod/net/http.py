@@ -1,0 +1,318 @@
+"""One GET; redirects are followed by hand, so that a token reaches the host it belongs to and no other."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import http.client
+import socket
+import ssl
+import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+from pod.errors import PodError
+from pod.util import bounded_json
+from pod.util.printable import masked, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from email.message import Message
+
+    from pod.net.connection_pool import Idle
+
+FETCH_FAILED = 1
+MAX_REDIRECTS = 5
+USER_AGENT = "podkiln-fetch/1"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORTS = {"http": 80, "https": 443}
+_SHORT = 64 * 1024
+_LONGEST_SHOWN = 200
+_QUERY = "/?:@!$&'()*+,;=~-._%"  # RFC 3986, 3.4, and what is quoted already
+
+
+class RefusedError(PodError):
+    """Trying again would not help. The message continues a sentence that begins with the file's name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, FETCH_FAILED)
+
+
+class TransientError(Exception):
+    """It may work in a moment: a reset, a time-out, a server that is busy.
+
+    `retry_after` is what the server asked for, in seconds; `busy` means that it asked us to slow down.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None, busy: bool = False) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.busy = busy
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A token, the variable it came in, and the one origin (scheme, host, port) that may see it."""
+
+    origin: str
+    token: str = field(repr=False)
+    variable: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds to wait for a connection, and for the next byte; `tls`: whom to trust instead of the usual.
+
+    `idle` keeps connections for the next request; without it each request makes one of its own.
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    tls: ssl.SSLContext | None = None
+    idle: Idle | None = None
+
+
+@dataclass(eq=False)
+class Answer:
+    """The last hop's response; `close` ends the connection, or keeps it when the body was read to its end."""
+
+    status: int
+    headers: Message
+    hops: list[Message]
+    host: str
+    response: http.client.HTTPResponse
+    connection: http.client.HTTPConnection
+    sock: socket.socket | None
+    keep: Callable[[http.client.HTTPConnection], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def first(self, name: str) -> str | None:
+        """Return a header from the first hop that has it: the hub knows what its CDN does not."""
+        return next((value for hop in self.hops if (value := hop[name]) is not None), None)
+
+    def receive(self, buffer: memoryview) -> int:
+        """Read what has come of the body, without waiting until the buffer is full; 0: there is no more.
+
+        Raises TransientError as `readinto` does.
+        """
+        response = self.response
+        if response.length is None or response.chunked or response.isclosed():
+            return self.readinto(buffer)
+        try:
+            count = response.fp.readinto1(buffer[: response.length])
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise TransientError(f"{self.host}: {_plain(error)}") from None
+        response.length -= count
+        if not response.length:
+            response.close()
+        return count
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read as much of the body as the buffer holds; 0 means that there is no more.
+
+        Raises TransientError when the connection breaks or nothing comes for Limits.read seconds.
+        """
+        try:
+            return self.response.readinto(buffer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise TransientError(f"{self.host}: {_plain(error)}") from None
+
+    def read(self, limit: int) -> bytes:
+        """Read the whole body, at most `limit` bytes. Raises TransientError, RefusedError."""
+        body = bytearray()
+        buffer = memoryview(bytearray(1 << 16))
+        while count := self.readinto(buffer):
+            body += buffer[:count]
+            if len(body) > limit:
+                raise RefusedError(f"cannot be resolved: {self.host} does not stop answering")
+        return bytes(body)
+
+    def drain(self) -> None:
+        """Read a short body that nobody wants, so that the connection can be kept."""
+        if self.keep and self.response.length is not None and self.response.length <= _SHORT:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                self.response.read()
+
+    def abort(self) -> None:
+        """Wake whoever reads from this answer in another thread."""
+        if self.sock is not None:
+            with contextlib.suppress(OSError):  # closed already, which is as good
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Keep the connection for the next request when the body was read to its end, else end it."""
+        complete = self.keep and self.response.isclosed() and not self.response.will_close
+        self.response.close()
+        if self.keep and complete:
+            self.keep(self.connection)
+        else:
+            self.connection.close()
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port in one canonical form."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return f"{scheme}://{(parts.hostname or '').lower()}:{parts.port or _PORTS.get(scheme, 0)}"
+
+
+def public(url: str) -> str:
+    """Return the address of the same file without login, query and fragment, where secrets travel."""
+    try:
+        parts = urlsplit(masked(url))
+    except ValueError:  # brackets that do not close
+        return "an address that is none"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def get(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
+    """Send GET, following redirects; any status that is not a redirect is returned, not raised.
+
+    Raises TransientError for what a later try may cure, RefusedError for what it may not.
+    """
+    hops: list[Message] = []
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = _hop(url, headers, credential, limits)
+        hops.append(answer.headers)
+        if answer.status not in _REDIRECTS:
+            answer.hops = hops
+            return answer
+        answer.drain()
+        answer.close()
+        url = _redirected(url, answer)
+    raise RefusedError(f"is redirected in a loop, last to {shown(url)}")
+
+
+def _redirected(url: str, answer: Answer) -> str:
+    """Return the address that an answer redirects to. Raises RefusedError."""
+    location = answer.headers["Location"] or ""
+    try:
+        target = urlsplit(urljoin(url, location))
+    except ValueError:  # brackets that do not close
+        raise RefusedError(
+            f"is redirected by {answer.host} to {bounded_json.shown(location.partition('?')[0])!r}, "
+            "which is no address; correct its source"
+        ) from None
+    if urlsplit(url).scheme == "https" and target.scheme == "http":  # both in lower case here
+        raise RefusedError(f"is redirected from https to http by {answer.host}, which is not followed")
+    return str(target.geturl())
+
+
+def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
+    try:
+        parts = urlsplit(url)
+        origin = origin_of(url)
+        host = (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is no number, brackets that do not close, a name that no host has
+        raise RefusedError(f"has no http or https address to come from: {shown(url)}") from None
+    if parts.scheme not in _PORTS or not host:
+        raise RefusedError(f"has no http or https address to come from: {shown(url)}")
+    sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+    if credential and credential.origin == origin:
+        sent["Authorization"] = f"Bearer {credential.token}"
+    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (
+        f"?{quote(parts.query, safe=_QUERY)}" if parts.query else ""
+    )
+    connection, target = connection_to(parts, target, limits)
+    if kept := limits.idle.take(origin) if limits.idle else None:
+        try:
+            return _answer(kept, origin, target, sent, limits)
+        except TimeoutError as error:
+            kept.close()
+            raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
+        except (OSError, http.client.HTTPException, ValueError):
+            kept.close()  # the server had enough of waiting, which says nothing about a new connection
+    try:
+        connection.connect()
+        return _answer(connection, origin, target, sent, limits)
+    except ssl.SSLCertVerificationError as error:
+        connection.close()
+        raise RefusedError(
+            f"is not fetched: the certificate of {parts.hostname} is not trusted ({error.verify_message}); "
+            "behind a company proxy, set SSL_CERT_FILE to its CA bundle"
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: what is no HTTP
+        connection.close()
+        raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
+
+
+def _answer(
+    connection: http.client.HTTPConnection,
+    origin: str,
+    target: str,
+    headers: Mapping[str, str],
+    limits: Limits,
+) -> Answer:
+    """Ask on an open connection. Raises OSError, HTTPException."""
+    sock = connection.sock
+    sock.settimeout(limits.read)
+    connection.request("GET", target, headers=dict(headers))
+    response = connection.getresponse()
+    keep = functools.partial(limits.idle.give, origin) if limits.idle else None
+    host = urlsplit(origin).hostname or ""
+    return Answer(response.status, response.headers, [], host, response, connection, sock, keep)
+
+
+def connection_to(parts: SplitResult, target: str, limits: Limits) -> tuple[http.client.HTTPConnection, str]:
+    """Return a connection that is still to be made, and the target to ask it for.
+
+    It goes through HTTPS_PROXY or HTTP_PROXY where set, unless NO_PROXY names the host.
+    """
+    host, port = parts.hostname or "", parts.port
+    secure = parts.scheme == "https"
+    proxy_url = urllib.request.getproxies().get(parts.scheme)
+    if not proxy_url or urllib.request.proxy_bypass(host):
+        return unconnected(host, port, limits, secure=secure), target
+    try:
+        proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
+        proxy_port = proxy.port or _PORTS["http"]
+    except ValueError:
+        variable = f"{parts.scheme.upper()}_PROXY"
+        raise RefusedError(f"is not fetched: {variable} is no address of a proxy: correct it") from None
+    connection = unconnected(proxy.hostname or "", proxy_port, limits, secure=secure)
+    if not secure:
+        return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"
+    login: dict[str, str] = {}
+    if proxy.username:
+        pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+        login["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    connection.set_tunnel(host, port or _PORTS["https"], login)
+    return connection, target
+
+
+def unconnected(host: str, port: int | None, limits: Limits, *, secure: bool) -> http.client.HTTPConnection:
+    """Return a connection that is still to be made, past all proxies."""
+    if secure:
+        tls = limits.tls or _trust()
+        return http.client.HTTPSConnection(host, port, timeout=limits.connect, context=tls)
+    return http.client.HTTPConnection(host, port, timeout=limits.connect)
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """Load the trusted authorities (SSL_CERT_FILE's, if set) once: that takes longer than a handshake."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _plain(error: Exception) -> str:
+    """Say in a few words what happened on a connection."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return f"the name cannot be resolved ({error.strerror})"
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection closed before the end"
+    if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
+        return "the connection was reset"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return type(error).__name__

@@ -1,0 +1,1 @@
+"""From a reference to a file with a name, a folder, a size and a hash."""

@@ -1,0 +1,151 @@
+"""Files whose hash nobody listed: the hub is asked once which commit and which hash, and that is kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pod.net.http import RefusedError
+from pod.net.hubs import Request
+from pod.resolve import civitai
+from pod.resolve.hub_client import Asker
+from pod.resolve.resolved_cache import FILES, Pins
+from pod.util.pickles import is_pickle
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pod.model_refs.models_json import File
+    from pod.net.hubs import Hubs
+    from pod.net.transfer_policy import Policy
+    from pod.resolve.civitai import Version
+    from pod.resolve.model_facts import Facts
+
+_EXPECTED = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
+_REVISION = re.compile(r"[\w./-]{1,200}")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a file must turn out to be: `expected` is `sha256:…`, or `git:…` for a small file outside LFS."""
+
+    expected: str
+    size: int | None
+    revision: str | None = None
+
+
+class Resolver:
+    """Asks the hubs, each thing once a run, and remembers the answers for all later runs."""
+
+    def __init__(self, path: Path, hubs: Hubs, policy: Policy, halted: threading.Event, facts: Facts) -> None:
+        self.hubs = hubs
+        self.facts = facts
+        self.pins = Pins(path)
+        self.asker = Asker(policy, halted)
+
+    def resolve(self, file: File, note: Callable[[str], None]) -> Resolved:
+        """Return what to expect of a file. Raises RefusedError."""
+        if is_pickle(file.name) and not file.vouched:
+            raise RefusedError(
+                "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for "
+                "it by adding its hash, #sha256=…"
+                if file.wish
+                else "is a pickle, which can run code when it is loaded, and no hash of it is listed: "
+                "put its size and sha256 into its model's description, then rebuild the image"
+            )
+        if file.sha256:
+            return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
+        key = _key(file.source)
+        if known := _remembered(self.pins.get(FILES, key)):
+            return known
+        resolved = self._ask(file, note)
+        self.pins.put(FILES, key, asdict(resolved))
+        return resolved
+
+    def pin(self, source: Mapping[str, Any], resolved: Resolved) -> None:
+        """Remember what is known of a source without asking for it."""
+        self.pins.put(FILES, _key(source), asdict(resolved))
+
+    def civitai(self, version: int, note: Callable[[str], None]) -> tuple[Version, str, list[str]]:
+        """Return what CivitAI says of a version, its page, and what is to be said. Raises RefusedError."""
+        page = f"{self.hubs.civitai}/model-versions/{version}"
+        url = f"{self.hubs.civitai}/api/v1/model-versions/{version}"
+        info = self.asker.json(
+            Request(url, page, self.hubs.credential("CIVITAI_TOKEN"), "CIVITAI_TOKEN"), note
+        )
+        found = civitai.read(info, page)
+        return found, page, self.facts.terms.check_version(found, page, token=self.has_token)
+
+    @property
+    def has_token(self) -> bool:
+        """Whether CivitAI is asked with a token."""
+        return self.hubs.civitai_token is not None
+
+    def _from_civitai(self, source: Mapping[str, Any], note: Callable[[str], None]) -> Resolved:
+        version, page, said = self.civitai(source["version"], note)
+        row = self.facts.terms.choose(version, source, page)
+        said += self.facts.terms.check_file(row, page, token=self.has_token)
+        if row.unsafe:
+            raise RefusedError(
+                f"is a pickle at {page}, which can run code when it is loaded, and no hash of it is listed: "
+                "choose a .safetensors version, or put its sha256 into its model's description"
+            )
+        sha256 = civitai.sha256(row, page, "put one into its model's description")
+        for sentence in said:
+            note(sentence)
+        return Resolved(f"sha256:{sha256}", None)  # sizeKB is rounded
+
+    def _ask(self, file: File, note: Callable[[str], None]) -> Resolved:
+        source, hubs = file.source, self.hubs
+        page = ""
+        try:
+            match source.get("kind"):
+                case "huggingface":
+                    page = f"{hubs.huggingface}/{source['repo']}"
+                    revision = quote(source.get("revision") or "main", safe="")
+                    api = f"{hubs.huggingface}/api/models/{quote(source['repo'])}"
+                    url = f"{api}/revision/{revision}?blobs=true"
+                    request = Request(url, page, hubs.credential("HF_TOKEN"), "HF_TOKEN")
+                    return _from_huggingface(self.asker.json(request, note), source["path"], page)
+                case "civitai":
+                    return self._from_civitai(source, note)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RefusedError(f"cannot be resolved: {page} answered without {error}") from None
+        raise RefusedError("has no listed sha256, and its source knows none: put one into its description")
+
+
+def _key(source: Mapping[str, Any]) -> str:
+    if source.get("kind") == "huggingface":
+        return f"huggingface:{source['repo']}@{source.get('revision') or 'main'}/{source['path']}"
+    number = f"+{source['file']}" if source.get("file") else ""
+    return f"{source.get('kind')}:{source.get('version')}{number}"
+
+
+def _remembered(record: Any) -> Resolved | None:
+    """Return what a hub said, or a volume's record of it; None where it is of another shape."""
+    if not isinstance(record, dict) or record.keys() != {"expected", "size", "revision"}:
+        return None
+    expected, size, revision = record["expected"], record["size"], record["revision"]
+    if not isinstance(expected, str) or not _EXPECTED.fullmatch(expected):
+        return None
+    if size is not None and not (type(size) is int and 0 <= size < 1 << 62):
+        return None
+    if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
+        return None
+    return Resolved(expected, size, revision)
+
+
+def _from_huggingface(info: Mapping[str, Any], path: str, page: str) -> Resolved:
+    for sibling in info.get("siblings") or ():
+        if sibling["rfilename"] == path:
+            lfs = sibling.get("lfs")
+            expected = f"sha256:{lfs['sha256']}" if lfs else f"git:{sibling['blobId']}"
+            found = _remembered({"expected": expected, "size": sibling["size"], "revision": info["sha"]})
+            if found is None or found.revision is None:
+                raise RefusedError(f"cannot be resolved: {page} names no hash, size or commit of it")
+            return found
+    raise RefusedError(f"is not in {page}: {path} was renamed or removed there; correct its source")

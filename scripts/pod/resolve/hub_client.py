@@ -1,0 +1,94 @@
+"""Questions to the hubs: each is asked once a run, and patiently."""
+
+from __future__ import annotations
+
+import threading
+from email.message import Message
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pod.net.http import RefusedError, TransientError
+from pod.net.transfer_policy import Patience, Policy
+from pod.resolve import safetensors_header
+from pod.util import bounded_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pod.net.hubs import Request
+    from pod.resolve.safetensors_header import Header
+
+    Note = Callable[[str], None]
+
+T = TypeVar("T")
+# What hubs say of a repository of 20 000 files; parsing takes several times as much memory.
+_LARGEST_ANSWER = 8 << 20  # bytes
+_LONGEST_DISPOSITION = 4096  # bytes: its parser is quadratic
+
+
+class Asker:
+    """Asks, and keeps the answers, the refusals too: twenty files of one repository are one question."""
+
+    def __init__(self, policy: Policy, halted: threading.Event) -> None:
+        self._policy = policy
+        self._halted = halted
+        self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
+        self._answers: dict[str, Any] = {}
+
+    def json(self, request: Request, note: Note) -> Any:
+        """Return what an address answers. Raises RefusedError."""
+        with self._lock:
+            turn = self._turns.setdefault(request.url, threading.Lock())
+        with turn:
+            if request.url not in self._answers:
+                try:
+                    self._answers[request.url] = self._patiently(lambda: self._json(request), note)
+                except RefusedError as error:
+                    self._answers[request.url] = error
+            answer = self._answers[request.url]
+        if isinstance(answer, RefusedError):
+            raise answer
+        return answer
+
+    def header(self, request: Request, note: Note) -> Header:
+        """Return the head of a .safetensors file. Raises RefusedError."""
+        return self._patiently(lambda: safetensors_header.fetch(request, self._policy.limits), note)
+
+    def name(self, request: Request, note: Note) -> str | None:
+        """Return what a server calls a file (Content-Disposition, RFC 6266). Raises RefusedError."""
+
+        def ask() -> str | None:
+            with request.send(self._policy.limits, {"Range": "bytes=0-0"}) as answer:
+                return called(answer.headers["Content-Disposition"])
+
+        return self._patiently(ask, note)
+
+    def _json(self, request: Request) -> Any:
+        with request.send(self._policy.limits) as answer:
+            try:
+                return bounded_json.parse(answer.read(_LARGEST_ANSWER))
+            except ValueError:
+                raise RefusedError(
+                    f"cannot be resolved: {request.page} did not answer with JSON of a usual size"
+                ) from None
+
+    def _patiently(self, ask: Callable[[], T], note: Note) -> T:
+        patience = Patience(self._policy, self._halted, note)
+        while not self._halted.is_set():
+            try:
+                return ask()
+            except TransientError as error:
+                patience.wait(error)
+        raise RefusedError("was not resolved before the stop")
+
+
+def called(disposition: str | None) -> str | None:
+    """Return the file's name in a Content-Disposition (RFC 6266); None where there is none to be read."""
+    if not disposition or len(disposition) > _LONGEST_DISPOSITION:
+        return None
+    message = Message()
+    message["Content-Disposition"] = "".join(letter for letter in disposition if letter not in "\r\n")
+    try:
+        return message.get_filename()
+    except (ValueError, LookupError):  # parts numbered with thousands of digits, odd character sets
+        return None

@@ -1,0 +1,323 @@
+"""What somebody wishes for becomes a file with a name, a folder, and a hash that it must have.
+
+The folder follows from what the file is, as CivitAI says and the tensors of a .safetensors file tell. Where
+they say nothing, or not the same, nobody guesses: the wish is refused, with the way to say the folder.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from pod.model_refs import filenames
+from pod.model_refs.model_ref import LORAS
+from pod.model_refs.models_json import File
+from pod.net.http import RefusedError
+from pod.net.hubs import request_for
+from pod.net.integrity import digest, of_file
+from pod.resolve import civitai
+from pod.resolve.resolved_cache import WISHES
+from pod.util import bounded_json
+from pod.util.pickles import is_pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from pod.model_refs.model_ref import Wish
+    from pod.resolve.hashes import Resolver
+    from pod.resolve.model_type import Kind
+
+    Note = Callable[[str], None]
+
+_HEADED = frozenset({".safetensors", ".sft"})
+_ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a wish turned out to be: `claimed` is what kind its hub says it is; sizes in bytes."""
+
+    name: str
+    source: Mapping[str, Any]
+    expected: str
+    size: int | None = None
+    claimed: Kind | None = None
+    remarks: tuple[str, ...] = ()
+
+
+class Downloaded(Protocol):
+    """The part of the store of downloaded models that is asked here."""
+
+    def place(self, file: File, /) -> Path:
+        """Return where a file belongs."""
+
+    def known(self, file: File, expected: str, size: int | None, /) -> Path | None:
+        """Return where the right file lies, as far as that takes no hashing."""
+
+
+class Finder:
+    """Looks into wishes, each once: what was found is remembered on the volume.
+
+    Args:
+        resolver: Who asks the hubs, and remembers.
+        store: Where files lie.
+        offered: The files of the image's models, whose names are taken.
+    """
+
+    def __init__(self, resolver: Resolver, store: Downloaded, offered: Iterable[File]) -> None:
+        self._resolver = resolver
+        self._facts = resolver.facts
+        self._store = store
+        offered = list(offered)
+        self._offered = {file.sha256: file for file in offered if file.sha256}
+        self._taken = {
+            file.label: (f"sha256:{file.sha256}" if file.sha256 else _origin(file.source), file.model)
+            for file in offered
+        }
+        self._lock = threading.Lock()
+
+    def find(self, unplaced: File, note: Note) -> File:
+        """Return a wished file with folder, name and hash. Raises RefusedError, OSError."""
+        wish = unplaced.wish
+        if wish is None:
+            return unplaced
+        if file := self._remembered(unplaced, wish):
+            self._take(file, self._resolver.resolve(file, note).expected, wish)
+            return file
+        try:
+            found = self._ask(wish, note)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RefusedError(f"cannot be looked into: its hub answered without {error}") from None
+        try:
+            folder, name = self._place(wish, found, note)
+        except RefusedError as error:
+            if not found.remarks:
+                raise
+            raise RefusedError(f"{error} (it {'; it '.join(found.remarks)})") from None
+        if is_pickle(name) and not wish.sha256:  # the name that will be written, however it came about
+            raise _unvouched()
+        sha256 = found.expected.removeprefix("sha256:") if found.expected.startswith("sha256:") else None
+        file = replace(
+            unplaced,
+            folder=folder,
+            name=name,
+            size=found.size,
+            sha256=sha256,
+            source=found.source,
+            remarks=found.remarks,
+        )
+        self._take(file, found.expected, wish)
+        self._check_place(file, found.expected, wish)
+        self._remember(file, wish)
+        return file
+
+    # --- what it is
+
+    def _ask(self, wish: Wish, note: Note) -> Found:
+        match wish.source["kind"]:
+            case "huggingface":
+                found = self._of_huggingface(wish, note)
+            case "civitai":
+                found = self._of_civitai(wish, note)
+            case _:
+                found = self._of_address(wish, note)
+        if wish.sha256 and found.expected != f"sha256:{wish.sha256}":
+            raise RefusedError(
+                f"has {found.expected} at its source, and not the sha256 that was given for it"
+            )
+        return found
+
+    def _of_huggingface(self, wish: Wish, note: Note) -> Found:
+        name = _safe(wish.source["path"])
+        if wish.sha256:
+            return Found(name, wish.source, f"sha256:{wish.sha256}")
+        if is_pickle(name):
+            raise _unvouched()
+        resolved = self._resolver.resolve(replace(File.wished(wish), name=name), note)
+        source = {**wish.source, "revision": resolved.revision}
+        if not resolved.expected.startswith("sha256:"):
+            self._resolver.pin(source, resolved)
+        return Found(name, source, resolved.expected, resolved.size)
+
+    def _of_civitai(self, wish: Wish, note: Note) -> Found:
+        source = wish.source
+        version, page, said = self._resolver.civitai(source["version"], note)
+        if source.get("model") not in {None, version.model}:
+            raise RefusedError(
+                f"names a version of another model: {source['version']} belongs to {version.model}; "
+                f"write civitai:{version.model}@{source['version']} if that is meant"
+            )
+        row = self._facts.terms.choose(version, source, page)
+        chosen = "file" in source or "format" in source.get("choice", {})
+        if not (wish.sha256 or chosen):
+            row = civitai.safer(version, row)
+        said += self._facts.terms.check_file(row, page, token=self._resolver.has_token)
+        if row.unsafe and not wish.sha256:
+            raise _unvouched()
+        expected = civitai.sha256(row, page, "add the one that you trust, #sha256=…")
+        if query := civitai.query(row):
+            source = {**source, "query": query}
+        claimed = self._facts.types.claimed((row.type, version.type))
+        if claimed is None and self._facts.types.is_no_model(version.type):
+            raise RefusedError(f"is of the type {version.type} at {page}, which is no model")
+        meant = self._facts.types.by_air(wish.address.kind)
+        if meant and claimed and claimed is not meant:
+            raise RefusedError(
+                f"is a {bounded_json.shown(version.type)} on CivitAI, but a {wish.address.kind} by its AIR: "
+                "copy that anew"
+            )
+        return Found(_safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
+
+    def _of_address(self, wish: Wish, note: Note) -> Found:
+        request = request_for(wish.source, self._resolver.hubs)
+        name = wish.name or unquote(urlsplit(wish.source["url"]).path.rpartition("/")[2])
+        if not filenames.suffix(name):
+            name = self._resolver.asker.name(request, note) or ""
+        if not filenames.suffix(name):
+            raise RefusedError(
+                "does not say what its file is called: say it beforehand, "
+                f"FOLDER/NAME.safetensors={_again(wish)}"
+            )
+        return Found(_safe(name), wish.source, f"sha256:{wish.sha256}")
+
+    # --- where it belongs
+
+    def _place(self, wish: Wish, found: Found, note: Note) -> tuple[str, str]:
+        """Return folder and name. Raises RefusedError."""
+        name = wish.name or found.name
+        if filenames.suffix(name) != filenames.suffix(found.name):
+            raise RefusedError(f"is a {filenames.suffix(found.name)} file, and cannot be called {name}")
+        if not filenames.suffix(name) and not wish.folder:
+            raise RefusedError(f"is called {name}, which is no model's file: {_say_it(wish)}")
+        offered = self._offered.get(found.expected.removeprefix("sha256:"))
+        if offered and not wish.name and not wish.only_lora and wish.folder in {None, offered.folder}:
+            return offered.folder, offered.name
+        return wish.folder or self._folder(wish, found, note), name
+
+    def _folder(self, wish: Wish, found: Found, note: Note) -> str:
+        if _ONE_OF_SEVERAL.search(found.name):
+            raise RefusedError(f"is one piece of several, of which ComfyUI loads none: {_say_it(wish)}")
+        told = None
+        if filenames.suffix(found.name) in _HEADED:
+            request = request_for(found.source, self._resolver.hubs)
+            told = self._facts.types.of(self._resolver.asker.header(request, note))
+        if wish.only_lora:
+            return _of_loras(wish, told or found.claimed)
+        result = _agreed(wish, told, found)
+        if result.folder is None:
+            raise RefusedError(f"{result.homeless}: {_say_it(wish, result.beside)}")
+        return result.folder
+
+    def _take(self, file: File, expected: str, wish: Wish) -> None:
+        """Let no two files of one run have one name. Raises RefusedError."""
+        with self._lock:
+            there, owner = self._taken.setdefault(file.label, (expected, wish.word))
+        if there not in {expected, _origin(file.source)}:
+            raise RefusedError(
+                f"would be {file.label}, as {owner} is, which is another file: {_another_name(wish, file)}"
+            )
+
+    def _check_place(self, file: File, expected: str, wish: Wish) -> None:
+        """Leave alone what somebody else put there under this name. Raises RefusedError, OSError."""
+        place = self._store.place(file)
+        if not place.is_file() or self._store.known(file, expected, file.size):
+            return
+        size = place.stat().st_size
+        if file.size not in {None, size} or digest(of_file(place), size, expected) != expected:
+            raise RefusedError(
+                f"would be {place}, where another file lies: move that away, or {_another_name(wish, file)}"
+            )
+
+    # --- what was found before
+
+    def _remembered(self, unplaced: File, wish: Wish) -> File | None:
+        row = self._resolver.pins.get(WISHES, wish.key)
+        try:
+            file = File.from_json(unplaced.model, {**row, "optional": False})
+            filenames.checked_path(file.folder)
+            filenames.checked_path(file.name)
+            if file.size is not None and type(file.size) is not int:
+                return None
+            if file.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+                return None
+            source = wish.source if wish.source["kind"] == "https" else file.source
+            if any(source.get(key) != wish.source.get(key) for key in ("kind", "repo", "path", "version")):
+                return None  # written for something else
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None  # nothing, or nothing to go by
+        return replace(file, source=source, wish=wish)
+
+    def _remember(self, file: File, wish: Wish) -> None:
+        """Keep all but a plain address, which may hold a token: the next start is given it again."""
+        source = {} if wish.source["kind"] == "https" else dict(file.source)
+        row = {"folder": file.folder, "name": file.name, "size": file.size, "sha256": file.sha256}
+        self._resolver.pins.put(WISHES, wish.key, {**row, "source": source})
+
+
+def remarks(file: File) -> list[str]:
+    """Return what else is to be said about a file that was wished for."""
+    said = list(file.remarks)
+    if is_pickle(file.name):
+        said.append("it is a pickle, which can run code when it is loaded; the sha256 given vouches for it")
+    if filenames.suffix(file.name) in filenames.UNLISTED:
+        said.append("ComfyUI itself does not list files of this kind; a custom node has to")
+    return said
+
+
+def _agreed(wish: Wish, told: Kind | None, found: Found) -> Kind:
+    """Put together what the head of a file and its hub say. Raises RefusedError where they do not agree."""
+    claimed = found.claimed
+    if claimed and claimed.vague and filenames.suffix(found.name) != ".ckpt":
+        claimed = None
+    if told and claimed and not told.agrees_with(claimed):
+        raise RefusedError(f"is {told.what} by its tensors, and {claimed.what} on CivitAI: {_say_it(wish)}")
+    if result := told or claimed:
+        return result
+    raise RefusedError(f"does not say what kind of model it is: {_say_it(wish)}")
+
+
+def _of_loras(wish: Wish, told: Kind | None) -> str:
+    """LORAS says what it is, and nothing that says otherwise is fetched. Raises RefusedError."""
+    if told and told.folder != LORAS:
+        place = f", as {told.beside}={_again(wish)}" if told.beside else ""
+        raise RefusedError(
+            f"is {told.what} and no LoRA: put it into MODELS{place}, or insist by {LORAS}={_again(wish)} "
+            "in LORAS"
+        )
+    return LORAS
+
+
+def _unvouched() -> RefusedError:
+    return RefusedError(
+        "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for it "
+        "by adding its hash, #sha256=…"
+    )
+
+
+def _safe(name: str) -> str:
+    try:
+        return filenames.safe(name)
+    except ValueError as error:
+        raise RefusedError(f"has a name that no file can have: {error}") from None
+
+
+def _origin(source: Mapping[str, Any]) -> str:
+    """Name a source whose hash is not known, so that it can be compared at all."""
+    return " ".join(str(source.get(key)) for key in ("kind", "repo", "path", "version", "url"))
+
+
+def _say_it(wish: Wish, folder: str | None = None) -> str:
+    return f"say where it belongs, as {folder or 'FOLDER'}={_again(wish)}"
+
+
+def _another_name(wish: Wish, file: File) -> str:
+    return f"give this one another name, {file.folder}/NAME{filenames.suffix(file.name)}={_again(wish)}"
+
+
+def _again(wish: Wish) -> str:
+    """Return a word as it has to be written again, without what must not be shown."""
+    return f"{wish.word}#sha256=…" if wish.sha256 else wish.word

@@ -1,0 +1,155 @@
+"""The door before ComfyUI: nginx, which alone listens outside, with a login or without one.
+
+It refuses what pages of other origins ask for, opens the page itself to a link from anywhere (ComfyUI alone
+answers 403 to that), and asks for a name and a password where there are some. What it does is written in
+access/nginx.conf; here the words in it are filled in.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import pwd
+import re
+import resource
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from pod.comfyui_http import value
+from pod.services.config import read_cors
+from pod.services.ping_config import PATH
+from pod.services.service import BARE, Service, private_folder, write_private
+from pod.util.ports import usable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pod.services.config import Login
+
+_WORKER = "www-data"
+_STATUS = Path("/proc/self/status")  # proc_pid_status(5)
+_SET_IDS = 1 << 6 | 1 << 7  # CAP_SETGID and CAP_SETUID, capabilities(7)
+# Connections of each of the two workers; one takes a file, one that goes on to ComfyUI two.
+_CONNECTIONS = 16384
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The port that people come to, and those of ComfyUI and of what answers `/ping`.
+
+    `addresses` are those to listen on, as `--listen` takes them; `health_path` is what a load balancer asks
+    for on the port that people come to.
+    """
+
+    outer: int
+    comfyui: int
+    ping: int
+    addresses: tuple[str, ...] = ("0.0.0.0",)  # noqa: S104 - it is the door
+    health_path: str = PATH
+
+
+def prepare(login: Login | None, root: Path, run: Path, ports: Ports, args: Sequence[str] = ()) -> Service:
+    """Write what nginx reads. Raises OSError, LookupError.
+
+    Args:
+        login: Name and password; None to let everybody in.
+        root: Where the image's nginx.conf lies.
+        run: Where files of this boot go.
+        ports: Who listens where.
+        args: ComfyUI's arguments.
+    """
+    # nginx's workers read below it, and they run as nobody in particular.
+    folder = private_folder(run / "login", mode=0o711)
+    worker = _worker()
+    write_private(folder / "users", "", pwd.getpwnam(_WORKER).pw_uid if worker == _WORKER else None)
+    files = _files()
+    words = {
+        "folder": str(folder),
+        "worker": worker,
+        "files": str(files),
+        "connections": str(min(_CONNECTIONS, files // 2)),
+        "comfyui_port": str(ports.comfyui),
+        "ping_port": str(ports.ping),
+        "health_path": _health_path(ports.health_path),
+        **_known(login),
+        **_origins(args),
+        **_listen(ports, args, folder),
+    }
+    config = folder / "nginx.conf"
+    write_private(config, fill((root / "access" / "nginx.conf").read_text(encoding="utf-8"), words))
+    return Service(
+        name="the login before ComfyUI" if login else "the door before ComfyUI",
+        argv=("/usr/sbin/nginx", "-e", "stderr", "-c", str(config)),
+        environ=BARE,
+        port=ports.outer,
+        setting="COMFYUI_PORT",
+        welcome=(
+            f"ComfyUI asks for a login on port {ports.outer} (user {login.user})."
+            if login
+            else f"ComfyUI is to be reached on port {ports.outer}."
+        ),
+        needed=True,
+    )
+
+
+def fill(text: str, words: dict[str, str]) -> str:
+    """Put values in the place of @names@."""
+    return re.sub(r"@([a-z_]+)@", lambda found: words[found[1]], text)
+
+
+def _known(login: Login | None) -> dict[str, str]:
+    """Return what decides who is known: the header that browsers make of name and password (RFC 7617)."""
+    session = secrets.token_urlsafe(32)
+    if login is None:
+        return {"login": "no", "session": session, "password_default": "yes", "password_right": ""}
+    pair = base64.b64encode(f"{login.user}:{login.password}".encode()).decode().replace("+", "[+]")
+    right = f'"~^(?i:basic) +{pair}$" yes;'
+    return {"login": "yes", "session": session, "password_default": "no", "password_right": right}
+
+
+def _origins(args: Sequence[str]) -> dict[str, str]:
+    """Return which other origins are let in."""
+    cors = read_cors(args)
+    allowed = "yes" if cors == "*" else "no"
+    named = f'"~*^{re.escape(cors)}$" yes;' if cors and cors != "*" else ""
+    policy = "cross-origin" if cors else "same-origin"
+    return {"cors_default": allowed, "cors_origin": named, "resource_policy": policy}
+
+
+def _listen(ports: Ports, args: Sequence[str], folder: Path) -> dict[str, str]:
+    """Return where to listen, and how. A certificate is copied: nginx might misread its name."""
+    given = list(args)
+    names = {"crt": value("--tls-certfile", given), "key": value("--tls-keyfile", given)}
+    tls = all(names.values())
+    for kind, name in names.items():
+        if tls and name:
+            text = Path("/opt/ComfyUI", name).read_text(encoding="ascii")
+            write_private(folder / f"tls.{kind}", text)
+    addresses = [f"[{each}]" if ":" in each else each for each in usable(ports.addresses)]
+    kind = " ssl" if tls else ""
+    return {
+        "listen": " ".join(f"listen {each}:{ports.outer} backlog=4096{kind};" for each in addresses),
+        "tls": f"ssl_certificate {folder}/tls.crt; ssl_certificate_key {folder}/tls.key;" if tls else "",
+        "comfyui_scheme": "https" if tls else "http",
+    }
+
+
+def _health_path(path: str) -> str:
+    """Return the location of another path than `/ping`; `/` is ComfyUI's own."""
+    return "" if path in (PATH, "/") else f"location = {path} {{ rewrite ^ {PATH} last; }}"
+
+
+def _worker() -> str:
+    """Return whom nginx's workers run as: nobody in particular, unless this pod may not change users."""
+    status = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
+    able = os.geteuid() == 0 and int(status["CapEff"], 16) & _SET_IDS == _SET_IDS
+    return _WORKER if able else pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _files() -> int:
+    """Return how many files a worker may have open: what connections need, as far as the pod allows it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * _CONNECTIONS
+    return wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)

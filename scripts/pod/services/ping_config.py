@@ -1,0 +1,56 @@
+"""Where /ping is asked for: HEALTH_CHECK_PATH, PORT_HEALTH and PORT, as RunPod's load balancer sets them.
+
+Source: docs.runpod.io/serverless/load-balancing
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from pod.services.config import LOCAL_PORT
+from pod.util.env import SettingError, port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PATH = "/ping"
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
+_EVERY = ("0.0.0.0", "::")  # noqa: S104 - the load balancer comes from outside
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Where `/ping` is asked for: addresses, the path, and whether that is asked for at ComfyUI's port."""
+
+    addresses: tuple[tuple[str, int], ...] = ()
+    path: str = PATH
+    at_the_door: bool = False
+
+
+def read(environ: Mapping[str, str], comfyui: int, others: Mapping[str, int] = MappingProxyType({})) -> Wish:
+    """Return what the environment asks for. Raises SettingError.
+
+    Args:
+        environ: The pod's environment.
+        comfyui: The port that people come to, where the door answers.
+        others: What else listens, by name; a port of theirs is refused.
+    """
+    balanced = bool(environ.get("RUNPOD_ENDPOINT_ID"))
+    default = port("PORT", environ.get("PORT"), 0) if balanced else 0
+    asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), default)
+    path = environ.get("HEALTH_CHECK_PATH", "").strip() or PATH
+    if not _PLAIN_PATH.fullmatch(path):
+        raise SettingError(
+            f"HEALTH_CHECK_PATH={path!r} is no plain path: give one such as {PATH}, of letters, digits, ._-/."
+        )
+    addresses = [("127.0.0.1", LOCAL_PORT)]
+    if asked and asked != comfyui:
+        if other := next((name for name, taken in others.items() if taken == asked), None):
+            name = "PORT_HEALTH" if environ.get("PORT_HEALTH", "").strip() else "PORT"
+            raise SettingError(f"{name} and {other} are both {asked}: give one of them another port.")
+        addresses = [each for each in addresses if each[1] != asked]
+        addresses += [(every, asked) for every in _EVERY]
+    return Wish(tuple(addresses), path, at_the_door=asked == comfyui)

@@ -1,0 +1,171 @@
+"""A service of the pod: a process that is started and looked after, whose end costs nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from pod.util import child_processes, untrusted_files
+from pod.util.ports import taken
+from pod.util.say import LONGEST_LINE, line, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import IO
+
+# Seconds before each new start; after the last one it stays down. Who has run for a minute begins anew.
+PAUSES = (1.0, 5.0, 25.0)
+_STEADY = 60.0
+_STOP_SECONDS = 3.0
+_PAUSE = 0.05
+_LAST_SECONDS = 0.5
+
+# For processes that must not know the pod's variables: nginx's workers run as another user, and even what a
+# program has unset can still be read in /proc.
+BARE = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/root",
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that can be started: `setting` is the variable that moves it to another port.
+
+    One that is `needed` is never given up.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    port: int
+    setting: str
+    welcome: str
+    nice: int = 0
+    needed: bool = False
+
+
+class Keeper:
+    """Starts a service, and again when it ends by itself; in a thread of its own, which stays while it runs.
+
+    The service is asked to end when this process does, however that comes.
+    """
+
+    def __init__(self, service: Service, run: Path) -> None:
+        self._service = service
+        self._run_folder = str(run)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+
+    def keep(self) -> None:
+        """Run the service until it is stopped, or has ended too often."""
+        service = self._service
+        if self._port_taken():
+            say(
+                f"port {service.port} is taken already, so {service.name} is not started; "
+                f"{service.setting} moves it."
+            )
+            return
+        say(service.welcome)
+        failures = 0
+        while (service.needed or failures <= len(PAUSES)) and not self._stopping.is_set():
+            begun = time.monotonic()
+            status = self._run()
+            if self._stopping.is_set():
+                return
+            failures = 1 if time.monotonic() - begun > _STEADY else failures + 1
+            if service.needed or failures <= len(PAUSES):
+                pause = PAUSES[min(failures, len(PAUSES)) - 1]
+                say(f"{service.name} has ended ({ending(status)}); it is started again in {pause:g} s.")
+                self._stopping.wait(pause)
+        say(f"{service.name} has ended {failures} times, so it stays down; its own lines above say why.")
+
+    def stop(self) -> None:
+        """Have the service end: asked at first, killed after a while."""
+        self._stopping.set()
+        process = self._process
+        if process is not None:
+            process.terminate()
+            timer = threading.Timer(_STOP_SECONDS, process.kill)
+            timer.daemon = True
+            timer.start()
+
+    def _run(self) -> int:
+        service = self._service
+        try:
+            self._process = subprocess.Popen(
+                child_processes.tied(service.argv, signal.SIGTERM),
+                env=dict(service.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+        except OSError as error:
+            say(f"{service.argv[0]} cannot be started: {error.strerror}.")
+            return 127
+        child_processes.note(self._run_folder, service.setting, self._process.pid)
+        if service.nice:
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, service.nice)
+        # What a service logs may quote strangers.
+        reader = threading.Thread(target=_pass_on, args=(self._process.stdout,), daemon=True)
+        reader.start()
+        status = self._process.wait()
+        # nginx's workers outlive a master that is killed, and would keep the port from the next one.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        child_processes.forget(self._run_folder, service.setting)
+        reader.join(_LAST_SECONDS)  # a session of sshd lives on and keeps the pipe open
+        return status
+
+    def _port_taken(self) -> bool:
+        """Tell whether a stranger has the port; what an earlier start of ours left there is ended."""
+        service = self._service
+        end = time.monotonic() + _STOP_SECONDS
+        if child_processes.group(self._run_folder, service.setting):
+            while taken(service.port) and time.monotonic() < end and not self._stopping.wait(_PAUSE):
+                pass  # it was asked to end when whoever looked after it did
+            if taken(service.port):
+                child_processes.end(self._run_folder, service.setting)
+        return taken(service.port)
+
+
+def _pass_on(lines: IO[bytes]) -> None:
+    """Put what a service prints into the pod's log, each line as one line that a terminal only shows."""
+    with lines:
+        while text := lines.readline(LONGEST_LINE):
+            print(line(text.decode(errors="backslashreplace").rstrip("\n")), file=sys.stderr, flush=True)
+
+
+def ending(status: int) -> str:
+    """Say how a process ended."""
+    return f"exit code {status}" if status >= 0 else f"signal {-status}"
+
+
+def private_folder(path: Path, mode: int = 0o700) -> Path:
+    """Make a folder that only its owner may change. Raises OSError."""
+    untrusted_files.make_folder(path)
+    untrusted_files.set_mode(path, mode, folder=True)
+    return path
+
+
+def write_private(path: Path, text: str, owner: int | None = None) -> None:
+    """Write a file that nobody but its owner may read, at no moment; aside, then renamed. Raises OSError."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    with os.fdopen(
+        os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
+        file.write(text)
+        if owner is not None and os.geteuid() == 0:
+            os.fchown(file.fileno(), owner, -1)
+    aside.replace(path)

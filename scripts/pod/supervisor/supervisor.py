@@ -1,0 +1,196 @@
+"""The keeper of ComfyUI: passes on what it prints, starts it again when it dies, and ends it cleanly.
+
+What ComfyUI prints goes to stdout as it comes; what start.sh and its services say comes in on stdin and goes
+to stderr. Both go to $WORKSPACE/logs/comfyui.log too.
+
+A ComfyUI that dies is started again after each of PAUSES, and then no more; one that ran for STEADY seconds
+gets them all back. One that never served is not started again when it ended with 2, which is how argparse
+refuses a command line, or with 0, which is how it ends when it was told to do something else than serve. A
+restart of its own (ComfyUI-Manager does that) keeps the process, and is nobody's death. Where another program
+has taken the port meanwhile, the pod ends at once.
+
+The keeper ends last: it asks its parent to stop by SIGTERM, waits for the end of stdin, and has the last
+word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from pod import comfyui_http
+from pod import decision as decide
+from pod.errors import UNFIT
+from pod.services import ping_config
+from pod.supervisor import boot_timeline, exit_status, ping_server
+from pod.supervisor.log_file import Journal
+from pod.supervisor.process import Life, Outlet, copy, now
+from pod.util import ports
+from pod.util.say import line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+PAUSES = (1.0, 5.0, 15.0)
+STEADY = 600.0
+PORT_SECONDS = 2.0  # in which a port that a dead ComfyUI had is free again
+ENDED = "ended"  # made in the run folder when the keeper ends by itself
+# For the last words of the services, which may be told to stop only when ComfyUI has ended, or were before.
+LAST_SECONDS, LATE_SECONDS = 3.0, 0.7
+_NEVER_SERVES = (0, 2)
+
+
+class Keeper:
+    """Looks after one ComfyUI at a time; a signal is obeyed in a thread of its own."""
+
+    def __init__(
+        self, argv: Sequence[str], parent: int, stop_seconds: float, environ: Mapping[str, str]
+    ) -> None:
+        self._argv = argv
+        self._parent = parent
+        self._stop_seconds = stop_seconds
+        self._environ = environ
+        self._run = Path(environ.get("PODKILN_RUN", "/run/podkiln"))
+        self._out, self._err = Outlet(1), Outlet(2)
+        self._journal = Journal(
+            Path(environ.get("WORKSPACE") or "/workspace") / "logs",
+            lambda text: self._err(f"{line(f'podkiln: {text}')}\n".encode()),
+        )
+        self._others = threading.Thread(target=copy, args=(0, self._err, self._journal.put), daemon=True)
+        self._turn = threading.Lock()
+        self._stopping = threading.Event()
+        self._life: Life
+
+    def keep(self, life: Life, called: int) -> int:
+        """See ComfyUI through its lives until a signal or its last end; returns the pod's exit code.
+
+        Args:
+            life: The first one, running.
+            called: The end of a pipe that tells of a signal.
+        """
+        self._life = life
+        self._begin(called)
+        failures = 0
+        while True:
+            kills = exit_status.memory_kills(self._environ)
+            tail = self._attend(life)
+            status = life.wait()
+            if self._stopping.is_set():
+                return self._leave("", 0)
+            kills = exit_status.memory_kills(self._environ) - kills
+            why = exit_status.words(status, tail.reason(), kills, self._environ)
+            self._timeline.ended(now(), why)
+            failures = 1 if now() - life.spawned > STEADY else failures + 1
+            if life.ready is None and status in _NEVER_SERVES:
+                words = f"ComfyUI has ended before it served, and would again, so the pod stops: {why}."
+                return self._leave(words, exit_status.exit_code(status))
+            if failures > len(PAUSES):
+                words = f"ComfyUI has ended {failures} times, so the pod stops: {why}."
+                return self._leave(words, exit_status.exit_code(status))
+            pause = PAUSES[failures - 1]
+            self.say(
+                f"ComfyUI has ended: {why}. It is started again in {pause:g} s ({failures} of {len(PAUSES)})."
+            )
+            if self._stopping.wait(pause):
+                return self._leave("", 0)
+            if other := self._port_taken():
+                return self._leave(f"{other}, so the pod stops: end that, or set COMFYUI_PORT.", UNFIT)
+            if not self._restart():
+                return self._leave("", 0)
+            life = self._life
+
+    def say(self, text: str) -> None:
+        """Put a sentence into the pod's log and the one on the volume."""
+        said = f"{line(f'podkiln: {text}')}\n".encode()
+        self._err(said)
+        self._journal.put(said)
+
+    def _begin(self, called: int) -> None:
+        threading.Thread(target=self._obey, args=(called,), daemon=True).start()
+        decision = self._decision()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        said = decide.sentences(decision) if decision else []
+        head = [f"--- {stamp} {os.uname().nodename}", *said]
+        self._journal.put("".join(f"{each}\n" for each in head).encode())
+        self._others.start()
+        try:
+            started = boot_timeline.start_of(self._parent)
+        except (OSError, ValueError):
+            started = self._life.spawned
+        self._timeline = boot_timeline.Timeline(self._run, started, self._life.spawned)
+        wish = ping_config.read(self._environ, int(decision.get("port", 0)))
+        ping_server.serve(
+            wish, ping_server.Pulse(comfyui_http.problem, lambda: self._life.ready is not None), self.say
+        )
+
+    def _decision(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self._run / "decision.json").read_bytes()))
+        except (OSError, ValueError):
+            return {}
+
+    def _attend(self, life: Life) -> exit_status.Tail:
+        """Pass on what it prints, and say when it serves."""
+        tail = exit_status.Tail()
+        life.pass_on(self._out, self._journal.put, tail.feed)
+        threading.Thread(target=self._watch, args=(life,), daemon=True).start()
+        return tail
+
+    def _watch(self, life: Life) -> None:
+        port = comfyui_http.port(comfyui_http.arguments())
+        at = boot_timeline.wait_until_ready(
+            lambda: life.over, ours=lambda: ports.is_held_by(port, life.group)
+        )
+        if at is not None and not life.over:
+            life.ready = at
+            self.say(self._timeline.ready(at))
+        elif not life.over:
+            self.say(f"ComfyUI has not answered for {boot_timeline.PATIENCE:.0f} s.")
+
+    def _port_taken(self) -> str:
+        """Return who has ComfyUI's port, as a sentence without its end; nothing when it is free."""
+        port = comfyui_http.port(comfyui_http.arguments())
+        end = time.monotonic() + PORT_SECONDS
+        while ports.taken(port):
+            if time.monotonic() > end:
+                return f"port {port} is taken by {ports.holder(port)}, and ComfyUI is to listen there"
+            if self._stopping.wait(boot_timeline.PAUSE):
+                break
+        return ""
+
+    def _restart(self) -> bool:
+        """Start the next life, unless the pod is to stop."""
+        with self._turn:
+            if self._stopping.is_set():
+                return False
+            self._life = Life(self._argv, str(self._run))
+        self._timeline.spawned(self._life.spawned)
+        return True
+
+    def _obey(self, called: int) -> None:
+        """End ComfyUI when a signal has come."""
+        os.read(called, 1)
+        with self._turn:
+            self._stopping.set()
+        if not self._life.over:
+            self.say("stopping")
+            self._life.end(self._stop_seconds)
+
+    def _leave(self, words: str, code: int) -> int:
+        """Have everybody else end, and have the last word."""
+        with contextlib.suppress(OSError):  # start.sh takes an end without it for a violent one
+            (self._run / ENDED).touch()
+        if os.getppid() == self._parent:
+            os.kill(self._parent, signal.SIGTERM)
+        self._others.join(LAST_SECONDS if words else LATE_SECONDS)
+        if words:
+            self.say(words)
+        self._journal.close(LATE_SECONDS)
+        return code

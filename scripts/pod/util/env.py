@@ -1,0 +1,132 @@
+"""Environment variables, read one by one: a value that cannot be meant is a SettingError, never a default."""
+
+from __future__ import annotations
+
+import re
+
+from pod.errors import SETTING_MALFORMED, PodError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+HIGHEST_PORT = 65535
+HUGGINGFACE = "https://huggingface.co"
+CIVITAI = "https://civitai.com"
+# The most that is of use or does no harm: connections are threads, and a server drops who opens hundreds.
+MOST = {
+    "FETCH_JOBS": 256,
+    "FETCH_CONNECTIONS": 256,
+    "PODKILN_FETCH_CHUNK": 1 << 30,
+    "PODKILN_FETCH_TRIES": 1000,
+    "PODKILN_FETCH_STALL": 3600,
+}
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,4096}")  # the letters that HTTP has for tokens (RFC 9110, token68)
+_SHOWN = 100  # characters of a value that a sentence quotes
+
+
+class SettingError(PodError):
+    """An environment variable says something that it cannot mean."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, SETTING_MALFORMED)
+
+
+def port(name: str, value: str | None, default: int) -> int:
+    """Return a variable's value as a port, or the default where it is not set. Raises SettingError."""
+    value = (value or "").strip()
+    if not value:
+        return default
+    if value.startswith(("tcp://", "udp://")):
+        service = name.removesuffix("_PORT").lower().replace("_", "-")
+        raise SettingError(
+            f"{name}={short(value)!r} is no port: Kubernetes sets it for a service called {service}; "
+            f"set enableServiceLinks to false in the pod's spec, or rename the service, or set {name}."
+        )
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not 1 <= int(value) <= HIGHEST_PORT:
+        raise SettingError(
+            f"{name}={short(value)!r} is no port: give a whole number from 1 to {HIGHEST_PORT}."
+        )
+    return int(value)
+
+
+def token(name: str, value: str | None) -> str | None:
+    """Return a variable's value as a token for HTTP; None when it is not set. Raises SettingError.
+
+    The value is never said: what is wrong with it may be one character of a secret.
+    """
+    value = (value or "").strip()
+    if not value:
+        return None
+    if value[0] in "\"'" or value[-1] in "\"'":
+        raise SettingError(
+            f"{name} has quotation marks around it, which docker --env-file keeps: leave them out."
+        )
+    if value.startswith(("{{", "$")):
+        raise SettingError(
+            f"{name} is the name of a secret that was not filled in: check that name on your platform."
+        )
+    if not _TOKEN.fullmatch(value):
+        raise SettingError(
+            f"{name} holds characters that no token has: copy it again, without spaces or quotes."
+        )
+    return value
+
+
+def endpoint(name: str, value: str | None, default: str) -> str:
+    """Return a variable's value as the address of a hub, or the default. Raises SettingError."""
+    value = (value or "").strip().rstrip("/")
+    if not value:
+        return default
+    from urllib.parse import urlsplit  # noqa: PLC0415 - only who has a mirror needs to pay
+
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        good = False
+    odd = not value.isascii() or not value.isprintable() or any(sign in value for sign in " \"'<>\\")
+    if not good or odd or parts.query or parts.fragment or "@" in parts.netloc:
+        raise SettingError(f"{name} is not an address like {default}: correct it, or unset it.")
+    return value
+
+
+def number(name: str, value: str | None, default: int) -> int:
+    """Return a variable's value as a whole number from 1 to its MOST, or the default. Raises SettingError."""
+    value = (value or "").strip()
+    if not value:
+        return default
+    if not re.fullmatch(r"0{0,9}[1-9][0-9]{0,9}", value) or int(value) > MOST[name]:
+        raise SettingError(f"{name}={short(value)!r} is no whole number from 1 to {MOST[name]}.")
+    return int(value)
+
+
+def staging(value: str | None) -> str:
+    """Return FETCH_STAGING: auto, never, or an absolute path. Raises SettingError."""
+    value = (value or "").strip() or "auto"
+    if value in ("auto", "never"):
+        return value
+    if not value.startswith("/") or ".." in value.split("/") or any(map(is_control, value)):
+        raise SettingError(
+            f"FETCH_STAGING={short(value)!r} is none of auto and never, and no absolute path: "
+            "name a folder on a local disk, or unset it."
+        )
+    return value
+
+
+def is_control(char: str) -> bool:
+    """Whether a character controls a terminal or a file format; bytes that are no UTF-8 do not."""
+    return ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\u2028\u2029"  # noqa: PLR2004 - C0, DEL, C1
+
+
+def short(value: str) -> str:
+    """Return a value as a sentence quotes it: cut where it is long."""
+    return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+
+
+def nearest(word: str, words: Collection[str], cutoff: float = 0.6) -> str | None:
+    """Return the word that was probably meant."""
+    import difflib  # noqa: PLC0415 - 5 ms that only a mistake needs to pay
+
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
+    return near[0] if near else None

@@ -1,0 +1,302 @@
+"""Looking at the volume at the start, no longer than its limit: a Volume comes out whatever it does.
+
+For a volume that cannot be written, or does not answer in time, a folder in the container stands in, with a
+sentence about what will be lost.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from pod.errors import SETTING_MALFORMED, PodError
+from pod.hardware import mounts
+from pod.volume import custom_nodes, foreign_layouts, layout, node_requirements, package_overlay
+from pod.volume.custom_nodes import Nodes
+from pod.volume.layout import Survey
+from pod.volume.timed_subprocess import Beside, LateError, LostError
+from pod.volume.volume import LOCAL, RUN, Volume
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Self
+
+    from pod.hardware.mounts import Mount
+
+LIMIT = 2.0  # seconds: a network volume answers in hundredths, and ComfyUI would hang on one that hangs
+LONGEST = 60.0
+SERVERLESS = "/runpod-volume"
+STAND_IN = "workspace"  # in the local folder
+_LOST = "outputs, inputs, settings, new custom nodes and new models"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the environment says.
+
+    `workspace` is WORKSPACE, `default` the image's own. `serverless` is where a serverless worker has its
+    volume. `local` is a folder of the container, `run` the run folder, which serves where `local` cannot be
+    written. `limit` is in seconds.
+    """
+
+    workspace: str
+    default: str
+    serverless: str = SERVERLESS
+    local: str = LOCAL
+    run: str = RUN
+    venv: str = package_overlay.VENV
+    requirements: str = custom_nodes.CHECK
+    limit: float = LIMIT
+    modules: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, environ: Mapping[str, str], workspace: str, default: str, modules: Sequence[str] = ()
+    ) -> Asked:
+        """Read the environment. `modules` are to be looked for beside the image's. Raises PodError."""
+        return cls(
+            workspace=workspace,
+            default=default,
+            serverless=environ.get("PODKILN_VOLUME") or SERVERLESS,
+            local=environ.get("PODKILN_LOCAL") or LOCAL,
+            run=environ.get("PODKILN_RUN") or RUN,
+            venv=environ.get("PODKILN_VENV") or package_overlay.VENV,
+            requirements=custom_nodes.asked(environ),
+            limit=_limit(environ),
+            modules=tuple(modules),
+        )
+
+
+class Question:
+    """A volume that is being looked at. Use it as a context manager: leaving ends the look.
+
+    With `write` folders that are missing are made, on the volume and in the container; without it nothing is
+    changed anywhere.
+    """
+
+    def __init__(self, asked: Asked, mounted: Sequence[Mount] | None = None, *, write: bool) -> None:
+        self._asked = asked
+        self._write = write
+        self._mounted = mounts.read() if mounted is None else mounted
+        self._root, self._notes = self._find_root()
+        self._beside = Beside(self._look, asked.limit)
+
+    def __enter__(self) -> Self:
+        self._beside.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._beside.__exit__(None, None, None)
+
+    def _find_root(self) -> tuple[str, list[str]]:
+        """Return where the volume is: serverless workers have it elsewhere, and set nothing."""
+        asked = self._asked
+        here = mounts.holding(self._mounted, asked.workspace)
+        elsewhere = mounts.holding(self._mounted, asked.serverless)
+        if here is None and elsewhere and asked.workspace == asked.default:
+            return asked.serverless, [
+                f"nothing is mounted at {asked.workspace}, so the volume at {asked.serverless} is used"
+            ]
+        return asked.workspace, []
+
+    def _look(self, report: Callable[[Any], None]) -> None:
+        """Be the process that touches the volume."""
+        asked = self._asked
+        site = package_overlay.site(asked.venv)
+        found = layout.survey(self._root, write=self._write)
+        report(found.to_json())
+        other = asked.serverless
+        second = layout.survey(other, write=False) if other != self._root and os.path.isdir(other) else None  # noqa: PTH112
+        report(second.to_json() if second else None)
+        base = package_overlay.base(found.root, site)
+        now = package_overlay.active(base)
+        folders = [*found.nodes, *(second.nodes if second else ())]
+        links, notes = foreign_layouts.readable([*found.links, *(second.links if second else ())], site)
+        report(
+            {
+                "links": links,
+                "notes": notes,
+                "nodes": custom_nodes.look(folders, site, now, asked.requirements).to_json(),
+                "base": base,
+                "now": now,
+                "modules": node_requirements.modules(asked.modules, now) if now else [],
+            }
+        )
+
+    def answer(self) -> Volume:
+        """Wait for the look to end, or for its limit. Raises PodError where nothing can be written."""
+        local = _writable([self._asked.local, self._asked.run], write=self._write)
+        try:
+            found = Survey.from_json(self._beside.answer())
+            second = self._beside.answer()
+        except (LateError, LostError) as failure:
+            return self._without(local, _late(failure, self._asked))
+        if found.unread:
+            return self._without(local, f"it {found.unread}")
+        other = Survey.from_json(second) if second else None
+        try:
+            rest = self._beside.answer()
+            seen = Nodes.from_json(rest["nodes"])
+        except (LateError, LostError) as failure:
+            rest = {"base": None, "now": None, "modules": [], "links": [], "notes": []}
+            seen = Nodes(unread=_late(failure, self._asked), wish=self._asked.requirements)
+        return self._assemble(local, found, other, seen, rest)
+
+    def _assemble(
+        self, local: str, found: Survey, other: Survey | None, seen: Nodes, rest: dict[str, Any]
+    ) -> Volume:
+        reasons = [*self._notes, *_about_homes(found), *_about_others(found, rest["links"])]
+        problems = [f"{path} cannot be written, so nothing new can be put there" for path in found.stuck]
+        if other and other.unread:
+            problems.append(f"{other.root} {other.unread}, so nothing on it is used")
+            other = None
+        models = [*found.models]
+        if other:
+            models += [f"{other.root}/models", *other.models]
+        chosen, folders = found, [*found.nodes, *(other.nodes if other else ())]
+        if found.trouble:
+            chosen = self._stand_in(local)
+            problems.append(
+                f"{found.root} {found.trouble}: {_LOST} go to {chosen.root} and end with this container; "
+                "what is on the volume is still read"
+            )
+            models.insert(0, f"{found.root}/models")
+            folders.insert(0, chosen.nodes[0])
+        elif mounts.holding(self._mounted, found.output) is None:
+            reasons.append(
+                f"no volume is mounted at {found.root}, so what ComfyUI saves there ends with this container"
+            )
+        if found.closed:
+            chosen, folders = self._beside_closed(local, found, chosen, folders)
+            problems.append(_about_closed(found, f"{local}/{STAND_IN}"))
+        closed = (*found.closed, *(other.closed if other else ()))
+        models = [path for path in models if path not in closed]
+        problems += rest["notes"]
+        wanted = self._asked.requirements == custom_nodes.INSTALL and not found.trouble
+        return Volume(
+            root=found.root,
+            workspace=chosen.root,
+            output=chosen.output,
+            input=chosen.input,
+            user=chosen.user,
+            local=local,
+            run=self._asked.run,
+            models=tuple(models),
+            webui=(*found.webui, *(other.webui if other else ())),
+            links=tuple(rest["links"]),
+            node_folders=tuple(folders),
+            nodes=seen,
+            overlay=rest["base"] if wanted or rest["now"] else None,
+            modules=tuple(rest["modules"]),
+            problems=tuple(problems),
+            reasons=tuple(reasons),
+            warnings=(*problems, *seen.warnings()),
+        )
+
+    def _beside_closed(
+        self, local: str, found: Survey, chosen: Survey, folders: list[str]
+    ) -> tuple[Survey, list[str]]:
+        """Put folders of the container in place of those that cannot be read, at which ComfyUI would end."""
+        mine = self._stand_in(local)
+        kinds = [kind for kind in ("output", "input", "user") if getattr(chosen, kind) in found.closed]
+        chosen = replace(chosen, **{kind: getattr(mine, kind) for kind in kinds})
+        return chosen, folders or list(mine.nodes)
+
+    def _without(self, local: str, why: str) -> Volume:
+        """Do without the volume altogether: whatever touches it hangs, or fails."""
+        chosen = self._stand_in(local)
+        problem = (
+            f"{self._root} is left alone ({why}): {_LOST} go to {chosen.root} "
+            "and end with this container; start the pod again when the volume is back"
+        )
+        return Volume(
+            root=self._root,
+            workspace=chosen.root,
+            output=chosen.output,
+            input=chosen.input,
+            user=chosen.user,
+            local=local,
+            run=self._asked.run,
+            node_folders=chosen.nodes,
+            nodes=Nodes(wish=self._asked.requirements),
+            answers=False,
+            reasons=tuple(self._notes),
+            problems=(problem,),
+            warnings=(problem,),
+        )
+
+    def _stand_in(self, local: str) -> Survey:
+        return layout.survey(f"{local}/{STAND_IN}", write=self._write)
+
+
+def _about_homes(found: Survey) -> list[str]:
+    places = {"models": found.models, "outputs": (found.output,), "inputs": (found.input,)}
+    places |= {"settings": (found.user,), "custom nodes": found.nodes}
+    said = []
+    for home in found.homes:
+        used = [what for what, paths in places.items() if any(path.startswith(f"{home}/") for path in paths)]
+        if used:
+            what = ", ".join(used)
+            said.append(f"another image installed ComfyUI in {home}: its {what} are used where they lie")
+    return said
+
+
+def _about_others(found: Survey, links: Sequence[str]) -> list[str]:
+    said = []
+    if found.loose:
+        said.append(
+            f"models lie right in {found.root} ({', '.join(found.loose)}): they are used there, and new ones "
+            f"go to {found.root}/models"
+        )
+    said += [f"the models of another program in {folder} are used where they lie" for folder in found.webui]
+    said += [f"{path} is read for further folders" for path in links]
+    return said
+
+
+def _about_closed(found: Survey, stand_in: str) -> str:
+    """Say which folders may not be read, what becomes of them, and what to do."""
+    models = f"{found.root}/models"
+    lost = f"{stand_in} stands in for what ComfyUI writes to, and ends with this container"
+    if models in found.closed:
+        lost += ", and models cannot be fetched"
+    return (
+        f"{', '.join(found.closed)} cannot be read by this pod's user (or the file server fails): {lost}; "
+        "give the user of this pod access (chmod, or the export's root_squash), and start the pod again"
+    )
+
+
+def _late(failure: LateError | LostError, asked: Asked) -> str:
+    if isinstance(failure, LateError):
+        return f"it did not answer within {asked.limit:g} s"
+    return f"looking at it failed: {failure}"
+
+
+def _writable(folders: Sequence[str], *, write: bool) -> str:
+    """Return the first folder that can be written, made if need be. Raises PodError."""
+    for folder in folders:
+        try:
+            if write:
+                os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        except OSError:
+            continue
+        if layout.forbidden(folder) is None:
+            return folder
+    raise PodError(
+        f"neither {' nor '.join(folders)} can be written, and ComfyUI needs a place for temporary files: "
+        "mount a tmpfs there, or set PODKILN_LOCAL."
+    )
+
+
+def _limit(environ: Mapping[str, str]) -> float:
+    """Return how many seconds the volume may take: PODKILN_VOLUME_TIMEOUT. Raises PodError."""
+    name = "PODKILN_VOLUME_TIMEOUT"
+    text = environ.get(name, "").strip()
+    try:
+        seconds = float(text) if text else LIMIT
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST:
+        message = f"{name}={text!r} is no number of seconds above 0 and up to {LONGEST:g}."
+        raise PodError(message, SETTING_MALFORMED)
+    return seconds

@@ -1,0 +1,97 @@
+"""What `decide` hands over to start.sh about the volume: three files in the run folder.
+
+`comfyui.env` holds variables (NAME=value, each followed by a NUL byte), `volume_paths.yaml` is an
+--extra-model-paths-config for ComfyUI, and `constraints.txt` holds pip to the image's versions.
+"""
+
+from __future__ import annotations
+
+import json
+from types import MappingProxyType
+
+from pod.errors import DATA_UNREADABLE, PodError
+from pod.util import files
+from pod.volume import package_overlay
+from pod.volume.volume import PATHS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pod.volume.volume import Volume
+
+ENVIRONMENT = "comfyui.env"
+FOLDERS = "folders.json"  # in the image: which folders hold the files of which kind of model
+
+
+def write(volume: Volume, environ: Mapping[str, str], root: Path, run: Path) -> None:
+    """Write the files. Raises OSError, and PodError where the image is damaged."""
+    variables = volume.environment(environ, str(root))
+    files.replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))
+    places = _places(root / FOLDERS) if volume.models or volume.webui else {"folders": {}, "webui": {}}
+    files.replace(
+        run / PATHS,
+        paths_yaml(volume.node_folders, volume.models, places["folders"], volume.webui, places["webui"]),
+    )
+    if not (
+        run / package_overlay.CONSTRAINTS
+    ).exists():  # the first start of this container sees the image as it was made
+        site = package_overlay.site(environ.get("PODKILN_VENV") or package_overlay.VENV)
+        files.replace(run / package_overlay.CONSTRAINTS, package_overlay.constraints_text(site))
+
+
+def paths_yaml(
+    node_folders: Sequence[str],
+    model_folders: Sequence[str],
+    kinds: Mapping[str, Sequence[str]],
+    webuis: Sequence[str] = (),
+    webui_kinds: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> str:
+    """Return the file of folders that only a start can know.
+
+    Each default folder goes before those named earlier (ComfyUI, utils/extra_config.py), so the one that new
+    nodes are to be installed into is named last. ComfyUI's boot ends at a folder of nodes that is not there
+    (main.py, execute_prestartup_script), so only those that are there are named.
+
+    Args:
+        node_folders: Folders of custom nodes, the first for new ones.
+        model_folders: Models folders, in the order in which they are searched.
+        kinds: The names of the folders below each, by ComfyUI's key.
+        webuis: Roots of other programs, in the order in which they are searched.
+        webui_kinds: Where they keep which kind of model.
+    """
+    lines = ["# Written by podkiln at this start: what is on the volume beside $WORKSPACE/models."]
+    if node_folders:
+        lines += ["nodes:", "  is_default: true", *_value("custom_nodes", list(reversed(node_folders)))]
+    for title, roots, places in (("models", model_folders, kinds), ("webui", webuis, webui_kinds)):
+        for number, folder in enumerate(roots, 1):
+            lines += [f"{title}_{number}:", f"  base_path: {json.dumps(folder)}"]
+            for kind, names in places.items():
+                lines += _value(kind, names)
+    return "\n".join([*lines, *([] if len(lines) > 1 else ["{}"])]) + "\n"
+
+
+def _value(key: str, lines: Sequence[str]) -> list[str]:
+    """Return one key with a block of lines: a YAML list would crash ComfyUI.
+
+    Names that are no UTF-8 are written with escapes, since ComfyUI reads the file as strict UTF-8; its parser
+    gives back what os.listdir would (surrogates).
+    """
+    if any(not line.isascii() for line in lines):
+        return [f"  {key}: {json.dumps(chr(10).join(lines))}"]
+    return [f"  {key}: |", *(f"    {line}" for line in lines)]
+
+
+def _places(path: Path) -> dict[str, dict[str, list[str]]]:
+    try:
+        data = json.loads(path.read_bytes())
+        found: dict[str, dict[str, list[str]]] = {"folders": data["folders"], "webui": data.get("webui", {})}
+    except OSError as error:
+        raise PodError(
+            f"{path} cannot be read ({error.strerror}): rebuild the image.", DATA_UNREADABLE
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"{path} is damaged or of another podkiln ({error!r}): rebuild the image."
+        raise PodError(message, DATA_UNREADABLE) from None
+    return found

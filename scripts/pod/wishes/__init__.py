@@ -1,1 +1,0 @@
-"""From a word that somebody wrote to a file with a name, a folder and a hash."""

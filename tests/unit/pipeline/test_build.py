@@ -1,0 +1,228 @@
+"""The main job: everything that can be refused is refused before the first byte moves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from descriptions import variant as description
+from descriptions import write
+from fakes.registry import Registry
+from plans import plan_of
+
+from podkiln import registry
+from podkiln.build import base_image
+from podkiln.config import variant
+from podkiln.errors import DescriptionError, PlanRefusedError, PodkilnError, RegistryError, UsageError
+from podkiln.oci import spec
+from podkiln.pipeline import build
+from podkiln.pipeline.request import Request, image_name
+from podkiln.render.bake_file import Environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LAZY = ("lazy",)
+ASKS = str(Path(__file__).parents[2] / "fixtures/variants/asks.yaml")
+BEGIN = "-----BEGIN CERTIFICATE-----"
+
+
+@pytest.fixture(autouse=True)
+def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail when a test that is refused gets as far as the engine."""
+    monkeypatch.setattr(build, "prepare_engine", lambda _: pytest.fail("asked for an engine"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "sentence"),
+    [
+        (Request(("lazy", "lazy")), UsageError, "--variant: lazy is named twice"),
+        (Request(LAZY, push=True), UsageError, "--push needs to know where to"),
+        (Request(("lazy", "consumer"), tag="v1"), UsageError, "--tag v1 would be one tag for 2 images"),
+        (Request(LAZY, tag="a b"), UsageError, "--tag: 'a b' is not 1 to 128 of"),
+        (Request(LAZY, tag="a/b"), UsageError, "--tag: 'a/b' is not"),
+        (Request(LAZY, tag=f"a@sha256:{'0' * 64}"), UsageError, "--tag: 'a@sha256:0+' is not"),
+        (Request(LAZY, tag=""), UsageError, "--tag: '' is not"),
+        (Request(LAZY, tag="a" * 129), UsageError, "--tag: 'a+' is not"),
+        (Request(LAZY, registry="https://ghcr.io/you"), UsageError, "it begins with a scheme"),
+        (Request(LAZY, registry="ghcr.io/You"), UsageError, "upper-case"),
+        (Request(LAZY, spool=Path("/tmp/x")), UsageError, "--spool is of use with --push only"),
+        (Request(LAZY, mount_from=("you/x",)), UsageError, "--mount-from is of use with --push only"),
+        (Request(LAZY, copy_from=("UP/x y",)), UsageError, "'UP/x y' is not an image name"),
+        (
+            Request(LAZY, push=True, registry="ghcr.io/you", mount_from=("quay.io/You",)),
+            UsageError,
+            "--mount-from: 'quay.io/You' is not in the registry that is pushed to, ghcr.io",
+        ),
+        (Request(LAZY, report=Path("/no/such/r.json")), UsageError, "--report: there is no folder /no/such"),
+        (Request(LAZY, sources=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),
+        (Request((ASKS,), push=True, registry="quay.io/me"), PlanRefusedError, "^asks: svd-xt is under "),
+        (Request(("no-such",)), DescriptionError, "There is no variant 'no-such'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    request_: Request, error: type[PodkilnError], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podkiln.plan.substitutes.tree_id", lambda _: "1")
+    with pytest.raises(error, match=sentence):
+        build.build(request_)
+
+
+@pytest.mark.parametrize("content", ["", "none", f"{BEGIN}\nAAAA\n{BEGIN.replace('BEGIN', 'END')}\n"])
+def test_a_bundle_without_certificates_is_refused(content: str, tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text(content)
+    with pytest.raises(UsageError, match=r"^--ca-bundle: .*ca\.pem holds no PEM certificate"):
+        build.build(Request(LAZY, environment=Environment(ca_bundle=bundle)))
+
+
+def test_one_mirror_serves_one_suite(tmp_path: Path) -> None:
+    own = write(tmp_path / "older.yaml", description("runtime: {base: {suite: bookworm}}\n"))
+    mirror = Environment(apt_mirror="http://m.example/debian")
+    with pytest.raises(UsageError, match="--apt-mirror: these variants stand on bookworm and trixie"):
+        build.build(Request(("lazy", str(own)), environment=mirror))
+
+
+@pytest.mark.parametrize("name", ["My Variant.yaml", "Ü.yaml", "a.b.yaml", "-x.yaml", f"{'a' * 65}.yaml"])
+def test_a_file_whose_name_is_no_tag_is_refused(name: str, tmp_path: Path) -> None:
+    own = write(tmp_path / name, description())
+    with pytest.raises(DescriptionError, match="the file's name is the variant's"):
+        variant.load(str(own))
+
+
+def test_a_variant_of_ones_own_is_not_called_like_a_shipped_one(tmp_path: Path) -> None:
+    own = write(tmp_path / "lazy.yaml", description())
+    with pytest.raises(DescriptionError, match="lazy is the name of a shipped variant"):
+        variant.load(str(own))
+    assert variant.load(str(variant.SHIPPED / "lazy.yaml")).name == "lazy"
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "localhost/podkiln:lazy-0.33.0-cuda-13.0"),
+        ({"registry": "ghcr.io/you"}, "ghcr.io/you/podkiln:lazy-0.33.0-cuda-13.0"),
+        (
+            {"registry": "localhost:5000/x", "tag": "{variant}-2026.11"},
+            "localhost:5000/x/podkiln:lazy-2026.11",
+        ),
+        ({"registry": "you"}, "docker.io/you/podkiln:lazy-0.33.0-cuda-13.0"),
+    ],
+)
+def test_an_image_is_named_after_variant_comfyui_and_cuda(asked: dict[str, str], name: str) -> None:
+    assert str(image_name(plan_of(), Request(LAZY, **asked))) == name  # type: ignore[arg-type]
+
+
+def test_a_dry_run_makes_no_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_image, "base_layout", lambda _: pytest.fail("made a base"))
+    (plan,), _ = build.decide(Request(LAZY, base="bootstrap", dry_run=True))
+    assert [each.name for each in plan.substituted] == ["base"]
+
+
+class _Refusing:
+    """A registry that does not let us write."""
+
+    asked: list[str] = []  # noqa: RUF012
+
+    def __init__(self, image: Any, settings: Any, *, push: bool) -> None:
+        self.asked.append(image.name)
+        assert push
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def try_upload(self) -> str:
+        raise RegistryError("denied")
+
+    def cancel_upload(self, _location: str) -> None:
+        pytest.fail("there is none")
+
+
+def test_a_login_that_may_not_push_is_said_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "Repository", _Refusing)
+    _Refusing.asked.clear()
+    with pytest.raises(RegistryError, match="denied"):
+        build.build(Request(("lazy", "consumer"), push=True, registry="ghcr.io/you"))
+    assert _Refusing.asked == ["ghcr.io/you/podkiln"], "asked once for both"
+
+
+@contextlib.contextmanager
+def leaves(tmp_path: Path) -> Iterator[None]:
+    partial = tmp_path / "lazy" / "image.partial"
+    partial.mkdir(parents=True)
+    with build._partials([plan_of()], tmp_path):
+        assert not partial.exists(), "what an earlier run left is no part of this one"
+        partial.mkdir()
+        yield
+    assert not partial.exists()
+
+
+@pytest.fixture
+def baking(tmp_path: Path) -> Path:
+    """A variant that bakes one file, whose layer the lock remembers."""
+    text = (
+        "extends: lazy\ntitle: T\ndescription: D\n"
+        "models: {offer: [], default: [], bake: [one]}\n"
+        "define:\n  one:\n    title: One\n    summary: One.\n"
+        "    licence: {id: MIT, commercial: true, bake: 'yes'}\n"
+        "    tiers: [consumer]\n    needs: {vram_gb: 1, ram_gb: 1}\n"
+        f"    files: [{{huggingface: a/b, path: c.safetensors, folder: vae, size: 9, sha256: {'1' * 64}}}]\n"
+    )
+    path = tmp_path / "one.yaml"
+    path.write_text(text)
+    (bundle,) = build.make_plan(variant.load(str(path)), Request((str(path),))).bundles
+    layer = {"name": "n", "digest": spec.digest_of(b"layer"), "size": bundle.size}
+    (tmp_path / "one.locks").mkdir()
+    (tmp_path / "one.locks/layers.json").write_text(json.dumps({"layers": {bundle.recipe: layer}}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("held", "options", "fetched", "sent"),
+    [
+        ("team/podkiln", {}, False, False),
+        ("team/other", {}, True, True),
+        ("team/other", {"mount_from": ("team/other",)}, False, False),
+        ("team/other", {"mount_from": ("{host}/team/other",)}, False, False),
+        ("far/other", {"copy_from": ("localhost:{port}/far/other",)}, False, True),
+    ],
+)
+def test_a_plan_is_exact_once_the_registry_was_asked(
+    baking: Path, held: str, options: dict[str, tuple[str]], *, fetched: bool, sent: bool
+) -> None:
+    with Registry() as server:
+        host = server.host()
+        names = {"host": host, "port": host.rpartition(":")[2]}
+        given: dict[str, Any] = {key: (value[0].format(**names),) for key, value in options.items()}
+        asked = Request((str(baking),), push=True, registry=f"{host}/team", **given)
+        made = build.make_plan(variant.load(str(baking)), asked)
+        server.blobs[held, spec.digest_of(b"layer")] = bytes(made.bundles[0].size)
+        seen = build.foresee(made, asked)
+    assert (seen.fetch_bytes, seen.upload_bytes) == (9 * fetched, made.bundles[0].size * sent)
+
+
+def test_a_registry_that_cannot_be_asked_is_said(baking: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "podkiln")
+    asked = Request((str(baking),), push=True, registry="localhost:1/team")
+    made = build.make_plan(variant.load(str(baking)), asked)
+    assert build.foresee(made, asked) == made
+    assert "What is there already is not known." in caplog.text
+
+
+def test_no_half_made_image_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), leaves(tmp_path):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "lazy" / "image.partial").exists()
+
+
+def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert build.cache_folder() == tmp_path / "podkiln"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert build.cache_folder() == Path.home() / ".cache" / "podkiln"

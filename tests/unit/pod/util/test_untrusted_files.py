@@ -1,0 +1,226 @@
+"""What others plant on a volume leads no write astray and lets nobody wait."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pod.downloads import partial_file
+from pod.downloads.partial_file import Contents, Part
+from pod.resolve.resolved_cache import WISHES, Pins
+from pod.services import service, sshd
+from pod.supervisor import log_file
+from pod.util import untrusted_files
+from pod.util.file_lease import Claim
+from pod.util.files import write_json
+from pod.util.untrusted_files import PlantedError
+from pod.volume import package_overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SECRET = "secret of somebody else\n"
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A file that nothing here has any business with, such as /etc/passwd."""
+    path = tmp_path / "passwd"
+    path.write_text(SECRET)
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def untouched(victim: Path, request: pytest.FixtureRequest) -> object:
+    """Whatever a test does, the victim is as it was."""
+    yield
+    assert victim.read_text() == SECRET
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
+
+
+def link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def dangling(path: Path, victim: Path) -> None:
+    path.symlink_to(victim.parent / "not there yet")
+
+
+def fifo(path: Path, victim: Path) -> None:
+    os.mkfifo(path)
+
+
+def folder(path: Path, victim: Path) -> None:
+    path.mkdir()
+
+
+def sock(path: Path, victim: Path) -> None:
+    os.chdir(path.parent)  # a socket's name has 108 bytes at most
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)
+
+
+def hard(path: Path, victim: Path) -> None:
+    os.link(victim, path)
+
+
+KINDS = [link, dangling, fifo, folder, sock]
+Plant = "Callable[[Path, Path], None]"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of ours on a volume."""
+    monkeypatch.chdir(tmp_path)
+    made = tmp_path / "volume/.podkiln"
+    made.mkdir(parents=True)
+    return made
+
+
+@pytest.mark.parametrize("plant", KINDS)
+@pytest.mark.parametrize(
+    "flags", [os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND | os.O_CREAT, os.O_RDWR | os.O_CREAT]
+)
+def test_what_is_no_plain_file_is_not_opened(
+    here: Path, victim: Path, plant: Callable[[Path, Path], None], flags: int
+) -> None:
+    plant(here / "x", victim)
+    with pytest.raises(PlantedError, match=r"/x is an? .* where a plain file is expected: remove it"):
+        untrusted_files.open_plain(here / "x", flags)
+    assert not (victim.parent / "not there yet").exists()
+
+
+def test_a_second_name_of_another_file_is_read_and_not_written(here: Path, victim: Path) -> None:
+    hard(here / "x", victim)
+    assert untrusted_files.read_plain(here / "x", 1000) == SECRET.encode()
+    with pytest.raises(PlantedError, match="a second name of another file"):
+        untrusted_files.open_plain(here / "x", os.O_WRONLY)
+    with pytest.raises(PlantedError, match="a second name of another file"):
+        untrusted_files.set_mode(here / "x", 0o600)
+
+
+def test_a_folder_of_ours_that_is_a_link_takes_nothing(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "etc"
+    elsewhere.mkdir()
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/.podkiln").symlink_to(elsewhere)
+    with pytest.raises(PlantedError, match=r"v/\.podkiln is a link where a folder is expected"):
+        untrusted_files.make_folder(tmp_path / "v/.podkiln/ssh")
+    with pytest.raises(PlantedError):
+        write_json(tmp_path / "v/.podkiln/a.json", {})
+    with pytest.raises(PlantedError):
+        Part.create(tmp_path / "v/.podkiln/a.part", Contents(1, 1, "", ""))
+    with pytest.raises(PlantedError):
+        Claim(tmp_path / "v/.podkiln/a.lock").acquire()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_file_is_not_read_beyond_its_limit(here: Path) -> None:
+    (here / "x").write_bytes(b"x" * 1001)
+    assert len(untrusted_files.read_plain(here / "x", 1001)) == 1001
+    with pytest.raises(OSError, match="more than 1000 bytes"):
+        untrusted_files.read_plain(here / "x", 1000)
+
+
+# --- who opens files there
+
+
+@pytest.mark.parametrize("plant", [*KINDS, hard])
+def test_the_record_of_wishes_is_made_anew(here: Path, victim: Path, plant: Callable[..., None]) -> None:
+    """A FIFO in its place once let every fetch wait for ever."""
+    plant(here / "resolved.json", victim)
+    pins = Pins(here / "resolved.json")
+    assert pins.get(WISHES, "x") is None
+    pins.put(WISHES, "x", {"a": 1})
+    if plant is not folder:
+        assert pins.get(WISHES, "x") == {"a": 1}
+
+
+@pytest.mark.parametrize("plant", [link, dangling, fifo, sock])
+def test_a_claim_takes_the_place_of_what_is_none(
+    here: Path, victim: Path, plant: Callable[..., None]
+) -> None:
+    plant(here / "a.lock", victim)
+    claim = Claim(here / "a.lock")
+    assert [claim.acquire(), claim.acquire()] == [False, True]
+    claim.release()
+
+
+@pytest.mark.parametrize("plant", [*KINDS, hard])
+def test_a_part_is_not_taken_up_from_what_is_none(
+    here: Path, victim: Path, plant: Callable[..., None]
+) -> None:
+    contents = Contents(victim.stat().st_size, 4, "etag", "sha256:0")
+    for planted, sound in (("a.part", "a.state"), ("a.state", "a.part")):
+        made = Part.create(here / "a.part", contents)
+        made.arrive(0)
+        del made
+        (here / planted).unlink()
+        plant(here / planted, victim)
+        assert (here / sound).exists()
+        found = Part.recall(here / "a.part")
+        assert found is None or (planted == "a.state" and plant is hard)
+        if plant is folder:
+            (here / planted).rmdir()
+        partial_file.remove(here / "a.part")
+
+
+def test_a_copy_that_is_a_link_is_not_adopted(here: Path, victim: Path) -> None:
+    contents = Contents(4, 4, "etag", "sha256:0")
+    trail = partial_file.Trail(here / "a.copy", contents)
+    trail.write(b"abcd")
+    trail.finish()
+    trail.close()
+    (here / "a.copy").unlink()
+    link(here / "a.copy", victim)
+    assert not partial_file.adopt(here / "a.copy", here / "a.part")
+
+
+def test_what_is_written_aside_follows_no_link(here: Path, victim: Path) -> None:
+    link(here / f".a.json.{os.getpid()}", victim)
+    write_json(here / "a.json", {"a": 1})
+    assert not (here / "a.json").is_symlink()
+
+
+@pytest.mark.parametrize("plant", [*KINDS, hard])
+def test_the_log_goes_into_no_file_of_somebody_else(
+    here: Path, victim: Path, plant: Callable[..., None]
+) -> None:
+    plant(here / "comfyui.log", victim)
+    log = log_file.Rotated(here / "comfyui.log")
+    with pytest.raises(PlantedError):
+        log.write(b"a line\n")
+    plant(here / ".comfyui.lock", victim)
+    with pytest.raises(PlantedError):
+        log_file.own_path(here)
+
+
+def test_permissions_are_those_of_no_other_file(here: Path, victim: Path, tmp_path: Path) -> None:
+    """/etc/passwd once became readable to root alone, and a folder's permissions followed a link."""
+    elsewhere = tmp_path / "etc"
+    elsewhere.mkdir(mode=0o755)
+    (here / "ssh").symlink_to(elsewhere)
+    with pytest.raises(OSError, match="link"):
+        service.private_folder(here / "ssh")
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
+    for plant in (link, fifo, dangling):
+        plant(here / "key", victim)
+        assert sshd.fingerprint(here / "key") is None
+        (here / "key").unlink()
+    hard(here / "key", victim)
+    with pytest.raises(PlantedError):
+        sshd.fingerprint(here / "key")
+
+
+@pytest.mark.parametrize("plant", [*KINDS, hard])
+def test_a_boot_does_not_wait_for_the_packages_on_the_volume(
+    here: Path, victim: Path, plant: Callable[..., None]
+) -> None:
+    plant(here / "current", victim)
+    assert package_overlay.active(str(here)) is None

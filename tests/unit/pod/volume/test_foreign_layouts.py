@@ -1,0 +1,85 @@
+"""Link files of ComfyUI's: those that it can read, and those that would end its boot."""
+
+from __future__ import annotations
+
+import sysconfig
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pod.volume import foreign_layouts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SITE = sysconfig.get_paths()["purelib"]  # ours has PyYAML, as an image's has
+
+GOOD = [
+    "comfyui:\n  base_path: /mnt/models\n  is_default: true\n  loras: loras\n",
+    "a:\n  checkpoints: |\n    x\n    y\nb:\n",
+    "a:\n  base_path: ~/models\n  custom_nodes: nodes\n",
+]
+BAD = [
+    ("", "it is no mapping of sections"),
+    ("- a\n", "it is no mapping of sections"),
+    ("a: b: c\n", "it is no YAML"),
+    ("a: [b\n", "it is no YAML"),
+    ("a: !!python/object:os.system {}\n", "it is no YAML"),
+    ("a: text\n", "its section 'a' is no mapping"),
+    ("a:\n  loras: [x, y]\n", "'loras' of its section 'a' is neither a path nor a block of paths"),
+    ("a:\n  loras: 5\n", "'loras' of its section 'a' is neither a path"),
+    ("a:\n  base_path: [x]\n", "base_path of its section 'a' is no path"),
+    ("a:\n  custom_nodes: /not/there\n", "custom_nodes of its section 'a' is a folder that is not there"),
+    ("a: " + "[" * 30_000, "it is no YAML"),
+    ("# " + "x" * 100_000, "larger than 64 KiB"),
+]
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_what_comfyui_can_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models" / "nodes").mkdir(parents=True)
+    path = tmp_path / foreign_layouts.LINKS
+    path.write_text(text)
+    assert foreign_layouts.readable([str(path)], SITE) == ([str(path)], [])
+
+
+@pytest.mark.parametrize(("text", "why"), BAD, ids=[case[1][:40] for case in BAD])
+def test_what_would_end_comfyuis_boot_is_left_out_with_a_sentence(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    path = tmp_path / foreign_layouts.LINKS
+    path.write_text(text)
+    good, (note,) = foreign_layouts.readable([str(path)], SITE)
+    assert good == []
+    assert note.startswith(f"{path} is left out, because ")
+    assert why in note
+
+
+def test_what_cannot_be_read_or_parsed_is_said(tmp_path: Path) -> None:
+    path = tmp_path / foreign_layouts.LINKS
+    assert "cannot be read (No such file" in foreign_layouts.readable([str(path)], SITE)[1][0]
+    path.write_bytes(b"a:\n  loras: caf\xe9\n")
+    assert "it is not UTF-8" in foreign_layouts.readable([str(path)], SITE)[1][0]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=2000))
+@example(b"a: &a\n  loras: *a\n")
+@example(b"? [x]\n: y\n")
+@example(b"2020-01-01: {1: x}\n")
+@example(b"a:\n  base_path: \x00\n")
+@example(b'a:\n  base_path: "\\0"\n  custom_nodes: x\n')
+@example(b"a: " + b"{a: " * 15_000)
+@example(b"a: " + b"&a [*a, *a]" * 5000)
+def test_any_file_is_read_or_left_out(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / foreign_layouts.LINKS
+    path.write_bytes(data)
+    begun = time.monotonic()
+    good, notes = foreign_layouts.readable([str(path)], SITE)
+    assert time.monotonic() - begun < 1
+    assert len(good) + len(notes) == 1
+    assert all("\n" not in note and len(note) < 1000 for note in notes)

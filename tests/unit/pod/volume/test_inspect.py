@@ -1,0 +1,327 @@
+"""Looking at a volume: what is made of each answer, and of none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pod.errors import PodError
+from pod.hardware.mounts import Mount
+from pod.volume import custom_nodes, layout
+from pod.volume.inspect import Asked, Question
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pod.volume.volume import Volume
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Asked:
+    return Asked(
+        workspace=str(tmp_path / "workspace"),
+        default=str(tmp_path / "workspace"),
+        serverless=str(tmp_path / "runpod-volume"),
+        local=str(tmp_path / "local"),
+        run=str(tmp_path / "run"),
+        venv=sys.prefix,
+        limit=20.0,
+    )
+
+
+def look(asked: Asked, *mounted: str, write: bool = True) -> Volume:
+    with Question(
+        asked, [Mount(point, "nfs4", read_only=False) for point in mounted], write=write
+    ) as question:
+        return question.answer()
+
+
+def test_a_fresh_volume_is_used_and_nothing_is_said(asked: Asked) -> None:
+    volume = look(asked, asked.workspace)
+    assert volume.workspace == volume.root == asked.workspace
+    assert volume.output == f"{asked.workspace}/output"
+    assert volume.node_folders == (f"{asked.workspace}/custom_nodes",)
+    assert (volume.local, volume.models, volume.overlay) == (asked.local, (), None)
+    assert (volume.reasons, volume.warnings) == ((), ())
+
+
+def test_without_a_volume_it_is_said_how_long_things_last(asked: Asked) -> None:
+    volume = look(asked)
+    assert volume.reasons == (
+        f"no volume is mounted at {asked.workspace}, so what ComfyUI saves there ends with this container",
+    )
+    assert volume.warnings == ()
+
+
+def test_a_mount_of_the_output_alone_is_a_volume_too(asked: Asked) -> None:
+    assert look(asked, f"{asked.workspace}/output").reasons == ()
+
+
+def test_a_serverless_worker_has_its_volume_elsewhere(asked: Asked) -> None:
+    volume = look(asked, asked.serverless)
+    assert volume.root == asked.serverless
+    assert volume.output == f"{asked.serverless}/output"
+    assert volume.reasons[0].startswith(f"nothing is mounted at {asked.workspace}, so the volume at ")
+    assert len(volume.reasons) == 1
+
+
+def test_a_workspace_that_a_user_chose_is_not_changed(asked: Asked, tmp_path: Path) -> None:
+    chosen = replace(asked, workspace=str(tmp_path / "mine"))
+    assert look(chosen, asked.serverless).root == chosen.workspace
+
+
+def test_a_second_volume_is_read(asked: Asked, tmp_path: Path) -> None:
+    other = tmp_path / "runpod-volume"
+    (other / "ComfyUI" / "models").mkdir(parents=True)
+    (other / "custom_nodes" / "node").mkdir(parents=True)
+    volume = look(asked, asked.workspace, asked.serverless)
+    assert volume.models == (f"{other}/models", f"{other}/ComfyUI/models")
+    assert volume.node_folders == (f"{asked.workspace}/custom_nodes", f"{other}/custom_nodes")
+    assert not (other / "output").exists(), "it is read, and nothing is made there"
+
+
+def test_an_older_layout_is_used_and_said(asked: Asked, tmp_path: Path) -> None:
+    home = tmp_path / "workspace" / "ComfyUI"
+    for kind in ("models", "output", "user", "custom_nodes"):
+        (home / kind / "x").mkdir(parents=True)
+    volume = look(asked, asked.workspace)
+    assert volume.output == f"{home}/output"
+    assert volume.input == f"{asked.workspace}/input"
+    assert volume.models == (f"{home}/models",)
+    assert volume.reasons == (
+        (
+            f"another image installed ComfyUI in {home}: its models, outputs, settings, custom nodes are "
+            "used where they lie"
+        ),
+    )
+
+
+@pytest.fixture
+def read_only(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """A volume that cannot be written: what `layout.survey` says of it is tested there."""
+    real = layout.survey
+
+    def survey(root: str, *, write: bool) -> layout.Survey:
+        found = real(root, write=write and root != asked.workspace)
+        return replace(found, trouble="is read-only") if root == asked.workspace else found
+
+    monkeypatch.setattr(layout, "survey", survey)
+    return asked
+
+
+def test_a_folder_of_the_container_stands_in_for_what_cannot_be_written(
+    read_only: Asked, tmp_path: Path
+) -> None:
+    (tmp_path / "workspace" / "custom_nodes" / "node").mkdir(parents=True)
+    volume = look(read_only, read_only.workspace)
+    instead = f"{read_only.local}/workspace"
+    assert (volume.root, volume.workspace) == (read_only.workspace, instead)
+    assert (volume.output, volume.user) == (f"{instead}/output", f"{instead}/user")
+    assert volume.models == (f"{read_only.workspace}/models",)
+    assert volume.node_folders == (f"{instead}/custom_nodes", f"{read_only.workspace}/custom_nodes")
+    assert volume.warnings == (
+        (
+            f"{read_only.workspace} is read-only: outputs, inputs, settings, new custom nodes and new models "
+            f"go to {instead} and end with this container; what is on the volume is still read"
+        ),
+    )
+    assert volume.environment({}, "/opt/podkiln")["PODKILN_VOLUME"] == read_only.workspace
+
+
+def test_a_volume_that_hangs_is_left_alone(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = layout.survey
+
+    def survey(root: str, *, write: bool) -> layout.Survey:
+        if root == asked.workspace:
+            time.sleep(60)
+        return real(root, write=write)
+
+    monkeypatch.setattr(layout, "survey", survey)
+    begun = time.monotonic()
+    volume = look(replace(asked, limit=0.3), asked.workspace)
+    assert time.monotonic() - begun < 5
+    instead = f"{asked.local}/workspace"
+    assert (volume.workspace, volume.answers, volume.models) == (instead, False, ())
+    assert volume.node_folders == (f"{instead}/custom_nodes",)
+    assert volume.warnings[0].startswith(
+        f"{asked.workspace} is left alone (it did not answer within 0.3 s): "
+    )
+    assert volume.environment({}, "/opt/podkiln")["PODKILN_VOLUME"] == instead, "fetching leaves it alone too"
+
+
+def test_nodes_that_take_too_long_to_read_are_loaded_unread(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(custom_nodes, "look", lambda *_: time.sleep(60))
+    volume = look(replace(asked, limit=1.0), asked.workspace)
+    assert volume.output == f"{asked.workspace}/output"
+    assert volume.warnings == (
+        "the requirements of the volume's custom nodes are not checked: it did not answer within 1 s",
+    )
+
+
+def test_a_look_that_fails_is_like_one_that_hangs(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = layout.survey
+
+    def survey(root: str, *, write: bool) -> layout.Survey:
+        if root == asked.workspace:
+            raise MemoryError("no more")
+        return real(root, write=write)
+
+    monkeypatch.setattr(layout, "survey", survey)
+    assert "looking at it failed: MemoryError: no more" in look(asked, asked.workspace).warnings[0]
+
+
+def test_without_writing_nothing_is_made_anywhere(asked: Asked, tmp_path: Path) -> None:
+    before = list(tmp_path.iterdir())
+    foretold = look(asked, asked.workspace, write=False)
+    assert list(tmp_path.iterdir()) == before
+    assert foretold == look(asked, asked.workspace)
+    assert (tmp_path / "workspace" / "user").is_dir()
+
+
+def test_packages_for_nodes_are_used_where_there_are_some(asked: Asked, tmp_path: Path) -> None:
+    assert look(asked, asked.workspace).overlay is None
+    base = look(replace(asked, requirements="install"), asked.workspace).overlay
+    assert base
+    assert base.startswith(f"{asked.workspace}/.podkiln/python/")
+    place = tmp_path / base.removeprefix(f"{tmp_path}/")
+    (place / "set").mkdir(parents=True)
+    (place / "current").write_text("set\n")
+    assert look(asked, asked.workspace).overlay == base
+
+
+def test_the_run_folder_serves_where_the_container_cannot_be_written(asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert look(replace(asked, local=f"{tmp_path}/file/x")).local == asked.run
+    with pytest.raises(PodError, match="can be written, and ComfyUI needs a place for temporary files"):
+        look(replace(asked, local=f"{tmp_path}/file/x", run=f"{tmp_path}/file/y"))
+
+
+def test_the_environment_says_the_rest() -> None:
+    found = Asked.of({}, "/workspace", "/workspace")
+    assert found == Asked("/workspace", "/workspace")
+    given = {
+        "PODKILN_VOLUME": "/v",
+        "PODKILN_LOCAL": "/l",
+        "PODKILN_RUN": "/r",
+        "PODKILN_VENV": "/e",
+        "NODE_REQUIREMENTS": "ignore",
+        "PODKILN_VOLUME_TIMEOUT": "0.5",
+    }
+    assert Asked.of(given, "/w", "/d") == Asked("/w", "/d", "/v", "/l", "/r", "/e", "ignore", 0.5)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "61", "soon", "nan"])
+def test_a_limit_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(
+        PodError, match=f"PODKILN_VOLUME_TIMEOUT='{value}' is no number of seconds"
+    ) as refused:
+        Asked.of({"PODKILN_VOLUME_TIMEOUT": value}, "/w", "/w")
+    assert refused.value.exit_code == 78
+
+
+def surveyed(monkeypatch: pytest.MonkeyPatch, root: str, **changes: object) -> None:
+    """Have the look at a volume find something that root cannot be refused."""
+    real = layout.survey
+
+    def survey(where: str, *, write: bool) -> layout.Survey:
+        found = real(where, write=write)
+        return replace(found, **changes) if where == root else found  # type: ignore[arg-type]
+
+    monkeypatch.setattr(layout, "survey", survey)
+
+
+def test_a_volume_that_may_not_be_read_is_left_alone(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    surveyed(monkeypatch, asked.workspace, unread="cannot be read (Permission denied)")
+    volume = look(asked, asked.workspace)
+    assert (volume.answers, volume.workspace) == (False, f"{asked.local}/workspace")
+    assert volume.models == ()
+    assert volume.warnings[0].startswith(
+        f"{asked.workspace} is left alone (it cannot be read (Permission denied)): outputs, inputs, settings"
+    )
+    assert volume.problems == volume.warnings
+    assert volume.environment({}, "/opt/podkiln")["PODKILN_VOLUME"] == volume.workspace
+
+
+def test_a_serverless_volume_that_may_not_be_read_is_not_used(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runpod-volume" / "models").mkdir(parents=True)
+    surveyed(monkeypatch, asked.serverless, unread="cannot be read (Stale file handle)")
+    volume = look(asked, asked.workspace)
+    assert volume.models == ()
+    assert volume.problems == (
+        f"{asked.serverless} cannot be read (Stale file handle), so nothing on it is used",
+    )
+
+
+def test_folders_that_may_not_be_read_are_stood_in_for(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = asked.workspace
+    surveyed(monkeypatch, root, closed=(f"{root}/user", f"{root}/custom_nodes", f"{root}/models"), nodes=())
+    volume = look(asked, root)
+    stand_in = f"{asked.local}/workspace"
+    assert (volume.workspace, volume.output) == (root, f"{root}/output")
+    assert (volume.user, volume.node_folders) == (f"{stand_in}/user", (f"{stand_in}/custom_nodes",))
+    (problem,) = volume.problems
+    assert problem.startswith(
+        f"{root}/user, {root}/custom_nodes, {root}/models cannot be read by this pod's user (or the"
+    )
+    assert "models cannot be fetched" in problem
+
+
+def test_models_of_others_are_read_and_that_is_said(asked: Asked, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    (workspace / "checkpoints").mkdir(parents=True)
+    (workspace / "stable-diffusion-webui/models/Stable-diffusion").mkdir(parents=True)
+    (workspace / "extra_model_paths.yaml").write_text("a:\n  loras: x\n")
+    volume = look(asked, asked.workspace)
+    assert (volume.models, volume.webui) == (
+        (asked.workspace,),
+        (f"{asked.workspace}/stable-diffusion-webui",),
+    )
+    link = f"{asked.workspace}/extra_model_paths.yaml"
+    assert volume.arguments()[-2:] == (
+        f"--extra-model-paths-config={link}",
+        f"--extra-model-paths-config={asked.run}/volume_paths.yaml",
+    )
+    assert volume.reasons == (
+        (
+            f"models lie right in {asked.workspace} (checkpoints): they are used there, and new ones go to "
+            f"{asked.workspace}/models"
+        ),
+        f"the models of another program in {asked.workspace}/stable-diffusion-webui are used where they lie",
+        f"{link} is read for further folders",
+    )
+
+
+def test_a_link_file_that_comfyui_cannot_read_is_a_problem(asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "extra_model_paths.yaml").write_text("a: [")
+    volume = look(asked, asked.workspace)
+    assert volume.links == ()
+    assert "extra_model_paths.yaml is left out, because it is no YAML" in volume.problems[0]
+
+
+def test_modules_on_the_volume_are_found(asked: Asked, tmp_path: Path) -> None:
+    asked = replace(asked, modules=("sageattention", "flash_attn"))
+    assert look(asked, asked.workspace).modules == ()
+    base = look(replace(asked, requirements="install"), asked.workspace).overlay or ""
+    (tmp_path / base.removeprefix(f"{tmp_path}/") / "set" / "sageattention").mkdir(parents=True)
+    (tmp_path / base.removeprefix(f"{tmp_path}/") / "current").write_text("set\n")
+    volume = look(asked, asked.workspace)
+    assert volume.modules == ("sageattention",)
+    assert volume.has("sageattention", "sageattention")
+    assert not volume.has("flash_attn", "flash-attn")
+
+
+def test_what_will_be_installed_for_a_node_counts_as_there(asked: Asked, tmp_path: Path) -> None:
+    node = tmp_path / "workspace" / "custom_nodes" / "node"
+    node.mkdir(parents=True)
+    (node / "requirements.txt").write_text("SageAttention>=1\n")
+    assert look(replace(asked, requirements="install")).has("sageattention", "sageattention")
+    assert not look(asked).has("sageattention", "sageattention")
