@@ -20,7 +20,7 @@ from pathlib import Path
 import lab
 from containers import Container
 
-INSIDE = Path(__file__).with_name("door_in_pod.py")
+INSIDE = Path(__file__).resolve().with_name("door_in_pod.py")
 IMAGE = "localhost/podkiln:lazy-0.33.0-cuda-13.0"
 
 

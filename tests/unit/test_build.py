@@ -173,12 +173,8 @@ def main(arguments):
 
 def real_command(house: Path) -> None:
     """Give the checkout podkiln's own beginning, a short command line, and an environment to damage."""
-    for name in ("podkiln/__main__.py", "podkiln/errors.py", *(f"scripts/pod/{name}.py" for name in ("__init__", "errors"))):
-        "podkiln/__main__.py",
-        "podkiln/errors.py",
-        "scripts/pod/__init__.py",
-        "scripts/pod/errors.py",
-    ):
+    modules = ("podkiln/__main__.py", "podkiln/errors.py", "scripts/pod/__init__.py", "scripts/pod/errors.py")
+    for name in modules:
         (house / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, house / name)
     for name in ("podkiln/util", "scripts/pod/util"):
