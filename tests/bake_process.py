@@ -14,18 +14,18 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
 
 from podkiln.oci.reference import Reference  # noqa: E402
-from podkiln.plan.weight_layers import Weight, bundles  # noqa: E402 - the path comes first
-from podkiln.registry import Repository, Settings  # noqa: E402
+from podkiln.plan.weight_layers import WeightFile, bundles  # noqa: E402 - the path comes first
+from podkiln.registry import RegistryOptions, Repository  # noqa: E402
 from podkiln.weights.bake import bake  # noqa: E402
 from podkiln.weights.sink import RegistrySink  # noqa: E402
-from podkiln.weights.source import Access  # noqa: E402
+from podkiln.weights.source import SourceClient  # noqa: E402
 
 
 def main(target: str, weights: str) -> None:
     """Bake weights, given as JSON, into a repository."""
-    groups = bundles(Weight(**each) for each in json.loads(weights))
-    with Repository(Reference.parse(target), Settings(), push=True) as repository:
-        baked = bake(groups, RegistrySink(repository), Access.from_environment(os.environ))
+    groups = bundles(WeightFile(**each) for each in json.loads(weights))
+    with Repository(Reference.parse(target), RegistryOptions(), push=True) as repository:
+        baked = bake(groups, RegistrySink(repository), SourceClient.from_environment(os.environ))
     rows = [{"digest": each.blob.digest, "how": each.how, "fetched": each.fetched} for each in baked]
     sys.stdout.write(json.dumps({"rss": most_memory(), "layers": rows}))
 

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from pod.net.http import Limits
 from pod.net.hubs import Hubs
-from pod.net.transfer_policy import Policy
-from podkiln.plan.weight_layers import Weight
-from podkiln.weights.source import Access
+from pod.net.transfer_policy import TransferPolicy
+from podkiln.plan.weight_layers import WeightFile
+from podkiln.weights.source import SourceClient
 
 if TYPE_CHECKING:
     from fakes.hub import Hub
     from fakes.shelf import HubFile
 
-FAST = Policy(tries=5, backoff=0.01, backoff_limit=0.05, limits=Limits(connect=2.0, read=1.0))
+FAST = TransferPolicy(tries=5, backoff=0.01, backoff_limit=0.05, limits=Limits(connect=2.0, read=1.0))
 
 
-def access(hub: Hub, **tokens: str) -> Access:
+def access(hub: Hub, **tokens: str) -> SourceClient:
     """Return how to speak to the local hub: it stands for both, and failures pass quickly."""
-    return Access(Hubs(huggingface=hub.url, civitai=hub.url, **tokens), FAST)
+    return SourceClient(Hubs(huggingface=hub.url, civitai=hub.url, **tokens), FAST)
 
 
-def weight(file: HubFile, *, model: str = "m", name: str = "", **changes: Any) -> Weight:
+def weight(file: HubFile, *, model: str = "m", name: str = "", **changes: Any) -> WeightFile:
     """Describe a file of the hub's repository org/repo; `changes` are what is told wrongly or otherwise."""
     facts: dict[str, Any] = {
         "model": model,
@@ -33,4 +33,4 @@ def weight(file: HubFile, *, model: str = "m", name: str = "", **changes: Any) -
         "revision": None,
         "origin": {"kind": "huggingface", "repo": "org/repo", "revision": None, "path": file.path},
     }
-    return Weight(**{**facts, **changes})
+    return WeightFile(**{**facts, **changes})

@@ -16,16 +16,16 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
 from podkiln.config import variant  # noqa: E402 - the path comes first
 from podkiln.oci import layout  # noqa: E402 - the path comes first
 from podkiln.pipeline import build, publish  # noqa: E402 - the path comes first
-from podkiln.pipeline.publish import Route  # noqa: E402
+from podkiln.pipeline.publish import TransferOptions  # noqa: E402
 from podkiln.pipeline.report import Report  # noqa: E402
-from podkiln.pipeline.request import Request  # noqa: E402
+from podkiln.pipeline.request import BuildRequest  # noqa: E402
 
 
 def deliver(described: Path, runtime: Path, image: str, **route: Any) -> Report:
     """Bake and push one image; the layout of the runtime gains the image's two documents."""
-    plan = build.make_plan(variant.load(str(described)), Request((str(described),)))
+    plan = build.make_plan(variant.load(str(described)), BuildRequest((str(described),)))
     made = Report(plan, image, "", layout.read(runtime))
-    publish.deliver(made, Route(**route), push=True, load_=False)
+    publish.deliver(made, TransferOptions(**route), push=True, load_=False)
     return made
 
 

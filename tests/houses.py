@@ -14,7 +14,7 @@ from podkiln.lock.schema import LockedFile, WeightsLock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.lock.resolve.weights import Outcome
+    from podkiln.lock.resolve.weights import ResolveResult
 
 
 class House:
@@ -27,7 +27,7 @@ class House:
     def describe(self, name: str, *files: str) -> Path:
         return write(self.models / f"{name}.yaml", model(*files))
 
-    def relock(self, *upgrade: str) -> Outcome:
+    def relock(self, *upgrade: str) -> ResolveResult:
         return weights.relock(self.lock, catalog.load(self.models), upgrade, start=self.lock)
 
     def files(self, name: str) -> tuple[LockedFile, ...]:

@@ -18,8 +18,8 @@ from small_weights import BUNDLES, LAYERS, baked, content
 
 from podkiln.oci import spec as oci
 from podkiln.oci.reference import Reference
-from podkiln.registry import Settings
-from podkiln.verify.image import Verdict, verify
+from podkiln.registry import RegistryOptions
+from podkiln.verify.image import VerifyResult, verify
 from podkiln.weights.assemble import assemble
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Pusher:
         return answer.headers.get("Location", "")
 
 
-def verified(name: str) -> Verdict:
+def verified(name: str) -> VerifyResult:
     """Return what `verify --deep` says."""
-    settings = Settings(login=lambda _: None, jobs=2)
+    settings = RegistryOptions(login=lambda _: None, jobs=2)
     return verify(plan(), LAYERS, Reference.parse(name), settings, deep=True, on_progress=lambda *_: None)
 
 

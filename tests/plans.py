@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from podkiln.config import variant
 from podkiln.pipeline import build
-from podkiln.pipeline.request import Request
+from podkiln.pipeline.request import BuildRequest
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
@@ -16,4 +16,6 @@ if TYPE_CHECKING:
 @cache
 def plan_of(name: str = "lazy", **asked: Any) -> Plan:
     """Return the plan of a variant; nothing is baked unless that is asked for."""
-    return build.make_plan(variant.load(name), Request(**{"variants": (name,), "no_weights": True, **asked}))
+    return build.make_plan(
+        variant.load(name), BuildRequest(**{"variants": (name,), "no_weights": True, **asked})
+    )

@@ -12,7 +12,7 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
 from podkiln.errors import PodkilnError  # noqa: E402
 from podkiln.oci import layout  # noqa: E402 - the path comes first
 from podkiln.oci.reference import Reference  # noqa: E402
-from podkiln.registry import Settings, push  # noqa: E402
+from podkiln.registry import RegistryOptions, push  # noqa: E402
 from podkiln.util import console  # noqa: E402 - the path comes first
 from podkiln.util.interrupts import INTERRUPTIONS, error_of  # noqa: E402
 
@@ -22,7 +22,11 @@ def main(path: str, reference: str) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were started by
     INTERRUPTIONS.install()
     try:
-        push(layout.read(Path(path)), Reference.parse(reference), settings=Settings(login=lambda _: None))
+        push(
+            layout.read(Path(path)),
+            Reference.parse(reference),
+            settings=RegistryOptions(login=lambda _: None),
+        )
     except KeyboardInterrupt as end:
         error: PodkilnError = error_of(end)
     except PodkilnError as failure:

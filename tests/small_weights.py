@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podkiln.oci import spec
-from podkiln.plan.weight_layers import Bundle, Weight
+from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec
 from podkiln.weights.assemble import WeightLayer
 
 if TYPE_CHECKING:
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 REVISION = "c" * 40
 
 
-def weight(name: str, model: str) -> Weight:
+def weight(name: str, model: str) -> WeightFile:
     """Return a file whose content is its own path."""
     path = f"opt/models/{name}".encode()
-    return Weight(model, name, len(path), spec.digest_of(path)[7:], f"huggingface:o/r/{name}", REVISION, {})
+    return WeightFile(
+        model, name, len(path), spec.digest_of(path)[7:], f"huggingface:o/r/{name}", REVISION, {}
+    )
 
 
-def content(bundle: Bundle) -> bytes:
+def content(bundle: WeightLayerSpec) -> bytes:
     """Return the layer of a bundle of such files."""
 
     def opened(entry: Entry, offset: int) -> Iterator[bytes]:
@@ -31,12 +33,12 @@ def content(bundle: Bundle) -> bytes:
     return b"".join(bundle.layout.chunks(opened))
 
 
-A = Bundle((weight("checkpoints/a.safetensors", "sdxl"),))
-B = Bundle((weight("vae/b.safetensors", "sdxl"), weight("vae/b.json", "sdxl")))
+A = WeightLayerSpec((weight("checkpoints/a.safetensors", "sdxl"),))
+B = WeightLayerSpec((weight("vae/b.safetensors", "sdxl"), weight("vae/b.json", "sdxl")))
 BUNDLES = (A, B)
 LAYERS = {bundle.recipe: spec.digest_of(content(bundle)) for bundle in BUNDLES}
 
 
-def baked(bundle: Bundle) -> WeightLayer:
+def baked(bundle: WeightLayerSpec) -> WeightLayer:
     """Return the layer of one of the two bundles as part of an image."""
     return WeightLayer(bundle, spec.Descriptor(spec.LAYER, LAYERS[bundle.recipe], bundle.size))

@@ -18,7 +18,7 @@ import termios
 from typing import IO, TYPE_CHECKING
 
 from podkiln.errors import BuildFailedError, PodkilnError, SourceError
-from podkiln.render.bake_file import BAKE_FILE, Environment
+from podkiln.render.bake_file import BAKE_FILE, BuildSecrets
 from podkiln.util import process as command
 from podkiln.util.masking import Filter, masked
 
@@ -36,13 +36,13 @@ def command_line(names: Sequence[str], *, builder: str | None = None, no_cache: 
     return ["docker", "buildx", "bake", "--file", BAKE_FILE, *options, *names]
 
 
-def by_hand(argv: Sequence[str], out: Path, environment: Environment) -> str:
+def by_hand(argv: Sequence[str], out: Path, environment: BuildSecrets) -> str:
     """Return the line to type into a shell for the same build, without the logins that URLs may hold."""
     variables = [f"{name}={shlex.quote(masked(value))}" for name, value in environment.variables().items()]
     return f"cd {shlex.quote(str(out))} && {' '.join([*variables, shlex.join(argv)])}"
 
 
-def run(argv: Sequence[str], out: Path, environment: Environment, *, quiet: bool = False) -> None:
+def run(argv: Sequence[str], out: Path, environment: BuildSecrets, *, quiet: bool = False) -> None:
     """Run BuildKit with live progress.
 
     Raises SourceError when an input cannot be reached, BuildFailedError when a step fails.

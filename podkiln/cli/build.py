@@ -10,8 +10,8 @@ from podkiln.cli.options import names_of
 from podkiln.cli.plan import show
 from podkiln.errors import UsageError
 from podkiln.pipeline import build as job
-from podkiln.pipeline.request import Request
-from podkiln.render.bake_file import Environment
+from podkiln.pipeline.request import BuildRequest
+from podkiln.render.bake_file import BuildSecrets
 
 log = logging.getLogger("podkiln")
 
@@ -31,11 +31,11 @@ def build(options: dict[str, Any]) -> None:
             log.info("%s", line)
 
 
-def request_of(options: dict[str, Any]) -> Request:
+def request_of(options: dict[str, Any]) -> BuildRequest:
     """Turn options into a request. Raises UsageError."""
     if options["verbose"] and options["quiet"]:
         raise UsageError("--verbose and --quiet exclude each other.", hint="Give one of the two.")
-    return Request(
+    return BuildRequest(
         variants=names_of(options["variant"]),
         out=options["out"],
         push=options["push"],
@@ -56,7 +56,7 @@ def request_of(options: dict[str, Any]) -> Request:
         report=options["report"],
         dry_run=options["dry_run"],
         quiet=options["quiet"],
-        environment=Environment(
+        environment=BuildSecrets(
             ca_bundle=options["ca_bundle"],
             python_index=options["python_index"],
             apt_mirror=options["apt_mirror"],

@@ -13,8 +13,8 @@ from podkiln.lock import schema
 from podkiln.util import console
 
 if TYPE_CHECKING:
-    from podkiln.config.catalog import Offered
-    from podkiln.config.variant import Described
+    from podkiln.config.catalog import VariantModel
+    from podkiln.config.variant import LoadedVariant
 
 
 @click.command("variants")
@@ -34,7 +34,7 @@ def variants_command(as_json: bool) -> None:
         )
 
 
-def _variant_row(described: Described, shipped: dict[str, catalog.Entry]) -> dict[str, Any]:
+def _variant_row(described: LoadedVariant, shipped: dict[str, catalog.Entry]) -> dict[str, Any]:
     offered = catalog.offered(described, shipped)
     spec = described.spec
     baked = [offer for offer in offered if offer.baked]
@@ -74,9 +74,9 @@ def models_command(variant: tuple[str, ...], as_json: bool) -> None:
         )
 
 
-def _offers(names: tuple[str, ...]) -> list[tuple[Offered, tuple[schema.LockedFile, ...]]]:
+def _offers(names: tuple[str, ...]) -> list[tuple[VariantModel, tuple[schema.LockedFile, ...]]]:
     """Return the models of the variants named (of lazy, which has all, when none is), each once."""
-    found: dict[str, tuple[Offered, tuple[schema.LockedFile, ...]]] = {}
+    found: dict[str, tuple[VariantModel, tuple[schema.LockedFile, ...]]] = {}
     for name in names_of(names, default="lazy"):
         described = variant.load(name)
         offered = catalog.offered(described, catalog.load())
@@ -86,7 +86,7 @@ def _offers(names: tuple[str, ...]) -> list[tuple[Offered, tuple[schema.LockedFi
     return list(found.values())
 
 
-def _model_row(offer: Offered, files: tuple[schema.LockedFile, ...]) -> dict[str, Any]:
+def _model_row(offer: VariantModel, files: tuple[schema.LockedFile, ...]) -> dict[str, Any]:
     model = offer.model
     wanted = [known for file, known in zip(model.files, files, strict=True) if not file.optional]
     unresolved = sum(not known.resolved for known in wanted)

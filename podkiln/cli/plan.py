@@ -22,11 +22,11 @@ from podkiln.cli.options import (
     variant_option,
 )
 from podkiln.pipeline import build
-from podkiln.pipeline.request import Request
+from podkiln.pipeline.request import BuildRequest
 from podkiln.plan import ci_runners, registry_limits, update_cost
 from podkiln.plan.destination import OPTION
 from podkiln.plan.plan import MOST_LAYERS
-from podkiln.render.bake_file import Environment
+from podkiln.render.bake_file import BuildSecrets
 from podkiln.util import console
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def plan_command(as_json: bool, **options: Any) -> None:
 
     Where a registry is known, for a push to it; else for an image on this disk.
     """
-    request = Request(
+    request = BuildRequest(
         variants=names_of(options["variant"]),
         registry=options["registry"],
         push=None,
@@ -72,7 +72,7 @@ def plan_command(as_json: bool, **options: Any) -> None:
         spool=options["spool"],
         rate=int(options["rate"] * 10**6),
         dry_run=True,
-        environment=Environment(ca_bundle=options["ca_bundle"]),
+        environment=BuildSecrets(ca_bundle=options["ca_bundle"]),
         environ=os.environ,
     )
     made, _ = build.decide(request)

@@ -13,7 +13,7 @@ from podkiln.cli.options import FOLDER, names_of, option, variant_option
 from podkiln.config import variant
 from podkiln.errors import LintError, RenderError, UsageError
 from podkiln.pipeline import build
-from podkiln.pipeline.request import Request
+from podkiln.pipeline.request import BuildRequest
 from podkiln.render import bake_file, build_context, golden, lint
 from podkiln.util import atomic
 
@@ -55,7 +55,7 @@ def render_command(variant: tuple[str, ...], out: Path | None, check: bool, upda
         for plan in plans:
             output_dir.write(build_context.render(plan), out / plan.name)
             log.info("rendered %s", out / plan.name)
-        text = bake_file.as_text(bake_file.bake_file(plans, bake_file.Environment(), {}))
+        text = bake_file.as_text(bake_file.bake_file(plans, bake_file.BuildSecrets(), {}))
         atomic.write(out / bake_file.BAKE_FILE, text)
 
 
@@ -84,5 +84,5 @@ def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
 
 def _plans(names: tuple[str, ...]) -> list[Plan]:
     chosen = names_of(names, default="all")
-    request = Request(variants=chosen, no_weights=True)
+    request = BuildRequest(variants=chosen, no_weights=True)
     return [build.make_plan(variant.load(name), request) for name in chosen]

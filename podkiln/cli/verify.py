@@ -22,7 +22,7 @@ from podkiln.errors import UsageError
 from podkiln.lock import layers
 from podkiln.oci.reference import Reference
 from podkiln.pipeline import build
-from podkiln.pipeline.request import Request, check_certificates, image_name
+from podkiln.pipeline.request import BuildRequest, check_certificates, image_name
 from podkiln.plan import destination
 from podkiln.util import console
 from podkiln.verify import image as verify
@@ -63,7 +63,7 @@ def verify_command(
     if ca_bundle:
         check_certificates(ca_bundle)
     described = variants.load(name)
-    made = build.make_plan(described, Request(variants=(name,), no_weights=no_weights))
+    made = build.make_plan(described, BuildRequest(variants=(name,), no_weights=no_weights))
     made.require()
     reference = _reference(image, made, registry, tag)
     image = str(reference)
@@ -72,7 +72,7 @@ def verify_command(
             made,
             layers.read(layers.path_of(described)),
             reference,
-            registries.Settings(ca_bundle=ca_bundle),
+            registries.RegistryOptions(ca_bundle=ca_bundle),
             deep=deep,
             on_progress=bar,
         )
@@ -93,7 +93,7 @@ def _reference(image: str | None, made: Plan, registry: str | None, tag: str | N
         if given:
             raise UsageError(f"{given} makes a name, and IMAGE is one already.", hint="Give one of the two.")
         return Reference.parse(image)
-    asked = Request((made.name,), push=True, registry=registry, tag=tag, environ=os.environ)
+    asked = BuildRequest((made.name,), push=True, registry=registry, tag=tag, environ=os.environ)
     if asked.destination(made.described) is None:
         hint = f"Name the image, or its registry. {destination.ways(made.described)}"
         raise UsageError("IMAGE is missing, and no registry is known.", hint=hint)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from podkiln.config.document import Document
     from podkiln.config.model import ModelFile
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
 
 MODELS = variant.SHIPPED / "models"
 
@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Offered:
+class VariantModel:
     """A model as one variant has it."""
 
     entry: Entry
@@ -81,7 +81,7 @@ def _load_entry(path: Path) -> Entry:
     return Entry(id=path.stem, model=source.parse(Model), source=source)
 
 
-def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, ...]:
+def offered(described: LoadedVariant, shipped: dict[str, Entry]) -> tuple[VariantModel, ...]:
     """Resolve a variant's lists against the models there are, in declared order.
 
     Raises DescriptionError: an unknown id, a default or baked model that is not offered, two models that
@@ -100,7 +100,7 @@ def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, .
         if name not in models.bake:
             raise described.error(("models", "above", number), f"{name!r} is not among those that are baked.")
     chosen = tuple(
-        Offered(
+        VariantModel(
             entry=known[name],
             default=name in models.default,
             baked=name in models.bake,
@@ -117,7 +117,7 @@ def offered(described: Described, shipped: dict[str, Entry]) -> tuple[Offered, .
     return chosen
 
 
-def baked(described: Described, offers: Iterable[Offered]) -> tuple[Offered, ...]:
+def baked(described: LoadedVariant, offers: Iterable[VariantModel]) -> tuple[VariantModel, ...]:
     """Return the models whose weights are baked, in the order of `bake:`, which is that of their layers.
 
     So what is appended there leaves the layers before it as they are.
@@ -128,7 +128,7 @@ def baked(described: Described, offers: Iterable[Offered]) -> tuple[Offered, ...
     )
 
 
-def _defined(described: Described) -> dict[str, Entry]:
+def _defined(described: LoadedVariant) -> dict[str, Entry]:
     """Return the models that a variant describes in place; they are offered without being listed again."""
     return {
         name: Entry(name, model, described.owner(("define", name)), place=("define", name))
@@ -136,7 +136,7 @@ def _defined(described: Described) -> dict[str, Entry]:
     }
 
 
-def _offered_ids(described: Described, known: dict[str, Entry]) -> list[str]:
+def _offered_ids(described: LoadedVariant, known: dict[str, Entry]) -> list[str]:
     offer = described.spec.models.offer
     own = list(described.spec.define)
     if offer == "all":
@@ -158,7 +158,7 @@ def _offered_ids(described: Described, known: dict[str, Entry]) -> list[str]:
     return [*offer, *(name for name in own if name not in offer)]
 
 
-def _refuse_strangers(described: Described, key: tuple[str, str], ids: list[str]) -> None:
+def _refuse_strangers(described: LoadedVariant, key: tuple[str, str], ids: list[str]) -> None:
     listed = getattr(described.spec.models, key[1])
     for number, name in enumerate(listed):
         if name not in ids:
@@ -169,13 +169,13 @@ def _refuse_strangers(described: Described, key: tuple[str, str], ids: list[str]
             raise described.error((*key, number), f"{name!r} stands twice.")
 
 
-def _unmet(described: Described, model: Model, ids: list[str]) -> tuple[str, ...]:
+def _unmet(described: LoadedVariant, model: Model, ids: list[str]) -> tuple[str, ...]:
     """Return what a model requires and this image does not have."""
     have = {f"node:{name}" for name in described.spec.nodes} | {f"model:{name}" for name in ids}
     return tuple(want for want in model.requires if want not in have)
 
 
-def _refuse_unknown_requirements(chosen: tuple[Offered, ...], known: dict[str, Entry]) -> None:
+def _refuse_unknown_requirements(chosen: tuple[VariantModel, ...], known: dict[str, Entry]) -> None:
     for offer in chosen:
         for number, want in enumerate(offer.model.requires):
             kind, _, name = want.partition(":")
@@ -185,7 +185,7 @@ def _refuse_unknown_requirements(chosen: tuple[Offered, ...], known: dict[str, E
                 raise offer.entry.error(("requires", number), f"there is no model {name!r}.{meant}")
 
 
-def _refuse_unknown_folders(chosen: tuple[Offered, ...], comfyui: str) -> None:
+def _refuse_unknown_folders(chosen: tuple[VariantModel, ...], comfyui: str) -> None:
     """Refuse files in folders that nobody reads: ComfyUI's own, or those that a required node brings."""
     for offer in chosen:
         foreign = any(want.startswith(("node:", "runtime:")) for want in offer.model.requires)
@@ -196,7 +196,7 @@ def _refuse_unknown_folders(chosen: tuple[Offered, ...], comfyui: str) -> None:
                 raise offer.entry.error(("files", number, "folder"), what, hint=hint)
 
 
-def _refuse_shared_variables(chosen: tuple[Offered, ...]) -> None:
+def _refuse_shared_variables(chosen: tuple[VariantModel, ...]) -> None:
     owners: dict[str, str] = {}
     for offer in chosen:
         env = offer.entry.env
@@ -208,7 +208,7 @@ def _refuse_shared_variables(chosen: tuple[Offered, ...]) -> None:
         owners[env] = offer.id
 
 
-def _refuse_collisions(chosen: tuple[Offered, ...]) -> None:
+def _refuse_collisions(chosen: tuple[VariantModel, ...]) -> None:
     """Models may share a file (one text encoder, one VAE), but not a place for two different ones."""
     owners: dict[str, tuple[str, ModelFile]] = {}
     for offer in chosen:
@@ -225,7 +225,7 @@ def _refuse_collisions(chosen: tuple[Offered, ...]) -> None:
                     raise offer.entry.error(("files", number), what)
 
 
-def _refuse_spellings(chosen: tuple[Offered, ...]) -> None:
+def _refuse_spellings(chosen: tuple[VariantModel, ...]) -> None:
     """Refuse two files, or folders, that differ by case or Unicode form alone: some volumes have one."""
     spelled: dict[str, tuple[str, str]] = {}
     for offer in chosen:

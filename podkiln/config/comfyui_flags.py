@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from pod.flags.arguments import Catalogue, Flag, RefusedError
 from podkiln.config import document
-from podkiln.config.document import Many, Strict
+from podkiln.config.document import StrictModel, TupleOf
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def _phrase(text: str) -> str:
 Phrase = Annotated[str, AfterValidator(_phrase)]
 
 
-class FlagEntry(Strict):
+class FlagEntry(StrictModel):
     """One flag of ComfyUI; what the keys mean stands at the head of the file."""
 
     name: FlagName
     arity: Literal["none", "one", "optional", "any", "some"] = "none"
     type: Literal["str", "int", "float", "file", "folder"] = "str"
-    choices: Many[str] = ()
-    first: Many[str] = ()
+    choices: TupleOf[str] = ()
+    first: TupleOf[str] = ()
     most: Gigabytes | None = None
     minimum: int | None = None
     maximum: int | None = None
@@ -63,37 +63,37 @@ class FlagEntry(Strict):
     help: str
 
 
-class FlagsFile(Strict):
+class FlagsFile(StrictModel):
     """variants/flags/comfyui-*.yaml."""
 
     comfyui: str
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-    later: Many[FlagName]
-    flags: Many[FlagEntry] = Field(min_length=1)
+    later: TupleOf[FlagName]
+    flags: TupleOf[FlagEntry] = Field(min_length=1)
 
 
-class DeadFlag(Strict):
+class DeadFlag(StrictModel):
     """A flag of old guides."""
 
     history: Phrase
     say: Phrase
 
 
-class DeadFile(Strict):
+class DeadFile(StrictModel):
     """variants/flags/dead.yaml."""
 
     flags: dict[FlagName, DeadFlag]
 
 
-class RuleEntry(Strict):
+class RuleEntry(StrictModel):
     """Arguments and their reason; they make way for the flags in `unless` from a stronger source."""
 
-    args: Many[str]
+    args: TupleOf[str]
     reason: Phrase
-    unless: Many[FlagName] = ()
+    unless: TupleOf[FlagName] = ()
 
 
-class ClassEntry(Strict):
+class ClassEntry(StrictModel):
     """A nominal size of card."""
 
     gb: Gigabytes
@@ -101,14 +101,14 @@ class ClassEntry(Strict):
     memory_mode: str
 
 
-class Span(Strict):
+class Span(StrictModel):
     """The classes that a tier means."""
 
     from_gb: Gigabytes
     to_gb: Gigabytes
 
 
-class ProfileEntry(Strict):
+class ProfileEntry(StrictModel):
     """Arguments by class of card."""
 
     about: Phrase
@@ -117,11 +117,11 @@ class ProfileEntry(Strict):
     classes: dict[int, RuleEntry]
 
 
-class ModeEntry(Strict):
+class ModeEntry(StrictModel):
     """A memory mode, and what it means in each profile."""
 
     mode: str
-    aliases: Many[str] = ()
+    aliases: TupleOf[str] = ()
     dynamic: RuleEntry
     conservative: RuleEntry
 
@@ -133,41 +133,41 @@ class RamEntry(RuleEntry):
     limited: bool = False
 
 
-class Profiles(Strict):
+class Profiles(StrictModel):
     """The two profiles that variants may name."""
 
     dynamic: ProfileEntry
     conservative: ProfileEntry
 
 
-class ProfilesFile(Strict):
+class ProfilesFile(StrictModel):
     """variants/flags/profiles.yaml."""
 
     tolerance: Annotated[float, Field(ge=0, lt=0.5)]
-    classes: Many[ClassEntry] = Field(min_length=1)
+    classes: TupleOf[ClassEntry] = Field(min_length=1)
     tiers: dict[TierName, Span]
-    unified_cards: Many[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]]
+    unified_cards: TupleOf[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]]
     profiles: Profiles
-    memory_modes: Many[ModeEntry] = Field(min_length=1)
-    ram: Many[RamEntry]
+    memory_modes: TupleOf[ModeEntry] = Field(min_length=1)
+    ram: TupleOf[RamEntry]
 
 
-class TorchWheel(Strict):
+class TorchWheel(StrictModel):
     """What one build of torch has machine code for."""
 
     torch: str
     cuda: str
-    architectures: Many[Architecture] = Field(min_length=1)
+    architectures: TupleOf[Architecture] = Field(min_length=1)
 
 
-class TorchFile(Strict):
+class TorchFile(StrictModel):
     """variants/flags/torch.yaml."""
 
-    wheels: Many[TorchWheel]
+    wheels: TupleOf[TorchWheel]
 
 
 @dataclass(frozen=True)
-class Described:
+class FlagData:
     """The three files, each valid in itself and all in agreement."""
 
     flags: FlagsFile
@@ -183,7 +183,7 @@ def architectures(torch: str | None, cuda: str, directory: Path = DIRECTORY) -> 
 
 
 @lru_cache(maxsize=8)
-def load(comfyui_version: str, directory: Path = DIRECTORY) -> Described:
+def load(comfyui_version: str, directory: Path = DIRECTORY) -> FlagData:
     """Read and check the flags of one ComfyUI version, and the profiles. Raises DescriptionError."""
     path = directory / f"comfyui-{comfyui_version}.yaml"
     if not path.is_file():
@@ -197,7 +197,7 @@ def load(comfyui_version: str, directory: Path = DIRECTORY) -> Described:
     flags_document = document.load(path)
     dead_document = document.load(directory / DEAD)
     profiles_document = document.load(directory / PROFILES)
-    described = Described(
+    described = FlagData(
         flags_document.parse(FlagsFile), dead_document.parse(DeadFile), profiles_document.parse(ProfilesFile)
     )
     catalogue = _check_flags(described.flags, flags_document, comfyui_version)

@@ -24,10 +24,10 @@ V = TypeVar("V")
 Location = tuple[str | int, ...]
 
 # A YAML list read into a tuple: values stay hashable and frozen. Strictness goes on inside of it.
-Many = Annotated[tuple[V, ...], Field(strict=False)]
+TupleOf = Annotated[tuple[V, ...], Field(strict=False)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Base of everything that is described in YAML: frozen, no coercion, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)

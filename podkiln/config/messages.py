@@ -42,7 +42,7 @@ _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 @dataclass(frozen=True)
-class Matching:
+class PatternType:
     """Text of one form: the pattern for programs, the words for people. `secret` text is not repeated."""
 
     pattern: str

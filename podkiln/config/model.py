@@ -14,8 +14,8 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pod.util.pickles import is_pickle
-from podkiln.config.document import Many, Strict
-from podkiln.config.messages import Matching
+from podkiln.config.document import StrictModel, TupleOf
+from podkiln.config.messages import PatternType
 from podkiln.util.quoting import shown
 
 T = TypeVar("T")
@@ -75,36 +75,38 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 SafePath = Annotated[str, AfterValidator(safe_path)]
-Text = Annotated[str, Matching(r"\S", "text that is not empty")]
+Text = Annotated[str, PatternType(r"\S", "text that is not empty")]
 Sha256 = Annotated[
     str,
-    Matching(rf"^([0-9a-f]{{64}}|{UNRESOLVED})$", "a sha256 of 64 lower-case hex digits, or 'unresolved',"),
+    PatternType(
+        rf"^([0-9a-f]{{64}}|{UNRESOLVED})$", "a sha256 of 64 lower-case hex digits, or 'unresolved',"
+    ),
 ]
 HttpsUrl = Annotated[
     str,
-    Matching(
+    PatternType(
         rf'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:{_PORT})?/[!"$-~]+$',
         "an https URL without login, # and blanks",
         secret=True,
     ),
 ]
-Revision = Annotated[str, Matching(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
+Revision = Annotated[str, PatternType(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
 RepoId = Annotated[
-    str, Matching(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", "a repository, owner/name,")
+    str, PatternType(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", "a repository, owner/name,")
 ]
 Identifier = Annotated[
-    str, Matching(r"^[a-z0-9][a-z0-9._-]{0,63}$", "a short name of lower-case letters, digits and . _ -")
+    str, PatternType(r"^[a-z0-9][a-z0-9._-]{0,63}$", "a short name of lower-case letters, digits and . _ -")
 ]
 EnvName = Annotated[
-    str, Matching(r"^ENABLE_[A-Z0-9][A-Z0-9_]*$", "a variable, ENABLE_ and capitals, digits and _,")
+    str, PatternType(r"^ENABLE_[A-Z0-9][A-Z0-9_]*$", "a variable, ENABLE_ and capitals, digits and _,")
 ]
 Requirement = Annotated[
-    str, Matching(r"^(node|model|runtime|weights):\S+$", "node:, model:, runtime: or weights: and a name")
+    str, PatternType(r"^(node|model|runtime|weights):\S+$", "node:, model:, runtime: or weights: and a name")
 ]
 Gigabytes = Annotated[float, Field(ge=0, le=4096)]
 
 
-class CivitaiVersion(Strict):
+class CivitaiVersion(StrictModel):
     """A version on CivitAI, as its AIR names it: urn:air:…:civitai:<model>@<version>."""
 
     model: Annotated[int, Field(gt=0)]
@@ -114,7 +116,7 @@ class CivitaiVersion(Strict):
     )
 
 
-class ModelFile(Strict):
+class ModelFile(StrictModel):
     """One file: where it comes from (exactly one source), where it goes, and what it must hash to."""
 
     huggingface: RepoId | None = None
@@ -205,7 +207,7 @@ class ModelFile(Strict):
         return self.size or self.size_approx
 
 
-class Licence(Strict):
+class Licence(StrictModel):
     """What the weights may be used for."""
 
     id: Text = Field(description="SPDX identifier or the upstream's own name.")
@@ -216,7 +218,7 @@ class Licence(Strict):
     )
 
 
-class Needs(Strict):
+class Needs(StrictModel):
     """The least that the model runs with, all offloading used. Nominal GB."""
 
     vram_gb: Gigabytes
@@ -224,7 +226,7 @@ class Needs(Strict):
     note: str | None = None
 
 
-class MemoryNeed(Strict):
+class MemoryNeed(StrictModel):
     """What one memory mode needs. Nominal GB."""
 
     mode: MemoryMode
@@ -232,7 +234,7 @@ class MemoryNeed(Strict):
     ram_gb: Gigabytes
 
 
-class Model(Strict):
+class Model(StrictModel):
     """Everything podkiln knows of a model."""
 
     title: Text
@@ -244,15 +246,15 @@ class Model(Strict):
     )
     licence: Licence
     gated: bool = Field(False, description="The hub wants an accepted licence and a token.")
-    tiers: Annotated[Many[Tier], AfterValidator(distinct)] = Field(min_length=1)
+    tiers: Annotated[TupleOf[Tier], AfterValidator(distinct)] = Field(min_length=1)
     needs: Needs
-    memory_modes: Many[MemoryNeed] = Field((), description="From the least offloading to the most.")
-    requires: Annotated[Many[Requirement], AfterValidator(distinct)] = Field(
+    memory_modes: TupleOf[MemoryNeed] = Field((), description="From the least offloading to the most.")
+    requires: Annotated[TupleOf[Requirement], AfterValidator(distinct)] = Field(
         (), description="What must be there beside the files: node:, model:, …"
     )
-    files: Many[ModelFile] = Field(min_length=1)
+    files: TupleOf[ModelFile] = Field(min_length=1)
     homepage: HttpsUrl | None = None
-    notes: Many[str] = ()
+    notes: TupleOf[str] = ()
 
     @field_validator("files")
     @classmethod

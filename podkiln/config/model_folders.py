@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import StringConstraints
 
 from podkiln.config import document
-from podkiln.config.document import Many, Strict
+from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.model import Identifier, Revision
 from podkiln.config.variant import SHIPPED, Version
 from podkiln.errors import DescriptionError
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
-class Folders(Strict):
+class Folders(StrictModel):
     """One version's folders, in ComfyUI's own order."""
 
     comfyui: Version
     commit: Revision
-    folders: Many[Identifier]
-    outside: Many[Identifier]
+    folders: TupleOf[Identifier]
+    outside: TupleOf[Identifier]
     legacy: dict[Identifier, Identifier]
-    webui: dict[Identifier, Many[RelativePath]]
+    webui: dict[Identifier, TupleOf[RelativePath]]
 
     def places(self) -> dict[str, list[str]]:
         """Return for each folder key the directories below models/ that hold its files.

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from podkiln.config import document
-from podkiln.config.document import Many, Strict
+from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.model import Identifier
 from podkiln.config.variant import SHIPPED, Version
 
@@ -28,7 +28,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-class Type(Strict):
+class Type(StrictModel):
     """A kind of model."""
 
     id: Name
@@ -36,22 +36,22 @@ class Type(Strict):
     folder: Identifier | None
     node: str | None = None
     beside: Identifier | None = None
-    civitai: Many[str] = ()
-    air: Many[str] = ()
-    taken_for: Many[Name] = ()
+    civitai: TupleOf[str] = ()
+    air: TupleOf[str] = ()
+    taken_for: TupleOf[Name] = ()
     vague: bool = False
 
 
-class Rule(Strict):
+class Rule(StrictModel):
     """How a kind is told by the names of tensors: all conditions that stand here must hold."""
 
     type: Name
-    only: Many[str] = ()
-    most: Many[Pattern] = ()
-    any: Many[Pattern] = ()
-    with_: Many[Pattern] = Field((), alias="with")
-    without: Many[Pattern] = ()
-    metadata: Many[Pattern] = ()
+    only: TupleOf[str] = ()
+    most: TupleOf[Pattern] = ()
+    any: TupleOf[Pattern] = ()
+    with_: TupleOf[Pattern] = Field((), alias="with")
+    without: TupleOf[Pattern] = ()
+    metadata: TupleOf[Pattern] = ()
     prefix: bool = False
     from_: str = Field(alias="from")
 
@@ -62,16 +62,16 @@ class Rule(Strict):
         return self
 
 
-class ModelTypes(Strict):
+class ModelTypes(StrictModel):
     """model-types.yaml."""
 
     comfyui: Version
     sources: dict[str, str]
     prefix: Pattern
     beside: Pattern
-    types: Many[Type]
-    no_models: Many[str]
-    rules: Many[Rule]
+    types: TupleOf[Type]
+    no_models: TupleOf[str]
+    rules: TupleOf[Rule]
 
     @model_validator(mode="after")
     def _known(self) -> ModelTypes:
@@ -82,12 +82,12 @@ class ModelTypes(Strict):
         return self
 
 
-class Term(Strict):
+class Term(StrictModel):
     """A signal of CivitAI's, and what it means."""
 
     field: str
-    values: Many[str] = ()
-    other_than: Many[str] = ()
+    values: TupleOf[str] = ()
+    other_than: TupleOf[str] = ()
     future: bool = False
     unless_past: str | None = None
     effect: Effect
@@ -101,14 +101,14 @@ class Term(Strict):
         return self
 
 
-class Civitai(Strict):
+class Civitai(StrictModel):
     """civitai.yaml."""
 
     sources: dict[str, str]
-    version: Many[Term]
-    file: Many[Term]
-    models: Many[str]
-    no_models: Many[str]
+    version: TupleOf[Term]
+    file: TupleOf[Term]
+    models: TupleOf[str]
+    no_models: TupleOf[str]
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.config import document
-from podkiln.config.document import Many, Strict
+from podkiln.config.document import StrictModel, TupleOf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 FILE = Path(__file__).resolve().parents[2] / "variants" / "system" / "needed.yaml"
 
 
-class Package(Strict):
+class Package(StrictModel):
     """One package, what it is for, and packages that serve in its place."""
 
     name: str
     purpose: str
-    instead: Many[str] = ()
+    instead: TupleOf[str] = ()
 
 
-class Needed(Strict):
+class Needed(StrictModel):
     """needed.yaml."""
 
-    packages: Many[Package]
+    packages: TupleOf[Package]
 
 
 @cache

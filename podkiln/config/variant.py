@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from podkiln.config import document, system_packages
-from podkiln.config.document import Document, Many, Strict
-from podkiln.config.messages import Matching
+from podkiln.config.document import Document, StrictModel, TupleOf
+from podkiln.config.messages import PatternType
 from podkiln.config.model import HttpsUrl, Identifier, Model, Revision, Text, Tier, distinct, safe_path
 from podkiln.errors import DescriptionError, UsageError
 from podkiln.oci.reference import Reference, registry_name, repository_problem
@@ -26,20 +26,21 @@ from podkiln.util.quoting import shown
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "variants"
 
-Digest = Annotated[str, Matching(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
+Digest = Annotated[str, PatternType(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
 # One that ended in a - would be removed by apt-get, not installed.
-AptPackage = Annotated[str, Matching(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "the name of a Debian package")]
-Version = Annotated[str, Matching(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
-PythonVersion = Annotated[str, Matching(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
+AptPackage = Annotated[str, PatternType(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "the name of a Debian package")]
+Version = Annotated[str, PatternType(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
+PythonVersion = Annotated[str, PatternType(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
 Platform = Annotated[
-    str, Matching(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
+    str, PatternType(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
 ]
-PackageGlob = Annotated[str, Matching(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *,")]
-LayerName = Annotated[str, Matching(r"^[a-z][a-z0-9-]*$", "a name of lower-case letters, digits and -")]
+PackageGlob = Annotated[str, PatternType(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *,")]
+LayerName = Annotated[str, PatternType(r"^[a-z][a-z0-9-]*$", "a name of lower-case letters, digits and -")]
 LabelName = Annotated[
-    str, Matching(r"^[a-z0-9]+([._-][a-z0-9]+)+$", "a label in reverse-domain form such as com.example.team")
+    str,
+    PatternType(r"^[a-z0-9]+([._-][a-z0-9]+)+$", "a label in reverse-domain form such as com.example.team"),
 ]
-VariableName = Annotated[str, Matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable")]
+VariableName = Annotated[str, PatternType(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable")]
 RESERVED_LABELS: Final = (
     "io.podkiln.",
     "org.opencontainers.image.title.",
@@ -111,14 +112,14 @@ def _own(name: str) -> str:
 OwnLabel = Annotated[LabelName, AfterValidator(_own)]
 
 
-class BaseSets(Strict):
+class BaseSets(StrictModel):
     """What the base image's own config sets, and the Dockerfile does not; `verify` allows no more."""
 
     environment: dict[VariableName, str] = Field({})
     labels: dict[LabelName, str] = Field({})
 
 
-class Base(Strict):
+class Base(StrictModel):
     """The base image: a name for people, a digest for the build."""
 
     image: Annotated[str, AfterValidator(_image)]
@@ -130,21 +131,21 @@ class Base(Strict):
     )
 
 
-class PythonLayer(Strict):
+class PythonLayer(StrictModel):
     """Python packages that share an image layer, because they change together."""
 
     name: LayerName
     why: Text
-    packages: Many[PackageGlob] = Field(min_length=1, description="Names or globs; the first layer wins.")
+    packages: TupleOf[PackageGlob] = Field(min_length=1, description="Names or globs; the first layer wins.")
 
 
-class Python(Strict):
+class Python(StrictModel):
     """The Python environment: what is asked for; the lock says what that resolves to."""
 
     version: PythonVersion
     platform: Platform = Field(description="uv's name of the platform that wheels are chosen for.")
     requirements: Text = Field(description="Requirements file, relative to the YAML file that names it.")
-    layers: Many[PythonLayer] = Field(min_length=1)
+    layers: TupleOf[PythonLayer] = Field(min_length=1)
 
     @field_validator("layers")
     @classmethod
@@ -157,23 +158,23 @@ class Python(Strict):
         return layers
 
 
-class ComfyUI(Strict):
+class ComfyUI(StrictModel):
     """The pinned ComfyUI. `tree` is git's hash of its files; substitutes are compared with it."""
 
     version: Version
     repo: HttpsUrl
     commit: Revision
     tree: Revision
-    arguments: Many[str] = Field(description="What every start passes; {port} and {root} are filled in.")
+    arguments: TupleOf[str] = Field(description="What every start passes; {port} and {root} are filled in.")
 
 
-class Runtime(Strict):
+class Runtime(StrictModel):
     """Everything below the weights."""
 
     name: Identifier = Field(description="Names the lock: variants/locks/<name>/.")
     epoch: Annotated[int, Field(gt=0)] = Field(description="SOURCE_DATE_EPOCH, seconds since 1970 UTC.")
     base: Base
-    apt: Annotated[Many[AptPackage], AfterValidator(distinct)] = Field(
+    apt: Annotated[TupleOf[AptPackage], AfterValidator(distinct)] = Field(
         description="Debian packages. A list replaces the parent's; what the image needs must stand in it."
     )
     python: Python
@@ -190,7 +191,7 @@ class Runtime(Strict):
     stop_seconds: Annotated[int, Field(ge=1, le=600)]
 
 
-class Image(Strict):
+class Image(StrictModel):
     """How the image is named and labelled."""
 
     registry: Annotated[str, AfterValidator(_registry)] | None = Field(
@@ -203,7 +204,7 @@ class Image(Strict):
     labels: dict[OwnLabel, str] = Field({})
 
 
-class Node(Strict):
+class Node(StrictModel):
     """A custom node, pinned by commit."""
 
     repo: HttpsUrl
@@ -211,22 +212,22 @@ class Node(Strict):
     tree: Revision | None = None
 
 
-class Models(Strict):
+class Models(StrictModel):
     """Which models the image offers, switches on by default, and bakes."""
 
-    offer: Literal["all", "tier"] | Many[Identifier] = Field(
+    offer: Literal["all", "tier"] | TupleOf[Identifier] = Field(
         description="all: every model there is. tier: those that list this variant's tier. Or a list of ids."
     )
-    default: Many[Identifier] = ()
-    bake: Many[Identifier] = ()
-    above: Many[Identifier] = Field(
+    default: TupleOf[Identifier] = ()
+    bake: TupleOf[Identifier] = ()
+    above: TupleOf[Identifier] = Field(
         (),
         description="Those of `bake` whose weights lie above the runtime: pulled alone when they are added "
         "later, but again after each change of the runtime on engines that store by chain id (overlay2).",
     )
 
 
-class Variant(Strict):
+class Variant(StrictModel):
     """A whole variant, after its parents are merged in."""
 
     extends: str | None = None
@@ -234,7 +235,7 @@ class Variant(Strict):
     title: Text
     description: Text
     tier: Tier | None = None
-    vram_gb: Annotated[Many[Annotated[int, Field(gt=0, le=4096)]], AfterValidator(distinct)] = Field(
+    vram_gb: Annotated[TupleOf[Annotated[int, Field(gt=0, le=4096)]], AfterValidator(distinct)] = Field(
         (), description="Cards it is meant for, nominal GB."
     )
     profile: Literal["dynamic", "conservative"]
@@ -246,7 +247,7 @@ class Variant(Strict):
 
 
 @dataclass(frozen=True)
-class Described:
+class LoadedVariant:
     """A variant and the files that it was described in, the child first."""
 
     name: str
@@ -275,7 +276,7 @@ def names() -> list[str]:
     return [path.stem for path in document.files(SHIPPED) if not document.load(path).data.get("abstract")]
 
 
-def load(name: str) -> Described:
+def load(name: str) -> LoadedVariant:
     """Load a shipped variant by name, or a user's own by the path of its YAML file.
 
     Raises DescriptionError: no such variant, a missing parent, a cycle, or anything wrong in the files.
@@ -294,12 +295,12 @@ def load(name: str) -> Described:
         raise chain[0].error(
             ("abstract",), "this description is only there to be extended; it cannot be built."
         )
-    described = Described(name=path.stem, spec=spec, chain=chain)
+    described = LoadedVariant(name=path.stem, spec=spec, chain=chain)
     _check_packages(described)
     return described
 
 
-def _check_packages(described: Described) -> None:
+def _check_packages(described: LoadedVariant) -> None:
     """A list of packages replaces the parent's: refuse one that the image could not start with."""
     listed = described.spec.runtime.apt
     lacking = system_packages.missing(listed)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import AfterValidator
 
-from podkiln.config.document import Many
+from podkiln.config.document import TupleOf
 from podkiln.config.variant import Digest as Sha256Digest
 from podkiln.errors import UsageError
 from podkiln.lock import schema, validation
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
 
 FILE = "layers.json"
 _DELETE: Final = "Delete it: the next bake writes it anew."
@@ -50,17 +50,17 @@ class RememberedLayer(Locked):
     name: Text
     digest: Sha256Digest
     size: Size
-    places: Many[Place] = ()
+    places: TupleOf[Place] = ()
 
 
-class Remembered(Locked):
+class LayersLock(Locked):
     """layers.json."""
 
     schema_version: Schema = validation.SCHEMA
     layers: dict[Sha256Digest, RememberedLayer]
 
 
-def path_of(described: Described) -> Path:
+def path_of(described: LoadedVariant) -> Path:
     """Return where a variant's memory lies: with the shipped locks, or with those of a user's own file."""
     return (schema.own_folder(described) or schema.LOCKS) / FILE
 
@@ -92,11 +92,11 @@ def _at(made: RememberedLayer, before: RememberedLayer | None, place: Reference 
     return made.model_copy(update={"places": (*known, *new)[-_MOST_PLACES:]})
 
 
-def _read(path: Path) -> Remembered:
+def _read(path: Path) -> LayersLock:
     try:
-        return validation.read(path, Remembered, hint=_DELETE)
+        return validation.read(path, LayersLock, hint=_DELETE)
     except FileNotFoundError:
-        return Remembered(layers={})
+        return LayersLock(layers={})
 
 
 def _write(path: Path, layers: Mapping[str, RememberedLayer]) -> None:

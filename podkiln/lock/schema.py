@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from pydantic import Field, field_validator
 
 from podkiln.config import variant
-from podkiln.config.document import Many
+from podkiln.config.document import TupleOf
 from podkiln.config.model import UNRESOLVED, Identifier, Model, ModelFile, Revision, SafePath
 from podkiln.config.variant import Digest, LayerName, PythonVersion
 from podkiln.errors import LockError
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from podkiln.config.catalog import Offered
-    from podkiln.config.variant import Described, PythonLayer
+    from podkiln.config.catalog import VariantModel
+    from podkiln.config.variant import LoadedVariant, PythonLayer
 
 
 LOCKS = variant.SHIPPED / "locks"
@@ -73,7 +73,7 @@ class RuntimeLock(Locked):
     comfyui_tree: Revision
     nodes: dict[Text, LockedNode]
     python: PythonVersion
-    python_layers: Many[LockedLayer]
+    python_layers: TupleOf[LockedLayer]
     jupyter: LockedLayer | None = None
     uv: LockedLayer
 
@@ -102,7 +102,7 @@ class WeightsLock(Locked):
     """The files of every model, by model id."""
 
     schema_version: Schema = validation.SCHEMA
-    models: dict[Identifier, Many[LockedFile]]
+    models: dict[Identifier, TupleOf[LockedFile]]
 
     @field_validator("models")
     @classmethod
@@ -137,13 +137,13 @@ class Lock:
         return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
-def own_folder(described: Described) -> Path | None:
+def own_folder(described: LoadedVariant) -> Path | None:
     """Return the folder of a user's own locks, `<file>.locks` beside the file; None for a shipped variant."""
     own = described.chain[0].path
     return None if own.resolve().parent == variant.SHIPPED else own.parent / f"{own.stem}.locks"
 
 
-def folders(described: Described) -> tuple[Path, Path]:
+def folders(described: LoadedVariant) -> tuple[Path, Path]:
     """Return where a variant's runtime lock and weights lock lie: beside a user's file, if any."""
     own = own_folder(described)
     name = described.spec.runtime.name
@@ -152,7 +152,7 @@ def folders(described: Described) -> tuple[Path, Path]:
     return runtime, weights
 
 
-def inputs_digest(described: Described) -> str:
+def inputs_digest(described: LoadedVariant) -> str:
     """Digest of everything described that the Python resolution depends on."""
     python = described.spec.runtime.python
     layers = [{"name": layer.name, "packages": layer.packages} for layer in python.layers]
@@ -173,20 +173,20 @@ def _wanted(requirements: Path) -> list[str]:
     return sorted(line for line in lines if line and not line.startswith("#"))
 
 
-def requirements_in(described: Described) -> Path:
+def requirements_in(described: LoadedVariant) -> Path:
     """Return the requirements file that a variant names, relative to the description that names it."""
     return _beside(
         described, ("runtime", "python", "requirements"), described.spec.runtime.python.requirements
     )
 
 
-def jupyter_in(described: Described) -> Path | None:
+def jupyter_in(described: LoadedVariant) -> Path | None:
     """Return the requirements file of JupyterLab's environment; None where the image has none."""
     named = described.spec.runtime.jupyter
     return _beside(described, ("runtime", "jupyter"), named) if named else None
 
 
-def _beside(described: Described, location: tuple[str, ...], named: str) -> Path:
+def _beside(described: LoadedVariant, location: tuple[str, ...], named: str) -> Path:
     owner = next((file for file in described.chain if file.has(location)), described.chain[-1])
     path = owner.path.parent / named
     with contextlib.suppress(OSError):  # a name that no file system takes
@@ -195,7 +195,7 @@ def _beside(described: Described, location: tuple[str, ...], named: str) -> Path
     raise owner.error(location, f"there is no file {cut(str(path))}.")
 
 
-def read(described: Described, offered: Iterable[Offered], *, check: bool = True) -> Lock:
+def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bool = True) -> Lock:
     """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
     folder, weights_file = folders(described)
     try:
@@ -213,7 +213,7 @@ def read(described: Described, offered: Iterable[Offered], *, check: bool = True
     return lock
 
 
-def hint_for(described: Described, hint: str | None) -> str | None:
+def hint_for(described: LoadedVariant, hint: str | None) -> str | None:
     """Return a hint with the variant's own file in its commands: without, they lock the shipped ones."""
     return hint and hint.replace("`./build.py lock`", f"`./build.py lock{described.option}`")
 
@@ -235,7 +235,7 @@ def read_weights(path: Path) -> WeightsLock:
         return WeightsLock(models={})
 
 
-def _weights(offer: Offered, known: WeightsLock) -> tuple[LockedFile, ...]:
+def _weights(offer: VariantModel, known: WeightsLock) -> tuple[LockedFile, ...]:
     """Put what the lock found out on top of what the description knows; a description's own hash wins."""
     found = {file.destination: file for file in known.models.get(offer.id, ())}
     return tuple(merged(file, found.get(file.destination)) for file in offer.model.files)
@@ -301,7 +301,7 @@ def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> li
     return found
 
 
-def drifts(described: Described, lock: Lock) -> list[str]:
+def drifts(described: LoadedVariant, lock: Lock) -> list[str]:
     """Return where lock and description have come apart: one sentence each, none when all is well."""
     runtime, locked = described.spec.runtime, lock.runtime
     pairs = [
@@ -325,7 +325,7 @@ def drifts(described: Described, lock: Lock) -> list[str]:
     return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
 
 
-def _same_nodes(described: Described, locked: RuntimeLock) -> bool:
+def _same_nodes(described: LoadedVariant, locked: RuntimeLock) -> bool:
     """Whether the custom nodes are those that are locked; a tree that is not described may be known there."""
     nodes = described.spec.nodes
     return nodes.keys() == locked.nodes.keys() and all(

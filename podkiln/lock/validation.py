@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from podkiln.config import messages
-from podkiln.config.messages import Matching
+from podkiln.config.messages import PatternType
 from podkiln.config.model import LARGEST_FILE
 from podkiln.errors import LockError
 from podkiln.util import quoting
@@ -36,9 +36,9 @@ _MARKS: Final = re.compile(
 )  # gitformat: merge.conflictStyle
 
 Schema = Annotated[int, Field(ge=SCHEMA, le=SCHEMA)]  # not a Literal: for that, true is 1
-Sha256 = Annotated[str, Matching(r"^[0-9a-f]{64}$", "a sha256 of 64 lower-case hex digits")]
+Sha256 = Annotated[str, PatternType(r"^[0-9a-f]{64}$", "a sha256 of 64 lower-case hex digits")]
 Size = Annotated[int, Field(gt=0, le=LARGEST_FILE)]
-Text = Annotated[str, Matching(r"^[^\x00-\x1f\x7f]{1,4096}$", "a line of text")]
+Text = Annotated[str, PatternType(r"^[^\x00-\x1f\x7f]{1,4096}$", "a line of text")]
 
 
 class Locked(BaseModel):

@@ -29,20 +29,20 @@ from podkiln.weights import layer_lookup, local_layers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import Lock
     from podkiln.oci.layout import Layout
     from podkiln.oci.reference import Reference
     from podkiln.oci.spec import Digest
-    from podkiln.pipeline.request import Request
+    from podkiln.pipeline.request import BuildRequest
     from podkiln.plan.plan import Plan
-    from podkiln.plan.substitutes import Input
+    from podkiln.plan.substitutes import Substitute
 
 log = logging.getLogger(__name__)
 BOOTSTRAP = "bootstrap"
 
 
-def build(request: Request) -> list[Report]:
+def build(request: BuildRequest) -> list[Report]:
     """Do the main job. Everything that can be refused is refused before the first byte moves."""
     plans, images = decide(request)
     for each in plans:
@@ -60,7 +60,7 @@ def build(request: Request) -> list[Report]:
     return reports
 
 
-def decide(request: Request) -> tuple[list[Plan], list[Reference]]:
+def decide(request: BuildRequest) -> tuple[list[Plan], list[Reference]]:
     """Return the plans of a request and the names of the images. Refusals stand in the plans."""
     described = [variant.load(name) for name in request.variants]
     models = {*_shipped(), *(name for each in described for name in each.spec.define)}
@@ -69,7 +69,7 @@ def decide(request: Request) -> tuple[list[Plan], list[Reference]]:
     return plans, [image_name(each, request) for each in plans]
 
 
-def make_plan(described: Described, request: Request) -> Plan:
+def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     """Read the lock, look at the substitutes, and decide."""
     offered = catalog.offered(described, _shipped())
     locked = schema.read(described, offered)
@@ -90,7 +90,7 @@ def make_plan(described: Described, request: Request) -> Plan:
     return plan.make(described, locked, offered, found, options, known, shipped=_shipped())
 
 
-def foresee(made: Plan, request: Request) -> Plan:
+def foresee(made: Plan, request: BuildRequest) -> Plan:
     """Find out which of a plan's weight layers need not move: ask the registry that a request names.
 
     Where it cannot be asked, that is said, and the plan stays as it is. Where none is named, the image is
@@ -106,7 +106,7 @@ def foresee(made: Plan, request: Request) -> Plan:
         here = local_layers.found(made, request.out / made.name / "image")
         return replace(made, there=dict.fromkeys(here, "existing"))
     target = image_name(made, request)
-    there: dict[Digest, plan.Nearby] = {}
+    there: dict[Digest, plan.ReuseKind] = {}
     try:
         if blobs:
             there = layer_lookup.look(target, blobs, publish.places_of(made, way), publish.settings(way))
@@ -122,7 +122,7 @@ def _shipped() -> dict[str, catalog.Entry]:
     return catalog.load()
 
 
-def substitutes(request: Request, locked: Lock) -> list[Input]:
+def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
     """Return the inputs that the command line puts in the place of locked ones."""
     found = [inputs.source(option, locked) for option in request.sources]
     names = [each.name for each in found]
@@ -145,7 +145,7 @@ def cache_folder() -> Path:
     return Path(root) / "podkiln"
 
 
-def prepare_engine(request: Request) -> str | None:
+def prepare_engine(request: BuildRequest) -> str | None:
     """Make sure that an engine answers which can build; return the builder to use."""
     if request.builder is None:
         engine.ensure()
@@ -153,7 +153,7 @@ def prepare_engine(request: Request) -> str | None:
 
 
 def _build_all(
-    plans: Sequence[Plan], images: Sequence[Reference], request: Request, builder: str | None
+    plans: Sequence[Plan], images: Sequence[Reference], request: BuildRequest, builder: str | None
 ) -> list[Report]:
     """Render, lint and build all variants in one run of BuildKit, so that they share what they can."""
     begun = time.monotonic()

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING
 from pod.net.hubs import HUGGINGFACE
 from podkiln import registry
 from podkiln.errors import SourceError, UsageError
-from podkiln.weights.source import Access
+from podkiln.weights.source import SourceClient
 from podkiln.weights.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from podkiln.oci.reference import Reference
-    from podkiln.pipeline.request import Request
+    from podkiln.pipeline.request import BuildRequest
     from podkiln.plan.plan import Plan
 
-    Foresee = Callable[[Plan, Request], Plan]
+    Foresee = Callable[[Plan, BuildRequest], Plan]
 
 
-def check(plans: Sequence[Plan], images: Sequence[Reference], request: Request, foresee: Foresee) -> None:
+def check(
+    plans: Sequence[Plan], images: Sequence[Reference], request: BuildRequest, foresee: Foresee
+) -> None:
     """See that report, registry, spool and sources will do what is asked of them.
 
     `foresee` tells which weight layers need not move; it asks the registry, so only where that matters.
@@ -38,7 +40,7 @@ def check(plans: Sequence[Plan], images: Sequence[Reference], request: Request, 
     _check_sources(plans, request, foresee)
 
 
-def _check_report(request: Request) -> None:
+def _check_report(request: BuildRequest) -> None:
     """See that the report can be written: after the build would be too late to say so."""
     if not request.report:
         return
@@ -47,17 +49,17 @@ def _check_report(request: Request) -> None:
         raise UsageError(f"--report: there is no folder {folder} that can be written to.")
 
 
-def _check_pushing(images: Sequence[Reference], request: Request) -> None:
+def _check_pushing(images: Sequence[Reference], request: BuildRequest) -> None:
     """Begin an upload and drop it: a wrong login is to be said before the build, not after."""
     if not request.push:
         return
-    settings = registry.Settings(ca_bundle=request.environment.ca_bundle, attempts=2)
+    settings = registry.RegistryOptions(ca_bundle=request.environment.ca_bundle, attempts=2)
     for image in {each.name: each for each in images}.values():
         with registry.Repository(image, settings, push=True) as repository:
             repository.try_upload()
 
 
-def _check_spool(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+def _check_spool(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee) -> None:
     """See that the disk holds what has to be made: after the build would be too late to say so."""
     if request.spool is None:
         return
@@ -65,7 +67,7 @@ def _check_spool(plans: Sequence[Plan], request: Request, foresee: Foresee) -> N
         Spool(request.spool).require(foresee(made, request).lacking, request.jobs)
 
 
-def _check_local(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+def _check_local(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee) -> None:
     """See that files of this machine that have to be read are there, with the size that is described."""
     reading = [made for made in plans if any(offer.model.local for offer in made.baked)]
     lacking = (each for made in reading for each in foresee(made, request).lacking)
@@ -79,13 +81,13 @@ def _check_local(plans: Sequence[Plan], request: Request, foresee: Foresee) -> N
                 raise SourceError(f"{weight.model}: {what}")
 
 
-def _check_sources(plans: Sequence[Plan], request: Request, foresee: Foresee) -> None:
+def _check_sources(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee) -> None:
     """See that what sources ask for is set and well-formed: after the build would be too late to say so."""
     baking = [made for made in plans if made.bundles]
     if not baking:
         return
     _check_local(baking, request, foresee)
-    hubs = Access.from_environment(os.environ, request.environment.ca_bundle).hubs
+    hubs = SourceClient.from_environment(os.environ, request.environment.ca_bundle).hubs
     if hubs.hf_token or hubs.huggingface != HUGGINGFACE:  # a mirror may give it without a token
         return
     for made in baking:

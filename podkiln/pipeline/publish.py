@@ -24,9 +24,9 @@ from podkiln.util.executor import JOBS
 from podkiln.weights import assemble, bake
 from podkiln.weights.assemble import WeightLayer
 from podkiln.weights.bake import remembered
-from podkiln.weights.layer_lookup import Origins, Places
+from podkiln.weights.layer_lookup import LayerSources, SourceRepositories
 from podkiln.weights.sink import LayoutSink, RegistrySink
-from podkiln.weights.source import Access
+from podkiln.weights.source import SourceClient
 from podkiln.weights.spool import Spool
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from podkiln.oci.layout import Layout
     from podkiln.pipeline.report import Report
     from podkiln.plan.plan import Plan
-    from podkiln.weights.assemble import Assembled
-    from podkiln.weights.bake import Baked
-    from podkiln.weights.sink import Sink
+    from podkiln.weights.assemble import AssembledImage
+    from podkiln.weights.bake import BakeResult
+    from podkiln.weights.sink import LayerDestination
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Route:
+class TransferOptions:
     """What the command line says of the ways that bytes take.
 
     Attributes:
@@ -64,7 +64,7 @@ class Route:
     confirmed: registry.Confirmed = field(default_factory=registry.Confirmed, compare=False)
 
 
-def deliver(made: Report, route: Route, *, push: bool, load_: bool) -> None:
+def deliver(made: Report, route: TransferOptions, *, push: bool, load_: bool) -> None:
     """Finish one image, and note in its report what was moved and how long that took."""
     assert made.layout is not None  # noqa: S101 - it was just built
     name = Reference.parse(made.image)
@@ -74,10 +74,17 @@ def deliver(made: Report, route: Route, *, push: bool, load_: bool) -> None:
 
 
 def _deliver(
-    made: Report, built: Layout, name: Reference, places: Places, route: Route, *, push: bool, load_: bool
+    made: Report,
+    built: Layout,
+    name: Reference,
+    places: LayerSources,
+    route: TransferOptions,
+    *,
+    push: bool,
+    load_: bool,
 ) -> None:
     if made.plan.bundles and (load_ or not push):
-        _bake_here(made, built, places if push else Places(copy_from=places.copy_from), route)
+        _bake_here(made, built, places if push else LayerSources(copy_from=places.copy_from), route)
     elif made.plan.bundles:
         _bake_there(made, built, name, places, route)
     image = made.layout or built
@@ -89,18 +96,20 @@ def _deliver(
         _push(made, image, name, places, route)
 
 
-def places_of(made: Plan, route: Route) -> Places:
+def places_of(made: Plan, route: TransferOptions) -> LayerSources:
     """Return where the layers of a plan may be: what the user said, and what the lock remembers."""
     known = layers.places(layers.path_of(made.described))
-    return Places(route.mount_from, route.copy_from, known)
+    return LayerSources(route.mount_from, route.copy_from, known)
 
 
-def settings(route: Route) -> registry.Settings:
+def settings(route: TransferOptions) -> registry.RegistryOptions:
     """Return how registries are spoken to."""
-    return registry.Settings(ca_bundle=route.ca_bundle, jobs=route.jobs, confirmed=route.confirmed)
+    return registry.RegistryOptions(ca_bundle=route.ca_bundle, jobs=route.jobs, confirmed=route.confirmed)
 
 
-def _push(made: Report, layout: Layout, name: Reference, places: Places, route: Route) -> None:
+def _push(
+    made: Report, layout: Layout, name: Reference, places: LayerSources, route: TransferOptions
+) -> None:
     begun = time.monotonic()
     with console.Bytes(f"pushing {made.plan.name}") as bar:
         made.pushed = registry.push(
@@ -110,14 +119,16 @@ def _push(made: Report, layout: Layout, name: Reference, places: Places, route: 
     _remember(made.plan, made.baked, name)
 
 
-def _bake_here(made: Report, runtime: Layout, places: Places, route: Route) -> None:
+def _bake_here(made: Report, runtime: Layout, places: LayerSources, route: TransferOptions) -> None:
     """Bake into the layout on disk, which then holds the whole image."""
     baked = _bake(made, LayoutSink(runtime.path), places, route)
     image = _assembled(made.plan, runtime, baked)
     made.layout = assemble.store(image, runtime.path, index=True)
 
 
-def _bake_there(made: Report, runtime: Layout, name: Reference, places: Places, route: Route) -> None:
+def _bake_there(
+    made: Report, runtime: Layout, name: Reference, places: LayerSources, route: TransferOptions
+) -> None:
     """Bake into the registry; the layout keeps the runtime and learns the image's two documents."""
     neighbours = places.neighbours(name)
     with registry.Repository(name, settings(route), push=True, mount_from=neighbours) as repository:
@@ -129,21 +140,21 @@ def _bake_there(made: Report, runtime: Layout, name: Reference, places: Places, 
 
 def _bake(
     made: Report,
-    sink: Sink,
-    places: Places,
-    route: Route,
+    sink: LayerDestination,
+    places: LayerSources,
+    route: TransferOptions,
     spool: Spool | None = None,
     target: Reference | None = None,
-) -> list[Baked]:
+) -> list[BakeResult]:
     begun = time.monotonic()
     with (
-        Origins(places, settings(route), besides=target) as origins,
+        SourceRepositories(places, settings(route), besides=target) as origins,
         console.Bytes(f"baking {made.plan.name}") as bar,
     ):
         made.baked = bake.bake(
             made.plan.bundles,
             sink,
-            Access.from_environment(os.environ, route.ca_bundle),
+            SourceClient.from_environment(os.environ, route.ca_bundle),
             known=layers.read(layers.path_of(made.plan.described)),
             origins=origins,
             spool=spool,
@@ -155,7 +166,7 @@ def _bake(
     return made.baked
 
 
-def _remember(plan: Plan, baked: Sequence[Baked], place: Reference | None) -> None:
+def _remember(plan: Plan, baked: Sequence[BakeResult], place: Reference | None) -> None:
     """Have the lock know what layers came to, and where they are."""
     memory = layers.path_of(plan.described)
     try:
@@ -184,7 +195,7 @@ def _content(memory: Path) -> bytes:
     return b""
 
 
-def _assembled(plan: Plan, runtime: Layout, baked: Sequence[Baked]) -> Assembled:
+def _assembled(plan: Plan, runtime: Layout, baked: Sequence[BakeResult]) -> AssembledImage:
     """Put the weight layers where the variant wants them."""
     high = plan.above
     below = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle not in high]

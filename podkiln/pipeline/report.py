@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from podkiln.oci.layout import Layout
     from podkiln.plan.plan import Plan
     from podkiln.registry import PushReport
-    from podkiln.weights.bake import Baked
+    from podkiln.weights.bake import BakeResult
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Report:
     command: str
     layout: Layout | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    baked: list[Baked] = field(default_factory=list)
+    baked: list[BakeResult] = field(default_factory=list)
     pushed: PushReport | None = None
 
     def as_json(self) -> dict[str, Any]:

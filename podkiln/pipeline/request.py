@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 
 from podkiln.errors import UsageError
 from podkiln.oci.reference import Reference, registry_host
-from podkiln.pipeline.publish import Route
+from podkiln.pipeline.publish import TransferOptions
 from podkiln.plan import destination, registry_limits
 from podkiln.registry.options import Confirmed
-from podkiln.render.bake_file import Environment
+from podkiln.render.bake_file import BuildSecrets
 from podkiln.util.executor import JOBS
 from podkiln.util.quoting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
     from podkiln.plan.destination import Destination
     from podkiln.plan.plan import Plan
 
 
 @dataclass(frozen=True)
-class Request:
+class BuildRequest:
     """What the command line asked for, all of it.
 
     `push`: None plans for a push where a registry is known, and else for an image on this disk.
@@ -56,20 +56,20 @@ class Request:
     quiet: bool = False
     dry_run: bool = False
     rate: int = registry_limits.UPLOAD_RATE
-    environment: Environment = field(default_factory=Environment)
+    environment: BuildSecrets = field(default_factory=BuildSecrets)
     environ: Mapping[str, str] = field(default_factory=dict)
     confirmed: Confirmed = field(default_factory=Confirmed, compare=False)
 
-    def destination(self, described: Described) -> Destination | None:
+    def destination(self, described: LoadedVariant) -> Destination | None:
         """Return the registry of a variant's image; None where it gets none. Raises UsageError."""
         return destination.find(described, self.registry, self.environ, push=self.push is not False)
 
-    def pushes(self, described: Described) -> bool:
+    def pushes(self, described: LoadedVariant) -> bool:
         """Tell whether a variant's image is pushed, or planned to be."""
         return self.destination(described) is not None if self.push is None else self.push
 
 
-def image_name(made: Plan, request: Request) -> Reference:
+def image_name(made: Plan, request: BuildRequest) -> Reference:
     """Return the image's name. CUDA stands in the tag because vast.ai picks tags by it."""
     spec = made.described.spec
     default = f"{made.name}-{spec.runtime.comfyui.version}-cuda-{spec.runtime.cuda}"
@@ -82,7 +82,7 @@ def image_name(made: Plan, request: Request) -> Reference:
     return Reference.parse(f"{found.registry if found else 'localhost'}/{spec.image.repository}:{tag}")
 
 
-def route(request: Request, described: Described) -> Route:
+def route(request: BuildRequest, described: LoadedVariant) -> TransferOptions:
     """Read what the options say of the ways that a variant's bytes take. Raises UsageError."""
     if not request.pushes(described):
         given = {"--mount-from": request.mount_from, "--spool": request.spool}
@@ -93,7 +93,7 @@ def route(request: Request, described: Described) -> Route:
             raise UsageError(f"{useless} is of use with --push only.", hint="Add --push, or leave it out.")
     found = request.destination(described)
     host = found.host if found else ""
-    return Route(
+    return TransferOptions(
         ca_bundle=request.environment.ca_bundle,
         mount_from=tuple(_neighbour(name, host) for name in request.mount_from),
         copy_from=tuple(_named("--copy-from", name) for name in request.copy_from),
@@ -124,7 +124,9 @@ def _named(option: str, name: str) -> Reference:
         raise UsageError(f"{option}: {wrong}", hint=wrong.hint) from None
 
 
-def check(request: Request, described: Sequence[Described], models: Collection[str] | None = None) -> None:
+def check(
+    request: BuildRequest, described: Sequence[LoadedVariant], models: Collection[str] | None = None
+) -> None:
     """Refuse what makes no sense for these variants. Raises UsageError.
 
     `models` are the ids of all models there are; None where no option names one.
@@ -156,7 +158,7 @@ def check(request: Request, described: Sequence[Described], models: Collection[s
         )
 
 
-def check_options(request: Request) -> None:
+def check_options(request: BuildRequest) -> None:
     """Refuse options that exclude each other, and values that cannot be meant. Raises UsageError."""
     useless = {
         "--spool": request.no_weights and request.spool is not None,
@@ -189,7 +191,7 @@ def check_options(request: Request) -> None:
 _URL = re.compile(r"https?://[!-~]+")
 
 
-def _check_models(request: Request, models: Collection[str] | None) -> None:
+def _check_models(request: BuildRequest, models: Collection[str] | None) -> None:
     for name in request.accepted if models is not None else ():
         if name not in (models or ()):
             near = difflib.get_close_matches(name, models or (), n=1)

@@ -10,9 +10,9 @@ from podkiln.plan import registry_limits
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from podkiln.config.catalog import Entry, Offered
+    from podkiln.config.catalog import Entry, VariantModel
     from podkiln.config.model import ModelFile
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
     from podkiln.plan.registry_limits import Registry
 
 _GB = 10**9
@@ -20,17 +20,17 @@ _WHOLE = 0.99  # of a limit: an approximate size near it is no promise
 
 
 @dataclass(frozen=True)
-class TooLarge:
+class OversizedFile:
     """A file of a baked model that does not fit, and what is known of the registry that it goes to."""
 
-    offer: Offered
+    offer: VariantModel
     file: ModelFile
     size: int
     registry: Registry
     rate: int
 
 
-def of(found: TooLarge, described: Described, catalogue: Mapping[str, Entry]) -> tuple[str, ...]:
+def of(found: OversizedFile, described: LoadedVariant, catalogue: Mapping[str, Entry]) -> tuple[str, ...]:
     """Return the alternatives: a smaller file, a smaller model, another registry, fetching at start."""
     return (
         *_smaller_files(found, described.option),
@@ -40,7 +40,7 @@ def of(found: TooLarge, described: Described, catalogue: Mapping[str, Entry]) ->
     )
 
 
-def _smaller_files(found: TooLarge, option: str) -> Iterator[str]:
+def _smaller_files(found: OversizedFile, option: str) -> Iterator[str]:
     """Another precision or resolution of the same model: its description has it as an optional file."""
     for file in found.offer.model.files:
         alike = file.folder == found.file.folder and bool(file.precision)
@@ -50,7 +50,7 @@ def _smaller_files(found: TooLarge, option: str) -> Iterator[str]:
             yield f"{what}: {how}{_once(option, file)}."
 
 
-def _smaller_models(found: TooLarge, catalogue: Mapping[str, Entry], option: str) -> Iterator[str]:
+def _smaller_models(found: OversizedFile, catalogue: Mapping[str, Entry], option: str) -> Iterator[str]:
     """Another model of the family, of which each file fits."""
     family = found.offer.model.family
     for name, entry in catalogue.items():
@@ -62,13 +62,13 @@ def _smaller_models(found: TooLarge, catalogue: Mapping[str, Entry], option: str
             yield f"Bake {name} in its place ({size / _GB:.1f} GB, of the same family){once}."
 
 
-def _other_registries(found: TooLarge) -> Iterator[str]:
+def _other_registries(found: OversizedFile) -> Iterator[str]:
     others = [_described(each) for each in registry_limits.taking(found.size, found.rate)]
     if others:
         yield f"Push to {_listed(others)}."
 
 
-def at_start(offer: Offered, described: Described) -> str:
+def at_start(offer: VariantModel, described: LoadedVariant) -> str:
     """Return how to have a model fetched by the pods instead: the line to change, or the option."""
     owner, listed = described.owner(("models", "bake")), described.spec.models.bake
     line = owner.line(("models", "bake", *([listed.index(offer.id)] if offer.id in listed else [])))
@@ -76,7 +76,7 @@ def at_start(offer: Offered, described: Described) -> str:
     return f"Fetch it at start: take {offer.id} out of `bake:` ({where}), or build with --no-weights."
 
 
-def _fitting(file: ModelFile, found: TooLarge) -> int | None:
+def _fitting(file: ModelFile, found: OversizedFile) -> int | None:
     """Return a file's size if the registry would take it; None if it would not, or if nobody knows."""
     size = file.known_bytes
     return size if size and found.registry.takes(int(size / _WHOLE), found.rate) else None

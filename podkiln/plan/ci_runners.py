@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from podkiln.config import document
-from podkiln.config.document import Many, Strict
+from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.variant import SHIPPED
 from podkiln.plan import estimates
 
@@ -26,10 +26,10 @@ _GB = 10**9
 _HOURS = 2 * 3600  # seconds from which on time is said in hours
 
 
-class Unused(Strict):
+class Reclaimable(StrictModel):
     """What comes with a runner and may be deleted to free its disk."""
 
-    folders: Many[str] = Field(min_length=1)
+    folders: TupleOf[str] = Field(min_length=1)
     bytes: Positive
 
     @property
@@ -38,18 +38,18 @@ class Unused(Strict):
         return f"sudo rm -rf {' '.join(self.folders)}"
 
 
-class Runner(Strict):
+class Runner(StrictModel):
     """One kind of runner: what it promises."""
 
     name: str
     free_bytes: Positive = Field(description="Disk that a job may fill, by what is promised.")
-    unused: Unused
+    unused: Reclaimable
     job_seconds: Positive = Field(description="How long a job may take.")
     source: str
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunnerCheck:
     """How a build stands to a runner. Bytes of disk and seconds that it takes there."""
 
     runner: Runner
@@ -100,9 +100,9 @@ class Verdict:
         }
 
 
-def judge(plan: Plan) -> list[Verdict]:
+def judge(plan: Plan) -> list[RunnerCheck]:
     """Return how a build of a plan, with its push, stands to each runner that is known."""
-    return [Verdict(runner, disk(plan), seconds(plan)) for runner in load()]
+    return [RunnerCheck(runner, disk(plan), seconds(plan)) for runner in load()]
 
 
 def disk(plan: Plan) -> int:

@@ -11,7 +11,7 @@ from podkiln.oci.reference import Reference, registry_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
 
 OPTION: Final = "--registry"
 VARIABLE = "PODKILN_REGISTRY"
@@ -32,7 +32,7 @@ class Destination:
 
 
 def find(
-    described: Described, given: str | None, environ: Mapping[str, str], *, push: bool
+    described: LoadedVariant, given: str | None, environ: Mapping[str, str], *, push: bool
 ) -> Destination | None:
     """Return where an image goes; None where nobody says. The first who says anything wins.
 
@@ -67,7 +67,7 @@ def _checked(text: str, source: str) -> Destination:
         raise UsageError(f"{source}: {wrong}", hint=wrong.hint) from None
 
 
-def ways(described: Described) -> str:
+def ways(described: LoadedVariant) -> str:
     """Return how to say where a push goes."""
     path = described.chain[0].path
     file = path if described.option else f"variants/{path.name}"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
     from podkiln.oci.spec import Digest
-    from podkiln.plan.weight_layers import Bundle
+    from podkiln.plan.weight_layers import WeightLayerSpec
 
 
 Kind: TypeAlias = Literal[
@@ -37,12 +37,12 @@ class Layer:
         return self.kind == "weights"
 
 
-def of_weights(bundles: Sequence[Bundle], known: Mapping[Digest, Digest]) -> list[Layer]:
+def of_weights(bundles: Sequence[WeightLayerSpec], known: Mapping[Digest, Digest]) -> list[Layer]:
     """Return the layers of weights. `known`: recipe of a bundle -> digest of the layer that it came to."""
     return [Layer(each.title, "weights", each.title, each.size, known.get(each.recipe)) for each in bundles]
 
 
-def of_runtime(described: Described) -> list[Layer]:
+def of_runtime(described: LoadedVariant) -> list[Layer]:
     """Return the layers of the runtime, from the bottom up."""
     runtime = described.spec.runtime
     return [

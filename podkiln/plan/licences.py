@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from podkiln.config.catalog import Offered
+    from podkiln.config.catalog import VariantModel
 
 _COMMERCIAL = {True: "commercial use allowed", False: "no commercial use", None: "commercial use unverified"}
 
 
 @dataclass(frozen=True)
-class Terms:
+class LicenceTerms:
     """Those of one model. `accepted`: named with --accept-licence."""
 
-    offer: Offered
+    offer: VariantModel
     accepted: bool
 
     @property

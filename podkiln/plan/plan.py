@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from podkiln.config import catalog
 from podkiln.errors import PlanRefusedError
 from podkiln.plan import estimates, image_layers, refusals, registry_limits, weight_layers
-from podkiln.plan.licences import Terms
+from podkiln.plan.licences import LicenceTerms
 from podkiln.plan.registry_limits import UPLOAD_RATE
 from podkiln.util.executor import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from podkiln.config.catalog import Entry, Offered
-    from podkiln.config.variant import Described
+    from podkiln.config.catalog import Entry, VariantModel
+    from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import Lock
     from podkiln.oci.spec import Digest
     from podkiln.plan.destination import Destination
     from podkiln.plan.image_layers import Layer
     from podkiln.plan.refusals import Refusal
-    from podkiln.plan.registry_limits import Fit
-    from podkiln.plan.substitutes import Input
-    from podkiln.plan.weight_layers import Bundle, Weight
+    from podkiln.plan.registry_limits import LimitCheck
+    from podkiln.plan.substitutes import Substitute
+    from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec
 
 WORKING_GB = 10  # room on a pod's disk, beside what is known
 GB = 10**9
 MOST_LAYERS: Final = refusals.MOST_LAYERS
 
-Nearby: TypeAlias = Literal["existing", "mounted", "copied"]
+ReuseKind: TypeAlias = Literal["existing", "mounted", "copied"]
 """How a layer made before comes to the registry without its sources (podkiln.weights.layer_lookup)."""
 
 
@@ -65,16 +65,16 @@ class Options:
 class Plan:
     """A variant with everything decided: the only thing that rendering and building look at."""
 
-    described: Described
+    described: LoadedVariant
     lock: Lock
-    offered: tuple[Offered, ...]
-    inputs: tuple[Input, ...]
+    offered: tuple[VariantModel, ...]
+    inputs: tuple[Substitute, ...]
     options: Options
-    bundles: tuple[Bundle, ...]
+    bundles: tuple[WeightLayerSpec, ...]
     layers: tuple[Layer, ...]
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...] = field(default=())
-    there: Mapping[Digest, Nearby] | None = None  # None: no registry was asked
+    there: Mapping[Digest, ReuseKind] | None = None  # None: no registry was asked
 
     @property
     def name(self) -> str:
@@ -82,22 +82,22 @@ class Plan:
         return self.described.name
 
     @property
-    def baked(self) -> tuple[Offered, ...]:
+    def baked(self) -> tuple[VariantModel, ...]:
         """The models whose weights go into the image, in the order of their layers."""
         return () if self.options.no_weights else catalog.baked(self.described, self.offered)
 
     @property
-    def terms(self) -> tuple[Terms, ...]:
+    def terms(self) -> tuple[LicenceTerms, ...]:
         """The terms that the baked models come under."""
-        return tuple(Terms(offer, offer.id in self.options.accepted) for offer in self.baked)
+        return tuple(LicenceTerms(offer, offer.id in self.options.accepted) for offer in self.baked)
 
     @property
-    def substituted(self) -> tuple[Input, ...]:
+    def substituted(self) -> tuple[Substitute, ...]:
         """The inputs that are something else than what is locked."""
         return tuple(each for each in self.inputs if each.substituted)
 
     @property
-    def above(self) -> tuple[Bundle, ...]:
+    def above(self) -> tuple[WeightLayerSpec, ...]:
         """The weight layers that lie above the runtime; all others lie below it."""
         models = {offer.id for offer in self.offered if offer.above}
         return tuple(each for each in self.bundles if each.model in models)
@@ -108,13 +108,13 @@ class Plan:
         return sum(each.size for each in self.bundles)
 
     @property
-    def largest_file(self) -> Weight | None:
+    def largest_file(self) -> WeightFile | None:
         """The biggest of the baked files."""
         files = [weight for each in self.bundles for weight in each.weights]
         return max(files, key=lambda weight: weight.size, default=None)
 
     @property
-    def fit(self) -> Fit | None:
+    def fit(self) -> LimitCheck | None:
         """The largest layer beside the limits of the registry; None where no registry is named."""
         largest = max([estimates.LARGEST_LAYER, *(each.size for each in self.bundles)])
         return (
@@ -127,7 +127,7 @@ class Plan:
         return sum(each.content_bytes for each in self.lacking)
 
     @property
-    def lacking(self) -> tuple[Bundle, ...]:
+    def lacking(self) -> tuple[WeightLayerSpec, ...]:
         """The weight layers that have to be made from their sources."""
         return tuple(each for each in self.bundles if self._found(each) is None)
 
@@ -137,12 +137,12 @@ class Plan:
         sent = (None, "copied")
         return sum(each.size for each in self.bundles if self._found(each) in sent)
 
-    def _found(self, made: Bundle) -> Nearby | None:
+    def _found(self, made: WeightLayerSpec) -> ReuseKind | None:
         """Tell how a layer is had; where no registry was asked, what was made once counts as there."""
         layer = next(layer for layer in self.layers if layer.is_weight and layer.name == made.title)
         return "existing" if self.there is None and layer.digest else self.nearby(layer)
 
-    def nearby(self, layer: Layer) -> Nearby | None:
+    def nearby(self, layer: Layer) -> ReuseKind | None:
         """Tell how a layer comes without its sources, by what the registry was asked; None: it does not."""
         return self.there.get(layer.digest) if self.there and layer.digest else None
 
@@ -201,14 +201,14 @@ class Plan:
 
 
 def make(
-    described: Described,
+    described: LoadedVariant,
     lock: Lock,
-    offered: Sequence[Offered],
-    inputs: Sequence[Input] = (),
+    offered: Sequence[VariantModel],
+    inputs: Sequence[Substitute] = (),
     options: Options | None = None,
     known: Mapping[Digest, Digest] | None = None,
     *,
-    there: Mapping[Digest, Nearby] | None = None,
+    there: Mapping[Digest, ReuseKind] | None = None,
     shipped: Mapping[str, Entry] | None = None,
 ) -> Plan:
     """Decide everything that can be decided without moving a byte.
@@ -250,17 +250,17 @@ def make(
 
 
 def _refused_push(
-    described: Described,
+    described: LoadedVariant,
     lock: Lock,
-    baked: Sequence[Offered],
-    inputs: Sequence[Input],
+    baked: Sequence[VariantModel],
+    inputs: Sequence[Substitute],
     options: Options,
     known: Mapping[str, Entry],
 ) -> list[Refusal]:
     """Return what speaks against sending the image to a registry."""
     found: list[Refusal] = []
     if options.push:
-        terms = [Terms(offer, offer.id in options.accepted) for offer in baked]
+        terms = [LicenceTerms(offer, offer.id in options.accepted) for offer in baked]
         found += refusals.of_licences(terms, described)
     if options.host:
         found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, known)
@@ -273,13 +273,13 @@ def _destination_json(found: Destination | None) -> dict[str, str] | None:
     return {"registry": found.registry, "source": found.source} if found else None
 
 
-def _file_json(weight: Weight | None) -> dict[str, Any] | None:
+def _file_json(weight: WeightFile | None) -> dict[str, Any] | None:
     if weight is None:
         return None
     return {"model": weight.model, "path": weight.destination, "bytes": weight.size}
 
 
-def _notes(offered: Sequence[Offered], options: Options) -> list[str]:
+def _notes(offered: Sequence[VariantModel], options: Options) -> list[str]:
     notes = [
         f"{offer.id} needs {', '.join(offer.unmet)}, which this image has not: it is fetched only when named."
         for offer in offered

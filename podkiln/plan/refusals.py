@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln.oci import tar_layer
 from podkiln.plan import alternatives, registry_limits
-from podkiln.plan.alternatives import TooLarge
+from podkiln.plan.alternatives import OversizedFile
 from podkiln.plan.weight_layers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from podkiln.config.catalog import Entry, Offered
+    from podkiln.config.catalog import Entry, VariantModel
     from podkiln.config.model import ModelFile
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import LockedFile
-    from podkiln.plan.licences import Terms
-    from podkiln.plan.substitutes import Input
+    from podkiln.plan.licences import LicenceTerms
+    from podkiln.plan.substitutes import Substitute
 
 MOST_LAYERS: Final = 120
 
@@ -35,7 +35,7 @@ class Refusal:
 
 
 def of_unresolved(
-    baked: Sequence[Offered], locked: Mapping[str, tuple[LockedFile, ...]], described: Described
+    baked: Sequence[VariantModel], locked: Mapping[str, tuple[LockedFile, ...]], described: LoadedVariant
 ) -> list[Refusal]:
     """Refuse files that nobody has vouched for: what cannot be checked cannot be baked."""
     return [
@@ -52,7 +52,7 @@ def of_unresolved(
     ]
 
 
-def of_licences(terms: Sequence[Terms], described: Described) -> list[Refusal]:
+def of_licences(terms: Sequence[LicenceTerms], described: LoadedVariant) -> list[Refusal]:
     """Refuse a push that hands on weights whose licence does not plainly let one do so."""
     return [
         Refusal(
@@ -71,9 +71,9 @@ def of_licences(terms: Sequence[Terms], described: Described) -> list[Refusal]:
 def of_sizes(
     host: str,
     rate: int,
-    baked: Sequence[Offered],
+    baked: Sequence[VariantModel],
     locked: Mapping[str, tuple[LockedFile, ...]],
-    described: Described,
+    described: LoadedVariant,
     catalogue: Mapping[str, Entry],
 ) -> Iterator[Refusal]:
     """Refuse layers that the registry does not take, as far as their sizes are known, exactly or not."""
@@ -81,13 +81,13 @@ def of_sizes(
     for offer, file, size in _large(baked, locked) if registry else ():
         what = registry_limits.refusal(host, f"{offer.id}: {file.destination}", size, rate)
         if registry and what:
-            found = TooLarge(offer, file, size, registry, rate)
+            found = OversizedFile(offer, file, size, registry, rate)
             yield Refusal(what, alternatives.of(found, described, catalogue))
 
 
 def _large(
-    baked: Sequence[Offered], locked: Mapping[str, tuple[LockedFile, ...]]
-) -> Iterator[tuple[Offered, ModelFile, int]]:
+    baked: Sequence[VariantModel], locked: Mapping[str, tuple[LockedFile, ...]]
+) -> Iterator[tuple[VariantModel, ModelFile, int]]:
     """Yield each file to bake once, with the bytes of its layer."""
     seen: set[str] = set()
     for offer in baked:
@@ -102,7 +102,7 @@ def _layer_bytes(file: ModelFile, size: int) -> int:
     return tar_layer.TarLayer((tar_layer.Entry(f"{ROOT}/{file.destination}", size),)).size
 
 
-def of_substitutes(inputs: Sequence[Input]) -> list[Refusal]:
+def of_substitutes(inputs: Sequence[Substitute]) -> list[Refusal]:
     """Refuse a push of what the lock does not name."""
     strangers = [each.name for each in inputs if each.substituted]
     if not strangers:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from podkiln.config import document
-from podkiln.config.document import Strict
+from podkiln.config.document import StrictModel
 from podkiln.config.model import Text
 from podkiln.config.variant import SHIPPED
 from podkiln.util import console
@@ -25,7 +25,7 @@ Positive = Annotated[int, Field(gt=0)]
 _GB = 10**9
 
 
-class Registry(Strict):
+class Registry(StrictModel):
     """One registry's limits; what is not known does not limit."""
 
     name: Text = Field(description="What people call it.")
@@ -41,7 +41,7 @@ class Registry(Strict):
 
 
 @dataclass(frozen=True)
-class Fit:
+class LimitCheck:
     """The largest layer that a registry would get, beside its limits. `limits`: None when none are known."""
 
     host: str
@@ -80,9 +80,9 @@ def find(host: str) -> Registry | None:
     return next((each for each in load() if fnmatch.fnmatchcase(host, each.host)), None)
 
 
-def fit(host: str, largest: int, rate: int = UPLOAD_RATE) -> Fit:
+def fit(host: str, largest: int, rate: int = UPLOAD_RATE) -> LimitCheck:
     """Put the largest layer beside the limits of a host."""
-    return Fit(host, largest, rate, find(host))
+    return LimitCheck(host, largest, rate, find(host))
 
 
 def taking(size: int, rate: int = UPLOAD_RATE) -> list[Registry]:

@@ -29,7 +29,7 @@ _GIT_SECONDS = 20
 
 
 @dataclass(frozen=True)
-class Input:
+class Substitute:
     """What stands in for one stage of the Dockerfile.
 
     `context` is BuildKit's name of it; `locked` and `actual` are hashes of the same kind, or what names it.
@@ -46,14 +46,14 @@ class Input:
         return self.actual != self.locked
 
 
-def base(reference: str, lock: Lock) -> Input:
+def base(reference: str, lock: Lock) -> Substitute:
     """Take another base image. Without a digest in the reference it counts as substituted."""
     try:
         named = Reference.parse(reference)
     except UsageError as wrong:
         hint = "An image reference is wanted, or the word bootstrap."
         raise UsageError(f"--base: {wrong}", hint=hint) from None
-    return Input(
+    return Substitute(
         name="base",
         context=f"docker-image://{named}",
         locked=lock.runtime.base_digest,
@@ -61,15 +61,15 @@ def base(reference: str, lock: Lock) -> Input:
     )
 
 
-def unmade_base(lock: Lock) -> Input:
+def unmade_base(lock: Lock) -> Substitute:
     """Stand for the base that a build would make first: a plan moves nothing, so its digest is not known."""
     actual = "made from Debian packages"
-    return Input(name="base", context="", locked=lock.runtime.base_digest, actual=actual)
+    return Substitute(name="base", context="", locked=lock.runtime.base_digest, actual=actual)
 
 
-def layout_base(folder: Path, digest: str, lock: Lock) -> Input:
+def layout_base(folder: Path, digest: str, lock: Lock) -> Substitute:
     """Take a base image from an OCI image layout on disk."""
-    return Input(
+    return Substitute(
         name="base",
         context=f"oci-layout://{folder}@{digest}",
         locked=lock.runtime.base_digest,
@@ -77,7 +77,7 @@ def layout_base(folder: Path, digest: str, lock: Lock) -> Input:
     )
 
 
-def source(option: str, lock: Lock) -> Input:
+def source(option: str, lock: Lock) -> Substitute:
     """Take another source tree: NAME=DIR or NAME=URL#COMMIT. Raises UsageError or SourceError."""
     name, separator, value = option.partition("=")
     names = replaceable(lock)
@@ -96,7 +96,9 @@ def source(option: str, lock: Lock) -> Input:
         # BuildKit takes an http URL for a repository only when it ends in .git, and hosts serve both forms.
         url = remote["url"] + (".git" if _GIT_OVER_HTTP.match(remote["url"]) else "")
         context = f"{url}#{remote['commit']}"
-        return Input(name=name, context=context, locked=_locked_commit(name, lock), actual=remote["commit"])
+        return Substitute(
+            name=name, context=context, locked=_locked_commit(name, lock), actual=remote["commit"]
+        )
     if "://" in value:
         raise UsageError(
             f"--source: {masked(value)!r} names no commit.",
@@ -109,7 +111,7 @@ def source(option: str, lock: Lock) -> Input:
     if actual == EMPTY:
         raise SourceError(f"--source {name}: the folder {value} is empty.")
     locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
-    return Input(name=name, context=str(folder.resolve()), locked=locked, actual=actual)
+    return Substitute(name=name, context=str(folder.resolve()), locked=locked, actual=actual)
 
 
 def _checked_out_tree(folder: Path, commit: str, actual: str) -> str:

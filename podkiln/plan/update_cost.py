@@ -33,7 +33,7 @@ _CHANGES: Final[dict[str, Kind]] = {
 
 
 @dataclass(frozen=True)
-class Pull:
+class UpdateCost:
     """What one change costs: bytes of weights that are there already, and the runtime layers, by name.
 
     A weight that is new is pulled in any case, and is not counted.
@@ -56,7 +56,7 @@ class Pull:
         }
 
 
-def usual(plan: Plan) -> list[Pull]:
+def usual(plan: Plan) -> list[UpdateCost]:
     """Return what the usual changes cost, were all weights below the runtime or all above it.
 
     Nothing for an image without weights: there is no order to choose.
@@ -72,7 +72,7 @@ def _usual_layer(plan: Plan) -> str:
     return next((layer.name for layer in layers if "*" in layer.packages), layers[-1].name)
 
 
-def _pulls(weights: Sequence[Layer], runtime: Sequence[Layer], python: str) -> Iterator[Pull]:
+def _pulls(weights: Sequence[Layer], runtime: Sequence[Layer], python: str) -> Iterator[UpdateCost]:
     for change, kind in _CHANGES.items():
         name = python if kind == "python" else ""
         for order in ORDERS:
@@ -87,6 +87,6 @@ def _pulls(weights: Sequence[Layer], runtime: Sequence[Layer], python: str) -> I
                 yield _pull(change, order, storage, changed if storage == "containerd" else layers[lowest:])
 
 
-def _pull(change: str, order: Order, storage: Storage, pulled: Sequence[Layer]) -> Pull:
+def _pull(change: str, order: Order, storage: Storage, pulled: Sequence[Layer]) -> UpdateCost:
     names = tuple(layer.what for layer in pulled if not layer.is_weight)
-    return Pull(change, order, storage, sum(layer.size or 0 for layer in pulled), names)
+    return UpdateCost(change, order, storage, sum(layer.size or 0 for layer in pulled), names)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from podkiln.config.catalog import Offered
+    from podkiln.config.catalog import VariantModel
     from podkiln.config.model import ModelFile
     from podkiln.lock.schema import LockedFile
     from podkiln.oci.spec import Digest
@@ -28,7 +28,7 @@ SMALL: Final = 64 << 20
 
 
 @dataclass(frozen=True)
-class Weight:
+class WeightFile:
     """One file to bake: all that is known of it beforehand.
 
     `origin` says where it comes from, as in models.json; `source` is that in one word, for people.
@@ -53,10 +53,10 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Bundle:
+class WeightLayerSpec:
     """The files of one weight layer."""
 
-    weights: tuple[Weight, ...]
+    weights: tuple[WeightFile, ...]
 
     @property
     def model(self) -> str:
@@ -97,19 +97,21 @@ class Bundle:
         return spec.digest_of(spec.canonical_json([tar_layer.PACKING, files]))
 
 
-def bundles(weights: Iterable[Weight]) -> tuple[Bundle, ...]:
+def bundles(weights: Iterable[WeightFile]) -> tuple[WeightLayerSpec, ...]:
     """Deal files out to layers. A destination that two models share is baked once, with the first of them."""
-    dealt: dict[tuple[str, str], list[Weight]] = {}
+    dealt: dict[tuple[str, str], list[WeightFile]] = {}
     seen: set[str] = set()
     for weight in weights:
         if weight.destination not in seen:
             seen.add(weight.destination)
             alone = weight.destination if weight.size >= SMALL else ""
             dealt.setdefault((weight.model, alone), []).append(weight)
-    return tuple(Bundle(tuple(group)) for group in dealt.values())
+    return tuple(WeightLayerSpec(tuple(group)) for group in dealt.values())
 
 
-def weights_of(offers: Iterable[Offered], locked: Mapping[str, tuple[LockedFile, ...]]) -> list[Weight]:
+def weights_of(
+    offers: Iterable[VariantModel], locked: Mapping[str, tuple[LockedFile, ...]]
+) -> list[WeightFile]:
     """Return the files to bake, in declared order. All must be resolved: the plan sees to that."""
     return [
         _weight(offer, file, known)
@@ -119,10 +121,10 @@ def weights_of(offers: Iterable[Offered], locked: Mapping[str, tuple[LockedFile,
     ]
 
 
-def _weight(offer: Offered, file: ModelFile, known: LockedFile) -> Weight:
+def _weight(offer: VariantModel, file: ModelFile, known: LockedFile) -> WeightFile:
     if known.size is None or known.sha256 is None:
         raise ValueError(f"{offer.id}: {file.destination} is not resolved")
-    return Weight(
+    return WeightFile(
         model=offer.id,
         destination=file.destination,
         size=known.size,

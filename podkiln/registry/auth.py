@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from podkiln.registry.credentials import Credentials
-    from podkiln.registry.streaming_http import Answer
+    from podkiln.registry.streaming_http import Response
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Auth:
         host: str,
         scopes: Sequence[str],
         login: Callable[[str], Credentials | None],
-        fetch: Callable[[str, str, str | None, bytes | None], Answer],
+        fetch: Callable[[str, str, str | None, bytes | None], Response],
         *,
         plain_http: bool,
     ) -> None:
@@ -166,7 +166,7 @@ class Auth:
                 log.info("Nothing is mounted from %s at %s: no right to read it.", names, self._host)
         self._take(answer)
 
-    def _ask_for_token(self, challenge: Challenge) -> Answer:
+    def _ask_for_token(self, challenge: Challenge) -> Response:
         realm = challenge.parameters.get("realm", "")
         if not realm.lower().startswith(("https://", "http://") if self.plain_http else "https://"):
             raise RegistryError(
@@ -183,7 +183,7 @@ class Auth:
         url = f"{realm}{'&' if '?' in realm else '?'}{query}"
         return self._fetch("GET", url, _basic(found) if found else None, None)
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: Response) -> None:
         service = answer.host
         if answer.status != 200:  # noqa: PLR2004 - the only good answer, token.md
             who = "this login" if self._credentials else "anyone without a login"

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from podkiln.registry.client import Repository
 
 
-class OriginError(RegistryError):
+class SourceRegistryError(RegistryError):
     """A blob could not be had, whole and right, from the repository that was said to hold it."""
 
 
-class BlobCopy:
+class RemoteBlob:
     """A blob as `registry.upload.Content`: its last bytes are given out only if all have its digest.
 
     Args:
@@ -60,7 +60,7 @@ class BlobCopy:
         except CancelledError:
             raise
         except (RegistryError, IntegrityError) as failure:
-            raise OriginError(str(failure), hint=failure.hint) from failure
+            raise SourceRegistryError(str(failure), hint=failure.hint) from failure
 
     def _restart(self) -> None:
         self._passed = 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MADE: Final = (".connect_tcp.complete", ".start_tls.complete")
 
 
-class Sockets:
+class SocketRegistry:
     """The sockets that were added, and those that requests opened which were sent with `extensions`."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ from podkiln.registry.errors import (
     words,
 )
 from podkiln.registry.headers import ChunkSizes, number, range_end
-from podkiln.registry.options import Settings
+from podkiln.registry.options import RegistryOptions
 from podkiln.registry.reader import AGAIN, Reader
 from podkiln.registry.transport import Transport
 from podkiln.util.interrupts import INTERRUPTIONS
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from podkiln.oci.reference import Reference
     from podkiln.oci.spec import Descriptor, Digest
     from podkiln.oci.tar_layer import Chunk
-    from podkiln.registry.streaming_http import Answer
+    from podkiln.registry.streaming_http import Response
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class LostUploadError(TransientError):
         self.certain = certain
 
 
-class ChunksWantedError(TransientError):
+class ChunkedUploadRequiredError(TransientError):
     """The registry, or a proxy before it, does not take so many bytes in one request.
 
     `refusal` is the error for when there are no smaller chunks to try.
@@ -82,7 +82,7 @@ class ChunksWantedError(TransientError):
         self.refusal = refusal
 
 
-class StreamsRefusedError(TransientError):
+class StreamingNotSupportedError(TransientError):
     """The registry takes no body whose length and digest are not told beforehand."""
 
 
@@ -99,14 +99,14 @@ class Repository(Reader):
     def __init__(
         self,
         reference: Reference,
-        settings: Settings | None = None,
+        settings: RegistryOptions | None = None,
         *,
         push: bool = False,
         mount_from: Sequence[str] = (),
     ) -> None:
         scopes = [f"repository:{reference.repository}:{'pull,push' if push else 'pull'}"]
         scopes += [f"repository:{other}:pull" for other in mount_from]
-        settings = settings or Settings()
+        settings = settings or RegistryOptions()
         super().__init__(reference.repository, Transport(reference.host, scopes, settings))
         self.chunk: int | None = None
         """Bytes in one PATCH that an upload to here has found to be the most; None: nothing is known."""
@@ -170,7 +170,7 @@ class Repository(Reader):
         if answer.status not in _WRITTEN:
             self._accept_kept(tag_or_digest, spec.digest_of(data), answer, doing)
 
-    def _accept_kept(self, name: str, wanted: Digest, answer: Answer, doing: str) -> None:
+    def _accept_kept(self, name: str, wanted: Digest, answer: Response, doing: str) -> None:
         """Raise the error for a manifest that was not taken, unless the registry holds it under this name."""
         held = None
         with contextlib.suppress(RegistryError, IntegrityError):
@@ -265,13 +265,13 @@ class Repository(Reader):
         if is_lost_upload(answer):
             raise self._lost(answer)
         if answer.status in _TOO_MUCH and (not ranged or answer.status == codes.REQUEST_ENTITY_TOO_LARGE):
-            raise ChunksWantedError(
+            raise ChunkedUploadRequiredError(
                 f"Registry {self.transport.host} does not take {stop - start} bytes in one piece "
                 f"({words(answer)}).",
                 self.transport.refusal(answer, doing),
             )
         if answer.status in _NO_STREAMS:
-            raise StreamsRefusedError(
+            raise StreamingNotSupportedError(
                 f"Registry {self.transport.host} takes no streamed uploads ({words(answer)}).", wait=0
             )
         if answer.status == codes.REQUESTED_RANGE_NOT_SATISFIABLE and start:
@@ -297,7 +297,7 @@ class Repository(Reader):
             raise TransientError(f"Registry {self.transport.host} failed to {doing} ({words(answer)}).")
         self._closed(answer, blob, doing)
 
-    def _closed(self, answer: Answer, blob: Descriptor, doing: str) -> None:
+    def _closed(self, answer: Response, blob: Descriptor, doing: str) -> None:
         if is_lost_upload(answer):
             raise self._lost(answer)
         if answer.status not in (codes.CREATED, codes.NO_CONTENT):
@@ -328,13 +328,13 @@ class Repository(Reader):
         if self.cancel_upload(location):
             UPLOADS.end(number)
 
-    def _location(self, answer: Answer, base: str) -> str:
+    def _location(self, answer: Response, base: str) -> str:
         location = answer.headers.get("location")
         if not location:
             raise RegistryError(f"Registry {self.transport.host} began an upload without saying where.")
         return str(self.transport.absolute(location, self.transport.absolute(base)))
 
-    def _lost(self, answer: Answer) -> LostUploadError:
+    def _lost(self, answer: Response) -> LostUploadError:
         return LostUploadError(
             f"Registry {self.transport.host} did not go on with an upload to {self.name} ({words(answer)}).",
             certain=answer.status != codes.NOT_FOUND,

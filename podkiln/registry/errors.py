@@ -19,7 +19,7 @@ from podkiln.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from podkiln.registry.streaming_http import Answer
+    from podkiln.registry.streaming_http import Response
 
 TRANSIENT: Final = PASSING
 """Answers that may be another one a moment later."""
@@ -90,17 +90,17 @@ def given_up(failure: TransientError) -> RegistryError:
 class Settling:
     """Which answers contradict what a registry has confirmed, what they mean, and what is left to do."""
 
-    when: Callable[[Answer], bool]
+    when: Callable[[Response], bool]
     meaning: str
     hint: str
 
-    def error(self, answer: Answer, host: str, doing: str) -> SettlingError:
+    def error(self, answer: Response, host: str, doing: str) -> SettlingError:
         """Return the error for such an answer."""
         what = f"Registry {host} was asked to {doing} and {self.meaning} ({words(answer)})."
         return SettlingError(what, hint=self.hint, wait=retry_after(answer))
 
 
-def lacks_blob(answer: Answer) -> bool:
+def lacks_blob(answer: Response) -> bool:
     """Tell whether a manifest was refused because a blob of it is not known, or the repository is not."""
     if answer.status == codes.NOT_FOUND:
         return True
@@ -109,7 +109,7 @@ def lacks_blob(answer: Answer) -> bool:
     return answer.status == codes.BAD_REQUEST and bool(_BLOB_UNKNOWN.search(said[:_MOST_WORDS]))
 
 
-def is_immutable(answer: Answer) -> bool:
+def is_immutable(answer: Response) -> bool:
     """Tell whether a tag was refused because it is there and may not move (as ECR and Harbor say it)."""
     error = _first_error(answer)
     said = f"{error.get('code')} {error.get('message')}"
@@ -118,7 +118,7 @@ def is_immutable(answer: Answer) -> bool:
     )
 
 
-def refuse_page(answer: Answer, host: str, doing: str) -> None:
+def refuse_page(answer: Response, host: str, doing: str) -> None:
     """Raise RegistryError for a web page in the place of an answer."""
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/html" or answer.body[:64].lstrip()[:1] == b"<":
@@ -128,7 +128,7 @@ def refuse_page(answer: Answer, host: str, doing: str) -> None:
         )
 
 
-def refused(answer: Answer, host: str, doing: str, *, login: bool) -> RegistryError:
+def refused(answer: Response, host: str, doing: str, *, login: bool) -> RegistryError:
     """Return the error for an answer that is a no.
 
     Args:
@@ -149,7 +149,7 @@ def refused(answer: Answer, host: str, doing: str, *, login: bool) -> RegistryEr
     return RegistryError(message, hint=_HINTS.get(answer.status))
 
 
-def words(answer: Answer) -> str:
+def words(answer: Response) -> str:
     """Return status, code and message of an answer, on one line."""
     error = _first_error(answer)
     detail = ": ".join(error[key][:_MOST_WORDS] for key in ("code", "message") if error.get(key))
@@ -157,14 +157,14 @@ def words(answer: Answer) -> str:
     return f"HTTP {answer.status}{' ' + detail if detail else ''}"
 
 
-def is_lost_upload(answer: Answer) -> bool:
+def is_lost_upload(answer: Response) -> bool:
     """Tell whether an answer means that this upload cannot go on, though another one may."""
     if answer.status == codes.BAD_REQUEST:
         return _first_error(answer).get("code") in _LOST_CODES
     return answer.status == codes.NOT_FOUND
 
 
-def _first_error(answer: Answer) -> dict[str, str]:
+def _first_error(answer: Response) -> dict[str, str]:
     """Return the first error of an answer's body (distribution-spec, Error Codes): what of it is text."""
     if len(answer.body) > _MOST_BODY:
         return {}
@@ -176,7 +176,7 @@ def _first_error(answer: Answer) -> dict[str, str]:
     return {key: value for key, value in fields if isinstance(value, str)}
 
 
-def retry_after(answer: Answer) -> float | None:
+def retry_after(answer: Response) -> float | None:
     """Return for how many seconds an answer asks us to wait, by whichever header it says so."""
     return asked_seconds(answer.headers)
 

@@ -45,7 +45,7 @@ class Confirmed:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RegistryOptions:
     """How registries are spoken to.
 
     Attributes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from podkiln.oci.layout import Layout
     from podkiln.oci.reference import Reference
     from podkiln.oci.spec import Descriptor, Digest
-    from podkiln.registry.options import Settings
+    from podkiln.registry.options import RegistryOptions
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def push(
     reference: Reference,
     *,
     on_progress: Progress | None = None,
-    settings: Settings | None = None,
+    settings: RegistryOptions | None = None,
     mount_from: Sequence[str] = (),
 ) -> PushReport:
     """Push an image; its tag moves only when all else is there, and is read back.

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 from httpx import codes
 
-from pod.net.connection_pool import Idle
+from pod.net.connection_pool import ConnectionPool
 from pod.net.http import Limits, connection_to, unconnected
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from podkiln.oci.tar_layer import Chunk
-    from podkiln.registry.cancellation import Sockets
+    from podkiln.registry.cancellation import SocketRegistry
 
 
 class EndedEarlyError(Exception):
@@ -33,7 +33,7 @@ class EndedEarlyError(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """Seconds to wait: for a connection, for bytes to be taken, for the answer; and after an early end."""
 
     connect: float
@@ -43,7 +43,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What came back: all of it, since registries answer little but blobs."""
 
     status: int
@@ -62,7 +62,7 @@ class Answer:
         return codes.is_success(self.status)
 
 
-class Streaming:
+class StreamingConnection:
     """Connections for bodies that are streamed; several threads may share it.
 
     Args:
@@ -71,11 +71,11 @@ class Streaming:
         direct: Use no proxy.
     """
 
-    def __init__(self, tls: ssl.SSLContext, sockets: Sockets, *, direct: bool) -> None:
+    def __init__(self, tls: ssl.SSLContext, sockets: SocketRegistry, *, direct: bool) -> None:
         self._tls = tls
         self._sockets = sockets
         self._direct = direct
-        self._idle = Idle()
+        self._idle = ConnectionPool()
 
     def close(self) -> None:
         """End the connections that nobody uses."""
@@ -87,9 +87,9 @@ class Streaming:
         url: httpx.URL,
         headers: Mapping[str, str],
         chunks: Iterable[Chunk],
-        patience: Patience,
+        patience: Timeouts,
         limit: int,
-    ) -> Answer:
+    ) -> Response:
         """Send a body: chunked (RFC 9112, 7.1), unless a Content-Length is among the headers.
 
         Returns:
@@ -112,10 +112,10 @@ class Streaming:
         else:
             got.close()
             connection.close()
-        return Answer(got.status, httpx.Headers(got.getheaders()), body, url)
+        return Response(got.status, httpx.Headers(got.getheaders()), body, url)
 
     def _connected(
-        self, origin: str, url: httpx.URL, patience: Patience
+        self, origin: str, url: httpx.URL, patience: Timeouts
     ) -> tuple[http.client.HTTPConnection, str]:
         """Return a connection, and the target to ask it for."""
         limits = Limits(connect=patience.connect, tls=self._tls)
@@ -145,7 +145,7 @@ def _sent(
     target: str,
     headers: Mapping[str, str],
     chunks: Iterable[Chunk],
-    patience: Patience,
+    patience: Timeouts,
 ) -> bool:
     """Send a request; False when it went out in part only, which its answer may give the reason for."""
     connection.sock.settimeout(patience.write)

@@ -18,17 +18,17 @@ from pod.net.retry import LONGEST_TOTAL, backoff_seconds
 from podkiln.errors import RegistryError
 from podkiln.oci.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
-from podkiln.registry.cancellation import Sockets
+from podkiln.registry.cancellation import SocketRegistry
 from podkiln.registry.errors import TRANSIENT, Settling, TransientError, given_up, refused, unreachable
 from podkiln.registry.http_client import AGENT, MAX_ANSWER_BYTES, open_client, read_body
-from podkiln.registry.streaming_http import Answer, Patience, Streaming
+from podkiln.registry.streaming_http import Response, StreamingConnection, Timeouts
 from podkiln.registry.tls import is_local, local_context, speaks_tls, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from podkiln.oci.tar_layer import Chunk
-    from podkiln.registry.options import Settings
+    from podkiln.registry.options import RegistryOptions
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class CancelledError(RegistryError):
 class Transport:
     """A connection pool to one registry; several threads may share it."""
 
-    def __init__(self, host: str, scopes: Sequence[str], settings: Settings) -> None:
+    def __init__(self, host: str, scopes: Sequence[str], settings: RegistryOptions) -> None:
         self.host = host
         self.settings = settings
         self.cancelled = threading.Event()
@@ -68,8 +68,8 @@ class Transport:
         tls = (local_context if lenient else tls_context)(host, settings.ca_bundle)
         # Those that delete are apart: what `cancel` ends may be in the middle of that.
         self._http, self._deleting = open_client(host, tls), open_client(host, tls)
-        self._sockets, self._streams = Sockets(), Sockets()
-        self._streaming = Streaming(tls, self._streams, direct=is_local(host))
+        self._sockets, self._streams = SocketRegistry(), SocketRegistry()
+        self._streaming = StreamingConnection(tls, self._streams, direct=is_local(host))
         self._grace = threading.Timer(_GRACE_SECONDS, self._streams.cut)
         self._grace.daemon = True
         self._once = threading.Lock()
@@ -120,7 +120,7 @@ class Transport:
         content: bytes | None = None,
         patience: float | None = None,
         settling: Settling | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send a request, log in where asked, follow redirects, try again what may pass.
 
         Args:
@@ -134,7 +134,7 @@ class Transport:
             settling: Answers that contradict what was confirmed in this run, and so may pass.
         """
 
-        def once() -> Answer:
+        def once() -> Response:
             answer = self._with_login(method, self.absolute(url), headers or {}, content, patience)
             if settling and settling.when(answer):
                 raise settling.error(answer, self.host, doing)
@@ -146,7 +146,7 @@ class Transport:
 
     def stream(
         self, method: str, url: str, headers: Mapping[str, str], chunks: Iterable[Chunk], patience: float
-    ) -> Answer:
+    ) -> Response:
         """Send a body that cannot be sent twice: one attempt, no redirects.
 
         A login that ran out is renewed and reported as TransientError: the caller knows where to go on.
@@ -171,7 +171,7 @@ class Transport:
                 if got.status_code in (codes.OK, codes.PARTIAL_CONTENT):
                     yield from self._pieces(got, offset)
                     return
-                answer = Answer(
+                answer = Response(
                     got.status_code, got.headers, read_body(got, self.host, self.settings.timeout), target
                 )
             location = answer.headers.get("location")
@@ -237,11 +237,11 @@ class Transport:
         if self.cancelled.wait(delay):
             raise CancelledError("given up")
 
-    def refuse(self, answer: Answer, doing: str) -> NoReturn:
+    def refuse(self, answer: Response, doing: str) -> NoReturn:
         """Raise the error for an answer that is a no."""
         raise self.refusal(answer, doing)
 
-    def refusal(self, answer: Answer, doing: str) -> RegistryError:
+    def refusal(self, answer: Response, doing: str) -> RegistryError:
         """Return the error for an answer that is a no; its host is the one that gave it."""
         host = self.host if self._is_ours(answer.url) else answer.host
         return refused(answer, host, doing, login=self.auth.logged_in)
@@ -270,7 +270,7 @@ class Transport:
         headers: Mapping[str, str],
         content: bytes | None,
         patience: float | None,
-    ) -> Answer:
+    ) -> Response:
         for _ in range(_REDIRECTS + 1):
             sent = self._authorization(url)
             answer = self._exchange(method, url, headers, content, sent, patience)
@@ -288,16 +288,16 @@ class Transport:
     def _authorization(self, url: httpx.URL) -> str | None:
         return self.auth.header() if self._is_ours(url) else None
 
-    def _renewed(self, answer: Answer, sent: str | None) -> bool:
+    def _renewed(self, answer: Response, sent: str | None) -> bool:
         """Tell whether a request is worth sending again because there is a new login for it."""
         if answer.status != codes.UNAUTHORIZED or not self._is_ours(answer.url):
             return False
         return self.auth.renew(answer.headers.get("www-authenticate", ""), sent)
 
-    def _fetch_token(self, method: str, url: str, authorization: str | None, form: bytes | None) -> Answer:
+    def _fetch_token(self, method: str, url: str, authorization: str | None, form: bytes | None) -> Response:
         kind = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
 
-        def once() -> Answer:
+        def once() -> Response:
             answer = self._exchange(method, self.absolute(url), kind, form, authorization, None)
             if answer.status in TRANSIENT:
                 raise refused(answer, answer.host, "give a token", login=authorization is not None)
@@ -313,14 +313,16 @@ class Transport:
         content: bytes | None,
         authorization: str | None,
         patience: float | None,
-    ) -> Answer:
+    ) -> Response:
         """Send one request and read its whole answer, within limits of time and size."""
         if method == "POST":  # it may begin an upload, which only its answer names: not to be cut at once
             body = content or b""
             headers = {**headers, "Content-Length": str(len(body))}
             return self._send(method, url, headers, (body,), authorization, patience)
         with self._open(method, url, headers, content, authorization, patience) as got:
-            return Answer(got.status_code, got.headers, read_body(got, self.host, self.settings.timeout), url)
+            return Response(
+                got.status_code, got.headers, read_body(got, self.host, self.settings.timeout), url
+            )
 
     def _send(
         self,
@@ -330,11 +332,11 @@ class Transport:
         chunks: Iterable[Chunk],
         authorization: str | None,
         patience: float | None,
-    ) -> Answer:
+    ) -> Response:
         """Send one request as its body comes; `cancel` leaves its answer a moment to come."""
         told = {**AGENT, **headers, **({"Authorization": authorization} if authorization else {})}
         seconds = self._timeout(patience)
-        waits = Patience(seconds["connect"], seconds["write"], seconds["read"], _GRACE_SECONDS)
+        waits = Timeouts(seconds["connect"], seconds["write"], seconds["read"], _GRACE_SECONDS)
         with self._failing(url):
             answer = self._streaming.send(method, url, told, chunks, waits, MAX_ANSWER_BYTES + 1)
         self._reached = True

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln.errors import IntegrityError, RegistryError
-from podkiln.registry.client import ChunksWantedError, LostUploadError, StreamsRefusedError
+from podkiln.registry.client import ChunkedUploadRequiredError, LostUploadError, StreamingNotSupportedError
 from podkiln.registry.errors import TransientError
 from podkiln.registry.headers import ChunkSizes
 from podkiln.registry.streaming_http import EndedEarlyError
@@ -32,7 +32,7 @@ _HEADWAY: Final = 1 << 20
 """Bytes that an upload must have gained, beyond all attempts before, for earlier failures to be forgotten."""
 
 
-class Content(Protocol):
+class BlobSource(Protocol):
     """The bytes of one blob; replayable, since uploads are cut.
 
     `chunks` must not give out its last bytes unless all of them are right: it raises IntegrityError instead.
@@ -64,7 +64,7 @@ class Upload:
         on_progress: Told as it is sent.
     """
 
-    def __init__(self, repository: Repository, content: Content, on_progress: Progress) -> None:
+    def __init__(self, repository: Repository, content: BlobSource, on_progress: Progress) -> None:
         self._repository = repository
         self._content = content
         self._on_progress = on_progress
@@ -86,7 +86,9 @@ class Upload:
             while True:
                 try:
                     return self._ended(self._attempt())
-                except ChunksWantedError as failure:  # no failed attempt: there are only so many lengths
+                except (
+                    ChunkedUploadRequiredError
+                ) as failure:  # no failed attempt: there are only so many lengths
                     self._shrink(failure)
                     self._resume(failure)
                 except TransientError as failure:
@@ -145,7 +147,7 @@ class Upload:
         """Send what is left, in one piece or in chunks, and return the upload's next URL."""
         size = self._content.size
         with closing(self._metered()) as chunks:
-            pieces = Pieces(chunks)
+            pieces = ByteSplitter(chunks)
             try:
                 while self._offset < size and self._failure is None:
                     stop = min(self._offset + (self._chunk or size), size)
@@ -173,7 +175,7 @@ class Upload:
 
     def _resume(self, failure: TransientError) -> bool:
         """Find out how far the registry got, else begin anew; tell whether the upload made headway."""
-        if isinstance(failure, StreamsRefusedError):
+        if isinstance(failure, StreamingNotSupportedError):
             self._whole = True
             if self._content.blob is None:
                 raise RegistryError(str(failure), hint="Give --spool DIR: weights are then sent from there.")
@@ -189,7 +191,7 @@ class Upload:
         self._drop()
         return False
 
-    def _shrink(self, failure: ChunksWantedError) -> None:
+    def _shrink(self, failure: ChunkedUploadRequiredError) -> None:
         """Go on in smaller chunks. Raises RegistryError when there are none."""
         if self._chunk is None:
             self._chunk = self._sizes.usual
@@ -232,7 +234,7 @@ class Upload:
             raise EndedEarlyError from failure
 
 
-class Pieces:
+class ByteSplitter:
     """A stream of bytes, to be taken in pieces of given lengths; nothing is put together in memory."""
 
     def __init__(self, chunks: Iterator[Chunk]) -> None:

@@ -25,7 +25,7 @@ _EXPORT = "tar=false,rewrite-timestamp=true,compression=zstd,force-compression=t
 
 
 @dataclass(frozen=True)
-class Environment:
+class BuildSecrets:
     """What the builder's own network needs: never part of the image, so given as build secrets.
 
     `ca_bundle`: PEM file of a corporate CA. `python_index`, `apt_mirror`: URLs, which may hold a login.
@@ -64,7 +64,7 @@ class Environment:
         return found
 
 
-def bake_file(plans: Sequence[Plan], environment: Environment, sources: Mapping[str, str]) -> dict[str, Any]:
+def bake_file(plans: Sequence[Plan], environment: BuildSecrets, sources: Mapping[str, str]) -> dict[str, Any]:
     """Return the bake file of one or more variants; paths are relative to the folder that it lies in."""
     return {
         "group": {"default": {"targets": [plan.name for plan in plans]}},
@@ -72,7 +72,7 @@ def bake_file(plans: Sequence[Plan], environment: Environment, sources: Mapping[
     }
 
 
-def _target(plan: Plan, environment: Environment, sources: Mapping[str, str]) -> dict[str, Any]:
+def _target(plan: Plan, environment: BuildSecrets, sources: Mapping[str, str]) -> dict[str, Any]:
     target: dict[str, Any] = {
         "context": plan.name,
         "dockerfile": "Dockerfile",

@@ -14,7 +14,7 @@ from podkiln.plan import weight_layers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from podkiln.config.catalog import Offered
+    from podkiln.config.catalog import VariantModel
     from podkiln.lock.schema import LockedFile
     from podkiln.plan.plan import Plan
 
@@ -23,7 +23,7 @@ _HUBS: Final = Hubs(huggingface="${HF_ENDPOINT}", civitai="${CIVITAI_ENDPOINT}")
 
 
 @dataclass(frozen=True)
-class Step:
+class BakedStep:
     """One step of the stage.
 
     `what`: "add" has BuildKit take a file, "fetch" has the pod's fetcher take what needs a token, "nothing"
@@ -38,7 +38,7 @@ class Step:
     why: str = ""
 
 
-def steps(plan: Plan) -> list[Step]:
+def steps(plan: Plan) -> list[BakedStep]:
     """Return the steps for all that the description bakes, in declared order; --no-weights changes nothing.
 
     A destination that two models share is taken once, with the first of them.
@@ -51,7 +51,7 @@ def steps(plan: Plan) -> list[Step]:
     ]
 
 
-def _steps(offer: Offered, locked: tuple[LockedFile, ...], seen: set[str]) -> Iterator[Step]:
+def _steps(offer: VariantModel, locked: tuple[LockedFile, ...], seen: set[str]) -> Iterator[BakedStep]:
     tokens = False
     for file, known in zip(offer.model.files, locked, strict=True):
         name = file.destination
@@ -59,18 +59,18 @@ def _steps(offer: Offered, locked: tuple[LockedFile, ...], seen: set[str]) -> It
             continue
         seen.add(name)
         if file.local:
-            yield Step("nothing", name, why="is a local file, which only podkiln can bake")
+            yield BakedStep("nothing", name, why="is a local file, which only podkiln can bake")
         elif file.civitai or offer.model.gated:
             tokens = True
         elif known.sha256 is None:
-            yield Step("nothing", name, why="has no trusted sha256: ./build.py lock")
+            yield BakedStep("nothing", name, why="has no trusted sha256: ./build.py lock")
         else:
             origin = weight_layers.origin(file, known, offer.entry.source.path.parent)
             url = _literal(file.url) if file.url else request_for(origin, _HUBS).url
             words = json.dumps([url, _literal(f"/{weight_layers.ROOT}/{name}")], ensure_ascii=False)
-            yield Step("add", name, sha256=known.sha256, words=words)
+            yield BakedStep("add", name, sha256=known.sha256, words=words)
     if tokens:
-        yield Step("fetch", offer.id)
+        yield BakedStep("fetch", offer.id)
 
 
 def _literal(text: str) -> str:

@@ -16,13 +16,13 @@ from pod.flags.choice import Decision, choose
 from pod.flags.settings import read
 from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
-from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, Described, Profiles, load
+from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, Profiles, load
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pod.flags.model_selection import Offer
+    from pod.flags.model_selection import ModelOffer
     from pod.flags.rules import Rules
 
 
@@ -68,7 +68,7 @@ def foretell(  # one parameter for each option of `./build.py flags`
     memory_mode: str | None = None,
     profile: str | None = None,
     args: str = "",
-    offers: tuple[Offer, ...] = (),
+    offers: tuple[ModelOffer, ...] = (),
 ) -> Decision:
     """Say what a pod would choose. Raises UsageError for what the pod would refuse.
 
@@ -110,7 +110,7 @@ def _memory(ram_mib: int | None, host_ram_mib: int | None) -> Memory:
     return Memory(host_mib=ram_mib, limit_mib=None)
 
 
-def _data(described: Described, common: list[str], profile: str) -> dict[str, Any]:
+def _data(described: FlagData, common: list[str], profile: str) -> dict[str, Any]:
     """Turn the checked files into flags.json; defaults of pod.flags.arguments.Flag are left out."""
     profiles = described.profiles
     names = tuple(Profiles.model_fields)

@@ -35,7 +35,7 @@ def expected(plans: Sequence[Plan]) -> dict[str, bytes]:
     }
     if _all_of_them(plans):
         files[bake_file.BAKE_FILE] = bake_file.as_text(
-            bake_file.bake_file(plans, bake_file.Environment(), {})
+            bake_file.bake_file(plans, bake_file.BuildSecrets(), {})
         ).encode()
     return files
 

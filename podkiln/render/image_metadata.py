@@ -10,7 +10,7 @@ from podkiln.plan import weight_layers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.config.catalog import Offered
+    from podkiln.config.catalog import VariantModel
     from podkiln.config.model import ModelFile
     from podkiln.lock.schema import LockedFile
     from podkiln.plan.plan import Plan
@@ -55,7 +55,7 @@ def models(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _model(offer: Offered, plan: Plan, *, baked: bool) -> dict[str, Any]:
+def _model(offer: VariantModel, plan: Plan, *, baked: bool) -> dict[str, Any]:
     model = offer.model
     locked = plan.lock.weights[offer.id]
     return {

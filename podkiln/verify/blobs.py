@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from podkiln.oci.spec import Descriptor, Digest, Manifest
     from podkiln.oci.tar_layer import Segment
-    from podkiln.plan.weight_layers import Bundle
+    from podkiln.plan.weight_layers import WeightLayerSpec
     from podkiln.registry import Progress, Repository
-    from podkiln.verify.compare import Placed
+    from podkiln.verify.compare import LocatedLayer
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,9 @@ def _blob_finding(repository: Repository, blob: Descriptor) -> str | None:
     return None if there else f"Its blob {blob.digest} ({blob.size} bytes) is not in {repository.name}."
 
 
-def deep_findings(repository: Repository, placed: Sequence[Placed], on_progress: Progress) -> Iterator[str]:
+def deep_findings(
+    repository: Repository, placed: Sequence[LocatedLayer], on_progress: Progress
+) -> Iterator[str]:
     """Read weight layers, several at once, and hash the files in them."""
     whole = [each for each in placed if each.blob.size == each.bundle.size]  # else that is said already
     for findings in at_once(repository.transport, whole, partial(_read_layer, repository, on_progress)):
@@ -51,7 +53,7 @@ def runtime_findings(
 ) -> Iterator[str]:
     """Read layers of the runtime (number, blob, diff_id), for what hides weights or adds to them."""
 
-    def read(layer: tuple[int, Descriptor, Digest]) -> runtime_layers.Contents:
+    def read(layer: tuple[int, Descriptor, Digest]) -> runtime_layers.LayerContents:
         number, blob, diff_id = layer
         chunks = _watched(repository.read(blob), f"layer {number}", blob.size, on_progress)
         return runtime_layers.read(number, blob, diff_id, chunks)
@@ -59,7 +61,7 @@ def runtime_findings(
     yield from runtime_layers.findings(at_once(repository.transport, layers, read))
 
 
-def _read_layer(repository: Repository, on_progress: Progress, placed: Placed) -> list[str]:
+def _read_layer(repository: Repository, on_progress: Progress, placed: LocatedLayer) -> list[str]:
     bundle, blob = placed.bundle, placed.blob
     segments = bundle.layout.segments
     hashes = {(segment.start, segment.size): hashlib.sha256() for segment in segments}
@@ -74,7 +76,7 @@ def _read_layer(repository: Repository, on_progress: Progress, placed: Placed) -
     return [*findings, *_content_findings(bundle, hexes)]
 
 
-def _content_findings(bundle: Bundle, hexes: Mapping[tuple[int, int], str]) -> Iterator[str]:
+def _content_findings(bundle: WeightLayerSpec, hexes: Mapping[tuple[int, int], str]) -> Iterator[str]:
     """Compare what a layer holds, by start and size, with the lock: each file, and all around them.
 
     An empty file begins where the next thing does; it is hashed all the same.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from podkiln.oci.spec import Descriptor, Digest, ImageConfig, Manifest
     from podkiln.plan.plan import Plan
-    from podkiln.plan.weight_layers import Bundle
+    from podkiln.plan.weight_layers import WeightLayerSpec
     from podkiln.verify.rendered import Rendered
 
 PLATFORM: Final = spec.Platform("linux", "amd64")
@@ -26,7 +26,7 @@ _BAKED_BY: Final = "podkiln bake "
 
 
 @dataclass(frozen=True)
-class Held:
+class RemoteImage:
     """An image as a registry holds it."""
 
     manifest: Manifest
@@ -34,16 +34,16 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Placed:
+class LocatedLayer:
     """A weight layer of the lock, found in an image."""
 
-    bundle: Bundle
+    bundle: WeightLayerSpec
     number: int
     blob: Descriptor
 
 
 def compare(
-    plan: Plan, rendered: Rendered, known: Mapping[Digest, Digest], held: Held, *, deep: bool = False
+    plan: Plan, rendered: Rendered, known: Mapping[Digest, Digest], held: RemoteImage, *, deep: bool = False
 ) -> list[str]:
     """Return what differs between an image and its lock, as far as its two documents tell.
 
@@ -65,13 +65,13 @@ def compare(
     return [*shape, *told, *weights, *runtime]
 
 
-def _numbers(found: Sequence[Placed], above: Sequence[Bundle], layers: int) -> list[int]:
+def _numbers(found: Sequence[LocatedLayer], above: Sequence[WeightLayerSpec], layers: int) -> list[int]:
     """Return where weight layers are to lie: the first ones of the image, but for those on top."""
     high = [each.bundle in above for each in found]
     return [layers - sum(high[at:]) if top else at - sum(high[:at]) for at, top in enumerate(high)]
 
 
-def _type_findings(held: Held) -> Iterator[str]:
+def _type_findings(held: RemoteImage) -> Iterator[str]:
     manifest = held.manifest
     if manifest.media_type != spec.MANIFEST:
         yield f"Its manifest is of type {shown(manifest.media_type)}, not {spec.MANIFEST}."
@@ -92,7 +92,7 @@ def too_many(manifest: Manifest) -> list[str]:
     return []
 
 
-def _count_findings(held: Held) -> list[str]:
+def _count_findings(held: RemoteImage) -> list[str]:
     layers, config = len(held.manifest.layers), held.config
     findings = too_many(held.manifest)
     if len(config.diff_ids) != layers:
@@ -103,7 +103,7 @@ def _count_findings(held: Held) -> list[str]:
     return findings
 
 
-def _plain_layers(rendered: Rendered, found: Sequence[Placed], held: Held) -> Iterator[str]:
+def _plain_layers(rendered: Rendered, found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str]:
     """Name the runtime's layers that carry more than their digest."""
     weights = {each.number for each in found}
     # BuildKit notes on its layers which time it gave to their files; not all of its versions take that off.
@@ -114,7 +114,7 @@ def _plain_layers(rendered: Rendered, found: Sequence[Placed], held: Held) -> It
             yield f"Its layer {number} has the annotations {told}; podkiln writes none."
 
 
-def _history_findings(rendered: Rendered, found: Sequence[Placed], held: Held) -> Iterator[str]:
+def _history_findings(rendered: Rendered, found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str]:
     """Compare what the history tells of the runtime with the Dockerfile. The base's part comes before it."""
     layers = held.config.layer_history
     weights = {id(layers[each.number]) for each in found}
@@ -144,10 +144,12 @@ def _history_findings(rendered: Rendered, found: Sequence[Placed], held: Held) -
             return
 
 
-def placed(bundles: Sequence[Bundle], known: Mapping[Digest, Digest], held: Held) -> list[Placed]:
+def placed(
+    bundles: Sequence[WeightLayerSpec], known: Mapping[Digest, Digest], held: RemoteImage
+) -> list[LocatedLayer]:
     """Find the layer of each bundle, by any of what makes it known: files, digest or history."""
     layers = list(zip(held.manifest.layers, held.config.layer_history, strict=False))
-    found: list[Placed] = []
+    found: list[LocatedLayer] = []
     for bundle in bundles:
         taken = {each.number for each in found}
         for number, (layer, told) in enumerate(layers):
@@ -157,19 +159,21 @@ def placed(bundles: Sequence[Bundle], known: Mapping[Digest, Digest], held: Held
                 or layer.digest == known.get(bundle.recipe)
                 or told.get("created_by") == wanted.history(None)["created_by"]
             ):
-                found.append(Placed(bundle, number, layer))
+                found.append(LocatedLayer(bundle, number, layer))
                 break
     return found
 
 
-def _missing(bundles: Sequence[Bundle], found: Sequence[Placed]) -> Iterator[str]:
+def _missing(bundles: Sequence[WeightLayerSpec], found: Sequence[LocatedLayer]) -> Iterator[str]:
     there = [each.bundle for each in found]
     for bundle in bundles:
         if bundle not in there:
             yield f"It lacks the weights {bundle.name} of {bundle.model} ({bundle.size} bytes)."
 
 
-def _layer_findings(number: int, found: Placed, known: Mapping[Digest, Digest], held: Held) -> Iterator[str]:
+def _layer_findings(
+    number: int, found: LocatedLayer, known: Mapping[Digest, Digest], held: RemoteImage
+) -> Iterator[str]:
     """Compare one weight layer with what `bake` would have written as the number-th of all."""
     bundle, blob, config = found.bundle, found.blob, held.config
     wanted = WeightLayer(bundle, blob)
@@ -195,7 +199,7 @@ def _layer_findings(number: int, found: Placed, known: Mapping[Digest, Digest], 
         yield f"{name} has a history that does not tell of it as the lock does: {by}."
 
 
-def _unknown(found: Sequence[Placed], known: Mapping[Digest, Digest]) -> Iterator[str]:
+def _unknown(found: Sequence[LocatedLayer], known: Mapping[Digest, Digest]) -> Iterator[str]:
     """Name the layers that no bake with this lock has made: what is in them may be anything."""
     for each in found:
         if each.bundle.recipe not in known:
@@ -205,7 +209,7 @@ def _unknown(found: Sequence[Placed], known: Mapping[Digest, Digest]) -> Iterato
             )
 
 
-def _strangers(found: Sequence[Placed], held: Held) -> Iterator[str]:
+def _strangers(found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str]:
     """Name the weight layers that the variant does not bake."""
     known = {each.number for each in found}
     told = held.config.layer_history

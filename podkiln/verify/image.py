@@ -18,7 +18,7 @@ from podkiln.verify import documents
 from podkiln.verify.blobs import blob_findings, deep_findings, runtime_findings
 from podkiln.verify.compare import (
     PLATFORM,
-    Held,
+    RemoteImage,
     compare,
     placed,
     too_many,
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from podkiln.oci.reference import Reference
     from podkiln.oci.spec import Descriptor, Digest, Manifest
     from podkiln.plan.plan import Plan
-    from podkiln.registry import Progress, Settings
+    from podkiln.registry import Progress, RegistryOptions
 
-__all__ = ["Verdict", "verify"]
+__all__ = ["VerifyResult", "verify"]
 
 _DOCUMENTS: Final = (
     "Compared with the lock: all of manifest, config, labels and history, and the digests of weight layers"
@@ -50,7 +50,7 @@ COMPARED_DEEP: Final = f"{_DOCUMENTS}, {_INSIDE}; {_NOT_COMPARED}."
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifyResult:
     """What was found: nothing, or what differs. `digest` is that of the image's manifest."""
 
     image: str
@@ -83,11 +83,11 @@ def verify(
     plan: Plan,
     known: Mapping[Digest, Digest],
     reference: Reference,
-    settings: Settings,
+    settings: RegistryOptions,
     *,
     deep: bool = False,
     on_progress: Progress,
-) -> Verdict:
+) -> VerifyResult:
     """Compare an image with its lock.
 
     Args:
@@ -113,7 +113,7 @@ def verify(
             findings += documents.of_index(spec.parse_json(data, where))
             if fitting is None:
                 why = f"It is an index without an image for {PLATFORM}."
-                return Verdict(str(reference), found.digest, (why,), deep)
+                return VerifyResult(str(reference), found.digest, (why,), deep)
             found, data = repository.manifest(fitting.digest)
             if (found.size, found.media_type) != (fitting.size, fitting.media_type):
                 findings.append("Its index gives its manifest another size or type than it has.")
@@ -121,21 +121,21 @@ def verify(
         manifest = spec.Manifest.parse(data, where)
         findings += documents.of_manifest(spec.parse_json(data, where))
         if too_many(manifest):  # nobody asks for thousands of blobs
-            return Verdict(str(reference), found.digest, (*findings, *too_many(manifest)), deep)
+            return VerifyResult(str(reference), found.digest, (*findings, *too_many(manifest)), deep)
         bad = blob_findings(repository, manifest)
         findings += bad.values()
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
         if held:
             findings += compare(plan, rendered, known, held, deep=deep)
             findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
-    return Verdict(str(reference), found.digest, tuple(findings), deep)
+    return VerifyResult(str(reference), found.digest, tuple(findings), deep)
 
 
 def _deep_findings(
     repository: Repository,
     plan: Plan,
     known: Mapping[Digest, Digest],
-    held: Held,
+    held: RemoteImage,
     bad: Container[Digest],
     on_progress: Progress,
 ) -> Iterator[str]:
@@ -159,11 +159,11 @@ def _fitting(index: spec.Index) -> Descriptor | None:
     return next(fitting, None)
 
 
-def _held(repository: Repository, manifest: Manifest, findings: list[str]) -> Held | None:
+def _held(repository: Repository, manifest: Manifest, findings: list[str]) -> RemoteImage | None:
     """Read the config; a damaged one is a finding, and then there is nothing to compare."""
     where = f"Config {spec.short(manifest.config.digest)} of {repository.name}"
     try:
-        return Held(manifest, spec.ImageConfig.parse(repository.blob(manifest.config), where))
+        return RemoteImage(manifest, spec.ImageConfig.parse(repository.blob(manifest.config), where))
     except IntegrityError as damaged:
         findings.append(str(damaged))
         return None

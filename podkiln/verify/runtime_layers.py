@@ -35,7 +35,7 @@ _MOST_IMPLIED: Final = 100_000
 
 
 @dataclass(frozen=True)
-class Contents:
+class LayerContents:
     """What was read of a layer: what is wrong with it by itself, and all that is in it."""
 
     layer: str
@@ -55,7 +55,7 @@ _Entry: TypeAlias = "_Folder | str"
 """A folder, or in a word what else there is: archive.Kind."""
 
 
-def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]) -> Contents:
+def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]) -> LayerContents:
     """Read one layer to its end.
 
     Args:
@@ -69,13 +69,13 @@ def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]
     try:
         members = tuple(archive.members(_hashing(unpack.unpacked(blob.media_type, chunks), hashed)))
     except IntegrityError as wrong:
-        return Contents(name, (f"{name}: {wrong}",))
+        return LayerContents(name, (f"{name}: {wrong}",))
     except unpack.UnclearError as wrong:
-        return Contents(name, (f"{name} cannot be read in one way only: {wrong}.",))
+        return LayerContents(name, (f"{name} cannot be read in one way only: {wrong}.",))
     if hashed.hexdigest() == diff_id.partition(":")[2]:
-        return Contents(name, (), members)
+        return LayerContents(name, (), members)
     held = f"{hashed.name}:{hashed.hexdigest()}"
-    return Contents(name, (f"{name} holds a tar of {held}; the config says {diff_id}.",), members)
+    return LayerContents(name, (f"{name} holds a tar of {held}; the config says {diff_id}.",), members)
 
 
 def _hashing(chunks: Iterable[bytes], hashed: hashlib._Hash) -> Iterator[bytes]:
@@ -84,7 +84,7 @@ def _hashing(chunks: Iterable[bytes], hashed: hashlib._Hash) -> Iterator[bytes]:
         yield chunk
 
 
-def findings(layers: Iterable[Contents]) -> Iterator[str]:
+def findings(layers: Iterable[LayerContents]) -> Iterator[str]:
     """Say what is wrong with the layers of a runtime, lowest first, and what in them hides weights."""
     below = _Folder(told=True)
     for layer in layers:

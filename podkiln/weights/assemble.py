@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from podkiln.plan.weight_layers import Bundle
+    from podkiln.plan.weight_layers import WeightLayerSpec
 
 MODEL: Final = "io.podkiln.model"
 FILES: Final = "io.podkiln.files"
@@ -32,7 +32,7 @@ PACKING: Final = "io.podkiln.packing"
 class WeightLayer:
     """A weight layer as part of an image: what is in it, and its digest and size."""
 
-    bundle: Bundle
+    bundle: WeightLayerSpec
     blob: Descriptor
 
     @property
@@ -57,7 +57,7 @@ class WeightLayer:
 
 
 @dataclass(frozen=True)
-class Assembled:
+class AssembledImage:
     """An image that consists of its two documents; its layers are wherever they are."""
 
     manifest: Manifest
@@ -77,7 +77,7 @@ def assemble(
     config: ImageConfig,
     below: Sequence[WeightLayer],
     above: Sequence[WeightLayer] = (),
-) -> Assembled:
+) -> AssembledImage:
     """Put weight layers below and above a runtime, each group in its declared order.
 
     Raises:
@@ -103,7 +103,7 @@ def assemble(
         annotations=manifest.annotations,
     )
     parsed = ImageConfig.parse(config_bytes, "The assembled config")
-    return Assembled(made, made.encode(), parsed, config_bytes)
+    return AssembledImage(made, made.encode(), parsed, config_bytes)
 
 
 def _config(
@@ -142,7 +142,7 @@ def _check_runtime(manifest: Manifest, config: ImageConfig) -> None:
         raise IntegrityError(f"The runtime has {layers} layers, {told_of}: these must agree.")
 
 
-def store(image: Assembled, folder: Path, *, index: bool) -> Layout:
+def store(image: AssembledImage, folder: Path, *, index: bool) -> Layout:
     """Put the two documents into an OCI layout that holds the runtime, and return the image as it lies there.
 
     Args:

@@ -21,24 +21,24 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from podkiln.errors import IntegrityError
 from podkiln.lock.layers import RememberedLayer
 from podkiln.oci import spec
-from podkiln.registry.blob_copy import BlobCopy, OriginError
+from podkiln.registry.blob_copy import RemoteBlob, SourceRegistryError
 from podkiln.registry.transport import CancelledError
 from podkiln.util.executor import JOBS, submit_all
 from podkiln.util.interrupts import INTERRUPTIONS
 from podkiln.weights.spool import Spooled
-from podkiln.weights.stream import WeightStream
+from podkiln.weights.stream import WeightLayerStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from podkiln.oci.spec import Descriptor, Digest
-    from podkiln.plan.weight_layers import Bundle
+    from podkiln.plan.weight_layers import WeightLayerSpec
     from podkiln.registry import Progress
-    from podkiln.registry.upload import Content
-    from podkiln.weights.layer_lookup import Origins
-    from podkiln.weights.sink import Sink
-    from podkiln.weights.source import Access
-    from podkiln.weights.spool import Part, Spool
+    from podkiln.registry.upload import BlobSource
+    from podkiln.weights.layer_lookup import SourceRepositories
+    from podkiln.weights.sink import LayerDestination
+    from podkiln.weights.source import SourceClient
+    from podkiln.weights.spool import Spool, SpooledLayer
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -47,10 +47,10 @@ _NICER: Final = 4  # in nice values: a layer gets about 40 % of the time that th
 
 
 @dataclass(frozen=True)
-class Baked:
+class BakeResult:
     """A weight layer that is where it is to be; `fetched` are the bytes that came from its sources."""
 
-    bundle: Bundle
+    bundle: WeightLayerSpec
     blob: Descriptor
     how: Literal["existing", "mounted", "copied", "uploaded"]
     fetched: int
@@ -58,27 +58,27 @@ class Baked:
 
 
 @dataclass(frozen=True)
-class Helpers:
+class BakeOptions:
     """Who helps a bake: `known` is what the lock remembers, recipe of a bundle -> layer."""
 
     known: Mapping[Digest, Digest] = field(default_factory=dict)
-    origins: Origins | None = None
+    origins: SourceRepositories | None = None
     spool: Spool | None = None
-    on_baked: Callable[[Baked], None] = lambda _: None
+    on_baked: Callable[[BakeResult], None] = lambda _: None
 
 
 def bake(
-    bundles: Sequence[Bundle],
-    sink: Sink,
-    access: Access,
+    bundles: Sequence[WeightLayerSpec],
+    sink: LayerDestination,
+    access: SourceClient,
     *,
     known: Mapping[Digest, Digest] | None = None,
-    origins: Origins | None = None,
+    origins: SourceRepositories | None = None,
     spool: Spool | None = None,
     jobs: int = JOBS,
     on_progress: Progress | None = None,
-    on_baked: Callable[[Baked], None] = lambda _: None,
-) -> list[Baked]:
+    on_baked: Callable[[BakeResult], None] = lambda _: None,
+) -> list[BakeResult]:
     """See that all weight layers are in a sink. The first failure stops all others and is raised.
 
     Args:
@@ -98,24 +98,26 @@ def bake(
         RegistryError: The registry refused.
         UsageError: The disk, of the layout or of the spool, does not hold what it must.
     """
-    helpers = Helpers(known or {}, origins, spool, on_baked)
-    return _Oven(sink, access, helpers, on_progress or _silent).bake_all(bundles, jobs)
+    helpers = BakeOptions(known or {}, origins, spool, on_baked)
+    return _BakeRun(sink, access, helpers, on_progress or _silent).bake_all(bundles, jobs)
 
 
-class _Oven:
+class _BakeRun:
     """The layers that are being baked at one time, which fail together."""
 
-    def __init__(self, sink: Sink, access: Access, helpers: Helpers, on_progress: Progress) -> None:
+    def __init__(
+        self, sink: LayerDestination, access: SourceClient, helpers: BakeOptions, on_progress: Progress
+    ) -> None:
         self._sink = sink
         self._access = access
         self._helpers = helpers
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._telling = threading.Lock()
-        self._streams: set[WeightStream] = set()
+        self._streams: set[WeightLayerStream] = set()
         self._failure: BaseException | None = None
 
-    def bake_all(self, bundles: Sequence[Bundle], jobs: int) -> list[Baked]:
+    def bake_all(self, bundles: Sequence[WeightLayerSpec], jobs: int) -> list[BakeResult]:
         """Bake several at once; in the order given back, too."""
         turns = itertools.count()
         with ThreadPoolExecutor(jobs, "bake", initializer=lambda: _yield_to(next(turns))) as pool:
@@ -133,7 +135,10 @@ class _Oven:
         return [there or next(made) for there in found]
 
     def _all(
-        self, pool: ThreadPoolExecutor, work: Callable[[Bundle], T], bundles: Sequence[Bundle]
+        self,
+        pool: ThreadPoolExecutor,
+        work: Callable[[WeightLayerSpec], T],
+        bundles: Sequence[WeightLayerSpec],
     ) -> list[T]:
         """Do something with each; the first failure stops the others, and is raised once they have ended."""
         futures = submit_all(pool, partial(self._or_stop, work), bundles)
@@ -143,7 +148,7 @@ class _Oven:
             raise self._failure
         return [future.result() for future in futures]
 
-    def _or_stop(self, work: Callable[[Bundle], T], bundle: Bundle) -> T:
+    def _or_stop(self, work: Callable[[WeightLayerSpec], T], bundle: WeightLayerSpec) -> T:
         try:
             self._refuse_stopped()
             return work(bundle)
@@ -166,7 +171,7 @@ class _Oven:
         if self._failure:
             raise CancelledError("given up")
 
-    def _find(self, bundle: Bundle) -> Baked | None:
+    def _find(self, bundle: WeightLayerSpec) -> BakeResult | None:
         """Look for a layer that the lock remembers where it is to be."""
         begun = time.monotonic()
         blob = self._remembered(bundle)
@@ -176,42 +181,42 @@ class _Oven:
         if self._helpers.spool:
             self._helpers.spool.discard(bundle)
         self._on_progress(bundle.name, bundle.size, bundle.size)
-        return Baked(bundle, blob, how, 0, time.monotonic() - begun)
+        return BakeResult(bundle, blob, how, 0, time.monotonic() - begun)
 
-    def _remembered(self, bundle: Bundle) -> Descriptor | None:
+    def _remembered(self, bundle: WeightLayerSpec) -> Descriptor | None:
         digest = self._helpers.known.get(bundle.recipe)
         return spec.Descriptor(spec.LAYER, digest, bundle.size) if digest else None
 
-    def _bake(self, bundle: Bundle) -> Baked:
+    def _bake(self, bundle: WeightLayerSpec) -> BakeResult:
         """Have a layer from another registry, or make it; and say so."""
         baked = self._made(bundle)
         with self._telling:
             self._helpers.on_baked(baked)
         return baked
 
-    def _made(self, bundle: Bundle) -> Baked:
+    def _made(self, bundle: WeightLayerSpec) -> BakeResult:
         begun = time.monotonic()
         blob = self._remembered(bundle)
         if blob and self._copy(bundle, blob):
-            return Baked(bundle, blob, "copied", 0, time.monotonic() - begun)
+            return BakeResult(bundle, blob, "copied", 0, time.monotonic() - begun)
         digest = blob.digest if blob else None
         blob, fetched = (self._spool if self._helpers.spool else self._stream)(bundle, digest)
-        return Baked(bundle, blob, "uploaded", fetched, time.monotonic() - begun)
+        return BakeResult(bundle, blob, "uploaded", fetched, time.monotonic() - begun)
 
-    def _copy(self, bundle: Bundle, blob: Descriptor) -> bool:
+    def _copy(self, bundle: WeightLayerSpec, blob: Descriptor) -> bool:
         """Copy a layer from where an earlier bake put it; False when that cannot be."""
         origins = self._helpers.origins
         holder = origins.holder(blob) if origins else None
         if holder is None:
             return False
         try:
-            self._take_copy(bundle, BlobCopy(holder, blob, bundle.name))
-        except OriginError as failure:
+            self._take_copy(bundle, RemoteBlob(holder, blob, bundle.name))
+        except SourceRegistryError as failure:
             log.warning("%s is made from its sources again: %s", bundle.name, failure)
             return False
         return True
 
-    def _take_copy(self, bundle: Bundle, copy: BlobCopy) -> None:
+    def _take_copy(self, bundle: WeightLayerSpec, copy: RemoteBlob) -> None:
         if not self._helpers.spool:
             self._sink.take(copy, self._on_progress)
             return
@@ -219,12 +224,12 @@ class _Oven:
             part.restart()
             self._send(part, self._write(part, copy), bundle)
 
-    def _stream(self, bundle: Bundle, digest: Digest | None) -> tuple[Descriptor, int]:
+    def _stream(self, bundle: WeightLayerSpec, digest: Digest | None) -> tuple[Descriptor, int]:
         """Stream a layer from its sources; return it, and how many bytes those gave."""
         with self._streaming(bundle, self._access, digest) as stream:
             return self._sink.take(stream, self._on_progress), stream.fetched
 
-    def _spool(self, bundle: Bundle, digest: Digest | None) -> tuple[Descriptor, int]:
+    def _spool(self, bundle: WeightLayerSpec, digest: Digest | None) -> tuple[Descriptor, int]:
         """Write a layer to the disk, and send it from there."""
         assert self._helpers.spool  # noqa: S101 - asked by the caller
         with self._helpers.spool.part(bundle) as part:
@@ -241,11 +246,13 @@ class _Oven:
             self._send(part, blob, bundle)
             return blob, fetched
 
-    def _fill(self, part: Part, bundle: Bundle, digest: Digest | None) -> tuple[Descriptor, int]:
+    def _fill(
+        self, part: SpooledLayer, bundle: WeightLayerSpec, digest: Digest | None
+    ) -> tuple[Descriptor, int]:
         with self._streaming(bundle, part.access(self._access), digest) as stream:
             return self._write(part, stream), stream.fetched - part.kept_content
 
-    def _write(self, part: Part, content: Content) -> Descriptor:
+    def _write(self, part: SpooledLayer, content: BlobSource) -> Descriptor:
         done = 0
         for chunk in content.chunks():
             self._refuse_stopped()
@@ -256,14 +263,16 @@ class _Oven:
             raise CancelledError("given up")
         return content.blob
 
-    def _send(self, part: Part, blob: Descriptor, bundle: Bundle) -> None:
+    def _send(self, part: SpooledLayer, blob: Descriptor, bundle: WeightLayerSpec) -> None:
         self._sink.take(Spooled(bundle.name, part.path, blob), self._on_progress)
         part.discard()
 
     @contextlib.contextmanager
-    def _streaming(self, bundle: Bundle, access: Access, digest: Digest | None) -> Generator[WeightStream]:
+    def _streaming(
+        self, bundle: WeightLayerSpec, access: SourceClient, digest: Digest | None
+    ) -> Generator[WeightLayerStream]:
         """Open a stream that `_stop` can abort."""
-        with contextlib.closing(WeightStream(bundle, access, digest)) as stream:
+        with contextlib.closing(WeightLayerStream(bundle, access, digest)) as stream:
             with self._lock:
                 self._streams.add(stream)
                 self._refuse_stopped()
@@ -288,7 +297,7 @@ def _silent(_what: str, _done: int, _total: int) -> None:
     """Report to nobody."""
 
 
-def remembered(baked: Iterable[Baked]) -> dict[str, RememberedLayer]:
+def remembered(baked: Iterable[BakeResult]) -> dict[str, RememberedLayer]:
     """Return what the lock remembers of layers, by recipe."""
     return {
         each.bundle.recipe: RememberedLayer(

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from podkiln.oci.spec import Descriptor, Digest
-    from podkiln.plan.plan import Nearby
-    from podkiln.registry.options import Settings
+    from podkiln.plan.plan import ReuseKind
+    from podkiln.registry.options import RegistryOptions
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True)
-class Places:
+class LayerSources:
     """Repositories beside the one that is pushed to.
 
     Attributes:
@@ -55,13 +55,15 @@ class Places:
         return tuple(dict.fromkeys([*self.copy_from, *self.remembered.get(digest, ())]))
 
 
-class Origins:
+class SourceRepositories:
     """The repositories that layers may be copied from, each opened once. A context manager.
 
     A place that cannot be asked is said once, and not asked again.
     """
 
-    def __init__(self, places: Places, settings: Settings, *, besides: Reference | None = None) -> None:
+    def __init__(
+        self, places: LayerSources, settings: RegistryOptions, *, besides: Reference | None = None
+    ) -> None:
         self._places = places
         self._settings = settings
         self._besides = besides.name if besides else None
@@ -112,19 +114,19 @@ class Origins:
             return self._open[place.name]
 
 
-def brief(settings: Settings) -> Settings:
+def brief(settings: RegistryOptions) -> RegistryOptions:
     """Return settings for asking where it does not matter much whether an answer comes."""
     return replace(settings, attempts=_ATTEMPTS, timeout=_SECONDS)
 
 
 def look(
-    target: Reference, blobs: Sequence[Descriptor], places: Places, settings: Settings
-) -> dict[Digest, Nearby]:
+    target: Reference, blobs: Sequence[Descriptor], places: LayerSources, settings: RegistryOptions
+) -> dict[Digest, ReuseKind]:
     """Tell which layers a push would find, and how; what is not named would be made from its sources.
 
     Raises RegistryError when the target cannot be asked.
     """
-    found: dict[Digest, Nearby] = {}
+    found: dict[Digest, ReuseKind] = {}
     asked = brief(settings)
     near = {
         blob.digest: [Reference(target.host, name) for name in places.neighbours(target, blob.digest)]
@@ -132,8 +134,8 @@ def look(
     }
     with (
         Repository(target, asked) as there,
-        Origins(Places(remembered=near), asked) as neighbours,
-        Origins(places, asked, besides=target) as origins,
+        SourceRepositories(LayerSources(remembered=near), asked) as neighbours,
+        SourceRepositories(places, asked, besides=target) as origins,
     ):
         for blob in blobs:
             if there.has_blob(blob):

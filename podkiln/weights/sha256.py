@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _choosing: Final = threading.Lock()
 
 
-class Hashes(Protocol):
+class LayerHasher(Protocol):
     """The sha256 of a layer, and of one file in it after the other.
 
     Each byte of a file is told twice, and by two threads if need be: as it is read, to `content`, and as it
@@ -48,15 +48,15 @@ class Hashes(Protocol):
         """Return the sha256 of all that was taken."""
 
 
-def hashes() -> Hashes:
+def hashes() -> LayerHasher:
     """Return hashes of nothing yet, of the fastest kind that this machine has."""
     with _choosing:  # one waits while another has native.c translated
         library = native.library() if native else None
-    return native.Shared(library) if library else Separate()
+    return native.NativeHasher(library) if library else HashlibHasher()
 
 
-class Separate:
-    """`Hashes` by hashlib: one by who reads, the other by who passes on."""
+class HashlibHasher:
+    """`LayerHasher` by hashlib: one by who reads, the other by who passes on."""
 
     def __init__(self) -> None:
         self._layer = hashlib.sha256()

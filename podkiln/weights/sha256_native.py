@@ -42,7 +42,7 @@ class UnusableError(Exception):
     """The library is there, and cannot be used here."""
 
 
-class Shared:
+class NativeHasher:
     """`hashing.Hashes` that take each block into two states at once. Files begin where a block does."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -138,7 +138,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 def _try_out(loaded: ctypes.CDLL) -> None:
     head, data = bytes(8 * _BLOCK), bytes(range(251)) * 7
-    tried = Shared(loaded)
+    tried = NativeHasher(loaded)
     tried.frame(head)
     tried.begin()
     tried.content(data)

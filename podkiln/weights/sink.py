@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     from podkiln.oci.spec import Descriptor, Digest
     from podkiln.registry import Progress, Repository
-    from podkiln.registry.upload import Content
+    from podkiln.registry.upload import BlobSource
 
 Found: TypeAlias = Literal["existing", "mounted"]
 
 
-class Sink(Protocol):
+class LayerDestination(Protocol):
     """Where layers go."""
 
     def find(self, blob: Descriptor) -> Found | None:
         """Tell whether a layer is there, or could be had from nearby."""
 
-    def take(self, content: Content, on_progress: Progress) -> Descriptor:
+    def take(self, content: BlobSource, on_progress: Progress) -> Descriptor:
         """Take a layer: all of it, or nothing when its content raises."""
 
     def cancel(self) -> None:
@@ -57,7 +57,7 @@ class RegistrySink:
         others = [name for name in self._mount_from(blob.digest) if name != self._repository.name]
         return "mounted" if any(self._repository.mount(blob, other) for other in others) else None
 
-    def take(self, content: Content, on_progress: Progress) -> Descriptor:
+    def take(self, content: BlobSource, on_progress: Progress) -> Descriptor:
         """Upload a layer; what fails is deleted there."""
         return Upload(self._repository, content, on_progress).run()
 
@@ -82,7 +82,7 @@ class LayoutSink:
                 return "existing"
         return None
 
-    def take(self, content: Content, on_progress: Progress) -> Descriptor:
+    def take(self, content: BlobSource, on_progress: Progress) -> Descriptor:
         """Write a layer."""
         aside = self._ingest / uuid.uuid4().hex
         try:
@@ -104,7 +104,7 @@ class LayoutSink:
         """Stop writing."""
         self._cancelled.set()
 
-    def _write(self, aside: Path, content: Content, on_progress: Progress) -> None:
+    def _write(self, aside: Path, content: BlobSource, on_progress: Progress) -> None:
         done = 0
         with aside.open("xb", buffering=0) as file:
             for chunk in content.chunks():

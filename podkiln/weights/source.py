@@ -20,7 +20,7 @@ from pod.errors import PodError
 from pod.net.http import Answer, Limits, RefusedError, TransientError
 from pod.net.hubs import Hubs, Request, request_for
 from pod.net.integrity import check_type
-from pod.net.transfer_policy import Patience, Policy
+from pod.net.transfer_policy import TransferBackoff, TransferPolicy
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.registry.headers import content_range, number
 from podkiln.registry.tls import tls_context
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from io import FileIO
 
-    from podkiln.plan.weight_layers import Weight
+    from podkiln.plan.weight_layers import WeightFile
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _UNSATISFIABLE: Final = 416
 _SHA256: Final = re.compile(r'"?([0-9a-f]{64})"?')
 
 
-class Reading(Protocol):
+class ByteSource(Protocol):
     """The bytes of one file from an offset on."""
 
     def readinto(self, buffer: memoryview) -> int:
@@ -58,11 +58,11 @@ class Reading(Protocol):
 
 
 @dataclass(frozen=True)
-class Access:
+class SourceClient:
     """How sources are spoken to: addresses and tokens of the hubs, patience and time limits."""
 
     hubs: Hubs = field(default_factory=Hubs)
-    policy: Policy = field(default_factory=Policy)
+    policy: TransferPolicy = field(default_factory=TransferPolicy)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], ca_bundle: Path | None = None) -> Self:
@@ -72,9 +72,9 @@ class Access:
         except PodError as malformed:
             raise SourceError(f"{malformed}.") from None
         tls = tls_context("", ca_bundle) if ca_bundle else None
-        return cls(hubs, Policy(limits=Limits(tls=tls)))
+        return cls(hubs, TransferPolicy(limits=Limits(tls=tls)))
 
-    def open(self, weight: Weight, offset: int = 0) -> Reading:
+    def open(self, weight: WeightFile, offset: int = 0) -> ByteSource:
         """Begin to read a file; nothing moves before the first chunk is asked for."""
         if weight.origin["kind"] == "local":
             return LocalReading(weight, offset)
@@ -88,7 +88,7 @@ class Access:
 class LocalReading:
     """A file on this machine."""
 
-    def __init__(self, weight: Weight, offset: int) -> None:
+    def __init__(self, weight: WeightFile, offset: int) -> None:
         self._weight = weight
         self._offset = offset
         self._file: FileIO | None = None
@@ -117,7 +117,7 @@ class LocalReading:
 class RemoteReading:
     """A file on a server. A connection that breaks is made anew, and the file goes on where it was cut."""
 
-    def __init__(self, weight: Weight, request: Request, policy: Policy, offset: int) -> None:
+    def __init__(self, weight: WeightFile, request: Request, policy: TransferPolicy, offset: int) -> None:
         self._weight = weight
         self._request = request
         self._policy = policy
@@ -125,7 +125,7 @@ class RemoteReading:
         self._answer: Answer | None = None
         self._halted = threading.Event()
         self._asked: Future[Answer] | None = None
-        self._patience = Patience(policy, self._halted, self._note)
+        self._patience = TransferBackoff(policy, self._halted, self._note)
 
     def readinto(self, buffer: memoryview) -> int:
         """Read some more bytes, over as many connections as that takes."""
@@ -242,7 +242,7 @@ def _ask(asked: Future[Answer], request: Request, limits: Limits, headers: Mappi
         answer.close()
 
 
-def mismatch(weight: Weight, found: str) -> IntegrityError:
+def mismatch(weight: WeightFile, found: str) -> IntegrityError:
     """Return the error for a file that is not the one that is locked; it names both hashes."""
     return IntegrityError(
         f"{_name(weight)} has sha256 {found}, but {weight.sha256} is locked; nothing of it was kept.",
@@ -250,11 +250,11 @@ def mismatch(weight: Weight, found: str) -> IntegrityError:
     )
 
 
-def _name(weight: Weight) -> str:
+def _name(weight: WeightFile) -> str:
     return f"{weight.destination} ({weight.source})"
 
 
-def _sentence(weight: Weight, refused: RefusedError) -> SourceError:
+def _sentence(weight: WeightFile, refused: RefusedError) -> SourceError:
     """Return the pod's words, which go on after a file's name, as a sentence of ours."""
     return SourceError(f"{_name(weight)} {refused}.")
 

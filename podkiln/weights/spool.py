@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from podkiln.errors import UsageError
 from podkiln.util import console
-from podkiln.weights.source import CHUNK, Access
+from podkiln.weights.source import CHUNK, SourceClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from podkiln.oci.spec import Descriptor
     from podkiln.oci.tar_layer import Chunk
-    from podkiln.plan.weight_layers import Bundle, Weight
-    from podkiln.weights.source import Reading
+    from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec
+    from podkiln.weights.source import ByteSource
 
 _SUFFIX: Final = ".layer"
 
@@ -37,7 +37,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def require(self, bundles: Sequence[Bundle], jobs: int) -> None:
+    def require(self, bundles: Sequence[WeightLayerSpec], jobs: int) -> None:
         """See that the folder can be written to and holds the largest layers at once. Raises UsageError."""
         self._make()
         here = {each.recipe: self._kept(each) for each in bundles}
@@ -50,12 +50,12 @@ class Spool:
                 hint="Give a folder on a larger disk, or leave --spool out if the registry takes streams.",
             )
 
-    def part(self, bundle: Bundle) -> Part:
+    def part(self, bundle: WeightLayerSpec) -> SpooledLayer:
         """Return the file of a layer, with what an earlier bake left of it. Raises UsageError: in use."""
         self._make()
-        return Part(self._place(bundle), bundle)
+        return SpooledLayer(self._place(bundle), bundle)
 
-    def discard(self, bundle: Bundle) -> None:
+    def discard(self, bundle: WeightLayerSpec) -> None:
         """Delete what an earlier bake left of a layer that is not needed any more."""
         self._place(bundle).unlink(missing_ok=True)
 
@@ -67,19 +67,19 @@ class Spool:
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise UsageError(f"--spool: {self._folder} cannot be written to.")
 
-    def _kept(self, bundle: Bundle) -> int:
+    def _kept(self, bundle: WeightLayerSpec) -> int:
         with contextlib.suppress(OSError):
             return self._place(bundle).stat().st_size
         return 0
 
-    def _place(self, bundle: Bundle) -> Path:
+    def _place(self, bundle: WeightLayerSpec) -> Path:
         return self._folder / (bundle.recipe.partition(":")[2] + _SUFFIX)
 
 
-class Part:
+class SpooledLayer:
     """The file of one layer, this bake's alone: a context manager. `kept` bytes of it were there before."""
 
-    def __init__(self, path: Path, bundle: Bundle) -> None:
+    def __init__(self, path: Path, bundle: WeightLayerSpec) -> None:
         self.path = path
         self._bundle = bundle
         self._at = 0
@@ -108,9 +108,9 @@ class Part:
         segments = (segment for segment in self._bundle.layout.segments if segment.entry)
         return sum(min(max(self.kept - segment.start, 0), segment.size) for segment in segments)
 
-    def access(self, access: Access) -> Access:
+    def access(self, access: SourceClient) -> SourceClient:
         """Return access to the sources that begins with what is here."""
-        return _Resumed(access.hubs, access.policy, self.path, self._starts(), self.kept)
+        return _ResumedSource(access.hubs, access.policy, self.path, self._starts(), self.kept)
 
     def write(self, chunk: Chunk) -> None:
         """Take the next bytes of the layer; what is there already is compared, and put right."""
@@ -158,14 +158,14 @@ class Spooled:
 
 
 @dataclass(frozen=True)
-class _Resumed(Access):
+class _ResumedSource(SourceClient):
     """Access to sources that gives the first bytes of a layer's files from its part."""
 
     part: Path | None = None
     starts: dict[str, int] = field(default_factory=dict)
     kept: int = 0
 
-    def open(self, weight: Weight, offset: int = 0) -> Reading:
+    def open(self, weight: WeightFile, offset: int = 0) -> ByteSource:
         """Begin to read a file: what is here, then what its source has beyond it."""
         assert self.part is not None  # noqa: S101 - set by Part.access
         here = min(self.kept - self.starts[weight.path], weight.size)
@@ -173,13 +173,13 @@ class _Resumed(Access):
             return super().open(weight, offset)
         begin = self.starts[weight.path] + offset
         rest = super().open(weight, here) if here < weight.size else None
-        return _Joined(self.part, begin, here - offset, rest)
+        return _ConcatSource(self.part, begin, here - offset, rest)
 
 
-class _Joined:
+class _ConcatSource:
     """What is in a part, then the rest from its source."""
 
-    def __init__(self, part: Path, begin: int, count: int, rest: Reading | None) -> None:
+    def __init__(self, part: Path, begin: int, count: int, rest: ByteSource | None) -> None:
         self._file = part.open("rb", buffering=0)
         self._file.seek(begin)
         self._left = count

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from podkiln.oci.spec import Descriptor, Digest
     from podkiln.oci.tar_layer import Chunk, Entry
-    from podkiln.plan.weight_layers import Bundle, Weight
-    from podkiln.weights.sha256 import Hashes
-    from podkiln.weights.source import Access, Reading
+    from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec
+    from podkiln.weights.sha256 import LayerHasher
+    from podkiln.weights.source import ByteSource, SourceClient
 
 _AHEAD: Final = 3  # chunks that a source is read ahead
 _KEPT: Final = 8 << 20  # bytes that are kept for a registry that was cut: more than is mostly under way
 
 
-class WeightStream:
+class WeightLayerStream:
     """A weight layer as `registry.upload.Content`: its digest is known when its last bytes are given out.
 
     Those are only given out once each file has the sha256 that is locked. That is the gate: whoever takes the
@@ -42,7 +42,7 @@ class WeightStream:
         expected: The layer's digest, where the lock knows it already.
     """
 
-    def __init__(self, bundle: Bundle, access: Access, expected: Digest | None = None) -> None:
+    def __init__(self, bundle: WeightLayerSpec, access: SourceClient, expected: Digest | None = None) -> None:
         self.name = bundle.name
         self.fetched = 0  # bytes that came from the sources
         self._tar = bundle.layout
@@ -50,8 +50,8 @@ class WeightStream:
         self._weights = {weight.path: weight for weight in bundle.weights}
         self._access = access
         self._expected = expected
-        self._readings: set[Reading] = set()
-        self._buffers = Buffers()
+        self._readings: set[ByteSource] = set()
+        self._buffers = BufferPool()
         self._aborted = False
         self._restart()
 
@@ -172,19 +172,21 @@ class WeightStream:
             yield chunk
 
     @contextmanager
-    def _ahead(self, weight: Weight, offset: int, hashing: Hashes | None = None) -> Generator[Ahead]:
+    def _ahead(
+        self, weight: WeightFile, offset: int, hashing: LayerHasher | None = None
+    ) -> Generator[ReadAhead]:
         reading = self._access.open(weight, offset)
         self._readings.add(reading)
         if self._aborted:
             reading.abort()
         try:
-            with closing(Ahead(reading, self._buffers, hashing)) as chunks:
+            with closing(ReadAhead(reading, self._buffers, hashing)) as chunks:
                 yield chunks
         finally:
             self._readings.discard(reading)
 
 
-class Ahead:
+class ReadAhead:
     """Reads a file ahead in a thread, and hashes it there: receiving and sending go on at the same time.
 
     Args:
@@ -193,7 +195,7 @@ class Ahead:
         hashing: Is told of each as it is read.
     """
 
-    def __init__(self, reading: Reading, buffers: Buffers, hashing: Hashes | None) -> None:
+    def __init__(self, reading: ByteSource, buffers: BufferPool, hashing: LayerHasher | None) -> None:
         self._reading = reading
         self._buffers = buffers
         self._hashing = hashing
@@ -245,7 +247,7 @@ class Ahead:
         return chunk
 
 
-class Buffers:
+class BufferPool:
     """Memory that is used again: what is fresh from the system has to be mapped and cleared first."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from pod.flags.arguments import Parsed
+    from pod.flags.arguments import ParsedArgs
     from pod.flags.choice import Decision
     from pod.flags.rules import Rules
     from pod.volume.volume import Volume
@@ -36,7 +36,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
     """
     watch = watch or Stopwatch()
     limit = nvidia_smi.limit(environ)
-    with nvidia_smi.Question(nvidia_smi.CARDS, limit) as cards:
+    with nvidia_smi.NvidiaSmiQuery(nvidia_smi.CARDS, limit) as cards:
         from pod.flags import choice, model_selection, rules, settings  # noqa: PLC0415 - beside nvidia-smi
         from pod.flags.arguments import check_folders  # noqa: PLC0415 - beside nvidia-smi
         from pod.hardware import gpu, gpu_presence, memory  # noqa: PLC0415 - beside nvidia-smi
@@ -52,9 +52,9 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS")
         site = package_overlay.site(environ.get("PODKILN_VENV") or package_overlay.VENV)
         missing = _missing_modules(known, user, site)
-        where = inspect.Asked.of(environ, asked.workspace, known.workspace, tuple(missing))
+        where = inspect.ProbeOptions.of(environ, asked.workspace, known.workspace, tuple(missing))
         ways = config.read(environ)
-        with inspect.Question(where, write=write) as volumes:
+        with inspect.VolumeProbe(where, write=write) as volumes:
             pod_memory = memory.read(
                 Path(environ.get("PODKILN_CGROUP_ROOT") or memory.CGROUP_ROOT),
                 Path(environ.get("PODKILN_MEMINFO") or memory.MEMINFO),
@@ -94,7 +94,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         return decision
 
 
-def _missing_modules(known: Rules, user: Parsed, site: str) -> dict[str, str]:
+def _missing_modules(known: Rules, user: ParsedArgs, site: str) -> dict[str, str]:
     """Return modules that arguments need and the image lacks, with the names of their packages."""
     names = {given.flag.name for given in user.given} | {*known.common} & {*known.catalogue.flags}
     flags = [known.catalogue.flags[name] for name in names]
@@ -107,7 +107,7 @@ def _missing_modules(known: Rules, user: Parsed, site: str) -> dict[str, str]:
     return {module: package for module, package in needed.items() if module not in there}
 
 
-def _as_comfyui_sees(environ: Mapping[str, str], user: Parsed) -> tuple[Mapping[str, str], str | None]:
+def _as_comfyui_sees(environ: Mapping[str, str], user: ParsedArgs) -> tuple[Mapping[str, str], str | None]:
     """Return the environment with the CUDA_VISIBLE_DEVICES that ComfyUI sets, and the flag that says so.
 
     Both flags are read as main.py of 0.33.0 reads them: --default-device N puts N before all others.
@@ -134,7 +134,9 @@ def inspect_volume(environ: Mapping[str, str]) -> Volume:
 
     known = rules.load(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln") / "flags.json")
     workspace = settings.read(environ, known).workspace
-    with inspect.Question(inspect.Asked.of(environ, workspace, known.workspace), write=False) as question:
+    with inspect.VolumeProbe(
+        inspect.ProbeOptions.of(environ, workspace, known.workspace), write=False
+    ) as question:
         return question.answer()
 
 

@@ -34,17 +34,17 @@ from fakes.hub import Hub
 from fakes.registry import Fault
 
 from pod.net.http import Limits
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.lock import layers
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.tar_layer import Entry, TarLayer
-from podkiln.plan.weight_layers import Bundle
-from podkiln.registry import Repository, Settings, pull_manifest
-from podkiln.weights.bake import Baked, bake
+from podkiln.plan.weight_layers import WeightLayerSpec
+from podkiln.registry import RegistryOptions, Repository, pull_manifest
+from podkiln.weights.bake import BakeResult, bake
 from podkiln.weights.sink import RegistrySink
-from podkiln.weights.source import Access
+from podkiln.weights.source import SourceClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +56,8 @@ MIB = 1 << 20
 SIZE = 24 * MIB + 321
 CUTS = 10
 KILLS = 20
-SETTINGS = Settings(attempts=CUTS + 2, backoff=0.0005, timeout=10.0, login=lambda _: None)
-SOURCES = Policy(tries=CUTS + 2, backoff=0.01, backoff_limit=0.05, limits=Limits(read=5.0))
+SETTINGS = RegistryOptions(attempts=CUTS + 2, backoff=0.0005, timeout=10.0, login=lambda _: None)
+SOURCES = TransferPolicy(tries=CUTS + 2, backoff=0.01, backoff_limit=0.05, limits=Limits(read=5.0))
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ def layer_of(file: HubFile) -> spec.Digest:
     return spec.digest_of(b"".join(tar.chunks(lambda _, offset: [content[offset:]])))
 
 
-def push(host: str, hub: Hub, files: list[HubFile], **more: Any) -> list[Baked]:
-    groups = [Bundle((weight(file, model=file.name),)) for file in files]
+def push(host: str, hub: Hub, files: list[HubFile], **more: Any) -> list[BakeResult]:
+    groups = [WeightLayerSpec((weight(file, model=file.name),)) for file in files]
     with Repository(Reference.parse(f"{host}/you/app"), SETTINGS, push=True) as repository:
-        return bake(groups, RegistrySink(repository), Access(access(hub).hubs, SOURCES), **more)
+        return bake(groups, RegistrySink(repository), SourceClient(access(hub).hubs, SOURCES), **more)
 
 
 def kept(storage: Path) -> set[str]:
@@ -108,7 +108,7 @@ def sessions(storage: Path) -> list[Path]:
     return [file for file in storage.glob("**/_uploads/*/data") if file.is_file()]
 
 
-def assert_right(storage: Path, baked: list[Baked], files: list[HubFile], *, cut: int = 0) -> None:
+def assert_right(storage: Path, baked: list[BakeResult], files: list[HubFile], *, cut: int = 0) -> None:
     """All layers are there, and nothing else: no wrong blob, and no upload but those that were cut."""
     wanted = [layer_of(file) for file in files]
     assert [each.blob.digest for each in baked] == wanted

@@ -20,7 +20,7 @@ from podkiln import registry as registry_
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
-from podkiln.registry import Settings, push
+from podkiln.registry import RegistryOptions, push
 from podkiln.registry.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def test_a_wire_that_is_cut_costs_no_more_than_what_was_under_way(
 ) -> None:
     host = registry()
     with Wire(host, cuts=3, after=5 << 20) as wire:
-        settings = Settings(backoff=0.1)
+        settings = RegistryOptions(backoff=0.1)
         report = push(image, Reference.parse(f"{wire.host}/you/app:v1"), settings=settings)
         assert wire.cuts == 0
         assert wire.carried < image.size + 3 * (6 << 20)
@@ -167,6 +167,6 @@ def test_the_login_comes_from_a_helper(
 
 
 def test_a_wrong_password_is_one_sentence(private: str, image: Layout) -> None:
-    settings = Settings(login=lambda _: Credentials("me", "wrong"))
+    settings = RegistryOptions(login=lambda _: Credentials("me", "wrong"))
     with pytest.raises(RegistryError, match="does not let this login look for blob"):
         push(image, Reference.parse(f"{private}/you/wrong:v1"), settings=settings)

@@ -9,7 +9,7 @@ import pytest
 from fakes.registry import Registry
 
 from podkiln.oci.reference import Reference
-from podkiln.registry import Repository, Settings
+from podkiln.registry import RegistryOptions, Repository
 from podkiln.util.open_uploads import UPLOADS
 
 if TYPE_CHECKING:
@@ -48,6 +48,6 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture
 def repository(registry: Registry) -> Iterator[Repository]:
     """A repository there, opened to push to. A request that hangs does so for longer than a test waits."""
-    settings = Settings(attempts=2, backoff=0.01, timeout=30.0, login=lambda _: None)
+    settings = RegistryOptions(attempts=2, backoff=0.01, timeout=30.0, login=lambda _: None)
     with Repository(Reference.parse(f"{registry.host()}/you/app"), settings, push=True) as opened:
         yield opened

@@ -22,7 +22,7 @@ from podkiln.render import golden
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from podkiln.pipeline.request import Request
+    from podkiln.pipeline.request import BuildRequest
 
 FAILURES: list[type[errors.PodkilnError]] = [
     each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.PodkilnError)
@@ -155,9 +155,9 @@ def test_a_dry_run_moves_nothing(
 
 
 def test_all_stands_for_every_variant(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Request] = []
+    asked: list[BuildRequest] = []
 
-    def build(request: Request) -> list[object]:
+    def build(request: BuildRequest) -> list[object]:
         asked.append(request)
         return []
 

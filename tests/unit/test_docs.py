@@ -86,8 +86,8 @@ def test_every_variable_that_is_described_is_read() -> None:
     ("name", "default"),
     [
         ("FETCH_JOBS", fetch.JOBS),
-        ("FETCH_CONNECTIONS", transfer_policy.Policy().connections),
-        ("PODKILN_FETCH_CHUNK", transfer_policy.Policy().chunk),
+        ("FETCH_CONNECTIONS", transfer_policy.TransferPolicy().connections),
+        ("PODKILN_FETCH_CHUNK", transfer_policy.TransferPolicy().chunk),
     ],
 )
 def test_defaults_are_the_real_ones(name: str, default: int) -> None:

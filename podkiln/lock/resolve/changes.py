@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
 
     Reader = Callable[[Path], bytes | None]
 
@@ -65,7 +65,7 @@ class State:
     pins: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-def state(variants: Iterable[Described], read: Reader) -> State:
+def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
     """Read the locks of variants. What cannot be read is not known: whoever reads it for use refuses it."""
     found = State()
     for described in variants:

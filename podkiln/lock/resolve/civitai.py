@@ -19,7 +19,7 @@ from pod.resolve.civitai import Terms
 from podkiln.config import model_types
 from podkiln.config.model import UNRESOLVED
 from podkiln.lock.resolve import civitai_api
-from podkiln.lock.resolve.errors import Found, RefusedError, UnclearError, WithheldError
+from podkiln.lock.resolve.errors import AccessDeniedError, FileMetadata, RefusedError, UnclearError
 
 if TYPE_CHECKING:
     from pod.net.hubs import Hubs
@@ -37,7 +37,7 @@ class Civitai:
         self._hubs = hubs
         self._web = web
 
-    def find(self, file: ModelFile) -> Found:
+    def find(self, file: ModelFile) -> FileMetadata:
         """Return what CivitAI knows of a version's file. Raises Unreachable-, Withheld- and RefusedError."""
         if file.civitai is None:
             raise ValueError("a file from CivitAI is wanted")
@@ -48,11 +48,11 @@ class Civitai:
         try:
             return self._found(file, version)
         except civitai.WithheldError as withheld:
-            raise WithheldError(f"version {number} on {self.host} {withheld}") from None
+            raise AccessDeniedError(f"version {number} on {self.host} {withheld}") from None
         except pod_web.RefusedError as refused:
             raise RefusedError(f"version {number} on {self.host} {refused}") from None
 
-    def _found(self, file: ModelFile, version: Version) -> Found:
+    def _found(self, file: ModelFile, version: Version) -> FileMetadata:
         """Judge a version and its file. Raises the pod's RefusedError and WithheldError."""
         terms = Terms.from_json(model_types.to_json()["civitai"])
         chosen = file.civitai
@@ -66,7 +66,7 @@ class Civitai:
                 "is a pickle, which can run code: choose a safetensors "
                 "version, or write the sha256 of the file that you trust into the description"
             )
-        return Found(revision=None, size=row.size, sha256=row.sha256, remarks=tuple(said))
+        return FileMetadata(revision=None, size=row.size, sha256=row.sha256, remarks=tuple(said))
 
     def _version(self, number: int) -> Version:
         """Return what the site says of a version, each key of its type or not there."""
@@ -77,7 +77,7 @@ class Civitai:
         def use(reply: Reply) -> Version:
             status = reply.status
             if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-                raise WithheldError(f"version {number} on {self.host} wants a login: set CIVITAI_TOKEN")
+                raise AccessDeniedError(f"version {number} on {self.host} wants a login: set CIVITAI_TOKEN")
             if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
                 raise RefusedError(f"{self.host} has no version {number}, or has it no longer ({status})")
             if status != HTTPStatus.OK:

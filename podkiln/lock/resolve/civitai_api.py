@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from podkiln.config.messages import Matching
+from podkiln.config.messages import PatternType
 from podkiln.config.model import LARGEST_FILE
 from podkiln.lock.resolve.http import Shape, checked
 
@@ -18,7 +18,9 @@ _KIB: Final = 1024
 
 Number = Annotated[int, Field(gt=0, lt=1 << 53)]
 Word = Annotated[str, Field(max_length=4096)]
-Hash = Annotated[str, Matching(r"^[0-9A-Fa-f]{64}$", "a sha256 of 64 hex digits"), AfterValidator(str.upper)]
+Hash = Annotated[
+    str, PatternType(r"^[0-9A-Fa-f]{64}$", "a sha256 of 64 hex digits"), AfterValidator(str.upper)
+]
 Kibibytes = Annotated[float, Field(gt=0, le=LARGEST_FILE / _KIB, allow_inf_nan=False)]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Found:
+class FileMetadata:
     """The facts as the source has them; None where it does not tell."""
 
     revision: str | None
@@ -28,7 +28,7 @@ class UnclearError(Exception):
     """The host answers what cannot be an answer: this file stays unresolved, others are asked for."""
 
 
-class WithheldError(Exception):
+class AccessDeniedError(Exception):
     """The host answers, but wants a login or an accepted licence first: the file stays unresolved."""
 
 

@@ -25,7 +25,7 @@ from pod.net.retry import LONGEST_TOTAL, PASSING, Backoff, asked_seconds
 from podkiln.config import messages
 from podkiln.config.model import LARGEST_FILE
 from podkiln.lock import validation
-from podkiln.lock.resolve.errors import Found, RefusedError, UnclearError, UnreachableError
+from podkiln.lock.resolve.errors import FileMetadata, RefusedError, UnclearError, UnreachableError
 
 if TYPE_CHECKING:
     import ssl
@@ -144,7 +144,7 @@ class Web:
                 self._misses[host] = 0
                 return found
 
-    def size(self, url: str) -> Found:
+    def size(self, url: str) -> FileMetadata:
         """Return the size of a plain file. Raises UnreachableError, UnclearError, RefusedError.
 
         By a GET of its first byte: HEAD is refused by some that serve the file.
@@ -232,7 +232,7 @@ def checked(shape: type[S], data: Any, what: str) -> S:
         raise UnclearError(f"{what} is not as it should be: {key[:80] or 'all of it'}: {said}") from None
 
 
-def _size(reply: Reply) -> Found:
+def _size(reply: Reply) -> FileMetadata:
     if reply.status == HTTPStatus.PARTIAL_CONTENT:
         total = reply.headers.get("Content-Range", "")
     elif reply.status == HTTPStatus.OK:
@@ -242,7 +242,7 @@ def _size(reply: Reply) -> Found:
     size = _TOTAL.fullmatch(total.strip())
     if size is None or not 0 < int(size[1]) <= LARGEST_FILE:
         raise RefusedError(f"{reply.host} does not tell the file's size: write it into the description")
-    return Found(revision=None, size=int(size[1]), sha256=None)
+    return FileMetadata(revision=None, size=int(size[1]), sha256=None)
 
 
 @functools.cache

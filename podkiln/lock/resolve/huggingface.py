@@ -20,7 +20,13 @@ from pydantic import Field
 
 from pod.net.hubs import Request, request_for
 from podkiln.config.model import Revision
-from podkiln.lock.resolve.errors import Found, RefusedError, UnclearError, UnreachableError, WithheldError
+from podkiln.lock.resolve.errors import (
+    AccessDeniedError,
+    FileMetadata,
+    RefusedError,
+    UnclearError,
+    UnreachableError,
+)
 from podkiln.lock.resolve.http import Shape, checked
 from podkiln.lock.validation import Sha256, Size, Text
 
@@ -79,7 +85,7 @@ class HuggingFace:
         self._web = web
         self._listings: dict[tuple[str, str], _Listing | Exception] = {}
 
-    def find(self, file: ModelFile) -> Found:
+    def find(self, file: ModelFile) -> FileMetadata:
         """Return what the hub knows of a file.
 
         Raises UnreachableError, UnclearError, WithheldError, RefusedError.
@@ -95,16 +101,16 @@ class HuggingFace:
             raise RefusedError(f"{path} of {repo} is empty")
         sibling = checked(_Sibling, row, f"what {self.host} says of {path} in {repo}")
         if sibling.lfs is not None:
-            return Found(listing.sha, sibling.lfs.size, sibling.lfs.sha256)
+            return FileMetadata(listing.sha, sibling.lfs.size, sibling.lfs.sha256)
         content = self._fetch(repo, sibling, listing.sha)
-        return Found(listing.sha, len(content), hashlib.sha256(content).hexdigest())
+        return FileMetadata(listing.sha, len(content), hashlib.sha256(content).hexdigest())
 
     def _listing(self, repo: str, revision: str) -> _Listing:
         """Ask for a listing once a run, whatever came of it."""
         if (repo, revision) not in self._listings:
             try:
                 self._listings[repo, revision] = self._ask(repo, revision)
-            except (UnreachableError, UnclearError, WithheldError, RefusedError) as failure:
+            except (UnreachableError, UnclearError, AccessDeniedError, RefusedError) as failure:
                 self._listings[repo, revision] = failure
         found = self._listings[repo, revision]
         if isinstance(found, Exception):
@@ -155,7 +161,7 @@ class HuggingFace:
             return
         if code == "GatedRepo":
             page = f"{self._hubs.huggingface}/{repo}"
-            raise WithheldError(f"{repo} is gated: accept its licence at {page} and set HF_TOKEN")
+            raise AccessDeniedError(f"{repo} is gated: accept its licence at {page} and set HF_TOKEN")
         if code == "RevisionNotFound":
             raise RefusedError(f"{repo} has no revision {revision!r}")
         if code == "RepoNotFound" or (status == HTTPStatus.NOT_FOUND and not code):
@@ -164,6 +170,8 @@ class HuggingFace:
             )
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             if self._hubs.hf_token:
-                raise WithheldError(f"{self.host} refused HF_TOKEN for {repo} ({status}): set a valid one")
-            raise WithheldError(f"{self.host} wants a login for {repo} ({status}): set HF_TOKEN")
+                raise AccessDeniedError(
+                    f"{self.host} refused HF_TOKEN for {repo} ({status}): set a valid one"
+                )
+            raise AccessDeniedError(f"{self.host} wants a login for {repo} ({status}): set HF_TOKEN")
         raise RefusedError(f"{self.host} answered {status} for {repo}")

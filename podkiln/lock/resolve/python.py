@@ -26,7 +26,7 @@ from podkiln.util import process
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from podkiln.config.variant import Described, Python
+    from podkiln.config.variant import LoadedVariant, Python
 
 _OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # PEP 600: the first manylinux of each machine
 _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
@@ -52,7 +52,7 @@ def layer_file(name: str) -> str:
     return f"python/{name}.txt"
 
 
-def compile_layers(described: Described, pins: dict[str, str], upgrade: Sequence[str]) -> dict[str, str]:
+def compile_layers(described: LoadedVariant, pins: dict[str, str], upgrade: Sequence[str]) -> dict[str, str]:
     """Resolve a variant's requirements. Returns the text of each layer's requirements file, by layer name.
 
     Args:

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.config.catalog import Entry
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
     from podkiln.lock.resolve.changes import Change
-    from podkiln.lock.resolve.weights import Outcome
+    from podkiln.lock.resolve.weights import ResolveResult
     from podkiln.lock.schema import LockedFile
 
-__all__ = ["Summary", "check", "relock"]
+__all__ = ["RelockResult", "check", "relock"]
 
 
 @dataclass(frozen=True)
-class Summary:
+class RelockResult:
     """What `lock` did.
 
     Attributes:
@@ -70,7 +70,7 @@ class _Upgrade:
     pins: tuple[str, ...]
 
 
-def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> Summary:
+def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
     """Write the locks of variants.
 
     Args:
@@ -96,7 +96,7 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> Summary:
     _refuse_two_meanings(variants)
     outcomes = _relock_weights(variants, shipped, wanted.models)
     after = changes.state(variants, changes.from_disk)
-    return Summary(
+    return RelockResult(
         changed=(*changed, *(path for outcome in outcomes for path in outcome.changed)),
         resolved=sum(outcome.count(resolved=True) for outcome in outcomes),
         unresolved=sum(outcome.count(resolved=False) for outcome in outcomes),
@@ -148,7 +148,7 @@ def check(names: Sequence[str], since: str | None = None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _forgotten(variants: Sequence[Described], shipped: Mapping[str, Entry], since: str) -> list[str]:
+def _forgotten(variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], since: str) -> list[str]:
     """Return what the locks knew at a git revision and do not know now, one sentence each."""
     stated = {
         (name, file.destination)
@@ -166,18 +166,20 @@ def _forgotten(variants: Sequence[Described], shipped: Mapping[str, Entry], sinc
     return found
 
 
-def _variants(names: Sequence[str]) -> list[Described]:
+def _variants(names: Sequence[str]) -> list[LoadedVariant]:
     wanted = [each for name in names or ["all"] for each in (variant.names() if name == "all" else [name])]
     return [variant.load(name) for name in dict.fromkeys(wanted)]
 
 
-def _entries(described: Described, shipped: Mapping[str, Entry]) -> dict[str, Entry]:
+def _entries(described: LoadedVariant, shipped: Mapping[str, Entry]) -> dict[str, Entry]:
     """Return the models of a variant's weights lock: all shipped ones, or those that a user's file offers."""
     offered = {offer.id: offer.entry for offer in catalog.offered(described, dict(shipped))}
     return dict(shipped) if schema.own_folder(described) is None else offered
 
 
-def _sorted(upgrade: Sequence[str], variants: Sequence[Described], shipped: Mapping[str, Entry]) -> _Upgrade:
+def _sorted(
+    upgrade: Sequence[str], variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry]
+) -> _Upgrade:
     """Sort names by what they name. Raises UsageError for one that names nothing."""
     models = {name for each in variants for name in _entries(each, shipped)}
     pins = {"base", "comfyui", *(name for each in variants for name in each.spec.nodes)}
@@ -200,7 +202,7 @@ def _sorted(upgrade: Sequence[str], variants: Sequence[Described], shipped: Mapp
     )
 
 
-def _newer(pins: Iterable[str], variants: Sequence[Described]) -> list[str]:
+def _newer(pins: Iterable[str], variants: Sequence[LoadedVariant]) -> list[str]:
     asked = {"base": upgrades.base, "comfyui": upgrades.comfyui}
     found = []
     for name in pins:
@@ -212,7 +214,7 @@ def _newer(pins: Iterable[str], variants: Sequence[Described]) -> list[str]:
     return [text for text in dict.fromkeys(found) if text]
 
 
-def _refuse_two_meanings(variants: Iterable[Described]) -> None:
+def _refuse_two_meanings(variants: Iterable[LoadedVariant]) -> None:
     """After locking, only two variants that give one name to different runtimes can still be apart."""
     for described in variants:
         folder, _ = schema.folders(described)
@@ -225,8 +227,8 @@ def _refuse_two_meanings(variants: Iterable[Described]) -> None:
 
 
 def _relock_weights(
-    variants: Sequence[Described], shipped: Mapping[str, Entry], upgrade: Iterable[str]
-) -> list[Outcome]:
+    variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], upgrade: Iterable[str]
+) -> list[ResolveResult]:
     shared = schema.LOCKS / schema.WEIGHTS
     outcomes = []
     if any(schema.own_folder(each) is None for each in variants):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Present:
             pins[environment] |= python.known_pins([file.read_text(encoding="utf-8", errors="replace")])
         return cls(folder, runtime, pins, damage)
 
-    def drifts(self, described: Described) -> list[str]:
+    def drifts(self, described: LoadedVariant) -> list[str]:
         """Return where it is not what is described."""
         if self.runtime is None:
             return [f"There is no lock in {self.folder}."]
         return schema.drifts(described, Lock(self.folder, self.runtime, {}))
 
 
-def relock(described: Described, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
+def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
     """Write the runtime's lock anew where it is not what is described. Returns the files that changed.
 
     A user's own variant uses the shipped lock as long as that fits, and else gets one beside its file.
@@ -88,14 +88,14 @@ def relock(described: Described, upgrade: Sequence[str], warnings: list[str]) ->
     return _write(described, shared, private, upgrade, warnings)
 
 
-def packages(described: Described) -> set[str]:
+def packages(described: LoadedVariant) -> set[str]:
     """Return the names of the Python packages that a variant's lock pins."""
     folder, _ = schema.folders(described)
     return {name for pins in Present.at(folder).pins.values() for name in pins}
 
 
 def _write(
-    described: Described, present: Present, folder: Path, upgrade: Sequence[str], warnings: list[str]
+    described: LoadedVariant, present: Present, folder: Path, upgrade: Sequence[str], warnings: list[str]
 ) -> list[Path]:
     if folder == present.folder and not upgrade and not present.drifts(described):
         return _fill_trees(described, present, folder, warnings)
@@ -122,7 +122,7 @@ def _write(
     return changed
 
 
-def _texts(described: Described, present: Present, upgrade: Sequence[str]) -> dict[str, str]:
+def _texts(described: LoadedVariant, present: Present, upgrade: Sequence[str]) -> dict[str, str]:
     """Return the requirements files by layer name, `jupyter` and `uv` included."""
     packages = [name for name in upgrade if name != "uv"]
     target = described.spec.runtime.python
@@ -138,7 +138,7 @@ def _layer(name: str, file: str, text: str) -> LockedLayer:
     return LockedLayer(name=name, file=file, sha256=digest, packages=len(schema.pinned_blocks(text)))
 
 
-def _fill_trees(described: Described, present: Present, folder: Path, warnings: list[str]) -> list[Path]:
+def _fill_trees(described: LoadedVariant, present: Present, folder: Path, warnings: list[str]) -> list[Path]:
     """Look up the trees of nodes that are still unknown; where there are none, no network is touched."""
     runtime = present.runtime
     if runtime is None or all(node.tree for node in runtime.nodes.values()):
@@ -148,7 +148,7 @@ def _fill_trees(described: Described, present: Present, folder: Path, warnings: 
     return [path] if atomic.write_json(path, locked.model_dump()) else []
 
 
-def _nodes(described: Described, present: Present, warnings: list[str]) -> dict[str, LockedNode]:
+def _nodes(described: LoadedVariant, present: Present, warnings: list[str]) -> dict[str, LockedNode]:
     """Return the custom nodes, each with its tree: described, known already, or else asked of its repository.
 
     Raises LockError where a lock that cannot be read may have known a tree that cannot be had now.
@@ -172,7 +172,7 @@ def _nodes(described: Described, present: Present, warnings: list[str]) -> dict[
 
 
 def _lock(
-    described: Described,
+    described: LoadedVariant,
     layers: Sequence[LockedLayer],
     jupyter: LockedLayer | None,
     uv: LockedLayer,

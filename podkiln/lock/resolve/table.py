@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from podkiln.lock.resolve.changes import Change
-    from podkiln.lock.resolve.relock import Summary
+    from podkiln.lock.resolve.relock import RelockResult
 
 _MOST: Final = 60_000  # characters; GitHub takes 65 536 for the text of a pull request
 _LONGEST: Final = 300  # of one cell
@@ -21,7 +21,7 @@ _SPECIAL: Final = str.maketrans(
 )
 
 
-def markdown(summary: Summary) -> str:
+def markdown(summary: RelockResult) -> str:
     """Return the page. Rows that do not fit are counted."""
     total = summary.resolved + summary.unresolved
     newly = [each for each in summary.changes if each.kind == "resolved"]
@@ -60,7 +60,7 @@ def _section(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) 
     return ["", f"### {title}", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}", *cells]
 
 
-def _resolved(summary: Summary, changes: Iterable[Change]) -> Iterable[Sequence[str]]:
+def _resolved(summary: RelockResult, changes: Iterable[Change]) -> Iterable[Sequence[str]]:
     for change in changes:
         file = summary.files[change.where, change.what]
         yield change.where, change.what, str(file.size), str(file.sha256), file.revision or ""

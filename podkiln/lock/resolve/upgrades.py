@@ -14,12 +14,12 @@ from podkiln.errors import CommandError, SourceError
 from podkiln.util import process
 
 if TYPE_CHECKING:
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
 
 _SECONDS = 60
 
 
-def base(described: Described) -> str | None:
+def base(described: LoadedVariant) -> str | None:
     """Return what to change for the newest base image; None when it is pinned. Raises RegistryError."""
     from podkiln import registry  # noqa: PLC0415 - only this option needs a registry
     from podkiln.oci.reference import Reference  # noqa: PLC0415
@@ -32,7 +32,7 @@ def base(described: Described) -> str | None:
     return str(described.error(("runtime", "base", "digest"), what))
 
 
-def comfyui(described: Described) -> str | None:
+def comfyui(described: LoadedVariant) -> str | None:
     """Return what to change for the newest release of ComfyUI; None when it is pinned. Raises SourceError."""
     pinned = described.spec.runtime.comfyui
     releases: dict[tuple[int, ...], str] = {}
@@ -50,7 +50,7 @@ def comfyui(described: Described) -> str | None:
     return str(described.error(("runtime", "comfyui", "commit"), what))
 
 
-def node(described: Described, name: str) -> str | None:
+def node(described: LoadedVariant, name: str) -> str | None:
     """Return what to change for the newest commit of a custom node; None when it is pinned."""
     pinned = described.spec.nodes[name]
     head = next((commit for commit, found in _references(pinned.repo, "HEAD") if found == "HEAD"), None)

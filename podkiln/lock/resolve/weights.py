@@ -14,7 +14,13 @@ from podkiln.config.model import UNRESOLVED
 from podkiln.errors import SourceError
 from podkiln.lock import schema
 from podkiln.lock.resolve.civitai import Civitai
-from podkiln.lock.resolve.errors import Found, RefusedError, UnclearError, UnreachableError, WithheldError
+from podkiln.lock.resolve.errors import (
+    AccessDeniedError,
+    FileMetadata,
+    RefusedError,
+    UnclearError,
+    UnreachableError,
+)
 from podkiln.lock.resolve.http import Web
 from podkiln.lock.resolve.huggingface import HuggingFace
 from podkiln.lock.schema import LockedFile, WeightsLock
@@ -32,7 +38,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass
-class Outcome:
+class ResolveResult:
     """What came of it: warnings leave files unresolved, problems want a description corrected.
 
     `reasons` is why a file was not resolved that was asked for, by model and destination.
@@ -50,7 +56,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Question:
+class LookupRequest:
     """A file of a model, what is known of it, and who could be asked."""
 
     entry: Entry
@@ -88,7 +94,7 @@ class Sources:
         self._huggingface = HuggingFace(hubs, self._web)
         self._civitai = Civitai(hubs, self._web)
 
-    def find(self, question: Question) -> Found:
+    def find(self, question: LookupRequest) -> FileMetadata:
         """Ask for one file. Raises UnreachableError, UnclearError, WithheldError, RefusedError."""
         file = question.file
         if file.huggingface:
@@ -100,7 +106,9 @@ class Sources:
         return _local(question.entry.source.path.parent / str(file.local))
 
 
-def relock(path: Path, entries: Mapping[str, Entry], upgrade: Collection[str], *, start: Path) -> Outcome:
+def relock(
+    path: Path, entries: Mapping[str, Entry], upgrade: Collection[str], *, start: Path
+) -> ResolveResult:
     """Resolve the files of models and write their lock.
 
     Args:
@@ -132,7 +140,7 @@ def _known(path: Path) -> tuple[WeightsLock, UnreadableLockError | None]:
         return WeightsLock(models={}), damage
 
 
-def _refuse_loss(damage: UnreadableLockError, entries: Mapping[str, Entry], outcome: Outcome) -> None:
+def _refuse_loss(damage: UnreadableLockError, entries: Mapping[str, Entry], outcome: ResolveResult) -> None:
     """See that nothing is overwritten that may be known there alone. Raises UnreadableLockError."""
     lacking = [
         (name, file.destination)
@@ -152,9 +160,9 @@ def _refuse_loss(damage: UnreadableLockError, entries: Mapping[str, Entry], outc
     outcome.warnings.append(f"{said}; all that it can have held was found anew: compare before you commit.")
 
 
-def resolve(entries: Mapping[str, Entry], known: WeightsLock, upgrade: Collection[str]) -> Outcome:
+def resolve(entries: Mapping[str, Entry], known: WeightsLock, upgrade: Collection[str]) -> ResolveResult:
     """Ask for what is unresolved or to be upgraded; files in the listings got that way are checked too."""
-    sources, outcome = Sources(), Outcome()
+    sources, outcome = Sources(), ResolveResult()
     questions = {name: _questions(entry, known) for name, entry in sorted(entries.items())}
     renewed = {name for name in entries if name in upgrade or "all" in upgrade}
     open_ones = [
@@ -184,20 +192,20 @@ def resolve(entries: Mapping[str, Entry], known: WeightsLock, upgrade: Collectio
     return outcome
 
 
-def _questions(entry: Entry, known: WeightsLock) -> list[Question]:
+def _questions(entry: Entry, known: WeightsLock) -> list[LookupRequest]:
     found = {file.destination: file for file in known.models.get(entry.id, ())}
     return [
-        Question(entry, number, file, schema.merged(file, found.get(file.destination)))
+        LookupRequest(entry, number, file, schema.merged(file, found.get(file.destination)))
         for number, file in enumerate(entry.model.files)
     ]
 
 
-def _answer(question: Question, sources: Sources, outcome: Outcome) -> LockedFile:
+def _answer(question: LookupRequest, sources: Sources, outcome: ResolveResult) -> LockedFile:
     """Return a file with what its source says of it, or what is known already. Raises UnreachableError."""
     key = question.key
     try:
         found = sources.find(question)
-    except (WithheldError, UnclearError) as withheld:
+    except (AccessDeniedError, UnclearError) as withheld:
         outcome.reasons[key] = f"{withheld}."
         outcome.warnings.append(f"{question.name}: {withheld}.")
     except RefusedError as refused:
@@ -213,7 +221,7 @@ def _answer(question: Question, sources: Sources, outcome: Outcome) -> LockedFil
     return question.known
 
 
-def _contradictions(question: Question, found: Found) -> Iterable[str]:
+def _contradictions(question: LookupRequest, found: FileMetadata) -> Iterable[str]:
     """Compare what is trusted with what was found: neither is put right by the other."""
     described = schema.as_described(question.file)
     for key in ("sha256", "size"):
@@ -225,7 +233,7 @@ def _contradictions(question: Question, found: Found) -> Iterable[str]:
             yield str(question.entry.error(("files", question.number, key), what))
 
 
-def _filled(question: Question, found: Found, outcome: Outcome) -> LockedFile:
+def _filled(question: LookupRequest, found: FileMetadata, outcome: ResolveResult) -> LockedFile:
     """Put what was found in the place of what is known; what a source does not tell is not forgotten."""
     known = question.known
     if known.sha256 is not None and found.sha256 is None and question.file.sha256 == UNRESOLVED:
@@ -247,7 +255,7 @@ def _filled(question: Question, found: Found, outcome: Outcome) -> LockedFile:
     return LockedFile.model_validate(filled.model_dump())
 
 
-def _local(path: Path) -> Found:
+def _local(path: Path) -> FileMetadata:
     """Hash a file on this machine."""
     digest, size = hashlib.sha256(), 0
     try:
@@ -257,7 +265,7 @@ def _local(path: Path) -> Found:
                 size += len(chunk)
     except OSError as unreadable:
         raise RefusedError(f"the local file {path} cannot be read: {unreadable.strerror}") from None
-    return Found(revision=None, size=size, sha256=digest.hexdigest())
+    return FileMetadata(revision=None, size=size, sha256=digest.hexdigest())
 
 
 def _shared(known: WeightsLock, models: Iterable[str]) -> dict[str, tuple[LockedFile, ...]]:

@@ -19,25 +19,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pod.downloads import status
-from pod.downloads.model_store import Store
+from pod.downloads.model_store import ModelStore
 from pod.downloads.queue import Fetcher
 from pod.downloads.staging import Staging, on_network
 from pod.downloads.terminal import Display
 from pod.errors import ARGUMENTS_REFUSED
 from pod.model_refs import model_ref, models_json
 from pod.model_refs.addresses import FORMS
-from pod.model_refs.models_json import File
-from pod.net.connection_pool import Idle
+from pod.model_refs.models_json import ModelFile
+from pod.net.connection_pool import ConnectionPool
 from pod.net.http import Limits
 from pod.net.hubs import Hubs
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 from pod.resolve import model_facts
 from pod.util import env
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pod.model_refs.model_ref import Wish
+    from pod.model_refs.model_ref import ModelRef
 
 JOBS = 16  # files at once: as many as there are connections, for small files get one each
 # A network volume gives about 150 MB/s in all, whoever shares it, and takes few writers better than many.
@@ -79,20 +79,20 @@ def main(argv: list[str]) -> int:
     return fetcher.run(_number(os.environ, "FETCH_JOBS", jobs))
 
 
-def _asked(words: Sequence[str], run: Path) -> tuple[list[str], list[Wish]]:
+def _asked(words: Sequence[str], run: Path) -> tuple[list[str], list[ModelRef]]:
     """Return ids of models, and wishes: those on the command line, or else the boot's. Raises PodError."""
     if words:
         return model_ref.read("podkiln-fetch", words, ARGUMENTS_REFUSED)
     return models_json.decided(run), model_ref.of_environment(os.environ)
 
 
-def _checked(wishes: Sequence[Wish], root: Path) -> list[str]:
+def _checked(wishes: Sequence[ModelRef], root: Path) -> list[str]:
     return model_ref.check_folders(wishes, models_json.folders(root), ARGUMENTS_REFUSED) if wishes else []
 
 
-def _queue(wishes: Sequence[Wish], files: Sequence[File]) -> list[File]:
+def _queue(wishes: Sequence[ModelRef], files: Sequence[ModelFile]) -> list[ModelFile]:
     """Put LoRAs before models, for they are small, and files of unknown size behind them."""
-    wished = [File.wished(each) for each in wishes]
+    wished = [ModelFile.wished(each) for each in wishes]
     loras = [file for file in wished if file.model == "LORAS"]
     return [*loras, *files, *(file for file in wished if file not in loras)]
 
@@ -117,17 +117,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def ordered(files: Sequence[File], named: Sequence[str]) -> list[File]:
+def ordered(files: Sequence[ModelFile], named: Sequence[str]) -> list[ModelFile]:
     """Return files in the order of the models that were named by hand, optional ones last."""
     place = {name: index for index, name in reversed(list(enumerate(named)))}
     return sorted(files, key=lambda file: (file.optional, place.get(file.model, len(named))))
 
 
-def store(environment: Mapping[str, str], say: Callable[[str], None], others: tuple[Path, ...] = ()) -> Store:
+def store(
+    environment: Mapping[str, str], say: Callable[[str], None], others: tuple[Path, ...] = ()
+) -> ModelStore:
     """Return where models lie in this pod, `others` being those of an older layout. Raises PodError."""
     volume = Path(environment.get("PODKILN_VOLUME", "/runpod-volume"))
     target = Path(environment.get("WORKSPACE") or "/workspace") / "models"
-    return Store(
+    return ModelStore(
         baked=Path(environment.get("PODKILN_BAKED", "/opt/models")),
         target=target,
         volume=volume / "models",
@@ -138,9 +140,9 @@ def store(environment: Mapping[str, str], say: Callable[[str], None], others: tu
     )
 
 
-def policy(environment: Mapping[str, str], place: Store) -> Policy:
+def policy(environment: Mapping[str, str], place: ModelStore) -> TransferPolicy:
     """Return the limits: FETCH_CONNECTIONS over all files; the others only tests change. Raises PodError."""
-    default = Policy(limits=Limits(idle=Idle()))
+    default = TransferPolicy(limits=Limits(idle=ConnectionPool()))
     straight = place.area.folder is None and on_network(place.target)
     connections = NETWORK_CONNECTIONS if straight else default.connections
     return replace(

@@ -12,7 +12,7 @@ import os
 import signal
 
 from pod.errors import INTERNAL, PodError
-from pod.supervisor.process import Life
+from pod.supervisor.process import ComfyProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     life = start(argv, run)
-    from pod.supervisor.supervisor import Keeper  # noqa: PLC0415 - ComfyUI is not kept waiting for it
+    from pod.supervisor.supervisor import Supervisor  # noqa: PLC0415 - ComfyUI is not kept waiting for it
 
-    return Keeper(argv, int(parent), float(stop_seconds), environ).keep(life, called)
+    return Supervisor(argv, int(parent), float(stop_seconds), environ).keep(life, called)
 
 
 def chosen(run: str) -> list[str]:
@@ -50,9 +50,9 @@ def chosen(run: str) -> list[str]:
         raise PodError(message, INTERNAL) from None
 
 
-def start(argv: Sequence[str], run: str) -> Life:
+def start(argv: Sequence[str], run: str) -> ComfyProcess:
     """Start ComfyUI. Raises PodError where that is impossible."""
     try:
-        return Life(argv, run)
+        return ComfyProcess(argv, run)
     except OSError as error:
         raise PodError(f"{argv[0]} cannot be started ({error.strerror}).", INTERNAL) from None

@@ -21,7 +21,7 @@ from pod.services import (
     shell_env,
 )
 from pod.services.nginx import Ports
-from pod.services.service import Keeper
+from pod.services.service import ServiceSupervisor
 from pod.util.say import say
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         shell_env.write(run, environ)
     except OSError as error:
         say(f"shells will not see the pod's variables: {error.strerror}.")
-    keepers = [Keeper(service, run) for service in _prepared(asked, run, environ)]
+    keepers = [ServiceSupervisor(service, run) for service in _prepared(asked, run, environ)]
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         for keeper in keepers:

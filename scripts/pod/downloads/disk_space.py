@@ -21,7 +21,7 @@ _OVER = frozenset({"present", "fetched", "failed", "stopped"})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
-class Space:
+class DiskReservations:
     """What downloads in flight will still need: two files must not both be promised the last gigabytes."""
 
     def __init__(self) -> None:

@@ -6,8 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from pod.downloads import partial_file
-from pod.downloads.transfer import ChangedError, Crew, Goal
-from pod.downloads.worker_pool import Hands
+from pod.downloads.transfer import ChangedError, DownloadTarget, Transfer
+from pod.downloads.worker_pool import WorkerPool
 from pod.net.content_range import ReplacedError
 from pod.net.http import RefusedError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pod.downloads.progress import Progress
-    from pod.net.transfer_policy import Policy
+    from pod.net.transfer_policy import TransferPolicy
 
 
 class StoppedError(Exception):
@@ -30,18 +30,18 @@ class Download:
 
     def __init__(
         self,
-        goal: Goal,
-        policy: Policy,
+        goal: DownloadTarget,
+        policy: TransferPolicy,
         progress: Progress,
         room: Callable[[int], None],
-        hands: Hands | None = None,
+        hands: WorkerPool | None = None,
     ) -> None:
         self._goal = goal
         self._policy = policy
         self._progress = progress
         self._room = room
         self._hands = hands
-        self._crew: Crew | None = None
+        self._crew: Transfer | None = None
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -54,13 +54,13 @@ class Download:
         if self._hands:
             self._verified(self._hands)
             return
-        hands = Hands(self._policy.connections - 1)
+        hands = WorkerPool(self._policy.connections - 1)
         try:
             self._verified(hands)
         finally:
             hands.end()
 
-    def _verified(self, hands: Hands) -> None:
+    def _verified(self, hands: WorkerPool) -> None:
         for last in (False, True):
             found = self._whole(hands)
             if found == self._goal.expected:
@@ -85,14 +85,14 @@ class Download:
             if self._crew:
                 self._crew.halt(StoppedError())
 
-    def _whole(self, hands: Hands) -> str:
+    def _whole(self, hands: WorkerPool) -> str:
         """Fetch what is missing, anew when it changed on the way; returns the digest of what has arrived."""
         ranges = True
         for _ in range(self._policy.tries):
             with self._lock:
                 if self._stopped:
                     raise StoppedError
-                crew = self._crew = Crew(self._goal, self._policy, self._progress, self._room, hands)
+                crew = self._crew = Transfer(self._goal, self._policy, self._progress, self._room, hands)
             self._progress.state = "fetching"
             try:
                 return crew.run(ranges=ranges)

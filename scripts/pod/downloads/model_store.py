@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pod.downloads import partial_file
-from pod.downloads.staging import Growth, Staging
+from pod.downloads.staging import Staging, StagingPlan
 from pod.net.http import RefusedError
 from pod.net.integrity import check_contents, digest, of_file
 from pod.util import bounded_json, untrusted_files
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pod.model_refs.models_json import File
+    from pod.model_refs.models_json import ModelFile
     from pod.net.integrity import Block
 
     Seen = Callable[[int, int], None]
@@ -32,7 +32,7 @@ _LARGEST_RECORD = 64 << 10  # bytes
 
 
 @dataclass(frozen=True)
-class Store:
+class ModelStore:
     """The roots: `baked` came with the image, `target` is ours to write, `volume` is where serverless has it.
 
     `others` are models folders of an older layout on the volume, which ComfyUI reads too.
@@ -48,25 +48,25 @@ class Store:
     area: Staging = field(default_factory=Staging)
     others: tuple[Path, ...] = ()
 
-    def place(self, file: File) -> Path:
+    def place(self, file: ModelFile) -> Path:
         """Return where a file belongs."""
         return self.target / file.folder / file.name
 
-    def staging(self, file: File, suffix: str) -> Path:
+    def staging(self, file: ModelFile, suffix: str) -> Path:
         """Return a path of ours beside it: on its file system even when the folder is a link to another."""
         place = self.place(file)
         return place.parent / ".podkiln" / f"{place.name}{suffix}"
 
-    def anywhere(self, file: File, size: int | None) -> Path | None:
+    def anywhere(self, file: ModelFile, size: int | None) -> Path | None:
         """Return where a file of this name (and size, if given) lies, unchecked."""
         paths = (self.baked / file.folder / file.name, *self._ours_and_theirs(file))
         return next((path for path in paths if _is_file(path) and size in {None, path.stat().st_size}), None)
 
-    def holds(self, file: File) -> bool:
+    def holds(self, file: ModelFile) -> bool:
         """Tell whether there is a file of this name, or a cached one, right or wrong."""
         return self.anywhere(file, None) is not None or bool(self._cached(file))
 
-    def known(self, file: File, expected: str, size: int | None) -> Path | None:
+    def known(self, file: ModelFile, expected: str, size: int | None) -> Path | None:
         """Return where the right file lies, as far as that takes no hashing and changes nothing."""
         for path in self._ours_and_theirs(file):  # before the image's, as ComfyUI looks
             if _is_file(path) and _recorded(path) == _record(path, expected):
@@ -78,7 +78,7 @@ class Store:
 
     def examine(
         self,
-        file: File,
+        file: ModelFile,
         expected: str,
         size: int | None,
         *,
@@ -103,7 +103,7 @@ class Store:
             return baked
         return self._link_cached(file, expected, size, seen)
 
-    def publish(self, file: File, growth: Growth, expected: str) -> Path:
+    def publish(self, file: ModelFile, growth: StagingPlan, expected: str) -> Path:
         """Give a complete, checked and flushed file its name: the one gate through which all files come.
 
         What is refused here is removed. Raises OSError, RefusedError.
@@ -132,7 +132,7 @@ class Store:
         found = digest(_watched(baked, seen), actual, expected) if again else expected
         return None if found == expected else f"has {found}, not {expected}"
 
-    def _ours_and_theirs(self, file: File) -> list[Path]:
+    def _ours_and_theirs(self, file: ModelFile) -> list[Path]:
         roots = dict.fromkeys((self.target, self.volume, *self.others))
         return [root / file.folder / file.name for root in roots]
 
@@ -167,7 +167,7 @@ class Store:
             ) from None
         self.say(f"{path} {reason}: moved aside to {aside.name}, which may be deleted, and fetched again")
 
-    def _link_cached(self, file: File, expected: str, size: int | None, seen: Seen) -> Path | None:
+    def _link_cached(self, file: ModelFile, expected: str, size: int | None, seen: Seen) -> Path | None:
         """Link a file of RunPod's cached model into place when it is the right one."""
         for path in self._cached(file):
             if size not in {None, path.stat().st_size}:
@@ -180,7 +180,7 @@ class Store:
                 return place
         return None
 
-    def _cached(self, file: File) -> list[Path]:
+    def _cached(self, file: ModelFile) -> list[Path]:
         source = file.source
         if source.get("kind") != "huggingface":
             return []

@@ -32,7 +32,7 @@ class ClosedError(Exception):
 
 
 @dataclass(frozen=True)
-class Span:
+class ByteRange:
     """Bytes `start` up to, not including, `stop`."""
 
     start: int
@@ -40,7 +40,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Contents:
+class PartMetadata:
     """What is being fetched; two answers may be mixed in one part only when this is equal.
 
     `identity` is what the server says that names the bytes (an ETag), `expected` the hash we want.
@@ -52,10 +52,12 @@ class Contents:
     expected: str
 
 
-class Part:
+class PartialFile:
     """A file being put together by several threads."""
 
-    def __init__(self, path: Path, contents: Contents, arrived: list[int], data: int, journal: int) -> None:
+    def __init__(
+        self, path: Path, contents: PartMetadata, arrived: list[int], data: int, journal: int
+    ) -> None:
         self.contents = contents
         self.path = path
         self._data = data
@@ -74,7 +76,7 @@ class Part:
         self._closed = False
 
     @classmethod
-    def create(cls, path: Path, contents: Contents) -> Part:
+    def create(cls, path: Path, contents: PartMetadata) -> PartialFile:
         """Begin from nothing; what was there is removed. Raises OSError."""
         remove(path)
         untrusted_files.make_folder(path.parent)
@@ -83,7 +85,7 @@ class Part:
         return cls(path, contents, [], data, _new_journal(_state(path), contents, []))
 
     @classmethod
-    def recall(cls, path: Path) -> Part | None:
+    def recall(cls, path: Path) -> PartialFile | None:
         """Take up what an earlier process left, or return None when there is nothing of use."""
         try:
             contents, arrived = _read_journal(_state(path))
@@ -113,7 +115,7 @@ class Part:
         """Chunks that nobody fetches yet."""
         return self._count - len(self._arrived) - len(self._taken)
 
-    def take(self, length: int, *, wait: bool = False) -> Span | None:
+    def take(self, length: int, *, wait: bool = False) -> ByteRange | None:
         """Take the first missing bytes for the caller alone, about `length`; None when all are taken.
 
         With `wait`, block until there are some, or until all have arrived. Raises ClosedError.
@@ -168,7 +170,7 @@ class Part:
                     return
             self.flush()
 
-    def release(self, span: Span, reached: int) -> None:
+    def release(self, span: ByteRange, reached: int) -> None:
         """Give back what was taken and has not arrived; bytes before `reached` are kept while we run."""
         with self._changed:
             size = self.contents.chunk
@@ -214,7 +216,7 @@ class Part:
         if self._closed:
             raise ClosedError
 
-    def _first(self, length: int) -> Span | None:
+    def _first(self, length: int) -> ByteRange | None:
         size = self.contents.chunk
         arrived, taken = self._arrived, self._taken
         if not self.free:
@@ -228,16 +230,16 @@ class Part:
         ):
             stop += 1
         taken.update(range(start, stop))
-        return Span(start * size + self._beginnings.get(start, 0), min(stop * size, self.contents.size))
+        return ByteRange(start * size + self._beginnings.get(start, 0), min(stop * size, self.contents.size))
 
 
-class Trail:
+class JournaledCopy:
     """A file that is written in order, as a copy is, and its journal: `adopt` makes both a part.
 
     Only what was flushed to disk is claimed; that happens every now and then. Raises OSError.
     """
 
-    def __init__(self, path: Path, contents: Contents) -> None:
+    def __init__(self, path: Path, contents: PartMetadata) -> None:
         remove(path)
         untrusted_files.make_folder(path.parent)
         self._contents = contents
@@ -290,7 +292,7 @@ def adopt(copy: Path, path: Path) -> bool:
     return True
 
 
-def _new_journal(path: Path, contents: Contents, arrived: list[int]) -> int:
+def _new_journal(path: Path, contents: PartMetadata, arrived: list[int]) -> int:
     """Write a journal and return its descriptor, open to append."""
     journal = untrusted_files.open_plain(path, _NEW | os.O_WRONLY | os.O_APPEND)
     lines = [json.dumps({**asdict(contents), "kernel": boot_id()}), *map(str, arrived)]
@@ -300,13 +302,13 @@ def _new_journal(path: Path, contents: Contents, arrived: list[int]) -> int:
     return journal
 
 
-def _read_journal(path: Path) -> tuple[Contents, list[int]]:
+def _read_journal(path: Path) -> tuple[PartMetadata, list[int]]:
     """Read what is being fetched, and the chunks that are safe. Raises OSError, ValueError, TypeError."""
     written = untrusted_files.read_plain(path, _LARGEST_JOURNAL)
     head, *lines = written[: written.rindex(b"\n")].split(b"\n")
     fields = bounded_json.parse(head)
     kernel = fields.pop("kernel", "") if isinstance(fields, dict) else ""
-    contents = Contents(**fields)
+    contents = PartMetadata(**fields)
     if not (_is_count(contents.size) and _is_count(contents.chunk) and contents.chunk):
         raise ValueError("sizes that are none")
     count = -(-contents.size // contents.chunk)

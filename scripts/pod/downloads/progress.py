@@ -82,7 +82,7 @@ class Progress:
         return line + (f" ({self.note})" if self.note else "")
 
 
-class Board:
+class ProgressReport:
     """All files of one run, written to fetch.json by rename so that a reader never sees half of it.
 
     `again`: the run hashes what is there, so what was found present was checked.

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING
 
 from pod.downloads import disk_space, partial_file
 from pod.downloads.download import Download, StoppedError
-from pod.downloads.progress import Board, Progress
-from pod.downloads.staging import Growth, Staging
+from pod.downloads.progress import Progress, ProgressReport
+from pod.downloads.staging import Staging, StagingPlan
 from pod.downloads.terminal import Display
-from pod.downloads.transfer import Goal
-from pod.downloads.worker_pool import Hands
+from pod.downloads.transfer import DownloadTarget
+from pod.downloads.worker_pool import WorkerPool
 from pod.errors import PodError
 from pod.net.http import FETCH_FAILED, RefusedError
 from pod.net.hubs import request_for
 from pod.resolve.hashes import Resolver
-from pod.resolve.model_refs import Finder, remarks
-from pod.util.file_lease import Claim
+from pod.resolve.model_refs import ModelRefResolver, remarks
+from pod.util.file_lease import FileLease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pod.downloads.model_store import Store
-    from pod.model_refs.models_json import File
+    from pod.downloads.model_store import ModelStore
+    from pod.model_refs.models_json import ModelFile
     from pod.net.hubs import Hubs
-    from pod.net.transfer_policy import Policy
+    from pod.net.transfer_policy import TransferPolicy
     from pod.resolve.hashes import Resolved
     from pod.resolve.model_facts import Facts
 
@@ -48,12 +48,12 @@ OVER = frozenset({"present", "fetched", "failed"})
 
 
 @dataclass(eq=False)
-class Job:
+class DownloadJob:
     """One file on its way; `not_before` is when a file that another pod is fetching is looked at again."""
 
-    file: File
+    file: ModelFile
     progress: Progress
-    claim: Claim
+    claim: FileLease
     download: Download | None = None
     not_before: float = 0.0
     begun: float = 0.0
@@ -76,14 +76,14 @@ class Fetcher:
 
     def __init__(
         self,
-        files: Sequence[File],
-        store: Store,
+        files: Sequence[ModelFile],
+        store: ModelStore,
         hubs: Hubs,
-        policy: Policy,
+        policy: TransferPolicy,
         record: Path,
         facts: Facts,
         *,
-        offered: Sequence[File] = (),
+        offered: Sequence[ModelFile] = (),
         display: Display | None = None,
         again: bool = False,
     ) -> None:
@@ -94,31 +94,31 @@ class Fetcher:
         self._again = again
         self._stopping = threading.Event()
         self._finished = threading.Event()
-        self._space = disk_space.Space()
+        self._space = disk_space.DiskReservations()
         self._resolver = Resolver(
             store.target.parent / ".podkiln/resolved.json", hubs, policy, self._stopping, facts
         )
-        self._finder = Finder(self._resolver, store, offered)
+        self._finder = ModelRefResolver(self._resolver, store, offered)
         self._jobs = [
-            Job(
+            DownloadJob(
                 file,
                 Progress(file.model, file.label, file.size, told=self._display.say),
-                Claim(store.staging(file, ".lock")),
+                FileLease(store.staging(file, ".lock")),
             )
             for file in files
         ]
         self._waiting = deque(self._jobs)
-        self._active: set[Job] = set()
+        self._active: set[DownloadJob] = set()
         self._turn = threading.Lock()
         self._most = 0
-        self._hands: Hands | None = None
-        self.board = Board(record, [job.progress for job in self._jobs], again=again)
+        self._hands: WorkerPool | None = None
+        self.board = ProgressReport(record, [job.progress for job in self._jobs], again=again)
 
     def run(self, jobs: int) -> int:
         """Fetch all, at most `jobs` files at once; returns the exit code."""
         self._most = jobs
         if self._jobs:
-            self._hands = Hands(max(self._policy.connections, 1), self._begin)
+            self._hands = WorkerPool(max(self._policy.connections, 1), self._begin)
             self._watch()
             self._hands.end()
         if self._policy.limits.idle:
@@ -182,7 +182,7 @@ class Fetcher:
             job.begun = now
         return lambda: self._work(job)
 
-    def _put_back(self, job: Job) -> None:
+    def _put_back(self, job: DownloadJob) -> None:
         """Let another file go first while another pod fetches this one."""
         if job.progress.state != "waiting":
             self._display.say(
@@ -193,7 +193,7 @@ class Fetcher:
         with self._turn:
             self._waiting.append(job)
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: DownloadJob) -> None:
         try:
             self._advance(job)
         except StoppedError:
@@ -213,7 +213,7 @@ class Fetcher:
 
     # --- what becomes of it
 
-    def _advance(self, job: Job) -> None:
+    def _advance(self, job: DownloadJob) -> None:
         """Bring one file as far as it can be brought now."""
         store = self._store
         resolved = self._resolve(job)
@@ -240,9 +240,9 @@ class Fetcher:
                 self._fetch(job, resolved)
         finally:
             job.claim.release()
-            job.claim = Claim(store.staging(job.file, ".lock"))
+            job.claim = FileLease(store.staging(job.file, ".lock"))
 
-    def _unwritable(self, job: Job, resolved: Resolved, error: OSError) -> Path | None:
+    def _unwritable(self, job: DownloadJob, resolved: Resolved, error: OSError) -> Path | None:
         """Return what is there on a volume that cannot be written; hashed only when that was asked for."""
         if self._again:
             return self._examined(job, resolved)
@@ -253,14 +253,14 @@ class Fetcher:
             )
         return path
 
-    def _examined(self, job: Job, resolved: Resolved) -> Path | None:
+    def _examined(self, job: DownloadJob, resolved: Resolved) -> Path | None:
         """Return where the right file lies, hashing what must be hashed."""
         job.progress.state = "checking"
         return self._store.examine(
             job.file, resolved.expected, resolved.size, again=self._again, seen=job.progress.moved
         )
 
-    def _resolve(self, job: Job) -> Resolved | None:
+    def _resolve(self, job: DownloadJob) -> Resolved | None:
         """Learn what to expect; when the hub cannot say, a file that is there is left as it is."""
         if job.progress.state == "queued":
             job.progress.state = "resolving"
@@ -277,7 +277,7 @@ class Fetcher:
             self._finish(job, "present", path)
             return None
 
-    def _find(self, job: Job) -> None:
+    def _find(self, job: DownloadJob) -> None:
         """Learn what a wished file is, and where it belongs."""
         word = job.file.label
         job.file = self._finder.find(job.file, job.progress.say)
@@ -285,9 +285,9 @@ class Fetcher:
         job.progress.tell(f"this is what {word} names")
         for remark in remarks(job.file):
             job.progress.tell(remark)
-        job.claim = Claim(self._store.staging(job.file, ".lock"))
+        job.claim = FileLease(self._store.staging(job.file, ".lock"))
 
-    def _fetch(self, job: Job, resolved: Resolved) -> None:
+    def _fetch(self, job: DownloadJob, resolved: Resolved) -> None:
         growth = self._growth(self._store.area, job, resolved)
         try:
             self._bring(job, resolved, growth)
@@ -298,18 +298,18 @@ class Fetcher:
             partial_file.remove(growth.part)
             self._bring(job, resolved, self._growth(Staging(), job, resolved))
 
-    def _growth(self, area: Staging, job: Job, resolved: Resolved) -> Growth:
+    def _growth(self, area: Staging, job: DownloadJob, resolved: Resolved) -> StagingPlan:
         return area.growth(
             self._store.staging(job.file, ".part"),
             resolved.size,
             lambda folder, need: self._space.reserve(folder, need, job.progress),
         )
 
-    def _bring(self, job: Job, resolved: Resolved, growth: Growth) -> None:
+    def _bring(self, job: DownloadJob, resolved: Resolved, growth: StagingPlan) -> None:
         """Fetch a file to where it grows, and give it its name. OSError: of the disk where it grows."""
         file, store, progress = job.file, self._store, job.progress
         request = request_for(file.source, self._hubs, resolved.revision)
-        goal = Goal(file.name, growth.part, request, resolved.expected, resolved.size, growth.copy)
+        goal = DownloadTarget(file.name, growth.part, request, resolved.expected, resolved.size, growth.copy)
         job.download = Download(
             goal, self._policy, progress, lambda need: self._room(growth, need, progress), self._hands
         )
@@ -325,12 +325,12 @@ class Fetcher:
             raise disk_space.refusal(error, store.place(file)) from None
         self._finish(job, "fetched", place)
 
-    def _room(self, growth: Growth, need: int, progress: Progress) -> None:
+    def _room(self, growth: StagingPlan, need: int, progress: Progress) -> None:
         """Make sure that there is room where a file grows, and where it is copied to. Raises RefusedError."""
         copy = [(growth.copy.parent, progress.total or need)] if growth.copy else []
         self._space.promise(growth.part.parent, need, progress, *copy)
 
-    def _finish(self, job: Job, state: str, path: Path) -> None:
+    def _finish(self, job: DownloadJob, state: str, path: Path) -> None:
         progress = job.progress
         self._store.area.forget(self._store.staging(job.file, ".part"))
         progress.path = str(path)
@@ -340,7 +340,7 @@ class Fetcher:
             progress.say("")
             self._display.say(f"{progress.model}: {progress.file}: fetched and checked")
 
-    def _fail(self, job: Job, reason: str) -> None:
+    def _fail(self, job: DownloadJob, reason: str) -> None:
         if self._stopping.is_set():
             return
         job.progress.error = f"{job.file.label} {reason}"

@@ -22,7 +22,7 @@ from pod.util import env
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pod.downloads.partial_file import Contents
+    from pod.downloads.partial_file import PartMetadata
     from pod.net.integrity import Block
 
 LOCAL = Path("/var/tmp/podkiln")  # noqa: S108 (the container's own disk; names are ours, and nobody else is in here)
@@ -55,7 +55,7 @@ def on_network(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Growth:
+class StagingPlan:
     """Where a file grows (`part`), and its copy when that lies elsewhere; `where` ends a sentence."""
 
     part: Path
@@ -79,7 +79,7 @@ class Staging:
             return cls(None if on_network(LOCAL) else LOCAL)
         return cls(Path(value))
 
-    def growth(self, beside: Path, size: int | None, reserve: Callable[[Path, int], bool]) -> Growth:
+    def growth(self, beside: Path, size: int | None, reserve: Callable[[Path, int], bool]) -> StagingPlan:
         """Decide for one file, whose part would be `beside` its place.
 
         `reserve` gets a folder and bytes, and promises them if they are there. A copy whose staged part is
@@ -96,8 +96,8 @@ class Staging:
         else:
             partial_file.remove(copy)
         if grown is None:
-            return Growth(beside)
-        return Growth(grown, copy, f", staged in {grown.parent}")
+            return StagingPlan(beside)
+        return StagingPlan(grown, copy, f", staged in {grown.parent}")
 
     def _roomy(self, beside: Path, size: int | None, reserve: Callable[[Path, int], bool]) -> Path | None:
         """Return where a file can be staged, None where it cannot: that costs speed, not the file."""
@@ -125,7 +125,7 @@ class Staging:
         return self.folder / beside.parent.parent.name / f"{beside.stem}.{mark}{beside.suffix}"
 
 
-def copied(blocks: Iterator[Block], path: Path, contents: Contents) -> Iterator[Block]:
+def copied(blocks: Iterator[Block], path: Path, contents: PartMetadata) -> Iterator[Block]:
     """Hand blocks on, writing each to a file, which is on disk at the end.
 
     A journal beside it says how much of it is safe, for who finds it without what it was copied from: a
@@ -133,7 +133,7 @@ def copied(blocks: Iterator[Block], path: Path, contents: Contents) -> Iterator[
     cannot be written.
     """
     with _refusing(path):
-        trail = partial_file.Trail(path, contents)
+        trail = partial_file.JournaledCopy(path, contents)
     with contextlib.closing(trail):
         for block in blocks:
             with _refusing(path):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-    from pod.downloads.progress import Board, Progress
+    from pod.downloads.progress import Progress, ProgressReport
 
 LOG_SECONDS = 10.0
 DRAW_SECONDS = 0.2
@@ -46,7 +46,7 @@ class Display:
         with self._lock:
             self._write([said(f"fetch: {text}")], self._drawn)
 
-    def show(self, board: Board, now: float) -> None:
+    def show(self, board: ProgressReport, now: float) -> None:
         """Show how far all is, when it is time for that; `now` in seconds since the start."""
         if now - self._last < (DRAW_SECONDS if self._live else LOG_SECONDS):
             return

@@ -11,20 +11,20 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pod.downloads.partial_file import ClosedError, Contents, Part, Span
+from pod.downloads.partial_file import ByteRange, ClosedError, PartialFile, PartMetadata
 from pod.downloads.staging import copied
 from pod.net import content_range
 from pod.net.content_range import PARTIAL, UNSATISFIABLE
 from pod.net.http import Answer, RefusedError, TransientError
 from pod.net.integrity import BLOCK, Block, check_type, digest
-from pod.net.transfer_policy import Meter, Patience, Policy, StalledError
+from pod.net.transfer_policy import StalledError, ThroughputMonitor, TransferBackoff, TransferPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pod.downloads.progress import Progress
-    from pod.downloads.worker_pool import Hands
+    from pod.downloads.worker_pool import WorkerPool
     from pod.net.hubs import Request
 
 _BUFFER = 512 * 1024
@@ -42,7 +42,7 @@ class ChangedError(Exception):
 
 
 @dataclass(frozen=True)
-class Goal:
+class DownloadTarget:
     """One file to be had: `expected` is `sha256:…` or `git:…`, `size` in bytes; it grows at `part`.
 
     `copy` is where the pass that hashes it also writes it, when it grows on another disk.
@@ -56,18 +56,23 @@ class Goal:
     copy: Path | None = None
 
 
-class Crew:
+class Transfer:
     """One attempt at a file, continuing what earlier ones left. `room` is asked before disk is used."""
 
     def __init__(
-        self, goal: Goal, policy: Policy, progress: Progress, room: Callable[[int], None], hands: Hands
+        self,
+        goal: DownloadTarget,
+        policy: TransferPolicy,
+        progress: Progress,
+        room: Callable[[int], None],
+        hands: WorkerPool,
     ) -> None:
         self._goal = goal
         self._policy = policy
         self._progress = progress
         self._room = room
         self._hands = hands
-        self._part: Part | None = None
+        self._part: PartialFile | None = None
         self._digest = ""
         self._halted = threading.Event()
         self._trouble: Exception | None = None
@@ -137,24 +142,26 @@ class Crew:
 
     # --- the first request
 
-    def _begin(self, *, ranges: bool) -> tuple[Part, Span | None, Answer | None]:
+    def _begin(self, *, ranges: bool) -> tuple[PartialFile, ByteRange | None, Answer | None]:
         """Find out what there is to fetch, with a request that already fetches."""
         patience = self._patience()
         while not self._halted.is_set():
             try:
-                return self._first(Part.recall(self._goal.part) if ranges else None, ranges=ranges)
+                return self._first(PartialFile.recall(self._goal.part) if ranges else None, ranges=ranges)
             except TransientError as error:
                 patience.wait(error)
         raise ClosedError
 
-    def _first(self, part: Part | None, *, ranges: bool) -> tuple[Part, Span | None, Answer | None]:
+    def _first(
+        self, part: PartialFile | None, *, ranges: bool
+    ) -> tuple[PartialFile, ByteRange | None, Answer | None]:
         goal, policy = self._goal, self._policy
         if part and part.contents.expected != goal.expected:
             part = None
         if part and not part.missing:
             return self._adopt(part), None, None
         length = self._span_length(part.missing if part else goal.size or 0, policy.chunk)
-        span = part.take(length) if part else Span(0, length)
+        span = part.take(length) if part else ByteRange(0, length)
         answer = self._ask(span if ranges else None, part.contents.identity if part else "")
         try:
             contents = self._contents(answer, part.contents.chunk if part else policy.chunk, ranges=ranges)
@@ -168,14 +175,14 @@ class Crew:
                 raise ChangedError(ranges=True)  # noqa: TRY301 (another file now, and not from its start)
             self._progress.begin(0, contents.size)
             self._room(contents.size)
-            part = Part.create(goal.part, contents)
+            part = PartialFile.create(goal.part, contents)
             length = length if answer.status == PARTIAL else contents.size
             return self._adopt(part), part.take(length), answer
         except BaseException:
             self._drop(answer)
             raise
 
-    def _adopt(self, part: Part) -> Part:
+    def _adopt(self, part: PartialFile) -> PartialFile:
         with self._lock:
             self._part = part
             if self._halted.is_set():
@@ -183,7 +190,7 @@ class Crew:
         self._progress.begin(part.received, part.contents.size)
         return part
 
-    def _contents(self, answer: Answer, chunk: int, *, ranges: bool) -> Contents:
+    def _contents(self, answer: Answer, chunk: int, *, ranges: bool) -> PartMetadata:
         """Read from the first answer what the file is; refuse at once what cannot be the one we want."""
         goal = self._goal
         if answer.status == UNSATISFIABLE:
@@ -198,11 +205,11 @@ class Crew:
         if size is None:
             raise RefusedError(f"cannot be checked: {answer.host} does not say how many bytes it has")
         content_range.compare(f"{size} bytes", f"{goal.size or size} bytes")
-        return Contents(size, chunk, content_range.identity(answer), goal.expected)
+        return PartMetadata(size, chunk, content_range.identity(answer), goal.expected)
 
     # --- all the others
 
-    def _lead(self, part: Part, span: Span | None, answer: Answer | None) -> None:
+    def _lead(self, part: PartialFile, span: ByteRange | None, answer: Answer | None) -> None:
         """Fetch until all has arrived, by whomever; trouble halts the helpers at once."""
         patience = self._patience()
         try:
@@ -248,7 +255,13 @@ class Crew:
         except Exception as error:  # noqa: BLE001 (raised by `run` in the caller's thread)
             self.halt(error)
 
-    def _pull(self, part: Part, span: Span, patience: Patience | None, answer: Answer | None = None) -> None:
+    def _pull(
+        self,
+        part: PartialFile,
+        span: ByteRange,
+        patience: TransferBackoff | None,
+        answer: Answer | None = None,
+    ) -> None:
         """Fetch a span; what could not be had of it is given back."""
         offset, chunk = span.start, part.contents.chunk
         view = _buffer()
@@ -257,7 +270,7 @@ class Crew:
             if answer is None:
                 answer = self._ask(span, part.contents.identity)
                 self._same(answer, span, part.contents)
-            meter = Meter(self._policy, answer.host, lambda: self._pace)
+            meter = ThroughputMonitor(self._policy, answer.host, lambda: self._pace)
             while offset < span.stop:
                 edge = min((offset // chunk + 1) * chunk, span.stop)
                 count = answer.receive(view[: edge - offset])
@@ -278,7 +291,7 @@ class Crew:
             if answer:
                 self._drop(answer)
 
-    def _same(self, answer: Answer, span: Span, contents: Contents) -> None:
+    def _same(self, answer: Answer, span: ByteRange, contents: PartMetadata) -> None:
         """Make sure that an answer continues what we have. Raises ChangedError."""
         same = content_range.identity(answer) == contents.identity
         if answer.status != PARTIAL:
@@ -290,7 +303,7 @@ class Crew:
         ):
             raise ChangedError(ranges=True)
 
-    def _ask(self, span: Span | None, identity: str) -> Answer:
+    def _ask(self, span: ByteRange | None, identity: str) -> Answer:
         headers = {"Range": f"bytes={span.start}-{span.stop - 1}"} if span else {}
         if identity.startswith('"'):  # a strong ETag of the server that sends the bytes
             headers["If-Range"] = identity
@@ -307,14 +320,14 @@ class Crew:
             self._answers.discard(answer)
         answer.close()
 
-    def _hash(self, part: Part) -> None:
+    def _hash(self, part: PartialFile) -> None:
         blocks = _blocks(part)
         if self._goal.copy:
             blocks = copied(blocks, self._goal.copy, part.contents)
         self._digest = digest(blocks, part.contents.size, part.contents.expected)
 
-    def _patience(self) -> Patience:
-        return Patience(self._policy, self._halted, self._progress.say)
+    def _patience(self) -> TransferBackoff:
+        return TransferBackoff(self._policy, self._halted, self._progress.say)
 
     def _span_length(self, missing: int, chunk: int) -> int:
         """Bytes to ask for at once: a fair share, so that no connection is left with a long end."""
@@ -330,7 +343,7 @@ def _buffer() -> memoryview:
     return view
 
 
-def _blocks(part: Part) -> Iterator[Block]:
+def _blocks(part: PartialFile) -> Iterator[Block]:
     """Read what has arrived, in order, while the rest still arrives. Raises OSError, ClosedError."""
     view = memoryview(bytearray(BLOCK))
     offset = 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PAUSE = 0.25  # seconds until an idle hand looks again by itself
 
 
-class Work(Protocol):
+class Divisible(Protocol):
     """A file that several connections can fetch."""
 
     def wants(self, helpers: int) -> bool:
@@ -26,13 +26,13 @@ class Work(Protocol):
         """Fetch a span of it."""
 
 
-class Hands:
+class WorkerPool:
     """`count` threads; `begin` returns, without waiting, the next file's work when it may begin now."""
 
     def __init__(self, count: int, begin: Callable[[], Callable[[], None] | None] | None = None) -> None:
         self._changed = threading.Condition()
-        self._works: dict[Work, int] = {}
-        self._leaving: set[Work] = set()
+        self._works: dict[Divisible, int] = {}
+        self._leaving: set[Divisible] = set()
         self._begin = begin
         self._ended = False
         self.threads = [threading.Thread(target=self._labour, daemon=True) for _ in range(count)]
@@ -40,7 +40,7 @@ class Hands:
             thread.start()
 
     @contextlib.contextmanager
-    def on(self, work: Work) -> Iterator[None]:
+    def on(self, work: Divisible) -> Iterator[None]:
         """Let hands help with a file; afterwards, wait until none of them is at it any more."""
         with self._changed:
             self._works[work] = 0
@@ -81,7 +81,7 @@ class Hands:
                 self._changed.wait(PAUSE)
         return None
 
-    def _help(self, work: Work) -> None:
+    def _help(self, work: Divisible) -> None:
         try:
             work.help()
         finally:

@@ -71,7 +71,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Given:
+class FlagUse:
     """A flag and the values that it was given."""
 
     flag: Flag
@@ -88,10 +88,10 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedArgs:
     """What a command line gives, and the sentences about what was dropped from it."""
 
-    given: tuple[Given, ...] = ()
+    given: tuple[FlagUse, ...] = ()
     notes: tuple[str, ...] = ()
 
     def value(self, name: str) -> str | None:
@@ -112,7 +112,9 @@ class Catalogue:
     dead: Mapping[str, str] = field(default_factory=dict)
     later: frozenset[str] = frozenset()
 
-    def parse_text(self, text: str, where: str, exists: Callable[[str, str], bool] | None = None) -> Parsed:
+    def parse_text(
+        self, text: str, where: str, exists: Callable[[str, str], bool] | None = None
+    ) -> ParsedArgs:
         """Split a line as a shell does, then parse it. Raises RefusedError."""
         try:
             words = shlex.split(text)
@@ -125,7 +127,7 @@ class Catalogue:
 
     def parse(
         self, words: Sequence[str], where: str, exists: Callable[[str, str], bool] | None = None
-    ) -> Parsed:
+    ) -> ParsedArgs:
         """Check words against the catalogue. Raises RefusedError, a sentence that begins with `where`.
 
         Args:
@@ -133,7 +135,7 @@ class Catalogue:
             where: Whose words they are, for the sentences.
             exists: Tells whether a "file" or "folder" is there; by default this machine is asked.
         """
-        given: list[Given] = []
+        given: list[FlagUse] = []
         notes: list[str] = []
         rest = list(words)
         while rest:
@@ -146,11 +148,11 @@ class Catalogue:
                 continue
             flag = self.flags.get(name) or self._refuse_unknown(name, where)
             values = (value,) if "=" in word else self._take_values(flag, rest)
-            one = Given(flag, values)
+            one = FlagUse(flag, values)
             _check_values(one, where, exists or _exists, explicit="=" in word)
             _add(one, given, notes, where)
         _check_companions(given, where)
-        return Parsed(tuple(given), tuple(notes))
+        return ParsedArgs(tuple(given), tuple(notes))
 
     def _is_flag(self, word: str) -> bool:
         """Tell flags from values as argparse does: '-1' is a value, and so is what holds a space."""
@@ -169,7 +171,7 @@ class Catalogue:
             values.append(rest.pop(0))
         return tuple(values)
 
-    def _refuse_stray(self, word: str, given: Sequence[Given], where: str) -> None:
+    def _refuse_stray(self, word: str, given: Sequence[FlagUse], where: str) -> None:
         before = given[-1].flag if given else None
         if before is not None and before.arity == "none":
             raise RefusedError(
@@ -216,7 +218,7 @@ def opposed(one: Flag, other: Flag) -> bool:
     return other.name == one.opposite
 
 
-def _add(one: Given, given: list[Given], notes: list[str], where: str) -> None:
+def _add(one: FlagUse, given: list[FlagUse], notes: list[str], where: str) -> None:
     for other in given:
         if other.flag.name == one.flag.name and not one.flag.repeat:
             if other.values == one.values:
@@ -232,7 +234,7 @@ def _add(one: Given, given: list[Given], notes: list[str], where: str) -> None:
     given.append(one)
 
 
-def _check_companions(given: Sequence[Given], where: str) -> None:
+def _check_companions(given: Sequence[FlagUse], where: str) -> None:
     names = {one.flag.name for one in given}
     for one in given:
         other = one.flag.companion
@@ -242,7 +244,7 @@ def _check_companions(given: Sequence[Given], where: str) -> None:
             )
 
 
-def check_modules(given: Sequence[tuple[Given, str]], has: Callable[[str], bool]) -> None:
+def check_modules(given: Sequence[tuple[FlagUse, str]], has: Callable[[str], bool]) -> None:
     """Refuse flags for which a Python package is missing; `given` are flags and whose they are."""
     for one, source in given:
         module, package = one.flag.module, one.flag.package or one.flag.module
@@ -254,7 +256,7 @@ def check_modules(given: Sequence[tuple[Given, str]], has: Callable[[str], bool]
 
 
 def check_folders(
-    given: Sequence[Given], where: str, exists: Callable[[str, str], bool] | None = None
+    given: Sequence[FlagUse], where: str, exists: Callable[[str, str], bool] | None = None
 ) -> None:
     """Refuse folders that lack what ComfyUI lists at its start; the volume must be laid out by then."""
     for one in given:
@@ -268,7 +270,7 @@ def check_folders(
                     )
 
 
-def _check_values(one: Given, where: str, exists: Callable[[str, str], bool], *, explicit: bool) -> None:
+def _check_values(one: FlagUse, where: str, exists: Callable[[str, str], bool], *, explicit: bool) -> None:
     flag, values = one.flag, one.values
     fewest, most = flag.bounds
     if explicit and most == 0:

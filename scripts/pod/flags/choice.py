@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from pod.flags.arguments import Given, Parsed
-    from pod.flags.gpu_class import Card
-    from pod.flags.model_selection import Offer, Selection
+    from pod.flags.arguments import FlagUse, ParsedArgs
+    from pod.flags.gpu_class import GpuClass
+    from pod.flags.model_selection import ModelOffer, Selection
     from pod.flags.rules import Rules
     from pod.flags.settings import Settings
     from pod.hardware.gpu import Detection
@@ -53,7 +53,7 @@ class Decision:
     access: Access
     memory_mode: str | None
     profile: str
-    card: Card
+    card: GpuClass
     detection: Detection
     memory: Memory
     selection: Selection
@@ -111,10 +111,10 @@ def _gpu_json(detection: Detection) -> dict[str, Any] | None:
 def choose(
     rules: Rules,
     settings: Settings,
-    user: Parsed,
+    user: ParsedArgs,
     detection: Detection,
     memory: Memory,
-    offers: Sequence[Offer] = (),
+    offers: Sequence[ModelOffer] = (),
     root: str = "/opt/podkiln",
     *,
     access: Access = Access(),  # noqa: B008 - frozen
@@ -210,7 +210,7 @@ class _CommandLine:
     def __init__(self, rules: Rules) -> None:
         self._catalogue = rules.catalogue
         # A flag, whose it is, and what it makes way for.
-        self._chosen: list[tuple[Given, str, tuple[str, ...]]] = []
+        self._chosen: list[tuple[FlagUse, str, tuple[str, ...]]] = []
         self.reasons: list[str] = []
 
     def add(self, rule: Rule, source: str) -> None:
@@ -231,7 +231,7 @@ class _CommandLine:
         self._chosen += by_name.values()
         self.reasons.append(f"{source}: {' '.join(rule.args)} because {rule.reason}")
 
-    def add_folders(self, volume: Volume, user: Parsed) -> None:
+    def add_folders(self, volume: Volume, user: ParsedArgs) -> None:
         """Add the volume's folders and nodes, as far as a user has not said where all of them are."""
         own = {given.flag.name for given in user.given}
         skipped = _MOVED if "--base-directory" in own else ()
@@ -240,14 +240,14 @@ class _CommandLine:
         if "--disable-all-custom-nodes" not in own:
             self.add(Rule(volume.nodes.arguments(), ""), _NODES)
 
-    def add_user(self, user: Parsed) -> None:
+    def add_user(self, user: ParsedArgs) -> None:
         for given in user.given:
             self._put(given, _USER)
             self.reasons.append(
                 f"{_USER}: {given}" + (f", which {given.flag.note}" if given.flag.note else "")
             )
 
-    def _put(self, new: Given, source: str, unless: tuple[str, ...] = ()) -> None:
+    def _put(self, new: FlagUse, source: str, unless: tuple[str, ...] = ()) -> None:
         kept = []
         for entry in self._chosen:
             old, origin, makes_way_for = entry
@@ -259,10 +259,10 @@ class _CommandLine:
                 self.reasons.append(f"{old} ({origin}) gives way to {new} ({source})")
         self._chosen = [*kept, (new, source, unless)]
 
-    def given(self) -> list[Given]:
+    def given(self) -> list[FlagUse]:
         return [given for given, *_ in self._chosen]
 
-    def sources(self) -> list[tuple[Given, str]]:
+    def sources(self) -> list[tuple[FlagUse, str]]:
         """Return each flag and whose it is."""
         return [(given, source) for given, source, _ in self._chosen]
 
@@ -275,7 +275,7 @@ class _CommandLine:
         return next((values[0] if values else alone for values in found), None)
 
 
-def _profile_rule(rules: Rules, settings: Settings, card: Card) -> tuple[Rule, str]:
+def _profile_rule(rules: Rules, settings: Settings, card: GpuClass) -> tuple[Rule, str]:
     profile = rules.profiles[settings.profile]
     if card.gb is None:
         return profile.no_gpu, f"profile {settings.profile}, no GPU"
@@ -289,7 +289,7 @@ def _mode_rule(rules: Rules, settings: Settings) -> Rule:
     return mode.rules[settings.profile]
 
 
-def _does_without(rules: Rules, user: Parsed, card: Card, detection: Detection) -> bool:
+def _does_without(rules: Rules, user: ParsedArgs, card: GpuClass, detection: Detection) -> bool:
     """Whether the user says that the GPU is not to be used, or that one is there that cannot be asked."""
     asked = "--cpu" in rules.common or any(given.flag.name == "--cpu" for given in user.given)
     return asked or (card.usable and detection.gpu is None)
@@ -314,7 +314,7 @@ def _holds(below_gb: int, limited: bool, memory: Memory, rules: Rules) -> bool:
 
 
 def _memory_mode(
-    rules: Rules, settings: Settings, card: Card, wanted: Selection
+    rules: Rules, settings: Settings, card: GpuClass, wanted: Selection
 ) -> tuple[str | None, list[str]]:
     """Return the image-wide memory mode: what is asked for, or what the most demanding model needs."""
     if card.gb is None:

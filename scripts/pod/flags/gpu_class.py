@@ -17,7 +17,7 @@ _SMALLEST = 0  # MiB: what falls below every class gets the smallest
 
 
 @dataclass(frozen=True)
-class Card:
+class GpuClass:
     """What to plan with: a nominal class, and the MiB that models may count on; None without a GPU."""
 
     gb: int | None = None
@@ -33,7 +33,7 @@ class Card:
         return self.gb is not None
 
 
-def judge(detection: Detection, memory: Memory, settings: Settings, rules: Rules) -> Card:
+def judge(detection: Detection, memory: Memory, settings: Settings, rules: Rules) -> GpuClass:
     """Put what was found and what GPU_TIER says together."""
     if detection.gpu is None:
         return _without(detection, settings, rules)
@@ -61,23 +61,23 @@ def judge(detection: Detection, memory: Memory, settings: Settings, rules: Rules
         elif gb < class_.gb:
             vram_mib = min(found_mib, gb * MIB_PER_GB)
             reasons.append(f"GPU_TIER={tier}: treated as a {gb} GB card")
-    return Card(gb, vram_mib, tier, gpu.unified, tuple(reasons), tuple(warnings))
+    return GpuClass(gb, vram_mib, tier, gpu.unified, tuple(reasons), tuple(warnings))
 
 
-def _without(detection: Detection, settings: Settings, rules: Rules) -> Card:
+def _without(detection: Detection, settings: Settings, rules: Rules) -> GpuClass:
     if settings.tier == AUTO or detection.sure:
         ignored = () if settings.tier == AUTO else (_ignored(settings, rules),)
         unsure = (
             () if detection.sure else ("the GPU could not be asked; set GPU_TIER to use it all the same",)
         )
-        return Card(reasons=detection.reasons, warnings=(*detection.warnings, *unsure, *ignored))
+        return GpuClass(reasons=detection.reasons, warnings=(*detection.warnings, *unsure, *ignored))
     return _as_the_tier_says(detection, settings, rules, "the GPU could not be asked")
 
 
-def _as_the_tier_says(detection: Detection, settings: Settings, rules: Rules, though: str) -> Card:
+def _as_the_tier_says(detection: Detection, settings: Settings, rules: Rules, though: str) -> GpuClass:
     from_gb, _ = rules.tiers[settings.tier]
     warning = f"GPU_TIER={settings.tier} is obeyed ({from_gb} GB), though {though}"
-    return Card(
+    return GpuClass(
         gb=from_gb,
         vram_mib=from_gb * MIB_PER_GB,
         tier=settings.tier,
@@ -86,7 +86,7 @@ def _as_the_tier_says(detection: Detection, settings: Settings, rules: Rules, th
     )
 
 
-def _unknown(gpu: Gpu, detection: Detection, settings: Settings, rules: Rules) -> Card:
+def _unknown(gpu: Gpu, detection: Detection, settings: Settings, rules: Rules) -> GpuClass:
     """Plan for a card whose memory could not be read: with GPU_TIER, else with the least that there is."""
     unread = f"the memory of {gpu} could not be read (nvidia-smi says {gpu.memory or 'nothing'})"
     if settings.tier != AUTO:
@@ -96,7 +96,7 @@ def _unknown(gpu: Gpu, detection: Detection, settings: Settings, rules: Rules) -
         f"{unread}, so it is planned for as a {least.gb} GB card: set GPU_TIER to say what it is, and rent "
         "another machine if it fails"
     )
-    return Card(
+    return GpuClass(
         gb=least.gb,
         vram_mib=least.gb * MIB_PER_GB,
         tier=least.tier,

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from pod.flags.gpu_class import Card
+    from pod.flags.gpu_class import GpuClass
     from pod.flags.rules import Rules
     from pod.flags.settings import Settings
-    from pod.model_refs.model_ref import Wish
+    from pod.model_refs.model_ref import ModelRef
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Offer:
+class ModelOffer:
     """One model of models.json, as far as choosing is concerned."""
 
     id: str
@@ -43,10 +43,10 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelDecision:
     """What was decided about one model; `why` is a phrase."""
 
-    offer: Offer
+    offer: ModelOffer
     enabled: bool
     why: str
     memory_mode: str | None = None
@@ -66,8 +66,8 @@ class Choice:
 class Selection:
     """All models of the image, the files that were named besides, and what there is to say about them."""
 
-    choices: tuple[Choice, ...] = ()
-    wishes: tuple[Wish, ...] = ()
+    choices: tuple[ModelDecision, ...] = ()
+    wishes: tuple[ModelRef, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -83,7 +83,7 @@ class Selection:
         return max(modes, key=rules.offloading) if modes else None
 
 
-def load(path: Path) -> tuple[Offer, ...]:
+def load(path: Path) -> tuple[ModelOffer, ...]:
     """Read models.json. Raises PodError."""
     try:
         return from_json(json.loads(path.read_bytes()))
@@ -96,12 +96,12 @@ def load(path: Path) -> tuple[Offer, ...]:
         raise PodError(message, DATA_UNREADABLE) from None
 
 
-def from_json(data: Mapping[str, Any]) -> tuple[Offer, ...]:
+def from_json(data: Mapping[str, Any]) -> tuple[ModelOffer, ...]:
     """Make offers of models.json's data. Raises ValueError, KeyError or TypeError where it is damaged."""
     if data["schema"] != 1:
         raise ValueError(f"schema {data['schema']}, and 1 is known")
     return tuple(
-        Offer(
+        ModelOffer(
             id=entry["id"],
             env=entry["env"],
             default=entry["default"],
@@ -122,7 +122,7 @@ def _needs(entry: Mapping[str, Any]) -> tuple[Need, ...]:
 
 
 def select(
-    offers: Sequence[Offer], settings: Settings, card: Card, ram_mib: int | None, rules: Rules
+    offers: Sequence[ModelOffer], settings: Settings, card: GpuClass, ram_mib: int | None, rules: Rules
 ) -> Selection:
     """Decide about every model. Raises SettingError where MODELS names one that the image does not offer."""
     _check_names(offers, settings)
@@ -133,12 +133,12 @@ def select(
         if choice.enabled and card.usable:
             need, warning = _mode(offer, settings, card, ram_mib, rules)
             warnings += warning
-            choice = Choice(offer, choice.enabled, choice.why, need)
+            choice = ModelDecision(offer, choice.enabled, choice.why, need)
         choices.append(choice)
     return Selection(tuple(choices), settings.wishes, tuple(warnings))
 
 
-def checked(settings: Settings, offers: Sequence[Offer], root: Path) -> Settings:
+def checked(settings: Settings, offers: Sequence[ModelOffer], root: Path) -> Settings:
     """Hold names of models and folders against those of the image; returns settings with warnings.
 
     Here, because a boot that is refused must not have touched the volume. Raises PodError.
@@ -152,7 +152,7 @@ def checked(settings: Settings, offers: Sequence[Offer], root: Path) -> Settings
     return replace(settings, warnings=(*settings.warnings, *warnings))
 
 
-def _check_names(offers: Sequence[Offer], settings: Settings) -> None:
+def _check_names(offers: Sequence[ModelOffer], settings: Settings) -> None:
     ids = [offer.id for offer in offers]
     for name in settings.models or ():
         if name not in (*ids, "all", "none"):
@@ -161,23 +161,23 @@ def _check_names(offers: Sequence[Offer], settings: Settings) -> None:
             raise SettingError(f"MODELS names {name!r}, which this image does not offer: {hint}")
 
 
-def _wanted(offer: Offer, settings: Settings) -> tuple[Choice, list[str]]:
+def _wanted(offer: ModelOffer, settings: Settings) -> tuple[ModelDecision, list[str]]:
     """Say whether a model is wanted: its own variable beats MODELS, which beats the image's default."""
     enabled, named, why = _asked(offer, settings)
     if not enabled or not offer.unmet:
-        return Choice(offer, enabled, why), []
+        return ModelDecision(offer, enabled, why), []
     needs = ", ".join(offer.unmet)
     if named:
-        return Choice(offer, enabled, why), [
+        return ModelDecision(offer, enabled, why), [
             f"model {offer.id} needs {needs}, which this image lacks; fetched all the same ({why})"
         ]
     warning = (
         f"model {offer.id} needs {needs}, which this image lacks, so it is left out; {offer.env}=true insists"
     )
-    return Choice(offer, enabled=False, why=f"this image lacks {needs}"), [warning]
+    return ModelDecision(offer, enabled=False, why=f"this image lacks {needs}"), [warning]
 
 
-def _asked(offer: Offer, settings: Settings) -> tuple[bool, bool, str]:
+def _asked(offer: ModelOffer, settings: Settings) -> tuple[bool, bool, str]:
     """Return whether a model is asked for, whether it was named for that, and by what."""
     toggle = settings.toggle(offer.env)
     if toggle is not None:
@@ -191,7 +191,7 @@ def _asked(offer: Offer, settings: Settings) -> tuple[bool, bool, str]:
 
 
 def _mode(
-    offer: Offer, settings: Settings, card: Card, ram_mib: int | None, rules: Rules
+    offer: ModelOffer, settings: Settings, card: GpuClass, ram_mib: int | None, rules: Rules
 ) -> tuple[str | None, list[str]]:
     """Return the least offloading mode whose needs fit, or the one that GPU_MEMORY_MODE says."""
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pod.flags.rules import Rules
-    from pod.model_refs.model_ref import Wish
+    from pod.model_refs.model_ref import ModelRef
 
 _YES = ("true", "1", "yes")
 _NO = ("false", "0", "no")
@@ -54,7 +54,7 @@ class Settings:
     arguments: str = ""
     workspace: str = "/workspace"
     models: tuple[str, ...] | None = None
-    wishes: tuple[Wish, ...] = ()
+    wishes: tuple[ModelRef, ...] = ()
     toggles: tuple[tuple[str, bool], ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -159,7 +159,7 @@ def _models(value: str | None) -> tuple[str, ...] | None:
     return ids
 
 
-def _wishes(asked: Mapping[str, str]) -> tuple[Wish, ...]:
+def _wishes(asked: Mapping[str, str]) -> tuple[ModelRef, ...]:
     """Return the files that are named by their addresses; a word of LORAS is always meant as one."""
     values = {"MODELS": asked.get("MODELS", ""), "LORAS": asked.get("LORAS", "")}
     given = {name: value for name, value in values.items() if name == "LORAS" or _holds_address(value)}
@@ -170,7 +170,7 @@ def _holds_address(value: str) -> bool:
     return any(sign in value for sign in ":/=")
 
 
-def _read_words(name: str, value: str) -> tuple[list[str], list[Wish]]:
+def _read_words(name: str, value: str) -> tuple[list[str], list[ModelRef]]:
     from pod.model_refs import model_ref  # noqa: PLC0415 - 3 ms that only who names a file needs to pay
 
     try:

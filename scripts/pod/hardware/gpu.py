@@ -64,7 +64,7 @@ class Detection:
 
 
 def detect(
-    question: nvidia_smi.Question,
+    question: nvidia_smi.NvidiaSmiQuery,
     environ: Mapping[str, str],
     limit: float = nvidia_smi.LIMIT,
     *,
@@ -99,7 +99,7 @@ def detect(
     return found
 
 
-def _ask(question: nvidia_smi.Question, limit: float) -> tuple[int, str, Sequence[str]]:
+def _ask(question: nvidia_smi.NvidiaSmiQuery, limit: float) -> tuple[int, str, Sequence[str]]:
     """Return exit code, output and the fields that it has; old drivers are asked again for fewer."""
     code, output = question.answer()
     fields: Sequence[str] = nvidia_smi.FIELDS
@@ -107,7 +107,7 @@ def _ask(question: nvidia_smi.Question, limit: float) -> tuple[int, str, Sequenc
         unknown := {*_UNKNOWN_FIELD.findall(output)} & {*fields} - {*nvidia_smi.BASIC_FIELDS}
     ):
         fields = [field for field in fields if field not in unknown]
-        with nvidia_smi.Question(nvidia_smi.query(fields), limit) as again:
+        with nvidia_smi.NvidiaSmiQuery(nvidia_smi.query(fields), limit) as again:
             code, output = again.answer()
     return code, output, fields
 

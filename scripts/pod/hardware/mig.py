@@ -57,7 +57,7 @@ def parse_list(listing: str, card: str) -> list[tuple[str, int, str]]:
 
 
 def _ask(arguments: tuple[str, ...], limit: float) -> str:
-    with nvidia_smi.Question(arguments, limit) as question:
+    with nvidia_smi.NvidiaSmiQuery(arguments, limit) as question:
         try:
             return question.answer()[1]
         except nvidia_smi.NoAnswerError:

@@ -69,7 +69,7 @@ class NoAnswerError(Exception):
         self.missing = missing
 
 
-class Question:
+class NvidiaSmiQuery:
     """One running nvidia-smi. Use it as a context manager: leaving kills what has not answered."""
 
     def __init__(self, arguments: Sequence[str] = CARDS, limit: float = LIMIT) -> None:

@@ -58,7 +58,7 @@ _FORMATS = {
 }
 
 
-class WordError(ValueError):
+class ModelRefError(ValueError):
     """What is wrong with a word, as the rest of a sentence that begins with it."""
 
 
@@ -95,7 +95,7 @@ def _huggingface(text: str) -> Address:
     _check_is_model(text)
     match = _HF.fullmatch(text)
     if not match:
-        raise WordError("names no file on Hugging Face: write hf:org/repo@revision/path/name.safetensors")
+        raise ModelRefError("names no file on Hugging Face: write hf:org/repo@revision/path/name.safetensors")
     return _of_repository(match["repo"], match["revision"], match["path"] or "")
 
 
@@ -109,7 +109,7 @@ def _huggingface_page(parts: SplitResult) -> Address:
 
 def _check_is_model(path: str) -> None:
     if path.partition("/")[0] in {"datasets", "spaces"}:
-        raise WordError("is in a data set or a space: only files of model repositories are fetched")
+        raise ModelRefError("is in a data set or a space: only files of model repositories are fetched")
 
 
 def _of_repository(repo: str, revision: str | None, path: str) -> Address:
@@ -117,15 +117,15 @@ def _of_repository(repo: str, revision: str | None, path: str) -> Address:
 
     path, revision = unquote(path), unquote(revision or "main")
     if not path or path.endswith("/"):
-        raise WordError(
+        raise ModelRefError(
             "names a repository or a folder, and one file is wanted: open the file's page and copy its "
             "address, or write hf:org/repo@revision/path/name.safetensors"
         )
     parts = path.split("/")
     if not path.isprintable() or "\\" in path or any(part in {"", ".", ".."} for part in parts):
-        raise WordError("has a path that no repository has")
+        raise ModelRefError("has a path that no repository has")
     if not re.fullmatch(r"[\w./-]+", revision) or ".." in revision:
-        raise WordError(f"has {bounded_json.shown(revision)!r} where a commit, branch or tag is wanted")
+        raise ModelRefError(f"has {bounded_json.shown(revision)!r} where a commit, branch or tag is wanted")
     source = {"kind": "huggingface", "repo": repo, "revision": revision, "path": path}
     return Address(f"hf:{repo}@{revision}/{path}", source)
 
@@ -137,17 +137,17 @@ def _civitai(text: str, kind: str | None = None) -> Address:
     named, _, query = text.partition("?")
     match = _CIVITAI.fullmatch(named)
     if not match and named.isdecimal():
-        raise WordError(
+        raise ModelRefError(
             "could be a model or a version: write both, civitai:MODEL@VERSION, as they stand in the page's "
             "address, civitai.com/models/MODEL?modelVersionId=VERSION"
         )
     if not match:
-        raise WordError(
+        raise ModelRefError(
             "names no version on CivitAI: write civitai:MODEL@VERSION, such as civitai:328553@368189"
         )
     model, version = int(match["model"]), int(match["version"])
     if any(each != match["version"] for each in _versions(query)):
-        raise WordError("names two versions: copy the address of one file again")
+        raise ModelRefError("names two versions: copy the address of one file again")
     chosen = _chosen(query, match["file"], match["format"])
     source: dict[str, Any] = {"kind": "civitai", "version": version, "model": model, **chosen}
     number = f"+{source['file']}" if "file" in source else ""
@@ -161,24 +161,26 @@ def _chosen(query: str, number: str | None = None, format_: str | None = None) -
     given = {key.lower(): values for key, values in parse_qs(query).items()}
     for key, values in given.items():
         if key not in {_NUMBER, *_CHOICES} and re.search(r"file|version", key) and key != "modelversionid":
-            raise WordError(
+            raise ModelRefError(
                 f"has {bounded_json.shown(key)}=, which is not known here: name the file by fileId="
             )
         if key in {_NUMBER, *_CHOICES} and len(set(values)) > 1:
-            raise WordError(f"has {key}= twice, with two values: name one file")
+            raise ModelRefError(f"has {key}= twice, with two values: name one file")
     numbers = {each for each in (number, *given.get(_NUMBER, ())) if each is not None}
     if len(numbers) > 1 or not all(re.fullmatch(r"[0-9]{1,15}", each) for each in numbers):
-        raise WordError("names a file by something else than one number: copy its address again")
+        raise ModelRefError("names a file by something else than one number: copy its address again")
     choice = {name: given[key][0] for key, name in _CHOICES.items() if key in given}
     if format_ is not None:
         if format_ not in _FORMATS:
-            raise WordError(
+            raise ModelRefError(
                 f"ends in .{bounded_json.shown(format_)}, which is no format that CivitAI has: leave it away"
             )
         choice.setdefault("format", _FORMATS[format_])
     for key, value in choice.items():
         if not value.isprintable() or len(value) > _LONGEST_CHOICE:
-            raise WordError(f"has {key}= with a value that no file on CivitAI has: copy its address again")
+            raise ModelRefError(
+                f"has {key}= with a value that no file on CivitAI has: copy its address again"
+            )
     found: dict[str, Any] = {"file": int(numbers.pop())} if numbers else {}
     return found | ({"choice": choice} if choice else {})
 
@@ -200,11 +202,11 @@ def _said(choice: Mapping[str, str], **more: int) -> str:
 def _air(text: str) -> Address:
     match = _AIR.fullmatch(text.lower())
     if not match:
-        raise WordError(
+        raise ModelRefError(
             "is no AIR of a file: copy it from the model's page: urn:air:sdxl:lora:civitai:328553@368189"
         )
     if match["source"] != "civitai":
-        raise WordError(f"is an AIR of {match['source']}, which names no file here: write {FORMS}")
+        raise ModelRefError(f"is an AIR of {match['source']}, which names no file here: write {FORMS}")
     kinds = [part for part in match["middle"].split(":") if part]
     return _civitai(match["id"], kinds[-1] if kinds else None)
 
@@ -213,15 +215,15 @@ def _civitai_page(parts: SplitResult) -> Address:
     versions = set(_versions(parts.query))
     if match := _CIVITAI_MODEL.fullmatch(parts.path):
         if len(versions) != 1 or not (version := versions.pop()).isdecimal():
-            raise WordError(
+            raise ModelRefError(
                 "names a model and no version of it: choose the version on the page, and copy the address "
                 "then, which ends in ?modelVersionId=…; or write civitai:MODEL@VERSION"
             )
         return _civitai(f"{match[1]}@{version}?{parts.query}")
     if not (match := _CIVITAI_VERSION.fullmatch(parts.path)):
-        raise WordError("is no page of a model on CivitAI: write civitai:MODEL@VERSION")
+        raise ModelRefError("is no page of a model on CivitAI: write civitai:MODEL@VERSION")
     if versions - {match[1]}:
-        raise WordError("names two versions: copy the address of one file again")
+        raise ModelRefError("names two versions: copy the address of one file again")
     chosen = _chosen(parts.query)
     number = {"fileId": chosen["file"]} if "file" in chosen else {}
     word = f"https://civitai.com/api/download/models/{match[1]}{_said(chosen.get('choice', {}), **number)}"
@@ -240,16 +242,16 @@ def _url(address: str, *, vouched: bool) -> Address:
     except ValueError:  # a port that is no number, brackets that do not close
         good = False
     if not good:
-        raise WordError("is no address: write https://host/path/name.safetensors#sha256=…")
+        raise ModelRefError("is no address: write https://host/path/name.safetensors#sha256=…")
     host = parts.hostname or ""
     if host in _HF_HOSTS | _CIVITAI_HOSTS:
         if "," in parts.query:  # the query is not sent, and what it swallowed would be lost without a sound
-            raise WordError("has a comma after its '?': put a blank between this word and the next one")
+            raise ModelRefError("has a comma after its '?': put a blank between this word and the next one")
         return _huggingface_page(parts) if host in _HF_HOSTS else _civitai_page(parts)
     if parts.username is not None:
-        raise WordError("holds a login, which is not sent: take an address that works without one")
+        raise ModelRefError("holds a login, which is not sent: take an address that works without one")
     if not vouched:
-        raise WordError(
+        raise ModelRefError(
             "has no sha256, so nothing vouches for the file: add #sha256= and the 64 hex digits that its "
             "page or `sha256sum` shows"
         )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pod.errors import SETTING_MALFORMED, PodError
 from pod.model_refs import addresses
-from pod.model_refs.addresses import FORMS, SCHEME, Address, WordError
+from pod.model_refs.addresses import FORMS, SCHEME, Address, ModelRefError
 from pod.model_refs.filenames import checked_path, suffix
 from pod.util.printable import shown
 
@@ -39,7 +39,7 @@ _LONGEST = 8192  # letters of a word: no server takes a longer address
 
 
 @dataclass(frozen=True)
-class Wish:
+class ModelRef:
     """A file that somebody named; `where` is the variable or the command in which they did.
 
     `folder` and `name` are None unless they were said beforehand.
@@ -97,7 +97,7 @@ def is_address(word: str) -> bool:
     return any(sign in word for sign in ":/=")
 
 
-def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[Wish]]:
+def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[ModelRef]]:
     """Tell ids and wishes apart. Raises PodError for the first word that is malformed.
 
     Args:
@@ -118,13 +118,13 @@ def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[W
             continue
         try:
             wish = parse(where, word)
-        except WordError as error:
+        except ModelRefError as error:
             raise PodError(_sentence(where, shown(word), error), code) from None
         wishes[wish.key] = wish
     return ids, list(wishes.values())
 
 
-def of_environment(environ: Mapping[str, str]) -> list[Wish]:
+def of_environment(environ: Mapping[str, str]) -> list[ModelRef]:
     """Return the wishes of MODELS and LORAS. Raises PodError."""
     return [
         each
@@ -133,37 +133,37 @@ def of_environment(environ: Mapping[str, str]) -> list[Wish]:
     ]
 
 
-def parse(where: str, word: str) -> Wish:
+def parse(where: str, word: str) -> ModelRef:
     """Read a word. Raises WordError."""
     if not word.isprintable():
-        raise WordError("has letters that cannot be shown: copy it again")
+        raise ModelRefError("has letters that cannot be shown: copy it again")
     _check_weight(word)
     folder = name = None
     if placed := _PLACED.fullmatch(word):
         folder, name = _place(placed[1])
         word = placed[2]
     elif not _ADDRESSED.match(word):
-        raise WordError(f"is no address of a file: write {FORMS}")
+        raise ModelRefError(f"is no address of a file: write {FORMS}")
     text, _, fragment = word.partition("#")
     sha256 = _listed(fragment)
     address = addresses.read(text, vouched=sha256 is not None)
     if where == "LORAS" and folder and folder.partition("/")[0] != LORAS:
-        raise WordError(f"is to go to {folder}, and LORAS only takes LoRAs: put it into MODELS")
-    return Wish(where, address, sha256, folder, name)
+        raise ModelRefError(f"is to go to {folder}, and LORAS only takes LoRAs: put it into MODELS")
+    return ModelRef(where, address, sha256, folder, name)
 
 
-def check_folders(wishes: Iterable[Wish], folders: Folders, code: int) -> list[str]:
+def check_folders(wishes: Iterable[ModelRef], folders: Folders, code: int) -> list[str]:
     """Check the folders that were said beforehand; returns warnings about them. Raises PodError."""
     warnings = []
     for wish in wishes:
         try:
             warnings.append(_check_folder(wish, folders.known, folders.used))
-        except WordError as error:
+        except ModelRefError as error:
             raise PodError(_sentence(wish.where, wish.word, error), code) from None
     return [warning for warning in warnings if warning]
 
 
-def _check_folder(wish: Wish, places: Mapping[str, Collection[str]], used: Collection[str]) -> str | None:
+def _check_folder(wish: ModelRef, places: Mapping[str, Collection[str]], used: Collection[str]) -> str | None:
     folder = (wish.folder or LORAS).partition("/")[0]
     if folder in used or any(folder in directories for directories in places.values()):
         return None
@@ -173,11 +173,11 @@ def _check_folder(wish: Wish, places: Mapping[str, Collection[str]], used: Colle
 
         near = difflib.get_close_matches(folder, list(places), n=1, cutoff=0.8)
     if near:
-        raise WordError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near[0]}?")
+        raise ModelRefError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near[0]}?")
     return f"{wish.word} goes to {folder}, which ComfyUI itself does not read: a custom node has to"
 
 
-def _sentence(where: str, word: str, error: WordError) -> str:
+def _sentence(where: str, word: str, error: ModelRefError) -> str:
     return f"{where}: {word!r} {error}" + ("" if str(error).endswith("?") else ".")
 
 
@@ -185,7 +185,7 @@ def _check_weight(word: str) -> None:
     """Tell off what prompts elsewhere know as <lora:name:0.8>."""
     weighted = _WEIGHT.fullmatch(word)
     if weighted and "?" not in word and not _NO_WEIGHT.fullmatch(weighted["rest"]):
-        raise WordError(
+        raise ModelRefError(
             "ends in a weight, which belongs into the workflow, as the strength of its LoRA loader: leave "
             f"':{weighted['weight']}' away" + ("" if _ADDRESSED.match(word) else f", and write {FORMS}")
         )
@@ -196,13 +196,13 @@ def _place(text: str) -> tuple[str, str | None]:
     try:
         parts = checked_path(text.strip().removeprefix("models/").rstrip("/"))
     except ValueError as error:
-        raise WordError(
+        raise ModelRefError(
             f"begins with a place that {error}: write FOLDER=… or FOLDER/NAME.safetensors=…"
         ) from None
     name = parts[-1] if suffix(parts[-1]) else None
     folder = "/".join(parts[:-1] if name else parts)
     if not folder:
-        raise WordError("begins with a file's name and no folder: write FOLDER/NAME.safetensors=…")
+        raise ModelRefError("begins with a file's name and no folder: write FOLDER/NAME.safetensors=…")
     return folder, name
 
 
@@ -212,7 +212,7 @@ def _listed(fragment: str) -> str | None:
         return None  # a place on a page
     value = value.lower()
     if not _SHA256.fullmatch(value):
-        raise WordError(
+        raise ModelRefError(
             f"has a sha256 of {len(value)} characters, and 64 hex digits are wanted: copy it again"
         )
     return value

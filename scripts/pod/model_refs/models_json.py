@@ -13,11 +13,11 @@ from pod.errors import ARGUMENTS_REFUSED, DATA_UNREADABLE, PodError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pod.model_refs.model_ref import Wish
+    from pod.model_refs.model_ref import ModelRef
 
 
 @dataclass(frozen=True)
-class File:
+class ModelFile:
     """One file; `size` in bytes and `sha256` are None where nobody could tell when the image was made.
 
     A file that somebody wished for has the wish; until it has been looked into, it has no folder. `remarks`
@@ -31,7 +31,7 @@ class File:
     sha256: str | None
     optional: bool
     source: Mapping[str, Any] = field(repr=False)
-    wish: Wish | None = None
+    wish: ModelRef | None = None
     remarks: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -45,12 +45,12 @@ class File:
         return bool(self.wish.sha256 if self.wish else self.sha256)
 
     @classmethod
-    def wished(cls, wish: Wish) -> File:
+    def wished(cls, wish: ModelRef) -> ModelFile:
         """Return a file that is still to be looked into; the log calls it by where the wish stood."""
         return cls(wish.where, "", wish.word, None, None, False, wish.source, wish)
 
     @classmethod
-    def from_json(cls, model: str, row: Mapping[str, Any]) -> File:
+    def from_json(cls, model: str, row: Mapping[str, Any]) -> ModelFile:
         """Read a row. Raises KeyError, TypeError, ValueError."""
         label = PurePosixPath(row["folder"]) / row["name"]
         if label.is_absolute() or ".." in label.parts:
@@ -59,7 +59,7 @@ class File:
         return cls(model, row["folder"], row["name"], row["size"], sha256, row["optional"], row["source"])
 
 
-def read(path: Path) -> dict[str, tuple[File, ...]]:
+def read(path: Path) -> dict[str, tuple[ModelFile, ...]]:
     """Read models.json: the files of each model. Raises PodError."""
     data = load_json(path, "rebuild the image")
     try:
@@ -67,7 +67,8 @@ def read(path: Path) -> dict[str, tuple[File, ...]]:
             raise ValueError(f"schema {data['schema']}, and 1 is known")  # noqa: TRY301
         models = data["models"]
         return {
-            entry["id"]: tuple(File.from_json(entry["id"], row) for row in entry["files"]) for entry in models
+            entry["id"]: tuple(ModelFile.from_json(entry["id"], row) for row in entry["files"])
+            for entry in models
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PodError(
@@ -116,8 +117,8 @@ def older(run: Path) -> tuple[Path, ...]:
 
 
 def wanted(
-    models: Mapping[str, Sequence[File]], names: Sequence[str], *, optional: bool = False
-) -> list[File]:
+    models: Mapping[str, Sequence[ModelFile]], names: Sequence[str], *, optional: bool = False
+) -> list[ModelFile]:
     """Return the files to fetch, smallest model first, so that the first one can be used soonest.
 
     The files of a model stay together, in the order of its description. A file that two models share is
@@ -132,7 +133,7 @@ def wanted(
         [file for file in models[name] if optional or not file.optional] for name in dict.fromkeys(names)
     ]
     chosen.sort(key=lambda files: sum(file.size if file.size is not None else 1 << 40 for file in files))
-    places: dict[str, File] = {}
+    places: dict[str, ModelFile] = {}
     for files in chosen:
         for file in files:
             places.setdefault(file.label, file)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 LONGEST = 10.0  # seconds: servers close what is idle for longer, some after 15 s
 
 
-class Idle:
+class ConnectionPool:
     """Open connections that nobody uses now, by origin; for several threads."""
 
     def __init__(self, most: int = 64) -> None:

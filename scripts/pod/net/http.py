@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from email.message import Message
 
-    from pod.net.connection_pool import Idle
+    from pod.net.connection_pool import ConnectionPool
 
 FETCH_FAILED = 1
 MAX_REDIRECTS = 5
@@ -71,7 +71,7 @@ class Limits:
     connect: float = 10.0
     read: float = 30.0
     tls: ssl.SSLContext | None = None
-    idle: Idle | None = None
+    idle: ConnectionPool | None = None
 
 
 @dataclass(eq=False)

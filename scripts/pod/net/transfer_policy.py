@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Policy:
+class TransferPolicy:
     """Connections over all files, bytes per chunk, and seconds.
 
     A chunk is what a kill -9 costs each connection at most. A connection that gives fewer than `slowest`
@@ -36,7 +36,7 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
 
 
-class SpentError(RefusedError):
+class RetriesExhaustedError(RefusedError):
     """Nothing has moved for too many tries."""
 
 
@@ -44,13 +44,13 @@ class StalledError(TransientError):
     """A connection gave next to nothing for a while."""
 
 
-class Meter:
+class ThroughputMonitor:
     """Watches one connection; `fair` gives the bytes a second that one to the same file gave of late.
 
     Stalled is what gives next to nothing, or a tenth of what is fair: a new one will do better.
     """
 
-    def __init__(self, policy: Policy, host: str, fair: Callable[[], float]) -> None:
+    def __init__(self, policy: TransferPolicy, host: str, fair: Callable[[], float]) -> None:
         self._policy = policy
         self._host = host
         self._fair = fair
@@ -70,10 +70,10 @@ class Meter:
         self._since, self._bytes = now, 0
 
 
-class Patience:
+class TransferBackoff:
     """Count failures in a row; anything that arrives in between starts the count anew."""
 
-    def __init__(self, policy: Policy, halted: threading.Event, note: Callable[[str], None]) -> None:
+    def __init__(self, policy: TransferPolicy, halted: threading.Event, note: Callable[[str], None]) -> None:
         self._backoff = Backoff(
             policy.tries, policy.backoff, policy.backoff_limit, policy.retry_after_limit, policy.wait_limit
         )
@@ -97,6 +97,6 @@ class Patience:
         delay = self._backoff.failed(error.retry_after)
         if delay is None:
             tries = "1 try" if self._backoff.failures == 1 else f"{self._backoff.failures} tries"
-            raise SpentError(f"did not come in {tries} ({error}); start the fetch again later")
+            raise RetriesExhaustedError(f"did not come in {tries} ({error}); start the fetch again later")
         self._note(f"{error}; again in {delay:.0f} s")
         self._halted.wait(delay)

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from pod.net.http import RefusedError
 from pod.net.hubs import Request
 from pod.resolve import civitai
-from pod.resolve.hub_client import Asker
-from pod.resolve.resolved_cache import FILES, Pins
+from pod.resolve.hub_client import HubClient
+from pod.resolve.resolved_cache import FILES, ResolvedCache
 from pod.util.pickles import is_pickle
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from pod.model_refs.models_json import File
+    from pod.model_refs.models_json import ModelFile
     from pod.net.hubs import Hubs
-    from pod.net.transfer_policy import Policy
+    from pod.net.transfer_policy import TransferPolicy
     from pod.resolve.civitai import Version
     from pod.resolve.model_facts import Facts
 
@@ -41,13 +41,15 @@ class Resolved:
 class Resolver:
     """Asks the hubs, each thing once a run, and remembers the answers for all later runs."""
 
-    def __init__(self, path: Path, hubs: Hubs, policy: Policy, halted: threading.Event, facts: Facts) -> None:
+    def __init__(
+        self, path: Path, hubs: Hubs, policy: TransferPolicy, halted: threading.Event, facts: Facts
+    ) -> None:
         self.hubs = hubs
         self.facts = facts
-        self.pins = Pins(path)
-        self.asker = Asker(policy, halted)
+        self.pins = ResolvedCache(path)
+        self.asker = HubClient(policy, halted)
 
-    def resolve(self, file: File, note: Callable[[str], None]) -> Resolved:
+    def resolve(self, file: ModelFile, note: Callable[[str], None]) -> Resolved:
         """Return what to expect of a file. Raises RefusedError."""
         if is_pickle(file.name) and not file.vouched:
             raise RefusedError(
@@ -99,7 +101,7 @@ class Resolver:
             note(sentence)
         return Resolved(f"sha256:{sha256}", None)  # sizeKB is rounded
 
-    def _ask(self, file: File, note: Callable[[str], None]) -> Resolved:
+    def _ask(self, file: ModelFile, note: Callable[[str], None]) -> Resolved:
         source, hubs = file.source, self.hubs
         page = ""
         try:

@@ -7,7 +7,7 @@ from email.message import Message
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pod.net.http import RefusedError, TransientError
-from pod.net.transfer_policy import Patience, Policy
+from pod.net.transfer_policy import TransferBackoff, TransferPolicy
 from pod.resolve import safetensors_header
 from pod.util import bounded_json
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pod.net.hubs import Request
-    from pod.resolve.safetensors_header import Header
+    from pod.resolve.safetensors_header import SafetensorsHeader
 
     Note = Callable[[str], None]
 
@@ -25,10 +25,10 @@ _LARGEST_ANSWER = 8 << 20  # bytes
 _LONGEST_DISPOSITION = 4096  # bytes: its parser is quadratic
 
 
-class Asker:
+class HubClient:
     """Asks, and keeps the answers, the refusals too: twenty files of one repository are one question."""
 
-    def __init__(self, policy: Policy, halted: threading.Event) -> None:
+    def __init__(self, policy: TransferPolicy, halted: threading.Event) -> None:
         self._policy = policy
         self._halted = halted
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class Asker:
             raise answer
         return answer
 
-    def header(self, request: Request, note: Note) -> Header:
+    def header(self, request: Request, note: Note) -> SafetensorsHeader:
         """Return the head of a .safetensors file. Raises RefusedError."""
         return self._patiently(lambda: safetensors_header.fetch(request, self._policy.limits), note)
 
@@ -73,7 +73,7 @@ class Asker:
                 ) from None
 
     def _patiently(self, ask: Callable[[], T], note: Note) -> T:
-        patience = Patience(self._policy, self._halted, note)
+        patience = TransferBackoff(self._policy, self._halted, note)
         while not self._halted.is_set():
             try:
                 return ask()

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pod.model_refs import filenames
 from pod.model_refs.model_ref import LORAS
-from pod.model_refs.models_json import File
+from pod.model_refs.models_json import ModelFile
 from pod.net.http import RefusedError
 from pod.net.hubs import request_for
 from pod.net.integrity import digest, of_file
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from pod.model_refs.model_ref import Wish
+    from pod.model_refs.model_ref import ModelRef
     from pod.resolve.hashes import Resolver
-    from pod.resolve.model_type import Kind
+    from pod.resolve.model_type import ModelType
 
     Note = Callable[[str], None]
 
@@ -38,28 +38,28 @@ _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.")
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedFile:
     """What a wish turned out to be: `claimed` is what kind its hub says it is; sizes in bytes."""
 
     name: str
     source: Mapping[str, Any]
     expected: str
     size: int | None = None
-    claimed: Kind | None = None
+    claimed: ModelType | None = None
     remarks: tuple[str, ...] = ()
 
 
 class Downloaded(Protocol):
     """The part of the store of downloaded models that is asked here."""
 
-    def place(self, file: File, /) -> Path:
+    def place(self, file: ModelFile, /) -> Path:
         """Return where a file belongs."""
 
-    def known(self, file: File, expected: str, size: int | None, /) -> Path | None:
+    def known(self, file: ModelFile, expected: str, size: int | None, /) -> Path | None:
         """Return where the right file lies, as far as that takes no hashing."""
 
 
-class Finder:
+class ModelRefResolver:
     """Looks into wishes, each once: what was found is remembered on the volume.
 
     Args:
@@ -68,7 +68,7 @@ class Finder:
         offered: The files of the image's models, whose names are taken.
     """
 
-    def __init__(self, resolver: Resolver, store: Downloaded, offered: Iterable[File]) -> None:
+    def __init__(self, resolver: Resolver, store: Downloaded, offered: Iterable[ModelFile]) -> None:
         self._resolver = resolver
         self._facts = resolver.facts
         self._store = store
@@ -80,7 +80,7 @@ class Finder:
         }
         self._lock = threading.Lock()
 
-    def find(self, unplaced: File, note: Note) -> File:
+    def find(self, unplaced: ModelFile, note: Note) -> ModelFile:
         """Return a wished file with folder, name and hash. Raises RefusedError, OSError."""
         wish = unplaced.wish
         if wish is None:
@@ -117,7 +117,7 @@ class Finder:
 
     # --- what it is
 
-    def _ask(self, wish: Wish, note: Note) -> Found:
+    def _ask(self, wish: ModelRef, note: Note) -> ResolvedFile:
         match wish.source["kind"]:
             case "huggingface":
                 found = self._of_huggingface(wish, note)
@@ -131,19 +131,19 @@ class Finder:
             )
         return found
 
-    def _of_huggingface(self, wish: Wish, note: Note) -> Found:
+    def _of_huggingface(self, wish: ModelRef, note: Note) -> ResolvedFile:
         name = _safe(wish.source["path"])
         if wish.sha256:
-            return Found(name, wish.source, f"sha256:{wish.sha256}")
+            return ResolvedFile(name, wish.source, f"sha256:{wish.sha256}")
         if is_pickle(name):
             raise _unvouched()
-        resolved = self._resolver.resolve(replace(File.wished(wish), name=name), note)
+        resolved = self._resolver.resolve(replace(ModelFile.wished(wish), name=name), note)
         source = {**wish.source, "revision": resolved.revision}
         if not resolved.expected.startswith("sha256:"):
             self._resolver.pin(source, resolved)
-        return Found(name, source, resolved.expected, resolved.size)
+        return ResolvedFile(name, source, resolved.expected, resolved.size)
 
-    def _of_civitai(self, wish: Wish, note: Note) -> Found:
+    def _of_civitai(self, wish: ModelRef, note: Note) -> ResolvedFile:
         source = wish.source
         version, page, said = self._resolver.civitai(source["version"], note)
         if source.get("model") not in {None, version.model}:
@@ -170,9 +170,9 @@ class Finder:
                 f"is a {bounded_json.shown(version.type)} on CivitAI, but a {wish.address.kind} by its AIR: "
                 "copy that anew"
             )
-        return Found(_safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
+        return ResolvedFile(_safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
 
-    def _of_address(self, wish: Wish, note: Note) -> Found:
+    def _of_address(self, wish: ModelRef, note: Note) -> ResolvedFile:
         request = request_for(wish.source, self._resolver.hubs)
         name = wish.name or unquote(urlsplit(wish.source["url"]).path.rpartition("/")[2])
         if not filenames.suffix(name):
@@ -182,11 +182,11 @@ class Finder:
                 "does not say what its file is called: say it beforehand, "
                 f"FOLDER/NAME.safetensors={_again(wish)}"
             )
-        return Found(_safe(name), wish.source, f"sha256:{wish.sha256}")
+        return ResolvedFile(_safe(name), wish.source, f"sha256:{wish.sha256}")
 
     # --- where it belongs
 
-    def _place(self, wish: Wish, found: Found, note: Note) -> tuple[str, str]:
+    def _place(self, wish: ModelRef, found: ResolvedFile, note: Note) -> tuple[str, str]:
         """Return folder and name. Raises RefusedError."""
         name = wish.name or found.name
         if filenames.suffix(name) != filenames.suffix(found.name):
@@ -198,7 +198,7 @@ class Finder:
             return offered.folder, offered.name
         return wish.folder or self._folder(wish, found, note), name
 
-    def _folder(self, wish: Wish, found: Found, note: Note) -> str:
+    def _folder(self, wish: ModelRef, found: ResolvedFile, note: Note) -> str:
         if _ONE_OF_SEVERAL.search(found.name):
             raise RefusedError(f"is one piece of several, of which ComfyUI loads none: {_say_it(wish)}")
         told = None
@@ -212,7 +212,7 @@ class Finder:
             raise RefusedError(f"{result.homeless}: {_say_it(wish, result.beside)}")
         return result.folder
 
-    def _take(self, file: File, expected: str, wish: Wish) -> None:
+    def _take(self, file: ModelFile, expected: str, wish: ModelRef) -> None:
         """Let no two files of one run have one name. Raises RefusedError."""
         with self._lock:
             there, owner = self._taken.setdefault(file.label, (expected, wish.word))
@@ -221,7 +221,7 @@ class Finder:
                 f"would be {file.label}, as {owner} is, which is another file: {_another_name(wish, file)}"
             )
 
-    def _check_place(self, file: File, expected: str, wish: Wish) -> None:
+    def _check_place(self, file: ModelFile, expected: str, wish: ModelRef) -> None:
         """Leave alone what somebody else put there under this name. Raises RefusedError, OSError."""
         place = self._store.place(file)
         if not place.is_file() or self._store.known(file, expected, file.size):
@@ -234,10 +234,10 @@ class Finder:
 
     # --- what was found before
 
-    def _remembered(self, unplaced: File, wish: Wish) -> File | None:
+    def _remembered(self, unplaced: ModelFile, wish: ModelRef) -> ModelFile | None:
         row = self._resolver.pins.get(WISHES, wish.key)
         try:
-            file = File.from_json(unplaced.model, {**row, "optional": False})
+            file = ModelFile.from_json(unplaced.model, {**row, "optional": False})
             filenames.checked_path(file.folder)
             filenames.checked_path(file.name)
             if file.size is not None and type(file.size) is not int:
@@ -251,14 +251,14 @@ class Finder:
             return None  # nothing, or nothing to go by
         return replace(file, source=source, wish=wish)
 
-    def _remember(self, file: File, wish: Wish) -> None:
+    def _remember(self, file: ModelFile, wish: ModelRef) -> None:
         """Keep all but a plain address, which may hold a token: the next start is given it again."""
         source = {} if wish.source["kind"] == "https" else dict(file.source)
         row = {"folder": file.folder, "name": file.name, "size": file.size, "sha256": file.sha256}
         self._resolver.pins.put(WISHES, wish.key, {**row, "source": source})
 
 
-def remarks(file: File) -> list[str]:
+def remarks(file: ModelFile) -> list[str]:
     """Return what else is to be said about a file that was wished for."""
     said = list(file.remarks)
     if is_pickle(file.name):
@@ -268,7 +268,7 @@ def remarks(file: File) -> list[str]:
     return said
 
 
-def _agreed(wish: Wish, told: Kind | None, found: Found) -> Kind:
+def _agreed(wish: ModelRef, told: ModelType | None, found: ResolvedFile) -> ModelType:
     """Put together what the head of a file and its hub say. Raises RefusedError where they do not agree."""
     claimed = found.claimed
     if claimed and claimed.vague and filenames.suffix(found.name) != ".ckpt":
@@ -280,7 +280,7 @@ def _agreed(wish: Wish, told: Kind | None, found: Found) -> Kind:
     raise RefusedError(f"does not say what kind of model it is: {_say_it(wish)}")
 
 
-def _of_loras(wish: Wish, told: Kind | None) -> str:
+def _of_loras(wish: ModelRef, told: ModelType | None) -> str:
     """LORAS says what it is, and nothing that says otherwise is fetched. Raises RefusedError."""
     if told and told.folder != LORAS:
         place = f", as {told.beside}={_again(wish)}" if told.beside else ""
@@ -310,14 +310,14 @@ def _origin(source: Mapping[str, Any]) -> str:
     return " ".join(str(source.get(key)) for key in ("kind", "repo", "path", "version", "url"))
 
 
-def _say_it(wish: Wish, folder: str | None = None) -> str:
+def _say_it(wish: ModelRef, folder: str | None = None) -> str:
     return f"say where it belongs, as {folder or 'FOLDER'}={_again(wish)}"
 
 
-def _another_name(wish: Wish, file: File) -> str:
+def _another_name(wish: ModelRef, file: ModelFile) -> str:
     return f"give this one another name, {file.folder}/NAME{filenames.suffix(file.name)}={_again(wish)}"
 
 
-def _again(wish: Wish) -> str:
+def _again(wish: ModelRef) -> str:
     """Return a word as it has to be written again, without what must not be shown."""
     return f"{wish.word}#sha256=…" if wish.sha256 else wish.word

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pod.resolve.safetensors_header import Header
+    from pod.resolve.safetensors_header import SafetensorsHeader
 
 
 @dataclass(frozen=True)
-class Kind:
+class ModelType:
     """A kind of model: what it is called, and its folder; None where ComfyUI itself has none.
 
     Then `node` loads it, from `beside`. `taken_for` are the kinds that CivitAI may call it without being
@@ -39,7 +39,7 @@ class Kind:
         elsewhere = f" ({self.node} reads models/{self.beside})" if self.node and self.beside else ""
         return f"is {self.what}, for which ComfyUI itself has no folder{elsewhere}"
 
-    def agrees_with(self, claimed: Kind) -> bool:
+    def agrees_with(self, claimed: ModelType) -> bool:
         """Tell whether what a file is may be called so on CivitAI."""
         return claimed.id == self.id or claimed.id in self.taken_for
 
@@ -49,7 +49,7 @@ class Types:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         """Read model-types.json. Raises KeyError, TypeError, AttributeError."""
-        self.kinds: dict[str, Kind] = {row["id"]: _kind(row) for row in data["types"]}
+        self.kinds: dict[str, ModelType] = {row["id"]: _kind(row) for row in data["types"]}
         self._civitai = {name: self.kinds[row["id"]] for row in data["types"] for name in row["civitai"]}
         self._air = {name: self.kinds[row["id"]] for row in data["types"] for name in row["air"]}
         self._no_models = frozenset(data["no_models"])
@@ -57,7 +57,7 @@ class Types:
         self._beside = data["beside"]
         self._rows: Sequence[Mapping[str, Any]] = data["rules"]
 
-    def claimed(self, types: Iterable[str]) -> Kind | None:
+    def claimed(self, types: Iterable[str]) -> ModelType | None:
         """Return the kind that CivitAI's types claim, that of the file before that of its model."""
         names = (name.lower() for name in types)
         return next((self._civitai[name] for name in names if name in self._civitai), None)
@@ -66,11 +66,11 @@ class Types:
         """Tell whether CivitAI calls something so that is no model."""
         return type_.lower() in self._no_models
 
-    def by_air(self, type_: str | None) -> Kind | None:
+    def by_air(self, type_: str | None) -> ModelType | None:
         """Return the kind that an AIR claims."""
         return self._air.get(type_ or "")
 
-    def of(self, header: Header) -> Kind | None:
+    def of(self, header: SafetensorsHeader) -> ModelType | None:
         """Return what a file is; None where its tensors do not say, or say two things at once."""
         names = [name.replace("\n", " ") for name in header.tensors]
         text = "\n".join(names)
@@ -92,7 +92,7 @@ class Types:
 class _Rule:
     """One row of `rules`: all conditions that it has must hold."""
 
-    def __init__(self, kind: Kind, row: Mapping[str, Any], prefix: str) -> None:
+    def __init__(self, kind: ModelType, row: Mapping[str, Any], prefix: str) -> None:
         self.kind = kind
         self._only = frozenset(row["only"])
         self._most, self._any, self._with, self._without = (
@@ -100,7 +100,7 @@ class _Rule:
         )
         self._metadata = [each.partition("=") for each in row["metadata"]]
 
-    def fits(self, names: Sequence[str], text: str, core: str, header: Header) -> bool:
+    def fits(self, names: Sequence[str], text: str, core: str, header: SafetensorsHeader) -> bool:
         """Tell whether a file is of this kind; `core` is the text without what only stands beside tensors."""
         if self._only:
             return bool(names) and self._only.issuperset(names)
@@ -118,8 +118,8 @@ class _Rule:
         )
 
 
-def _kind(row: Mapping[str, Any]) -> Kind:
-    return Kind(
+def _kind(row: Mapping[str, Any]) -> ModelType:
+    return ModelType(
         row["id"],
         row["what"],
         row["folder"],

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pod.util import bounded_json, untrusted_files
-from pod.util.file_lease import Claim
+from pod.util.file_lease import FileLease
 from pod.util.files import write_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _LARGEST = 8 << 20  # bytes: some 20 000 files
 _WAIT_SECONDS = 2.0
 
 
-class Pins:
+class ResolvedCache:
     """The record of one volume, which several pods may share."""
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class Pins:
 
     def put(self, section: str, key: str, value: Any) -> None:
         """Remember; what cannot be written is only asked again."""
-        claim = Claim(self._path.with_name("resolved.lock"))
+        claim = FileLease(self._path.with_name("resolved.lock"))
         with self._lock, contextlib.suppress(OSError):
             end = time.monotonic() + _WAIT_SECONDS  # then without: what gets lost is only asked again
             while not (owned := claim.acquire()) and time.monotonic() < end:

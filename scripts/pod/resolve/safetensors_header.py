@@ -38,7 +38,7 @@ _BITS = (
 
 
 @dataclass(frozen=True)
-class Header:
+class SafetensorsHeader:
     """The shape of each tensor by its name, the metadata, and the bytes of the whole file."""
 
     tensors: Mapping[str, tuple[int, ...]]
@@ -46,7 +46,7 @@ class Header:
     size: int
 
 
-def fetch(request: Request, limits: Limits) -> Header:
+def fetch(request: Request, limits: Limits) -> SafetensorsHeader:
     """Ask for the head of a file, once where it is of the usual size. Raises RefusedError, TransientError."""
     with request.send(limits, {"Range": f"bytes=0-{_FIRST - 1}"}) as answer:
         size = _size(answer)
@@ -61,7 +61,7 @@ def fetch(request: Request, limits: Limits) -> Header:
     return parse(head, size)
 
 
-def read(path: Path) -> Header:
+def read(path: Path) -> SafetensorsHeader:
     """Read the head of a file that is here. Raises RefusedError, OSError."""
     size = path.stat().st_size
     with path.open("rb") as handle:
@@ -69,7 +69,7 @@ def read(path: Path) -> Header:
         return parse(length + handle.read(_length(length, size)), size)
 
 
-def parse(head: bytes, size: int) -> Header:
+def parse(head: bytes, size: int) -> SafetensorsHeader:
     """Read the first bytes of a file of `size` bytes, up to the header's end. Raises RefusedError."""
     length = _length(head[:8], size)
     try:
@@ -86,7 +86,7 @@ def parse(head: bytes, size: int) -> Header:
         shapes[name], span = _tensor(name, entry)
         spans.append(span)
     _check_spans(spans, size - 8 - length)
-    return Header(shapes, metadata, size)
+    return SafetensorsHeader(shapes, metadata, size)
 
 
 def _tensor(name: str, entry: Any) -> tuple[tuple[int, ...], tuple[int, int]]:

@@ -22,7 +22,7 @@ _EVERY = ("0.0.0.0", "::")  # noqa: S104 - the load balancer comes from outside
 
 
 @dataclass(frozen=True)
-class Wish:
+class PingConfig:
     """Where `/ping` is asked for: addresses, the path, and whether that is asked for at ComfyUI's port."""
 
     addresses: tuple[tuple[str, int], ...] = ()
@@ -30,7 +30,9 @@ class Wish:
     at_the_door: bool = False
 
 
-def read(environ: Mapping[str, str], comfyui: int, others: Mapping[str, int] = MappingProxyType({})) -> Wish:
+def read(
+    environ: Mapping[str, str], comfyui: int, others: Mapping[str, int] = MappingProxyType({})
+) -> PingConfig:
     """Return what the environment asks for. Raises SettingError.
 
     Args:
@@ -53,4 +55,4 @@ def read(environ: Mapping[str, str], comfyui: int, others: Mapping[str, int] = M
             raise SettingError(f"{name} and {other} are both {asked}: give one of them another port.")
         addresses = [each for each in addresses if each[1] != asked]
         addresses += [(every, asked) for every in _EVERY]
-    return Wish(tuple(addresses), path, at_the_door=asked == comfyui)
+    return PingConfig(tuple(addresses), path, at_the_door=asked == comfyui)

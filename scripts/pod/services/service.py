@@ -54,7 +54,7 @@ class Service:
     needed: bool = False
 
 
-class Keeper:
+class ServiceSupervisor:
     """Starts a service, and again when it ends by itself; in a thread of its own, which stays while it runs.
 
     The service is asked to end when this process does, however that comes.

@@ -29,7 +29,7 @@ _PODS = 100
 _GAP = b"\npodkiln: %d bytes are missing here.\n"
 
 
-class Rotated:
+class RotatingLog:
     """A log that begins anew when it has grown; what was in it is kept in NAME.log.1, .2 and so on."""
 
     def __init__(self, path: Path, size: int = SIZE, files: int = FILES) -> None:
@@ -78,7 +78,7 @@ class Rotated:
         self._open()
 
 
-class Journal:
+class AsyncLog:
     """Takes bytes at once, and writes them when the volume can. `tell` gets a sentence when it cannot."""
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
@@ -121,7 +121,7 @@ class Journal:
             return data
 
     def _work(self) -> None:
-        log: Rotated | None = None
+        log: RotatingLog | None = None
         not_before = 0.0
         while data := self._take():
             if time.monotonic() < not_before:
@@ -129,7 +129,7 @@ class Journal:
                 continue
             lost = self._lost
             try:
-                log = log or Rotated(own_path(self._folder))
+                log = log or RotatingLog(own_path(self._folder))
                 log.write(_GAP % lost + data if lost else data)
             except OSError as error:
                 not_before = time.monotonic() + RETRY_SECONDS

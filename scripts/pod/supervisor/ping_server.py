@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 
-from pod.services.ping_config import PATH, Wish
+from pod.services.ping_config import PATH, PingConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _FRESH = 1.0  # seconds for which an answer of ComfyUI is not asked for again
 STARTING, SERVING, FAILING = 204, 200, 503
 
 
-class Pulse:
+class HealthCache:
     """The status to answer with; ComfyUI is asked once a second at most, however often we are."""
 
     def __init__(self, problem: Callable[[], str | None], served: Callable[[], bool]) -> None:
@@ -48,7 +48,7 @@ class Pulse:
         return FAILING if self._served() else STARTING
 
 
-def serve(wish: Wish, pulse: Pulse, say: Callable[[str], None]) -> None:
+def serve(wish: PingConfig, pulse: HealthCache, say: Callable[[str], None]) -> None:
     """Answer in threads, for as long as the process lives; an address that is taken costs a sentence."""
     import http.server  # noqa: PLC0415 - beside ComfyUI's start
 

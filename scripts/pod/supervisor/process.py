@@ -26,7 +26,7 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Life:
+class ComfyProcess:
     """A running ComfyUI: `spawned` and `ready` are times by `now`. Raises OSError where it cannot be started.
 
     It gets a process group of its own, so that Ctrl-C at a terminal reaches it through its keeper alone; the
@@ -106,7 +106,7 @@ def copy(source: int, *takers: Callable[[bytes], None]) -> None:
             take(data)
 
 
-class Outlet:
+class FdWriter:
     """A file descriptor to write to. One that is broken is given up: who writes must not stop for it."""
 
     def __init__(self, descriptor: int) -> None:

@@ -28,8 +28,8 @@ from pod import decision as decide
 from pod.errors import UNFIT
 from pod.services import ping_config
 from pod.supervisor import boot_timeline, exit_status, ping_server
-from pod.supervisor.log_file import Journal
-from pod.supervisor.process import Life, Outlet, copy, now
+from pod.supervisor.log_file import AsyncLog
+from pod.supervisor.process import ComfyProcess, FdWriter, copy, now
 from pod.util import ports
 from pod.util.say import line
 
@@ -47,7 +47,7 @@ LAST_SECONDS, LATE_SECONDS = 3.0, 0.7
 _NEVER_SERVES = (0, 2)
 
 
-class Keeper:
+class Supervisor:
     """Looks after one ComfyUI at a time; a signal is obeyed in a thread of its own."""
 
     def __init__(
@@ -58,17 +58,17 @@ class Keeper:
         self._stop_seconds = stop_seconds
         self._environ = environ
         self._run = Path(environ.get("PODKILN_RUN", "/run/podkiln"))
-        self._out, self._err = Outlet(1), Outlet(2)
-        self._journal = Journal(
+        self._out, self._err = FdWriter(1), FdWriter(2)
+        self._journal = AsyncLog(
             Path(environ.get("WORKSPACE") or "/workspace") / "logs",
             lambda text: self._err(f"{line(f'podkiln: {text}')}\n".encode()),
         )
         self._others = threading.Thread(target=copy, args=(0, self._err, self._journal.put), daemon=True)
         self._turn = threading.Lock()
         self._stopping = threading.Event()
-        self._life: Life
+        self._life: ComfyProcess
 
-    def keep(self, life: Life, called: int) -> int:
+    def keep(self, life: ComfyProcess, called: int) -> int:
         """See ComfyUI through its lives until a signal or its last end; returns the pod's exit code.
 
         Args:
@@ -127,7 +127,9 @@ class Keeper:
         self._timeline = boot_timeline.Timeline(self._run, started, self._life.spawned)
         wish = ping_config.read(self._environ, int(decision.get("port", 0)))
         ping_server.serve(
-            wish, ping_server.Pulse(comfyui_http.problem, lambda: self._life.ready is not None), self.say
+            wish,
+            ping_server.HealthCache(comfyui_http.problem, lambda: self._life.ready is not None),
+            self.say,
         )
 
     def _decision(self) -> dict[str, Any]:
@@ -136,14 +138,14 @@ class Keeper:
         except (OSError, ValueError):
             return {}
 
-    def _attend(self, life: Life) -> exit_status.Tail:
+    def _attend(self, life: ComfyProcess) -> exit_status.Tail:
         """Pass on what it prints, and say when it serves."""
         tail = exit_status.Tail()
         life.pass_on(self._out, self._journal.put, tail.feed)
         threading.Thread(target=self._watch, args=(life,), daemon=True).start()
         return tail
 
-    def _watch(self, life: Life) -> None:
+    def _watch(self, life: ComfyProcess) -> None:
         port = comfyui_http.port(comfyui_http.arguments())
         at = boot_timeline.wait_until_ready(
             lambda: life.over, ours=lambda: ports.is_held_by(port, life.group)
@@ -170,7 +172,7 @@ class Keeper:
         with self._turn:
             if self._stopping.is_set():
                 return False
-            self._life = Life(self._argv, str(self._run))
+            self._life = ComfyProcess(self._argv, str(self._run))
         self._timeline.spawned(self._life.spawned)
         return True
 

@@ -25,7 +25,7 @@ STALE = 30.0
 _RECORD = 4096  # bytes at most
 
 
-class Claim:
+class FileLease:
     """A claim on one file; `acquire` never blocks, so that a worker can do something else meanwhile."""
 
     def __init__(self, path: Path, *, heartbeat: float = HEARTBEAT, stale: float = STALE) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pod.errors import SETTING_MALFORMED, PodError
 from pod.volume import node_requirements
-from pod.volume.node_requirements import Verdict
+from pod.volume.node_requirements import NodeReport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,28 +38,28 @@ class Nodes:
 
     names: tuple[str, ...] = ()
     twice: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[NodeReport, ...] = ()
     unread: str | None = None
     wish: str = CHECK
 
     @property
-    def left_out(self) -> tuple[Verdict, ...]:
+    def left_out(self) -> tuple[NodeReport, ...]:
         """The nodes that are not loaded."""
         return () if self.wish == IGNORE else tuple(one for one in self.verdicts if one.conflicts)
 
     @property
-    def loaded(self) -> tuple[Verdict, ...]:
+    def loaded(self) -> tuple[NodeReport, ...]:
         """The others with a verdict."""
         out = {one.node for one in self.left_out}
         return tuple(one for one in self.verdicts if one.node not in out)
 
     @property
-    def lacking(self) -> tuple[Verdict, ...]:
+    def lacking(self) -> tuple[NodeReport, ...]:
         """The nodes that are loaded, and lack packages."""
         return tuple(one for one in self.loaded if one.missing)
 
     @property
-    def unclear(self) -> tuple[Verdict, ...]:
+    def unclear(self) -> tuple[NodeReport, ...]:
         """The nodes that are loaded, and of whose requirements something is not understood."""
         return tuple(one for one in self.loaded if one.unclear)
 
@@ -122,7 +122,7 @@ class Nodes:
     def from_json(cls, data: Mapping[str, Any]) -> Nodes:
         """Read what `to_json` made."""
         verdicts = tuple(
-            Verdict(row.pop("node"), **{key: tuple(wants) for key, wants in row.items()})
+            NodeReport(row.pop("node"), **{key: tuple(wants) for key, wants in row.items()})
             for row in data["verdicts"]
         )
         return cls(tuple(data["names"]), tuple(data["twice"]), verdicts, data["unread"], data["wish"])
@@ -133,7 +133,7 @@ class _Reading:
     """What the readers share."""
 
     folders: list[Path]
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    verdicts: dict[str, NodeReport] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self) -> Path | None:
@@ -179,7 +179,7 @@ def look(places: Sequence[str], site: str, overlay: str | None, wish: str, own: 
 
 def _judge(
     folders: Sequence[Path], image: Mapping[str, str], overlay: Mapping[str, str], parse: Any
-) -> list[Verdict]:
+) -> list[NodeReport]:
     reading = _Reading(list(folders))
 
     def work() -> None:
@@ -187,9 +187,9 @@ def _judge(
             try:
                 verdict = node_requirements.judge(folder, image, overlay, parse)
             except OSError as error:
-                verdict = Verdict(folder.name, unclear=(f"cannot be read ({error.strerror})",))
+                verdict = NodeReport(folder.name, unclear=(f"cannot be read ({error.strerror})",))
             except Exception as bug:  # noqa: BLE001 - one node's, whatever it is: the others are still judged
-                verdict = Verdict(folder.name, unclear=(f"cannot be judged ({type(bug).__name__})",))
+                verdict = NodeReport(folder.name, unclear=(f"cannot be judged ({type(bug).__name__})",))
             with reading.lock:
                 reading.verdicts[str(folder)] = verdict
 

@@ -13,8 +13,8 @@ from pod.errors import SETTING_MALFORMED, PodError
 from pod.hardware import mounts
 from pod.volume import custom_nodes, foreign_layouts, layout, node_requirements, package_overlay
 from pod.volume.custom_nodes import Nodes
-from pod.volume.layout import Survey
-from pod.volume.timed_subprocess import Beside, LateError, LostError
+from pod.volume.layout import VolumeLayout
+from pod.volume.timed_subprocess import LateError, LostError, TimedSubprocess
 from pod.volume.volume import LOCAL, RUN, Volume
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ _LOST = "outputs, inputs, settings, new custom nodes and new models"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProbeOptions:
     """What the environment says.
 
     `workspace` is WORKSPACE, `default` the image's own. `serverless` is where a serverless worker has its
@@ -53,7 +53,7 @@ class Asked:
     @classmethod
     def of(
         cls, environ: Mapping[str, str], workspace: str, default: str, modules: Sequence[str] = ()
-    ) -> Asked:
+    ) -> ProbeOptions:
         """Read the environment. `modules` are to be looked for beside the image's. Raises PodError."""
         return cls(
             workspace=workspace,
@@ -68,19 +68,19 @@ class Asked:
         )
 
 
-class Question:
+class VolumeProbe:
     """A volume that is being looked at. Use it as a context manager: leaving ends the look.
 
     With `write` folders that are missing are made, on the volume and in the container; without it nothing is
     changed anywhere.
     """
 
-    def __init__(self, asked: Asked, mounted: Sequence[Mount] | None = None, *, write: bool) -> None:
+    def __init__(self, asked: ProbeOptions, mounted: Sequence[Mount] | None = None, *, write: bool) -> None:
         self._asked = asked
         self._write = write
         self._mounted = mounts.read() if mounted is None else mounted
         self._root, self._notes = self._find_root()
-        self._beside = Beside(self._look, asked.limit)
+        self._beside = TimedSubprocess(self._look, asked.limit)
 
     def __enter__(self) -> Self:
         self._beside.__enter__()
@@ -128,13 +128,13 @@ class Question:
         """Wait for the look to end, or for its limit. Raises PodError where nothing can be written."""
         local = _writable([self._asked.local, self._asked.run], write=self._write)
         try:
-            found = Survey.from_json(self._beside.answer())
+            found = VolumeLayout.from_json(self._beside.answer())
             second = self._beside.answer()
         except (LateError, LostError) as failure:
             return self._without(local, _late(failure, self._asked))
         if found.unread:
             return self._without(local, f"it {found.unread}")
-        other = Survey.from_json(second) if second else None
+        other = VolumeLayout.from_json(second) if second else None
         try:
             rest = self._beside.answer()
             seen = Nodes.from_json(rest["nodes"])
@@ -144,7 +144,7 @@ class Question:
         return self._assemble(local, found, other, seen, rest)
 
     def _assemble(
-        self, local: str, found: Survey, other: Survey | None, seen: Nodes, rest: dict[str, Any]
+        self, local: str, found: VolumeLayout, other: VolumeLayout | None, seen: Nodes, rest: dict[str, Any]
     ) -> Volume:
         reasons = [*self._notes, *_about_homes(found), *_about_others(found, rest["links"])]
         problems = [f"{path} cannot be written, so nothing new can be put there" for path in found.stuck]
@@ -195,8 +195,8 @@ class Question:
         )
 
     def _beside_closed(
-        self, local: str, found: Survey, chosen: Survey, folders: list[str]
-    ) -> tuple[Survey, list[str]]:
+        self, local: str, found: VolumeLayout, chosen: VolumeLayout, folders: list[str]
+    ) -> tuple[VolumeLayout, list[str]]:
         """Put folders of the container in place of those that cannot be read, at which ComfyUI would end."""
         mine = self._stand_in(local)
         kinds = [kind for kind in ("output", "input", "user") if getattr(chosen, kind) in found.closed]
@@ -226,11 +226,11 @@ class Question:
             warnings=(problem,),
         )
 
-    def _stand_in(self, local: str) -> Survey:
+    def _stand_in(self, local: str) -> VolumeLayout:
         return layout.survey(f"{local}/{STAND_IN}", write=self._write)
 
 
-def _about_homes(found: Survey) -> list[str]:
+def _about_homes(found: VolumeLayout) -> list[str]:
     places = {"models": found.models, "outputs": (found.output,), "inputs": (found.input,)}
     places |= {"settings": (found.user,), "custom nodes": found.nodes}
     said = []
@@ -242,7 +242,7 @@ def _about_homes(found: Survey) -> list[str]:
     return said
 
 
-def _about_others(found: Survey, links: Sequence[str]) -> list[str]:
+def _about_others(found: VolumeLayout, links: Sequence[str]) -> list[str]:
     said = []
     if found.loose:
         said.append(
@@ -254,7 +254,7 @@ def _about_others(found: Survey, links: Sequence[str]) -> list[str]:
     return said
 
 
-def _about_closed(found: Survey, stand_in: str) -> str:
+def _about_closed(found: VolumeLayout, stand_in: str) -> str:
     """Say which folders may not be read, what becomes of them, and what to do."""
     models = f"{found.root}/models"
     lost = f"{stand_in} stands in for what ComfyUI writes to, and ends with this container"
@@ -266,7 +266,7 @@ def _about_closed(found: Survey, stand_in: str) -> str:
     )
 
 
-def _late(failure: LateError | LostError, asked: Asked) -> str:
+def _late(failure: LateError | LostError, asked: ProbeOptions) -> str:
     if isinstance(failure, LateError):
         return f"it did not answer within {asked.limit:g} s"
     return f"looking at it failed: {failure}"

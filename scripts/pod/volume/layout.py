@@ -38,7 +38,7 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)
-class Survey:
+class VolumeLayout:
     """What a volume offers.
 
     `trouble` says why it cannot be written, None when it can. `output`, `input` and `user` are where ComfyUI
@@ -70,7 +70,7 @@ class Survey:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Survey:
+    def from_json(cls, data: dict[str, Any]) -> VolumeLayout:
         """Read what `to_json` made."""
         frozen: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
@@ -78,10 +78,10 @@ class Survey:
         return cls(**frozen)
 
 
-def fresh(root: str) -> Survey:
+def fresh(root: str) -> VolumeLayout:
     """Return what an empty volume offers."""
     root = root.rstrip("/")
-    return Survey(
+    return VolumeLayout(
         root=root or "/",
         trouble=None,
         output=f"{root}/output",
@@ -91,7 +91,7 @@ def fresh(root: str) -> Survey:
     )
 
 
-def survey(root: str, *, write: bool) -> Survey:
+def survey(root: str, *, write: bool) -> VolumeLayout:
     """Look at a volume and, with `write`, make the folders that are not there yet. Never raises OSError.
 
     A network volume may take a tenth of a second for each question, so few are asked.
@@ -117,7 +117,7 @@ def survey(root: str, *, write: bool) -> Survey:
     others = [path for path in (*nodes, *models) if path not in missing]
     closed = [path for path in (*short, *others) if not os.access(path, os.R_OK | os.X_OK)]
     loose = [name for name in foreign_layouts.LOOSE if name in top.folders]
-    return Survey(
+    return VolumeLayout(
         root=new.root,
         trouble=trouble,
         nodes=tuple(path for path in nodes if path not in closed),
@@ -136,7 +136,7 @@ def survey(root: str, *, write: bool) -> Survey:
 
 
 @dataclass(frozen=True)
-class _Home:
+class _ComfyHome:
     """A folder in which ComfyUI's folders may lie; those that are there, and its link files."""
 
     path: str
@@ -144,7 +144,7 @@ class _Home:
     links: tuple[str, ...] = ()
 
 
-def _homes(top: _Home) -> list[_Home]:
+def _homes(top: _ComfyHome) -> list[_ComfyHome]:
     """Return the root and the installed ComfyUIs below it, however their names are written."""
     found = [top]
     for below in HOMES[1:]:
@@ -164,19 +164,19 @@ def _alike(name: str, folders: frozenset[str]) -> list[str]:
     return sorted((each for each in folders if each.lower() == name.lower()), key=lambda each: each != name)
 
 
-def _models(home: _Home) -> list[str]:
+def _models(home: _ComfyHome) -> list[str]:
     return _alike("models", home.folders)
 
 
-def _look(path: str) -> _Home:
+def _look(path: str) -> _ComfyHome:
     """Return what is in a folder; nothing where it cannot be read."""
     try:
         return _list(path)
     except OSError:
-        return _Home(path, frozenset())
+        return _ComfyHome(path, frozenset())
 
 
-def _list(path: str) -> _Home:
+def _list(path: str) -> _ComfyHome:
     """Return what is in a folder, nothing when it is not there. Raises OSError where it cannot be read.
 
     A link that leads nowhere, as some images leave them, is no folder.
@@ -186,11 +186,11 @@ def _list(path: str) -> _Home:
             here = list(entries)
     except OSError as error:
         if error.errno in _ABSENT:
-            return _Home(path, frozenset())
+            return _ComfyHome(path, frozenset())
         raise
     links = [entry.name for entry in here if entry.name == foreign_layouts.LINKS and _holds(entry.is_file)]
     folders = frozenset(entry.name for entry in here if _holds(entry.is_dir))
-    return _Home(path, folders, tuple(f"{path}/{name}" for name in links))
+    return _ComfyHome(path, folders, tuple(f"{path}/{name}" for name in links))
 
 
 def _holds(question: Callable[[], bool]) -> bool:
@@ -201,7 +201,7 @@ def _holds(question: Callable[[], bool]) -> bool:
         return False
 
 
-def _kind(homes: list[_Home], kind: str) -> str | None:
+def _kind(homes: list[_ComfyHome], kind: str) -> str | None:
     """Return the one folder of a kind: the first with something in it, else the first that is there."""
     there = [f"{home.path}/{kind}" for home in homes if kind in home.folders]
     if len(there) > 1:
@@ -209,7 +209,7 @@ def _kind(homes: list[_Home], kind: str) -> str | None:
     return there[0] if there else None
 
 
-def _custom_nodes(homes: list[_Home]) -> list[str]:
+def _custom_nodes(homes: list[_ComfyHome]) -> list[str]:
     """Return all custom_nodes folders; new nodes are installed into the first, which is the one in use."""
     there = [f"{home.path}/custom_nodes" for home in homes if "custom_nodes" in home.folders]
     return sorted(there, key=_empty) if len(there) > 1 else there
@@ -223,7 +223,7 @@ def _empty(folder: str) -> bool:
         return True
 
 
-def _try_to_write(top: _Home) -> str | None:
+def _try_to_write(top: _ComfyHome) -> str | None:
     """Write a small file and remove it; returns why that failed."""
     folder = f"{top.path}/{OURS}"
     probe = f"{folder}/probe-{os.urandom(8).hex()}"

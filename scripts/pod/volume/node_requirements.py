@@ -54,7 +54,7 @@ _BOMS = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class NodeReport:
     """About one node: wants that the image contradicts, that it lacks, and that could not be understood.
 
     Each conflict is a phrase such as "numpy<2, and the image has 2.5.5"; `missing` holds requirements as
@@ -96,7 +96,7 @@ class _Wants:
     sources: list[str] = field(default_factory=list)
 
 
-def judge(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], parse: Any) -> Verdict:
+def judge(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], parse: Any) -> NodeReport:
     """Compare a node's wants with what is installed. Raises OSError where the node cannot be read.
 
     Args:
@@ -129,7 +129,7 @@ def judge(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], pa
             unclear.append(_quoted(line))
     if missing:
         unclear += wants.sources
-    return Verdict(
+    return NodeReport(
         folder.name, *(tuple(dict.fromkeys(each)) for each in (conflicts, missing, beyond, unclear))
     )
 

@@ -29,7 +29,7 @@ class LostError(Exception):
     """The work ended without an answer; the message says how."""
 
 
-class Beside:
+class TimedSubprocess:
     """One piece of work that reports JSON values as it goes. Use it as a context manager: leaving ends it.
 
     `work` is called with a function that takes a value to report. `limit` is in seconds, from now on.

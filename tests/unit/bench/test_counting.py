@@ -11,7 +11,7 @@ import registries
 
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
-from podkiln.registry import Repository, Settings
+from podkiln.registry import RegistryOptions, Repository
 from podkiln.registry.upload import Upload
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
 
 
 def repository(host: str) -> Repository:
-    return Repository(Reference.parse(f"{host}/bench"), Settings(), push=True)
+    return Repository(Reference.parse(f"{host}/bench"), RegistryOptions(), push=True)
 
 
 def ignore(_what: str, _done: int, _total: int) -> None:

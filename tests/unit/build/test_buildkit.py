@@ -17,7 +17,7 @@ from podkiln.build import buildkit
 from podkiln.config import variant
 from podkiln.errors import BuildFailedError, PodkilnError, SourceError
 from podkiln.render import bake_file, build_context
-from podkiln.render.bake_file import Environment
+from podkiln.render.bake_file import BuildSecrets
 from podkiln.util import masking
 
 SAID = Path(__file__).resolve().parents[2] / "fixtures" / "buildkit"
@@ -26,17 +26,17 @@ GIT = "https://git.invalid/x.git#2f35f4a08176d993cded35dac3332be4f7287f41"
 LINE = ["--variant", "lazy", "--base", "x:1", "--source=requirements=r", "--source", f"comfyui={GIT}"]
 
 
-def environment(tmp_path: Path) -> Environment:
+def environment(tmp_path: Path) -> BuildSecrets:
     """Return all that a builder's network may need, with logins."""
     bundle = tmp_path / 'a, "b".pem'
     bundle.touch()
     login = f"https://me:{SECRET}@mirror.example"
-    return Environment(bundle, f"{login}/simple", f"{login}/debian", "trixie")
+    return BuildSecrets(bundle, f"{login}/simple", f"{login}/debian", "trixie")
 
 
-def file_of(*names: str, environment: Environment | None = None) -> dict[str, Any]:
+def file_of(*names: str, environment: BuildSecrets | None = None) -> dict[str, Any]:
     return bake_file.bake_file(
-        [plan_of(name) for name in names], environment or Environment(), {"base": "docker-image://x"}
+        [plan_of(name) for name in names], environment or BuildSecrets(), {"base": "docker-image://x"}
     )
 
 
@@ -76,7 +76,7 @@ def test_each_secret_has_its_mount() -> None:
 def test_the_command_can_be_typed(tmp_path: Path) -> None:
     argv = buildkit.command_line(["lazy"], builder="far", no_cache=True)
     line = buildkit.by_hand(
-        argv, tmp_path / "a b", Environment(apt_mirror="http://m/debian", apt_suite="trixie")
+        argv, tmp_path / "a b", BuildSecrets(apt_mirror="http://m/debian", apt_suite="trixie")
     )
     words = shlex.split(line)
     assert words[:3] == ["cd", str(tmp_path / "a b"), "&&"]
@@ -166,7 +166,7 @@ def test_progress_is_shown_as_it_comes(
     docker: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     play(docker, 'echo "$* in $(pwd)"; echo "$PODKILN_PYTHON_INDEX" | wc -c')
-    buildkit.run(buildkit.command_line(["lazy"]), tmp_path, Environment(python_index="1234"))
+    buildkit.run(buildkit.command_line(["lazy"]), tmp_path, BuildSecrets(python_index="1234"))
     shown = capfd.readouterr().err
     assert f"buildx bake --progress=plain --file docker-bake.json lazy in {tmp_path}" in shown
     assert "5\n" in shown
@@ -181,7 +181,7 @@ def test_a_failure_is_an_error_of_its_kind(
 ) -> None:
     play(docker, script)
     with pytest.raises(error):
-        buildkit.run(buildkit.command_line(["lazy"]), tmp_path, Environment())
+        buildkit.run(buildkit.command_line(["lazy"]), tmp_path, BuildSecrets())
 
 
 def test_an_interrupt_ends_buildkit_too(
@@ -196,7 +196,7 @@ def test_an_interrupt_ends_buildkit_too(
 
     monkeypatch.setattr(buildkit, "_read", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        buildkit.run(buildkit.command_line(["lazy"]), tmp_path, Environment())
+        buildkit.run(buildkit.command_line(["lazy"]), tmp_path, BuildSecrets())
     assert (tmp_path / "ended").read_text() == "ended\n"
 
 
@@ -229,7 +229,7 @@ def test_what_buildkit_prints_shows_no_login(capfd: pytest.CaptureFixture[str], 
 
 @pytest.mark.parametrize("login", ["me:s3/cret", "me:s3@cret", "s3cret", "me:s3#cret"])
 def test_the_command_by_hand_shows_no_login_however_it_is_written(login: str, tmp_path: Path) -> None:
-    network = Environment(python_index=f"https://{login}@h/simple", apt_mirror=f"http://{login}@h/debian")
+    network = BuildSecrets(python_index=f"https://{login}@h/simple", apt_mirror=f"http://{login}@h/debian")
     line = buildkit.by_hand(["docker"], tmp_path, network)
     assert "cret" not in line
     assert "@h/debian" in line

@@ -14,7 +14,7 @@ from podkiln.errors import DescriptionError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.config.catalog import Entry, Offered
+    from podkiln.config.catalog import Entry, VariantModel
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def shipped() -> dict[str, Entry]:
     return catalog.load()
 
 
-def offered(folder: Path, text: str, shipped: dict[str, Entry]) -> tuple[Offered, ...]:
+def offered(folder: Path, text: str, shipped: dict[str, Entry]) -> tuple[VariantModel, ...]:
     return catalog.offered(variants.load(str(write(folder / "mine.yaml", text))), shipped)
 
 
-def ids(offers: tuple[Offered, ...]) -> list[str]:
+def ids(offers: tuple[VariantModel, ...]) -> list[str]:
     return [offer.id for offer in offers]
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from podkiln.config import document
-from podkiln.config.document import Many, Strict
+from podkiln.config.document import StrictModel, TupleOf
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
@@ -26,16 +26,16 @@ named:
 """
 
 
-class Part(Strict):
+class Part(StrictModel):
     width: int
     note: str | None = None
 
 
-class Whole(Strict):
+class Whole(StrictModel):
     title: str
-    parts: Many[Part] = ()
+    parts: TupleOf[Part] = ()
     named: dict[str, Part] = Field({})
-    either: int | Many[Part] = 0
+    either: int | TupleOf[Part] = 0
 
 
 @pytest.fixture

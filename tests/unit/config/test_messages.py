@@ -8,21 +8,21 @@ import pytest
 from pydantic import Field, ValidationError
 
 from podkiln.config import messages
-from podkiln.config.document import Many, Strict
-from podkiln.config.messages import Matching
+from podkiln.config.document import StrictModel, TupleOf
+from podkiln.config.messages import PatternType
 from podkiln.util import quoting
 
 
-class Part(Strict):
+class Part(StrictModel):
     width: int = 1
 
 
-class Whole(Strict):
-    name: Annotated[str, Matching(r"^[a-z]+$", "lower-case letters")] = "a"
-    secret: Annotated[str, Matching(r"^[a-z]+$", "a secret", secret=True)] = "a"
+class Whole(StrictModel):
+    name: Annotated[str, PatternType(r"^[a-z]+$", "lower-case letters")] = "a"
+    secret: Annotated[str, PatternType(r"^[a-z]+$", "a secret", secret=True)] = "a"
     color: Literal["red", "blue"] = "red"
     part: Part | None = None
-    parts: Many[Part] = ()
+    parts: TupleOf[Part] = ()
     named: dict[str, Part] = Field({})
 
 

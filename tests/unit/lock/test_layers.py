@@ -15,20 +15,20 @@ from podkiln.lock import layers, schema
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Descriptor, Digest
-from podkiln.weights.bake import Baked, remembered
+from podkiln.weights.bake import BakeResult, remembered
 
 if TYPE_CHECKING:
-    from podkiln.plan.weight_layers import Bundle
+    from podkiln.plan.weight_layers import WeightLayerSpec
 
 
-def bundles() -> tuple[Bundle, ...]:
+def bundles() -> tuple[WeightLayerSpec, ...]:
     return plan_of("baked", no_weights=False).bundles
 
 
-def baked(number: int) -> Baked:
+def baked(number: int) -> BakeResult:
     made = bundles()[number]
     digest = Digest("sha256:" + str(number) * 64)
-    return Baked(made, Descriptor(spec.LAYER, digest, made.size), "uploaded", made.content_bytes, 1.0)
+    return BakeResult(made, Descriptor(spec.LAYER, digest, made.size), "uploaded", made.content_bytes, 1.0)
 
 
 def test_nothing_is_remembered_before_the_first_bake(tmp_path: Path) -> None:

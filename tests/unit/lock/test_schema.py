@@ -20,7 +20,7 @@ from podkiln.lock.schema import Lock, LockedFile, WeightsLock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.config.variant import Described
+    from podkiln.config.variant import LoadedVariant
 
 PINNED = f"foo==1.0 \\\n    --hash=sha256:{SHA}\n"
 
@@ -110,7 +110,7 @@ def copy(tmp_path: Path) -> Path:
     return path
 
 
-def private(path: Path) -> tuple[Described, Path]:
+def private(path: Path) -> tuple[LoadedVariant, Path]:
     described = variants.load(str(path))
     folder, _ = schema.folders(described)
     assert folder.is_relative_to(path.parent)

@@ -16,7 +16,7 @@ from podkiln import cli
 from podkiln.config import variant as variants
 from podkiln.errors import LockError
 from podkiln.lock import schema, validation
-from podkiln.lock.layers import Remembered
+from podkiln.lock.layers import LayersLock
 from podkiln.lock.schema import RuntimeLock, WeightsLock
 from podkiln.lock.validation import UnreadableLockError
 
@@ -57,7 +57,7 @@ LAYERS: dict[str, Any] = {
 SHAPES: list[tuple[dict[str, Any], type[Locked]]] = [
     (RUNTIME, RuntimeLock),
     (WEIGHTS, WeightsLock),
-    (LAYERS, Remembered),
+    (LAYERS, LayersLock),
 ]
 
 
@@ -114,9 +114,9 @@ WRONG: list[tuple[dict[str, Any], type[Locked], str, list[Any]]] = [
     (RUNTIME, RuntimeLock, "python_layers/0/sha256", [*NO_SHA256, None]),
     (RUNTIME, RuntimeLock, "python_layers/0/packages", [-1, True, 1.0, "4", 10**9]),
     (RUNTIME, RuntimeLock, "uv/file", ["../../x", "/etc/passwd"]),
-    (LAYERS, Remembered, f"layers/{DIGEST}/digest", NO_DIGEST),
-    (LAYERS, Remembered, f"layers/{DIGEST}/size", NO_SIZE),
-    (LAYERS, Remembered, f"layers/{DIGEST}/places", [["UPPER"], "ghcr.io/a/b", [5], 5]),
+    (LAYERS, LayersLock, f"layers/{DIGEST}/digest", NO_DIGEST),
+    (LAYERS, LayersLock, f"layers/{DIGEST}/size", NO_SIZE),
+    (LAYERS, LayersLock, f"layers/{DIGEST}/places", [["UPPER"], "ghcr.io/a/b", [5], 5]),
 ]
 
 
@@ -289,7 +289,7 @@ COMMON = settings(
 @example(content=b'{"models": {"a": [{"size": %s}]}}' % (b"9" * 10_000), shape=WeightsLock)
 @example(content=b'{"models": {"\\ud800": []}}', shape=WeightsLock)
 @example(content=b'{"models": {"a\\u001b[2J": []}}', shape=WeightsLock)
-@example(content=b"\xff\xfe{}", shape=Remembered)
+@example(content=b"\xff\xfe{}", shape=LayersLock)
 def test_any_bytes_are_a_lock_or_one_sentence(content: bytes, shape: type[Locked], tmp_path: Path) -> None:
     read_any(tmp_path, content, shape)
 

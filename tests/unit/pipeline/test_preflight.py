@@ -11,14 +11,14 @@ from plans import plan_of
 
 from podkiln.errors import SourceError
 from podkiln.pipeline import preflight
-from podkiln.pipeline.request import Request
+from podkiln.pipeline.request import BuildRequest
 
 if TYPE_CHECKING:
     from podkiln.oci.spec import Digest
-    from podkiln.plan.plan import Nearby, Plan
+    from podkiln.plan.plan import Plan, ReuseKind
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/variants"
-REQUEST = Request(("asks",))
+REQUEST = BuildRequest(("asks",))
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +37,8 @@ def gated() -> Plan:
     return replace(made, offered=tuple(offered))
 
 
-def check(made: Plan, there: dict[Digest, Nearby] | None = None) -> None:
-    def foresee(made: Plan, _request: Request) -> Plan:
+def check(made: Plan, there: dict[Digest, ReuseKind] | None = None) -> None:
+    def foresee(made: Plan, _request: BuildRequest) -> Plan:
         return replace(made, there=there or {})
 
     preflight.check([made], [], REQUEST, foresee)

@@ -13,7 +13,7 @@ from plans import plan_of
 from podkiln.oci import layout
 from podkiln.pipeline import report
 from podkiln.pipeline.report import Report
-from podkiln.plan.substitutes import Input
+from podkiln.plan.substitutes import Substitute
 from podkiln.registry import PushedBlob, PushReport
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_a_push_is_told_apart_from_a_build(made: Report, tmp_path: Path) -> None
 
 
 def test_substitutes_are_named_with_both_hashes(made: Report) -> None:
-    made.plan = replace(made.plan, inputs=(Input("comfyui", "/x", locked="1", actual="2"),))
+    made.plan = replace(made.plan, inputs=(Substitute("comfyui", "/x", locked="1", actual="2"),))
     assert made.as_json()["substituted"] == {"comfyui": {"locked": "1", "actual": "2"}}
     assert "    substituted: comfyui is 2, the lock names 1" in made.sentences()
 

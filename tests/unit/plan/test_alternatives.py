@@ -9,7 +9,7 @@ from plans import plan_of
 
 from podkiln.config import catalog
 from podkiln.plan import alternatives, registry_limits
-from podkiln.plan.alternatives import TooLarge
+from podkiln.plan.alternatives import OversizedFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ def ways(tmp_path: Path, *files: str, host: str = "ghcr.io", rate: int = RATE, a
     offer = next(each for each in found.offered if each.id == "big")
     registry = registry_limits.find(host)
     assert registry
-    large = TooLarge(offer, offer.model.files[0], offer.model.files[0].size or 0, registry, rate)
+    large = OversizedFile(offer, offer.model.files[0], offer.model.files[0].size or 0, registry, rate)
     entries = {each.id: each.entry for each in found.offered}
     return list(alternatives.of(large, found.described, entries))
 
@@ -119,7 +119,7 @@ def test_what_is_not_locked_yet_says_so() -> None:
     large = next(each for each in plan_of("lazy").offered if each.id == "wan21-t2v-14b")
     registry = registry_limits.find("ghcr.io")
     assert registry
-    found = TooLarge(large, large.model.files[0], 14_300_000_000, registry, RATE)
+    found = OversizedFile(large, large.model.files[0], 14_300_000_000, registry, RATE)
     ways_out = alternatives.of(found, plan_of("lazy").described, shipped)
     assert ways_out[0] == (
         "Bake wan21-t2v-1.3b in its place (9.8 GB, of the same family); "

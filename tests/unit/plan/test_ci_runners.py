@@ -11,7 +11,7 @@ from plans import plan_of
 
 from podkiln.config.variant import ROOT
 from podkiln.plan import ci_runners, estimates
-from podkiln.plan.ci_runners import Runner, Unused, Verdict
+from podkiln.plan.ci_runners import Reclaimable, Runner, RunnerCheck
 from podkiln.util.executor import JOBS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ GB = 10**9
 RUNNER = Runner(
     name="a runner",
     free_bytes=14 * GB,
-    unused=Unused(folders=("/a", "/b"), bytes=16 * GB),
+    unused=Reclaimable(folders=("/a", "/b"), bytes=16 * GB),
     job_seconds=6 * 3600,
     source="tests",
 )
@@ -43,7 +43,7 @@ def planned(name: str = "baked", **options: Any) -> Plan:
     ],
 )
 def test_a_build_is_judged_by_disk_and_time(disk: int, seconds: float, suffices: bool, says: str) -> None:
-    verdict = Verdict(RUNNER, disk, seconds)
+    verdict = RunnerCheck(RUNNER, disk, seconds)
     assert verdict.suffices == suffices
     assert str(verdict).startswith(f"a runner {'suffices' if suffices else 'does not suffice'}: {says}")
 
@@ -76,7 +76,7 @@ def test_what_is_fetched_is_sent_meanwhile() -> None:
 
 
 def test_scripts_see_the_verdict() -> None:
-    data = Verdict(RUNNER, 24 * GB, 1500.4).as_json()
+    data = RunnerCheck(RUNNER, 24 * GB, 1500.4).as_json()
     assert data == {
         "name": "a runner",
         "suffices": True,
@@ -88,7 +88,7 @@ def test_scripts_see_the_verdict() -> None:
         "job_seconds": 21600,
         "source": "tests",
     }
-    assert Verdict(RUNNER, 14 * GB, 1).as_json()["delete"] is None
+    assert RunnerCheck(RUNNER, 14 * GB, 1).as_json()["delete"] is None
 
 
 def test_every_shipped_variant_builds_on_a_free_runner() -> None:

@@ -17,7 +17,7 @@ from podkiln.errors import PodkilnError, UsageError
 from podkiln.oci import layout
 from podkiln.pipeline import build as job
 from podkiln.pipeline.report import Report
-from podkiln.pipeline.request import Request, image_name
+from podkiln.pipeline.request import BuildRequest, image_name
 from podkiln.registry import PushedBlob, PushReport
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def own(folder: Path, registry: str | None = "registry.example.com/team") -> str
 
 
 def found(path: str, **asked: object) -> Destination | None:
-    request = Request((path,), **{"push": True, **asked})  # type: ignore[arg-type]
+    request = BuildRequest((path,), **{"push": True, **asked})  # type: ignore[arg-type]
     return request.destination(variant.load(path))
 
 
@@ -85,7 +85,7 @@ def test_without_a_push_only_the_option_counts(tmp_path: Path) -> None:
 
 def test_each_variant_goes_to_its_own_registry(tmp_path: Path) -> None:
     path = own(tmp_path)
-    request = Request((path, "lazy"), push=True, environ=ACTIONS, dry_run=True)
+    request = BuildRequest((path, "lazy"), push=True, environ=ACTIONS, dry_run=True)
     plans, images = job.decide(request)
     assert [image.name for image in images] == [
         "registry.example.com/team/podkiln",
@@ -162,7 +162,7 @@ def test_verify_without_an_image_looks_at_the_one_that_a_push_would_make(
 def test_the_report_says_who_named_the_registry(
     given: str | None, environ: dict[str, str], said: str, tmp_path: Path
 ) -> None:
-    request = Request(("lazy",), push=True, registry=given, environ=environ)
+    request = BuildRequest(("lazy",), push=True, registry=given, environ=environ)
     (made,), (image,) = job.decide(request)
     built = layout.read(make_layout(tmp_path / "l"))
     sent = PushedBlob(built.manifest.layers[0].digest, 0, "existing", 0.1)
@@ -174,9 +174,9 @@ def test_the_report_says_who_named_the_registry(
 
 def test_the_command_hands_the_environment_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PODKILN_REGISTRY", "quay.io/me")
-    seen: list[Request] = []
+    seen: list[BuildRequest] = []
 
-    def build(request: Request) -> list[Report]:
+    def build(request: BuildRequest) -> list[Report]:
         seen.append(request)
         return []
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from plans import plan_of
 
-from podkiln.plan.licences import Terms
+from podkiln.plan.licences import LicenceTerms
 
 
-def terms(name: str, *, accepted: bool = False, gated: bool = False) -> Terms:
+def terms(name: str, *, accepted: bool = False, gated: bool = False) -> LicenceTerms:
     offer = next(each for each in plan_of("lazy").offered if each.id == name)
     model = offer.model.model_copy(update={"gated": gated})
-    return Terms(replace(offer, entry=replace(offer.entry, model=model)), accepted)
+    return LicenceTerms(replace(offer, entry=replace(offer.entry, model=model)), accepted)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def terms(name: str, *, accepted: bool = False, gated: bool = False) -> Terms:
         ),
     ],
 )
-def test_terms_are_said_in_one_line(found: Terms, says: str, refused: bool) -> None:
+def test_terms_are_said_in_one_line(found: LicenceTerms, says: str, refused: bool) -> None:
     assert str(found) == says
     assert found.refused == refused
 

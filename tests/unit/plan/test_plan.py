@@ -13,13 +13,13 @@ from podkiln.errors import PlanRefusedError
 from podkiln.oci.spec import Digest
 from podkiln.plan import estimates, plan
 from podkiln.plan.plan import Options
-from podkiln.plan.substitutes import Input
+from podkiln.plan.substitutes import Substitute
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
 
 ASKS = str(Path(__file__).parents[2] / "fixtures/variants/asks.yaml")
-STRANGER = Input("comfyui", "/src", locked="1", actual="2")
+STRANGER = Substitute("comfyui", "/src", locked="1", actual="2")
 PROMISED = (
     "schema",
     "variant",
@@ -30,10 +30,10 @@ PROMISED = (
     "container_disk_gb",
     "refusals",
 )
-SAME = Input("comfyui", "/src", locked="1", actual="1")
+SAME = Substitute("comfyui", "/src", locked="1", actual="1")
 
 
-def made(name: str = "lazy", *inputs: Input, **options: Any) -> Plan:
+def made(name: str = "lazy", *inputs: Substitute, **options: Any) -> Plan:
     known = plan_of(name)
     return plan.make(known.described, known.lock, known.offered, inputs, Options(**options))
 
@@ -53,7 +53,7 @@ def refusals(found: Plan) -> str:
     ],
 )
 def test_substitutes_are_pushed_only_on_demand(
-    inputs: list[Input], options: dict[str, Any], refused: bool
+    inputs: list[Substitute], options: dict[str, Any], refused: bool
 ) -> None:
     found = made("lazy", *inputs, **options)
     assert bool(found.refusals) == refused
@@ -137,7 +137,7 @@ def test_what_is_to_be_fetched_is_what_no_bake_has_made_yet() -> None:
     ("how", "fetched", "sent"),
     [("existing", False, False), ("mounted", False, False), ("copied", False, True), (None, True, True)],
 )
-def test_what_the_registry_was_asked_decides(how: plan.Nearby | None, fetched: bool, sent: bool) -> None:
+def test_what_the_registry_was_asked_decides(how: plan.ReuseKind | None, fetched: bool, sent: bool) -> None:
     """Of a layer that was made once, but is not where it is to be, all bytes move again."""
     found = plan_of("baked", no_weights=False)
     first, digest = found.bundles[0], Digest("sha256:" + "1" * 64)

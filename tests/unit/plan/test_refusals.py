@@ -10,7 +10,7 @@ from plans import plan_of
 
 from podkiln.plan import refusals
 from podkiln.plan.refusals import MOST_LAYERS, Refusal
-from podkiln.plan.substitutes import Input
+from podkiln.plan.substitutes import Substitute
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,9 +91,9 @@ def test_layers_are_counted(count: int, refused: bool) -> None:
 
 def test_substitutes_are_named_together() -> None:
     same, one, two = (
-        Input("base", "x", locked="1", actual="1"),
-        Input("comfyui", "/a", locked="1", actual="2"),
-        Input("requirements", "/b", locked="1", actual="2"),
+        Substitute("base", "x", locked="1", actual="1"),
+        Substitute("comfyui", "/a", locked="1", actual="2"),
+        Substitute("requirements", "/b", locked="1", actual="2"),
     )
     assert refusals.of_substitutes([same]) == []
     (found,) = refusals.of_substitutes([same, one, two])

@@ -16,12 +16,12 @@ from podkiln.plan import plan, update_cost
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.plan.update_cost import Pull
+    from podkiln.plan.update_cost import UpdateCost
 
 WEIGHTS = "all"
 
 
-def usual() -> dict[tuple[str, str, str], Pull]:
+def usual() -> dict[tuple[str, str, str], UpdateCost]:
     return {
         (each.change, each.order, each.storage): each
         for each in update_cost.usual(plan_of("baked", no_weights=False))

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from podkiln.config import catalog, variant
 from podkiln.config.model import UNRESOLVED
 from podkiln.plan import weight_layers
-from podkiln.plan.weight_layers import SMALL, Bundle, Weight, bundles
+from podkiln.plan.weight_layers import SMALL, WeightFile, WeightLayerSpec, bundles
 
 
-def weight(model: str, name: str, size: int = 1, sha256: str = "0" * 64) -> Weight:
-    return Weight(model, name, size, sha256, f"huggingface:a/b/{name}", "c" * 40, {"kind": "huggingface"})
+def weight(model: str, name: str, size: int = 1, sha256: str = "0" * 64) -> WeightFile:
+    return WeightFile(model, name, size, sha256, f"huggingface:a/b/{name}", "c" * 40, {"kind": "huggingface"})
 
 
-def names(dealt: tuple[Bundle, ...]) -> list[list[str]]:
+def names(dealt: tuple[WeightLayerSpec, ...]) -> list[list[str]]:
     return [[each.destination for each in group.weights] for group in dealt]
 
 
-DEALT: list[tuple[str, list[Weight], list[list[str]]]] = [
+DEALT: list[tuple[str, list[WeightFile], list[list[str]]]] = [
     ("nothing", [], []),
     ("one", [weight("m", "a")], [["a"]]),
     ("a byte below the limit", [weight("m", "a", SMALL - 1), weight("m", "b", SMALL - 1)], [["a", "b"]]),
@@ -40,7 +40,7 @@ DEALT: list[tuple[str, list[Weight], list[list[str]]]] = [
 
 
 @pytest.mark.parametrize(("weights", "expected"), [row[1:] for row in DEALT], ids=[row[0] for row in DEALT])
-def test_files_are_dealt_to_layers(weights: list[Weight], expected: list[list[str]]) -> None:
+def test_files_are_dealt_to_layers(weights: list[WeightFile], expected: list[list[str]]) -> None:
     assert names(bundles(weights)) == expected
 
 
@@ -54,7 +54,7 @@ WEIGHTS = st.lists(
 
 @given(WEIGHTS, WEIGHTS)
 def test_models_that_are_appended_leave_the_layers_before_them_as_they_are(
-    before: list[Weight], more: list[Weight]
+    before: list[WeightFile], more: list[WeightFile]
 ) -> None:
     """So that their chain ids stay, and hosts keep what they have."""
     more = [weight(f"{each.model}-new", each.destination, each.size) for each in more]
@@ -62,15 +62,15 @@ def test_models_that_are_appended_leave_the_layers_before_them_as_they_are(
 
 
 def test_a_recipe_is_all_that_a_layer_follows_from_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Bundle((weight("m", "a"),))
-    moved = Weight("other", "a", 1, "0" * 64, "https://mirror/a", None, {"kind": "https"})
-    assert Bundle((moved,)).recipe == one.recipe
+    one = WeightLayerSpec((weight("m", "a"),))
+    moved = WeightFile("other", "a", 1, "0" * 64, "https://mirror/a", None, {"kind": "https"})
+    assert WeightLayerSpec((moved,)).recipe == one.recipe
     others = [
-        Bundle((weight("m", "b"),)),
-        Bundle((weight("m", "a", 2),)),
-        Bundle((weight("m", "a", sha256="1" * 64),)),
-        Bundle((weight("m", "a"), weight("m", "b"))),
-        Bundle((weight("m", "b"), weight("m", "a"))),
+        WeightLayerSpec((weight("m", "b"),)),
+        WeightLayerSpec((weight("m", "a", 2),)),
+        WeightLayerSpec((weight("m", "a", sha256="1" * 64),)),
+        WeightLayerSpec((weight("m", "a"), weight("m", "b"))),
+        WeightLayerSpec((weight("m", "b"), weight("m", "a"))),
     ]
     recipes = {each.recipe for each in (one, *others)}
     monkeypatch.setattr("podkiln.oci.tar_layer.PACKING", 2)
@@ -78,8 +78,8 @@ def test_a_recipe_is_all_that_a_layer_follows_from_and_nothing_else(monkeypatch:
 
 
 def test_a_layer_says_what_it_is() -> None:
-    alone = Bundle((weight("m", "vae/a.safetensors", 3),))
-    both = Bundle((weight("m", "a", 3), weight("m", "b", 4)))
+    alone = WeightLayerSpec((weight("m", "vae/a.safetensors", 3),))
+    both = WeightLayerSpec((weight("m", "a", 3), weight("m", "b", 4)))
     assert (alone.name, both.name, both.model) == ("vae/a.safetensors", "m (2 files)", "m")
     assert (both.content_bytes, both.size) == (7, 10240)
     assert alone.layout.entries[0].path == "opt/models/vae/a.safetensors"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from pod.flags.arguments import Catalogue
-    from pod.flags.model_selection import Offer
+    from pod.flags.model_selection import ModelOffer
     from pod.volume.volume import Volume
 
 FAKES = Path(__file__).resolve().parents[2] / "fakes"
@@ -76,7 +76,7 @@ class Choose(Protocol):
         self,
         vram_mib: int | None = ...,
         memory: Memory = ...,
-        offers: Sequence[Offer] = ...,
+        offers: Sequence[ModelOffer] = ...,
         *,
         detection: Detection | None = ...,
         volume: Volume | None = ...,
@@ -92,7 +92,7 @@ def choose(known: rules.Rules) -> Choose:
     def ask(
         vram_mib: int | None = 24576,
         memory: Memory = Memory(131072, None),  # noqa: B008 - frozen
-        offers: Sequence[Offer] = (),
+        offers: Sequence[ModelOffer] = (),
         *,
         detection: Detection | None = None,
         volume: Volume | None = None,

@@ -13,7 +13,7 @@ import pytest
 from podkiln.errors import RegistryError
 from podkiln.registry.auth import Auth, Challenge
 from podkiln.registry.credentials import Credentials
-from podkiln.registry.streaming_http import Answer
+from podkiln.registry.streaming_http import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +50,8 @@ def test_challenges(header: str, schemes: dict[str, dict[str, str]]) -> None:
     assert {scheme: challenge.parameters for scheme, challenge in found.items()} == schemes
 
 
-def auth(answer: Answer, *, plain_http: bool = False, asked: list[str] | None = None) -> Auth:
-    def fetch(_method: str, url: str, authorization: str | None, _form: bytes | None) -> Answer:
+def auth(answer: Response, *, plain_http: bool = False, asked: list[str] | None = None) -> Auth:
+    def fetch(_method: str, url: str, authorization: str | None, _form: bytes | None) -> Response:
         (asked if asked is not None else []).append(f"{url} {authorization}")
         return answer
 
@@ -61,7 +61,7 @@ def auth(answer: Answer, *, plain_http: bool = False, asked: list[str] | None = 
 
 def test_a_token_is_fetched_for_the_scopes_we_need() -> None:
     asked: list[str] = []
-    it = auth(Answer(200, {}, b'{"token":"t"}', URL), asked=asked)
+    it = auth(Response(200, {}, b'{"token":"t"}', URL), asked=asked)
     assert it.header() is None
     assert it.renew(BEARER, None)
     assert it.header() == "Bearer t"
@@ -74,33 +74,33 @@ def test_a_token_is_fetched_for_the_scopes_we_need() -> None:
 
 
 def test_a_bearer_challenge_without_a_realm_leaves_the_password() -> None:
-    it = auth(Answer(200, {}, b"", URL))
+    it = auth(Response(200, {}, b"", URL))
     assert it.renew("Bearer, Basic realm=x", None)
     assert it.header() == "Basic bWU6cHc="
 
 
 def test_a_realm_in_capitals_is_https_too() -> None:
-    it = auth(Answer(200, {}, b'{"token":"t"}', URL))
+    it = auth(Response(200, {}, b'{"token":"t"}', URL))
     assert it.renew('Bearer realm="HTTPS://AUTH.example/token"', None)
 
 
 @pytest.mark.parametrize("life", ["-1", "0", "9" * 400, '"300"', "null", "true", "[]"])
 def test_an_odd_life_of_a_token_is_the_usual_one(life: str) -> None:
-    it = auth(Answer(200, {}, b'{"token":"t","expires_in":%s}' % life.encode(), URL))
+    it = auth(Response(200, {}, b'{"token":"t","expires_in":%s}' % life.encode(), URL))
     assert it.renew(BEARER, None)
     assert 0 < it._expires - time.monotonic() <= 48
 
 
 def test_one_renewal_serves_all_threads() -> None:
     asked: list[str] = []
-    it = auth(Answer(200, {}, b'{"access_token":"t"}', URL), asked=asked)
+    it = auth(Response(200, {}, b'{"access_token":"t"}', URL), asked=asked)
     assert it.renew(BEARER, None)
     assert it.renew(BEARER, None)  # its request went out before the first renewal
     assert len(asked) == 1
 
 
 def test_a_refused_password_is_not_sent_again() -> None:
-    it = auth(Answer(200, {}, b"", URL))
+    it = auth(Response(200, {}, b"", URL))
     assert it.renew("Basic realm=x", None)
     assert it.header() == "Basic bWU6cHc="
     assert not it.renew("Basic realm=x", it.header())
@@ -109,7 +109,7 @@ def test_a_refused_password_is_not_sent_again() -> None:
 @pytest.mark.parametrize("realm", ["http://auth.example/token", "ftp://x", "", "//x"])
 def test_logins_are_not_sent_in_the_clear(realm: str) -> None:
     asked: list[str] = []
-    it = auth(Answer(200, {}, b'{"token":"t"}', URL), asked=asked)
+    it = auth(Response(200, {}, b'{"token":"t"}', URL), asked=asked)
     with pytest.raises(RegistryError, match="which is not https"):
         it.renew(f'Bearer realm="{realm}"', None)
     assert asked == []
@@ -120,11 +120,11 @@ def test_an_answer_without_a_token_is_one_sentence(body: bytes) -> None:
     with pytest.raises(
         RegistryError, match=r"token service auth.example of registry registry.example gave no"
     ):
-        auth(Answer(200, {}, body, URL)).renew(BEARER, None)
+        auth(Response(200, {}, body, URL)).renew(BEARER, None)
 
 
 def test_an_unknown_scheme_is_no_way_in() -> None:
-    assert not auth(Answer(200, {}, b"", URL)).renew("Negotiate", None)
+    assert not auth(Response(200, {}, b"", URL)).renew("Negotiate", None)
 
 
 def test_a_repository_that_may_not_be_read_costs_its_mounts_and_not_the_push(
@@ -133,9 +133,9 @@ def test_a_repository_that_may_not_be_read_costs_its_mounts_and_not_the_push(
     """Some token services refuse all scopes when they refuse one."""
     asked: list[list[str]] = []
 
-    def fetch(_method: str, url: str, _authorization: str | None, _form: bytes | None) -> Answer:
+    def fetch(_method: str, url: str, _authorization: str | None, _form: bytes | None) -> Response:
         asked.append(parse_qs(urlsplit(url).query)["scope"])
-        return Answer(403, {}, b"", URL) if len(asked[-1]) > 1 else Answer(200, {}, b'{"token":"t"}', URL)
+        return Response(403, {}, b"", URL) if len(asked[-1]) > 1 else Response(200, {}, b'{"token":"t"}', URL)
 
     own, other = "repository:you/app:pull,push", "repository:alice/app:pull"
     it = Auth("registry.example", [own, other], lambda _: Credentials("me", "pw"), fetch, plain_http=False)
@@ -156,10 +156,10 @@ def helper(*passwords: str) -> Callable[[str], Credentials | None]:
 
 
 def test_a_login_that_has_run_out_is_looked_up_again() -> None:
-    def fetch(_method: str, _url: str, authorization: str | None, _form: bytes | None) -> Answer:
+    def fetch(_method: str, _url: str, authorization: str | None, _form: bytes | None) -> Response:
         sent.append(base64.b64decode((authorization or "").removeprefix("Basic ")).decode())
         good = sent[-1] == "me:new"
-        return Answer(200 if good else 401, {}, b'{"token":"t"}', URL)
+        return Response(200 if good else 401, {}, b'{"token":"t"}', URL)
 
     sent: list[str] = []
     it = Auth("registry.example", ["repository:a:pull"], helper("old", "new"), fetch, plain_http=False)
@@ -172,7 +172,7 @@ def test_a_login_that_has_run_out_is_looked_up_again() -> None:
     assert sent == ["me:old"]
 
 
-def unasked(*_: object) -> Answer:
+def unasked(*_: object) -> Response:
     pytest.fail("there is no token service")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from podkiln.registry.cancellation import Sockets
+from podkiln.registry.cancellation import SocketRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def silent() -> Iterator[str]:
 
 
 def test_a_wait_ends_when_it_is_cut(silent: str) -> None:
-    sockets = Sockets()
+    sockets = SocketRegistry()
     threading.Timer(0.2, sockets.cut).start()
     begun = time.monotonic()
     with httpx.Client(timeout=30, trust_env=False) as http, pytest.raises(httpx.TransportError):
@@ -33,14 +33,14 @@ def test_a_wait_ends_when_it_is_cut(silent: str) -> None:
 
 
 def test_a_connection_that_is_made_afterwards_is_cut_too(silent: str) -> None:
-    sockets = Sockets()
+    sockets = SocketRegistry()
     sockets.cut()
     with httpx.Client(timeout=30, trust_env=False) as http, pytest.raises(httpx.TransportError):
         http.get(silent, extensions=sockets.extensions)
 
 
 def test_only_what_was_sent_with_it_is_cut(silent: str) -> None:
-    sockets = Sockets()
+    sockets = SocketRegistry()
     sockets.cut()
     with httpx.Client(timeout=0.2, trust_env=False) as http, pytest.raises(httpx.ReadTimeout):
         http.get(silent)

@@ -11,9 +11,9 @@ from fakes.registry import Fault, Registry
 from podkiln.errors import RegistryError
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
-from podkiln.registry import Repository, Settings
+from podkiln.registry import RegistryOptions, Repository
 from podkiln.registry.headers import ChunkSizes
-from podkiln.registry.upload import Pieces, Upload
+from podkiln.registry.upload import ByteSplitter, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Bytes:
 
 
 def upload(registry: Registry, content: Bytes | None = None, attempts: int = 4) -> None:
-    settings = Settings(attempts=attempts, backoff=0.01, timeout=2.0, login=lambda _: None)
+    settings = RegistryOptions(attempts=attempts, backoff=0.01, timeout=2.0, login=lambda _: None)
     with Repository(Reference.parse(f"{registry.host()}/you/app"), settings, push=True) as repository:
         Upload(repository, content or Bytes(), lambda *_: None).run()
 
@@ -132,7 +132,7 @@ def test_what_registries_say_of_chunks() -> None:
 
 
 def test_pieces_have_the_lengths_that_are_asked_for() -> None:
-    pieces = Pieces(iter([b"abc", b"d", b"efghi"]))
+    pieces = ByteSplitter(iter([b"abc", b"d", b"efghi"]))
     assert [b"".join(pieces.take(length)) for length in (2, 3, 0, 9, 1)] == [b"ab", b"cde", b"", b"fghi", b""]
 
 
@@ -161,7 +161,7 @@ def test_a_proxy_that_takes_small_bodies_gets_small_chunks(most: int, length: in
         upload(registry)
         assert registry.received == len(DATA)
         assert_whole(registry)
-        settings = Settings(attempts=2, backoff=0.01, timeout=2.0, login=lambda _: None)
+        settings = RegistryOptions(attempts=2, backoff=0.01, timeout=2.0, login=lambda _: None)
         with Repository(Reference.parse(f"{registry.host()}/you/app"), settings, push=True) as repository:
             for _ in range(2):
                 before = len(registry.asked("PATCH"))

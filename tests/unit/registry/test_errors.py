@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from podkiln.registry.errors import TransientError, refused, words
-from podkiln.registry.streaming_http import Answer
+from podkiln.registry.streaming_http import Response
 
 URL = httpx.URL("https://registry.example/v2/")
 
@@ -26,12 +26,12 @@ URL = httpx.URL("https://registry.example/v2/")
     ],
 )
 def test_words(body: bytes, said: str) -> None:
-    assert words(Answer(403, {}, body, URL)) == said
+    assert words(Response(403, {}, body, URL)) == said
 
 
 def test_words_are_cut() -> None:
     long = b'{"errors":[{"message":"' + b"x" * 5000 + b'"}]}'
-    assert len(words(Answer(403, {}, long, URL))) < 250
+    assert len(words(Response(403, {}, long, URL))) < 250
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,6 @@ def test_words_are_cut() -> None:
 def test_what_a_registry_asks_to_wait_is_what_is_waited(
     status: int, headers: dict[str, str], seconds: float | None
 ) -> None:
-    error = refused(Answer(status, headers, b"", URL), "registry.example", "be asked", login=False)
+    error = refused(Response(status, headers, b"", URL), "registry.example", "be asked", login=False)
     assert isinstance(error, TransientError)
     assert error.wait == seconds

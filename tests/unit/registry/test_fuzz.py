@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from podkiln.build import engine
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
-from podkiln.registry import Repository, Settings
+from podkiln.registry import RegistryOptions, Repository
 from podkiln.registry.auth import Challenge
 from podkiln.registry.credentials import Credentials
 from podkiln.registry.errors import is_immutable, is_lost_upload, lacks_blob, retry_after, words
 from podkiln.registry.headers import ChunkSizes, content_range, number, range_end
 from podkiln.registry.http_client import MAX_ANSWER_BYTES
-from podkiln.registry.streaming_http import Answer
+from podkiln.registry.streaming_http import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,7 +150,7 @@ def test_any_number_in_a_header(text: str) -> None:
 @example("Fri, 21 Nov 99999999999 10:00:00 GMT", "Fri, 21 Nov 2025 10:00:00 GMT", 503, b"")
 @example("", "", 400, b'{"errors":[{"code":' + b"[" * 900 + b"]" * 900 + b"}]}")
 def test_any_refusal(after: str, date: str, status: int, body: bytes) -> None:
-    answer = Answer(status, {"retry-after": after, "date": date}, body, URL)
+    answer = Response(status, {"retry-after": after, "date": date}, body, URL)
     wait = retry_after(answer)
     assert wait is None or 0 <= wait <= 120
     said = words(answer)
@@ -251,7 +251,7 @@ def questions(repository: Repository) -> list[Callable[[], Any]]:
 
 def ask_everything(canned: Canned, answer: bytes, only: int | None = None) -> None:
     canned.answer = answer
-    how = Settings(
+    how = RegistryOptions(
         attempts=1, backoff=0.0, timeout=0.2, plain_http=True, login=lambda _: Credentials("me", "pw")
     )
     with Repository(Reference.parse(f"{canned.host}/a/b"), how, push=True) as repository:
@@ -336,7 +336,7 @@ def test_a_web_page_is_said_to_be_one(canned: Canned) -> None:
     canned.answer = message(
         200, [("Content-Type", "text/html; charset=utf-8"), ("Connection", "close")], b"<html>"
     )
-    how = Settings(attempts=1, timeout=0.5, plain_http=True, login=lambda _: None)
+    how = RegistryOptions(attempts=1, timeout=0.5, plain_http=True, login=lambda _: None)
     with Repository(Reference.parse(f"{canned.host}/a/b"), how) as repository:
         for question in (lambda: repository.has_blob(BLOB), lambda: repository.manifest("v1")):
             with pytest.raises(Exception, match="answered with a web page") as said:

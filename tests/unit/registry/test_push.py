@@ -14,7 +14,7 @@ from layouts import layer_of, make_layout, put_blob, put_index
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
-from podkiln.registry import PushReport, Settings, push
+from podkiln.registry import PushReport, RegistryOptions, push
 from podkiln.registry.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout.read(make_layout(path, layer_of(big=noise), layer_of(b="two"), layer_of(c="three")))
 
 
-def settings(login: Credentials | None = ME, **more: Any) -> Settings:
+def settings(login: Credentials | None = ME, **more: Any) -> RegistryOptions:
     options = {"attempts": 4, "backoff": 0.01, "timeout": 0.5, "login": lambda _: login, **more}
-    return Settings(**options)
+    return RegistryOptions(**options)
 
 
 def name(registry: Registry) -> Reference:
@@ -396,7 +396,7 @@ def test_a_login_that_cannot_be_looked_up_stops_a_push(image: Layout) -> None:
         raise RegistryError("The credential helper is broken.")
 
     with Registry(auth="bearer") as registry, pytest.raises(RegistryError, match="helper is broken"):
-        push(image, name(registry), settings=Settings(login=broken))
+        push(image, name(registry), settings=RegistryOptions(login=broken))
 
 
 def test_a_digest_that_is_not_the_images_is_refused(image: Layout) -> None:

@@ -12,7 +12,7 @@ from fakes.registry import Fault, Registry
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
-from podkiln.registry import Repository, Settings
+from podkiln.registry import RegistryOptions, Repository
 from podkiln.registry.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def registry() -> Iterator[Registry]:
 def read(registry: Registry, blob: spec.Descriptor = BLOB, **more: Any) -> list[bytes]:
     options = {"attempts": 3, "backoff": 0.01, "timeout": 0.5, "login": lambda _: None, **more}
     reference = Reference.parse(f"{registry.host()}/you/app")
-    with Repository(reference, Settings(**options)) as repository:
+    with Repository(reference, RegistryOptions(**options)) as repository:
         return list(repository.read(blob))
 
 
@@ -87,7 +87,7 @@ def test_a_blob_that_is_not_there_is_a_no(registry: Registry) -> None:
 
 def test_whoever_has_seen_enough_may_stop(registry: Registry) -> None:
     reference = Reference.parse(f"{registry.host()}/you/app")
-    with Repository(reference, Settings(login=lambda _: None)) as repository:
+    with Repository(reference, RegistryOptions(login=lambda _: None)) as repository:
         with closing(repository.read(BLOB)) as pieces:
             assert next(pieces) == DATA[: 1 << 20]
         assert repository.has_blob(BLOB)
@@ -96,6 +96,6 @@ def test_whoever_has_seen_enough_may_stop(registry: Registry) -> None:
 def test_a_server_that_knows_no_ranges_is_read_past_what_is_here(registry: Registry) -> None:
     registry.faults = [Fault("whole", "GET")]
     reference = Reference.parse(f"{registry.host()}/you/app")
-    with Repository(reference, Settings(login=lambda _: None)) as repository:
+    with Repository(reference, RegistryOptions(login=lambda _: None)) as repository:
         pieces = repository.transport.receive(f"/v2/you/app/blobs/{BLOB.digest}", 5, "read")
         assert b"".join(pieces) == DATA[5:]

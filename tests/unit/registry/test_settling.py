@@ -14,7 +14,7 @@ from podkiln.errors import RegistryError
 from podkiln.oci import layout
 from podkiln.oci.reference import Reference
 from podkiln.pipeline import publish
-from podkiln.registry import Repository, Settings, push
+from podkiln.registry import RegistryOptions, Repository, push
 from podkiln.registry.upload import Upload
 from podkiln.weights.sink import RegistrySink
 
@@ -39,8 +39,10 @@ def another(tmp_path: Path) -> Layout:
     return layout.read(make_layout(tmp_path / "another", layer_of(c="three")))
 
 
-def settings(**more: Any) -> Settings:
-    return Settings(**{"attempts": 4, "backoff": 0.01, "timeout": 2.0, "login": lambda _: None, **more})
+def settings(**more: Any) -> RegistryOptions:
+    return RegistryOptions(
+        **{"attempts": 4, "backoff": 0.01, "timeout": 2.0, "login": lambda _: None, **more}
+    )
 
 
 def name(registry: Registry, repository: str = "you/app") -> Reference:
@@ -61,7 +63,7 @@ class Streamed:
         yield self._data[offset:]
 
 
-def stream_first_layer(registry: Registry, image: Layout, how: Settings) -> Descriptor:
+def stream_first_layer(registry: Registry, image: Layout, how: RegistryOptions) -> Descriptor:
     """Upload a layer as a bake does, and have it nowhere but in the registry."""
     blob = image.manifest.layers[0]
     path = image.blob_path(blob.digest)
@@ -100,7 +102,7 @@ def test_a_weight_that_was_found_there_is_not_doubted(image: Layout) -> None:
 
 
 def test_what_one_bake_confirms_the_push_after_it_knows() -> None:
-    route = publish.Route()
+    route = publish.TransferOptions()
     assert publish.settings(route).confirmed is publish.settings(route).confirmed is route.confirmed
 
 

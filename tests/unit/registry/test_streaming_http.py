@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from podkiln.registry import streaming_http
-from podkiln.registry.cancellation import Sockets
-from podkiln.registry.streaming_http import Answer, EndedEarlyError, Patience, Streaming
+from podkiln.registry.cancellation import SocketRegistry
+from podkiln.registry.streaming_http import EndedEarlyError, Response, StreamingConnection, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,15 +81,15 @@ class Server:
                     return
 
 
-def send(server: Server, chunks: Any = BODY, headers: Any = None, **seconds: float) -> Answer:
-    with closing(Streaming(ssl.create_default_context(), Sockets(), direct=True)) as sender:
+def send(server: Server, chunks: Any = BODY, headers: Any = None, **seconds: float) -> Response:
+    with closing(StreamingConnection(ssl.create_default_context(), SocketRegistry(), direct=True)) as sender:
         return send_by(sender, server, chunks, headers, **seconds)
 
 
 def send_by(
-    sender: Streaming, server: Server, chunks: Any = BODY, headers: Any = None, **seconds: float
-) -> Answer:
-    patience = Patience(**{"connect": 5.0, "write": 5.0, "read": 5.0, "grace": 0.3, **seconds})
+    sender: StreamingConnection, server: Server, chunks: Any = BODY, headers: Any = None, **seconds: float
+) -> Response:
+    patience = Timeouts(**{"connect": 5.0, "write": 5.0, "read": 5.0, "grace": 0.3, **seconds})
     return sender.send("PATCH", server.url, {"X-A": "b", **(headers or {})}, chunks, patience, 100)
 
 
@@ -118,7 +118,10 @@ def test_what_is_framed_is_the_memory_that_was_given() -> None:
 
 
 def test_a_connection_is_used_again() -> None:
-    with Server() as server, closing(Streaming(ssl.create_default_context(), Sockets(), direct=True)) as one:
+    with (
+        Server() as server,
+        closing(StreamingConnection(ssl.create_default_context(), SocketRegistry(), direct=True)) as one,
+    ):
         for _ in range(3):
             send_by(one, server)
         assert server.connections == 1
@@ -130,7 +133,7 @@ def test_a_connection_is_used_again() -> None:
 def test_one_that_was_closed_meanwhile_is_made_anew(answer: bytes) -> None:
     with (
         Server(answer, closes=True) as server,
-        closing(Streaming(ssl.create_default_context(), Sockets(), direct=True)) as one,
+        closing(StreamingConnection(ssl.create_default_context(), SocketRegistry(), direct=True)) as one,
     ):
         for _ in range(3):
             assert send_by(one, server).status == 202
@@ -204,30 +207,30 @@ def test_a_long_answer_is_not_read_to_its_end() -> None:
 def test_one_who_does_not_read_is_not_waited_for_for_ever() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as deaf,
-        closing(Streaming(ssl.create_default_context(), Sockets(), direct=True)) as sender,
+        closing(StreamingConnection(ssl.create_default_context(), SocketRegistry(), direct=True)) as sender,
     ):
         url = httpx.URL(f"http://127.0.0.1:{deaf.getsockname()[1]}/")
         chunks = (b"y" * (1 << 20) for _ in range(100))
         with pytest.raises(httpx.WriteTimeout):
-            sender.send("PATCH", url, {}, chunks, Patience(5, 0.2, 5, 0.2), 100)
+            sender.send("PATCH", url, {}, chunks, Timeouts(5, 0.2, 5, 0.2), 100)
 
 
 def test_nobody_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = httpx.URL(f"http://127.0.0.1:{gone.getsockname()[1]}/")
-    with closing(Streaming(ssl.create_default_context(), Sockets(), direct=True)) as sender:
+    with closing(StreamingConnection(ssl.create_default_context(), SocketRegistry(), direct=True)) as sender:
         with pytest.raises(httpx.ConnectError) as caught:
-            sender.send("PATCH", url, {}, [], Patience(5, 5, 5, 5), 100)
+            sender.send("PATCH", url, {}, [], Timeouts(5, 5, 5, 5), 100)
         assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
 def test_a_wait_ends_when_its_socket_is_cut() -> None:
-    sockets = Sockets()
+    sockets = SocketRegistry()
     threading.Timer(0.2, sockets.cut).start()
     begun = time.monotonic()
     with (
         Server(answer=b"") as server,
-        closing(Streaming(ssl.create_default_context(), sockets, direct=True)) as sender,
+        closing(StreamingConnection(ssl.create_default_context(), sockets, direct=True)) as sender,
         pytest.raises(httpx.TransportError),
     ):
         send_by(sender, server, read=30.0)
@@ -242,7 +245,9 @@ def test_a_proxy_is_used_unless_it_is_between_us_and_ourselves(
     monkeypatch.delenv("NO_PROXY", raising=False)
     with Server() as proxy, Server() as server:
         monkeypatch.setenv("http_proxy", f"http://{proxy.url.netloc.decode()}")
-        with closing(Streaming(ssl.create_default_context(), Sockets(), direct=direct)) as sender:
+        with closing(
+            StreamingConnection(ssl.create_default_context(), SocketRegistry(), direct=direct)
+        ) as sender:
             for _ in range(2):
                 send_by(sender, server)
         asked, other = (server, proxy) if direct else (proxy, server)

@@ -18,7 +18,7 @@ from podkiln import registry
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
-from podkiln.registry import Repository, Settings, is_local, push
+from podkiln.registry import RegistryOptions, Repository, is_local, push
 from podkiln.registry.credentials import Credentials
 from podkiln.registry.errors import TransientError
 from podkiln.registry.transport import CancelledError, Transport
@@ -36,8 +36,8 @@ def image(tmp_path: Path) -> Layout:
     return layout.read(make_layout(tmp_path / "layout"))
 
 
-def settings(**more: Any) -> Settings:
-    return Settings(**{"attempts": 3, "backoff": 0.01, "timeout": 0.5, "login": lambda _: ME, **more})
+def settings(**more: Any) -> RegistryOptions:
+    return RegistryOptions(**{"attempts": 3, "backoff": 0.01, "timeout": 0.5, "login": lambda _: ME, **more})
 
 
 def name(server: Registry) -> Reference:
@@ -152,7 +152,7 @@ def test_a_bad_ca_bundle_is_one_sentence(tmp_path: Path, text: str | None, says:
     if text is not None:
         bundle.write_text(text)
     with pytest.raises(UsageError, match=says):
-        registry.resolve_digest(Reference.parse("localhost:1/a"), Settings(ca_bundle=bundle))
+        registry.resolve_digest(Reference.parse("localhost:1/a"), RegistryOptions(ca_bundle=bundle))
 
 
 def test_nobody_there_is_said_at_once() -> None:

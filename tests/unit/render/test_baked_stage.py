@@ -11,9 +11,9 @@ from plans import plan_of
 
 from podkiln.config import variant
 from podkiln.pipeline import build
-from podkiln.pipeline.request import Request
+from podkiln.pipeline.request import BuildRequest
 from podkiln.render import baked_stage, build_context, lint
-from podkiln.render.baked_stage import Step
+from podkiln.render.baked_stage import BakedStep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,11 +35,11 @@ def plan(folder: Path, **models: str) -> Plan:
     lists = f"{{offer: [], bake: [{', '.join(models)}]}}"
     text = descriptions.variant(**models).replace("{offer: [sdxl-base]}", lists)
     path = descriptions.write(folder / "mine.yaml", text)
-    return build.make_plan(variant.load(str(path)), Request(variants=(str(path),), no_weights=True))
+    return build.make_plan(variant.load(str(path)), BuildRequest(variants=(str(path),), no_weights=True))
 
 
-def added(url: str, name: str) -> Step:
-    return Step("add", f"vae/{name}", SHA, f'["{url}", "/opt/models/vae/{name}"]')
+def added(url: str, name: str) -> BakedStep:
+    return BakedStep("add", f"vae/{name}", SHA, f'["{url}", "/opt/models/vae/{name}"]')
 
 
 HUB = "huggingface: o/r, path: a b/x.safetensors"
@@ -56,17 +56,17 @@ RESOLVED = "${HF_ENDPOINT}/o/r/resolve"
             added(f"{RESOLVED}/{REVISION}/a%20b/x.safetensors", "x.safetensors"),
         ),
         ("url: 'https://x.example/y.sft?a=1'", "", added("https://x.example/y.sft?a=1", "y.sft")),
-        ("civitai: {model: 1, version: 2}, name: z.sft", "", Step("fetch", "m")),
-        (HUB, GATED, Step("fetch", "m")),
+        ("civitai: {model: 1, version: 2}, name: z.sft", "", BakedStep("fetch", "m")),
+        (HUB, GATED, BakedStep("fetch", "m")),
         (
             "local: w.sft",
             "",
-            Step("nothing", "vae/w.sft", why="is a local file, which only podkiln can bake"),
+            BakedStep("nothing", "vae/w.sft", why="is a local file, which only podkiln can bake"),
         ),
     ],
     ids=["public", "public at a commit", "https", "civitai", "gated", "local"],
 )
-def test_each_kind_of_source_has_its_step(tmp_path: Path, source: str, more: str, step: Step) -> None:
+def test_each_kind_of_source_has_its_step(tmp_path: Path, source: str, more: str, step: BakedStep) -> None:
     made = plan(tmp_path, m=descriptions.model(file(source), more=more))
     assert baked_stage.steps(made) == [step]
 

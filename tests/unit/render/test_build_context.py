@@ -13,7 +13,7 @@ from plans import plan_of
 
 from podkiln.config import variant
 from podkiln.errors import RenderError
-from podkiln.plan.substitutes import Input
+from podkiln.plan.substitutes import Substitute
 from podkiln.render import build_context
 
 if TYPE_CHECKING:
@@ -105,13 +105,13 @@ def test_data_is_what_programs_can_read(plan: Plan) -> None:
 def test_labels_name_the_pins_and_the_substitutes() -> None:
     plan = plan_of()
     assert "io.podkiln.substituted" not in build_context.labels(plan)
-    other = replace(plan, inputs=(Input("comfyui", "/x", locked="1", actual="2"),))
+    other = replace(plan, inputs=(Substitute("comfyui", "/x", locked="1", actual="2"),))
     assert build_context.labels(other)["io.podkiln.substituted"] == "comfyui=2"
     assert build_context.labels(plan)["org.opencontainers.image.base.digest"] == plan.lock.runtime.base_digest
 
 
 def test_no_description_gives_a_label_that_says_what_the_image_is() -> None:
-    other = replace(plan_of(), inputs=(Input("comfyui", "/x", locked="1", actual="2"),))
+    other = replace(plan_of(), inputs=(Substitute("comfyui", "/x", locked="1", actual="2"),))
     assert all(f"{name}.".startswith(variant.RESERVED_LABELS) for name in build_context.labels(other))
 
 

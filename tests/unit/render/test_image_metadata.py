@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from plans import plan_of
 
-from podkiln.plan.substitutes import Input
+from podkiln.plan.substitutes import Substitute
 from podkiln.render import image_metadata
 
 VARIANTS = ["baked", "consumer", "datacenter", "lazy", "prosumer"]
@@ -29,7 +29,10 @@ def test_the_manifest_names_every_pin() -> None:
 
 
 def test_the_manifest_names_what_is_substituted_and_nothing_else() -> None:
-    inputs = (Input("base", "x", locked="a", actual="b"), Input("comfyui", "y", locked="c", actual="c"))
+    inputs = (
+        Substitute("base", "x", locked="a", actual="b"),
+        Substitute("comfyui", "y", locked="c", actual="c"),
+    )
     data = image_metadata.manifest(replace(plan_of(), inputs=inputs))
     assert data["substituted"] == {"base": {"locked": "a", "actual": "b"}}
     assert image_metadata.manifest(plan_of())["substituted"] == {}

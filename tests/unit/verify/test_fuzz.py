@@ -23,7 +23,7 @@ from podkiln.errors import IntegrityError
 from podkiln.oci import spec
 from podkiln.oci.spec import Descriptor
 from podkiln.verify import documents, runtime_layers
-from podkiln.verify.compare import Held, compare
+from podkiln.verify.compare import RemoteImage, compare
 from podkiln.verify.rendered import Rendered
 
 KINDS = (spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD)
@@ -126,7 +126,9 @@ INDEX = {
 def judged(manifest: bytes, config: bytes, index: bytes) -> list[str]:
     """Do what `verify` does with an image's documents."""
     spec.Index.parse(index, "Index x")
-    held = Held(spec.Manifest.parse(manifest, "Manifest x"), spec.ImageConfig.parse(config, "Config x"))
+    held = RemoteImage(
+        spec.Manifest.parse(manifest, "Manifest x"), spec.ImageConfig.parse(config, "Config x")
+    )
     return [
         *documents.of_index(spec.parse_json(index, "Index x")),
         *documents.of_manifest(spec.parse_json(manifest, "Manifest x")),

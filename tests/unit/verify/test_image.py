@@ -17,8 +17,8 @@ from podkiln.config.variant import BaseSets
 from podkiln.oci import spec as oci
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
 from podkiln.plan.plan import MOST_LAYERS
-from podkiln.plan.weight_layers import Bundle
-from podkiln.verify.compare import Held, compare
+from podkiln.plan.weight_layers import WeightLayerSpec
+from podkiln.verify.compare import RemoteImage, compare
 from podkiln.verify.rendered import Rendered
 from podkiln.weights.assemble import FILES, WeightLayer, assemble
 
@@ -54,7 +54,7 @@ def findings(
     plan: Plan, documents: Documents, known: dict[oci.Digest, oci.Digest] | None = None
 ) -> list[str]:
     manifest, config = (oci.canonical_json(each) for each in documents)
-    held = Held(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
+    held = RemoteImage(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
     return compare(plan, Rendered.of(plan), LAYERS if known is None else known, held)
 
 
@@ -65,7 +65,7 @@ def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents
     assert found.startswith("Weight layer sdxl (2 files) has a digest that the lock does not know")
     assert "read it with --deep" in found
     manifest, config = (oci.canonical_json(each) for each in documents)
-    held = Held(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
+    held = RemoteImage(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
     assert compare(plan, Rendered.of(plan), known, held, deep=True) == []
 
 
@@ -74,7 +74,7 @@ def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) 
 
 
 def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: Runtime) -> None:
-    top = Bundle((weight("vae/c.safetensors", "flux"),))
+    top = WeightLayerSpec((weight("vae/c.safetensors", "flux"),))
     blob = Descriptor(oci.LAYER, oci.digest_of(content(top)), top.size)
     high = replace(plan.offered[0], baked=True, above=True)
     high = replace(high, entry=replace(high.entry, id=top.model))
@@ -82,9 +82,9 @@ def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: Ru
     lower, upper = [baked(A)], [WeightLayer(top, blob)]
     right = assemble(runtime.manifest, runtime.config, lower, upper)
     known = {**LAYERS, top.recipe: blob.digest}
-    assert compare(asked, Rendered.of(plan), known, Held(right.manifest, right.config)) == []
+    assert compare(asked, Rendered.of(plan), known, RemoteImage(right.manifest, right.config)) == []
     wrong = assemble(runtime.manifest, runtime.config, [*lower, *upper])
-    (found,) = compare(asked, Rendered.of(plan), known, Held(wrong.manifest, wrong.config))
+    (found,) = compare(asked, Rendered.of(plan), known, RemoteImage(wrong.manifest, wrong.config))
     assert re.search(r"is layer 1, not 17: weights lie in declared order, below the runtime unless", found)
 
 
@@ -131,7 +131,7 @@ def drop(documents: Documents) -> None:
 def add(documents: Documents) -> None:
     """Put a weight layer on top that nobody asked for."""
     manifest, config = documents
-    stranger = Bundle((weight("loras/c.safetensors", "pony"),))
+    stranger = WeightLayerSpec((weight("loras/c.safetensors", "pony"),))
     blob = Descriptor(oci.LAYER, oci.digest_of(b"c"), stranger.size)
     manifest["layers"].append(WeightLayer(stranger, blob).descriptor.to_json())
     config["rootfs"]["diff_ids"].append(blob.digest)
@@ -358,13 +358,15 @@ def test_each_difference_is_found_and_nothing_else(
 
 
 def test_an_image_without_its_weights_lacks_all_of_them(plan: Plan, runtime: Runtime) -> None:
-    bare = compare(plan, Rendered.of(plan), LAYERS, Held(runtime.manifest, runtime.config))
+    bare = compare(plan, Rendered.of(plan), LAYERS, RemoteImage(runtime.manifest, runtime.config))
     assert [finding.split(" of ")[0] for finding in bare] == [
         "It lacks the weights checkpoints/a.safetensors",
         "It lacks the weights sdxl (2 files)",
     ]
     assert (
-        compare(replace(plan, bundles=()), Rendered.of(plan), {}, Held(runtime.manifest, runtime.config))
+        compare(
+            replace(plan, bundles=()), Rendered.of(plan), {}, RemoteImage(runtime.manifest, runtime.config)
+        )
         == []
     )
 
@@ -380,7 +382,7 @@ def test_a_base_may_bring_what_the_description_says_of_it(plan: Plan) -> None:
         spec=spec.model_copy(update={"runtime": spec.runtime.model_copy(update={"base": base})}),
     )
     made = runtimes.make(replace(plan, described=described, bundles=()))
-    held = Held(made.manifest, made.config)
+    held = RemoteImage(made.manifest, made.config)
     bare = replace(plan, bundles=())
     assert compare(bare, Rendered.of(replace(bare, described=described)), {}, held) == []
     first, second = compare(bare, Rendered.of(bare), {}, held)

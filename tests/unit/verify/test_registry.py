@@ -18,15 +18,15 @@ from podkiln.errors import RegistryError, VerifyError
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Descriptor, Manifest
-from podkiln.registry import Settings
-from podkiln.verify.image import Verdict, verify
+from podkiln.registry import RegistryOptions
+from podkiln.verify.image import VerifyResult, verify
 from podkiln.weights.assemble import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from podkiln.plan.plan import Plan
-    from podkiln.plan.weight_layers import Bundle
+    from podkiln.plan.weight_layers import WeightLayerSpec
 
 Documents = tuple[dict[str, Any], dict[str, Any]]
 WRONG = "sha256:" + "0" * 64
@@ -59,8 +59,8 @@ def registry(runtime: Runtime) -> Iterator[Registry]:
         yield started
 
 
-def ask(registry: Registry, plan: Plan, *, deep: bool = False, tag: str = "v1") -> Verdict:
-    settings = Settings(attempts=3, backoff=0.01, timeout=0.5, login=lambda _: None)
+def ask(registry: Registry, plan: Plan, *, deep: bool = False, tag: str = "v1") -> VerifyResult:
+    settings = RegistryOptions(attempts=3, backoff=0.01, timeout=0.5, login=lambda _: None)
     reference = Reference.parse(f"{registry.host()}/you/app:{tag}")
     return verify(plan, LAYERS, reference, settings, deep=deep, on_progress=lambda *_: None)
 
@@ -191,7 +191,7 @@ def test_deep_hashes_every_file_even_over_a_bad_line(registry: Registry, plan: P
     assert len(registry.asked("GET", "/blobs/")) == 20
 
 
-def place_of(bundle: Bundle, number: int) -> int:
+def place_of(bundle: WeightLayerSpec, number: int) -> int:
     """Return where the content of a file begins in its layer."""
     return [segment.start for segment in bundle.layout.segments if segment.entry][number]
 

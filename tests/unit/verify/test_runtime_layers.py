@@ -142,7 +142,7 @@ def entry(name: str, target: str | None = None, kind: Kind = "link") -> Member:
 def found_in(*layers: list[Member]) -> list[str]:
     return list(
         runtime_layers.findings(
-            runtime_layers.Contents(f"Layer {n}", (), tuple(r)) for n, r in enumerate(layers)
+            runtime_layers.LayerContents(f"Layer {n}", (), tuple(r)) for n, r in enumerate(layers)
         )
     )
 

@@ -13,7 +13,7 @@ from podkiln.errors import IntegrityError, PlanRefusedError
 from podkiln.oci import layout, spec
 from podkiln.oci.spec import ImageConfig, Manifest
 from podkiln.plan.plan import MOST_LAYERS
-from podkiln.plan.weight_layers import Bundle, Weight
+from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec
 from podkiln.weights.assemble import FILES, MODEL, PACKING, WeightLayer, assemble, store
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ CREATED = "2026-08-24T00:00:00Z"
 
 def weight_layer(name: str, *more: str, model: str = "sdxl") -> WeightLayer:
     weights = tuple(
-        Weight(model, each, 5, spec.digest_of(each.encode())[7:], f"huggingface:a/b/{each}", "c" * 40, {})
+        WeightFile(model, each, 5, spec.digest_of(each.encode())[7:], f"huggingface:a/b/{each}", "c" * 40, {})
         for each in (name, *more)
     )
-    group = Bundle(weights)
+    group = WeightLayerSpec(weights)
     return WeightLayer(group, spec.Descriptor(spec.LAYER, spec.digest_of(name.encode()), group.size))
 
 

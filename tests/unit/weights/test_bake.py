@@ -22,18 +22,18 @@ from fakes.registry import Fault, Registry
 
 from pod.net.http import Limits
 from pod.net.hubs import Hubs
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 from podkiln.errors import IntegrityError, PodkilnError, RegistryError, SourceError
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.tar_layer import Entry, TarLayer
-from podkiln.plan.weight_layers import Bundle, Weight, bundles
-from podkiln.registry import Repository, Settings
+from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec, bundles
+from podkiln.registry import RegistryOptions, Repository
 from podkiln.registry.credentials import Credentials
 from podkiln.weights import stream
-from podkiln.weights.bake import Baked, bake
+from podkiln.weights.bake import BakeResult, bake
 from podkiln.weights.sink import LayoutSink, RegistrySink
-from podkiln.weights.source import Access
+from podkiln.weights.source import SourceClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fakes.shelf import HubFile
 
     from podkiln.registry import Progress
-    from podkiln.registry.upload import Content
+    from podkiln.registry.upload import BlobSource
 
 MIB = 1 << 20
 SIZE = 3 * MIB + 999
@@ -67,9 +67,9 @@ def layer_bytes(*files: HubFile) -> bytes:
     return b"".join(tar.chunks(lambda entry, offset: [contents[entry.path][offset:]]))
 
 
-def push(hub: Hub, registry: Registry, *groups: Bundle, **more: Any) -> list[Baked]:
+def push(hub: Hub, registry: Registry, *groups: WeightLayerSpec, **more: Any) -> list[BakeResult]:
     timeout = more.pop("timeout", 1.0)
-    settings = Settings(attempts=5, backoff=0.01, timeout=timeout, login=lambda _: ME)
+    settings = RegistryOptions(attempts=5, backoff=0.01, timeout=timeout, login=lambda _: ME)
     reference = Reference.parse(f"{registry.host()}/you/app")
     mount_from = more.pop("mount_from", ())
     with Repository(reference, settings, push=True, mount_from=mount_from) as repository:
@@ -86,7 +86,9 @@ def assert_kept(registry: Registry, *layers: bytes) -> None:
 def test_a_layer_goes_from_source_to_registry(hub: Hub, file: HubFile) -> None:
     told: list[tuple[str, int, int]] = []
     with Registry() as registry:
-        (baked,) = push(hub, registry, Bundle((weight(file),)), on_progress=lambda *row: told.append(row))
+        (baked,) = push(
+            hub, registry, WeightLayerSpec((weight(file),)), on_progress=lambda *row: told.append(row)
+        )
         expected = layer_bytes(file)
         assert_kept(registry, expected)
         assert baked.blob == spec.Descriptor(spec.LAYER, spec.digest_of(expected), len(expected))
@@ -102,8 +104,8 @@ def test_a_layer_goes_from_source_to_registry(hub: Hub, file: HubFile) -> None:
 def test_what_is_made_is_told_at_once(hub: Hub, file: HubFile) -> None:
     """A later layer may fail: what was made before it is there, and must not be made again."""
     bad = hub.add("org/repo", "bad.safetensors", SIZE, seed=9)
-    good, wrong = Bundle((weight(file),)), Bundle((replace(weight(bad), sha256="0" * 64),))
-    told: list[Baked] = []
+    good, wrong = WeightLayerSpec((weight(file),)), WeightLayerSpec((replace(weight(bad), sha256="0" * 64),))
+    told: list[BakeResult] = []
     with Registry() as registry:
         with pytest.raises(IntegrityError):
             push(hub, registry, good, wrong, jobs=1, on_baked=told.append)
@@ -127,7 +129,7 @@ def test_several_at_once_come_back_in_order(hub: Hub) -> None:
 
 
 def test_a_layer_that_is_known_and_there_is_not_fetched(hub: Hub, file: HubFile) -> None:
-    group = Bundle((weight(file),))
+    group = WeightLayerSpec((weight(file),))
     with Registry() as registry:
         (baked,) = push(hub, registry, group)
         hits, received = len(hub.hits), registry.received
@@ -138,7 +140,7 @@ def test_a_layer_that_is_known_and_there_is_not_fetched(hub: Hub, file: HubFile)
 
 
 def test_a_layer_that_is_known_and_nearby_is_mounted(hub: Hub, file: HubFile) -> None:
-    group, layer = Bundle((weight(file),)), layer_bytes(file)
+    group, layer = WeightLayerSpec((weight(file),)), layer_bytes(file)
     with Registry(auth="bearer") as registry:
         registry.blobs["you/other", spec.digest_of(layer)] = layer
         known = {group.recipe: spec.digest_of(layer)}
@@ -148,7 +150,7 @@ def test_a_layer_that_is_known_and_nearby_is_mounted(hub: Hub, file: HubFile) ->
 
 
 def test_a_layer_that_is_known_and_nowhere_is_made_again(hub: Hub, file: HubFile) -> None:
-    group, layer = Bundle((weight(file),)), layer_bytes(file)
+    group, layer = WeightLayerSpec((weight(file),)), layer_bytes(file)
     with Registry() as registry:
         (baked,) = push(hub, registry, group, known={group.recipe: spec.digest_of(layer)})
         assert baked.how == "uploaded"
@@ -156,7 +158,7 @@ def test_a_layer_that_is_known_and_nowhere_is_made_again(hub: Hub, file: HubFile
 
 
 def test_a_lock_that_lies_about_a_layer_is_found_out_before_the_commit(hub: Hub, file: HubFile) -> None:
-    group = Bundle((weight(file),))
+    group = WeightLayerSpec((weight(file),))
     with Registry() as registry:
         with pytest.raises(IntegrityError, match="but the lock says sha256:0000"):
             push(hub, registry, group, known={group.recipe: spec.Digest("sha256:" + "0" * 64)})
@@ -171,7 +173,7 @@ def test_one_flipped_byte_is_caught_a_hundred_times_out_of_a_hundred(hub: Hub) -
         for place in places:
             hub.fault(HubFault("flip", after=place))
             with pytest.raises(IntegrityError) as caught:
-                push(hub, registry, Bundle((weight(small),)))
+                push(hub, registry, WeightLayerSpec((weight(small),)))
             flipped = bytearray(small.content)
             flipped[place] ^= 1
             found = hashlib.sha256(flipped).hexdigest()
@@ -187,7 +189,7 @@ def test_a_wrong_file_in_a_bundle_is_caught_before_the_next_is_fetched(hub: Hub)
     hub.fault(HubFault("flip", "0.safetensors", after=9))
     with Registry() as registry:
         with pytest.raises(IntegrityError, match=r"0\.safetensors .* is locked"):
-            push(hub, registry, Bundle((weight(one), weight(two))))
+            push(hub, registry, WeightLayerSpec((weight(one), weight(two))))
         assert hub.downloads("1.safetensors") == []
         assert_kept(registry)
 
@@ -213,7 +215,7 @@ def test_ten_cuts_at_either_end(
     with Registry() as registry:
         if ends != "source":
             registry.faults += [Fault("cut", "PATCH", after=length) for length in lengths(cuts(2))]
-        (baked,) = push(hub, registry, Bundle((weight(file),)))
+        (baked,) = push(hub, registry, WeightLayerSpec((weight(file),)))
         assert_kept(registry, layer_bytes(file))
         assert not any(fault.times for fault in registry.faults)
         assert len(registry.asked("POST")) == 1  # resumed each time, never begun anew
@@ -233,7 +235,7 @@ def test_a_source_that_changes_between_two_readings_is_not_committed(
     with Registry() as registry:
         registry.faults += [Fault("cut", "PATCH", after=MIB)]
         hub.fault(HubFault("flip", skip=1, after=MIB + 5000))
-        push(hub, registry, Bundle((weight(file),)))
+        push(hub, registry, WeightLayerSpec((weight(file),)))
         assert hub.script.faults[0].times == 0
         assert_kept(registry, layer_bytes(file))
 
@@ -246,7 +248,7 @@ def test_a_lost_upload_is_hashed_again_from_its_first_byte(
         registry.faults += [Fault("cut", "PATCH", after=MIB), Fault("forget", "GET", "uploads")]
         hub.fault(HubFault("flip", skip=1, after=5000))
         with pytest.raises(IntegrityError, match=f"but {file.sha256} is locked"):
-            push(hub, registry, Bundle((weight(file),)))
+            push(hub, registry, WeightLayerSpec((weight(file),)))
         assert registry.asked("PUT") == []
         assert_kept(registry)
 
@@ -270,7 +272,7 @@ PASSES: list[tuple[str, list[Fault]]] = [
 @pytest.mark.parametrize("faults", [faults for _, faults in PASSES], ids=[what for what, _ in PASSES])
 def test_what_passes_at_the_registry(hub: Hub, file: HubFile, faults: list[Fault]) -> None:
     with Registry(auth="bearer", faults=[Fault(**vars(fault)) for fault in faults]) as registry:
-        push(hub, registry, Bundle((weight(file),)))
+        push(hub, registry, WeightLayerSpec((weight(file),)))
         assert not any(fault.times for fault in registry.faults)
         assert_kept(registry, layer_bytes(file))
 
@@ -278,7 +280,7 @@ def test_what_passes_at_the_registry(hub: Hub, file: HubFile, faults: list[Fault
 @pytest.mark.parametrize("most", [MIB // 3, MIB, 2 * MIB])
 def test_a_registry_that_demands_chunks(hub: Hub, file: HubFile, most: int) -> None:
     with Registry(chunk_most=most, faults=[Fault("nothing", "PATCH"), Fault("cut", "PATCH")]) as registry:
-        (baked,) = push(hub, registry, Bundle((weight(file),)))
+        (baked,) = push(hub, registry, WeightLayerSpec((weight(file),)))
         assert_kept(registry, layer_bytes(file))
         assert baked.fetched == SIZE
 
@@ -287,7 +289,7 @@ def test_storms_at_both_ends(hub: Hub, file: HubFile) -> None:
     hub.fault(HubFault("status", status=429, retry_after="0", times=3))
     hub.fault(HubFault("cut", after=MIB), HubFault("status", status=503, skip=1, times=3))
     with Registry(faults=[Fault("status", status=429, retry_after="0", times=3)]) as registry:
-        push(hub, registry, Bundle((weight(file),)))
+        push(hub, registry, WeightLayerSpec((weight(file),)))
         assert_kept(registry, layer_bytes(file))
 
 
@@ -317,20 +319,20 @@ def test_what_does_not_pass(
     hub.fault(*(HubFault(**vars(fault)) for fault in at_hub))
     with Registry(faults=[Fault(**vars(fault)) for fault in at_registry]) as registry:
         with pytest.raises(kind, match=sentence):
-            push(hub, registry, Bundle((weight(file),)))
+            push(hub, registry, WeightLayerSpec((weight(file),)))
         assert_kept(registry)
 
 
 def test_a_source_that_refuses_is_asked_once(hub: Hub, file: HubFile) -> None:
     hub.fault(HubFault("status", where="hub", status=404, times=-1))
     with Registry() as registry, pytest.raises(SourceError):
-        push(hub, registry, Bundle((weight(file),)))
+        push(hub, registry, WeightLayerSpec((weight(file),)))
     assert len(hub.hits) == 1
 
 
-def patient(hub: Hub) -> Access:
+def patient(hub: Hub) -> SourceClient:
     """Return access that would wait for longer than any test does."""
-    return Access(access(hub).hubs, Policy(limits=Limits(read=60.0)))
+    return SourceClient(access(hub).hubs, TransferPolicy(limits=Limits(read=60.0)))
 
 
 @pytest.mark.parametrize("sink", ["registry", "layout"])
@@ -340,7 +342,7 @@ def test_the_first_failure_stops_the_others_and_is_the_one_that_is_told(
     files = [hub.add("org/repo", f"{n}.safetensors", SIZE, seed=n) for n in range(3)]
     hub.fault(*(HubFault("hang", f"{n}.safetensors", after=100, times=-1) for n in (0, 1)))
     hub.fault(HubFault("status", "2.safetensors", where="hub", status=410, times=-1))
-    groups = [Bundle((weight(each, model=each.name),)) for each in files]
+    groups = [WeightLayerSpec((weight(each, model=each.name),)) for each in files]
     with Registry() as registry:
         push_them = functools.partial(push, hub, registry, *groups, how=patient(hub))
         keep_them = functools.partial(bake, groups, LayoutSink(tmp_path), patient(hub))
@@ -358,12 +360,12 @@ def test_a_failure_also_wakes_who_waits_for_the_registry(hub: Hub) -> None:
     busy = Fault("status", "PATCH", times=-1, status=503, retry_after="60")
     begun = time.monotonic()
     with Registry(faults=[busy]) as registry, pytest.raises(SourceError, match="is gone from"):
-        push(hub, registry, *(Bundle((weight(each),)) for each in files))
+        push(hub, registry, *(WeightLayerSpec((weight(each),)) for each in files))
     assert time.monotonic() - begun < 20
     assert_kept(registry)
 
 
-def missing(number: int = 9) -> Bundle:
+def missing(number: int = 9) -> WeightLayerSpec:
     """Return a layer that fails at once: its file, a local one, is not there."""
     lost = {"kind": "local", "path": "/nowhere/lost.safetensors"}
     facts: dict[str, Any] = {
@@ -373,16 +375,18 @@ def missing(number: int = 9) -> Bundle:
         "revision": None,
         "origin": lost,
     }
-    return Bundle((Weight(model=f"m{number}", destination="checkpoints/lost.safetensors", **facts),))
+    return WeightLayerSpec(
+        (WeightFile(model=f"m{number}", destination="checkpoints/lost.safetensors", **facts),)
+    )
 
 
 def test_a_failure_ends_the_wait_for_a_source_that_says_nothing(hub: Hub, file: HubFile) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, Registry() as registry:
         there = Hubs(huggingface=f"http://127.0.0.1:{silent.getsockname()[1]}")
-        mute = Access(there, Policy(limits=Limits(read=60.0)))
+        mute = SourceClient(there, TransferPolicy(limits=Limits(read=60.0)))
         begun = time.monotonic()
         with pytest.raises(SourceError, match="cannot be read"):
-            push(hub, registry, Bundle((weight(file),)), missing(), how=mute)
+            push(hub, registry, WeightLayerSpec((weight(file),)), missing(), how=mute)
         assert time.monotonic() - begun < 2
         assert_kept(registry)
 
@@ -395,9 +399,9 @@ def test_a_failure_ends_the_wait_for_a_registry_that_says_nothing(
     monkeypatch.setattr("podkiln.registry.transport._DROP_SECONDS", 1.0)
     late = hub.add("org/repo", "late.safetensors", SIZE)
     hub.fault(HubFault("hang", "late", after=SIZE // 2, times=-1))
-    soon = Access(access(hub).hubs, Policy(tries=1, limits=Limits(read=0.5)))
+    soon = SourceClient(access(hub).hubs, TransferPolicy(tries=1, limits=Limits(read=0.5)))
     mute = Fault("hang", method, seconds=20.0)
-    groups = [Bundle((weight(each, model=each.name),)) for each in (file, late)]
+    groups = [WeightLayerSpec((weight(each, model=each.name),)) for each in (file, late)]
     begun = time.monotonic()
     with Registry(faults=[mute]) as registry, pytest.raises(SourceError, match="did not come"):
         push(hub, registry, *groups, how=soon, timeout=60.0)
@@ -411,12 +415,17 @@ def test_layers_stand_back_for_those_that_began_earlier(hub: Hub, tmp_path: Path
     seen: list[int] = []
 
     class Sink(LayoutSink):
-        def take(self, content: Content, on_progress: Progress) -> spec.Descriptor:
+        def take(self, content: BlobSource, on_progress: Progress) -> spec.Descriptor:
             all_here.wait()
             seen.append(os.getpriority(os.PRIO_PROCESS, 0) - own)
             return super().take(content, on_progress)
 
-    bake([Bundle((weight(each, model=each.name),)) for each in files], Sink(tmp_path), access(hub), jobs=3)
+    bake(
+        [WeightLayerSpec((weight(each, model=each.name),)) for each in files],
+        Sink(tmp_path),
+        access(hub),
+        jobs=3,
+    )
     assert sorted(seen) == [0, 4, 8]
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
 
@@ -424,16 +433,16 @@ def test_layers_stand_back_for_those_that_began_earlier(hub: Hub, tmp_path: Path
 def test_nothing_is_left_running(hub: Hub, file: HubFile) -> None:
     before = set(threading.enumerate())
     with Registry() as registry:
-        push(hub, registry, Bundle((weight(file),)))
+        push(hub, registry, WeightLayerSpec((weight(file),)))
         hub.fault(HubFault("status", where="hub", status=404, times=-1))
         with pytest.raises(SourceError):
-            push(hub, registry, Bundle((weight(file, name="x"),)))
+            push(hub, registry, WeightLayerSpec((weight(file, name="x"),)))
         names = {thread.name.partition("_")[0] for thread in set(threading.enumerate()) - before}
     assert names & {"source", "bake"} == set()
 
 
 def test_a_layout_takes_the_same_layers(hub: Hub, file: HubFile, tmp_path: Path) -> None:
-    group, expected = Bundle((weight(file),)), layer_bytes(file)
+    group, expected = WeightLayerSpec((weight(file),)), layer_bytes(file)
     (baked,) = bake([group], LayoutSink(tmp_path), access(hub))
     assert (tmp_path / "blobs" / baked.blob.digest.replace(":", "/")).read_bytes() == expected
     (again,) = bake([group], LayoutSink(tmp_path), access(hub), known={group.recipe: baked.blob.digest})

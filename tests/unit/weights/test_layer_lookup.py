@@ -13,18 +13,18 @@ from fakes.hub import Hub
 from fakes.registry import Fault, Registry
 
 from pod.net.http import Limits
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 from podkiln.errors import RegistryError, SourceError
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.tar_layer import Entry, TarLayer
-from podkiln.plan.weight_layers import Bundle
-from podkiln.registry import Repository, Settings
+from podkiln.plan.weight_layers import WeightLayerSpec
+from podkiln.registry import RegistryOptions, Repository
 from podkiln.registry.credentials import Credentials
-from podkiln.weights.bake import Baked, bake
-from podkiln.weights.layer_lookup import Origins, Places, look
+from podkiln.weights.bake import BakeResult, bake
+from podkiln.weights.layer_lookup import LayerSources, SourceRepositories, look
 from podkiln.weights.sink import LayoutSink, RegistrySink
-from podkiln.weights.source import Access
+from podkiln.weights.source import SourceClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fakes.shelf import HubFile
 
 MIB = 1 << 20
-SETTINGS = Settings(attempts=4, backoff=0.01, timeout=1.0, login=lambda _: Credentials("me", "s3cret"))
+SETTINGS = RegistryOptions(attempts=4, backoff=0.01, timeout=1.0, login=lambda _: Credentials("me", "s3cret"))
 HERE = Reference.parse("ghcr.io/you/app")
 OTHER, FAR = Reference.parse("ghcr.io/you/other"), Reference.parse("quay.io/you/app")
 ONE, TWO = (spec.Digest("sha256:" + digit * 64) for digit in "12")
@@ -63,29 +63,31 @@ def repository(registry: Registry, name: str = "you/app") -> Reference:
 @pytest.mark.parametrize(
     ("places", "names"),
     [
-        (Places(), ()),
-        (Places(mount_from=["you/x", "you/app"]), ("you/x",)),
-        (Places(copy_from=[OTHER, FAR]), ("you/other",)),
-        (Places(remembered={ONE: [FAR, OTHER, HERE]}), ("you/other",)),
-        (Places(remembered={TWO: [OTHER]}), ()),
-        (Places(["you/other"], [OTHER], {ONE: [OTHER]}), ("you/other",)),
+        (LayerSources(), ()),
+        (LayerSources(mount_from=["you/x", "you/app"]), ("you/x",)),
+        (LayerSources(copy_from=[OTHER, FAR]), ("you/other",)),
+        (LayerSources(remembered={ONE: [FAR, OTHER, HERE]}), ("you/other",)),
+        (LayerSources(remembered={TWO: [OTHER]}), ()),
+        (LayerSources(["you/other"], [OTHER], {ONE: [OTHER]}), ("you/other",)),
     ],
 )
-def test_neighbours_are_those_of_the_same_registry(places: Places, names: tuple[str, ...]) -> None:
+def test_neighbours_are_those_of_the_same_registry(places: LayerSources, names: tuple[str, ...]) -> None:
     assert places.neighbours(HERE, ONE) == names
 
 
 def test_what_the_user_names_is_asked_before_what_is_remembered() -> None:
-    places = Places(copy_from=[FAR], remembered={ONE: [OTHER, FAR], TWO: [HERE]})
+    places = LayerSources(copy_from=[FAR], remembered={ONE: [OTHER, FAR], TWO: [HERE]})
     assert places.candidates(ONE) == (FAR, OTHER)
 
 
-def copy(hub: Hub, target: Registry, group: Bundle, known: spec.Digest, *origins: Reference) -> Baked:
+def copy(
+    hub: Hub, target: Registry, group: WeightLayerSpec, known: spec.Digest, *origins: Reference
+) -> BakeResult:
     """Bake into you/app of a registry a layer that is known, and is perhaps in other places."""
     name = repository(target)
     with (
         Repository(name, SETTINGS, push=True) as there,
-        Origins(Places(copy_from=origins), SETTINGS, besides=name) as places,
+        SourceRepositories(LayerSources(copy_from=origins), SETTINGS, besides=name) as places,
     ):
         how: dict[str, Any] = {"known": {group.recipe: known}, "origins": places}
         (baked,) = bake([group], RegistrySink(there), access(hub), **how)
@@ -94,7 +96,7 @@ def copy(hub: Hub, target: Registry, group: Bundle, known: spec.Digest, *origins
 
 def test_a_layer_is_copied_from_registry_to_registry(hub: Hub, file: HubFile) -> None:
     """Whatever is cut: no weight source is asked, and what arrives has the digest."""
-    layer, group = layer_of(file), Bundle((weight(file),))
+    layer, group = layer_of(file), WeightLayerSpec((weight(file),))
     digest = spec.digest_of(layer)
     with Registry(auth="bearer") as far, Registry(auth="basic") as near:
         far.blobs["you/app", digest] = layer
@@ -107,9 +109,12 @@ def test_a_layer_is_copied_from_registry_to_registry(hub: Hub, file: HubFile) ->
 
 
 def test_a_layer_is_copied_onto_a_disk(hub: Hub, file: HubFile, tmp_path: Path) -> None:
-    layer, group = layer_of(file), Bundle((weight(file),))
+    layer, group = layer_of(file), WeightLayerSpec((weight(file),))
     digest = spec.digest_of(layer)
-    with Registry() as far, Origins(Places(copy_from=[repository(far)]), SETTINGS) as origins:
+    with (
+        Registry() as far,
+        SourceRepositories(LayerSources(copy_from=[repository(far)]), SETTINGS) as origins,
+    ):
         far.blobs["you/app", digest] = layer
         known = {group.recipe: digest}
         (baked,) = bake([group], LayoutSink(tmp_path), access(hub), known=known, origins=origins)
@@ -122,7 +127,7 @@ def test_a_damaged_layer_is_not_copied_but_made_again(
     hub: Hub, file: HubFile, place: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "podkiln")
-    layer, group = layer_of(file), Bundle((weight(file),))
+    layer, group = layer_of(file), WeightLayerSpec((weight(file),))
     digest = spec.digest_of(layer)
     wrong = bytearray(layer)
     wrong[place] ^= 1
@@ -147,7 +152,7 @@ GONE: list[tuple[str, list[Fault]]] = [
 
 @pytest.mark.parametrize("faults", [faults for _, faults in GONE], ids=[what for what, _ in GONE])
 def test_a_place_that_gives_nothing_is_no_failure(hub: Hub, file: HubFile, faults: list[Fault]) -> None:
-    layer, group = layer_of(file), Bundle((weight(file),))
+    layer, group = layer_of(file), WeightLayerSpec((weight(file),))
     digest = spec.digest_of(layer)
     with Registry(faults=[Fault(**vars(fault)) for fault in faults]) as far, Registry() as near:
         if faults:
@@ -163,26 +168,26 @@ def test_a_place_that_cannot_be_asked_is_said_once(
     caplog.set_level(logging.WARNING, "podkiln")
     blobs = [spec.Descriptor(spec.LAYER, digest, 10) for digest in (ONE, TWO)]
     nowhere = Reference.parse("localhost:1/you/app")
-    with Origins(Places(copy_from=[nowhere]), SETTINGS) as origins:
+    with SourceRepositories(LayerSources(copy_from=[nowhere]), SETTINGS) as origins:
         assert [origins.holder(blob) for blob in blobs] == [None, None]
     assert caplog.text.count("localhost:1/you/app is not asked for layers: ") == 1
 
 
 def test_a_copy_ends_at_once_when_it_is_given_up(hub: Hub, file: HubFile) -> None:
     """Another layer fails while the registry that is copied from keeps its next bytes to itself."""
-    layer, group = layer_of(file), Bundle((weight(file),))
+    layer, group = layer_of(file), WeightLayerSpec((weight(file),))
     late = hub.add("org/repo", "late.safetensors", MIB)
     hub.fault(HubFault("hang", "late", after=MIB // 2, times=-1))
-    soon = Access(access(hub).hubs, Policy(tries=1, limits=Limits(read=0.5)))
-    groups, digest = [group, Bundle((weight(late, model="late"),))], spec.digest_of(layer)
+    soon = SourceClient(access(hub).hubs, TransferPolicy(tries=1, limits=Limits(read=0.5)))
+    groups, digest = [group, WeightLayerSpec((weight(late, model="late"),))], spec.digest_of(layer)
     hang = Fault("hang", "GET", "/blobs/", seconds=20.0)
     begun = time.monotonic()
     with Registry(faults=[hang]) as far, Registry() as near:
         far.blobs["you/app", digest] = layer
-        name, patient = repository(near), Settings(timeout=60.0, login=lambda _: None)
+        name, patient = repository(near), RegistryOptions(timeout=60.0, login=lambda _: None)
         with (
             Repository(name, patient, push=True) as there,
-            Origins(Places(copy_from=[repository(far)]), patient) as origins,
+            SourceRepositories(LayerSources(copy_from=[repository(far)]), patient) as origins,
             pytest.raises(SourceError, match="did not come"),
         ):
             bake(groups, RegistrySink(there), soon, known={group.recipe: digest}, origins=origins)
@@ -197,7 +202,7 @@ def test_a_look_tells_how_each_layer_would_come() -> None:
         target.blobs["you/app", digests["a"]] = b"a"
         target.blobs["you/other", digests["b"]] = b"b"
         far.blobs["you/app", digests["c"]] = b"c"
-        places = Places(["you/other"], remembered={digests["c"]: [repository(far)]})
+        places = LayerSources(["you/other"], remembered={digests["c"]: [repository(far)]})
         found = look(repository(target), blobs, places, SETTINGS)
         moved = [hit.method for hit in (*target.hits, *far.hits) if hit.method not in ("HEAD", "GET")]
     assert found == {digests["a"]: "existing", digests["b"]: "mounted", digests["c"]: "copied"}
@@ -206,4 +211,9 @@ def test_a_look_tells_how_each_layer_would_come() -> None:
 
 def test_a_look_at_a_registry_that_is_not_there_is_said() -> None:
     with pytest.raises(RegistryError, match="localhost:1 refuses connections"):
-        look(Reference.parse("localhost:1/a/b"), [spec.Descriptor(spec.LAYER, ONE, 1)], Places(), SETTINGS)
+        look(
+            Reference.parse("localhost:1/a/b"),
+            [spec.Descriptor(spec.LAYER, ONE, 1)],
+            LayerSources(),
+            SETTINGS,
+        )

@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 
 from podkiln.weights import sha256 as hashing
 from podkiln.weights import sha256_native
-from podkiln.weights.sha256 import Hashes, Separate
-from podkiln.weights.sha256_native import Shared
+from podkiln.weights.sha256 import HashlibHasher, LayerHasher
+from podkiln.weights.sha256_native import NativeHasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Kind = Callable[[], Hashes]
+    Kind = Callable[[], LayerHasher]
 
 
-def shared() -> Hashes:
+def shared() -> LayerHasher:
     """Translate native.c as a bake does: a machine that runs these tests has a compiler.
 
     Whether hashlib must do is then up to the processor alone.
@@ -36,17 +36,17 @@ def shared() -> Hashes:
     library = sha256_native.library()
     if library is None:
         assert "sha_ni" not in Path("/proc/cpuinfo").read_text()
-        return Separate()
-    return Shared(library)
+        return HashlibHasher()
+    return NativeHasher(library)
 
 
-@pytest.fixture(params=[Separate, shared], ids=["hashlib", "native.c"])
+@pytest.fixture(params=[HashlibHasher, shared], ids=["hashlib", "native.c"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     made: Kind = request.param
     return made
 
 
-def tell(hashes: Hashes, data: bytes | memoryview) -> None:
+def tell(hashes: LayerHasher, data: bytes | memoryview) -> None:
     """Tell of some of a file as it is read, and as it is passed on."""
     hashes.content(data)
     hashes.passed(data)
@@ -90,7 +90,7 @@ def test_a_vector_of_the_standard(kind: Kind) -> None:
     files=st.lists(st.tuples(st.binary(max_size=700), st.lists(st.integers(0, 700), max_size=5)), max_size=4),
     heads=st.integers(1, 3),
 )
-@pytest.mark.parametrize("kind", [Separate, shared], ids=["hashlib", "native.c"])
+@pytest.mark.parametrize("kind", [HashlibHasher, shared], ids=["hashlib", "native.c"])
 def test_a_layer_of_several_files(kind: Kind, files: list[tuple[bytes, list[int]]], heads: int) -> None:
     hashes, whole = kind(), b""
     for number, (data, cuts) in enumerate(files):
@@ -174,7 +174,7 @@ def test_without_ctypes_hashlib_does() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True
     )
-    assert "podkiln.weights.sha256.Separate" in done.stdout
+    assert "podkiln.weights.sha256.HashlibHasher" in done.stdout
 
 
 def test_several_bakes_at_once_translate_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,5 +187,5 @@ def test_several_bakes_at_once_translate_it_once(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(sha256_native, "library", slow)
     with ThreadPoolExecutor(4) as pool:
-        assert all(isinstance(made, Separate) for made in pool.map(lambda _: hashing.hashes(), range(4)))
+        assert all(isinstance(made, HashlibHasher) for made in pool.map(lambda _: hashing.hashes(), range(4)))
     assert len(asked) == 1

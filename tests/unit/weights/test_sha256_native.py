@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from podkiln.weights import sha256_native
-from podkiln.weights.sha256_native import Shared, UnusableError
+from podkiln.weights.sha256_native import NativeHasher, UnusableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,7 @@ def test_nothing_is_written_beside_the_systems_python(
 
 def test_a_file_begins_where_a_block_does() -> None:
     library: Any = SimpleNamespace(podkiln_compress=None)
-    hashes = Shared(library)
+    hashes = NativeHasher(library)
     hashes.frame(b"x")
     with pytest.raises(ValueError, match="1 bytes into a block"):
         hashes.begin()

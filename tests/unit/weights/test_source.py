@@ -15,9 +15,9 @@ from fakes.shelf import generate
 
 from pod.net.http import Limits
 from pod.net.hubs import Hubs, Request
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 from podkiln.errors import IntegrityError, SourceError
-from podkiln.weights.source import CHUNK, Access
+from podkiln.weights.source import CHUNK, SourceClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fakes.shelf import HubFile
 
-    from podkiln.plan.weight_layers import Weight
+    from podkiln.plan.weight_layers import WeightFile
 
 SIZE = 3 * CHUNK + 12345
 
@@ -41,7 +41,7 @@ def file(hub: Hub) -> HubFile:
     return hub.add("org/repo", "a.safetensors", SIZE)
 
 
-def read(access: Access, what: Weight, offset: int = 0) -> bytes:
+def read(access: SourceClient, what: WeightFile, offset: int = 0) -> bytes:
     reading = access.open(what, offset)
     buffer, found = memoryview(bytearray(CHUNK)), bytearray()
     try:
@@ -129,7 +129,7 @@ def test_a_file_cut_at_ten_places_is_fetched_once(hub: Hub, file: HubFile) -> No
 def test_headway_makes_up_for_failures(hub: Hub, file: HubFile) -> None:
     """Five tries without a byte are the end; a file that keeps coming may be cut more often."""
     hub.fault(Fault("cut", after=SIZE // 20, times=-1))
-    small = Access(access(hub).hubs, Policy(**{**vars(FAST), "tries": 3}))
+    small = SourceClient(access(hub).hubs, TransferPolicy(**{**vars(FAST), "tries": 3}))
     assert read(small, weight(file)) == file.content
 
 
@@ -186,9 +186,9 @@ def test_what_does_not_pass_is_one_sentence(
 
 def test_silence_is_named(hub: Hub, file: HubFile) -> None:
     hub.fault(*always("hang", after=0))
-    policy = Policy(**{**vars(FAST), "tries": 2})
+    policy = TransferPolicy(**{**vars(FAST), "tries": 2})
     with pytest.raises(SourceError, match=r"did not come in 2 tries .*no answer in time"):
-        read(Access(access(hub).hubs, policy), weight(file))
+        read(SourceClient(access(hub).hubs, policy), weight(file))
 
 
 def test_a_hub_that_names_another_hash_is_not_read(hub: Hub, file: HubFile) -> None:
@@ -216,7 +216,7 @@ def test_a_local_file_that_cannot_be_read(hub: Hub, file: HubFile, tmp_path: Pat
 
 def test_an_abort_wakes_a_reader_that_waits(hub: Hub, file: HubFile) -> None:
     hub.fault(*always("hang", after=0))
-    reading = Access(access(hub).hubs, Policy()).open(weight(file))
+    reading = SourceClient(access(hub).hubs, TransferPolicy()).open(weight(file))
     begun = time.monotonic()
     threading.Timer(0.2, reading.abort).start()
     with pytest.raises(SourceError, match="given up"):
@@ -230,7 +230,7 @@ def test_an_abort_is_not_missed_while_the_answer_is_on_its_way(
 ) -> None:
     """The answer that arrives then is one that nobody has aborted, and its body never comes."""
     hub.fault(Fault("hang", after=100, times=-1))
-    patient = Access(access(hub).hubs, Policy(limits=Limits(read=60.0)))
+    patient = SourceClient(access(hub).hubs, TransferPolicy(limits=Limits(read=60.0)))
     reading = patient.open(weight(file))
     send = Request.send
 
@@ -248,8 +248,8 @@ def test_an_abort_is_not_missed_while_the_answer_is_on_its_way(
 
 
 def test_the_environment_says_where_and_with_which_token() -> None:
-    found = Access.from_environment({"HF_ENDPOINT": "https://hf-mirror.test/", "HF_TOKEN": "hf_canary"})
+    found = SourceClient.from_environment({"HF_ENDPOINT": "https://hf-mirror.test/", "HF_TOKEN": "hf_canary"})
     assert found.hubs == Hubs(huggingface="https://hf-mirror.test", hf_token="hf_canary")
     assert "canary" not in repr(found)
     with pytest.raises(SourceError, match=r"HF_ENDPOINT is not an address .*\."):
-        Access.from_environment({"HF_ENDPOINT": "mirror"})
+        SourceClient.from_environment({"HF_ENDPOINT": "mirror"})

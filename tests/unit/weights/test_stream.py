@@ -14,17 +14,17 @@ from fakes.hub import Hub
 
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
-from podkiln.plan.weight_layers import Bundle
+from podkiln.plan.weight_layers import WeightLayerSpec
 from podkiln.verify import blobs
 from podkiln.weights import stream
-from podkiln.weights.sha256 import Separate, hashes
-from podkiln.weights.stream import WeightStream
+from podkiln.weights.sha256 import HashlibHasher, hashes
+from podkiln.weights.stream import WeightLayerStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from podkiln.oci.tar_layer import Chunk
-    from podkiln.weights.sha256 import Hashes
+    from podkiln.weights.sha256 import LayerHasher
 
 MIB = 1 << 20
 
@@ -43,10 +43,10 @@ def whole(hub: Hub) -> bytes:
         return joined(layer.chunks())
 
 
-def stream_of(hub: Hub) -> WeightStream:
+def stream_of(hub: Hub) -> WeightLayerStream:
     repository = hub.repositories["org/repo"]
     files = repository.commits[repository.head].values()
-    return WeightStream(Bundle(tuple(weight(file) for file in files)), access(hub))
+    return WeightLayerStream(WeightLayerSpec(tuple(weight(file) for file in files)), access(hub))
 
 
 def joined(chunks: Iterable[Chunk]) -> bytes:
@@ -112,19 +112,19 @@ def test_small_files_take_little_memory() -> None:
             hub.add("org/repo", f"{number}.json", f'{{"a": {number}}}'.encode(), lfs=False)
         repository = hub.repositories["org/repo"]
         files = repository.commits[repository.head].values()
-        bundle = Bundle(tuple(weight(file) for file in files))
+        bundle = WeightLayerSpec(tuple(weight(file) for file in files))
         tracemalloc.start()
         try:
-            with closing(WeightStream(bundle, access(hub))) as layer:
+            with closing(WeightLayerStream(bundle, access(hub))) as layer:
                 assert len(joined(layer.chunks())) == bundle.size
             assert tracemalloc.get_traced_memory()[1] < 30 * MIB
         finally:
             tracemalloc.stop()
 
 
-@pytest.mark.parametrize("kind", [Separate, hashes], ids=["hashlib", "what is fastest here"])
+@pytest.mark.parametrize("kind", [HashlibHasher, hashes], ids=["hashlib", "what is fastest here"])
 def test_by_either_way_of_hashing_it_is_one_layer(
-    hub: Hub, whole: bytes, kind: Callable[[], Hashes], monkeypatch: pytest.MonkeyPatch
+    hub: Hub, whole: bytes, kind: Callable[[], LayerHasher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut in the middle, too: what passes a second time is hashed once."""
     monkeypatch.setattr(stream, "hashes", kind)
@@ -146,7 +146,7 @@ def test_an_empty_file_is_hashed_like_any_other(sha256: str, number: int, hub: H
     repository = hub.repositories["org/repo"]
     files = [weight(file) for file in repository.commits[repository.head].values()]
     files.insert(number, replace(files[0], destination="checkpoints/empty.bin", size=0, sha256=sha256))
-    layer = WeightStream(Bundle(tuple(files)), access(hub))
+    layer = WeightLayerStream(WeightLayerSpec(tuple(files)), access(hub))
     with closing(layer):
         if sha256 == EMPTY:
             assert spec.digest_of(joined(layer.chunks())) == getattr(layer.blob, "digest", None)
@@ -160,8 +160,8 @@ def test_verify_hashes_an_empty_file_too_and_does_not_take_what_follows_for_it(h
     repository = hub.repositories["org/repo"]
     files = [weight(file) for file in repository.commits[repository.head].values()]
     empty = replace(files[0], destination="checkpoints/empty.bin", size=0, sha256=EMPTY)
-    bundle = Bundle((empty, *files))
-    with closing(WeightStream(bundle, access(hub))) as layer:
+    bundle = WeightLayerSpec((empty, *files))
+    with closing(WeightLayerStream(bundle, access(hub))) as layer:
         content = joined(layer.chunks())
 
     class Held:
@@ -169,7 +169,7 @@ def test_verify_hashes_an_empty_file_too_and_does_not_take_what_follows_for_it(h
             yield content
 
     for sha256, wrong in ((EMPTY, 0), ("0" * 64, 1)):
-        listed = Bundle((replace(empty, sha256=sha256), *files))
+        listed = WeightLayerSpec((replace(empty, sha256=sha256), *files))
         placed: Any = SimpleNamespace(bundle=listed, blob=SimpleNamespace(size=len(content)))
         findings = blobs._read_layer(cast("Any", Held()), lambda *_: None, placed)
         assert len(findings) == wrong, findings

@@ -12,7 +12,7 @@ from podkiln import cli
 from podkiln.errors import UsageError
 from podkiln.lock.resolve import relock
 from podkiln.lock.resolve.changes import Change, State, compare, from_git, losses
-from podkiln.lock.resolve.relock import Summary
+from podkiln.lock.resolve.relock import RelockResult
 from podkiln.lock.resolve.table import markdown
 from podkiln.lock.schema import LockedFile, WeightsLock
 
@@ -142,8 +142,10 @@ def test_options_that_contradict_each_other(
 # --- the table
 
 
-def summary(**facts: Any) -> Summary:
-    return Summary(**{"changed": (), "resolved": 1, "unresolved": 1, "warnings": (), "problems": (), **facts})
+def summary(**facts: Any) -> RelockResult:
+    return RelockResult(
+        **{"changed": (), "resolved": 1, "unresolved": 1, "warnings": (), "problems": (), **facts}
+    )
 
 
 def test_the_table_says_what_is_new_what_is_open_and_why() -> None:

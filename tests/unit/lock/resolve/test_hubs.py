@@ -24,7 +24,7 @@ from podkiln.lock.resolve.http import Patience
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.lock.resolve.weights import Outcome
+    from podkiln.lock.resolve.weights import ResolveResult
 
 COMMIT = SHA[:40]
 LISTING: dict[str, Any] = {
@@ -282,7 +282,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.delenv("CIVITAI_TOKEN", raising=False)
         patch.setattr(http, "PATIENCE", Patience(tries=1, connect=2, read=2, whole=5))
 
-        def answer(body: bytes) -> Outcome:
+        def answer(body: bytes) -> ResolveResult:
             hub.script.faults[:] = [Fault("body", where="hub", times=-1, body=body)]
             hub.hits.clear()
             return weights.relock(folder / "none.json", entries, (), start=folder / "never.json")
@@ -290,7 +290,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield answer
 
 
-def check(outcome: Outcome) -> None:
+def check(outcome: ResolveResult) -> None:
     for files in outcome.models.values():
         for file in files:
             assert type(file).model_validate(file.model_dump()) == file

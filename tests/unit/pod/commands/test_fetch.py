@@ -30,7 +30,7 @@ from pod.downloads.terminal import Display
 from pod.model_refs import models_json
 from pod.net.hubs import Hubs
 from pod.resolve.model_facts import Facts
-from pod.util.file_lease import Claim
+from pod.util.file_lease import FileLease
 from podkiln.config import model_types
 
 if TYPE_CHECKING:
@@ -457,7 +457,7 @@ def test_a_staged_file_survives_its_container(pod: Pod, monkeypatch: pytest.Monk
     if stop == "killed":  # nobody released the claim
         (state.parent / f"{file.name}.lock").write_text('{"owner": "x", "flock": true, "boot": "gone"}')
         monkeypatch.setattr("pod.util.file_lease.STALE", 0.1)
-        monkeypatch.setattr(Claim.__init__, "__kwdefaults__", {"heartbeat": 5.0, "stale": 0.1})
+        monkeypatch.setattr(FileLease.__init__, "__kwdefaults__", {"heartbeat": 5.0, "stale": 0.1})
     before, pod.hub.rate = pod.hub.served(), 0
     assert inside(pod, monkeypatch, **settings).run(1) == 0
     assert sha256(pod.models / "checkpoints" / file.name) == file.sha256
@@ -480,14 +480,14 @@ def test_a_local_disk_that_fills_up_costs_speed_not_the_file(
     """Others write there too. The volume has room: it is not what is blamed, and the file goes on there."""
     file = offer_one(pod)
     staged = pod.root / "local"
-    write = partial_file.Part.write
+    write = partial_file.PartialFile.write
 
-    def full(self: partial_file.Part, offset: int, data: memoryview) -> None:
+    def full(self: partial_file.PartialFile, offset: int, data: memoryview) -> None:
         if self.path.is_relative_to(staged) and self.received > SIZE // 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(self, offset, data)
 
-    monkeypatch.setattr(partial_file.Part, "write", full)
+    monkeypatch.setattr(partial_file.PartialFile, "write", full)
     monkeypatch.setattr(partial_file, "_FLUSH", 65536)
     settings = {"FETCH_STAGING": str(staged), "PODKILN_FETCH_CHUNK": "16384"}
     assert inside(pod, monkeypatch, **settings).run(1) == 0
@@ -531,7 +531,7 @@ def test_waiting_for_another_pod_is_said_once(
     pod: Pod, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = offer_one(pod)
-    other = Claim(pod.models / f"checkpoints/.podkiln/{file.name}.lock")
+    other = FileLease(pod.models / f"checkpoints/.podkiln/{file.name}.lock")
     assert other.acquire()
     monkeypatch.setattr(queue, "BUSY_SECONDS", 0.05)
     threading.Timer(0.5, other.release).start()

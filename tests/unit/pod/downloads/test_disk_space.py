@@ -27,7 +27,7 @@ def fetching(total: int, received: int = 0) -> Progress:
 
 @pytest.mark.usefixtures("ten_gb")
 def test_needs_has_and_the_mount_point_are_named(tmp_path: Path) -> None:
-    space = disk_space.Space()
+    space = disk_space.DiskReservations()
     with pytest.raises(RefusedError, match=r"needs 12\.0 GB more, but /.* has 10\.0 GB free: use a larger"):
         space.promise(tmp_path, 12 * GB, fetching(12 * GB))
     space.promise(tmp_path, 9 * GB, fetching(9 * GB))
@@ -35,7 +35,7 @@ def test_needs_has_and_the_mount_point_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ten_gb")
 def test_two_files_are_not_promised_the_same_bytes(tmp_path: Path) -> None:
-    space, first = disk_space.Space(), fetching(6 * GB)
+    space, first = disk_space.DiskReservations(), fetching(6 * GB)
     space.promise(tmp_path, 6 * GB, first)
     with pytest.raises(RefusedError, match=r"10\.0 GB free, 6\.0 GB of them promised to other files"):
         space.promise(tmp_path, 6 * GB, fetching(6 * GB))
@@ -46,7 +46,7 @@ def test_two_files_are_not_promised_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ten_gb")
 def test_a_staged_file_needs_room_twice(tmp_path: Path) -> None:
     """Where it grows, and where it is copied to."""
-    space = disk_space.Space()
+    space = disk_space.DiskReservations()
     with pytest.raises(RefusedError, match=r"needs 12\.0 GB more, but /dev/shm has 10\.0 GB free"):
         space.promise(tmp_path, 2 * GB, fetching(12 * GB, 10 * GB), (Path("/dev/shm"), 12 * GB))
     space.promise(tmp_path, 2 * GB, fetching(12 * GB, 10 * GB), (Path("/dev/shm"), 3 * GB))
@@ -57,7 +57,7 @@ def test_a_staged_file_needs_room_twice(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ten_gb")
 def test_a_promise_ends_with_the_file(tmp_path: Path) -> None:
-    space, first = disk_space.Space(), fetching(9 * GB)
+    space, first = disk_space.DiskReservations(), fetching(9 * GB)
     space.promise(tmp_path, 9 * GB, first)
     space.promise(tmp_path, 9 * GB, first)  # begun anew: one promise, not two
     first.state = "failed"

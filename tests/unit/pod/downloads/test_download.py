@@ -18,13 +18,13 @@ from fakes.shelf import generate
 
 from pod.downloads import partial_file
 from pod.downloads.download import Download, StoppedError
-from pod.downloads.partial_file import Contents, Part
+from pod.downloads.partial_file import PartialFile, PartMetadata
 from pod.downloads.progress import Progress
-from pod.downloads.transfer import Goal
-from pod.net.connection_pool import Idle
+from pod.downloads.transfer import DownloadTarget
+from pod.net.connection_pool import ConnectionPool
 from pod.net.http import Limits, RefusedError
 from pod.net.hubs import Hubs, request_for
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SIZE = 1_300_000
 CHUNK = 64 * 1024
-POLICY = Policy(connections=4, chunk=CHUNK, tries=4, backoff=0.01, limits=Limits(connect=1, read=0.3))
+POLICY = TransferPolicy(connections=4, chunk=CHUNK, tries=4, backoff=0.01, limits=Limits(connect=1, read=0.3))
 ALWAYS = -1
 
 
@@ -62,12 +62,12 @@ class Case:
         self.progress = Progress("model", file.name)
         self.asked: list[int] = []
 
-    def download(self, policy: Policy = POLICY) -> Download:
+    def download(self, policy: TransferPolicy = POLICY) -> Download:
         request = request_for(self.source, self.hubs)
-        goal = Goal(self.file.name, self.part, request, self.expected, self.size)
+        goal = DownloadTarget(self.file.name, self.part, request, self.expected, self.size)
         return Download(goal, policy, self.progress, self.asked.append)
 
-    def run(self, policy: Policy = POLICY) -> None:
+    def run(self, policy: TransferPolicy = POLICY) -> None:
         self.download(policy).run()
 
     def arrived(self) -> bool:
@@ -222,7 +222,7 @@ def test_a_file_replaced_at_the_hub_is_refused_before_its_bytes(case: Case) -> N
 def test_what_had_arrived_of_a_file_that_was_replaced_is_not_left(case: Case) -> None:
     """A part has the full size from its start: nobody would ever use or remove it."""
     expected = f"sha256:{case.file.sha256}"
-    left = Part.create(case.part, Contents(SIZE, CHUNK, "etag", expected))
+    left = PartialFile.create(case.part, PartMetadata(SIZE, CHUNK, "etag", expected))
     left.arrive(0)
     del left
     case.hub.add("org/repo", case.file.path, SIZE, seed=1)
@@ -299,7 +299,7 @@ def test_what_an_earlier_run_left_of_another_version_is_not_used(hub: Hub, tmp_p
     hub.fault(Fault("status", where="hub", status=404, skip=4))
     with pytest.raises(RefusedError, match="is not there"):
         case.run(replace(POLICY, connections=1))
-    left = partial_file.Part.recall(case.part)
+    left = partial_file.PartialFile.recall(case.part)
     assert left
     assert left.missing < 2 * CHUNK
     before = len(hub.hits)
@@ -359,7 +359,7 @@ def test_a_server_that_only_trickles_is_given_up(case: Case) -> None:
 
 def test_a_large_file_takes_few_connections_again_and_again(hub: Hub, tmp_path: Path) -> None:
     case = Case(hub, hub.add("org/repo", "large.safetensors", 4 * SIZE), tmp_path)
-    kept = Idle()
+    kept = ConnectionPool()
     case.run(replace(POLICY, limits=Limits(idle=kept)))
     kept.close()
     assert case.arrived()
@@ -371,7 +371,7 @@ def test_a_copy_grows_with_the_hash(case: Case) -> None:
     """Staged: the part on one disk, the copy on the other, complete when the hash is known."""
     copy = case.part.parent / "volume/weights.copy"
     request = request_for(case.source, case.hubs)
-    goal = Goal(case.file.name, case.part, request, case.expected, SIZE, copy)
+    goal = DownloadTarget(case.file.name, case.part, request, case.expected, SIZE, copy)
     Download(goal, POLICY, case.progress, case.asked.append).run()
     assert case.arrived()
     assert copy.read_bytes() == case.part.read_bytes()
@@ -381,7 +381,7 @@ def test_a_copy_of_wrong_bytes_does_not_stay(case: Case) -> None:
     case.hub.fault(Fault("flip", after=5000, times=ALWAYS))
     copy = case.part.parent / "weights.copy"
     request = request_for(case.source, case.hubs)
-    goal = Goal(case.file.name, case.part, request, case.expected, SIZE, copy)
+    goal = DownloadTarget(case.file.name, case.part, request, case.expected, SIZE, copy)
     with pytest.raises(RefusedError, match="thrown away"):
         Download(goal, POLICY, case.progress, case.asked.append).run()
     assert not list(case.part.parent.iterdir())
@@ -439,7 +439,7 @@ def test_a_stopped_download_goes_on_where_it_was(case: Case) -> None:
     thread.join()
     assert stopped
     assert time.monotonic() - begin < 1
-    left = partial_file.Part.recall(case.part)
+    left = partial_file.PartialFile.recall(case.part)
     assert left
     assert 0 < left.received < SIZE
     before, case.hub.rate = len(case.hub.hits), 0
@@ -481,7 +481,7 @@ def test_a_full_disk_is_named_and_what_arrived_is_kept(case: Case, monkeypatch: 
     with pytest.raises(OSError, match="No space left"):
         case.run()
     monkeypatch.undo()
-    left = partial_file.Part.recall(case.part)
+    left = partial_file.PartialFile.recall(case.part)
     assert left
     assert left.received
     case.run()
@@ -492,7 +492,7 @@ def test_no_room_is_refused_before_the_disk_is_touched(case: Case) -> None:
     def no_room(need: int) -> None:
         raise RefusedError(f"needs {need}")
 
-    goal = Goal("w", case.part, request_for(case.source, case.hubs), case.expected, SIZE)
+    goal = DownloadTarget("w", case.part, request_for(case.source, case.hubs), case.expected, SIZE)
     with pytest.raises(RefusedError, match=f"needs {SIZE}"):
         Download(goal, POLICY, case.progress, no_room).run()
     assert not case.part.exists()

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.downloads.partial_file import ClosedError, Contents, Part, Span, Trail, adopt, remove
+from pod.downloads.partial_file import (
+    ByteRange,
+    ClosedError,
+    JournaledCopy,
+    PartialFile,
+    PartMetadata,
+    adopt,
+    remove,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
 
 CHUNK = 10
 DATA = bytes(range(95))
-CONTENTS = Contents(len(DATA), CHUNK, '"etag"', "sha256:00")
+CONTENTS = PartMetadata(len(DATA), CHUNK, '"etag"', "sha256:00")
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / ".podkiln" / "weights.part"
 
 
-def fill(part: Part, span: Span, upto: int | None = None) -> None:
+def fill(part: PartialFile, span: ByteRange, upto: int | None = None) -> None:
     """Write a span as a connection does, up to an offset where it breaks."""
     stop = span.stop if upto is None else upto
     part.write(span.start, memoryview(DATA)[span.start : stop])
@@ -36,35 +44,35 @@ def fill(part: Part, span: Span, upto: int | None = None) -> None:
 
 
 def test_spans_are_taken_in_order_and_once(path: Path) -> None:
-    part = Part.create(path, CONTENTS)
+    part = PartialFile.create(path, CONTENTS)
     spans = [part.take(25) for _ in range(5)]
-    assert spans == [Span(0, 30), Span(30, 60), Span(60, 90), Span(90, 95), None]
+    assert spans == [ByteRange(0, 30), ByteRange(30, 60), ByteRange(60, 90), ByteRange(90, 95), None]
 
 
 def test_what_arrived_survives_the_process(path: Path) -> None:
-    part = Part.create(path, CONTENTS)
+    part = PartialFile.create(path, CONTENTS)
     first, second = part.take(20), part.take(20)
     assert first
     assert second
     fill(part, second, upto=37)  # one chunk and a piece
-    again = Part.recall(path)
+    again = PartialFile.recall(path)
     assert again
     assert again.contents == CONTENTS
     assert (again.received, again.missing) == (10, 85)
-    assert [again.take(100), again.take(100)] == [Span(0, 20), Span(30, 95)]
+    assert [again.take(100), again.take(100)] == [ByteRange(0, 20), ByteRange(30, 95)]
 
 
 def test_a_broken_connection_costs_nothing_while_we_run(path: Path) -> None:
-    part = Part.create(path, CONTENTS)
+    part = PartialFile.create(path, CONTENTS)
     span = part.take(20)
     assert span
     fill(part, span, upto=13)
     assert part.received == 13
-    assert part.take(10) == Span(13, 20)
+    assert part.take(10) == ByteRange(13, 20)
 
 
 def test_the_whole_is_what_was_written(path: Path) -> None:
-    part = Part.create(path, CONTENTS)
+    part = PartialFile.create(path, CONTENTS)
     while span := part.take(20):
         fill(part, span)
     assert part.take(20, wait=True) is None
@@ -73,7 +81,7 @@ def test_the_whole_is_what_was_written(path: Path) -> None:
     assert b"".join(iter_part(part)) == DATA
 
 
-def iter_part(part: Part) -> list[bytes]:
+def iter_part(part: PartialFile) -> list[bytes]:
     blocks: list[bytes] = []
     offset, view = 0, memoryview(bytearray(7))
     while count := part.read(offset, view):
@@ -84,42 +92,42 @@ def iter_part(part: Part) -> list[bytes]:
 
 def test_another_kernel_trusts_only_what_was_flushed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a power cut, or on another host, the page cache that the rest was in is gone."""
-    written = Part.create(path, CONTENTS)
+    written = PartialFile.create(path, CONTENTS)
     written.arrive(3)
     written.arrive(1)
     written.flush()
     written.arrive(2)
     before = journal(path).read_bytes()
-    again = Part.recall(path)
+    again = PartialFile.recall(path)
     assert again
     assert again.received == 30
     journal(path).write_bytes(before)
     monkeypatch.setattr("pod.downloads.partial_file.boot_id", lambda: "another")
-    other = Part.recall(path)
+    other = PartialFile.recall(path)
     assert other
     assert other.received == 20
-    assert other.take(100) == Span(0, 10)
-    assert other.take(100) == Span(20, 30)
+    assert other.take(100) == ByteRange(0, 10)
+    assert other.take(100) == ByteRange(20, 30)
 
 
 @pytest.mark.parametrize("kernel", ["", "another"])
 def test_what_was_recalled_is_flushed_and_claimed_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
 ) -> None:
-    Part.create(path, CONTENTS).arrive(4)
+    PartialFile.create(path, CONTENTS).arrive(4)
     flushed: list[int] = []
     monkeypatch.setattr("os.fdatasync", flushed.append)
-    assert Part.recall(path)
+    assert PartialFile.recall(path)
     assert len(flushed) == 1
     monkeypatch.setattr("pod.downloads.partial_file.boot_id", lambda: kernel)
-    last = Part.recall(path)
+    last = PartialFile.recall(path)
     assert last
     assert last.received == 10
 
 
 def test_it_flushes_by_itself_while_bytes_arrive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pod.downloads.partial_file._FLUSH", 2 * CHUNK)
-    part = Part.create(path, CONTENTS)
+    part = PartialFile.create(path, CONTENTS)
     thread = threading.Thread(target=part.keep_flushing)
     thread.start()
     for chunk in range(9):
@@ -144,28 +152,28 @@ def journal(path: Path) -> Path:
 
 def test_a_torn_line_of_the_journal_is_no_claim(path: Path) -> None:
     """`1` of a torn `13` must not become a claim for chunk 1, neither now nor after the next line."""
-    part = Part.create(path, Contents(1000, CHUNK, "", ""))
+    part = PartialFile.create(path, PartMetadata(1000, CHUNK, "", ""))
     part.arrive(0)
     with journal(path).open("ab") as handle:
         handle.write(b"1")
-    again = Part.recall(path)
+    again = PartialFile.recall(path)
     assert again
     assert again.received == 10
     again.arrive(7)
-    last = Part.recall(path)
+    last = PartialFile.recall(path)
     assert last
     assert last.received == 20
-    assert last.take(1000) == Span(10, 70)
+    assert last.take(1000) == ByteRange(10, 70)
 
 
 def test_a_journal_cut_anywhere_claims_a_beginning_of_what_it_claimed(path: Path) -> None:
-    part = Part.create(path, Contents(400, CHUNK, "", ""))
+    part = PartialFile.create(path, PartMetadata(400, CHUNK, "", ""))
     for chunk in random.Random(1).sample(range(40), 40):
         part.arrive(chunk)
     whole = journal(path).read_bytes()
     for cut in range(len(whole)):
         journal(path).write_bytes(whole[:cut])
-        again = Part.recall(path)
+        again = PartialFile.recall(path)
         assert (again.received if again else 0) == CHUNK * max(0, whole[:cut].count(b"\n") - 1)
 
 
@@ -186,26 +194,26 @@ def test_a_journal_cut_anywhere_claims_a_beginning_of_what_it_claimed(path: Path
     ],
 )
 def test_what_cannot_be_trusted_is_not_recalled(path: Path, damage: object) -> None:
-    part = Part.create(path, CONTENTS)
+    part = PartialFile.create(path, CONTENTS)
     part.arrive(0)
-    assert Part.recall(path)
+    assert PartialFile.recall(path)
     assert callable(damage)
     damage(path)
-    assert Part.recall(path) is None
-    Part.create(path, CONTENTS)  # and does not stand in the way
+    assert PartialFile.recall(path) is None
+    PartialFile.create(path, CONTENTS)  # and does not stand in the way
 
 
 def test_claims_outside_the_file_are_ignored(path: Path) -> None:
-    Part.create(path, CONTENTS)
+    PartialFile.create(path, CONTENTS)
     with journal(path).open("ab") as handle:
         handle.write(b"10\n-1\nx\n\xb2\n9\n")
-    again = Part.recall(path)
+    again = PartialFile.recall(path)
     assert again
     assert again.received == 5  # chunk 9, the short last one
 
 
 def test_closing_ends_whoever_waits(path: Path) -> None:
-    part = Part.create(path, CONTENTS)
+    part = PartialFile.create(path, CONTENTS)
     part.close()
     with pytest.raises(ClosedError):
         part.take(10, wait=True)
@@ -218,16 +226,16 @@ def test_closing_ends_whoever_waits(path: Path) -> None:
 
 
 def test_remove_takes_both_files(path: Path) -> None:
-    Part.create(path, CONTENTS)
+    PartialFile.create(path, CONTENTS)
     remove(path)
     remove(path)
     assert not list(path.parent.iterdir())
 
 
-def trail(copy: Path, upto: int, monkeypatch: pytest.MonkeyPatch) -> Trail:
+def trail(copy: Path, upto: int, monkeypatch: pytest.MonkeyPatch) -> JournaledCopy:
     """Write a copy up to a byte, flushing every 25."""
     monkeypatch.setattr("pod.downloads.partial_file._FLUSH", 25)
-    made = Trail(copy, CONTENTS)
+    made = JournaledCopy(copy, CONTENTS)
     for start in range(0, upto, 7):
         made.write(DATA[start : min(start + 7, upto)])
     return made
@@ -243,12 +251,12 @@ def test_a_copy_becomes_a_part_as_far_as_it_was_flushed(
     monkeypatch.setattr("pod.downloads.partial_file.boot_id", lambda: "another")
     assert adopt(copy, path) == bool(safe)
     if safe:
-        part = Part.recall(path)
+        part = PartialFile.recall(path)
         assert part
         assert part.received == safe
         assert path.read_bytes()[:safe] == DATA[:safe]
         span = part.take(100)
-        assert span == Span(safe, 95)
+        assert span == ByteRange(safe, 95)
         fill(part, span)
         assert path.read_bytes() == DATA
 
@@ -257,7 +265,7 @@ def test_a_finished_copy_is_a_whole_part(path: Path, monkeypatch: pytest.MonkeyP
     copy = path.with_suffix(".copy")
     trail(copy, 95, monkeypatch).finish()
     assert adopt(copy, path)
-    part = Part.recall(path)
+    part = PartialFile.recall(path)
     assert part
     assert part.missing == 0
 

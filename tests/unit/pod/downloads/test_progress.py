@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pod.downloads.progress import Board, Progress
+from pod.downloads.progress import Progress, ProgressReport
 from pod.util.units import human
 
 
@@ -56,10 +56,10 @@ def test_what_was_there_before_has_no_part_in_the_rate(monkeypatch: pytest.Monke
     assert rates == [50, 50, 0]
 
 
-def board(path: Path) -> Board:
+def board(path: Path) -> ProgressReport:
     done = Progress("m", "vae/a", 100, "fetched", 100, path="/w/vae/a")
     failed = Progress("m", "vae/b", 50, "failed", error="vae/b is gone")
-    return Board(path, [done, failed, Progress("n", "vae/c", None)])
+    return ProgressReport(path, [done, failed, Progress("n", "vae/c", None)])
 
 
 def test_fetch_json(tmp_path: Path) -> None:

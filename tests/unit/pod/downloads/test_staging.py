@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.downloads import disk_space, partial_file, staging
-from pod.downloads.partial_file import ClosedError, Contents
-from pod.downloads.staging import Growth, Staging, copied, on_network
+from pod.downloads.partial_file import ClosedError, PartMetadata
+from pod.downloads.staging import Staging, StagingPlan, copied, on_network
 from pod.errors import PodError
 from pod.hardware import mounts
 from pod.net.http import RefusedError
@@ -108,7 +108,7 @@ def test_else_it_grows_beside_its_place(tmp_path: Path, beside: Path, why: str) 
         beside.write_bytes(b"")
     area = Staging(None if why == "no folder" else local)
     size = None if why == "no size" else 10
-    assert area.growth(beside, size, lambda _folder, _need: why != "no room") == Growth(beside)
+    assert area.growth(beside, size, lambda _folder, _need: why != "no room") == StagingPlan(beside)
 
 
 def test_files_of_one_name_are_staged_apart(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_files_of_one_name_are_staged_apart(tmp_path: Path) -> None:
     assert grown[0] == area.growth(places[0], 10, lambda _folder, _need: True).part
 
 
-CONTENTS = Contents(6, 3, "", "sha256:00")
+CONTENTS = PartMetadata(6, 3, "", "sha256:00")
 
 
 def test_the_pass_that_reads_also_writes(tmp_path: Path) -> None:
@@ -160,8 +160,8 @@ def test_what_was_copied_goes_on_where_the_staged_part_is_gone(
     assert growth.copy
     with pytest.raises(ClosedError):
         list(copied(blocks(), growth.copy, CONTENTS))
-    assert area.growth(beside, 6, lambda _folder, _need: True) == Growth(beside)
-    taken = partial_file.Part.recall(beside)
+    assert area.growth(beside, 6, lambda _folder, _need: True) == StagingPlan(beside)
+    taken = partial_file.PartialFile.recall(beside)
     assert taken
     assert (taken.received, taken.missing) == (3, 3)
     assert not growth.copy.exists()

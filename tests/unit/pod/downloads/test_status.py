@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pod.downloads import status
-from pod.downloads.progress import Board, Progress
+from pod.downloads.progress import Progress, ProgressReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import pytest
 
 
-def board(path: Path) -> Board:
+def board(path: Path) -> ProgressReport:
     done = Progress("m", "vae/a", 100, "fetched", 100)
     failed = Progress("m", "vae/b", 50, "failed", error="vae/b is gone")
-    return Board(path, [done, failed, Progress("n", "vae/c", None)])
+    return ProgressReport(path, [done, failed, Progress("n", "vae/c", None)])
 
 
 def test_before_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,7 +39,7 @@ def test_it_shows_files_and_the_whole(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_running_fetch_shows_how_fast_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = Progress("m", "vae/a", 7_000_000_000, "fetching", 1_000_000_000, rate=100e6)
-    Board(tmp_path / "fetch.json", [file]).write("running")
+    ProgressReport(tmp_path / "fetch.json", [file]).write("running")
     status.show(tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         "fetching   m: vae/a  1.0 GB of 7.0 GB (14 %), 100 MB/s, 1 min 0 s left",
@@ -95,7 +95,7 @@ def test_who_fetches_by_hand_writes_beside_the_boot(tmp_path: Path) -> None:
 
 def test_all_fetches_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     board(tmp_path / "fetch.json").write("failed")
-    Board(tmp_path / "fetch-7.json", [Progress("n", "loras/d", 10, "fetched", 10)]).write("done")
+    ProgressReport(tmp_path / "fetch-7.json", [Progress("n", "loras/d", 10, "fetched", 10)]).write("done")
     assert status.show(tmp_path) == 1
     said = capsys.readouterr().out
     assert said.index("failed: 100 B of 150 B") < said.index("loras/d") < said.index("done: 10 B of 10 B")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.downloads.worker_pool import Hands
+from pod.downloads.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,8 +39,8 @@ class File:
 
 
 @pytest.fixture
-def hands() -> Iterator[Hands]:
-    crowd = Hands(COUNT)
+def hands() -> Iterator[WorkerPool]:
+    crowd = WorkerPool(COUNT)
     yield crowd
     crowd.end()
     for thread in crowd.threads:
@@ -55,7 +55,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_file_gets_all_it_wants_and_the_next_one_the_rest(hands: Hands) -> None:
+def test_a_file_gets_all_it_wants_and_the_next_one_the_rest(hands: WorkerPool) -> None:
     first, second = File(3), File(3)
     with hands.on(first), hands.on(second):
         until(lambda: first.helped == 3 and second.helped == 1)
@@ -65,7 +65,7 @@ def test_a_file_gets_all_it_wants_and_the_next_one_the_rest(hands: Hands) -> Non
     assert (first.most, second.most) == (3, 3)
 
 
-def test_a_file_is_over_only_when_nobody_is_at_it_any_more(hands: Hands) -> None:
+def test_a_file_is_over_only_when_nobody_is_at_it_any_more(hands: WorkerPool) -> None:
     """What it wrote to may be removed then."""
     file = File(COUNT)
     with hands.on(file):
@@ -74,7 +74,7 @@ def test_a_file_is_over_only_when_nobody_is_at_it_any_more(hands: Hands) -> None
     assert file.helped == 0
 
 
-def test_a_file_that_is_over_gets_no_new_helpers(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_over_gets_no_new_helpers(hands: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much it still seems to want: else it would never be over."""
     file = File(COUNT)
     monkeypatch.setattr(file, "help", lambda: time.sleep(0.02))
@@ -88,7 +88,7 @@ def test_files_in_work_come_before_the_next_one() -> None:
     begun = threading.Event()
     waiting: list[Callable[[], None]] = [begun.set]
     file = File(0)
-    crowd = Hands(COUNT, lambda: waiting.pop() if waiting and file.open.is_set() else None)
+    crowd = WorkerPool(COUNT, lambda: waiting.pop() if waiting and file.open.is_set() else None)
     with crowd.on(file):
         assert not begun.wait(0.05)
         file.open.set()
@@ -97,7 +97,9 @@ def test_files_in_work_come_before_the_next_one() -> None:
     crowd.end()
 
 
-def test_a_helper_that_fails_is_not_counted_for_ever(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_that_fails_is_not_counted_for_ever(
+    hands: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     file = File(1)
 

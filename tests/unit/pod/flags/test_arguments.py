@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.errors import ARGUMENTS_REFUSED
-from pod.flags.arguments import Catalogue, Flag, Given, RefusedError, check_folders
+from pod.flags.arguments import Catalogue, Flag, FlagUse, RefusedError, check_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,8 +142,8 @@ def test_files_and_folders_are_looked_for(catalogue: Catalogue, tmp_path: Path) 
 
 def test_values_that_look_like_flags_keep_their_flag() -> None:
     """Written apart, ComfyUI would take -x for a flag."""
-    assert Given(Flag("--a", "one"), ("-x",)).words() == ["--a=-x"]
-    assert Given(Flag("--a", "one"), ("x",)).words() == ["--a", "x"]
+    assert FlagUse(Flag("--a", "one"), ("-x",)).words() == ["--a=-x"]
+    assert FlagUse(Flag("--a", "one"), ("x",)).words() == ["--a", "x"]
 
 
 def test_half_of_a_pair_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pod.hardware.memory import Memory
 from pod.volume.custom_nodes import Nodes
-from pod.volume.node_requirements import Verdict
+from pod.volume.node_requirements import NodeReport
 from pod.volume.volume import Volume, usual
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def test_a_base_of_the_users_own_moves_all_that_lies_below_it(choose: Choose) ->
     }
 
 
-CLASHING = Nodes(("bad", "good"), verdicts=(Verdict("bad", ("numpy<2, and the image has 2.5.5",)),))
+CLASHING = Nodes(("bad", "good"), verdicts=(NodeReport("bad", ("numpy<2, and the image has 2.5.5",)),))
 
 
 @pytest.mark.parametrize(

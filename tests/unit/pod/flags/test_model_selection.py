@@ -9,7 +9,7 @@ import pytest
 
 from pod.errors import PodError
 from pod.flags import model_selection, settings
-from pod.flags.model_selection import Need, Offer
+from pod.flags.model_selection import ModelOffer, Need
 from pod.hardware.memory import Memory
 from pod.util.env import SettingError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pod.flags.rules import Rules
 
-PORTRAIT = Offer(  # FlashPortrait's own figures: 60 GB of VRAM, half of it, or 10 GB
+PORTRAIT = ModelOffer(  # FlashPortrait's own figures: 60 GB of VRAM, half of it, or 10 GB
     "flash-portrait",
     "ENABLE_FLASHPORTRAIT",
     default=False,
@@ -32,9 +32,13 @@ PORTRAIT = Offer(  # FlashPortrait's own figures: 60 GB of VRAM, half of it, or 
     ),
     unmet=(),
 )
-SDXL = Offer("sdxl-base", "ENABLE_SDXL_BASE", default=True, baked=False, needs=(Need(None, 8, 16),), unmet=())
-BAKED = Offer("sdxl-vae", "ENABLE_SDXL_VAE", default=True, baked=True, needs=(Need(None, 0, 0),), unmet=())
-LACKING = Offer(
+SDXL = ModelOffer(
+    "sdxl-base", "ENABLE_SDXL_BASE", default=True, baked=False, needs=(Need(None, 8, 16),), unmet=()
+)
+BAKED = ModelOffer(
+    "sdxl-vae", "ENABLE_SDXL_VAE", default=True, baked=True, needs=(Need(None, 0, 0),), unmet=()
+)
+LACKING = ModelOffer(
     "genfocus",
     "ENABLE_GENFOCUS",
     default=True,
@@ -115,7 +119,7 @@ def test_the_least_offloading_that_fits(choose: Choose, vram_mib: int, ram_gb: i
 
 
 def test_several_models_share_the_most_offloading_mode(choose: Choose) -> None:
-    small = Offer(
+    small = ModelOffer(
         "small", "ENABLE_SMALL", default=True, baked=False, needs=(Need("model_full_load", 8, 8),), unmet=()
     )
     decision = choose(23028, offers=(PORTRAIT, small, SDXL), MODELS="all")
@@ -153,7 +157,7 @@ def test_gpu_memory_mode_beats_needs_and_is_warned_about(choose: Choose) -> None
     ],
 )
 def test_what_cannot_fit_is_a_warning(
-    choose: Choose, offer: Offer, vram_mib: int, ram_mib: int, figures: str
+    choose: Choose, offer: ModelOffer, vram_mib: int, ram_mib: int, figures: str
 ) -> None:
     (warning,) = choose(vram_mib, Memory(ram_mib, None), (offer,), MODELS="all").warnings
     assert figures in warning

@@ -30,7 +30,7 @@ def detect(
     said: str | None = None,
     **environ: str,
 ) -> gpu.Detection:
-    with nvidia_smi.Question(limit=limit) as question:
+    with nvidia_smi.NvidiaSmiQuery(limit=limit) as question:
         seen = {"CUDA_DEVICE_ORDER": order, **environ}
         return gpu.detect(question, seen, limit, witness=witness, said=said, unified=UNIFIED)
 
@@ -363,7 +363,9 @@ def test_any_answer_gives_a_detection(code: int, output: str, value: str | None)
     before, os.environ["PATH"] = os.environ["PATH"], "/nonexistent"
     begun = time.monotonic()
     try:
-        found = gpu.detect(cast("nvidia_smi.Question", Told()), environ, 0.5, witness=NODE, unified=UNIFIED)
+        found = gpu.detect(
+            cast("nvidia_smi.NvidiaSmiQuery", Told()), environ, 0.5, witness=NODE, unified=UNIFIED
+        )
     finally:
         os.environ["PATH"] = before
     assert time.monotonic() - begun < 1

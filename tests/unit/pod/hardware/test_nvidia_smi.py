@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def test_an_answer_comes_with_its_exit_code(play: Play) -> None:
     play("24")
-    with nvidia_smi.Question() as question:
+    with nvidia_smi.NvidiaSmiQuery() as question:
         code, output = question.answer()
     assert code == 0
     assert output.startswith("0, GPU-24aaaaaa-0000-4000-8000-000000000001, NVIDIA A10G, 23028, [N/A], ")
@@ -24,7 +24,7 @@ def test_an_answer_comes_with_its_exit_code(play: Play) -> None:
 
 def test_errors_are_answers_too(play: Play) -> None:
     play("failing")
-    with nvidia_smi.Question() as question:
+    with nvidia_smi.NvidiaSmiQuery() as question:
         code, output = question.answer()
     assert code == 18
     assert "Driver/library version mismatch" in output
@@ -33,7 +33,7 @@ def test_errors_are_answers_too(play: Play) -> None:
 def test_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
-        nvidia_smi.Question() as question,
+        nvidia_smi.NvidiaSmiQuery() as question,
         pytest.raises(nvidia_smi.NoAnswerError, match="not installed") as failure,
     ):
         question.answer()
@@ -45,7 +45,7 @@ def test_not_executable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
-        nvidia_smi.Question() as question,
+        nvidia_smi.NvidiaSmiQuery() as question,
         pytest.raises(nvidia_smi.NoAnswerError, match="could not be started") as failure,
     ):
         question.answer()
@@ -55,7 +55,7 @@ def test_not_executable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def test_a_hanging_one_is_killed_with_its_children(play: Play) -> None:
     play("hang")
     begun = time.monotonic()
-    with nvidia_smi.Question(limit=0.3) as question:
+    with nvidia_smi.NvidiaSmiQuery(limit=0.3) as question:
         assert question._process is not None
         group = question._process.pid
         with pytest.raises(nvidia_smi.NoAnswerError, match=r"did not answer within 0\.3 s and was ended"):
@@ -67,7 +67,7 @@ def test_a_hanging_one_is_killed_with_its_children(play: Play) -> None:
 def test_leaving_early_kills_it(play: Play) -> None:
     """A refused setting must not leave nvidia-smi running."""
     play("hang")
-    with nvidia_smi.Question() as question:
+    with nvidia_smi.NvidiaSmiQuery() as question:
         assert question._process is not None
         group = question._process.pid
     assert _left(group) == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pod.model_refs import addresses
-from pod.model_refs.addresses import WordError
+from pod.model_refs.addresses import ModelRefError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -149,7 +149,7 @@ def test_an_airs_format_and_file_are_not_dropped() -> None:
     ],
 )
 def test_a_number_that_selects_is_never_dropped(query: str) -> None:
-    with pytest.raises(WordError):
+    with pytest.raises(ModelRefError):
         addresses.read(f"https://civitai.com/api/download/models/368189?{query}", vouched=True)
 
 
@@ -186,14 +186,14 @@ def test_a_number_that_selects_is_never_dropped(query: str) -> None:
     ],
 )
 def test_what_names_none_is_said(address: str, sentence: str) -> None:
-    with pytest.raises(WordError) as caught:
+    with pytest.raises(ModelRefError) as caught:
         addresses.read(address, vouched=True)
     assert sentence in str(caught.value)
     assert "canary" not in str(caught.value)
 
 
 def test_nobody_vouches_for_a_plain_address_without_a_hash() -> None:
-    with pytest.raises(WordError, match="add #sha256= and the 64 hex digits"):
+    with pytest.raises(ModelRefError, match="add #sha256= and the 64 hex digits"):
         addresses.read("https://files.test/a.safetensors", vouched=False)
     for page in ("hf:org/repo/a.safetensors", "civitai:1@2"):  # the hubs vouch for theirs
         assert addresses.read(page, vouched=False)

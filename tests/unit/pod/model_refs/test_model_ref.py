@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pod.errors import PodError
 from pod.model_refs import model_ref
-from pod.model_refs.addresses import WordError
+from pod.model_refs.addresses import ModelRefError
 from pod.model_refs.models_json import Folders
 from pod.util import printable
 
@@ -63,7 +63,7 @@ def test_the_place_may_be_said_beforehand(word: str, folder: str | None, name: s
     ],
 )
 def test_a_malformed_word_is_told_off(word: str, sentence: str) -> None:
-    with pytest.raises(WordError) as caught:
+    with pytest.raises(ModelRefError) as caught:
         model_ref.parse("MODELS", word)
     assert sentence in str(caught.value)
 
@@ -77,7 +77,7 @@ def test_a_listed_hash_goes_with_every_form_in_either_case() -> None:
 def test_loras_takes_loras_alone() -> None:
     assert model_ref.parse("LORAS", "loras/style=civitai:1@2").only_lora
     assert not model_ref.parse("MODELS", "loras/style=civitai:1@2").only_lora
-    with pytest.raises(WordError, match="is to go to vae, and LORAS only takes LoRAs"):
+    with pytest.raises(ModelRefError, match="is to go to vae, and LORAS only takes LoRAs"):
         model_ref.parse("LORAS", "vae=civitai:1@2")
 
 

@@ -19,7 +19,7 @@ def row(name: str, size: int | None, **changes: Any) -> dict[str, Any]:
     return {**known, "source": {"kind": "https", "url": f"https://files.test/{name}"}, **changes}
 
 
-def models(tmp_path: Path, **offers: list[dict[str, Any]]) -> dict[str, tuple[models_json.File, ...]]:
+def models(tmp_path: Path, **offers: list[dict[str, Any]]) -> dict[str, tuple[models_json.ModelFile, ...]]:
     path = tmp_path / "models.json"
     entries = [{"id": name, "files": files} for name, files in offers.items()]
     path.write_text(json.dumps({"schema": 1, "models": entries}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes.hub import Hub
 
-from pod.net.connection_pool import Idle
+from pod.net.connection_pool import ConnectionPool
 from pod.net.http import Limits, get
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def limits() -> Iterator[Limits]:
-    kept = Idle()
+    kept = ConnectionPool()
     yield Limits(idle=kept)
     kept.close()
 
@@ -78,7 +78,7 @@ def test_a_connection_that_the_server_has_closed_meanwhile_is_replaced(hub: Hub,
 def test_what_has_been_idle_for_long_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 2.0, 11.5])
     monkeypatch.setattr("pod.net.connection_pool.time.monotonic", lambda: next(clock))
-    kept = Idle()
+    kept = ConnectionPool()
     old, young, other = (http.client.HTTPConnection("hub.test") for _ in range(3))
     for origin, connection in (("a", old), ("a", young), ("b", other)):
         kept.give(origin, connection)
@@ -88,7 +88,7 @@ def test_what_has_been_idle_for_long_is_not_trusted(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_one_that_was_used_last_is_taken_first() -> None:
-    kept = Idle(most=2)
+    kept = ConnectionPool(most=2)
     connections = [http.client.HTTPConnection("hub.test") for _ in range(3)]
     for connection in connections:
         kept.give("a", connection)

@@ -12,13 +12,13 @@ import pytest
 from pod.downloads import partial_file
 from pod.downloads.download import Download
 from pod.downloads.progress import Progress
-from pod.downloads.transfer import Goal
+from pod.downloads.transfer import DownloadTarget
 from pod.errors import PodError
 from pod.net.http import Limits, TransientError
 from pod.net.hubs import Request
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 from pod.resolve import safetensors_header
-from pod.resolve.hub_client import Asker
+from pod.resolve.hub_client import HubClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ ANSWERS = {
     "an unknown status": b"HTTP/1.1 999 X\r\nContent-Length: 0\r\n\r\n",
     "an escape for a type": OK + b"Content-Type: text/html\x1b[31m\r\nContent-Length: 10\r\n\r\n0123456789",
 }
-POLICY = Policy(tries=1, backoff=0.01, limits=Limits(1, 1))
+POLICY = TransferPolicy(tries=1, backoff=0.01, limits=Limits(1, 1))
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def serve() -> Iterator[Callable[[bytes], str]]:
 def test_no_answer_is_a_mistake_of_ours(serve: Callable[[bytes], str], tmp_path: Path, name: str) -> None:
     url = serve(ANSWERS[name])
     request = Request(url, url)
-    goal = Goal("a.safetensors", tmp_path / "a.part", request, f"sha256:{'a' * 64}", 10)
-    asker = Asker(POLICY, threading.Event())
+    goal = DownloadTarget("a.safetensors", tmp_path / "a.part", request, f"sha256:{'a' * 64}", 10)
+    asker = HubClient(POLICY, threading.Event())
 
     def room(need: int) -> None:
         if need > 1 << 30:

@@ -13,10 +13,10 @@ from fakes.shelf import generate
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pod.model_refs.models_json import File
+from pod.model_refs.models_json import ModelFile
 from pod.net.http import Limits, RefusedError
 from pod.net.hubs import Hubs, request_for
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 from pod.resolve.hashes import Resolved, Resolver
 from pod.resolve.model_facts import Facts
 from podkiln.config import model_types
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pod.resolve.hub_client import Asker
+    from pod.resolve.hub_client import HubClient
 
 FACTS = Facts(model_types.to_json)
 
-POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
+POLICY = TransferPolicy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def resolver(hub: Hub, tmp_path: Path, **tokens: str) -> Resolver:
     return Resolver(tmp_path / ".podkiln/resolved.json", hubs, POLICY, threading.Event(), FACTS)
 
 
-def file(name: str, source: dict[str, Any], sha256: str | None = None) -> File:
-    return File("m", "vae", name, None, sha256, False, source)
+def file(name: str, source: dict[str, Any], sha256: str | None = None) -> ModelFile:
+    return ModelFile("m", "vae", name, None, sha256, False, source)
 
 
-def of_repo(path: str, revision: str | None = None) -> File:
+def of_repo(path: str, revision: str | None = None) -> ModelFile:
     return file(path, {"kind": "huggingface", "repo": "o/r", "revision": revision, "path": path})
 
 
-def resolve(resolver: Resolver, wanted: File) -> Resolved:
+def resolve(resolver: Resolver, wanted: ModelFile) -> Resolved:
     return resolver.resolve(wanted, lambda _: None)
 
 
@@ -215,11 +215,11 @@ class _Answers:
 @example(answer={"siblings": [5]})
 def test_any_listing_gives_what_to_expect_or_one_sentence(tmp_path: Path, answer: Any) -> None:
     source = {"kind": "huggingface", "repo": "o/r", "revision": None, "path": "a.safetensors"}
-    wanted = File("m", "vae", "a.safetensors", None, None, False, source)
+    wanted = ModelFile("m", "vae", "a.safetensors", None, None, False, source)
     hubs = Hubs("http://hub.test", "http://hub.test")
     asked = Resolver(tmp_path / "r.json", hubs, POLICY, threading.Event(), FACTS)
     (tmp_path / "r.json").unlink(missing_ok=True)
-    asked.asker = cast("Asker", _Answers(answer))
+    asked.asker = cast("HubClient", _Answers(answer))
     said = ""
     try:
         found = asked.resolve(wanted, lambda _: None)

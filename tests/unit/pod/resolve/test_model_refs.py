@@ -11,17 +11,17 @@ from fakes.faults import Fault
 from fakes.hub import Hub
 from fakes.shelf import make_file, tensors
 
-from pod.downloads.model_store import Store
+from pod.downloads.model_store import ModelStore
 from pod.errors import PodError
 from pod.model_refs import model_ref
-from pod.model_refs.models_json import File
+from pod.model_refs.models_json import ModelFile
 from pod.net.http import Limits, RefusedError
 from pod.net.hubs import Hubs
-from pod.net.transfer_policy import Policy
+from pod.net.transfer_policy import TransferPolicy
 from pod.resolve import model_facts
 from pod.resolve.hashes import Resolver
 from pod.resolve.model_facts import Facts
-from pod.resolve.model_refs import Finder
+from pod.resolve.model_refs import ModelRefResolver
 from podkiln.config import model_types
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FACTS = Facts(model_types.to_json)
 
-POLICY = Policy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
+POLICY = TransferPolicy(tries=3, backoff=0.01, limits=Limits(1, 0.3))
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")
 BARE = ("double_blocks.0.img_attn.norm.key_norm.scale",)
 WHOLE = ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight")
@@ -50,16 +50,18 @@ def hub() -> Iterator[Hub]:
 class Look:
     """Looks into words as one start of a pod does; `again` is the next start."""
 
-    def __init__(self, hub: Hub, tmp_path: Path, offered: tuple[File, ...] = ()) -> None:
+    def __init__(self, hub: Hub, tmp_path: Path, offered: tuple[ModelFile, ...] = ()) -> None:
         self.hub, self.tmp_path, self.offered = hub, tmp_path, offered
         self.target = tmp_path / "workspace/models"
-        store = Store(tmp_path / "baked", self.target, tmp_path / "v", tmp_path / "c", lambda _text: None)
+        store = ModelStore(
+            tmp_path / "baked", self.target, tmp_path / "v", tmp_path / "c", lambda _text: None
+        )
         hubs = Hubs(hub.url, hub.url)
         path = tmp_path / "workspace/.podkiln/resolved.json"
-        self.finder = Finder(Resolver(path, hubs, POLICY, threading.Event(), FACTS), store, offered)
+        self.finder = ModelRefResolver(Resolver(path, hubs, POLICY, threading.Event(), FACTS), store, offered)
 
-    def __call__(self, word: str, where: str = "MODELS") -> File:
-        return self.finder.find(File.wished(model_ref.parse(where, word)), lambda _: None)
+    def __call__(self, word: str, where: str = "MODELS") -> ModelFile:
+        return self.finder.find(ModelFile.wished(model_ref.parse(where, word)), lambda _: None)
 
     def refused(self, word: str, where: str = "MODELS") -> str:
         with pytest.raises(RefusedError) as caught:
@@ -294,9 +296,9 @@ def test_what_the_hub_does_not_tell(look: Look, hub: Hub, fault: Fault, word: st
 # --- names that are taken
 
 
-def offer(file: Any, folder: str = "loras", sha256: str | None = None) -> File:
+def offer(file: Any, folder: str = "loras", sha256: str | None = None) -> ModelFile:
     source = {"kind": "huggingface", "repo": "o/r", "revision": None, "path": file.path}
-    return File("style", folder, file.name, file.size, sha256, False, source)
+    return ModelFile("style", folder, file.name, file.size, sha256, False, source)
 
 
 def test_two_files_do_not_share_a_name(look: Look, hub: Hub) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pod.resolve.model_type import Kind, Types
-from pod.resolve.safetensors_header import Header
+from pod.resolve.model_type import ModelType, Types
+from pod.resolve.safetensors_header import SafetensorsHeader
 from podkiln.config import model_folders, model_types
 
 TYPES = Types(model_types.to_json())
@@ -109,8 +109,8 @@ FILES = [
 ]
 
 
-def of(*names: str, **metadata: str) -> Kind | None:
-    return TYPES.of(Header(dict.fromkeys(names, (1,)), metadata, 0))
+def of(*names: str, **metadata: str) -> ModelType | None:
+    return TYPES.of(SafetensorsHeader(dict.fromkeys(names, (1,)), metadata, 0))
 
 
 @pytest.mark.parametrize(("folder", "names"), FILES, ids=[f"{row[0]}-{row[1][0]}" for row in FILES])

@@ -149,7 +149,7 @@ def test_every_type_counts_its_bytes_and_a_newer_one_is_believed(
 
 def test_no_tensors_at_all_are_sound_too() -> None:
     content = file({})
-    assert safetensors_header.parse(content, len(content)) == safetensors_header.Header({}, {}, 10)
+    assert safetensors_header.parse(content, len(content)) == safetensors_header.SafetensorsHeader({}, {}, 10)
 
 
 def test_a_size_that_nobody_says_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_a_size_that_nobody_says_is_refused(hub: Hub, monkeypatch: pytest.Monkey
 
 def test_it_is_safe_in_threads(hub: Hub) -> None:
     asked = request(hub, tensors("a"))
-    found: list[safetensors_header.Header] = []
+    found: list[safetensors_header.SafetensorsHeader] = []
     threads = [
         threading.Thread(target=lambda: found.append(safetensors_header.fetch(asked, LIMITS)))
         for _ in range(4)

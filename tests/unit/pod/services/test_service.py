@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pod.services import service
-from pod.services.service import Keeper, Service
+from pod.services.service import Service, ServiceSupervisor
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_what_ends_is_started_again_and_given_up_at_last(
     port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code = "import os; print(dict(os.environ), os.nice(0)); raise SystemExit(3)"
-    Keeper(python(code, port), tmp_path).keep()
+    ServiceSupervisor(python(code, port), tmp_path).keep()
     said = capfd.readouterr()
     lines = said.err.splitlines()
     assert said.out == ""
@@ -52,7 +52,7 @@ def test_what_ends_is_started_again_and_given_up_at_last(
 def test_what_is_needed_is_never_given_up(
     port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    keeper = Keeper(dataclasses.replace(python("pass", port), needed=True), tmp_path)
+    keeper = ServiceSupervisor(dataclasses.replace(python("pass", port), needed=True), tmp_path)
     thread = threading.Thread(target=keeper.keep)
     thread.start()
     said = ""
@@ -86,7 +86,7 @@ def test_what_it_prints_is_text_and_nothing_else(
 ) -> None:
     """Names of strangers are in it."""
     monkeypatch.setattr(service, "PAUSES", ())
-    Keeper(python(f"import os; os.write(2, {printed!r})", port), tmp_path).keep()
+    ServiceSupervisor(python(f"import os; os.write(2, {printed!r})", port), tmp_path).keep()
     lines = capfd.readouterr().err.split("\n")
     assert lines[0] == "podkiln: The door is open."
     assert lines[1] == said
@@ -101,7 +101,7 @@ if os.fork() == 0:
     time.sleep(60)
 time.sleep(0.2)
 """
-    Keeper(python(code, port), tmp_path).keep()
+    ServiceSupervisor(python(code, port), tmp_path).keep()
     children = [int(line) for line in (tmp_path / "child").read_text().splitlines()]
     assert len(children) == 3
     end = time.monotonic() + 5
@@ -111,7 +111,7 @@ time.sleep(0.2)
 
 
 def test_a_program_that_is_not_there(port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    Keeper(Service("door", ("/no/door",), {}, port, "DOOR_PORT", "Open."), tmp_path).keep()
+    ServiceSupervisor(Service("door", ("/no/door",), {}, port, "DOOR_PORT", "Open."), tmp_path).keep()
     assert "podkiln: /no/door cannot be started: No such file or directory." in capfd.readouterr().err
 
 
@@ -122,7 +122,7 @@ def test_a_port_that_is_taken_is_said_and_left_alone(
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = int(other.getsockname()[1])
-        Keeper(python("print('never')", taken), tmp_path).keep()
+        ServiceSupervisor(python("print('never')", taken), tmp_path).keep()
     assert capsys.readouterr().err == (
         f"podkiln: port {taken} is taken already, so door is not started; DOOR_PORT moves it.\n"
     )
@@ -136,7 +136,7 @@ def test_the_end_of_the_pod_ends_it(
 ) -> None:
     """Also one that is deaf to SIGTERM."""
     monkeypatch.setattr(service, "_STOP_SECONDS", 0.3)
-    keeper = Keeper(python(code, port), tmp_path)
+    keeper = ServiceSupervisor(python(code, port), tmp_path)
     thread = threading.Thread(target=keeper.keep)
     thread.start()
     time.sleep(0.2)
@@ -147,7 +147,7 @@ def test_the_end_of_the_pod_ends_it(
 
 def test_the_end_of_the_pod_ends_a_pause(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "PAUSES", (60.0,))
-    keeper = Keeper(python("pass", port), tmp_path)
+    keeper = ServiceSupervisor(python("pass", port), tmp_path)
     thread = threading.Thread(target=keeper.keep)
     thread.start()
     time.sleep(0.3)

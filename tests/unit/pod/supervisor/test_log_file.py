@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.supervisor import log_file
-from pod.supervisor.log_file import Journal, Rotated
+from pod.supervisor.log_file import AsyncLog, RotatingLog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_it_is_rotated_by_size_and_the_oldest_goes(tmp_path: Path) -> None:
-    log = Rotated(tmp_path / "comfyui.log", size=20, files=3)
+    log = RotatingLog(tmp_path / "comfyui.log", size=20, files=3)
     for number in range(8):
         log.write(b"line number %d\n" % number)  # 14 bytes
     log.close()
@@ -34,7 +34,7 @@ def test_it_is_rotated_by_size_and_the_oldest_goes(tmp_path: Path) -> None:
 
 
 def test_a_line_is_not_torn_by_a_new_file(tmp_path: Path) -> None:
-    log = Rotated(tmp_path / "comfyui.log", size=10)
+    log = RotatingLog(tmp_path / "comfyui.log", size=10)
     log.write(b"one\ntw")
     log.write(b"o\nthree\nfo")
     assert (tmp_path / "comfyui.log.1").read_bytes() == b"one\ntwo\n"
@@ -43,7 +43,7 @@ def test_a_line_is_not_torn_by_a_new_file(tmp_path: Path) -> None:
 
 def test_a_new_boot_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     for text in (b"first\n", b"second\n", b"third\n"):
-        log = Rotated(tmp_path / "comfyui.log", size=13)
+        log = RotatingLog(tmp_path / "comfyui.log", size=13)
         log.write(text)
         log.close()
     assert (tmp_path / "comfyui.log.1").read_bytes() == b"first\nsecond\n"
@@ -51,7 +51,7 @@ def test_a_new_boot_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
 
 
 def test_what_is_put_is_written_by_the_time_it_is_closed(tmp_path: Path) -> None:
-    log = Journal(tmp_path / "logs", pytest.fail)
+    log = AsyncLog(tmp_path / "logs", pytest.fail)
     log.put(b"one\n")
     log.put(b"two\n")
     log.close(5)
@@ -79,7 +79,7 @@ def test_where_a_volume_knows_no_locks_there_is_one_log(
 def test_a_volume_that_cannot_be_written_costs_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file in its place")
     said: list[str] = []
-    log = Journal(tmp_path / "logs", said.append)
+    log = AsyncLog(tmp_path / "logs", said.append)
     for _ in range(3):
         log.put(b"lost\n")
         time.sleep(0.02)
@@ -92,17 +92,17 @@ def test_a_full_volume_is_tried_again_and_what_is_missing_is_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_file, "RETRY_SECONDS", 0.0)
-    write = Rotated.write
+    write = RotatingLog.write
 
-    def full(_log: Rotated, _data: bytes) -> None:
+    def full(_log: RotatingLog, _data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Rotated, "write", full)
+    monkeypatch.setattr(RotatingLog, "write", full)
     said: queue.Queue[str] = queue.Queue()
-    log = Journal(tmp_path, said.put)
+    log = AsyncLog(tmp_path, said.put)
     log.put(b"lost\n")
     assert "No space left on device" in said.get(timeout=5)
-    monkeypatch.setattr(Rotated, "write", write)
+    monkeypatch.setattr(RotatingLog, "write", write)
     log.put(b"kept\n")
     log.close(5)
     assert (tmp_path / "comfyui.log").read_text() == "\npodkiln: 5 bytes are missing here.\nkept\n"
@@ -111,8 +111,8 @@ def test_a_full_volume_is_tried_again_and_what_is_missing_is_noted(
 def test_a_volume_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_file, "HELD", 1000)
     back = threading.Event()
-    monkeypatch.setattr(Rotated, "write", lambda _log, _data: back.wait(30))
-    log = Journal(tmp_path, pytest.fail)
+    monkeypatch.setattr(RotatingLog, "write", lambda _log, _data: back.wait(30))
+    log = AsyncLog(tmp_path, pytest.fail)
     begun = time.monotonic()
     for _ in range(100):
         log.put(b"x" * 100)

@@ -43,7 +43,9 @@ def test_it_is_answered_where_it_is_asked_for(
 
 @pytest.mark.parametrize("environ", [{"PORT_HEALTH": "8188"}, {"PORT": "8188", "RUNPOD_ENDPOINT_ID": "e"}])
 def test_at_comfyuis_port_the_door_answers(environ: dict[str, str]) -> None:
-    assert ping_config.read(environ, 8188, OTHERS) == ping_config.Wish((LOCAL,), "/ping", at_the_door=True)
+    assert ping_config.read(environ, 8188, OTHERS) == ping_config.PingConfig(
+        (LOCAL,), "/ping", at_the_door=True
+    )
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "70000"])
@@ -73,8 +75,8 @@ def test_what_leads_nowhere_is_refused(environ: dict[str, str], says: str) -> No
 def test_a_load_balancer_may_come_by_ipv6() -> None:
     port = free_port()
     said: list[str] = []
-    wish = ping_config.Wish((("0.0.0.0", port), ("::", port)))
-    ping_server.serve(wish, ping_server.Pulse(lambda: None, lambda: False), said.append)
+    wish = ping_config.PingConfig((("0.0.0.0", port), ("::", port)))
+    ping_server.serve(wish, ping_server.HealthCache(lambda: None, lambda: False), said.append)
     assert said == []
     for host in ("127.0.0.1", "::1"):
         with contextlib.closing(http.client.HTTPConnection(host, port, timeout=5)) as connection:
@@ -85,8 +87,8 @@ def test_a_load_balancer_may_come_by_ipv6() -> None:
 def test_a_machine_without_ipv6_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(ping_server, "_NO_IPV6", (errno.EADDRNOTAVAIL,))
-    wish = ping_config.Wish((("2001:db8::1", free_port()),))
-    ping_server.serve(wish, ping_server.Pulse(lambda: None, lambda: False), said.append)
+    wish = ping_config.PingConfig((("2001:db8::1", free_port()),))
+    ping_server.serve(wish, ping_server.HealthCache(lambda: None, lambda: False), said.append)
     assert said == []
 
 
@@ -95,12 +97,12 @@ def test_a_machine_without_ipv6_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> 
     [(None, False, 200), (None, True, 200), ("no answer", False, 204), ("no answer", True, 503)],
 )
 def test_the_status_agrees_with_the_health_check(problem: str | None, served: bool, status: int) -> None:
-    assert ping_server.Pulse(lambda: problem, lambda: served).status() == status
+    assert ping_server.HealthCache(lambda: problem, lambda: served).status() == status
 
 
 def test_comfyui_is_asked_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    pulse = ping_server.Pulse(lambda: asked.append(time.monotonic()), lambda: False)
+    pulse = ping_server.HealthCache(lambda: asked.append(time.monotonic()), lambda: False)
     for _ in range(5):
         pulse.status()
     assert len(asked) == 1
@@ -121,8 +123,8 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, bytes]:
 
 def test_it_says_the_status_and_nothing_else() -> None:
     port = free_port()
-    wish = ping_config.Wish((("127.0.0.1", port),), "/healthz")
-    ping_server.serve(wish, ping_server.Pulse(lambda: "starting", lambda: False), pytest.fail)
+    wish = ping_config.PingConfig((("127.0.0.1", port),), "/healthz")
+    ping_server.serve(wish, ping_server.HealthCache(lambda: "starting", lambda: False), pytest.fail)
     assert ask(port, "/ping") == (204, b"")
     assert ask(port, "/healthz?x=1") == (204, b"")
     assert ask(port, "/ping", "HEAD") == (204, b"")
@@ -132,6 +134,6 @@ def test_it_says_the_status_and_nothing_else() -> None:
 
 def test_a_port_that_is_taken_is_one_sentence() -> None:
     said: list[str] = []
-    wish = ping_config.Wish((("127.0.0.1", port := free_port()),) * 2)
-    ping_server.serve(wish, ping_server.Pulse(lambda: None, lambda: False), said.append)
+    wish = ping_config.PingConfig((("127.0.0.1", port := free_port()),) * 2)
+    ping_server.serve(wish, ping_server.HealthCache(lambda: None, lambda: False), said.append)
     assert said == [f"/ping cannot be answered on port {port}: Address already in use."]

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from pod.supervisor.process import Life, Outlet, copy, now
+from pod.supervisor.process import ComfyProcess, FdWriter, copy, now
 
 if TYPE_CHECKING:
     import pytest
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def test_all_that_it_prints_is_passed_on_before_its_end_is_told() -> None:
     seen: list[bytes] = []
-    life = Life([sys.executable, "-c", "import os; os.write(1, b'out'); os.write(2, b'err')"])
+    life = ComfyProcess([sys.executable, "-c", "import os; os.write(1, b'out'); os.write(2, b'err')"])
     life.pass_on(seen.append)
     assert life.wait() == 0
     assert b"".join(seen) == b"outerr"
@@ -25,7 +25,7 @@ def test_all_that_it_prints_is_passed_on_before_its_end_is_told() -> None:
 
 
 def test_an_end_by_a_signal_is_told_as_one() -> None:
-    life = Life([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
+    life = ComfyProcess([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
     life.pass_on()
     assert life.wait() == -signal.SIGKILL
 
@@ -34,7 +34,7 @@ def test_what_outlives_it_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> No
     """A process in a group of its own keeps the pipe open."""
     monkeypatch.setattr("pod.supervisor.process._DRAIN_SECONDS", 0.1)
     program = "import os, time\nif os.fork() == 0: os.setpgid(0, 0); time.sleep(2); os._exit(0)"
-    life = Life([sys.executable, "-c", program])
+    life = ComfyProcess([sys.executable, "-c", program])
     life.pass_on()
     begun = time.monotonic()
     assert life.wait() == 0
@@ -44,7 +44,7 @@ def test_what_outlives_it_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_clean_stop_comes_first() -> None:
     program = "import time\ntry: print('up'); time.sleep(60)\nexcept KeyboardInterrupt: raise SystemExit(7)"
     up: list[bytes] = []
-    life = Life([sys.executable, "-c", program])
+    life = ComfyProcess([sys.executable, "-c", program])
     life.pass_on(up.append)
     while not up:
         time.sleep(0.01)
@@ -55,7 +55,7 @@ def test_the_clean_stop_comes_first() -> None:
 def test_a_broken_way_out_is_given_up() -> None:
     """Whoever read the pod's log is gone; ComfyUI must go on."""
     reading, writing = os.pipe()
-    outlet = Outlet(writing)
+    outlet = FdWriter(writing)
     outlet(b"heard")
     os.close(reading)
     outlet(b"not heard")

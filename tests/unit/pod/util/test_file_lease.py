@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pod.util import file_lease
-from pod.util.file_lease import Claim
+from pod.util.file_lease import FileLease
 
 SCRIPTS = Path(__file__).parents[4] / "scripts"
 
@@ -28,8 +28,8 @@ def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_lease, "_flock", lambda _: False)
 
 
-def quick(lock: Path) -> Claim:
-    return Claim(lock, heartbeat=0.02, stale=0.2)
+def quick(lock: Path) -> FileLease:
+    return FileLease(lock, heartbeat=0.02, stale=0.2)
 
 
 def until(condition: object, seconds: float = 2.0) -> bool:
@@ -68,12 +68,12 @@ def holder(lock: Path) -> subprocess.Popen[bytes]:
 
 def test_after_kill_9_on_the_same_machine_nobody_waits(lock: Path) -> None:
     with holder(lock) as process:
-        heir = Claim(lock)
+        heir = FileLease(lock)
         assert not heir.acquire()
         process.kill()
         process.wait()
         assert heir.acquire()
-        assert not Claim(lock).acquire()
+        assert not FileLease(lock).acquire()
         heir.release()
 
 
@@ -124,7 +124,7 @@ def test_a_lock_that_says_nothing_is_waited_out(lock: Path, text: str) -> None:
 @pytest.mark.usefixtures("no_flock")
 def test_an_owner_that_was_taken_for_dead_learns_it(lock: Path) -> None:
     """A pod that was frozen must not publish over the one that took over."""
-    frozen = Claim(lock, heartbeat=60)
+    frozen = FileLease(lock, heartbeat=60)
     assert frozen.acquire()
     heir = quick(lock)
     assert until(heir.acquire)
@@ -139,7 +139,7 @@ def test_an_owner_that_was_taken_for_dead_learns_it(lock: Path) -> None:
 def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Not a directory|File exists"):
-        Claim(tmp_path / "file" / ".podkiln" / "a.lock").acquire()
+        FileLease(tmp_path / "file" / ".podkiln" / "a.lock").acquire()
 
 
 def test_a_full_volume_leaves_no_claim(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:

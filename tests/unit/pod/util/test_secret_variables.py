@@ -8,7 +8,7 @@ import sys
 import pytest
 from images import ROOT
 
-from pod.supervisor.process import Life
+from pod.supervisor.process import ComfyProcess
 from pod.util import secret_variables
 
 
@@ -47,7 +47,7 @@ def test_comfyui_does_not_see_what_access_checks_against(monkeypatch: pytest.Mon
     for name in (*secret_variables.ACCESS, "HF_TOKEN"):
         monkeypatch.setenv(name, f"canary-{name}")
     seen: list[bytes] = []
-    life = Life([sys.executable, "-c", "import os; print(dict(os.environ))"])
+    life = ComfyProcess([sys.executable, "-c", "import os; print(dict(os.environ))"])
     life.pass_on(seen.append)
     assert life.wait() == 0
     assert b"canary-HF_TOKEN" in b"".join(seen), "nodes fetch with it"

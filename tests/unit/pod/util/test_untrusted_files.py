@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.downloads import partial_file
-from pod.downloads.partial_file import Contents, Part
-from pod.resolve.resolved_cache import WISHES, Pins
+from pod.downloads.partial_file import PartialFile, PartMetadata
+from pod.resolve.resolved_cache import WISHES, ResolvedCache
 from pod.services import service, sshd
 from pod.supervisor import log_file
 from pod.util import untrusted_files
-from pod.util.file_lease import Claim
+from pod.util.file_lease import FileLease
 from pod.util.files import write_json
 from pod.util.untrusted_files import PlantedError
 from pod.volume import package_overlay
@@ -115,9 +115,9 @@ def test_a_folder_of_ours_that_is_a_link_takes_nothing(tmp_path: Path) -> None:
     with pytest.raises(PlantedError):
         write_json(tmp_path / "v/.podkiln/a.json", {})
     with pytest.raises(PlantedError):
-        Part.create(tmp_path / "v/.podkiln/a.part", Contents(1, 1, "", ""))
+        PartialFile.create(tmp_path / "v/.podkiln/a.part", PartMetadata(1, 1, "", ""))
     with pytest.raises(PlantedError):
-        Claim(tmp_path / "v/.podkiln/a.lock").acquire()
+        FileLease(tmp_path / "v/.podkiln/a.lock").acquire()
     assert list(elsewhere.iterdir()) == []
 
 
@@ -135,7 +135,7 @@ def test_a_file_is_not_read_beyond_its_limit(here: Path) -> None:
 def test_the_record_of_wishes_is_made_anew(here: Path, victim: Path, plant: Callable[..., None]) -> None:
     """A FIFO in its place once let every fetch wait for ever."""
     plant(here / "resolved.json", victim)
-    pins = Pins(here / "resolved.json")
+    pins = ResolvedCache(here / "resolved.json")
     assert pins.get(WISHES, "x") is None
     pins.put(WISHES, "x", {"a": 1})
     if plant is not folder:
@@ -147,7 +147,7 @@ def test_a_claim_takes_the_place_of_what_is_none(
     here: Path, victim: Path, plant: Callable[..., None]
 ) -> None:
     plant(here / "a.lock", victim)
-    claim = Claim(here / "a.lock")
+    claim = FileLease(here / "a.lock")
     assert [claim.acquire(), claim.acquire()] == [False, True]
     claim.release()
 
@@ -156,15 +156,15 @@ def test_a_claim_takes_the_place_of_what_is_none(
 def test_a_part_is_not_taken_up_from_what_is_none(
     here: Path, victim: Path, plant: Callable[..., None]
 ) -> None:
-    contents = Contents(victim.stat().st_size, 4, "etag", "sha256:0")
+    contents = PartMetadata(victim.stat().st_size, 4, "etag", "sha256:0")
     for planted, sound in (("a.part", "a.state"), ("a.state", "a.part")):
-        made = Part.create(here / "a.part", contents)
+        made = PartialFile.create(here / "a.part", contents)
         made.arrive(0)
         del made
         (here / planted).unlink()
         plant(here / planted, victim)
         assert (here / sound).exists()
-        found = Part.recall(here / "a.part")
+        found = PartialFile.recall(here / "a.part")
         assert found is None or (planted == "a.state" and plant is hard)
         if plant is folder:
             (here / planted).rmdir()
@@ -172,8 +172,8 @@ def test_a_part_is_not_taken_up_from_what_is_none(
 
 
 def test_a_copy_that_is_a_link_is_not_adopted(here: Path, victim: Path) -> None:
-    contents = Contents(4, 4, "etag", "sha256:0")
-    trail = partial_file.Trail(here / "a.copy", contents)
+    contents = PartMetadata(4, 4, "etag", "sha256:0")
+    trail = partial_file.JournaledCopy(here / "a.copy", contents)
     trail.write(b"abcd")
     trail.finish()
     trail.close()
@@ -193,7 +193,7 @@ def test_the_log_goes_into_no_file_of_somebody_else(
     here: Path, victim: Path, plant: Callable[..., None]
 ) -> None:
     plant(here / "comfyui.log", victim)
-    log = log_file.Rotated(here / "comfyui.log")
+    log = log_file.RotatingLog(here / "comfyui.log")
     with pytest.raises(PlantedError):
         log.write(b"a line\n")
     plant(here / ".comfyui.lock", victim)

@@ -12,7 +12,7 @@ import pytest
 from pod.errors import PodError
 from pod.volume import custom_nodes, node_requirements
 from pod.volume.custom_nodes import Nodes
-from pod.volume.node_requirements import Verdict
+from pod.volume.node_requirements import NodeReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +145,7 @@ def test_any_other_answer_is_refused() -> None:
 
 
 def test_names_that_would_be_taken_for_flags_are_not_passed() -> None:
-    found = Nodes(("--cpu", "b", "bad"), verdicts=(Verdict("bad", ("x<1, and the image has 2",)),))
+    found = Nodes(("--cpu", "b", "bad"), verdicts=(NodeReport("bad", ("x<1, and the image has 2",)),))
     assert found.arguments() == ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "b")
     alone = Nodes(("bad",), verdicts=found.verdicts)
     assert alone.arguments() == ("--disable-all-custom-nodes",)
@@ -177,7 +177,7 @@ def test_a_mistake_of_our_own_is_one_nodes_affair_too(
 ) -> None:
     real = node_requirements.judge
 
-    def judge(folder: Path, *others: Any) -> Verdict:
+    def judge(folder: Path, *others: Any) -> NodeReport:
         if folder.name == "plain":
             raise RuntimeError("oops")
         return real(folder, *others)

@@ -12,7 +12,7 @@ import pytest
 from pod.errors import PodError
 from pod.hardware.mounts import Mount
 from pod.volume import custom_nodes, layout
-from pod.volume.inspect import Asked, Question
+from pod.volume.inspect import ProbeOptions, VolumeProbe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Asked:
-    return Asked(
+def asked(tmp_path: Path) -> ProbeOptions:
+    return ProbeOptions(
         workspace=str(tmp_path / "workspace"),
         default=str(tmp_path / "workspace"),
         serverless=str(tmp_path / "runpod-volume"),
@@ -33,14 +33,14 @@ def asked(tmp_path: Path) -> Asked:
     )
 
 
-def look(asked: Asked, *mounted: str, write: bool = True) -> Volume:
-    with Question(
+def look(asked: ProbeOptions, *mounted: str, write: bool = True) -> Volume:
+    with VolumeProbe(
         asked, [Mount(point, "nfs4", read_only=False) for point in mounted], write=write
     ) as question:
         return question.answer()
 
 
-def test_a_fresh_volume_is_used_and_nothing_is_said(asked: Asked) -> None:
+def test_a_fresh_volume_is_used_and_nothing_is_said(asked: ProbeOptions) -> None:
     volume = look(asked, asked.workspace)
     assert volume.workspace == volume.root == asked.workspace
     assert volume.output == f"{asked.workspace}/output"
@@ -49,7 +49,7 @@ def test_a_fresh_volume_is_used_and_nothing_is_said(asked: Asked) -> None:
     assert (volume.reasons, volume.warnings) == ((), ())
 
 
-def test_without_a_volume_it_is_said_how_long_things_last(asked: Asked) -> None:
+def test_without_a_volume_it_is_said_how_long_things_last(asked: ProbeOptions) -> None:
     volume = look(asked)
     assert volume.reasons == (
         f"no volume is mounted at {asked.workspace}, so what ComfyUI saves there ends with this container",
@@ -57,11 +57,11 @@ def test_without_a_volume_it_is_said_how_long_things_last(asked: Asked) -> None:
     assert volume.warnings == ()
 
 
-def test_a_mount_of_the_output_alone_is_a_volume_too(asked: Asked) -> None:
+def test_a_mount_of_the_output_alone_is_a_volume_too(asked: ProbeOptions) -> None:
     assert look(asked, f"{asked.workspace}/output").reasons == ()
 
 
-def test_a_serverless_worker_has_its_volume_elsewhere(asked: Asked) -> None:
+def test_a_serverless_worker_has_its_volume_elsewhere(asked: ProbeOptions) -> None:
     volume = look(asked, asked.serverless)
     assert volume.root == asked.serverless
     assert volume.output == f"{asked.serverless}/output"
@@ -69,12 +69,12 @@ def test_a_serverless_worker_has_its_volume_elsewhere(asked: Asked) -> None:
     assert len(volume.reasons) == 1
 
 
-def test_a_workspace_that_a_user_chose_is_not_changed(asked: Asked, tmp_path: Path) -> None:
+def test_a_workspace_that_a_user_chose_is_not_changed(asked: ProbeOptions, tmp_path: Path) -> None:
     chosen = replace(asked, workspace=str(tmp_path / "mine"))
     assert look(chosen, asked.serverless).root == chosen.workspace
 
 
-def test_a_second_volume_is_read(asked: Asked, tmp_path: Path) -> None:
+def test_a_second_volume_is_read(asked: ProbeOptions, tmp_path: Path) -> None:
     other = tmp_path / "runpod-volume"
     (other / "ComfyUI" / "models").mkdir(parents=True)
     (other / "custom_nodes" / "node").mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_a_second_volume_is_read(asked: Asked, tmp_path: Path) -> None:
     assert not (other / "output").exists(), "it is read, and nothing is made there"
 
 
-def test_an_older_layout_is_used_and_said(asked: Asked, tmp_path: Path) -> None:
+def test_an_older_layout_is_used_and_said(asked: ProbeOptions, tmp_path: Path) -> None:
     home = tmp_path / "workspace" / "ComfyUI"
     for kind in ("models", "output", "user", "custom_nodes"):
         (home / kind / "x").mkdir(parents=True)
@@ -101,11 +101,11 @@ def test_an_older_layout_is_used_and_said(asked: Asked, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def read_only(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Asked:
+def read_only(asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch) -> ProbeOptions:
     """A volume that cannot be written: what `layout.survey` says of it is tested there."""
     real = layout.survey
 
-    def survey(root: str, *, write: bool) -> layout.Survey:
+    def survey(root: str, *, write: bool) -> layout.VolumeLayout:
         found = real(root, write=write and root != asked.workspace)
         return replace(found, trouble="is read-only") if root == asked.workspace else found
 
@@ -114,7 +114,7 @@ def read_only(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 def test_a_folder_of_the_container_stands_in_for_what_cannot_be_written(
-    read_only: Asked, tmp_path: Path
+    read_only: ProbeOptions, tmp_path: Path
 ) -> None:
     (tmp_path / "workspace" / "custom_nodes" / "node").mkdir(parents=True)
     volume = look(read_only, read_only.workspace)
@@ -132,10 +132,10 @@ def test_a_folder_of_the_container_stands_in_for_what_cannot_be_written(
     assert volume.environment({}, "/opt/podkiln")["PODKILN_VOLUME"] == read_only.workspace
 
 
-def test_a_volume_that_hangs_is_left_alone(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_that_hangs_is_left_alone(asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     real = layout.survey
 
-    def survey(root: str, *, write: bool) -> layout.Survey:
+    def survey(root: str, *, write: bool) -> layout.VolumeLayout:
         if root == asked.workspace:
             time.sleep(60)
         return real(root, write=write)
@@ -154,7 +154,7 @@ def test_a_volume_that_hangs_is_left_alone(asked: Asked, monkeypatch: pytest.Mon
 
 
 def test_nodes_that_take_too_long_to_read_are_loaded_unread(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch
+    asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(custom_nodes, "look", lambda *_: time.sleep(60))
     volume = look(replace(asked, limit=1.0), asked.workspace)
@@ -164,10 +164,12 @@ def test_nodes_that_take_too_long_to_read_are_loaded_unread(
     )
 
 
-def test_a_look_that_fails_is_like_one_that_hangs(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_fails_is_like_one_that_hangs(
+    asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = layout.survey
 
-    def survey(root: str, *, write: bool) -> layout.Survey:
+    def survey(root: str, *, write: bool) -> layout.VolumeLayout:
         if root == asked.workspace:
             raise MemoryError("no more")
         return real(root, write=write)
@@ -176,7 +178,7 @@ def test_a_look_that_fails_is_like_one_that_hangs(asked: Asked, monkeypatch: pyt
     assert "looking at it failed: MemoryError: no more" in look(asked, asked.workspace).warnings[0]
 
 
-def test_without_writing_nothing_is_made_anywhere(asked: Asked, tmp_path: Path) -> None:
+def test_without_writing_nothing_is_made_anywhere(asked: ProbeOptions, tmp_path: Path) -> None:
     before = list(tmp_path.iterdir())
     foretold = look(asked, asked.workspace, write=False)
     assert list(tmp_path.iterdir()) == before
@@ -184,7 +186,7 @@ def test_without_writing_nothing_is_made_anywhere(asked: Asked, tmp_path: Path) 
     assert (tmp_path / "workspace" / "user").is_dir()
 
 
-def test_packages_for_nodes_are_used_where_there_are_some(asked: Asked, tmp_path: Path) -> None:
+def test_packages_for_nodes_are_used_where_there_are_some(asked: ProbeOptions, tmp_path: Path) -> None:
     assert look(asked, asked.workspace).overlay is None
     base = look(replace(asked, requirements="install"), asked.workspace).overlay
     assert base
@@ -195,7 +197,9 @@ def test_packages_for_nodes_are_used_where_there_are_some(asked: Asked, tmp_path
     assert look(asked, asked.workspace).overlay == base
 
 
-def test_the_run_folder_serves_where_the_container_cannot_be_written(asked: Asked, tmp_path: Path) -> None:
+def test_the_run_folder_serves_where_the_container_cannot_be_written(
+    asked: ProbeOptions, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     assert look(replace(asked, local=f"{tmp_path}/file/x")).local == asked.run
     with pytest.raises(PodError, match="can be written, and ComfyUI needs a place for temporary files"):
@@ -203,8 +207,8 @@ def test_the_run_folder_serves_where_the_container_cannot_be_written(asked: Aske
 
 
 def test_the_environment_says_the_rest() -> None:
-    found = Asked.of({}, "/workspace", "/workspace")
-    assert found == Asked("/workspace", "/workspace")
+    found = ProbeOptions.of({}, "/workspace", "/workspace")
+    assert found == ProbeOptions("/workspace", "/workspace")
     given = {
         "PODKILN_VOLUME": "/v",
         "PODKILN_LOCAL": "/l",
@@ -213,7 +217,9 @@ def test_the_environment_says_the_rest() -> None:
         "NODE_REQUIREMENTS": "ignore",
         "PODKILN_VOLUME_TIMEOUT": "0.5",
     }
-    assert Asked.of(given, "/w", "/d") == Asked("/w", "/d", "/v", "/l", "/r", "/e", "ignore", 0.5)
+    assert ProbeOptions.of(given, "/w", "/d") == ProbeOptions(
+        "/w", "/d", "/v", "/l", "/r", "/e", "ignore", 0.5
+    )
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "61", "soon", "nan"])
@@ -221,7 +227,7 @@ def test_a_limit_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(
         PodError, match=f"PODKILN_VOLUME_TIMEOUT='{value}' is no number of seconds"
     ) as refused:
-        Asked.of({"PODKILN_VOLUME_TIMEOUT": value}, "/w", "/w")
+        ProbeOptions.of({"PODKILN_VOLUME_TIMEOUT": value}, "/w", "/w")
     assert refused.value.exit_code == 78
 
 
@@ -229,14 +235,16 @@ def surveyed(monkeypatch: pytest.MonkeyPatch, root: str, **changes: object) -> N
     """Have the look at a volume find something that root cannot be refused."""
     real = layout.survey
 
-    def survey(where: str, *, write: bool) -> layout.Survey:
+    def survey(where: str, *, write: bool) -> layout.VolumeLayout:
         found = real(where, write=write)
         return replace(found, **changes) if where == root else found  # type: ignore[arg-type]
 
     monkeypatch.setattr(layout, "survey", survey)
 
 
-def test_a_volume_that_may_not_be_read_is_left_alone(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_that_may_not_be_read_is_left_alone(
+    asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     surveyed(monkeypatch, asked.workspace, unread="cannot be read (Permission denied)")
     volume = look(asked, asked.workspace)
     assert (volume.answers, volume.workspace) == (False, f"{asked.local}/workspace")
@@ -249,7 +257,7 @@ def test_a_volume_that_may_not_be_read_is_left_alone(asked: Asked, monkeypatch: 
 
 
 def test_a_serverless_volume_that_may_not_be_read_is_not_used(
-    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: ProbeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "runpod-volume" / "models").mkdir(parents=True)
     surveyed(monkeypatch, asked.serverless, unread="cannot be read (Stale file handle)")
@@ -260,7 +268,9 @@ def test_a_serverless_volume_that_may_not_be_read_is_not_used(
     )
 
 
-def test_folders_that_may_not_be_read_are_stood_in_for(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_may_not_be_read_are_stood_in_for(
+    asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = asked.workspace
     surveyed(monkeypatch, root, closed=(f"{root}/user", f"{root}/custom_nodes", f"{root}/models"), nodes=())
     volume = look(asked, root)
@@ -274,7 +284,7 @@ def test_folders_that_may_not_be_read_are_stood_in_for(asked: Asked, monkeypatch
     assert "models cannot be fetched" in problem
 
 
-def test_models_of_others_are_read_and_that_is_said(asked: Asked, tmp_path: Path) -> None:
+def test_models_of_others_are_read_and_that_is_said(asked: ProbeOptions, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     (workspace / "checkpoints").mkdir(parents=True)
     (workspace / "stable-diffusion-webui/models/Stable-diffusion").mkdir(parents=True)
@@ -299,7 +309,7 @@ def test_models_of_others_are_read_and_that_is_said(asked: Asked, tmp_path: Path
     )
 
 
-def test_a_link_file_that_comfyui_cannot_read_is_a_problem(asked: Asked, tmp_path: Path) -> None:
+def test_a_link_file_that_comfyui_cannot_read_is_a_problem(asked: ProbeOptions, tmp_path: Path) -> None:
     (tmp_path / "workspace").mkdir()
     (tmp_path / "workspace" / "extra_model_paths.yaml").write_text("a: [")
     volume = look(asked, asked.workspace)
@@ -307,7 +317,7 @@ def test_a_link_file_that_comfyui_cannot_read_is_a_problem(asked: Asked, tmp_pat
     assert "extra_model_paths.yaml is left out, because it is no YAML" in volume.problems[0]
 
 
-def test_modules_on_the_volume_are_found(asked: Asked, tmp_path: Path) -> None:
+def test_modules_on_the_volume_are_found(asked: ProbeOptions, tmp_path: Path) -> None:
     asked = replace(asked, modules=("sageattention", "flash_attn"))
     assert look(asked, asked.workspace).modules == ()
     base = look(replace(asked, requirements="install"), asked.workspace).overlay or ""
@@ -319,7 +329,7 @@ def test_modules_on_the_volume_are_found(asked: Asked, tmp_path: Path) -> None:
     assert not volume.has("flash_attn", "flash-attn")
 
 
-def test_what_will_be_installed_for_a_node_counts_as_there(asked: Asked, tmp_path: Path) -> None:
+def test_what_will_be_installed_for_a_node_counts_as_there(asked: ProbeOptions, tmp_path: Path) -> None:
     node = tmp_path / "workspace" / "custom_nodes" / "node"
     node.mkdir(parents=True)
     (node / "requirements.txt").write_text("SageAttention>=1\n")

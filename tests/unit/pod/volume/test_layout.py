@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.volume import layout
-from pod.volume.timed_subprocess import Beside
+from pod.volume.timed_subprocess import TimedSubprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -162,7 +162,7 @@ def test_a_full_volume_takes_an_empty_file_but_not_ours(
 
 def test_it_survives_the_way_between_processes(lay: Callable[[list[str]], str]) -> None:
     found = layout.survey(lay(LAYOUTS["both, ours empty"][0]), write=True)
-    assert layout.Survey.from_json(found.to_json()) == found
+    assert layout.VolumeLayout.from_json(found.to_json()) == found
 
 
 MORE_LAYOUTS: dict[str, tuple[list[str], list[str]]] = {
@@ -210,7 +210,7 @@ def test_link_files_are_found_in_the_root_and_in_each_comfyui(lay: Callable[[lis
     assert len(layout.survey(root, write=False).links) == 2, "a pipe is no file"
 
 
-def as_nobody(root: str) -> layout.Survey:
+def as_nobody(root: str) -> layout.VolumeLayout:
     """Look at a volume as another user, in a process of its own: root may do everything."""
 
     def work(report: Callable[[object], None]) -> None:
@@ -220,8 +220,8 @@ def as_nobody(root: str) -> layout.Survey:
             os.setresuid(65534, 65534, 65534)
         report(layout.survey(root, write=True).to_json())
 
-    with Beside(work, 20.0) as child:
-        return layout.Survey.from_json(child.answer())
+    with TimedSubprocess(work, 20.0) as child:
+        return layout.VolumeLayout.from_json(child.answer())
 
 
 @pytest.fixture
@@ -284,4 +284,4 @@ def test_names_that_are_no_utf_8_are_kept(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9-webui") / "models/Stable-diffusion").mkdir(parents=True)
     found = layout.survey(str(tmp_path), write=True)
     assert found.webui == (f"{tmp_path}/" + os.fsdecode(b"caf\xe9-webui"),)
-    assert layout.Survey.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert layout.VolumeLayout.from_json(json.loads(json.dumps(found.to_json()))) == found

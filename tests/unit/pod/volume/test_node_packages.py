@@ -17,7 +17,7 @@ from pod.errors import PodError
 from pod.util import secret_variables
 from pod.volume import node_packages, node_requirements, package_overlay
 from pod.volume.custom_nodes import INSTALL, Nodes
-from pod.volume.node_requirements import Verdict
+from pod.volume.node_requirements import NodeReport
 from pod.volume.volume import Volume, usual
 
 if TYPE_CHECKING:
@@ -135,9 +135,11 @@ def test_another_set_takes_its_place_whole(
 def volume(place: Path, **changes: object) -> Volume:
     lacking = Nodes(
         verdicts=(
-            Verdict("needs", missing=("colours",), beyond=("colours", "blendmodes<2")),
-            Verdict("has", beyond=("blendmodes<2",)),
-            Verdict("clash", conflicts=("packaging<1, and the image has 26",), beyond=("no-such-package",)),
+            NodeReport("needs", missing=("colours",), beyond=("colours", "blendmodes<2")),
+            NodeReport("has", beyond=("blendmodes<2",)),
+            NodeReport(
+                "clash", conflicts=("packaging<1, and the image has 26",), beyond=("no-such-package",)
+            ),
         ),
         wish=INSTALL,
     )
@@ -205,7 +207,7 @@ def test_what_builds_a_package_sees_no_secret(
 
 
 def test_what_is_not_understood_is_not_called_nothing(tmp_path: Path, said: list[str]) -> None:
-    odd = Nodes(verdicts=(Verdict("odd", unclear=("git+https://git.example/a.git",)),), wish=INSTALL)
+    odd = Nodes(verdicts=(NodeReport("odd", unclear=("git+https://git.example/a.git",)),), wish=INSTALL)
     assert not node_packages.serve(volume(tmp_path, nodes=odd), "/no/such/venv", said.append)
     assert "not understood" in said[0]
     assert said[1] == "the custom nodes lack nothing else"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from pod.volume import node_requirements
-from pod.volume.node_requirements import Verdict
+from pod.volume.node_requirements import NodeReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ IMAGE = {
 OVERLAY = {"piexif": "1.1.3"}
 
 
-def judged(folder: Path, text: str, name: str = "requirements.txt") -> Verdict:
+def judged(folder: Path, text: str, name: str = "requirements.txt") -> NodeReport:
     (folder / name).write_text(text)
     return node_requirements.judge(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
 
@@ -106,13 +106,13 @@ def test_without_requirements_the_project_file_says_them(
 ) -> None:
     verdict = judged(tmp_path, text, "pyproject.toml")
     assert (verdict.conflicts, verdict.missing) == (conflicts, missing)
-    assert judged(tmp_path, "", "requirements.txt") == Verdict(tmp_path.name), (
+    assert judged(tmp_path, "", "requirements.txt") == NodeReport(tmp_path.name), (
         "which it does not, beside them"
     )
 
 
 def test_a_node_without_either_wants_nothing(tmp_path: Path) -> None:
-    assert node_requirements.judge(tmp_path, IMAGE, {}, node_requirements.parser(SITE)) == Verdict(
+    assert node_requirements.judge(tmp_path, IMAGE, {}, node_requirements.parser(SITE)) == NodeReport(
         tmp_path.name
     )
 
@@ -202,7 +202,7 @@ def test_a_file_of_another_encoding_is_read_where_it_says_so(tmp_path: Path, enc
 
 def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "requirements.txt")
-    assert node_requirements.judge(tmp_path, IMAGE, OVERLAY, None) == Verdict(tmp_path.name)
+    assert node_requirements.judge(tmp_path, IMAGE, OVERLAY, None) == NodeReport(tmp_path.name)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pod.volume.timed_subprocess import Beside, LateError, LostError
+from pod.volume.timed_subprocess import LateError, LostError, TimedSubprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ def test_values_come_in_order() -> None:
         report(None)
         report(["x" * 200_000])  # more than a pipe holds
 
-    with Beside(work, 10) as beside:
+    with TimedSubprocess(work, 10) as beside:
         assert beside.answer()["pid"] != os.getpid()
         assert beside.answer() is None
         assert beside.answer() == ["x" * 200_000]
@@ -33,7 +33,7 @@ def test_silence_ends_at_the_limit_and_what_came_before_it_counts() -> None:
         time.sleep(60)
 
     begun = time.monotonic()
-    with Beside(work, 0.3) as beside:
+    with TimedSubprocess(work, 0.3) as beside:
         assert beside.answer() == "first"
         with pytest.raises(LateError):
             beside.answer()
@@ -41,7 +41,7 @@ def test_silence_ends_at_the_limit_and_what_came_before_it_counts() -> None:
 
 
 def test_an_answer_that_is_there_is_taken_however_late_it_is_asked_for() -> None:
-    with Beside(lambda report: report(1), 0.2) as beside:
+    with TimedSubprocess(lambda report: report(1), 0.2) as beside:
         time.sleep(0.5)
         assert beside.answer() == 1
 
@@ -63,7 +63,7 @@ ENDS: list[tuple[Callable[[Callable[[Any], None]], None], str]] = [
 
 @pytest.mark.parametrize(("work", "says"), ENDS, ids=["killed", "failed", "nothing said"])
 def test_an_end_without_an_answer_is_told(work: Callable[[Callable[[Any], None]], None], says: str) -> None:
-    with Beside(work, 10) as beside, pytest.raises(LostError, match=says):
+    with TimedSubprocess(work, 10) as beside, pytest.raises(LostError, match=says):
         beside.answer()
 
 
@@ -72,7 +72,7 @@ def test_leaving_ends_the_work() -> None:
         report(os.getpid())
         time.sleep(60)
 
-    with Beside(work, 10) as beside:
+    with TimedSubprocess(work, 10) as beside:
         process = beside.answer()
     end = time.monotonic() + 5
     while time.monotonic() < end:
