@@ -50,7 +50,7 @@ def run(argv: Sequence[str], out: Path, environment: BuildSecrets, *, quiet: boo
     log.info("+ %s", by_hand(argv, out, environment))
     terminal = sys.stderr.isatty() and not quiet
     progress = "--progress=" + ("quiet" if quiet else "auto" if terminal else "plain")
-    full = [command.find(argv[0]), *argv[1:3], progress, *argv[3:]]
+    full = [command.find_executable(argv[0]), *argv[1:3], progress, *argv[3:]]
     status, output = _relay(full, out, {**os.environ, **environment.variables()}, terminal=terminal)
     if status:
         raise explain(status, output, sys.argv[1:])

@@ -26,7 +26,7 @@ def load(layout: Layout, names: Sequence[Reference]) -> None:
     argv = ["docker", "load", "--quiet"]
     command.echo(argv)
     try:
-        docker = command.find("docker")
+        docker = command.find_executable("docker")
     except CommandError as missing:
         raise EngineError(
             str(missing), hint="Install a Docker Engine: scripts/ensure_engine.sh."

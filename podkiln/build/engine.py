@@ -139,7 +139,7 @@ def _has_buildx() -> bool:
 def _inspect(builder: str | None) -> _Builder:
     """Ask buildx about a builder. Raises EngineError when there is no docker, no buildx, no such builder."""
     try:
-        process.find("docker")
+        process.find_executable("docker")
     except CommandError as missing:
         raise EngineError(str(missing), hint=_INSTALL) from missing
     if not _has_buildx():

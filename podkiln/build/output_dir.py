@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from podkiln.render.build_context import File
 
 # What a build adds to a context, and a later one keeps until it has something better.
-KEPT = ("image", "report.json")
+PRESERVED = ("image", "report.json")
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
+def exclusive_lock(out: Path) -> Iterator[None]:
     """Hold the output folder: two builds into one would mix. Raises UsageError when another holds it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def write(files: Mapping[str, File], folder: Path) -> None:
 
     Modes are set whatever the umask is: COPY takes them into the image.
     """
-    recover(folder)
+    recover_from_crash(folder)
     aside, old = _beside(folder, "next"), _beside(folder, "old")
     for path, file in files.items():
         target = aside / path
@@ -54,31 +54,31 @@ def write(files: Mapping[str, File], folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
-    for name in KEPT:
+    for name in PRESERVED:
         if (old / name).exists():
             (old / name).rename(folder / name)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def recover(folder: Path) -> None:
+def recover_from_crash(folder: Path) -> None:
     """Clear away what a killed run left, and bring back what it had moved aside."""
     aside, old = _beside(folder, "next"), _beside(folder, "old")
     shutil.rmtree(aside, ignore_errors=True)
     if old.exists() and not folder.exists():
         old.rename(folder)
-    for name in KEPT:
-        _bring_back(_beside(folder / name, "old"), folder / name)
-        _bring_back(old / name, folder / name)
+    for name in PRESERVED:
+        _restore(_beside(folder / name, "old"), folder / name)
+        _restore(old / name, folder / name)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _bring_back(aside: Path, place: Path) -> None:
+def _restore(aside: Path, place: Path) -> None:
     if aside.exists() and not place.exists():
         aside.rename(place)
 
 
 def replace_folder(new: Path, place: Path) -> None:
-    """Put a finished folder in the place of another; `recover` mends a kill between the renames."""
+    """Put a finished folder in the place of another; `recover_from_crash` mends a kill in between."""
     old = _beside(place, "old")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():

@@ -22,7 +22,7 @@ def build(options: dict[str, Any]) -> None:
     if request.dry_run:
         plans, _ = job.decide(request)
         for each in plans:
-            show(job.foresee(each, request))
+            show(job.with_registry_state(each, request))
         for each in plans:
             each.require()
         return

@@ -35,7 +35,7 @@ def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> No
     name = one_of(variant, "flags are chosen for one image", default="lazy")
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
     made = build.make_plan(variants.load(name), BuildRequest(variants=(name,), no_weights=True))
-    decision = flags_json.foretell(build_context.flags_json(made), **figures)
+    decision = flags_json.preview(build_context.flags_json(made), **figures)
     if as_json:
         console.result({"schema": 1, **decision.to_json()})
         return

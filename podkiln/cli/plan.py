@@ -25,7 +25,7 @@ from podkiln.pipeline import build
 from podkiln.pipeline.request import BuildRequest
 from podkiln.plan import ci_runners, registry_limits, update_cost
 from podkiln.plan.destination import OPTION
-from podkiln.plan.plan import MOST_LAYERS
+from podkiln.plan.plan import MAX_LAYERS
 from podkiln.render.bake_file import BuildSecrets
 from podkiln.util import console
 
@@ -76,7 +76,7 @@ def plan_command(as_json: bool, **options: Any) -> None:
         environ=os.environ,
     )
     made, _ = build.decide(request)
-    plans = [build.foresee(each, request) for each in made]
+    plans = [build.with_registry_state(each, request) for each in made]
     if as_json:
         found = [_as_json(each) for each in plans]
         console.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
@@ -90,7 +90,7 @@ def plan_command(as_json: bool, **options: Any) -> None:
 def _as_json(made: Plan) -> dict[str, Any]:
     return {
         **made.as_json(),
-        "runners": [each.as_json() for each in ci_runners.judge(made)],
+        "runners": [each.as_json() for each in ci_runners.check_runners(made)],
         "pulls": [each.as_json() for each in update_cost.usual(made)],
     }
 
@@ -106,14 +106,14 @@ def show(made: Plan) -> None:
         size = console.size(layer.size) if layer.size else "known after the build"
         there = f", {_NEARBY[nearby]}" if (nearby := made.nearby(layer)) else ""
         click.echo(f"  {number:3}  {layer.what}  ({size}{there})")
-    click.echo(f"  {len(made.layers)} of at most {MOST_LAYERS} layers")
+    click.echo(f"  {len(made.layers)} of at most {MAX_LAYERS} layers")
     show_weights(made)
     if made.fit:
         click.echo(f"  {made.fit}")
     click.echo(f"  fetched at the first start by default: {console.size(made.fetched_at_start)}")
     show_pulls(made)
     click.echo(f"  container disk of a pod without a volume: {made.container_disk_gb} GB")
-    for verdict in ci_runners.judge(made):
+    for verdict in ci_runners.check_runners(made):
         click.echo(f"  {verdict}")
     for each in made.substituted:
         click.echo(f"  substituted: {each.name} is {each.actual}, the lock names {each.locked}")

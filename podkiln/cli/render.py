@@ -51,7 +51,7 @@ def render_command(variant: tuple[str, ...], out: Path | None, check: bool, upda
         golden.update(plans)
         return
     out = out or Path("dist")
-    with output_dir.alone(out):
+    with output_dir.exclusive_lock(out):
         for plan in plans:
             output_dir.write(build_context.render(plan), out / plan.name)
             log.info("rendered %s", out / plan.name)

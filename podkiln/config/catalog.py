@@ -95,7 +95,7 @@ def offered(described: LoadedVariant, shipped: dict[str, Entry]) -> tuple[Varian
     models = described.spec.models
     ids = _offered_ids(described, known)
     for key in ("default", "bake", "above"):
-        _refuse_strangers(described, ("models", key), ids)
+        _reject_unknown_ids(described, ("models", key), ids)
     for number, name in enumerate(models.above):
         if name not in models.bake:
             raise described.error(("models", "above", number), f"{name!r} is not among those that are baked.")
@@ -158,7 +158,7 @@ def _offered_ids(described: LoadedVariant, known: dict[str, Entry]) -> list[str]
     return [*offer, *(name for name in own if name not in offer)]
 
 
-def _refuse_strangers(described: LoadedVariant, key: tuple[str, str], ids: list[str]) -> None:
+def _reject_unknown_ids(described: LoadedVariant, key: tuple[str, str], ids: list[str]) -> None:
     listed = getattr(described.spec.models, key[1])
     for number, name in enumerate(listed):
         if name not in ids:

@@ -23,7 +23,7 @@ UNRESOLVED = "unresolved"
 RESERVED = frozenset({"all", "none"})  # what the variable MODELS says in a pod besides ids
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
 LARGEST_FILE = 1 << 43  # bytes: 8 TiB
-_LONGEST_NAME = 255  # bytes, on every file system that images and volumes have
+MAX_NAME_BYTES = 255  # bytes, on every file system that images and volumes have
 _WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes another file
 
 Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
@@ -51,7 +51,7 @@ def safe_path(value: str) -> str:
         raise ValueError(f"{value!r} climbs out of its folder with '..'")
     if "\\" in value or not value.isprintable():
         raise ValueError(f"{value!r} holds a backslash or a character that is not shown")
-    if any(len(part.encode()) > _LONGEST_NAME or part != part.strip() for part in path.parts):
+    if any(len(part.encode()) > MAX_NAME_BYTES or part != part.strip() for part in path.parts):
         raise ValueError(f"{shown(value)} has a part that begins or ends with a space, or is too long")
     if any(part.startswith(_WHITEOUT) for part in path.parts):
         raise ValueError(

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 MOST_BYTES = 256 << 10
 MOST_VALUES = 100_000  # every alias counted as often as it is used
 DEEPEST = 40
-_MOST_DIGITS = 18  # fits a signed 64-bit integer, as sizes do
+MAX_DIGITS = 18  # fits a signed 64-bit integer, as sizes do
 _YAML = "tag:yaml.org,2002:"  # what `!!` stands for
 # What a tag can be written before. An explicit tag promises a form that the value need not have: `!!int abc`.
 _HOLDING = {f"{_YAML}map": yaml.MappingNode, f"{_YAML}seq": yaml.SequenceNode}
 _TEXT = f"{_YAML}str"
 _FORMS = {
     f"{_YAML}bool": re.compile(r"true|false"),
-    f"{_YAML}int": re.compile(rf"[-+]?(?:0|[1-9][0-9_]{{0,{_MOST_DIGITS - 1}}})"),
+    f"{_YAML}int": re.compile(rf"[-+]?(?:0|[1-9][0-9_]{{0,{MAX_DIGITS - 1}}})"),
     f"{_YAML}float": re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}"),
     f"{_YAML}null": re.compile(r"~|null|"),
 }

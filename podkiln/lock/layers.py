@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FILE = "layers.json"
 _DELETE: Final = "Delete it: the next bake writes it anew."
-_MOST_PLACES: Final = 8  # of one layer; the oldest is forgotten first
+MAX_PLACES: Final = 8  # of one layer; the oldest is forgotten first
 
 
 def _place(name: str) -> str:
@@ -62,7 +62,7 @@ class LayersLock(Locked):
 
 def path_of(described: LoadedVariant) -> Path:
     """Return where a variant's memory lies: with the shipped locks, or with those of a user's own file."""
-    return (schema.own_folder(described) or schema.LOCKS) / FILE
+    return (schema.user_lock_dir(described) or schema.LOCKS) / FILE
 
 
 def read(path: Path) -> dict[Digest, Digest]:
@@ -89,7 +89,7 @@ def write(path: Path, made: Mapping[str, RememberedLayer], place: Reference | No
 def _at(made: RememberedLayer, before: RememberedLayer | None, place: Reference | None) -> RememberedLayer:
     known = before.places if before and before.digest == made.digest else ()
     new = (place.name,) if place and place.name not in known else ()
-    return made.model_copy(update={"places": (*known, *new)[-_MOST_PLACES:]})
+    return made.model_copy(update={"places": (*known, *new)[-MAX_PLACES:]})
 
 
 def _read(path: Path) -> LayersLock:

@@ -137,7 +137,7 @@ class Lock:
         return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
-def own_folder(described: LoadedVariant) -> Path | None:
+def user_lock_dir(described: LoadedVariant) -> Path | None:
     """Return the folder of a user's own locks, `<file>.locks` beside the file; None for a shipped variant."""
     own = described.chain[0].path
     return None if own.resolve().parent == variant.SHIPPED else own.parent / f"{own.stem}.locks"
@@ -145,7 +145,7 @@ def own_folder(described: LoadedVariant) -> Path | None:
 
 def folders(described: LoadedVariant) -> tuple[Path, Path]:
     """Return where a variant's runtime lock and weights lock lie: beside a user's file, if any."""
-    own = own_folder(described)
+    own = user_lock_dir(described)
     name = described.spec.runtime.name
     runtime = own / name if own and (own / name).is_dir() else LOCKS / name
     weights = own / WEIGHTS if own and (own / WEIGHTS).is_file() else LOCKS / WEIGHTS
@@ -206,7 +206,7 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
     weights = {offer.id: _weights(offer, known) for offer in offered}
     lock = Lock(folder=folder, runtime=runtime, weights=weights)
     if check:
-        drift = drifts(described, lock)
+        drift = find_drift(described, lock)
         if drift:
             what = f"The lock does not fit the description: {drift[0]}"
             raise LockError(what, hint=hint_for(described, RELOCK))
@@ -243,13 +243,13 @@ def _weights(offer: VariantModel, known: WeightsLock) -> tuple[LockedFile, ...]:
 
 def merged(file: ModelFile, found: LockedFile | None) -> LockedFile:
     """Return what is known of a file: what its description says, and where that is silent the lock."""
-    described = as_described(file)
+    described = from_description(file)
     if found is None or _contradiction(described, found):
         return described
     return found.model_copy(update=described.model_dump(exclude_none=True))
 
 
-def as_described(file: ModelFile) -> LockedFile:
+def from_description(file: ModelFile) -> LockedFile:
     """Return what the description alone says of a file."""
     return LockedFile(
         destination=file.destination,
@@ -290,7 +290,7 @@ def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> li
     found = [f"{path}: {name!r} is no model any more." for name in known if exact and name not in models]
     for name, model in models.items():
         locked = {file.destination: file for file in known.get(name, ())}
-        described = {file.destination: as_described(file) for file in model.files}
+        described = {file.destination: from_description(file) for file in model.files}
         missing, extra = sorted(described.keys() - locked.keys()), sorted(locked.keys() - described.keys())
         found += [f"{path}: {name}: {each} is described, and not locked." for each in missing]
         found += [f"{path}: {name}: {each} is locked, and not described." for each in extra]
@@ -301,7 +301,7 @@ def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> li
     return found
 
 
-def drifts(described: LoadedVariant, lock: Lock) -> list[str]:
+def find_drift(described: LoadedVariant, lock: Lock) -> list[str]:
     """Return where lock and description have come apart: one sentence each, none when all is well."""
     runtime, locked = described.spec.runtime, lock.runtime
     pairs = [

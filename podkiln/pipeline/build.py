@@ -47,9 +47,9 @@ def build(request: BuildRequest) -> list[Report]:
     plans, images = decide(request)
     for each in plans:
         each.require()
-    preflight.check(plans, images, request, foresee)
+    preflight.check(plans, images, request, with_registry_state)
     builder = prepare_engine(request)
-    with output_dir.alone(request.out):
+    with output_dir.exclusive_lock(request.out):
         reports = _build_all(plans, images, request, builder)
         for made in reports:
             way = route(request, made.plan.described)
@@ -90,7 +90,7 @@ def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     return plan.make(described, locked, offered, found, options, known, shipped=_shipped())
 
 
-def foresee(made: Plan, request: BuildRequest) -> Plan:
+def with_registry_state(made: Plan, request: BuildRequest) -> Plan:
     """Find out which of a plan's weight layers need not move: ask the registry that a request names.
 
     Where it cannot be asked, that is said, and the plan stays as it is. Where none is named, the image is
@@ -109,7 +109,7 @@ def foresee(made: Plan, request: BuildRequest) -> Plan:
     there: dict[Digest, plan.ReuseKind] = {}
     try:
         if blobs:
-            there = layer_lookup.look(target, blobs, publish.places_of(made, way), publish.settings(way))
+            there = layer_lookup.probe(target, blobs, publish.places_of(made, way), publish.settings(way))
     except RegistryError as failure:
         log.warning("%s What is there already is not known.", failure)
         return made

@@ -69,7 +69,7 @@ def deliver(made: Report, route: TransferOptions, *, push: bool, load_: bool) ->
     assert made.layout is not None  # noqa: S101 - it was just built
     name = Reference.parse(made.image)
     places = places_of(made.plan, route)
-    with _telling_of_news(layers.path_of(made.plan.described)):
+    with _report_lock_change(layers.path_of(made.plan.described)):
         _deliver(made, made.layout, name, places, route, push=push, load_=load_)
 
 
@@ -179,7 +179,7 @@ def _remember(plan: Plan, baked: Sequence[BakeResult], place: Reference | None) 
 
 
 @contextlib.contextmanager
-def _telling_of_news(memory: Path) -> Iterator[None]:
+def _report_lock_change(memory: Path) -> Iterator[None]:
     """Say at the end, also of a bake that failed, that the lock has learnt something."""
     before = _content(memory)
     try:

@@ -100,7 +100,7 @@ class RunnerCheck:
         }
 
 
-def judge(plan: Plan) -> list[RunnerCheck]:
+def check_runners(plan: Plan) -> list[RunnerCheck]:
     """Return how a build of a plan, with its push, stands to each runner that is known."""
     return [RunnerCheck(runner, disk(plan), seconds(plan)) for runner in load()]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 WORKING_GB = 10  # room on a pod's disk, beside what is known
 GB = 10**9
-MOST_LAYERS: Final = refusals.MOST_LAYERS
+MAX_LAYERS: Final = refusals.MOST_LAYERS
 
 ReuseKind: TypeAlias = Literal["existing", "mounted", "copied"]
 """How a layer made before comes to the registry without its sources (podkiln.weights.layer_lookup)."""
@@ -184,7 +184,7 @@ class Plan:
             "fetch_bytes": self.fetch_bytes,
             "upload_bytes": self.upload_bytes,
             "layer_count": len(self.layers),
-            "most_layers": MOST_LAYERS,
+            "most_layers": MAX_LAYERS,
             "largest_file": _file_json(self.largest_file),
             "registry": self.fit and self.fit.as_json(),
             "destination": _destination_json(self.options.destination),

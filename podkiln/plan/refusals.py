@@ -77,7 +77,7 @@ def of_sizes(
     catalogue: Mapping[str, Entry],
 ) -> Iterator[Refusal]:
     """Refuse layers that the registry does not take, as far as their sizes are known, exactly or not."""
-    registry = registry_limits.find(host)
+    registry = registry_limits.find_limits(host)
     for offer, file, size in _large(baked, locked) if registry else ():
         what = registry_limits.refusal(host, f"{offer.id}: {file.destination}", size, rate)
         if registry and what:

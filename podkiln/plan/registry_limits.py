@@ -75,14 +75,14 @@ class LimitCheck:
         }
 
 
-def find(host: str) -> Registry | None:
+def find_limits(host: str) -> Registry | None:
     """Return the limits of a host; None for one that nothing is known of. Raises DescriptionError."""
     return next((each for each in load() if fnmatch.fnmatchcase(host, each.host)), None)
 
 
 def fit(host: str, largest: int, rate: int = UPLOAD_RATE) -> LimitCheck:
     """Put the largest layer beside the limits of a host."""
-    return LimitCheck(host, largest, rate, find(host))
+    return LimitCheck(host, largest, rate, find_limits(host))
 
 
 def taking(size: int, rate: int = UPLOAD_RATE) -> list[Registry]:
@@ -93,7 +93,7 @@ def taking(size: int, rate: int = UPLOAD_RATE) -> list[Registry]:
 
 def refusal(host: str, what: str, size: int, rate: int = UPLOAD_RATE) -> str | None:
     """Return why a registry will not take a layer of so many bytes, in one sentence; None when it will."""
-    limits = find(host)
+    limits = find_limits(host)
     if limits is None or limits.takes(size, rate):
         return None
     if limits.layer_bytes and size > limits.layer_bytes:

@@ -48,7 +48,7 @@ def resolve_digest(reference: Reference, settings: RegistryOptions | None = None
 def blob_exists(reference: Reference, blob: Descriptor, settings: RegistryOptions | None = None) -> bool:
     """Tell whether a registry holds a blob in this repository."""
     with Repository(reference, settings) as repository:
-        return repository.has_blob(blob)
+        return repository.blob_exists(blob)
 
 
 def pull_blob(reference: Reference, blob: Descriptor, settings: RegistryOptions | None = None) -> bytes:

@@ -124,7 +124,7 @@ class Repository(Reader):
         """See that a registry is there, and log in if it asks for it (end-1)."""
         self.transport.ask("GET", "/v2/", "speak the registry API", expect=(200, 401))
 
-    def has_blob(self, blob: Descriptor) -> bool:
+    def blob_exists(self, blob: Descriptor) -> bool:
         """Tell whether a blob is there (end-2). Raises IntegrityError when it is there with another size.
 
         What the registry has confirmed in this run is not asked for again.
@@ -206,7 +206,7 @@ class Repository(Reader):
         """Wait for a blob that was confirmed to be there to be shown; False when it is not in the end."""
 
         def once() -> None:
-            if not self.has_blob(blob):
+            if not self.blob_exists(blob):
                 host = self.transport.host
                 raise SettlingError(f"Registry {host} does not show blob {spec.short(blob.digest)} yet.")
 
@@ -217,7 +217,7 @@ class Repository(Reader):
             return False
         return True
 
-    def start_upload(self) -> tuple[str, ChunkSizes]:
+    def initiate_upload(self) -> tuple[str, ChunkSizes]:
         """Begin an upload; return its URL, and what the registry says of chunks (end-4a)."""
         doing = f"begin an upload to {self.name}"
         path = self._path("blobs", "uploads/")
@@ -288,7 +288,7 @@ class Repository(Reader):
             self.transport.ask("PUT", url, doing, expect=_ANY, content=b"", patience=patience), blob, doing
         )
 
-    def send_whole(self, location: str, chunks: Iterable[Chunk], blob: Descriptor, doing: str) -> None:
+    def put_monolithic(self, location: str, chunks: Iterable[Chunk], blob: Descriptor, doing: str) -> None:
         """Send a blob whose digest is known and close its upload, all in one PUT (end-6)."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
         patience = _patience(2 * blob.size)
@@ -317,7 +317,7 @@ class Repository(Reader):
         """Begin an upload and drop it: what can be refused is refused now."""
         number = UPLOADS.begin(self.transport.host)
         try:
-            location, _ = self.start_upload()
+            location, _ = self.initiate_upload()
         except RegistryError:
             UPLOADS.end(number)
             raise

@@ -126,7 +126,7 @@ def _ask(helper: str, server: str) -> Credentials | None:
     process.echo([program, "get"])
     try:
         done = subprocess.run(
-            [process.find(program), "get"],
+            [process.find_executable(program), "get"],
             input=server.encode(),
             capture_output=True,
             timeout=_HELPER_SECONDS,

@@ -152,13 +152,13 @@ class _Sender:
         What lies elsewhere only, as weights do that were streamed, cannot be brought from here.
         """
         self._repository.forget()
-        lacking = [blob for blob in self._layout.blobs if not self._repository.has_blob(blob)]
+        lacking = [blob for blob in self._layout.blobs if not self._repository.blob_exists(blob)]
         here = [blob for blob in lacking if self._layout.blob_path(blob.digest).is_file()]
         self.send_all(here)
         return bool(here) and len(here) == len(lacking)
 
     def _bring(self, blob: Descriptor) -> Literal["uploaded", "mounted", "existing"]:
-        if self._repository.has_blob(blob):
+        if self._repository.blob_exists(blob):
             return "existing"
         if any(self._repository.mount(blob, other) for other in self._mount_from):
             return "mounted"

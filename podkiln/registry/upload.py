@@ -99,7 +99,9 @@ class Upload:
                         self._chunk = self._sizes.usual
                     transport.pause(failures, failure)
                     committed = self._content.blob
-                    if committed and self._repository.has_blob(committed):  # only the answer to it was lost
+                    if committed and self._repository.blob_exists(
+                        committed
+                    ):  # only the answer to it was lost
                         return self._ended(committed)
                     if self._resume(failure):
                         failures = 0
@@ -118,7 +120,7 @@ class Upload:
         transport.refuse_cancelled()
         self._number = UPLOADS.begin(transport.host)
         try:
-            self._location, self._sizes = self._repository.start_upload()
+            self._location, self._sizes = self._repository.initiate_upload()
         except CancelledError:  # it may have begun, and only the answer was not waited for
             raise
         except RegistryError:
@@ -168,7 +170,7 @@ class Upload:
     def _send_whole(self, location: str, blob: Descriptor) -> None:
         with closing(self._metered()) as chunks:
             try:
-                self._repository.send_whole(location, chunks, blob, self._doing)
+                self._repository.put_monolithic(location, chunks, blob, self._doing)
             finally:
                 if self._failure is not None:
                     raise self._failure

@@ -1,6 +1,6 @@
 """ComfyUI's flags and our profiles for one image: written as flags.json, and asked beforehand.
 
-The choice is made by pod.flags.choice, which the image carries too: what `foretell` says is what a pod does.
+The choice is made by pod.flags.choice, which the image carries too: what `preview` says is what a pod does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def to_json(
     return data
 
 
-def foretell(  # one parameter for each option of `./build.py flags`
+def preview(  # one parameter for each option of `./build.py flags`
     data: dict[str, Any],
     *,
     vram_mib: int,

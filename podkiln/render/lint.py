@@ -173,7 +173,7 @@ _EXCLUDED = ("--exclude", "SC2250,SC2310,SC2312")
 def _tool(name: str) -> str:
     """Return a linter of our own environment; it is locked there."""
     beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else process.find(name)
+    return str(beside) if beside.exists() else process.find_executable(name)
 
 
 def _json_of(argv: list[str], cwd: Path) -> list[dict[str, str]]:

@@ -24,7 +24,7 @@ def echo(argv: Sequence[str]) -> None:
     log.debug("+ %s", shlex.join(argv))
 
 
-def find(program: str) -> str:
+def find_executable(program: str) -> str:
     """Return the path of a program. Raises CommandError when it is not installed."""
     path = shutil.which(program)
     if path is None:
@@ -57,7 +57,7 @@ def run(
         timeout: Seconds; past them the program is ended and CommandError raised.
     """
     echo(argv)
-    program = find(argv[0])
+    program = find_executable(argv[0])
     try:
         done = subprocess.run(
             [program, *argv[1:]],

@@ -33,7 +33,7 @@ def blob_findings(repository: Repository, manifest: Manifest) -> dict[Digest, st
 
 def _blob_finding(repository: Repository, blob: Descriptor) -> str | None:
     try:
-        there = repository.has_blob(blob)
+        there = repository.blob_exists(blob)
     except IntegrityError as wrong:
         return str(wrong)
     return None if there else f"Its blob {blob.digest} ({blob.size} bytes) is not in {repository.name}."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from podkiln.oci import spec
-from podkiln.plan.plan import MOST_LAYERS
+from podkiln.plan.plan import MAX_LAYERS
 from podkiln.util.quoting import shown
 from podkiln.verify import documents
 from podkiln.weights.assemble import FILES, MODEL, WeightLayer
@@ -87,8 +87,8 @@ def _type_findings(held: RemoteImage) -> Iterator[str]:
 def too_many(manifest: Manifest) -> list[str]:
     """Say so when no engine starts an image of so many layers."""
     layers = len(manifest.layers)
-    if layers > MOST_LAYERS:
-        return [f"It has {layers} layers; engines start images of at most {MOST_LAYERS}."]
+    if layers > MAX_LAYERS:
+        return [f"It has {layers} layers; engines start images of at most {MAX_LAYERS}."]
     return []
 
 

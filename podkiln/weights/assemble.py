@@ -15,7 +15,7 @@ from podkiln.errors import IntegrityError, PlanRefusedError
 from podkiln.oci import spec, tar_layer
 from podkiln.oci.layout import Layout
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
-from podkiln.plan.plan import MOST_LAYERS
+from podkiln.plan.plan import MAX_LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,9 +90,9 @@ def assemble(
         *manifest.layers,
         *(layer.descriptor for layer in above),
     )
-    if len(layers) > MOST_LAYERS:
+    if len(layers) > MAX_LAYERS:
         raise PlanRefusedError(
-            f"The image would have {len(layers)} layers; engines start images of at most {MOST_LAYERS}.",
+            f"The image would have {len(layers)} layers; engines start images of at most {MAX_LAYERS}.",
             hint="Bake fewer models, and fetch the others at start.",
         )
     config_bytes = spec.canonical_json(_config(config, below, above))

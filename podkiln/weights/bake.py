@@ -120,7 +120,9 @@ class _BakeRun:
     def bake_all(self, bundles: Sequence[WeightLayerSpec], jobs: int) -> list[BakeResult]:
         """Bake several at once; in the order given back, too."""
         turns = itertools.count()
-        with ThreadPoolExecutor(jobs, "bake", initializer=lambda: _yield_to(next(turns))) as pool:
+        with ThreadPoolExecutor(
+            jobs, "bake", initializer=lambda: _lower_thread_priority(next(turns))
+        ) as pool:
             try:
                 found = self._all(pool, self._find, bundles)
                 lacking = [each for each, there in zip(bundles, found, strict=True) if there is None]
@@ -283,7 +285,7 @@ class _BakeRun:
                     self._streams.discard(stream)
 
 
-def _yield_to(earlier: int) -> None:
+def _lower_thread_priority(earlier: int) -> None:
     """Let this thread, and those that it starts, stand back for `earlier` others where processors are short.
 
     Layers then end one after the other, and a registry puts one on its disk while the next is hashed. Linux

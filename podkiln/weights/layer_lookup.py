@@ -97,7 +97,7 @@ class SourceRepositories:
             return None
         repository = self._repository(place)
         try:
-            return repository if repository.has_blob(blob) else None
+            return repository if repository.blob_exists(blob) else None
         except CancelledError:
             raise
         except (RegistryError, IntegrityError) as failure:
@@ -119,7 +119,7 @@ def brief(settings: RegistryOptions) -> RegistryOptions:
     return replace(settings, attempts=_ATTEMPTS, timeout=_SECONDS)
 
 
-def look(
+def probe(
     target: Reference, blobs: Sequence[Descriptor], places: LayerSources, settings: RegistryOptions
 ) -> dict[Digest, ReuseKind]:
     """Tell which layers a push would find, and how; what is not named would be made from its sources.
@@ -138,7 +138,7 @@ def look(
         SourceRepositories(places, asked, besides=target) as origins,
     ):
         for blob in blobs:
-            if there.has_blob(blob):
+            if there.blob_exists(blob):
                 found[blob.digest] = "existing"
             elif neighbours.holder(blob):
                 found[blob.digest] = "mounted"

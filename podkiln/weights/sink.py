@@ -52,7 +52,7 @@ class RegistrySink:
 
     def find(self, blob: Descriptor) -> Found | None:
         """Ask for a layer, and have it mounted if another repository holds it."""
-        if self._repository.has_blob(blob):
+        if self._repository.blob_exists(blob):
             return "existing"
         others = [name for name in self._mount_from(blob.digest) if name != self._repository.name]
         return "mounted" if any(self._repository.mount(blob, other) for other in others) else None

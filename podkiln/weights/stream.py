@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from podkiln.weights.sha256 import LayerHasher
     from podkiln.weights.source import ByteSource, SourceClient
 
-_AHEAD: Final = 3  # chunks that a source is read ahead
-_KEPT: Final = 8 << 20  # bytes that are kept for a registry that was cut: more than is mostly under way
+READ_AHEAD_CHUNKS: Final = 3  # chunks that a source is read ahead
+REPLAY_BUFFER_BYTES: Final = (
+    8 << 20
+)  # bytes that are kept for a registry that was cut: more than is mostly under way
 
 
 class WeightLayerStream:
@@ -121,7 +123,7 @@ class WeightLayerStream:
     def _remember(self, chunk: Chunk) -> None:
         self._recent.append(chunk)
         self._recent_bytes += len(chunk)
-        while self._recent_bytes > _KEPT:
+        while self._recent_bytes > REPLAY_BUFFER_BYTES:
             self._forgotten.append(self._recent.popleft())
             self._recent_bytes -= len(self._forgotten[-1])
 
@@ -199,7 +201,7 @@ class ReadAhead:
         self._reading = reading
         self._buffers = buffers
         self._hashing = hashing
-        self._room = threading.Semaphore(_AHEAD)
+        self._room = threading.Semaphore(READ_AHEAD_CHUNKS)
         self._filled: SimpleQueue[Chunk | None] = SimpleQueue()
         self._failure: BaseException | None = None
         self._closed = False

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _LARGEST: Final = 4 << 30  # bytes: what ComfyUI's own limit of 100 MB would stop is said by ComfyUI
-_LONGEST_NAME: Final = 200
+MAX_NAME: Final = 200
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=60)
 
 
@@ -85,7 +85,7 @@ def reason(error: Exception) -> str:
 def name_of(url: str, kind: str) -> str:
     """Return a file name for an address; `kind` is its media type, for addresses without an extension."""
     last = PurePosixPath(unquote(urlsplit(url).path)).name
-    name = re.sub(r"[^\w.() -]+", "_", last).strip(". ")[-_LONGEST_NAME:] or "image"
+    name = re.sub(r"[^\w.() -]+", "_", last).strip(". ")[-MAX_NAME:] or "image"
     if PurePosixPath(name).suffix:
         return name
     media, _, subtype = kind.partition("/")

@@ -115,7 +115,7 @@ def foretell(
     flags_json: dict[str, Any], vram_mib: int, limit_gib: int | None, mode: str = "auto"
 ) -> dict[str, Any]:
     ram = (limit_gib or HOST_GIB) << 10
-    decision = flags.foretell(
+    decision = flags.preview(
         flags_json, vram_mib=vram_mib, ram_mib=ram, host_ram_mib=HOST_GIB << 10, memory_mode=mode
     )
     return decision.to_json()

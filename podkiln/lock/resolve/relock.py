@@ -90,7 +90,7 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
     before = changes.state(variants, changes.from_disk)
     changed: list[Path] = []
     warnings: list[str] = []
-    once = {(schema.own_folder(each), each.spec.runtime.name): each for each in reversed(variants)}
+    once = {(schema.user_lock_dir(each), each.spec.runtime.name): each for each in reversed(variants)}
     for described in reversed(once.values()):
         changed += runtime.relock(described, wanted.packages, warnings)
     _refuse_two_meanings(variants)
@@ -135,10 +135,10 @@ def check(names: Sequence[str], since: str | None = None) -> list[str]:
         if not (folder / "runtime.json").exists():
             found.append(f"There is no lock {folder / 'runtime.json'}.")
         else:
-            drifts = schema.drifts(described, Lock(folder, schema.read_runtime(folder), {}))
+            drifts = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
             found += [f"{described.name}: {drift}" for drift in drifts]
         entries = _entries(described, shipped)
-        exact = schema.own_folder(described) is None or file.parent != schema.LOCKS
+        exact = schema.user_lock_dir(described) is None or file.parent != schema.LOCKS
         found += schema.weight_drifts(
             file, {name: entry.model for name, entry in entries.items()}, exact=exact
         )
@@ -174,7 +174,7 @@ def _variants(names: Sequence[str]) -> list[LoadedVariant]:
 def _entries(described: LoadedVariant, shipped: Mapping[str, Entry]) -> dict[str, Entry]:
     """Return the models of a variant's weights lock: all shipped ones, or those that a user's file offers."""
     offered = {offer.id: offer.entry for offer in catalog.offered(described, dict(shipped))}
-    return dict(shipped) if schema.own_folder(described) is None else offered
+    return dict(shipped) if schema.user_lock_dir(described) is None else offered
 
 
 def _sorted(
@@ -218,7 +218,7 @@ def _refuse_two_meanings(variants: Iterable[LoadedVariant]) -> None:
     """After locking, only two variants that give one name to different runtimes can still be apart."""
     for described in variants:
         folder, _ = schema.folders(described)
-        drifts = schema.drifts(described, Lock(folder, schema.read_runtime(folder), {}))
+        drifts = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
         if drifts:
             what = f"another variant describes a runtime of this name otherwise: {drifts[0]}"
             raise described.error(
@@ -231,10 +231,10 @@ def _relock_weights(
 ) -> list[ResolveResult]:
     shared = schema.LOCKS / schema.WEIGHTS
     outcomes = []
-    if any(schema.own_folder(each) is None for each in variants):
+    if any(schema.user_lock_dir(each) is None for each in variants):
         outcomes.append(weights.relock(shared, shipped, frozenset(upgrade), start=shared))
     for described in variants:
-        own = schema.own_folder(described)
+        own = schema.user_lock_dir(described)
         if own is not None:
             path = own / schema.WEIGHTS
             start = path if path.is_file() else shared

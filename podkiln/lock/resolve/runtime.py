@@ -61,7 +61,7 @@ class Present:
         """Return where it is not what is described."""
         if self.runtime is None:
             return [f"There is no lock in {self.folder}."]
-        return schema.drifts(described, Lock(self.folder, self.runtime, {}))
+        return schema.find_drift(described, Lock(self.folder, self.runtime, {}))
 
 
 def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
@@ -77,7 +77,7 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
     Raises LockError for what could not be resolved, or must not be written over.
     """
     shared = Present.at(schema.LOCKS / described.spec.runtime.name)
-    own = schema.own_folder(described)
+    own = schema.user_lock_dir(described)
     if own is None:
         return _write(described, shared, shared.folder, upgrade, warnings)
     private = own / described.spec.runtime.name

@@ -223,7 +223,7 @@ def _answer(question: LookupRequest, sources: Sources, outcome: ResolveResult) -
 
 def _contradictions(question: LookupRequest, found: FileMetadata) -> Iterable[str]:
     """Compare what is trusted with what was found: neither is put right by the other."""
-    described = schema.as_described(question.file)
+    described = schema.from_description(question.file)
     for key in ("sha256", "size"):
         trusted, there = getattr(described, key), getattr(found, key)
         if trusted is not None and there is not None and trusted != there:
@@ -240,7 +240,7 @@ def _filled(question: LookupRequest, found: FileMetadata, outcome: ResolveResult
         told = f"{schema.source_name(question.file)} tells no sha256 any more: what is locked was kept."
         outcome.warnings.append(f"{question.name}: {told}")
         return known
-    answer = schema.as_described(question.file).model_copy(
+    answer = schema.from_description(question.file).model_copy(
         update={"revision": found.revision, "size": found.size, "sha256": found.sha256}
     )
     filled = schema.merged(question.file, answer)

@@ -137,7 +137,7 @@ class PartialFile:
             with self._changed:
                 self.received += written
 
-    def arrive(self, chunk: int) -> None:
+    def mark_complete(self, chunk: int) -> None:
         """Claim a chunk whose bytes are all written. Raises OSError, ClosedError."""
         with self._changed:
             self._check()

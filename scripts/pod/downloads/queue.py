@@ -209,7 +209,7 @@ class Fetcher:
             if not self._active and not self._waiting:
                 self._finished.set()
         if self._hands:
-            self._hands.stir()
+            self._hands.notify_workers()
 
     # --- what becomes of it
 

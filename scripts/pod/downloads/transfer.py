@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pod.net.hubs import Request
 
 _BUFFER = 512 * 1024
-_LONGEST_SPAN = 16  # chunks: long enough that requests cost nothing, short enough to share out the end
+MAX_RANGE_CHUNKS = 16  # chunks: long enough that requests cost nothing, short enough to share out the end
 _REST = 10.0  # seconds until a hub that was busy is offered one more connection
 _local = threading.local()
 
@@ -280,7 +280,7 @@ class Transfer:
                 offset += count
                 self._progress.moved(part.received, part.contents.size)
                 if offset == edge:
-                    part.arrive((edge - 1) // chunk)
+                    part.mark_complete((edge - 1) // chunk)
                 meter.took(count)
                 if patience:
                     patience.moved(steadily=meter.steady)
@@ -332,7 +332,7 @@ class Transfer:
     def _span_length(self, missing: int, chunk: int) -> int:
         """Bytes to ask for at once: a fair share, so that no connection is left with a long end."""
         share = missing // (2 * self._policy.connections)
-        return max(chunk, min(share, _LONGEST_SPAN * chunk))
+        return max(chunk, min(share, MAX_RANGE_CHUNKS * chunk))
 
 
 def _buffer() -> memoryview:

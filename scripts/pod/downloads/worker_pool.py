@@ -54,7 +54,7 @@ class WorkerPool:
                 self._leaving.remove(work)
                 del self._works[work]
 
-    def stir(self) -> None:
+    def notify_workers(self) -> None:
         """Let idle hands look for work at once."""
         with self._changed:
             self._changed.notify_all()

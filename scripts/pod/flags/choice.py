@@ -139,7 +139,7 @@ def choose(
         has_module: Tells whether ComfyUI could import a Python module.
     """
     volume = volume or usual(settings.workspace)
-    card = cards.judge(detection, memory, settings, rules)
+    card = cards.classify(detection, memory, settings, rules)
     wanted = model_selection.select(offers, settings, card, memory.total_mib, rules)
     mode, mode_note = _memory_mode(rules, settings, card, wanted)
 

@@ -33,7 +33,7 @@ class GpuClass:
         return self.gb is not None
 
 
-def judge(detection: Detection, memory: Memory, settings: Settings, rules: Rules) -> GpuClass:
+def classify(detection: Detection, memory: Memory, settings: Settings, rules: Rules) -> GpuClass:
     """Put what was found and what GPU_TIER says together."""
     if detection.gpu is None:
         return _without(detection, settings, rules)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BEHIND = 10000
 LOCAL_PORT = 8190  # where /ping is answered inside the pod
 
-_LONGEST = 256  # bytes of a name or password; a header, which holds them, may not grow without end
+MAX_PASSWORD = 256  # bytes of a name or password; a header, which holds them, may not grow without end
 
 # RFC 4253, 5656 and 8709, and PROTOCOL.u2f of OpenSSH: what its sshd takes as a key by default.
 _KEY_TYPES = (
@@ -153,16 +153,16 @@ def _login(environ: Mapping[str, str]) -> Login | None:
         ":" in user
         or user.lstrip().startswith("#")
         or not user.isprintable()
-        or len(user.encode()) > _LONGEST
+        or len(user.encode()) > MAX_PASSWORD
     ):
         raise SettingError(
             f"WEB_USER={user[:40]!r} cannot be a user's name: no colon or control character in it, no # "
-            f"at its beginning, and {_LONGEST} bytes at most."
+            f"at its beginning, and {MAX_PASSWORD} bytes at most."
         )
     if not password.isprintable():
         raise SettingError("WEB_PASSWORD holds a control character, such as the end of a line: leave it out.")
-    if len(password.encode()) > _LONGEST:
-        raise SettingError(f"WEB_PASSWORD is longer than {_LONGEST} bytes: take a shorter one.")
+    if len(password.encode()) > MAX_PASSWORD:
+        raise SettingError(f"WEB_PASSWORD is longer than {MAX_PASSWORD} bytes: take a shorter one.")
     return Login(user, password)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 # Seconds before each new start; after the last one it stays down. Who has run for a minute begins anew.
-PAUSES = (1.0, 5.0, 25.0)
+RESTART_DELAYS = (1.0, 5.0, 25.0)
 _STEADY = 60.0
 _STOP_SECONDS = 3.0
 _PAUSE = 0.05
@@ -77,14 +77,14 @@ class ServiceSupervisor:
             return
         say(service.welcome)
         failures = 0
-        while (service.needed or failures <= len(PAUSES)) and not self._stopping.is_set():
+        while (service.needed or failures <= len(RESTART_DELAYS)) and not self._stopping.is_set():
             begun = time.monotonic()
             status = self._run()
             if self._stopping.is_set():
                 return
             failures = 1 if time.monotonic() - begun > _STEADY else failures + 1
-            if service.needed or failures <= len(PAUSES):
-                pause = PAUSES[min(failures, len(PAUSES)) - 1]
+            if service.needed or failures <= len(RESTART_DELAYS):
+                pause = RESTART_DELAYS[min(failures, len(RESTART_DELAYS)) - 1]
                 say(f"{service.name} has ended ({ending(status)}); it is started again in {pause:g} s.")
                 self._stopping.wait(pause)
         say(f"{service.name} has ended {failures} times, so it stays down; its own lines above say why.")

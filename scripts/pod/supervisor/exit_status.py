@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TAIL = 16384  # bytes
-_LONGEST = 300  # characters of a quoted line
+MAX_QUOTED = 300  # characters of a quoted line
 _TRACEBACK = "Traceback (most recent call last):"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ERROR = re.compile(r"^[\w./-]+: error: |^[\w.]*(Error|Exception|Interrupt)(:|$)")
@@ -42,7 +42,7 @@ class Tail:
         else:
             found = [line for line in lines if _ERROR.match(line)][-1:]
         line = "".join(found)
-        return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+        return line if len(line) <= MAX_QUOTED else f"{line[:MAX_QUOTED]}…"
 
 
 def exit_code(status: int) -> int:

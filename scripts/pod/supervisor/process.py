@@ -61,7 +61,7 @@ class ComfyProcess:
         """Its process group."""
         return self._process.pid
 
-    def pass_on(self, *takers: Callable[[bytes], None]) -> None:
+    def forward_output(self, *takers: Callable[[bytes], None]) -> None:
         """Give all that it prints to each of the takers, in a thread."""
         self._copier = threading.Thread(target=self._copy, args=takers, daemon=True)
         self._copier.start()

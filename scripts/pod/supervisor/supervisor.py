@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-PAUSES = (1.0, 5.0, 15.0)
-STEADY = 600.0
+RESTART_DELAYS = (1.0, 5.0, 15.0)
+STABLE_SECONDS = 600.0
 PORT_SECONDS = 2.0  # in which a port that a dead ComfyUI had is free again
 ENDED = "ended"  # made in the run folder when the keeper ends by itself
 # For the last words of the services, which may be told to stop only when ComfyUI has ended, or were before.
 LAST_SECONDS, LATE_SECONDS = 3.0, 0.7
-_NEVER_SERVES = (0, 2)
+NON_RETRYABLE_EXIT_CODES = (0, 2)
 
 
 class Supervisor:
@@ -87,17 +87,16 @@ class Supervisor:
             kills = exit_status.memory_kills(self._environ) - kills
             why = exit_status.words(status, tail.reason(), kills, self._environ)
             self._timeline.ended(now(), why)
-            failures = 1 if now() - life.spawned > STEADY else failures + 1
-            if life.ready is None and status in _NEVER_SERVES:
+            failures = 1 if now() - life.spawned > STABLE_SECONDS else failures + 1
+            if life.ready is None and status in NON_RETRYABLE_EXIT_CODES:
                 words = f"ComfyUI has ended before it served, and would again, so the pod stops: {why}."
                 return self._leave(words, exit_status.exit_code(status))
-            if failures > len(PAUSES):
+            if failures > len(RESTART_DELAYS):
                 words = f"ComfyUI has ended {failures} times, so the pod stops: {why}."
                 return self._leave(words, exit_status.exit_code(status))
-            pause = PAUSES[failures - 1]
-            self.say(
-                f"ComfyUI has ended: {why}. It is started again in {pause:g} s ({failures} of {len(PAUSES)})."
-            )
+            pause = RESTART_DELAYS[failures - 1]
+            number = f"{failures} of {len(RESTART_DELAYS)}"
+            self.say(f"ComfyUI has ended: {why}. It is started again in {pause:g} s ({number}).")
             if self._stopping.wait(pause):
                 return self._leave("", 0)
             if other := self._port_taken():
@@ -141,7 +140,7 @@ class Supervisor:
     def _attend(self, life: ComfyProcess) -> exit_status.Tail:
         """Pass on what it prints, and say when it serves."""
         tail = exit_status.Tail()
-        life.pass_on(self._out, self._journal.put, tail.feed)
+        life.forward_output(self._out, self._journal.put, tail.feed)
         threading.Thread(target=self._watch, args=(life,), daemon=True).start()
         return tail
 

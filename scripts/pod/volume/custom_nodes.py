@@ -149,7 +149,9 @@ def asked(environ: Mapping[str, str]) -> str:
     raise PodError(f"{VARIABLE}={value!r} is none of {', '.join(ANSWERS)}.", SETTING_MALFORMED)
 
 
-def look(places: Sequence[str], site: str, overlay: str | None, wish: str, own: str = INSTALLED) -> Nodes:
+def inspect_nodes(
+    places: Sequence[str], site: str, overlay: str | None, wish: str, own: str = INSTALLED
+) -> Nodes:
     """Read the nodes of a volume. Raises nothing: what cannot be read is said.
 
     Args:
@@ -185,7 +187,7 @@ def _judge(
     def work() -> None:
         while folder := reading.next():
             try:
-                verdict = node_requirements.judge(folder, image, overlay, parse)
+                verdict = node_requirements.compare(folder, image, overlay, parse)
             except OSError as error:
                 verdict = NodeReport(folder.name, unclear=(f"cannot be read ({error.strerror})",))
             except Exception as bug:  # noqa: BLE001 - one node's, whatever it is: the others are still judged

@@ -117,7 +117,7 @@ class VolumeProbe:
             {
                 "links": links,
                 "notes": notes,
-                "nodes": custom_nodes.look(folders, site, now, asked.requirements).to_json(),
+                "nodes": custom_nodes.inspect_nodes(folders, site, now, asked.requirements).to_json(),
                 "base": base,
                 "now": now,
                 "modules": node_requirements.modules(asked.modules, now) if now else [],

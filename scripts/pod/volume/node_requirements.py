@@ -96,7 +96,7 @@ class _Wants:
     sources: list[str] = field(default_factory=list)
 
 
-def judge(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], parse: Any) -> NodeReport:
+def compare(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], parse: Any) -> NodeReport:
     """Compare a node's wants with what is installed. Raises OSError where the node cannot be read.
 
     Args:

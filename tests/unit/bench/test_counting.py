@@ -53,11 +53,11 @@ def ignore(_what: str, _done: int, _total: int) -> None:
 
 def test_what_passes_is_counted_by_digest(registry: str, counts: counting.Counts) -> None:
     with counting.serve(registry, counts) as host, repository(host) as there:
-        assert not there.has_blob(BLOB)
+        assert not there.blob_exists(BLOB)
         Upload(there, Content(), ignore).run()
         assert counts.pushed() == {BLOB.digest: len(DATA)}
         assert counts.pulled() == {}
-        assert there.has_blob(BLOB)
+        assert there.blob_exists(BLOB)
         assert counts.pulled() == {}
         assert there.blob(BLOB) == DATA
         assert counts.pulled() == {BLOB.digest: len(DATA)}
@@ -67,7 +67,7 @@ def test_what_passes_is_counted_by_digest(registry: str, counts: counting.Counts
 
 def test_an_upload_that_is_not_committed_counts_too(registry: str, counts: counting.Counts) -> None:
     with counting.serve(registry, counts) as host, repository(host) as there:
-        location, _ = there.start_upload()
+        location, _ = there.initiate_upload()
         there.send(location, [DATA], (0, len(DATA)), "test")
         assert counts.pushed() == {"": len(DATA)}
 

@@ -78,16 +78,16 @@ def test_a_kill_at_any_rename_loses_nothing(
 ) -> None:
     place = tmp_path / "lazy"
     output_dir.write(FILES, place)
-    for name in output_dir.KEPT:
+    for name in output_dir.PRESERVED:
         (place / name).mkdir()
     with monkeypatch.context() as patched:
         dying_at(step, patched)
         with pytest.raises(KilledError):
             output_dir.write(NEWER, place)
-    output_dir.recover(place)
+    output_dir.recover_from_crash(place)
     whole = FILES if step <= 2 else NEWER
     assert (place / "Dockerfile").read_bytes() == whole["Dockerfile"].content
-    assert all((place / name).exists() for name in output_dir.KEPT)
+    assert all((place / name).exists() for name in output_dir.PRESERVED)
     assert [path.name for path in tmp_path.iterdir()] == ["lazy"]
 
 
@@ -127,25 +127,29 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 
 def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
-    second = output_dir.alone(tmp_path / "dist")
+    second = output_dir.exclusive_lock(tmp_path / "dist")
     with (
-        output_dir.alone(tmp_path / "dist"),
+        output_dir.exclusive_lock(tmp_path / "dist"),
         pytest.raises(UsageError, match=r"Another build is writing to .*dist"),
         second,
     ):
         pytest.fail("two at once")
-    with output_dir.alone(tmp_path / "dist"):
+    with output_dir.exclusive_lock(tmp_path / "dist"):
         pass
 
 
 def test_the_lock_is_one_that_dies_with_its_process(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
-    with output_dir.alone(tmp_path), (tmp_path / ".lock").open() as other, pytest.raises(BlockingIOError):
+    with (
+        output_dir.exclusive_lock(tmp_path),
+        (tmp_path / ".lock").open() as other,
+        pytest.raises(BlockingIOError),
+    ):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    place = output_dir.alone(tmp_path / "file" / "dist")
+    place = output_dir.exclusive_lock(tmp_path / "file" / "dist")
     with pytest.raises(UsageError, match=r"--out: .* cannot be written"), place:
         pytest.fail("written")

@@ -67,7 +67,7 @@ def test_the_rate_decides_what_is_refused(capsys: pytest.CaptureFixture[str]) ->
 
 
 def source(host: str) -> str:
-    known = registry_limits.find(host)
+    known = registry_limits.find_limits(host)
     assert known
     return known.source
 

@@ -133,10 +133,10 @@ def private(path: Path) -> tuple[LoadedVariant, Path]:
 )
 def test_whatever_is_not_as_described_is_drift(key: str, value: Any, says: str, copy: Path) -> None:
     described, folder = private(copy)
-    assert schema.drifts(described, Lock(folder, schema.read_runtime(folder), {})) == []
+    assert schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {})) == []
     file = folder / "runtime.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
-    (drift,) = schema.drifts(described, Lock(folder, schema.read_runtime(folder), {}))
+    (drift,) = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
     assert says in drift
     with pytest.raises(LockError, match="The lock does not fit the description") as raised:
         schema.read(described, [])

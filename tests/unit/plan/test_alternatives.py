@@ -74,7 +74,7 @@ def ways(tmp_path: Path, *files: str, host: str = "ghcr.io", rate: int = RATE, a
     )
     found = plan_of(str(path), no_weights=False)
     offer = next(each for each in found.offered if each.id == "big")
-    registry = registry_limits.find(host)
+    registry = registry_limits.find_limits(host)
     assert registry
     large = OversizedFile(offer, offer.model.files[0], offer.model.files[0].size or 0, registry, rate)
     entries = {each.id: each.entry for each in found.offered}
@@ -117,7 +117,7 @@ def test_a_smaller_model_of_the_family_is_named(tmp_path: Path) -> None:
 def test_what_is_not_locked_yet_says_so() -> None:
     shipped = catalog.load()
     large = next(each for each in plan_of("lazy").offered if each.id == "wan21-t2v-14b")
-    registry = registry_limits.find("ghcr.io")
+    registry = registry_limits.find_limits("ghcr.io")
     assert registry
     found = OversizedFile(large, large.model.files[0], 14_300_000_000, registry, RATE)
     ways_out = alternatives.of(found, plan_of("lazy").described, shipped)

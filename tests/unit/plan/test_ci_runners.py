@@ -94,7 +94,7 @@ def test_scripts_see_the_verdict() -> None:
 def test_every_shipped_variant_builds_on_a_free_runner() -> None:
     """DESIGN's promise: a hosted runner is enough, whatever is baked."""
     for name in ("lazy", "baked"):
-        assert [each.suffices for each in ci_runners.judge(planned(name))] == [True]
+        assert [each.suffices for each in ci_runners.check_runners(planned(name))] == [True]
 
 
 def test_every_runner_names_its_source() -> None:

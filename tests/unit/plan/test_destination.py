@@ -120,7 +120,7 @@ def test_plan_shows_the_push_that_would_be_made_and_who_named_its_registry(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asks = str(ROOT / "tests/fixtures/variants/asks.yaml")
-    monkeypatch.setattr("podkiln.weights.layer_lookup.look", lambda *_: {})
+    monkeypatch.setattr("podkiln.weights.layer_lookup.probe", lambda *_: {})
     assert main(["plan", "--variant", asks]) == 0  # nothing is pushed, so nobody asks for the licence
     capsys.readouterr()
     monkeypatch.setenv("PODKILN_REGISTRY", "quay.io/me")

@@ -231,7 +231,7 @@ def test_the_largest_layer_stands_beside_what_the_registry_takes(name: str) -> N
 def test_layers_are_counted() -> None:
     data = made("baked").as_json()
     assert data["layer_count"] == len(data["layers"])
-    assert data["most_layers"] == plan.MOST_LAYERS
+    assert data["most_layers"] == plan.MAX_LAYERS
 
 
 def test_the_terms_of_what_is_baked_are_shown() -> None:

@@ -60,7 +60,7 @@ def test_an_upload_that_takes_too_long_is_refused() -> None:
 )
 def test_the_largest_layer_stands_beside_the_limits(host: str, largest: int, says: str) -> None:
     fit = registry_limits.fit(host, largest, 20_000_000)
-    known = registry_limits.find(host)
+    known = registry_limits.find_limits(host)
     assert str(fit) == f"{host}: the largest layer has {says}"
     assert fit.as_json() == {
         "host": host,

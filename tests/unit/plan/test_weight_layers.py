@@ -95,7 +95,7 @@ def test_the_shipped_image_set_is_seven_layers_or_fewer() -> None:
     from podkiln.lock import schema
 
     locked = {
-        offer.id: tuple(schema.as_described(file) for file in offer.model.files)
+        offer.id: tuple(schema.from_description(file) for file in offer.model.files)
         for offer in offers
         if all(file.sha256 != UNRESOLVED and file.size for file in offer.model.files)
     }

@@ -235,12 +235,12 @@ def canned() -> Iterator[Canned]:
 def questions(repository: Repository) -> list[Callable[[], Any]]:
     return [
         repository.ping,
-        lambda: repository.has_blob(BLOB),
+        lambda: repository.blob_exists(BLOB),
         lambda: repository.manifest("v1"),
         lambda: repository.blob(BLOB),
         lambda: b"".join(repository.read(BLOB)),
         lambda: repository.mount(BLOB, "a/b"),
-        repository.start_upload,
+        repository.initiate_upload,
         lambda: repository.upload_offset("/v2/a/blobs/uploads/1"),
         lambda: repository.send("/v2/a/blobs/uploads/1", [b"x"], (0, 1), "take it"),
         lambda: repository.commit("/v2/a/blobs/uploads/1", BLOB, "take it"),
@@ -338,7 +338,7 @@ def test_a_web_page_is_said_to_be_one(canned: Canned) -> None:
     )
     how = RegistryOptions(attempts=1, timeout=0.5, plain_http=True, login=lambda _: None)
     with Repository(Reference.parse(f"{canned.host}/a/b"), how) as repository:
-        for question in (lambda: repository.has_blob(BLOB), lambda: repository.manifest("v1")):
+        for question in (lambda: repository.blob_exists(BLOB), lambda: repository.manifest("v1")):
             with pytest.raises(Exception, match="answered with a web page") as said:
                 question()
             assert "login page" in str(said.value.hint)  # type: ignore[attr-defined]

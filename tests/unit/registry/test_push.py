@@ -250,7 +250,7 @@ def test_a_token_near_its_end_is_renewed_unasked(image: Layout, monkeypatch: pyt
             monkeypatch.setattr("podkiln.registry.auth.time.monotonic", lambda: clock[0])
             for now in (0.0, 79.0, 81.0, 82.0):
                 clock[0] = now
-                assert not repository.has_blob(image.manifest.config)
+                assert not repository.blob_exists(image.manifest.config)
         assert len(registry.asked("GET", "/token")) == 2
         assert len(registry.asked("HEAD")) == 5  # four, and the one that was challenged
 

@@ -90,7 +90,7 @@ def test_whoever_has_seen_enough_may_stop(registry: Registry) -> None:
     with Repository(reference, RegistryOptions(login=lambda _: None)) as repository:
         with closing(repository.read(BLOB)) as pieces:
             assert next(pieces) == DATA[: 1 << 20]
-        assert repository.has_blob(BLOB)
+        assert repository.blob_exists(BLOB)
 
 
 def test_a_server_that_knows_no_ranges_is_read_past_what_is_here(registry: Registry) -> None:

@@ -158,7 +158,7 @@ def test_a_variants_own_arguments_are_checked(common: list[str], sentence: str) 
 
 def test_a_clash_between_rules_is_resolved_before_a_pod_sees_it(data: dict[str, Any]) -> None:
     """Conservative wants --lowvram on 8 GB, GPU_MEMORY_MODE=full wants --highvram."""
-    decision = flags_json.foretell(
+    decision = flags_json.preview(
         data, vram_mib=8192, ram_mib=65536, profile="conservative", memory_mode="full"
     )
     assert "--highvram" in decision.args
@@ -187,7 +187,7 @@ def test_a_clash_between_rules_is_resolved_before_a_pod_sees_it(data: dict[str, 
 def test_foretelling(
     data: dict[str, Any], asked: dict[str, Any], extra: list[str] | None, memory_mode: str | None
 ) -> None:
-    decision = flags_json.foretell(data, **asked)
+    decision = flags_json.preview(data, **asked)
     if extra is None:
         assert decision.args[-1] == "--cpu"
         assert "--lowvram" not in decision.args
@@ -213,12 +213,12 @@ def test_what_a_pod_would_refuse_is_refused(
     data: dict[str, Any], asked: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
-        flags_json.foretell(data, vram_mib=24576, **asked)
+        flags_json.preview(data, vram_mib=24576, **asked)
     assert sentence in str(refused.value)
 
 
 def test_a_users_model_folders_come_beside_the_images(data: dict[str, Any]) -> None:
-    decision = flags_json.foretell(data, vram_mib=24576, args="--extra-model-paths-config /mine.yaml")
+    decision = flags_json.preview(data, vram_mib=24576, args="--extra-model-paths-config /mine.yaml")
     named = [after for word, after in pairwise(decision.args) if word == "--extra-model-paths-config"]
     assert named == ["/opt/podkiln/extra_model_paths.yaml", "/run/podkiln/volume_paths.yaml", "/mine.yaml"]
 
@@ -227,7 +227,7 @@ def test_images_carry_their_own_defaults() -> None:
     own = flags_json.to_json("0.33.0", COMMON, "conservative", port=3000, workspace="/data")
     known = rules.from_json(own)
     assert (known.profile, known.port, known.workspace) == ("conservative", 3000, "/data")
-    decision = flags_json.foretell(own, vram_mib=12288, ram_mib=65536)
+    decision = flags_json.preview(own, vram_mib=12288, ram_mib=65536)
     assert decision.port == 3000
     assert "--lowvram" in decision.args
 

@@ -16,7 +16,7 @@ from small_weights import BUNDLES, LAYERS, A, B, baked, content, weight
 from podkiln.config.variant import BaseSets
 from podkiln.oci import spec as oci
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
-from podkiln.plan.plan import MOST_LAYERS
+from podkiln.plan.plan import MAX_LAYERS
 from podkiln.plan.weight_layers import WeightLayerSpec
 from podkiln.verify.compare import RemoteImage, compare
 from podkiln.verify.rendered import Rendered
@@ -181,7 +181,7 @@ def foreign_layer(documents: Documents) -> None:
 
 def too_many(documents: Documents) -> None:
     manifest, config = documents
-    more = MOST_LAYERS + 1 - len(manifest["layers"])
+    more = MAX_LAYERS + 1 - len(manifest["layers"])
     at = config["history"].index(layer_rows(config)[2])  # in the base image
     config["history"][at:at] = [layer_rows(config)[2]] * more
     for rows in (manifest["layers"], config["rootfs"]["diff_ids"]):

@@ -12,7 +12,7 @@ from layouts import layer_of, make_layout
 from podkiln.errors import IntegrityError, PlanRefusedError
 from podkiln.oci import layout, spec
 from podkiln.oci.spec import ImageConfig, Manifest
-from podkiln.plan.plan import MOST_LAYERS
+from podkiln.plan.plan import MAX_LAYERS
 from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec
 from podkiln.weights.assemble import FILES, MODEL, PACKING, WeightLayer, assemble, store
 
@@ -117,8 +117,8 @@ def test_the_same_layers_make_the_same_manifest(runtime: Layout) -> None:
 
 
 def test_an_image_has_at_most_120_layers(runtime: Layout) -> None:
-    many = [weight_layer(f"x/{number}") for number in range(MOST_LAYERS - 1)]
-    assert MOST_LAYERS == 120
+    many = [weight_layer(f"x/{number}") for number in range(MAX_LAYERS - 1)]
+    assert MAX_LAYERS == 120
     assert len(assemble(runtime.manifest, runtime.config, many[:-1]).manifest.layers) == 120
     with pytest.raises(PlanRefusedError, match="would have 121 layers"):
         assemble(runtime.manifest, runtime.config, many)

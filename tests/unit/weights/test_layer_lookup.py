@@ -22,7 +22,7 @@ from podkiln.plan.weight_layers import WeightLayerSpec
 from podkiln.registry import RegistryOptions, Repository
 from podkiln.registry.credentials import Credentials
 from podkiln.weights.bake import BakeResult, bake
-from podkiln.weights.layer_lookup import LayerSources, SourceRepositories, look
+from podkiln.weights.layer_lookup import LayerSources, SourceRepositories, probe
 from podkiln.weights.sink import LayoutSink, RegistrySink
 from podkiln.weights.source import SourceClient
 
@@ -203,7 +203,7 @@ def test_a_look_tells_how_each_layer_would_come() -> None:
         target.blobs["you/other", digests["b"]] = b"b"
         far.blobs["you/app", digests["c"]] = b"c"
         places = LayerSources(["you/other"], remembered={digests["c"]: [repository(far)]})
-        found = look(repository(target), blobs, places, SETTINGS)
+        found = probe(repository(target), blobs, places, SETTINGS)
         moved = [hit.method for hit in (*target.hits, *far.hits) if hit.method not in ("HEAD", "GET")]
     assert found == {digests["a"]: "existing", digests["b"]: "mounted", digests["c"]: "copied"}
     assert moved == []
@@ -211,7 +211,7 @@ def test_a_look_tells_how_each_layer_would_come() -> None:
 
 def test_a_look_at_a_registry_that_is_not_there_is_said() -> None:
     with pytest.raises(RegistryError, match="localhost:1 refuses connections"):
-        look(
+        probe(
             Reference.parse("localhost:1/a/b"),
             [spec.Descriptor(spec.LAYER, ONE, 1)],
             LayerSources(),

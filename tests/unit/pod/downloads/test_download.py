@@ -223,7 +223,7 @@ def test_what_had_arrived_of_a_file_that_was_replaced_is_not_left(case: Case) ->
     """A part has the full size from its start: nobody would ever use or remove it."""
     expected = f"sha256:{case.file.sha256}"
     left = PartialFile.create(case.part, PartMetadata(SIZE, CHUNK, "etag", expected))
-    left.arrive(0)
+    left.mark_complete(0)
     del left
     case.hub.add("org/repo", case.file.path, SIZE, seed=1)
     with pytest.raises(RefusedError, match="it was replaced there"):

@@ -39,7 +39,7 @@ def fill(part: PartialFile, span: ByteRange, upto: int | None = None) -> None:
     part.write(span.start, memoryview(DATA)[span.start : stop])
     for chunk in range(span.start // CHUNK, -(-stop // CHUNK)):
         if min((chunk + 1) * CHUNK, len(DATA)) <= stop:
-            part.arrive(chunk)
+            part.mark_complete(chunk)
     part.release(span, stop)
 
 
@@ -93,10 +93,10 @@ def iter_part(part: PartialFile) -> list[bytes]:
 def test_another_kernel_trusts_only_what_was_flushed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a power cut, or on another host, the page cache that the rest was in is gone."""
     written = PartialFile.create(path, CONTENTS)
-    written.arrive(3)
-    written.arrive(1)
+    written.mark_complete(3)
+    written.mark_complete(1)
     written.flush()
-    written.arrive(2)
+    written.mark_complete(2)
     before = journal(path).read_bytes()
     again = PartialFile.recall(path)
     assert again
@@ -114,7 +114,7 @@ def test_another_kernel_trusts_only_what_was_flushed(path: Path, monkeypatch: py
 def test_what_was_recalled_is_flushed_and_claimed_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
 ) -> None:
-    PartialFile.create(path, CONTENTS).arrive(4)
+    PartialFile.create(path, CONTENTS).mark_complete(4)
     flushed: list[int] = []
     monkeypatch.setattr("os.fdatasync", flushed.append)
     assert PartialFile.recall(path)
@@ -131,10 +131,10 @@ def test_it_flushes_by_itself_while_bytes_arrive(path: Path, monkeypatch: pytest
     thread = threading.Thread(target=part.keep_flushing)
     thread.start()
     for chunk in range(9):
-        part.arrive(chunk)
+        part.mark_complete(chunk)
     until(lambda: b"=" in journal(path).read_bytes())
     assert thread.is_alive()
-    part.arrive(9)
+    part.mark_complete(9)
     thread.join(2)
     assert not thread.is_alive()
 
@@ -153,13 +153,13 @@ def journal(path: Path) -> Path:
 def test_a_torn_line_of_the_journal_is_no_claim(path: Path) -> None:
     """`1` of a torn `13` must not become a claim for chunk 1, neither now nor after the next line."""
     part = PartialFile.create(path, PartMetadata(1000, CHUNK, "", ""))
-    part.arrive(0)
+    part.mark_complete(0)
     with journal(path).open("ab") as handle:
         handle.write(b"1")
     again = PartialFile.recall(path)
     assert again
     assert again.received == 10
-    again.arrive(7)
+    again.mark_complete(7)
     last = PartialFile.recall(path)
     assert last
     assert last.received == 20
@@ -169,7 +169,7 @@ def test_a_torn_line_of_the_journal_is_no_claim(path: Path) -> None:
 def test_a_journal_cut_anywhere_claims_a_beginning_of_what_it_claimed(path: Path) -> None:
     part = PartialFile.create(path, PartMetadata(400, CHUNK, "", ""))
     for chunk in random.Random(1).sample(range(40), 40):
-        part.arrive(chunk)
+        part.mark_complete(chunk)
     whole = journal(path).read_bytes()
     for cut in range(len(whole)):
         journal(path).write_bytes(whole[:cut])
@@ -195,7 +195,7 @@ def test_a_journal_cut_anywhere_claims_a_beginning_of_what_it_claimed(path: Path
 )
 def test_what_cannot_be_trusted_is_not_recalled(path: Path, damage: object) -> None:
     part = PartialFile.create(path, CONTENTS)
-    part.arrive(0)
+    part.mark_complete(0)
     assert PartialFile.recall(path)
     assert callable(damage)
     damage(path)
@@ -222,7 +222,7 @@ def test_closing_ends_whoever_waits(path: Path) -> None:
     with pytest.raises(ClosedError):
         part.write(0, memoryview(b"late"))
     with pytest.raises(ClosedError):
-        part.arrive(0)
+        part.mark_complete(0)
 
 
 def test_remove_takes_both_files(path: Path) -> None:

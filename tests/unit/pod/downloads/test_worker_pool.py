@@ -92,7 +92,7 @@ def test_files_in_work_come_before_the_next_one() -> None:
     with crowd.on(file):
         assert not begun.wait(0.05)
         file.open.set()
-        crowd.stir()
+        crowd.notify_workers()
         assert begun.wait(0.2)  # at once, not at the next look
     crowd.end()
 

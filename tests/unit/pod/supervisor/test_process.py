@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def test_all_that_it_prints_is_passed_on_before_its_end_is_told() -> None:
     seen: list[bytes] = []
     life = ComfyProcess([sys.executable, "-c", "import os; os.write(1, b'out'); os.write(2, b'err')"])
-    life.pass_on(seen.append)
+    life.forward_output(seen.append)
     assert life.wait() == 0
     assert b"".join(seen) == b"outerr"
     assert life.over
@@ -26,7 +26,7 @@ def test_all_that_it_prints_is_passed_on_before_its_end_is_told() -> None:
 
 def test_an_end_by_a_signal_is_told_as_one() -> None:
     life = ComfyProcess([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
-    life.pass_on()
+    life.forward_output()
     assert life.wait() == -signal.SIGKILL
 
 
@@ -35,7 +35,7 @@ def test_what_outlives_it_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("pod.supervisor.process._DRAIN_SECONDS", 0.1)
     program = "import os, time\nif os.fork() == 0: os.setpgid(0, 0); time.sleep(2); os._exit(0)"
     life = ComfyProcess([sys.executable, "-c", program])
-    life.pass_on()
+    life.forward_output()
     begun = time.monotonic()
     assert life.wait() == 0
     assert time.monotonic() - begun < 1.5
@@ -45,7 +45,7 @@ def test_the_clean_stop_comes_first() -> None:
     program = "import time\ntry: print('up'); time.sleep(60)\nexcept KeyboardInterrupt: raise SystemExit(7)"
     up: list[bytes] = []
     life = ComfyProcess([sys.executable, "-c", program])
-    life.pass_on(up.append)
+    life.forward_output(up.append)
     while not up:
         time.sleep(0.01)
     life.end(5)

@@ -48,7 +48,7 @@ def test_comfyui_does_not_see_what_access_checks_against(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, f"canary-{name}")
     seen: list[bytes] = []
     life = ComfyProcess([sys.executable, "-c", "import os; print(dict(os.environ))"])
-    life.pass_on(seen.append)
+    life.forward_output(seen.append)
     assert life.wait() == 0
     assert b"canary-HF_TOKEN" in b"".join(seen), "nodes fetch with it"
     assert b"".join(seen).count(b"canary") == 1

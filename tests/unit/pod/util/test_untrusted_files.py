@@ -159,7 +159,7 @@ def test_a_part_is_not_taken_up_from_what_is_none(
     contents = PartMetadata(victim.stat().st_size, 4, "etag", "sha256:0")
     for planted, sound in (("a.part", "a.state"), ("a.state", "a.part")):
         made = PartialFile.create(here / "a.part", contents)
-        made.arrive(0)
+        made.mark_complete(0)
         del made
         (here / planted).unlink()
         plant(here / planted, victim)

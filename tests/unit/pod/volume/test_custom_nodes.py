@@ -50,7 +50,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def look(volume: Path, image: Path, wish: str = custom_nodes.CHECK) -> Nodes:
-    return custom_nodes.look([str(volume)], SITE, None, wish, str(image))
+    return custom_nodes.inspect_nodes([str(volume)], SITE, None, wish, str(image))
 
 
 def test_the_one_that_clashes_is_left_out_and_the_others_are_named(volume: Path, image: Path) -> None:
@@ -96,7 +96,7 @@ def test_without_nodes_nothing_is_looked_up(
     tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_requirements, "parser", None)
-    found = custom_nodes.look([str(tmp_path / "none")], SITE, None, custom_nodes.CHECK, str(image))
+    found = custom_nodes.inspect_nodes([str(tmp_path / "none")], SITE, None, custom_nodes.CHECK, str(image))
     assert (found.verdicts, found.names) == ((), ("Lacks", "websocket_image_save.py"))
 
 
@@ -115,7 +115,7 @@ def test_many_nodes_are_all_read(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"node-{number:03}").mkdir()
         (tmp_path / f"node-{number:03}" / "requirements.txt").write_text(f"missing-{number}\n" * 3)
-    found = custom_nodes.look([str(tmp_path)], SITE, None, custom_nodes.CHECK, "/nowhere")
+    found = custom_nodes.inspect_nodes([str(tmp_path)], SITE, None, custom_nodes.CHECK, "/nowhere")
     assert [one.missing for one in found.verdicts] == [(f"missing-{number}",) for number in range(100)]
     assert "and 94 more" in found.warnings()[0]
 
@@ -175,7 +175,7 @@ def test_a_marker_that_cannot_be_evaluated_is_one_nodes_affair(volume: Path, ima
 def test_a_mistake_of_our_own_is_one_nodes_affair_too(
     volume: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = node_requirements.judge
+    real = node_requirements.compare
 
     def judge(folder: Path, *others: Any) -> NodeReport:
         if folder.name == "plain":

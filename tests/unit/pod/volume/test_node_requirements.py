@@ -31,7 +31,7 @@ OVERLAY = {"piexif": "1.1.3"}
 
 def judged(folder: Path, text: str, name: str = "requirements.txt") -> NodeReport:
     (folder / name).write_text(text)
-    return node_requirements.judge(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
+    return node_requirements.compare(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
 
 
 # One line of requirements.txt; what it contradicts; what it lacks; what cannot be understood.
@@ -112,7 +112,7 @@ def test_without_requirements_the_project_file_says_them(
 
 
 def test_a_node_without_either_wants_nothing(tmp_path: Path) -> None:
-    assert node_requirements.judge(tmp_path, IMAGE, {}, node_requirements.parser(SITE)) == NodeReport(
+    assert node_requirements.compare(tmp_path, IMAGE, {}, node_requirements.parser(SITE)) == NodeReport(
         tmp_path.name
     )
 
@@ -196,13 +196,13 @@ def test_a_file_of_another_encoding_is_read_where_it_says_so(tmp_path: Path, enc
     """PowerShell's `pip freeze > requirements.txt` writes UTF-16."""
     mark = "\ufeff" if encoding == "utf-16-le" else ""
     (tmp_path / "requirements.txt").write_bytes(f"{mark}numpy<2\n".encode(encoding))
-    verdict = node_requirements.judge(tmp_path, IMAGE, OVERLAY, node_requirements.parser(SITE))
+    verdict = node_requirements.compare(tmp_path, IMAGE, OVERLAY, node_requirements.parser(SITE))
     assert verdict.conflicts == ("numpy<2, and the image has 2.5.5",)
 
 
 def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "requirements.txt")
-    assert node_requirements.judge(tmp_path, IMAGE, OVERLAY, None) == NodeReport(tmp_path.name)
+    assert node_requirements.compare(tmp_path, IMAGE, OVERLAY, None) == NodeReport(tmp_path.name)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
 )
 def test_a_damaged_project_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text, encoding="latin-1")
-    verdict = node_requirements.judge(tmp_path, IMAGE, OVERLAY, node_requirements.parser(SITE))
+    verdict = node_requirements.compare(tmp_path, IMAGE, OVERLAY, node_requirements.parser(SITE))
     assert verdict.unclear == ("pyproject.toml is damaged",)
     assert verdict.missing == verdict.conflicts == ()
 
@@ -262,6 +262,6 @@ def test_any_requirements_give_a_verdict(tmp_path: Path, data: bytes) -> None:
             data if name == "requirements.txt" else b"[project]\ndependencies=" + data
         )
         begun = time.monotonic()
-        verdict = node_requirements.judge(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
+        verdict = node_requirements.compare(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
         assert time.monotonic() - begun < 1
         assert all(line.isprintable() and len(line) < 200 for line in verdict.unclear)
