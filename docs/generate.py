@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import click  # noqa: E402 - the path comes first: podkiln is run from its checkout
 
+from docs import architecture_page  # noqa: E402
 from pod import errors as failure  # noqa: E402
 from podkiln import cli, errors  # noqa: E402
 from podkiln.config import messages, model, variant  # noqa: E402
@@ -48,6 +49,7 @@ def pages() -> dict[Path, str]:
     return {
         PAGES / "cli.md": command_line(),
         PAGES / "exit-codes.md": exit_codes(),
+        PAGES.parent / "architecture.md": GENERATED + "\n" + architecture_page.page(ROOT),
         PAGES / "variant-keys.md": keys("Keys of a variant", _VARIANT, variant.Variant),
         PAGES / "model-keys.md": keys("Keys of a model", _MODEL, model.Model),
     }
