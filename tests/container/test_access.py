@@ -284,9 +284,9 @@ BEFORE = """
 import os, sys
 sys.path.insert(0, "/opt/podkiln")
 from pathlib import Path
-from pod.services import login
+from pod.services import nginx
 from pod.services.config import Login
-made = login.prepare(Login("me", "x"), Path("/opt/podkiln"), Path("/run/second"), login.Ports(18888, 9, 9))
+made = nginx.prepare(Login("me", "x"), Path("/opt/podkiln"), Path("/run/second"), nginx.Ports(18888, 9, 9))
 os.execve(made.argv[0], made.argv, dict(made.environ))
 """
 

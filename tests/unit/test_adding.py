@@ -90,5 +90,5 @@ def test_a_new_file_is_enough(copy: Path) -> None:
         said = run(copy, "-P", "-m", "podkiln", *line.split())
     assert re.search(r"^home +For home .* lock current$", said, re.MULTILINE)
     run(copy, "docs/generate.py", "--check")
-    assert "Acme" in run(copy, "-P", "-c", "from podkiln import limits; print(limits.taking(3 * 10**10))")
+    assert "Acme" in run(copy, "-P", "-c", "from podkiln.plan import registry_limits; print(registry_limits.taking(3 * 10**10))")
     run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS)

@@ -154,7 +154,7 @@ def test_samples_show_what_the_command_prints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(layer_lookup, "look", lambda *_: {})  # nobody's registry is asked
+    monkeypatch.setattr(layer_lookup, "probe", lambda *_: {})  # nobody's registry is asked
     for _, text in blocks("yaml"):
         name = re.match(r"# (\S+\.yaml)\n", text)
         if name:  # a sample about a misspelt key shows the example with that mistake

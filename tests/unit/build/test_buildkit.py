@@ -203,8 +203,9 @@ def test_an_interrupt_ends_buildkit_too(
 def test_on_a_terminal_buildkit_gets_one_of_the_same_size(docker: Path, tmp_path: Path) -> None:
     play(docker, "stty size <&2")
     code = (
-        "from pathlib import Path; from podkiln import bake; "
-        f"bake.run(bake.command_line(['lazy']), Path({str(tmp_path)!r}), bake.Environment())"
+        "from pathlib import Path; from podkiln.build import buildkit; "
+        "from podkiln.render.bake_file import BuildSecrets; "
+        f"buildkit.run(buildkit.command_line(['lazy']), Path({str(tmp_path)!r}), BuildSecrets())"
     )
     inner = f"stty rows 33 cols 77; {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     root = Path(__file__).resolve().parents[3]

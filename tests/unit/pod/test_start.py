@@ -61,7 +61,7 @@ class Pod:
         shutil.copytree(ROOT / "scripts" / "pod", opt / "pod")
         shutil.copy(ROOT / "scripts" / "__main__.py", opt)
         for name, seconds in (("fetch", 120), ("doctor", 0), ("services", 120)):
-            (opt / "pod" / f"{name}.py").write_text(STUB.format(name=name, seconds=seconds))
+            (opt / "pod" / "commands" / f"{name}.py").write_text(STUB.format(name=name, seconds=seconds))
         (opt / "flags.json").write_text(json.dumps(flags_json))
         (opt / "models.json").write_text('{"schema": 1, "models": []}')
         (opt / "folders.json").write_text('{"schema": 1, "folders": {"loras": ["loras"]}}')

@@ -172,8 +172,8 @@ BOMBS = """
 import gzip, resource, sys, time, zlib
 import zstandard
 import odd_tars
-from podkiln import oci
-from podkiln.verify.image import runtime
+from podkiln.oci import spec
+from podkiln.verify import runtime_layers
 
 def gz(mib):
     packer = zlib.compressobj(1, wbits=31)
@@ -184,20 +184,20 @@ zst = b"\\x28\\xb5\\x2f\\xfd\\x00\\x58"  # a frame with a window of 2 MiB
 big = odd_tars.block(b"x", size=b"\\x80" + (1 << 40).to_bytes(11, "big"), magic=odd_tars.GNU)
 raw = b"\\x00\\x10\\x00"  # before a block of 512 bytes as they are
 bombs = {
-    "gzip": lambda: (oci.LAYER_GZIP, gz(100)),
-    "zstd": lambda: (oci.LAYER_ZSTD, zst + b"\\x02\\x00\\x10\\x00" * 20000),
-    "zstd window": lambda: (oci.LAYER_ZSTD, zst[:5] + b"\\xa8" + b"\\x03\\xff\\x0f\\x00"),
-    "zstd of one file": lambda: (oci.LAYER_ZSTD, zst + raw + big + b"\\x02\\x00\\x10\\x00" * 20000),
-    "folders": lambda: (oci.LAYER_ZSTD, many(b"/".join([b"%d" % n] * 25) for n in range(20000))),
-    "names": lambda: (oci.LAYER_ZSTD, many(b"usr/%d" % n for n in range(30000))),
+    "gzip": lambda: (spec.LAYER_GZIP, gz(100)),
+    "zstd": lambda: (spec.LAYER_ZSTD, zst + b"\\x02\\x00\\x10\\x00" * 20000),
+    "zstd window": lambda: (spec.LAYER_ZSTD, zst[:5] + b"\\xa8" + b"\\x03\\xff\\x0f\\x00"),
+    "zstd of one file": lambda: (spec.LAYER_ZSTD, zst + raw + big + b"\\x02\\x00\\x10\\x00" * 20000),
+    "folders": lambda: (spec.LAYER_ZSTD, many(b"/".join([b"%d" % n] * 25) for n in range(20000))),
+    "names": lambda: (spec.LAYER_ZSTD, many(b"usr/%d" % n for n in range(30000))),
     "pax": lambda: (
-        oci.LAYER, odd_tars.pax((b"path", bytes([97]) * 1000000)) + odd_tars.file(b"x") + odd_tars.END
+        spec.LAYER, odd_tars.pax((b"path", bytes([97]) * 1000000)) + odd_tars.file(b"x") + odd_tars.END
     ),
 }
 kind, data = bombs[sys.argv[1]]()
-blob = oci.Descriptor(kind, oci.digest_of(data), len(data))
+blob = spec.Descriptor(kind, spec.digest_of(data), len(data))
 before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-found = list(runtime.findings([runtime.read(0, blob, oci.digest_of(b"x"), [data])]))
+found = list(runtime_layers.findings([runtime_layers.read(0, blob, spec.digest_of(b"x"), [data])]))
 took = time.process_time() - begun
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
 print(found[0][:300], file=sys.stderr)
@@ -209,7 +209,7 @@ print(took, grown)
     "bomb", ["gzip", "zstd", "zstd window", "zstd of one file", "folders", "names", "pax"]
 )
 def test_a_blob_that_expands_is_given_up_soon_and_takes_little_memory(bomb: str) -> None:
-    tests = Path(__file__).parent.parent
+    tests = Path(__file__).parents[2]
     paths = [str(tests), str(tests.parent), str(tests.parent / "scripts")]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}\n{BOMBS}", bomb],

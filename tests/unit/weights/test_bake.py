@@ -208,7 +208,7 @@ def test_ten_cuts_at_either_end(
     hub: Hub, file: HubFile, ends: str, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the registry lost is given again from memory, or else by Range from the source."""
-    monkeypatch.setattr(stream, "_KEPT", kept)
+    monkeypatch.setattr(stream, "REPLAY_BUFFER_BYTES", kept)
     monkeypatch.setattr("podkiln.registry.upload._HEADWAY", 1)
     if ends != "registry":
         hub.fault(*(HubFault("cut", after=length) for length in lengths(cuts(1))))
@@ -231,7 +231,7 @@ def test_a_source_that_changes_between_two_readings_is_not_committed(
     hub: Hub, file: HubFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The registry finds that the second reading was another file; then all of it is sent anew."""
-    monkeypatch.setattr(stream, "_KEPT", 0)
+    monkeypatch.setattr(stream, "REPLAY_BUFFER_BYTES", 0)
     with Registry() as registry:
         registry.faults += [Fault("cut", "PATCH", after=MIB)]
         hub.fault(HubFault("flip", skip=1, after=MIB + 5000))
@@ -243,7 +243,7 @@ def test_a_source_that_changes_between_two_readings_is_not_committed(
 def test_a_lost_upload_is_hashed_again_from_its_first_byte(
     hub: Hub, file: HubFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_KEPT", 0)
+    monkeypatch.setattr(stream, "REPLAY_BUFFER_BYTES", 0)
     with Registry() as registry:
         registry.faults += [Fault("cut", "PATCH", after=MIB), Fault("forget", "GET", "uploads")]
         hub.fault(HubFault("flip", skip=1, after=5000))

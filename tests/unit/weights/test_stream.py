@@ -64,7 +64,7 @@ def test_it_goes_back_as_far_as_it_is_asked_to(
     hub: Hub, whole: bytes, chunks: int, back: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken `chunks` chunks far, then from `back` bytes before that: once more, and to the end."""
-    monkeypatch.setattr(stream, "_KEPT", kept)
+    monkeypatch.setattr(stream, "REPLAY_BUFFER_BYTES", kept)
     with closing(stream_of(hub)) as layer:
         first = joined(chunk for chunk, _ in zip(layer.chunks(), range(chunks), strict=False))
         offset = max(1, layer._passed - back)
@@ -75,7 +75,7 @@ def test_it_goes_back_as_far_as_it_is_asked_to(
 
 
 def test_from_the_start_all_is_hashed_anew(hub: Hub, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "_KEPT", 0)
+    monkeypatch.setattr(stream, "REPLAY_BUFFER_BYTES", 0)
     with closing(stream_of(hub)) as layer:
         for _ in range(2):
             assert joined(layer.chunks()) == whole

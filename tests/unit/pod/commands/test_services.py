@@ -29,7 +29,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stand in for the three doors; returns the names of those that were asked for."""
     asked: list[str] = []
-    monkeypatch.setattr(service, "PAUSES", ())
+    monkeypatch.setattr(service, "RESTART_DELAYS", ())
     for name, module in (("login", nginx), ("sshd", sshd), ("jupyter", jupyter)):
 
         def prepare(*_: object, name: str = name) -> Service:

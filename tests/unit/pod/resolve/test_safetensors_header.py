@@ -196,8 +196,7 @@ WORK = """
 import resource, sys, time
 from pathlib import Path
 from pod.net.http import RefusedError
-from pod.wishes import header
-from pod.resolve.model_type import Types
+from pod.resolve import safetensors_header
 from pod.resolve.model_type import Types
 import json
 types = Types(json.loads(Path(sys.argv[2]).read_text()))
@@ -207,7 +206,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (here + (64 << 20),) * 2)
 content = Path(sys.argv[1]).read_bytes()
 begun = time.process_time()
 try:
-    types.of(header.parse(content, len(content)))
+    types.of(safetensors_header.parse(content, len(content)))
 except RefusedError as refused:
     print(refused)
 print(time.process_time() - begun, file=sys.stderr)

@@ -25,11 +25,11 @@ SCRIPTS = Path(__file__).parents[4] / "scripts"
 DRIVER = """
 import sys
 sys.path.insert(0, {scripts!r})
-from pod import run
-from pod.supervisor import keeper, timeline
-keeper.PAUSES = ({pause}, 0.05, 0.05)
-keeper.STEADY = {steady}
-timeline.PAUSE = 0.02
+from pod.commands import run
+from pod.supervisor import boot_timeline, supervisor
+supervisor.RESTART_DELAYS = ({pause}, 0.05, 0.05)
+supervisor.STABLE_SECONDS = {steady}
+boot_timeline.PAUSE = 0.02
 sys.exit(run.main(["{parent}", "{stop}", sys.executable, "-u", {program!r}]))
 """
 SERVE = """

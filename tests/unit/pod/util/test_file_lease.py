@@ -57,8 +57,8 @@ def test_one_owner_at_a_time(lock: Path) -> None:
 def holder(lock: Path) -> subprocess.Popen[bytes]:
     code = (
         f"import sys, time; sys.path.insert(0, {str(SCRIPTS)!r})\n"
-        "from pathlib import Path\nfrom pod.util.file_lease import Claim\n"
-        f"assert Claim(Path({str(lock)!r})).acquire(); print('held', flush=True); time.sleep(60)"
+        "from pathlib import Path\nfrom pod.util.file_lease import FileLease\n"
+        f"assert FileLease(Path({str(lock)!r})).acquire(); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE)
     assert process.stdout

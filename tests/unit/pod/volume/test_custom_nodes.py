@@ -182,7 +182,7 @@ def test_a_mistake_of_our_own_is_one_nodes_affair_too(
             raise RuntimeError("oops")
         return real(folder, *others)
 
-    monkeypatch.setattr(node_requirements, "judge", judge)
+    monkeypatch.setattr(node_requirements, "compare", judge)
     found = look(volume, image)
     assert [(one.node, one.unclear) for one in found.unclear] == [
         ("plain", ("cannot be judged (RuntimeError)",))

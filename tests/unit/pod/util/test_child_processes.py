@@ -19,10 +19,10 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 PARENT = f"""
 import subprocess, sys, threading
 sys.path.insert(0, {str(SCRIPTS)!r})
-from pod.supervisor import children
+from pod.util import child_processes
 import signal
 def keep():
-    child = subprocess.Popen(children.tied({SLEEP!r}, signal.SIGTERM), process_group=0)
+    child = subprocess.Popen(child_processes.tied({SLEEP!r}, signal.SIGTERM), process_group=0)
     print(child.pid, flush=True)
     child.wait()
 thread = threading.Thread(target=keep)
