@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-SCRIPTS = Path(engine.__file__).parents[1] / "scripts"
+SCRIPTS = Path(engine.__file__).parents[2] / "scripts"
 ENSURE = SCRIPTS / "ensure_engine.sh"
 
 
