@@ -8,8 +8,10 @@ made at random.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import random
+import struct
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
@@ -188,7 +190,41 @@ def _changes(chance: random.Random) -> list[bytes | Blob]:
     return [tar + END for tar in (lower, *chance.sample(uppers, chance.randint(1, 2)))]
 
 
+def acl(*rows: tuple[int, int]) -> bytes:
+    """Return the value of an access list: tags and rights, in the form of system.posix_acl_access."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row, 2**32 - 1) for row in rows)
+
+
+_ACL = acl((1, 7), (4, 5), (32, 5))
+_XATTR = b"SCHILY.xattr."
+
+
+def _limits(chance: random.Random) -> list[bytes | Blob]:
+    """Members with the largest and smallest of all that is taken."""
+    early, late = (n.to_bytes(12, "big", signed=True) for n in (-(10**9), 10**10))
+    deep = b"usr/" + b"/".join([b"d" * 200] * 15)
+    parts = [
+        file(b"usr/early", b"1", magic=GNU, patches={136: early}),
+        file(b"usr/late", b"2", magic=GNU, patches={136: b"\x80" + late[1:]}),
+        pax((b"mtime", b"-1.5"), (b"atime", b"9999999999")) + file(b"usr/times", b"3"),
+        pax((b"uid", b"4294967294"), (b"gid", b"4294967294")) + file(b"usr/owned", b"4"),
+        block(b"usr/c", kind=b"3", patches={329: octal(4095, 8), 337: octal((1 << 20) - 1, 8)}),
+        block(b"usr/b", kind=b"4", patches={329: octal(4095, 8), 337: octal(0, 8)}),
+        pax((b"path", deep)) + file(b"x", b"5"),
+        pax((b"linkpath", b"t/" * 500)) + block(b"usr/l", kind=b"2", target=b"t"),
+        pax((_XATTR + b"security.capability", b"\0\0\0\x03" + bytes(20))) + file(b"usr/cap", b"6"),
+        pax((_XATTR + b"security.selinux", b"system_u:object_r:usr_t:s0\0")) + file(b"usr/label", b"6"),
+        pax((_XATTR + b"system.posix_acl_access", _ACL)) + file(b"usr/acl", b"7"),
+        pax((_XATTR + b"system.posix_acl_default", _ACL)) + block(b"usr/acls/", kind=b"5"),
+        pax((_XATTR + b"user.x", b"z" * 2900)) + block(b"usr/noted/", kind=b"5"),
+        block(b"./", kind=b"5", patches={100: octal(chance.choice([0o755, 0o555]), 8)}),
+    ]
+    chance.shuffle(parts)
+    return [b"".join(parts) + END]
+
+
 _SOUND: list[tuple[str, Make]] = [
+    ("the largest and the smallest", _limits),
     ("as Python writes ustar", _written(tarfile.USTAR_FORMAT)),
     ("as Python writes GNU", _written(tarfile.GNU_FORMAT)),
     ("as Python writes pax", _written(tarfile.PAX_FORMAT)),
@@ -290,7 +326,69 @@ def _changed(chance: random.Random) -> list[bytes | Blob]:
     return [bytes(tar)]
 
 
+def _late_folders(chance: random.Random) -> list[bytes | Blob]:
+    """A link in a lower layer, and in the upper one members below it, in any order."""
+    lower = [_link(b"a", b"/opt/models"), _link(b"d/a", b"/opt/models"), file(b"d/x", b"x")]
+    upper = [
+        *[block(name, kind=b"5") for name in (b"a/", b"d/", b"d/a/")],
+        *[file(name) for name in (b"a/.wh.vae", b"d/a/.wh.vae", b"d/.wh..wh..opq", b"a/.wh..wh..opq")],
+        file(b"a/" + WEIGHT[11:], EVIL),
+        file(b"d/a/" + WEIGHT[11:], EVIL),
+    ]
+    kept = chance.sample(upper, chance.randint(2, 4))
+    return [b"".join(chance.sample(lower, chance.randint(1, 3))) + END, b"".join(kept) + END]
+
+
+def _named_by_sha512(_chance: random.Random) -> list[bytes | Blob]:
+    """A layer whose diff_id is right and that no engine takes: the config tells it, not the layer."""
+    return [Blob(spec.LAYER, _HARMLESS, "sha512:" + hashlib.sha512(_HARMLESS).hexdigest())]
+
+
+def _device(major: int, minor: int, kind: bytes = b"3") -> bytes:
+    return block(b"usr/x", kind=kind, patches={329: octal(major, 8), 337: octal(minor, 8)})
+
+
+def _noted(name: bytes, value: bytes, kind: bytes = b"0", path: bytes = b"usr/x") -> Make:
+    return _one(pax((_XATTR + name, value)), block(path, kind=kind, target=b"y" if kind == b"2" else b""))
+
+
+def _told(key: bytes, value: bytes) -> Make:
+    return _one(pax((key, value)), file(b"usr/x", b"x"))
+
+
+_A_LINK = _link(b"a", b"/opt/models")
+_THROUGH = file(b"a/" + WEIGHT[11:], EVIL)
+
 _UNSOUND: dict[str, Make] = {
+    "a folder after what is in it": _two(_A_LINK, _THROUGH + file(b"a/.wh.vae") + block(b"a/", kind=b"5")),
+    "a folder after a deletion in it": _two(_A_LINK, file(b"a/.wh.vae") + block(b"a/", kind=b"5")),
+    "a folder after a deletion of all": _two(_A_LINK, file(b"a/.wh..wh..opq") + block(b"a/", kind=b"5")),
+    "a deletion after what went through a link": _two(
+        _link(b"d/a", b"/opt/models"), file(b"d/a/" + WEIGHT[11:], EVIL) + file(b"d/.wh..wh..opq")
+    ),
+    "a device that is cut to a deletion": _two(file(b"usr/x", b"x"), _device(4096, 0)),
+    "a device that is cut by its minor": _two(file(b"usr/x", b"x"), _device(0, 1 << 20)),
+    "a block device that is cut": _one(_device(4096, 0, b"4")),
+    "a device beyond 32 bits": _one(
+        block(b"usr/x", kind=b"3", magic=GNU, patches={329: b"\x80\0\0\1\0\0\0\0"})
+    ),
+    "the folder of another mode": _one(block(b"opt/models/", kind=b"5", patches={100: octal(0, 8)})),
+    "the folder of another owner": _one(block(b"opt/models/", kind=b"5", patches={108: octal(9, 8)})),
+    "the parent of another owner": _one(pax((b"uid", b"9")), block(b"opt/", kind=b"5")),
+    "the root of another mode": _one(block(b"./", kind=b"5", patches={100: octal(0, 8)})),
+    "the folder with an access list": _noted(b"system.posix_acl_default", _ACL, b"5", b"opt/models/"),
+    "a time beyond 64 bits": _told(b"mtime", b"9999999999999999999"),
+    "an owner beyond 64 bits": _told(b"uid", b"9999999999999999999"),
+    "an owner that means no change": _told(b"uid", b"4294967295"),
+    "a group beyond 32 bits": _told(b"gid", b"4294968296"),
+    "an attribute that is too long": _noted(b"user.x", b"z" * 70000),
+    "an attribute of a link": _noted(b"user.x", b"z", b"2"),
+    "a capability that is none": _noted(b"security.capability", b"zz"),
+    "an access list that is none": _noted(b"system.posix_acl_access", b"zz"),
+    "an access list out of order": _noted(b"system.posix_acl_access", acl((4, 5), (1, 7), (32, 5))),
+    "a path of all that the kernel takes": _one(
+        pax((b"path", b"/".join([b"d" * 200] * 20) + b"/x")), file(b"x", b"x")
+    ),
     "other weights": _one(_HERE),
     "a hard link to a link": _one(
         _link(b"e", b"/opt"), _hard(b"g", b"e"), file(b"g/models/" + WEIGHT[11:], EVIL)
@@ -388,6 +486,8 @@ _UNKNOWN: list[tuple[str, Make]] = [
     ("members at random", _at_random),
     ("members at random", _at_random),
     ("a changed header", _changed),
+    ("members below a link in any order", _late_folders),
+    ("a diff_id of sha512", _named_by_sha512),
 ]
 RECIPES = {name for name, _ in (*_SOUND, *_UNKNOWN)} | set(_UNSOUND)
 DECEPTIVE = list(_UNSOUND)
