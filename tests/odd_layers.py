@@ -11,21 +11,20 @@ import gzip
 import hashlib
 import io
 import random
-import struct
-import tarfile
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import zstandard
+from odd_sound import ACL, SOUND, XATTR, Make, acl, by_hand
 from odd_tars import END, GNU, OLD, block, file, long_name, octal, pax
 from runtimes import Blob
 
 from podkiln.oci import spec
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 WEIGHT = b"opt/models/checkpoints/a.safetensors"
 EVIL = b"these are other weights than the locked ones"
-_CAPABILITY = b"\x01\0\0\x02" + b"\0\x04\0\0" + bytes(12)  # cap_net_bind_service, VFS_CAP_REVISION_2
-Make: TypeAlias = Callable[[random.Random], "list[bytes | Blob]"]
 
 
 class Odd(NamedTuple):
@@ -42,7 +41,7 @@ def images(seed: str, count: int) -> Iterator[Odd]:
     for number in range(count):
         chance = random.Random(f"{seed} {number}")
         if number % 2 == 0:
-            recipe, make = chance.choice(_SOUND)
+            recipe, make = chance.choice(SOUND)
             sound = True
         else:
             recipe, make = unsound[number // 2 % len(unsound)] if number % 3 else chance.choice(_UNKNOWN)
@@ -70,171 +69,6 @@ def _stored(tar: bytes | Blob, chance: random.Random) -> Blob:
         chance.randint(1, 19), write_checksum="checksum" in how, write_content_size="no known" not in how
     )
     return Blob(spec.LAYER_ZSTD, packer.compress(tar), diff_id)
-
-
-# --- Sound layers ---
-
-
-def _name(chance: random.Random) -> str:
-    """Return a path that has nothing to do with the weights."""
-    folders = [
-        "usr/share/doc",
-        "usr/lib/python3",
-        "opt/ComfyUI/custom_nodes",
-        "etc",
-        "opt/modelsx",
-        "var/lib",
-    ]
-    name = "".join(chance.choice("abcdefgh-_.+~ éß字") for _ in range(chance.choice([3, 8, 40]))).strip(". ")
-    deep = "/".join(["folder"] * chance.choice([0, 0, 1, 20]))
-    return "/".join(filter(None, [chance.choice(folders), deep, f"x{name}{chance.randrange(10**6)}"]))
-
-
-def _written(form: int) -> Callable[[random.Random], list[bytes | Blob]]:
-    """Return a maker of layers as Python's tarfile writes them."""
-
-    def make(chance: random.Random) -> list[bytes | Blob]:
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8") as tar:
-            for folder in ("opt", "opt/models")[: chance.randint(0, 2)]:
-                _add(tar, folder, tarfile.DIRTYPE)
-            for _ in range(chance.randint(1, 8)):
-                name, data = _name(chance), chance.randbytes(chance.choice([0, 1, 511, 512, 513, 3000]))
-                if form == tarfile.USTAR_FORMAT:
-                    name = _short(name)
-                _add(
-                    tar,
-                    name,
-                    tarfile.REGTYPE,
-                    data=data,
-                    xattrs=form == tarfile.PAX_FORMAT and chance.random() < 0.5,
-                )
-                if chance.random() < 0.5:
-                    _add(
-                        tar,
-                        f"{_short(name)}.hard",
-                        tarfile.LNKTYPE,
-                        target=_short(name) if name == _short(name) else "",
-                    )
-                if chance.random() < 0.5:
-                    _add(
-                        tar,
-                        f"{_short(name)}.soft",
-                        tarfile.SYMTYPE,
-                        target=chance.choice(["../x", "/opt/models", "x" * 90]),
-                    )
-            if chance.random() < 0.3:
-                _add(tar, "run/pipe", tarfile.FIFOTYPE)
-                _add(tar, "run/null", tarfile.CHRTYPE)
-        return [out.getvalue() + bytes(chance.choice([0, 512, 10240, 7]))]
-
-    return make
-
-
-def _short(name: str) -> str:
-    return name if len(name.encode()) <= 90 else f"usr/{name[-20:].replace('/', '-')}"
-
-
-def _add(
-    tar: tarfile.TarFile, name: str, kind: bytes, *, data: bytes = b"", target: str = "", xattrs: bool = False
-) -> None:
-    if kind == tarfile.LNKTYPE and not target:
-        return
-    info = tarfile.TarInfo(name)
-    info.type, info.size, info.linkname = kind, len(data), target
-    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
-    info.mtime = 1_700_000_000
-    if kind == tarfile.CHRTYPE:
-        info.devmajor, info.devminor = 1, 3
-    if xattrs:
-        info.mtime = 1_700_000_000.25
-        value = _CAPABILITY.decode("utf-8", "surrogateescape")
-        info.pax_headers = {"SCHILY.xattr.security.capability": value, "SCHILY.xattr.user.why": "a test"}
-    tar.addfile(info, io.BytesIO(data))
-
-
-def _by_hand(chance: random.Random) -> list[bytes | Blob]:
-    """Long names in each of the three ways, names that begin with ./, numbers in base 256."""
-    long = b"usr/share/" + b"y" * 80 + b"/" + b"z" * chance.randint(30, 90)
-    number = b"\x80" + (1_700_000_000).to_bytes(11, "big")
-    parts = [
-        block(b"./", kind=b"5"),
-        block(b"./usr/", kind=b"5"),
-        file(b"./usr/first", b"1"),
-        file(long.rpartition(b"/")[2], b"2", prefix=long.rpartition(b"/")[0]),
-        long_name(long + b"gnu") + file(long[:99], b"3", magic=GNU),
-        long_name(b"../" * 50, b"K") + block(b"usr/far", kind=b"2", target=b"../", magic=GNU),
-        file(b"usr/when", b"4", magic=GNU, patches={136: number, 345: octal(1, 12), 357: octal(2, 12)}),
-        pax((b"path", long + b"pax"), (b"mtime", b"1700000000.5")) + file(b"short", b"5"),
-        pax((b"size", b"1")) + file(b"usr/sized", b"6"),
-        pax((b"linkpath", b"usr/first")) + block(b"usr/hard", kind=b"1", target=b"elsewhere"),
-    ]
-    kept = parts[:3] + chance.sample(parts[3:], chance.randint(1, len(parts) - 3))
-    return [b"".join(kept) + END + bytes(chance.choice([0, 9216]))]
-
-
-def _changes(chance: random.Random) -> list[bytes | Blob]:
-    """Layers that replace and delete what lies in others, but no weights."""
-    lower = (
-        block(b"usr/m", kind=b"2", target=b"/opt/models") + file(b"usr/old/a", b"a") + file(b"usr/b", b"b")
-    )
-    uppers = [
-        block(b"usr/", kind=b"5") + block(b"usr/m/", kind=b"5") + file(b"usr/m/checkpoints/a", b"harmless"),
-        file(b"usr/.wh.m"),
-        block(b"usr/old/", kind=b"5") + file(b"usr/old/.wh..wh..opq") + file(b"usr/old/c", b"c"),
-        file(b"usr/old", b"a file now"),
-        block(b"usr/b/", kind=b"5") + file(b"usr/b/d", b"a folder now"),
-        file(b"usr/.wh.old") + file(b"usr/.wh.b") + file(b"opt/.wh.old"),
-        block(b"usr/m", kind=b"2", target=b"/opt"),
-    ]
-    return [tar + END for tar in (lower, *chance.sample(uppers, chance.randint(1, 2)))]
-
-
-def acl(*rows: tuple[int, int]) -> bytes:
-    """Return the value of an access list: tags and rights, in the form of system.posix_acl_access."""
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row, 2**32 - 1) for row in rows)
-
-
-_ACL = acl((1, 7), (4, 5), (32, 5))
-_XATTR = b"SCHILY.xattr."
-
-
-def _limits(chance: random.Random) -> list[bytes | Blob]:
-    """Members with the largest and smallest of all that is taken."""
-    early, late = (n.to_bytes(12, "big", signed=True) for n in (-(10**9), 10**10))
-    deep = b"usr/" + b"/".join([b"d" * 200] * 15)
-    parts = [
-        file(b"usr/early", b"1", magic=GNU, patches={136: early}),
-        file(b"usr/late", b"2", magic=GNU, patches={136: b"\x80" + late[1:]}),
-        pax((b"mtime", b"-1.5"), (b"atime", b"9999999999")) + file(b"usr/times", b"3"),
-        pax((b"uid", b"4294967294"), (b"gid", b"4294967294")) + file(b"usr/owned", b"4"),
-        block(b"usr/c", kind=b"3", patches={329: octal(4095, 8), 337: octal((1 << 20) - 1, 8)}),
-        block(b"usr/b", kind=b"4", patches={329: octal(4095, 8), 337: octal(0, 8)}),
-        pax((b"path", deep)) + file(b"x", b"5"),
-        pax((b"linkpath", b"t/" * 500)) + block(b"usr/l", kind=b"2", target=b"t"),
-        pax((_XATTR + b"security.capability", b"\0\0\0\x03" + bytes(20))) + file(b"usr/cap", b"6"),
-        pax((_XATTR + b"security.selinux", b"system_u:object_r:usr_t:s0\0")) + file(b"usr/label", b"6"),
-        pax((_XATTR + b"system.posix_acl_access", _ACL)) + file(b"usr/acl", b"7"),
-        pax((_XATTR + b"system.posix_acl_default", _ACL)) + block(b"usr/acls/", kind=b"5"),
-        pax((_XATTR + b"user.x", b"z" * 2900)) + block(b"usr/noted/", kind=b"5"),
-        block(b"./", kind=b"5", patches={100: octal(chance.choice([0o755, 0o555]), 8)}),
-    ]
-    chance.shuffle(parts)
-    return [b"".join(parts) + END]
-
-
-_SOUND: list[tuple[str, Make]] = [
-    ("the largest and the smallest", _limits),
-    ("as Python writes ustar", _written(tarfile.USTAR_FORMAT)),
-    ("as Python writes GNU", _written(tarfile.GNU_FORMAT)),
-    ("as Python writes pax", _written(tarfile.PAX_FORMAT)),
-    ("by hand", _by_hand),
-    ("changes of lower layers", _changes),
-    ("nothing", lambda _chance: [END]),
-]
-
-
-# --- Layers that could deceive ---
 
 
 def _one(*parts: bytes, end: bytes = END) -> Make:
@@ -315,7 +149,7 @@ def _at_random(chance: random.Random) -> list[bytes | Blob]:
 
 def _changed(chance: random.Random) -> list[bytes | Blob]:
     """A sound tar with some bytes of a header changed, and its checksum made right again."""
-    tar = bytearray(b"".join(part for part in _by_hand(chance) if isinstance(part, bytes)))
+    tar = bytearray(b"".join(part for part in by_hand(chance) if isinstance(part, bytes)))
     at = 512 * chance.randrange(3)
     for _ in range(chance.randint(1, 3)):
         tar[at + chance.choice([*range(100, 148), *range(156, 512)])] = chance.choice(
@@ -349,7 +183,7 @@ def _device(major: int, minor: int, kind: bytes = b"3") -> bytes:
 
 
 def _noted(name: bytes, value: bytes, kind: bytes = b"0", path: bytes = b"usr/x") -> Make:
-    return _one(pax((_XATTR + name, value)), block(path, kind=kind, target=b"y" if kind == b"2" else b""))
+    return _one(pax((XATTR + name, value)), block(path, kind=kind, target=b"y" if kind == b"2" else b""))
 
 
 def _told(key: bytes, value: bytes) -> Make:
@@ -376,7 +210,7 @@ _UNSOUND: dict[str, Make] = {
     "the folder of another owner": _one(block(b"opt/models/", kind=b"5", patches={108: octal(9, 8)})),
     "the parent of another owner": _one(pax((b"uid", b"9")), block(b"opt/", kind=b"5")),
     "the root of another mode": _one(block(b"./", kind=b"5", patches={100: octal(0, 8)})),
-    "the folder with an access list": _noted(b"system.posix_acl_default", _ACL, b"5", b"opt/models/"),
+    "the folder with an access list": _noted(b"system.posix_acl_default", ACL, b"5", b"opt/models/"),
     "a time beyond 64 bits": _told(b"mtime", b"9999999999999999999"),
     "an owner beyond 64 bits": _told(b"uid", b"9999999999999999999"),
     "an owner that means no change": _told(b"uid", b"4294967295"),
@@ -489,7 +323,7 @@ _UNKNOWN: list[tuple[str, Make]] = [
     ("members below a link in any order", _late_folders),
     ("a diff_id of sha512", _named_by_sha512),
 ]
-RECIPES = {name for name, _ in (*_SOUND, *_UNKNOWN)} | set(_UNSOUND)
+RECIPES = {name for name, _ in (*SOUND, *_UNKNOWN)} | set(_UNSOUND)
 DECEPTIVE = list(_UNSOUND)
 
 

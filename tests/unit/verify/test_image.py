@@ -352,7 +352,7 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
     (add_runtime_layer, ["history tells of .* where the lock gives"]),
     (swap_runtime_steps, ["history tells of .* where the lock gives"]),
     (another_command, ["history tells of .*curl x . sh.* where the lock gives 'RUN /bin/sh -c"]),
-    (empty_step, ["history gives 'RUN .*' another end than the lock, or a layer, or none"]),
+    (empty_step, ["history gives 'RUN .* another end than the lock, or a layer, or none"]),
     (in_history(author="mallory"), ["history has 'ENTRYPOINT .* with an author or a comment: .*mallory"]),
     (in_history(comment="anything"), ["history has 'ENTRYPOINT .* with an author or a comment: .*anything"]),
     (weights_without_a_layer, ["history tells of weights, 'podkiln bake pony: a file', that have no layer"]),
