@@ -76,8 +76,8 @@ _MOST_NAME: Final = 255  # NAME_MAX
 class Member:
     """One member: its path (relative, plain; empty for the root), what it is, and what a link names.
 
-    `target` of a hard link is a path like `path`; that of a symbolic link is as it stands. `usual`: it is of
-    mode 0755 and root's, without extended attributes, as folders are that nobody has made by purpose.
+    `target` of a hard link is a path like `path`; that of a symbolic link is as it stands. `usual`: if it is
+    a folder, it is root's, of mode 0755, and without extended attributes.
     """
 
     path: str
@@ -272,7 +272,7 @@ def _member(block: bytes, form: bytes, flag: bytes, size: int, extended: _Extend
         target = plain(target, folder=False)
     attributes.check(extended.attributes, kind)
     path = plain(path, folder=kind == "folder")
-    usual = not extended.attributes and _is_usual(block, told, path)
+    usual = kind != "folder" or (not extended.attributes and _is_usual(block, told, path))
     return Member(path, kind, target, int(told.get("size", size)), usual)
 
 
