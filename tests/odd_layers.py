@@ -8,22 +8,23 @@ made at random.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import random
-import tarfile
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import zstandard
+from odd_sound import ACL, SOUND, XATTR, Make, acl, by_hand
 from odd_tars import END, GNU, OLD, block, file, long_name, octal, pax
 from runtimes import Blob
 
 from podkiln.oci import spec
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 WEIGHT = b"opt/models/checkpoints/a.safetensors"
 EVIL = b"these are other weights than the locked ones"
-_CAPABILITY = b"\x01\0\0\x02" + b"\0\x04\0\0" + bytes(12)  # cap_net_bind_service, VFS_CAP_REVISION_2
-Make: TypeAlias = Callable[[random.Random], "list[bytes | Blob]"]
 
 
 class Odd(NamedTuple):
@@ -40,7 +41,7 @@ def images(seed: str, count: int) -> Iterator[Odd]:
     for number in range(count):
         chance = random.Random(f"{seed} {number}")
         if number % 2 == 0:
-            recipe, make = chance.choice(_SOUND)
+            recipe, make = chance.choice(SOUND)
             sound = True
         else:
             recipe, make = unsound[number // 2 % len(unsound)] if number % 3 else chance.choice(_UNKNOWN)
@@ -68,137 +69,6 @@ def _stored(tar: bytes | Blob, chance: random.Random) -> Blob:
         chance.randint(1, 19), write_checksum="checksum" in how, write_content_size="no known" not in how
     )
     return Blob(spec.LAYER_ZSTD, packer.compress(tar), diff_id)
-
-
-# --- Sound layers ---
-
-
-def _name(chance: random.Random) -> str:
-    """Return a path that has nothing to do with the weights."""
-    folders = [
-        "usr/share/doc",
-        "usr/lib/python3",
-        "opt/ComfyUI/custom_nodes",
-        "etc",
-        "opt/modelsx",
-        "var/lib",
-    ]
-    name = "".join(chance.choice("abcdefgh-_.+~ éß字") for _ in range(chance.choice([3, 8, 40]))).strip(". ")
-    deep = "/".join(["folder"] * chance.choice([0, 0, 1, 20]))
-    return "/".join(filter(None, [chance.choice(folders), deep, f"x{name}{chance.randrange(10**6)}"]))
-
-
-def _written(form: int) -> Callable[[random.Random], list[bytes | Blob]]:
-    """Return a maker of layers as Python's tarfile writes them."""
-
-    def make(chance: random.Random) -> list[bytes | Blob]:
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8") as tar:
-            for folder in ("opt", "opt/models")[: chance.randint(0, 2)]:
-                _add(tar, folder, tarfile.DIRTYPE)
-            for _ in range(chance.randint(1, 8)):
-                name, data = _name(chance), chance.randbytes(chance.choice([0, 1, 511, 512, 513, 3000]))
-                if form == tarfile.USTAR_FORMAT:
-                    name = _short(name)
-                _add(
-                    tar,
-                    name,
-                    tarfile.REGTYPE,
-                    data=data,
-                    xattrs=form == tarfile.PAX_FORMAT and chance.random() < 0.5,
-                )
-                if chance.random() < 0.5:
-                    _add(
-                        tar,
-                        f"{_short(name)}.hard",
-                        tarfile.LNKTYPE,
-                        target=_short(name) if name == _short(name) else "",
-                    )
-                if chance.random() < 0.5:
-                    _add(
-                        tar,
-                        f"{_short(name)}.soft",
-                        tarfile.SYMTYPE,
-                        target=chance.choice(["../x", "/opt/models", "x" * 90]),
-                    )
-            if chance.random() < 0.3:
-                _add(tar, "run/pipe", tarfile.FIFOTYPE)
-                _add(tar, "run/null", tarfile.CHRTYPE)
-        return [out.getvalue() + bytes(chance.choice([0, 512, 10240, 7]))]
-
-    return make
-
-
-def _short(name: str) -> str:
-    return name if len(name.encode()) <= 90 else f"usr/{name[-20:].replace('/', '-')}"
-
-
-def _add(
-    tar: tarfile.TarFile, name: str, kind: bytes, *, data: bytes = b"", target: str = "", xattrs: bool = False
-) -> None:
-    if kind == tarfile.LNKTYPE and not target:
-        return
-    info = tarfile.TarInfo(name)
-    info.type, info.size, info.linkname = kind, len(data), target
-    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
-    info.mtime = 1_700_000_000
-    if kind == tarfile.CHRTYPE:
-        info.devmajor, info.devminor = 1, 3
-    if xattrs:
-        info.mtime = 1_700_000_000.25
-        value = _CAPABILITY.decode("utf-8", "surrogateescape")
-        info.pax_headers = {"SCHILY.xattr.security.capability": value, "SCHILY.xattr.user.why": "a test"}
-    tar.addfile(info, io.BytesIO(data))
-
-
-def _by_hand(chance: random.Random) -> list[bytes | Blob]:
-    """Long names in each of the three ways, names that begin with ./, numbers in base 256."""
-    long = b"usr/share/" + b"y" * 80 + b"/" + b"z" * chance.randint(30, 90)
-    number = b"\x80" + (1_700_000_000).to_bytes(11, "big")
-    parts = [
-        block(b"./", kind=b"5"),
-        block(b"./usr/", kind=b"5"),
-        file(b"./usr/first", b"1"),
-        file(long.rpartition(b"/")[2], b"2", prefix=long.rpartition(b"/")[0]),
-        long_name(long + b"gnu") + file(long[:99], b"3", magic=GNU),
-        long_name(b"../" * 50, b"K") + block(b"usr/far", kind=b"2", target=b"../", magic=GNU),
-        file(b"usr/when", b"4", magic=GNU, patches={136: number, 345: octal(1, 12), 357: octal(2, 12)}),
-        pax((b"path", long + b"pax"), (b"mtime", b"1700000000.5")) + file(b"short", b"5"),
-        pax((b"size", b"1")) + file(b"usr/sized", b"6"),
-        pax((b"linkpath", b"usr/first")) + block(b"usr/hard", kind=b"1", target=b"elsewhere"),
-    ]
-    kept = parts[:3] + chance.sample(parts[3:], chance.randint(1, len(parts) - 3))
-    return [b"".join(kept) + END + bytes(chance.choice([0, 9216]))]
-
-
-def _changes(chance: random.Random) -> list[bytes | Blob]:
-    """Layers that replace and delete what lies in others, but no weights."""
-    lower = (
-        block(b"usr/m", kind=b"2", target=b"/opt/models") + file(b"usr/old/a", b"a") + file(b"usr/b", b"b")
-    )
-    uppers = [
-        block(b"usr/", kind=b"5") + block(b"usr/m/", kind=b"5") + file(b"usr/m/checkpoints/a", b"harmless"),
-        file(b"usr/.wh.m"),
-        block(b"usr/old/", kind=b"5") + file(b"usr/old/.wh..wh..opq") + file(b"usr/old/c", b"c"),
-        file(b"usr/old", b"a file now"),
-        block(b"usr/b/", kind=b"5") + file(b"usr/b/d", b"a folder now"),
-        file(b"usr/.wh.old") + file(b"usr/.wh.b") + file(b"opt/.wh.old"),
-        block(b"usr/m", kind=b"2", target=b"/opt"),
-    ]
-    return [tar + END for tar in (lower, *chance.sample(uppers, chance.randint(1, 2)))]
-
-
-_SOUND: list[tuple[str, Make]] = [
-    ("as Python writes ustar", _written(tarfile.USTAR_FORMAT)),
-    ("as Python writes GNU", _written(tarfile.GNU_FORMAT)),
-    ("as Python writes pax", _written(tarfile.PAX_FORMAT)),
-    ("by hand", _by_hand),
-    ("changes of lower layers", _changes),
-    ("nothing", lambda _chance: [END]),
-]
-
-
-# --- Layers that could deceive ---
 
 
 def _one(*parts: bytes, end: bytes = END) -> Make:
@@ -279,7 +149,7 @@ def _at_random(chance: random.Random) -> list[bytes | Blob]:
 
 def _changed(chance: random.Random) -> list[bytes | Blob]:
     """A sound tar with some bytes of a header changed, and its checksum made right again."""
-    tar = bytearray(b"".join(part for part in _by_hand(chance) if isinstance(part, bytes)))
+    tar = bytearray(b"".join(part for part in by_hand(chance) if isinstance(part, bytes)))
     at = 512 * chance.randrange(3)
     for _ in range(chance.randint(1, 3)):
         tar[at + chance.choice([*range(100, 148), *range(156, 512)])] = chance.choice(
@@ -290,7 +160,69 @@ def _changed(chance: random.Random) -> list[bytes | Blob]:
     return [bytes(tar)]
 
 
+def _late_folders(chance: random.Random) -> list[bytes | Blob]:
+    """A link in a lower layer, and in the upper one members below it, in any order."""
+    lower = [_link(b"a", b"/opt/models"), _link(b"d/a", b"/opt/models"), file(b"d/x", b"x")]
+    upper = [
+        *[block(name, kind=b"5") for name in (b"a/", b"d/", b"d/a/")],
+        *[file(name) for name in (b"a/.wh.vae", b"d/a/.wh.vae", b"d/.wh..wh..opq", b"a/.wh..wh..opq")],
+        file(b"a/" + WEIGHT[11:], EVIL),
+        file(b"d/a/" + WEIGHT[11:], EVIL),
+    ]
+    kept = chance.sample(upper, chance.randint(2, 4))
+    return [b"".join(chance.sample(lower, chance.randint(1, 3))) + END, b"".join(kept) + END]
+
+
+def _named_by_sha512(_chance: random.Random) -> list[bytes | Blob]:
+    """A layer whose diff_id is right and that no engine takes: the config tells it, not the layer."""
+    return [Blob(spec.LAYER, _HARMLESS, "sha512:" + hashlib.sha512(_HARMLESS).hexdigest())]
+
+
+def _device(major: int, minor: int, kind: bytes = b"3") -> bytes:
+    return block(b"usr/x", kind=kind, patches={329: octal(major, 8), 337: octal(minor, 8)})
+
+
+def _noted(name: bytes, value: bytes, kind: bytes = b"0", path: bytes = b"usr/x") -> Make:
+    return _one(pax((XATTR + name, value)), block(path, kind=kind, target=b"y" if kind == b"2" else b""))
+
+
+def _told(key: bytes, value: bytes) -> Make:
+    return _one(pax((key, value)), file(b"usr/x", b"x"))
+
+
+_A_LINK = _link(b"a", b"/opt/models")
+_THROUGH = file(b"a/" + WEIGHT[11:], EVIL)
+
 _UNSOUND: dict[str, Make] = {
+    "a folder after what is in it": _two(_A_LINK, _THROUGH + file(b"a/.wh.vae") + block(b"a/", kind=b"5")),
+    "a folder after a deletion in it": _two(_A_LINK, file(b"a/.wh.vae") + block(b"a/", kind=b"5")),
+    "a folder after a deletion of all": _two(_A_LINK, file(b"a/.wh..wh..opq") + block(b"a/", kind=b"5")),
+    "a deletion after what went through a link": _two(
+        _link(b"d/a", b"/opt/models"), file(b"d/a/" + WEIGHT[11:], EVIL) + file(b"d/.wh..wh..opq")
+    ),
+    "a device that is cut to a deletion": _two(file(b"usr/x", b"x"), _device(4096, 0)),
+    "a device that is cut by its minor": _two(file(b"usr/x", b"x"), _device(0, 1 << 20)),
+    "a block device that is cut": _one(_device(4096, 0, b"4")),
+    "a device beyond 32 bits": _one(
+        block(b"usr/x", kind=b"3", magic=GNU, patches={329: b"\x80\0\0\1\0\0\0\0"})
+    ),
+    "the folder of another mode": _one(block(b"opt/models/", kind=b"5", patches={100: octal(0, 8)})),
+    "the folder of another owner": _one(block(b"opt/models/", kind=b"5", patches={108: octal(9, 8)})),
+    "the parent of another owner": _one(pax((b"uid", b"9")), block(b"opt/", kind=b"5")),
+    "the root of another mode": _one(block(b"./", kind=b"5", patches={100: octal(0, 8)})),
+    "the folder with an access list": _noted(b"system.posix_acl_default", ACL, b"5", b"opt/models/"),
+    "a time beyond 64 bits": _told(b"mtime", b"9999999999999999999"),
+    "an owner beyond 64 bits": _told(b"uid", b"9999999999999999999"),
+    "an owner that means no change": _told(b"uid", b"4294967295"),
+    "a group beyond 32 bits": _told(b"gid", b"4294968296"),
+    "an attribute that is too long": _noted(b"user.x", b"z" * 70000),
+    "an attribute of a link": _noted(b"user.x", b"z", b"2"),
+    "a capability that is none": _noted(b"security.capability", b"zz"),
+    "an access list that is none": _noted(b"system.posix_acl_access", b"zz"),
+    "an access list out of order": _noted(b"system.posix_acl_access", acl((4, 5), (1, 7), (32, 5))),
+    "a path of all that the kernel takes": _one(
+        pax((b"path", b"/".join([b"d" * 200] * 20) + b"/x")), file(b"x", b"x")
+    ),
     "other weights": _one(_HERE),
     "a hard link to a link": _one(
         _link(b"e", b"/opt"), _hard(b"g", b"e"), file(b"g/models/" + WEIGHT[11:], EVIL)
@@ -388,8 +320,10 @@ _UNKNOWN: list[tuple[str, Make]] = [
     ("members at random", _at_random),
     ("members at random", _at_random),
     ("a changed header", _changed),
+    ("members below a link in any order", _late_folders),
+    ("a diff_id of sha512", _named_by_sha512),
 ]
-RECIPES = {name for name, _ in (*_SOUND, *_UNKNOWN)} | set(_UNSOUND)
+RECIPES = {name for name, _ in (*SOUND, *_UNKNOWN)} | set(_UNSOUND)
 DECEPTIVE = list(_UNSOUND)
 
 

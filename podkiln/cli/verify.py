@@ -56,8 +56,8 @@ def verify_command(
 ) -> None:
     """Compare IMAGE, as its registry holds it, with the lock of a variant.
 
-    All of manifest, config, labels and history, and the digests of weight layers. Nothing is pulled. Without
-    IMAGE, it is the one that `--push` would push.
+    All of manifest, config and labels, the steps in the history, and the digests of weight layers. Nothing
+    is pulled. Without IMAGE, it is the one that `--push` would push.
     """
     name = one_of(variant, f"{image or 'what is verified'} is one image")
     if ca_bundle:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NewType, Self, TypeVar
 
 from podkiln.errors import IntegrityError
@@ -39,6 +40,9 @@ MAX_MANIFEST_BYTES = 4 << 20
 _MOST_NESTED = 64
 _MOST_BYTES = 1 << 50
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_TIME = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,30})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
+)
 _T = TypeVar("_T")
 
 _MOST_VALUES = 200_000  # of one JSON document; an image of 127 layers has some 1000
@@ -219,13 +223,13 @@ class Descriptor:
             raise IntegrityError(f"{where}: the size {str(size)[:40]} is negative.")
         if size > _MOST_BYTES:
             raise IntegrityError(f"{where}: the size is larger than any blob.")
-        platform = obj.get("platform")
+        platform = _field(obj, "platform", dict, where, {}) if obj.get("platform") is not None else None
         return cls(
             media_type=_field(obj, "mediaType", str, where),
             digest=parse_digest(_field(obj, "digest", str, where), f"{where}: the digest"),
             size=size,
             annotations=_text_map(obj, "annotations", where),
-            platform=Platform.from_json(platform, where) if isinstance(platform, dict) else None,
+            platform=Platform.from_json(platform, where) if platform is not None else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -293,6 +297,29 @@ class Index:
         )
 
 
+def _history(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return an entry of a config's history when its fields have the types that engines read (config.md)."""
+    for key in ("created_by", "author", "comment"):
+        _field(entry, key, str, where, "")
+    _field(entry, "empty_layer", bool, where, default=False)
+    if not is_time(entry.get("created", "1970-01-01T00:00:00Z")):
+        raise IntegrityError(f"{where}: the field 'created' is not a time as RFC 3339 has it.")
+    return entry
+
+
+def is_time(value: object) -> bool:
+    """Tell whether a value of a document is a time as Go reads it: RFC 3339, or null for none."""
+    if value is None:
+        return True
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(value[:19])
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class ImageConfig:
     """An image's config: how it runs and what its layers are once unpacked (config.md)."""
@@ -313,7 +340,7 @@ class ImageConfig:
             document=obj,
             platform=Platform.from_json(obj, where),
             diff_ids=tuple(parse_digest(str(entry), f"{where}: a diff_id") for entry in diff_ids),
-            history=tuple(entry for _, entry in _objects(obj, "history", where)),
+            history=tuple(_history(entry, place) for place, entry in _objects(obj, "history", where)),
             labels=_text_map(_field(obj, "config", dict, where, {}), "Labels", f"{where}: config"),
         )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from podkiln.oci.spec import Descriptor, Digest
+    from podkiln.registry.streaming_http import Response
     from podkiln.registry.transport import Transport
 
 _ACCEPT: Final = ", ".join((*spec.MANIFESTS, *spec.INDEXES))
@@ -105,9 +106,26 @@ class Reader:
         digest = spec.parse_digest(claimed, f"Registry {self.transport.host}") if claimed else None
         digest = digest or spec.digest_of(answer.body)
         self._check(answer.body, digest, f"manifest {tag_or_digest} of {self.name}")
-        content_type = answer.headers.get("content-type", "").partition(";")[0].strip()
+        content_type = _content_type(answer)
         media_type = spec.parse_json(answer.body, f"Manifest {tag_or_digest} of {self.name}").get("mediaType")
+        if media_type and content_type and media_type != content_type:  # engines go by what the header says
+            raise IntegrityError(
+                f"Registry {self.transport.host} sent manifest {tag_or_digest} of {self.name} with the "
+                f"Content-Type {content_type[:160]!r}, but it says that it is {str(media_type)[:160]!r}."
+            )
         return spec.Descriptor(str(media_type or content_type), digest, len(answer.body)), answer.body
+
+    def named(self, tag_or_digest: str) -> tuple[str, Digest | None]:
+        """Return type and digest of a manifest by the registry's word alone (end-3), as engines ask first.
+
+        The digest is None where the registry tells none. Raises RegistryError.
+        """
+        doing = f"ask for the digest of manifest {tag_or_digest} of {self.name}"
+        path, headers = self._path("manifests", tag_or_digest), {"Accept": _ACCEPT}
+        answer = self.transport.ask("HEAD", path, doing, expect=(200,), headers=headers)
+        claimed = answer.headers.get("docker-content-digest")
+        where = f"Registry {self.transport.host}"
+        return _content_type(answer), spec.parse_digest(claimed, where) if claimed else None
 
     def _path(self, kind: str, name: str) -> str:
         return f"/v2/{self.name}/{kind}/{name}"
@@ -123,3 +141,7 @@ class Reader:
                 f"Registry {self.transport.host} sent a {what} that hashes to "
                 f"{hashed.name}:{hashed.hexdigest()}, not {digest}."
             )
+
+
+def _content_type(answer: Response) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip()

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from podkiln.verify import attributes
 from podkiln.verify.unpack import PackedError, Reader, UnclearError
 
 if TYPE_CHECKING:
@@ -41,27 +42,33 @@ _REFUSED: Final = {
     b"S": "a sparse file",
     b"g": "a global pax header",
 }
+_MOST_MODE: Final = 1 << 21  # what 7 octal digits hold
+_MOST_ID: Final = (1 << 32) - 1  # which means "no change" to chown
+_MOST_TIME: Final = 1 << 40  # seconds: years enough, and far below what any clock of an engine holds
+_MOST_MAJOR, _MOST_MINOR = 1 << 12, 1 << 20  # Linux include/linux/kdev_t.h: more is cut, perhaps to 0:0
 _NUMBERS: Final = (
-    (100, 8, "mode"),
-    (108, 8, "owner"),
-    (116, 8, "group"),
-    (136, 12, "time"),
-    (329, 8, "device"),
-    (337, 8, "device"),
+    (100, 8, "mode", _MOST_MODE),
+    (108, 8, "owner", _MOST_ID),
+    (116, 8, "group", _MOST_ID),
+    (136, 12, "time", _MOST_TIME),
+    (329, 8, "device", _MOST_MAJOR),
+    (337, 8, "device", _MOST_MINOR),
 )
-"""Where in every header a number stands, of how many bytes: Go refuses the header when one is none."""
+"""Where in every header a number stands, of how many bytes, and below what it is to be.
+
+Go refuses the header when one is none; the kernel refuses or cuts what is larger.
+"""
 _OCTAL: Final = re.compile(rb" *([0-7]*)[ \0]*")
 _OCTAL_LIMIT: Final = 8 << 30  # 11 octal digits
 _RECORD: Final = re.compile(rb"([1-9][0-9]{0,6}) ([^=\0]+)=", re.DOTALL)
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}")
-_TIME: Final = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,30})?")
+_TIME: Final = re.compile(r"(-?[0-9]{1,13})(\.[0-9]{1,30})?")
 _TEXT_KEYS: Final = ("path", "linkpath", "uname", "gname")
 _TIME_KEYS: Final = ("mtime", "atime", "ctime")
 _XATTR: Final = "SCHILY.xattr."
-_XATTRS: Final = re.compile(r"security\.\w+|user\.(?!overlay\.)[\w.:-]+|system\.posix_acl_(access|default)")
-"""Attributes that change nothing of what is unpacked: those of overlayfs (trusted.overlay.*) hide folders."""
 _MOST_EXTENDED: Final = 1 << 20  # bytes of one pax header, as Go reads it
-_MOST_PATH: Final = 4096  # PATH_MAX
+_MOST_PATH: Final = 3072  # bytes; PATH_MAX is 4096, of which the folders of the engine take some
+_MOST_TARGET: Final = 1024  # bytes; what XFS takes of a symbolic link
 _MOST_NAME: Final = 255  # NAME_MAX
 
 
@@ -69,13 +76,15 @@ _MOST_NAME: Final = 255  # NAME_MAX
 class Member:
     """One member: its path (relative, plain; empty for the root), what it is, and what a link names.
 
-    `target` of a hard link is a path like `path`; that of a symbolic link is as it stands.
+    `target` of a hard link is a path like `path`; that of a symbolic link is as it stands. `usual`: if it is
+    a folder, it is root's, of mode 0755, and without extended attributes.
     """
 
     path: str
     kind: Kind
     target: str = ""
     size: int = 0
+    usual: bool = True
 
 
 @dataclass
@@ -84,6 +93,7 @@ class _Extended:
 
     form: bytes = b""  # the magic that must follow: pax records belong to ustar, long names to GNU
     records: dict[str, str] | None = None
+    attributes: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def told(self) -> dict[str, str]:
@@ -143,20 +153,24 @@ def _form(block: bytes) -> bytes:
         _number(block, 345, 12, "time"), _number(block, 357, 12, "time")
         if block[369:].strip(b"\0"):
             raise UnclearError("it has a sparse or continued GNU header")
-    for start, length, name in _NUMBERS:
-        _number(block, start, length, name)
+    for start, length, name, limit in _NUMBERS:
+        if not -_MOST_TIME < _number(block, start, length, name) < limit:
+            raise UnclearError(f"it has a header with a {name} that no file system holds")
     return form
 
 
 def _number(block: bytes, start: int, length: int, name: str) -> int:
-    """Read a number: octal digits between blanks, or, in a GNU header, a positive one in base 256."""
+    """Read a number: octal digits between blanks, or, in a GNU header, one in base 256.
+
+    Only a time may be negative: it is before 1970 then.
+    """
     data = block[start : start + length]
     octal = _OCTAL.fullmatch(data)
     if octal:
         return int(octal[1] or b"0", 8)
-    if data[0] == 0x80 and block[257:265] == _GNU:  # noqa: PLR2004 - GNU tar manual, "Extensions"
-        value = int.from_bytes(data[1:], "big")
-        if value < 1 << 63:
+    if block[257:265] == _GNU and (data[0] == 0x80 or (data[0] == 0xFF and name == "time")):  # noqa: PLR2004 - GNU tar manual, "Extensions"
+        value = int.from_bytes(data[1:], "big", signed=data[0] == 0xFF)  # noqa: PLR2004
+        if -1 << 63 <= value < 1 << 63:
             return value
     raise UnclearError(f"the {name} in a header is not plainly a number ({data!r})")
 
@@ -207,26 +221,30 @@ def _pax(stream: Reader, form: bytes, size: int, extended: _Extended) -> None:
         key, value = _utf8(found[2], "pax key"), data[found.end() : end - 1]
         if key in records:
             raise UnclearError(f"it has two pax records {key!r} for one member")
-        records[key] = _record(key, value)
+        if key.startswith(_XATTR):
+            extended.attributes[key.removeprefix(_XATTR)] = value
+        records[key] = "" if key.startswith(_XATTR) else _record(key, value)
         at = end
     extended.form, extended.records = _USTAR, records
 
 
 def _record(key: str, value: bytes) -> str:
     """Return the value of a record that readers agree on."""
-    if key.startswith(_XATTR):
-        if not _XATTRS.fullmatch(key.removeprefix(_XATTR)):
-            raise UnclearError(f"it has the extended attribute {key.removeprefix(_XATTR)!r}")
-        return ""
     text = _utf8(value, f"pax record {key!r}")
     right = (
         (key in _TEXT_KEYS and text and "\0" not in text)
-        or (key in _TIME_KEYS and _TIME.fullmatch(text))
-        or (key in {"size", "uid", "gid"} and _DECIMAL.fullmatch(text))
+        or (key in _TIME_KEYS and _is_time(text))
+        or (key == "size" and _DECIMAL.fullmatch(text))
+        or (key in {"uid", "gid"} and _DECIMAL.fullmatch(text) and int(text) < _MOST_ID)
     )
     if not right:
         raise UnclearError(f"it has a pax record {key!r} that readers take differently")
     return text
+
+
+def _is_time(text: str) -> bool:
+    found = _TIME.fullmatch(text)
+    return found is not None and abs(int(found[1])) < _MOST_TIME
 
 
 def _member(block: bytes, form: bytes, flag: bytes, size: int, extended: _Extended) -> Member:
@@ -246,13 +264,24 @@ def _member(block: bytes, form: bytes, flag: bytes, size: int, extended: _Extend
     target = told.get("linkpath", target)
     if kind not in ("link", "hard link") and target:
         raise UnclearError(f"it has a {kind} that is a link as well")
-    if kind == "link" and not 0 < len(target.encode()) < _MOST_PATH:
+    if kind == "link" and not 0 < len(target.encode()) < _MOST_TARGET:
         raise UnclearError("it has a link without a target that can be")
     if kind == "device" and not _number(block, 329, 8, "device") and not _number(block, 337, 8, "device"):
         kind = "whiteout device"
     if kind == "hard link":
         target = plain(target, folder=False)
-    return Member(plain(path, folder=kind == "folder"), kind, target, int(told.get("size", size)))
+    attributes.check(extended.attributes, kind)
+    path = plain(path, folder=kind == "folder")
+    usual = kind != "folder" or (not extended.attributes and _is_usual(block, told, path))
+    return Member(path, kind, target, int(told.get("size", size)), usual)
+
+
+def _is_usual(block: bytes, told: dict[str, str], path: str) -> bool:
+    """Tell whether a member is root's and of mode 0755; the root may be of 0555, as some bases have it."""
+    owner = int(told.get("uid", _number(block, 108, 8, "owner")))
+    group = int(told.get("gid", _number(block, 116, 8, "group")))
+    mode = _number(block, 100, 8, "mode") & 0o7777
+    return owner == group == 0 and (mode == 0o755 or (mode == 0o555 and not path))  # noqa: PLR2004
 
 
 def _check_size(kind: Kind, size: int, told: dict[str, str]) -> None:

@@ -28,7 +28,12 @@ def blob_findings(repository: Repository, manifest: Manifest) -> dict[Digest, st
     """Ask for every blob, several at a time; return what is wrong with some, by digest."""
     blobs = {each.digest: each for each in (*manifest.layers, manifest.config)}
     found = at_once(repository.transport, blobs.values(), partial(_blob_finding, repository))
-    return {digest: finding for digest, finding in zip(blobs, found, strict=True) if finding}
+    told = {digest: finding for digest, finding in zip(blobs, found, strict=True) if finding}
+    for each in manifest.layers:
+        size = blobs[each.digest].size
+        if each.size != size:
+            told[each.digest] = f"Its blob {each.digest} stands there with {each.size} and with {size} bytes."
+    return told
 
 
 def _blob_finding(repository: Repository, blob: Descriptor) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.oci import spec
 from podkiln.plan.plan import MAX_LAYERS
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from podkiln.verify.rendered import Rendered
 
 PLATFORM: Final = spec.Platform("linux", "amd64")
+_ALGORITHM: Final = "sha256:"
 _ROW: Final = {"created", "created_by", "comment", "empty_layer", "author"}
 _LAYERS: Final = (spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD)
+_COMMENTS: Final = (None, "", "buildkit.dockerfile.v0")  # BuildKit's own
 _BAKED_BY: Final = "podkiln bake "
 
 
@@ -80,6 +83,10 @@ def _type_findings(held: RemoteImage) -> Iterator[str]:
     for number, layer in enumerate(manifest.layers):
         if layer.media_type not in _LAYERS:
             yield f"Its layer {number} is of type {shown(layer.media_type)}, which is no layer type of OCI."
+    named = (manifest.config.digest, *(each.digest for each in manifest.layers), *held.config.diff_ids)
+    other = next((digest for digest in named if not digest.startswith(_ALGORITHM)), None)
+    if other:
+        yield f"It names {spec.short(other)}: engines unpack what is named by sha256 alone."
     if not held.config.platform.serves(PLATFORM):
         yield f"It is an image for {shown(str(held.config.platform))[1:-1]}, not {PLATFORM}."
 
@@ -118,8 +125,11 @@ def _history_findings(rendered: Rendered, found: Sequence[LocatedLayer], held: R
     """Compare what the history tells of the runtime with the Dockerfile. The base's part comes before it."""
     layers = held.config.layer_history
     weights = {id(layers[each.number]) for each in found}
-    others = (row for row in held.config.history if id(row) not in weights)
-    rows = [row for row in others if not str(row.get("created_by", "")).startswith(_BAKED_BY)]
+    others = [row for row in held.config.history if id(row) not in weights]
+    rows = [row for row in others if not _is_baked(row)]
+    for row in filter(_is_baked, others):
+        if row.get("empty_layer"):
+            yield f"Its history tells of weights, {shown(row['created_by'])}, that have no layer."
     own = rows[len(rows) - len(rendered.steps) :] if len(rows) > len(rendered.steps) else ()
     base = rows[: len(rows) - len(own)]
     if not own or all(row.get("empty_layer") for row in base):
@@ -128,20 +138,32 @@ def _history_findings(rendered: Rendered, found: Sequence[LocatedLayer], held: R
             "above the base image."
         )
         return
+    yield from islice(_row_findings(rendered, own, held), 1)
+
+
+def _row_findings(rendered: Rendered, own: Sequence[Mapping[str, Any]], held: RemoteImage) -> Iterator[str]:
+    """Compare entry by entry. One that is missing shifts all others, so only the first finding counts."""
     for row, step in zip(own, rendered.steps, strict=True):
         if step.differs(row):
-            told = shown(row.get("created_by"))
-            yield f"Its history tells of {told} where the lock gives {shown(str(step))}."
-            return
+            told, given = shown(row.get("created_by")), shown(str(step))
+            if told == given:
+                yield f"Its history gives {told} another end than the lock, or a layer, or none."
+            else:
+                yield f"Its history tells of {told} where the lock gives {given}."
+        if row.get("author") or row.get("comment") not in _COMMENTS:
+            yield f"Its history has {shown(str(step))} with an author or a comment: {shown(dict(row))}."
     for row in held.config.history:
         if row.keys() - _ROW:  # a key in another case is one that engines read
             yield f"Its history has an entry with more than is known of entries: {shown(dict(row))}."
-            return
     for row in own:
         if row.get("created") != rendered.created:
             told = shown(dict(row))
             yield f"Its history tells of {told}, which is not how it is written at {rendered.created}."
-            return
+
+
+def _is_baked(row: Mapping[str, Any]) -> bool:
+    """Tell whether a history entry says that it is of weights."""
+    return str(row.get("created_by") or "").startswith(_BAKED_BY)
 
 
 def placed(
@@ -191,7 +213,13 @@ def _layer_findings(
     if config.diff_ids[found.number] != blob.digest:
         diff_id = config.diff_ids[found.number]
         yield f"{name} has the digest {blob.digest}, and another diff_id: {diff_id}."
-    if dict(blob.annotations) != wanted.descriptor.annotations:
+    if not blob.annotations and digest == blob.digest:
+        yield (
+            f"{name} has no annotations. Its digest is that of the lock, so its files are right; copying "
+            "through an archive loses annotations (docker save, skopeo to oci-archive): copy the image from "
+            "registry to registry, or push it again."
+        )
+    elif dict(blob.annotations) != wanted.descriptor.annotations:
         yield f"{name} has annotations that do not name the files, sizes and hashes of the lock."
     told = config.layer_history[found.number]
     if dict(told) != wanted.history(config.document.get("created")):
@@ -214,7 +242,11 @@ def _strangers(found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str
     known = {each.number for each in found}
     told = held.config.layer_history
     for number, layer in enumerate(held.manifest.layers):
-        by = str(told[number].get("created_by", ""))
-        if number not in known and (MODEL in layer.annotations or by.startswith(_BAKED_BY)):
-            model = shown(layer.annotations.get(MODEL) or by.removeprefix(_BAKED_BY).partition(":")[0])[1:-1]
+        if number in known:
+            continue
+        if MODEL in layer.annotations:
+            model = shown(layer.annotations[MODEL])[1:-1]
             yield f"Its layer {number} holds weights of {model} that the lock does not give to this image."
+        elif _is_baked(told[number]):
+            by = shown(told[number]["created_by"])
+            yield f"Its history tells of layer {number} as of weights, {by}, that the lock does not give it."

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SUBSTITUTED: Final = "io.podkiln.substituted"
 _MOST_NAMED: Final = 10
+_EMPTY: Final[dict[str, Any]] = {"annotations": {}, "variant": "", "os.version": "", "os.features": []}
 
 
 def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
@@ -32,17 +33,25 @@ def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
     variables = held.pop("Env", None)
     if variables != wanted["Env"]:
         yield from _environment(variables, rendered.environment)
-    for key in sorted({*held, *wanted} - {"Env", "Labels"})[: len(wanted) + _MOST_NAMED]:
-        if spec.canonical_json(held.get(key)) != spec.canonical_json(
-            wanted.get(key)
-        ):  # 3.0 is not 3, nor is true 1
-            yield f"Its config sets {key}: {shown(held.get(key))}; the lock gives {shown(wanted.get(key))}."
+    yield from _settings(held, {key: wanted[key] for key in wanted if key not in ("Env", "Labels")})
     if document.get("created") != rendered.created:
         yield f"It was created at {shown(document.get('created'))}; the lock gives {rendered.created}."
     yield from _strays(document, "architecture os created config rootfs history", "config")
     yield from _strays(document["rootfs"], "type diff_ids", "config's rootfs")
     if document["rootfs"].get("type") != "layers":
         yield f"Its config's rootfs is of type {shown(document['rootfs'].get('type'))}, not 'layers'."
+
+
+def _settings(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Compare key by key. One beside the wanted ones is a finding, null too.
+
+    Go takes `entrypoint` for `Entrypoint`, and null there deletes what was set.
+    """
+    for key in sorted(wanted):
+        if spec.canonical_json(held.get(key)) != spec.canonical_json(wanted[key]):  # 3.0 is not 3
+            yield f"Its config sets {key}: {shown(held.get(key))}; the lock gives {shown(wanted[key])}."
+    for key in sorted(held.keys() - wanted.keys())[:_MOST_NAMED]:
+        yield f"Its config sets {shown(key)[1:-1]}: {shown(held[key])}; the lock gives nothing of that name."
 
 
 def _environment(held: Any, wanted: Mapping[str, str]) -> Iterator[str]:
@@ -64,17 +73,21 @@ def _mapping(what: str, held: Mapping[str, str], wanted: Mapping[str, str]) -> I
         yield f"Its {what} {shown(name)[1:-1]} is {shown(held[name])}; the lock gives none of that name."
 
 
-def _strays(document: Mapping[str, Any], allowed: str, where: str) -> Iterator[str]:
-    """Name the keys of a document that podkiln does not write, some of them where there are many."""
-    for key in sorted(document.keys() - set(allowed.split()))[:_MOST_NAMED]:
+def _strays(document: Mapping[str, Any], allowed: str, where: str, empty: str = "") -> Iterator[str]:
+    """Name the keys of a document that podkiln does not write, some of them where there are many.
+
+    `empty`: keys that say nothing while they are empty, and may be there then.
+    """
+    known = {*allowed.split(), *(key for key in empty.split() if document.get(key) in (None, _EMPTY[key]))}
+    for key in sorted(document.keys() - known)[:_MOST_NAMED]:
         yield f"Its {where} has {shown(key)}: {shown(document[key])}; podkiln writes none."
 
 
 def of_manifest(document: Mapping[str, Any]) -> Iterator[str]:
     """Name what an image's manifest says beyond its config and its layers."""
     yield from _typed(document, "manifest")
-    yield from _strays(document, "schemaVersion mediaType config layers", "manifest")
-    yield from _strays(document["config"], "mediaType digest size", "manifest's config")
+    yield from _strays(document, "schemaVersion mediaType config layers", "manifest", "annotations")
+    yield from _strays(document["config"], "mediaType digest size", "manifest's config", "annotations")
     for number, layer in enumerate(document.get("layers") or ()):
         yield from _strays(layer, "mediaType digest size annotations", f"manifest's layer {number}")
 
@@ -82,12 +95,16 @@ def of_manifest(document: Mapping[str, Any]) -> Iterator[str]:
 def of_index(document: Mapping[str, Any]) -> Iterator[str]:
     """Name what an index says beyond the one image that podkiln makes."""
     yield from _typed(document, "index")
-    yield from _strays(document, "schemaVersion mediaType manifests", "index")
+    yield from _strays(document, "schemaVersion mediaType manifests", "index", "annotations")
     manifests = document["manifests"] or ()
     for number, each in enumerate(manifests[:_MOST_NAMED]):
-        yield from _strays(each, "mediaType digest size platform", f"index's manifest {number}")
+        allowed = "mediaType digest size platform"
+        yield from _strays(each, allowed, f"index's manifest {number}", "annotations")
         if isinstance(each.get("platform"), dict):
-            yield from _strays(each["platform"], "os architecture", f"index's platform {number}")
+            platform = f"index's platform {number}"
+            yield from _strays(
+                each["platform"], "os architecture", platform, "variant os.version os.features"
+            )
     if len(manifests) > 1:
         yield f"It is an index of {len(manifests)} manifests; podkiln makes one image."
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.errors import IntegrityError, VerifyError
 from podkiln.oci import spec
-from podkiln.oci.reference import DEFAULT_TAG
+from podkiln.oci.reference import DEFAULT_TAG, Reference
 from podkiln.registry import Repository
+from podkiln.util.quoting import shown
 from podkiln.verify import documents
 from podkiln.verify.blobs import blob_findings, deep_findings, runtime_findings
 from podkiln.verify.compare import (
@@ -28,7 +29,6 @@ from podkiln.verify.rendered import Rendered
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
 
-    from podkiln.oci.reference import Reference
     from podkiln.oci.spec import Descriptor, Digest, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.registry import Progress, RegistryOptions
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["VerifyResult", "verify"]
 
 _DOCUMENTS: Final = (
-    "Compared with the lock: all of manifest, config, labels and history, and the digests of weight layers"
+    "Compared with the lock: all of manifest, config and labels, in the history the steps that made layers "
+    "and the kinds of all others, and the digests of weight layers"
 )
 _INSIDE: Final = (
     "every file of the weights by its sha256, and that the layers of the runtime leave the weights alone"
@@ -65,8 +66,10 @@ class VerifyResult:
 
     @property
     def compared(self) -> str:
-        """What was compared, and what was not, in one sentence."""
-        return COMPARED_DEEP if self.deep else COMPARED
+        """What was compared, what was not, and what it holds for, in two sentences."""
+        pinned = Reference.parse(self.image).with_tag(None).with_digest(self.digest)
+        said = f"It holds for {pinned}: pull that, as a registry can give something else for a tag."
+        return f"{COMPARED_DEEP if self.deep else COMPARED} {said}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for scripts."""
@@ -105,11 +108,14 @@ def verify(
     """
     rendered = Rendered.of(plan)
     with Repository(reference, settings) as repository:
-        found, data = repository.manifest(reference.digest or reference.tag or DEFAULT_TAG)
-        findings: list[str] = []
+        asked = reference.digest or reference.tag or DEFAULT_TAG
+        found, data = repository.manifest(asked)
+        findings = list(_head_findings(repository, asked, found))
         if found.media_type in spec.INDEXES:
             where = f"Index {reference}"
-            fitting = _fitting(spec.Index.parse(data, where))
+            fitting = _fitting(
+                spec.Index.parse(data, where)
+            )  # pulled by its digest, so no HEAD names another
             findings += documents.of_index(spec.parse_json(data, where))
             if fitting is None:
                 why = f"It is an index without an image for {PLATFORM}."
@@ -155,8 +161,26 @@ def _deep_findings(
 
 
 def _fitting(index: spec.Index) -> Descriptor | None:
+    """Return the image for the platform, or the only one, of which the index does not say for which it is."""
+    if len(index.manifests) == 1 and not index.manifests[0].platform:
+        return index.manifests[0]
     fitting = (each for each in index.manifests if each.platform and each.platform.serves(PLATFORM))
     return next(fitting, None)
+
+
+def _head_findings(repository: Repository, asked: str, found: Descriptor) -> Iterator[str]:
+    """Ask for a manifest as engines do, who take from a HEAD which digest and type to pull."""
+    media_type, digest = repository.named(asked)
+    if digest not in (None, found.digest):
+        yield (
+            f"Its registry names the digest {digest} to whoever asks with HEAD, as engines do, "
+            f"and sends {found.digest}."
+        )
+    if media_type != found.media_type:
+        yield (
+            f"Its registry names the type {shown(media_type)} to whoever asks with HEAD, as engines do, "
+            f"and sends {shown(found.media_type)}."
+        )
 
 
 def _held(repository: Repository, manifest: Manifest, findings: list[str]) -> RemoteImage | None:

@@ -45,9 +45,13 @@ class LayerContents:
 
 @dataclass(slots=True)
 class _Folder:
-    """A folder: what is in it by name, and whether a member made it; otherwise its contents did."""
+    """A folder: what is in it by name, and whether a member made it; otherwise its contents did.
+
+    `late`: the member came after something in it, which engines have unpacked before there was the folder.
+    """
 
     told: bool = False
+    late: bool = False
     entries: dict[str, _Entry] = field(default_factory=dict)
 
 
@@ -98,9 +102,15 @@ def _layer_findings(below: _Folder, members: Iterable[Member]) -> Iterator[str]:
     for member in members:
         if hides_weights(member.path, folder=member.kind == "folder"):
             yield f"holds {shown(member.path)}: a runtime leaves /{ROOT} to the weights."
+        elif member.kind == "folder" and not member.usual and _touches_weights(member.path):
+            yield (
+                f"holds the folder /{shown(member.path)} with another mode than 0755, another owner than "
+                f"root, or extended attributes: a runtime leaves /{ROOT} to the weights."
+            )
         elif problem := own.add(member):
             yield f"holds {shown(member.path)} {problem}: engines unpack that differently."
     yield from own.contradictions()
+    yield from own.late_deletions(below)
     own.take_away(below)
     yield from _merge(below, own.root, "")
 
@@ -133,6 +143,7 @@ class _Own:
         self._implied = 0
         self._whiteouts: dict[str, None] = {}
         self._opaque: list[str] = []
+        self._late: list[str] = []  # those of them that come after something in their folder
 
     def add(self, member: Member) -> str | None:
         """Add a member in its turn; return what is wrong with it, as the end of "holds PATH"."""
@@ -145,7 +156,7 @@ class _Own:
         if folder is None:
             return "below something that is no folder of it"
         if name.startswith(_WHITEOUT):
-            return self._take_away(member, name)
+            return self._take_away(folder, member, name)
         return self._put(folder, name, member)
 
     def _put(self, folder: _Folder, name: str, member: Member) -> str | None:
@@ -153,8 +164,9 @@ class _Own:
         if member.kind == "folder":
             if isinstance(there, str):
                 return "twice"
-            folder.entries[name] = there = there or _Folder()
-            there.told = True
+            folder.entries[name] = here = there or _Folder(told=True)
+            here.late = here.late or not here.told
+            here.told = True
             return None
         if there is not None:
             return "twice"
@@ -167,13 +179,15 @@ class _Own:
         folder.entries[name] = found
         return None
 
-    def _take_away(self, member: Member, name: str) -> str | None:
+    def _take_away(self, folder: _Folder, member: Member, name: str) -> str | None:
         hidden = name.removeprefix(_WHITEOUT)
         if member.kind != "file" or member.size:
             return "as a deletion that is no empty file"
         parent = member.path[: -len(name)]
         if name == _OPAQUE:
             self._opaque.append(parent)
+            if folder.entries:
+                self._late.append(parent)
             return None
         plain = hidden not in ("", ".", "..") and not hidden.startswith(_WHITEOUT)
         if not plain or f"{parent}{hidden}" in self._whiteouts:
@@ -186,6 +200,16 @@ class _Own:
         for path in self._whiteouts:
             if self._find(path) is not None:
                 yield f"both holds and deletes {shown(path)}: engines unpack that differently."
+
+    def late_deletions(self, below: _Folder) -> Iterator[str]:
+        """Say where all of a folder is deleted after something of this layer was put into it."""
+        for parent in self._late:
+            folder = _find(below, parent.rstrip("/"))
+            if folder is not None and not (isinstance(folder, _Folder) and not folder.entries):
+                yield (
+                    f"holds {shown(parent + _OPAQUE)} after something else in that folder: "
+                    "engines unpack that differently."
+                )
 
     def _folder(self, way: Iterable[str]) -> _Folder | None:
         """Return a folder of the layer, made where it is not there yet; None where something else is."""
@@ -234,11 +258,11 @@ def _merge(below: _Folder, own: _Folder, path: str) -> Iterator[str]:
                 lower.entries[name] = entry
                 continue
             if not isinstance(there, _Folder):
-                if there is not None and not entry.told:
+                if there is not None and (entry.late or not entry.told):
                     within = shown(f"{at}{name}/{_something(entry)}")
                     yield (
-                        f"holds {within}, and {shown(at + name)} is a {there} in a layer below: "
-                        "engines unpack that differently."
+                        f"holds {within}{' before its folder' if entry.late else ''}, and "
+                        f"{shown(at + name)} is a {there} in a layer below: engines unpack that differently."
                     )
                 there = lower.entries[name] = _Folder(told=True)
             waiting.append((there, entry, f"{at}{name}/"))

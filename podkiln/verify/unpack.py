@@ -158,6 +158,14 @@ def _zstd(source: Reader) -> Iterator[bytes]:
         raise PackedError("something follows its zstd frame")
 
 
+def _zstd_window(header: bytes, *, single: bool) -> int:
+    """Return the bytes that a decoder must keep (RFC 8878, section 3.1.1.1.2), from the header's rest."""
+    if single:  # then it is the content's size, which is told less 256 where it has 2 bytes
+        return int.from_bytes(header, "little") + (256 if len(header) == 2 else 0)  # noqa: PLR2004
+    base = 1 << (10 + (header[0] >> 3))
+    return base + base // 8 * (header[0] & 7)
+
+
 def _zstd_pieces(source: Reader) -> Iterator[bytes]:
     """Yield a frame's header, each of its blocks, and its checksum (RFC 8878, section 3.1.1)."""
     head = source.exactly(5, "the zstd header")
@@ -168,7 +176,13 @@ def _zstd_pieces(source: Reader) -> Iterator[bytes]:
     if told & 0b11011:
         raise PackedError("its zstd header asks for a dictionary, or has reserved bits")
     size = _ZSTD_SIZES[told >> 6] or single
-    yield head + source.exactly(size + (1 - single), "the zstd header")
+    rest = source.exactly(size + (1 - single), "the zstd header")
+    window = _zstd_window(rest, single=bool(single))
+    if window > _ZSTD_WINDOW:
+        raise PackedError(
+            f"its zstd frame needs a window of {window} bytes: too large, {_ZSTD_WINDOW} are read at most"
+        )
+    yield head + rest
     last = 0
     while not last:
         block = source.exactly(3, "a zstd block")

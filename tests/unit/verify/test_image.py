@@ -14,6 +14,7 @@ from runtimes import Runtime
 from small_weights import BUNDLES, LAYERS, A, B, baked, content, weight
 
 from podkiln.config.variant import BaseSets
+from podkiln.errors import IntegrityError
 from podkiln.oci import spec as oci
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
 from podkiln.plan.plan import MAX_LAYERS
@@ -239,7 +240,30 @@ def another_command(documents: Documents) -> None:
 
 
 def empty_step(documents: Documents) -> None:
-    documents[1]["history"][-1]["empty_layer"] = "yes"
+    documents[1]["history"][-1]["empty_layer"] = False
+    layer_rows(documents[1])[4]["empty_layer"] = True
+
+
+def in_history(**values: Any) -> Callable[[Documents], None]:
+    """Change the last entry of the history."""
+    return lambda documents: documents[1]["history"][-1].update(values)
+
+
+def weights_without_a_layer(documents: Documents) -> None:
+    documents[1]["history"].insert(3, {"created_by": "podkiln bake pony: a file", "empty_layer": True})
+
+
+def base_that_calls_itself_weights(documents: Documents) -> None:
+    """As another layer of the base image, beside the one that is there."""
+    manifest, config = documents
+    for rows in (manifest["layers"], config["rootfs"]["diff_ids"]):
+        rows.insert(3, rows[2])
+    at = config["history"].index(layer_rows(config)[2])
+    config["history"].insert(at + 1, {"created_by": "podkiln bake pony: a file"})
+
+
+def another_algorithm(documents: Documents) -> None:
+    documents[1]["rootfs"]["diff_ids"][2] = "sha512:" + "0" * 128
 
 
 def another_day(documents: Documents) -> None:
@@ -295,8 +319,13 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
         setting("Entrypoint", ["/bin/sh"]),
         [r"sets Entrypoint: \['/bin/sh'\]; the lock gives \['/usr/bin/tini'"],
     ),
-    (setting("Cmd", ["x"]), [r"sets Cmd: \['x'\]; the lock gives null"]),
-    (setting("User", "1000"), ["sets User: '1000'; the lock gives null"]),
+    (setting("Cmd", ["x"]), [r"sets Cmd: \['x'\]; the lock gives nothing of that name"]),
+    (setting("Cmd", None), ["sets Cmd: null; the lock gives nothing of that name"]),
+    (setting("entrypoint", None), ["sets entrypoint: null; the lock gives nothing of that name"]),
+    (setting("LABELS", None), ["sets LABELS: null; the lock gives nothing of that name"]),
+    (setting("U\u017fer", None), ["sets U\u017fer: null; the lock gives nothing of that name"]),
+    (beside("Config", None), ["config has 'Config': null; podkiln writes none"]),
+    (setting("User", "1000"), ["sets User: '1000'; the lock gives nothing of that name"]),
     (setting("Volumes", {"/opt/models": {}}), ["sets Volumes: .'/opt/models'"]),
     (setting("Healthcheck", {"Test": ["NONE"]}), ["sets Healthcheck"]),
     (setting("WorkingDir", "/"), ["sets WorkingDir: '/'; the lock gives '/opt/ComfyUI'"]),
@@ -323,7 +352,12 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
     (add_runtime_layer, ["history tells of .* where the lock gives"]),
     (swap_runtime_steps, ["history tells of .* where the lock gives"]),
     (another_command, ["history tells of .*curl x . sh.* where the lock gives 'RUN /bin/sh -c"]),
-    (empty_step, ["history tells of 'ENTRYPOINT something' where the lock gives 'ENTRYPOINT "]),
+    (empty_step, ["history gives 'RUN .* another end than the lock, or a layer, or none"]),
+    (in_history(author="mallory"), ["history has 'ENTRYPOINT .* with an author or a comment: .*mallory"]),
+    (in_history(comment="anything"), ["history has 'ENTRYPOINT .* with an author or a comment: .*anything"]),
+    (weights_without_a_layer, ["history tells of weights, 'podkiln bake pony: a file', that have no layer"]),
+    (base_that_calls_itself_weights, ["history tells of layer 3 as of weights, 'podkiln bake pony"]),
+    (another_algorithm, ["It names sha512:0000.*: engines unpack what is named by sha256 alone"]),
     (another_day, ["history tells of .*2020-01-01T.* not how it is written at 2026"]),
     (other_case, ["history has an entry with more than is known of entries"]),
     (annotate_runtime, ["layer 17 has the annotations .'com.example.x': 'y'.; podkiln writes none"]),
@@ -338,7 +372,10 @@ CHANGES: list[tuple[Callable[[Documents], None], list[str]]] = [
         ["a.safetensors has the digest sha256:0000", "digest sha256:0000.*another diff_id"],
     ),
     (layer(mediaType=oci.LAYER_ZSTD), ["weights are not compressed"]),
-    (layer(annotations={}), ["a.safetensors has annotations"]),
+    (
+        layer(annotations={}),
+        ["a.safetensors has no annotations. Its digest is that of the lock, so its files"],
+    ),
     (reannotate, ["a.safetensors has annotations"]),
     (diff_id, [r"sdxl \(2 files\) has the digest .* another diff_id: sha256:0000"]),
     (retell, ["a.safetensors has a history .*'COPY weights'"]),
@@ -355,6 +392,44 @@ def test_each_difference_is_found_and_nothing_else(
     assert len(found) == len(wanted), found
     for pattern in wanted:
         assert any(re.search(pattern, each) for each in found), found
+
+
+def test_many_keys_that_say_nothing_hide_none_that_does(plan: Plan, documents: Documents) -> None:
+    config = documents[1]["config"]
+    config |= {f"A{number:02d}": None for number in range(40)}
+    config |= {"Entrypoint": ["/bin/sh"], "WorkingDir": "/", "env": ["LD_PRELOAD=/x.so"], "User": "1"}
+    found = findings(plan, documents)
+    assert any("sets Entrypoint: ['/bin/sh']" in each for each in found)
+    assert any("sets WorkingDir: '/'" in each for each in found)
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("created", "yesterday"),
+        ("created", {}),
+        ("created", "2026-02-30T00:00:00Z"),
+        ("created", "2026-02-03T00:00:00+24:00"),
+        ("created_by", 7),
+        ("author", ["x"]),
+        ("comment", {}),
+        ("empty_layer", "yes"),
+        ("empty_layer", 1),
+    ],
+)
+def test_a_history_that_engines_cannot_read_is_damaged(
+    plan: Plan, documents: Documents, key: str, value: Any
+) -> None:
+    documents[1]["history"][2][key] = value
+    with pytest.raises(IntegrityError, match=rf"x: history\[2\]: the field '{key}' is not"):
+        findings(plan, documents)
+
+
+@pytest.mark.parametrize("value", [None, "2026-02-03T04:05:06.123456789Z", "0001-01-01T00:00:00+01:30"])
+def test_a_history_of_a_base_may_have_any_time(plan: Plan, documents: Documents, value: Any) -> None:
+    layer_rows(documents[1])[2]["created"] = value
+    assert findings(plan, documents) == []
 
 
 def test_an_image_without_its_weights_lacks_all_of_them(plan: Plan, runtime: Runtime) -> None:

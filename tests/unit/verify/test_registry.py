@@ -14,7 +14,7 @@ from plans import plan_of
 from runtimes import Runtime
 from small_weights import BUNDLES, LAYERS, A, B, baked, content
 
-from podkiln.errors import RegistryError, VerifyError
+from podkiln.errors import IntegrityError, RegistryError, VerifyError
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Descriptor, Manifest
@@ -75,9 +75,12 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
         "ok": True,
         "deep": False,
         "compared": (
-            "Compared with the lock: all of manifest, config, labels and history, and the digests of weight "
-            "layers; what is in the layers was not read (--deep reads it); not compared: the base image's "
-            "own history, and the digests of the runtime's layers, which the lock does not hold yet."
+            "Compared with the lock: all of manifest, config and labels, in the history the steps that made "
+            "layers and the kinds of all others, and the digests of weight layers; what is in the layers was "
+            "not read (--deep reads it); not compared: the base image's own history, and the digests of the "
+            "runtime's layers, which the lock does not hold yet. It holds for "
+            f"{registry.host()}/you/app@{verdict.digest}: pull that, as a registry can give something else "
+            "for a tag."
         ),
         "findings": [],
     }
@@ -177,6 +180,80 @@ def test_what_an_index_says_beyond_one_image_is_found(
     registry.manifests["you/app", "v1"] = (spec.INDEX, spec.canonical_json(index))
     (found,) = ask(registry, plan).findings
     assert wanted in found
+
+
+SAYS_NOTHING: list[dict[str, Any]] = [
+    {"annotations": {}},
+    {"manifests": ({"annotations": {}},)},
+    {"manifests": ({"annotations": None},)},
+    {"manifests": ({"platform": None},)},
+    {"manifests": ({"platform": {"os": "linux", "architecture": "amd64", "variant": ""}},)},
+]
+
+
+@pytest.mark.parametrize("change", SAYS_NOTHING)
+def test_what_an_index_leaves_empty_is_right(registry: Registry, plan: Plan, change: dict[str, Any]) -> None:
+    data = registry.manifests["you/app", "v1"][1]
+    entry = Descriptor(
+        spec.MANIFEST, spec.digest_of(data), len(data), platform=spec.Platform("linux", "amd64")
+    )
+    entries = [{**entry.to_json(), **each} for each in change.get("manifests", ({},))]
+    index = {"schemaVersion": 2, "mediaType": spec.INDEX, **change, "manifests": entries}
+    registry.manifests["you/app", "v1"] = (spec.INDEX, spec.canonical_json(index))
+    assert ask(registry, plan).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("Annotations", None), ("Platform", None), ("variant", None), ("annotations", {"a": "b"})],
+)
+def test_what_an_index_leaves_empty_under_another_key_is_found(
+    registry: Registry, plan: Plan, key: str, value: Any
+) -> None:
+    data = registry.manifests["you/app", "v1"][1]
+    entry = Descriptor(spec.MANIFEST, spec.digest_of(data), len(data))
+    index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [{**entry.to_json(), key: value}]}
+    registry.manifests["you/app", "v1"] = (spec.INDEX, spec.canonical_json(index))
+    (found,) = ask(registry, plan).findings
+    assert f"index's manifest 0 has {key!r}" in found
+
+
+def test_a_registry_that_names_another_digest_to_engines_is_found(registry: Registry, plan: Plan) -> None:
+    """They ask with HEAD, and pull the digest that they are told."""
+    media_type, data = registry.manifests["you/app", "v1"]
+    registry.before["you/app", "v1"] = (media_type, data + b" ")
+    registry.faults = [Fault("stale", "HEAD", "/manifests/")]
+    (found,) = ask(registry, plan).findings
+    assert f"names the digest {spec.digest_of(data + b' ')} to whoever asks with HEAD" in found
+
+
+def test_a_registry_that_names_another_type_to_engines_is_found(registry: Registry, plan: Plan) -> None:
+    registry.before["you/app", "v1"] = ("text/plain", registry.manifests["you/app", "v1"][1])
+    registry.faults = [Fault("stale", "HEAD", "/manifests/")]
+    (found,) = ask(registry, plan).findings
+    assert "names the type 'text/plain' to whoever asks with HEAD" in found
+
+
+@pytest.mark.parametrize("kind", ["text/plain", spec.DOCKER_MANIFEST])
+def test_a_manifest_of_another_type_than_its_header_says_is_damaged(
+    registry: Registry, plan: Plan, kind: str
+) -> None:
+    registry.manifests["you/app", "v1"] = (kind, registry.manifests["you/app", "v1"][1])
+    with pytest.raises(IntegrityError, match=re.escape(f"with the Content-Type '{kind}', but it says that")):
+        ask(registry, plan)
+
+
+def test_a_blob_with_two_sizes_is_found(registry: Registry, plan: Plan) -> None:
+    """Whichever of them the registry has, and whichever comes first."""
+    document = json.loads(registry.manifests["you/app", "v1"][1])
+    twice = document["layers"][5]
+    for at, size in ((5, twice["size"] + 1), (6, twice["size"])):
+        document["layers"][at] = {**twice, "size": size}
+    for layers in (document["layers"], document["layers"][:5] + document["layers"][:4:-1]):
+        changed = spec.canonical_json({**document, "layers": layers})
+        registry.manifests["you/app", "v1"] = (spec.MANIFEST, changed)
+        found = ask(registry, plan).findings
+        assert any(f"{twice['digest']} stands there with " in each for each in found), found
 
 
 def test_a_tag_that_is_not_there_is_the_registrys_own_no(registry: Registry, plan: Plan) -> None:

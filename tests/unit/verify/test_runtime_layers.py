@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import re
+import struct
 import tarfile
 from typing import TYPE_CHECKING
 
 import odd_layers
+import odd_tars
 import pytest
 import zstandard
 
@@ -32,6 +35,7 @@ def tar(*names: str, kind: bytes = tarfile.REGTYPE) -> bytes:
         for name in names:
             info = tarfile.TarInfo(name.rstrip("/"))
             info.type = tarfile.DIRTYPE if name.endswith("/") else kind
+            info.mode = 0o755 if info.isdir() else 0o644
             info.linkname = "elsewhere" if info.issym() else ""
             written.addfile(info)
     return out.getvalue()
@@ -239,6 +243,166 @@ def test_what_engines_unpack_in_different_ways_is_found(rows: list[Member], want
 )
 def test_links_folders_and_deletions_that_lead_elsewhere_are_right(layers: list[list[Member]]) -> None:
     assert found_in(*layers) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [entry("a/checkpoints/x"), entry("a/")],
+        [entry("a/.wh.vae"), entry("a/")],
+        [entry("a/.wh..wh..opq"), entry("a/")],
+        [entry("a/vae/x/y"), entry("a/"), entry("a/b")],
+    ],
+)
+@pytest.mark.parametrize("lower", [entry("a", "/opt/models"), entry("a")])
+def test_a_folder_after_something_in_it_does_not_hide_a_link_below(rows: list[Member], lower: Member) -> None:
+    """Engines that unpack onto the layers below have followed the link by then."""
+    (found,) = found_in([lower], rows)
+    assert re.search(r"Layer 1 holds a/.* before its folder, and a is a (file|link) in a layer below", found)
+    assert found_in([entry("a/x")], rows) == []
+    assert found_in(rows) == []
+    first = [entry("a/"), *rows]
+    assert found_in([lower], first) == []
+
+
+def test_a_deletion_of_all_after_something_in_the_folder_is_found() -> None:
+    """What came before it went through the link that it deletes."""
+    lower = [entry("d/m", "/opt/models")]
+    for rows in ([entry("d/m/a")], [entry("d/"), entry("d/m/a")], [entry("d/m/"), entry("d/m/a")]):
+        (found,) = found_in(lower, [*rows, entry("d/.wh..wh..opq")])
+        assert "Layer 1 holds d/.wh..wh..opq after something else in that folder" in found
+    assert found_in(lower, [entry("d/"), entry("d/.wh..wh..opq"), entry("d/m/a")]) == []
+    assert found_in([entry("e")], [entry("d/a"), entry("d/.wh..wh..opq")]) == []
+
+
+def read_tar(*members: bytes) -> list[str]:
+    return findings(b"".join(members) + odd_tars.END, spec.LAYER)
+
+
+def acl(*rows: tuple[int, int]) -> bytes:
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row, 2**32 - 1) for row in rows)
+
+
+ACL = acl((1, 7), (4, 5), (32, 5))
+V2 = b"\x01\0\0\x02" + bytes(16)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        *[
+            odd_tars.block(b"x", kind=kind, patches={329: odd_tars.octal(a, 8), 337: odd_tars.octal(b, 8)})
+            for kind in (b"3", b"4")
+            for a, b in ((4096, 0), (0, 1 << 20), (4096, 1 << 20))
+        ],
+        *[
+            odd_tars.block(
+                b"x", kind=b"3", magic=odd_tars.GNU, patches={at: b"\x80" + bytes(2) + b"\1" + bytes(4)}
+            )
+            for at in (329, 337)
+        ],
+        odd_tars.block(b"x", magic=odd_tars.GNU, patches={108: b"\x80" + (2**32 - 1).to_bytes(7, "big")}),
+        odd_tars.block(b"x", magic=odd_tars.GNU, patches={100: b"\x80" + (2**32).to_bytes(7, "big")}),
+        odd_tars.block(b"x", magic=odd_tars.GNU, patches={136: b"\x80" + (2**62).to_bytes(11, "big")}),
+        *[
+            odd_tars.pax((key, value)) + odd_tars.file(b"x")
+            for key, value in (
+                (b"mtime", b"9999999999999999999"),
+                (b"mtime", b"-9999999999999.5"),
+                (b"atime", b"9223372036854775808"),
+                (b"uid", b"9999999999999999999"),
+                (b"uid", b"4294967295"),
+                (b"gid", b"4294968296"),
+                (b"path", b"/".join([b"d" * 200] * 16)),
+            )
+        ],
+        odd_tars.pax((b"linkpath", b"t" * 1024)) + odd_tars.block(b"l", kind=b"2", target=b"t"),
+    ],
+)
+def test_numbers_and_names_that_no_kernel_takes_are_found(member: bytes) -> None:
+    """Cut to what it holds, a device can be the one that stands for a deletion."""
+    (found,) = read_tar(member)
+    assert "cannot be read in one way only" in found
+
+
+def with_attribute(name: str, value: bytes, kind: bytes = b"0") -> bytes:
+    key = f"SCHILY.xattr.{name}".encode()
+    return odd_tars.pax((key, value)) + odd_tars.block(b"x", kind=kind, target=b"y" if kind == b"2" else b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("security.capability", b"zz", b"0"),
+        ("security.capability", V2 + b"\0", b"0"),
+        ("security.capability", V2[:12], b"0"),
+        ("security.capability", V2, b"5"),
+        ("security.ima", b"q", b"0"),
+        ("system.posix_acl_access", b"zz", b"0"),
+        ("system.posix_acl_access", acl(), b"0"),
+        ("system.posix_acl_access", acl((4, 5), (1, 7), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (2, 7), (4, 5), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 8), (4, 5), (32, 5)), b"0"),
+        ("system.posix_acl_access", ACL, b"2"),
+        ("system.posix_acl_default", ACL, b"0"),
+        ("user.x", b"z" * 70000, b"0"),
+        ("user.x", b"z", b"2"),
+        ("user.x", b"z", b"6"),
+        ("user." + "x" * 251, b"z", b"0"),
+    ],
+)
+def test_attributes_that_no_kernel_takes_are_found(name: str, value: bytes, kind: bytes) -> None:
+    (found,) = read_tar(with_attribute(name, value, kind))
+    assert "cannot be read in one way only" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("security.capability", V2, b"0"),
+        ("security.capability", b"\0\0\0\x03" + bytes(20), b"0"),
+        ("security.selinux", b"system_u:object_r:x:s0\0", b"0"),
+        ("system.posix_acl_access", ACL, b"0"),
+        ("system.posix_acl_access", acl((1, 7), (2, 7), (4, 5), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_default", ACL, b"5"),
+        ("user.x", b"z" * 2000, b"5"),
+    ],
+)
+def test_attributes_that_writers_set_are_right(name: str, value: bytes, kind: bytes) -> None:
+    assert read_tar(with_attribute(name, value, kind)) == []
+
+
+@pytest.mark.parametrize("path", [b"./", b"opt/", b"./opt/models/"])
+def test_a_folder_on_the_way_to_the_weights_is_as_it_was(path: bytes) -> None:
+    changed = [
+        odd_tars.block(path, kind=b"5", patches={100: odd_tars.octal(0o777, 8)}),
+        odd_tars.block(path, kind=b"5", patches={108: odd_tars.octal(1234, 8)}),
+        odd_tars.block(path, kind=b"5", patches={116: odd_tars.octal(1, 8)}),
+        odd_tars.pax((b"uid", b"5")) + odd_tars.block(path, kind=b"5"),
+        odd_tars.pax((b"SCHILY.xattr.system.posix_acl_default", ACL)) + odd_tars.block(path, kind=b"5"),
+    ]
+    for each in changed:
+        (found,) = read_tar(each)
+        assert "with another mode than 0755, another owner than root" in found
+        assert found_in([entry("opt/")]) == []
+    assert read_tar(odd_tars.block(path, kind=b"5")) == []
+
+
+def test_a_time_before_1970_is_right() -> None:
+    """GNU tar writes it in base 256."""
+    long_ago = (-(10**9)).to_bytes(12, "big", signed=True)
+    assert read_tar(odd_tars.block(b"x", magic=odd_tars.GNU, patches={136: long_ago})) == []
+    (found,) = read_tar(odd_tars.block(b"x", magic=odd_tars.GNU, patches={108: long_ago[-8:]}))
+    assert "the owner in a header is not plainly a number" in found
+
+
+def test_a_zstd_window_that_is_too_large_is_called_so() -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=26, write_content_size=False)
+    data = odd_tars.file(b"x", bytes(5000)) + odd_tars.END
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    blob = packer.compress(data) + packer.flush()
+    (found,) = findings(data, packed=blob)
+    assert "its zstd frame needs a window of 67108864 bytes: too large, 33554432 are read at most" in found
 
 
 def test_one_bad_layer_says_only_so_much() -> None:
