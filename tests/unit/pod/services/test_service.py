@@ -24,7 +24,7 @@ def port() -> int:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(service, "RESTART_DELAYS", (0.01, 0.02))
 
 
 def python(code: str, port: int) -> Service:
@@ -85,7 +85,7 @@ def test_what_it_prints_is_text_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Names of strangers are in it."""
-    monkeypatch.setattr(service, "PAUSES", ())
+    monkeypatch.setattr(service, "RESTART_DELAYS", ())
     ServiceSupervisor(python(f"import os; os.write(2, {printed!r})", port), tmp_path).keep()
     lines = capfd.readouterr().err.split("\n")
     assert lines[0] == "podkiln: The door is open."
@@ -146,7 +146,7 @@ def test_the_end_of_the_pod_ends_it(
 
 
 def test_the_end_of_the_pod_ends_a_pause(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "PAUSES", (60.0,))
+    monkeypatch.setattr(service, "RESTART_DELAYS", (60.0,))
     keeper = ServiceSupervisor(python("pass", port), tmp_path)
     thread = threading.Thread(target=keeper.keep)
     thread.start()
