@@ -90,7 +90,7 @@ def measured(pod: Container) -> tuple[float, float]:
 
 
 def guess(pod: Container, over: threading.Event, number: int, answers: list[tuple[bool, int]]) -> None:
-    """Guess passwords as fast as the door lets us, over connections that are kept; the right one among them."""
+    """Guess passwords as fast as the door lets us, over kept connections; the right one is among them."""
     while not over.is_set():
         connection = http.client.HTTPConnection(pod.address, PORT, timeout=20)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
