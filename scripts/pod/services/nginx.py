@@ -69,7 +69,7 @@ def prepare(login: Login | None, root: Path, run: Path, ports: Ports, args: Sequ
     files = _files()
     words = {
         "folder": str(folder),
-        "worker": worker,
+        "worker": f"user {worker};" if os.geteuid() == 0 else "",  # nginx would warn
         "files": str(files),
         "connections": str(min(_CONNECTIONS, files // 2)),
         "comfyui_port": str(ports.comfyui),
