@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long start.sh keeps ComfyUI waiting.
 
-    bench/start.py [--image IMAGE] [--runs 10] [--pairs 5] [--limit 0.3]
+    bench/start.py [--image IMAGE] [--runs 10] [--pairs 5] [--limit 0.2]
 
 Gated: from start.sh's entry to the exec of ComfyUI, with an nvidia-smi that takes 50 ms, median of the runs.
 Printed beside it: whole boots through start.sh against bare `python main.py` with the same arguments, in
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image", default=IMAGE, help="what `./build.py --variant lazy --load` makes")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--limit", type=float, default=0.3, help="seconds")
+    parser.add_argument("--limit", type=float, default=0.2, help="seconds")
     options = parser.parse_args(arguments)
 
     card = ["--volume", f"{SMI}:/usr/bin/nvidia-smi:ro", "--env", f"FAKE_GPU_SECONDS={SMI_SECONDS}"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from comfy.failure import FAILED, ComfyError
+from pod.util import bounded_json
 from pod.util.printable import shown
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _LONGEST: Final = 400  # characters of a message: torch lists each tensor that does not fit
 _MOST: Final = 10_000  # files of one prompt
 _PREVIEW, _PREVIEW_WITH_METADATA = 1, 4  # BinaryEventTypes of protocol.py
+MOST_VALUES: Final = 500_000  # of one answer: they become a hundred megabytes
+_LARGEST_METADATA: Final = 1 << 20
 _HEAD: Final = 8  # bytes before a picture: the type of the message, and its format or the metadata's length
 _KINDS: Final = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"))
 
@@ -55,6 +58,7 @@ class Problem:
     says: str
     node: str | None = None
     stops: tuple[str, ...] = ()  # outputs that are not made because of it
+    exit_code: int = FAILED
 
 
 @dataclass
@@ -99,14 +103,14 @@ class Frame:
 
 
 def parsed(data: bytes | str) -> Any:
-    """Return JSON; None for what is none, or is nested too deep."""
+    """Return JSON; None for what is none, is nested too deep, or would become too large."""
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
+        return bounded_json.parse(data.encode() if isinstance(data, str) else data, MOST_VALUES)
+    except ValueError:
         return None
 
 
-def event(text: str) -> Event | None:
+def event(text: bytes | str) -> Event | None:
     """Read a text message of the websocket; None for what is no event."""
     value = parsed(text)
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
@@ -121,7 +125,7 @@ def frame(message: bytes) -> Frame | None:
     if kind == _PREVIEW:
         return _frame(message[_HEAD:], {})
     if kind == _PREVIEW_WITH_METADATA:
-        metadata = parsed(message[_HEAD : _HEAD + second])
+        metadata = parsed(message[_HEAD : _HEAD + second]) if second <= _LARGEST_METADATA else None
         return _frame(message[_HEAD + second :], metadata if isinstance(metadata, dict) else {})
     return None
 

@@ -9,23 +9,26 @@ import asyncio
 import contextlib
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import quote
 
 import aiohttp
 
 from comfy import answers
-from comfy.answers import Outcome, Problem
 from comfy.failure import FAILED, TIMED_OUT, UNREACHABLE, ComfyError
 from comfy.pictures import reason
+from comfy.progress import PromptProgress
+from pod.util import bounded_json
 from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
-    from comfy.answers import Event, Frame, Output
+    from comfy.answers import Event, Frame, Outcome, Output, Problem
     from comfy.pictures import Picture
+
+    _Socket = aiohttp.ClientWebSocketResponse[Literal[False]]
 
 _ANSWER: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 _HEARTBEAT: Final = 20.0  # seconds between pings: a dead connection is noticed after one and a half of them
@@ -36,12 +39,14 @@ _PATIENCE: Final = 60.0  # seconds that ComfyUI may be away while a prompt runs:
 _LARGEST_ANSWER: Final = (
     32 << 20
 )  # bytes of JSON: the history holds the workflow, with pictures that are in it
+_LARGEST_TEXT: Final = 8 << 20  # bytes of a text message: what a node shows
 _LARGEST_MESSAGE: Final = 256 << 20  # bytes: a picture of 8192 x 8192 as PNG
 # Asked of the websocket in its first message: pictures that say which node they are of (server.py).
 _FEATURES: Final = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
 _LONGEST_ID: Final = 100  # characters: it is a UUID
-_MOST_PICTURES: Final = 10_000
-_OK, _TOO_LARGE = 200, 413
+_SLOW_SECONDS, _SLOW_BYTES = 60.0, 64 << 10  # a file that comes more slowly than this is given up
+_CANCEL_SECONDS: Final = 10.0
+_OK, _TOO_LARGE, _TOO_MANY = 200, 413, 429
 _LOGIN = (401, 403)
 _AWAY = (502, 503, 504, 521, 522, 523, 524)  # of a proxy before it
 
@@ -70,13 +75,16 @@ class Client:
         self._say = say
         self._take = take
         self._id = str(uuid.uuid4())
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._socket: _Socket | None = None
         self._session = aiohttp.ClientSession(
             headers={
                 "Accept-Encoding": "identity",  # what is compressed may become anything
                 **({"Authorization": aiohttp.encode_basic_auth(*login)} if login else {}),
             },
             connector=aiohttp.TCPConnector(ssl=not trusted),
+            # The door of a pod knows by a cookie who has logged in, and never lets that one wait.
+            cookie_jar=aiohttp.CookieJar(unsafe=True),  # from an address that is a number, too
+            trace_configs=[_without_redirects()],
             timeout=_ANSWER,
             auto_decompress=False,
         )
@@ -128,7 +136,7 @@ class Client:
         among the outcome's problems, and so is what came by the websocket and was lost.
         """
         socket = await self._connect()  # before the prompt is queued, or its first events are missed
-        following = _Following(str(uuid.uuid4()), pictured)
+        following = PromptProgress(str(uuid.uuid4()), pictured)
         try:
             async with asyncio.timeout(limit):
                 refused = await self._queue(nodes, following)
@@ -158,12 +166,22 @@ class Client:
                     raise ComfyError(
                         f"ComfyUI does not give {shown(output.filename)} out ({answer.status}).", FAILED
                     )
+                since, came = time.monotonic(), 0
                 async for chunk in answer.content.iter_chunked(1 << 20):
                     yield chunk
+                    came += len(chunk)
+                    if time.monotonic() - since > _SLOW_SECONDS:
+                        if came < _SLOW_BYTES:
+                            raise ComfyError(
+                                f"ComfyUI gives {shown(output.filename)} out too slowly: {came} bytes in "
+                                f"{_SLOW_SECONDS:.0f} s.",
+                                FAILED,
+                            )
+                        since, came = time.monotonic(), 0
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise self._away(error) from None
 
-    async def _queue(self, nodes: dict[str, Any], following: _Following) -> list[Problem]:
+    async def _queue(self, nodes: dict[str, Any], following: PromptProgress) -> list[Problem]:
         """Queue a workflow; returns which of its nodes are refused. Raises ComfyError where none is taken."""
         body = {"prompt": nodes, "client_id": self._id, "prompt_id": following.prompt_id}
         status, answer = await self._ask("POST", "/prompt", json=body)
@@ -173,7 +191,7 @@ class Client:
         following.prompt_id = given
         return answers.refused(answer)
 
-    async def _wait(self, socket: aiohttp.ClientWebSocketResponse, following: _Following) -> Any:
+    async def _wait(self, socket: _Socket, following: PromptProgress) -> Any:
         """Follow the events until the prompt is in the history, which alone says that it has ended."""
         while True:
             connected = await self._follow(socket, following, _ASK_AGAIN)
@@ -192,9 +210,7 @@ class Client:
                     FAILED,
                 )
 
-    async def _follow(
-        self, socket: aiohttp.ClientWebSocketResponse, following: _Following, patience: float
-    ) -> bool:
+    async def _follow(self, socket: _Socket, following: PromptProgress, patience: float) -> bool:
         """Pass events on until the prompt's end (True), a silence (True), or the connection's end (False)."""
         while True:
             try:
@@ -206,7 +222,11 @@ class Client:
                 return False
             if message.type is aiohttp.WSMsgType.BINARY:
                 await self._picture(message.data, following)
-            elif message.type is aiohttp.WSMsgType.TEXT and (event := answers.event(message.data)):
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                if len(message.data) > _LARGEST_TEXT:
+                    raise ComfyError(f"ComfyUI sent a text of more than {_LARGEST_TEXT >> 20} MiB.", FAILED)
+                if not (event := answers.event(message.data)):
+                    continue
                 if event.data.get("prompt_id") != following.prompt_id:
                     continue
                 self._say(event)
@@ -214,11 +234,11 @@ class Client:
                 if following.over:
                     return True
 
-    async def _picture(self, message: bytes, following: _Following) -> None:
+    async def _picture(self, message: bytes, following: PromptProgress) -> None:
         if (frame := answers.frame(message)) and (node := following.of(frame)) and self._take:
             await self._take(node, frame)
 
-    async def _again(self) -> aiohttp.ClientWebSocketResponse:
+    async def _again(self) -> _Socket:
         """Connect anew, as soon as ComfyUI is back."""
         end = time.monotonic() + _PATIENCE
         while True:
@@ -255,11 +275,12 @@ class Client:
 
     async def _cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it. What has ended by itself is left alone."""
-        with contextlib.suppress(ComfyError):
-            await self._ask("POST", "/queue", json={"delete": [prompt_id]})
-            await self._ask("POST", "/interrupt", json={"prompt_id": prompt_id})
+        with contextlib.suppress(ComfyError, TimeoutError):
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                await self._ask("POST", "/queue", json={"delete": [prompt_id]})
+                await self._ask("POST", "/interrupt", json={"prompt_id": prompt_id})
 
-    async def _connect(self) -> aiohttp.ClientWebSocketResponse:
+    async def _connect(self) -> _Socket:
         await self._disconnect()
         try:
             self._socket = await self._session.ws_connect(
@@ -267,6 +288,7 @@ class Client:
                 params={"clientId": self._id},
                 heartbeat=_HEARTBEAT,
                 max_msg_size=_LARGEST_MESSAGE,
+                decode_text=False,  # its size is looked at first
             )
             await self._socket.send_json(_FEATURES)
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -297,6 +319,11 @@ class Client:
             )
         value = answers.parsed(data) if kind.endswith("json") else None
         if value is None and data and kind.endswith("json"):
+            if bounded_json.holds_more(data, answers.MOST_VALUES):
+                raise ComfyError(
+                    f"ComfyUI answers {path.split('/')[1]} with more than {answers.MOST_VALUES} values.",
+                    FAILED,
+                )
             raise ComfyError(
                 f"{self._server} answers {path.partition('?')[0]} with broken JSON.", UNREACHABLE
             )
@@ -311,6 +338,11 @@ class Client:
         if 300 <= answer.status < 400:  # noqa: PLR2004 - HTTP's redirects
             to = shown(answer.headers.get("Location", "nowhere"))
             raise ComfyError(f"{self._server} sends us on to {to}: give that as --server.", UNREACHABLE)
+        if answer.status == _TOO_MANY:
+            raise ComfyError(
+                f"{self._server} looks at no login for a moment, as too many were tried: try again.",
+                UNREACHABLE,
+            )
         if answer.status in _AWAY:
             raise ComfyError(
                 f"ComfyUI cannot be reached at {self._server}: a proxy answers {answer.status}.", UNREACHABLE
@@ -324,6 +356,22 @@ class Client:
         else:
             why = reason(error)
         return ComfyError(f"ComfyUI cannot be reached at {self._server}: {why}.", UNREACHABLE)
+
+
+def _without_redirects() -> aiohttp.TraceConfig:
+    """Return what stops every redirect: aiohttp follows those of a websocket, to wherever a server says."""
+
+    async def refuse(_session: Any, _context: Any, redirected: aiohttp.TraceRequestRedirectParams) -> None:
+        to = shown(redirected.response.headers.get("Location", "nowhere"))
+        raise ComfyError(
+            f"ComfyUI cannot be reached at {shown(redirected.url.origin())}: it sends us on to {to}; "
+            "give that as --server.",
+            UNREACHABLE,
+        )
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
 
 
 async def _body(answer: aiohttp.ClientResponse, path: str) -> bytes:
@@ -340,47 +388,3 @@ async def _body(answer: aiohttp.ClientResponse, path: str) -> bytes:
 def _check_size(error: object) -> None:
     if isinstance(error, aiohttp.WebSocketError) and error.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
         raise ComfyError(f"ComfyUI sent a message of more than {_LARGEST_MESSAGE >> 20} MiB.", FAILED)
-
-
-class _Following:
-    """What is known of a prompt while it runs, and the pictures that came by the websocket."""
-
-    def __init__(self, prompt_id: str, pictured: frozenset[str]) -> None:
-        self.prompt_id = prompt_id
-        self.pictured = pictured
-        self.over = False
-        self._node: str | None = None
-        self._came: dict[str, int] = {}
-        self._promised: dict[str, int] = {}
-
-    def note(self, event: Event) -> None:
-        """Take an event of the prompt."""
-        if event.kind == "executing":
-            self._node, self.over = event.node, event.is_last
-        elif event.kind == "progress" and event.node in self.pictured:
-            most = event.data.get("max")
-            self._promised[str(event.node)] = most if isinstance(most, int) else 0
-
-    def of(self, frame: Frame) -> str | None:
-        """Return the node that a picture is to be kept for; None for previews."""
-        if frame.prompt_id not in (None, self.prompt_id):
-            return None
-        node = frame.node or self._node
-        if node is None or node not in self.pictured:
-            return None
-        self._came[node] = self._came.get(node, 0) + 1
-        if self._came[node] > _MOST_PICTURES:
-            raise ComfyError(f"ComfyUI sends more than {_MOST_PICTURES} pictures of one node.", FAILED)
-        return node
-
-    def lost(self, refused: set[str | None]) -> list[Problem]:
-        """Return a sentence for each node whose pictures have not all come."""
-        return [
-            Problem(
-                f"node {shown(node, 40)}: {self._came.get(node, 0)} of {max(1, self._promised.get(node, 1))} "
-                "pictures came by the websocket, which was cut; ComfyUI keeps none of them",
-                node,
-            )
-            for node in sorted(self.pictured - refused)
-            if self._came.get(node, 0) < max(1, self._promised.get(node, 1))
-        ]

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import time
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ import aiohttp
 from comfy import workflow
 from comfy.answers import Problem
 from comfy.client import Client
-from comfy.failure import FAILED, USAGE, WORKFLOW_UNREADABLE, ComfyError
+from comfy.failure import FAILED, TIMED_OUT, UNREACHABLE, USAGE, WORKFLOW_UNREADABLE, ComfyError
 from comfy.pictures import opened
 from comfy.saving import LARGEST, Saver
 from pod import comfyui_http
@@ -63,24 +63,55 @@ async def _run(options: argparse.Namespace) -> int:
     values = dict(workflow.assignment(nodes, text, "--set") for text in options.set)
     pictures = workflow.places(nodes, options.image, "--image", os.path.isfile)
     begun = time.monotonic()
+    deadline = _Deadline(options.timeout)
     results = _Results(options, nodes)
     async with _client(options, _Events(nodes), results.take) as client:
         async with aiohttp.ClientSession() as web:  # a session of its own: the login is ComfyUI's alone
             names = {}
-            for sent in read.pictures:
-                async with opened(sent.source, web) as picture:
-                    names[sent.name] = await client.upload(replace(picture, name=sent.name))
-            for target, source in pictures:
-                async with opened(source, web) as picture:
-                    results.uploads[str(target)] = values[target] = await client.upload(picture)
+            async with deadline.limits("Uploading the pictures"):
+                for sent in read.pictures:
+                    async with opened(sent.source, web) as picture:
+                        names[sent.name] = await client.upload(replace(picture, name=sent.name))
+                for target, source in pictures:
+                    async with opened(source, web) as picture:
+                        results.uploads[str(target)] = values[target] = await client.upload(picture)
         filled = workflow.with_values(workflow.renamed(nodes, names), values)
-        outcome = await client.run(filled, options.timeout, workflow.pictured(nodes))
-        await results.fetch(client, outcome)
+        outcome = await client.run(filled, deadline.left, workflow.pictured(nodes))
+        outcome.problems += results.problems
+        try:
+            async with deadline.limits("Fetching what came out"):
+                await results.fetch(client, outcome)
+        except ComfyError as late:
+            outcome.problems.append(_problem(late))
     seconds = time.monotonic() - begun
     count = len(results.paths)
     _say(f"done in {seconds:.1f} s: {count} files" + ("" if count else "; no node of it saves any"))
     results.tell(outcome, seconds)
     return _end(outcome.problems)
+
+
+class _Deadline:
+    """The moment at which --timeout ends a run, uploads and downloads included."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + (seconds or 0)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until then; None without a limit."""
+        return None if self._seconds is None else max(0.001, self._end - time.monotonic())
+
+    @asynccontextmanager
+    async def limits(self, what: str) -> AsyncIterator[None]:
+        """Stop what is done inside at that moment. Raises ComfyError then."""
+        try:
+            async with asyncio.timeout(self.left):
+                yield
+        except TimeoutError:
+            raise ComfyError(
+                f"{what} has not ended after {self._seconds:g} s and was stopped.", TIMED_OUT
+            ) from None
 
 
 class _Results:
@@ -89,17 +120,23 @@ class _Results:
     def __init__(self, options: argparse.Namespace, nodes: Nodes) -> None:
         self.uploads: dict[str, str] = {}
         self.paths: list[tuple[str, str, Path]] = []  # node, type, where
+        self.problems: list[Problem] = []
+        self._pictures: dict[str, int] = {}
         self._options = options
         self._nodes = nodes
         self._saver = Saver(options.out, options.max_bytes)
 
     async def take(self, node: str, frame: Frame) -> None:
-        """Save a picture that comes by the websocket alone. Raises ComfyError."""
+        """Save a picture that comes by the websocket alone; one that cannot be saved costs no other."""
         kind = self._nodes[node]["class_type"]
-        number = sum(row[0] == node for row in self.paths) + 1
-        await self._save(
-            node, "websocket", "", f"{kind}_{node}_{number:05}_.{frame.suffix}", _once(frame.data)
-        )
+        number = self._pictures[node] = self._pictures.get(node, 0) + 1
+        name = f"{kind}_{node}_{number:05}_.{frame.suffix}"
+        try:
+            await self._save(node, "websocket", "", name, _once(frame.data))
+        except ComfyError as error:
+            self.problems.append(_problem(error, node))
+            if self._saver.full:
+                raise
 
     async def fetch(self, client: Client, outcome: Outcome) -> None:
         """Save the files of the history; one that cannot be had is a problem of the outcome's."""
@@ -113,9 +150,9 @@ class _Results:
                 async with aclosing(client.content(output)) as chunks:
                     await self._save(output.node, output.type, output.subfolder, output.filename, chunks)
             except ComfyError as error:
-                if error.exit_code != FAILED:
-                    raise
-                outcome.problems.append(Problem(str(error).rstrip("."), output.node))
+                outcome.problems.append(_problem(error, output.node))
+                if error.exit_code == UNREACHABLE or self._saver.full:
+                    break
 
     async def _save(
         self, node: str, kind: str, subfolder: str, filename: str, chunks: AsyncIterable[bytes]
@@ -143,6 +180,10 @@ class _Results:
         print()
 
 
+def _problem(error: ComfyError, node: str | None = None) -> Problem:
+    return Problem(str(error).rstrip("."), node, exit_code=error.exit_code)
+
+
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
@@ -153,10 +194,11 @@ def _end(problems: Sequence[Problem]) -> int:
         return 0
     said = [f"{problem.says[:1].upper()}{problem.says[1:]}." for problem in problems]
     if len(said) == 1:
-        raise ComfyError(said[0], FAILED)
+        raise ComfyError(said[0], problems[0].exit_code)
     for sentence in said:
         _say(f"podkiln: {sentence}")
-    raise ComfyError(f"{len(said)} things went wrong, as the lines above say; the rest came out.", FAILED)
+    code = next((each.exit_code for each in problems if each.exit_code != FAILED), FAILED)
+    raise ComfyError(f"{len(said)} things went wrong, as the lines above say; the rest came out.", code)
 
 
 def _read(path: str) -> Workflow:
@@ -256,7 +298,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to save (here)")
     run.add_argument("--temp", action="store_true", help="save previews too")
-    run.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="stop the prompt after this long")
+    run.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop after this long, uploads and downloads included",
+    )
     run.add_argument(
         "--max-bytes",
         type=_bytes,

@@ -23,6 +23,68 @@ _LONGEST: Final = 180  # bytes of a name: 255 is the limit of most file systems,
 _DEEPEST: Final = 16
 _TRIES: Final = 10_000
 _NO_NAME: Final = "output"
+# What programs read as data. Anything else gets `.bin` at its end: a Makefile, a sitecustomize.py or a script
+# in the folder where somebody works would be run by what they type next.
+_DATA: Final = frozenset(
+    (
+        "aac",
+        "aif",
+        "aiff",
+        "avif",
+        "avi",
+        "bmp",
+        "csv",
+        "exr",
+        "fbx",
+        "flac",
+        "gif",
+        "glb",
+        "gltf",
+        "gguf",
+        "hdr",
+        "heic",
+        "heif",
+        "ico",
+        "jpeg",
+        "jpg",
+        "json",
+        "jxl",
+        "ksplat",
+        "latent",
+        "m4a",
+        "m4v",
+        "mkv",
+        "mov",
+        "mp3",
+        "mp4",
+        "mtl",
+        "npy",
+        "npz",
+        "obj",
+        "ogg",
+        "opus",
+        "pdf",
+        "ply",
+        "png",
+        "psd",
+        "safetensors",
+        "splat",
+        "spz",
+        "srt",
+        "stl",
+        "svg",
+        "tga",
+        "tif",
+        "tiff",
+        "txt",
+        "usdz",
+        "vtt",
+        "wav",
+        "webm",
+        "webp",
+        "zip",
+    )
+)
 # Names that open a device on Windows, whose users mount folders such as these.
 _DEVICES: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE | re.DOTALL)
 
@@ -30,12 +92,15 @@ _DEVICES: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", 
 def parts(subfolder: str, filename: str) -> list[str]:
     """Return folders and name as they are used here: relative, visible, and of letters that can be seen."""
     folders = [_harmless(part) for part in re.split(r"[/\\]", subfolder[:4096])]
-    name = _harmless(re.split(r"[/\\]", filename[-4096:])[-1])
-    return [*[folder for folder in folders if folder][:_DEEPEST], name or _NO_NAME]
+    name = _harmless(re.split(r"[/\\]", filename[-4096:])[-1]) or _NO_NAME
+    if name.rpartition(".")[2].lower() not in _DATA or "." not in name:
+        name += ".bin"
+    return [*[folder for folder in folders if folder][:_DEEPEST], name]
 
 
 def _harmless(part: str) -> str:
-    part = "".join(each if each.isprintable() else "_" for each in part)
+    # A colon leads to another stream of a file on Windows (a.png::$DATA), or to a drive.
+    part = "".join(each if each.isprintable() and each != ":" else "_" for each in part)
     part = part.lstrip(". ").rstrip(". ")
     if part.startswith(("-", "~")):
         part = f"_{part[1:]}"
@@ -54,6 +119,11 @@ class Saver:
     def __init__(self, out: Path, limit: int = LARGEST) -> None:
         self._out = out
         self._left = self._limit = limit
+
+    @property
+    def full(self) -> bool:
+        """Whether more has come than may be saved."""
+        return self._left < 0
 
     async def save(self, subfolder: str, filename: str, chunks: AsyncIterable[bytes]) -> tuple[Path, int]:
         """Write a file aside, then give it a free name; returns its path and size. Raises ComfyError."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pod.volume.volume import Volume
 
 RUN = "/run/podkiln"
+HOSTS = Path("/etc/hosts")  # hosts(5)
 _MOST_DEVICES = 32  # as ComfyUI counts them
 
 
@@ -84,6 +85,8 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
             volume=volume,
             has_module=lambda name: name not in missing or volume.has(name, missing[name]),
         )
+        config.check_tls(decision.args)
+        decision = decision.with_args(_with_loopback_name(decision.args))
         own = child_processes.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
         taken = ports.examine(decision.args, decision.access.to_json(), decision.port, decision.listen, own)
         decision = decision.with_findings(taken)
@@ -92,6 +95,27 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         )  # refuses what it cannot understand
         watch.lap("flags")
         return decision
+
+
+def _with_loopback_name(args: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ComfyUI's arguments with a `--listen localhost` that it can look up.
+
+    Without that name in /etc/hosts ComfyUI would not come up, and where it means ::1 alone the door would not
+    find it. 127.1 is the same address (inet_aton(3)), and no numeric one to ComfyUI-Manager (flags.choice).
+    """
+    if "localhost" not in args:
+        return args
+    try:
+        lines = HOSTS.read_bytes().split(b"\n")
+    except OSError:
+        lines = []
+    names = (line.partition(b"#")[0].split() for line in lines)
+    if any(row[:1] == [b"127.0.0.1"] and b"localhost" in row[1:] for row in names):
+        return args
+    return tuple(
+        "127.1" if word == "localhost" and args[at - 1] == "--listen" else word
+        for at, word in enumerate(args)
+    )
 
 
 def _missing_modules(known: Rules, user: ParsedArgs, site: str) -> dict[str, str]:

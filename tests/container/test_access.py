@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import http.client
 import json
 import os
@@ -84,6 +85,8 @@ def ask(
 ) -> tuple[int, dict[str, str], bytes]:
     """Ask over HTTP; returns status, headers by lower-case name, and body."""
     headers = dict(headers or {})
+    if login == LOGIN and port == PORT:
+        headers.setdefault("Cookie", cookie_of(pod.address))  # or the door would take this for guessing
     if login:
         headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
     with closing(http.client.HTTPConnection(pod.address, port, timeout=10)) as connection:
@@ -91,6 +94,17 @@ def ask(
         answer = connection.getresponse()
         body = b"" if answer.status == 101 else answer.read()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
+
+
+@functools.cache
+def cookie_of(address: str) -> str:
+    """Log in as a browser does, and keep the cookie that says so: it opens nothing by itself."""
+    headers = {"Authorization": "Basic " + base64.b64encode(LOGIN.encode()).decode()}
+    with closing(http.client.HTTPConnection(address, PORT, timeout=10)) as connection:
+        connection.request("GET", "/", headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        return (answer.headers["Set-Cookie"] or "").partition(";")[0]
 
 
 def ssh(pod: Container, key: Path, *command: str, port: int = 22) -> subprocess.CompletedProcess[str]:
@@ -379,6 +393,16 @@ REQUESTS: list[tuple[dict[str, str], int, int]] = [
     ({"Origin": "http://[::1]:8188", "Host": "[::1]:8188"}, 200, 200),
     ({"Origin": "https://a.test", "Host": "localhost:8188", "X-Forwarded-Host": "a.test"}, 200, 200),
     ({"Origin": "https://b.test", "Host": "localhost:8188", "X-Forwarded-Host": "a.test"}, 403, 403),
+    ({"Referer": f"{OWN}/x?y"}, 200, 200),
+    ({"Referer": "http://evil.test/"}, 403, 200),  # by plain http; the page itself may be a link's
+    ({"Referer": f"http://pod.test:{PORT + 1}/"}, 403, 200),
+    ({"Referer": "https://a.test/", "Host": "localhost:8188", "X-Forwarded-Host": "a.test"}, 200, 200),
+    ({"Referer": "http://evil.test/", "Sec-Fetch-Site": "same-origin"}, 200, 200),
+    ({"Sec-Fetch-Site": "none", "Sec-Purpose": "prefetch"}, 403, 403),
+    ({"Sec-Fetch-Site": "none", "Sec-Purpose": "prefetch;prerender", "Sec-Fetch-Mode": "navigate"}, 403, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Purpose": "prefetch", "Sec-Fetch-Mode": "navigate"}, 403, 403),
+    ({"X-Moz": "prefetch"}, 403, 403),
+    ({"Sec-Fetch-Site": "same-origin", "Sec-Purpose": "prefetch"}, 200, 200),
     ({"Sec-Fetch-Site": "cross-site"}, 403, 403),
     ({"Sec-Fetch-Site": "same-site"}, 403, 403),
     ({"Sec-Fetch-Site": "something new"}, 403, 403),

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import http.client
+import http.server
 import json
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -265,18 +268,62 @@ def test_a_link_to_anything_else_needs_a_second_click(
     browser.visit(chromium, scene)
 
 
-@pytest.mark.parametrize(("way", "cookies"), [("https", 1), ("unsaid https", 0), ("http", 0), ("tunnel", 0)])
+@pytest.mark.parametrize(("way", "session"), [("https", 1), ("unsaid https", 0), ("http", 0), ("tunnel", 0)])
 def test_the_session_is_told_only_where_nobody_else_gets_it(
-    way: str, cookies: int, places: dict[str, Place], chromium: str
+    way: str, session: int, places: dict[str, Place], chromium: str
 ) -> None:
-    """By plain http, all ports of a machine get a cookie that one of them sets."""
+    """By plain http, all ports of a machine get a cookie that one of them sets; that one opens nothing."""
     place = places[f"{way}, login"]
 
-    async def scene(session: Session) -> Any:
-        await session.tab(place.entrance)
-        return await session.cookies()
+    async def scene(browsing: Session) -> Any:
+        await browsing.tab(place.entrance)
+        return await browsing.cookies()
 
-    kept = browser.visit(chromium, scene)
-    assert [(each["name"], each["secure"], each["httpOnly"], each["sameSite"]) for each in kept] == [
-        ("__Host-podkiln", True, True, "Lax")
-    ] * cookies
+    (kept,) = browser.visit(chromium, scene)
+    assert (kept["name"] == "__Host-podkiln", kept["secure"]) == (bool(session), bool(session))
+    assert (kept["httpOnly"], kept["sameSite"]) == (True, "Lax")
+    assert kept["name"].startswith(("__Host-podkiln", "podkiln-"))
+
+
+AHEAD = """
+(async (to) => {
+  const rules = Object.assign(document.createElement('script'), {type: 'speculationrules'});
+  const list = (url) => [{source: 'list', urls: [url], eagerness: 'immediate'}];
+  rules.textContent = JSON.stringify({prefetch: list(to), prerender: list(to + '?prerender')});
+  document.head.append(rules);
+  await new Promise(done => setTimeout(done, 2500));
+})(%s)
+"""
+
+
+def test_what_a_page_has_a_browser_fetch_ahead_is_no_visit(
+    places: dict[str, Place], strangers: dict[str, int], chromium: str
+) -> None:
+    """The browser says of it what it says of an address that was typed, but for one header."""
+    asked: list[dict[str, str]] = []
+
+    class Recorder(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(dict(self.headers))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    async def scene(browsing: Session) -> None:
+        page = await browsing.tab(f"http://localhost:{strangers['http']}/")
+        await page.run(AHEAD % json.dumps(f"http://localhost:{server.server_port}/free"))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser.visit(chromium, scene)
+        server.shutdown()
+    assert {each["Sec-Purpose"] for each in asked} == {"prefetch", "prefetch;prerender"}
+    pod = places["tunnel, open"].pod
+    for headers in asked:
+        typed = {name: value for name, value in headers.items() if name != "Sec-Purpose"}
+        for told, status in ((headers, 403), (typed, 200)):
+            with contextlib.closing(http.client.HTTPConnection(pod.address, PORT, timeout=10)) as connection:
+                connection.request("GET", "/system_stats", headers=told)
+                assert connection.getresponse().status == status

@@ -7,6 +7,7 @@ Source: server.py, execution.py and main.py of ComfyUI 0.33.0.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 import threading
@@ -41,6 +42,7 @@ class Faults:
     # Sent by the websocket before a prompt's first event.
     messages: list[str | bytes] = field(default_factory=list)
     pictures: int = 2  # how many a SaveImageWebsocket makes
+    cookie: str = ""  # set with every answer
     lose: int = 0  # how many of them do not come
     plain: bool = False  # it knows no metadata of pictures, as older ones
 
@@ -56,6 +58,7 @@ class ComfyUI:
     history: dict[str, Any] = field(default_factory=dict)
     sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
     running: dict[str, str] = field(default_factory=dict)
+    cookies: list[str] = field(default_factory=list)  # of every request
     connections: int = 0
     url: str = ""
 
@@ -110,12 +113,16 @@ class ComfyUI:
     @web.middleware
     async def _login(self, request: web.Request, handler: Any) -> web.StreamResponse:
         wanted = self.faults.login
+        self.cookies.append(request.headers.get("Cookie", ""))
         for path, (status, headers, body) in self.faults.answers.items():
             if request.path.startswith(path):
                 return web.Response(status=status, headers=headers, body=body)
         if wanted and request.headers.get("Authorization") != encode_basic_auth(*wanted):
             return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
-        return await handler(request)  # type: ignore[no-any-return]
+        answer: web.StreamResponse = await handler(request)
+        if self.faults.cookie and not answer.prepared:
+            answer.headers["Set-Cookie"] = self.faults.cookie
+        return answer
 
     async def _upload(self, request: web.Request) -> web.Response:
         post = await request.post()
@@ -261,9 +268,21 @@ class ComfyUI:
         number = request.match_info["prompt_id"]
         return web.json_response({number: self.history[number]} if number in self.history else {})
 
-    async def _view(self, request: web.Request) -> web.Response:
+    @staticmethod
+    async def _trickle(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await answer.write(b"x")
+                await asyncio.sleep(0.05)
+        return answer
+
+    async def _view(self, request: web.Request) -> web.StreamResponse:
         if request.query["filename"].startswith("gone"):
             return web.Response(status=404)
+        if request.query["filename"].startswith("trickle"):
+            return await self._trickle(request)
         return web.Response(body=PNG + request.query["subfolder"].encode(), content_type="image/png")
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:

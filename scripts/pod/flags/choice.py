@@ -67,6 +67,10 @@ class Decision:
         said = tuple(_sentence(finding.says) for finding in more if finding.level == WARNING)
         return replace(self, findings=(*self.findings, *more), warnings=(*self.warnings, *said))
 
+    def with_args(self, args: tuple[str, ...]) -> Decision:
+        """Return it with other arguments for ComfyUI."""
+        return replace(self, args=args)
+
     def to_json(self) -> dict[str, Any]:
         """Return decision.json."""
         return {

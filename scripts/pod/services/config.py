@@ -8,9 +8,10 @@ from __future__ import annotations
 import binascii
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
-from pod.util.env import HIGHEST_PORT, SettingError, port
+from pod.util.env import HIGHEST_PORT, SettingError, check_filled_in, port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ _KEY_TYPES = (
 
 
 _CORS = "--enable-cors-header"
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._~:\[\]-]+|null")
+# An origin as browsers write it (RFC 6454, 6.2): lower case, no default port. Extensions have other schemes.
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
+_ORIGIN = re.compile(
+    rf"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?"
+)
+_DEFAULT_PORTS = (("http", "80"), ("https", "443"))
 
 
 @dataclass(frozen=True)
@@ -134,12 +141,48 @@ def check_cors(cors: str | None, login: Login | None) -> None:
             "one origin that may, such as https://app.example.com, or take WEB_USER away.",
             ARGUMENTS_REFUSED,
         )
-    if cors not in (None, "*") and not _ORIGIN.fullmatch(str(cors)):
+    if cors in (None, "*"):
+        return
+    found = _ORIGIN.fullmatch(str(cors))
+    if cors == "null":
+        why = "is the origin of pages that have none, which anybody can make"
+    elif found and (found["scheme"], found["port"]) in _DEFAULT_PORTS:
+        why = f"never comes from a browser, which leaves :{found['port']} away"
+    elif not found or int(found["port"] or 1) > HIGHEST_PORT:
+        why = "is no origin"
+    else:
+        return
+    raise PodError(
+        f"COMFYUI_ARGS: {_CORS} {cors!r} {why}: give one such as https://app.example.com, in lower case and "
+        "without a path.",
+        ARGUMENTS_REFUSED,
+    )
+
+
+def check_tls(args: Sequence[str]) -> None:
+    """Raise PodError where the certificate and key of ComfyUI's arguments are no pair for a server."""
+    if not any(word.partition("=")[0] == "--tls-certfile" for word in args):
+        return
+    import ssl  # noqa: PLC0415 - costs 20 ms, and few use it
+
+    from pod.comfyui_http import value  # noqa: PLC0415 - the same
+
+    names = [value(flag, list(args)) for flag in ("--tls-certfile", "--tls-keyfile")]
+    if not all(names):
+        return
+    certificate, key = (str(Path("/opt/ComfyUI", str(name))) for name in names)
+    try:
+        # A key with a passphrase would ask for it on a terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        why = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
+        said = str(why or "unreadable").replace("_", " ").lower()
         raise PodError(
-            f"COMFYUI_ARGS: {_CORS} {cors!r} is no origin: give one such as https://app.example.com, without "
-            "a path.",
+            f"COMFYUI_ARGS: --tls-certfile {names[0]!r} and --tls-keyfile {names[1]!r} are no pair that a "
+            f"server can use ({said}): give a certificate and its own key, both as PEM, the key without a "
+            "passphrase.",
             ARGUMENTS_REFUSED,
-        )
+        ) from None
 
 
 def _login(environ: Mapping[str, str]) -> Login | None:
@@ -178,8 +221,9 @@ def _jupyter(environ: Mapping[str, str]) -> Jupyter | None:
 
 
 def _given(environ: Mapping[str, str], name: str) -> str | None:
-    """Return a value as it is; blank is not set, so that no password can be blank."""
+    """Return a value as it is; blank is not set, so that no password can be blank. Raises SettingError."""
     value = environ.get(name, "")
+    check_filled_in(name, value)
     return value if value.strip() else None
 
 

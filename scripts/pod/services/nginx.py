@@ -8,6 +8,7 @@ access/nginx.conf; here the words in it are filled in.
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import pwd
 import re
@@ -63,11 +64,12 @@ def prepare(login: Login | None, root: Path, run: Path, ports: Ports, args: Sequ
     # nginx's workers read below it, and they run as nobody in particular.
     folder = private_folder(run / "login", mode=0o711)
     worker = _worker()
-    write_private(folder / "users", "", pwd.getpwnam(_WORKER).pw_uid if worker == _WORKER else None)
+    changes = os.geteuid() == 0 and worker == _WORKER
+    write_private(folder / "users", "", pwd.getpwnam(_WORKER).pw_uid if changes else None)
     files = _files()
     words = {
         "folder": str(folder),
-        "worker": worker,
+        "worker": f"user {worker};" if os.geteuid() == 0 else "",  # nginx would warn
         "files": str(files),
         "connections": str(min(_CONNECTIONS, files // 2)),
         "comfyui_port": str(ports.comfyui),
@@ -101,12 +103,18 @@ def fill(text: str, words: dict[str, str]) -> str:
 
 def _known(login: Login | None) -> dict[str, str]:
     """Return what decides who is known: the header that browsers make of name and password (RFC 7617)."""
-    session = secrets.token_urlsafe(32)
+    # Of this pod alone: cookies know no ports, so pods at one address would take each other's for their own.
+    pod = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:12]
+    words = {
+        "session": secrets.token_urlsafe(32),
+        "brake_cookie": f"podkiln-{pod}",
+        "brake": secrets.token_urlsafe(32),
+    }
     if login is None:
-        return {"login": "no", "session": session, "password_default": "yes", "password_right": ""}
+        return {**words, "login": "no", "password_default": "yes", "password_right": ""}
     pair = base64.b64encode(f"{login.user}:{login.password}".encode()).decode().replace("+", "[+]")
     right = f'"~^(?i:basic) +{pair}$" yes;'
-    return {"login": "yes", "session": session, "password_default": "no", "password_right": right}
+    return {**words, "login": "yes", "password_default": "no", "password_right": right}
 
 
 def _origins(args: Sequence[str]) -> dict[str, str]:
@@ -125,8 +133,7 @@ def _listen(ports: Ports, args: Sequence[str], folder: Path) -> dict[str, str]:
     tls = all(names.values())
     for kind, name in names.items():
         if tls and name:
-            text = Path("/opt/ComfyUI", name).read_text(encoding="ascii")
-            write_private(folder / f"tls.{kind}", text)
+            write_private(folder / f"tls.{kind}", Path("/opt/ComfyUI", name).read_bytes())
     addresses = [f"[{each}]" if ":" in each else each for each in usable(ports.addresses)]
     kind = " ssl" if tls else ""
     return {
@@ -144,8 +151,10 @@ def _health_path(path: str) -> str:
 def _worker() -> str:
     """Return whom nginx's workers run as: nobody in particular, unless this pod may not change users."""
     status = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
-    able = os.geteuid() == 0 and int(status["CapEff"], 16) & _SET_IDS == _SET_IDS
-    return _WORKER if able else pwd.getpwuid(os.geteuid()).pw_name
+    if os.geteuid() != 0:
+        return _WORKER  # nginx does not look it up then; who runs it may be in no list of users at all
+    able = int(status["CapEff"], 16) & _SET_IDS == _SET_IDS
+    return _WORKER if able else pwd.getpwuid(0).pw_name
 
 
 def _files() -> int:

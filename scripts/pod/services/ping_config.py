@@ -18,6 +18,39 @@ if TYPE_CHECKING:
 
 PATH = "/ping"
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
+# First parts of ComfyUI's own addresses (server.py, app/ and api_server/ of 0.33.0, and its page's files).
+_COMFYUIS = frozenset(
+    (
+        "api",
+        "assets",
+        "embeddings",
+        "experiment",
+        "extensions",
+        "features",
+        "free",
+        "global_subgraphs",
+        "history",
+        "i18n",
+        "index.html",
+        "internal",
+        "interrupt",
+        "models",
+        "node_replacements",
+        "object_info",
+        "prompt",
+        "queue",
+        "settings",
+        "system_stats",
+        "upload",
+        "userdata",
+        "users",
+        "v2",
+        "view",
+        "view_metadata",
+        "workflow_templates",
+        "ws",
+    )
+)
 _EVERY = ("0.0.0.0", "::")  # noqa: S104 - the load balancer comes from outside
 
 
@@ -47,6 +80,17 @@ def read(
     if not _PLAIN_PATH.fullmatch(path):
         raise SettingError(
             f"HEALTH_CHECK_PATH={path!r} is no plain path: give one such as {PATH}, of letters, digits, ._-/."
+        )
+    steps = path[1:].split("/")
+    if "" in steps[:-1] or {".", ".."} & {*steps}:
+        raise SettingError(
+            f"HEALTH_CHECK_PATH={path!r} is never asked for as it is: give one such as {PATH}, without // "
+            "and /../."
+        )
+    if asked == comfyui and steps[0] in _COMFYUIS:
+        raise SettingError(
+            f"HEALTH_CHECK_PATH={path!r} is an address of ComfyUI's own on port {asked}: give another one, "
+            f"such as {PATH}, or another PORT_HEALTH."
         )
     addresses = [("127.0.0.1", LOCAL_PORT)]
     if asked and asked != comfyui:

@@ -141,8 +141,12 @@ class ServiceSupervisor:
 
 def _pass_on(lines: IO[bytes]) -> None:
     """Put what a service prints into the pod's log, each line as one line that a terminal only shows."""
+    cut = False
     with lines:
         while text := lines.readline(LONGEST_LINE):
+            rest, cut = cut, not text.endswith(b"\n")
+            if rest:
+                continue  # what was too long for one line may not stand at the beginning of another
             print(line(text.decode(errors="backslashreplace").rstrip("\n")), file=sys.stderr, flush=True)
 
 
@@ -158,14 +162,12 @@ def private_folder(path: Path, mode: int = 0o700) -> Path:
     return path
 
 
-def write_private(path: Path, text: str, owner: int | None = None) -> None:
+def write_private(path: Path, content: str | bytes, owner: int | None = None) -> None:
     """Write a file that nobody but its owner may read, at no moment; aside, then renamed. Raises OSError."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
-    with os.fdopen(
-        os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-    ) as file:
-        file.write(text)
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         if owner is not None and os.geteuid() == 0:
             os.fchown(file.fileno(), owner, -1)
     aside.replace(path)

@@ -29,6 +29,12 @@ def number(text: str | None) -> int | None:
     return int(text)
 
 
+def holds_more(text: bytes, values: int) -> bool:
+    """Tell whether JSON holds more than so many objects, lists and entries, without parsing it."""
+    # Strings count too, and most names have a value.
+    return any(count > 2 * values for count, _ in enumerate(_TOKEN.finditer(text)))
+
+
 def parse(
     text: bytes,
     values: int = VALUES,
@@ -41,9 +47,8 @@ def parse(
         values: The most objects, lists and entries.
         pairs: As json.loads' object_pairs_hook.
     """
-    for count, _ in enumerate(_TOKEN.finditer(text)):
-        if count > 2 * values:  # strings count too, and most names have a value
-            raise ValueError(f"has more than {values} values")
+    if holds_more(text, values):
+        raise ValueError(f"has more than {values} values")
     try:
         return json.loads(text.decode(), object_pairs_hook=pairs, parse_int=_int)
     except RecursionError:

@@ -22,6 +22,10 @@ MOST = {
     "PODKILN_FETCH_STALL": 3600,
 }
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,4096}")  # the letters that HTTP has for tokens (RFC 9110, token68)
+# {{ RUNPOD_SECRET_name }} of RunPod, $NAME and ${NAME} of shells and compose files, $(NAME) of Kubernetes.
+_PLACEHOLDER = re.compile(
+    r"""["']?(?:\{\{.*\}\}?|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Z_][A-Z0-9_]*)["']?""", re.DOTALL
+)
 _SHOWN = 100  # characters of a value that a sentence quotes
 
 
@@ -62,15 +66,26 @@ def token(name: str, value: str | None) -> str | None:
         raise SettingError(
             f"{name} has quotation marks around it, which docker --env-file keeps: leave them out."
         )
+    check_filled_in(name, value)
     if value.startswith(("{{", "$")):
-        raise SettingError(
-            f"{name} is the name of a secret that was not filled in: check that name on your platform."
-        )
+        raise _not_filled_in(name)
     if not _TOKEN.fullmatch(value):
         raise SettingError(
             f"{name} holds characters that no token has: copy it again, without spaces or quotes."
         )
     return value
+
+
+def check_filled_in(name: str, value: str) -> None:
+    """Raise SettingError where a value is a placeholder that a platform should have filled in."""
+    if _PLACEHOLDER.fullmatch(value.strip()) or "{{ RUNPOD_SECRET_" in value:
+        raise _not_filled_in(name)
+
+
+def _not_filled_in(name: str) -> SettingError:
+    return SettingError(
+        f"{name} is the name of a secret that was not filled in: check that name on your platform."
+    )
 
 
 def endpoint(name: str, value: str | None, default: str) -> str:

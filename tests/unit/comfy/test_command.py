@@ -15,7 +15,7 @@ from fakes.comfyui import MISSING, PNG, ComfyUI, Faults
 from images import ROOT
 from registries import free_port
 
-from comfy import client, command
+from comfy import client, command, saving
 from comfy.failure import CANNOT_SAVE, FAILED, IMAGE_UNREADABLE, TIMED_OUT, UNREACHABLE, ComfyError
 
 if TYPE_CHECKING:
@@ -312,6 +312,98 @@ def test_a_file_that_comfyui_does_not_give_out_costs_that_file(comfyui: ComfyUI,
     assert [path.name for path in (saved.parent / "out").iterdir()] == ["there.png"]
 
 
+def test_a_file_that_cannot_be_saved_costs_no_other(
+    comfyui: ComfyUI, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = saved.parent / "out"
+    out.mkdir()
+    (out / "link").symlink_to("/")
+    comfyui.faults.images = [
+        {"filename": "a.png"},
+        {"filename": "b.png", "subfolder": "link"},
+        {"filename": "c.png", "subfolder": "link"},
+        {"filename": "d.png"},
+    ]
+    with pytest.raises(ComfyError, match="2 things went wrong") as caught:
+        run(comfyui, saved)
+    assert caught.value.exit_code == CANNOT_SAVE
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [str(out / "a.png"), str(out / "d.png")]
+    assert "link/b.png cannot be written" in said.err
+
+
+def test_pictures_of_the_websocket_that_cannot_be_saved_cost_no_other(
+    comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved.write_text(json.dumps(BY_SOCKET))
+    out = saved.parent / "out"
+    out.mkdir()
+    monkeypatch.setattr(saving, "_TRIES", 2)
+    (out / "SaveImageWebsocket_9_00001_.png").write_text("mine")
+    with pytest.raises(ComfyError, match="File exists") as caught:
+        run(comfyui, saved)
+    assert caught.value.exit_code == CANNOT_SAVE
+    assert "night/SaveImage_4.png" in outputs(saved)
+
+
+def test_the_limit_of_time_holds_for_what_comes_out_too(
+    comfyui: ComfyUI, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that sends a byte now and then would hold the command for ever."""
+    comfyui.faults.images = [{"filename": "a.png"}, {"filename": "trickle.png"}]
+    begun = time.monotonic()
+    with pytest.raises(ComfyError, match=r"Fetching what came out has not ended after 1 s") as caught:
+        run(comfyui, saved, "--timeout", "1")
+    assert caught.value.exit_code == TIMED_OUT
+    assert time.monotonic() - begun < 5
+    assert capsys.readouterr().out.splitlines() == [str(saved.parent / "out" / "a.png")]
+    assert outputs(saved) == ["a.png"]
+
+
+def test_without_a_limit_what_hardly_comes_is_given_up(
+    comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_SLOW_SECONDS", 0.3)
+    comfyui.faults.images = [{"filename": "trickle.png"}, {"filename": "b.png"}]
+    with pytest.raises(ComfyError, match=r"gives trickle.png out too slowly") as caught:
+        run(comfyui, saved)
+    assert caught.value.exit_code == FAILED
+    assert outputs(saved) == ["b.png"]
+
+
+def test_a_cookie_of_the_door_is_kept(comfyui: ComfyUI, saved: Path) -> None:
+    """Without it each request would be a guess of a password, and wait as one."""
+    comfyui.faults.cookie = "podkiln-abc=def; Path=/"
+    assert run(comfyui, saved, "--image", picture(saved.parent)) == 0
+    first, *others = comfyui.cookies
+    assert first == ""
+    assert set(others) == {"podkiln-abc=def"}
+
+
+def test_a_websocket_is_not_followed_elsewhere(comfyui: ComfyUI, saved: Path) -> None:
+    with ComfyUI() as other:
+        comfyui.faults.answers = {"/ws": (302, {"Location": f"{other.url}/ws?clientId=x"}, b"")}
+        with pytest.raises(
+            ComfyError, match=r"it sends us on to http://127.*; give that as --server"
+        ) as caught:
+            run(comfyui, saved)
+        assert caught.value.exit_code == UNREACHABLE
+        assert other.connections == 0
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1])
+def test_a_text_that_is_too_large_is_not_read(
+    comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(client, "_LARGEST_TEXT", 1 << 20)
+    comfyui.faults.messages = ["[" * size]
+    if size > 1 << 20:
+        with pytest.raises(ComfyError, match="sent a text of more than 1 MiB"):
+            run(comfyui, saved)
+    else:
+        assert run(comfyui, saved) == 0
+
+
 # --- names and sizes of a server
 
 
@@ -323,17 +415,19 @@ def outputs(saved: Path) -> list[str]:
 def test_a_server_never_replaces_what_is_there(comfyui: ComfyUI, saved: Path) -> None:
     out = saved.parent / "out"
     out.mkdir()
-    (out / "bashrc").write_text("mine")
+    (out / "bashrc.txt").write_text("mine")
     (out / ".bashrc").write_text("mine")
     comfyui.faults.images = [
-        {"filename": ".bashrc", "subfolder": ""},
+        {"filename": ".bashrc.txt", "subfolder": ""},
         {"filename": "authorized_keys", "subfolder": ".ssh"},
         {"filename": "../../x.png", "subfolder": "/../.."},
         {"filename": "x.png", "subfolder": "..\\"},
     ]
     assert run(comfyui, saved) == 0
-    assert outputs(saved) == [".bashrc", "bashrc", "bashrc_2", "ssh/authorized_keys", "x.png", "x_2.png"]
-    assert (out / "bashrc").read_text() == (out / ".bashrc").read_text() == "mine"
+    assert outputs(saved) == [
+        *(".bashrc", "bashrc.txt", "bashrc_2.txt", "ssh/authorized_keys.bin", "x.png", "x_2.png"),
+    ]
+    assert (out / "bashrc.txt").read_text() == (out / ".bashrc").read_text() == "mine"
 
 
 def test_two_outputs_of_one_name_are_two_files_and_one_told_twice_is_one(
@@ -450,6 +544,8 @@ ODD = [
         "sends us on to https://…@x/",
         UNREACHABLE,
     ),
+    ({"/prompt": (429, {}, b"")}, "looks at no login for a moment", UNREACHABLE),
+    ({"/history": (200, JSON, b"[" + b"{}," * 1_100_000 + b"1]")}, "with more than 500000 values", FAILED),
     ({"/prompt": (502, {}, b"bad")}, "a proxy answers 502", UNREACHABLE),
     ({"/prompt": (200, JSON, b"[" * 100_000)}, "answers /prompt with broken JSON", UNREACHABLE),
     ({"/prompt": (200, JSON, b"[]")}, "refused the workflow: it answered 200", FAILED),

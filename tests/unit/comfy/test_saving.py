@@ -34,23 +34,28 @@ def save(saver: Saver, name: str, folder: str = "", *data: bytes) -> str:
     [
         ("", "a.png", "a.png"),
         ("night", "a.png", "night/a.png"),
-        ("", ".bashrc", "bashrc"),
-        (".ssh", "authorized_keys", "ssh/authorized_keys"),
-        ("a/.git/../hooks", "..x", "a/git/hooks/x"),
-        ("/etc", "/etc/passwd", "etc/passwd"),
-        ("..", "../../x", "x"),
-        ("C:\\Windows", "..\\..\\x.png", "C:/Windows/x.png"),
-        ("", "CON", "_CON"),
+        ("", ".bashrc", "bashrc.bin"),
+        (".ssh", "authorized_keys", "ssh/authorized_keys.bin"),
+        ("a/.git/../hooks", "..x", "a/git/hooks/x.bin"),
+        ("/etc", "/etc/passwd", "etc/passwd.bin"),
+        ("..", "../../x", "x.bin"),
+        ("C:\\Windows", "..\\..\\x.png", "C_/Windows/x.png"),
+        ("", "CON", "_CON.bin"),
         ("nul.x", "com1.png", "_nul.x/_com1.png"),
         ("", "-rf.png", "_rf.png"),
-        ("~root", "~x", "_root/_x"),
+        ("~root", "~x", "_root/_x.bin"),
         ("", "a\n\x1b\u202e\ud800\x85.png", "a_____.png"),
-        ("", "", "output"),
-        ("", "...", "output"),
-        ("", ". .bashrc", "bashrc"),
-        ("/".join("d" * 40), "x", "/".join("d" * 16) + "/x"),
+        ("", "", "output.bin"),
+        ("", "...", "output.bin"),
+        ("", ". .bashrc", "bashrc.bin"),
+        ("/".join("d" * 40), "x", "/".join("d" * 16) + "/x.bin"),
         ("", "é" * 300 + ".png", "é" * 88 + ".png"),
-        ("", "x." + "y" * 500, "x." + "y" * 178),
+        ("", "x." + "y" * 500, "x." + "y" * 178 + ".bin"),
+        ("", "GNUmakefile", "GNUmakefile.bin"),
+        ("", "sitecustomize.py", "sitecustomize.py.bin"),
+        ("", "png", "png.bin"),
+        ("", "a.PNG", "a.PNG"),
+        ("", "a.png::$DATA", "a.png__$DATA.bin"),
     ],
 )
 def test_a_name_is_made_harmless(folder: str, name: str, said: str) -> None:
@@ -76,7 +81,7 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "dir.png").mkdir()
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
     assert [save(saver, name) for name in ("a.png", "a.png", "dir.png", "link.png", "b")] == [
-        *("a_2.png", "a_3.png", "dir_2.png", "link_2.png", "b"),
+        *("a_2.png", "a_3.png", "dir_2.png", "link_2.png", "b.bin"),
     ]
     assert (tmp_path / "a.png").read_bytes() == b"old"
     assert not (tmp_path / "nowhere").exists()
@@ -96,10 +101,10 @@ def test_a_link_below_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 def test_what_is_too_much_is_stopped_and_not_kept(tmp_path: Path) -> None:
     saver = Saver(tmp_path, 10)
-    assert save(saver, "a", "", b"12345") == "a"
+    assert save(saver, "a", "", b"12345") == "a.bin"
     with pytest.raises(ComfyError, match="gives out more than 10 bytes: --max-bytes raises that"):
         save(saver, "b", "", b"123", b"456")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
 def test_an_end_in_between_leaves_nothing(tmp_path: Path) -> None:

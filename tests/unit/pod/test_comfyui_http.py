@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.server
+import json
 import socket
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from registries import free_port
 
 from pod import comfyui_http
 from pod.commands import health
@@ -142,6 +144,35 @@ def test_an_answer_that_is_no_http_is_one_line(run: Path, answer: bytes) -> None
         thread.join()
     assert said
     assert said.isprintable()
+
+
+def decide(run: Path, port: int, *addresses: str) -> None:
+    (run / "decision.json").write_text(json.dumps({"port": port, "listen": addresses}))
+
+
+def test_a_door_that_is_not_there_is_said(
+    comfyui: type[_Answer], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ComfyUI serves, and nobody can reach it."""
+    port = free_port()
+    decide(run, port, "0.0.0.0", "::")
+    assert health.main([]) == 1
+    assert f"the door before ComfyUI does not answer on port {port}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "", "127.0.0.1", "127.0.0.9,127.0.0.1"])
+def test_a_door_that_answers_anything_is_there(comfyui: type[_Answer], run: Path, address: str) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as door:
+        threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        decide(run, door.server_port, *address.split(","))
+        assert health.main([]) == 0
+        door.shutdown()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"port": null, "listen": []}', '{"port": 1, "listen": 7}'])
+def test_without_a_decision_no_door_is_asked(comfyui: type[_Answer], run: Path, text: str) -> None:
+    (run / "decision.json").write_text(text)
+    assert health.main([]) == 0
 
 
 def test_docker_waits_longer_than_we_do() -> None:

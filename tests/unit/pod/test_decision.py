@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import packaging
 import pytest
 
+from pod import decision
 from pod.commands import run
 from pod.volume import package_overlay
 
@@ -177,6 +180,30 @@ def test_cuda_device_in_comfyui_args_is_what_comfyui_will_see(decide: Callable[.
     assert json.loads(done.stdout)["gpu"]["vram_mib"] == 46068
     done = decide("decide", "--explain", COMFYUI_ARGS="--default-device 0", **environ)
     assert json.loads(done.stdout)["gpu"]["visible"] == 2
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host"),
+    [
+        ("127.0.0.1\tlocalhost x\n", "localhost"),
+        ("127.0.0.1 pod localhost # mine\n::1 localhost\n", "localhost"),
+        ("", "127.1"),
+        ("::1 localhost\n# 127.0.0.1 localhost\n", "127.1"),
+        ("127.0.0.1 localhost.localdomain\n", "127.1"),
+        (None, "127.1"),
+    ],
+)
+def test_comfyui_listens_where_this_pod_can_look_it_up(
+    hosts: str | None, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "HOSTS", tmp_path / "hosts")
+    if hosts is not None:
+        (tmp_path / "hosts").write_text(hosts)
+    given = ("--listen", "localhost", "--port", "18188", "--user-directory", "localhost")
+    assert decision._with_loopback_name(given) == ("--listen", host, *given[2:])
+    assert socket.gethostbyname("127.1") == "127.0.0.1"
+    with pytest.raises(ValueError, match="does not appear"):
+        ipaddress.ip_address("127.1")  # as ComfyUI-Manager asks whether its owner alone can reach it
 
 
 def test_a_mistake_of_our_own_is_a_sentence_too(decide: Callable[..., Any], tmp_path: Path) -> None:

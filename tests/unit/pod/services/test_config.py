@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
+import fronts
 import pytest
 
 from pod.errors import PodError
@@ -151,6 +152,70 @@ def test_nonsense_is_refused_and_no_secret_is_shown(environ: dict[str, str], say
     assert "canary" not in str(raised.value)
 
 
+UNFILLED = [
+    "{{ RUNPOD_SECRET_pw }}",
+    "{{RUNPOD_SECRET_pw}}",
+    "${PW}",
+    "$PW",
+    "$(PW)",
+    "'{{ RUNPOD_SECRET_pw }}'",
+]
+
+
+@pytest.mark.parametrize("name", ["WEB_USER", "WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN"])
+@pytest.mark.parametrize("value", [*UNFILLED, "x-{{ RUNPOD_SECRET_pw }}"])
+def test_a_secret_that_was_not_filled_in_is_no_password(name: str, value: str) -> None:
+    """Or everybody who knows the platform would know it."""
+    environ = {"WEB_USER": "me", "WEB_PASSWORD": "x"} if name.startswith("WEB") else {}
+    with pytest.raises(
+        SettingError, match=f"^{name} is the name of a secret that was not filled in"
+    ) as raised:
+        config.read({**environ, name: value})
+    assert raised.value.exit_code == 78
+
+
+@pytest.mark.parametrize("password", ["$ecret", "{{", "a$PW", "100$", "{x}", "$pw"])
+def test_a_password_may_look_a_little_like_a_placeholder(password: str) -> None:
+    assert config.read({"WEB_USER": "me", "WEB_PASSWORD": password}).login == Login("me", password)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    fronts.certificate(tmp_path)
+    return tmp_path
+
+
+def tls(certificate: Path, key: Path) -> None:
+    config.check_tls(["--listen", "--tls-certfile", str(certificate), "--tls-keyfile", str(key)])
+
+
+def test_a_certificate_may_hold_a_comment_in_any_letters(pair: Path) -> None:
+    certificate = pair / "front.crt"
+    certificate.write_bytes("# Zürich\n".encode("latin-1") + certificate.read_bytes())
+    tls(certificate, pair / "front.pem")
+    config.check_tls(["--port", "1"])
+
+
+def test_a_certificate_and_a_key_that_are_no_pair_are_said(pair: Path) -> None:
+    encrypted, other = pair / "encrypted.pem", pair / "other"
+    argv = ["openssl", "pkey", "-aes256", "-passout", "pass:x", "-in", str(pair / "front.pem")]
+    subprocess.run([*argv, "-out", str(encrypted)], check=True, capture_output=True)
+    other.mkdir()
+    fronts.certificate(other)
+    (pair / "empty").write_text("")
+    wrong = [
+        (pair / "front.pem", pair / "front.crt"),
+        (pair / "front.crt", encrypted),
+        (pair / "front.crt", other / "front.pem"),
+        (pair / "empty", pair / "front.pem"),
+        (pair / "front.crt", pair / "none"),
+    ]
+    for certificate, key in wrong:
+        with pytest.raises(PodError, match="are no pair that a server can use") as raised:
+            tls(certificate, key)
+        assert raised.value.exit_code == 64
+
+
 # --- what it means for ComfyUI
 
 LOGIN = {"WEB_USER": "me", "WEB_PASSWORD": "x"}
@@ -219,6 +284,29 @@ def test_the_door_listens_where_comfyui_was_to(
         ({"COMFYUI_ARGS": "--enable-cors-header a.test"}, 64, "'a.test' is no origin"),
         ({"COMFYUI_ARGS": "--enable-cors-header 'http://a;}'"}, 64, "is no origin"),
         ({"COMFYUI_ARGS": "--enable-cors-header https://a.test/"}, 64, "is no origin"),
+        *(
+            ({**LOGIN, "COMFYUI_ARGS": f"--enable-cors-header {origin}"}, 64, says)
+            for origin, says in (
+                ("null", "'null' is the origin of pages that have none"),
+                ("a://.", "is no origin"),
+                ("https://-a.test", "is no origin"),
+                ("https://a..test", "is no origin"),
+                ("https://App.test", "is no origin"),
+                ("https://a.test:0", "is no origin"),
+                ("https://a.test:70000", "is no origin"),
+                ("https://app.example.com:443", "never comes from a browser, which leaves :443 away"),
+                ("http://app.example.com:80", "never comes from a browser, which leaves :80 away"),
+            )
+        ),
+        *(
+            ({**LOGIN, "COMFYUI_ARGS": f"--enable-cors-header {origin}"}, 0, "")
+            for origin in (
+                "http://localhost:443",
+                "http://[::1]:8000",
+                "chrome-extension://abcdef",
+                "http://10.0.0.5",
+            )
+        ),
         ({"COMFYUI_ARGS": "--enable-cors-header"}, 0, ""),
         ({**LOGIN, "COMFYUI_ARGS": "--enable-cors-header https://a.test:8443"}, 0, ""),
     ],

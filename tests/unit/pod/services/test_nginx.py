@@ -71,14 +71,47 @@ def test_it_listens_on_what_this_pod_has_of_what_was_asked(tmp_path: Path) -> No
 def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
     """Its name may hold what nginx takes for its own."""
     for name in ("a $b;.crt", "a.key"):
-        (tmp_path / name).write_text(name)
+        (tmp_path / name).write_bytes(f"{name} Zürich".encode("latin-1"))
     args = ("--tls-certfile", str(tmp_path / "a $b;.crt"), "--tls-keyfile", str(tmp_path / "a.key"))
     text = config(tmp_path, None, *args)
     assert "listen 0.0.0.0:8188 backlog=4096 ssl;" in text
     assert f"ssl_certificate {tmp_path}/login/tls.crt; ssl_certificate_key {tmp_path}/login/tls.key;" in text
     assert "proxy_pass https://comfyui;" in text
-    assert (tmp_path / "login" / "tls.key").read_text() == "a.key"
+    assert (tmp_path / "login" / "tls.key").read_bytes() == b"a.key Z\xfcrich"
     assert (tmp_path / "login" / "tls.key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("able", ["00000000a80425fb", "0000000000000000"])
+def test_who_is_in_no_list_of_users_has_a_door_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: str
+) -> None:
+    """As with `docker run --user 1000:1000`."""
+
+    def nobody(_: object) -> None:
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwnam", nobody)
+    status = tmp_path / "status"
+    status.write_text(f"Name:\tpython3\nCapEff:\t{able}\n")
+    monkeypatch.setattr(nginx, "_STATUS", status)
+    assert not re.search("^ *user ", config(tmp_path), re.MULTILINE)
+
+
+def test_pods_of_one_address_do_not_take_each_others_cookies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = set()
+    for host in ("one", "two"):
+        monkeypatch.setattr(
+            os, "uname", lambda host=host: os.uname_result(("Linux", host, "6", "1", "x86_64"))
+        )
+        for start in ("a", "b"):
+            text = config(tmp_path / host / start)
+            (name,) = set(re.findall(r"(podkiln-[0-9a-f]{12})=", text))
+            names.add(name)
+    assert len(names) == 2, "and a pod's own is replaced at its next start"
 
 
 def test_a_health_path_at_comfyuis_port_is_answered_there(tmp_path: Path) -> None:
@@ -92,7 +125,6 @@ def test_a_pod_that_may_not_change_users_has_a_door_too(
 ) -> None:
     status = tmp_path / "status"
     monkeypatch.setattr(nginx, "_STATUS", status)
-    own = pwd.getpwuid(os.geteuid()).pw_name
-    for able, user in (("00000000a80425fb", "www-data"), ("0000000000000000", own)):
+    for able, user in (("00000000a80425fb", "www-data"), ("0000000000000000", "root")):
         status.write_text(f"Name:\tpython3\nCapEff:\t{able}\n")
-        assert f"user {user if os.geteuid() == 0 else own};" in config(tmp_path, None)
+        assert (f"user {user};" in config(tmp_path, None)) == (os.geteuid() == 0)

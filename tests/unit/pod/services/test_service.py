@@ -156,6 +156,18 @@ def test_the_end_of_the_pod_ends_a_pause(port: int, tmp_path: Path, monkeypatch:
     assert not thread.is_alive()
 
 
+def test_what_is_too_long_for_a_line_is_cut_and_begins_no_other(
+    port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Or a stranger could write whole lines of the pod's log, by what the service quotes."""
+    code = "print('a' * 4000 + 'podkiln: ready in 0.0 s' + 'b' * 9000); print('next')"
+    ServiceSupervisor(python(code, port), tmp_path).keep()
+    lines = {
+        line[:10] for line in capfd.readouterr().err.splitlines() if not line.startswith("podkiln: door")
+    }
+    assert lines == {"podkiln: T", "a" * 10, "next"}
+
+
 def test_a_private_file_is_private_from_the_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,12 +64,29 @@ def test_a_port_that_is_none_is_refused(value: str) -> None:
             "HEALTH_CHECK_PATH='/x { return 200; }' is no plain path",
         ),
         ({"HEALTH_CHECK_PATH": "healthz"}, "HEALTH_CHECK_PATH='healthz' is no plain path"),
+        *(
+            ({"HEALTH_CHECK_PATH": path}, f"HEALTH_CHECK_PATH={path!r} is never asked for as it is")
+            for path in ("//evil", "/a/../b", "/a/./b", "/a//b", "/..", "/.")
+        ),
+        *(
+            (
+                {"HEALTH_CHECK_PATH": path, "PORT_HEALTH": "8188"},
+                f"HEALTH_CHECK_PATH={path!r} is an address of ComfyUI's own on port 8188",
+            )
+            for path in ("/system_stats", "/ws", "/api/x", "/history/1")
+        ),
     ],
 )
 def test_what_leads_nowhere_is_refused(environ: dict[str, str], says: str) -> None:
     with pytest.raises(SettingError, match=re.escape(says)) as raised:
         ping_config.read(environ, 8188, OTHERS)
     assert raised.value.exit_code == 78
+
+
+def test_an_address_of_comfyuis_may_be_the_path_on_another_port() -> None:
+    asked = {"HEALTH_CHECK_PATH": "/system_stats", "PORT_HEALTH": "9000"}
+    assert ping_config.read(asked, 8188).path == "/system_stats"
+    assert ping_config.read({"HEALTH_CHECK_PATH": "/viewer/a", "PORT_HEALTH": "8188"}, 8188).at_the_door
 
 
 def test_a_load_balancer_may_come_by_ipv6() -> None:
