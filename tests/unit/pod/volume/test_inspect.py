@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -156,7 +157,7 @@ def test_a_volume_that_hangs_is_left_alone(asked: ProbeOptions, monkeypatch: pyt
 def test_nodes_that_take_too_long_to_read_are_loaded_unread(
     asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(custom_nodes, "look", lambda *_: time.sleep(60))
+    monkeypatch.setattr(custom_nodes, "inspect_nodes", lambda *_: time.sleep(60))
     volume = look(replace(asked, limit=1.0), asked.workspace)
     assert volume.output == f"{asked.workspace}/output"
     assert volume.warnings == (
@@ -335,3 +336,51 @@ def test_what_will_be_installed_for_a_node_counts_as_there(asked: ProbeOptions, 
     (node / "requirements.txt").write_text("SageAttention>=1\n")
     assert look(replace(asked, requirements="install")).has("sageattention", "sageattention")
     assert not look(asked).has("sageattention", "sageattention")
+
+
+OBSTACLES = {"a file": None, "a link that leads nowhere": "/nowhere/out", "a link that leads back to itself": "."}
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+@pytest.mark.parametrize("kind", ["output", "input", "user", "custom_nodes", "models", ".podkiln"])
+def test_what_lies_in_the_place_of_one_folder_costs_that_folder_alone(
+    asked: ProbeOptions, tmp_path: Path, kind: str, what: str
+) -> None:
+    root = tmp_path / "workspace"
+    root.mkdir()
+    target = OBSTACLES[what]
+    if target is None:
+        (root / kind).touch()
+    else:
+        (root / kind).symlink_to(root / kind if target == "." else target)
+    foretold, volume = look(asked, write=False), look(asked)
+    assert foretold.problems == volume.problems
+    assert [problem.partition(":")[0] for problem in volume.problems] == [f"{root}/{kind} is {what}"]
+    assert volume.workspace == str(root)
+    used = {
+        "output": volume.output,
+        "input": volume.input,
+        "user": volume.user,
+        "custom_nodes": volume.node_folders[0],
+    }
+    for name, folder in used.items():
+        place = f"{tmp_path}/local/workspace" if name == kind else root
+        assert folder == f"{place}/{name}"
+        assert os.path.isdir(folder), "ComfyUI lists it"  # noqa: PTH112
+    assert list(root.glob("*probe*")) == []
+
+
+@pytest.mark.parametrize("tail", ["file", "file/below", "n" * 300])
+def test_a_workspace_that_can_never_be_a_folder_is_refused(
+    asked: ProbeOptions, tmp_path: Path, tail: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PodError, match=r"^WORKSPACE='/.*: name a folder, such as /workspace\.$") as refused:
+        look(replace(asked, workspace=str(tmp_path / tail)))
+    assert refused.value.exit_code == 78
+
+
+def test_a_workspace_in_the_kernels_own_files_is_refused(asked: ProbeOptions) -> None:
+    with pytest.raises(PodError, match="lies in /proc, where the kernel shows itself") as refused:
+        VolumeProbe(replace(asked, workspace="/proc/x"), [Mount("/proc", "proc", read_only=False)], write=True)
+    assert refused.value.exit_code == 78
