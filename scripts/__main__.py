@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
 
 
 class _LossyStream(io.FileIO):
-    """A descriptor whose failures lose what was said: a full log disk, or a reader that left, stops no pod."""
+    """A descriptor whose failures lose what was said: a full log disk stops nothing."""
 
     def write(self, data: Any) -> int:
         """Write all of it, or give the rest up."""

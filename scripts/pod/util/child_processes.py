@@ -5,10 +5,10 @@ setpriv(1) asks for that and then becomes the program, so no code of ours runs b
 signal comes when the *thread* that started the process ends: start such processes from one that stays.
 
 It reaches the process alone. What that has started is in its process group, which is noted in
-$PODKILN_RUN/processes/NAME as `GROUP START INIT SESSION MARK`, so that a number that was given out again is not
-taken for ours. START is when the group's leader was started and INIT when the container's first process was
-(field 22 of proc_pid_stat(5)): a run folder outlives a restart of the container, in which numbers start anew.
-MARK stands in the environment of all that the leader starts, which is how a group is known without its leader.
+$PODKILN_RUN/processes/NAME as `GROUP START INIT SESSION MARK`, so that a number that was given out again is
+not taken for ours. START is when the group's leader was started and INIT when the container's first process
+was (field 22 of proc_pid_stat(5)): a run folder outlives a restart, after which numbers start anew.
+MARK stands in the environment of all that the leader starts, by which a group is known without its leader.
 """
 # ruff: noqa: PTH103, PTH108, PTH123, PTH208 - ComfyUI waits for this at its start, and pathlib costs 10 ms.
 

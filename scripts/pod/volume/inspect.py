@@ -98,8 +98,8 @@ class VolumeProbe:
         here = mounts.holding(self._mounted, asked.workspace)
         if here and here.kind in _KERNELS:
             raise SettingError(
-                f"WORKSPACE={short(asked.workspace)!r} lies in {here.point}, where the kernel shows itself: name a "
-                "folder, such as /workspace."
+                f"WORKSPACE={short(asked.workspace)!r} lies in {here.point}, where the kernel shows itself: "
+                "name a folder, such as /workspace."
             )
         elsewhere = mounts.holding(self._mounted, asked.serverless)
         if here is None and elsewhere and asked.workspace == asked.default:
@@ -141,7 +141,9 @@ class VolumeProbe:
         except (LateError, LostError) as failure:
             return self._without(local, _late(failure, self._asked))
         if found.impossible:
-            message = f"WORKSPACE={short(self._root)!r} {found.impossible}: name a folder, such as /workspace."
+            message = (
+                f"WORKSPACE={short(self._root)!r} {found.impossible}: name a folder, such as /workspace."
+            )
             raise SettingError(message)
         if found.unread:
             return self._without(local, f"it {found.unread}")
@@ -185,7 +187,7 @@ class VolumeProbe:
         problems += _about_blocked(found, f"{local}/{STAND_IN}")
         closed = (*found.closed, *(other.closed if other else ()))
         models = [path for path in models if path not in closed]
-        problems += rest["notes"]
+        problems += [*found.elsewhere, *(other.elsewhere if other else ()), *rest["notes"]]
         wanted = self._asked.requirements == custom_nodes.INSTALL and not found.trouble
         return Volume(
             root=found.root,
@@ -320,8 +322,9 @@ def _limit(environ: Mapping[str, str]) -> float:
     """Return how many seconds the volume may take: PODKILN_VOLUME_TIMEOUT. Raises PodError."""
     name = "PODKILN_VOLUME_TIMEOUT"
     text = environ.get(name, "").strip()
+    plain = text.isascii() and "_" not in text  # float() takes 1_0 and digits of all scripts
     try:
-        seconds = float(text) if text else LIMIT
+        seconds = float(text) if text and plain else 0.0 if text else LIMIT
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= LONGEST:

@@ -50,11 +50,12 @@ class VolumeLayout:
     has its folders; `nodes` are the custom_nodes folders that are there, and `models` the models folders of
     other homes than the root, and the root where models lie in it. `homes` are those that others made.
     `stuck` names folders that cannot be written although the volume can. `unread` says why the volume cannot
-    even be read; then nothing is known of it; `impossible` says why no volume can ever be there. `closed` names
+    even be read; then nothing is known of it; `impossible` says why none can ever be there. `closed` names
     folders that are there and cannot be read; `blocked` those in whose place something else lies, such as a
     file, and `obstacles` says of each what that is.
     `loose` names folders of models right in the root, `webui` are roots of other programs with models,
-    `links` are files that link ComfyUI to further folders (pod.volume.foreign_layouts).
+    `links` are files that link ComfyUI to further folders (pod.volume.foreign_layouts), and `elsewhere` are
+    sentences about models that nobody reads.
     """
 
     root: str
@@ -74,6 +75,7 @@ class VolumeLayout:
     loose: tuple[str, ...] = ()
     webui: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it for another process."""
@@ -148,6 +150,7 @@ def survey(root: str, *, write: bool) -> VolumeLayout:
         loose=tuple(loose),
         webui=tuple(foreign_layouts.webuis(top.path, top.folders)),
         links=tuple(link for home in homes for link in home.links),
+        elsewhere=tuple(foreign_layouts.elsewhere(top.path, top.folders, top.others)),
         **{kind: place or getattr(new, kind) for kind, place in places.items()},
     )
 

@@ -18,6 +18,8 @@ set -Eeuo pipefail
 export WORKSPACE="${WORKSPACE:-/workspace}"
 export COMFYUI_PORT="${COMFYUI_PORT:-8188}"
 # CUDA counts cards by speed unless told otherwise; nvidia-smi, which decides here, counts them by slot.
+# Empty, as compose's ${X:-} leaves it, would hide every card; -1 does that on purpose.
+[[ -n "${CUDA_VISIBLE_DEVICES-x}" ]] || unset CUDA_VISIBLE_DEVICES
 export CUDA_DEVICE_ORDER="${CUDA_DEVICE_ORDER:-PCI_BUS_ID}"
 export PODKILN_ROOT="${PODKILN_ROOT:-/opt/podkiln}"
 export PODKILN_RUN="${PODKILN_RUN:-/run/podkiln}"

@@ -338,7 +338,11 @@ def test_what_will_be_installed_for_a_node_counts_as_there(asked: ProbeOptions, 
     assert not look(asked).has("sageattention", "sageattention")
 
 
-OBSTACLES = {"a file": None, "a link that leads nowhere": "/nowhere/out", "a link that leads back to itself": "."}
+OBSTACLES = {
+    "a file": None,
+    "a link that leads nowhere": "/nowhere/out",
+    "a link that leads back to itself": ".",
+}
 
 
 @pytest.mark.parametrize("what", OBSTACLES)
@@ -380,7 +384,45 @@ def test_a_workspace_that_can_never_be_a_folder_is_refused(
     assert refused.value.exit_code == 78
 
 
+ELSEWHERE = {
+    "Checkpoints/a": "models/checkpoints",
+    "Lora/a": "models/loras",
+    "VAE/a": "models/vae",
+    "Stable-diffusion/a": "models/checkpoints",
+    "models/Checkpoints/a": "models/checkpoints",
+    "models/Stable-diffusion/a": "models/checkpoints",
+    "SwarmUI/Models/a": "models",
+    "automatic/models/a": "models",
+    "invokeai/models/a": "models",
+    "ComfyUI_windows_portable/ComfyUI/models/a": "models",
+    "workspace/ComfyUI/models/a": "models",
+    "app/ComfyUI/models/a": "models",
+    "data/models/a": "models",
+}
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_models_that_nobody_reads_are_named_with_where_they_belong(
+    asked: ProbeOptions, tmp_path: Path, place: str
+) -> None:
+    root = tmp_path / "workspace"
+    (root / place).mkdir(parents=True)
+    (said,) = look(asked).problems
+    why = "is not read, because ComfyUI looks elsewhere: what is in it belongs into"
+    assert said == f"{(root / place).parent} {why} {root}/{ELSEWHERE[place]}"
+
+
+def test_weights_in_the_root_are_named(asked: ProbeOptions, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    for name in ("a.safetensors", "b.GGUF", "notes.txt"):
+        (tmp_path / "workspace" / name).touch()
+    (said,) = look(asked).problems
+    assert said.startswith(f"{tmp_path}/workspace/a.safetensors and 1 more is not read")
+
+
 def test_a_workspace_in_the_kernels_own_files_is_refused(asked: ProbeOptions) -> None:
     with pytest.raises(PodError, match="lies in /proc, where the kernel shows itself") as refused:
-        VolumeProbe(replace(asked, workspace="/proc/x"), [Mount("/proc", "proc", read_only=False)], write=True)
+        VolumeProbe(
+            replace(asked, workspace="/proc/x"), [Mount("/proc", "proc", read_only=False)], write=True
+        )
     assert refused.value.exit_code == 78
