@@ -13,6 +13,10 @@ import sys
 from pod import container_env
 from pod.errors import INTERNAL, PodError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 COMMANDS = ("comfy", "decide", "doctor", "fetch", "health", "nodes", "run", "services", "volume")
 # All but this one need nothing but the standard library, and are started by the system's Python.
 ELSEWHERE = {"comfy": "comfy.command"}
@@ -49,6 +53,36 @@ def main(argv: list[str]) -> int:
         return INTERNAL
 
 
+class _LossyStream(io.FileIO):
+    """A descriptor whose failures lose what was said: a full log disk stops nothing."""
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or give the rest up."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left:
+                left = left[super().write(left) or len(left) :]
+        except OSError:
+            pass
+        return size
+
+
+def open_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr, and make a stderr of which no write fails."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+    sys.stderr = io.TextIOWrapper(
+        _LossyStream(2, "w", closefd=False),  # unbuffered, as `python -u` has it
+        encoding="utf-8",
+        errors="backslashreplace",
+        write_through=True,
+    )
+
+
 def _say(sentence: str) -> None:
     from pod.util.say import say  # noqa: PLC0415 - a boot does without it
 
@@ -56,4 +90,5 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
+    open_streams()
     sys.exit(main(sys.argv[1:]))

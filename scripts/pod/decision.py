@@ -71,8 +71,17 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
             )
             watch.lap("gpu")
             volume = volumes.answer()
+        from pod.flags import places  # noqa: PLC0415 - beside nvidia-smi
+
+        places.check(user.given, "COMFYUI_ARGS")
         if volume.answers:
             check_folders(user.given, "COMFYUI_ARGS")
+            given = [one.values for one in user.given if one.flag.name == "--extra-model-paths-config"]
+            if given:
+                from pod.volume import foreign_layouts  # noqa: PLC0415 - loaded already
+
+                paths = [path for values in given for path in values]
+                foreign_layouts.refuse_unreadable(paths, "COMFYUI_ARGS", site)
         decision = choice.choose(
             known,
             asked,
@@ -89,7 +98,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         decision = decision.with_args(_with_loopback_name(decision.args))
         own = child_processes.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
         taken = ports.examine(decision.args, decision.access.to_json(), decision.port, decision.listen, own)
-        decision = decision.with_findings(taken)
+        decision = decision.with_findings([*taken, *places.outside(user, volume)])
         ping_config.read(
             environ, decision.port, ways.ports(decision.port)
         )  # refuses what it cannot understand
@@ -138,6 +147,10 @@ def _as_comfyui_sees(environ: Mapping[str, str], user: ParsedArgs) -> tuple[Mapp
     """
     from pod.hardware import cuda_visible_devices  # noqa: PLC0415 - beside nvidia-smi
 
+    if not environ.get(
+        "CUDA_VISIBLE_DEVICES", "x"
+    ).strip():  # as compose's `${X:-}` sets it; start.sh unsets it
+        environ = {name: value for name, value in environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     only, first = user.value("--cuda-device"), user.value("--default-device")
     if only is not None:
         return {

@@ -7,6 +7,7 @@ we have checked: a file is hashed once, not at each start. Records lie on the vo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from dataclasses import dataclass, field
@@ -91,6 +92,9 @@ class ModelStore:
         What is wrong below `target` is moved aside; so only the owner of the file's claim may ask.
         Raises OSError.
         """
+        if (place := self.place(file)).is_dir():
+            message = f"{place} is a folder, where the file belongs: remove it, or give the file another name"
+            raise OSError(errno.EISDIR, message)
         for path in self._ours_and_theirs(file):
             if _is_file(path) and self._is_right(path, expected, size, seen, again=again):
                 return path

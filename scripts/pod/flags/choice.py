@@ -15,7 +15,7 @@ from pod.volume.volume import usual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from pod.flags.arguments import FlagUse, ParsedArgs
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pod.hardware.gpu import Detection
     from pod.hardware.memory import Memory
     from pod.util.finding import Finding
+    from pod.volume.custom_nodes import Nodes
     from pod.volume.volume import Volume
 
 SCHEMA = 1
@@ -155,7 +156,7 @@ def choose(
         line.add(ram.rule, f"{memory.total_mib} MiB of RAM")
     if settings.memory_mode != AUTO and card.usable:
         line.add(_mode_rule(rules, settings), f"GPU_MEMORY_MODE={settings.memory_mode}")
-    line.add_user(user)
+    line.add_user(user, volume.nodes)
     check_modules(line.sources(), has_module)
     port = int(line.value("--port") or settings.port)
     access.check_ports(port)
@@ -244,12 +245,34 @@ class _CommandLine:
         if "--disable-all-custom-nodes" not in own:
             self.add(Rule(volume.nodes.arguments(), ""), _NODES)
 
-    def add_user(self, user: ParsedArgs) -> None:
-        for given in user.given:
+    def add_user(self, user: ParsedArgs, nodes: Nodes) -> None:
+        for given in self._allowed(user.given, nodes):
             self._put(given, _USER)
             self.reasons.append(
                 f"{_USER}: {given}" + (f", which {given.flag.note}" if given.flag.note else "")
             )
+
+    def _allowed(self, given: Sequence[FlagUse], nodes: Nodes) -> Iterator[FlagUse]:
+        """Yield what a user gives, without the nodes that are left out.
+
+        A whitelist says what is loaded only beside --disable-all-custom-nodes; else all nodes are, and it has
+        no say in ComfyUI. So it is dropped where it would narrow the list that keeps a node out.
+        """
+        alone = not any(one.flag.name == "--disable-all-custom-nodes" for one in given)
+        out = {one.node for one in nodes.left_out}
+        for one in given:
+            if one.flag.name != "--whitelist-custom-nodes" or not out:
+                yield one
+            elif alone:
+                self.reasons.append(f"{_USER}: {one} does nothing without --disable-all-custom-nodes")
+            else:
+                kept = tuple(name for name in one.values if name not in out)
+                if dropped := [name for name in one.values if name in out]:
+                    self.reasons.append(
+                        f"{_USER}: {one.flag.name} names {', '.join(dropped)}, and what is left out stays so"
+                    )
+                if kept:
+                    yield replace(one, values=kept)
 
     def _put(self, new: FlagUse, source: str, unless: tuple[str, ...] = ()) -> None:
         kept = []

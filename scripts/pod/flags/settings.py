@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
     from pod.flags.rules import Rules
     from pod.model_refs.model_ref import ModelRef
 
-_YES = ("true", "1", "yes")
-_NO = ("false", "0", "no")
+_YES = ("true", "1", "yes", "on")
+_NO = ("false", "0", "no", "off")
 _FOLDERS = ("PODKILN_ROOT", "PODKILN_RUN", "PODKILN_LOCAL", "PODKILN_BAKED", "PODKILN_VENV", "PODKILN_VOLUME")
 _TOKENS = ("HF_TOKEN", "CIVITAI_TOKEN")
 _ENDPOINTS = {"HF_ENDPOINT": HUGGINGFACE, "CIVITAI_ENDPOINT": CIVITAI}
 _FEW = 6
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes: NAME_MAX, and PATH_MAX with room for what lies below
 _CUDA_ORDERS = ("FASTEST_FIRST", "PCI_BUS_ID")
 
 
@@ -117,6 +119,11 @@ def _workspace(value: str) -> str:
 
 
 def _folder(name: str, value: str, example: str) -> None:
+    parts = os.fsencode(value).split(b"/")
+    if max(map(len, parts)) > _LONGEST_NAME or len(value) > _LONGEST_PATH:
+        raise SettingError(
+            f"{name}={short(value)!r} is longer than a path can be: give one such as {example}."
+        )
     if not value.startswith("/") or ".." in value.split("/"):
         raise SettingError(f"{name}={short(value)!r} is no absolute path: give one such as {example}.")
     if any(is_control(char) for char in value):
@@ -162,6 +169,8 @@ def _models(value: str | None) -> tuple[str, ...] | None:
 def _wishes(asked: Mapping[str, str]) -> tuple[ModelRef, ...]:
     """Return the files that are named by their addresses; a word of LORAS is always meant as one."""
     values = {"MODELS": asked.get("MODELS", ""), "LORAS": asked.get("LORAS", "")}
+    if values["LORAS"].lower() == "none":
+        values["LORAS"] = ""
     given = {name: value for name, value in values.items() if name == "LORAS" or _holds_address(value)}
     return tuple(wish for name, value in given.items() if value for wish in _read_words(name, value)[1])
 
@@ -184,7 +193,9 @@ def _boolean(name: str, value: str) -> bool:
         return True
     if value.lower() in _NO:
         return False
-    raise SettingError(f"{name}={value!r} is neither yes nor no: give true, 1 or yes, or false, 0 or no.")
+    raise SettingError(
+        f"{name}={value!r} is neither yes nor no: give true, 1, yes or on, or false, 0, no or off."
+    )
 
 
 def _strangers(asked: Mapping[str, str], toggles: Collection[str]) -> list[str]:

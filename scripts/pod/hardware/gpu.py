@@ -13,13 +13,14 @@ from pod.hardware import cuda_visible_devices, mig, nvidia_smi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _FEW = 4  # cards that a sentence names
 _CPU = "COMFYUI_ARGS=--cpu does without the GPU"
 _UNKNOWN_FIELD = re.compile(r'Field "([^"]{1,40})" is not a valid field')
 # What the driver writes for the memory of a card that has none of its own. Anything else in brackets, such as
 # [Unknown Error] or [GPU is lost], is a failure to tell.
+_LOST = re.compile(r"GPU is lost|GPU requires reset|ERR!", re.IGNORECASE)
 _NO_MEMORY = ("[N/A]", "[Not Supported]", "N/A", "Not Supported")
 
 
@@ -29,7 +30,7 @@ class Gpu:
 
     `vram_mib` is None where the driver reports none: because the card shares the machine's RAM (`unified`),
     or because it could not be read; `memory` is then what the driver wrote instead. A slice has the index of
-    its card and its own UUID; `card` is its card's.
+    its card and its own UUID; `card` is its card's. `lost` is what the driver says of one that is unusable.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Gpu:
     instance: tuple[int, int] | None = None  # GPU instance, compute instance
     unified: bool = False
     memory: str | None = None
+    lost: str | None = None
 
     def __str__(self) -> str:
         return f"{'slice of ' if self.card else ''}GPU {self.index} ({self.name})"
@@ -90,13 +92,44 @@ def detect(
         cards = [card for line in output.splitlines() if (card := _card(line, fields))]
         if cards:
             warnings = () if code == 0 else (f"nvidia-smi exited with {code} and said: {_quote(output)}",)
-            gpus = [gpu for card, has_mig in cards for gpu in _expand(card, has_mig, limit, unified)]
-            found = _pick(gpus, environ, warnings, said)
+            found = _from_cards(
+                cards, environ, warnings, said, lambda card, has_mig: _expand(card, has_mig, limit, unified)
+            )
         else:
-            found = _no_cards(code, output, witness)
+            found = _no_cards(code, output, witness or _shown_card(output))
     if cuda_visible_devices.none_wanted(environ.get(cuda_visible_devices.VARIABLE)):
         return replace(found, unusable=None)
     return found
+
+
+def _from_cards(
+    cards: Sequence[tuple[Gpu, bool]],
+    environ: Mapping[str, str],
+    warnings: tuple[str, ...],
+    said: str | None,
+    expand: Callable[[Gpu, bool], list[Gpu]],
+) -> Detection:
+    """Leave out the cards that the driver has lost, and pick from the others."""
+    lost = [card for card, _ in cards if card.lost]
+    if len(lost) == len(cards):
+        reason = f"the driver says of {lost[0]}: {lost[0].lost}"
+        return Detection(
+            None, reasons=(reason,), warnings=warnings, unusable=f"{reason}: rent another machine; {_CPU}"
+        )
+    warnings += tuple(f"the driver says of {card}: {card.lost}; it is not used" for card in lost)
+    gpus = [gpu for card, has_mig in cards if not card.lost for gpu in expand(card, has_mig)]
+    return _pick(gpus, environ, warnings, said)
+
+
+def _shown_card(output: str) -> str | None:
+    """Return the phrase for an answer that lists a card, although of none that can be used."""
+    for line in output.splitlines():
+        if (
+            re.match(r"[0-9]{1,3}, *[^,]*, *[^,]*[A-Za-z]", line)
+            and line.count(",") >= len(nvidia_smi.BASIC_FIELDS) - 1
+        ):
+            return "it lists one"
+    return None
 
 
 def _ask(question: nvidia_smi.NvidiaSmiQuery, limit: float) -> tuple[int, str, Sequence[str]]:
@@ -216,6 +249,7 @@ def _card(line: str, fields: Sequence[str] = nvidia_smi.FIELDS) -> tuple[Gpu, bo
         driver=_known(told.get("driver_version", "")),
         compute_cap=_known(told.get("compute_cap", "")),
         memory=None if memory else cuda_visible_devices.shown(told["memory.total"]),
+        lost=next((cuda_visible_devices.shown(value) for value in values if _LOST.search(value)), None),
     )
     return card, told.get("mig.mode.current") == "Enabled"
 

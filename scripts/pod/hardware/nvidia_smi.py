@@ -30,6 +30,7 @@ LIST = ("-L",)
 DETAILS = ("-q", "-x")
 MAX_BYTES = 8 << 20  # a machine with 16 cards writes about 1 MB of XML
 _CHUNK = 65536
+_POLL = 0.2  # seconds between two looks at whether it has ended
 
 
 def query(fields: Sequence[str]) -> tuple[str, str]:
@@ -48,8 +49,9 @@ def limit(environ: Mapping[str, str]) -> float:
     """Return how many seconds nvidia-smi may take: PODKILN_NVIDIA_SMI_TIMEOUT. Raises PodError."""
     name = "PODKILN_NVIDIA_SMI_TIMEOUT"
     text = environ.get(name, "").strip()
+    plain = text.isascii() and "_" not in text  # float() takes 1_0 and digits of all scripts
     try:
-        seconds = float(text) if text else LIMIT
+        seconds = float(text) if text and plain else 0.0 if text else LIMIT
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= LONGEST:
@@ -118,8 +120,12 @@ class NvidiaSmiQuery:
         pipe, output = process.stdout.fileno(), bytearray()
         while True:
             left = self._deadline - time.monotonic()
-            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+            if left <= 0:
                 raise TimeoutError
+            if not select.select([pipe], [], [], min(left, _POLL))[0]:
+                if process.poll() is not None and not select.select([pipe], [], [], 0)[0]:
+                    return bytes(output)  # what it has started holds the pipe open
+                continue
             chunk = os.read(pipe, _CHUNK)
             if not chunk:
                 return bytes(output)

@@ -104,7 +104,7 @@ class ServiceSupervisor:
         try:
             self._process = subprocess.Popen(
                 child_processes.tied(service.argv, signal.SIGTERM),
-                env=dict(service.environ),
+                env=child_processes.marked(service.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -48,7 +48,10 @@ class ComfyProcess:
                 stderr=output,
                 process_group=0,
                 # Lines are wanted when they are printed.
-                env={"PYTHONUNBUFFERED": "1", **secret_variables.without_access(os.environ)},
+                env={
+                    "PYTHONUNBUFFERED": "1",
+                    **child_processes.marked(secret_variables.without_access(os.environ)),
+                },
             )
         finally:
             os.close(output)

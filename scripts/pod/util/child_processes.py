@@ -5,8 +5,10 @@ setpriv(1) asks for that and then becomes the program, so no code of ours runs b
 signal comes when the *thread* that started the process ends: start such processes from one that stays.
 
 It reaches the process alone. What that has started is in its process group, which is noted in
-$PODKILN_RUN/processes/NAME as `GROUP START`: START is field 22 of proc_pid_stat(5), so that a number that was
-given out again is not taken for ours.
+$PODKILN_RUN/processes/NAME as `GROUP START INIT SESSION MARK`, so that a number that was given out again is
+not taken for ours. START is when the group's leader was started and INIT when the container's first process
+was (field 22 of proc_pid_stat(5)): a run folder outlives a restart, after which numbers start anew.
+MARK stands in the environment of all that the leader starts, by which a group is known without its leader.
 """
 # ruff: noqa: PTH103, PTH108, PTH123, PTH208 - ComfyUI waits for this at its start, and pathlib costs 10 ms.
 
@@ -19,10 +21,13 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SETPRIV = "/usr/bin/setpriv"
 FOLDER = "processes"
+VARIABLE = "PODKILN_STARTED_BY"
+_MARK = os.urandom(8).hex()
+_WORDS = 5  # of a note
 _PATIENCE = 3.0  # seconds for a group that was killed
 _PAUSE = 0.02
 
@@ -34,12 +39,17 @@ def tied(argv: Sequence[str], number: signal.Signals = signal.SIGKILL) -> list[s
     return [SETPRIV, "--pdeathsig", number.name.removeprefix("SIG"), "--", *argv]
 
 
+def marked(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a process that is to be noted."""
+    return {**environ, VARIABLE: _MARK}
+
+
 def note(run: str, name: str, process: int) -> None:
     """Write down a process that leads a group of its own; nothing where that cannot be written."""
     with contextlib.suppress(OSError, ValueError):
         os.makedirs(f"{run}/{FOLDER}", exist_ok=True)
         with open(f"{run}/{FOLDER}/{name}", "w", encoding="ascii") as file:
-            file.write(f"{process} {start(process)}\n")
+            file.write(f"{process} {start(process)} {_init()} {os.getsid(process)} {_MARK}\n")
 
 
 def forget(run: str, name: str) -> None:
@@ -49,19 +59,26 @@ def forget(run: str, name: str) -> None:
 
 
 def group(run: str, name: str) -> int | None:
-    """Return the process group that was noted, as long as any of it runs."""
+    """Return the process group that was noted, as long as any of it runs and is known to be ours."""
     try:
         with open(f"{run}/{FOLDER}/{name}", encoding="ascii") as file:
-            number, began = (int(word) for word in file.read().split())
+            words = file.read().split()
+        number, began, *rest = (int(word) for word in words[: _WORDS - 1])
         if number <= 1:  # to kill(2) these are not groups: its own one, and everybody
             return None
         os.killpg(number, 0)
     except (OSError, ValueError, OverflowError):
         return None
-    with contextlib.suppress(OSError, ValueError):
-        if start(number) != began:
-            return None  # another process has its number now
-    return number
+    if rest and rest[0] != _init():
+        return None  # all of that container's last run has ended
+    try:
+        leader = start(number)
+    except (OSError, ValueError, IndexError):  # gone; what it started may run still
+        known = len(words) == _WORDS and any(
+            _is_ours(process, fields, began, *words[_WORDS - 2 :]) for process, fields in _members(number)
+        )
+        return number if known else None
+    return number if leader == began else None  # else another process has its number now
 
 
 def end_left_over(run: str) -> list[str]:
@@ -92,14 +109,39 @@ def start(process: int) -> int:
     return int(_stat(process)[19])
 
 
+def _init() -> int:
+    """Return when the container was started; 0 where that is not shown."""
+    try:
+        return start(1)
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _is_ours(process: int, fields: Sequence[str], began: int, session: str, mark: str) -> bool:
+    """Tell whether a process comes from a leader that was noted with this mark."""
+    try:
+        with open(f"/proc/{process}/environ", "rb") as file:
+            environ = file.read()
+    except OSError:
+        return False
+    if b"=" in environ:
+        return f"{VARIABLE}={mark}".encode() in environ.split(b"\0")
+    # nginx writes its workers' titles over it
+    return fields[3] == session and int(fields[19]) >= began
+
+
 def _runs(number: int) -> bool:
     """Tell whether any process of a group runs; one that nobody has waited for does not."""
+    return any(True for _ in _members(number))
+
+
+def _members(number: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield the processes of a group that run, each with what `_stat` tells of it."""
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = _stat(int(name))
             if int(fields[2]) == number and fields[0] != "Z":
-                return True
-    return False
+                yield int(name), fields
 
 
 def _stat(process: int) -> list[str]:

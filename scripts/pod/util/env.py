@@ -97,13 +97,18 @@ def endpoint(name: str, value: str | None, default: str) -> str:
 
     try:
         parts = urlsplit(value)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        good = parts.scheme in {"http", "https"} and _is_host(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, brackets that do not close
         good = False
     odd = not value.isascii() or not value.isprintable() or any(sign in value for sign in " \"'<>\\")
     if not good or odd or parts.query or parts.fragment or "@" in parts.netloc:
         raise SettingError(f"{name} is not an address like {default}: correct it, or unset it.")
     return value
+
+
+def _is_host(name: str | None) -> bool:
+    """Whether a host has a name without empty labels, or is an address of IPv6."""
+    return bool(name) and (":" in str(name) or all(str(name).removesuffix(".").split(".")))
 
 
 def number(name: str, value: str | None, default: int) -> int:

@@ -80,6 +80,12 @@ class Nodes:
         ]
         if said:
             said.append("while a custom node is left out, new ones are loaded from the pod's next start on")
+            said += [
+                f"custom node {name} is not loaded while another is left out, because ComfyUI takes its name "
+                "for a flag: rename its folder"
+                for name in self.names
+                if name.startswith("-")
+            ]
         if self.wish == IGNORE:
             said += [
                 f"custom node {one.node} wants {_some(one.conflicts)}; loaded, as {VARIABLE}=ignore says"

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+
+from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util.printable import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +25,57 @@ LOOSE = (
     *("checkpoints", "loras", "vae", "diffusion_models", "unet", "text_encoders", "clip", "clip_vision"),
     *("controlnet", "upscale_models", "embeddings"),
 )
+# What other programs call these (AUTOMATIC1111's and SwarmUI's names), in lower case.
+_KINDS = {"lora": "loras", "lycoris": "loras", "stable-diffusion": "checkpoints", "esrgan": "upscale_models"}
+# Where programs and images keep models that are not laid out as ComfyUI's, or too deep to be looked for.
+_UNREAD = (
+    *("swarmui/Models", "automatic/models", "invokeai/models", "comfyui_windows_portable/ComfyUI/models"),
+    *("workspace/ComfyUI/models", "app/ComfyUI/models", "data/models"),
+)
+_WEIGHTS = (".safetensors", ".ckpt", ".gguf", ".pth", ".pt", ".sft")
 _LARGEST = 1 << 16  # bytes of a link file: parsing must not take up the time that the look at the volume has
+_LARGEST_GIVEN = 1 << 20  # of one that a user names
+_DEEPEST = 20
 _WEBUI = ("webui", "a1111", "automatic1111", "forge", "stable-diffusion")  # what their folders' names hold
 _LIKE_COMFYUI = ("comfy", "fooocus")
 _WEBUI_MODELS = "models/Stable-diffusion"
+
+
+def elsewhere(root: str, folders: Iterable[str], files: Iterable[str]) -> list[str]:
+    """Return sentences about models that lie where neither ComfyUI nor podkiln looks for them.
+
+    Args:
+        root: The volume.
+        folders: Names of the folders in its root.
+        files: Names of what else is in it.
+    """
+    known, said = {*folders}, list[str]()
+    kinds = {name.lower(): name for name in LOOSE} | _KINDS
+    below = [f"models/{name}" for name in _listed(f"{root}/models")] if "models" in known else []
+    for path in sorted([*known, *below]):
+        name = path.rpartition("/")[2]
+        kind = kinds.get(name.lower(), name)
+        said += [_move(f"{root}/{path}", f"{root}/models/{kind}")] if name != kind else []
+    by_case = {name.lower(): name for name in sorted(known)}
+    for first, *rest in (place.split("/") for place in _UNREAD):
+        path = f"{root}/{by_case.get(first, '')}"
+        if first in by_case and os.path.isdir(inner := "/".join([path, *rest])):  # noqa: PTH112
+            said.append(_move(inner, f"{root}/models"))
+    if weights := sorted(name for name in files if name.lower().endswith(_WEIGHTS)):
+        more = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
+        said.append(_move(f"{root}/{weights[0]}{more}", f"the folder of its kind below {root}/models"))
+    return said
+
+
+def _move(source: str, target: str) -> str:
+    return f"{source} is not read, because ComfyUI looks elsewhere: what is in it belongs into {target}"
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - pathlib costs 10 ms that a boot waits for
+    except OSError:
+        return []
 
 
 def webuis(root: str, folders: Iterable[str]) -> list[str]:
@@ -59,15 +110,33 @@ def readable(links: Iterable[str], site: str) -> tuple[list[str], list[str]]:
     return good, notes
 
 
-def _problem(path: str, site: str) -> str | None:
+def refuse_unreadable(paths: Iterable[str], where: str, site: str) -> None:
+    """Refuse the first link file that would end ComfyUI's boot. Raises PodError."""
+    for path in paths:
+        if problem := _problem(path, site, largest=_LARGEST_GIVEN):
+            raise PodError(
+                f"{where}: --extra-model-paths-config: {shown(path)} would end ComfyUI's start, because "
+                f"{problem}: correct it, or leave it out.",
+                ARGUMENTS_REFUSED,
+            )
+
+
+def _problem(  # noqa: PLR0911 - one return a problem
+    path: str, site: str, *, largest: int = _LARGEST
+) -> str | None:
     """Say what in a link file ends ComfyUI's boot (utils/extra_config.py of 0.33.0); None for nothing."""
     load = _yaml(site)
     if load is None:
         return "this image has no parser for YAML"
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 10 ms that a boot waits for
-            data = file.read(_LARGEST + 1)
-        config = load(data.decode("utf-8")) if len(data) <= _LARGEST else None
+            data = file.read(largest + 1)
+        if len(data) > largest:
+            return f"it is larger than {largest >> 10} KiB"
+        text = data.decode("utf-8")
+        if _deepest(text) > _DEEPEST:  # takes the parser seconds, and no mapping of paths is like that
+            return "it is nested too deep"
+        config = load(text)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     except UnicodeDecodeError:
@@ -75,8 +144,17 @@ def _problem(path: str, site: str) -> str | None:
     except Exception as error:  # noqa: BLE001 - yaml.YAMLError is not known here; others are its bugs
         return f"it is no YAML ({(str(error).splitlines() or [type(error).__name__])[0]})"
     if not isinstance(config, dict):
-        return f"it is no mapping of sections, or larger than {_LARGEST >> 10} KiB"
-    return next(_wrong(config, os.path.dirname(path)), None)  # noqa: PTH120
+        return "it is empty" if config is None else "it is no mapping of sections"
+    return next(_wrong(config, os.path.dirname(os.path.abspath(path))), None)  # noqa: PTH100, PTH120
+
+
+def _deepest(text: str) -> int:
+    """Return how many brackets at most are open at once in a YAML text; more where strings hold some."""
+    depth = deepest = 0
+    for sign in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if sign in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _wrong(config: dict[Any, Any], beside: str) -> Iterator[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from pod.errors import SETTING_MALFORMED, PodError
+from pod.errors import PodError
 from pod.hardware import mounts
+from pod.util.env import SettingError, short
 from pod.volume import custom_nodes, foreign_layouts, layout, node_requirements, package_overlay
 from pod.volume.custom_nodes import Nodes
 from pod.volume.layout import VolumeLayout
@@ -28,6 +29,8 @@ LIMIT = 2.0  # seconds: a network volume answers in hundredths, and ComfyUI woul
 LONGEST = 60.0
 SERVERLESS = "/runpod-volume"
 STAND_IN = "workspace"  # in the local folder
+# What the kernel shows as files: nobody can keep anything there (filesystems(5)).
+_KERNELS = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs"})
 _LOST = "outputs, inputs, settings, new custom nodes and new models"
 
 
@@ -93,6 +96,11 @@ class VolumeProbe:
         """Return where the volume is: serverless workers have it elsewhere, and set nothing."""
         asked = self._asked
         here = mounts.holding(self._mounted, asked.workspace)
+        if here and here.kind in _KERNELS:
+            raise SettingError(
+                f"WORKSPACE={short(asked.workspace)!r} lies in {here.point}, where the kernel shows itself: "
+                "name a folder, such as /workspace."
+            )
         elsewhere = mounts.holding(self._mounted, asked.serverless)
         if here is None and elsewhere and asked.workspace == asked.default:
             return asked.serverless, [
@@ -132,6 +140,11 @@ class VolumeProbe:
             second = self._beside.answer()
         except (LateError, LostError) as failure:
             return self._without(local, _late(failure, self._asked))
+        if found.impossible:
+            message = (
+                f"WORKSPACE={short(self._root)!r} {found.impossible}: name a folder, such as /workspace."
+            )
+            raise SettingError(message)
         if found.unread:
             return self._without(local, f"it {found.unread}")
         other = VolumeLayout.from_json(second) if second else None
@@ -167,12 +180,14 @@ class VolumeProbe:
             reasons.append(
                 f"no volume is mounted at {found.root}, so what ComfyUI saves there ends with this container"
             )
-        if found.closed:
+        if found.closed or found.blocked:
             chosen, folders = self._beside_closed(local, found, chosen, folders)
+        if found.closed:
             problems.append(_about_closed(found, f"{local}/{STAND_IN}"))
+        problems += _about_blocked(found, f"{local}/{STAND_IN}")
         closed = (*found.closed, *(other.closed if other else ()))
         models = [path for path in models if path not in closed]
-        problems += rest["notes"]
+        problems += [*found.elsewhere, *(other.elsewhere if other else ()), *rest["notes"]]
         wanted = self._asked.requirements == custom_nodes.INSTALL and not found.trouble
         return Volume(
             root=found.root,
@@ -197,9 +212,10 @@ class VolumeProbe:
     def _beside_closed(
         self, local: str, found: VolumeLayout, chosen: VolumeLayout, folders: list[str]
     ) -> tuple[VolumeLayout, list[str]]:
-        """Put folders of the container in place of those that cannot be read, at which ComfyUI would end."""
+        """Put folders of the container in place of those that cannot be used, at which ComfyUI would end."""
         mine = self._stand_in(local)
-        kinds = [kind for kind in ("output", "input", "user") if getattr(chosen, kind) in found.closed]
+        unusable = {*found.closed, *found.blocked}
+        kinds = [kind for kind in ("output", "input", "user") if getattr(chosen, kind) in unusable]
         chosen = replace(chosen, **{kind: getattr(mine, kind) for kind in kinds})
         return chosen, folders or list(mine.nodes)
 
@@ -266,6 +282,20 @@ def _about_closed(found: VolumeLayout, stand_in: str) -> str:
     )
 
 
+def _about_blocked(found: VolumeLayout, stand_in: str) -> list[str]:
+    """Say what lies in the place of which folder, what becomes of it, and what to do."""
+    meaning = {
+        f"{found.root.rstrip('/')}/models": "models cannot be fetched",
+        f"{found.root.rstrip('/')}/{layout.OURS}": "podkiln keeps nothing of its own on the volume",
+    }
+    said = []
+    for path, what in zip(found.blocked, found.obstacles, strict=True):
+        name = path.rpartition("/")[2]
+        lost = meaning.get(path, f"{stand_in}/{name} stands in for it, and ends with this container")
+        said.append(f"{what}: {lost}; put a folder there, and start the pod again")
+    return said
+
+
 def _late(failure: LateError | LostError, asked: ProbeOptions) -> str:
     if isinstance(failure, LateError):
         return f"it did not answer within {asked.limit:g} s"
@@ -292,11 +322,12 @@ def _limit(environ: Mapping[str, str]) -> float:
     """Return how many seconds the volume may take: PODKILN_VOLUME_TIMEOUT. Raises PodError."""
     name = "PODKILN_VOLUME_TIMEOUT"
     text = environ.get(name, "").strip()
+    plain = text.isascii() and "_" not in text  # float() takes 1_0 and digits of all scripts
     try:
-        seconds = float(text) if text else LIMIT
+        seconds = float(text) if text and plain else 0.0 if text else LIMIT
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= LONGEST:
         message = f"{name}={text!r} is no number of seconds above 0 and up to {LONGEST:g}."
-        raise PodError(message, SETTING_MALFORMED)
+        raise SettingError(message)
     return seconds

@@ -14,6 +14,7 @@ import errno
 import os
 from dataclasses import asdict, dataclass, replace
 
+from pod.util import untrusted_files
 from pod.volume import foreign_layouts
 
 TYPE_CHECKING = False
@@ -34,7 +35,11 @@ _MEANING = {
     errno.ENOSPC: "is full",
     errno.EDQUOT: "is full (its quota is used up)",
 }
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_IMPOSSIBLE = {
+    errno.ENOTDIR: "is no folder, or a part of it is none",
+    errno.ENAMETOOLONG: "is longer than a path can be",
+}
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,12 @@ class VolumeLayout:
     has its folders; `nodes` are the custom_nodes folders that are there, and `models` the models folders of
     other homes than the root, and the root where models lie in it. `homes` are those that others made.
     `stuck` names folders that cannot be written although the volume can. `unread` says why the volume cannot
-    even be read; then nothing is known of it. `closed` names folders that are there and cannot be read.
+    even be read; then nothing is known of it; `impossible` says why none can ever be there. `closed` names
+    folders that are there and cannot be read; `blocked` those in whose place something else lies, such as a
+    file, and `obstacles` says of each what that is.
     `loose` names folders of models right in the root, `webui` are roots of other programs with models,
-    `links` are files that link ComfyUI to further folders (pod.volume.foreign_layouts).
+    `links` are files that link ComfyUI to further folders (pod.volume.foreign_layouts), and `elsewhere` are
+    sentences about models that nobody reads.
     """
 
     root: str
@@ -60,10 +68,14 @@ class VolumeLayout:
     homes: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
     unread: str | None = None
+    impossible: str | None = None
     closed: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
     loose: tuple[str, ...] = ()
     webui: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it for another process."""
@@ -101,15 +113,20 @@ def survey(root: str, *, write: bool) -> VolumeLayout:
         top = _list(root.rstrip("/"))
     except OSError as error:
         return replace(new, unread=f"cannot be read ({error.strerror or error})")
+    if top.absent in _IMPOSSIBLE:
+        return replace(new, impossible=_IMPOSSIBLE[top.absent])
     homes = _homes(top)
     trouble = _try_to_write(top) if write else forbidden(new.root)
     places = {kind: _kind(homes, kind) for kind in ("output", "input", "user")}
     nodes = _custom_nodes(homes)
     missing = [getattr(new, kind) for kind, place in places.items() if place is None]
+    obstacles: dict[str, str] = {}
     if trouble is None:
         missing += [] if nodes else new.nodes
         nodes = nodes or list(new.nodes)
-        trouble = _make(missing) if write else None
+        obstacles = _obstacles(top, missing)
+        trouble = _make(missing, obstacles) if write else None
+        nodes = [path for path in nodes if path not in obstacles]
     there = [path for path in places.values() if path]
     models = [f"{home.path}/{name}" for home in homes for name in _models(home)]
     models += foreign_layouts.model_folders(top.path, top.folders)
@@ -128,20 +145,28 @@ def survey(root: str, *, write: bool) -> VolumeLayout:
         homes=tuple(home.path for home in homes[1:]),
         stuck=tuple(path for path in short if trouble is None and path not in closed),
         closed=tuple(closed),
+        blocked=tuple(obstacles),
+        obstacles=tuple(f"{path} {what}" for path, what in obstacles.items()),
         loose=tuple(loose),
         webui=tuple(foreign_layouts.webuis(top.path, top.folders)),
         links=tuple(link for home in homes for link in home.links),
+        elsewhere=tuple(foreign_layouts.elsewhere(top.path, top.folders, top.others)),
         **{kind: place or getattr(new, kind) for kind, place in places.items()},
     )
 
 
 @dataclass(frozen=True)
 class _ComfyHome:
-    """A folder in which ComfyUI's folders may lie; those that are there, and its link files."""
+    """A folder in which ComfyUI's folders may lie; those that are there, and its link files.
+
+    `others` are the names of what is no folder; `absent` is the error number for which there is nothing.
+    """
 
     path: str
     folders: frozenset[str]
     links: tuple[str, ...] = ()
+    others: frozenset[str] = frozenset()
+    absent: int | None = None
 
 
 def _homes(top: _ComfyHome) -> list[_ComfyHome]:
@@ -186,11 +211,12 @@ def _list(path: str) -> _ComfyHome:
             here = list(entries)
     except OSError as error:
         if error.errno in _ABSENT:
-            return _ComfyHome(path, frozenset())
+            return _ComfyHome(path, frozenset(), absent=error.errno)
         raise
     links = [entry.name for entry in here if entry.name == foreign_layouts.LINKS and _holds(entry.is_file)]
     folders = frozenset(entry.name for entry in here if _holds(entry.is_dir))
-    return _ComfyHome(path, folders, tuple(f"{path}/{name}" for name in links))
+    others = frozenset(entry.name for entry in here) - folders
+    return _ComfyHome(path, folders, tuple(f"{path}/{name}" for name in links), others)
 
 
 def _holds(question: Callable[[], bool]) -> bool:
@@ -226,9 +252,11 @@ def _empty(folder: str) -> bool:
 def _try_to_write(top: _ComfyHome) -> str | None:
     """Write a small file and remove it; returns why that failed."""
     folder = f"{top.path}/{OURS}"
-    probe = f"{folder}/probe-{os.urandom(8).hex()}"
+    if OURS in top.others or untrusted_files.kind(folder) == "a link":
+        folder = top.path  # said by `_obstacles`
+    probe = f"{folder}/.podkiln-probe-{os.urandom(8).hex()}"
     try:
-        if OURS not in top.folders:
+        if folder != top.path and OURS not in top.folders:
             os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib costs 10 ms that a boot waits for
         try:
             with open(probe, "wb") as file:  # noqa: PTH123
@@ -241,12 +269,43 @@ def _try_to_write(top: _ComfyHome) -> str | None:
     return None
 
 
-def _make(folders: list[str]) -> str | None:
+def _obstacles(top: _ComfyHome, missing: list[str]) -> dict[str, str]:
+    """Return what lies in the place of folders that are needed, by path: they cannot be made."""
+    needed = [*missing, *([] if _models(top) else [f"{top.path}/models"])]
+    found = {path: _obstacle(path) for path in needed if os.path.basename(path) in top.others}  # noqa: PTH119
+    ours = f"{top.path}/{OURS}"
+    if OURS in top.others or (OURS in top.folders and untrusted_files.kind(ours) == "a link"):
+        found[ours] = _obstacle(ours)
+    return found
+
+
+def _obstacle(path: str) -> str:
+    """Say what lies somewhere in the place of a folder."""
+    what = untrusted_files.kind(path) or "a file"
+    if what != "a link":
+        return f"is {what}"
     try:
-        for folder in folders:
-            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        os.stat(path)  # noqa: PTH116
     except OSError as error:
-        return _meaning(error)
+        if error.errno == errno.ELOOP:
+            return "is a link that leads back to itself"
+        if error.errno in _ABSENT:
+            return "is a link that leads nowhere"
+        return f"is a link that cannot be followed ({error.strerror or error})"
+    return "is a link, and no folder"
+
+
+def _make(folders: list[str], obstacles: dict[str, str]) -> str | None:
+    """Make folders; what is wrong with one alone is added to `obstacles`, else returned."""
+    for folder in folders:
+        if folder in obstacles:
+            continue
+        try:
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        except OSError as error:
+            if error.errno in _MEANING:
+                return _meaning(error)
+            obstacles[folder] = f"cannot be made ({error.strerror or error})"
     return None
 
 

@@ -175,10 +175,17 @@ def modules(names: Sequence[str], place: str) -> list[str]:
     return found
 
 
+_ALIKE = ("requirements.txt", "Requirements.txt", "REQUIREMENTS.txt")
+
+
 def _read(folder: Path) -> _Wants:
     wants = _Wants()
     words = text(f"{folder}/requirements.txt", _LARGEST)
     if words is None:
+        other = next((name for name in _ALIKE if os.path.lexists(f"{folder}/{name}")), None)
+        if other:  # pip would not be given it, so its author means something else
+            named = other == _ALIKE[0]
+            wants.unclear.append(f"{other} is {'no plain file' if named else 'not called requirements.txt'}")
         _project(f"{folder}/pyproject.toml", wants)
     else:
         _requirements(words, folder, ["requirements.txt"], wants)
@@ -205,6 +212,7 @@ def _requirements(words: str, folder: Path, seen: list[str], wants: _Wants) -> N
 def _include(name: str, folder: Path, seen: list[str], wants: _Wants) -> None:
     """Read a further file of the node's; one that lies elsewhere is not ours to read out."""
     if name in seen:
+        wants.unclear += [_quoted(f"-r {name}, which is itself")] if name == seen[-1] else []
         return
     inside = not name.startswith(("/", "~")) and ".." not in name.split("/") and "\0" not in name
     words = text(f"{folder}/{name}", _LARGEST) if inside and len(seen) < _DEEPEST else None

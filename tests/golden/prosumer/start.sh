@@ -10,10 +10,16 @@
 set -Eeuo pipefail
 
 # --- Settings -------------------------------------------------------------------------------------------------------
+# What was closed by whoever started this must not become another file's number.
+[[ -e /dev/fd/1 ]] || exec >/dev/null
+[[ -e /dev/fd/2 ]] || exec 2>/dev/null
+
 # What the image was built with; the environment wins.
 export WORKSPACE="${WORKSPACE:-/workspace}"
 export COMFYUI_PORT="${COMFYUI_PORT:-8188}"
 # CUDA counts cards by speed unless told otherwise; nvidia-smi, which decides here, counts them by slot.
+# Empty, as compose's ${X:-} leaves it, would hide every card; -1 does that on purpose.
+[[ -n "${CUDA_VISIBLE_DEVICES-x}" ]] || unset CUDA_VISIBLE_DEVICES
 export CUDA_DEVICE_ORDER="${CUDA_DEVICE_ORDER:-PCI_BUS_ID}"
 export PODKILN_ROOT="${PODKILN_ROOT:-/opt/podkiln}"
 export PODKILN_RUN="${PODKILN_RUN:-/run/podkiln}"
@@ -47,6 +53,10 @@ fi
 # On vast.ai an on-start script may run again, and people start it by hand. Whatever lives of a start holds the lock, and
 # none of it asks anybody anything. A folder that cannot be written is `decide`'s to complain of.
 exec </dev/null
+if [[ -L "$PODKILN_RUN/lock" || (-e "$PODKILN_RUN/lock" && ! -f "$PODKILN_RUN/lock") ]]; then
+    say "$PODKILN_RUN/lock is no plain file, where the lock of a start is: remove it, and start the pod again."
+    exit 70
+fi
 if { mkdir -p "$PODKILN_RUN" && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
     exec {lock}>>"$PODKILN_RUN/lock"
     if ! flock --nonblock "$lock"; then
@@ -61,7 +71,7 @@ if { mkdir -p "$PODKILN_RUN" && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
             exit 69
         fi
     fi
-    printf '%s\n' "$$" >"$PODKILN_RUN/lock"
+    { printf '%s\n' "$$" >"$PODKILN_RUN/lock"; } 2>/dev/null || true
 fi
 PODKILN_STARTS=1 pod decide || exit
 
@@ -91,7 +101,7 @@ tied=()
 if [[ -x /usr/bin/setpriv ]]; then
     tied=(/usr/bin/setpriv --pdeathsig TERM --)
 fi
-rm -f "$PODKILN_RUN/ended"
+rm -rf -- "$PODKILN_RUN/ended"
 exec 3>&2 4>&1
 coproc KEEPER {
     exec "${tied[@]}" /usr/bin/python3 -I -S "$PODKILN_ROOT" run "$$" "$STOP_SECONDS" /opt/venv/bin/python main.py >&4

@@ -376,3 +376,28 @@ def test_what_cannot_work_later_is_refused_now(
     assert len(done.stderr.splitlines()) == 1
     assert "canary" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_model_paths_that_would_end_comfyui_is_refused(
+    decide: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("a:\n  base_path: 3\n")
+    done = decide(FAKE_GPU="24", COMFYUI_ARGS=f"--extra-model-paths-config {path}", PODKILN_VENV=sys.prefix)
+    assert (done.returncode, "base_path of its section 'a' is no path" in done.stderr) == (64, True), (
+        done.stderr
+    )
+
+
+def test_an_empty_choice_of_cards_counts_as_none(decide: Callable[..., Any]) -> None:
+    """As compose's `${X:-}` leaves it."""
+    done = decide("decide", "--explain", FAKE_GPU="24", CUDA_VISIBLE_DEVICES="")
+    assert json.loads(done.stdout)["gpu"]["vram_mib"] == 23028
+
+
+@pytest.mark.parametrize("value", ["1_0", "٣"])
+@pytest.mark.parametrize("name", ["PODKILN_NVIDIA_SMI_TIMEOUT", "PODKILN_VOLUME_TIMEOUT"])
+def test_what_only_python_takes_for_a_number_is_refused(
+    decide: Callable[..., Any], name: str, value: str
+) -> None:
+    assert decide(**{name: value}).returncode == 78

@@ -82,7 +82,7 @@ class Pod:
         self.log = root / "log"
         self.starts: list[subprocess.Popen[bytes]] = []
 
-    def start(self, **settings: str) -> subprocess.Popen[bytes]:
+    def start(self, _redirect: str = "", **settings: str) -> subprocess.Popen[bytes]:
         """Run start.sh; what it says goes to one log."""
         environ = {
             "PATH": f"{ROOT}/tests/fakes:{os.environ['PATH']}",
@@ -97,7 +97,8 @@ class Pod:
             **settings,
         }
         with self.log.open("ab") as log:
-            process = subprocess.Popen(["bash", str(self.script)], env=environ, stdout=log, stderr=log)
+            command = ["bash", "-c", f"{'' if '|' in _redirect else 'exec '}bash {self.script} {_redirect}"]
+            process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
         self.starts.append(process)
         return process
 
@@ -254,3 +255,27 @@ def test_a_port_that_another_comfyui_has_ends_the_start(pod: Pod) -> None:
     finally:
         os.killpg(other.pid, signal.SIGKILL)
         other.wait()
+
+
+@pytest.mark.parametrize("log", [">&- 2>/dev/full", ">&- 2>&-", "2>&1 | head -n 1 >&-"])
+def test_what_cannot_be_said_stops_no_start(pod: Pod, log: str) -> None:
+    """A full log disk, and a reader that has left."""
+    process = pod.start(_redirect=log)
+    end = time.monotonic() + 20
+    while not any("worker" in line for line in pod.living()):
+        assert time.monotonic() < end, (pod.living(), process.poll())
+        time.sleep(0.05)
+    process.terminate()
+
+
+def test_what_is_no_lock_is_said_and_not_waited_for(pod: Pod) -> None:
+    pod.run.mkdir()
+    os.mkfifo(pod.run / "lock")
+    assert pod.start().wait(10) == 70
+    assert "/lock is no plain file, where the lock of a start is: remove it" in pod.log.read_text()
+
+
+def test_a_folder_called_ended_stops_no_start(pod: Pod) -> None:
+    (pod.run / "ended").mkdir(parents=True)
+    pod.start()
+    pod.until("podkiln: ready in")

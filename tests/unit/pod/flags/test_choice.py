@@ -284,7 +284,16 @@ CLASHING = Nodes(("bad", "good"), verdicts=(NodeReport("bad", ("numpy<2, and the
         ("--disable-all-custom-nodes", ("--disable-all-custom-nodes",)),
         (
             "--disable-all-custom-nodes --whitelist-custom-nodes bad",
-            ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "bad"),
+            ("--disable-all-custom-nodes",),
+        ),
+        (
+            "--disable-all-custom-nodes --whitelist-custom-nodes bad other",
+            ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "other"),
+        ),
+        ("--whitelist-custom-nodes bad", ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "good")),
+        (
+            "--whitelist-custom-nodes other",
+            ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "good"),
         ),
     ],
 )

@@ -47,7 +47,7 @@ MALFORMED = [
     ({"LORAS": "add-detail"}, "LORAS: 'add-detail' is no address of a file: write civitai:MODEL@VERSION"),
     ({"LORAS": "civitai:1@2 <lora:x:0.8>"}, "LORAS: '<lora:x:0.8>' ends in a weight"),
     ({"LORAS": "https://files.test/a.pt?t=canary"}, "LORAS: 'https://files.test/a.pt?…' has no sha256"),
-    ({"ENABLE_QWEN_EDIT": "on"}, "ENABLE_QWEN_EDIT='on' is neither yes nor no"),
+    ({"ENABLE_QWEN_EDIT": "maybe"}, "ENABLE_QWEN_EDIT='maybe' is neither yes nor no"),
     ({"ENABLE_QWEN_EDIT": "2"}, "ENABLE_QWEN_EDIT='2' is neither yes nor no"),
     ({"ENABLE_SDXL_BASE": "y"}, "ENABLE_SDXL_BASE='y' is neither yes nor no"),
     ({"ENABLE_SDXL_BASE": "enabled"}, "ENABLE_SDXL_BASE='enabled' is neither yes nor no"),
@@ -256,3 +256,19 @@ def test_any_environment_is_read_or_refused_in_one_sentence(known: Rules, enviro
         said = str(refused)
     assert "\n" not in said
     assert time.monotonic() - begun < 1
+
+
+def test_words_that_people_use_for_none_and_for_yes_and_no(known: Rules) -> None:
+    asked = {"LORAS": "none", "ENABLE_A": "on", "ENABLE_B": "OFF"}
+    found = settings.read(asked, known, {"ENABLE_A", "ENABLE_B"})
+    assert (found.wishes, dict(found.toggles)) == ((), {"ENABLE_A": True, "ENABLE_B": False})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"HF_ENDPOINT": "https://.."}, {"CIVITAI_ENDPOINT": "https://a..b"}, {"WORKSPACE": "/" + "n" * 300}],
+)
+def test_an_address_or_path_that_can_never_be_one_is_refused(known: Rules, environ: dict[str, str]) -> None:
+    with pytest.raises(PodError) as refused:
+        settings.read(environ, known)
+    assert refused.value.exit_code == 78

@@ -373,3 +373,53 @@ def test_any_answer_gives_a_detection(code: int, output: str, value: str | None)
     assert all(sentence.isprintable() for sentence in said)
     assert all(len(sentence) < 2000 for sentence in said)
     assert found.gpu is not None or found.unusable or value == "-1"
+
+
+class Answer:
+    """What nvidia-smi said."""
+
+    def __init__(self, output: str, code: int = 0) -> None:
+        self._answer = code, output
+
+    def answer(self) -> tuple[int, str]:
+        return self._answer
+
+
+def made_of(output: str, code: int = 0) -> gpu.Detection:
+    return gpu.detect(cast("nvidia_smi.NvidiaSmiQuery", Answer(output, code)), {}, unified=UNIFIED)
+
+
+GOOD_ROW = "1, GPU-24aaaaaa-0000-4000-8000-000000000001, NVIDIA A10G, 23028, [N/A], 580.95.05, 8.6"
+LOST_ROW = "0, GPU-24bbbbbb-0000-4000-8000-000000000002, {name}, {memory}, [N/A], 580.95.05, 8.6"
+
+
+@pytest.mark.parametrize("words", ["[GPU is lost]", "[GPU requires reset]"])
+@pytest.mark.parametrize("where", ["name", "memory"])
+def test_a_card_that_the_driver_has_lost_is_not_used(words: str, where: str) -> None:
+    row = LOST_ROW.format(**{"name": "NVIDIA L4", "memory": "23034", where: words})
+    alone = made_of(row)
+    assert alone.gpu is None
+    assert f": {words}: rent another machine" in (alone.unusable or "")
+    both = made_of(f"{row}\n{GOOD_ROW}")
+    assert both.gpu is not None
+    assert (both.gpu.index, both.visible, both.unusable) == (1, 1, None)
+    assert both.warnings[0].endswith(f": {words}; it is not used")
+
+
+@pytest.mark.parametrize("uuid", ["[Unknown Error]", "N/A"])
+def test_a_row_that_shows_a_card_without_its_name_is_a_witness(uuid: str) -> None:
+    found = made_of(GOOD_ROW.replace("GPU-24aaaaaa-0000-4000-8000-000000000001", uuid))
+    assert found.gpu is None
+    assert "but it lists one: rent another machine" in (found.unusable or "")
+
+
+def test_what_nvidia_smi_leaves_behind_does_not_hold_up_its_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "nvidia-smi"
+    script.write_text(f"#!/bin/sh\necho '{GOOD_ROW}'\nsleep 30 &\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    begun = time.monotonic()
+    assert detect(20.0).gpu is not None
+    assert time.monotonic() - begun < 5

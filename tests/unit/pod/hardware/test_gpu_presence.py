@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.hardware import gpu_presence
+from pod.hardware.mounts import Mount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ def witness(tmp_path: Path, environ: dict[str, str], *entries: str) -> str | Non
     return gpu_presence.witness(environ, str(tmp_path / "dev"), str(tmp_path / "proc"))
 
 
-@pytest.mark.parametrize("node", ["nvidia0", "nvidia7", "nvidiactl", "nvidia-uvm", "nvidia-caps"])
+@pytest.mark.parametrize("node", ["nvidia0", "nvidia7", "nvidiactl", "nvidia-uvm", "nvidia-caps", "dxg"])
 def test_a_device_node_is_a_witness(tmp_path: Path, node: str) -> None:
     assert witness(tmp_path, {}, f"dev/{node}", "dev/null") == f"{tmp_path}/dev/{node} is there"
 
@@ -77,3 +78,13 @@ def test_a_card_of_the_machine_counts_unless_the_container_is_to_have_none(tmp_p
 def test_a_device_node_counts_whatever_a_variable_says(tmp_path: Path) -> None:
     """CDI gives devices and sets NVIDIA_VISIBLE_DEVICES=void, so that no other hook gives them again."""
     assert witness(tmp_path, {"NVIDIA_VISIBLE_DEVICES": "void"}, "dev/nvidia0") is not None
+
+
+def test_an_nvidia_smi_that_was_mounted_is_a_witness(tmp_path: Path) -> None:
+    """The NVIDIA container toolkit mounts the driver's own; one of the image's is none."""
+    mounted = [Mount("/usr/bin/nvidia-smi", "ext4", read_only=True)]
+    dev, proc = str(tmp_path / "dev"), str(tmp_path / "proc")
+    said = gpu_presence.witness({}, dev, proc, mounted)
+    assert said == "/usr/bin/nvidia-smi was given to this container with a driver"
+    assert gpu_presence.witness({}, dev, proc, []) is None
+    assert gpu_presence.witness({"NVIDIA_VISIBLE_DEVICES": "void"}, dev, proc, mounted) is None

@@ -78,6 +78,7 @@ def test_a_group_is_ended_with_all_that_is_in_it(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
+        env=child_processes.marked(os.environ),
     ) as leader:
         assert leader.stdout
         left = int(leader.stdout.readline())
@@ -98,6 +99,34 @@ def test_a_number_that_was_given_out_again_is_not_ended(tmp_path: Path) -> None:
         assert child_processes.end_left_over(str(tmp_path)) == []
         assert other.poll() is None
         other.kill()
+
+
+WITHOUT_LEADER = "import os, time\nif os.fork() == 0:\n    print(os.getpid(), flush=True)\n    time.sleep(60)"
+
+
+@pytest.mark.parametrize("rest", ["", " {init} {session} 00", " 1 {session} {mark}"])
+def test_a_group_without_a_leader_that_is_not_known_to_be_ours_is_not_ended(
+    tmp_path: Path, rest: str
+) -> None:
+    """An old note, another's group of that number, and a note of the container's last run."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_LEADER],
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        env=child_processes.marked(os.environ),
+    ) as leader:
+        assert leader.stdout
+        left = int(leader.stdout.readline())
+        child_processes.note(str(tmp_path), "comfyui", leader.pid)
+        path = tmp_path / child_processes.FOLDER / "comfyui"
+        number, began, init, session, mark = path.read_text().split()
+        leader.wait()
+        path.write_text(f"{number} {began}{rest.format(init=init, session=session, mark=mark)}")
+        assert child_processes.group(str(tmp_path), "comfyui") is None
+        assert child_processes.end_left_over(str(tmp_path)) == []
+        assert not gone(left)
+        os.kill(left, signal.SIGKILL)
 
 
 BROKEN = ["", "x y", "1", "1 2 3", "-1 5", "0 5", "1 5", f"{2**70} 1", "²", "1 " + "9" * 6000]

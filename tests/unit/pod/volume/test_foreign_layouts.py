@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pod.errors import PodError
 from pod.volume import foreign_layouts
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ GOOD = [
     "a:\n  base_path: ~/models\n  custom_nodes: nodes\n",
 ]
 BAD = [
-    ("", "it is no mapping of sections"),
+    ("", "it is empty"),
     ("- a\n", "it is no mapping of sections"),
     ("a: b: c\n", "it is no YAML"),
     ("a: [b\n", "it is no YAML"),
@@ -33,7 +34,7 @@ BAD = [
     ("a:\n  loras: 5\n", "'loras' of its section 'a' is neither a path"),
     ("a:\n  base_path: [x]\n", "base_path of its section 'a' is no path"),
     ("a:\n  custom_nodes: /not/there\n", "custom_nodes of its section 'a' is a folder that is not there"),
-    ("a: " + "[" * 30_000, "it is no YAML"),
+    ("a: " + "[" * 30_000, "it is nested too deep"),
     ("# " + "x" * 100_000, "larger than 64 KiB"),
 ]
 
@@ -83,3 +84,32 @@ def test_any_file_is_read_or_left_out(tmp_path: Path, data: bytes) -> None:
     assert time.monotonic() - begun < 1
     assert len(good) + len(notes) == 1
     assert all("\n" not in note and len(note) < 1000 for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [*((text.encode(), why) for text, why in BAD[:-1]), (b"a:\n  b: \xe9\n", "it is not UTF-8")],
+)
+def test_one_that_a_user_names_is_refused(tmp_path: Path, data: bytes, why: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(data)
+    with pytest.raises(PodError) as refused:
+        foreign_layouts.refuse_unreadable([str(path)], "COMFYUI_ARGS", SITE)
+    assert refused.value.exit_code == 64
+    assert str(refused.value).startswith(f"COMFYUI_ARGS: --extra-model-paths-config: {path} would end")
+    assert why in str(refused.value)
+
+
+@pytest.mark.parametrize("text", GOOD[:2])
+def test_one_that_can_be_read_is_taken(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    foreign_layouts.refuse_unreadable([str(path)], "COMFYUI_ARGS", SITE)
+
+
+def test_what_is_nested_deep_takes_no_time(tmp_path: Path) -> None:
+    path = tmp_path / foreign_layouts.LINKS
+    path.write_text("[" * 50_000)
+    begun = time.monotonic()
+    assert foreign_layouts.readable([str(path)], SITE)[0] == []
+    assert time.monotonic() - begun < 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -335,3 +336,93 @@ def test_what_will_be_installed_for_a_node_counts_as_there(asked: ProbeOptions, 
     (node / "requirements.txt").write_text("SageAttention>=1\n")
     assert look(replace(asked, requirements="install")).has("sageattention", "sageattention")
     assert not look(asked).has("sageattention", "sageattention")
+
+
+OBSTACLES = {
+    "a file": None,
+    "a link that leads nowhere": "/nowhere/out",
+    "a link that leads back to itself": ".",
+}
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+@pytest.mark.parametrize("kind", ["output", "input", "user", "custom_nodes", "models", ".podkiln"])
+def test_what_lies_in_the_place_of_one_folder_costs_that_folder_alone(
+    asked: ProbeOptions, tmp_path: Path, kind: str, what: str
+) -> None:
+    root = tmp_path / "workspace"
+    root.mkdir()
+    target = OBSTACLES[what]
+    if target is None:
+        (root / kind).touch()
+    else:
+        (root / kind).symlink_to(root / kind if target == "." else target)
+    foretold, volume = look(asked, write=False), look(asked)
+    assert foretold.problems == volume.problems
+    assert [problem.partition(":")[0] for problem in volume.problems] == [f"{root}/{kind} is {what}"]
+    assert volume.workspace == str(root)
+    used = {
+        "output": volume.output,
+        "input": volume.input,
+        "user": volume.user,
+        "custom_nodes": volume.node_folders[0],
+    }
+    for name, folder in used.items():
+        place = f"{tmp_path}/local/workspace" if name == kind else root
+        assert folder == f"{place}/{name}"
+        assert os.path.isdir(folder), "ComfyUI lists it"  # noqa: PTH112
+    assert list(root.glob("*probe*")) == []
+
+
+@pytest.mark.parametrize("tail", ["file", "file/below", "n" * 300])
+def test_a_workspace_that_can_never_be_a_folder_is_refused(
+    asked: ProbeOptions, tmp_path: Path, tail: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PodError, match=r"^WORKSPACE='/.*: name a folder, such as /workspace\.$") as refused:
+        look(replace(asked, workspace=str(tmp_path / tail)))
+    assert refused.value.exit_code == 78
+
+
+ELSEWHERE = {
+    "Checkpoints/a": "models/checkpoints",
+    "Lora/a": "models/loras",
+    "VAE/a": "models/vae",
+    "Stable-diffusion/a": "models/checkpoints",
+    "models/Checkpoints/a": "models/checkpoints",
+    "models/Stable-diffusion/a": "models/checkpoints",
+    "SwarmUI/Models/a": "models",
+    "automatic/models/a": "models",
+    "invokeai/models/a": "models",
+    "ComfyUI_windows_portable/ComfyUI/models/a": "models",
+    "workspace/ComfyUI/models/a": "models",
+    "app/ComfyUI/models/a": "models",
+    "data/models/a": "models",
+}
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_models_that_nobody_reads_are_named_with_where_they_belong(
+    asked: ProbeOptions, tmp_path: Path, place: str
+) -> None:
+    root = tmp_path / "workspace"
+    (root / place).mkdir(parents=True)
+    (said,) = look(asked).problems
+    why = "is not read, because ComfyUI looks elsewhere: what is in it belongs into"
+    assert said == f"{(root / place).parent} {why} {root}/{ELSEWHERE[place]}"
+
+
+def test_weights_in_the_root_are_named(asked: ProbeOptions, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    for name in ("a.safetensors", "b.GGUF", "notes.txt"):
+        (tmp_path / "workspace" / name).touch()
+    (said,) = look(asked).problems
+    assert said.startswith(f"{tmp_path}/workspace/a.safetensors and 1 more is not read")
+
+
+def test_a_workspace_in_the_kernels_own_files_is_refused(asked: ProbeOptions) -> None:
+    with pytest.raises(PodError, match="lies in /proc, where the kernel shows itself") as refused:
+        VolumeProbe(
+            replace(asked, workspace="/proc/x"), [Mount("/proc", "proc", read_only=False)], write=True
+        )
+    assert refused.value.exit_code == 78

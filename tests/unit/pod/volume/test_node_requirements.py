@@ -202,7 +202,9 @@ def test_a_file_of_another_encoding_is_read_where_it_says_so(tmp_path: Path, enc
 
 def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "requirements.txt")
-    assert node_requirements.compare(tmp_path, IMAGE, OVERLAY, None) == NodeReport(tmp_path.name)
+    assert node_requirements.compare(tmp_path, IMAGE, OVERLAY, None) == NodeReport(
+        tmp_path.name, unclear=("requirements.txt is no plain file",)
+    )
 
 
 @pytest.mark.parametrize(
@@ -265,3 +267,20 @@ def test_any_requirements_give_a_verdict(tmp_path: Path, data: bytes) -> None:
         verdict = node_requirements.compare(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
         assert time.monotonic() - begun < 1
         assert all(line.isprintable() and len(line) < 200 for line in verdict.unclear)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "other name", "itself"])
+def test_requirements_that_cannot_be_read_are_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "requirements.txt"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "itself":
+        path.write_text("-r requirements.txt\n")
+    else:
+        (tmp_path / "Requirements.txt").write_text("numpy\n")
+    parse = node_requirements.parser(sysconfig.get_paths()["purelib"])
+    (said,) = node_requirements.compare(tmp_path, {}, {}, parse).unclear
+    ends = {"itself": "which is itself", "other name": "Requirements.txt is not called requirements.txt"}
+    assert said.endswith(ends.get(kind, "requirements.txt is no plain file"))
