@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import re
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -15,23 +17,23 @@ from urllib.parse import quote
 import aiohttp
 
 from comfy import answers
-from comfy.answers import Outcome, Problem
+from comfy.encoding import pieces
 from comfy.failure import FAILED, TIMED_OUT, UNREACHABLE, ComfyError
+from comfy.following import Following
 from comfy.pictures import reason
+from comfy.retry import AWAY, PASSING, TRIES, PassingError, patiently, pause
 from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
-    from comfy.answers import Event, Frame, Output
+    from comfy.answers import Event, Frame, Outcome, Output, Problem
     from comfy.pictures import Picture
-
 _ANSWER: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 _HEARTBEAT: Final = 20.0  # seconds between pings: a dead connection is noticed after one and a half of them
 _ASK_AGAIN: Final = 5.0  # seconds without a word after which the history is asked
 _DRAIN: Final = 30.0  # seconds without a word after which pictures of a prompt that has ended come no more
-_PAUSE: Final = 1.0
 _PATIENCE: Final = 60.0  # seconds that ComfyUI may be away while a prompt runs: it may be restarting
 _LARGEST_ANSWER: Final = (
     32 << 20
@@ -39,11 +41,10 @@ _LARGEST_ANSWER: Final = (
 _LARGEST_MESSAGE: Final = 256 << 20  # bytes: a picture of 8192 x 8192 as PNG
 # Asked of the websocket in its first message: pictures that say which node they are of (server.py).
 _FEATURES: Final = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
-_LONGEST_ID: Final = 100  # characters: it is a UUID
-_MOST_PICTURES: Final = 10_000
+_PROMPT_ID: Final = re.compile(r"[ -~]{1,100}")  # it is a UUID
 _OK, _TOO_LARGE = 200, 413
 _LOGIN = (401, 403)
-_AWAY = (502, 503, 504, 521, 522, 523, 524)  # of a proxy before it
+_NOT_TAKEN = (429, 503)  # of a proxy that has not passed the request on
 
 
 class Client:
@@ -127,8 +128,9 @@ class Client:
         Raises ComfyError when it is refused as a whole or takes too long. What is refused or fails in part is
         among the outcome's problems, and so is what came by the websocket and was lost.
         """
-        socket = await self._connect()  # before the prompt is queued, or its first events are missed
-        following = _Following(str(uuid.uuid4()), pictured)
+        # Before the prompt is queued, or its first events are missed.
+        socket = await patiently(self._connect)
+        following = Following(str(uuid.uuid4()), pictured)
         try:
             async with asyncio.timeout(limit):
                 refused = await self._queue(nodes, following)
@@ -152,29 +154,48 @@ class Client:
 
     async def content(self, output: Output) -> AsyncGenerator[bytes, None]:
         """Fetch a file in pieces. Raises ComfyError."""
-        try:
-            async with self._request("GET", "/view", params=output.query) as answer:
-                if answer.status != _OK:
-                    raise ComfyError(
-                        f"ComfyUI does not give {shown(output.filename)} out ({answer.status}).", FAILED
-                    )
-                async for chunk in answer.content.iter_chunked(1 << 20):
-                    yield chunk
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise self._away(error) from None
+        for number in range(TRIES):
+            try:
+                async with self._request("GET", "/view", params=output.query) as answer:
+                    if answer.status == _OK:
+                        async for chunk in pieces(answer):
+                            yield chunk
+                        return
+                    if answer.status not in PASSING or number == TRIES - 1:
+                        raise ComfyError(
+                            f"ComfyUI does not give {shown(output.filename)} out ({answer.status}).", FAILED
+                        )
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                raise self._away(error) from None
+            await asyncio.sleep(pause(number))
 
-    async def _queue(self, nodes: dict[str, Any], following: _Following) -> list[Problem]:
+    async def _queue(self, nodes: dict[str, Any], following: Following) -> list[Problem]:
         """Queue a workflow; returns which of its nodes are refused. Raises ComfyError where none is taken."""
         body = {"prompt": nodes, "client_id": self._id, "prompt_id": following.prompt_id}
-        status, answer = await self._ask("POST", "/prompt", json=body)
+        status, answer = await self._submit(body, following.prompt_id)
         given = answer.get("prompt_id") if isinstance(answer, dict) else None
-        if status != _OK or not isinstance(given, str) or not 0 < len(given) <= _LONGEST_ID:
+        if status != _OK or not isinstance(given, str) or not _PROMPT_ID.fullmatch(given):
             raise ComfyError(f"ComfyUI refused the workflow: {answers.refusal(answer, status)}.", FAILED)
         following.prompt_id = given
         return answers.refused(answer)
 
-    async def _wait(self, socket: aiohttp.ClientWebSocketResponse, following: _Following) -> Any:
+    async def _submit(self, body: dict[str, Any], prompt_id: str) -> tuple[int, Any]:
+        """Send a prompt, again only where a proxy has refused it and ComfyUI does not know it."""
+        for number in range(TRIES):
+            try:
+                return await self._ask("POST", "/prompt", json=body)
+            except PassingError as refused:
+                if refused.status not in _NOT_TAKEN or number == TRIES - 1:
+                    raise
+            await asyncio.sleep(pause(number))
+            if await self._is_queued(prompt_id) or await self._history(prompt_id):
+                lost = {"errors": ["a proxy lost ComfyUI's answer, which says what of it is refused"]}
+                return _OK, {"prompt_id": prompt_id, "node_errors": {"?": lost}}
+        raise AssertionError
+
+    async def _wait(self, socket: aiohttp.ClientWebSocketResponse, following: Following) -> Any:
         """Follow the events until the prompt is in the history, which alone says that it has ended."""
+        missed = 0
         while True:
             connected = await self._follow(socket, following, _ASK_AGAIN)
             if not connected:
@@ -185,7 +206,8 @@ class Client:
                 if connected and following.pictured and not following.over:
                     await self._follow(socket, following, _DRAIN)
                 return record
-            if not waiting:
+            missed = 0 if waiting else missed + 1
+            if missed > 1:  # one answer may be that of another worker behind a proxy, or come from a cache
                 raise ComfyError(
                     "ComfyUI has neither run nor kept the prompt: it was deleted from the queue, or ComfyUI "
                     "was restarted, and its log says why.",
@@ -193,7 +215,7 @@ class Client:
                 )
 
     async def _follow(
-        self, socket: aiohttp.ClientWebSocketResponse, following: _Following, patience: float
+        self, socket: aiohttp.ClientWebSocketResponse, following: Following, patience: float
     ) -> bool:
         """Pass events on until the prompt's end (True), a silence (True), or the connection's end (False)."""
         while True:
@@ -214,7 +236,7 @@ class Client:
                 if following.over:
                     return True
 
-    async def _picture(self, message: bytes, following: _Following) -> None:
+    async def _picture(self, message: bytes, following: Following) -> None:
         if (frame := answers.frame(message)) and (node := following.of(frame)) and self._take:
             await self._take(node, frame)
 
@@ -222,7 +244,7 @@ class Client:
         """Connect anew, as soon as ComfyUI is back."""
         end = time.monotonic() + _PATIENCE
         while True:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(pause(0))
             try:
                 return await self._connect()
             except ComfyError:
@@ -231,7 +253,7 @@ class Client:
 
     async def _is_queued(self, prompt_id: str) -> bool:
         try:
-            _, queue = await self._insist("/queue")
+            queue = await self._insist("/queue")
         except ComfyError as error:
             if error.exit_code != FAILED:
                 raise
@@ -239,19 +261,24 @@ class Client:
         return answers.is_queued(queue, prompt_id)
 
     async def _history(self, prompt_id: str) -> Any:
-        _, answer = await self._insist(f"/history/{quote(prompt_id, safe='')}")
-        return answer.get(prompt_id) if isinstance(answer, dict) else None
+        return (await self._insist(f"/history/{quote(prompt_id, safe='')}")).get(prompt_id)
 
-    async def _insist(self, path: str) -> tuple[int, Any]:
-        """Ask again while ComfyUI is away: a proxy may have lost it for a moment."""
+    async def _insist(self, path: str) -> dict[str, Any]:
+        """Ask again while ComfyUI is away, or what answers is not ComfyUI: a proxy loses it for a moment."""
         end = time.monotonic() + _PATIENCE
-        while True:
+        for number in itertools.count():
             try:
-                return await self._ask("GET", path)
+                status, answer = await self._ask("GET", path)
+                if status == _OK and isinstance(answer, dict):
+                    return answer
+                said = f"ComfyUI's answer to /{path.split('/')[1]} cannot be used ({status})."
+                failure = ComfyError(said, UNREACHABLE)
             except ComfyError as error:
-                if error.exit_code != UNREACHABLE or time.monotonic() > end:
-                    raise
-            await asyncio.sleep(_PAUSE)
+                failure = error
+            if failure.exit_code != UNREACHABLE or time.monotonic() > end:
+                raise failure
+            await asyncio.sleep(pause(number))
+        raise AssertionError
 
     async def _cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it. What has ended by itself is left alone."""
@@ -311,9 +338,10 @@ class Client:
         if 300 <= answer.status < 400:  # noqa: PLR2004 - HTTP's redirects
             to = shown(answer.headers.get("Location", "nowhere"))
             raise ComfyError(f"{self._server} sends us on to {to}: give that as --server.", UNREACHABLE)
-        if answer.status in _AWAY:
-            raise ComfyError(
-                f"ComfyUI cannot be reached at {self._server}: a proxy answers {answer.status}.", UNREACHABLE
+        if answer.status in AWAY:
+            raise PassingError(
+                f"ComfyUI cannot be reached at {self._server}: a proxy answers {answer.status}.",
+                answer.status,
             )
 
     def _away(self, error: Exception) -> ComfyError:
@@ -323,12 +351,15 @@ class Client:
             why = f"it answers {error.status} to a websocket"
         else:
             why = reason(error)
-        return ComfyError(f"ComfyUI cannot be reached at {self._server}: {why}.", UNREACHABLE)
+        said = f"ComfyUI cannot be reached at {self._server}: {why}."
+        if isinstance(error, aiohttp.WSServerHandshakeError) and error.status in PASSING:
+            return PassingError(said, error.status)
+        return ComfyError(said, UNREACHABLE)
 
 
 async def _body(answer: aiohttp.ClientResponse, path: str) -> bytes:
     data = bytearray()
-    async for chunk in answer.content.iter_chunked(1 << 18):
+    async for chunk in pieces(answer):
         data += chunk
         if len(data) > _LARGEST_ANSWER:
             raise ComfyError(
@@ -340,47 +371,3 @@ async def _body(answer: aiohttp.ClientResponse, path: str) -> bytes:
 def _check_size(error: object) -> None:
     if isinstance(error, aiohttp.WebSocketError) and error.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
         raise ComfyError(f"ComfyUI sent a message of more than {_LARGEST_MESSAGE >> 20} MiB.", FAILED)
-
-
-class _Following:
-    """What is known of a prompt while it runs, and the pictures that came by the websocket."""
-
-    def __init__(self, prompt_id: str, pictured: frozenset[str]) -> None:
-        self.prompt_id = prompt_id
-        self.pictured = pictured
-        self.over = False
-        self._node: str | None = None
-        self._came: dict[str, int] = {}
-        self._promised: dict[str, int] = {}
-
-    def note(self, event: Event) -> None:
-        """Take an event of the prompt."""
-        if event.kind == "executing":
-            self._node, self.over = event.node, event.is_last
-        elif event.kind == "progress" and event.node in self.pictured:
-            most = event.data.get("max")
-            self._promised[str(event.node)] = most if isinstance(most, int) else 0
-
-    def of(self, frame: Frame) -> str | None:
-        """Return the node that a picture is to be kept for; None for previews."""
-        if frame.prompt_id not in (None, self.prompt_id):
-            return None
-        node = frame.node or self._node
-        if node is None or node not in self.pictured:
-            return None
-        self._came[node] = self._came.get(node, 0) + 1
-        if self._came[node] > _MOST_PICTURES:
-            raise ComfyError(f"ComfyUI sends more than {_MOST_PICTURES} pictures of one node.", FAILED)
-        return node
-
-    def lost(self, refused: set[str | None]) -> list[Problem]:
-        """Return a sentence for each node whose pictures have not all come."""
-        return [
-            Problem(
-                f"node {shown(node, 40)}: {self._came.get(node, 0)} of {max(1, self._promised.get(node, 1))} "
-                "pictures came by the websocket, which was cut; ComfyUI keeps none of them",
-                node,
-            )
-            for node in sorted(self.pictured - refused)
-            if self._came.get(node, 0) < max(1, self._promised.get(node, 1))
-        ]
