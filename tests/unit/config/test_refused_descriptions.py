@@ -35,6 +35,40 @@ def refused(folder: Path, text: str) -> DescriptionError:
     return raised.value
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line", "says"),
+    [
+        ("[--listen=0.0.0.0, --port=9999]", r"arguments\[1\]", "the port is the key runtime.port"),
+        ("[--listen=0.0.0.0, --port, '8188']", r"arguments\[1\]", "the port is the key runtime.port"),
+        ("[]", "arguments", "this one lacks --listen=0.0.0.0"),
+        ("[--listen]", "arguments", r"this one lacks --port=\{port\}"),
+        (
+            "[--listen, '--port={port}', --use-sage-attention]",
+            r"arguments\[2\]",
+            "--use-sage-attention needs the Python package sageattention",
+        ),
+    ],
+)
+def test_arguments_that_contradict_the_image_are_refused(
+    arguments: str, line: str, says: str, tmp_path: Path
+) -> None:
+    text = variant(f"runtime: {{comfyui: {{arguments: {arguments}}}}}\n")
+    assert re.search(rf"mine\.yaml:6: runtime\.comfyui\.{line}: .*{says}", str(refused(tmp_path, text)))
+
+
+def test_arguments_whose_package_is_asked_for_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("torch\nSageAttention>=2\n")
+    arguments = "[--listen, --port, '{port}', --use-sage-attention]"
+    text = variant(f"runtime: {{comfyui: {{arguments: {arguments}}}, python: {{requirements: mine.txt}}}}\n")
+    described = variants.load(str(write(tmp_path / "mine.yaml", text)))
+    assert catalog.offered(described, catalog.load())
+
+
+def test_a_model_that_requires_itself_is_refused(tmp_path: Path) -> None:
+    text = variant(mine=model(more="requires: [model:mine]\n"))
+    assert "a model cannot require itself" in str(refused(tmp_path, text))
+
+
 def own_file(**changed: str) -> str:
     """Return FILE with other values."""
     text = FILE
@@ -239,8 +273,14 @@ def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tm
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ("{arguments: ['--nope']}", r"mine\.yaml:6: runtime\.comfyui\.arguments: .*no flag --nope"),
-        ("{arguments: ['--port={prt}']}", r"mine\.yaml:6: runtime\.comfyui\.arguments: --port needs"),
+        (
+            "{arguments: ['--listen', '--port={port}', '--nope']}",
+            r"mine\.yaml:6: runtime\.comfyui\.arguments: .*no flag --nope",
+        ),
+        (
+            "{arguments: ['--listen', '--port={port}', '--preview-size={prt}']}",
+            r"mine\.yaml:6: runtime\.comfyui\.arguments: --preview-size needs",
+        ),
         (
             "{version: '0.99.0'}",
             r"mine\.yaml:6: runtime\.comfyui\.version: there is no folders-0\.99\.0\.yaml",
