@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,27 @@ def test_arguments_that_contradict_the_image_are_refused(
 ) -> None:
     text = variant(f"runtime: {{comfyui: {{arguments: {arguments}}}}}\n")
     assert re.search(rf"mine\.yaml:6: runtime\.comfyui\.{line}: .*{says}", str(refused(tmp_path, text)))
+
+
+@pytest.mark.parametrize("port", [22, 8888])
+def test_a_port_of_another_program_of_the_pod_is_refused(port: int, tmp_path: Path) -> None:
+    assert f"runtime.port: {port} is the port of" in str(
+        refused(tmp_path, variant(f"runtime: {{port: {port}}}\n"))
+    )
+
+
+@pytest.mark.parametrize("value", ["0" * 64, hashlib.sha256().hexdigest()])
+def test_a_hash_that_no_model_has_is_refused(value: str, tmp_path: Path) -> None:
+    text = variant(mine=model(own_file(sha256=f"'{value}'")))
+    with pytest.raises(DescriptionError, match="the sha256 of an empty file, or a placeholder"):
+        variants.load(str(write(tmp_path / "mine.yaml", text)))
+
+
+def test_memory_modes_go_from_the_least_offloading_to_the_most(tmp_path: Path) -> None:
+    modes = "memory_modes:\n- {mode: model_cpu_offload, vram_gb: 8, ram_gb: 8}\n"
+    modes += "- {mode: model_full_load, vram_gb: 16, ram_gb: 8}\n"
+    with pytest.raises(DescriptionError, match="write them from the least offloading to the most"):
+        variants.load(str(write(tmp_path / "mine.yaml", variant(mine=model(more=modes)))))
 
 
 def test_arguments_whose_package_is_asked_for_are_taken(tmp_path: Path) -> None:
