@@ -142,6 +142,14 @@ def test_what_the_machine_does_is_one_sentence_too(
     assert run(["--variant", "lazy"], capsys) == (code, "", f"podkiln: {says}\n")
 
 
+def test_a_dry_run_has_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.json"
+    code, _, err = run(["--variant", "lazy", "--dry-run", "--report", str(report)], capsys)
+    assert code == 2
+    assert "--dry-run builds nothing, so it has no --report." in err
+    assert not report.exists()
+
+
 def test_a_dry_run_moves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
