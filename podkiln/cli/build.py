@@ -19,6 +19,8 @@ log = logging.getLogger("podkiln")
 def build(options: dict[str, Any]) -> None:
     """Build the variants that the options name, and say what came out."""
     request = request_of(options)
+    if request.dry_run and request.report:
+        raise UsageError("--dry-run builds nothing, so it has no --report.", hint="Give one of the two.")
     if request.dry_run:
         plans, _ = job.decide(request)
         for each in plans:

@@ -61,7 +61,9 @@ def lock_command(
         table.write_text(markdown(summary), encoding="utf-8")
     log.info("%d weights are locked, %d are not resolved yet.", summary.resolved, summary.unresolved)
     if summary.problems:
-        raise LockError(summary.problems[0], hint=" ".join(summary.problems[1:]) or None)
+        for line in summary.problems[1:]:
+            click.echo(line, err=True)
+        raise LockError(summary.problems[0])
 
 
 def _check(names: tuple[str, ...], since: str | None, option: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from podkiln.config import document, model_folders, variant
+from podkiln.config import document, model_folders, start_arguments, variant
 from podkiln.config.model import RESERVED, Model, default_env, one_name
 from podkiln.errors import DescriptionError
 
@@ -92,6 +92,7 @@ def offered(described: LoadedVariant, shipped: dict[str, Entry]) -> tuple[Varian
         raise described.error(
             ("define", name), f"{name!r} is a word of its own in MODELS: name it otherwise."
         )
+    start_arguments.check(described)
     models = described.spec.models
     ids = _offered_ids(described, known)
     for key in ("default", "bake", "above"):
@@ -183,6 +184,8 @@ def _refuse_unknown_requirements(chosen: tuple[VariantModel, ...], known: dict[s
                 near = difflib.get_close_matches(name, known, n=1)
                 meant = f" Did you mean {near[0]!r}?" if near else ""
                 raise offer.entry.error(("requires", number), f"there is no model {name!r}.{meant}")
+            if kind == "model" and name == offer.id:
+                raise offer.entry.error(("requires", number), "a model cannot require itself.")
 
 
 def _refuse_unknown_folders(chosen: tuple[VariantModel, ...], comfyui: str) -> None:

@@ -6,6 +6,8 @@ everything else is the word `unresolved`, and `lock` fills it in where the hub a
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import re
 import unicodedata
 from pathlib import PurePosixPath
@@ -24,6 +26,7 @@ RESERVED = frozenset({"all", "none"})  # what the variable MODELS says in a pod 
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
 LARGEST_FILE = 1 << 43  # bytes: 8 TiB
 MAX_NAME_BYTES = 255  # bytes, on every file system that images and volumes have
+_NO_FILE = {"0" * 64, hashlib.sha256().hexdigest()}
 _WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes another file
 
 Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
@@ -167,6 +170,8 @@ class ModelFile(StrictModel):
             raise ValueError(
                 f"a hash of confidence {self.confidence!r} is not to be trusted: write 'unresolved'"
             )
+        if self.sha256 in _NO_FILE:
+            raise ValueError("this is the sha256 of an empty file, or a placeholder: write 'unresolved'")
         if self.url and self.sha256 == UNRESOLVED:
             raise ValueError("a url source needs a sha256: nothing else says what will come")
         if self.size and self.size_approx:
@@ -272,6 +277,12 @@ class Model(StrictModel):
     @classmethod
     def _distinct_modes(cls, modes: tuple[MemoryNeed, ...]) -> tuple[MemoryNeed, ...]:
         distinct(tuple(each.mode for each in modes))
+        for before, after in itertools.pairwise(modes):
+            if after.vram_gb > before.vram_gb:
+                raise ValueError(
+                    f"{after.mode} needs more VRAM than {before.mode} before it: "
+                    "write them from the least offloading to the most"
+                )
         return modes
 
     @property

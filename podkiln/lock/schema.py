@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +29,7 @@ from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text
 from podkiln.util.quoting import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from podkiln.config.catalog import VariantModel
@@ -147,9 +148,14 @@ def folders(described: LoadedVariant) -> tuple[Path, Path]:
     """Return where a variant's runtime lock and weights lock lie: beside a user's file, if any."""
     own = user_lock_dir(described)
     name = described.spec.runtime.name
-    runtime = own / name if own and (own / name).is_dir() else LOCKS / name
-    weights = own / WEIGHTS if own and (own / WEIGHTS).is_file() else LOCKS / WEIGHTS
+    runtime = own / name if own and is_there(own / name) else LOCKS / name
+    weights = own / WEIGHTS if own and is_there(own / WEIGHTS) else LOCKS / WEIGHTS
     return runtime, weights
+
+
+def is_there(path: Path) -> bool:
+    """Whether a user's own lock is there, be it damaged: a link to nothing, or a folder that is a file."""
+    return os.path.lexists(path) or (os.path.lexists(path.parent) and not path.parent.is_dir())
 
 
 def inputs_digest(described: LoadedVariant) -> str:
@@ -198,11 +204,9 @@ def _beside(described: LoadedVariant, location: tuple[str, ...], named: str) -> 
 def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bool = True) -> Lock:
     """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
     folder, weights_file = folders(described)
-    try:
+    with hinted(described):
         runtime = read_runtime(folder)
         known = read_weights(weights_file)
-    except LockError as damaged:
-        raise LockError(str(damaged), hint=hint_for(described, damaged.hint)) from None
     weights = {offer.id: _weights(offer, known) for offer in offered}
     lock = Lock(folder=folder, runtime=runtime, weights=weights)
     if check:
@@ -216,6 +220,16 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
 def hint_for(described: LoadedVariant, hint: str | None) -> str | None:
     """Return a hint with the variant's own file in its commands: without, they lock the shipped ones."""
     return hint and hint.replace("`./build.py lock`", f"`./build.py lock{described.option}`")
+
+
+@contextlib.contextmanager
+def hinted(described: LoadedVariant) -> Iterator[None]:
+    """Put the variant's own file into the hints of locks that cannot be read."""
+    try:
+        yield
+    except LockError as damaged:
+        damaged.hint = hint_for(described, damaged.hint)
+        raise
 
 
 def read_runtime(folder: Path) -> RuntimeLock:
@@ -284,7 +298,7 @@ def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> li
         models: The models that it has to hold, by id.
         exact: Whether it must hold no others. Raises LockError when it is damaged.
     """
-    if not path.exists():
+    if not os.path.lexists(path) and path.parent.is_dir():
         return [f"There is no lock {path}."]
     known = read_weights(path).models
     found = [f"{path}: {name!r} is no model any more." for name in known if exact and name not in models]

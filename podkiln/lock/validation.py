@@ -12,7 +12,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from podkiln.config import messages
 from podkiln.config.messages import PatternType
@@ -37,6 +37,10 @@ _MARKS: Final = re.compile(
 
 Schema = Annotated[int, Field(ge=SCHEMA, le=SCHEMA)]  # not a Literal: for that, true is 1
 Sha256 = Annotated[str, PatternType(r"^[0-9a-f]{64}$", "a sha256 of 64 lower-case hex digits")]
+AnySha256 = Annotated[
+    str, PatternType(r"^[0-9A-Fa-f]{64}$", "a sha256 of 64 hex digits"), AfterValidator(str.lower)
+]
+"""As hosts write it."""
 Size = Annotated[int, Field(gt=0, le=LARGEST_FILE)]
 Text = Annotated[str, PatternType(r"^[^\x00-\x1f\x7f]{1,4096}$", "a line of text")]
 
@@ -88,7 +92,9 @@ def loads(content: bytes, name: object, shape: type[L], *, hint: str) -> L:
         raise _unreadable(name, f"{broken}.", hint) from None
     if not isinstance(data, dict):
         raise _unreadable(name, "it is no JSON object.", hint)
-    version = data.get("schema_version", SCHEMA)
+    if "schema_version" not in data:
+        raise _unreadable(name, f"schema_version is missing; it is {SCHEMA}.", hint)
+    version = data["schema_version"]
     if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA:
         why = f"it has schema_version {quoting.shown(version)}, and this podkiln knows {SCHEMA}."
         raise _unreadable(name, why, "Update podkiln: a newer one wrote this lock.", newer=True)
@@ -118,7 +124,7 @@ def parse(content: bytes) -> Any:
     """Parse JSON strictly. Raises ValueError, in words that go on after "cannot be read: "."""
     try:
         return json.loads(
-            content.decode("utf-8"),
+            content.decode("utf-8-sig"),
             object_pairs_hook=_once,
             parse_int=_whole,
             parse_float=_number,
@@ -134,8 +140,11 @@ def parse(content: bytes) -> Any:
 
 def _bytes(path: Path) -> bytes:
     """Return a file's content. Raises OSError, ValueError."""
-    if path.exists() and not path.is_file():  # a FIFO would be waited for
-        raise OSError(None, "it is no file")
+    if not path.is_file():  # a FIFO would be waited for
+        if path.exists():
+            raise OSError(None, "it is no file")
+        if path.is_symlink():
+            raise OSError(None, "it is a link that leads nowhere")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

@@ -74,7 +74,7 @@ class Reference:
         if problem:
             raise UsageError(
                 f"{masked(text)[:300]!r} is not an image name: {problem}.",
-                hint="Write HOST[:PORT]/NAMESPACE/NAME[:TAG][@DIGEST], for example ghcr.io/you/podkiln:lazy.",
+                hint="Write HOST[:PORT]/NAMESPACE/NAME[:TAG], for example ghcr.io/you/podkiln:lazy.",
             )
         host, repository, tag, digest = _split(text)
         return cls(host, repository, tag, Digest(digest) if digest is not None else None)

@@ -13,7 +13,7 @@ def write(path: Path, text: str) -> bool:
     """Write a text file whole or not at all. Returns False when it already held just that."""
     content = text.encode()
     try:
-        if path.read_bytes() == content:
+        if path.is_file() and path.read_bytes() == content:  # a FIFO would be waited for
             return False
     except OSError:
         pass  # not there, or unreadable: it is written

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import re
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -15,9 +17,12 @@ from urllib.parse import quote
 import aiohttp
 
 from comfy import answers
+from comfy.encoding import pieces
 from comfy.failure import FAILED, TIMED_OUT, UNREACHABLE, ComfyError
+from comfy.limits import not_too_slow, read_body, without_redirects
 from comfy.pictures import reason
 from comfy.progress import PromptProgress
+from comfy.retry import AWAY, PASSING, TRIES, PassingError, patiently, pause
 from pod.util import bounded_json
 from pod.util.printable import shown
 
@@ -34,21 +39,16 @@ _ANSWER: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60
 _HEARTBEAT: Final = 20.0  # seconds between pings: a dead connection is noticed after one and a half of them
 _ASK_AGAIN: Final = 5.0  # seconds without a word after which the history is asked
 _DRAIN: Final = 30.0  # seconds without a word after which pictures of a prompt that has ended come no more
-_PAUSE: Final = 1.0
 _PATIENCE: Final = 60.0  # seconds that ComfyUI may be away while a prompt runs: it may be restarting
-_LARGEST_ANSWER: Final = (
-    32 << 20
-)  # bytes of JSON: the history holds the workflow, with pictures that are in it
 _LARGEST_TEXT: Final = 8 << 20  # bytes of a text message: what a node shows
 _LARGEST_MESSAGE: Final = 256 << 20  # bytes: a picture of 8192 x 8192 as PNG
 # Asked of the websocket in its first message: pictures that say which node they are of (server.py).
 _FEATURES: Final = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
-_LONGEST_ID: Final = 100  # characters: it is a UUID
-_SLOW_SECONDS, _SLOW_BYTES = 60.0, 64 << 10  # a file that comes more slowly than this is given up
+_PROMPT_ID: Final = re.compile(r"[ -~]{1,100}")  # it is a UUID
 _CANCEL_SECONDS: Final = 10.0
 _OK, _TOO_LARGE, _TOO_MANY = 200, 413, 429
 _LOGIN = (401, 403)
-_AWAY = (502, 503, 504, 521, 522, 523, 524)  # of a proxy before it
+_NOT_TAKEN = (429, 503)  # of a proxy that has not passed the request on
 
 
 class Client:
@@ -84,7 +84,7 @@ class Client:
             connector=aiohttp.TCPConnector(ssl=not trusted),
             # The door of a pod knows by a cookie who has logged in, and never lets that one wait.
             cookie_jar=aiohttp.CookieJar(unsafe=True),  # from an address that is a number, too
-            trace_configs=[_without_redirects()],
+            trace_configs=[without_redirects()],
             timeout=_ANSWER,
             auto_decompress=False,
         )
@@ -135,7 +135,8 @@ class Client:
         Raises ComfyError when it is refused as a whole or takes too long. What is refused or fails in part is
         among the outcome's problems, and so is what came by the websocket and was lost.
         """
-        socket = await self._connect()  # before the prompt is queued, or its first events are missed
+        # Before the prompt is queued, or its first events are missed.
+        socket = await patiently(self._connect)
         following = PromptProgress(str(uuid.uuid4()), pictured)
         try:
             async with asyncio.timeout(limit):
@@ -160,39 +161,48 @@ class Client:
 
     async def content(self, output: Output) -> AsyncGenerator[bytes, None]:
         """Fetch a file in pieces. Raises ComfyError."""
-        try:
-            async with self._request("GET", "/view", params=output.query) as answer:
-                if answer.status != _OK:
-                    raise ComfyError(
-                        f"ComfyUI does not give {shown(output.filename)} out ({answer.status}).", FAILED
-                    )
-                since, came = time.monotonic(), 0
-                async for chunk in answer.content.iter_chunked(1 << 20):
-                    yield chunk
-                    came += len(chunk)
-                    if time.monotonic() - since > _SLOW_SECONDS:
-                        if came < _SLOW_BYTES:
-                            raise ComfyError(
-                                f"ComfyUI gives {shown(output.filename)} out too slowly: {came} bytes in "
-                                f"{_SLOW_SECONDS:.0f} s.",
-                                FAILED,
-                            )
-                        since, came = time.monotonic(), 0
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise self._away(error) from None
+        for number in range(TRIES):
+            try:
+                async with self._request("GET", "/view", params=output.query) as answer:
+                    if answer.status == _OK:
+                        async for chunk in not_too_slow(pieces(answer), shown(output.filename)):
+                            yield chunk
+                        return
+                    if answer.status not in PASSING or number == TRIES - 1:
+                        raise ComfyError(
+                            f"ComfyUI does not give {shown(output.filename)} out ({answer.status}).", FAILED
+                        )
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                raise self._away(error) from None
+            await asyncio.sleep(pause(number))
 
     async def _queue(self, nodes: dict[str, Any], following: PromptProgress) -> list[Problem]:
         """Queue a workflow; returns which of its nodes are refused. Raises ComfyError where none is taken."""
         body = {"prompt": nodes, "client_id": self._id, "prompt_id": following.prompt_id}
-        status, answer = await self._ask("POST", "/prompt", json=body)
+        status, answer = await self._submit(body, following.prompt_id)
         given = answer.get("prompt_id") if isinstance(answer, dict) else None
-        if status != _OK or not isinstance(given, str) or not 0 < len(given) <= _LONGEST_ID:
+        if status != _OK or not isinstance(given, str) or not _PROMPT_ID.fullmatch(given):
             raise ComfyError(f"ComfyUI refused the workflow: {answers.refusal(answer, status)}.", FAILED)
         following.prompt_id = given
         return answers.refused(answer)
 
+    async def _submit(self, body: dict[str, Any], prompt_id: str) -> tuple[int, Any]:
+        """Send a prompt, again only where a proxy has refused it and ComfyUI does not know it."""
+        for number in range(TRIES):
+            try:
+                return await self._ask("POST", "/prompt", json=body)
+            except PassingError as refused:
+                if refused.status not in _NOT_TAKEN or number == TRIES - 1:
+                    raise
+            await asyncio.sleep(pause(number))
+            if await self._is_queued(prompt_id) or await self._history(prompt_id):
+                lost = {"errors": ["a proxy lost ComfyUI's answer, which says what of it is refused"]}
+                return _OK, {"prompt_id": prompt_id, "node_errors": {"?": lost}}
+        raise AssertionError
+
     async def _wait(self, socket: _Socket, following: PromptProgress) -> Any:
         """Follow the events until the prompt is in the history, which alone says that it has ended."""
+        missed = 0
         while True:
             connected = await self._follow(socket, following, _ASK_AGAIN)
             if not connected:
@@ -203,7 +213,8 @@ class Client:
                 if connected and following.pictured and not following.over:
                     await self._follow(socket, following, _DRAIN)
                 return record
-            if not waiting:
+            missed = 0 if waiting else missed + 1
+            if missed > 1:  # one answer may be that of another worker behind a proxy, or come from a cache
                 raise ComfyError(
                     "ComfyUI has neither run nor kept the prompt: it was deleted from the queue, or ComfyUI "
                     "was restarted, and its log says why.",
@@ -242,7 +253,7 @@ class Client:
         """Connect anew, as soon as ComfyUI is back."""
         end = time.monotonic() + _PATIENCE
         while True:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(pause(0))
             try:
                 return await self._connect()
             except ComfyError:
@@ -251,7 +262,7 @@ class Client:
 
     async def _is_queued(self, prompt_id: str) -> bool:
         try:
-            _, queue = await self._insist("/queue")
+            queue = await self._insist("/queue")
         except ComfyError as error:
             if error.exit_code != FAILED:
                 raise
@@ -259,19 +270,24 @@ class Client:
         return answers.is_queued(queue, prompt_id)
 
     async def _history(self, prompt_id: str) -> Any:
-        _, answer = await self._insist(f"/history/{quote(prompt_id, safe='')}")
-        return answer.get(prompt_id) if isinstance(answer, dict) else None
+        return (await self._insist(f"/history/{quote(prompt_id, safe='')}")).get(prompt_id)
 
-    async def _insist(self, path: str) -> tuple[int, Any]:
-        """Ask again while ComfyUI is away: a proxy may have lost it for a moment."""
+    async def _insist(self, path: str) -> dict[str, Any]:
+        """Ask again while ComfyUI is away, or what answers is not ComfyUI: a proxy loses it for a moment."""
         end = time.monotonic() + _PATIENCE
-        while True:
+        for number in itertools.count():
             try:
-                return await self._ask("GET", path)
+                status, answer = await self._ask("GET", path)
+                if status == _OK and isinstance(answer, dict):
+                    return answer
+                said = f"ComfyUI's answer to /{path.split('/')[1]} cannot be used ({status})."
+                failure = ComfyError(said, UNREACHABLE)
             except ComfyError as error:
-                if error.exit_code != UNREACHABLE or time.monotonic() > end:
-                    raise
-            await asyncio.sleep(_PAUSE)
+                failure = error
+            if failure.exit_code != UNREACHABLE or time.monotonic() > end:
+                raise failure
+            await asyncio.sleep(pause(number))
+        raise AssertionError
 
     async def _cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it. What has ended by itself is left alone."""
@@ -309,7 +325,7 @@ class Client:
             async with self._request(method, path, **body) as answer:
                 status, kind = answer.status, answer.content_type
                 self._check(answer)
-                data = await _body(answer, path)
+                data = await read_body(answer, path)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._away(error) from None
         if kind == "text/html":
@@ -339,13 +355,14 @@ class Client:
             to = shown(answer.headers.get("Location", "nowhere"))
             raise ComfyError(f"{self._server} sends us on to {to}: give that as --server.", UNREACHABLE)
         if answer.status == _TOO_MANY:
-            raise ComfyError(
+            raise PassingError(
                 f"{self._server} looks at no login for a moment, as too many were tried: try again.",
-                UNREACHABLE,
+                answer.status,
             )
-        if answer.status in _AWAY:
-            raise ComfyError(
-                f"ComfyUI cannot be reached at {self._server}: a proxy answers {answer.status}.", UNREACHABLE
+        if answer.status in AWAY:
+            raise PassingError(
+                f"ComfyUI cannot be reached at {self._server}: a proxy answers {answer.status}.",
+                answer.status,
             )
 
     def _away(self, error: Exception) -> ComfyError:
@@ -355,34 +372,10 @@ class Client:
             why = f"it answers {error.status} to a websocket"
         else:
             why = reason(error)
-        return ComfyError(f"ComfyUI cannot be reached at {self._server}: {why}.", UNREACHABLE)
-
-
-def _without_redirects() -> aiohttp.TraceConfig:
-    """Return what stops every redirect: aiohttp follows those of a websocket, to wherever a server says."""
-
-    async def refuse(_session: Any, _context: Any, redirected: aiohttp.TraceRequestRedirectParams) -> None:
-        to = shown(redirected.response.headers.get("Location", "nowhere"))
-        raise ComfyError(
-            f"ComfyUI cannot be reached at {shown(redirected.url.origin())}: it sends us on to {to}; "
-            "give that as --server.",
-            UNREACHABLE,
-        )
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_redirect.append(refuse)
-    return trace
-
-
-async def _body(answer: aiohttp.ClientResponse, path: str) -> bytes:
-    data = bytearray()
-    async for chunk in answer.content.iter_chunked(1 << 18):
-        data += chunk
-        if len(data) > _LARGEST_ANSWER:
-            raise ComfyError(
-                f"ComfyUI answers {path.split('/')[1]} with more than {_LARGEST_ANSWER >> 20} MiB.", FAILED
-            )
-    return bytes(data)
+        said = f"ComfyUI cannot be reached at {self._server}: {why}."
+        if isinstance(error, aiohttp.WSServerHandshakeError) and error.status in PASSING:
+            return PassingError(said, error.status)
+        return ComfyError(said, UNREACHABLE)
 
 
 def _check_size(error: object) -> None:

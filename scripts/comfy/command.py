@@ -62,6 +62,7 @@ async def _run(options: argparse.Namespace) -> int:
     nodes = read.nodes
     values = dict(workflow.assignment(nodes, text, "--set") for text in options.set)
     pictures = workflow.places(nodes, options.image, "--image", os.path.isfile)
+    workflow.refuse_doubles([*values, *(target for target, _ in pictures)])
     begun = time.monotonic()
     deadline = _Deadline(options.timeout)
     results = _Results(options, nodes)
@@ -230,7 +231,7 @@ def _client(
 
 
 def _is_address(server: str) -> bool:
-    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", server):
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", server, re.IGNORECASE):
         return False
     try:
         parts = urlsplit(server)
@@ -326,7 +327,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text) if re.fullmatch(r"[0-9.eE+-]{1,30}", text) else 0
+    try:
+        value = float(text[:30])
+    except ValueError:
+        value = 0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError("give a number of seconds above 0")
     return value

@@ -68,6 +68,8 @@ def _decoded(uri: str) -> Picture:
             data = base64.b64decode(b"".join(data.split()), validate=True)
     except ValueError as error:
         raise ComfyError(f"data:{shown(head, 40)},… is no data URI: {error}.", IMAGE_UNREADABLE) from None
+    if not data:
+        raise ComfyError(f"data:{shown(head, 40)},… is an empty picture.", IMAGE_UNREADABLE)
     return Picture(name_of("", kind or "image/png"), BytesIO(data))
 
 

@@ -23,6 +23,8 @@ IMAGE_NODES = ("LoadImage", "LoadImageMask", "LoadImageOutput")
 IMAGE_INPUT = "image"
 # ComfyUI's SaveImageWebsocket, ETN_SendImageWebSocket of comfyui-tooling-nodes and others that are called so.
 _BY_WEBSOCKET = re.compile(r"(?:save|send|output|to)\w*websocket", re.IGNORECASE)
+# What other tools write beside the nodes, and ComfyUI does not need.
+_BESIDE = frozenset({"version", "extra", "extra_data", "client_id"})
 _ENVELOPES = 4  # that a workflow may lie in
 _LONGEST_TITLE = 120  # characters
 _LONGEST_PLACE = 1000
@@ -86,6 +88,8 @@ def parse(data: bytes, name: str) -> Workflow:
             f"{name} is saved for the editor, which ComfyUI itself cannot run: save it with Export (API).",
             WORKFLOW_UNREADABLE,
         )
+    if isinstance(value, dict):
+        value = {key: each for key, each in value.items() if key not in _BESIDE or _is_node(each)}
     if not isinstance(value, dict) or not value:
         raise ComfyError(f"{name} holds no nodes: save it with Export (API).", WORKFLOW_UNREADABLE)
     for number, node in value.items():
@@ -176,6 +180,12 @@ def places(
             )
         found.append((place, source))
     return found
+
+
+def refuse_doubles(targets: Sequence[Target]) -> None:
+    """Raise ComfyError for an input that two options give a value to."""
+    if double := next((each for each in targets if targets.count(each) > 1), None):
+        raise ComfyError(f"{shown(double)} is given twice by --image or --set: give it once.", USAGE)
 
 
 def title(nodes: Nodes, number: str) -> str:

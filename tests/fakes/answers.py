@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         if status := self.faults.get("status"):
             self._json(status.status, {"error": "scripted"}, status.headers())
         elif body := self.faults.get("body"):
-            self._send(200, body.body, {"Content-Type": "application/json; charset=utf-8"})
+            self._send(200, body.body, {"Content-Type": "application/json; charset=utf-8", **body.headers()})
         elif "html" in self.faults:
             self._send(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
         elif where == "cdn":

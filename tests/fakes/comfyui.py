@@ -39,6 +39,9 @@ class Faults:
     images: Any = None
     # Answers in place of its own, by the beginning of the path: status, headers and body.
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    # Statuses that a proxy answers in its place, once each, by the beginning of the path.
+    stray: dict[str, list[int]] = field(default_factory=dict)
+    taken: bool = False  # ... and passes the request on all the same
     # Sent by the websocket before a prompt's first event.
     messages: list[str | bytes] = field(default_factory=list)
     pictures: int = 2  # how many a SaveImageWebsocket makes
@@ -117,6 +120,11 @@ class ComfyUI:
         for path, (status, headers, body) in self.faults.answers.items():
             if request.path.startswith(path):
                 return web.Response(status=status, headers=headers, body=body)
+        for path, statuses in self.faults.stray.items():
+            if request.path.startswith(path) and statuses:
+                if self.faults.taken:
+                    await handler(request)
+                return web.Response(status=statuses.pop(0))
         if wanted and request.headers.get("Authorization") != encode_basic_auth(*wanted):
             return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
         answer: web.StreamResponse = await handler(request)

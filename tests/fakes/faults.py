@@ -38,6 +38,9 @@ class Fault:
     retry_after: str | None = None
     rate_limit: str | None = None
     error_code: str | None = None
+    location: str | None = None
+    error_message: str | None = None
+    encoding: str | None = None
     rate: int = 0
     body: bytes = b""
 
@@ -47,6 +50,9 @@ class Fault:
             "Retry-After": self.retry_after,
             "RateLimit": self.rate_limit,
             "X-Error-Code": self.error_code,
+            "X-Error-Message": self.error_message,
+            "Location": self.location,
+            "Content-Encoding": self.encoding,
         }
         return {key: value for key, value in pairs.items() if value is not None}
 

@@ -90,5 +90,7 @@ def test_a_new_file_is_enough(copy: Path) -> None:
         said = run(copy, "-P", "-m", "podkiln", *line.split())
     assert re.search(r"^home +For home .* lock current$", said, re.MULTILINE)
     run(copy, "docs/generate.py", "--check")
-    assert "Acme" in run(copy, "-P", "-c", "from podkiln.plan import registry_limits; print(registry_limits.taking(3 * 10**10))")
+    taking = "from podkiln.plan import registry_limits; print(registry_limits.taking(3 * 10**10))"
+    taking = "from podkiln.plan import registry_limits; print(registry_limits.taking(3 * 10**10))"
+    assert "Acme" in run(copy, "-P", "-c", taking)
     run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS)

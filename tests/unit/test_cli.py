@@ -142,6 +142,28 @@ def test_what_the_machine_does_is_one_sentence_too(
     assert run(["--variant", "lazy"], capsys) == (code, "", f"podkiln: {says}\n")
 
 
+def test_each_problem_of_lock_stands_on_its_own_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from podkiln.lock.resolve import relock
+
+    result = relock.RelockResult((), 0, 0, (), ("a.yaml:1: x: no.", "b.yaml:2: y: no."))
+    monkeypatch.setattr(relock, "relock", lambda *_: result)
+    code, _, err = run(["lock"], capsys)
+    assert code == 4
+    lines = err.splitlines()
+    assert "b.yaml:2: y: no." in lines
+    assert "podkiln: a.yaml:1: x: no." in lines
+
+
+def test_a_dry_run_has_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.json"
+    code, _, err = run(["--variant", "lazy", "--dry-run", "--report", str(report)], capsys)
+    assert code == 2
+    assert "--dry-run builds nothing, so it has no --report." in err
+    assert not report.exists()
+
+
 def test_a_dry_run_moves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,7 +81,7 @@ def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
 def from_disk(path: Path) -> bytes | None:
     """Read a file as it is now; None without one."""
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else None
     except OSError:
         return None
 

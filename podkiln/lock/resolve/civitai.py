@@ -16,6 +16,7 @@ from pod.net import http as pod_web
 from pod.net.hubs import Request
 from pod.resolve import civitai
 from pod.resolve.civitai import Terms
+from pod.resolve.model_type import Types
 from podkiln.config import model_types
 from podkiln.config.model import UNRESOLVED
 from podkiln.lock.resolve import civitai_api
@@ -54,7 +55,8 @@ class Civitai:
 
     def _found(self, file: ModelFile, version: Version) -> FileMetadata:
         """Judge a version and its file. Raises the pod's RefusedError and WithheldError."""
-        terms = Terms.from_json(model_types.to_json()["civitai"])
+        facts = model_types.to_json()
+        terms = Terms.from_json(facts["civitai"])
         chosen = file.civitai
         page = f"{self.endpoint}/model-versions/{chosen.version if chosen else ''}"
         token = self._hubs.credential("CIVITAI_TOKEN") is not None
@@ -66,6 +68,8 @@ class Civitai:
                 "is a pickle, which can run code: choose a safetensors "
                 "version, or write the sha256 of the file that you trust into the description"
             )
+        if file.sha256 == UNRESOLVED:
+            civitai.check_kind(Types(facts), version, row, file.folder, file.filename)
         return FileMetadata(revision=None, size=row.size, sha256=row.sha256, remarks=tuple(said))
 
     def _version(self, number: int) -> Version:
@@ -84,7 +88,7 @@ class Civitai:
                 raise UnclearError(f"{self.host} answered {status} for version {number}")
             answer = civitai_api.version(reply.json(), f"what {self.host} says of version {number}")
             try:
-                return civitai.read(answer, self.host)
+                return civitai.read(answer, self.host, number)
             except pod_web.RefusedError as refused:
                 raise UnclearError(f"version {number} {refused}") from None
 

@@ -1,7 +1,7 @@
 """Questions to hosts: bounded in time and size, asked again when that may help, their failures as sentences.
 
-Requests, redirects, tokens and the rule of retries are the pod's own code (web.py, sources.py and retry.py in
-scripts/pod/fetching/): a token goes to the origin that it belongs to, and no other.
+Requests, redirects, tokens and the rule of retries are the pod's own code (http.py, hubs.py and retry.py in
+scripts/pod/net/): a token goes to the origin that it belongs to, and no other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import logging
 import re
 import threading
+import zlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,6 +23,7 @@ from pod.net.http import Answer, Limits, TransientError, get, public
 from pod.net.http import RefusedError as NotFollowedError
 from pod.net.hubs import Request
 from pod.net.retry import LONGEST_TOTAL, PASSING, Backoff, asked_seconds
+from pod.util.printable import shown
 from podkiln.config import messages
 from podkiln.config.model import LARGEST_FILE
 from podkiln.lock import validation
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 MOST_BYTES: Final = 8 << 20  # of an answer; the listing of ten thousand files has 4 MB
 _SAID_SECONDS: Final = 5.0  # a wait as long as this is announced
 _MISSES: Final = 5  # questions in a row that a host did not answer: then it is left alone
+_GZIP: Final = 1 << 10  # bytes by which what is compressed may be larger
 _TOTAL: Final = re.compile(r"(?:bytes [0-9]+-[0-9]+/)?([0-9]{1,15})")
 
 
@@ -99,7 +102,11 @@ class Reply:
 
 
 class _BusyError(TransientError):
-    """The host answers, but not now."""
+    """The host can be reached, but does not answer this now."""
+
+
+class _ElsewhereError(TransientError):
+    """The host answers, by sending us to another that does not: that says nothing of its other answers."""
 
 
 class Web:
@@ -109,6 +116,7 @@ class Web:
         self._patience = patience or PATIENCE
         self._silent: dict[str, str] = {}
         self._misses: Counter[str] = Counter()
+        self._misled: Counter[str] = Counter()  # by host: redirects to others that did not answer
         self._waited: dict[str, float] = defaultdict(float)
         self._never = threading.Event()  # waited on: Ctrl-C and SIGTERM end that at once
 
@@ -161,6 +169,9 @@ class Web:
         """Wait before the next try. Raises what to tell when there is to be none."""
         asked = failure.retry_after if isinstance(failure, TransientError) else None
         delay = backoff.failed(asked)
+        if isinstance(failure, _ElsewhereError) and (delay is None or self._misled[host] >= _MISSES):
+            self._misled[host] += 1
+            raise UnreachableError(host, str(failure)) from None
         if delay is None:
             self._misses[host] += 1
             if isinstance(failure, UnclearError):
@@ -185,13 +196,19 @@ class Web:
         except ValueError as malformed:  # an address that a redirect or a proxy variable gives
             raise UnreachableError(host, f"an address on the way to it is malformed: {malformed}") from None
         except TransientError as failed:
-            raise TransientError(str(failed).removeprefix(f"{urlsplit(request.url).hostname}: ")) from None
+            raise _judged(failed, urlsplit(request.url).hostname) from None
         with answer:
             if answer.status in PASSING:
+                if answer.redirected:
+                    raise _ElsewhereError(f"it sends us on to {answer.host}, which answered {answer.status}")
                 said = f"it answered {answer.status}{request.higher_limit(answer)}"
                 raise _BusyError(said, retry_after=asked_seconds(answer.headers))
             wanted = most is not None and answer.status == HTTPStatus.OK
-            body = self._body(answer, host, most or 0) if wanted else b""
+            try:
+                body = self._body(answer, host, most or 0) if wanted else b""
+            except TransientError as failed:
+                failed.redirected = answer.redirected
+                raise _judged(failed, urlsplit(request.url).hostname) from None
             return Reply(host, answer.status, answer.headers, body)
 
     def _body(self, answer: Answer, host: str, most: int) -> bytes:
@@ -203,13 +220,42 @@ class Web:
         try:
             while count := answer.receive(buffer):
                 body += buffer[:count]
-                if len(body) > most:
+                if len(body) > most + _GZIP:
                     raise UnclearError(f"{host} answered with more than {most} bytes")
         finally:
             late.cancel()
         if answer.response.length:
-            raise TransientError("the connection closed before the end of the answer")
-        return bytes(body)
+            raise TransientError(f"{answer.host}: the connection closed before the end of the answer")
+        return _decoded(bytes(body), answer.headers.get("Content-Encoding", ""), host, most)
+
+
+def _judged(failed: TransientError, asked: str | None) -> TransientError:
+    """Tell what a failure says of the host that was asked: nothing, that it is busy, or that it is away."""
+    if failed.redirected:
+        return _ElsewhereError(f"it sends us on to {failed}")
+    said = str(failed).removeprefix(f"{asked}: ")
+    return _BusyError(said) if failed.connected else TransientError(said)
+
+
+def _decoded(body: bytes, coding: str, host: str, most: int) -> bytes:
+    """Undo a compression that nobody asked for. Raises UnclearError."""
+    coding = coding.strip().lower()
+    if coding in {"", "identity"}:
+        if len(body) > most:
+            raise UnclearError(f"{host} answered with more than {most} bytes")
+        return body
+    if coding not in {"gzip", "x-gzip"}:
+        raise UnclearError(f"{host} answered in the encoding {shown(coding, 40)}, which nobody asked for")
+    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        plain = decoder.decompress(body, most + 1)
+    except zlib.error:
+        raise UnclearError(f"{host} answered with damaged gzip") from None
+    if len(plain) > most:
+        raise UnclearError(f"{host} answered with more than {most} bytes")
+    if not decoder.eof:
+        raise UnclearError(f"{host} answered with gzip that breaks off")
+    return plain
 
 
 def checked(shape: type[S], data: Any, what: str) -> S:
@@ -239,6 +285,8 @@ def _size(reply: Reply) -> FileMetadata:
         total = reply.headers.get("Content-Length", "")
     else:
         raise RefusedError(f"{reply.host} answered {reply.status}: the file is not there, or not public")
+    if reply.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        total = ""  # the size of something else
     size = _TOTAL.fullmatch(total.strip())
     if size is None or not 0 < int(size[1]) <= LARGEST_FILE:
         raise RefusedError(f"{reply.host} does not tell the file's size: write it into the description")

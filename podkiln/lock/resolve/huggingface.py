@@ -28,7 +28,7 @@ from podkiln.lock.resolve.errors import (
     UnreachableError,
 )
 from podkiln.lock.resolve.http import Shape, checked
-from podkiln.lock.validation import Sha256, Size, Text
+from podkiln.lock.validation import AnySha256, Size, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ _OFFLINE: Final = frozenset({"1", "on", "yes", "true"})
 class _Lfs(Shape):
     """What LFS knows of a file."""
 
-    sha256: Sha256
+    sha256: AnySha256
     size: Size
 
 
@@ -168,6 +168,9 @@ class HuggingFace:
             raise RefusedError(
                 f"{self.host} knows no repository {repo}, or it is private and HF_TOKEN may not read it"
             )
+        said = reply.headers.get("X-Error-Message", "")
+        if status == HTTPStatus.FORBIDDEN and "disabled" in said.lower():
+            raise RefusedError(f"{self.host} has disabled {repo}: choose another source")
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             if self._hubs.hf_token:
                 raise AccessDeniedError(

@@ -6,6 +6,7 @@ Writing uses the network, and only for what is not locked yet; checking never do
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,8 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
     warnings: list[str] = []
     once = {(schema.user_lock_dir(each), each.spec.runtime.name): each for each in reversed(variants)}
     for described in reversed(once.values()):
-        changed += runtime.relock(described, wanted.packages, warnings)
+        with schema.hinted(described):
+            changed += runtime.relock(described, wanted.packages, warnings)
     _refuse_two_meanings(variants)
     outcomes = _relock_weights(variants, shipped, wanted.models)
     after = changes.state(variants, changes.from_disk)
@@ -131,21 +133,27 @@ def check(names: Sequence[str], since: str | None = None) -> list[str]:
     variants = _variants(names)
     found: list[str] = []
     for described in variants:
-        folder, file = schema.folders(described)
-        if not (folder / "runtime.json").exists():
-            found.append(f"There is no lock {folder / 'runtime.json'}.")
-        else:
-            drifts = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
-            found += [f"{described.name}: {drift}" for drift in drifts]
-        entries = _entries(described, shipped)
-        exact = schema.user_lock_dir(described) is None or file.parent != schema.LOCKS
-        found += schema.weight_drifts(
-            file, {name: entry.model for name, entry in entries.items()}, exact=exact
-        )
-        layers.read(layers.path_of(described))  # refuses one that is damaged
+        with schema.hinted(described):
+            found += _check(described, shipped)
     if since is not None:
         found += _forgotten(variants, shipped, since)
     return list(dict.fromkeys(found))
+
+
+def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
+    """Return where a variant's locks have come apart from it. Raises LockError for one that is damaged."""
+    found: list[str] = []
+    folder, file = schema.folders(described)
+    if folder.is_dir() and not os.path.lexists(folder / "runtime.json"):
+        found.append(f"There is no lock {folder / 'runtime.json'}.")
+    else:
+        drifts = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
+        found += [f"{described.name}: {drift}" for drift in drifts]
+    entries = _entries(described, shipped)
+    exact = schema.user_lock_dir(described) is None or file.parent != schema.LOCKS
+    found += schema.weight_drifts(file, {name: entry.model for name, entry in entries.items()}, exact=exact)
+    layers.read(layers.path_of(described))  # refuses one that is damaged
+    return found
 
 
 def _forgotten(variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], since: str) -> list[str]:
@@ -237,7 +245,8 @@ def _relock_weights(
         own = schema.user_lock_dir(described)
         if own is not None:
             path = own / schema.WEIGHTS
-            start = path if path.is_file() else shared
+            start = path if schema.is_there(path) else shared
             entries = _entries(described, shipped)
-            outcomes.append(weights.relock(path, entries, frozenset(upgrade), start=start))
+            with schema.hinted(described):
+                outcomes.append(weights.relock(path, entries, frozenset(upgrade), start=start))
     return outcomes

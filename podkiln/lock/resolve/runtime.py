@@ -81,7 +81,9 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
     if own is None:
         return _write(described, shared, shared.folder, upgrade, warnings)
     private = own / described.spec.runtime.name
-    if private.is_dir():
+    if schema.is_there(private):
+        if not private.is_dir():
+            schema.read_runtime(private)  # raises what is wrong with it
         return _write(described, Present.at(private), private, upgrade, warnings)
     if not upgrade and not shared.drifts(described):
         return []

@@ -120,6 +120,8 @@ def relock(
     Raises LockError for a lock that cannot be read, unless all that it can have held is found anew.
     """
     known, damage = _known(start)
+    if damage and (start.is_dir() or not start.parent.is_dir()):
+        raise damage  # nothing can be written in its place
     outcome = resolve(entries, known, {"all"} if damage else upgrade)
     if damage:
         _refuse_loss(damage, entries, outcome)

@@ -43,13 +43,18 @@ class RefusedError(PodError):
 class TransientError(Exception):
     """It may work in a moment: a reset, a time-out, a server that is busy.
 
-    `retry_after` is what the server asked for, in seconds; `busy` means that it asked us to slow down.
+    `retry_after` is what the server asked for, in seconds; `busy` means that it asked us to slow down,
+    `connected` that there was a connection, and `redirected` that another server is at fault than was asked.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None, busy: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, retry_after: float | None = None, busy: bool = False, connected: bool = True
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         self.busy = busy
+        self.connected = connected
+        self.redirected = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Answer:
     connection: http.client.HTTPConnection
     sock: socket.socket | None
     keep: Callable[[http.client.HTTPConnection], None] | None = None
+    redirected: bool = False  # to another server than was asked
 
     def __enter__(self) -> Self:
         return self
@@ -178,11 +184,17 @@ def get(url: str, headers: Mapping[str, str], credential: Credential | None, lim
     Raises TransientError for what a later try may cure, RefusedError for what it may not.
     """
     hops: list[Message] = []
+    first = url
     for _ in range(MAX_REDIRECTS + 1):
-        answer = _hop(url, headers, credential, limits)
+        try:
+            answer = _hop(url, headers, credential, limits)
+        except TransientError as failed:
+            failed.redirected = bool(hops) and origin_of(url) != origin_of(first)
+            raise
         hops.append(answer.headers)
         if answer.status not in _REDIRECTS:
             answer.hops = hops
+            answer.redirected = len(hops) > 1 and origin_of(url) != origin_of(first)
             return answer
         answer.drain()
         answer.close()
@@ -229,8 +241,10 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
             raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
         except (OSError, http.client.HTTPException, ValueError):
             kept.close()  # the server had enough of waiting, which says nothing about a new connection
+    connected = False
     try:
         connection.connect()
+        connected = True
         return _answer(connection, origin, target, sent, limits)
     except ssl.SSLCertVerificationError as error:
         connection.close()
@@ -240,7 +254,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
         ) from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: what is no HTTP
         connection.close()
-        raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
+        raise TransientError(f"{parts.hostname}: {_plain(error)}", connected=connected) from None
 
 
 def _answer(

@@ -13,12 +13,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from pod.model_refs import filenames
 from pod.net.http import RefusedError
-from pod.util import bounded_json
 from pod.util.pickles import is_pickle
+from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from pod.resolve.model_type import Types
 
 _NOT_SENT = frozenset({"token", "fileid"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -54,7 +57,7 @@ class Row:
     @property
     def called(self) -> str:
         """Its name and number, for messages."""
-        return bounded_json.shown(self.name) + (f" (+{self.number})" if self.number else "")
+        return shown(self.name) + (f" (+{self.number})" if self.number else "")
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,19 @@ class Terms:
         )
 
 
-def read(info: Any, page: str) -> Version:
-    """Read the answer for one version, whatever shape it has. Raises RefusedError for what is none."""
+def read(info: Any, page: str, number: int | None = None) -> Version:
+    """Read the answer for a version, whatever shape it has. Raises RefusedError for what is not that version.
+
+    Args:
+        info: Parsed JSON.
+        page: Where it comes from, for messages.
+        number: The version that was asked for, where that is known.
+    """
     if not isinstance(info, dict):
         raise RefusedError(f"cannot be resolved: {page} answered with something else than a version")
+    told = info.get("id")
+    if told is not None and number is not None and told != number:
+        raise RefusedError(f"cannot be resolved: {page} answered with version {shown(told)} for {number}")
     model = info.get("model")
     type_ = model.get("type") if isinstance(model, dict) else None
     files = info.get("files")
@@ -163,6 +175,36 @@ def sha256(row: Row, page: str, remedy: str) -> str:
     if not row.sha256:
         raise RefusedError(f"has no sha256 at {page} yet: {remedy}")
     return row.sha256
+
+
+def check_kind(types: Types, version: Version, row: Row, folder: str, name: str) -> None:
+    """See that a file is what a description takes it for. Raises RefusedError.
+
+    A folder that no kind of model has may be a custom node's, and takes any.
+
+    Args:
+        types: The kinds of models.
+        version: As CivitAI describes it.
+        row: The file of it.
+        folder: Where it is to lie, below models/.
+        name: The name that it is to get.
+    """
+    if not filenames.suffix(row.name):
+        raise RefusedError(
+            f"has the file {row.called}, which is no model's file: choose another of its files"
+        )
+    if filenames.suffix(name) != filenames.suffix(row.name):
+        raise RefusedError(f"has the file {row.called}, which cannot be called {shown(name)}")
+    claimed = types.claimed((row.type, version.type))
+    if claimed is None and types.is_no_model(version.type):
+        raise RefusedError(f"is of the type {shown(version.type)}, which is no model")
+    top = folder.partition("/")[0]
+    homes = [kind for kind in types.kinds.values() if kind.folder == top]
+    if claimed and not claimed.vague and homes and not any(kind.agrees_with(claimed) for kind in homes):
+        raise RefusedError(
+            f"is {claimed.what} there, which does not belong into {shown(folder)}: correct the folder, "
+            "or write the sha256 of the file that you trust into the description"
+        )
 
 
 def safer(version: Version, row: Row) -> Row:
@@ -233,7 +275,7 @@ def _judge(
         for rule in fitting:
             if rule["effect"] != effect:
                 continue
-            sentence = rule["says"].format(page=page, value=bounded_json.shown(_at(raw, rule["field"])))
+            sentence = rule["says"].format(page=page, value=shown(_at(raw, rule["field"])))
             if effect == "refuse":
                 raise RefusedError(sentence)
             if effect in {"token", "login"} and not token and (fetched or effect == "token"):
@@ -241,7 +283,7 @@ def _judge(
                     f"{sentence}; set CIVITAI_TOKEN to a token of an account that may have it"
                 )
     return [
-        rule["says"].format(page=page, value=bounded_json.shown(_at(raw, rule["field"])))
+        rule["says"].format(page=page, value=shown(_at(raw, rule["field"])))
         + ("; it is asked for with CIVITAI_TOKEN" if rule["effect"] == "token" else "")
         for rule in fitting
         if not (rule["effect"] == "login" and token)

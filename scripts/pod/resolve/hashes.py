@@ -79,7 +79,7 @@ class Resolver:
         info = self.asker.json(
             Request(url, page, self.hubs.credential("CIVITAI_TOKEN"), "CIVITAI_TOKEN"), note
         )
-        found = civitai.read(info, page)
+        found = civitai.read(info, page, version)
         return found, page, self.facts.terms.check_version(found, page, token=self.has_token)
 
     @property

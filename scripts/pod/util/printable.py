@@ -17,8 +17,9 @@ _RUN = re.compile(r"(\s+)")
 _URL = re.compile(r":/+|//")
 # What may stand before an `@` and is no login: the forms of model_refs/addresses.py, and digests of images.
 _FORM = re.compile(
-    r"(?:[^=:@]*=)?(?:urn:)?(?:air:)?(?:[\w.-]+:[\w.-]+:)?"
-    r"(?:civitai(?:-r2)?:[0-9]+|(?:(?:hf|huggingface):)?[\w.-]+/[^:@]+)",
+    r"(?:[^=:@]*=)?"
+    r"(?:(?:urn:)?(?:air:)?(?:[\w.-]+:[\w.-]+:)?(?:civitai(?:-r2)?:[0-9]+|(?:hf|huggingface):[\w.-]+/[^:@]+)"
+    r"|[\w.-]+/[^:@]+)",
     re.IGNORECASE | re.ASCII,
 )
 _SCHEMES = re.compile(

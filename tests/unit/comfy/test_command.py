@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from fakes.comfyui import MISSING, PNG, ComfyUI, Faults
 from images import ROOT
 from registries import free_port
 
-from comfy import client, command, saving
+from comfy import client, command, limits, retry, saving
 from comfy.failure import CANNOT_SAVE, FAILED, IMAGE_UNREADABLE, TIMED_OUT, UNREACHABLE, ComfyError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def saved(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_ASK_AGAIN", 0.2)
-    monkeypatch.setattr(client, "_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "PAUSE", 0.05)
     monkeypatch.setattr(client, "_PATIENCE", 0.5)
     for name in ("WEB_USER", "WEB_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
@@ -230,6 +231,7 @@ def test_a_server_that_is_no_address_is_said(saved: Path) -> None:
         ("https://me:secret@127.0.0.1:9/x.png", "https://…@127.0.0.1:9/x.png cannot be fetched"),
         ("http://[::1", "http://\\[::1 cannot be fetched"),
         ("data:image/png;base64,secret!", "data:image/png;base64,… is no data URI"),
+        ("data:,", "data:,… is an empty picture"),
         ("data:secret", "is no data URI: it holds no comma"),
         ("a\0b.png", r"a\\x00b.png is the name of no file"),
     ],
@@ -363,7 +365,7 @@ def test_the_limit_of_time_holds_for_what_comes_out_too(
 def test_without_a_limit_what_hardly_comes_is_given_up(
     comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "_SLOW_SECONDS", 0.3)
     comfyui.faults.images = [{"filename": "trickle.png"}, {"filename": "b.png"}]
     with pytest.raises(ComfyError, match=r"gives trickle.png out too slowly") as caught:
         run(comfyui, saved)
@@ -551,12 +553,20 @@ ODD = [
     ({"/prompt": (200, JSON, b"[]")}, "refused the workflow: it answered 200", FAILED),
     ({"/prompt": (400, JSON, b'{"error": {"message": ["\\n"]}}')}, "refused the workflow", FAILED),
     ({"/prompt": (200, JSON, b'{"prompt_id": 7}')}, "refused the workflow: it answered 200", FAILED),
-    ({"/prompt": (200, JSON, b'{"prompt_id": "../../\\u0000"}')}, "neither run nor kept", FAILED),
+    ({"/prompt": (200, JSON, b'{"prompt_id": "../../\\u0000"}')}, "refused the workflow", FAILED),
+    ({"/prompt": (200, JSON, b'{"prompt_id": "\\ud800"}')}, "refused the workflow", FAILED),
     ({"/prompt": (200, JSON, b" " * (33 << 20))}, "answers prompt with more than 32 MiB", FAILED),
-    ({"/prompt": (200, {**JSON, "Content-Encoding": "gzip"}, b"\x1f\x8b")}, "broken JSON", UNREACHABLE),
+    (
+        {"/prompt": (200, {**JSON, "Content-Encoding": "gzip"}, b"\x1f\x8b")},
+        "gzip that breaks off",
+        UNREACHABLE,
+    ),
+    ({"/prompt": (200, {**JSON, "Content-Encoding": "gzip"}, b"{}")}, "damaged gzip", UNREACHABLE),
+    ({"/prompt": (200, {**JSON, "Content-Encoding": "br"}, b"{}")}, "came as br", FAILED),
     ({"/history": (200, JSON, b" " * (33 << 20))}, "answers history with more than 32 MiB", FAILED),
     ({"/history": HTML}, "answers with a page", UNREACHABLE),
-    ({"/history": (200, JSON, b"[1]")}, "neither run nor kept", FAILED),
+    ({"/history": (200, JSON, b"[1]")}, r"answer to /history cannot be used \(200\)", UNREACHABLE),
+    ({"/history": (500, {}, b"")}, r"answer to /history cannot be used \(500\)", UNREACHABLE),
     (
         {"/queue": (200, JSON, b'{"queue_running": [7, [], {}]}'), "/history": (200, JSON, b"{}")},
         "neither",
@@ -585,6 +595,92 @@ def test_an_answer_that_is_not_comfyuis_is_one_sentence(
         run(comfyui, saved, "--timeout", "20")
     assert caught.value.exit_code == code
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"/history": [500, 404, 200]},
+        {"/history": [429, 503, 502]},
+        {"/queue": [500, 200], "/history": [404]},
+        {"/view": [500, 503, 429, 502]},
+        {"/prompt": [429, 503]},
+        {"/ws": [429, 503]},
+    ],
+)
+def test_a_stray_answer_of_a_proxy_loses_no_run(
+    comfyui: ComfyUI, saved: Path, stray: dict[str, list[int]]
+) -> None:
+    comfyui.faults.stray = stray
+    assert run(comfyui, saved) == 0
+    assert outputs(saved) == ["night/SaveImage_4.png"]
+    assert not any(stray.values())
+    assert len(comfyui.prompts) == 1
+
+
+def test_a_history_that_is_empty_once_loses_no_run(comfyui: ComfyUI, saved: Path) -> None:
+    seen: list[object] = []
+
+    class Late(dict[str, Any]):
+        def __contains__(self, key: object) -> bool:
+            seen.append(key)
+            return len(seen) > 1 and super().__contains__(key)
+
+    comfyui.history = Late()
+    assert run(comfyui, saved) == 0
+    assert len(seen) > 1
+
+
+def test_a_prompt_is_never_queued_twice(comfyui: ComfyUI, saved: Path) -> None:
+    """Where a proxy may have passed it on, it is not sent again; where it has, it is followed."""
+    comfyui.faults.stray = {"/prompt": [502]}
+    with pytest.raises(ComfyError, match="a proxy answers 502"):
+        run(comfyui, saved)
+    assert not comfyui.prompts
+    comfyui.faults.stray, comfyui.faults.taken = {"/prompt": [503]}, True
+    with pytest.raises(ComfyError, match="a proxy lost ComfyUI's answer"):
+        run(comfyui, saved)
+    assert outputs(saved) == ["night/SaveImage_4.png"]
+    assert len(comfyui.prompts) == 1
+
+
+@pytest.mark.parametrize(("name", "window"), [("gzip", 31), ("deflate", 15)])
+def test_what_a_proxy_compresses_is_decompressed(
+    comfyui: ComfyUI, saved: Path, name: str, window: int
+) -> None:
+    coder = zlib.compressobj(wbits=window)
+    body = coder.compress(PNG + bytes(3 << 20)) + coder.flush()
+    comfyui.faults.answers = {"/view": (200, {"Content-Encoding": name}, body)}
+    assert run(comfyui, saved) == 0
+    path = saved.parent / "out" / "night" / "SaveImage_4.png"
+    assert path.read_bytes() == PNG + bytes(3 << 20)
+    with pytest.raises(ComfyError, match="more than 9000 bytes"):
+        run(comfyui, saved, "--max-bytes", "9000")
+
+
+@pytest.mark.parametrize("words", [("--image", "1=data:,B"), ("--set", "1.image=a.png")])
+def test_an_input_that_is_given_twice_is_refused(
+    comfyui: ComfyUI, saved: Path, words: tuple[str, str]
+) -> None:
+    with pytest.raises(ComfyError, match=r"1\.image is given twice by --image or --set") as caught:
+        run(comfyui, saved, "--image", "1=data:,A", *words)
+    assert caught.value.exit_code == 64
+    assert not comfyui.prompts
+
+
+@pytest.mark.parametrize("text", ["1+1", "0", "-1", "inf", "nan", "1e999", "one"])
+def test_a_timeout_that_is_no_time_is_said(
+    saved: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(["run", str(saved), "--timeout", text])
+    assert caught.value.code == 2
+    assert "give a number of seconds above 0" in capsys.readouterr().err
+
+
+def test_the_scheme_of_a_server_may_be_in_capitals(comfyui: ComfyUI, saved: Path) -> None:
+    words = ["--server", comfyui.url.replace("http", "HTTP"), "--out", str(saved.parent / "out")]
+    assert command.main(["run", str(saved), *words]) == 0
 
 
 def test_messages_that_are_no_events_are_passed_over(comfyui: ComfyUI, saved: Path) -> None:

@@ -27,6 +27,7 @@ def test_a_workflow_may_lie_in_the_envelope_that_is_sent_to_comfyui() -> None:
         {"input": {"prompt": NODES}, "id": "x"},
         {"workflow": NODES},
         {"input": NODES},
+        {**NODES, "version": 0.4, "extra_data": {}, "extra": None},
     ):
         assert workflow.parse(json.dumps(sent).encode(), "w.json") == workflow.Workflow(NODES)
 

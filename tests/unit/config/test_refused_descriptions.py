@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,61 @@ def refused(folder: Path, text: str) -> DescriptionError:
     assert "\n" not in message
     assert message.endswith((".", "?"))
     return raised.value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line", "says"),
+    [
+        ("[--listen=0.0.0.0, --port=9999]", r"arguments\[1\]", "the port is the key runtime.port"),
+        ("[--listen=0.0.0.0, --port, '8188']", r"arguments\[1\]", "the port is the key runtime.port"),
+        ("[]", "arguments", "this one lacks --listen=0.0.0.0"),
+        ("[--listen]", "arguments", r"this one lacks --port=\{port\}"),
+        (
+            "[--listen, '--port={port}', --use-sage-attention]",
+            r"arguments\[2\]",
+            "--use-sage-attention needs the Python package sageattention",
+        ),
+    ],
+)
+def test_arguments_that_contradict_the_image_are_refused(
+    arguments: str, line: str, says: str, tmp_path: Path
+) -> None:
+    text = variant(f"runtime: {{comfyui: {{arguments: {arguments}}}}}\n")
+    assert re.search(rf"mine\.yaml:6: runtime\.comfyui\.{line}: .*{says}", str(refused(tmp_path, text)))
+
+
+@pytest.mark.parametrize("port", [22, 8888])
+def test_a_port_of_another_program_of_the_pod_is_refused(port: int, tmp_path: Path) -> None:
+    assert f"runtime.port: {port} is the port of" in str(
+        refused(tmp_path, variant(f"runtime: {{port: {port}}}\n"))
+    )
+
+
+@pytest.mark.parametrize("value", ["0" * 64, hashlib.sha256().hexdigest()])
+def test_a_hash_that_no_model_has_is_refused(value: str, tmp_path: Path) -> None:
+    text = variant(mine=model(own_file(sha256=f"'{value}'")))
+    with pytest.raises(DescriptionError, match="the sha256 of an empty file, or a placeholder"):
+        variants.load(str(write(tmp_path / "mine.yaml", text)))
+
+
+def test_memory_modes_go_from_the_least_offloading_to_the_most(tmp_path: Path) -> None:
+    modes = "memory_modes:\n- {mode: model_cpu_offload, vram_gb: 8, ram_gb: 8}\n"
+    modes += "- {mode: model_full_load, vram_gb: 16, ram_gb: 8}\n"
+    with pytest.raises(DescriptionError, match="write them from the least offloading to the most"):
+        variants.load(str(write(tmp_path / "mine.yaml", variant(mine=model(more=modes)))))
+
+
+def test_arguments_whose_package_is_asked_for_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("torch\nSageAttention>=2\n")
+    arguments = "[--listen, --port, '{port}', --use-sage-attention]"
+    text = variant(f"runtime: {{comfyui: {{arguments: {arguments}}}, python: {{requirements: mine.txt}}}}\n")
+    described = variants.load(str(write(tmp_path / "mine.yaml", text)))
+    assert catalog.offered(described, catalog.load())
+
+
+def test_a_model_that_requires_itself_is_refused(tmp_path: Path) -> None:
+    text = variant(mine=model(more="requires: [model:mine]\n"))
+    assert "a model cannot require itself" in str(refused(tmp_path, text))
 
 
 def own_file(**changed: str) -> str:
@@ -239,8 +295,14 @@ def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tm
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ("{arguments: ['--nope']}", r"mine\.yaml:6: runtime\.comfyui\.arguments: .*no flag --nope"),
-        ("{arguments: ['--port={prt}']}", r"mine\.yaml:6: runtime\.comfyui\.arguments: --port needs"),
+        (
+            "{arguments: ['--listen', '--port={port}', '--nope']}",
+            r"mine\.yaml:6: runtime\.comfyui\.arguments: .*no flag --nope",
+        ),
+        (
+            "{arguments: ['--listen', '--port={port}', '--preview-size={prt}']}",
+            r"mine\.yaml:6: runtime\.comfyui\.arguments: --preview-size needs",
+        ),
         (
             "{version: '0.99.0'}",
             r"mine\.yaml:6: runtime\.comfyui\.version: there is no folders-0\.99\.0\.yaml",

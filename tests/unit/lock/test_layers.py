@@ -82,7 +82,7 @@ def test_a_layer_that_came_to_something_else_is_nowhere_yet(tmp_path: Path) -> N
 def test_a_place_that_is_no_name_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
     row = {"name": "n", "digest": "sha256:" + "1" * 64, "size": 1, "places": ["UPPER CASE"]}
-    path.write_text(json.dumps({"layers": {"sha256:" + "2" * 64: row}}))
+    path.write_text(json.dumps({"schema_version": 1, "layers": {"sha256:" + "2" * 64: row}}))
     says = r"layers\.json cannot be read: .*places\[0\]: 'UPPER CASE' is not an image name"
     with pytest.raises(LockError, match=says):
         layers.places(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ from podkiln.config.model import Model, ModelFile
 from podkiln.config.variant import PythonLayer
 from podkiln.errors import DescriptionError, LockError
 from podkiln.lock import schema
+from podkiln.lock.resolve import relock
 from podkiln.lock.schema import Lock, LockedFile, WeightsLock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
@@ -153,6 +156,42 @@ def test_a_lock_that_is_damaged_is_one_sentence(text: str, copy: Path) -> None:
     with pytest.raises(LockError, match="cannot be read") as raised:
         schema.read(described, [])
     assert "\n" not in str(raised.value)
+
+
+ODD: dict[str, Callable[[Path], None]] = {
+    "folder": lambda path: path.mkdir(),
+    "fifo": os.mkfifo,
+    "loop": lambda path: path.symlink_to(path.name),
+    "dangling": lambda path: path.symlink_to("none"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_users_own_lock_that_is_no_file_is_damage_and_not_absence(kind: str, copy: Path) -> None:
+    """Else the shipped one were used in its place, and nobody would know."""
+    described, folder = private(copy)
+    ODD[kind](folder.parent / "weights.json")
+    for read in (
+        lambda: schema.read(described, []),
+        lambda: relock.check([str(copy)]),
+        lambda: relock.relock([str(copy)]),
+    ):
+        with pytest.raises(LockError, match=r"weights\.json cannot be read") as raised:
+            read()
+        assert f"`./build.py lock --variant {copy}`" in str(raised.value.hint)
+
+
+def test_a_file_in_place_of_the_folder_of_a_users_own_locks_is_damage(copy: Path) -> None:
+    described, folder = private(copy)
+    shutil.rmtree(folder.parent)
+    folder.parent.write_text("")
+    for read in (
+        lambda: schema.read(described, []),
+        lambda: relock.check([str(copy)]),
+        lambda: relock.relock([str(copy)]),
+    ):
+        with pytest.raises(LockError, match="cannot be read: Not a directory"):
+            read()
 
 
 def test_a_lock_that_is_not_there(tmp_path: Path) -> None:

@@ -180,13 +180,29 @@ def test_what_is_no_file_is_no_lock(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name in (".", "fifo"):
         assert "it is no file" in str(refused(tmp_path / name, WeightsLock))
+    (tmp_path / "nowhere").symlink_to("none")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("nowhere", "loop"):
+        assert "it is a link that leads nowhere" in str(refused(tmp_path / name, WeightsLock))
     with pytest.raises(FileNotFoundError):
         validation.read(tmp_path / "none.json", WeightsLock, hint="")
 
 
+def test_a_lock_says_of_which_format_it_is(tmp_path: Path) -> None:
+    text = json.dumps({"models": {}})
+    assert "schema_version is missing; it is 1." in str(
+        refused(write(tmp_path / "a.json", text), WeightsLock)
+    )
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", "\ufeff" + json.dumps(WEIGHTS))
+    assert validation.read(path, WeightsLock, hint="").models["mine"]
+
+
 def test_two_entries_of_one_file_are_refused(tmp_path: Path) -> None:
     """A merge can leave both, and the last one would win silently."""
-    two = json.dumps({"models": {"mine": [FILE, {**FILE, "sha256": "f" * 64}]}})
+    two = json.dumps({**WEIGHTS, "models": {"mine": [FILE, {**FILE, "sha256": "f" * 64}]}})
     assert "mine has two entries for 'vae/m.bin'" in str(
         refused(write(tmp_path / "a.json", two), WeightsLock)
     )

@@ -37,7 +37,12 @@ def test_a_context_holds_all_that_the_dockerfile_takes(plan: Plan) -> None:
         assert f"build/{name}" in files
     for name in re.findall(r"/requirements/([\w.-]+)", dockerfile):
         assert f"requirements/{name}" in files
-    assert {"start.sh", "podkiln/__main__.py", "podkiln/pod/decision.py", "podkiln/models.json"} <= files.keys()
+    assert {
+        "start.sh",
+        "podkiln/__main__.py",
+        "podkiln/pod/decision.py",
+        "podkiln/models.json",
+    } <= files.keys()
 
 
 def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:

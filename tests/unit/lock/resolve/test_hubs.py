@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import signal
@@ -178,6 +179,65 @@ def test_a_hub_that_is_busy_for_one_file_is_asked_for_the_others(hub: Hub, house
     assert outcome.count(resolved=True) == 2
     (warning,) = outcome.warnings
     assert warning.startswith("1 file stays as it was: ")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", status=302, location="http://127.0.0.1:9/"),
+        Fault("status", status=302, location="http://[::1"),
+        Fault("status", status=302, location="{cdn}/busy"),
+        Fault("hang", after=0),
+        Fault("reset", after=0),
+    ],
+    ids=lambda fault: f"{fault.kind} {fault.location}",
+)
+def test_one_repository_does_not_silence_its_hub(
+    fault: Fault, hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "PATIENCE", Patience(tries=2, first=0.01, connect=1, read=0.3))
+    for name in ("a", "b", "c"):
+        hub.add(f"org/{name}", "model.safetensors", 500)
+        house.describe(name, FILE.replace("org/repo", f"org/{name}"))
+    location = fault.location and fault.location.format(cdn=hub.cdn_url)
+    hub.fault(Fault(**{**vars(fault), "match": "org/a", "where": "hub", "times": -1, "location": location}))
+    hub.fault(Fault("status", "/busy", "cdn", times=-1, status=503))
+    outcome = house.relock()
+    assert outcome.count(resolved=True) == 2
+    (warning,) = outcome.warnings
+    assert warning.startswith("1 file stays as it was: ")
+
+
+def test_redirects_to_nowhere_are_not_asked_again_for_ever(
+    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "PATIENCE", Patience(tries=4, first=0.01, connect=1))
+    hub.fault(Fault("status", "", "hub", times=-1, status=302, location="http://127.0.0.1:9/"))
+    house.describe("mine", *(entry(huggingface=f"org/r{n}", path=f"{n}.bin") for n in range(20)))
+    assert house.relock().warnings[0].startswith("20 files stay as they were: ")
+    assert len(hub.hits) == 5 * 4 + 15
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "said"),
+    [
+        (b"\xef\xbb\xbf" + json.dumps(LISTING).encode(), None, ""),
+        (gzip.compress(json.dumps(LISTING).encode()), "gzip", ""),
+        (json.dumps(LISTING).replace(SHA, SHA.upper()).encode(), None, ""),
+        (b"{}", "gzip", "damaged gzip"),
+        (gzip.compress(b"{}" * 99)[:-9], "gzip", "gzip that breaks off"),
+        (gzip.compress(bytes(9 << 20)), "gzip", "more than 8388608 bytes"),
+        (b"{}", "br", "in the encoding br, which nobody asked for"),
+    ],
+)
+def test_what_mirrors_and_proxies_do_to_an_answer(
+    body: bytes, encoding: str | None, said: str, hub: Hub, house: House
+) -> None:
+    hub.fault(Fault("body", "org/repo", "hub", times=-1, body=body, encoding=encoding))
+    house.describe("a", FILE)
+    outcome = house.relock()
+    assert house.only("a") == ((COMMIT, 5, SHA) if not said else (None, None, None))
+    assert [said in warning for warning in outcome.warnings] == ([True] if said else [])
 
 
 def test_a_hub_that_never_answers_is_not_asked_for_ever(hub: Hub, house: House) -> None:

@@ -266,6 +266,10 @@ def test_the_token_goes_to_civitai_in_a_header_and_only_there(
         ({"row": {"virusScanResult": "Danger"}}, "reported as dangerous by the virus scanner"),
         ({"scan": "Danger"}, "reported as dangerous by the scanners"),
         ({"row": {"type": "Training Data"}}, "is training data at .*, and no model"),
+        ({"row": {"name": "a.zip", "type": "Archive"}}, "has the file a.zip .*, which is no model's file"),
+        ({"row": {"name": "a.gguf"}}, "has the file a.gguf .*, which cannot be called pony.safetensors"),
+        ({"fields": {"model": {"type": "LORA"}}}, "is a LoRA there, which does not belong into checkpoints"),
+        ({"fields": {"model": {"type": "Workflows"}}}, "is of the type Workflows, which is no model"),
         ({"format": "PickleTensor"}, "is a pickle, which can run code: choose a safetensors version"),
     ],
 )
@@ -278,6 +282,40 @@ def test_what_civitai_has_but_must_not_be_taken(
     assert problem.startswith(f"{path}:7: files[0]: ")
     assert re.search(says, problem), problem
     assert house.only() == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("type_", "folder"),
+    [
+        ("LORA", "loras/styles"),
+        ("LORA", "mine"),
+        ("Checkpoint", "diffusion_models"),
+        ("Controlnet", "model_patches"),
+    ],
+)
+def test_a_folder_that_fits_or_is_a_nodes_own_is_taken(
+    type_: str, folder: str, hub: Hub, house: House
+) -> None:
+    file = hub.add_civitai(90, "pony.safetensors", b"x", fields={"model": {"type": type_}})
+    house.describe("mine", civitai(folder=folder))
+    assert house.relock().problems == []
+    assert house.only() == (None, 1, file.sha256)
+
+
+def test_an_answer_about_another_version_is_not_locked(hub: Hub, house: House) -> None:
+    hub.add_civitai(90, "pony.safetensors", b"x", fields={"id": 91})
+    house.describe("mine", civitai())
+    (warning,) = house.relock().warnings
+    assert "answered with version 91 for 90" in warning
+    assert house.only() == (None, None, None)
+
+
+def test_a_disabled_repository_is_not_one_that_wants_a_login(hub: Hub, house: House) -> None:
+    said = "Access to this resource is disabled."
+    hub.fault(Fault("status", where="hub", times=-1, status=403, error_message=said))
+    house.describe("mine", FILE)
+    (problem,) = house.relock().problems
+    assert "has disabled org/repo: choose another source" in problem
 
 
 WITHHELD = [

@@ -1,0 +1,65 @@
+"""What ComfyUI is started with in every pod: refused where it contradicts the image."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from packaging.utils import canonicalize_name
+
+from podkiln.config import comfyui_flags
+
+if TYPE_CHECKING:
+    from podkiln.config.variant import LoadedVariant
+
+_KEY: Final = ("runtime", "comfyui", "arguments")
+_TAKEN: Final = {22: "sshd", 8888: "JupyterLab"}
+_PORT: Final = "--port={port}"
+
+
+def check(described: LoadedVariant) -> None:
+    """Raise DescriptionError for arguments with which no pod of the image could be used.
+
+    The port is the pod's (COMFYUI_PORT, else runtime.port), so it is never written out; without --listen
+    nobody outside the pod reaches ComfyUI; and a pod refuses a flag whose Python package is not there.
+    """
+    comfyui, port = described.spec.runtime.comfyui, described.spec.runtime.port
+    if port in _TAKEN:
+        raise described.error(("runtime", "port"), f"{port} is the port of {_TAKEN[port]} in every pod.")
+    words = [word.partition("=")[0] for word in comfyui.arguments]
+    for number, (word, name) in enumerate(zip(comfyui.arguments, words, strict=True)):
+        following = comfyui.arguments[number + 1 : number + 2]
+        if name == "--port" and word != _PORT and (word != "--port" or following != ("{port}",)):
+            raise described.error(
+                (*_KEY, number), f"the port is the key runtime.port, and {_PORT} passes it on."
+            )
+    for flag, written in (("--listen", "--listen=0.0.0.0"), ("--port", _PORT)):
+        if flag not in words:
+            what = f"a list replaces the parent's, and this one lacks {written}."
+            raise described.error(_KEY, what, hint="Without it nobody reaches ComfyUI in a pod.")
+    if not (comfyui_flags.DIRECTORY / f"comfyui-{comfyui.version}.yaml").is_file():
+        return  # a version whose flags are not known is refused by whoever needs them
+    needed = {
+        flag.name: flag.package or flag.module
+        for flag in comfyui_flags.load(comfyui.version).flags.flags
+        if flag.module
+    }
+    asked = _required(described)
+    for number, name in enumerate(words):
+        package = needed.get(name)
+        if package and canonicalize_name(package) not in asked:
+            raise described.error(
+                (*_KEY, number),
+                f"{name} needs the Python package {package}, which is not among the requirements.",
+            )
+
+
+def _required(described: LoadedVariant) -> set[str]:
+    """Return the packages that the requirements file names; none where it cannot be read."""
+    key = ("runtime", "python", "requirements")
+    path = described.owner(key).path.parent / described.spec.runtime.python.requirements
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):  # said by whoever needs it
+        return set()
+    return {canonicalize_name(name) for name in re.findall(r"(?m)^\s*([A-Za-z0-9][\w.-]*)", text)}
