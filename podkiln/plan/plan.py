@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 WORKING_GB = 10  # room on a pod's disk, beside what is known
 GB = 10**9
-MAX_LAYERS: Final = refusals.MOST_LAYERS
+MAX_LAYERS: Final = refusals.MAX_LAYERS
 
 ReuseKind: TypeAlias = Literal["existing", "mounted", "copied"]
 """How a layer made before comes to the registry without its sources (podkiln.weights.layer_lookup)."""

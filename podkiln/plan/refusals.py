@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from podkiln.plan.licences import LicenceTerms
     from podkiln.plan.substitutes import Substitute
 
-MOST_LAYERS: Final = 120
+MAX_LAYERS: Final = 120
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def of_substitutes(inputs: Sequence[Substitute]) -> list[Refusal]:
 
 def of_count(layers: int) -> list[Refusal]:
     """Refuse more layers than engines start an image with."""
-    if layers <= MOST_LAYERS:
+    if layers <= MAX_LAYERS:
         return []
-    what = f"{layers} layers; engines start images of at most about {MOST_LAYERS}."
+    what = f"{layers} layers; engines start images of at most about {MAX_LAYERS}."
     return [Refusal(what, ("Bake fewer models: each file of 64 MiB or more is a layer.",))]
