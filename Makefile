@@ -18,7 +18,7 @@ help: ## list the commands
 .PHONY: test
 test: check engine ## everything: checks, unit, container and full tests; installs what it needs
 	$(call step,tests)
-	$(PYTEST) --minimum=tests/minimum.txt tests
+	$(PYTEST) --whole tests
 
 .PHONY: check
 check: venv ## the cheap checks only: linters, types, what is generated and locked

@@ -1,4 +1,4 @@
-"""The suite's own rules: nothing is skipped but what needs a GPU, nothing vanishes, and cheap comes first."""
+"""The suite's rules: only what needs a GPU is skipped, what is collected runs, and cheap comes first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import signal
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,9 +25,9 @@ def part_of(item: pytest.Item) -> str:
 
 @dataclass
 class Tally:
-    """What became of the tests. `minimum` is how many there must be, None when only some were asked for."""
+    """What became of the tests. `whole`: each test that is collected must have run."""
 
-    minimum: int | None = None
+    whole: bool = False
     collected: int = 0
     run: set[str] = field(default_factory=set)
     gpu: set[str] = field(default_factory=set)
@@ -37,13 +36,8 @@ class Tally:
 
     def problem(self) -> str | None:
         """Return what is wrong with the counts, as a sentence."""
-        if self.minimum is None:
+        if not self.whole:
             return None
-        if self.collected < self.minimum:
-            return (
-                f"{self.collected} tests were collected, and there were {self.minimum}: tests have vanished. "
-                "If that is meant, lower tests/minimum.txt in the same commit."
-            )
         missing = self.collected - len(self.run) - len(self.gpu)
         return f"{missing} tests were collected and then not run." if missing else None
 
@@ -52,16 +46,13 @@ TALLY = pytest.StashKey[Tally]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--minimum", type=Path, help="The whole suite runs: fail when it has fewer tests than this file says."
-    )
+    parser.addoption("--whole", action="store_true", help="Fail when a test that is collected does not run.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts the suite in the background makes it deaf to Ctrl-C, and so all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    file = config.getoption("--minimum")
-    config.stash[TALLY] = Tally(minimum=int(file.read_text()) if file else None)
+    config.stash[TALLY] = Tally(whole=config.getoption("--whole"))
 
 
 @pytest.hookimpl(trylast=True)
@@ -125,10 +116,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if tally.gpu:
         terminalreporter.write_sep(
             "!", f"{len(tally.gpu)} gpu tests NOT RUN: {NO_GPU}", yellow=True, bold=True
-        )
-    if tally.minimum is not None and tally.collected > tally.minimum:
-        terminalreporter.line(
-            f"tests/minimum.txt says {tally.minimum}; it can be raised to {tally.collected}."
         )
     if problem := tally.problem():
         terminalreporter.write_sep("!", problem, red=True, bold=True)

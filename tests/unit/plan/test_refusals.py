@@ -9,7 +9,7 @@ import pytest
 from plans import plan_of
 
 from podkiln.plan import refusals
-from podkiln.plan.refusals import MOST_LAYERS, Refusal
+from podkiln.plan.refusals import MAX_LAYERS, Refusal
 from podkiln.plan.substitutes import Substitute
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_headers_count_too(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("count", "refused"), [(MOST_LAYERS, False), (MOST_LAYERS + 1, True)])
+@pytest.mark.parametrize(("count", "refused"), [(MAX_LAYERS, False), (MAX_LAYERS + 1, True)])
 def test_layers_are_counted(count: int, refused: bool) -> None:
     assert [each.what[:10] for each in refusals.of_count(count)] == ["121 layers"] * refused
 
