@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,7 +203,7 @@ def variables() -> set[str]:
     for path in [*(ROOT / "podkiln").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             found |= {name.value for name in _names(node) if isinstance(name.value, str)}
-    return {name for name in found if name.isupper()} - NO_VARIABLES
+    return {name for name in found if re.fullmatch(r"[A-Z][A-Z0-9_]*", name)} - NO_VARIABLES
 
 
 _READERS = frozenset({"get", "_given", "_one_of", "_number", "_endpoint", "_token"})

@@ -187,7 +187,9 @@ def baking(tmp_path: Path) -> Path:
     (bundle,) = build.make_plan(variant.load(str(path)), BuildRequest((str(path),))).bundles
     layer = {"name": "n", "digest": spec.digest_of(b"layer"), "size": bundle.size}
     (tmp_path / "one.locks").mkdir()
-    (tmp_path / "one.locks/layers.json").write_text(json.dumps({"layers": {bundle.recipe: layer}}))
+    (tmp_path / "one.locks/layers.json").write_text(
+        json.dumps({"schema_version": 1, "layers": {bundle.recipe: layer}})
+    )
     return path
 
 

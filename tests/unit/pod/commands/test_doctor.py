@@ -182,7 +182,6 @@ PRESENT = {"RUNPOD_GPU_COUNT": "1"}
             {"FAKE_GPU": "24", "CUDA_VISIBLE_DEVICES": "7"},
             "CUDA_VISIBLE_DEVICES=7 names '7', which is no GPU here",
         ),
-        ({"FAKE_GPU": "24", "CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES is set but empty"),
         (
             {"FAKE_GPU": "24", "COMFYUI_ARGS": "--cuda-device 3"},
             "--cuda-device 3 names '3', which is no GPU here",
