@@ -43,7 +43,7 @@ SOURCES = {
     "shut": ("huggingface: acme/shut, path: shut.safetensors", "vae"),
     "other": ("civitai: {model: 1, version: 7}, name: other.safetensors", "loras/mine"),
 }
-WRONG = "0" * 64
+WRONG = "f" * 64
 
 
 @pytest.fixture
