@@ -206,7 +206,7 @@ def test_weights_are_sent_from_a_spool_and_nothing_of_them_stays(
 def test_a_file_that_is_not_the_locked_one_is_never_committed(
     hashes: dict[str, str], runtime: Path, registry: Callable[[], str], tmp_path: Path
 ) -> None:
-    wrong = "0" * 64
+    wrong = "f" * 64
     fresh = describe(tmp_path, {**hashes, "b.safetensors": wrong})
     with pytest.raises(IntegrityError, match=r"b\.safetensors") as said:
         deliver(fresh, runtime, f"{registry()}/team/podkiln:v1")
