@@ -185,6 +185,8 @@ def unreachable(error: httpx.TransportError, host: str) -> RegistryError:
     """Return the error for an exchange that brought no answer."""
     causes = list(_causes(error))
     for cause in causes:
+        if isinstance(cause, httpx.InvalidURL):  # httpx reads a Location whether or not it follows it
+            return RegistryError(f"{host} redirects to an address that is no URL.")
         if isinstance(cause, ssl.SSLCertVerificationError):
             return RegistryError(
                 f"The certificate of {host} is not trusted: {cause.verify_message}.",

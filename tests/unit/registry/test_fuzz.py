@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from podkiln.build import engine
+from podkiln.errors import RegistryError
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.registry import RegistryOptions, Repository
@@ -342,6 +343,18 @@ def test_a_web_page_is_said_to_be_one(canned: Canned) -> None:
             with pytest.raises(Exception, match="answered with a web page") as said:
                 question()
             assert "login page" in str(said.value.hint)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("place", ["http://[::1", "https://[::1]:x/", "https://h:x/"])
+def test_a_redirect_to_what_is_no_address_is_said_to_be_one_and_not_tried_again(
+    canned: Canned, place: str
+) -> None:
+    canned.answer = message(307, [("Location", place), ("Connection", "close")], b"")
+    how = RegistryOptions(attempts=2, backoff=30, timeout=0.5, plain_http=True, login=lambda _: None)
+    with Repository(Reference.parse(f"{canned.host}/a/b"), how) as repository:
+        for question in (lambda: repository.manifest("v1"), lambda: b"".join(repository.read(BLOB))):
+            with pytest.raises(RegistryError, match="redirects to an address that is no URL"):
+                question()
 
 
 def test_an_answer_that_does_not_end_takes_little_memory(canned: Canned) -> None:
