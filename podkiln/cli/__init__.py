@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
 import os
 import sys
@@ -124,12 +123,12 @@ def _flushed(code: int) -> int:
     """Write out what is left of our output; return the code with which to end."""
     try:
         sys.stdout.flush()
-    except OSError as error:
+    except (BrokenPipeError, PodkilnError) as error:
         # Python would complain once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError) and not code:
-            console.failure(PodkilnError(f"Standard output cannot be written: {error.strerror}."))
-            return PodkilnError.exit_code
+        if isinstance(error, PodkilnError) and not code:
+            console.failure(error)
+            return error.exit_code
     return code
 
 
@@ -156,8 +155,6 @@ def _run(arguments: Sequence[str]) -> int:
         raise
     except OSError as error:  # a full disk, a file that may not be read
         where = f"{error.filename}: " if error.filename else ""
-        if error.errno == errno.EBADF and not where:  # see output.keep_streams
-            where = "Standard output cannot be written: "
         console.failure(PodkilnError(f"{where}{error.strerror or error}."))
         return PodkilnError.exit_code
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -11,14 +12,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from podkiln.errors import PodkilnError
 from podkiln.util.masking import for_people
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.progress import Progress, TaskID
-
-    from podkiln.errors import PodkilnError
 
 GB = 10**9
 MB = 10**6
@@ -43,11 +43,24 @@ class _Formatter(logging.Formatter):
         return for_people(super().format(record))
 
 
+class _StandardOutput(io.FileIO):
+    """Standard output, whose failures name it: Python's say no more than "No space left on device"."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as failed:
+            raise PodkilnError(f"Standard output cannot be written: {failed.strerror}.") from failed
+
+
 def keep_streams() -> None:
     """Put something in the place of standard streams that were closed before we began (`>&-`).
 
     Else the next file that is opened would get their number, and what programs print would land in it.
-    Writing to a closed stdout fails, as it should; what was to be said on a closed stderr is dropped.
+    Writing to a closed or full stdout fails with a sentence (PodkilnError); what was to be said on a closed
+    stderr is dropped.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -58,8 +71,13 @@ def keep_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             os.set_inheritable(number, True)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole run
+    there = sys.stdout
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_StandardOutput(1, "w", closefd=False)),
+        encoding=there.encoding if there else "utf-8",
+        errors=there.errors if there else None,
+        line_buffering=bool(there and there.line_buffering),
+    )
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 

@@ -188,13 +188,18 @@ def podkiln(line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=own)
 
 
+FULL = "Standard output cannot be written: No space left on device."
+
+
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
         ("podkiln variants >&-", 1, "podkiln: Standard output cannot be written: Bad file descriptor.\n"),
         ("podkiln --help >&-", 1, "podkiln: Standard output cannot be written: Bad file descriptor.\n"),
         ("podkiln plan --variant lazy --json >&-", 1, "podkiln: Standard output cannot be written: "),
-        ("podkiln plan --variant lazy --json >/dev/full", 1, "podkiln: No space left on device.\n"),
+        ("podkiln plan --variant lazy --json >/dev/full", 1, f"podkiln: {FULL}\n"),
+        ("podkiln plan --variant lazy >/dev/full", 1, f"podkiln: {FULL}\n"),
+        ("podkiln --help >/dev/full", 1, f"podkiln: {FULL}\n"),
         ("podkiln nope >&-", 2, "podkiln: No such command 'nope'.\n"),
         ("podkiln nope <&- >&- 2>&-", 2, ""),
         ("podkiln nope 2>/dev/full", 2, ""),
