@@ -18,7 +18,7 @@ from podkiln.config import messages
 from podkiln.config.messages import PatternType
 from podkiln.config.model import LARGEST_FILE
 from podkiln.errors import LockError
-from podkiln.util import quoting
+from podkiln.util import quoting, strict_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,19 +123,11 @@ def _refuse_marks(name: object, content: bytes) -> None:
 def parse(content: bytes) -> Any:
     """Parse JSON strictly. Raises ValueError, in words that go on after "cannot be read: "."""
     try:
-        return json.loads(
-            content.decode("utf-8-sig"),
-            object_pairs_hook=_once,
-            parse_int=_whole,
-            parse_float=_number,
-            parse_constant=_no_number,
-        )
+        return strict_json.parse(content.decode("utf-8-sig"), digits=_MOST_DIGITS)
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
     except json.JSONDecodeError as broken:
         raise ValueError(f"line {broken.lineno} is not JSON ({broken.msg})") from None
-    except RecursionError:
-        raise ValueError("something in it is nested too deeply") from None
 
 
 def _bytes(path: Path) -> bytes:
@@ -150,30 +142,6 @@ def _bytes(path: Path) -> bytes:
     if len(content) > MOST_BYTES:
         raise OSError(None, f"it is larger than {MOST_BYTES >> 20} MiB")
     return content
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {quoting.shown(twice)} stands twice in one object")
-    return found
-
-
-def _whole(digits: str) -> int:
-    if len(digits.lstrip("-")) > _MOST_DIGITS:
-        raise ValueError(f"it holds a number of more than {_MOST_DIGITS} digits")
-    return int(digits)
-
-
-def _number(text: str) -> float:
-    """Keep a number with a point as what it is: no value of a lock is one, so its key is refused."""
-    return float(text[:64])
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number in JSON")
 
 
 def _first(invalid: ValidationError, shape: type[BaseModel]) -> str:

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NewType, Self, TypeVar
 
 from podkiln.errors import IntegrityError
+from podkiln.util import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,24 +97,16 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     if sum(data.count(sign) for sign in (b",", b"{", b"[")) > _MOST_VALUES:
         raise IntegrityError(f"{where} holds more than {_MOST_VALUES} values.")
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+        value = strict_json.parse(data.decode())
         _check_depth(value)
         canonical_json(value)
-    except (ValueError, RecursionError) as wrong:
-        raise IntegrityError(f"{where} is not JSON: {_brief(wrong)}.") from wrong
+    except UnicodeError as wrong:  # its own words hold the whole document
+        raise IntegrityError(f"{where} is not JSON: it holds text that is not UTF-8.") from wrong
+    except ValueError as wrong:
+        raise IntegrityError(f"{where} is not JSON: {wrong}.") from wrong
     if not isinstance(value, dict):
         raise IntegrityError(f"{where} is not a JSON object.")
     return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object. Of two keys of one name some readers take the first, some the last."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key[:80]!r} stands twice in one object")
-        found[key] = value
-    return found
 
 
 def _check_depth(value: Any) -> None:
@@ -128,18 +121,7 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise RecursionError
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
-
-
-def _brief(wrong: Exception) -> str:
-    """Say what a parser found wrong, without the document that some of them carry along."""
-    if isinstance(wrong, UnicodeError):
-        return "it holds text that is not UTF-8"
-    return "it is nested too deeply" if isinstance(wrong, RecursionError) else str(wrong)
+    raise ValueError("it is nested too deeply")
 
 
 def _field(obj: Mapping[str, Any], key: str, kind: type[_T], where: str, default: _T | None = None) -> _T:
