@@ -1,4 +1,4 @@
-/* SHA-256 of two messages that share their blocks: a weight layer, and the file in it (see native.py).
+/* SHA-256 of two messages that share their blocks: a weight layer, and the file in it (see sha256_native.py).
  *
  * What is worked out of a block, the message schedule, is the same for both. Rounds are not, but each of one
  * message waits for the one before it, and the other's runs meanwhile: two hashes take the time of one.

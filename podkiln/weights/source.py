@@ -1,7 +1,7 @@
 """Where weights come from: a file read from any offset on, over broken connections, in bounded memory.
 
 Pods fetch from the same places, so requests, redirects, tokens and what refusals mean are the pod's own code
-(web.py and sources.py in scripts/pod/fetching/): a token goes to the origin that it belongs to, and no other.
+(http.py and hubs.py in scripts/pod/net/): a token goes to the origin that it belongs to, and no other.
 Hashes are not looked at here but where the bytes arrive (podkiln.weights.bake).
 """
 

@@ -1,4 +1,4 @@
-"""The house rules that no linter knows: who may import whom, and how long a module may get."""
+"""The rules that no linter knows: who may import whom, and how long a module may get."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The way of a variant through the house, stage by stage: a package imports only what stands before it.
+# The way of a variant, stage by stage: a package imports only what stands before it.
 _ORDER = """
 errors
 util
