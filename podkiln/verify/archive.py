@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from pod.util.printable import printable
 from podkiln.verify import attributes
 from podkiln.verify.unpack import PackedError, Reader, UnclearError
 
@@ -303,13 +304,7 @@ def plain(path: str, *, folder: bool) -> str:
     path = path.removeprefix("./")
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):
-        raise UnclearError(f"it has the path {shown(given)}, which is not plainly below the root")
+        raise UnclearError(f"it has the path {printable(given)}, which is not plainly below the root")
     if len(path.encode()) >= _MOST_PATH or any(len(part.encode()) > _MOST_NAME for part in parts):
-        raise UnclearError(f"it has a path longer than a file system takes: {shown(given)}")
+        raise UnclearError(f"it has a path longer than a file system takes: {printable(given)}")
     return sys.intern(path)
-
-
-def shown(path: str) -> str:
-    """Return a path from outside as it can stand in a sentence: on one line, and not too long."""
-    text = path if path.isprintable() else ascii(path)[1:-1]
-    return text if len(text) <= 160 else f"{text[:160]}…"  # noqa: PLR2004 - enough to find it by

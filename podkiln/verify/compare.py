@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from pod.util.printable import printable
 from podkiln.oci import spec
 from podkiln.plan.plan import MAX_LAYERS
 from podkiln.util.quoting import shown
@@ -88,7 +89,7 @@ def _type_findings(held: RemoteImage) -> Iterator[str]:
     if other:
         yield f"It names {spec.short(other)}: engines unpack what is named by sha256 alone."
     if not held.config.platform.serves(PLATFORM):
-        yield f"It is an image for {shown(str(held.config.platform))[1:-1]}, not {PLATFORM}."
+        yield f"It is an image for {printable(str(held.config.platform))}, not {PLATFORM}."
 
 
 def too_many(manifest: Manifest) -> list[str]:
@@ -245,7 +246,7 @@ def _strangers(found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str
         if number in known:
             continue
         if MODEL in layer.annotations:
-            model = shown(layer.annotations[MODEL])[1:-1]
+            model = printable(layer.annotations[MODEL])
             yield f"Its layer {number} holds weights of {model} that the lock does not give to this image."
         elif _is_baked(told[number]):
             by = shown(told[number]["created_by"])

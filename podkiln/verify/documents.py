@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pod.util.printable import printable
 from podkiln.oci import spec
 from podkiln.util.quoting import shown
 
@@ -51,7 +52,7 @@ def _settings(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[st
         if spec.canonical_json(held.get(key)) != spec.canonical_json(wanted[key]):  # 3.0 is not 3
             yield f"Its config sets {key}: {shown(held.get(key))}; the lock gives {shown(wanted[key])}."
     for key in sorted(held.keys() - wanted.keys())[:_MOST_NAMED]:
-        yield f"Its config sets {shown(key)[1:-1]}: {shown(held[key])}; the lock gives nothing of that name."
+        yield f"Its config sets {printable(key)}: {shown(held[key])}; the lock gives nothing of that name."
 
 
 def _environment(held: Any, wanted: Mapping[str, str]) -> Iterator[str]:
@@ -70,7 +71,7 @@ def _mapping(what: str, held: Mapping[str, str], wanted: Mapping[str, str]) -> I
             has = "is missing" if name not in held else f"is {shown(held[name])}"
             yield f"Its {what} {name} {has}; the lock gives {shown(text)}."
     for name in sorted(held.keys() - wanted.keys())[:_MOST_NAMED]:
-        yield f"Its {what} {shown(name)[1:-1]} is {shown(held[name])}; the lock gives none of that name."
+        yield f"Its {what} {printable(name)} is {shown(held[name])}; the lock gives none of that name."
 
 
 def _strays(document: Mapping[str, Any], allowed: str, where: str, empty: str = "") -> Iterator[str]:
@@ -120,6 +121,6 @@ def of_substitutes(config: ImageConfig) -> Iterator[str]:
     for each in config.labels.get(_SUBSTITUTED, "").split()[:_MOST_NAMED]:
         name, _, actual = each.partition("=")
         yield (
-            f"It was built with a substitute for {shown(name)[1:-1]}: {shown(actual)[1:-1]}, "
+            f"It was built with a substitute for {printable(name)}: {printable(actual)}, "
             "which is not what the lock names."
         )

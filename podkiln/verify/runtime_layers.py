@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from pod.util.printable import printable
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
 from podkiln.plan.weight_layers import ROOT
 from podkiln.verify import archive, unpack
-from podkiln.verify.archive import Member, shown
 
 if TYPE_CHECKING:
     import hashlib
     from collections.abc import Iterable, Iterator
 
     from podkiln.oci.spec import Descriptor, Digest
+    from podkiln.verify.archive import Member
 
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
@@ -101,14 +102,14 @@ def _layer_findings(below: _Folder, members: Iterable[Member]) -> Iterator[str]:
     own = _Own()
     for member in members:
         if hides_weights(member.path, folder=member.kind == "folder"):
-            yield f"holds {shown(member.path)}: a runtime leaves /{ROOT} to the weights."
+            yield f"holds {printable(member.path)}: a runtime leaves /{ROOT} to the weights."
         elif member.kind == "folder" and not member.usual and _touches_weights(member.path):
             yield (
-                f"holds the folder /{shown(member.path)} with another mode than 0755, another owner than "
+                f"holds the folder /{printable(member.path)} with another mode than 0755, another owner than "
                 f"root, or extended attributes: a runtime leaves /{ROOT} to the weights."
             )
         elif problem := own.add(member):
-            yield f"holds {shown(member.path)} {problem}: engines unpack that differently."
+            yield f"holds {printable(member.path)} {problem}: engines unpack that differently."
     yield from own.contradictions()
     yield from own.late_deletions(below)
     own.take_away(below)
@@ -175,7 +176,7 @@ class _Own:
         # A hard link to a symbolic link is that link once more.
         found = self._find(member.target) if member.kind == "hard link" else member.kind
         if not isinstance(found, str) or (member.kind == "hard link" and found not in ("file", "link")):
-            return f"as a hard link to {shown(member.target)}, which is no file before it in this layer"
+            return f"as a hard link to {printable(member.target)}, which is no file before it in this layer"
         folder.entries[name] = found
         return None
 
@@ -199,7 +200,7 @@ class _Own:
         """Say what the layer both holds and deletes."""
         for path in self._whiteouts:
             if self._find(path) is not None:
-                yield f"both holds and deletes {shown(path)}: engines unpack that differently."
+                yield f"both holds and deletes {printable(path)}: engines unpack that differently."
 
     def late_deletions(self, below: _Folder) -> Iterator[str]:
         """Say where all of a folder is deleted after something of this layer was put into it."""
@@ -207,7 +208,7 @@ class _Own:
             folder = _find(below, parent.rstrip("/"))
             if folder is not None and not (isinstance(folder, _Folder) and not folder.entries):
                 yield (
-                    f"holds {shown(parent + _OPAQUE)} after something else in that folder: "
+                    f"holds {printable(parent + _OPAQUE)} after something else in that folder: "
                     "engines unpack that differently."
                 )
 
@@ -259,10 +260,10 @@ def _merge(below: _Folder, own: _Folder, path: str) -> Iterator[str]:
                 continue
             if not isinstance(there, _Folder):
                 if there is not None and (entry.late or not entry.told):
-                    within = shown(f"{at}{name}/{_something(entry)}")
+                    held, within = printable(at + name), printable(f"{at}{name}/{_something(entry)}")
                     yield (
                         f"holds {within}{' before its folder' if entry.late else ''}, and "
-                        f"{shown(at + name)} is a {there} in a layer below: engines unpack that differently."
+                        f"{held} is a {there} in a layer below: engines unpack that differently."
                     )
                 there = lower.entries[name] = _Folder(told=True)
             waiting.append((there, entry, f"{at}{name}/"))
