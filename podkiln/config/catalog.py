@@ -25,7 +25,10 @@ MODELS = variant.SHIPPED / "models"
 
 @dataclass(frozen=True)
 class Entry:
-    """A model under its id, and the file that describes it."""
+    """A model under its id, and the file that describes it.
+
+    `place` is the key in that file, for a model under `define:`; empty where the whole file is the model.
+    """
 
     id: str
     model: Model
@@ -37,6 +40,11 @@ class Entry:
     ) -> DescriptionError:
         """Make the error for a key of the model, wherever in its file the model is described."""
         return self.source.error((*self.place, *location), what, hint=hint)
+
+    @property
+    def where(self) -> str:
+        """The file that describes the model, and the line in it."""
+        return f"{self.source.path.name}:{self.source.line(self.place)}"
 
     @property
     def env(self) -> str:

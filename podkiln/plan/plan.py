@@ -215,11 +215,12 @@ def make(
 
     `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer. `there` is what a
     registry was asked about these digests: those that are not in it have to be made again. `shipped` are
-    models that refusals may name as alternatives, besides those that are offered.
+    the models that refusals may name as alternatives, besides those that are offered, and that the variant
+    may describe anew.
     """
     options = options or Options()
     baked = () if options.no_weights else catalog.baked(described, offered)
-    own = {offer.id: offer.entry for offer in offered}
+    own, shipped = {offer.id: offer.entry for offer in offered}, shipped or {}
     unresolved = refusals.of_unresolved(baked, lock.weights, described)
     bundles = () if unresolved else weight_layers.bundles(weight_layers.weights_of(baked, lock.weights))
     high = {offer.id for offer in baked if offer.above}
@@ -241,10 +242,10 @@ def make(
         layers=stack,
         refusals=(
             *unresolved,
-            *_refused_push(described, lock, baked, inputs, options, {**(shipped or {}), **own}),
+            *_refused_push(described, lock, baked, inputs, options, {**shipped, **own}),
             *refusals.of_count(len(stack)),
         ),
-        notes=tuple(_notes(offered, options)),
+        notes=tuple(_notes(offered, options, shipped)),
         there=there,
     )
 
@@ -279,8 +280,14 @@ def _file_json(weight: WeightFile | None) -> dict[str, Any] | None:
     return {"model": weight.model, "path": weight.destination, "bytes": weight.size}
 
 
-def _notes(offered: Sequence[VariantModel], options: Options) -> list[str]:
+def _notes(offered: Sequence[VariantModel], options: Options, shipped: Mapping[str, Entry]) -> list[str]:
     notes = [
+        f"{offer.id} is what `define:` describes ({offer.entry.where}), "
+        "in place of the shipped model of that id."
+        for offer in offered
+        if offer.entry.place and offer.id in shipped
+    ]
+    notes += [
         f"{offer.id} needs {', '.join(offer.unmet)}, which this image has not: it is fetched only when named."
         for offer in offered
         if offer.unmet

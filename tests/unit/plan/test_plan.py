@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plans import plan_of
 
+from podkiln.config import variant
 from podkiln.errors import PlanRefusedError
 from podkiln.oci.spec import Digest
 from podkiln.plan import estimates, plan
@@ -80,6 +81,16 @@ def test_weights_that_are_left_out_are_named() -> None:
 
 def test_models_whose_needs_are_not_met_are_named() -> None:
     assert any("storymem needs node:comfyui-wanvideowrapper" in note for note in made("lazy").notes)
+
+
+def test_a_shipped_model_that_is_described_anew_is_named(tmp_path: Path) -> None:
+    own = tmp_path / "studio.yaml"
+    vae = (variant.SHIPPED / "models" / "sdxl-vae.yaml").read_text().replace("\n", "\n    ").rstrip()
+    own.write_text(f"extends: lazy\ntitle: t\ndescription: d\ndefine:\n  sdxl-vae:\n    {vae}\n")
+    (note,) = (note for note in plan_of(str(own)).notes if "shipped" in note)
+    told = "sdxl-vae is what `define:` describes (studio.yaml:5), in place of the shipped model of that id."
+    assert note == told
+    assert not any("shipped" in note for note in plan_of("lazy").notes)
 
 
 def test_the_disk_holds_the_runtime_the_defaults_and_room() -> None:
