@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from podkiln.config import document, model_folders, start_arguments, variant
-from podkiln.config.model import RESERVED, Model, default_env, one_name
+from podkiln.config import document, model_folders, variant
+from podkiln.config.fields import one_name
+from podkiln.config.model import RESERVED, Model, default_env
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
@@ -100,7 +101,6 @@ def offered(described: LoadedVariant, shipped: dict[str, Entry]) -> tuple[Varian
         raise described.error(
             ("define", name), f"{name!r} is a word of its own in MODELS: name it otherwise."
         )
-    start_arguments.check(described)
     models = described.spec.models
     ids = _offered_ids(described, known)
     for key in ("default", "bake", "above"):

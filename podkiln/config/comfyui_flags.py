@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from pod.flags.arguments import Catalogue, Flag, RefusedError
 from podkiln.config import document
-from podkiln.config.document import StrictModel, TupleOf
+from podkiln.config.document import ROOT, StrictModel, TupleOf
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from podkiln.config.document import Document
 
-DIRECTORY = Path(__file__).resolve().parents[2] / "variants" / "flags"
+DIRECTORY = ROOT / "variants" / "flags"
 PROFILES = "profiles.yaml"
 DEAD = "dead.yaml"
 TORCH = "torch.yaml"

@@ -7,6 +7,7 @@ data an error lies but not where in the file; this module keeps the node tree an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
@@ -17,11 +18,12 @@ from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 T = TypeVar("T", bound=BaseModel)
 V = TypeVar("V")
 Location = tuple[str | int, ...]
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout that podkiln runs from."""
 
 # A YAML list read into a tuple: values stay hashable and frozen. Strictness goes on inside of it.
 TupleOf = Annotated[tuple[V, ...], Field(strict=False)]

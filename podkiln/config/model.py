@@ -1,6 +1,6 @@
 """A model: one YAML file in variants/models/, with the facts about its files, licence and needs.
 
-Hashes are honest: a sha256 stands only where a source that we trust showed it (DESIGN, Honest hashes);
+Hashes are honest: a sha256 stands only where a source that we trust showed it (CONTRIBUTING.md);
 everything else is the word `unresolved`, and `lock` fills it in where the hub answers.
 """
 
@@ -9,25 +9,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-import unicodedata
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pod.util.pickles import is_pickle
 from podkiln.config.document import StrictModel, TupleOf
+from podkiln.config.fields import HttpsUrl, Identifier, Revision, SafePath, Text, distinct, safe_path
 from podkiln.config.messages import PatternType
-from podkiln.util.quoting import shown
 
-T = TypeVar("T")
 UNRESOLVED = "unresolved"
 RESERVED = frozenset({"all", "none"})  # what the variable MODELS says in a pod besides ids
 TRUSTED = frozenset({"hf_page", "curated", "manifest", "declared"})
 LARGEST_FILE = 1 << 43  # bytes: 8 TiB
-MAX_NAME_BYTES = 255  # bytes, on every file system that images and volumes have
 _NO_FILE = {"0" * 64, hashlib.sha256().hexdigest()}
-_WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes another file
 
 Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
 Confidence: TypeAlias = Literal[
@@ -43,62 +39,14 @@ MemoryMode: TypeAlias = Literal[
 ]
 
 
-def safe_path(value: str) -> str:
-    """Return a relative path that stays below where it is put. Raises ValueError for all others."""
-    path = PurePosixPath(value)
-    if not value or value != str(path) or value == ".":
-        raise ValueError(f"{value!r} is not a plain relative path")
-    if path.is_absolute():
-        raise ValueError(f"{value!r} is absolute; a path relative to the models folder is wanted")
-    if ".." in path.parts:
-        raise ValueError(f"{value!r} climbs out of its folder with '..'")
-    if "\\" in value or not value.isprintable():
-        raise ValueError(f"{value!r} holds a backslash or a character that is not shown")
-    if any(len(part.encode()) > MAX_NAME_BYTES or part != part.strip() for part in path.parts):
-        raise ValueError(f"{shown(value)} has a part that begins or ends with a space, or is too long")
-    if any(part.startswith(_WHITEOUT) for part in path.parts):
-        raise ValueError(
-            f"{shown(value)} has a part that begins with {_WHITEOUT}: in an image layer that deletes a file"
-        )
-    return value
-
-
-def one_name(path: str) -> str:
-    """Return a path without what some volumes do not tell apart: case, and the form of letters."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-
-
-def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Return a list in which nothing stands twice. Raises ValueError."""
-    for number, value in enumerate(values):
-        if value in values[:number]:
-            raise ValueError(f"{value!r} stands twice")
-    return values
-
-
-_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-SafePath = Annotated[str, AfterValidator(safe_path)]
-Text = Annotated[str, PatternType(r"\S", "text that is not empty")]
 Sha256 = Annotated[
     str,
     PatternType(
         rf"^([0-9a-f]{{64}}|{UNRESOLVED})$", "a sha256 of 64 lower-case hex digits, or 'unresolved',"
     ),
 ]
-HttpsUrl = Annotated[
-    str,
-    PatternType(
-        rf'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:{_PORT})?/[!"$-~]+$',
-        "an https URL without login, # and blanks",
-        secret=True,
-    ),
-]
-Revision = Annotated[str, PatternType(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
 RepoId = Annotated[
     str, PatternType(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", "a repository, owner/name,")
-]
-Identifier = Annotated[
-    str, PatternType(r"^[a-z0-9][a-z0-9._-]{0,63}$", "a short name of lower-case letters, digits and . _ -")
 ]
 EnvName = Annotated[
     str, PatternType(r"^ENABLE_[A-Z0-9][A-Z0-9_]*$", "a variable, ENABLE_ and capitals, digits and _,")

@@ -11,8 +11,8 @@ from pydantic import StringConstraints
 
 from podkiln.config import document
 from podkiln.config.document import StrictModel, TupleOf
-from podkiln.config.model import Identifier, Revision
-from podkiln.config.variant import SHIPPED, Version
+from podkiln.config.fields import Identifier, Revision, Version
+from podkiln.config.variant import SHIPPED
 from podkiln.errors import DescriptionError
 from podkiln.util.quoting import shown
 

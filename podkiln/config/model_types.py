@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from podkiln.config import document
 from podkiln.config.document import StrictModel, TupleOf
-from podkiln.config.model import Identifier
-from podkiln.config.variant import SHIPPED, Version
+from podkiln.config.fields import Identifier, Version
+from podkiln.config.variant import SHIPPED
 
 Effect: TypeAlias = Literal["refuse", "token", "login", "warn"]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.config import document
-from podkiln.config.document import StrictModel, TupleOf
+from podkiln.config.document import ROOT, StrictModel, TupleOf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FILE = Path(__file__).resolve().parents[2] / "variants" / "system" / "needed.yaml"
+FILE = ROOT / "variants" / "system" / "needed.yaml"
 
 
 class Package(StrictModel):

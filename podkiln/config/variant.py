@@ -11,105 +11,39 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from podkiln.config import document, system_packages
-from podkiln.config.document import Document, StrictModel, TupleOf
-from podkiln.config.messages import PatternType
-from podkiln.config.model import HttpsUrl, Identifier, Model, Revision, Text, Tier, distinct, safe_path
-from podkiln.errors import DescriptionError, UsageError
-from podkiln.oci.reference import Reference, registry_name, repository_problem
+from podkiln.config import document, start_arguments, system_packages
+from podkiln.config.document import ROOT, Document, StrictModel, TupleOf
+from podkiln.config.fields import (
+    AptPackage,
+    Digest,
+    HttpsUrl,
+    Identifier,
+    ImageName,
+    LabelName,
+    LayerName,
+    OwnLabel,
+    PackageGlob,
+    Platform,
+    Port,
+    PythonVersion,
+    RegistryName,
+    RepositoryName,
+    Revision,
+    Text,
+    VariableName,
+    Version,
+    Workspace,
+    distinct,
+)
+from podkiln.config.model import Model, Tier
+from podkiln.errors import DescriptionError
 from podkiln.util.quoting import shown
 
-ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "variants"
-
-Digest = Annotated[str, PatternType(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
-# One that ended in a - would be removed by apt-get, not installed.
-AptPackage = Annotated[str, PatternType(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "the name of a Debian package")]
-Version = Annotated[str, PatternType(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
-PythonVersion = Annotated[str, PatternType(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
-Platform = Annotated[
-    str, PatternType(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
-]
-PackageGlob = Annotated[str, PatternType(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *,")]
-LayerName = Annotated[str, PatternType(r"^[a-z][a-z0-9-]*$", "a name of lower-case letters, digits and -")]
-LabelName = Annotated[
-    str,
-    PatternType(r"^[a-z0-9]+([._-][a-z0-9]+)+$", "a label in reverse-domain form such as com.example.team"),
-]
-VariableName = Annotated[str, PatternType(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable")]
-RESERVED_LABELS: Final = (
-    "io.podkiln.",
-    "org.opencontainers.image.title.",
-    "org.opencontainers.image.description.",
-    "org.opencontainers.image.version.",
-    "org.opencontainers.image.base.",
-    # Docker keeps these for itself (https://docs.docker.com/engine/manage-resources/labels/).
-    "com.docker.",
-    "io.docker.",
-    "org.dockerproject.",
-)
-"""How labels begin that no description gives: they say what the image is, and `verify` reads them."""
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-# Folders of the system, and those that templates/dockerfile/ fills: a volume there would hide what runs.
-_TAKEN = (
-    *("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"),
-    *("opt/ComfyUI", "opt/jupyter", "opt/models", "opt/podkiln", "opt/venv"),
-)
-
-
-def _workspace(value: str) -> str:
-    if not value.startswith("/"):
-        raise ValueError(f"{value!r} is not an absolute path")
-    inside = value.removeprefix("/")
-    if any(inside == taken or inside.startswith(f"{taken}/") for taken in ("", *_TAKEN)):
-        raise ValueError(f"{value!r} is a folder of the image itself; one such as /workspace is wanted")
-    safe_path(inside)
-    if not re.fullmatch(r"[A-Za-z0-9/._-]+", value):
-        raise ValueError(f"{value!r} holds more than letters, digits and / . _ -")
-    return value
-
-
-def _repository(value: str) -> str:
-    """Check a repository's name by the grammar of references: host and tag are added to it."""
-    problem = repository_problem(value)
-    if problem:
-        raise ValueError(f"{shown(value)} is not the name of a repository: {problem}")
-    return value
-
-
-def _image(value: str) -> str:
-    """Check an image's name by the grammar of references; the digest stands in a key of its own."""
-    try:
-        named = Reference.parse(value)
-    except UsageError as wrong:
-        raise ValueError(str(wrong)) from None
-    if named.digest:
-        raise ValueError(f"{shown(value)} holds a digest, which belongs into the key digest")
-    return value
-
-
-def _registry(value: str) -> str:
-    try:
-        return registry_name(value)
-    except UsageError as wrong:
-        raise ValueError(str(wrong)) from None
-
-
-Workspace = Annotated[str, AfterValidator(_workspace)]
-
-
-def _own(name: str) -> str:
-    if re.sub("[_-]", ".", f"{name}.".lower()).startswith(RESERVED_LABELS):
-        raise ValueError(f"the label {name} is reserved: podkiln or Docker says in it what the image is")
-    return name
-
-
-OwnLabel = Annotated[LabelName, AfterValidator(_own)]
 
 
 class BaseSets(StrictModel):
@@ -122,7 +56,7 @@ class BaseSets(StrictModel):
 class Base(StrictModel):
     """The base image: a name for people, a digest for the build."""
 
-    image: Annotated[str, AfterValidator(_image)]
+    image: ImageName
     digest: Digest
     suite: Identifier = Field(description="Debian's code name of it, for an apt mirror.")
     sets: BaseSets = Field(
@@ -194,13 +128,11 @@ class Runtime(StrictModel):
 class Image(StrictModel):
     """How the image is named and labelled."""
 
-    registry: Annotated[str, AfterValidator(_registry)] | None = Field(
+    registry: RegistryName | None = Field(
         None,
         description="HOST/NAMESPACE that `--push` goes to without --registry and PODKILN_REGISTRY.",
     )
-    repository: Annotated[str, AfterValidator(_repository)] = Field(
-        description="The image's name, behind registry and namespace."
-    )
+    repository: RepositoryName = Field(description="The image's name, behind registry and namespace.")
     labels: dict[OwnLabel, str] = Field({})
 
 
@@ -297,6 +229,7 @@ def load(name: str) -> LoadedVariant:
         )
     described = LoadedVariant(name=path.stem, spec=spec, chain=chain)
     _check_packages(described)
+    start_arguments.check(described)
     return described
 
 

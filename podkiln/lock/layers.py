@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import AfterValidator
 
 from podkiln.config.document import TupleOf
-from podkiln.config.variant import Digest as Sha256Digest
+from podkiln.config.fields import Digest as Sha256Digest
 from podkiln.errors import UsageError
 from podkiln.lock import schema, validation
 from podkiln.lock.validation import Locked, Schema, Size, Text

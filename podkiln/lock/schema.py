@@ -21,8 +21,8 @@ from pydantic import Field, field_validator
 
 from podkiln.config import variant
 from podkiln.config.document import TupleOf
-from podkiln.config.model import UNRESOLVED, Identifier, Model, ModelFile, Revision, SafePath
-from podkiln.config.variant import Digest, LayerName, PythonVersion
+from podkiln.config.fields import Digest, Identifier, LayerName, PythonVersion, Revision, SafePath
+from podkiln.config.model import UNRESOLVED, Model, ModelFile
 from podkiln.errors import LockError
 from podkiln.lock import validation
 from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from podkiln.config import document
 from podkiln.config.document import StrictModel
-from podkiln.config.model import Text
+from podkiln.config.fields import Text
 from podkiln.config.variant import SHIPPED
 from podkiln.util import console
 

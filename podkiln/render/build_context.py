@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pod.net.hubs import Hubs
 from pod.util import secret_variables
 from podkiln.config import comfyui_flags, model_folders, model_types
-from podkiln.config.variant import ROOT
+from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
 from podkiln.render import baked_stage, image_metadata
 from podkiln.render import flags_json as flags
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 TEMPLATES = ROOT / "templates"
 SCRIPTS = ROOT / "scripts"
 _DOCKERFILE = "Dockerfile.j2"
-GOLDEN = ROOT / "tests" / "golden"
 
 
 @dataclass(frozen=True)

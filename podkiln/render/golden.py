@@ -10,7 +10,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from podkiln.config import variant
-from podkiln.config.variant import ROOT
+from podkiln.config.document import ROOT
 from podkiln.render import bake_file, build_context
 from podkiln.util import atomic
 

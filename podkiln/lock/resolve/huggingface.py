@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field
 
 from pod.net.hubs import Request, request_for
-from podkiln.config.model import Revision
+from podkiln.config.fields import Revision
 from podkiln.lock.resolve.errors import (
     AccessDeniedError,
     FileMetadata,

@@ -8,7 +8,7 @@ import pytest
 from descriptions import SHA, model, write
 
 from podkiln.config import document
-from podkiln.config.model import Model, ModelFile, default_env, safe_path
+from podkiln.config.model import Model, ModelFile, default_env
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,36 +92,6 @@ def test_a_hash_that_somebody_guessed_does_not(confidence: str) -> None:
 )
 def test_two_descriptions_of_the_same_bytes(one: ModelFile, two: ModelFile, same: bool) -> None:
     assert one.same_as(two) is same
-
-
-@pytest.mark.parametrize("good", ["a", "a/b.c", "ä/💥.bin", "with blank", "..a", "a..b"])
-def test_a_safe_path(good: str) -> None:
-    assert safe_path(good) == good
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "",
-        ".",
-        "..",
-        "/a",
-        "a/..",
-        "../a",
-        "a//b",
-        "a/",
-        "./a",
-        "a\\b",
-        "a\nb",
-        "a\x00",
-        " a",
-        "a /b",
-        "\u202e",
-    ],
-)
-def test_a_path_that_could_end_up_elsewhere(bad: str) -> None:
-    with pytest.raises(ValueError, match=r"plain relative|absolute|climbs|holds|has a part"):
-        safe_path(bad)
 
 
 def test_a_model_brings_what_is_not_optional(tmp_path: Path) -> None:

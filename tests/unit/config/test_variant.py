@@ -33,7 +33,7 @@ def test_a_shipped_variant_is_right(name: str) -> None:
 
 
 def test_what_is_baked_and_what_is_on_by_default_is_as_decided() -> None:
-    """DESIGN, Who bakes: of these only `baked`; and in lazy nothing is on."""
+    """Of these only `baked` does; and in lazy nothing is on."""
     specs = {name: variants.load(name).spec.models for name in PROMISED}
     assert {name for name, models in specs.items() if models.bake} == {"baked"}
     assert specs["lazy"].default == ()

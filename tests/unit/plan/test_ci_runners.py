@@ -9,7 +9,7 @@ import pytest
 import yaml
 from plans import plan_of
 
-from podkiln.config.variant import ROOT
+from podkiln.config.document import ROOT
 from podkiln.plan import ci_runners, estimates
 from podkiln.plan.ci_runners import Reclaimable, Runner, RunnerCheck
 from podkiln.util.executor import JOBS
@@ -92,7 +92,7 @@ def test_scripts_see_the_verdict() -> None:
 
 
 def test_every_shipped_variant_builds_on_a_free_runner() -> None:
-    """DESIGN's promise: a hosted runner is enough, whatever is baked."""
+    """The promise of docs/how-to/bake-weights.md: a hosted runner is enough, whatever is baked."""
     for name in ("lazy", "baked"):
         assert [each.suffices for each in ci_runners.check_runners(planned(name))] == [True]
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from plans import plan_of
 
-from podkiln.config import variant
+from podkiln.config import fields, variant
 from podkiln.errors import RenderError
 from podkiln.plan.substitutes import Substitute
 from podkiln.render import build_context
@@ -117,7 +117,7 @@ def test_labels_name_the_pins_and_the_substitutes() -> None:
 
 def test_no_description_gives_a_label_that_says_what_the_image_is() -> None:
     other = replace(plan_of(), inputs=(Substitute("comfyui", "/x", locked="1", actual="2"),))
-    assert all(f"{name}.".startswith(variant.RESERVED_LABELS) for name in build_context.labels(other))
+    assert all(f"{name}.".startswith(fields.RESERVED_LABELS) for name in build_context.labels(other))
 
 
 def test_texts_of_a_description_stay_texts() -> None:

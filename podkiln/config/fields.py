@@ -1,0 +1,158 @@
+"""The kinds of values that stand in descriptions: text of one form, or text that a function checks.
+
+Each says in words what is wanted; a function raises ValueError.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import PurePosixPath
+from typing import Annotated, Final, TypeVar
+
+from pydantic import AfterValidator, Field
+
+from podkiln.config.messages import PatternType
+from podkiln.errors import UsageError
+from podkiln.oci.reference import Reference, registry_name, repository_problem
+from podkiln.util.quoting import shown
+
+T = TypeVar("T")
+MAX_NAME_BYTES = 255  # bytes, on every file system that images and volumes have
+RESERVED_LABELS: Final = (
+    "io.podkiln.",
+    "org.opencontainers.image.title.",
+    "org.opencontainers.image.description.",
+    "org.opencontainers.image.version.",
+    "org.opencontainers.image.base.",
+    # Docker keeps these for itself (https://docs.docker.com/engine/manage-resources/labels/).
+    "com.docker.",
+    "io.docker.",
+    "org.dockerproject.",
+)
+"""How labels begin that no description gives: they say what the image is, and `verify` reads them."""
+
+_WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes another file
+# Folders of the system, and those that templates/dockerfile/ fills: a volume there would hide what runs.
+_TAKEN = (
+    *("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"),
+    *("opt/ComfyUI", "opt/jupyter", "opt/models", "opt/podkiln", "opt/venv"),
+)
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+
+Text = Annotated[str, PatternType(r"\S", "text that is not empty")]
+Identifier = Annotated[
+    str, PatternType(r"^[a-z0-9][a-z0-9._-]{0,63}$", "a short name of lower-case letters, digits and . _ -")
+]
+Revision = Annotated[str, PatternType(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
+HttpsUrl = Annotated[
+    str,
+    PatternType(
+        rf'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:{_PORT})?/[!"$-~]+$',
+        "an https URL without login, # and blanks",
+        secret=True,
+    ),
+]
+Digest = Annotated[str, PatternType(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
+# One that ended in a - would be removed by apt-get, not installed.
+AptPackage = Annotated[str, PatternType(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "the name of a Debian package")]
+Version = Annotated[str, PatternType(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
+PythonVersion = Annotated[str, PatternType(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
+Platform = Annotated[
+    str, PatternType(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
+]
+PackageGlob = Annotated[str, PatternType(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *,")]
+LayerName = Annotated[str, PatternType(r"^[a-z][a-z0-9-]*$", "a name of lower-case letters, digits and -")]
+LabelName = Annotated[
+    str,
+    PatternType(r"^[a-z0-9]+([._-][a-z0-9]+)+$", "a label in reverse-domain form such as com.example.team"),
+]
+VariableName = Annotated[str, PatternType(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def safe_path(value: str) -> str:
+    """Return a relative path that stays below where it is put. Raises ValueError for all others."""
+    path = PurePosixPath(value)
+    if not value or value != str(path) or value == ".":
+        raise ValueError(f"{value!r} is not a plain relative path")
+    if path.is_absolute():
+        raise ValueError(f"{value!r} is absolute; a path relative to the models folder is wanted")
+    if ".." in path.parts:
+        raise ValueError(f"{value!r} climbs out of its folder with '..'")
+    if "\\" in value or not value.isprintable():
+        raise ValueError(f"{value!r} holds a backslash or a character that is not shown")
+    if any(len(part.encode()) > MAX_NAME_BYTES or part != part.strip() for part in path.parts):
+        raise ValueError(f"{shown(value)} has a part that begins or ends with a space, or is too long")
+    if any(part.startswith(_WHITEOUT) for part in path.parts):
+        raise ValueError(
+            f"{shown(value)} has a part that begins with {_WHITEOUT}: in an image layer that deletes a file"
+        )
+    return value
+
+
+def one_name(path: str) -> str:
+    """Return a path without what some volumes do not tell apart: case, and the form of letters."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Return a list in which nothing stands twice. Raises ValueError."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"{value!r} stands twice")
+    return values
+
+
+SafePath = Annotated[str, AfterValidator(safe_path)]
+
+
+def _workspace(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"{value!r} is not an absolute path")
+    inside = value.removeprefix("/")
+    if any(inside == taken or inside.startswith(f"{taken}/") for taken in ("", *_TAKEN)):
+        raise ValueError(f"{value!r} is a folder of the image itself; one such as /workspace is wanted")
+    safe_path(inside)
+    if not re.fullmatch(r"[A-Za-z0-9/._-]+", value):
+        raise ValueError(f"{value!r} holds more than letters, digits and / . _ -")
+    return value
+
+
+def _repository(value: str) -> str:
+    """Check a repository's name by the grammar of references: host and tag are added to it."""
+    problem = repository_problem(value)
+    if problem:
+        raise ValueError(f"{shown(value)} is not the name of a repository: {problem}")
+    return value
+
+
+def _image(value: str) -> str:
+    """Check an image's name by the grammar of references; the digest stands in a key of its own."""
+    try:
+        named = Reference.parse(value)
+    except UsageError as wrong:
+        raise ValueError(str(wrong)) from None
+    if named.digest:
+        raise ValueError(f"{shown(value)} holds a digest, which belongs into the key digest")
+    return value
+
+
+def _registry(value: str) -> str:
+    try:
+        return registry_name(value)
+    except UsageError as wrong:
+        raise ValueError(str(wrong)) from None
+
+
+def _own(name: str) -> str:
+    if re.sub("[_-]", ".", f"{name}.".lower()).startswith(RESERVED_LABELS):
+        raise ValueError(f"the label {name} is reserved: podkiln or Docker says in it what the image is")
+    return name
+
+
+Workspace = Annotated[str, AfterValidator(_workspace)]
+ImageName = Annotated[str, AfterValidator(_image)]
+RepositoryName = Annotated[str, AfterValidator(_repository)]
+RegistryName = Annotated[str, AfterValidator(_registry)]
+OwnLabel = Annotated[LabelName, AfterValidator(_own)]
