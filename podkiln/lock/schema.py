@@ -8,15 +8,11 @@ Reading and checking touch no network; podkiln.lock.resolve.relock writes locks.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import hashlib
-import json
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from packaging.utils import canonicalize_name
 from pydantic import Field, field_validator
 
 from podkiln.config import variant
@@ -24,24 +20,21 @@ from podkiln.config.document import TupleOf
 from podkiln.config.fields import Digest, Identifier, LayerName, PythonVersion, Revision, SafePath
 from podkiln.config.model import UNRESOLVED, Model, ModelFile
 from podkiln.errors import LockError
-from podkiln.lock import validation
+from podkiln.lock import requirements, validation
 from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text
-from podkiln.util.quoting import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from podkiln.config.catalog import VariantModel
-    from podkiln.config.variant import LoadedVariant, PythonLayer
+    from podkiln.config.variant import LoadedVariant
 
 
 LOCKS = variant.SHIPPED / "locks"
 WEIGHTS = "weights.json"
-RELOCK = "Run `./build.py lock`, look at the difference, and commit it."
 _DAMAGED = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 _MOST_PACKAGES = 100_000
-_PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;\\]+)")
 
 
 class LockedLayer(Locked):
@@ -158,49 +151,6 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path) or (os.path.lexists(path.parent) and not path.parent.is_dir())
 
 
-def inputs_digest(described: LoadedVariant) -> str:
-    """Digest of everything described that the Python resolution depends on."""
-    python = described.spec.runtime.python
-    layers = [{"name": layer.name, "packages": layer.packages} for layer in python.layers]
-    described_inputs: list[object] = [
-        python.version,
-        python.platform,
-        _wanted(requirements_in(described)),
-        layers,
-    ]
-    if jupyter := jupyter_in(described):
-        described_inputs.append(_wanted(jupyter))
-    text = json.dumps(described_inputs, sort_keys=True)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def _wanted(requirements: Path) -> list[str]:
-    lines = [line.split(" #")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
-    return sorted(line for line in lines if line and not line.startswith("#"))
-
-
-def requirements_in(described: LoadedVariant) -> Path:
-    """Return the requirements file that a variant names, relative to the description that names it."""
-    return _beside(
-        described, ("runtime", "python", "requirements"), described.spec.runtime.python.requirements
-    )
-
-
-def jupyter_in(described: LoadedVariant) -> Path | None:
-    """Return the requirements file of JupyterLab's environment; None where the image has none."""
-    named = described.spec.runtime.jupyter
-    return _beside(described, ("runtime", "jupyter"), named) if named else None
-
-
-def _beside(described: LoadedVariant, location: tuple[str, ...], named: str) -> Path:
-    owner = next((file for file in described.chain if file.has(location)), described.chain[-1])
-    path = owner.path.parent / named
-    with contextlib.suppress(OSError):  # a name that no file system takes
-        if path.is_file():
-            return path
-    raise owner.error(location, f"there is no file {cut(str(path))}.")
-
-
 def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bool = True) -> Lock:
     """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
     folder, weights_file = folders(described)
@@ -213,7 +163,7 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
         drift = find_drift(described, lock)
         if drift:
             what = f"The lock does not fit the description: {drift[0]}"
-            raise LockError(what, hint=hint_for(described, RELOCK))
+            raise LockError(what, hint=hint_for(described, requirements.RELOCK))
     return lock
 
 
@@ -334,7 +284,7 @@ def find_drift(described: LoadedVariant, lock: Lock) -> list[str]:
     ]
     if not _same_nodes(described, locked):
         found.append("the custom nodes described and locked are not the same.")
-    if inputs_digest(described) != locked.inputs:
+    if requirements.inputs_digest(described) != locked.inputs:
         found.append("the Python requirements or layers have changed since they were resolved.")
     return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
 
@@ -356,41 +306,3 @@ def _damage(lock: Lock, layer: LockedLayer) -> list[str]:
     if hashlib.sha256(path.read_bytes()).hexdigest() != layer.sha256:
         return [f"{path} was changed by hand: its sha256 is not the locked one."]
     return []
-
-
-def assign(requirements: str, layers: Iterable[PythonLayer]) -> dict[str, str]:
-    """Deal a compiled requirements file out to layers: for each layer, the text of its own file.
-
-    A package goes to the first layer that names it; to one that names it by `*` only when no other does.
-    """
-    blocks = pinned_blocks(requirements)
-    dealt: dict[str, list[str]] = {layer.name: [] for layer in layers}
-    for name, block in blocks.items():
-        dealt[_layer_of(name, layers)].append(block)
-    return {name: "\n".join(texts) + "\n" if texts else "" for name, texts in dealt.items()}
-
-
-def pinned_blocks(requirements: str) -> dict[str, str]:
-    """Return each package's own lines, by canonical name. Raises LockError for one without a hash."""
-    blocks: dict[str, list[str]] = {}
-    current: list[str] = []
-    for line in requirements.splitlines():
-        pinned = _PINNED.match(line)
-        if pinned:
-            current = blocks.setdefault(canonicalize_name(pinned["name"]), [])
-        if line.strip() and not line.lstrip().startswith("#"):
-            current.append(line)
-    for name, lines in blocks.items():
-        if not any("--hash=sha256:" in line for line in lines):
-            raise LockError(f"The package {name} has no hash in the lock.", hint=RELOCK)
-    return {name: "\n".join(lines) for name, lines in blocks.items()}
-
-
-def _layer_of(name: str, layers: Iterable[PythonLayer]) -> str:
-    by_rank = sorted(layers, key=lambda layer: layer.packages == ("*",))
-    for layer in by_rank:
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in layer.packages):
-            return layer.name
-    raise LockError(
-        f"No Python layer of the description takes the package {name}.", hint="Add a layer for `*`."
-    )

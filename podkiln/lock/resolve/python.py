@@ -20,7 +20,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from podkiln.errors import CommandError, LockError
-from podkiln.lock import schema
+from podkiln.lock import requirements
 from podkiln.util import process
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def compile_layers(described: LoadedVariant, pins: dict[str, str], upgrade: Sequ
     Raises LockError: uv cannot resolve it, or a package has no wheel with a hash for the platform.
     """
     python = described.spec.runtime.python
-    asked = schema.requirements_in(described)
-    dealt = schema.assign(_requirements(resolve(asked, python, pins, upgrade)), python.layers)
+    asked = requirements.python_file(described)
+    dealt = requirements.assign(_requirements(resolve(asked, python, pins, upgrade)), python.layers)
     texts: dict[str, str] = {}
     for number, layer in enumerate(python.layers):
         if not dealt[layer.name]:

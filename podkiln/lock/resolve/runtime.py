@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError, SourceError
-from podkiln.lock import schema, validation
+from podkiln.lock import requirements, schema, validation
 from podkiln.lock.resolve import python, upgrades
 from podkiln.lock.schema import Lock, LockedLayer, LockedNode, RuntimeLock
 from podkiln.lock.validation import UnreadableLockError
@@ -129,7 +129,7 @@ def _texts(described: LoadedVariant, present: Present, upgrade: Sequence[str]) -
     packages = [name for name in upgrade if name != "uv"]
     target = described.spec.runtime.python
     texts = python.compile_layers(described, present.pins["python"], packages)
-    if asked := schema.jupyter_in(described):
+    if asked := requirements.jupyter_file(described):
         texts["jupyter"] = python.compile_jupyter(asked, target, present.pins["jupyter"], packages)
     wanted = [name for name in upgrade if name in {"uv", "all"}]
     return {**texts, "uv": python.compile_uv(target, present.pins["uv"], wanted)}
@@ -137,7 +137,7 @@ def _texts(described: LoadedVariant, present: Present, upgrade: Sequence[str]) -
 
 def _layer(name: str, file: str, text: str) -> LockedLayer:
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return LockedLayer(name=name, file=file, sha256=digest, packages=len(schema.pinned_blocks(text)))
+    return LockedLayer(name=name, file=file, sha256=digest, packages=len(requirements.pinned_blocks(text)))
 
 
 def _fill_trees(described: LoadedVariant, present: Present, folder: Path, warnings: list[str]) -> list[Path]:
@@ -182,7 +182,7 @@ def _lock(
 ) -> RuntimeLock:
     runtime = described.spec.runtime
     return RuntimeLock(
-        inputs=schema.inputs_digest(described),
+        inputs=requirements.inputs_digest(described),
         epoch=runtime.epoch,
         base_image=runtime.base.image,
         base_digest=runtime.base.digest,
