@@ -145,22 +145,19 @@ def _as_comfyui_sees(environ: Mapping[str, str], user: ParsedArgs) -> tuple[Mapp
 
     Both flags are read as main.py of 0.33.0 reads them: --default-device N puts N before all others.
     """
-    from pod.hardware import cuda_visible_devices  # noqa: PLC0415 - beside nvidia-smi
+    from pod.hardware import cuda_visible_devices as cuda  # noqa: PLC0415 - beside nvidia-smi
+    from pod.util.printable import shown  # noqa: PLC0415 - the same
 
-    if not environ.get(
-        "CUDA_VISIBLE_DEVICES", "x"
-    ).strip():  # as compose's `${X:-}` sets it; start.sh unsets it
-        environ = {name: value for name, value in environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    # Empty, as compose's `${X:-}` sets it; start.sh unsets it then.
+    if not environ.get(cuda.VARIABLE, "x").strip():
+        environ = {name: value for name, value in environ.items() if name != cuda.VARIABLE}
     only, first = user.value("--cuda-device"), user.value("--default-device")
     if only is not None:
-        return {
-            **environ,
-            "CUDA_VISIBLE_DEVICES": only,
-        }, f"--cuda-device {cuda_visible_devices.shown(only)}".rstrip()
+        return {**environ, cuda.VARIABLE: only}, f"--cuda-device {shown(only, cuda.SHOWN)}".rstrip()
     if first is not None:
         others = [str(number) for number in range(_MOST_DEVICES) if number != int(first)]
         order = ",".join([str(int(first)), *others])
-        return {**environ, "CUDA_VISIBLE_DEVICES": order}, f"--default-device {first}"
+        return {**environ, cuda.VARIABLE: order}, f"--default-device {first}"
     return environ, None
 
 

@@ -15,6 +15,8 @@ import stat
 import sys
 from dataclasses import dataclass, field
 
+from pod.util.printable import shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,25 +122,18 @@ def compare(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], 
                 if not _fits(want, image[name]):
                     conflicts.append(f"{want.name}{want.specifier}, and the image has {image[name]}")
             elif (want.url or "").startswith("file:"):
-                unclear.append(_quoted(line))  # a path of the machine that it was written on
+                unclear.append(shown(line, _SHOWN))  # a path of the machine that it was written on
             else:
                 beyond.append(str(want))
                 if name not in overlay or not _fits(want, overlay[name]):
                     missing.append(str(want))
         except Exception:  # noqa: BLE001 - `packaging` raises some ten kinds for odd lines, markers and versions
-            unclear.append(_quoted(line))
+            unclear.append(shown(line, _SHOWN))
     if missing:
         unclear += wants.sources
     return NodeReport(
         folder.name, *(tuple(dict.fromkeys(each)) for each in (conflicts, missing, beyond, unclear))
     )
-
-
-def _quoted(line: str) -> str:
-    """Return a line for a sentence: short, and without the password that an address may hold."""
-    line = re.sub(r"//[^/\s@]*@", "//", line)
-    line = "".join(char if char.isprintable() else "?" for char in line)
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
 def _fits(want: Any, version: str) -> bool:
@@ -212,12 +207,12 @@ def _requirements(words: str, folder: Path, seen: list[str], wants: _Wants) -> N
 def _include(name: str, folder: Path, seen: list[str], wants: _Wants) -> None:
     """Read a further file of the node's; one that lies elsewhere is not ours to read out."""
     if name in seen:
-        wants.unclear += [_quoted(f"-r {name}, which is itself")] if name == seen[-1] else []
+        wants.unclear += [shown(f"-r {name}, which is itself", _SHOWN)] if name == seen[-1] else []
         return
     inside = not name.startswith(("/", "~")) and ".." not in name.split("/") and "\0" not in name
     words = text(f"{folder}/{name}", _LARGEST) if inside and len(seen) < _DEEPEST else None
     if words is None:
-        wants.unclear.append(_quoted(f"-r {name}"))
+        wants.unclear.append(shown(f"-r {name}", _SHOWN))
         return
     seen.append(name)
     _requirements(words, folder, seen, wants)
@@ -226,9 +221,9 @@ def _include(name: str, folder: Path, seen: list[str], wants: _Wants) -> None:
 def _option(line: str, wants: _Wants) -> None:
     word = re.split(r"[\s=]", line, maxsplit=1)[0]
     if word in _SOURCES:
-        wants.sources.append(_quoted(line))
+        wants.sources.append(shown(line, _SHOWN))
     elif word not in _HARMLESS:
-        wants.unclear.append(_quoted(line))
+        wants.unclear.append(shown(line, _SHOWN))
 
 
 def _named(line: str) -> str:
