@@ -6,6 +6,7 @@ sentence about what will be lost.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from pod.volume import custom_nodes, foreign_layouts, layout, node_requirements,
 from pod.volume.custom_nodes import Nodes
 from pod.volume.layout import VolumeLayout
 from pod.volume.timed_subprocess import LateError, LostError, TimedSubprocess
-from pod.volume.volume import LOCAL, RUN, Volume
+from pod.volume.volume import FOLDERS, LOCAL, RUN, Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from pod.hardware.mounts import Mount
 
+ROOT = "/opt/podkiln"
 LIMIT = 2.0  # seconds: a network volume answers in hundredths, and ComfyUI would hang on one that hangs
 LONGEST = 60.0
 SERVERLESS = "/runpod-volume"
@@ -40,7 +42,7 @@ class ProbeOptions:
 
     `workspace` is WORKSPACE, `default` the image's own. `serverless` is where a serverless worker has its
     volume. `local` is a folder of the container, `run` the run folder, which serves where `local` cannot be
-    written. `limit` is in seconds.
+    written. `limit` is in seconds. `root` is the image's data, as /opt/podkiln.
     """
 
     workspace: str
@@ -52,6 +54,7 @@ class ProbeOptions:
     requirements: str = custom_nodes.CHECK
     limit: float = LIMIT
     modules: tuple[str, ...] = ()
+    root: str = ROOT
 
     @classmethod
     def of(
@@ -68,6 +71,7 @@ class ProbeOptions:
             requirements=custom_nodes.asked(environ),
             limit=_limit(environ),
             modules=tuple(modules),
+            root=environ.get("PODKILN_ROOT") or ROOT,
         )
 
 
@@ -112,10 +116,13 @@ class VolumeProbe:
         """Be the process that touches the volume."""
         asked = self._asked
         site = package_overlay.site(asked.venv)
-        found = layout.survey(self._root, write=self._write)
+        known = _elsewhere(asked.root)
+        found = layout.survey(self._root, write=self._write, elsewhere=known)
         report(found.to_json())
         other = asked.serverless
-        second = layout.survey(other, write=False) if other != self._root and os.path.isdir(other) else None  # noqa: PTH112
+        second = None
+        if other != self._root and os.path.isdir(other):  # noqa: PTH112
+            second = layout.survey(other, write=False, elsewhere=known)
         report(second.to_json() if second else None)
         base = package_overlay.base(found.root, site)
         now = package_overlay.active(base)
@@ -244,6 +251,15 @@ class VolumeProbe:
 
     def _stand_in(self, local: str) -> VolumeLayout:
         return layout.survey(f"{local}/{STAND_IN}", write=self._write)
+
+
+def _elsewhere(root: str) -> dict[str, Any]:
+    """Return what folders.json says of models that nobody reads; a damaged one is complained of by others."""
+    try:
+        with open(f"{root}/{FOLDERS}", "rb") as file:  # noqa: PTH123 - pathlib costs 10 ms that a boot waits for
+            return dict(json.load(file)["elsewhere"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def _about_homes(found: VolumeLayout) -> list[str]:
