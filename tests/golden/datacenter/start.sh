@@ -187,9 +187,7 @@ if ((status <= 128)) || [[ -e "$PODKILN_RUN/ended" ]]; then
 fi
 signal=$((status - 128))
 # What ComfyUI has started is in its process group; the kernel tells it nothing.
-if read -r group _ <"$PODKILN_RUN/processes/comfyui" && ((group > 1)); then
-    kill -KILL -- "-$group" || true
-fi 2>/dev/null
+pod end || true
 if [[ -n "${PODKILN_AGAIN:-}" ]]; then
     say "what looks after ComfyUI was killed again (signal $signal), so the pod stops."
     exit "$status"

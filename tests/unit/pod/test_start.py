@@ -204,6 +204,17 @@ def test_when_the_keeper_is_killed_comfyui_ends_and_the_pod_starts_anew_once(pod
     )
 
 
+def test_a_noted_group_that_is_not_proven_to_be_comfyuis_is_left_alone(pod: Pod) -> None:
+    pod.start()
+    pod.until("podkiln: ready in")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], process_group=0) as other:
+        (pod.run / "processes" / "comfyui").write_text(f"{other.pid} 1 0 {os.getsid(other.pid)} 00\n")
+        os.kill(pod.keeper(), signal.SIGKILL)
+        pod.until("podkiln: ready in", 2)
+        assert other.poll() is None
+        other.kill()
+
+
 def test_when_start_sh_is_killed_nothing_is_left_and_it_can_start_again(pod: Pod) -> None:
     """As on vast.ai, where start.sh is not the container's first process."""
     start = pod.start()
