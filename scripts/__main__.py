@@ -10,7 +10,6 @@ import io
 import os
 import sys
 
-from pod import container_env
 from pod.errors import INTERNAL, PodError
 
 TYPE_CHECKING = False
@@ -33,6 +32,8 @@ def main(argv: list[str]) -> int:
         _say(f"{name or 'no command'!r} is not one of {', '.join(COMMANDS)}.")
         return INTERNAL
     if name in BY_HAND:
+        from pod import container_env  # noqa: PLC0415 - its pathlib costs 10 ms that a boot waits for
+
         container_env.adopt(os.environ)
     try:
         return int(importlib.import_module(ELSEWHERE.get(name, f"pod.commands.{name}")).main(argv[1:]))

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Format: https://pip.pypa.io/en/stable/reference/requirements-file-format/
-_OTHERS = re.compile(r"(?:-r\s*|--requirement(?:\s+|\s*=\s*))(\S.*)")
-_COMMENT = re.compile(r"(?:^|\s)#.*$")
-_HASHES = re.compile(
-    r"\s--(?:hash|config-settings?|global-option)[= ].*$"
-)  # what pip takes after a requirement
-_EGG = re.compile(r"[#&]egg=([A-Za-z0-9][A-Za-z0-9._-]*)")
-_WHEEL = re.compile(r"https?://\S+/([A-Za-z0-9][A-Za-z0-9._]*)-[^/-]+(?:-[^/-]+){3,4}\.whl(?:[#?]\S*)?")
+# Patterns are compiled when they are first used: a boot without nodes does without them.
+_OTHERS = r"(?:-r\s*|--requirement(?:\s+|\s*=\s*))(\S.*)"
+_COMMENT = r"(?:^|\s)#.*$"
+_HASHES = r"\s--(?:hash|config-settings?|global-option)[= ].*$"  # what pip takes after a requirement
+_EGG = r"[#&]egg=([A-Za-z0-9][A-Za-z0-9._-]*)"
+_WHEEL = r"https?://\S+/([A-Za-z0-9][A-Za-z0-9._]*)-[^/-]+(?:-[^/-]+){3,4}\.whl(?:[#?]\S*)?"
 # Options of a whole file that change nothing about which packages are wanted, and those that say where they
 # come from: these matter only where something has to be fetched.
 _HARMLESS = (
@@ -193,15 +192,15 @@ def _requirements(words: str, folder: Path, seen: list[str], wants: _Wants) -> N
         if number == _MOST_LINES or len(whole) > _LONGEST_LINE:
             wants.unclear.append(f"{seen[-1]} is too long")
             return
-        line = _COMMENT.sub("", whole).strip()
+        line = re.sub(_COMMENT, "", whole).strip()
         if not line:
             continue
-        if other := _OTHERS.match(line):
+        if other := re.match(_OTHERS, line):
             _include(other[1].strip("\"' "), folder, seen, wants)
         elif line.startswith("-"):
             _option(line, wants)
         else:
-            wants.lines.append(_named(_HASHES.sub("", line)))
+            wants.lines.append(_named(re.sub(_HASHES, "", line)))
 
 
 def _include(name: str, folder: Path, seen: list[str], wants: _Wants) -> None:
@@ -229,7 +228,7 @@ def _option(line: str, wants: _Wants) -> None:
 def _named(line: str) -> str:
     """Put the name before an address that tells it: #egg=, or the name of a wheel."""
     if line.startswith(("git+", "hg+", "svn+", "bzr+", "http://", "https://")):
-        name = _EGG.search(line) or _WHEEL.fullmatch(line)
+        name = re.search(_EGG, line) or re.fullmatch(_WHEEL, line)
         if name:
             return f"{name[1]} @ {line}"
     return line
