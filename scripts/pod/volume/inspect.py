@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pod.errors import PodError
 from pod.hardware import mounts
-from pod.util.env import SettingError, short
+from pod.util.env import SettingError, seconds, short
 from pod.volume import custom_nodes, foreign_layouts, layout, node_requirements, package_overlay
 from pod.volume.custom_nodes import Nodes
 from pod.volume.layout import VolumeLayout
@@ -69,7 +69,7 @@ class ProbeOptions:
             run=environ.get("PODKILN_RUN") or RUN,
             venv=environ.get("PODKILN_VENV") or package_overlay.VENV,
             requirements=custom_nodes.asked(environ),
-            limit=_limit(environ),
+            limit=seconds("PODKILN_VOLUME_TIMEOUT", environ, LIMIT, LONGEST),
             modules=tuple(modules),
             root=environ.get("PODKILN_ROOT") or ROOT,
         )
@@ -332,18 +332,3 @@ def _writable(folders: Sequence[str], *, write: bool) -> str:
         f"neither {' nor '.join(folders)} can be written, and ComfyUI needs a place for temporary files: "
         "mount a tmpfs there, or set PODKILN_LOCAL."
     )
-
-
-def _limit(environ: Mapping[str, str]) -> float:
-    """Return how many seconds the volume may take: PODKILN_VOLUME_TIMEOUT. Raises PodError."""
-    name = "PODKILN_VOLUME_TIMEOUT"
-    text = environ.get(name, "").strip()
-    plain = text.isascii() and "_" not in text  # float() takes 1_0 and digits of all scripts
-    try:
-        seconds = float(text) if text and plain else 0.0 if text else LIMIT
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= LONGEST:
-        message = f"{name}={text!r} is no number of seconds above 0 and up to {LONGEST:g}."
-        raise SettingError(message)
-    return seconds

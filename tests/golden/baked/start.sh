@@ -57,7 +57,7 @@ if [[ -L "$PODKILN_RUN/lock" || (-e "$PODKILN_RUN/lock" && ! -f "$PODKILN_RUN/lo
     say "$PODKILN_RUN/lock is no plain file, where the lock of a start is: remove it, and start the pod again."
     exit 70
 fi
-if { mkdir -p "$PODKILN_RUN" && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
+if { { [[ -d "$PODKILN_RUN" ]] || mkdir -p "$PODKILN_RUN"; } && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
     exec {lock}>>"$PODKILN_RUN/lock"
     if ! flock --nonblock "$lock"; then
         first=$(head -c 20 "$PODKILN_RUN/lock")
@@ -101,7 +101,7 @@ tied=()
 if [[ -x /usr/bin/setpriv ]]; then
     tied=(/usr/bin/setpriv --pdeathsig TERM --)
 fi
-rm -rf -- "$PODKILN_RUN/ended"
+[[ ! -e "$PODKILN_RUN/ended" ]] || rm -rf -- "$PODKILN_RUN/ended"
 exec 3>&2 4>&1
 coproc KEEPER {
     exec "${tied[@]}" /usr/bin/python3 -I -S "$PODKILN_ROOT" run "$$" "$STOP_SECONDS" /opt/venv/bin/python main.py >&4
