@@ -89,7 +89,7 @@ def exit_codes() -> str:
         f"## /start.sh in a pod\n\n{_table([(0, 'Stopped by SIGTERM or SIGINT.'), *pod])}\n"
         "Any other code is ComfyUI's own, or 128 and the number of the signal that ended it. It was started\n"
         "again three times before, unless that cannot have helped; the last line of the log says why it\n"
-        "ended. 137 may also mean that its keeper was killed twice, which the last line says too.\n"
+        "ended. 137 may also mean that its supervisor was killed twice, which the last line says too.\n"
     )
 
 
