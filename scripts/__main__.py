@@ -10,14 +10,13 @@ import io
 import os
 import sys
 
-from pod import container_env
 from pod.errors import INTERNAL, PodError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-COMMANDS = ("comfy", "decide", "doctor", "fetch", "health", "nodes", "run", "services", "volume")
+COMMANDS = ("comfy", "decide", "doctor", "end", "fetch", "health", "nodes", "run", "services", "volume")
 # All but this one need nothing but the standard library, and are started by the system's Python.
 ELSEWHERE = {"comfy": "comfy.command"}
 # What people call too, from a shell that may know nothing of the pod.
@@ -33,6 +32,8 @@ def main(argv: list[str]) -> int:
         _say(f"{name or 'no command'!r} is not one of {', '.join(COMMANDS)}.")
         return INTERNAL
     if name in BY_HAND:
+        from pod import container_env  # noqa: PLC0415 - its pathlib costs 10 ms that a boot waits for
+
         container_env.adopt(os.environ)
     try:
         return int(importlib.import_module(ELSEWHERE.get(name, f"pod.commands.{name}")).main(argv[1:]))

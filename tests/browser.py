@@ -36,7 +36,7 @@ _OPTIONS = (
     "--remote-debugging-port=0",
     "--host-resolver-rules=MAP *.test 127.0.0.1",
 )
-_PATIENCE = 30.0
+_PATIENCE = 60.0  # seconds; Chromium itself gives a handshake 30
 
 
 @contextlib.contextmanager

@@ -94,7 +94,11 @@ async def _pass_on(
     caller: asyncio.StreamReader, back: asyncio.StreamWriter, to: tuple[str, int], says: str | None
 ) -> None:
     """Pass one request on, with its head changed, and what follows as it is: a body, or a websocket."""
-    head = await caller.readuntil(b"\r\n\r\n")
+    head = await caller.read(1)
+    if not head.isalpha():  # a browser tries https at a port of http: a real proxy answers, and hangs up
+        back.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        return
+    head += await caller.readuntil(b"\r\n\r\n")
     first, _, rest = head.partition(b"\r\n")
     if not re.search(rb"(?i)\r\nupgrade: websocket", head):
         rest = re.sub(rb"(?im)^connection: [^\r]*", b"Connection: close", rest, count=1)

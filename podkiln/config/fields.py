@@ -134,7 +134,7 @@ def _image(value: str) -> str:
     except UsageError as wrong:
         raise ValueError(str(wrong)) from None
     if named.digest:
-        raise ValueError(f"{shown(value)} holds a digest, which belongs into the key digest")
+        raise ValueError(f"{shown(value)} holds a digest, which belongs in the key digest")
     return value
 
 

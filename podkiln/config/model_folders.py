@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
+class Elsewhere(StrictModel):
+    """Folders of models that nobody reads: by other names, and in other places."""
+
+    names: dict[Identifier, Identifier]
+    places: TupleOf[RelativePath]
+
+
 class Folders(StrictModel):
     """One version's folders, in ComfyUI's own order."""
 
@@ -31,6 +38,7 @@ class Folders(StrictModel):
     outside: TupleOf[Identifier]
     legacy: dict[Identifier, Identifier]
     webui: dict[Identifier, TupleOf[RelativePath]]
+    elsewhere: Elsewhere
 
     def places(self) -> dict[str, list[str]]:
         """Return for each folder key the directories below models/ that hold its files.
@@ -45,11 +53,14 @@ class Folders(StrictModel):
 
 def to_json(version: str) -> dict[str, Any]:
     """Return folders.json, from which a pod names the models folders that it finds on its volume."""
-    return {"schema": 1, "comfyui": version, "folders": load(version).places(), "webui": _webui(version)}
-
-
-def _webui(version: str) -> dict[str, list[str]]:
-    return {kind: list(paths) for kind, paths in load(version).webui.items()}
+    found = load(version)
+    return {
+        "schema": 1,
+        "comfyui": version,
+        "folders": found.places(),
+        "webui": {kind: list(paths) for kind, paths in found.webui.items()},
+        "elsewhere": found.elsewhere.model_dump(mode="json"),
+    }
 
 
 def problem(version: str, folder: str, *, foreign: bool) -> tuple[str, str | None] | None:

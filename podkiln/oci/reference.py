@@ -132,7 +132,7 @@ def registry_name(text: str) -> str:
     """Read where images go, HOST[/NAMESPACE]; `you` is docker.io/you. Raises UsageError in one sentence."""
     hint = "Write HOST/NAMESPACE, for example ghcr.io/you or localhost:5000/you."
     if "@" in text:  # not repeated: it may be a password
-        raise UsageError("the registry's name holds an @; a login belongs into `docker login`.", hint=hint)
+        raise UsageError("the registry's name holds an @; a login belongs in `docker login`.", hint=hint)
     parts = f"{text}/x"
     problem = "it is empty" if not text.strip() else next(_problems(parts), None)
     if problem is None and _split_host(parts) == (DOCKER_HUB, "library/x"):

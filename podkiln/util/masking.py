@@ -1,6 +1,6 @@
 """What people and files must not be shown: logins and tokens, in URLs and in names of registries.
 
-How logins are recognized is the pod's own code (scripts/pod/util/printable.py). `masked` works on any
+How logins are recognized is the pod's own code (scripts/pod/util/masking.py). `masked` works on any
 text, so it is applied where text leaves: to errors, logs, and the command of a report. Values that are
 known to be secret (`learn`) are also cut out of what other programs print (`Filter`).
 """
@@ -11,8 +11,9 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
-from pod.util.printable import MASK, printable
-from pod.util.printable import masked as masked_line
+from pod.util.masking import MASK
+from pod.util.masking import masked as masked_line
+from pod.util.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -22,7 +22,8 @@ from comfy.failure import FAILED, TIMED_OUT, UNREACHABLE, ComfyError
 from comfy.limits import not_too_slow, read_body, without_redirects
 from comfy.pictures import reason
 from comfy.progress import PromptProgress
-from comfy.retry import AWAY, PASSING, TRIES, PassingError, patiently, pause
+from comfy.retry import AWAY, TRIES, PassingError, patiently, pause
+from pod.net.retry import PASSING
 from pod.util import bounded_json
 from pod.util.printable import shown
 

@@ -6,16 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from comfy.failure import UNREACHABLE, ComfyError
+from pod.net.retry import PASSING, backoff_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-AWAY: Final = (429, 502, 503, 504, 521, 522, 523, 524)
-"""Statuses of a proxy that does not reach what is behind it."""
-PASSING: Final = (500, *AWAY)
+AWAY: Final = PASSING - {500}
+"""Statuses of a proxy that does not reach what is behind it, and never of ComfyUI."""
 TRIES: Final = 5
 PAUSE: Final = 1.0  # seconds before the second try; doubled for each further one
-_LONGEST: Final = 8  # times PAUSE
+LONGEST: Final = 8.0  # seconds
 T = TypeVar("T")
 
 
@@ -29,7 +29,7 @@ class PassingError(ComfyError):
 
 def pause(number: int) -> float:
     """Return the seconds to wait after the failure of a try, counted from 0."""
-    return PAUSE * min(1 << min(number, 16), _LONGEST)
+    return backoff_seconds(number + 1, PAUSE, LONGEST)
 
 
 async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:

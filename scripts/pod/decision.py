@@ -7,7 +7,6 @@ for bash's `mapfile -d ''`) and what pod.volume.run_files describes.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from pod.errors import INTERNAL, UNFIT, PodError
 from pod.hardware import nvidia_smi
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from pod.volume.volume import Volume
 
 RUN = "/run/podkiln"
-HOSTS = Path("/etc/hosts")  # hosts(5)
+HOSTS = "/etc/hosts"  # hosts(5)
 _MOST_DEVICES = 32  # as ComfyUI counts them
 
 
@@ -38,6 +37,8 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
     watch = watch or Stopwatch()
     limit = nvidia_smi.limit(environ)
     with nvidia_smi.NvidiaSmiQuery(nvidia_smi.CARDS, limit) as cards:
+        from pathlib import Path  # noqa: PLC0415 - costs 10 ms, beside nvidia-smi
+
         from pod.flags import choice, model_selection, rules, settings  # noqa: PLC0415 - beside nvidia-smi
         from pod.flags.arguments import check_folders  # noqa: PLC0415 - beside nvidia-smi
         from pod.hardware import gpu, gpu_presence, memory  # noqa: PLC0415 - beside nvidia-smi
@@ -115,7 +116,8 @@ def _with_loopback_name(args: tuple[str, ...]) -> tuple[str, ...]:
     if "localhost" not in args:
         return args
     try:
-        lines = HOSTS.read_bytes().split(b"\n")
+        with open(HOSTS, "rb") as file:  # noqa: PTH123 - see decide()
+            lines = file.read().split(b"\n")
     except OSError:
         lines = []
     names = (line.partition(b"#")[0].split() for line in lines)
@@ -145,27 +147,26 @@ def _as_comfyui_sees(environ: Mapping[str, str], user: ParsedArgs) -> tuple[Mapp
 
     Both flags are read as main.py of 0.33.0 reads them: --default-device N puts N before all others.
     """
-    from pod.hardware import cuda_visible_devices  # noqa: PLC0415 - beside nvidia-smi
+    from pod.hardware import cuda_visible_devices as cuda  # noqa: PLC0415 - beside nvidia-smi
+    from pod.util.printable import shown  # noqa: PLC0415 - the same
 
-    if not environ.get(
-        "CUDA_VISIBLE_DEVICES", "x"
-    ).strip():  # as compose's `${X:-}` sets it; start.sh unsets it
-        environ = {name: value for name, value in environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    # Empty, as compose's `${X:-}` sets it; start.sh unsets it then.
+    if not environ.get(cuda.VARIABLE, "x").strip():
+        environ = {name: value for name, value in environ.items() if name != cuda.VARIABLE}
     only, first = user.value("--cuda-device"), user.value("--default-device")
     if only is not None:
-        return {
-            **environ,
-            "CUDA_VISIBLE_DEVICES": only,
-        }, f"--cuda-device {cuda_visible_devices.shown(only)}".rstrip()
+        return {**environ, cuda.VARIABLE: only}, f"--cuda-device {shown(only, cuda.SHOWN)}".rstrip()
     if first is not None:
         others = [str(number) for number in range(_MOST_DEVICES) if number != int(first)]
         order = ",".join([str(int(first)), *others])
-        return {**environ, "CUDA_VISIBLE_DEVICES": order}, f"--default-device {first}"
+        return {**environ, cuda.VARIABLE: order}, f"--default-device {first}"
     return environ, None
 
 
 def inspect_volume(environ: Mapping[str, str]) -> Volume:
     """Return where everything lies at this moment, changing nothing. Raises PodError."""
+    from pathlib import Path  # noqa: PLC0415 - see decide()
+
     from pod.flags import rules, settings  # noqa: PLC0415 - only by hand
     from pod.volume import inspect  # noqa: PLC0415 - only by hand
 
@@ -212,6 +213,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
 def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, float]) -> None:
     """Write what start.sh reads, and begin boot.json. Raises PodError where the run folder refuses."""
     import json  # noqa: PLC0415 - loaded already, see decide()
+    from pathlib import Path  # noqa: PLC0415 - the same
 
     from pod.util import files  # noqa: PLC0415 - the same
     from pod.volume import run_files  # noqa: PLC0415 - the same

@@ -3,7 +3,7 @@
 Debian's registry stands behind a gate that plays faults at its edge; the hub plays those of the source. All
 is random, and the same in each run. That registry (distribution 2.8) neither goes on with an upload whose
 PATCH was cut nor deletes it, since only the answer to the PATCH names its new state: it begins anew, and
-forgets the old one some day by itself. Registries that do go on are played in tests/unit/weights/test_bake.py.
+forgets the old one some day by itself. tests/unit/weights/test_bake.py plays registries that do go on.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ PROMPT = {
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "test"}},
     }
 }
-# ComfyUI's process, not the keeper's, which has main.py among its arguments too.
+# ComfyUI's process, not the supervisor's, which has main.py among its arguments too.
 FIND = r"""
 import os, pathlib, signal
 for cmdline in pathlib.Path("/proc").glob("[0-9]*/cmdline"):

@@ -70,6 +70,6 @@ def _write(path: Path, findings: Sequence[Finding]) -> None:
 
     data = {"schema": 1, "findings": [one.to_json() for one in findings]}
     try:
-        files.replace(path, json.dumps(data, indent=1) + "\n")
+        files.write_json(path, data)
     except OSError as error:
         raise PodError(f"{path} cannot be written ({error.strerror}).") from None

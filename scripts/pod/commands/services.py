@@ -43,15 +43,15 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         shell_env.write(run, environ)
     except OSError as error:
         say(f"shells will not see the pod's variables: {error.strerror}.")
-    keepers = [ServiceSupervisor(service, run) for service in _prepared(asked, run, environ)]
+    supervisors = [ServiceSupervisor(service, run) for service in _prepared(asked, run, environ)]
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        for keeper in keepers:
-            keeper.stop()
+        for supervisor in supervisors:
+            supervisor.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    threads = [threading.Thread(target=keeper.keep, daemon=True) for keeper in keepers]
+    threads = [threading.Thread(target=supervisor.keep, daemon=True) for supervisor in supervisors]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -25,7 +25,7 @@ class StoppedError(Exception):
 class Download:
     """Fetches a goal into its part. `room` gets the bytes needed before disk is used, and may refuse.
 
-    `hands` are threads that help this file among others; without them it has Policy.connections for itself.
+    `workers` are threads that help this file among others; without them it has Policy.connections for itself.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class Download:
         policy: TransferPolicy,
         progress: Progress,
         room: Callable[[int], None],
-        hands: WorkerPool | None = None,
+        workers: WorkerPool | None = None,
     ) -> None:
         self._goal = goal
         self._policy = policy
         self._progress = progress
         self._room = room
-        self._hands = hands
-        self._crew: Transfer | None = None
+        self._workers = workers
+        self._transfer: Transfer | None = None
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -51,18 +51,18 @@ class Download:
         A wrong hash is tried once more from nothing: a resumed file can be spoilt by what came before.
         Raises RefusedError, OSError, StoppedError.
         """
-        if self._hands:
-            self._verified(self._hands)
+        if self._workers:
+            self._verified(self._workers)
             return
-        hands = WorkerPool(self._policy.connections - 1)
+        workers = WorkerPool(self._policy.connections - 1)
         try:
-            self._verified(hands)
+            self._verified(workers)
         finally:
-            hands.end()
+            workers.end()
 
-    def _verified(self, hands: WorkerPool) -> None:
+    def _verified(self, workers: WorkerPool) -> None:
         for last in (False, True):
-            found = self._whole(hands)
+            found = self._whole(workers)
             if found == self._goal.expected:
                 return
             self._discard()
@@ -82,20 +82,22 @@ class Download:
         """Let `run` end soon, with StoppedError."""
         with self._lock:
             self._stopped = True
-            if self._crew:
-                self._crew.halt(StoppedError())
+            if self._transfer:
+                self._transfer.halt(StoppedError())
 
-    def _whole(self, hands: WorkerPool) -> str:
+    def _whole(self, workers: WorkerPool) -> str:
         """Fetch what is missing, anew when it changed on the way; returns the digest of what has arrived."""
         ranges = True
         for _ in range(self._policy.tries):
             with self._lock:
                 if self._stopped:
                     raise StoppedError
-                crew = self._crew = Transfer(self._goal, self._policy, self._progress, self._room, hands)
+                transfer = self._transfer = Transfer(
+                    self._goal, self._policy, self._progress, self._room, workers
+                )
             self._progress.state = "fetching"
             try:
-                return crew.run(ranges=ranges)
+                return transfer.run(ranges=ranges)
             except ReplacedError:
                 self._discard()
                 raise

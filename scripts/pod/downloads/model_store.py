@@ -1,6 +1,6 @@
 """Where models lie: what is already there and right, and how a new one gets its name.
 
-Beside each folder's files there is a `.podkiln` folder with the parts, the claims, and a record for each file
+Beside each folder's files there is a `.podkiln` folder with the parts, the leases, and a record for each file
 we have checked: a file is hashed once, not at each start. Records lie on the volume, with the files.
 """
 
@@ -89,7 +89,7 @@ class ModelStore:
         """Return where the right file lies, hashing what has no record yet, or None when it must be fetched.
 
         With `again`, everything is hashed, the baked file too; `seen` is told how far that is, in bytes.
-        What is wrong below `target` is moved aside; so only the owner of the file's claim may ask.
+        What is wrong below `target` is moved aside; so only the owner of the file's lease may ask.
         Raises OSError.
         """
         if (place := self.place(file)).is_dir():

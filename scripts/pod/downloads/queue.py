@@ -53,7 +53,7 @@ class DownloadJob:
 
     file: ModelFile
     progress: Progress
-    claim: FileLease
+    lease: FileLease
     download: Download | None = None
     not_before: float = 0.0
     begun: float = 0.0
@@ -111,16 +111,16 @@ class Fetcher:
         self._active: set[DownloadJob] = set()
         self._turn = threading.Lock()
         self._most = 0
-        self._hands: WorkerPool | None = None
+        self._workers: WorkerPool | None = None
         self.board = ProgressReport(record, [job.progress for job in self._jobs], again=again)
 
     def run(self, jobs: int) -> int:
         """Fetch all, at most `jobs` files at once; returns the exit code."""
         self._most = jobs
         if self._jobs:
-            self._hands = WorkerPool(max(self._policy.connections, 1), self._begin)
+            self._workers = WorkerPool(max(self._policy.connections, 1), self._begin)
             self._watch()
-            self._hands.end()
+            self._workers.end()
         if self._policy.limits.idle:
             self._policy.limits.idle.close()
         if self._stopping.is_set():
@@ -153,10 +153,10 @@ class Fetcher:
             if job.download:
                 job.download.stop()
         end = time.monotonic() + STOP_SECONDS
-        for thread in self._hands.threads if self._hands else ():
+        for thread in self._workers.threads if self._workers else ():
             thread.join(max(0.0, end - time.monotonic()))
         for job in self._jobs:
-            job.claim.release()
+            job.lease.release()
             if job.progress.state not in OVER:
                 job.progress.state = "stopped"
         self.board.write("stopped")
@@ -208,8 +208,8 @@ class Fetcher:
             self._active.discard(job)
             if not self._active and not self._waiting:
                 self._finished.set()
-        if self._hands:
-            self._hands.notify_workers()
+        if self._workers:
+            self._workers.notify_workers()
 
     # --- what becomes of it
 
@@ -223,7 +223,7 @@ class Fetcher:
             self._finish(job, "present", path)
             return
         try:
-            owned = job.claim.acquire()
+            owned = job.lease.acquire()
         except OSError as error:
             path = self._unwritable(job, resolved, error)
             if path is None:
@@ -239,8 +239,8 @@ class Fetcher:
             else:
                 self._fetch(job, resolved)
         finally:
-            job.claim.release()
-            job.claim = FileLease(store.staging(job.file, ".lock"))
+            job.lease.release()
+            job.lease = FileLease(store.staging(job.file, ".lock"))
 
     def _unwritable(self, job: DownloadJob, resolved: Resolved, error: OSError) -> Path | None:
         """Return what is there on a volume that cannot be written; hashed only when that was asked for."""
@@ -285,7 +285,7 @@ class Fetcher:
         job.progress.tell(f"this is what {word} names")
         for remark in remarks(job.file):
             job.progress.tell(remark)
-        job.claim = FileLease(self._store.staging(job.file, ".lock"))
+        job.lease = FileLease(self._store.staging(job.file, ".lock"))
 
     def _fetch(self, job: DownloadJob, resolved: Resolved) -> None:
         growth = self._growth(self._store.area, job, resolved)
@@ -311,13 +311,13 @@ class Fetcher:
         request = request_for(file.source, self._hubs, resolved.revision)
         goal = DownloadTarget(file.name, growth.part, request, resolved.expected, resolved.size, growth.copy)
         job.download = Download(
-            goal, self._policy, progress, lambda need: self._room(growth, need, progress), self._hands
+            goal, self._policy, progress, lambda need: self._room(growth, need, progress), self._workers
         )
         if self._stopping.is_set():
             raise StoppedError
         self._display.say(f"{file.model}: {file.label}: fetching{growth.where}")
         job.download.run()
-        if job.claim.lost:
+        if job.lease.lost:
             raise RefusedError("is being fetched by another pod, which took this one for dead")
         try:
             place = store.publish(file, growth, resolved.expected)

@@ -83,7 +83,7 @@ class Staging:
         """Decide for one file, whose part would be `beside` its place.
 
         `reserve` gets a folder and bytes, and promises them if they are there. A copy whose staged part is
-        gone with its container becomes the part; so only the owner of the file's claim may ask.
+        gone with its container becomes the part; so only the owner of the file's lease may ask.
 
         Raises OSError.
         """

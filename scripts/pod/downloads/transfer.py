@@ -65,13 +65,13 @@ class Transfer:
         policy: TransferPolicy,
         progress: Progress,
         room: Callable[[int], None],
-        hands: WorkerPool,
+        workers: WorkerPool,
     ) -> None:
         self._goal = goal
         self._policy = policy
         self._progress = progress
         self._room = room
-        self._hands = hands
+        self._workers = workers
         self._part: PartialFile | None = None
         self._digest = ""
         self._halted = threading.Event()
@@ -93,7 +93,7 @@ class Transfer:
             if part.contents.size > part.contents.chunk:
                 aside = [self._start(lambda: self._hash(part)), self._start(part.keep_flushing)]
             if answer is None or answer.status == PARTIAL:
-                with self._hands.on(self):
+                with self._workers.on(self):
                     self._lead(part, span, answer)
             else:
                 self._lead(part, span, answer)

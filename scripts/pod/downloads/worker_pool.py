@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PAUSE = 0.25  # seconds until an idle hand looks again by itself
+PAUSE = 0.25  # seconds until an idle worker looks again by itself
 
 
 class Divisible(Protocol):
@@ -41,7 +41,7 @@ class WorkerPool:
 
     @contextlib.contextmanager
     def on(self, work: Divisible) -> Iterator[None]:
-        """Let hands help with a file; afterwards, wait until none of them is at it any more."""
+        """Let workers help with a file; afterwards, wait until none of them is at it any more."""
         with self._changed:
             self._works[work] = 0
             self._changed.notify_all()
@@ -55,12 +55,12 @@ class WorkerPool:
                 del self._works[work]
 
     def notify_workers(self) -> None:
-        """Let idle hands look for work at once."""
+        """Let idle workers look for work at once."""
         with self._changed:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Let each hand go when it has finished what it is doing."""
+        """Let each worker go when it has finished what it is doing."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()

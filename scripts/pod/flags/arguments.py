@@ -28,7 +28,6 @@ _ARITIES: dict[str, tuple[int, int | None]] = {
     "any": (0, None),
     "some": (1, None),
 }
-ARITIES = tuple(_ARITIES)
 TYPES = ("str", "int", "float", "file", "folder")
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")  # argparse takes these for values, not for flags
@@ -163,9 +162,8 @@ class Catalogue:
         return not _NEGATIVE_NUMBER.match(word) and " " not in word
 
     def _take_values(self, flag: Flag, rest: list[str]) -> tuple[str, ...]:
-        _, most = _ARITIES[
-            flag.arity
-        ]  # not `bounds`: what is too many is refused later, not left lying as a stray word
+        # Not `bounds`: what is too many is refused later, not left lying as a stray word.
+        _, most = _ARITIES[flag.arity]
         values: list[str] = []
         while rest and not self._is_flag(rest[0]) and (most is None or len(values) < most):
             values.append(rest.pop(0))

@@ -128,7 +128,7 @@ def choose(
 ) -> Decision:
     """Choose the arguments.
 
-    Raises SettingError where MODELS names a model that is not offered or two doors have one port, and
+    Raises SettingError where MODELS names a model that is not offered or two services have one port, and
     PodError for arguments that do not go with a login, or need a Python package that is not there.
 
     Args:

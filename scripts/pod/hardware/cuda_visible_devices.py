@@ -7,6 +7,8 @@ the container runtime, which has already hidden the other cards and counted the 
 
 from __future__ import annotations
 
+from pod.util.printable import shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from pod.hardware.gpu import Gpu
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
-_SHOWN = 100  # characters of a foreign message that a sentence quotes
+SHOWN = 100  # characters of the value that a sentence quotes
 _NOTHING = ("-1", "NoDevFiles")  # two customs: CUDA's, and Slurm's for "none"
 
 
@@ -39,7 +41,7 @@ def choose(
     names = [name.strip() for name in value.split(",")]
     if names == [""]:
         return [], f"{said or VARIABLE} is set but empty, which hides every GPU: unset it to use them"
-    said = said or f"{VARIABLE}={shown(value)}"
+    said = said or f"{VARIABLE}={shown(value, SHOWN)}"
     if len(set(names)) < len(names):
         return [], f"{said} names a GPU twice, and CUDA then shows none: name each once"
     seen: list[Gpu] = []
@@ -56,19 +58,13 @@ def choose(
     return seen, f"{said} leaves {len(seen)} of {len(gpus)}" if len(seen) < len(gpus) else None
 
 
-def shown(value: str) -> str:
-    """Return a foreign value on one line, in characters that a log can show."""
-    text = "".join(char if char.isprintable() else "?" for char in value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
 def _ends(said: str, name: str, seen: Sequence[Gpu]) -> str:
     if name in _NOTHING:
         what = f"ends at {name}"
     elif name == "all":
         what = "says all, a word that only NVIDIA_VISIBLE_DEVICES knows"
     else:
-        what = f"names {shown(name)!r}, which is no GPU here or more than one"
+        what = f"names {shown(name, SHOWN)!r}, which is no GPU here or more than one"
     left = "every GPU" if not seen else f"all but {len(seen)}"
     return f"{said} {what}, which hides {left}"
 

@@ -10,12 +10,14 @@ import re
 from dataclasses import dataclass, replace
 
 from pod.hardware import cuda_visible_devices, mig, nvidia_smi
+from pod.util.printable import printable, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _FEW = 4  # cards that a sentence names
+_LONGEST = 100  # characters of what the driver says that a sentence quotes
 _CPU = "COMFYUI_ARGS=--cpu does without the GPU"
 _UNKNOWN_FIELD = re.compile(r'Field "([^"]{1,40})" is not a valid field')
 # What the driver writes for the memory of a card that has none of its own. Anything else in brackets, such as
@@ -198,9 +200,7 @@ def _unasked(failure: nvidia_smi.NoAnswerError, environ: Mapping[str, str], witn
         why = f"NVIDIA_VISIBLE_DEVICES={hidden}" if hidden in ("void", "none") else str(failure)
         return Detection(None, reasons=(f"there is no GPU here ({why})",))
     capabilities = environ.get("NVIDIA_DRIVER_CAPABILITIES", "")
-    hint = (
-        f"NVIDIA_DRIVER_CAPABILITIES is {cuda_visible_devices.shown(capabilities)!r} and must include utility"
-    )
+    hint = f"NVIDIA_DRIVER_CAPABILITIES is {shown(capabilities, _LONGEST)!r} and must include utility"
     reason = f"{witness}, but there is no nvidia-smi: {hint}"
     return Detection(None, sure=False, reasons=(reason,), unusable=f"{reason}; {_CPU}")
 
@@ -227,7 +227,7 @@ def _no_cards(code: int, output: str, witness: str | None) -> Detection:
 def _quote(output: str) -> str:
     """Return the first line that says something, in characters that a log can show."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and _card(line) is None]
-    return cuda_visible_devices.shown(lines[0]) if lines else "nothing"
+    return shown(lines[0], _LONGEST) if lines else "nothing"
 
 
 def _card(line: str, fields: Sequence[str] = nvidia_smi.FIELDS) -> tuple[Gpu, bool] | None:
@@ -243,19 +243,19 @@ def _card(line: str, fields: Sequence[str] = nvidia_smi.FIELDS) -> tuple[Gpu, bo
     memory = mig.integer(told["memory.total"])
     card = Gpu(
         index=index,
-        uuid=cuda_visible_devices.shown(values[1]),
-        name=cuda_visible_devices.shown(", ".join(values[2:-after])),
+        uuid=printable(values[1], _LONGEST),
+        name=printable(", ".join(values[2:-after]), _LONGEST),
         vram_mib=memory or None,
         driver=_known(told.get("driver_version", "")),
         compute_cap=_known(told.get("compute_cap", "")),
-        memory=None if memory else cuda_visible_devices.shown(told["memory.total"]),
-        lost=next((cuda_visible_devices.shown(value) for value in values if _LOST.search(value)), None),
+        memory=None if memory else printable(told["memory.total"], _LONGEST),
+        lost=next((printable(value, _LONGEST) for value in values if _LOST.search(value)), None),
     )
     return card, told.get("mig.mode.current") == "Enabled"
 
 
 def _known(field: str) -> str | None:
-    return None if not field or field.startswith("[") or field == "N/A" else cuda_visible_devices.shown(field)
+    return None if not field or field.startswith("[") or field == "N/A" else printable(field, _LONGEST)
 
 
 def _slices(card: Gpu, limit: float) -> list[Gpu]:

@@ -16,13 +16,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_LONGEST_LINE = 400  # characters; the patterns below take quadratic time for what is endless
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_CARD_LINE = re.compile(r"GPU\s+\d+:.*\(UUID:\s*(GPU-[^)\s]+)\)")
-_SLICE_LINE = re.compile(r"\s+MIG\s+(\S+)\s+Device\s+([0-9]{1,4}):\s*\(UUID:\s*(MIG-[^)\s]+)\)")
-_PROFILE_GB = re.compile(
-    r"\.([0-9]{1,4})gb"
-)  # 1g.10gb, 1c.3g.20gb, 1g.10gb+me: the memory of the GPU instance
+# These are compiled when they are first used: few cards are in MIG mode.
+_LONGEST_LINE = 400  # characters; the patterns take quadratic time for what is endless
+_CARD_LINE = r"GPU\s+\d+:.*\(UUID:\s*(GPU-[^)\s]+)\)"
+_SLICE_LINE = r"\s+MIG\s+(\S+)\s+Device\s+([0-9]{1,4}):\s*\(UUID:\s*(MIG-[^)\s]+)\)"
+_PROFILE_GB = r"\.([0-9]{1,4})gb"  # 1g.10gb, 1c.3g.20gb, 1g.10gb+me: the memory of the GPU instance
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ def parse_list(listing: str, card: str) -> list[tuple[str, int, str]]:
     """Return profile, number and UUID of a card's slices from `nvidia-smi -L`."""
     found, owner = [], ""
     for line in (whole[:_LONGEST_LINE] for whole in listing.splitlines()):
-        if header := _CARD_LINE.match(line):
+        if header := re.match(_CARD_LINE, line):
             owner = header[1]
-        elif (named := _SLICE_LINE.match(line)) and owner == card:
+        elif (named := re.match(_SLICE_LINE, line)) and owner == card:
             found.append((named[1], int(named[2]), named[3]))
     return found
 
@@ -66,7 +65,7 @@ def _ask(arguments: tuple[str, ...], limit: float) -> str:
 
 def _nominal(profile: str) -> int | None:
     """Return the memory that a profile's name promises: a little more than there is."""
-    named = _PROFILE_GB.search(profile)
+    named = re.search(_PROFILE_GB, profile)
     return int(named[1]) * 1024 if named else None
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 
-from pod.errors import SETTING_MALFORMED, PodError
+from pod.util import env
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,18 +46,8 @@ _GRACE = (
 
 
 def limit(environ: Mapping[str, str]) -> float:
-    """Return how many seconds nvidia-smi may take: PODKILN_NVIDIA_SMI_TIMEOUT. Raises PodError."""
-    name = "PODKILN_NVIDIA_SMI_TIMEOUT"
-    text = environ.get(name, "").strip()
-    plain = text.isascii() and "_" not in text  # float() takes 1_0 and digits of all scripts
-    try:
-        seconds = float(text) if text and plain else 0.0 if text else LIMIT
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= LONGEST:
-        message = f"{name}={text!r} is no number of seconds above 0 and up to {LONGEST:g}."
-        raise PodError(message, SETTING_MALFORMED)
-    return seconds
+    """Return how many seconds nvidia-smi may take: PODKILN_NVIDIA_SMI_TIMEOUT. Raises SettingError."""
+    return env.seconds("PODKILN_NVIDIA_SMI_TIMEOUT", environ, LIMIT, LONGEST)
 
 
 class NoAnswerError(Exception):

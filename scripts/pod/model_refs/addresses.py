@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from pod.util import bounded_json
+from pod.util.printable import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _of_repository(repo: str, revision: str | None, path: str) -> Address:
     if not path.isprintable() or "\\" in path or any(part in {"", ".", ".."} for part in parts):
         raise ModelRefError("has a path that no repository has")
     if not re.fullmatch(r"[\w./-]+", revision) or ".." in revision:
-        raise ModelRefError(f"has {bounded_json.shown(revision)!r} where a commit, branch or tag is wanted")
+        raise ModelRefError(f"has {shown(revision, 80)!r} where a commit, branch or tag is wanted")
     source = {"kind": "huggingface", "repo": repo, "revision": revision, "path": path}
     return Address(f"hf:{repo}@{revision}/{path}", source)
 
@@ -161,9 +161,7 @@ def _chosen(query: str, number: str | None = None, format_: str | None = None) -
     given = {key.lower(): values for key, values in parse_qs(query).items()}
     for key, values in given.items():
         if key not in {_NUMBER, *_CHOICES} and re.search(r"file|version", key) and key != "modelversionid":
-            raise ModelRefError(
-                f"has {bounded_json.shown(key)}=, which is not known here: name the file by fileId="
-            )
+            raise ModelRefError(f"has {shown(key, 80)}=, which is not known here: name the file by fileId=")
         if key in {_NUMBER, *_CHOICES} and len(set(values)) > 1:
             raise ModelRefError(f"has {key}= twice, with two values: name one file")
     numbers = {each for each in (number, *given.get(_NUMBER, ())) if each is not None}
@@ -173,7 +171,7 @@ def _chosen(query: str, number: str | None = None, format_: str | None = None) -
     if format_ is not None:
         if format_ not in _FORMATS:
             raise ModelRefError(
-                f"ends in .{bounded_json.shown(format_)}, which is no format that CivitAI has: leave it away"
+                f"ends in .{shown(format_, 80)}, which is no format that CivitAI has: leave it away"
             )
         choice.setdefault("format", _FORMATS[format_])
     for key, value in choice.items():

@@ -186,7 +186,7 @@ def _check_weight(word: str) -> None:
     weighted = _WEIGHT.fullmatch(word)
     if weighted and "?" not in word and not _NO_WEIGHT.fullmatch(weighted["rest"]):
         raise ModelRefError(
-            "ends in a weight, which belongs into the workflow, as the strength of its LoRA loader: leave "
+            "ends in a weight, which belongs in the workflow, as the strength of its LoRA loader: leave "
             f"':{weighted['weight']}' away" + ("" if _ADDRESSED.match(word) else f", and write {FORMS}")
         )
 

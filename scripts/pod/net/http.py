@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from pod.errors import PodError
-from pod.util import bounded_json
-from pod.util.printable import masked, shown
+from pod.util.masking import masked
+from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +29,6 @@ USER_AGENT = "podkiln-fetch/1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 _SHORT = 64 * 1024
-_LONGEST_SHOWN = 200
 _QUERY = "/?:@!$&'()*+,;=~-._%"  # RFC 3986, 3.4, and what is quoted already
 
 
@@ -209,7 +208,7 @@ def _redirected(url: str, answer: Answer) -> str:
         target = urlsplit(urljoin(url, location))
     except ValueError:  # brackets that do not close
         raise RefusedError(
-            f"is redirected by {answer.host} to {bounded_json.shown(location.partition('?')[0])!r}, "
+            f"is redirected by {answer.host} to {shown(location.partition('?')[0], 80)!r}, "
             "which is no address; correct its source"
         ) from None
     if urlsplit(url).scheme == "https" and target.scheme == "http":  # both in lower case here

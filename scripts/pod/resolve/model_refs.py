@@ -20,8 +20,8 @@ from pod.net.hubs import request_for
 from pod.net.integrity import digest, of_file
 from pod.resolve import civitai
 from pod.resolve.resolved_cache import WISHES
-from pod.util import bounded_json
 from pod.util.pickles import is_pickle
+from pod.util.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -167,7 +167,7 @@ class ModelRefResolver:
         meant = self._facts.types.by_air(wish.address.kind)
         if meant and claimed and claimed is not meant:
             raise RefusedError(
-                f"is a {bounded_json.shown(version.type)} on CivitAI, but a {wish.address.kind} by its AIR: "
+                f"is a {shown(version.type, 80)} on CivitAI, but a {wish.address.kind} by its AIR: "
                 "copy that anew"
             )
         return ResolvedFile(_safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))

@@ -37,10 +37,10 @@ class ResolvedCache:
 
     def put(self, section: str, key: str, value: Any) -> None:
         """Remember; what cannot be written is only asked again."""
-        claim = FileLease(self._path.with_name("resolved.lock"))
+        lease = FileLease(self._path.with_name("resolved.lock"))
         with self._lock, contextlib.suppress(OSError):
             end = time.monotonic() + _WAIT_SECONDS  # then without: what gets lost is only asked again
-            while not (owned := claim.acquire()) and time.monotonic() < end:
+            while not (owned := lease.acquire()) and time.monotonic() < end:
                 time.sleep(0.05)
             try:
                 known = self._read()
@@ -48,7 +48,7 @@ class ResolvedCache:
                 write_json(self._path, {"schema": _SCHEMA, **known})
             finally:
                 if owned:
-                    claim.release()
+                    lease.release()
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:

@@ -38,7 +38,7 @@ _KEY_TYPES = (
 _CORS = "--enable-cors-header"
 # An origin as browsers write it (RFC 6454, 6.2): lower case, no default port. Extensions have other schemes.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
-_ORIGIN = re.compile(
+_ORIGIN = (
     rf"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
@@ -143,7 +143,7 @@ def check_cors(cors: str | None, login: Login | None) -> None:
         )
     if cors in (None, "*"):
         return
-    found = _ORIGIN.fullmatch(str(cors))
+    found = re.fullmatch(_ORIGIN, str(cors))
     if cors == "null":
         why = "is the origin of pages that have none, which anybody can make"
     elif found and (found["scheme"], found["port"]) in _DEFAULT_PORTS:

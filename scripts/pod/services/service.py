@@ -164,10 +164,8 @@ def private_folder(path: Path, mode: int = 0o700) -> Path:
 
 def write_private(path: Path, content: str | bytes, owner: int | None = None) -> None:
     """Write a file that nobody but its owner may read, at no moment; aside, then renamed. Raises OSError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    with untrusted_files.replacing(path, 0o600) as descriptor:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         if owner is not None and os.geteuid() == 0:
-            os.fchown(file.fileno(), owner, -1)
-    aside.replace(path)
+            os.fchown(descriptor, owner, -1)

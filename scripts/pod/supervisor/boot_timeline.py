@@ -1,7 +1,7 @@
 """When what happened to this pod: $PODKILN_RUN/boot.json, and one line in the log once ComfyUI serves.
 
 Times are seconds of CLOCK_BOOTTIME, so a clock that is set meanwhile changes nothing. `decide` begins the
-file with how long its parts took; the keeper goes on with it, and adds each restart of ComfyUI.
+file with how long its parts took; the supervisor goes on with it, and adds each restart of ComfyUI.
 """
 
 from __future__ import annotations

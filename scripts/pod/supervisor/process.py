@@ -29,9 +29,9 @@ def now() -> float:
 class ComfyProcess:
     """A running ComfyUI: `spawned` and `ready` are times by `now`. Raises OSError where it cannot be started.
 
-    It gets a process group of its own, so that Ctrl-C at a terminal reaches it through its keeper alone; the
-    group is noted in the folder `run` while it lives. It is killed when its keeper is: start it from the main
-    thread, which stays.
+    It gets a process group of its own, so that Ctrl-C at a terminal reaches it through its supervisor alone;
+    the group is noted in the folder `run` while it lives. It is killed when its supervisor is: start it from
+    the main thread, which stays.
     """
 
     def __init__(self, argv: Sequence[str], run: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The keeper of ComfyUI: passes on what it prints, starts it again when it dies, and ends it cleanly.
+"""The supervisor of ComfyUI: passes on what it prints, starts it again when it dies, and ends it cleanly.
 
 What ComfyUI prints goes to stdout as it comes; what start.sh and its services say comes in on stdin and goes
 to stderr. Both go to $WORKSPACE/logs/comfyui.log too.
@@ -9,7 +9,7 @@ refuses a command line, or with 0, which is how it ends when it was told to do s
 restart of its own (ComfyUI-Manager does that) keeps the process, and is nobody's death. Where another program
 has taken the port meanwhile, the pod ends at once.
 
-The keeper ends last: it asks its parent to stop by SIGTERM, waits for the end of stdin, and has the last
+The supervisor ends last: it asks its parent to stop by SIGTERM, waits for the end of stdin, and has the last
 word.
 """
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 RESTART_DELAYS = (1.0, 5.0, 15.0)
 STABLE_SECONDS = 600.0
 PORT_SECONDS = 2.0  # in which a port that a dead ComfyUI had is free again
-ENDED = "ended"  # made in the run folder when the keeper ends by itself
+ENDED = "ended"  # made in the run folder when the supervisor ends by itself
 # For the last words of the services, which may be told to stop only when ComfyUI has ended, or were before.
 LAST_SECONDS, LATE_SECONDS = 3.0, 0.7
 NON_RETRYABLE_EXIT_CODES = (0, 2)
@@ -59,11 +59,11 @@ class Supervisor:
         self._environ = environ
         self._run = Path(environ.get("PODKILN_RUN", "/run/podkiln"))
         self._out, self._err = FdWriter(1), FdWriter(2)
-        self._journal = AsyncLog(
+        self._log = AsyncLog(
             Path(environ.get("WORKSPACE") or "/workspace") / "logs",
             lambda text: self._err(f"{line(f'podkiln: {text}')}\n".encode()),
         )
-        self._others = threading.Thread(target=copy, args=(0, self._err, self._journal.put), daemon=True)
+        self._others = threading.Thread(target=copy, args=(0, self._err, self._log.put), daemon=True)
         self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._life: ComfyProcess
@@ -109,7 +109,7 @@ class Supervisor:
         """Put a sentence into the pod's log and the one on the volume."""
         said = f"{line(f'podkiln: {text}')}\n".encode()
         self._err(said)
-        self._journal.put(said)
+        self._log.put(said)
 
     def _begin(self, called: int) -> None:
         threading.Thread(target=self._obey, args=(called,), daemon=True).start()
@@ -117,7 +117,7 @@ class Supervisor:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         said = decide.sentences(decision) if decision else []
         head = [f"--- {stamp} {os.uname().nodename}", *said]
-        self._journal.put("".join(f"{each}\n" for each in head).encode())
+        self._log.put("".join(f"{each}\n" for each in head).encode())
         self._others.start()
         try:
             started = boot_timeline.start_of(self._parent)
@@ -140,7 +140,7 @@ class Supervisor:
     def _attend(self, life: ComfyProcess) -> exit_status.Tail:
         """Pass on what it prints, and say when it serves."""
         tail = exit_status.Tail()
-        life.forward_output(self._out, self._journal.put, tail.feed)
+        life.forward_output(self._out, self._log.put, tail.feed)
         threading.Thread(target=self._watch, args=(life,), daemon=True).start()
         return tail
 
@@ -193,5 +193,5 @@ class Supervisor:
         self._others.join(LAST_SECONDS if words else LATE_SECONDS)
         if words:
             self.say(words)
-        self._journal.close(LATE_SECONDS)
+        self._log.close(LATE_SECONDS)
         return code

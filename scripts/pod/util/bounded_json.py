@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 VALUES = 200_000  # in one document: objects, lists, and what stands in them
 _DIGITS = 19  # of any number of bytes there is: 2**63 has 19
-_SHOWN = 80
 # With `*+` nothing is tried twice, and with `"?` a string that does not end is taken as a whole: linear time.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{,]', re.DOTALL)
 _WHOLE = re.compile(r"[0-9]+")
@@ -53,13 +52,6 @@ def parse(
         return json.loads(text.decode(), object_pairs_hook=pairs, parse_int=_int)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
-
-
-def shown(value: object, longest: int = _SHOWN) -> str:
-    """Return what somebody else wrote as it may stand in a sentence: one line, printable, not endless."""
-    text = str(value)[: longest + 1]
-    text = "".join(letter if letter.isprintable() else "…" for letter in text)
-    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _int(text: str) -> int:

@@ -8,7 +8,7 @@ from pod.errors import SETTING_MALFORMED, PodError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 HIGHEST_PORT = 65535
 HUGGINGFACE = "https://huggingface.co"
@@ -21,11 +21,10 @@ MOST = {
     "PODKILN_FETCH_TRIES": 1000,
     "PODKILN_FETCH_STALL": 3600,
 }
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,4096}")  # the letters that HTTP has for tokens (RFC 9110, token68)
+# Patterns are compiled when they are first used: nvidia-smi is started before.
+_TOKEN = r"[A-Za-z0-9._~+/=-]{1,4096}"  # noqa: S105 - the letters that HTTP has for tokens (RFC 9110)
 # {{ RUNPOD_SECRET_name }} of RunPod, $NAME and ${NAME} of shells and compose files, $(NAME) of Kubernetes.
-_PLACEHOLDER = re.compile(
-    r"""["']?(?:\{\{.*\}\}?|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Z_][A-Z0-9_]*)["']?""", re.DOTALL
-)
+_PLACEHOLDER = r"""(?s)["']?(?:\{\{.*\}\}?|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Z_][A-Z0-9_]*)["']?"""
 _SHOWN = 100  # characters of a value that a sentence quotes
 
 
@@ -69,7 +68,7 @@ def token(name: str, value: str | None) -> str | None:
     check_filled_in(name, value)
     if value.startswith(("{{", "$")):
         raise _not_filled_in(name)
-    if not _TOKEN.fullmatch(value):
+    if not re.fullmatch(_TOKEN, value):
         raise SettingError(
             f"{name} holds characters that no token has: copy it again, without spaces or quotes."
         )
@@ -78,7 +77,7 @@ def token(name: str, value: str | None) -> str | None:
 
 def check_filled_in(name: str, value: str) -> None:
     """Raise SettingError where a value is a placeholder that a platform should have filled in."""
-    if _PLACEHOLDER.fullmatch(value.strip()) or "{{ RUNPOD_SECRET_" in value:
+    if re.fullmatch(_PLACEHOLDER, value.strip()) or "{{ RUNPOD_SECRET_" in value:
         raise _not_filled_in(name)
 
 
@@ -119,6 +118,21 @@ def number(name: str, value: str | None, default: int) -> int:
     if not re.fullmatch(r"0{0,9}[1-9][0-9]{0,9}", value) or int(value) > MOST[name]:
         raise SettingError(f"{name}={short(value)!r} is no whole number from 1 to {MOST[name]}.")
     return int(value)
+
+
+def seconds(name: str, environ: Mapping[str, str], default: float, longest: float) -> float:
+    """Return a variable as seconds above 0 and up to the longest, or the default. Raises SettingError."""
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        # float() takes 1_0 and digits of all scripts.
+        found = float(text) if text.isascii() and "_" not in text else 0.0
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= longest:
+        raise SettingError(f"{name}={short(text)!r} is no number of seconds above 0 and up to {longest:g}.")
+    return found
 
 
 def staging(value: str | None) -> str:

@@ -1,7 +1,7 @@
 """One worker for one file, among threads, processes, containers and pods that share a volume.
 
-A claim is a lock file made with O_EXCL, whose owner writes a heartbeat into it. Network volumes may not have
-flock, or may not pass it on to other hosts; so another pod's claim is taken over only when its heartbeat has
+A lease is a lock file made with O_EXCL, whose owner writes a heartbeat into it. Network volumes may not have
+flock, or may not pass it on to other hosts; so another pod's lease is taken over only when its heartbeat has
 stood still for STALE seconds of our own clock. On the same kernel (boot_id) flock tells at once that an owner
 is dead, so a restart after kill -9 does not wait.
 """
@@ -26,7 +26,7 @@ _RECORD = 4096  # bytes at most
 
 
 class FileLease:
-    """A claim on one file; `acquire` never blocks, so that a worker can do something else meanwhile."""
+    """A lease on one file; `acquire` never blocks, so that a worker can do something else meanwhile."""
 
     def __init__(self, path: Path, *, heartbeat: float = HEARTBEAT, stale: float = STALE) -> None:
         self._path = path
@@ -47,7 +47,7 @@ class FileLease:
         self._descriptor = descriptor
         try:
             self._beat(0)
-        except OSError:  # a full volume: an empty claim would look like another pod's
+        except OSError:  # a full volume: an empty lease would look like another pod's
             self._abandon(descriptor)
             raise
         threading.Thread(target=self._keep, daemon=True).start()
@@ -89,12 +89,12 @@ class FileLease:
     def _take_over(self) -> int | None:
         """Return a descriptor when the owner is dead, else None."""
         try:
-            # While a claim is given back it has two names for a moment.
+            # While a lease is given back it has two names for a moment.
             descriptor = untrusted_files.open_plain(self._path, os.O_RDWR, linked=True)
         except FileNotFoundError:
             return None  # released a moment ago: the next call creates it
         except untrusted_files.PlantedError:
-            self._path.unlink()  # no claim, and never the target of a link; the next call creates ours
+            self._path.unlink()  # no lease, and never the target of a link; the next call creates ours
             return None
         record = os.pread(descriptor, _RECORD, 0)
         try:

@@ -25,7 +25,7 @@ _MASK = "…"
 
 
 def without_access(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for ComfyUI and others in the pod: without what the doors check against."""
+    """Return the environment for ComfyUI and others in the pod: without what the services check against."""
     return {name: value for name, value in environ.items() if name not in ACCESS}
 
 

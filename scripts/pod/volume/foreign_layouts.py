@@ -15,7 +15,7 @@ from pod.util.printable import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
 LINKS = "extra_model_paths.yaml"  # the name under which ComfyUI reads it beside its main.py
@@ -24,13 +24,6 @@ LINKS = "extra_model_paths.yaml"  # the name under which ComfyUI reads it beside
 LOOSE = (
     *("checkpoints", "loras", "vae", "diffusion_models", "unet", "text_encoders", "clip", "clip_vision"),
     *("controlnet", "upscale_models", "embeddings"),
-)
-# What other programs call these (AUTOMATIC1111's and SwarmUI's names), in lower case.
-_KINDS = {"lora": "loras", "lycoris": "loras", "stable-diffusion": "checkpoints", "esrgan": "upscale_models"}
-# Where programs and images keep models that are not laid out as ComfyUI's, or too deep to be looked for.
-_UNREAD = (
-    *("swarmui/Models", "automatic/models", "invokeai/models", "comfyui_windows_portable/ComfyUI/models"),
-    *("workspace/ComfyUI/models", "app/ComfyUI/models", "data/models"),
 )
 _WEIGHTS = (".safetensors", ".ckpt", ".gguf", ".pth", ".pt", ".sft")
 _LARGEST = 1 << 16  # bytes of a link file: parsing must not take up the time that the look at the volume has
@@ -41,23 +34,24 @@ _LIKE_COMFYUI = ("comfy", "fooocus")
 _WEBUI_MODELS = "models/Stable-diffusion"
 
 
-def elsewhere(root: str, folders: Iterable[str], files: Iterable[str]) -> list[str]:
+def elsewhere(root: str, folders: Iterable[str], files: Iterable[str], known: Mapping[str, Any]) -> list[str]:
     """Return sentences about models that lie where neither ComfyUI nor podkiln looks for them.
 
     Args:
         root: The volume.
         folders: Names of the folders in its root.
         files: Names of what else is in it.
+        known: `elsewhere` of folders.json, or nothing.
     """
-    known, said = {*folders}, list[str]()
-    kinds = {name.lower(): name for name in LOOSE} | _KINDS
-    below = [f"models/{name}" for name in _listed(f"{root}/models")] if "models" in known else []
-    for path in sorted([*known, *below]):
+    here, said = {*folders}, list[str]()
+    kinds = {name.lower(): name for name in LOOSE} | known.get("names", {})
+    below = [f"models/{name}" for name in _listed(f"{root}/models")] if "models" in here else []
+    for path in sorted([*here, *below]):
         name = path.rpartition("/")[2]
         kind = kinds.get(name.lower(), name)
         said += [_move(f"{root}/{path}", f"{root}/models/{kind}")] if name != kind else []
-    by_case = {name.lower(): name for name in sorted(known)}
-    for first, *rest in (place.split("/") for place in _UNREAD):
+    by_case = {name.lower(): name for name in sorted(here)}
+    for first, *rest in (place.split("/") for place in known.get("places", ())):
         path = f"{root}/{by_case.get(first, '')}"
         if first in by_case and os.path.isdir(inner := "/".join([path, *rest])):  # noqa: PTH112
             said.append(_move(inner, f"{root}/models"))
@@ -68,7 +62,7 @@ def elsewhere(root: str, folders: Iterable[str], files: Iterable[str]) -> list[s
 
 
 def _move(source: str, target: str) -> str:
-    return f"{source} is not read, because ComfyUI looks elsewhere: what is in it belongs into {target}"
+    return f"{source} is not read, because ComfyUI looks elsewhere: what is in it belongs in {target}"
 
 
 def _listed(folder: str) -> list[str]:

@@ -6,17 +6,18 @@ sentence about what will be lost.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, replace
 
 from pod.errors import PodError
 from pod.hardware import mounts
-from pod.util.env import SettingError, short
+from pod.util.env import SettingError, seconds, short
 from pod.volume import custom_nodes, foreign_layouts, layout, node_requirements, package_overlay
 from pod.volume.custom_nodes import Nodes
 from pod.volume.layout import VolumeLayout
 from pod.volume.timed_subprocess import LateError, LostError, TimedSubprocess
-from pod.volume.volume import LOCAL, RUN, Volume
+from pod.volume.volume import FOLDERS, LOCAL, RUN, Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from pod.hardware.mounts import Mount
 
+ROOT = "/opt/podkiln"
 LIMIT = 2.0  # seconds: a network volume answers in hundredths, and ComfyUI would hang on one that hangs
 LONGEST = 60.0
 SERVERLESS = "/runpod-volume"
@@ -40,7 +42,7 @@ class ProbeOptions:
 
     `workspace` is WORKSPACE, `default` the image's own. `serverless` is where a serverless worker has its
     volume. `local` is a folder of the container, `run` the run folder, which serves where `local` cannot be
-    written. `limit` is in seconds.
+    written. `limit` is in seconds. `root` is the image's data, as /opt/podkiln.
     """
 
     workspace: str
@@ -52,6 +54,7 @@ class ProbeOptions:
     requirements: str = custom_nodes.CHECK
     limit: float = LIMIT
     modules: tuple[str, ...] = ()
+    root: str = ROOT
 
     @classmethod
     def of(
@@ -66,8 +69,9 @@ class ProbeOptions:
             run=environ.get("PODKILN_RUN") or RUN,
             venv=environ.get("PODKILN_VENV") or package_overlay.VENV,
             requirements=custom_nodes.asked(environ),
-            limit=_limit(environ),
+            limit=seconds("PODKILN_VOLUME_TIMEOUT", environ, LIMIT, LONGEST),
             modules=tuple(modules),
+            root=environ.get("PODKILN_ROOT") or ROOT,
         )
 
 
@@ -112,10 +116,13 @@ class VolumeProbe:
         """Be the process that touches the volume."""
         asked = self._asked
         site = package_overlay.site(asked.venv)
-        found = layout.survey(self._root, write=self._write)
+        known = _elsewhere(asked.root)
+        found = layout.survey(self._root, write=self._write, elsewhere=known)
         report(found.to_json())
         other = asked.serverless
-        second = layout.survey(other, write=False) if other != self._root and os.path.isdir(other) else None  # noqa: PTH112
+        second = None
+        if other != self._root and os.path.isdir(other):  # noqa: PTH112
+            second = layout.survey(other, write=False, elsewhere=known)
         report(second.to_json() if second else None)
         base = package_overlay.base(found.root, site)
         now = package_overlay.active(base)
@@ -246,6 +253,15 @@ class VolumeProbe:
         return layout.survey(f"{local}/{STAND_IN}", write=self._write)
 
 
+def _elsewhere(root: str) -> dict[str, Any]:
+    """Return what folders.json says of models that nobody reads; a damaged one is complained of by others."""
+    try:
+        with open(f"{root}/{FOLDERS}", "rb") as file:  # noqa: PTH123 - pathlib costs 10 ms that a boot waits for
+            return dict(json.load(file)["elsewhere"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
 def _about_homes(found: VolumeLayout) -> list[str]:
     places = {"models": found.models, "outputs": (found.output,), "inputs": (found.input,)}
     places |= {"settings": (found.user,), "custom nodes": found.nodes}
@@ -316,18 +332,3 @@ def _writable(folders: Sequence[str], *, write: bool) -> str:
         f"neither {' nor '.join(folders)} can be written, and ComfyUI needs a place for temporary files: "
         "mount a tmpfs there, or set PODKILN_LOCAL."
     )
-
-
-def _limit(environ: Mapping[str, str]) -> float:
-    """Return how many seconds the volume may take: PODKILN_VOLUME_TIMEOUT. Raises PodError."""
-    name = "PODKILN_VOLUME_TIMEOUT"
-    text = environ.get(name, "").strip()
-    plain = text.isascii() and "_" not in text  # float() takes 1_0 and digits of all scripts
-    try:
-        seconds = float(text) if text and plain else 0.0 if text else LIMIT
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= LONGEST:
-        message = f"{name}={text!r} is no number of seconds above 0 and up to {LONGEST:g}."
-        raise SettingError(message)
-    return seconds

@@ -13,13 +13,14 @@ import contextlib
 import errno
 import os
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 from pod.util import untrusted_files
 from pod.volume import foreign_layouts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 # Where images install ComfyUI below the root of a volume, in the order in which they are looked for:
@@ -103,10 +104,11 @@ def fresh(root: str) -> VolumeLayout:
     )
 
 
-def survey(root: str, *, write: bool) -> VolumeLayout:
+def survey(root: str, *, write: bool, elsewhere: Mapping[str, Any] = MappingProxyType({})) -> VolumeLayout:
     """Look at a volume and, with `write`, make the folders that are not there yet. Never raises OSError.
 
-    A network volume may take a tenth of a second for each question, so few are asked.
+    A network volume may take a tenth of a second for each question, so few are asked. `elsewhere` is that of
+    folders.json: what models that nobody reads are recognized by.
     """
     new = fresh(root)
     try:
@@ -150,7 +152,7 @@ def survey(root: str, *, write: bool) -> VolumeLayout:
         loose=tuple(loose),
         webui=tuple(foreign_layouts.webuis(top.path, top.folders)),
         links=tuple(link for home in homes for link in home.links),
-        elsewhere=tuple(foreign_layouts.elsewhere(top.path, top.folders, top.others)),
+        elsewhere=tuple(foreign_layouts.elsewhere(top.path, top.folders, top.others, elsewhere)),
         **{kind: place or getattr(new, kind) for kind, place in places.items()},
     )
 

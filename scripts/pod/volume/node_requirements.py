@@ -15,6 +15,8 @@ import stat
 import sys
 from dataclasses import dataclass, field
 
+from pod.util.printable import shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,13 +24,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Format: https://pip.pypa.io/en/stable/reference/requirements-file-format/
-_OTHERS = re.compile(r"(?:-r\s*|--requirement(?:\s+|\s*=\s*))(\S.*)")
-_COMMENT = re.compile(r"(?:^|\s)#.*$")
-_HASHES = re.compile(
-    r"\s--(?:hash|config-settings?|global-option)[= ].*$"
-)  # what pip takes after a requirement
-_EGG = re.compile(r"[#&]egg=([A-Za-z0-9][A-Za-z0-9._-]*)")
-_WHEEL = re.compile(r"https?://\S+/([A-Za-z0-9][A-Za-z0-9._]*)-[^/-]+(?:-[^/-]+){3,4}\.whl(?:[#?]\S*)?")
+# Patterns are compiled when they are first used: a boot without nodes does without them.
+_OTHERS = r"(?:-r\s*|--requirement(?:\s+|\s*=\s*))(\S.*)"
+_COMMENT = r"(?:^|\s)#.*$"
+_HASHES = r"\s--(?:hash|config-settings?|global-option)[= ].*$"  # what pip takes after a requirement
+_EGG = r"[#&]egg=([A-Za-z0-9][A-Za-z0-9._-]*)"
+_WHEEL = r"https?://\S+/([A-Za-z0-9][A-Za-z0-9._]*)-[^/-]+(?:-[^/-]+){3,4}\.whl(?:[#?]\S*)?"
 # Options of a whole file that change nothing about which packages are wanted, and those that say where they
 # come from: these matter only where something has to be fetched.
 _HARMLESS = (
@@ -120,25 +121,18 @@ def compare(folder: Path, image: Mapping[str, str], overlay: Mapping[str, str], 
                 if not _fits(want, image[name]):
                     conflicts.append(f"{want.name}{want.specifier}, and the image has {image[name]}")
             elif (want.url or "").startswith("file:"):
-                unclear.append(_quoted(line))  # a path of the machine that it was written on
+                unclear.append(shown(line, _SHOWN))  # a path of the machine that it was written on
             else:
                 beyond.append(str(want))
                 if name not in overlay or not _fits(want, overlay[name]):
                     missing.append(str(want))
         except Exception:  # noqa: BLE001 - `packaging` raises some ten kinds for odd lines, markers and versions
-            unclear.append(_quoted(line))
+            unclear.append(shown(line, _SHOWN))
     if missing:
         unclear += wants.sources
     return NodeReport(
         folder.name, *(tuple(dict.fromkeys(each)) for each in (conflicts, missing, beyond, unclear))
     )
-
-
-def _quoted(line: str) -> str:
-    """Return a line for a sentence: short, and without the password that an address may hold."""
-    line = re.sub(r"//[^/\s@]*@", "//", line)
-    line = "".join(char if char.isprintable() else "?" for char in line)
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
 def _fits(want: Any, version: str) -> bool:
@@ -198,26 +192,26 @@ def _requirements(words: str, folder: Path, seen: list[str], wants: _Wants) -> N
         if number == _MOST_LINES or len(whole) > _LONGEST_LINE:
             wants.unclear.append(f"{seen[-1]} is too long")
             return
-        line = _COMMENT.sub("", whole).strip()
+        line = re.sub(_COMMENT, "", whole).strip()
         if not line:
             continue
-        if other := _OTHERS.match(line):
+        if other := re.match(_OTHERS, line):
             _include(other[1].strip("\"' "), folder, seen, wants)
         elif line.startswith("-"):
             _option(line, wants)
         else:
-            wants.lines.append(_named(_HASHES.sub("", line)))
+            wants.lines.append(_named(re.sub(_HASHES, "", line)))
 
 
 def _include(name: str, folder: Path, seen: list[str], wants: _Wants) -> None:
     """Read a further file of the node's; one that lies elsewhere is not ours to read out."""
     if name in seen:
-        wants.unclear += [_quoted(f"-r {name}, which is itself")] if name == seen[-1] else []
+        wants.unclear += [shown(f"-r {name}, which is itself", _SHOWN)] if name == seen[-1] else []
         return
     inside = not name.startswith(("/", "~")) and ".." not in name.split("/") and "\0" not in name
     words = text(f"{folder}/{name}", _LARGEST) if inside and len(seen) < _DEEPEST else None
     if words is None:
-        wants.unclear.append(_quoted(f"-r {name}"))
+        wants.unclear.append(shown(f"-r {name}", _SHOWN))
         return
     seen.append(name)
     _requirements(words, folder, seen, wants)
@@ -226,15 +220,15 @@ def _include(name: str, folder: Path, seen: list[str], wants: _Wants) -> None:
 def _option(line: str, wants: _Wants) -> None:
     word = re.split(r"[\s=]", line, maxsplit=1)[0]
     if word in _SOURCES:
-        wants.sources.append(_quoted(line))
+        wants.sources.append(shown(line, _SHOWN))
     elif word not in _HARMLESS:
-        wants.unclear.append(_quoted(line))
+        wants.unclear.append(shown(line, _SHOWN))
 
 
 def _named(line: str) -> str:
     """Put the name before an address that tells it: #egg=, or the name of a wheel."""
     if line.startswith(("git+", "hg+", "svn+", "bzr+", "http://", "https://")):
-        name = _EGG.search(line) or _WHEEL.fullmatch(line)
+        name = re.search(_EGG, line) or re.fullmatch(_WHEEL, line)
         if name:
             return f"{name[1]} @ {line}"
     return line

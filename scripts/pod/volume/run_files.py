@@ -12,7 +12,7 @@ from types import MappingProxyType
 from pod.errors import DATA_UNREADABLE, PodError
 from pod.util import files
 from pod.volume import package_overlay
-from pod.volume.volume import PATHS
+from pod.volume.volume import FOLDERS, PATHS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pod.volume.volume import Volume
 
 ENVIRONMENT = "comfyui.env"
-FOLDERS = "folders.json"  # in the image: which folders hold the files of which kind of model
 
 
 def write(volume: Volume, environ: Mapping[str, str], root: Path, run: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOCAL = "/var/lib/podkiln"
 RUN = "/run/podkiln"
 PATHS = "volume_paths.yaml"  # in the run folder
+FOLDERS = "folders.json"  # in the image: which folders hold the files of which kind of model
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ if [[ -L "$PODKILN_RUN/lock" || (-e "$PODKILN_RUN/lock" && ! -f "$PODKILN_RUN/lo
     say "$PODKILN_RUN/lock is no plain file, where the lock of a start is: remove it, and start the pod again."
     exit 70
 fi
-if { mkdir -p "$PODKILN_RUN" && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
+if { { [[ -d "$PODKILN_RUN" ]] || mkdir -p "$PODKILN_RUN"; } && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
     exec {lock}>>"$PODKILN_RUN/lock"
     if ! flock --nonblock "$lock"; then
         first=$(head -c 20 "$PODKILN_RUN/lock")
@@ -93,7 +93,7 @@ if [[ "${NODE_REQUIREMENTS,,}" == install ]]; then
 fi
 
 # --- Services -------------------------------------------------------------------------------------------------------
-# The keeper starts ComfyUI at once, because that takes longest; models that come later are seen without a restart.
+# The supervisor starts ComfyUI at once, because that takes longest; models that come later are seen without a restart.
 # From here on all that we and the services say goes through it, for the log on the volume.
 cd /opt/ComfyUI
 # The kernel tells all of them to end when this shell is killed: nothing is left that nobody looks after.
@@ -101,15 +101,15 @@ tied=()
 if [[ -x /usr/bin/setpriv ]]; then
     tied=(/usr/bin/setpriv --pdeathsig TERM --)
 fi
-rm -rf -- "$PODKILN_RUN/ended"
+[[ ! -e "$PODKILN_RUN/ended" ]] || rm -rf -- "$PODKILN_RUN/ended"
 exec 3>&2 4>&1
-coproc KEEPER {
+coproc SUPERVISOR {
     exec "${tied[@]}" /usr/bin/python3 -I -S "$PODKILN_ROOT" run "$$" "$STOP_SECONDS" /opt/venv/bin/python main.py >&4
 }
 # shellcheck disable=SC2154  # coproc assigns it
-keeper=$KEEPER_PID
-exec 2>&"${KEEPER[1]}" 4>&-
-hears=${KEEPER[1]} says=${KEEPER[0]}
+supervisor=$SUPERVISOR_PID
+exec 2>&"${SUPERVISOR[1]}" 4>&-
+hears=${SUPERVISOR[1]} says=${SUPERVISOR[0]}
 exec {hears}>&- {says}<&-
 
 # Whatever starts beside ComfyUI is noted here by its process, and ends with it. None of it may take ComfyUI down, or
@@ -137,15 +137,15 @@ access() {
 begin services
 
 # --- Until the end --------------------------------------------------------------------------------------------------
-# The keeper ends ComfyUI cleanly within STOP_SECONDS, waits for the services' last words, and has the very last one.
+# The supervisor ends ComfyUI cleanly within STOP_SECONDS, waits for the services' last words, and has the very last one.
 # Where ComfyUI cannot be kept alive, it sends us SIGTERM itself.
 status=0
 # shellcheck disable=SC2329  # the trap below calls it, which shellcheck misses when a script ends in exit
 stop() {
     trap '' TERM INT
-    kill -TERM "$keeper" "${!services[@]}" "${!waiting[@]}" 2>/dev/null || true
+    kill -TERM "$supervisor" "${!services[@]}" "${!waiting[@]}" 2>/dev/null || true
     exec 2>&3
-    wait "$keeper" || status=$?
+    wait "$supervisor" || status=$?
     exit "$status"
 }
 trap stop TERM INT
@@ -164,8 +164,8 @@ again() {
 }
 while true; do
     ended='' status=0
-    wait -n -p ended "$keeper" "${!services[@]}" "${!waiting[@]}" || status=$?
-    if [[ -z "$ended" || "$ended" == "$keeper" ]]; then
+    wait -n -p ended "$supervisor" "${!services[@]}" "${!waiting[@]}" || status=$?
+    if [[ -z "$ended" || "$ended" == "$supervisor" ]]; then
         break
     elif [[ -n "${waiting[$ended]:-}" ]]; then
         begin "${waiting[$ended]}"
@@ -179,7 +179,7 @@ while true; do
     fi
 done
 
-# The keeper never ends before us, unless it is killed; ComfyUI ends with it.
+# The supervisor never ends before us, unless it is killed; ComfyUI ends with it.
 exec 2>&3
 kill -TERM "${!services[@]}" "${!waiting[@]}" 2>/dev/null || true
 if ((status <= 128)) || [[ -e "$PODKILN_RUN/ended" ]]; then
@@ -187,9 +187,7 @@ if ((status <= 128)) || [[ -e "$PODKILN_RUN/ended" ]]; then
 fi
 signal=$((status - 128))
 # What ComfyUI has started is in its process group; the kernel tells it nothing.
-if read -r group _ <"$PODKILN_RUN/processes/comfyui" && ((group > 1)); then
-    kill -KILL -- "-$group" || true
-fi 2>/dev/null
+pod end || true
 if [[ -n "${PODKILN_AGAIN:-}" ]]; then
     say "what looks after ComfyUI was killed again (signal $signal), so the pod stops."
     exit "$status"

@@ -180,7 +180,7 @@ def test_the_shipped_list_and_a_longer_one_have_what_the_image_needs(tmp_path: P
         ("image: {registry: docker.io}", "image.registry", "Docker Hub needs a namespace"),
         ("image: {registry: ''}", "image.registry", "it is empty"),
         ("runtime: {base: {image: 'debian//x'}}", "runtime.base.image", "slashes is empty"),
-        (f"runtime: {{base: {{image: 'debian@sha256:{SHA}'}}}}", "runtime.base.image", "into the key digest"),
+        (f"runtime: {{base: {{image: 'debian@sha256:{SHA}'}}}}", "runtime.base.image", "in the key digest"),
         ("runtime: {workspace: /}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {workspace: /etc}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {workspace: /opt/ComfyUI/output}", "runtime.workspace", "is a folder of the image itself"),

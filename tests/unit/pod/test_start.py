@@ -114,7 +114,7 @@ class Pod:
         """Return the process that said last that it begins."""
         return int(self.log.read_text().rpartition(f"{begins} ")[2].split()[0])
 
-    def keeper(self) -> int:
+    def supervisor(self) -> int:
         """Return the parent of ComfyUI."""
         status = Path(f"/proc/{self.process('serving')}/status").read_text()
         return int(status.partition("PPid:")[2].split()[0])
@@ -186,22 +186,33 @@ def test_a_service_that_ends_by_itself_is_left_alone(pod: Pod) -> None:
     assert pod.log.read_text().count("doctor begins") == 1
 
 
-def test_when_the_keeper_is_killed_comfyui_ends_and_the_pod_starts_anew_once(pod: Pod) -> None:
+def test_when_the_supervisor_is_killed_comfyui_ends_and_the_pod_starts_anew_once(pod: Pod) -> None:
     start = pod.start(WEB_USER="me", WEB_PASSWORD="canary", JUPYTER_PASSWORD="")
     pod.until("podkiln: ready in")
-    os.kill(pod.keeper(), signal.SIGKILL)
+    os.kill(pod.supervisor(), signal.SIGKILL)
     pod.until("podkiln: what looks after ComfyUI was killed (signal 9), so the pod starts anew, once.")
     said = pod.until("podkiln: ready in", 2)
     assert said.count("canary") == 2, "services knows it again"
     assert "is taken" not in said
     assert sum("--port" in line for line in pod.living()) == 1
-    os.kill(pod.keeper(), signal.SIGKILL)
+    os.kill(pod.supervisor(), signal.SIGKILL)
     assert start.wait(20) == 137
     pod.gone()
     assert (
         "podkiln: what looks after ComfyUI was killed again (signal 9), so the pod stops."
         in pod.log.read_text()
     )
+
+
+def test_a_noted_group_that_is_not_proven_to_be_comfyuis_is_left_alone(pod: Pod) -> None:
+    pod.start()
+    pod.until("podkiln: ready in")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], process_group=0) as other:
+        (pod.run / "processes" / "comfyui").write_text(f"{other.pid} 1 0 {os.getsid(other.pid)} 00\n")
+        os.kill(pod.supervisor(), signal.SIGKILL)
+        pod.until("podkiln: ready in", 2)
+        assert other.poll() is None
+        other.kill()
 
 
 def test_when_start_sh_is_killed_nothing_is_left_and_it_can_start_again(pod: Pod) -> None:
@@ -219,8 +230,8 @@ def test_all_of_it_can_be_killed_and_started_again(pod: Pod) -> None:
     """Also what ComfyUI has started, which the kernel tells nothing."""
     start = pod.start()
     pod.until("podkiln: ready in")
-    keeper = pod.keeper()
-    for number in (start.pid, keeper):
+    supervisor = pod.supervisor()
+    for number in (start.pid, supervisor):
         os.kill(number, signal.SIGKILL)
     start.wait()
     assert any("worker" in line for line in pod.living())

@@ -198,7 +198,7 @@ def test_kill_9_at_any_moment_then_again(pod: Pod, seed: int) -> None:
     code, said = pod.fetch(settings=settings)
     assert code == 0, said
     assert sha256(pod.models / "checkpoints" / file.name) == file.sha256
-    assert time.monotonic() - start < 10  # nobody waits for the dead process's claim
+    assert time.monotonic() - start < 10  # nobody waits for the dead process's lease
     assert sum(sent for _, sent in ranges(pod.hub, before)) == sum(
         min(chunk, size - n * chunk) for n in range(-(-size // chunk)) if n not in claims
     )
@@ -454,7 +454,7 @@ def test_a_staged_file_survives_its_container(pod: Pod, monkeypatch: pytest.Monk
     assert running.run(1) == 143
     halt.join()
     shutil.rmtree(staged)
-    if stop == "killed":  # nobody released the claim
+    if stop == "killed":  # nobody released the lease
         (state.parent / f"{file.name}.lock").write_text('{"owner": "x", "flock": true, "boot": "gone"}')
         monkeypatch.setattr("pod.util.file_lease.STALE", 0.1)
         monkeypatch.setattr(FileLease.__init__, "__kwdefaults__", {"heartbeat": 5.0, "stale": 0.1})

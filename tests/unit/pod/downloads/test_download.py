@@ -1,4 +1,4 @@
-"""One file over real sockets, by download and its crew, and everything that can go wrong on the way."""
+"""One file over real sockets, by download and its transfer, and everything that can go wrong on the way."""
 
 from __future__ import annotations
 

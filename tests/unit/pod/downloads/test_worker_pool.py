@@ -1,4 +1,4 @@
-"""The first file gets all the hands that it can use, the next one the rest, and nobody is forgotten."""
+"""The first file gets all the workers that it can use, the next one the rest, and nobody is forgotten."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class File:
 
 
 @pytest.fixture
-def hands() -> Iterator[WorkerPool]:
+def workers() -> Iterator[WorkerPool]:
     crowd = WorkerPool(COUNT)
     yield crowd
     crowd.end()
@@ -55,9 +55,9 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_file_gets_all_it_wants_and_the_next_one_the_rest(hands: WorkerPool) -> None:
+def test_a_file_gets_all_it_wants_and_the_next_one_the_rest(workers: WorkerPool) -> None:
     first, second = File(3), File(3)
-    with hands.on(first), hands.on(second):
+    with workers.on(first), workers.on(second):
         until(lambda: first.helped == 3 and second.helped == 1)
         first.open.set()
         until(lambda: second.helped == 3)
@@ -65,20 +65,22 @@ def test_a_file_gets_all_it_wants_and_the_next_one_the_rest(hands: WorkerPool) -
     assert (first.most, second.most) == (3, 3)
 
 
-def test_a_file_is_over_only_when_nobody_is_at_it_any_more(hands: WorkerPool) -> None:
+def test_a_file_is_over_only_when_nobody_is_at_it_any_more(workers: WorkerPool) -> None:
     """What it wrote to may be removed then."""
     file = File(COUNT)
-    with hands.on(file):
+    with workers.on(file):
         until(lambda: file.helped == COUNT)
         threading.Timer(0.1, file.open.set).start()
     assert file.helped == 0
 
 
-def test_a_file_that_is_over_gets_no_new_helpers(hands: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_over_gets_no_new_helpers(
+    workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However much it still seems to want: else it would never be over."""
     file = File(COUNT)
     monkeypatch.setattr(file, "help", lambda: time.sleep(0.02))
-    with hands.on(file):
+    with workers.on(file):
         time.sleep(0.05)
         over = time.monotonic()
     assert time.monotonic() - over < 0.05
@@ -98,7 +100,7 @@ def test_files_in_work_come_before_the_next_one() -> None:
 
 
 def test_a_helper_that_fails_is_not_counted_for_ever(
-    hands: WorkerPool, monkeypatch: pytest.MonkeyPatch
+    workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     file = File(1)
@@ -108,5 +110,5 @@ def test_a_helper_that_fails_is_not_counted_for_ever(
         raise RuntimeError
 
     monkeypatch.setattr(file, "help", fail)
-    with hands.on(file):
+    with workers.on(file):
         assert file.open.wait(2)

@@ -52,7 +52,7 @@ def test_the_place_may_be_said_beforehand(word: str, folder: str | None, name: s
         ("mine.safetensors=civitai:1@2", "begins with a file's name and no folder"),
         ("loras=mine", "is no address of a file: write civitai:MODEL@VERSION"),
         ("org/repo/a.safetensors", "is no address of a file"),
-        ("add-detail:0.8", "ends in a weight, which belongs into the workflow"),
+        ("add-detail:0.8", "ends in a weight, which belongs in the workflow"),
         ("<lora:add-detail:1>", "leave ':1' away, and write civitai:MODEL@VERSION"),
         ("civitai:1@2:0.8", "leave ':0.8' away"),
         ("hf:o/r/a.safetensors:-.5", "leave ':-.5' away"),

@@ -31,7 +31,7 @@ def limits() -> Iterator[Limits]:
 
 
 def fetch(url: str, limits: Limits) -> bytes:
-    """Read as a crew does, block by block."""
+    """Read as a transfer does, block by block."""
     body, view = b"", memoryview(bytearray(30_000))
     with get(url, {}, None, limits) as answer:
         while count := answer.receive(view):

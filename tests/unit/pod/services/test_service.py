@@ -52,8 +52,8 @@ def test_what_ends_is_started_again_and_given_up_at_last(
 def test_what_is_needed_is_never_given_up(
     port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    keeper = ServiceSupervisor(dataclasses.replace(python("pass", port), needed=True), tmp_path)
-    thread = threading.Thread(target=keeper.keep)
+    supervisor = ServiceSupervisor(dataclasses.replace(python("pass", port), needed=True), tmp_path)
+    thread = threading.Thread(target=supervisor.keep)
     thread.start()
     said = ""
     end = time.monotonic() + 10
@@ -61,7 +61,7 @@ def test_what_is_needed_is_never_given_up(
         assert time.monotonic() < end
         said += capfd.readouterr().err
         time.sleep(0.02)
-    keeper.stop()
+    supervisor.stop()
     thread.join(5)
     assert not thread.is_alive()
 
@@ -136,22 +136,22 @@ def test_the_end_of_the_pod_ends_it(
 ) -> None:
     """Also one that is deaf to SIGTERM."""
     monkeypatch.setattr(service, "_STOP_SECONDS", 0.3)
-    keeper = ServiceSupervisor(python(code, port), tmp_path)
-    thread = threading.Thread(target=keeper.keep)
+    supervisor = ServiceSupervisor(python(code, port), tmp_path)
+    thread = threading.Thread(target=supervisor.keep)
     thread.start()
     time.sleep(0.2)
-    keeper.stop()
+    supervisor.stop()
     thread.join(5)
     assert not thread.is_alive()
 
 
 def test_the_end_of_the_pod_ends_a_pause(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "RESTART_DELAYS", (60.0,))
-    keeper = ServiceSupervisor(python("pass", port), tmp_path)
-    thread = threading.Thread(target=keeper.keep)
+    supervisor = ServiceSupervisor(python("pass", port), tmp_path)
+    thread = threading.Thread(target=supervisor.keep)
     thread.start()
     time.sleep(0.3)
-    keeper.stop()
+    supervisor.stop()
     thread.join(5)
     assert not thread.is_alive()
 

@@ -1,4 +1,4 @@
-"""The keeper, as a real process with real children: what it passes on, when it starts again, how it ends."""
+"""The supervisor, as a real process with real children: what it passes on, restarts, and how it ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCRIPTS = Path(__file__).parents[4] / "scripts"
-# The keeper with short pauses, and a program of the test's in ComfyUI's place.
+# The supervisor with short pauses, and a program of the test's in ComfyUI's place.
 DRIVER = """
 import sys
 sys.path.insert(0, {scripts!r})
@@ -51,7 +51,7 @@ except KeyboardInterrupt:
 
 
 class Pod:
-    """The keeper and what surrounds it: a run folder, a volume, and pipes in the place of start.sh."""
+    """The supervisor and what surrounds it: a run folder, a volume, and pipes in the place of start.sh."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -66,7 +66,7 @@ class Pod:
     def start(
         self, program: str, *, steady: float = 600, stop: float = 5, parent: int = 1, pause: float = 0.05
     ) -> Pod:
-        """Start the keeper; `parent` is whom it asks to stop."""
+        """Start the supervisor; `parent` is whom it asks to stop."""
         path = self.root / "main.py"
         path.write_text(textwrap.dedent(program))
         words = {
@@ -224,7 +224,7 @@ def test_a_port_that_another_program_takes_ends_the_pod_at_once_with_the_reason(
         stranger.communicate()
 
 
-def test_comfyui_is_killed_with_its_keeper(pod: Pod) -> None:
+def test_comfyui_is_killed_with_its_supervisor(pod: Pod) -> None:
     pod.start(SERVE).until("podkiln: ready in")
     comfyui = int(pod.log.partition("serving ")[2].split()[0])
     assert child_processes.group(str(pod.run), "comfyui") == comfyui
@@ -338,10 +338,10 @@ def test_a_signal_between_two_lives_starts_no_other(pod: Pod) -> None:
 def test_it_asks_its_parent_to_stop_and_has_the_last_word(pod: Pod, tmp_path: Path) -> None:
     """The parent here is a shell that does what start.sh does."""
     script = """
-        trap 'echo "service: my last words" >&9; exec 9>&-; wait $keeper; exit $?' TERM
+        trap 'echo "service: my last words" >&9; exec 9>&-; wait $supervisor; exit $?' TERM
         exec 9> >(exec "$@")
-        keeper=$!
-        wait $keeper
+        supervisor=$!
+        wait $supervisor
     """
     program = tmp_path / "program.py"
     program.write_text("raise SystemExit(3)")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pod.util.printable import LONGEST, masked, printable, shown
+from pod.util.masking import masked
+from pod.util.printable import LONGEST, printable, shown
 
 HEX = "0123456789abcdef" * 4
 

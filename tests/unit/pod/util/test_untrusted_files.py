@@ -147,9 +147,9 @@ def test_a_claim_takes_the_place_of_what_is_none(
     here: Path, victim: Path, plant: Callable[..., None]
 ) -> None:
     plant(here / "a.lock", victim)
-    claim = FileLease(here / "a.lock")
-    assert [claim.acquire(), claim.acquire()] == [False, True]
-    claim.release()
+    lease = FileLease(here / "a.lock")
+    assert [lease.acquire(), lease.acquire()] == [False, True]
+    lease.release()
 
 
 @pytest.mark.parametrize("plant", [*KINDS, hard])

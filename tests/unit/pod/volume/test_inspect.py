@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from pod.errors import PodError
 from pod.hardware.mounts import Mount
 from pod.volume import custom_nodes, layout
 from pod.volume.inspect import ProbeOptions, VolumeProbe
+from podkiln.config import model_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,8 +108,8 @@ def read_only(asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch) -> ProbeOpti
     """A volume that cannot be written: what `layout.survey` says of it is tested there."""
     real = layout.survey
 
-    def survey(root: str, *, write: bool) -> layout.VolumeLayout:
-        found = real(root, write=write and root != asked.workspace)
+    def survey(root: str, *, write: bool, **more: Any) -> layout.VolumeLayout:
+        found = real(root, write=write and root != asked.workspace, **more)
         return replace(found, trouble="is read-only") if root == asked.workspace else found
 
     monkeypatch.setattr(layout, "survey", survey)
@@ -136,10 +138,10 @@ def test_a_folder_of_the_container_stands_in_for_what_cannot_be_written(
 def test_a_volume_that_hangs_is_left_alone(asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     real = layout.survey
 
-    def survey(root: str, *, write: bool) -> layout.VolumeLayout:
+    def survey(root: str, *, write: bool, **more: Any) -> layout.VolumeLayout:
         if root == asked.workspace:
             time.sleep(60)
-        return real(root, write=write)
+        return real(root, write=write, **more)
 
     monkeypatch.setattr(layout, "survey", survey)
     begun = time.monotonic()
@@ -170,10 +172,10 @@ def test_a_look_that_fails_is_like_one_that_hangs(
 ) -> None:
     real = layout.survey
 
-    def survey(root: str, *, write: bool) -> layout.VolumeLayout:
+    def survey(root: str, *, write: bool, **more: Any) -> layout.VolumeLayout:
         if root == asked.workspace:
             raise MemoryError("no more")
-        return real(root, write=write)
+        return real(root, write=write, **more)
 
     monkeypatch.setattr(layout, "survey", survey)
     assert "looking at it failed: MemoryError: no more" in look(asked, asked.workspace).warnings[0]
@@ -236,8 +238,8 @@ def surveyed(monkeypatch: pytest.MonkeyPatch, root: str, **changes: object) -> N
     """Have the look at a volume find something that root cannot be refused."""
     real = layout.survey
 
-    def survey(where: str, *, write: bool) -> layout.VolumeLayout:
-        found = real(where, write=write)
+    def survey(where: str, *, write: bool, **more: Any) -> layout.VolumeLayout:
+        found = real(where, write=write, **more)
         return replace(found, **changes) if where == root else found  # type: ignore[arg-type]
 
     monkeypatch.setattr(layout, "survey", survey)
@@ -407,8 +409,9 @@ def test_models_that_nobody_reads_are_named_with_where_they_belong(
 ) -> None:
     root = tmp_path / "workspace"
     (root / place).mkdir(parents=True)
-    (said,) = look(asked).problems
-    why = "is not read, because ComfyUI looks elsewhere: what is in it belongs into"
+    (tmp_path / "folders.json").write_text(json.dumps(model_folders.to_json("0.33.0")), encoding="utf-8")
+    (said,) = look(replace(asked, root=str(tmp_path))).problems
+    why = "is not read, because ComfyUI looks elsewhere: what is in it belongs in"
     assert said == f"{(root / place).parent} {why} {root}/{ELSEWHERE[place]}"
 
 

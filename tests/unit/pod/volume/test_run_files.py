@@ -61,7 +61,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     root.mkdir()
     run.mkdir()
     data = {"folders": model_folders.load("0.33.0").places()}
-    (root / run_files.FOLDERS).write_text(json.dumps(data))
+    (root / volume.FOLDERS).write_text(json.dumps(data))
     return root, run
 
 
@@ -101,7 +101,7 @@ def test_constraints_are_those_of_the_containers_first_start(
 @pytest.mark.parametrize("text", ["", "{}", '{"folders": ', "[]"])
 def test_a_damaged_image_is_said(places: tuple[Path, Path], tmp_path: Path, text: str) -> None:
     root, run = places
-    (root / run_files.FOLDERS).write_text(text)
+    (root / volume.FOLDERS).write_text(text)
     with pytest.raises(PodError, match="rebuild the image") as refused:
         run_files.write(usual(tmp_path, models=("/m",)), {}, root, run)
     assert refused.value.exit_code == 65
@@ -109,7 +109,7 @@ def test_a_damaged_image_is_said(places: tuple[Path, Path], tmp_path: Path, text
 
 def test_a_missing_file_is_said(places: tuple[Path, Path], tmp_path: Path) -> None:
     root, run = places
-    (root / run_files.FOLDERS).unlink()
+    (root / volume.FOLDERS).unlink()
     with pytest.raises(PodError, match="cannot be read"):
         run_files.write(usual(tmp_path, models=("/m",)), {}, root, run)
 

@@ -1,0 +1,135 @@
+"""The machine that bench/gpu.py measures: what it lacks, /opt as the image has it, and what it is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+KIT = Path(__file__).resolve().parent
+# What ComfyUI refuses to start without, and a prompt never uses.
+STUBS = ("comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs")
+NEEDED = (
+    "torch",
+    "comfy_kitchen",
+    "comfy_aimdo",
+    "aiohttp",
+    "av",
+    "safetensors",
+    "transformers",
+    "spandrel",
+    "torchsde",
+)
+
+
+def missing(options: argparse.Namespace) -> Iterator[str]:
+    """Yield what the run lacks, a sentence each, before anything is started."""
+    if shutil.which("nvidia-smi") is None:
+        yield "nvidia-smi is not here, so no NVIDIA GPU can be measured."
+    if os.geteuid() != 0:
+        yield "it lays out /opt and /start.sh as the image does, so it must run as root."
+    if not Path("/start.sh").exists() and not (options.context / "start.sh").is_file():
+        yield f"{options.context} holds no rendered variant; run ./build.py render --variant lazy first."
+    if not Path("/opt/ComfyUI/main.py").exists() and not (
+        options.comfyui and (options.comfyui / "main.py").is_file()
+    ):
+        yield "ComfyUI is not here; give a tree of the pinned release with --comfyui DIR."
+    script = (
+        "import importlib.util, sys\n"
+        "print(' '.join(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))"
+    )
+    absent = subprocess.run([python(), "-c", script, *NEEDED], capture_output=True, text=True, check=False)
+    if absent.returncode or absent.stdout.strip():
+        names = absent.stdout.strip() or absent.stderr.strip()
+        yield f"{python()} lacks the packages {names}; give them by PYTHONPATH."
+
+
+def python() -> str:
+    """Return the Python that runs ComfyUI: the image's, or else this one."""
+    return "/opt/venv/bin/python" if Path("/opt/venv/bin/python").exists() else sys.executable
+
+
+def lay_out(context: Path, comfyui: Path | None) -> None:
+    """Make /opt, /start.sh and /usr/local/bin as the image has them, where they are not there already."""
+    if not Path("/opt/ComfyUI/main.py").exists() and comfyui is not None:
+        shutil.copytree(comfyui, "/opt/ComfyUI")
+    if not Path("/opt/venv").exists():
+        Path("/opt/venv").symlink_to(Path(sys.prefix))
+    if not Path("/start.sh").exists():
+        shutil.copytree(context / "podkiln", "/opt/podkiln")
+        for script in (context / "bin").iterdir():
+            shutil.copy(script, Path("/usr/local/bin") / script.name)
+            (Path("/usr/local/bin") / script.name).chmod(0o755)
+        shutil.copy(context / "start.sh", "/start.sh")
+        Path("/start.sh").chmod(0o755)
+    shutil.copy(KIT / "random_conditioning.py", "/opt/ComfyUI/custom_nodes/bench_random_conditioning.py")
+    stubs = Path("/opt/bench-stubs")
+    requirements = Path("/opt/ComfyUI/requirements.txt").read_text(encoding="utf-8")
+    for name in STUBS:
+        module = name.replace("-", "_")
+        found = re.search(rf"^{name}==(\S+)", requirements, re.MULTILINE)
+        if (
+            not found
+            or subprocess.run(
+                [python(), "-c", f"import {module}"], capture_output=True, check=False
+            ).returncode
+            == 0
+        ):
+            continue
+        for folder in ("static", "templates", "docs"):
+            (stubs / module / folder).mkdir(parents=True, exist_ok=True)
+        (stubs / module / "__init__.py").touch()
+        (stubs / module / "static" / "index.html").write_text(
+            "<!doctype html><title>stub</title>", encoding="utf-8"
+        )
+        info = stubs / f"{module}-{found[1]}.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {found[1]}\n", encoding="utf-8"
+        )
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(stubs)]))
+    # Stale or missing bytecode would be measured as ComfyUI's boot.
+    trees = ["/opt/ComfyUI", *(entry for entry in os.environ["PYTHONPATH"].split(os.pathsep) if entry)]
+    subprocess.run([python(), "-m", "compileall", "-q", "-j", "0", *trees], check=False, capture_output=True)
+
+
+def describe() -> dict[str, str]:
+    """Return what the figures hold for: card, driver, versions, date."""
+    script = (
+        "import torch, importlib.metadata as m\n"
+        "print(torch.__version__, torch.version.cuda, m.version('comfy-aimdo'))"
+    )
+    versions = subprocess.run(
+        [python(), "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    release = Path("/opt/ComfyUI/comfyui_version.py").read_text(encoding="utf-8")
+    return {
+        "gpu": smi("name"),
+        "vram_mib": smi("memory.total"),
+        "driver": smi("driver_version"),
+        "compute_capability": smi("compute_cap"),
+        "cpus": str(os.cpu_count()),
+        "ram_mib": str(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20),
+        "python": platform.python_version(),
+        "torch": versions[0],
+        "cuda": versions[1],
+        "comfy_aimdo": versions[2],
+        "comfyui": re.findall(r'__version__ = "([^"]+)"', release)[0],
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def smi(query: str) -> str:
+    """Return one value of the first card."""
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
