@@ -8,6 +8,8 @@ SHELL := bash
 PYTHON := python3
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
+# Half of the unit tests' time is waiting, so there are more workers than a small machine has processors.
+WORKERS := 4
 # .ci/run takes the times of the parts from these lines.
 step = @printf '\n== %s\n' '$(1)'
 
@@ -17,8 +19,10 @@ help: ## list the commands
 
 .PHONY: test
 test: check engine ## everything: checks, unit, container and full tests; installs what it needs
-	$(call step,tests)
-	$(PYTEST) --whole tests
+	$(call step,unit tests)
+	$(PYTEST) --whole --numprocesses $(WORKERS) --dist worksteal tests/unit
+	$(call step,container tests)
+	$(PYTEST) --whole tests/container
 
 .PHONY: check
 check: venv ## the cheap checks only: linters, types, what is generated and locked
@@ -31,9 +35,12 @@ check: venv ## the cheap checks only: linters, types, what is generated and lock
 	./build.py lint
 	./build.py lock --check
 
+.PHONY: fast
+fast: check unit ## what needs no engine: checks and unit tests
+
 .PHONY: unit
 unit: venv ## the tests that need no engine
-	$(PYTEST) tests/unit
+	$(PYTEST) --numprocesses $(WORKERS) --dist worksteal tests/unit
 
 .PHONY: golden
 golden: venv ## write tests/golden/ and docs/reference/ anew, to be looked at in the diff

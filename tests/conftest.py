@@ -6,7 +6,7 @@ import shutil
 import signal
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,7 +31,7 @@ class Tally:
     collected: int = 0
     run: set[str] = field(default_factory=set)
     gpu: set[str] = field(default_factory=set)
-    parts: dict[str, str] = field(default_factory=dict)
+    parts: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def problem(self) -> str | None:
@@ -53,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts the suite in the background makes it deaf to Ctrl-C, and so all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[TALLY] = Tally(whole=config.getoption("--whole"))
+    config.pluginmanager.register(Counting(config.stash[TALLY]))
 
 
 @pytest.hookimpl(trylast=True)
@@ -65,9 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    tally = session.config.stash[TALLY]
-    tally.collected = len(session.items)
-    tally.parts = {item.nodeid: part_of(item) for item in session.items}
+    session.config.stash[TALLY].collected = len(session.items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """With workers, it is they who collect, each of them all."""
+    node.config.stash[TALLY].collected = len(ids)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -86,18 +91,30 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skip into a failure, unless it is ours, for want of a GPU."""
     report = yield
-    tally = item.config.stash[TALLY]
-    tally.seconds[part_of(item)] += report.duration
+    report.user_properties = [*report.user_properties, ("part", part_of(item))]
     if report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if reason.endswith(NO_GPU):
-            tally.gpu.add(item.nodeid)
-            return report
-        report.outcome = "failed"
-        report.longrepr = f"Only tests marked gpu may be skipped. {reason}"
-    if report.when == "call" or report.failed:
-        tally.run.add(item.nodeid)
+        if not reason.endswith(NO_GPU):
+            report.outcome = "failed"
+            report.longrepr = f"Only tests marked gpu may be skipped. {reason}"
     return report
+
+
+class Counting:
+    """Counts reports where they arrive: with workers, in the process that started them."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        tally, part = self._tally, dict(report.user_properties).get("part", "unit")
+        tally.seconds[str(part)] += report.duration
+        if report.nodeid in tally.run or report.nodeid in tally.gpu:
+            return
+        skipped = report.skipped and not hasattr(report, "wasxfail")
+        if skipped or report.failed or report.when == "call":
+            (tally.gpu if skipped else tally.run).add(report.nodeid)
+            tally.parts[str(part)] += 1
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -109,9 +126,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     tally = config.stash[TALLY]
     terminalreporter.section("the suite")
-    counts = Counter(tally.parts.values())
-    for part in filter(counts.__getitem__, PARTS):
-        terminalreporter.line(f"{part:10} {counts[part]:5} tests  {tally.seconds[part]:8.1f} s")
+    for part in filter(tally.parts.__getitem__, PARTS):
+        terminalreporter.line(f"{part:10} {tally.parts[part]:5} tests  {tally.seconds[part]:8.1f} s")
     terminalreporter.line(f"{tally.collected} collected = {len(tally.run)} run + {len(tally.gpu)} gpu")
     if tally.gpu:
         terminalreporter.write_sep(

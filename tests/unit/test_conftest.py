@@ -59,6 +59,15 @@ def test_gpu_tests_are_skipped_loudly_where_there_is_no_gpu(tmp_path: Path) -> N
     assert "1 gpu tests NOT RUN" in said
 
 
+def test_tests_are_counted_where_workers_run_them_too(tmp_path: Path) -> None:
+    files = {"test_a.py": ONE, "test_b.py": ONE.replace("pass", "assert {}"), "test_g.py": GPU}
+    code, said = run(tmp_path, files, "--whole", "-n", "2")
+    assert code == 1, said
+    assert "3 collected = 2 run + 1 gpu" in said
+    code, said = run(tmp_path, {"test_b.py": "import os\ndef test_one():\n    os._exit(1)\n"}, "-n", "2")
+    assert code == 1, said
+
+
 def test_an_expected_failure_that_passes_is_a_failure(tmp_path: Path) -> None:
     text = "import pytest\n@pytest.mark.xfail(reason='upstream')\ndef test_a():\n    assert {}\n"
     expected, said = run(tmp_path, {"test_a.py": text.format("False")})
