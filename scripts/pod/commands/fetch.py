@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from pod.net.hubs import Hubs
 from pod.net.transfer_policy import TransferPolicy
 from pod.resolve import model_facts
 from pod.util import env
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pod.downloads import partial_file
@@ -18,6 +17,7 @@ from pod.downloads.staging import Staging, StagingPlan
 from pod.net.http import RefusedError
 from pod.net.integrity import check_contents, digest, of_file
 from pod.util import bounded_json, untrusted_files
+from pod.util.dataclass import dataclass, field
 from pod.util.files import write_json
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import json
 import os
 import threading
 import weakref
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pod.util import bounded_json, untrusted_files
+from pod.util.dataclass import asdict, dataclass
 from pod.util.file_lease import boot_id
 
 if TYPE_CHECKING:

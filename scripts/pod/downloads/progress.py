@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pod.util.dataclass import dataclass, field
 from pod.util.files import write_json
 from pod.util.units import duration, human
 

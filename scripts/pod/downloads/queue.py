@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pod.downloads import disk_space, partial_file
@@ -25,6 +24,7 @@ from pod.net.http import FETCH_FAILED, RefusedError
 from pod.net.hubs import request_for
 from pod.resolve.hashes import Resolver
 from pod.resolve.model_refs import ModelRefResolver, remarks
+from pod.util.dataclass import dataclass
 from pod.util.file_lease import FileLease
 
 if TYPE_CHECKING:

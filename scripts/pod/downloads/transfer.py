@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pod.downloads.partial_file import ByteRange, ClosedError, PartialFile, PartMetadata
@@ -18,6 +17,7 @@ from pod.net.content_range import PARTIAL, UNSATISFIABLE
 from pod.net.http import Answer, RefusedError, TransientError
 from pod.net.integrity import BLOCK, Block, check_type, digest
 from pod.net.transfer_policy import StalledError, ThroughputMonitor, TransferBackoff, TransferPolicy
+from pod.util.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,10 +11,10 @@ import math
 import os
 import re
 import shlex
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util.dataclass import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

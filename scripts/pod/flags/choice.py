@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from pod.flags import gpu_class as cards
 from pod.flags import model_selection
 from pod.flags.arguments import check_modules, exclusive, opposed
 from pod.flags.rules import AUTO, Rule
 from pod.hardware import compatibility
 from pod.services.config import Access, check_cors, inner_port
+from pod.util.dataclass import dataclass, replace
 from pod.util.finding import WARNING
 from pod.volume.volume import usual
 

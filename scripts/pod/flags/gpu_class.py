@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pod.flags.rules import AUTO, MIB_PER_GB
+from pod.util.dataclass import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 
 from pod.errors import DATA_UNREADABLE, SETTING_MALFORMED, PodError
 from pod.flags.rules import AUTO, MIB_PER_GB
+from pod.util.dataclass import dataclass, replace
 from pod.util.env import SettingError, nearest
 
 TYPE_CHECKING = False

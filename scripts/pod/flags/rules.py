@@ -7,10 +7,10 @@ shape is damage, not a mistake to explain in detail.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from pod.errors import DATA_UNREADABLE, PodError
 from pod.flags.arguments import Catalogue, Flag
+from pod.util.dataclass import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from pod.errors import SETTING_MALFORMED, PodError
 from pod.flags.rules import AUTO
+from pod.util.dataclass import dataclass
 from pod.util.env import (
     CIVITAI,
     HUGGINGFACE,

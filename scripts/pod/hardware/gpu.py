@@ -7,9 +7,9 @@ sentence.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 
 from pod.hardware import cuda_visible_devices, mig, nvidia_smi
+from pod.util.dataclass import dataclass, replace
 from pod.util.printable import printable, shown
 
 TYPE_CHECKING = False

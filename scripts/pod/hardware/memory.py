@@ -6,8 +6,9 @@ it does not have and is killed for it (Comfy-Org/ComfyUI issue 14938).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from pod.util.dataclass import dataclass
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")

@@ -8,9 +8,9 @@ Device Enumeration).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from pod.hardware import nvidia_smi
+from pod.util.dataclass import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

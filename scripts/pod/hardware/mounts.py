@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from pod.util.dataclass import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

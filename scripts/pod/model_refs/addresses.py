@@ -6,8 +6,8 @@ AIR: https://developer.civitai.com/site/guide/air
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
+from pod.util.dataclass import dataclass, field
 from pod.util.printable import shown
 
 TYPE_CHECKING = False

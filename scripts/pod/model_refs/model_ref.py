@@ -12,12 +12,12 @@ The addresses of pages on huggingface.co and civitai.com are understood as the f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from pod.errors import SETTING_MALFORMED, PodError
 from pod.model_refs import addresses
 from pod.model_refs.addresses import FORMS, SCHEME, Address, ModelRefError
 from pod.model_refs.filenames import checked_path, suffix
+from pod.util.dataclass import dataclass
 from pod.util.printable import shown
 
 TYPE_CHECKING = False

@@ -9,11 +9,11 @@ import http.client
 import socket
 import ssl
 import urllib.request
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from pod.errors import PodError
+from pod.util.dataclass import dataclass, field
 from pod.util.masking import masked
 from pod.util.printable import shown
 

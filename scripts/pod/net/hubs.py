@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from pod.net.http import Answer, Credential, Limits, RefusedError, TransientError, get, origin_of, public
 from pod.net.retry import BUSY, PASSING, asked_seconds
 from pod.util import env
+from pod.util.dataclass import dataclass, field
 from pod.util.printable import shown
 
 if TYPE_CHECKING:

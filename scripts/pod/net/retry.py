@@ -14,8 +14,9 @@ from __future__ import annotations
 import random
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pod.util.dataclass import dataclass
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pod.net.http import Limits, RefusedError, TransientError
 from pod.net.retry import LONGEST_TOTAL, LONGEST_WAIT, Backoff
+from pod.util.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     import threading

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pod.model_refs import filenames
 from pod.net.http import RefusedError
+from pod.util.dataclass import dataclass, field
 from pod.util.pickles import is_pickle
 from pod.util.printable import shown
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from pod.net.hubs import Request
 from pod.resolve import civitai
 from pod.resolve.hub_client import HubClient
 from pod.resolve.resolved_cache import FILES, ResolvedCache
+from pod.util.dataclass import asdict, dataclass
 from pod.util.pickles import is_pickle
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +19,7 @@ from pod.net.hubs import request_for
 from pod.net.integrity import digest, of_file
 from pod.resolve import civitai
 from pod.resolve.resolved_cache import WISHES
+from pod.util.dataclass import dataclass, replace
 from pod.util.pickles import is_pickle
 from pod.util.printable import shown
 

@@ -7,7 +7,6 @@ refused, for a file that lies about that may lie about anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from pod.net.content_range import PARTIAL
 from pod.net.http import RefusedError, TransientError
 from pod.net.integrity import FORMAT_LIMIT, HEADER_LIMIT
 from pod.util import bounded_json
+from pod.util.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

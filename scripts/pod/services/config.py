@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util.dataclass import dataclass
 from pod.util.env import HIGHEST_PORT, SettingError, check_filled_in, port
 
 TYPE_CHECKING = False

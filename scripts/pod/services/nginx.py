@@ -14,13 +14,13 @@ import pwd
 import re
 import resource
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from pod.comfyui_http import value
 from pod.services.config import read_cors
 from pod.services.ping_config import PATH
 from pod.services.service import BARE, Service, private_folder, write_private
+from pod.util.dataclass import dataclass
 from pod.util.ports import usable
 
 TYPE_CHECKING = False

@@ -6,10 +6,10 @@ Source: docs.runpod.io/serverless/load-balancing
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from pod.services.config import LOCAL_PORT
+from pod.util.dataclass import dataclass
 from pod.util.env import SettingError, port
 
 TYPE_CHECKING = False

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 
 from pod.util import child_processes, untrusted_files
+from pod.util.dataclass import dataclass
 from pod.util.ports import taken
 from pod.util.say import LONGEST_LINE, line, say
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pod.errors import SETTING_MALFORMED, PodError
+from pod.util.dataclass import asdict, dataclass, field
 from pod.volume import node_requirements
 from pod.volume.node_requirements import NodeReport
 

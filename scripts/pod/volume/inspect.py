@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
 
 from pod.errors import PodError
 from pod.hardware import mounts
+from pod.util.dataclass import dataclass, replace
 from pod.util.env import SettingError, seconds, short
 from pod.volume import custom_nodes, foreign_layouts, layout, node_requirements, package_overlay
 from pod.volume.custom_nodes import Nodes

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
 from pod.util import untrusted_files
+from pod.util.dataclass import asdict, dataclass, replace
 from pod.volume import foreign_layouts
 
 TYPE_CHECKING = False

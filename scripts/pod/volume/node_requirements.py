@@ -13,8 +13,8 @@ import os
 import re
 import stat
 import sys
-from dataclasses import dataclass, field
 
+from pod.util.dataclass import dataclass, field
 from pod.util.printable import shown
 
 TYPE_CHECKING = False

@@ -7,8 +7,8 @@ one pod alone lies in the container: temporary files, and the database, which ne
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
+from pod.util.dataclass import dataclass, field
 from pod.volume import layout, package_overlay
 from pod.volume.custom_nodes import INSTALL, Nodes
 from pod.volume.node_requirements import normalized

@@ -8,7 +8,6 @@ import os
 import random
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +24,7 @@ from pod.net.connection_pool import ConnectionPool
 from pod.net.http import Limits, RefusedError
 from pod.net.hubs import Hubs, request_for
 from pod.net.transfer_policy import TransferPolicy
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,7 @@ from pod.downloads.model_store import ModelStore
 from pod.downloads.staging import StagingPlan
 from pod.model_refs.models_json import ModelFile
 from pod.net.http import RefusedError
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

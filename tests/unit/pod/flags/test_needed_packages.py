@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +10,7 @@ from pod.errors import ARGUMENTS_REFUSED, PodError
 from pod.flags import choice, settings
 from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from pod.flags.choice import Decision

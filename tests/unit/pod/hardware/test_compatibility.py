@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pod.hardware import compatibility
 from pod.hardware.gpu import Detection, Gpu
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from unit.pod.conftest import Choose

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 import sys
 import threading
@@ -13,6 +12,7 @@ import pytest
 
 from pod.services import service
 from pod.services.service import Service, ServiceSupervisor
+from pod.util.dataclass import replace
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_what_ends_is_started_again_and_given_up_at_last(
 def test_what_is_needed_is_never_given_up(
     port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    supervisor = ServiceSupervisor(dataclasses.replace(python("pass", port), needed=True), tmp_path)
+    supervisor = ServiceSupervisor(replace(python("pass", port), needed=True), tmp_path)
     thread = threading.Thread(target=supervisor.keep)
     thread.start()
     said = ""

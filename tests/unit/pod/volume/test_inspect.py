@@ -6,13 +6,13 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pod.errors import PodError
 from pod.hardware.mounts import Mount
+from pod.util.dataclass import replace
 from pod.volume import custom_nodes, layout
 from pod.volume.inspect import ProbeOptions, VolumeProbe
 from podkiln.config import model_folders
