@@ -24,6 +24,8 @@ def kinds(module: Any) -> dict[str, Any]:
         names: tuple[str, ...] = ()
         remark: str = module.field(default="", compare=False)
 
+    made: Any = Inner  # no type checker knows its fields
+
     @module.dataclass(frozen=True)
     class Frozen:
         name: str
