@@ -29,7 +29,7 @@ def kinds(module: Any) -> dict[str, Any]:
     @module.dataclass(frozen=True)
     class Frozen:
         name: str
-        inner: Inner = Inner(1)
+        inner: Any = made(1)
         told: list[Any] = module.field(default_factory=list)
         token: str | None = module.field(default=None, repr=False)
 
