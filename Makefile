@@ -44,7 +44,7 @@ unit: venv ## the tests that need no engine
 
 .PHONY: golden
 golden: venv ## write tests/golden/ and docs/reference/ anew, to be looked at in the diff
-	./build.py render --golden
+	./build.py render --update-golden
 	$(BIN)/python docs/generate.py
 
 .PHONY: bench

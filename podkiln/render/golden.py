@@ -1,7 +1,7 @@
 """Golden copies of what is rendered: a change of a template or a fact shows as a difference in review.
 
-`./build.py render --golden` writes them. The big data files are kept of one variant only: the others' differ
-in which models they list, and lazy lists all of them.
+`./build.py render --update-golden` writes them. The big data files are kept of one variant only: the others'
+differ in which models they list, and lazy lists all of them.
 """
 
 from __future__ import annotations
