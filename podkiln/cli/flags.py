@@ -37,7 +37,7 @@ def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> No
     made = build.make_plan(variants.load(name), BuildRequest(variants=(name,), no_weights=True))
     decision = flags_json.preview(build_context.flags_json(made), **figures)
     if as_json:
-        console.result({"schema": 1, **decision.to_json()})
+        console.result(decision.to_json())
         return
     click.echo(" ".join(decision.args))
     for line in (*decision.warnings, *decision.reasons):

@@ -113,7 +113,7 @@ registry_option = option(
     help="Where to: ghcr.io/you, docker.io/you, localhost:5000/x. Else PODKILN_REGISTRY, else the variant's "
     "image.registry, else in GitHub Actions ghcr.io/OWNER.",
 )
-json_option = option("--json", "as_json", is_flag=True, help="Print JSON for scripts (schema 1).")
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 SUBSTITUTES: list[Decorator] = [
     option("--base", metavar="REF|bootstrap", help="Another base image; bootstrap: from Debian packages."),
     option(

@@ -79,7 +79,7 @@ def plan_command(as_json: bool, **options: Any) -> None:
     plans = [build.with_registry_state(each, request) for each in made]
     if as_json:
         found = [_as_json(each) for each in plans]
-        console.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
+        console.result(found[0] if len(found) == 1 else {"schema": 2, "plans": found})
     else:
         for each in plans:
             show(each)

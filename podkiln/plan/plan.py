@@ -169,14 +169,14 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """Return the plan for scripts."""
         return {
-            "schema": 1,
+            "schema": 2,
             "variant": self.name,
             "layers": [
                 {
                     "what": layer.what,
                     "size": layer.size,
                     "digest": layer.digest,
-                    "nearby": self.nearby(layer),
+                    "reuse": self.nearby(layer),
                 }
                 for layer in self.layers
             ],

@@ -75,7 +75,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         from pod.flags import places  # noqa: PLC0415 - beside nvidia-smi
 
         places.check(user.given, "COMFYUI_ARGS")
-        if volume.answers:
+        if volume.responsive:
             check_folders(user.given, "COMFYUI_ARGS")
             given = [one.values for one in user.given if one.flag.name == "--extra-model-paths-config"]
             if given:
@@ -182,7 +182,7 @@ def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
     """Raise PodError where ComfyUI could not work here; PODKILN_DOCTOR=warn starts it all the same."""
     from pod.util.say import line  # noqa: PLC0415 - beside nvidia-smi, see decide()
 
-    fatal = [finding.says for finding in decision.findings if finding.level == "fatal"]
+    fatal = [finding.message for finding in decision.findings if finding.level == "fatal"]
     for reason in fatal:
         if environ.get("PODKILN_DOCTOR", "").strip().lower() != "warn":
             message = f"ComfyUI cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."

@@ -67,7 +67,9 @@ def test_what_is_named_comes_into_its_folder_at_the_boot_and_by_hand(
         assert listed(pod, "checkpoints") == ["whole.safetensors"]
 
         explained = json.loads(pod.exec("/start.sh", "--explain").stdout)
-        assert [(wish["where"], wish["wish"], wish["folder"]) for wish in explained["wishes"]] == [
+        assert [
+            (wish["source_variable"], wish["ref"], wish["folder"]) for wish in explained["requested_files"]
+        ] == [
             ("MODELS", "hf:org/repo@main/sub/whole.safetensors", None),
             ("LORAS", "civitai:11@22", "loras"),
             ("LORAS", "hf:org/repo@main/lora.safetensors", "loras/own"),

@@ -44,7 +44,7 @@ def local(
         *(Finding(WARNING, "volume", says) for says in volume["problems"]),
         *model_needs.memory(record, models, rule_set.reaches),
     ]
-    return [*found, *model_needs.room(record, models, roots)] if volume["answers"] else found
+    return [*found, *model_needs.room(record, models, roots)] if volume["responsive"] else found
 
 
 def online(
@@ -58,7 +58,7 @@ def online(
     hosts = {"huggingface": hubs.huggingface, "civitai": hubs.civitai}
     kinds = {source["kind"]: source.get("url", "") for source in model_needs.sources(record, models)}
     addresses = [hosts.get(kind, url) for kind, url in kinds.items()]
-    if record.get("wishes"):
+    if record.get("requested_files"):
         addresses += hosts.values()
     try:
         made: float | None = (root / "manifest.json").stat().st_mtime

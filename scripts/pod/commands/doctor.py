@@ -38,7 +38,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         record = report.load(run / "decision.json")
         found = [*report.local(record, models, environ), *report.online(record, models, environ, root)]
         _write(run / "doctor.json", worst_first([*report.known(record), *found]))
-        said = [one for one in found if one.level != WARNING or one.about not in _SAID_BEFORE]
+        said = [one for one in found if one.level != WARNING or one.check not in _SAID_BEFORE]
         _say(worst_first(said))
         return 0
     from pod import decision  # noqa: PLC0415 - at boot it has run already
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         ]
     )
     if "--json" in arguments:
-        print(json.dumps({"schema": 1, "findings": [one.to_json() for one in found]}, indent=1))
+        print(json.dumps({"schema": 2, "findings": [one.to_json() for one in found]}, indent=1))
     else:
         _say(found)
         if all(one.level == NOTE for one in found):
@@ -62,13 +62,13 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
 
 def _say(findings: Sequence[Finding]) -> None:
     for one in findings:
-        say(f"{_HINTS[one.level]}{one.says}.")
+        say(f"{_HINTS[one.level]}{one.message}.")
 
 
 def _write(path: Path, findings: Sequence[Finding]) -> None:
     from pod.util import files  # noqa: PLC0415 - at boot only
 
-    data = {"schema": 1, "findings": [one.to_json() for one in findings]}
+    data = {"schema": 2, "findings": [one.to_json() for one in findings]}
     try:
         files.write_json(path, data)
     except OSError as error:

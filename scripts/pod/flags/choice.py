@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pod.volume.custom_nodes import Nodes
     from pod.volume.volume import Volume
 
-SCHEMA = 1
+SCHEMA = 2  # of decision.json; docs/reference/json.md lists what changed
 _USER = "COMFYUI_ARGS"
 _COMMON = "every start"
 _LOGIN = "WEB_USER"
@@ -64,7 +64,7 @@ class Decision:
 
     def with_findings(self, more: Sequence[Finding]) -> Decision:
         """Return it with further findings; what is not fatal is warned about."""
-        said = tuple(_sentence(finding.says) for finding in more if finding.level == WARNING)
+        said = tuple(_sentence(finding.message) for finding in more if finding.level == WARNING)
         return replace(self, findings=(*self.findings, *more), warnings=(*self.warnings, *said))
 
     def with_args(self, args: tuple[str, ...]) -> Decision:
@@ -92,7 +92,7 @@ class Decision:
             "findings": [finding.to_json() for finding in self.findings],
             "volume": self.volume.to_json(),
             "models": [choice.to_json() for choice in self.selection.choices],
-            "wishes": [wish.to_json() for wish in self.selection.wishes],
+            "requested_files": [wish.to_json() for wish in self.selection.wishes],
         }
 
 

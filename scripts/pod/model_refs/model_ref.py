@@ -78,8 +78,8 @@ class ModelRef:
     def to_json(self) -> dict[str, Any]:
         """Return what decision.json and --explain say of it."""
         return {
-            "wish": self.word,
-            "where": self.where,
+            "ref": self.word,
+            "source_variable": self.where,
             "source": self.source["kind"],
             "sha256": self.sha256,
             "folder": self.folder or (LORAS if self.only_lora else None),

@@ -107,18 +107,18 @@ def test_explain_shows_files_as_they_were_understood_and_no_token(decide: Callab
     url = f"https://files.test/a.safetensors?token=canary#sha256={'ab' * 32}"
     done = decide("decide", "--explain", MODELS=f"none,vae={url}", LORAS="sdxl:lora:civitai:1@2")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["wishes"] == [
+    assert json.loads(done.stdout)["requested_files"] == [
         {
-            "wish": "https://files.test/a.safetensors",
-            "where": "MODELS",
+            "ref": "https://files.test/a.safetensors",
+            "source_variable": "MODELS",
             "source": "https",
             "sha256": "ab" * 32,
             "folder": "vae",
             "name": None,
         },
         {
-            "wish": "civitai:1@2",
-            "where": "LORAS",
+            "ref": "civitai:1@2",
+            "source_variable": "LORAS",
             "source": "civitai",
             "sha256": None,
             "folder": "loras",

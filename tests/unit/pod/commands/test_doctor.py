@@ -76,7 +76,7 @@ def call(tmp_path: Path, flags_json: dict[str, Any]) -> Callable[..., subprocess
 
 
 def findings(text: str) -> list[tuple[str, str]]:
-    return [(finding["level"], finding["about"]) for finding in json.loads(text)["findings"]]
+    return [(finding["level"], finding["check"]) for finding in json.loads(text)["findings"]]
 
 
 def test_nothing_is_wrong(call: Callable[..., Any], tmp_path: Path) -> None:

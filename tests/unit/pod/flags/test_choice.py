@@ -214,7 +214,7 @@ def test_every_reason_is_a_sentence(choose: Choose) -> None:
 def test_the_json(choose: Choose) -> None:
     data = choose(23028, Memory(MACHINE, 63488)).to_json()
     assert {
-        "schema": 1,
+        "schema": 2,
         "gpu": {
             "index": 0,
             "uuid": "GPU-1",
@@ -240,7 +240,7 @@ def test_the_json(choose: Choose) -> None:
         "findings": [],
         "warnings": [],
         "models": [],
-        "wishes": [],
+        "requested_files": [],
     } == {key: value for key, value in data.items() if key != "reasons"}
     assert len(data["reasons"]) == 6
 

@@ -187,7 +187,7 @@ def test_models_must_be_offered(choose: Choose, models: str, sentence: str) -> N
 def test_named_files_are_beside_the_images_models(choose: Choose) -> None:
     decision = choose(offers=OFFERS, MODELS="sdxl-base,hf:o/r/a.safetensors", LORAS="civitai:1@2,civitai:3@4")
     assert {one.offer.id for one in decision.selection.choices if one.enabled} == {"sdxl-base"}
-    assert [entry["wish"] for entry in decision.to_json()["wishes"]] == [
+    assert [entry["ref"] for entry in decision.to_json()["requested_files"]] == [
         *("hf:o/r@main/a.safetensors", "civitai:1@2", "civitai:3@4")
     ]
     assert decision.reasons[-2:] == (

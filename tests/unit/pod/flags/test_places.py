@@ -49,7 +49,7 @@ def test_a_plain_file_is_no_folder(tmp_path: Path) -> None:
 def test_what_lies_outside_of_the_volume_is_warned_about(value: str, said: str | None) -> None:
     mounted = [Mount("/workspace", "nfs4", read_only=False)]
     found = list(places.outside(ParsedArgs((given(value),)), usual("/workspace"), mounted))
-    assert [f"is {said}, which is outside" in one.says for one in found] == [True] * (said is not None)
+    assert [f"is {said}, which is outside" in one.message for one in found] == [True] * (said is not None)
     assert list(places.outside(ParsedArgs((given(value),)), usual("/workspace"), [])) == []
     assert (
         list(places.outside(ParsedArgs((given(value, "--temp-directory"),)), usual("/workspace"), mounted))

@@ -131,8 +131,8 @@ def test_what_is_remembered_and_told_holds_no_secret() -> None:
     parsed = model_ref.parse("LORAS", f"https://files.test/a.pt?token=canary#sha256={HEX}")
     assert parsed.key == f"loras=https://files.test/a.pt#sha256={HEX}"
     assert parsed.to_json() == {
-        "wish": "https://files.test/a.pt",
-        "where": "LORAS",
+        "ref": "https://files.test/a.pt",
+        "source_variable": "LORAS",
         "source": "https",
         "sha256": HEX,
         "folder": "loras",

@@ -148,7 +148,7 @@ def test_a_volume_that_hangs_is_left_alone(asked: ProbeOptions, monkeypatch: pyt
     volume = look(replace(asked, limit=0.3), asked.workspace)
     assert time.monotonic() - begun < 5
     instead = f"{asked.local}/workspace"
-    assert (volume.workspace, volume.answers, volume.models) == (instead, False, ())
+    assert (volume.workspace, volume.responsive, volume.models) == (instead, False, ())
     assert volume.node_folders == (f"{instead}/custom_nodes",)
     assert volume.warnings[0].startswith(
         f"{asked.workspace} is left alone (it did not answer within 0.3 s): "
@@ -250,7 +250,7 @@ def test_a_volume_that_may_not_be_read_is_left_alone(
 ) -> None:
     surveyed(monkeypatch, asked.workspace, unread="cannot be read (Permission denied)")
     volume = look(asked, asked.workspace)
-    assert (volume.answers, volume.workspace) == (False, f"{asked.local}/workspace")
+    assert (volume.responsive, volume.workspace) == (False, f"{asked.local}/workspace")
     assert volume.models == ()
     assert volume.warnings[0].startswith(
         f"{asked.workspace} is left alone (it cannot be read (Permission denied)): outputs, inputs, settings"
