@@ -98,7 +98,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.only = options.only.split(",")
     unknown = set(options.only) - {PODKILN, *LEGS}
     if unknown:
-        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join([PODKILN, *LEGS])}")
+        parser.error(f"--only: {', '.join(sorted(unknown))} is not one of {', '.join([PODKILN, *LEGS])}")
     return options
 
 

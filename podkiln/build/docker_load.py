@@ -45,7 +45,7 @@ def load(layout: Layout, names: Sequence[Reference]) -> None:
             _close(process)
             raise
         if code:
-            raise EngineError(f"The engine did not take the image: {_words(output) or f'exit code {code}'}")
+            raise EngineError(f"The engine did not load the image: {_words(output) or f'exit code {code}'}")
 
 
 def _feed(process: subprocess.Popen[bytes], chunks: Iterable[bytes]) -> None:

@@ -83,13 +83,13 @@ def require(builder: str | None) -> Engine:
         raise EngineError(
             f"The engine {engine.name} cannot export OCI layouts: it keeps images in {engine.storage}, "
             "not in the containerd image store.",
-            hint=f"Put {_CONTAINERD_STORE} into its /etc/docker/daemon.json and restart it; or leave it "
-            "alone and make a builder beside it (docker buildx create --name podkiln --driver "
-            "docker-container), to be named with --builder podkiln.",
+            hint=f"Put {_CONTAINERD_STORE} into its /etc/docker/daemon.json and restart it; or create "
+            "another builder (docker buildx create --name podkiln --driver docker-container) and give "
+            "--builder podkiln.",
         )
     raise EngineError(
         f"The engine {engine.name} cannot export OCI layouts with rewritten timestamps: {said}",
-        hint="Take Docker Engine 26 with buildx 0.13, or newer, or another builder: --builder NAME.",
+        hint="Use Docker Engine 26 with buildx 0.13, or newer, or another builder: --builder NAME.",
     )
 
 

@@ -48,7 +48,7 @@ def _check_memory(pod: int | None, host: int | None) -> None:
     """Refuse a machine that has less RAM than the pod on it, or of whose pod nothing is said."""
     if host is not None and pod is None:
         raise UsageError(
-            "--host-ram-mib is of use beside --ram-mib only: the machine's RAM, where the pod may use less.",
+            "--host-ram-mib needs --ram-mib: it is the machine's RAM, where the pod may use less.",
             hint="For a pod without a limit, give --ram-mib alone.",
         )
     if host is not None and pod is not None and host < pod:

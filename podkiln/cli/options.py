@@ -57,7 +57,7 @@ class Rate(click.ParamType[float]):
         except (TypeError, ValueError):
             rate = math.nan
         if not self.slowest <= rate <= self.fastest:  # nan is not, either
-            self.fail(f"{value} is no number from {self.slowest:g} to {self.fastest:.0f}.", param, ctx)
+            self.fail(f"{value} is not a number from {self.slowest:g} to {self.fastest:.0f}.", param, ctx)
         return rate
 
 
@@ -158,10 +158,13 @@ BUILD_OPTIONS: list[Decorator] = [
     option("--python-index", metavar="URL", help="A package index to use instead of the default."),
     option("--apt-mirror", metavar="URL", help="A Debian mirror to use instead of the base's."),
     option("--builder", metavar="NAME", help="A buildx builder, for more machine than this one."),
-    option("--no-cache", is_flag=True, help="Build every step anew."),
+    option("--no-cache", is_flag=True, help="Build every step again."),
     option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead."),
     option(
-        "--accept-licence", multiple=True, metavar="MODEL", help="Push its weights though its licence asks."
+        "--accept-licence",
+        multiple=True,
+        metavar="MODEL",
+        help="Accept its licence, so that its weights may be pushed.",
     ),
     option("--report", type=FILE, help="Write the build report, as JSON."),
     option("--dry-run", is_flag=True, help="Show the plan and stop."),

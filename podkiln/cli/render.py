@@ -69,7 +69,7 @@ def lint_command(variant: tuple[str, ...]) -> None:
     for line in found:
         click.echo(line)
     if found:
-        raise LintError(f"{len(found)} rules are broken.", hint="They stand above, with file and line.")
+        raise LintError(f"{len(found)} rules are broken.", hint="They are listed above, with file and line.")
 
 
 def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
@@ -77,7 +77,7 @@ def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
     own = next((plan for plan in plans if chosen and plan.described.option), None)
     if own:
         raise UsageError(
-            f"{chosen[0]} is about the shipped variants, and {own.described.chain[0].path} is none.",
+            f"{chosen[0]} takes shipped variants only; {own.described.chain[0].path} is not one.",
             hint="`./build.py render --out DIR` writes what is rendered of it, to be looked at.",
         )
 

@@ -36,7 +36,7 @@ def check(described: LoadedVariant) -> None:
     for flag, written in (("--listen", "--listen=0.0.0.0"), ("--port", _PORT)):
         if flag not in words:
             what = f"a list replaces the parent's, and this one lacks {written}."
-            raise described.error(_KEY, what, hint="Without it nobody reaches ComfyUI in a pod.")
+            raise described.error(_KEY, what, hint="Without it, ComfyUI cannot be reached in a pod.")
     if not (comfyui_flags.DIRECTORY / f"comfyui-{comfyui.version}.yaml").is_file():
         return  # a version whose flags are not known is refused by whoever needs them
     needed = {

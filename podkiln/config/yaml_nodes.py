@@ -133,7 +133,7 @@ def _text(path: Path) -> str:
     except (OSError, ValueError) as unreadable:
         raise DescriptionError(f"{path}: cannot be read: {unreadable}.") from None
     if len(content) > MOST_BYTES:
-        raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB; that is no description.")
+        raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB, too large for a description.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as broken:
@@ -215,7 +215,7 @@ def _check_keys(path: Path, node: yaml.MappingNode) -> None:
             raise _broken(path, _line(key), f"{cut}: a key must be text: quote it")
         _check_tag(path, key, cut)
         if key.value in seen:
-            raise _broken(path, _line(key), f"{cut}: the key stands twice")
+            raise _broken(path, _line(key), f"{cut}: the key is duplicated")
         seen.add(key.value)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
 
 FILE = "layers.json"
-_DELETE: Final = "Delete it: the next bake writes it anew."
+_DELETE: Final = "Delete it: the next bake writes it again."
 MAX_PLACES: Final = 8  # of one layer; the oldest is forgotten first
 
 

@@ -251,7 +251,7 @@ def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> li
     if not os.path.lexists(path) and path.parent.is_dir():
         return [f"There is no lock {path}."]
     known = read_weights(path).models
-    found = [f"{path}: {name!r} is no model any more." for name in known if exact and name not in models]
+    found = [f"{path}: {name!r} is not a model any more." for name in known if exact and name not in models]
     for name, model in models.items():
         locked = {file.destination: file for file in known.get(name, ())}
         described = {file.destination: from_description(file) for file in model.files}

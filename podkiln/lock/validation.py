@@ -91,7 +91,7 @@ def loads(content: bytes, name: object, shape: type[L], *, hint: str) -> L:
         _refuse_marks(name, content)
         raise _unreadable(name, f"{broken}.", hint) from None
     if not isinstance(data, dict):
-        raise _unreadable(name, "it is no JSON object.", hint)
+        raise _unreadable(name, "it is not a JSON object.", hint)
     if "schema_version" not in data:
         raise _unreadable(name, f"schema_version is missing; it is {SCHEMA}.", hint)
     version = data["schema_version"]
@@ -134,7 +134,7 @@ def _bytes(path: Path) -> bytes:
     """Return a file's content. Raises OSError, ValueError."""
     if not path.is_file():  # a FIFO would be waited for
         if path.exists():
-            raise OSError(None, "it is no file")
+            raise OSError(None, "it is not a file")
         if path.is_symlink():
             raise OSError(None, "it is a link that leads nowhere")
     with path.open("rb") as file:

@@ -148,7 +148,7 @@ def _check_agreement(layout: Layout, where: str) -> None:
         raise IntegrityError(f"{where} has {layers} layers, but its config has {diff_ids} diff_ids.")
     history = len(layout.config.layer_history)
     if layout.config.history and history != layers:
-        raise IntegrityError(f"{where} has {layers} layers, but its config's history tells of {history}.")
+        raise IntegrityError(f"{where} has {layers} layers, but its config's history lists {history}.")
 
 
 def _blob_path(path: Path, digest: Digest) -> Path:
@@ -180,7 +180,7 @@ def _read_blob(path: Path, blob: Descriptor, limit: int) -> bytes:
     """Return a small blob, checked."""
     where = _blob_name(path, blob)
     if blob.size > limit:
-        raise IntegrityError(f"{where} is said to have {blob.size} bytes; manifests and configs have less.")
+        raise IntegrityError(f"{where} is listed with {blob.size} bytes; manifests and configs have less.")
     _check_size(path, blob)
     data = _blob_path(path, blob.digest).read_bytes()
     hashed = spec.hasher(blob.digest)

@@ -96,6 +96,6 @@ def _check_sources(plans: Sequence[Plan], request: BuildRequest, foresee: Forese
         for weight in (weight for each in lacking for weight in each.weights):
             if weight.model in gated and weight.origin["kind"] == "huggingface":
                 raise SourceError(
-                    f"{weight.model} is gated: Hugging Face gives it only to who has accepted its licence.",
+                    f"{weight.model} is gated: Hugging Face requires you to accept its licence.",
                     hint=f"Accept it at {HUGGINGFACE}/{weight.origin['repo']}, and set HF_TOKEN.",
                 )

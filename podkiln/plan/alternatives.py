@@ -46,7 +46,7 @@ def _smaller_files(found: OversizedFile, option: str) -> Iterator[str]:
         alike = file.folder == found.file.folder and bool(file.precision)
         if file.optional and alike and (size := _fitting(file, found)):
             what = f"Bake its {file.precision} file {file.destination} ({size / _GB:.1f} GB)"
-            how = f"describe {found.offer.id} anew under `define:`, with the large one optional in its place"
+            how = f"describe {found.offer.id} again under `define:`, with the large file optional"
             yield f"{what}: {how}{_once(option, file)}."
 
 

@@ -288,7 +288,7 @@ def _notes(offered: Sequence[VariantModel], options: Options, shipped: Mapping[s
         if offer.entry.place and offer.id in shipped
     ]
     notes += [
-        f"{offer.id} needs {', '.join(offer.unmet)}, which this image has not: it is fetched only when named."
+        f"{offer.id} needs {', '.join(offer.unmet)}, which this image lacks: it is fetched only when named."
         for offer in offered
         if offer.unmet
     ]

@@ -57,9 +57,9 @@ def of_licences(terms: Sequence[LicenceTerms], described: LoadedVariant) -> list
     return [
         Refusal(
             f"{each.offer.id} is under {each.offer.model.licence.id}, "
-            "which does not plainly allow handing it on in an image.",
+            "which does not clearly allow redistribution in an image.",
             (
-                f"Add --accept-licence {each.offer.id} if you may.",
+                f"If you may redistribute it, add --accept-licence {each.offer.id}.",
                 alternatives.at_start(each.offer, described),
             ),
         )

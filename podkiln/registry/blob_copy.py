@@ -47,7 +47,7 @@ class RemoteBlob:
         """
         if offset > self._passed:
             raise IntegrityError(
-                f"{self.name}: {offset} bytes are said to be there, {self._passed} were sent."
+                f"{self.name}: {offset} bytes are expected to be there, but {self._passed} were sent."
             )
         if offset == 0:
             self._restart()

@@ -213,7 +213,7 @@ class Repository(Reader):
         try:
             self.transport.retrying(once)
         except UnsettledError as failure:
-            log.info("%s It was said to be mounted, and is brought otherwise.", failure)
+            log.info("%s The registry said that it was mounted; it is sent another way.", failure)
             return False
         return True
 

@@ -47,5 +47,5 @@ def read_body(response: httpx.Response, host: str, seconds: float) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise RegistryError(f"Registry {host} answered with more than {MAX_ANSWER_BYTES} bytes.")
         if time.monotonic() > deadline:
-            raise TransientError(f"Registry {host} did not come to the end of an answer in time.")
+            raise TransientError(f"Registry {host} did not finish an answer in time.")
     return bytes(body)

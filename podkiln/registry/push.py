@@ -186,8 +186,8 @@ def _read_back(repository: Repository, tag: str, layout: Layout) -> None:
             raise SettlingError(
                 f"After the push, tag {tag} of {repository.name} at {host} names {found.digest}, "
                 f"not {layout.descriptor.digest}.",
-                hint="Either another push moved the tag at the same time, or the registry shows the old one "
-                "for longer than was waited: `./build.py verify` tells later.",
+                hint="Another push moved the tag, or the registry still shows the old one: check later with "
+                "`./build.py verify`.",
             )
 
     repository.transport.retrying(once)

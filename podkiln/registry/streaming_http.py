@@ -127,7 +127,7 @@ class StreamingConnection:
             else:
                 connection, target = connection_to(parts, target, limits)
         except (ValueError, http.client.HTTPException) as wrong:  # not said: a proxy's may hold a password
-            raise httpx.ProxyError(f"an address that is no URL ({type(wrong).__name__})") from None
+            raise httpx.ProxyError(f"an address that is not a URL ({type(wrong).__name__})") from None
         kept = self._idle.take(origin)
         if kept and not _is_readable(kept):
             return kept, target

@@ -254,11 +254,11 @@ class Transport:
             target = (base or origin).join(url).copy_with(fragment=None, userinfo=b"")
         except (httpx.InvalidURL, ValueError, TypeError) as wrong:
             raise RegistryError(
-                f"Registry {self.host} sent an address that is no URL ({type(wrong).__name__})."
+                f"Registry {self.host} sent an address that is not a URL ({type(wrong).__name__})."
             ) from wrong
         if target.scheme not in ("https", origin.scheme) or not target.host:
             raise RegistryError(
-                f"Registry {self.host} sent us on to {target.scheme}://{target.host}, which is not https.",
+                f"Registry {self.host} redirects to {target.scheme}://{target.host}, which is not https.",
                 hint="A registry behind a TLS proxy must be told its public address (X-Forwarded-Proto).",
             )
         return target
@@ -371,7 +371,7 @@ class Transport:
             yield
         except (UnicodeError, httpx.InvalidURL) as odd:  # a host's name that no resolver takes
             host = self.host if self._is_ours(url) else url.netloc.decode(errors="replace")[:200]
-            raise RegistryError(f"{host} could not be spoken to ({type(odd).__name__}).") from odd
+            raise RegistryError(f"{host} could not be reached ({type(odd).__name__}).") from odd
         except httpx.TransportError as failed:
             self.refuse_cancelled()
             error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())

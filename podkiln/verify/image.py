@@ -68,7 +68,7 @@ class VerifyResult:
     def compared(self) -> str:
         """What was compared, what was not, and what it holds for, in two sentences."""
         pinned = Reference.parse(self.image).with_tag(None).with_digest(self.digest)
-        said = f"It holds for {pinned}: pull that, as a registry can give something else for a tag."
+        said = f"The result holds for {pinned}: pull that, as a tag can move."
         return f"{COMPARED_DEEP if self.deep else COMPARED} {said}"
 
     def as_json(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def verify(
                 return VerifyResult(str(reference), found.digest, (why,), deep)
             found, data = repository.manifest(fitting.digest)
             if (found.size, found.media_type) != (fitting.size, fitting.media_type):
-                findings.append("Its index gives its manifest another size or type than it has.")
+                findings.append("Its index lists its manifest with another size or type than it has.")
         where = f"Manifest {spec.short(found.digest)} of {reference}"
         manifest = spec.Manifest.parse(data, where)
         findings += documents.of_manifest(spec.parse_json(data, where))
@@ -173,12 +173,12 @@ def _head_findings(repository: Repository, asked: str, found: Descriptor) -> Ite
     media_type, digest = repository.named(asked)
     if digest not in (None, found.digest):
         yield (
-            f"Its registry names the digest {digest} to whoever asks with HEAD, as engines do, "
+            f"Its registry names the digest {digest} in answer to HEAD, which engines send, "
             f"and sends {found.digest}."
         )
     if media_type != found.media_type:
         yield (
-            f"Its registry names the type {shown(media_type)} to whoever asks with HEAD, as engines do, "
+            f"Its registry names the type {shown(media_type)} in answer to HEAD, which engines send, "
             f"and sends {shown(found.media_type)}."
         )
 

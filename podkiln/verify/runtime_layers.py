@@ -152,10 +152,10 @@ class _Own:
             return None
         *way, name = member.path.split("/")
         if any(part.startswith(_WHITEOUT) for part in way):
-            return "below a name that stands for a deletion"
+            return "below a whiteout"
         folder = self._folder(way)
         if folder is None:
-            return "below something that is no folder of it"
+            return "below something that is not one of its folders"
         if name.startswith(_WHITEOUT):
             return self._take_away(folder, member, name)
         return self._put(folder, name, member)
@@ -172,18 +172,18 @@ class _Own:
         if there is not None:
             return "twice"
         if member.kind == "whiteout device":
-            return "as the device that stands for a deletion"
+            return "as a whiteout device"
         # A hard link to a symbolic link is that link once more.
         found = self._find(member.target) if member.kind == "hard link" else member.kind
         if not isinstance(found, str) or (member.kind == "hard link" and found not in ("file", "link")):
-            return f"as a hard link to {printable(member.target)}, which is no file before it in this layer"
+            return f"as a hard link to {printable(member.target)}, which is not an earlier file of this layer"
         folder.entries[name] = found
         return None
 
     def _take_away(self, folder: _Folder, member: Member, name: str) -> str | None:
         hidden = name.removeprefix(_WHITEOUT)
         if member.kind != "file" or member.size:
-            return "as a deletion that is no empty file"
+            return "as a whiteout that is not an empty file"
         parent = member.path[: -len(name)]
         if name == _OPAQUE:
             self._opaque.append(parent)
@@ -192,7 +192,7 @@ class _Own:
             return None
         plain = hidden not in ("", ".", "..") and not hidden.startswith(_WHITEOUT)
         if not plain or f"{parent}{hidden}" in self._whiteouts:
-            return "as a deletion of no plain name, or for the second time"
+            return "as a whiteout of an invalid name, or a second one"
         self._whiteouts[f"{parent}{hidden}"] = None
         return None
 

@@ -222,7 +222,9 @@ class RemoteReading:
         """Read past what is here already, where a server does not resume."""
         if answer.status == _PARTIAL or not self._offset:
             return
-        self._note(f"{answer.host} does not resume (200 instead of 206): {self._offset} bytes come again")
+        self._note(
+            f"{answer.host} does not resume (200 instead of 206): {self._offset} bytes are fetched again"
+        )
         left = self._offset
         while left and not self._halted.is_set():
             left -= _receive(answer, buffer[:left])

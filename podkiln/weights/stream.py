@@ -66,7 +66,7 @@ class WeightLayerStream:
         """Yield the layer from an offset on. Raises SourceError; IntegrityError before the last bytes."""
         if offset > self._passed:
             raise IntegrityError(
-                f"{self.name}: {offset} bytes are said to be there, {self._passed} were sent."
+                f"{self.name}: {offset} bytes are expected to be there, but {self._passed} were sent."
             )
         if offset == 0 and not self._keeps(0):
             self._close_pass()

@@ -190,7 +190,7 @@ def _error(each: Any) -> str:
 def outcome(prompt_id: str, record: Any) -> Outcome:
     """Read an entry of the history. What came out before a failure is there too. Raises ComfyError."""
     if not isinstance(record, dict) or not isinstance(record.get("outputs", {}), dict):
-        raise ComfyError("ComfyUI's history says nothing of the prompt that can be understood.", FAILED)
+        raise ComfyError("ComfyUI's history has no entry of the prompt that can be read.", FAILED)
     found = Outcome(prompt_id)
     status = record.get("status")
     status = status if isinstance(status, dict) else {}

@@ -199,7 +199,7 @@ def _end(problems: Sequence[Problem]) -> int:
     for sentence in said:
         _say(f"podkiln: {sentence}")
     code = next((each.exit_code for each in problems if each.exit_code != FAILED), FAILED)
-    raise ComfyError(f"{len(said)} things went wrong, as the lines above say; the rest came out.", code)
+    raise ComfyError(f"{len(said)} things failed, as the lines above say; the rest was saved.", code)
 
 
 def _read(path: str) -> Workflow:
@@ -208,7 +208,7 @@ def _read(path: str) -> Workflow:
     except OSError as error:
         raise ComfyError(f"{shown(path)} cannot be read: {error.strerror}.", WORKFLOW_UNREADABLE) from None
     except ValueError:  # a NUL byte
-        raise ComfyError(f"{shown(path)} is the name of no file.", WORKFLOW_UNREADABLE) from None
+        raise ComfyError(f"{shown(path)} is not the name of a file.", WORKFLOW_UNREADABLE) from None
     return workflow.parse(data, "the workflow on stdin" if path == "-" else shown(path))
 
 

@@ -28,7 +28,7 @@ async def pieces(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
             yield chunk
         return
     if coding not in _ZLIB:
-        raise ComfyError(f"An answer came as {shown(coding, 40)}, which nobody asked for.", FAILED)
+        raise ComfyError(f"An answer came as {shown(coding, 40)}, which was not requested.", FAILED)
     decoder = zlib.decompressobj(_ZLIB[coding])
     try:
         async for chunk in answer.content.iter_chunked(_PIECE):

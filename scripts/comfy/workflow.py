@@ -70,7 +70,7 @@ def parse(data: bytes, name: str) -> Workflow:
         value = json.loads(data)
     except (ValueError, RecursionError):
         raise ComfyError(
-            f"{name} is no JSON: give the file that ComfyUI's Export (API) saves.", WORKFLOW_UNREADABLE
+            f"{name} is not JSON: give the file that ComfyUI's Export (API) saves.", WORKFLOW_UNREADABLE
         ) from None
     pictures: list[Named] = []
     for _ in range(_ENVELOPES):

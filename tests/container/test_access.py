@@ -476,7 +476,7 @@ def test_the_door_listens_where_comfyui_was_told_to(address: str, lazy: Image) -
             "the port inside the pod that answers /ping and COMFYUI_PORT are both 8190",
         ),
         ({"WEB_USER": "#me", "WEB_PASSWORD": "x"}, "WEB_USER='#me' cannot be a user's name"),
-        ({"HEALTH_CHECK_PATH": "/a b"}, "HEALTH_CHECK_PATH='/a b' is no plain path"),
+        ({"HEALTH_CHECK_PATH": "/a b"}, "HEALTH_CHECK_PATH='/a b' is not a plain path"),
     ],
 )
 def test_a_door_that_leads_nowhere_is_refused(

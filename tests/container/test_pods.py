@@ -152,14 +152,14 @@ REFUSALS = [
     ("COMFYUI_ARGS", "--reserve-vram", 64, "needs a number"),
     ("COMFYUI_ARGS", "--reserve-vram 'x", 64, "quotation mark"),
     ("COMFYUI_ARGS", "--novr", 64, "write --novram"),
-    ("COMFYUI_PORT", "80a", 78, "COMFYUI_PORT='80a' is no port"),
-    ("PORT_HEALTH", "soon", 78, "PORT_HEALTH='soon' is no port"),
+    ("COMFYUI_PORT", "80a", 78, "COMFYUI_PORT='80a' is not a valid port"),
+    ("PORT_HEALTH", "soon", 78, "PORT_HEALTH='soon' is not a valid port"),
     ("GPU_TIER", "consumr", 78, "Did you mean consumer?"),
-    ("GPU_MEMORY_MODE", "fast", 78, "GPU_MEMORY_MODE='fast' is none of"),
+    ("GPU_MEMORY_MODE", "fast", 78, "GPU_MEMORY_MODE='fast' is not one of"),
     ("ENABLE_SDXL_BASE", "maybe", 78, "neither yes nor no"),
     ("MODELS", "sdxl-bse", 78, "did you mean sdxl-base?"),
-    ("WORKSPACE", "relative", 78, "is no absolute path"),
-    ("PODKILN_NVIDIA_SMI_TIMEOUT", "soon", 78, "no number of seconds"),
+    ("WORKSPACE", "relative", 78, "is not an absolute path"),
+    ("PODKILN_NVIDIA_SMI_TIMEOUT", "soon", 78, "not a number of seconds"),
 ]
 
 

@@ -145,7 +145,7 @@ def test_the_login_comes_from_the_docker_config(
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     name = Reference.parse(f"{private}/you/app:v1")
-    with pytest.raises(RegistryError, match="wants a login") as caught:
+    with pytest.raises(RegistryError, match="requires a login") as caught:
         push(image, name)
     assert caught.value.hint == f"Run `docker login {private}`."
     run("docker", "login", "--username", "me", "--password", "s3cret", private)

@@ -104,7 +104,7 @@ def from_git(revision: str, folder: Path) -> Reader:
         raise UsageError(f"--since: {failed}") from None
     if commit is None:
         raise UsageError(
-            f"--since: git knows no revision {revision!r} in {folder}.",
+            f"--since: git has no revision {revision!r} in {folder}.",
             hint="Name a commit, a tag or a branch; a shallow clone has no others.",
         )
 

@@ -93,7 +93,7 @@ class Reply:
         try:
             return validation.parse(self.body)
         except ValueError as broken:
-            what = "a web page instead of JSON" if self._is_page else f"what is no JSON ({broken})"
+            what = "a web page instead of JSON" if self._is_page else f"invalid JSON ({broken})"
             raise UnclearError(f"{self.host} answered {self.status} with {what}") from None
 
     @property
@@ -200,7 +200,7 @@ class Web:
         with answer:
             if answer.status in PASSING:
                 if answer.redirected:
-                    raise _ElsewhereError(f"it sends us on to {answer.host}, which answered {answer.status}")
+                    raise _ElsewhereError(f"it redirects to {answer.host}, which answered {answer.status}")
                 said = f"it answered {answer.status}{request.higher_limit(answer)}"
                 raise _BusyError(said, retry_after=asked_seconds(answer.headers))
             wanted = most is not None and answer.status == HTTPStatus.OK
@@ -232,7 +232,7 @@ class Web:
 def _judged(failed: TransientError, asked: str | None) -> TransientError:
     """Tell what a failure says of the host that was asked: nothing, that it is busy, or that it is away."""
     if failed.redirected:
-        return _ElsewhereError(f"it sends us on to {failed}")
+        return _ElsewhereError(f"it redirects to {failed}")
     said = str(failed).removeprefix(f"{asked}: ")
     return _BusyError(said) if failed.connected else TransientError(said)
 
@@ -245,7 +245,7 @@ def _decoded(body: bytes, coding: str, host: str, most: int) -> bytes:
             raise UnclearError(f"{host} answered with more than {most} bytes")
         return body
     if coding not in {"gzip", "x-gzip"}:
-        raise UnclearError(f"{host} answered in the encoding {shown(coding, 40)}, which nobody asked for")
+        raise UnclearError(f"{host} answered in the encoding {shown(coding, 40)}, which was not requested")
     decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
         plain = decoder.decompress(body, most + 1)
@@ -275,7 +275,7 @@ def checked(shape: type[S], data: Any, what: str) -> S:
         key = ".".join(map(str, error["loc"])).encode("unicode_escape", "backslashreplace").decode("ascii")
         # Without the advice to put it in quotes: nobody here wrote it.
         said = messages.sentence(error, shape, error["loc"]).partition("; ")[0].rstrip(".")
-        raise UnclearError(f"{what} is not as it should be: {key[:80] or 'all of it'}: {said}") from None
+        raise UnclearError(f"{what} is malformed: {key[:80] or 'all of it'}: {said}") from None
 
 
 def _size(reply: Reply) -> FileMetadata:
@@ -289,7 +289,7 @@ def _size(reply: Reply) -> FileMetadata:
         total = ""  # the size of something else
     size = _TOTAL.fullmatch(total.strip())
     if size is None or not 0 < int(size[1]) <= LARGEST_FILE:
-        raise RefusedError(f"{reply.host} does not tell the file's size: write it into the description")
+        raise RefusedError(f"{reply.host} does not give the file's size: write it into the description")
     return FileMetadata(revision=None, size=int(size[1]), sha256=None)
 
 

@@ -111,7 +111,7 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
         changes=tuple(changes.compare(before, after)),
         files=after.weights,
         open_files=tuple(
-            (model, file.destination, outcome.reasons.get((model, file.destination), "Nobody was asked."))
+            (model, file.destination, outcome.reasons.get((model, file.destination), "It was not looked up."))
             for outcome in outcomes
             for model, files in outcome.models.items()
             for file in files
@@ -200,7 +200,7 @@ def _sorted(
                 if near
                 else "A Python package, uv, a model, a node, base or all."
             )
-            raise UsageError(f"Nothing that is locked is called {name!r}.", hint=hint)
+            raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
     return _Upgrade(
         packages=tuple(
             canonicalize_name(name) for name in upgrade if canonicalize_name(name) in packages - pins

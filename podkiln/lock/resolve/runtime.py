@@ -120,7 +120,7 @@ def _write(
         changed.append(stale)
     if present.damage:
         said = present.damage.rstrip(".")
-        warnings.append(f"{said}; all that stands in it was resolved anew: compare before you commit.")
+        warnings.append(f"{said}; everything in it was resolved again: compare before you commit.")
     return changed
 
 

@@ -155,11 +155,13 @@ def _refuse_loss(damage: UnreadableLockError, entries: Mapping[str, Entry], outc
         first = lacking[0]
         why = outcome.reasons.get(first, "not everything is known of it")
         raise UnreadableLockError(
-            f"{said}; it was left as it is, since {len(lacking)} of its files could not be found anew, "
+            f"{said}; it was left as it is, since {len(lacking)} of its files could not be found again, "
             f"the first of them {first[0]}: {first[1]}: {why.rstrip('.')}.",
             hint=str(damage.hint),
         )
-    outcome.warnings.append(f"{said}; all that it can have held was found anew: compare before you commit.")
+    outcome.warnings.append(
+        f"{said}; everything that it may have held was found again: compare before you commit."
+    )
 
 
 def resolve(entries: Mapping[str, Entry], known: WeightsLock, upgrade: Collection[str]) -> ResolveResult:
@@ -239,7 +241,7 @@ def _filled(question: LookupRequest, found: FileMetadata, outcome: ResolveResult
     """Put what was found in the place of what is known; what a source does not tell is not forgotten."""
     known = question.known
     if known.sha256 is not None and found.sha256 is None and question.file.sha256 == UNRESOLVED:
-        told = f"{schema.source_name(question.file)} tells no sha256 any more: what is locked was kept."
+        told = f"{schema.source_name(question.file)} gives no sha256 any more: the locked one was kept."
         outcome.warnings.append(f"{question.name}: {told}")
         return known
     answer = schema.from_description(question.file).model_copy(
@@ -251,7 +253,7 @@ def _filled(question: LookupRequest, found: FileMetadata, outcome: ResolveResult
         filled = filled.model_copy(update=missing)
     if not filled.resolved:
         lacks = [key for key in ("sha256", "size") if getattr(filled, key) is None]
-        told = f"{schema.source_name(question.file)} tells no {' and no '.join(lacks)}."
+        told = f"{schema.source_name(question.file)} gives no {' and no '.join(lacks)}."
         outcome.reasons[question.key] = told
         outcome.warnings.append(f"{question.name}: {told}")
     return LockedFile.model_validate(filled.model_dump())

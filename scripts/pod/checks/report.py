@@ -76,4 +76,4 @@ def load(path: Path) -> Any:
             f"{path} cannot be read ({error.strerror}): start the pod again.", DATA_UNREADABLE
         ) from None
     except ValueError as error:
-        raise PodError(f"{path} is no JSON ({error}): start the pod again.", DATA_UNREADABLE) from None
+        raise PodError(f"{path} is not JSON ({error}): start the pod again.", DATA_UNREADABLE) from None

@@ -30,7 +30,7 @@ _HINTS = {FATAL: "", WARNING: "warning: ", NOTE: ""}
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command; returns its exit code. Raises PodError."""
     if unknown := [argument for argument in arguments if argument not in ("--boot", "--json")]:
-        raise PodError(f"doctor knows --boot and --json; {unknown[0]!r} is neither.", ARGUMENTS_REFUSED)
+        raise PodError(f"doctor takes --boot and --json only, but got {unknown[0]!r}.", ARGUMENTS_REFUSED)
     root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
     run = Path(environ.get("PODKILN_RUN") or "/run/podkiln")
     models = report.load(root / "models.json")["models"]

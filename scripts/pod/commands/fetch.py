@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="hash what is there anew, baked files too, and fetch what is wrong again; default: all models",
+        help="hash what is there again, baked files too, and fetch what is wrong again; default: all models",
     )
     return parser
 

@@ -203,7 +203,9 @@ class Fetcher:
         except OSError as error:
             self._fail(job, str(disk_space.refusal(error, self._store.place(job.file))))
         except Exception as bug:  # noqa: BLE001 (one file's trouble, even ours, must not cost the others)
-            self._fail(job, f"failed by a mistake in podkiln ({type(bug).__name__}: {bug}): please report it")
+            self._fail(
+                job, f"failed by an internal error of podkiln ({type(bug).__name__}: {bug}): please report it"
+            )
         with self._turn:
             self._active.discard(job)
             if not self._active and not self._waiting:

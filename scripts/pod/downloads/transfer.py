@@ -221,7 +221,7 @@ class Transfer:
                     patience.moved(steadily=True)
                 except TransientError as error:
                     if isinstance(error, StalledError):
-                        self._progress.tell(f"{error}: dropped, and begun anew")
+                        self._progress.tell(f"{error}: dropped, and started again")
                     patience.wait(error)
                 span = answer = None
         except Exception as error:  # noqa: BLE001 (raised by `run`)

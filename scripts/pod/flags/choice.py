@@ -180,11 +180,9 @@ def choose(
     check_cors(line.value("--enable-cors-header", "*"), access.login)
     line.replace(_behind_the_door(access, port, alone=alone), _LOGIN if access.login else _DOOR)
     if not card.usable and not line.has("--cpu"):
-        warnings.append(
-            "there is no GPU, and COMFYUI_ARGS takes --cpu away: ComfyUI will probably end at once"
-        )
+        warnings.append("there is no GPU, and COMFYUI_ARGS removes --cpu: ComfyUI will probably end at once")
     if not card.usable and settings.memory_mode != AUTO:
-        warnings.append(f"GPU_MEMORY_MODE={settings.memory_mode} means nothing without a GPU")
+        warnings.append(f"GPU_MEMORY_MODE={settings.memory_mode} has no effect without a GPU")
     findings: list[Finding] = []
     if not _does_without(rules, user, card, detection):
         findings = compatibility.examine(detection, rules.driver, rules.architectures)
@@ -268,7 +266,7 @@ class _CommandLine:
                 kept = tuple(name for name in one.values if name not in out)
                 if dropped := [name for name in one.values if name in out]:
                     self.reasons.append(
-                        f"{_USER}: {one.flag.name} names {', '.join(dropped)}, and what is left out stays so"
+                        f"{_USER}: {one.flag.name} names {', '.join(dropped)}, which stay left out"
                     )
                 if kept:
                     yield replace(one, values=kept)

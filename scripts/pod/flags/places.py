@@ -44,13 +44,13 @@ def check(given: Sequence[FlagUse], where: str) -> None:
             )
         if value.startswith("~") or "$" in value:
             raise RefusedError(
-                f"{where}: {name}: {shown(value)!r} is taken as it stands, and nothing is filled in for ~ or "
-                "$: write the path in full."
+                f"{where}: {name}: {shown(value)!r} is used as it is, and ~ and $ are not expanded: write "
+                "the path in full."
             )
         path = os.path.normpath(os.path.join(_COMFYUI, value))  # noqa: PTH118
         if path.startswith(tuple(f"{each}/" for each in _KERNELS)) or path in _KERNELS or _in_file(path):
             raise RefusedError(
-                f"{where}: {name}: {shown(value)!r} can be no folder to write to: name another, such as "
+                f"{where}: {name}: {shown(value)!r} cannot be a folder to write to: name another, such as "
                 "/workspace/out."
             )
 

@@ -64,7 +64,7 @@ def _ends(said: str, name: str, seen: Sequence[Gpu]) -> str:
     elif name == "all":
         what = "says all, a word that only NVIDIA_VISIBLE_DEVICES knows"
     else:
-        what = f"names {shown(name, SHOWN)!r}, which is no GPU here or more than one"
+        what = f"names {shown(name, SHOWN)!r}, which is not exactly one GPU here"
     left = "every GPU" if not seen else f"all but {len(seen)}"
     return f"{said} {what}, which hides {left}"
 

@@ -220,7 +220,7 @@ def _no_cards(code: int, output: str, witness: str | None) -> Detection:
     if code != 0:
         reason = f"nvidia-smi failed (exit code {code}): {said}"
     else:
-        reason = f"nvidia-smi's answer is no list of GPUs: {said}"
+        reason = f"nvidia-smi's answer is not a list of GPUs: {said}"
     return _unusable(reason, witness, "rent another machine", sure=False)
 
 

@@ -118,14 +118,14 @@ def _of_repository(repo: str, revision: str | None, path: str) -> Address:
     path, revision = unquote(path), unquote(revision or "main")
     if not path or path.endswith("/"):
         raise ModelRefError(
-            "names a repository or a folder, and one file is wanted: open the file's page and copy its "
+            "names a repository or a folder, not a file: open the file's page and copy its "
             "address, or write hf:org/repo@revision/path/name.safetensors"
         )
     parts = path.split("/")
     if not path.isprintable() or "\\" in path or any(part in {"", ".", ".."} for part in parts):
-        raise ModelRefError("has a path that no repository has")
+        raise ModelRefError("has a path that cannot be in a repository")
     if not re.fullmatch(r"[\w./-]+", revision) or ".." in revision:
-        raise ModelRefError(f"has {shown(revision, 80)!r} where a commit, branch or tag is wanted")
+        raise ModelRefError(f"has {shown(revision, 80)!r} where a commit, branch or tag is expected")
     source = {"kind": "huggingface", "repo": repo, "revision": revision, "path": path}
     return Address(f"hf:{repo}@{revision}/{path}", source)
 
@@ -171,7 +171,7 @@ def _chosen(query: str, number: str | None = None, format_: str | None = None) -
     if format_ is not None:
         if format_ not in _FORMATS:
             raise ModelRefError(
-                f"ends in .{shown(format_, 80)}, which is no format that CivitAI has: leave it away"
+                f"ends in .{shown(format_, 80)}, which is not a format of CivitAI: leave it out"
             )
         choice.setdefault("format", _FORMATS[format_])
     for key, value in choice.items():
@@ -201,7 +201,7 @@ def _air(text: str) -> Address:
     match = _AIR.fullmatch(text.lower())
     if not match:
         raise ModelRefError(
-            "is no AIR of a file: copy it from the model's page: urn:air:sdxl:lora:civitai:328553@368189"
+            "is not the AIR of a file: copy it from the model's page: urn:air:sdxl:lora:civitai:328553@368189"
         )
     if match["source"] != "civitai":
         raise ModelRefError(f"is an AIR of {match['source']}, which names no file here: write {FORMS}")
@@ -219,7 +219,7 @@ def _civitai_page(parts: SplitResult) -> Address:
             )
         return _civitai(f"{match[1]}@{version}?{parts.query}")
     if not (match := _CIVITAI_VERSION.fullmatch(parts.path)):
-        raise ModelRefError("is no page of a model on CivitAI: write civitai:MODEL@VERSION")
+        raise ModelRefError("is not the page of a model on CivitAI: write civitai:MODEL@VERSION")
     if versions - {match[1]}:
         raise ModelRefError("names two versions: copy the address of one file again")
     chosen = _chosen(parts.query)
@@ -240,7 +240,7 @@ def _url(address: str, *, vouched: bool) -> Address:
     except ValueError:  # a port that is no number, brackets that do not close
         good = False
     if not good:
-        raise ModelRefError("is no address: write https://host/path/name.safetensors#sha256=…")
+        raise ModelRefError("is not an address: write https://host/path/name.safetensors#sha256=…")
     host = parts.hostname or ""
     if host in _HF_HOSTS | _CIVITAI_HOSTS:
         if "," in parts.query:  # the query is not sent, and what it swallowed would be lost without a sound

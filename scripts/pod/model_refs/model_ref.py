@@ -109,7 +109,7 @@ def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[M
     for word in given:
         if len(word) > _LONGEST:
             raise PodError(
-                f"{where}: {shown(word)!r} has {len(word)} letters, and no address has more than {_LONGEST}: "
+                f"{where}: {shown(word)!r} has {len(word)} characters, and the limit is {_LONGEST}: "
                 "put a blank or a comma between two words.",
                 code,
             )
@@ -136,14 +136,14 @@ def of_environment(environ: Mapping[str, str]) -> list[ModelRef]:
 def parse(where: str, word: str) -> ModelRef:
     """Read a word. Raises WordError."""
     if not word.isprintable():
-        raise ModelRefError("has letters that cannot be shown: copy it again")
+        raise ModelRefError("has characters that cannot be shown: copy it again")
     _check_weight(word)
     folder = name = None
     if placed := _PLACED.fullmatch(word):
         folder, name = _place(placed[1])
         word = placed[2]
     elif not _ADDRESSED.match(word):
-        raise ModelRefError(f"is no address of a file: write {FORMS}")
+        raise ModelRefError(f"is not the address of a file: write {FORMS}")
     text, _, fragment = word.partition("#")
     sha256 = _listed(fragment)
     address = addresses.read(text, vouched=sha256 is not None)
@@ -186,8 +186,8 @@ def _check_weight(word: str) -> None:
     weighted = _WEIGHT.fullmatch(word)
     if weighted and "?" not in word and not _NO_WEIGHT.fullmatch(weighted["rest"]):
         raise ModelRefError(
-            "ends in a weight, which belongs in the workflow, as the strength of its LoRA loader: leave "
-            f"':{weighted['weight']}' away" + ("" if _ADDRESSED.match(word) else f", and write {FORMS}")
+            "ends in a weight, which belongs in the workflow, as the strength of its LoRA loader: remove "
+            f"':{weighted['weight']}'" + ("" if _ADDRESSED.match(word) else f", and write {FORMS}")
         )
 
 
@@ -213,6 +213,6 @@ def _listed(fragment: str) -> str | None:
     value = value.lower()
     if not _SHA256.fullmatch(value):
         raise ModelRefError(
-            f"has a sha256 of {len(value)} characters, and 64 hex digits are wanted: copy it again"
+            f"has a sha256 of {len(value)} characters, and 64 hex digits are expected: copy it again"
         )
     return value

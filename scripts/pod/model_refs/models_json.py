@@ -147,4 +147,4 @@ def load_json(path: Path, remedy: str) -> Any:
     except OSError as error:
         raise PodError(f"{path} cannot be read ({error.strerror}): {remedy}.", DATA_UNREADABLE) from None
     except ValueError as error:
-        raise PodError(f"{path} is no JSON ({error}): {remedy}.", DATA_UNREADABLE) from None
+        raise PodError(f"{path} is not JSON ({error}): {remedy}.", DATA_UNREADABLE) from None

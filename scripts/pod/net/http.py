@@ -173,7 +173,7 @@ def public(url: str) -> str:
     try:
         parts = urlsplit(masked(url))
     except ValueError:  # brackets that do not close
-        return "an address that is none"
+        return "a malformed address"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -209,7 +209,7 @@ def _redirected(url: str, answer: Answer) -> str:
     except ValueError:  # brackets that do not close
         raise RefusedError(
             f"is redirected by {answer.host} to {shown(location.partition('?')[0], 80)!r}, "
-            "which is no address; correct its source"
+            "which is not an address; correct its source"
         ) from None
     if urlsplit(url).scheme == "https" and target.scheme == "http":  # both in lower case here
         raise RefusedError(f"is redirected from https to http by {answer.host}, which is not followed")
@@ -222,9 +222,9 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
         origin = origin_of(url)
         host = (parts.hostname or "").encode("idna")
     except ValueError:  # a port that is no number, brackets that do not close, a name that no host has
-        raise RefusedError(f"has no http or https address to come from: {shown(url)}") from None
+        raise RefusedError(f"has no http or https address: {shown(url)}") from None
     if parts.scheme not in _PORTS or not host:
-        raise RefusedError(f"has no http or https address to come from: {shown(url)}")
+        raise RefusedError(f"has no http or https address: {shown(url)}")
     sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
     if credential and credential.origin == origin:
         sent["Authorization"] = f"Bearer {credential.token}"
@@ -288,7 +288,7 @@ def connection_to(parts: SplitResult, target: str, limits: Limits) -> tuple[http
         proxy_port = proxy.port or _PORTS["http"]
     except ValueError:
         variable = f"{parts.scheme.upper()}_PROXY"
-        raise RefusedError(f"is not fetched: {variable} is no address of a proxy: correct it") from None
+        raise RefusedError(f"is not fetched: {variable} is not the address of a proxy: correct it") from None
     connection = unconnected(proxy.hostname or "", proxy_port, limits, secure=secure)
     if not secure:
         return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"

@@ -117,7 +117,7 @@ class Resolver:
                     return self._from_civitai(source, note)
         except (KeyError, TypeError, AttributeError) as error:
             raise RefusedError(f"cannot be resolved: {page} answered without {error}") from None
-        raise RefusedError("has no listed sha256, and its source knows none: put one into its description")
+        raise RefusedError("has no listed sha256, and its source gives none: put one into its description")
 
 
 def _key(source: Mapping[str, Any]) -> str:

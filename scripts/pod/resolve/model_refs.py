@@ -163,12 +163,12 @@ class ModelRefResolver:
             source = {**source, "query": query}
         claimed = self._facts.types.claimed((row.type, version.type))
         if claimed is None and self._facts.types.is_no_model(version.type):
-            raise RefusedError(f"is of the type {version.type} at {page}, which is no model")
+            raise RefusedError(f"is of the type {version.type} at {page}, which is not a model")
         meant = self._facts.types.by_air(wish.address.kind)
         if meant and claimed and claimed is not meant:
             raise RefusedError(
                 f"is a {shown(version.type, 80)} on CivitAI, but a {wish.address.kind} by its AIR: "
-                "copy that anew"
+                "copy that again"
             )
         return ResolvedFile(_safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
 
@@ -192,7 +192,7 @@ class ModelRefResolver:
         if filenames.suffix(name) != filenames.suffix(found.name):
             raise RefusedError(f"is a {filenames.suffix(found.name)} file, and cannot be called {name}")
         if not filenames.suffix(name) and not wish.folder:
-            raise RefusedError(f"is called {name}, which is no model's file: {_say_it(wish)}")
+            raise RefusedError(f"is called {name}, which is not a model file: {_say_it(wish)}")
         offered = self._offered.get(found.expected.removeprefix("sha256:"))
         if offered and not wish.name and not wish.only_lora and wish.folder in {None, offered.folder}:
             return offered.folder, offered.name
@@ -285,7 +285,7 @@ def _of_loras(wish: ModelRef, told: ModelType | None) -> str:
     if told and told.folder != LORAS:
         place = f", as {told.beside}={_again(wish)}" if told.beside else ""
         raise RefusedError(
-            f"is {told.what} and no LoRA: put it into MODELS{place}, or insist by {LORAS}={_again(wish)} "
+            f"is {told.what}, not a LoRA: put it into MODELS{place}, or insist by {LORAS}={_again(wish)} "
             "in LORAS"
         )
     return LORAS
@@ -302,7 +302,7 @@ def _safe(name: str) -> str:
     try:
         return filenames.safe(name)
     except ValueError as error:
-        raise RefusedError(f"has a name that no file can have: {error}") from None
+        raise RefusedError(f"has an invalid file name: {error}") from None
 
 
 def _origin(source: Mapping[str, Any]) -> str:

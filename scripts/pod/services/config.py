@@ -137,19 +137,19 @@ def check_cors(cors: str | None, login: Login | None) -> None:
     """Raise PodError where `--enable-cors-header` names no origin, or lets in everybody past a login."""
     if cors == "*" and login:
         raise PodError(
-            f"COMFYUI_ARGS: {_CORS} lets in every page that somebody who has logged in looks at: name the "
-            "one origin that may, such as https://app.example.com, or take WEB_USER away.",
+            f"COMFYUI_ARGS: {_CORS} lets every page that a logged-in user opens use that login: name the "
+            "one origin that may, such as https://app.example.com, or remove WEB_USER.",
             ARGUMENTS_REFUSED,
         )
     if cors in (None, "*"):
         return
     found = re.fullmatch(_ORIGIN, str(cors))
     if cors == "null":
-        why = "is the origin of pages that have none, which anybody can make"
+        why = "is the origin of pages that have none, which anyone can make"
     elif found and (found["scheme"], found["port"]) in _DEFAULT_PORTS:
-        why = f"never comes from a browser, which leaves :{found['port']} away"
+        why = f"is never sent by a browser, which omits :{found['port']}"
     elif not found or int(found["port"] or 1) > HIGHEST_PORT:
-        why = "is no origin"
+        why = "is not an origin"
     else:
         return
     raise PodError(
@@ -178,7 +178,7 @@ def check_tls(args: Sequence[str]) -> None:
         why = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
         said = str(why or "unreadable").replace("_", " ").lower()
         raise PodError(
-            f"COMFYUI_ARGS: --tls-certfile {names[0]!r} and --tls-keyfile {names[1]!r} are no pair that a "
+            f"COMFYUI_ARGS: --tls-certfile {names[0]!r} and --tls-keyfile {names[1]!r} are not a pair that a "
             f"server can use ({said}): give a certificate and its own key, both as PEM, the key without a "
             "passphrase.",
             ARGUMENTS_REFUSED,
@@ -245,7 +245,7 @@ def _keys(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]
             elif line and not line.startswith("#"):
                 where = f"{name}, line {number}," if len(lines) > 1 else name
                 warnings.append(
-                    f"{where} is no ssh public key, so it is left out: a line of an .pub file is wanted"
+                    f"{where} is not an ssh public key, so it is ignored: give a line of a .pub file"
                 )
     return tuple(keys), tuple(warnings)
 

@@ -90,7 +90,7 @@ def prepare(login: Login | None, root: Path, run: Path, ports: Ports, args: Sequ
         welcome=(
             f"ComfyUI asks for a login on port {ports.outer} (user {login.user})."
             if login
-            else f"ComfyUI is to be reached on port {ports.outer}."
+            else f"ComfyUI can be reached on port {ports.outer}."
         ),
         needed=True,
     )

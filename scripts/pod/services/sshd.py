@@ -63,7 +63,7 @@ def host_key(kept: Path, own: Path) -> tuple[Path, str]:
         if closed(key):
             return key, print_
         key.unlink()
-        why = "cannot keep a file from others' eyes"
+        why = "cannot keep a file private"
     except (OSError, subprocess.SubprocessError):
         why = "cannot be written"
     say(f"{kept} {why}, so sshd's host key lasts as long as this container, and clients will ask again.")

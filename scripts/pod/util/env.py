@@ -43,12 +43,13 @@ def port(name: str, value: str | None, default: int) -> int:
     if value.startswith(("tcp://", "udp://")):
         service = name.removesuffix("_PORT").lower().replace("_", "-")
         raise SettingError(
-            f"{name}={short(value)!r} is no port: Kubernetes sets it for a service called {service}; "
-            f"set enableServiceLinks to false in the pod's spec, or rename the service, or set {name}."
+            f"{name}={short(value)!r} is not a valid port: Kubernetes sets it for a service called "
+            f"{service}; set enableServiceLinks to false in the pod's spec, or rename the "
+            f"service, or set {name}."
         )
     if not re.fullmatch(r"[0-9]{1,5}", value) or not 1 <= int(value) <= HIGHEST_PORT:
         raise SettingError(
-            f"{name}={short(value)!r} is no port: give a whole number from 1 to {HIGHEST_PORT}."
+            f"{name}={short(value)!r} is not a valid port: give a whole number from 1 to {HIGHEST_PORT}."
         )
     return int(value)
 
@@ -116,7 +117,7 @@ def number(name: str, value: str | None, default: int) -> int:
     if not value:
         return default
     if not re.fullmatch(r"0{0,9}[1-9][0-9]{0,9}", value) or int(value) > MOST[name]:
-        raise SettingError(f"{name}={short(value)!r} is no whole number from 1 to {MOST[name]}.")
+        raise SettingError(f"{name}={short(value)!r} is not a whole number from 1 to {MOST[name]}.")
     return int(value)
 
 
@@ -131,7 +132,9 @@ def seconds(name: str, environ: Mapping[str, str], default: float, longest: floa
     except ValueError:
         found = 0.0
     if not 0 < found <= longest:
-        raise SettingError(f"{name}={short(text)!r} is no number of seconds above 0 and up to {longest:g}.")
+        raise SettingError(
+            f"{name}={short(text)!r} is not a number of seconds above 0 and up to {longest:g}."
+        )
     return found
 
 
@@ -142,7 +145,7 @@ def staging(value: str | None) -> str:
         return value
     if not value.startswith("/") or ".." in value.split("/") or any(map(is_control, value)):
         raise SettingError(
-            f"FETCH_STAGING={short(value)!r} is none of auto and never, and no absolute path: "
+            f"FETCH_STAGING={short(value)!r} is neither auto nor never nor an absolute path: "
             "name a folder on a local disk, or unset it."
         )
     return value

@@ -56,9 +56,9 @@ def open_plain(path: Name, flags: int, mode: int = 0o666, *, linked: bool = Fals
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise PlantedError(path, _name(status.st_mode) or "no file")  # noqa: TRY301
+            raise PlantedError(path, _name(status.st_mode) or "not a file")  # noqa: TRY301
         if flags & _WRITES and not linked and status.st_nlink > 1:
-            raise PlantedError(path, "a second name of another file")  # noqa: TRY301
+            raise PlantedError(path, "a hard link to another file")  # noqa: TRY301
     except BaseException:
         os.close(descriptor)
         raise
@@ -118,7 +118,7 @@ def set_mode(path: Name, mode: int, *, folder: bool = False) -> None:
         descriptor = open_plain(path, os.O_RDONLY)
         if os.fstat(descriptor).st_nlink > 1:
             os.close(descriptor)
-            raise PlantedError(path, "a second name of another file")
+            raise PlantedError(path, "a hard link to another file")
     try:
         os.fchmod(descriptor, mode)
     finally:

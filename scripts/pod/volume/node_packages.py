@@ -192,7 +192,7 @@ def _last_words(said: str) -> str:
     """Return the first error of pip's; what follows it is advice about other things."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return shown((errors or lines or ["pip ended without a word"])[0], _LONGEST_WORD)
+    return shown((errors or lines or ["pip ended without a message"])[0], _LONGEST_WORD)
 
 
 def _replace(path: Path, text: str) -> None:

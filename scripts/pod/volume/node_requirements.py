@@ -179,7 +179,9 @@ def _read(folder: Path) -> _Wants:
         other = next((name for name in _ALIKE if os.path.lexists(f"{folder}/{name}")), None)
         if other:  # pip would not be given it, so its author means something else
             named = other == _ALIKE[0]
-            wants.unclear.append(f"{other} is {'no plain file' if named else 'not called requirements.txt'}")
+            wants.unclear.append(
+                f"{other} is {'not a plain file' if named else 'not called requirements.txt'}"
+            )
         _project(f"{folder}/pyproject.toml", wants)
     else:
         _requirements(words, folder, ["requirements.txt"], wants)

@@ -211,7 +211,7 @@ def test_what_is_refused_says_what_to_do_instead() -> None:
     with pytest.raises(PlanRefusedError) as refused:
         made(ASKS, push=True).require()
     assert refused.value.hint == (
-        "Add --accept-licence svd-xt if you may. "
+        "If you may redistribute it, add --accept-licence svd-xt. "
         "Fetch it at start: take svd-xt out of `bake:` (asks.yaml:7), or build with --no-weights."
     )
     (found,) = made(ASKS, push=True).as_json()["alternatives"]

@@ -187,7 +187,7 @@ def test_a_hard_link_to_a_link_does_not_lead_to_the_weights_unseen() -> None:
     ]
     (found,) = found_in(rows)
     assert found.startswith(
-        "Layer 0 holds g/models/checkpoints/a.safetensors below something that is no folder"
+        "Layer 0 holds g/models/checkpoints/a.safetensors below something that is not one of its folders"
     )
 
 
@@ -198,26 +198,26 @@ def test_a_hard_link_to_a_link_does_not_lead_to_the_weights_unseen() -> None:
         ([entry("a/"), entry("a")], "holds a twice"),
         ([entry("a"), entry("a/")], "holds a twice"),
         ([entry("a/b"), entry("a")], "holds a twice"),
-        ([entry("a"), entry("a/b")], "holds a/b below something that is no folder"),
+        ([entry("a"), entry("a/b")], "holds a/b below something that is not one of its folders"),
         ([entry("m", "/opt"), entry("m", "/srv")], "holds m twice"),
         (
             [entry("h", "a", "hard link"), entry("a")],
-            "holds h as a hard link to a, which is no file before it",
+            "holds h as a hard link to a, which is not an earlier file of this layer",
         ),
         ([entry("a/"), entry("h", "a", "hard link")], "holds h as a hard link to a"),
         ([entry("h", "opt/models/vae/x", "hard link")], "holds h as a hard link to opt/models/vae/x"),
         ([entry("a"), entry(".wh.a")], "both holds and deletes a"),
         ([entry(".wh.a"), entry("a/b")], "both holds and deletes a"),
-        ([entry(".wh.a"), entry(".wh.a")], "holds .wh.a as a deletion of no plain name, or for the second"),
-        ([entry("a/.wh.")], "as a deletion of no plain name"),
-        ([entry("a/.wh...")], "as a deletion of no plain name"),
-        ([entry("a/.wh..")], "as a deletion of no plain name"),
-        ([entry("a/.wh..wh.plnk")], "as a deletion of no plain name"),
-        ([entry("a/.wh.b/c")], "below a name that stands for a deletion"),
-        ([entry("a/.wh.b/")], "as a deletion that is no empty file"),
-        ([entry("a/.wh.b", "c")], "as a deletion that is no empty file"),
-        ([Member(".wh.a", "file", size=1)], "as a deletion that is no empty file"),
-        ([Member("a", "whiteout device")], "as the device that stands for a deletion"),
+        ([entry(".wh.a"), entry(".wh.a")], "holds .wh.a as a whiteout of an invalid name, or a second"),
+        ([entry("a/.wh.")], "as a whiteout of an invalid name"),
+        ([entry("a/.wh...")], "as a whiteout of an invalid name"),
+        ([entry("a/.wh..")], "as a whiteout of an invalid name"),
+        ([entry("a/.wh..wh.plnk")], "as a whiteout of an invalid name"),
+        ([entry("a/.wh.b/c")], "below a whiteout"),
+        ([entry("a/.wh.b/")], "as a whiteout that is not an empty file"),
+        ([entry("a/.wh.b", "c")], "as a whiteout that is not an empty file"),
+        ([Member(".wh.a", "file", size=1)], "as a whiteout that is not an empty file"),
+        ([Member("a", "whiteout device")], "as a whiteout device"),
     ],
 )
 def test_what_engines_unpack_in_different_ways_is_found(rows: list[Member], wanted: str) -> None:

@@ -100,7 +100,7 @@ def test_the_digest_is_not_known_before_the_last_bytes(hub: Hub) -> None:
 def test_nobody_may_have_more_than_was_sent(hub: Hub) -> None:
     with (
         closing(stream_of(hub)) as layer,
-        pytest.raises(IntegrityError, match="5 bytes are said to be there"),
+        pytest.raises(IntegrityError, match="5 bytes are expected to be there"),
     ):
         next(iter(layer.chunks(5)))
 

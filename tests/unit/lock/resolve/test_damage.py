@@ -69,7 +69,7 @@ def test_damage_is_mended_where_all_is_found_anew_and_that_is_said(kind: str, hu
     text = house.lock.read_text()
     house.lock.write_text(DAMAGE[kind](text))
     (warning,) = house.relock().warnings
-    assert "all that it can have held was found anew: compare before you commit." in warning
+    assert "everything that it may have held was found again: compare before you commit." in warning
     assert house.lock.read_text() == text
 
 
@@ -114,7 +114,7 @@ def test_a_newer_lock_is_never_written_over(hub: Hub, house: House) -> None:
 def test_a_folder_in_the_locks_place_is_damage(hub: Hub, house: House) -> None:
     house.describe("mine", entry(huggingface="org/none", path="a.bin"))
     house.lock.mkdir(parents=True)
-    with pytest.raises(LockError, match="it is no file"):
+    with pytest.raises(LockError, match="it is not a file"):
         house.relock()
 
 

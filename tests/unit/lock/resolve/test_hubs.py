@@ -227,7 +227,7 @@ def test_redirects_to_nowhere_are_not_asked_again_for_ever(
         (b"{}", "gzip", "damaged gzip"),
         (gzip.compress(b"{}" * 99, mtime=0)[:-9], "gzip", "gzip that breaks off"),
         (gzip.compress(bytes(9 << 20), mtime=0), "gzip", "more than 8388608 bytes"),
-        (b"{}", "br", "in the encoding br, which nobody asked for"),
+        (b"{}", "br", "in the encoding br, which was not requested"),
     ],
 )
 def test_what_mirrors_and_proxies_do_to_an_answer(
@@ -308,7 +308,7 @@ def test_a_hash_that_a_hub_tells_no_more_is_kept(hashes: Any, hub: Hub, house: H
     outcome = house.relock("mine")
     assert house.only() == (None, 5, file.sha256)
     assert outcome.warnings == [
-        "mine: checkpoints/pony.safetensors: civitai:45@90 tells no sha256 any more: what is locked was kept."
+        "mine: checkpoints/pony.safetensors: civitai:45@90 gives no sha256 any more: the locked one was kept."
     ]
 
 

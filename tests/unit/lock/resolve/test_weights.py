@@ -145,8 +145,8 @@ def test_another_source_is_another_file(hub: Hub, house: House) -> None:
             "org/repo has no file 'modle.safetensors' at main; there is 'model.safetensors'",
         ),
         (from_hub(revision="0" * 40), f"org/repo has no revision '{'0' * 40}'"),
-        (entry(huggingface="org/none", path="a.bin"), "knows no repository org/none, or it is private"),
-        (entry(huggingface="org/a--b", path="a.bin"), "'org/a--b' is no name of a repository"),
+        (entry(huggingface="org/none", path="a.bin"), "has no repository org/none, or it is private"),
+        (entry(huggingface="org/a--b", path="a.bin"), "'org/a--b' is not the name of a repository"),
     ],
 )
 def test_a_description_that_the_hub_does_not_know(described: str, says: str, hub: Hub, house: House) -> None:
@@ -259,17 +259,17 @@ def test_the_token_goes_to_civitai_in_a_header_and_only_there(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"archived": True}, "version 90 on .* was archived at .* and cannot be had any more"),
+        ({"archived": True}, "version 90 on .* was archived at .* and can no longer be downloaded"),
         ({"fields": {"model": {"mode": "TakenDown"}}}, "was taken down at"),
         ({"fields": {"usageControl": "Generation"}}, "may be used on the site of .*, but not downloaded"),
         ({"fields": {"files": []}}, "lists no file at"),
         ({"row": {"virusScanResult": "Danger"}}, "reported as dangerous by the virus scanner"),
         ({"scan": "Danger"}, "reported as dangerous by the scanners"),
         ({"row": {"type": "Training Data"}}, "is training data at .*, and no model"),
-        ({"row": {"name": "a.zip", "type": "Archive"}}, "has the file a.zip .*, which is no model's file"),
+        ({"row": {"name": "a.zip", "type": "Archive"}}, "has the file a.zip .*, which is not a model file"),
         ({"row": {"name": "a.gguf"}}, "has the file a.gguf .*, which cannot be called pony.safetensors"),
         ({"fields": {"model": {"type": "LORA"}}}, "is a LoRA there, which does not belong into checkpoints"),
-        ({"fields": {"model": {"type": "Workflows"}}}, "is of the type Workflows, which is no model"),
+        ({"fields": {"model": {"type": "Workflows"}}}, "is of the type Workflows, which is not a model"),
         ({"format": "PickleTensor"}, "is a pickle, which can run code: choose a safetensors version"),
     ],
 )
@@ -346,7 +346,7 @@ def test_what_only_some_accounts_can_have_is_asked_for_with_a_token(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"fields": {"requireAuth": True}}, "is only given to who has logged in"),
+        ({"fields": {"requireAuth": True}}, "requires a login"),
         ({"row": {"virusScanResult": "Error"}}, r"was not scanned for viruses by .* \(Error\)"),
         ({"scan": "Pending"}, r"was not scanned for code by .* \(Pending\)"),
     ],
@@ -369,7 +369,7 @@ def test_a_file_is_chosen_by_its_number(hub: Hub, house: House) -> None:
     assert house.files("mine")[0].source == "civitai:45@90+901"
     house.describe("mine", civitai(999))
     (problem,) = house.relock("mine").problems
-    assert "is none of the files at" in problem
+    assert "is not one of the files at" in problem
     assert "high.safetensors (+900), low.safetensors (+901)" in problem
 
 
@@ -419,7 +419,7 @@ def test_a_version_that_civitai_does_not_know(described: str, says: str, hub: Hu
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (Fault("status", where="hub", status=401), "version 90 on .* wants a login: set CIVITAI_TOKEN"),
+        (Fault("status", where="hub", status=401), "version 90 on .* requires a login: set CIVITAI_TOKEN"),
         (Fault("status", where="hub", status=503, times=-1), r"could not be asked \(it answered 503\)"),
         (Fault("html", where="hub", times=-1), r"answered 200 with a web page instead of JSON"),
     ],

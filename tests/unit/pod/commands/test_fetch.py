@@ -670,10 +670,10 @@ def test_https_with_a_company_ca(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "code", "sentence"),
     [
-        ({"FETCH_JOBS": "many"}, 78, "FETCH_JOBS='many' is no whole number from 1 to 256"),
+        ({"FETCH_JOBS": "many"}, 78, "FETCH_JOBS='many' is not a whole number from 1 to 256"),
         ({"FETCH_JOBS": "0"}, 78, "FETCH_JOBS"),
         ({"FETCH_CONNECTIONS": "-1"}, 78, "FETCH_CONNECTIONS"),
-        ({"FETCH_STAGING": "here"}, 78, "FETCH_STAGING='here' is none of auto and never"),
+        ({"FETCH_STAGING": "here"}, 78, "FETCH_STAGING='here' is neither auto nor never"),
         ({"HF_ENDPOINT": "hub"}, 78, "HF_ENDPOINT"),
         ({"HF_TOKEN": "hf_canary canary"}, 78, "HF_TOKEN"),
         ({"PODKILN_ROOT": "/nowhere"}, 65, "/nowhere/models.json cannot be read"),

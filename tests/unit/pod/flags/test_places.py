@@ -32,7 +32,7 @@ def test_what_can_be_no_folder_is_refused(value: str, name: str) -> None:
 def test_a_plain_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for value in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(PodError, match="can be no folder to write to"):
+        with pytest.raises(PodError, match="cannot be a folder to write to"):
             places.check([given(str(value))], "COMFYUI_ARGS")
     places.check([given(str(tmp_path / "new" / "folder"))], "COMFYUI_ARGS")
 

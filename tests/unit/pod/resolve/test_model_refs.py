@@ -124,7 +124,7 @@ def test_civitais_type_and_the_tensors_say_the_folder(
                 "as animatediff_models=civitai:11@22",
             ),
         ),
-        ("Workflows", ("unknown",), ("is of the type Workflows", "which is no model")),
+        ("Workflows", ("unknown",), ("is of the type Workflows", "which is not a model")),
         ("Poses", VAE, ("is of the type Poses",)),
     ],
 )
@@ -159,7 +159,7 @@ def test_loras_takes_what_does_not_say_otherwise(look: Look, hub: Hub) -> None:
     hub.add("o/r", "b.safetensors", tensors(*WHOLE))
     assert look("hf:o/r/a.safetensors", "LORAS").folder == "loras"
     sentence = look.refused("hf:o/r/b.safetensors", "LORAS")
-    assert "is a checkpoint and no LoRA: put it into MODELS, or insist by loras=hf:o/r@main/b" in sentence
+    assert "is a checkpoint, not a LoRA: put it into MODELS, or insist by loras=hf:o/r@main/b" in sentence
     assert look("loras=hf:o/r/b.safetensors", "LORAS").folder == "loras"
 
 
@@ -168,7 +168,7 @@ def test_loras_takes_what_does_not_say_otherwise(look: Look, hub: Hub) -> None:
     [
         ("a.gguf", "does not say what kind of model it is"),
         ("model-00001-of-00003.safetensors", "is one piece of several"),
-        ("config.json", "is called config.json, which is no model's file"),
+        ("config.json", "is called config.json, which is not a model file"),
     ],
 )
 def test_what_has_no_head_to_tell(look: Look, hub: Hub, path: str, sentence: str) -> None:
@@ -179,7 +179,7 @@ def test_what_has_no_head_to_tell(look: Look, hub: Hub, path: str, sentence: str
 
 def test_a_head_that_lies_is_refused(look: Look, hub: Hub) -> None:
     hub.add("o/r", "a.safetensors", tensors(*LORA) + b"more")
-    assert "is no sound .safetensors file" in look.refused("hf:o/r/a.safetensors")
+    assert "is not a valid .safetensors file" in look.refused("hf:o/r/a.safetensors")
 
 
 # --- which file

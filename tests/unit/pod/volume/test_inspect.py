@@ -228,7 +228,7 @@ def test_the_environment_says_the_rest() -> None:
 @pytest.mark.parametrize("value", ["0", "-1", "61", "soon", "nan"])
 def test_a_limit_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(
-        PodError, match=f"PODKILN_VOLUME_TIMEOUT='{value}' is no number of seconds"
+        PodError, match=f"PODKILN_VOLUME_TIMEOUT='{value}' is not a number of seconds"
     ) as refused:
         ProbeOptions.of({"PODKILN_VOLUME_TIMEOUT": value}, "/w", "/w")
     assert refused.value.exit_code == 78
@@ -317,7 +317,7 @@ def test_a_link_file_that_comfyui_cannot_read_is_a_problem(asked: ProbeOptions, 
     (tmp_path / "workspace" / "extra_model_paths.yaml").write_text("a: [")
     volume = look(asked, asked.workspace)
     assert volume.links == ()
-    assert "extra_model_paths.yaml is left out, because it is no YAML" in volume.problems[0]
+    assert "extra_model_paths.yaml is left out, because it is not YAML" in volume.problems[0]
 
 
 def test_modules_on_the_volume_are_found(asked: ProbeOptions, tmp_path: Path) -> None:

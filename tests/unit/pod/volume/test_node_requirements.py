@@ -203,7 +203,7 @@ def test_a_file_of_another_encoding_is_read_where_it_says_so(tmp_path: Path, enc
 def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "requirements.txt")
     assert node_requirements.compare(tmp_path, IMAGE, OVERLAY, None) == NodeReport(
-        tmp_path.name, unclear=("requirements.txt is no plain file",)
+        tmp_path.name, unclear=("requirements.txt is not a plain file",)
     )
 
 
@@ -283,4 +283,4 @@ def test_requirements_that_cannot_be_read_are_named(tmp_path: Path, kind: str) -
     parse = node_requirements.parser(sysconfig.get_paths()["purelib"])
     (said,) = node_requirements.compare(tmp_path, {}, {}, parse).unclear
     ends = {"itself": "which is itself", "other name": "Requirements.txt is not called requirements.txt"}
-    assert said.endswith(ends.get(kind, "requirements.txt is no plain file"))
+    assert said.endswith(ends.get(kind, "requirements.txt is not a plain file"))
