@@ -2,7 +2,7 @@
 
     bench/source.py FOLDER
 
-A process of its own, so that its work is nobody else's; the kernel copies the bytes (sendfile), Python does
+A process of its own, so that its CPU time counts apart; the kernel copies the bytes (sendfile), Python does
 not see them. Any path gives the file that its last part names: a hub's /org/repo/resolve/main/FILE as well as
 a URL that was made up to be new to a cache. Prints its port; GET /_sent tells the bytes sent, by file.
 
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         while start < size:
             try:
                 count = os.sendfile(self.connection.fileno(), file, start, min(_AT_ONCE, size - start))
-            except OSError:  # who asked has gone
+            except OSError:  # the client has gone
                 count = 0
             if not count:
                 self.close_connection = True
@@ -132,7 +132,7 @@ class Source:
         self.url = f"http://127.0.0.1:{port}"
 
     def hold(self, count: int) -> None:
-        """Have so many bytes of memory ready for whoever takes the files."""
+        """Leave so many bytes of memory free for the client's page cache."""
         with urllib.request.urlopen(f"{self.url}{_HOLD}{count}", timeout=60) as answer:
             answer.read()
 

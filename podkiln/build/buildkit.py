@@ -104,7 +104,7 @@ def _read(stream: IO[bytes]) -> bytes:
         return b""
 
 
-# What BuildKit says when an input cannot be had, what that means, and the option that helps.
+# What BuildKit says when an input could not be fetched, what that means, and the option that helps.
 _CAUSES = (
     (
         re.compile(r"failed to resolve source metadata for (?P<what>\S+?)(:?\s|$)"),
@@ -161,7 +161,7 @@ def _source_name(said: str, arguments: Sequence[str]) -> str:
 
 
 def _without(arguments: Sequence[str], option: str, name: str) -> list[str]:
-    """Return a command line without an option that will be given anew; of --source only that of this name."""
+    """Return a command line without an option that is added again; of --source, only that of this name."""
     kept: list[str] = []
     words = iter(arguments)
     for word in words:

@@ -62,7 +62,7 @@ class _Builder:
 def ensure() -> None:
     """Set up an engine where none answers, unless PODKILN_NO_ENGINE_SETUP=1. Raises EngineError.
 
-    One that answers is left alone, whatever it can do: `require` judges it.
+    A running engine is not changed; `require` checks what it can do.
     """
     if os.environ.get("BUILDX_BUILDER") or (_answers() and _has_buildx()):
         return
@@ -219,7 +219,7 @@ def _passed_file(found: _Builder, facts: Mapping[str, Any]) -> Path:
 
 
 def _remember(passed: Path) -> None:
-    """Keep the verdict; a home that cannot be written to only costs the seconds of another probe."""
+    """Remember that the builder passed; where the cache cannot be written, the next run probes again."""
     with contextlib.suppress(OSError):
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.touch()

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         code = _run(arguments)
     except BrokenPipeError:
-        code = 0  # whoever read our output has seen enough
+        code = 0  # the reader of our output has closed it
     return _flushed(code)
 
 

@@ -25,7 +25,7 @@ MOST_JOBS: Final = 64  # layers moved at once: registries and hubs refuse long b
 
 
 class Option(click.Option):
-    """An option that refuses an empty value: `--base "$BASE"` with nothing in BASE is a mistake."""
+    """An option that refuses an empty value: `--base "$BASE"` with nothing in BASE is an error."""
 
     def __init__(self, *declarations: Any, may_be_empty: bool = False, **given: Any) -> None:
         super().__init__(*declarations, **given)
@@ -44,7 +44,7 @@ option = partial(click.option, cls=Option)
 
 
 class Rate(click.ParamType[float]):
-    """Megabytes a second: a number that can be reckoned with."""
+    """Megabytes a second: a finite number within limits."""
 
     name = "rate"
     slowest: Final = 0.001

@@ -197,7 +197,7 @@ def _refuse_unknown_requirements(chosen: tuple[VariantModel, ...], known: dict[s
 
 
 def _refuse_unknown_folders(chosen: tuple[VariantModel, ...], comfyui: str) -> None:
-    """Refuse files in folders that nobody reads: ComfyUI's own, or those that a required node brings."""
+    """Refuse files in folders that neither ComfyUI nor a required node reads."""
     for offer in chosen:
         foreign = any(want.startswith(("node:", "runtime:")) for want in offer.model.requires)
         for number, file in enumerate(offer.model.files):

@@ -178,7 +178,7 @@ class FlagData:
 
 @lru_cache(maxsize=8)
 def architectures(torch: str | None, cuda: str, directory: Path = DIRECTORY) -> tuple[str, ...] | None:
-    """Return what a wheel of torch was built for; None where nobody has looked. Raises DescriptionError."""
+    """Return what a wheel of torch was built for; None where it is not recorded. Raises DescriptionError."""
     wheels = document.load(directory / TORCH).parse(TorchFile).wheels
     return next((each.architectures for each in wheels if (each.torch, each.cuda) == (torch, cuda)), None)
 

@@ -1,6 +1,6 @@
 """The kinds of values that stand in descriptions: text of one form, or text that a function checks.
 
-Each says in words what is wanted; a function raises ValueError.
+Each says in words what it expects; a function raises ValueError.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def one_name(path: str) -> str:
 
 
 def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Return a list in which nothing stands twice. Raises ValueError."""
+    """Return a list without duplicates. Raises ValueError."""
     for number, value in enumerate(values):
         if value in values[:number]:
             raise ValueError(f"{value!r} is duplicated")

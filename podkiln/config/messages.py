@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words for the person who wrote the YAML, not for one who knows pydantic."""
+"""Pydantic's errors as sentences for the person who wrote the YAML."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PatternType:
     def __get_pydantic_core_schema__(
         self, _source: Any, _handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        """Make a string schema whose error says what is wanted."""
+        """Make a string schema whose error says what is expected."""
         text = core_schema.str_schema(pattern=self.pattern, strict=True)
         return core_schema.custom_error_schema(
             text,

@@ -154,7 +154,7 @@ class ModelFile(StrictModel):
 
     @property
     def known_bytes(self) -> int | None:
-        """Exact or approximate size in bytes; None when nobody knows."""
+        """Exact or approximate size in bytes; None when unknown."""
         return self.size or self.size_approx
 
 

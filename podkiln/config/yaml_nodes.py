@@ -88,7 +88,10 @@ class _ImpossibleError(Exception):
 
 
 def _compose(text: str) -> yaml.Node | None:
-    """Compose quickly what is right, and carefully what is not. Raises YAMLError and _ImpossibleError."""
+    """Compose with libyaml; on an error again with PyYAML, whose messages are better.
+
+    Raises YAMLError and _ImpossibleError.
+    """
     with contextlib.suppress(yaml.YAMLError, ValueError):
         return yaml.compose(text, Loader=_FastLoader)
     loader = _Loader(text)
@@ -101,9 +104,9 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _refuse_depth(path: Path, text: str) -> None:
-    """Refuse what is nested too deeply before anybody goes down there.
+    """Refuse deep nesting before the recursive composer reads it.
 
-    Composing recurses: PyYAML on Python's stack, in quadratic time; libyaml on that of C, where nobody counts
+    Composing recurses: PyYAML on Python's stack, in quadratic time; libyaml on that of C, without a limit
     (`? ? ? ...` ends the process). Events come one after the other by either, without a stack.
     """
     depth = 0

@@ -2,7 +2,7 @@
 
 runtime.json, weights.json and layers.json are read here and nowhere else, so `lock --check`, a plan and a
 bake refuse the same things in the same words. Locks are merged by git and edited by hand: what Python's json
-module lets pass (a key that stands twice, NaN) and what a later step would trip over is refused, with file
+module lets pass (a duplicate key, NaN) and what a later step would trip over is refused, with file
 and key.
 """
 
@@ -70,7 +70,7 @@ def read(path: Path, shape: type[L], *, hint: str) -> L:
         shape: What must stand in it.
         hint: What to do about one that is damaged.
 
-    Raises FileNotFoundError, and UnreadableLockError for everything else that is no lock.
+    Raises FileNotFoundError, and UnreadableLockError for everything else that is not a lock.
     """
     try:
         content = _bytes(path)

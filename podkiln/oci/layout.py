@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1 << 20
 _CONTAINERD_NAME: Final = "io.containerd.image.name"  # the full name; containerd cuts ref.name to the tag
-_ATTESTATION: Final = "vnd.docker.reference.type"  # BuildKit's mark on manifests that are no images
+_ATTESTATION: Final = "vnd.docker.reference.type"  # BuildKit's mark on manifests that are not images
 _LAYOUT_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _MAX_CONFIG_BYTES: Final = 8 << 20  # a config of 127 layers has some 100 KB; more is not one
 
@@ -56,8 +56,8 @@ class Layout:
     def chunks(self, blob: Descriptor, offset: int = 0) -> Iterator[bytes]:
         """Yield a blob's bytes from an offset on, hashing all of it.
 
-        The last chunk is only given out once size and digest are right, so whoever sends the chunks on
-        never sends the whole of a wrong blob. Raises IntegrityError.
+        The last chunk is only given out once size and digest are right, so a consumer
+        never gets the whole of a wrong blob. Raises IntegrityError.
         """
         where = _blob_name(self.path, blob)
         seen, held, hashed = 0, b"", spec.hasher(blob.digest)

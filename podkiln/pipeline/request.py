@@ -159,7 +159,7 @@ def check(
 
 
 def check_options(request: BuildRequest) -> None:
-    """Refuse options that exclude each other, and values that cannot be meant. Raises UsageError."""
+    """Refuse options that exclude each other, and invalid values. Raises UsageError."""
     useless = {
         "--spool": request.no_weights and request.spool is not None,
         "--copy-from": request.no_weights and bool(request.copy_from),

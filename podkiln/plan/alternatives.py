@@ -77,7 +77,7 @@ def at_start(offer: VariantModel, described: LoadedVariant) -> str:
 
 
 def _fitting(file: ModelFile, found: OversizedFile) -> int | None:
-    """Return a file's size if the registry would take it; None if it would not, or if nobody knows."""
+    """Return a file's size (bytes) if the registry would take it; None if it would not or that is unknown."""
     size = file.known_bytes
     return size if size and found.registry.takes(int(size / _WHOLE), found.rate) else None
 

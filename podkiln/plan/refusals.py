@@ -37,7 +37,7 @@ class Refusal:
 def of_unresolved(
     baked: Sequence[VariantModel], locked: Mapping[str, tuple[LockedFile, ...]], described: LoadedVariant
 ) -> list[Refusal]:
-    """Refuse files that nobody has vouched for: what cannot be checked cannot be baked."""
+    """Refuse files without a trusted hash: they could not be checked."""
     return [
         Refusal(
             f"{offer.id}: {file.destination} has no trusted sha256 and exact size, so it cannot be baked.",

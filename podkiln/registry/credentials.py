@@ -182,5 +182,5 @@ def _from_entry(entry: Mapping[str, Any], where: str) -> Credentials | None:
 
 
 def _text(value: object) -> str:
-    """Return a field of an entry; what is no text is none."""
+    """Return a field of an entry; empty where it is not text."""
     return value if isinstance(value, str) else ""

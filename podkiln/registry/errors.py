@@ -1,4 +1,4 @@
-"""What registries say no with, and what networks do, each as one plain sentence."""
+"""Errors of registries and networks, each as one sentence."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class SettlingError(TransientError):
 
 
 def given_up(failure: TransientError) -> RegistryError:
-    """Return the error for what still fails at the last attempt: nobody above tries it yet again."""
+    """Return the error for what still fails at the last attempt: callers do not retry it."""
     kind = UnsettledError if isinstance(failure, SettlingError) else RegistryError
     return kind(str(failure), hint=failure.hint)
 
@@ -129,7 +129,7 @@ def refuse_page(answer: Response, host: str, doing: str) -> None:
 
 
 def refused(answer: Response, host: str, doing: str, *, login: bool) -> RegistryError:
-    """Return the error for an answer that is a no.
+    """Return the error for a refusal.
 
     Args:
         answer: What the registry said.

@@ -1,4 +1,4 @@
-"""httpx as registries are spoken to: whom to trust, which proxy, and what we call ourselves."""
+"""The httpx client for registries: trusted CAs, proxy, User-Agent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_client(host: str, tls: ssl.SSLContext) -> httpx.Client:
 
 
 def read_body(response: httpx.Response, host: str, seconds: float) -> bytes:
-    """Return the body of an answer that is no blob, bounded in bytes and seconds.
+    """Return the body of a response that is not a blob, limited in bytes and seconds.
 
     Raises RegistryError, and TransientError where it does not end in time.
     """

@@ -67,7 +67,7 @@ class StreamingConnection:
 
     Args:
         tls: Whom to trust.
-        sockets: Told of each connection, to end it from another thread.
+        sockets: Gets each connection, so that another thread can shut it down.
         direct: Use no proxy.
     """
 
@@ -78,7 +78,7 @@ class StreamingConnection:
         self._idle = ConnectionPool()
 
     def close(self) -> None:
-        """End the connections that nobody uses."""
+        """Close idle connections."""
         self._idle.close()
 
     def send(

@@ -53,7 +53,7 @@ def drift(plans: Sequence[Plan], folder: Path = FOLDER) -> list[str]:
 
 
 def update(plans: Sequence[Plan], folder: Path = FOLDER) -> None:
-    """Write the golden files of variants anew."""
+    """Write the golden files of variants."""
     for place in _places(plans, folder):
         shutil.rmtree(place, ignore_errors=True)
     for path, content in expected(plans).items():

@@ -97,7 +97,7 @@ def verify(
         plan: The variant, as it would be built without substitutes.
         known: What the lock remembers: recipe of a bundle -> digest of its layer.
         reference: The image.
-        settings: How registries are spoken to.
+        settings: Options of registry connections.
         deep: Read all layers too: hash the files of the weights, look for what hides them.
         on_progress: Told what is read.
 
@@ -126,7 +126,7 @@ def verify(
         where = f"Manifest {spec.short(found.digest)} of {reference}"
         manifest = spec.Manifest.parse(data, where)
         findings += documents.of_manifest(spec.parse_json(data, where))
-        if too_many(manifest):  # nobody asks for thousands of blobs
+        if too_many(manifest):  # do not ask for thousands of blobs
             return VerifyResult(str(reference), found.digest, (*findings, *too_many(manifest)), deep)
         bad = blob_findings(repository, manifest)
         findings += bad.values()
@@ -169,7 +169,7 @@ def _fitting(index: spec.Index) -> Descriptor | None:
 
 
 def _head_findings(repository: Repository, asked: str, found: Descriptor) -> Iterator[str]:
-    """Ask for a manifest as engines do, who take from a HEAD which digest and type to pull."""
+    """Ask for a manifest by HEAD, as engines do to learn its digest and type."""
     media_type, digest = repository.named(asked)
     if digest not in (None, found.digest):
         yield (

@@ -249,7 +249,7 @@ def _find(root: _Folder, path: str) -> _Entry | None:
 
 
 def _merge(below: _Folder, own: _Folder, path: str) -> Iterator[str]:
-    """Put a layer's tree over those below it, and say where it relies on a folder that is none."""
+    """Put a layer's tree over those below it; yield where it needs a folder that is something else there."""
     waiting = [(below, own, path)]
     while waiting:
         lower, upper, at = waiting.pop()

@@ -28,7 +28,7 @@ _ZSTD_BLOCK: Final = 128 << 10  # Block_Maximum_Size
 _ZSTD_SIZES: Final = (0, 2, 4, 8)  # bytes of Frame_Content_Size, by its flag
 _FREE_OUTPUT: Final = 32 << 20
 _MOST_EXPANSION: Final = 100
-"""Output beyond this many times the input is no layer's: those of a runtime expand 2 to 6 times."""
+"""More output than this many times the input is not a layer: those of a runtime expand 2 to 6 times."""
 _DISGUISED: Final = re.compile(rb"BZh|\x1f\x8b|\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18|\xfd7zXZ")
 """What engines take for the first bytes of something compressed (a name in a tar can begin with some)."""
 

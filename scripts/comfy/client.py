@@ -83,7 +83,7 @@ class Client:
                 **({"Authorization": aiohttp.encode_basic_auth(*login)} if login else {}),
             },
             connector=aiohttp.TCPConnector(ssl=not trusted),
-            # The door of a pod knows by a cookie who has logged in, and never lets that one wait.
+            # A pod's nginx knows logged-in clients by a cookie, and exempts them from its rate limit.
             cookie_jar=aiohttp.CookieJar(unsafe=True),  # from an address that is a number, too
             trace_configs=[without_redirects()],
             timeout=_ANSWER,
@@ -251,7 +251,7 @@ class Client:
             await self._take(node, frame)
 
     async def _again(self) -> _Socket:
-        """Connect anew, as soon as ComfyUI is back."""
+        """Connect again, as soon as ComfyUI is back."""
         end = time.monotonic() + _PATIENCE
         while True:
             await asyncio.sleep(pause(0))

@@ -140,7 +140,7 @@ class _Results:
                 raise
 
     async def fetch(self, client: Client, outcome: Outcome) -> None:
-        """Save the files of the history; one that cannot be had is a problem of the outcome's."""
+        """Save the files of the history; one that cannot be fetched becomes one of the outcome's problems."""
         known: set[tuple[str, str, str]] = set()
         for output in outcome.outputs:
             key = (output.type, output.subfolder, output.filename)
@@ -236,7 +236,7 @@ def _is_address(server: str) -> bool:
     try:
         parts = urlsplit(server)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not close, or a port that is none
+    except ValueError:  # unclosed brackets, or an invalid port
         return False
 
 

@@ -1,4 +1,4 @@
-"""Bodies of HTTP answers, decoded: a proxy may compress them though nobody asked for it."""
+"""Bodies of HTTP answers, decoded: a proxy may compress them unasked."""
 
 from __future__ import annotations
 

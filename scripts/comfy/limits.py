@@ -49,7 +49,7 @@ async def not_too_slow(chunks: AsyncIterator[bytes], name: str) -> AsyncGenerato
 
 
 async def read_body(answer: aiohttp.ClientResponse, path: str) -> bytes:
-    """Return a small answer's body, decoded. Raises ComfyError where it is none."""
+    """Return a small answer's body, decoded. Raises ComfyError where it is too large or damaged."""
     data = bytearray()
     async for chunk in pieces(answer):
         data += chunk

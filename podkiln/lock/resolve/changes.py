@@ -66,7 +66,7 @@ class State:
 
 
 def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
-    """Read the locks of variants. What cannot be read is not known: whoever reads it for use refuses it."""
+    """Read the locks of variants. A damaged one counts as unknown; its users refuse it themselves."""
     found = State()
     for described in variants:
         folder, weights = schema.folders(described)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Civitai:
-    """The site, spoken to by its API."""
+    """CivitAI's API."""
 
     def __init__(self, hubs: Hubs, web: Web) -> None:
         self.endpoint = hubs.civitai
@@ -39,7 +39,10 @@ class Civitai:
         self._web = web
 
     def find(self, file: ModelFile) -> FileMetadata:
-        """Return what CivitAI knows of a version's file. Raises Unreachable-, Withheld- and RefusedError."""
+        """Return what CivitAI knows of a version's file.
+
+        Raises UnreachableError, AccessDeniedError, RefusedError.
+        """
         if file.civitai is None:
             raise ValueError("expected a file from CivitAI")
         number = file.civitai.version

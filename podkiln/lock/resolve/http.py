@@ -1,4 +1,4 @@
-"""Questions to hosts: bounded in time and size, asked again when that may help, their failures as sentences.
+"""HTTP requests to hubs: limited in time and size, retried, with failures as sentences.
 
 Requests, redirects, tokens and the rule of retries are the pod's own code (http.py, hubs.py and retry.py in
 scripts/pod/net/): a token goes to the origin that it belongs to, and no other.
@@ -71,7 +71,7 @@ PATIENCE: Final = Patience()
 
 
 class Shape(BaseModel):
-    """Base of what hosts answer: no coercion; keys that nobody needs may be there."""
+    """Base of what hosts answer: no coercion; unknown keys are allowed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -177,7 +177,7 @@ class Web:
             if isinstance(failure, UnclearError):
                 raise failure
             unreachable = UnreachableError(host, str(failure))
-            spent = backoff.failures < backoff.tries  # more waiting is not to be had
+            spent = backoff.failures < backoff.tries  # the budget of retries is used up
             if not isinstance(failure, _BusyError) or spent or self._misses[host] >= _MISSES:
                 self._silent[host] = unreachable.why
             raise unreachable from None
@@ -238,7 +238,7 @@ def _judged(failed: TransientError, asked: str | None) -> TransientError:
 
 
 def _decoded(body: bytes, coding: str, host: str, most: int) -> bytes:
-    """Undo a compression that nobody asked for. Raises UnclearError."""
+    """Decode a Content-Encoding that was not requested. Raises UnclearError."""
     coding = coding.strip().lower()
     if coding in {"", "identity"}:
         if len(body) > most:
@@ -273,7 +273,7 @@ def checked(shape: type[S], data: Any, what: str) -> S:
     except ValidationError as invalid:
         error = invalid.errors(include_url=False)[0]
         key = ".".join(map(str, error["loc"])).encode("unicode_escape", "backslashreplace").decode("ascii")
-        # Without the advice to put it in quotes: nobody here wrote it.
+        # Without the advice to put it in quotes: it is a host's JSON, not the user's YAML.
         said = messages.sentence(error, shape, error["loc"]).partition("; ")[0].rstrip(".")
         raise UnclearError(f"{what} is malformed: {key[:80] or 'all of it'}: {said}") from None
 
@@ -295,6 +295,6 @@ def _size(reply: Reply) -> FileMetadata:
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
-    from podkiln.registry.tls import tls_context  # noqa: PLC0415 - commands that ask nobody need not wait
+    from podkiln.registry.tls import tls_context  # noqa: PLC0415 - commands without network start faster
 
     return tls_context("", None)

@@ -88,7 +88,7 @@ class HuggingFace:
     def find(self, file: ModelFile) -> FileMetadata:
         """Return what the hub knows of a file.
 
-        Raises UnreachableError, UnclearError, WithheldError, RefusedError.
+        Raises UnreachableError, UnclearError, AccessDeniedError, RefusedError.
         """
         repo, path, revision = str(file.huggingface), str(file.path), file.revision or "main"
         listing = self._listing(repo, revision)
@@ -106,7 +106,7 @@ class HuggingFace:
         return FileMetadata(listing.sha, len(content), hashlib.sha256(content).hexdigest())
 
     def _listing(self, repo: str, revision: str) -> _Listing:
-        """Ask for a listing once a run, whatever came of it."""
+        """Ask for a listing once a run; a failure is remembered too."""
         if (repo, revision) not in self._listings:
             try:
                 self._listings[repo, revision] = self._ask(repo, revision)
@@ -155,7 +155,7 @@ class HuggingFace:
         return self._web.ask(request_for(source, self._hubs), use, most=sibling.size)
 
     def _refuse(self, reply: Reply, repo: str, revision: str) -> None:
-        """Turn the hub's refusals into ours. Raises WithheldError, RefusedError."""
+        """Turn the hub's refusals into ours. Raises AccessDeniedError, RefusedError."""
         status, code = reply.status, reply.headers.get("X-Error-Code", "")
         if status == HTTPStatus.OK:
             return

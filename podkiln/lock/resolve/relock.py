@@ -64,7 +64,7 @@ class RelockResult:
 
 @dataclass(frozen=True)
 class _Upgrade:
-    """What `--upgrade` names, by who has to do with it."""
+    """What `--upgrade` names, by kind: packages, models, nodes, base, ComfyUI."""
 
     packages: tuple[str, ...]
     models: frozenset[str]
@@ -188,7 +188,7 @@ def _entries(described: LoadedVariant, shipped: Mapping[str, Entry]) -> dict[str
 def _sorted(
     upgrade: Sequence[str], variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry]
 ) -> _Upgrade:
-    """Sort names by what they name. Raises UsageError for one that names nothing."""
+    """Sort the names of --upgrade by kind. Raises UsageError for an unknown name."""
     models = {name for each in variants for name in _entries(each, shipped)}
     pins = {"base", "comfyui", *(name for each in variants for name in each.spec.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}

@@ -1,4 +1,4 @@
-"""`end`: end what ComfyUI has left running, where whoever looked after it was killed; start.sh runs it.
+"""`end`: end processes that ComfyUI has left running after the supervisor was killed; start.sh runs it.
 
 The kernel ends ComfyUI itself then, and tells what that has started nothing (pod.util.child_processes).
 """

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pod.model_refs.model_ref import ModelRef
 
 JOBS = 16  # files at once: as many as there are connections, for small files get one each
-# A network volume gives about 150 MB/s in all, whoever shares it, and takes few writers better than many.
+# A network volume gives about 150 MB/s for all pods that share it, and takes few writers better than many.
 NETWORK_JOBS, NETWORK_CONNECTIONS = 3, 6
 
 

@@ -25,7 +25,7 @@ class StoppedError(Exception):
 class Download:
     """Fetches a goal into its part. `room` gets the bytes needed before disk is used, and may refuse.
 
-    `workers` are threads that help this file among others; without them it has Policy.connections for itself.
+    `workers` are threads that all files share; without them it has TransferPolicy.connections for itself.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Download:
                 self._transfer.halt(StoppedError())
 
     def _whole(self, workers: WorkerPool) -> str:
-        """Fetch what is missing, anew when it changed on the way; returns the digest of what has arrived."""
+        """Fetch what is missing, all of it when the source changed; returns the digest of what arrived."""
         ranges = True
         for _ in range(self._policy.tries):
             with self._lock:

@@ -50,7 +50,7 @@ class Progress:
         self.bytes, self.total, self.note = received, total, ""
 
     def tick(self) -> None:
-        """Take the rate anew."""
+        """Update the rate (bytes per second)."""
         now = time.monotonic()
         self._seen.append((now, self.bytes))
         while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW:  # noqa: PLR2004
@@ -99,7 +99,7 @@ class ProgressReport:
         return [file for file in self.files if file.state in ACTIVE]
 
     def tick(self) -> None:
-        """Take all rates anew."""
+        """Update all rates (bytes per second)."""
         for file in self.active:
             file.tick()
 

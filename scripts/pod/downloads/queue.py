@@ -68,7 +68,7 @@ class DownloadJob:
 
 
 class Fetcher:
-    """Works through the files of one run, in their order. With `again`, what is there is hashed anew.
+    """Works through the files of one run, in their order. With `again`, what is there is hashed again.
 
     `record` is where it writes how far it is; `facts` tell kinds of models; `offered` are the files of all
     models of the image, enabled or not.
@@ -148,7 +148,7 @@ class Fetcher:
             self._display.show(self.board, now)
 
     def _end(self) -> int:
-        """Stop within STOP_SECONDS: what is on disk is safe at any moment, so nobody need be waited for."""
+        """Stop within STOP_SECONDS; threads are not waited for, as files on disk are always consistent."""
         for job in self._jobs:
             if job.download:
                 job.download.stop()

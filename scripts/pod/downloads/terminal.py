@@ -1,4 +1,4 @@
-"""What a person sees while files arrive: lines for a log; on a terminal, rows that are drawn anew."""
+"""What a person sees while files arrive: lines for a log; on a terminal, rows that are redrawn."""
 
 from __future__ import annotations
 

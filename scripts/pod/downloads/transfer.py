@@ -1,6 +1,6 @@
-"""Who fetches one file: a lead, helpers when the server knows ranges, one that hashes, one that flushes.
+"""Threads that fetch one file: a lead, helpers when the server has ranges, one to hash, one to flush.
 
-The lead alone decides that a fetch has failed; a helper that meets trouble gives its bytes back and goes.
+The lead alone decides that a fetch has failed; on an error a helper releases its byte range and ends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ChangedError(Exception):
 
 @dataclass(frozen=True)
 class DownloadTarget:
-    """One file to be had: `expected` is `sha256:…` or `git:…`, `size` in bytes; it grows at `part`.
+    """One file to fetch: `expected` is `sha256:…` or `git:…`, `size` in bytes; it grows at `part`.
 
     `copy` is where the pass that hashes it also writes it, when it grows on another disk.
     """
@@ -114,7 +114,7 @@ class Transfer:
         return self._digest
 
     def _start(self, task: Callable[[], None]) -> threading.Thread:
-        """Do something beside; its trouble is everybody's."""
+        """Run something in a thread; its failure stops the transfer."""
 
         def run() -> None:
             try:
@@ -129,7 +129,7 @@ class Transfer:
         return thread
 
     def halt(self, trouble: Exception) -> None:
-        """Stop all threads, wherever they wait; `run` raises the first trouble."""
+        """Stop all threads, wherever they wait; `run` raises the first error."""
         with self._lock:
             self._trouble = self._trouble or trouble
             self._halted.set()
@@ -210,7 +210,7 @@ class Transfer:
     # --- all the others
 
     def _lead(self, part: PartialFile, span: ByteRange | None, answer: Answer | None) -> None:
-        """Fetch until all has arrived, by whomever; trouble halts the helpers at once."""
+        """Fetch until all has arrived; an error stops the helpers at once."""
         patience = self._patience()
         try:
             while span or (
@@ -239,7 +239,7 @@ class Transfer:
         return helpers < self._helpers
 
     def help(self) -> None:
-        """Fetch a span, as one of several; trouble means fewer connections for a while."""
+        """Fetch a byte range as a helper; after an error fewer connections are used for a while."""
         part = self._part
         try:
             if part and (span := part.take(self._span_length(part.missing, part.contents.chunk))):
@@ -262,7 +262,7 @@ class Transfer:
         patience: TransferBackoff | None,
         answer: Answer | None = None,
     ) -> None:
-        """Fetch a span; what could not be had of it is given back."""
+        """Fetch a byte range; what was not received is released."""
         offset, chunk = span.start, part.contents.chunk
         view = _buffer()
         begun = time.monotonic()

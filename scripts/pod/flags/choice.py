@@ -1,4 +1,4 @@
-"""Which arguments ComfyUI gets, and why: pure, so that `./build.py flags` foretells what a pod will do."""
+"""Which arguments ComfyUI gets, and why: pure, so that `./build.py flags` shows what a pod will do."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class _CommandLine:
             )
 
     def replace(self, rule: Rule, source: str) -> None:
-        """Put arguments where those of the same name are, whoever gave them; each is there."""
+        """Replace arguments by those of the same name, from any source; each of them is there."""
         new = self._catalogue.parse(rule.args, source, exists=lambda _kind, _path: True).given
         none: tuple[str, ...] = ()
         by_name = {given.flag.name: (given, source, none) for given in new}

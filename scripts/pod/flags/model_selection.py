@@ -146,7 +146,7 @@ def checked(settings: Settings, offers: Sequence[ModelOffer], root: Path) -> Set
     _check_names(offers, settings)
     if not settings.wishes:
         return settings
-    from pod.model_refs import model_ref, models_json  # noqa: PLC0415 - only who names a file needs to pay
+    from pod.model_refs import model_ref, models_json  # noqa: PLC0415 - only needed where a file is named
 
     warnings = model_ref.check_folders(settings.wishes, models_json.folders(root), SETTING_MALFORMED)
     return replace(settings, warnings=(*settings.warnings, *warnings))

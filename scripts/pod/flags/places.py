@@ -33,7 +33,7 @@ _COMFYUI = "/opt/ComfyUI"  # where start.sh starts it
 
 
 def check(given: Sequence[FlagUse], where: str) -> None:
-    """Refuse values that cannot be meant, or can never be folders. Raises RefusedError."""
+    """Refuse impossible values, and paths that can never be folders. Raises RefusedError."""
     for one in given:
         if one.flag.name not in _WRITTEN or not one.values:
             continue
@@ -75,7 +75,7 @@ def outside(
 
 
 def _in_file(path: str) -> bool:
-    """Tell whether a path, or the first part of it that is there, is no folder; a mount is not waited for."""
+    """Tell whether a path, or the first part of it that exists, is not a folder; mounts are skipped."""
     if mounts.holding(mounts.read(), path) is not None:
         return False
     while not os.path.lexists(path):

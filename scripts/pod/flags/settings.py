@@ -134,7 +134,7 @@ def _folder(name: str, value: str, example: str) -> None:
 
 
 def _check_others(asked: Mapping[str, str]) -> None:
-    """Check what is read later, by programs beside ComfyUI: a mistake is to be heard of before it starts."""
+    """Check what is read later, by programs beside ComfyUI: an error must show before it starts."""
     for name in _FOLDERS:
         if name in asked:
             _folder(name, asked[name], f"/{name.removeprefix('PODKILN_').lower()}")
@@ -178,7 +178,7 @@ def _holds_address(value: str) -> bool:
 
 
 def _read_words(name: str, value: str) -> tuple[list[str], list[ModelRef]]:
-    from pod.model_refs import model_ref  # noqa: PLC0415 - 3 ms that only who names a file needs to pay
+    from pod.model_refs import model_ref  # noqa: PLC0415 - 3 ms that only needed where a file is named
 
     try:
         return model_ref.read(name, model_ref.words(value), SETTING_MALFORMED)

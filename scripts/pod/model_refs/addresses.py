@@ -59,7 +59,7 @@ _FORMATS = {
 
 
 class ModelRefError(ValueError):
-    """What is wrong with a word, as the rest of a sentence that begins with it."""
+    """A malformed reference; the message continues a sentence that begins with it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Address:
 
 
 def read(address: str, *, vouched: bool) -> Address:
-    """Read an address without its fragment; `vouched` says whether its sha256 is known. Raises WordError."""
+    """Read an address without its fragment; `vouched`: its sha256 is known. Raises ModelRefError."""
     scheme, _, rest = address.partition(":")
     match scheme.lower():
         case "hf" | "huggingface":
@@ -113,7 +113,7 @@ def _check_is_model(path: str) -> None:
 
 
 def _of_repository(repo: str, revision: str | None, path: str) -> Address:
-    from urllib.parse import unquote  # noqa: PLC0415 - only who wishes for something pays for it
+    from urllib.parse import unquote  # noqa: PLC0415 - only needed for a named file
 
     path, revision = unquote(path), unquote(revision or "main")
     if not path or path.endswith("/"):
@@ -155,8 +155,8 @@ def _civitai(text: str, kind: str | None = None) -> Address:
 
 
 def _chosen(query: str, number: str | None = None, format_: str | None = None) -> dict[str, Any]:
-    """Return `file`, `choice` or both, where an address names one of several files. Raises WordError."""
-    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
+    """Return `file`, `choice` or both, where an address names one of several files. Raises ModelRefError."""
+    from urllib.parse import parse_qs  # noqa: PLC0415 - only needed for a named file
 
     given = {key.lower(): values for key, values in parse_qs(query).items()}
     for key, values in given.items():
@@ -184,7 +184,7 @@ def _chosen(query: str, number: str | None = None, format_: str | None = None) -
 
 
 def _versions(query: str) -> list[str]:
-    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
+    from urllib.parse import parse_qs  # noqa: PLC0415 - only needed for a named file
 
     given = parse_qs(query)
     return [value for key, values in given.items() if key.lower() == "modelversionid" for value in values]
@@ -192,7 +192,7 @@ def _versions(query: str) -> list[str]:
 
 def _said(choice: Mapping[str, str], **more: int) -> str:
     """Return a choice as the query of an address."""
-    from urllib.parse import quote, urlencode  # noqa: PLC0415 - only who wishes for something pays for it
+    from urllib.parse import quote, urlencode  # noqa: PLC0415 - only needed for a named file
 
     return "?" + urlencode({**choice, **more}, quote_via=quote) if choice or more else ""
 
@@ -232,12 +232,12 @@ def _civitai_page(parts: SplitResult) -> Address:
 
 
 def _url(address: str, *, vouched: bool) -> Address:
-    from urllib.parse import urlsplit  # noqa: PLC0415 - only who wishes for something pays for it
+    from urllib.parse import urlsplit  # noqa: PLC0415 - only needed for a named file
 
     try:
         parts = urlsplit(address)
         good = parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
+    except ValueError:  # an invalid port, unclosed brackets
         good = False
     if not good:
         raise ModelRefError("is not an address: write https://host/path/name.safetensors#sha256=…")

@@ -1,4 +1,4 @@
-"""One word of MODELS, of LORAS or of `podkiln-fetch`: which file somebody wishes for, and where it is to go.
+"""One word of MODELS, of LORAS or of `podkiln-fetch`: which file to fetch, and into which folder.
 
     civitai:328553@368189                         a version on CivitAI: model@version
     urn:air:sdxl:lora:civitai:328553@368189       the same as an AIR; `urn:` and `air:` may be left out
@@ -40,9 +40,9 @@ _LONGEST = 8192  # letters of a word: no server takes a longer address
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A file that somebody named; `where` is the variable or the command in which they did.
+    """A file that a person named; `where` is the variable or command that names it.
 
-    `folder` and `name` are None unless they were said beforehand.
+    `folder` and `name` are None unless they were given.
     """
 
     where: str
@@ -53,7 +53,7 @@ class ModelRef:
 
     @property
     def only_lora(self) -> bool:
-        """Whether nothing but a LoRA will do."""
+        """Whether only a LoRA is accepted."""
         return self.where == "LORAS"
 
     @property
@@ -68,7 +68,7 @@ class ModelRef:
 
     @property
     def key(self) -> str:
-        """What it is remembered by: all that the answer depends on, and no token."""
+        """Key of the cache: all that the result depends on, without tokens."""
         place = "/".join(
             part for part in (self.folder or (LORAS if self.only_lora else ""), self.name) if part
         )
@@ -98,7 +98,7 @@ def is_address(word: str) -> bool:
 
 
 def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[ModelRef]]:
-    """Tell ids and wishes apart. Raises PodError for the first word that is malformed.
+    """Separate ids of models from references to files. Raises PodError for the first word that is malformed.
 
     Args:
         where: The variable in which the words stand, or the command; LORAS takes no ids.
@@ -125,7 +125,7 @@ def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[M
 
 
 def of_environment(environ: Mapping[str, str]) -> list[ModelRef]:
-    """Return the wishes of MODELS and LORAS. Raises PodError."""
+    """Return the references of MODELS and LORAS. Raises PodError."""
     return [
         each
         for where in ("MODELS", "LORAS")
@@ -134,7 +134,7 @@ def of_environment(environ: Mapping[str, str]) -> list[ModelRef]:
 
 
 def parse(where: str, word: str) -> ModelRef:
-    """Read a word. Raises WordError."""
+    """Read a word. Raises ModelRefError."""
     if not word.isprintable():
         raise ModelRefError("has characters that cannot be shown: copy it again")
     _check_weight(word)
@@ -153,7 +153,7 @@ def parse(where: str, word: str) -> ModelRef:
 
 
 def check_folders(wishes: Iterable[ModelRef], folders: Folders, code: int) -> list[str]:
-    """Check the folders that were said beforehand; returns warnings about them. Raises PodError."""
+    """Check the folders that were given; returns warnings about them. Raises PodError."""
     warnings = []
     for wish in wishes:
         try:
@@ -182,7 +182,7 @@ def _sentence(where: str, word: str, error: ModelRefError) -> str:
 
 
 def _check_weight(word: str) -> None:
-    """Tell off what prompts elsewhere know as <lora:name:0.8>."""
+    """Refuse a weight, as in <lora:name:0.8> of other programs' prompts. Raises ModelRefError."""
     weighted = _WEIGHT.fullmatch(word)
     if weighted and "?" not in word and not _NO_WEIGHT.fullmatch(weighted["rest"]):
         raise ModelRefError(

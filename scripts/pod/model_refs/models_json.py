@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file; `size` in bytes and `sha256` are None where nobody could tell when the image was made.
+    """One file; `size` in bytes and `sha256` are None where they were not known when the image was made.
 
-    A file that somebody wished for has the wish; until it has been looked into, it has no folder. `remarks`
+    A file that MODELS or LORAS names has the reference; until it is resolved, it has no folder. `remarks`
     are what its hub has to say of it.
     """
 
@@ -36,17 +36,17 @@ class ModelFile:
 
     @property
     def label(self) -> str:
-        """What it is called in messages: folder and name."""
+        """Its name in messages: folder and name."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
     @property
     def vouched(self) -> bool:
-        """Whether a person gave its sha256, with the wish or in the lock; a hub's own does not count."""
+        """Whether a person gave its sha256, with the reference or in the lock; a hub's own does not count."""
         return bool(self.wish.sha256 if self.wish else self.sha256)
 
     @classmethod
     def wished(cls, wish: ModelRef) -> ModelFile:
-        """Return a file that is still to be looked into; the log calls it by where the wish stood."""
+        """Return a file that is still to be resolved; the log calls it by the variable that names it."""
         return cls(wish.where, "", wish.word, None, None, False, wish.source, wish)
 
     @classmethod

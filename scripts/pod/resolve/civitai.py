@@ -1,4 +1,4 @@
-"""CivitAI's answer about a model version: whether it can be had, and which of its files is meant.
+"""CivitAI's answer about a model version: whether it can be downloaded, and which of its files is meant.
 
 Builder and pod read it here, by the same list of signals (variants/flags/civitai.yaml).
 API: https://developer.civitai.com/site/reference/model-versions
@@ -29,7 +29,7 @@ _LARGEST = 1 << 62  # bytes
 
 
 class WithheldError(RefusedError):
-    """It can be had by an account that has access, and no token of one was given."""
+    """Only accounts with access can download it, and no token of one was given."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files whose hash nobody listed: the hub is asked once which commit and which hash, and that is kept."""
+"""Files without a listed hash: the hub is asked once for commit and hash, and the answer is cached."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What somebody wishes for becomes a file with a name, a folder, and a hash that it must have.
+"""From a reference to a file: its name, its folder, and the hash that it must have.
 
 The folder follows from what the file is, as CivitAI says and the tensors of a .safetensors file tell. Where
-they say nothing, or not the same, nobody guesses: the wish is refused, with the way to say the folder.
+they say nothing, or not the same, the reference is refused, with the way to name the folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.")
 
 @dataclass(frozen=True)
 class ResolvedFile:
-    """What a wish turned out to be: `claimed` is what kind its hub says it is; sizes in bytes."""
+    """The file that a reference names. `claimed`: the type that its hub gives; sizes in bytes."""
 
     name: str
     source: Mapping[str, Any]
@@ -60,10 +60,10 @@ class Downloaded(Protocol):
 
 
 class ModelRefResolver:
-    """Looks into wishes, each once: what was found is remembered on the volume.
+    """Resolves references, each once: the results are cached on the volume.
 
     Args:
-        resolver: Who asks the hubs, and remembers.
+        resolver: Asks the hubs, and caches their answers.
         store: Where files lie.
         offered: The files of the image's models, whose names are taken.
     """

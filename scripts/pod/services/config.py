@@ -1,4 +1,4 @@
-"""Who may come in: what the environment says of ssh, Jupyter and the login before ComfyUI.
+"""Access: what the environment says of ssh, Jupyter and the login before ComfyUI.
 
 Each of them is off until its variables are set; the door before ComfyUI is there without a login, too.
 """
@@ -47,7 +47,7 @@ _DEFAULT_PORTS = (("http", "80"), ("https", "443"))
 
 @dataclass(frozen=True)
 class Ssh:
-    """sshd, for who holds one of these keys: lines of an authorized_keys file."""
+    """sshd and the keys that it accepts: lines of an authorized_keys file."""
 
     port: int
     keys: tuple[str, ...]
@@ -55,7 +55,7 @@ class Ssh:
 
 @dataclass(frozen=True)
 class Jupyter:
-    """Jupyter, for who knows one of these; None for the one that is not set."""
+    """Jupyter's password and token; None where not set."""
 
     port: int
     token: str | None
@@ -160,7 +160,7 @@ def check_cors(cors: str | None, login: Login | None) -> None:
 
 
 def check_tls(args: Sequence[str]) -> None:
-    """Raise PodError where the certificate and key of ComfyUI's arguments are no pair for a server."""
+    """Raise PodError where certificate and key of ComfyUI's arguments are not a pair for a server."""
     if not any(word.partition("=")[0] == "--tls-certfile" for word in args):
         return
     import ssl  # noqa: PLC0415 - costs 20 ms, and few use it
@@ -228,7 +228,7 @@ def _given(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _keys(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the keys of both variables, and a sentence for each line that is none."""
+    """Return the keys of both variables, and a sentence for each line that is not a key."""
     keys: dict[str, None] = {}
     warnings: list[str] = []
     given = {"PUBLIC_KEY": environ.get("PUBLIC_KEY"), "SSH_PUBLIC_KEY": environ.get("SSH_PUBLIC_KEY")}

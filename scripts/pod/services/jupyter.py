@@ -1,4 +1,4 @@
-"""JupyterLab, from a Python environment of its own, for who has the token or the password."""
+"""JupyterLab, from a Python environment of its own, which asks for its token or password."""
 
 from __future__ import annotations
 

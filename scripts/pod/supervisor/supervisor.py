@@ -6,7 +6,7 @@ to stderr. Both go to $WORKSPACE/logs/comfyui.log too.
 A ComfyUI that dies is started again after each of PAUSES, and then no more; one that ran for STEADY seconds
 gets them all back. One that never served is not started again when it ended with 2, which is how argparse
 refuses a command line, or with 0, which is how it ends when it was told to do something else than serve. A
-restart of its own (ComfyUI-Manager does that) keeps the process, and is nobody's death. Where another program
+restart of its own (ComfyUI-Manager does that) keeps the process, so it is not an exit. Where another program
 has taken the port meanwhile, the pod ends at once.
 
 The supervisor ends last: it asks its parent to stop by SIGTERM, waits for the end of stdin, and has the last

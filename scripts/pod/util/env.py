@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 HIGHEST_PORT = 65535
 HUGGINGFACE = "https://huggingface.co"
 CIVITAI = "https://civitai.com"
-# The most that is of use or does no harm: connections are threads, and a server drops who opens hundreds.
+# Upper limits: each connection is a thread, and servers drop clients that open hundreds.
 MOST = {
     "FETCH_JOBS": 256,
     "FETCH_CONNECTIONS": 256,
@@ -29,7 +29,7 @@ _SHOWN = 100  # characters of a value that a sentence quotes
 
 
 class SettingError(PodError):
-    """An environment variable says something that it cannot mean."""
+    """An environment variable has an invalid value."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, SETTING_MALFORMED)
@@ -93,12 +93,12 @@ def endpoint(name: str, value: str | None, default: str) -> str:
     value = (value or "").strip().rstrip("/")
     if not value:
         return default
-    from urllib.parse import urlsplit  # noqa: PLC0415 - only who has a mirror needs to pay
+    from urllib.parse import urlsplit  # noqa: PLC0415 - only needed with a mirror
 
     try:
         parts = urlsplit(value)
         good = parts.scheme in {"http", "https"} and _is_host(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
+    except ValueError:  # an invalid port, unclosed brackets
         good = False
     odd = not value.isascii() or not value.isprintable() or any(sign in value for sign in " \"'<>\\")
     if not good or odd or parts.query or parts.fragment or "@" in parts.netloc:
@@ -152,7 +152,7 @@ def staging(value: str | None) -> str:
 
 
 def is_control(char: str) -> bool:
-    """Whether a character controls a terminal or a file format; bytes that are no UTF-8 do not."""
+    """Whether a character controls a terminal or a file format; bytes that are not UTF-8 do not."""
     return ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\u2028\u2029"  # noqa: PLR2004 - C0, DEL, C1
 
 

@@ -49,7 +49,7 @@ def open_plain(path: Name, flags: int, mode: int = 0o666, *, linked: bool = Fals
     try:
         descriptor = os.open(path, flags | _SAFE, mode)
     except OSError as error:
-        # ELOOP: a link; ENXIO: a FIFO that nobody reads, or a socket
+        # ELOOP: a link; ENXIO: a FIFO without a reader, or a socket
         if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR} and (what := kind(path)):
             raise PlantedError(path, what) from None
         raise
@@ -102,7 +102,7 @@ def check_folders(path: Name) -> None:
 
 
 def kind(path: Name) -> str | None:
-    """Say what lies somewhere when it is no plain file; None for a plain file, and for nothing."""
+    """Say what lies somewhere when it is not a plain file; None for a plain file, and for nothing."""
     try:
         return _name(os.lstat(path).st_mode)
     except OSError:
