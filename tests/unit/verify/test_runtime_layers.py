@@ -6,7 +6,6 @@ import gzip
 import io
 import random
 import re
-import struct
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import odd_layers
 import odd_tars
 import pytest
 import zstandard
+from odd_sound import ACL, acl
 
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
@@ -279,11 +279,6 @@ def read_tar(*members: bytes) -> list[str]:
     return findings(b"".join(members) + odd_tars.END, spec.LAYER)
 
 
-def acl(*rows: tuple[int, int]) -> bytes:
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row, 2**32 - 1) for row in rows)
-
-
-ACL = acl((1, 7), (4, 5), (32, 5))
 V2 = b"\x01\0\0\x02" + bytes(16)
 
 
@@ -343,6 +338,10 @@ def with_attribute(name: str, value: bytes, kind: bytes = b"0") -> bytes:
         ("system.posix_acl_access", acl((4, 5), (1, 7), (32, 5)), b"0"),
         ("system.posix_acl_access", acl((1, 7), (2, 7), (4, 5), (32, 5)), b"0"),
         ("system.posix_acl_access", acl((1, 8), (4, 5), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (2, 7), (4, 5), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (4, 5), (8, 7), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_default", acl((1, 7), (2, 7), (4, 5), (16, 7), (32, 5)), b"5"),
+        ("security.capability", b"\1\0\0\x03" + bytes(16) + b"\xff\xff\xff\xff", b"0"),
         ("system.posix_acl_access", ACL, b"2"),
         ("system.posix_acl_default", ACL, b"0"),
         ("user.x", b"z" * 70000, b"0"),
@@ -363,13 +362,23 @@ def test_attributes_that_no_kernel_takes_are_found(name: str, value: bytes, kind
         ("security.capability", b"\0\0\0\x03" + bytes(20), b"0"),
         ("security.selinux", b"system_u:object_r:x:s0\0", b"0"),
         ("system.posix_acl_access", ACL, b"0"),
-        ("system.posix_acl_access", acl((1, 7), (2, 7), (4, 5), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (2, 7, 5), (4, 5), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (4, 5), (8, 5, 0), (16, 7), (32, 5)), b"0"),
+        ("security.capability", b"\1\0\0\x03" + bytes(16) + b"\xfe\xff\xff\xff", b"0"),
         ("system.posix_acl_default", ACL, b"5"),
         ("user.x", b"z" * 2000, b"5"),
     ],
 )
 def test_attributes_that_writers_set_are_right(name: str, value: bytes, kind: bytes) -> None:
     assert read_tar(with_attribute(name, value, kind)) == []
+
+
+def test_attributes_of_one_member_take_the_room_that_ext4_needs_for_them() -> None:
+    """It keeps 16 bytes beside each, and fills names and values up to multiples of 4."""
+    for number, size, right in ((128, 0, True), (129, 0, False), (85, 9, True), (86, 9, False)):
+        records = [(b"SCHILY.xattr.user.%03d" % n, b"z" * size) for n in range(number)]
+        found = read_tar(odd_tars.pax(*records) + odd_tars.file(b"x"))
+        assert ("too many to be set" in "".join(found)) is not right, (number, size)
 
 
 @pytest.mark.parametrize("path", [b"./", b"opt/", b"./opt/models/"])
