@@ -405,6 +405,35 @@ def test_a_time_before_1970_is_right() -> None:
     assert "the owner in a header is not plainly a number" in found
 
 
+@pytest.mark.parametrize("kind", [spec.LAYER, spec.LAYER_ZSTD, spec.LAYER_GZIP])
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5, 512, 1 << 20])
+@pytest.mark.parametrize("name", [b"BZh/x", b"\x50\x2a\x4d\x18x"])
+def test_a_tar_that_begins_like_something_compressed_is_found_however_it_is_cut(
+    kind: str, cut: int, name: bytes
+) -> None:
+    data = odd_tars.file(name, b"x") + odd_tars.END
+    packs = {
+        spec.LAYER: data,
+        spec.LAYER_ZSTD: stored_zstd(data, cut),
+        spec.LAYER_GZIP: gzip.compress(data),
+    }
+    blob = packs[kind]
+    descriptor = Descriptor(kind, spec.digest_of(blob), len(blob))
+    chunks = [blob[at : at + cut] for at in range(0, len(blob), cut)]
+    (found,) = read(0, descriptor, spec.digest_of(data), chunks)
+    assert "its tar begins with the mark of something compressed" in found
+
+
+def stored_zstd(data: bytes, size: int) -> bytes:
+    """Return a zstd frame of raw blocks, each of so many bytes, which a decoder gives out one by one."""
+    blocks = [data[at : at + min(size, 1 << 16)] for at in range(0, len(data), min(size, 1 << 16))]
+    ends = (at == len(blocks) - 1 for at in range(len(blocks)))
+    packed = b"".join(
+        (len(each) << 3 | end).to_bytes(3, "little") + each for each, end in zip(blocks, ends, strict=True)
+    )
+    return b"\x28\xb5\x2f\xfd\x00\x58" + packed
+
+
 def test_a_zstd_window_that_is_too_large_is_called_so() -> None:
     parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=26, write_content_size=False)
     data = odd_tars.file(b"x", bytes(5000)) + odd_tars.END
