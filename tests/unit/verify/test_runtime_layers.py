@@ -434,6 +434,43 @@ def stored_zstd(data: bytes, size: int) -> bytes:
     return b"\x28\xb5\x2f\xfd\x00\x58" + packed
 
 
+def many(number: int, start: int = 0, path: bytes = b"") -> Iterator[bytes]:
+    """Yield a tar of so many small members, as pieces."""
+    before = odd_tars.pax((b"path", path)) if path else b""
+    for each in range(start, start + number):
+        yield before + odd_tars.block(b"usr/%d" % each)
+    yield odd_tars.END
+
+
+def read_many(pieces: Iterable[bytes]) -> runtime_layers.LayerContents:
+    data = b"".join(pieces)
+    blob = Descriptor(spec.LAYER, spec.digest_of(data), len(data))
+    return runtime_layers.read(0, blob, spec.digest_of(data), [data])
+
+
+def test_a_layer_of_too_many_members_is_found_and_none_of_them_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_layers, "_MOST_MEMBERS", 100)
+    right, wrong = read_many(many(100)), read_many(many(101))
+    assert (right.findings, len(right.members)) == ((), 100)
+    assert wrong.members == ()
+    assert "holds more than 100 files and folders, or paths of more than 64 MiB" in wrong.findings[0]
+
+
+def test_a_layer_of_too_long_paths_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_layers, "_MOST_PATH_BYTES", 1 << 20)
+    deep = b"/".join([b"d"] * 1500)
+    assert read_many(many(300, path=deep)).findings == ()
+    assert "too many to be checked" in read_many(many(400, path=deep)).findings[0]
+
+
+def test_an_image_of_too_many_members_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_layers, "_MOST_OF_IMAGE", 250)
+    layers = [read_many(many(100, start)) for start in (0, 100, 200)]
+    assert list(runtime_layers.findings(layers[:2])) == []
+    (found,) = runtime_layers.findings(layers)
+    assert "and those below it hold more than 250 files and folders: too many" in found
+
+
 def test_a_zstd_window_that_is_too_large_is_called_so() -> None:
     parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=26, write_content_size=False)
     data = odd_tars.file(b"x", bytes(5000)) + odd_tars.END
