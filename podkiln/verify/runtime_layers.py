@@ -33,6 +33,15 @@ _MOST_FINDINGS: Final = 10
 """Of one layer: enough to see what it is about."""
 _MOST_IMPLIED: Final = 100_000
 """Folders of one layer without a member of their own: a bound on memory, far above what layers have."""
+_MOST_MEMBERS: Final = 500_000
+"""Of one layer: some 350 bytes of memory each, and five times what large runtimes have in all layers."""
+_MOST_PATH_BYTES: Final = 64 << 20
+"""Of the paths of one layer together: what a member of a deep path takes of memory and time."""
+_MOST_OF_IMAGE: Final = 2 * _MOST_MEMBERS
+
+
+class _TooManyError(Exception):
+    """A layer has more members than are held in memory; the message says so, after its name."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,10 @@ def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]
     name = f"Layer {number} ({spec.short(blob.digest)})"
     hashed = spec.hasher(diff_id)
     try:
-        members = tuple(archive.members(_hashing(unpack.unpacked(blob.media_type, chunks), hashed)))
+        tar = _hashing(unpack.unpacked(blob.media_type, chunks), hashed)
+        members = tuple(_counted(archive.members(tar)))
+    except _TooManyError as wrong:
+        return LayerContents(name, (f"{name} {wrong}",))
     except IntegrityError as wrong:
         return LayerContents(name, (f"{name}: {wrong}",))
     except unpack.UnclearError as wrong:
@@ -83,6 +95,19 @@ def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]
     return LayerContents(name, (f"{name} holds a tar of {held}; the config says {diff_id}.",), members)
 
 
+def _counted(members: Iterable[Member]) -> Iterator[Member]:
+    """Yield members as long as their number and paths are bounded. Raises _TooManyError."""
+    left = _MOST_PATH_BYTES
+    for number, member in enumerate(members):
+        left -= len(member.path) + len(member.target)
+        if number == _MOST_MEMBERS or left < 0:
+            raise _TooManyError(
+                f"holds more than {_MOST_MEMBERS} files and folders, or paths of more than "
+                f"{_MOST_PATH_BYTES >> 20} MiB together: too many to be checked."
+            )
+        yield member
+
+
 def _hashing(chunks: Iterable[bytes], hashed: hashlib._Hash) -> Iterator[bytes]:
     for chunk in chunks:
         hashed.update(chunk)
@@ -91,8 +116,17 @@ def _hashing(chunks: Iterable[bytes], hashed: hashlib._Hash) -> Iterator[bytes]:
 
 def findings(layers: Iterable[LayerContents]) -> Iterator[str]:
     """Say what is wrong with the layers of a runtime, lowest first, and what in them hides weights."""
-    below = _Folder(told=True)
+    below, total = _Folder(told=True), 0
     for layer in layers:
+        total += len(layer.members)
+        if total - len(layer.members) <= _MOST_OF_IMAGE < total:
+            yield (
+                f"{layer.layer} and those below it hold more than {_MOST_OF_IMAGE} files and folders: "
+                "too many to be checked."
+            )
+        if total > _MOST_OF_IMAGE:
+            yield from layer.findings
+            continue
         found = (f"{layer.layer} {what}" for what in _layer_findings(below, layer.members))
         yield from islice(found, _MOST_FINDINGS)
         yield from layer.findings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from pod.util.dataclass import dataclass, field
+from pod.util.env import is_host
 from pod.util.printable import shown
 
 TYPE_CHECKING = False
@@ -242,6 +243,10 @@ def _url(address: str, *, vouched: bool) -> Address:
     if not good:
         raise ModelRefError("is not an address: write https://host/path/name.safetensors#sha256=…")
     host = parts.hostname or ""
+    if not is_host(host):
+        raise ModelRefError(
+            f"has {shown(host, 80)!r}, and there is no such host name: copy the address again"
+        )
     if host in _HF_HOSTS | _CIVITAI_HOSTS:
         if "," in parts.query:  # the query is not sent, and what it swallowed would be lost without a sound
             raise ModelRefError("has a comma after its '?': put a blank between this word and the next one")

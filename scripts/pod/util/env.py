@@ -25,6 +25,8 @@ MOST = {
 _TOKEN = r"[A-Za-z0-9._~+/=-]{1,4096}"  # noqa: S105 - the letters that HTTP has for tokens (RFC 9110)
 # {{ RUNPOD_SECRET_name }} of RunPod, $NAME and ${NAME} of shells and compose files, $(NAME) of Kubernetes.
 _PLACEHOLDER = r"""(?s)["']?(?:\{\{.*\}\}?|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Z_][A-Z0-9_]*)["']?"""
+_LABEL = r"[A-Za-z0-9_-]{1,63}"  # of a host's name; with underscores, as some hosts have
+_LONGEST_HOST = 253
 _SHOWN = 100  # characters of a value that a sentence quotes
 
 
@@ -97,7 +99,7 @@ def endpoint(name: str, value: str | None, default: str) -> str:
 
     try:
         parts = urlsplit(value)
-        good = parts.scheme in {"http", "https"} and _is_host(parts.hostname) and parts.port != 0
+        good = parts.scheme in {"http", "https"} and is_host(parts.hostname) and parts.port != 0
     except ValueError:  # an invalid port, unclosed brackets
         good = False
     odd = not value.isascii() or not value.isprintable() or any(sign in value for sign in " \"'<>\\")
@@ -106,9 +108,23 @@ def endpoint(name: str, value: str | None, default: str) -> str:
     return value
 
 
-def _is_host(name: str | None) -> bool:
-    """Whether a host has a name without empty labels, or is an address of IPv6."""
-    return bool(name) and (":" in str(name) or all(str(name).removesuffix(".").split(".")))
+def is_host(name: str | None) -> bool:
+    """Tell whether a host can be called so: an IPv6 address, or a name of DNS (RFC 1035, section 2.3.4).
+
+    Letters beyond ASCII count as IDNA writes them.
+    """
+    if not name:
+        return False
+    try:
+        if ":" in name:
+            from ipaddress import IPv6Address  # noqa: PLC0415 - 3 ms that hardly anybody needs to pay
+
+            return bool(IPv6Address(name))
+        plain = name if name.isascii() else name.encode("idna").decode()
+    except ValueError:  # UnicodeError is one
+        return False
+    plain = plain.removesuffix(".")
+    return len(plain) <= _LONGEST_HOST and all(re.fullmatch(_LABEL, each) for each in plain.split("."))
 
 
 def number(name: str, value: str | None, default: int) -> int:

@@ -38,8 +38,14 @@ def serve(seen: Volume, venv: str, say: Callable[[str], None]) -> bool:
     doubts = seen.nodes.doubts()
     for doubt in doubts:
         say(doubt)
+    if seen.nodes.unread:  # which the doubts say: nobody knows what the nodes lack
+        return False
     if not seen.nodes.lacking:
-        say("the custom nodes lack nothing else" if doubts else "the custom nodes lack nothing")
+        say(
+            "the custom nodes lack nothing of what is understood"
+            if doubts
+            else "the custom nodes lack nothing"
+        )
         return not doubts
     if seen.workspace != seen.root or seen.overlay is None:
         raise PodError(f"{seen.root} cannot be written, so what custom nodes lack cannot be put there.")

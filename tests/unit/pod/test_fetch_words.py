@@ -121,6 +121,7 @@ def test_by_hand_what_models_and_loras_say_does_not_count(pod: Pod) -> None:
         (("civitai:22",), "podkiln: podkiln-fetch: 'civitai:22' could be a model or a version"),
         (("add-detail:0.8",), "podkiln: podkiln-fetch: 'add-detail:0.8' ends in a weight"),
         (("lora=civitai:11@22",), "podkiln: podkiln-fetch: 'civitai:11@22' is to go to lora, which"),
+        ((f"https://a..b/x.pt#sha256={'a' * 64}",), "podkiln: podkiln-fetch: 'https://a..b/x.pt#sha256=aaa"),
         (("sdxl",), "podkiln: there is no model 'sdxl' in this image: it offers none."),
         ((f"https://x:{CANARY}@h/a?t={CANARY}",), "podkiln: podkiln-fetch: 'https://…@h/a?…' holds a login"),
     ],

@@ -174,6 +174,8 @@ LATER = [
     ({"HF_ENDPOINT": "https://[::1"}, "HF_ENDPOINT is not an address"),
     ({"HF_ENDPOINT": "https://hub.test:99999"}, "HF_ENDPOINT is not an address"),
     ({"HF_ENDPOINT": "https://hub.test\nx"}, "HF_ENDPOINT is not an address"),
+    ({"HF_ENDPOINT": f"https://{'a' * 64}.test"}, "HF_ENDPOINT is not an address like"),
+    ({"HF_ENDPOINT": "https://a..b"}, "HF_ENDPOINT is not an address like"),
     ({"CIVITAI_ENDPOINT": "https://"}, "CIVITAI_ENDPOINT is not an address like https://civitai.com"),
     ({"FETCH_CONNECTIONS": "100000"}, "FETCH_CONNECTIONS='100000' is not a whole number from 1 to 256."),
     ({"FETCH_CONNECTIONS": "9" * 5000}, "FETCH_CONNECTIONS='999"),

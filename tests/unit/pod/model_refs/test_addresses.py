@@ -181,6 +181,13 @@ def test_a_number_that_selects_is_never_dropped(query: str) -> None:
         ("https://", "is not an address"),
         ("https://h:80x/a", "is not an address"),
         ("https://[::1/a", "is not an address"),
+        *[
+            (f"https://{host}/a.safetensors", "there is no such host name: copy the address again")
+            for host in (
+                *("a..b", ".a", "a..", ".", "..", f"{'a' * 64}.test", f"{'a.' * 126}ab", "a b.test", "a%2eb"),
+                *("a,b.test", f"{'ä' * 60}.test", "ä..test", "a\u3002\u3002b", "a*.test"),
+            )
+        ],
         ("https://me:canary@files.test/a", "holds a login, which is not sent"),
         ("https://civitai.com/models/1?modelVersionId=2,sdxl-base", "has a comma after its '?'"),
     ],
@@ -190,6 +197,18 @@ def test_what_names_none_is_said(address: str, sentence: str) -> None:
         addresses.read(address, vouched=True)
     assert sentence in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "a.test.", "my_bucket.s3-x.test", "xn--mig-xla.test", "mäßig.test", "127.0.0.1"),
+        *("[::1]:80", f"{'a' * 63}.test", f"{'a.' * 126}a"),
+    ],
+)
+def test_a_host_that_can_be_is_taken(host: str) -> None:
+    url = f"https://{host}/a.safetensors"
+    assert addresses.read(url, vouched=True).source["url"] == url
 
 
 def test_nobody_vouches_for_a_plain_address_without_a_hash() -> None:

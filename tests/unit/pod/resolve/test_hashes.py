@@ -96,6 +96,20 @@ def test_a_damaged_record_is_asked_for_again(hub: Hub, tmp_path: Path, damage: s
     assert resolve(resolver(hub, tmp_path), of_repo("a.safetensors")).expected == f"sha256:{weights.sha256}"
 
 
+@pytest.mark.parametrize("revision", ["d" * 40, "refs/pr/1", None])
+def test_a_record_does_not_move_a_file_to_another_commit(
+    hub: Hub, tmp_path: Path, revision: str | None
+) -> None:
+    weights = hub.add("o/r", "a.safetensors", 2000)
+    commit = hub.repositories["o/r"].head
+    key = f"huggingface:o/r@{commit}/a.safetensors"
+    row = {"expected": f"sha256:{'e' * 64}", "size": None, "revision": revision}
+    (tmp_path / ".podkiln").mkdir()
+    (tmp_path / ".podkiln/resolved.json").write_text(json.dumps({"schema": 1, "files": {key: row}}))
+    found = resolve(resolver(hub, tmp_path), of_repo("a.safetensors", commit))
+    assert found == Resolved(f"sha256:{weights.sha256}", 2000, commit)
+
+
 def test_a_busy_hub_is_asked_again(hub: Hub, tmp_path: Path) -> None:
     hub.add("o/r", "a.safetensors", 2000)
     hub.fault(Fault("status", where="hub", status=429, retry_after="0", times=2))

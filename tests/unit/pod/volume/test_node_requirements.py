@@ -213,7 +213,7 @@ def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
         "[project]\ndependencies = 'numpy<2'",
         "[project]\ndependencies = [1]",
         "project = 'dependencies'",
-        "dependencies = " + "[" * 100_000,
+        "dependencies = " + "[" * 50_000,
         "dependencies = \xff\x00",
     ],
 )
@@ -222,6 +222,39 @@ def test_a_damaged_project_is_said(tmp_path: Path, text: str) -> None:
     verdict = node_requirements.compare(tmp_path, IMAGE, OVERLAY, node_requirements.parser(SITE))
     assert verdict.unclear == ("pyproject.toml is damaged",)
     assert verdict.missing == verdict.conflicts == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dependencies" + ".a" * 125_000 + "=1\n",
+        "[dependencies" + ".a" * 20_000 + "]\nx=1\n",
+        "dependencies={a" + ".a" * 120_000 + "=1}\n",
+        "[dependencies" + ".a" * 500 + "]\n" + "".join(f"{n}=1\n" for n in range(30_000)),
+        " dependencies" + ' . "a\\"" . \'b=\' . c' * 9_000 + "=1\n",
+        "#dependencies\n" + "".join(f"x{n}{'.a' * 30}=1\n" for n in range(900)),
+        "dependencies=0\n" + "".join(f"[x{n}]\n" for n in range(30_000)),
+        '[project]\ndependencies=["absent", "numpy' + ">1," * 20_000 + '>1"]\n',
+        '[project]\ndependencies=["absent", "absent[' + "a," * 9_000 + 'a]"]\n',
+    ],
+    ids=range(9),
+)
+def test_a_project_that_would_take_seconds_is_unclear_at_once(tmp_path: Path, text: str) -> None:
+    started = time.thread_time()
+    verdict = judged(tmp_path, text, "pyproject.toml")
+    assert time.thread_time() - started < 0.5
+    assert verdict.unclear == ("pyproject.toml is too long",)
+    assert verdict.missing in ((), ("absent",))
+
+
+def test_a_project_as_nodes_have_them_is_not_too_long(tmp_path: Path) -> None:
+    many = ", ".join(f'"absent{n}==1.2.3"' for n in range(100))
+    text = (
+        f"[project]\nname='x'\ndependencies=[{many}]\n[tool.a.b.c.d.e.f]\nicon='data:{'x' * 9000}'\n"
+        f"v=['{'1.2.3 ' * 30}']\n"
+    )
+    verdict = judged(tmp_path, text, "pyproject.toml")
+    assert (len(verdict.missing), verdict.unclear) == (100, ())
 
 
 def test_modules_are_found_where_they_can_be_imported(tmp_path: Path) -> None:
