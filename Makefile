@@ -18,9 +18,7 @@ help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 .PHONY: test
-test: check engine ## everything: checks, unit, container and full tests; installs what it needs
-	$(call step,unit tests)
-	$(PYTEST) --whole --numprocesses $(WORKERS) --dist worksteal tests/unit
+test: check engine unit ## everything: checks, unit, container and full tests; installs what it needs
 	$(call step,container tests)
 	$(PYTEST) --whole tests/container
 
@@ -36,11 +34,14 @@ check: venv ## the cheap checks only: linters, types, what is generated and lock
 	./build.py lock --check
 
 .PHONY: fast
-fast: check unit ## what needs no engine: checks and unit tests
+fast: check engine unit ## for a change under way: checks, unit tests, and the container tests marked smoke
+	$(call step,smoke tests)
+	$(PYTEST) --whole -m smoke tests/container
 
 .PHONY: unit
 unit: venv ## the tests that need no engine
-	$(PYTEST) --numprocesses $(WORKERS) --dist worksteal tests/unit
+	$(call step,unit tests)
+	$(PYTEST) --whole --numprocesses $(WORKERS) --dist worksteal tests/unit
 
 .PHONY: golden
 golden: venv ## write tests/golden/ and docs/reference/ anew, to be looked at in the diff

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import engines
@@ -21,12 +22,20 @@ from podkiln.pipeline import build as job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from podkiln.build.base_image import BaseLayout
 
+FOLDER = Path(__file__).parent
 UV_LOCK = schema.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
 CANARY = "canary-7f1d0b9c-must-not-be-in-an-image"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With workers (--dist loadgroup): one has all that shares the built images, others take file by file."""
+    for item in items:
+        if isinstance(item, pytest.Function) and FOLDER in item.path.parents:
+            shares = "built" in item.fixturenames
+            item.add_marker(pytest.mark.xdist_group("images" if shares else item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -102,15 +111,20 @@ def private_index(private_ca: tuple[Path, Path], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def built(
+    request: pytest.FixtureRequest,
     bootstrap_base: BaseLayout,
     registry: Callable[[], str],
     ca_bundle: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Built]:
-    """All shipped variants and a user's own, built, pushed and loaded by one command."""
+    """All shipped variants and a user's own, built, pushed and loaded by one command.
+
+    Where only smoke tests run, just the two that these ask for.
+    """
     out = tmp_path_factory.mktemp("build") / "dist"
+    smoke = all(item.get_closest_marker("smoke") for item in request.session.items)
     made = build(
-        [*SHIPPED, str(TINY)],
+        [*(("lazy",) if smoke else SHIPPED), str(TINY)],
         out,
         *("--no-weights", "--ca-bundle", ca_bundle),
         *("--load", "--push", "--allow-substituted", "--registry", f"{registry()}/team"),

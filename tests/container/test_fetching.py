@@ -52,6 +52,7 @@ def fetched(container: Container) -> dict[str, Any]:
     return dict(json.loads(container.read("/run/podkiln/fetch.json")))
 
 
+@pytest.mark.smoke
 def test_a_model_appears_while_comfyui_serves(tiny: Image, hub: Hub) -> None:
     """ComfyUI is up before the file is, and lists it without a restart."""
     hub.rate = 64 << 10  # four seconds for the file

@@ -54,6 +54,7 @@ def run(*argv: str) -> str:
     return done.stdout
 
 
+@pytest.mark.smoke
 def test_what_was_pushed_is_pulled_and_runs(registry: Callable[[], str], image: Layout) -> None:
     name = Reference.parse(f"{registry()}/you/app:v1")
     report = push(image, name)

@@ -62,6 +62,7 @@ def substitutes(findings: list[str]) -> list[str]:
     return [finding.removeprefix(lead).partition(":")[0] for finding in findings]
 
 
+@pytest.mark.smoke
 def test_an_image_with_substitutes_is_never_right_and_else_as_locked(pushed: Pushed) -> None:
     for options in ((), ("--deep",)):
         named = substitutes(pushed.verify(*options)["findings"])
