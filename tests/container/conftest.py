@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import engines
 import pytest
@@ -14,7 +15,7 @@ import registries
 from containers import Container, docker, gateway
 from fakes import index
 from fakes.hub import Hub
-from images import REQUIREMENTS, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
+from images import REQUIREMENTS, ROOT, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
 
 from podkiln.build import base_image
 from podkiln.lock import schema
@@ -22,20 +23,36 @@ from podkiln.pipeline import build as job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from podkiln.build.base_image import BaseLayout
 
-FOLDER = Path(__file__).parent
 UV_LOCK = schema.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
 CANARY = "canary-7f1d0b9c-must-not-be-in-an-image"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With workers (--dist loadgroup): one has all that shares the built images, others take file by file."""
-    for item in items:
-        if isinstance(item, pytest.Function) and FOLDER in item.path.parents:
-            shares = "built" in item.fixturenames
-            item.add_marker(pytest.mark.xdist_group("images" if shares else item.path.stem))
+def group_of(nodeid: str) -> str:
+    """Return what a worker takes whole: a file, or all files that share the built images."""
+    path = nodeid.partition("::")[0]
+    return "images" if shares_images(ROOT / path) else path
+
+
+@functools.cache
+def shares_images(path: Path) -> bool:
+    """Tell whether the tests of a file take the images that `built` builds, which takes minutes."""
+    return bool(re.search(r"\b(built|shipped|lazy|tiny): (Built|Image)\b|\"built\"", path.read_text()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With workers (--dist loadfile), nothing is built twice."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = group_of
+    return scheduler
 
 
 @pytest.fixture(scope="session")
