@@ -55,7 +55,7 @@ TESTS = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
 SIZE = 24 * MIB + 321
 CUTS = 10
-KILLS = 20
+KILLS = 8
 SETTINGS = RegistryOptions(attempts=CUTS + 2, backoff=0.0005, timeout=10.0, login=lambda _: None)
 SOURCES = TransferPolicy(tries=CUTS + 2, backoff=0.01, backoff_limit=0.05, limits=Limits(read=5.0))
 
@@ -122,14 +122,13 @@ def lengths(seed: int, size: int) -> list[int]:
     return [stop - start for start, stop in itertools.pairwise([0, *places])]
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("ends", ["source", "registry", "both"])
 def test_ten_cuts_at_random_offsets(
-    ends: str, seed: int, hub: Hub, files: list[HubFile], registry: str, storage: Path
+    ends: str, hub: Hub, files: list[HubFile], registry: str, storage: Path
 ) -> None:
     if ends != "registry":
-        hub.fault(*(HubFault("reset", after=length) for length in lengths(seed, SIZE)))
-    cuts = [Fault("cut", "PATCH", after=length) for length in lengths(seed + 100, SIZE)]
+        hub.fault(*(HubFault("reset", after=length) for length in lengths(0, SIZE)))
+    cuts = [Fault("cut", "PATCH", after=length) for length in lengths(100, SIZE)]
     with Gate(registry, *(cuts if ends != "source" else [])) as gate:
         baked = push(gate.host, hub, files[:1])
         assert gate.spent
@@ -145,9 +144,7 @@ def busy(status: int, times: int, method: str = "") -> Fault:
 
 STORMS = {
     "429 everywhere": [busy(429, 6)],
-    "503 everywhere": [busy(503, 6)],
     "429 and 503 to bodies": [busy(429, 3, "PATCH"), busy(503, 3, "PATCH")],
-    "503 to the commit": [busy(503, 4, "PUT")],
     "a second to wait": [Fault("status", "PATCH", status=429, retry_after="1")],
 }
 
@@ -190,8 +187,6 @@ def test_what_a_registry_does_not_take(
 
 
 EXPIRIES = {
-    "at the PATCH": [Fault("expire", "PATCH")],
-    "at the commit": [Fault("expire", "PUT")],
     "at all": [Fault("expire", method) for method in ("HEAD", "POST", "PATCH", "PUT")],
     "and a cut": [Fault("cut", "PATCH", after=9 * MIB), Fault("expire", "PATCH"), Fault("expire", "GET")],
 }
