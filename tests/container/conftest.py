@@ -13,9 +13,9 @@ import engines
 import pytest
 import registries
 from containers import Container, docker, gateway
-from fakes import index
-from fakes.hub import Hub
 from images import REQUIREMENTS, ROOT, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
+from servers import package_index
+from servers.hub import Hub
 
 from podkiln.build import base_image
 from podkiln.lock import schema
@@ -106,7 +106,7 @@ def canary() -> str:
 @pytest.fixture(scope="session")
 def private_ca(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A CA that nobody else knows, and a server's certificate from it."""
-    return index.certificates(tmp_path_factory.mktemp("ca"), gateway())
+    return package_index.certificates(tmp_path_factory.mktemp("ca"), gateway())
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +121,8 @@ def ca_bundle(private_ca: tuple[Path, Path]) -> Path:
 def private_index(private_ca: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address, login included, of an index that has what the images of these tests need."""
     wheels = tmp_path_factory.mktemp("wheels")
-    index.download([UV_LOCK, REQUIREMENTS / "libraries.txt", REQUIREMENTS / "jupyter.txt"], wheels)
-    with index.serve(wheels, gateway(), private_ca[1], f"me:{CANARY}") as url:
+    package_index.download([UV_LOCK, REQUIREMENTS / "libraries.txt", REQUIREMENTS / "jupyter.txt"], wheels)
+    with package_index.serve(wheels, gateway(), private_ca[1], f"me:{CANARY}") as url:
         yield url
 
 

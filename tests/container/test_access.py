@@ -31,7 +31,7 @@ VALUES = {name: f"{CANARY}-{name.lower()}" for name in SECRETS}
 OURS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
 LOGIN = f"me:{VALUES['WEB_PASSWORD']}"
 MIB = 1 << 20
-SINK = {str(ROOT / "tests/fakes/sink.py"): "/opt/ComfyUI/main.py:ro"}
+SINK = {str(ROOT / "tests/servers/upload_counter.py"): "/opt/ComfyUI/main.py:ro"}
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fakes.hub import Hub
-    from fakes.shelf import HubFile
     from images import Image
+    from servers.hub import Hub
+    from servers.hub_content import HubFile
 
 pytestmark = pytest.mark.engine
 FILE = "present.safetensors"

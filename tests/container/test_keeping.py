@@ -11,8 +11,8 @@ import pytest
 from containers import Container
 
 if TYPE_CHECKING:
-    from fakes.hub import Hub
     from images import Image
+    from servers.hub import Hub
 
 pytestmark = pytest.mark.engine
 PYTHON = "/usr/bin/python3"

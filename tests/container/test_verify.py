@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import registries
-from acme import bake, describe, pushing, serve
-from fakes.hub import Hub
+from baked_variant import bake, describe, pushing, serve
 from images import podkiln
+from servers.hub import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

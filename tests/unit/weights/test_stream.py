@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from bakes import access, weight
-from fakes.hub import Hub
+from hub_weights import access, weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers.hub import Hub
 
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec

@@ -19,10 +19,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
 from fakes.pod import CHUNK, Pod, huggingface, row
-from fakes.shelf import generate
+from servers.hub import Hub
+from servers.hub_content import generate
+from servers.hub_faults import Fault
 
 from pod.commands import fetch
 from pod.downloads import disk_space, partial_file, queue, terminal
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
 FACTS = Facts(model_types.to_json)
 

@@ -13,9 +13,9 @@ import termios
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.hub import Hub
 from fakes.pod import SCRIPTS, Pod, huggingface
 from fakes.pod import row as listed
+from servers.hub import Hub
 
 from pod.downloads import terminal
 from pod.downloads.progress import Progress
