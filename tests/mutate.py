@@ -25,7 +25,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "tests" / "MUTATIONS.md"
 WORKERS = 2
-LIMIT = 300  # seconds: a fault may hang a test, which is found too
+LIMIT = 600  # seconds for the tests of one fault
 HEAD = """\
 <!-- Written by tests/mutate.py --write. -->
 
@@ -40,10 +40,10 @@ HEAD = """\
 
 @dataclass(frozen=True)
 class Outcome:
-    """`by`: the test that failed first; empty when none did. `stale`: the fault could not be put in."""
+    """`by`: the test that failed first; empty when none did, and `problem` says what happened instead."""
 
-    by: str
-    stale: bool = False
+    by: str = ""
+    problem: str = "NOT FOUND"
 
     @property
     def found(self) -> bool:
@@ -51,7 +51,7 @@ class Outcome:
         return bool(self.by)
 
     def __str__(self) -> str:
-        return "STALE: its line has changed" if self.stale else self.by or "NOT FOUND"
+        return self.by or self.problem
 
 
 def copy_of_the_tree(folder: Path) -> Path:
@@ -66,24 +66,33 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
+def run(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Run tests in a tree, up to the first that fails. Raises TimeoutExpired."""
+    argv = [".venv/bin/pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=no", *tests]
+    return subprocess.run(argv, cwd=tree, capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
 def try_one(row: dict[str, Any], tree: Path) -> Outcome:
-    """Put one fault into a tree, run its tests, and take it out again."""
+    """Put one fault into a tree, run its tests, and take it out: the test that failed must then pass."""
     path = tree / row["file"]
     text = path.read_text() if path.is_file() else ""
     if text.count(row["old"]) != 1:
-        return Outcome("", stale=True)
+        return Outcome(problem="STALE: its line has changed")
     path.write_text(text.replace(row["old"], row["new"]))
-    argv = [".venv/bin/pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=no", *shlex.split(row["tests"])]
     try:
-        done = subprocess.run(argv, cwd=tree, capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = run(tree, *shlex.split(row["tests"]))
     except subprocess.TimeoutExpired:
-        return Outcome(f"a test that hangs, of {row['tests']}")
+        return Outcome(problem=f"NO END in {LIMIT} s")
     finally:
         path.write_text(text)
-    if done.returncode == 1 and (failed := re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)):
-        return Outcome(failed[1])
-    # Neither green nor red: nothing was collected, or the fault does not even import.
-    return Outcome("" if done.returncode in {0, 5} else f"{row['tests']} (they cannot be collected)")
+    failed = re.search(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    if done.returncode == 1 and failed:
+        name = failed[1]
+        return Outcome(name) if not run(tree, name).returncode else Outcome(problem=f"FLAKY: {name}")
+    if done.returncode == 0:
+        return Outcome()
+    # Neither green nor red: the fault does not even import, or `tests` names none.
+    return Outcome(problem=f"NO TEST RAN: {done.stdout.strip().splitlines()[-1:]}")
 
 
 def try_all(rows: list[dict[str, Any]]) -> list[Outcome]:
