@@ -10,8 +10,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
 # Half of the unit tests' time is waiting, so there are more workers than a small machine has processors.
 WORKERS := 4
-# Of the container tests, one worker has all that share the built images, and the other the rest, file by file.
-ENGINE_WORKERS := 2
+# With 2, one worker has all container tests that share the built images, and the other the rest, file by file.
+ENGINE_WORKERS := 0
 # .ci/run takes the times of the parts from these lines.
 step = @printf '\n== %s\n' '$(1)'
 
