@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from containers import Container, docker
-from fakes.shelf import tensors
+from servers.hub_content import tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fakes.hub import Hub
     from images import Image
+    from servers.hub import Hub
 
 pytestmark = pytest.mark.engine
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")

@@ -115,6 +115,7 @@ def test_a_signal_ends_a_pod_cleanly(lazy: Image, signal: str) -> None:
         assert "Stopped server" in pod.logs()
 
 
+@pytest.mark.smoke
 def test_docker_stop_is_quick_and_leaves_no_zombie(lazy: Image) -> None:
     with Container(lazy.name, env={"MODELS": "none"}) as pod:
         pod.wait_ready()

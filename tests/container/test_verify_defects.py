@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import registries
-from acme import bake, describe, pushing, serve
-from fakes.hub import Hub
+from baked_variant import bake, describe, pushing, serve
 from images import podkiln
+from servers.hub import Hub
 
 from podkiln.oci import spec
 

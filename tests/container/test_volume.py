@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from containers import Container
-from node_kit import wheel
+from node_wheels import wheel
 
 if TYPE_CHECKING:
     from pathlib import Path

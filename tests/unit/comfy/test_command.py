@@ -12,9 +12,9 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.comfyui import MISSING, PNG, ComfyUI, Faults
 from images import ROOT
 from registries import free_port
+from servers.comfyui import MISSING, PNG, ComfyUI, Faults
 
 from comfy import client, command, limits, retry, saving
 from comfy.failure import CANNOT_SAVE, FAILED, IMAGE_UNREADABLE, TIMED_OUT, UNREACHABLE, ComfyError

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from descriptions import variant as description
 from descriptions import write
-from fakes.registry import Registry
 from plans import plan_of
+from servers.registry import Registry
 
 from podkiln import registry
 from podkiln.build import base_image

@@ -8,17 +8,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.answers import Handler
-from fakes.faults import Fault
-from fakes.hub import Hub
 from fakes.pod import SCRIPTS, Pod, huggingface, row
-from fakes.shelf import generate, make_file, tensors
+from servers.hub import Hub
+from servers.hub_answers import Handler
+from servers.hub_content import generate, make_file, tensors
+from servers.hub_faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")
 VAE = ("decoder.conv_in.weight",)

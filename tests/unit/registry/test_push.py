@@ -8,8 +8,8 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.registry import Fault, Kind, Registry
 from layouts import layer_of, make_layout, put_blob, put_index
+from servers.registry import Fault, Kind, Registry
 
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.oci import layout, spec

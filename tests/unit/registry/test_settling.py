@@ -7,8 +7,8 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.registry import Fault, Registry
 from layouts import layer_of, make_layout
+from servers.registry import Fault, Registry
 
 from podkiln.errors import RegistryError
 from podkiln.oci import layout

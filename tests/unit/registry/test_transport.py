@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.registry import Fault, Registry
 from layouts import make_layout
+from servers.registry import Fault, Registry
 
 from podkiln import registry
 from podkiln.errors import IntegrityError, RegistryError, UsageError

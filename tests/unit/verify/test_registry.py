@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import runtimes
-from fakes.registry import Fault, Registry
 from plans import plan_of
 from runtimes import Runtime
+from servers.registry import Fault, Registry
 from small_weights import BUNDLES, LAYERS, A, B, baked, content
 
 from podkiln.errors import IntegrityError, RegistryError, VerifyError

@@ -11,9 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
-from fakes.shelf import generate
+from servers.hub import Hub
+from servers.hub_content import generate
+from servers.hub_faults import Fault
 
 from pod.downloads import partial_file
 from pod.downloads.download import Download, StoppedError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
 SIZE = 1_300_000
 CHUNK = 64 * 1024

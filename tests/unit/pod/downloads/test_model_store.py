@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.shelf import generate
+from servers.hub_content import generate
 
 from pod.downloads.model_store import ModelStore
 from pod.downloads.staging import StagingPlan

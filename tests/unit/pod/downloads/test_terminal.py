@@ -13,9 +13,9 @@ import termios
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.hub import Hub
 from fakes.pod import SCRIPTS, Pod, huggingface
 from fakes.pod import row as listed
+from servers.hub import Hub
 
 from pod.downloads import terminal
 from pod.downloads.progress import Progress
@@ -45,7 +45,6 @@ def test_a_row_on_a_narrow_one() -> None:
     assert terminal.row(fetching(), 40) == "sd_xl_base_….safetensors   50% 100 MB/s"
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 69, 70, 80, 100, 200])
 @pytest.mark.parametrize(
     "file",
     [
@@ -58,9 +57,9 @@ def test_a_row_on_a_narrow_one() -> None:
         fetching(rate=1.0),
     ],
 )
-def test_no_row_is_wider_than_the_terminal(file: Progress, width: int) -> None:
+def test_no_row_is_wider_than_the_terminal(file: Progress) -> None:
     """A row that wraps would be drawn over in part only."""
-    assert len(terminal.row(file, width)) < width
+    assert [width for width in range(20, 220) if len(terminal.row(file, width)) >= width] == []
 
 
 def test_what_holds_a_file_up_is_said_in_its_row() -> None:

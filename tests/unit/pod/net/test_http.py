@@ -6,9 +6,9 @@ from email.message import Message
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.hub import Hub
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from servers.hub import Hub
 
 from pod.net import http
 from pod.net.http import Credential, Limits, RefusedError, TransientError, get, origin_of, public

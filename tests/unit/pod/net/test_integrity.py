@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.shelf import generate
+from servers.hub_content import generate
 
 from pod.net.http import RefusedError
 from pod.net.integrity import HEADER_LIMIT, check_contents, check_type, digest, of_file

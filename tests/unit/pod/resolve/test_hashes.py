@@ -7,11 +7,11 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
-from fakes.shelf import generate
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from servers.hub import Hub
+from servers.hub_content import generate
+from servers.hub_faults import Fault
 
 from pod.model_refs.models_json import ModelFile
 from pod.net.http import Limits, RefusedError

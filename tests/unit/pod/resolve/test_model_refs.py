@@ -7,9 +7,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
-from fakes.shelf import make_file, tensors
+from servers.hub import Hub
+from servers.hub_content import make_file, tensors
+from servers.hub_faults import Fault
 
 from pod.downloads.model_store import ModelStore
 from pod.errors import PodError

@@ -9,12 +9,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
 from fakes.pod import SCRIPTS
-from fakes.shelf import generate, tensors
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from servers.hub import Hub
+from servers.hub_content import generate, tensors
+from servers.hub_faults import Fault
 
 from pod.net import content_range
 from pod.net.http import Limits, RefusedError, TransientError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-import fronts
+import browser_proxies
 import pytest
 
 from pod.errors import PodError
@@ -181,7 +181,7 @@ def test_a_password_may_look_a_little_like_a_placeholder(password: str) -> None:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
-    fronts.certificate(tmp_path)
+    browser_proxies.certificate(tmp_path)
     return tmp_path
 
 
@@ -201,7 +201,7 @@ def test_a_certificate_and_a_key_that_are_no_pair_are_said(pair: Path) -> None:
     argv = ["openssl", "pkey", "-aes256", "-passout", "pass:x", "-in", str(pair / "front.pem")]
     subprocess.run([*argv, "-out", str(encrypted)], check=True, capture_output=True)
     other.mkdir()
-    fronts.certificate(other)
+    browser_proxies.certificate(other)
     (pair / "empty").write_text("")
     wrong = [
         (pair / "front.pem", pair / "front.crt"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from node_kit import wheel
+from node_wheels import wheel
 
 from pod.errors import PodError
 from pod.util import secret_variables

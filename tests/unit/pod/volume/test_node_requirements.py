@@ -296,9 +296,9 @@ def test_any_requirements_give_a_verdict(tmp_path: Path, data: bytes) -> None:
         (folder / name).write_bytes(
             data if name == "requirements.txt" else b"[project]\ndependencies=" + data
         )
-        begun = time.monotonic()
+        begun = time.process_time()
         verdict = node_requirements.compare(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
-        assert time.monotonic() - begun < 1
+        assert time.process_time() - begun < 1
         assert all(line.isprintable() and len(line) < 200 for line in verdict.unclear)
 
 

@@ -1,6 +1,6 @@
 """Where the weights of a benchmark come from: a server that sends files as fast as the machine can.
 
-    bench/source.py FOLDER
+    tests/servers/file_server.py FOLDER
 
 A process of its own, so that its CPU time counts apart; the kernel copies the bytes (sendfile), Python does
 not see them. Any path gives the file that its last part names: a hub's /org/repo/resolve/main/FILE as well as
@@ -148,7 +148,7 @@ def serve(folder: Path) -> Iterator[Source]:
     argv = [sys.executable, __file__, str(folder)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            assert process.stdout is not None
             yield Source(int(process.stdout.readline()))
         finally:
             process.terminate()
@@ -157,7 +157,8 @@ def serve(folder: Path) -> Iterator[Source]:
 def main(folder: str) -> None:
     """Serve until ended."""
     server = _Server(Path(folder))
-    print(server.server_port, flush=True)
+    sys.stdout.write(f"{server.server_port}\n")
+    sys.stdout.flush()
     server.serve_forever()
 
 
