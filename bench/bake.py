@@ -98,7 +98,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.only = options.only.split(",")
     unknown = set(options.only) - {PODKILN, *CONTESTANTS}
     if unknown:
-        parser.error(f"--only: {', '.join(sorted(unknown))} is not one of {', '.join([PODKILN, *CONTESTANTS])}")
+        known = ", ".join([PODKILN, *CONTESTANTS])
+        parser.error(f"--only: {', '.join(sorted(unknown))} is not one of {known}")
     return options
 
 
