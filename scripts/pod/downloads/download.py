@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pod.downloads import partial_file
+from pod.downloads.states import State
 from pod.downloads.transfer import ChangedError, DownloadTarget, Transfer
 from pod.downloads.worker_pool import WorkerPool
 from pod.net.content_range import ReplacedError
@@ -95,7 +96,7 @@ class Download:
                 transfer = self._transfer = Transfer(
                     self._goal, self._policy, self._progress, self._room, workers
                 )
-            self._progress.state = "fetching"
+            self._progress.state = State.FETCHING
             try:
                 return transfer.run(ranges=ranges)
             except ReplacedError:

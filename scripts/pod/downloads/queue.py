@@ -16,6 +16,7 @@ from pod.downloads import disk_space, partial_file
 from pod.downloads.download import Download, StoppedError
 from pod.downloads.progress import Progress, ProgressReport
 from pod.downloads.staging import Staging, StagingPlan
+from pod.downloads.states import OVER, RunState, State
 from pod.downloads.terminal import Display
 from pod.downloads.transfer import DownloadTarget
 from pod.downloads.worker_pool import WorkerPool
@@ -43,8 +44,8 @@ BOARD_SECONDS = 1.0
 BUSY_SECONDS = 1.0
 OPENING_SECONDS = 0.5  # how long a large file may take to say how many connections it can use
 STOP_SECONDS = 1.0
+_OPENING = frozenset({State.QUEUED, State.RESOLVING, State.CHECKING, State.FETCHING})
 STOPPED = 128 + signal.SIGTERM
-OVER = frozenset({"present", "fetched", "failed"})
 
 
 @dataclass(eq=False)
@@ -61,9 +62,7 @@ class DownloadJob:
     def opening(self, chunk: int) -> bool:
         """Whether it may still want all connections, so that the next file should not take one yet."""
         small = self.file.size is not None and self.file.size <= chunk
-        asking = (
-            self.progress.state in {"queued", "resolving", "checking", "fetching"} and not self.progress.bytes
-        )
+        asking = self.progress.state in _OPENING and not self.progress.bytes
         return asking and not small and time.monotonic() < self.begun + OPENING_SECONDS
 
 
@@ -125,8 +124,8 @@ class Fetcher:
             self._policy.limits.idle.close()
         if self._stopping.is_set():
             return self._end()
-        failed = any(job.progress.state == "failed" for job in self._jobs)
-        self.board.write("failed" if failed else "done")
+        failed = any(job.progress.state == State.FAILED for job in self._jobs)
+        self.board.write(RunState.FAILED if failed else RunState.DONE)
         self._display.end(self.board.summary())
         return FETCH_FAILED if failed else 0
 
@@ -144,7 +143,7 @@ class Fetcher:
             if now - written >= BOARD_SECONDS:
                 written = now
                 self.board.tick()
-                self.board.write("running")
+                self.board.write(RunState.RUNNING)
             self._display.show(self.board, now)
 
     def _end(self) -> int:
@@ -158,8 +157,8 @@ class Fetcher:
         for job in self._jobs:
             job.lease.release()
             if job.progress.state not in OVER:
-                job.progress.state = "stopped"
-        self.board.write("stopped")
+                job.progress.state = State.STOPPED
+        self.board.write(RunState.STOPPED)
         self._display.end(f"stopped; what has arrived is kept. {self.board.summary()}")
         return STOPPED
 
@@ -184,11 +183,11 @@ class Fetcher:
 
     def _put_back(self, job: DownloadJob) -> None:
         """Let another file go first while another pod fetches this one."""
-        if job.progress.state != "waiting":
+        if job.progress.state != State.WAITING:
             self._display.say(
                 f"{job.file.label} is being fetched by another pod on this volume; waiting for it"
             )
-        job.progress.state = "waiting"
+        job.progress.state = State.WAITING
         job.not_before = time.monotonic() + BUSY_SECONDS
         with self._turn:
             self._waiting.append(job)
@@ -220,7 +219,7 @@ class Fetcher:
         if resolved is None:
             return
         if not self._again and (path := store.known(job.file, resolved.expected, resolved.size)):
-            self._finish(job, "present", path)
+            self._finish(job, State.PRESENT, path)
             return
         try:
             owned = job.lease.acquire()
@@ -228,14 +227,14 @@ class Fetcher:
             path = self._unwritable(job, resolved, error)
             if path is None:
                 raise
-            self._finish(job, "present", path)
+            self._finish(job, State.PRESENT, path)
             return
         if not owned:
             self._put_back(job)
             return
         try:
             if path := self._examined(job, resolved):
-                self._finish(job, "present", path)
+                self._finish(job, State.PRESENT, path)
             else:
                 self._fetch(job, resolved)
         finally:
@@ -255,15 +254,15 @@ class Fetcher:
 
     def _examined(self, job: DownloadJob, resolved: Resolved) -> Path | None:
         """Return where the right file lies, hashing what must be hashed."""
-        job.progress.state = "checking"
+        job.progress.state = State.CHECKING
         return self._store.examine(
             job.file, resolved.expected, resolved.size, again=self._again, seen=job.progress.moved
         )
 
     def _resolve(self, job: DownloadJob) -> Resolved | None:
         """Learn what to expect; when the hub cannot say, a file that is there is left as it is."""
-        if job.progress.state == "queued":
-            job.progress.state = "resolving"
+        if job.progress.state == State.QUEUED:
+            job.progress.state = State.RESOLVING
         try:
             if job.file.wish and not job.file.folder:
                 self._find(job)
@@ -274,7 +273,7 @@ class Fetcher:
                 raise
             job.progress.say(f"not checked: {error}")
             self._display.say(f"{job.file.label} is there, unchecked, since it {error}")
-            self._finish(job, "present", path)
+            self._finish(job, State.PRESENT, path)
             return None
 
     def _find(self, job: DownloadJob) -> None:
@@ -323,20 +322,20 @@ class Fetcher:
             place = store.publish(file, growth, resolved.expected)
         except OSError as error:
             raise disk_space.refusal(error, store.place(file)) from None
-        self._finish(job, "fetched", place)
+        self._finish(job, State.FETCHED, place)
 
     def _room(self, growth: StagingPlan, need: int, progress: Progress) -> None:
         """Make sure that there is room where a file grows, and where it is copied to. Raises RefusedError."""
         copy = [(growth.copy.parent, progress.total or need)] if growth.copy else []
         self._space.promise(growth.part.parent, need, progress, *copy)
 
-    def _finish(self, job: DownloadJob, state: str, path: Path) -> None:
+    def _finish(self, job: DownloadJob, state: State, path: Path) -> None:
         progress = job.progress
         self._store.area.forget(self._store.staging(job.file, ".part"))
         progress.path = str(path)
         progress.bytes = progress.total = path.stat().st_size
         progress.state = state
-        if state == "fetched":
+        if state == State.FETCHED:
             progress.say("")
             self._display.say(f"{progress.model}: {progress.file}: fetched and checked")
 
@@ -344,5 +343,5 @@ class Fetcher:
         if self._stopping.is_set():
             return
         job.progress.error = f"{job.file.label} {reason}"
-        job.progress.state = "failed"
+        job.progress.state = State.FAILED
         self._display.say(f"{job.file.model}: {job.progress.error}.")

@@ -11,6 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pod.downloads.states import RunState, State
 from pod.downloads.terminal import bar, painted, width_of
 from pod.util.printable import printable
 from pod.util.say import line as said
@@ -52,7 +53,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _runs(record: dict[str, Any] | None) -> bool:
-    return record is not None and record["state"] == "running" and _alive(record["pid"])
+    return record is not None and record["state"] == RunState.RUNNING and _alive(record["pid"])
 
 
 def _show(record: dict[str, Any]) -> int:
@@ -61,11 +62,11 @@ def _show(record: dict[str, Any]) -> int:
     for file in record["files"]:
         print(_painted(file, width) if width else said(_line(file, alive=alive)))
     state = record["state"]
-    if state == "running" and not alive:
+    if state == RunState.RUNNING and not alive:
         state = "ended early; start the fetch again, it goes on where it stopped"
-    rate = sum(file["rate"] for file in record["files"] if file["state"] == "fetching") if alive else 0
+    rate = sum(file["rate"] for file in record["files"] if file["state"] == State.FETCHING) if alive else 0
     print(f"{state}: {human(record['bytes'])} of {human(record['total'])}{_pace(record, rate)}")
-    return 1 if any(file["state"] == "failed" for file in record["files"]) else 0
+    return 1 if any(file["state"] == State.FAILED for file in record["files"]) else 0
 
 
 def _line(file: dict[str, Any], *, alive: bool) -> str:
@@ -74,7 +75,7 @@ def _line(file: dict[str, Any], *, alive: bool) -> str:
         line += (
             f"  {human(file['bytes'])} of {human(file['total'])} ({100 * file['bytes'] // file['total']} %)"
         )
-    if alive and file["state"] == "fetching":
+    if alive and file["state"] == State.FETCHING:
         line += _pace(file, file["rate"])
     remark = file["error"] or file["note"]
     return f"{line}  {remark}" if remark else line

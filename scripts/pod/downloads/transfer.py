@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pod.downloads.partial_file import ByteRange, ClosedError, PartialFile, PartMetadata
 from pod.downloads.staging import copied
+from pod.downloads.states import State
 from pod.net import content_range
 from pod.net.content_range import PARTIAL, UNSATISFIABLE
 from pod.net.http import Answer, RefusedError, TransientError
@@ -99,7 +100,7 @@ class Transfer:
                 self._lead(part, span, answer)
             if self._trouble:
                 raise ClosedError  # noqa: TRY301
-            self._progress.state = "verifying"
+            self._progress.state = State.VERIFYING
             part.flush()
             if not aside:
                 self._hash(part)  # a small file: what a thread would do is done sooner than one begins

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pod import comfyui_http
+from pod.downloads.states import OVER, RunState
 from pod.supervisor.process import now
 from pod.util import child_processes
 from pod.util.files import write_json
@@ -25,7 +26,6 @@ PAUSE = 0.1
 # A first start with many custom nodes takes minutes; after this long somebody is looking anyway.
 PATIENCE = 1800.0
 NAME = "boot.json"
-_OVER = ("present", "fetched", "failed", "stopped")
 
 
 def wait_until_ready(
@@ -102,9 +102,9 @@ class Timeline:
 def fetching(run: Path) -> str:
     """Say what is still being fetched, from what the fetch last wrote; nothing when nothing is."""
     record = _read(run / "fetch.json")
-    if record.get("state") == "running":
+    if record.get("state") == RunState.RUNNING:
         files = record["files"]
-        left = [file for file in files if file["state"] not in _OVER]
+        left = [file for file in files if file["state"] not in OVER]
         names, all_names = ({file["model"] for file in some} for some in (left, files))
         size = sum(max(0, (file["total"] or 0) - file["bytes"]) for file in left)
     elif not record:  # it has only just begun
