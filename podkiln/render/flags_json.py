@@ -16,6 +16,7 @@ from pod.flags.choice import Decision, choose
 from pod.flags.settings import read
 from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
+from pod.util.files import SCHEMA
 from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, Profiles, load
 from podkiln.errors import DescriptionError, UsageError
 
@@ -115,7 +116,7 @@ def _data(described: FlagData, common: list[str], profile: str) -> dict[str, Any
     profiles = described.profiles
     names = tuple(Profiles.model_fields)
     return {
-        "schema": pod_rules.SCHEMA,
+        "schema": SCHEMA,
         "comfyui": described.flags.comfyui,
         "flags": [flag.model_dump(mode="json", exclude_defaults=True) for flag in described.flags.flags],
         "later": list(described.flags.later),
