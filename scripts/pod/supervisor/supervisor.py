@@ -3,11 +3,10 @@
 What ComfyUI prints goes to stdout as it comes; what start.sh and its services say comes in on stdin and goes
 to stderr. Both go to $WORKSPACE/logs/comfyui.log too.
 
-A ComfyUI that dies is started again after each of PAUSES, and then no more; one that ran for STEADY seconds
-gets them all back. One that never served is not started again when it ended with 2, which is how argparse
-refuses a command line, or with 0, which is how it ends when it was told to do something else than serve. A
-restart of its own (ComfyUI-Manager does that) keeps the process, and is nobody's death. Where another program
-has taken the port meanwhile, the pod ends at once.
+A ComfyUI that dies is started again as pod.util.restart says. One that never served is not started again when
+it ended with 2, which is how argparse refuses a command line, or with 0, which is how it ends when it was
+told to do something else than serve. A restart of its own (ComfyUI-Manager does that) keeps the process, and
+is nobody's death. Where another program has taken the port meanwhile, the pod ends at once.
 
 The supervisor ends last: it asks its parent to stop by SIGTERM, waits for the end of stdin, and has the last
 word.
@@ -30,7 +29,7 @@ from pod.services import ping_config
 from pod.supervisor import boot_timeline, exit_status, ping_server
 from pod.supervisor.log_file import AsyncLog
 from pod.supervisor.process import ComfyProcess, FdWriter, copy, now
-from pod.util import ports
+from pod.util import ports, restart
 from pod.util.say import line
 
 TYPE_CHECKING = False
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-RESTART_DELAYS = (1.0, 5.0, 15.0)
-STABLE_SECONDS = 600.0
 PORT_SECONDS = 2.0  # in which a port that a dead ComfyUI had is free again
 ENDED = "ended"  # made in the run folder when the supervisor ends by itself
 # For the last words of the services, which may be told to stop only when ComfyUI has ended, or were before.
@@ -77,7 +74,7 @@ class Supervisor:
         """
         self._life = life
         self._begin(called)
-        failures = 0
+        restarts = restart.Restarts(restart.COMFYUI)
         while True:
             kills = exit_status.memory_kills(self._environ)
             tail = self._attend(life)
@@ -87,15 +84,14 @@ class Supervisor:
             kills = exit_status.memory_kills(self._environ) - kills
             why = exit_status.words(status, tail.reason(), kills, self._environ)
             self._timeline.ended(now(), why)
-            failures = 1 if now() - life.spawned > STABLE_SECONDS else failures + 1
+            pause = restarts.delay(now() - life.spawned)
             if life.ready is None and status in NON_RETRYABLE_EXIT_CODES:
                 words = f"ComfyUI has ended before it served, and would again, so the pod stops: {why}."
                 return self._leave(words, exit_status.exit_code(status))
-            if failures > len(RESTART_DELAYS):
-                words = f"ComfyUI has ended {failures} times, so the pod stops: {why}."
+            if pause is None:
+                words = f"ComfyUI has ended {restarts.failures} times, so the pod stops: {why}."
                 return self._leave(words, exit_status.exit_code(status))
-            pause = RESTART_DELAYS[failures - 1]
-            number = f"{failures} of {len(RESTART_DELAYS)}"
+            number = f"{restarts.failures} of {restarts.most}"
             self.say(f"ComfyUI has ended: {why}. It is started again in {pause:g} s ({number}).")
             if self._stopping.wait(pause):
                 return self._leave("", 0)
