@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from pod.downloads import disk_space, partial_file
 from pod.downloads.download import Download, StoppedError
+from pod.downloads.probe import DownloadTarget
 from pod.downloads.progress import Progress
 from pod.downloads.staging import Staging
 from pod.downloads.states import OVER, State
-from pod.downloads.transfer import DownloadTarget
 from pod.errors import PodError
 from pod.net.http import RefusedError
 from pod.net.hubs import request_for
