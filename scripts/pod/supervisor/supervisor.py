@@ -15,7 +15,6 @@ word.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -30,12 +29,12 @@ from pod.supervisor import boot_timeline, exit_status, ping_server
 from pod.supervisor.log_file import AsyncLog
 from pod.supervisor.process import ComfyProcess, FdWriter, copy, now
 from pod.util import ports, restart
+from pod.util.files import recall
 from pod.util.say import line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
 PORT_SECONDS = 2.0  # in which a port that a dead ComfyUI had is free again
 ENDED = "ended"  # made in the run folder when the supervisor ends by itself
@@ -109,7 +108,7 @@ class Supervisor:
 
     def _begin(self, called: int) -> None:
         threading.Thread(target=self._obey, args=(called,), daemon=True).start()
-        decision = self._decision()
+        decision = recall(self._run / "decision.json")
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         said = decide.sentences(decision) if decision else []
         head = [f"--- {stamp} {os.uname().nodename}", *said]
@@ -126,12 +125,6 @@ class Supervisor:
             ping_server.HealthCache(comfyui_http.problem, lambda: self._life.ready is not None),
             self.say,
         )
-
-    def _decision(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads((self._run / "decision.json").read_bytes()))
-        except (OSError, ValueError):
-            return {}
 
     def _attend(self, life: ComfyProcess) -> exit_status.Tail:
         """Pass on what it prints, and say when it serves."""

@@ -46,6 +46,15 @@ def read_json(path: Path, make: Callable[[Any], T], remedy: str) -> T:
         raise PodError(message, DATA_UNREADABLE) from None
 
 
+def recall(path: Path) -> dict[str, Any]:
+    """Return the JSON object that another process of this pod wrote; nothing where none is there."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def replace(path: Path, text: str) -> None:
     """Write a text aside, then rename. Raises OSError."""
     with untrusted_files.replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:

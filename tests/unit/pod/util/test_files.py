@@ -30,6 +30,15 @@ def test_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
         files.read_json(tmp_path / "x", dict, "start it again")
 
 
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", "null"])
+def test_what_another_process_did_not_write_is_nothing(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "x").write_text(text)
+    assert files.recall(tmp_path / "x") == {}
+    files.write_json(tmp_path / "x", {"state": "done"})
+    assert files.recall(tmp_path / "x") == {"state": "done"}
+
+
 def test_a_value_is_what_was_written(tmp_path: Path) -> None:
     files.write_json(tmp_path / "a/x", {"schema": 1, "x": [1]})
     assert files.read_image_data(tmp_path / "a/x", lambda data: data["x"]) == [1]
