@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -100,9 +99,8 @@ def decided(run: Path) -> list[str]:
 def older(run: Path) -> tuple[Path, ...]:
     """Return the models folders of older layouts that `decide` found on the volume, if it ran."""
     try:
-        found = json.loads((run / "decision.json").read_bytes())["volume"]["models"]
-        return tuple(map(Path, found))
-    except (OSError, ValueError, KeyError, TypeError):
+        return tuple(map(Path, files.recall(run / "decision.json")["volume"]["models"]))
+    except (KeyError, TypeError):
         return ()
 
 
