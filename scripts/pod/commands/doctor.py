@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pod.checks import report
 from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util import files
 from pod.util.finding import FATAL, NOTE, WARNING, Finding, worst_first
 from pod.util.say import say
 
@@ -33,9 +34,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         raise PodError(f"doctor takes --boot and --json only, but got {unknown[0]!r}.", ARGUMENTS_REFUSED)
     root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
     run = Path(environ.get("PODKILN_RUN") or "/run/podkiln")
-    models = report.load(root / "models.json")["models"]
+    models = report.offers(root)
     if "--boot" in arguments:
-        record = report.load(run / "decision.json")
+        record = files.read_json(run / "decision.json", dict, "start the pod again")
         found = [*report.local(record, models, environ), *report.online(record, models, environ, root)]
         _write(run / "doctor.json", worst_first([*report.known(record), *found]))
         said = [one for one in found if one.level != WARNING or one.check not in _SAID_BEFORE]
@@ -66,8 +67,6 @@ def _say(findings: Sequence[Finding]) -> None:
 
 
 def _write(path: Path, findings: Sequence[Finding]) -> None:
-    from pod.util import files  # noqa: PLC0415 - at boot only
-
     data = {"schema": 2, "findings": [one.to_json() for one in findings]}
     try:
         files.write_json(path, data)

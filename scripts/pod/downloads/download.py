@@ -6,7 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from pod.downloads import partial_file
-from pod.downloads.transfer import ChangedError, DownloadTarget, Transfer
+from pod.downloads.probe import ChangedError, Mode
+from pod.downloads.states import State
+from pod.downloads.transfer import Transfer
 from pod.downloads.worker_pool import WorkerPool
 from pod.net.content_range import ReplacedError
 from pod.net.http import RefusedError
@@ -14,6 +16,7 @@ from pod.net.http import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pod.downloads.probe import DownloadTarget
     from pod.downloads.progress import Progress
     from pod.net.transfer_policy import TransferPolicy
 
@@ -87,7 +90,7 @@ class Download:
 
     def _whole(self, workers: WorkerPool) -> str:
         """Fetch what is missing, all of it when the source changed; returns the digest of what arrived."""
-        ranges = True
+        mode = Mode.RANGES
         for _ in range(self._policy.tries):
             with self._lock:
                 if self._stopped:
@@ -95,18 +98,18 @@ class Download:
                 transfer = self._transfer = Transfer(
                     self._goal, self._policy, self._progress, self._room, workers
                 )
-            self._progress.state = "fetching"
+            self._progress.state = State.FETCHING
             try:
-                return transfer.run(ranges=ranges)
+                return transfer.run(mode)
             except ReplacedError:
                 self._discard()
                 raise
             except ChangedError as change:
-                ranges = change.ranges
+                mode = change.mode
                 self._discard()
         reason = (
             "it changes while it is fetched"
-            if ranges
+            if mode is Mode.RANGES
             else "its server cannot resume, and the connection breaks"
         )
         raise RefusedError(

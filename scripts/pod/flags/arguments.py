@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
 from pod.util.dataclass import dataclass, field
+from pod.util.env import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -200,10 +201,7 @@ class Catalogue:
         raise RefusedError(f"{where}: ComfyUI {self.version} has no flag {name}: {hint}")
 
     def _nearest(self, name: str) -> str | None:
-        import difflib  # noqa: PLC0415 - 5 ms that only a mistake needs to pay
-
-        near = difflib.get_close_matches(name.lower(), self.flags, n=1, cutoff=0.7)
-        return near[0] if near else None
+        return nearest(name.lower(), self.flags, cutoff=0.7)
 
 
 def exclusive(one: Flag, other: Flag) -> bool:

@@ -18,6 +18,7 @@ from pod.model_refs import addresses
 from pod.model_refs.addresses import FORMS, SCHEME, Address, ModelRefError
 from pod.model_refs.filenames import checked_path, suffix
 from pod.util.dataclass import dataclass
+from pod.util.env import nearest
 from pod.util.printable import shown
 
 TYPE_CHECKING = False
@@ -167,13 +168,9 @@ def _check_folder(wish: ModelRef, places: Mapping[str, Collection[str]], used: C
     folder = (wish.folder or LORAS).partition("/")[0]
     if folder in used or any(folder in directories for directories in places.values()):
         return None
-    near = [known for known in places if known.startswith(folder)]
-    if not near:
-        import difflib  # noqa: PLC0415 - 5 ms that only an unknown folder needs to pay
-
-        near = difflib.get_close_matches(folder, list(places), n=1, cutoff=0.8)
-    if near:
-        raise ModelRefError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near[0]}?")
+    begun = (known for known in places if known.startswith(folder))
+    if near := next(begun, None) or nearest(folder, places, cutoff=0.8):
+        raise ModelRefError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near}?")
     return f"{wish.word} goes to {folder}, which ComfyUI itself does not read: a custom node has to"
 
 

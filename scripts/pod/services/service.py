@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from pod.util import child_processes, untrusted_files
+from pod.util import child_processes, restart, untrusted_files
 from pod.util.dataclass import dataclass
 from pod.util.ports import taken
 from pod.util.say import LONGEST_LINE, line, say
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-# Seconds before each new start; after the last one it stays down. A minute of running resets them.
-RESTART_DELAYS = (1.0, 5.0, 25.0)
-_STEADY = 60.0
 _STOP_SECONDS = 3.0
 _PAUSE = 0.05
 _LAST_SECONDS = 0.5
@@ -76,18 +73,19 @@ class ServiceSupervisor:
             )
             return
         say(service.welcome)
-        failures = 0
-        while (service.needed or failures <= len(RESTART_DELAYS)) and not self._stopping.is_set():
+        restarts = restart.Restarts(restart.SERVICE, forever=service.needed)
+        while not self._stopping.is_set():
             begun = time.monotonic()
             status = self._run()
             if self._stopping.is_set():
                 return
-            failures = 1 if time.monotonic() - begun > _STEADY else failures + 1
-            if service.needed or failures <= len(RESTART_DELAYS):
-                pause = RESTART_DELAYS[min(failures, len(RESTART_DELAYS)) - 1]
-                say(f"{service.name} has ended ({ending(status)}); it is started again in {pause:g} s.")
-                self._stopping.wait(pause)
-        say(f"{service.name} has ended {failures} times, so it stays down; its own lines above say why.")
+            pause = restarts.delay(time.monotonic() - begun)
+            if pause is None:
+                count = restarts.failures
+                say(f"{service.name} has ended {count} times, so it stays down; its own lines above say why.")
+                return
+            say(f"{service.name} has ended ({ending(status)}); it is started again in {pause:g} s.")
+            self._stopping.wait(pause)
 
     def stop(self) -> None:
         """End the service: SIGTERM, then SIGKILL after some seconds."""

@@ -2,6 +2,9 @@
 
 A volume may be full, hang, or be shared with other pods. So the log is written from a thread of its own, what
 it cannot take is dropped and counted, and each pod writes to a log of its own.
+
+logging.handlers would do the renaming alone: its queue is bounded by records, not bytes, its listener waits
+for a volume that hangs, and its files are opened by name, lines of text, and followed where they are links.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def test_comfyui_listens_where_this_pod_can_look_it_up(
 
 
 def test_a_mistake_of_our_own_is_a_sentence_too(decide: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "opt/pod/flags/choice.py").write_text("raise RuntimeError('oops')", encoding="utf-8")
+    (tmp_path / "opt/pod/flags/choose.py").write_text("raise RuntimeError('oops')", encoding="utf-8")
     done = decide(FAKE_GPU="24")
     assert done.returncode == 70
     assert "an internal error of podkiln stopped decide (RuntimeError: oops)" in done.stderr

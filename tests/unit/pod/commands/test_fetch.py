@@ -25,7 +25,7 @@ from servers.hub_content import generate
 from servers.hub_faults import Fault
 
 from pod.commands import fetch
-from pod.downloads import disk_space, partial_file, queue, terminal
+from pod.downloads import disk_space, job, partial_file, queue, terminal
 from pod.downloads.terminal import Display
 from pod.model_refs import models_json
 from pod.net.hubs import Hubs
@@ -533,7 +533,7 @@ def test_waiting_for_another_pod_is_said_once(
     file = offer_one(pod)
     other = FileLease(pod.models / f"checkpoints/.podkiln/{file.name}.lock")
     assert other.acquire()
-    monkeypatch.setattr(queue, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(job, "BUSY_SECONDS", 0.05)
     threading.Timer(0.5, other.release).start()
     assert inside(pod, monkeypatch).run(1) == 0
     assert capsys.readouterr().err.count("waiting for it") == 1

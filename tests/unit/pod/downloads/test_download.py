@@ -18,8 +18,8 @@ from servers.hub_faults import Fault
 from pod.downloads import partial_file
 from pod.downloads.download import Download, StoppedError
 from pod.downloads.partial_file import PartialFile, PartMetadata
+from pod.downloads.probe import DownloadTarget
 from pod.downloads.progress import Progress
-from pod.downloads.transfer import DownloadTarget
 from pod.net.connection_pool import ConnectionPool
 from pod.net.http import Limits, RefusedError
 from pod.net.hubs import Hubs, request_for

@@ -19,6 +19,7 @@ from servers.hub import Hub
 
 from pod.downloads import terminal
 from pod.downloads.progress import Progress
+from pod.downloads.states import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def fetching(name: str = "sd_xl_base_1.0.safetensors", **changes: object) -> Progress:
-    file = Progress("m", f"checkpoints/{name}", 7 * GB, "fetching", int(3.5 * GB), rate=100e6)
+    file = Progress("m", f"checkpoints/{name}", 7 * GB, State.FETCHING, int(3.5 * GB), rate=100e6)
     for key, value in changes.items():
         setattr(file, key, value)
     return file
@@ -52,8 +53,8 @@ def test_a_row_on_a_narrow_one() -> None:
         fetching("short.pt", rate=0.0),
         fetching("long" * 30, total=None, bytes=0),
         fetching(note="huggingface.co answers 503; again in 4 s, and so on for quite a while"),
-        fetching(state="waiting"),
-        fetching(state="checking"),
+        fetching(state=State.WAITING),
+        fetching(state=State.CHECKING),
         fetching(rate=1.0),
     ],
 )

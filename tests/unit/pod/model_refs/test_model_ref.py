@@ -160,6 +160,7 @@ def test_the_same_file_for_two_places_is_two_wishes() -> None:
         ("lora=civitai:1@2", "is to go to lora, which ComfyUI does not read: did you mean loras?"),
         ("upscale=civitai:1@2", "did you mean upscale_models?"),
         ("checkpoint/sdxl=civitai:1@2", "did you mean checkpoints?"),
+        ("lroas=civitai:1@2", "did you mean loras?"),
     ],
 )
 def test_a_slip_in_a_folder_is_refused(word: str, sentence: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from unit.pod.conftest import Choose
 
-    from pod.flags.choice import Decision
+    from pod.flags.decision import Decision
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL8PX0kGlsBZTLZQ6FnEdjCq6ujrDiUqo4nDYXCNtoyz"
 SK = (

@@ -15,7 +15,7 @@ from pod.volume.volume import Volume, usual
 if TYPE_CHECKING:
     from unit.pod.conftest import Choose
 
-    from pod.flags.choice import Decision
+    from pod.flags.decision import Decision
 
 
 COMMON = ("--listen", "localhost", "--port", "18188", "--disable-auto-launch")  # behind the door
