@@ -16,11 +16,10 @@ from podkiln.config import document
 from podkiln.config.document import StrictModel
 from podkiln.config.fields import Text
 from podkiln.config.variant import SHIPPED
+from podkiln.options import UPLOAD_RATE
 from podkiln.util import console
 
 FOLDER = SHIPPED / "registries"
-# What a hosted CI runner sends, for reckoning with limits in time.
-UPLOAD_RATE = 40_000_000
 Positive = Annotated[int, Field(gt=0)]
 _GB = 10**9
 
