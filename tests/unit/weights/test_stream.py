@@ -67,7 +67,7 @@ def test_it_goes_back_as_far_as_it_is_asked_to(
     monkeypatch.setattr(stream, "REPLAY_BUFFER_BYTES", kept)
     with closing(stream_of(hub)) as layer:
         first = joined(chunk for chunk, _ in zip(layer.chunks(), range(chunks), strict=False))
-        offset = max(1, layer._passed - back)
+        offset = max(1, layer._replay.end - back)
         assert whole.startswith(first)
         assert joined(layer.chunks(offset)) == whole[offset:]
         assert layer.blob == spec.Descriptor(spec.LAYER, spec.digest_of(whole), len(whole))
