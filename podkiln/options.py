@@ -7,14 +7,15 @@ the groups that it has a use for, or some of a group, in the order in which its 
 from __future__ import annotations
 
 import math
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, get_type_hints
 
 import click
 
 from podkiln.errors import UsageError
+from podkiln.util.console import MB
 from podkiln.util.executor import JOBS
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 MAX_JOBS: Final = 64  # layers moved at once: registries and hubs refuse long before
-MB: Final = 10**6
 UPLOAD_RATE: Final = 40 * MB  # bytes per second: what a hosted CI runner sends, for limits in time
 
 
@@ -78,9 +78,9 @@ def apply(options: Sequence[Decorator]) -> Decorator:
     return decorate
 
 
-def _option(names: str, **given: Any) -> dict[str, Any]:
-    """Return the metadata of a field: its option's names, and what click is given besides."""
-    return {"option": (names, given)}
+def _declared(names: str, **given: Any) -> tuple[str, dict[str, Any]]:
+    """Return what a field's type is annotated with: its option's names, and what click is given besides."""
+    return names, given
 
 
 class Group:
@@ -89,85 +89,84 @@ class Group:
     @classmethod
     def options(cls, *chosen: str, **helps: str) -> list[Decorator]:
         """Return the options of the fields chosen, or of all; `helps`: in other words, for one command."""
-        declared = {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
-        return [_declare(declared[name], helps.get(name)) for name in (*chosen, *helps) or declared]
-
-
-def _declare(each: Field[Any], words: str | None) -> Decorator:
-    names, given = each.metadata["option"]
-    shown = {"default": each.default} if given.get("show_default") else {}
-    decorate: Decorator = option(*names.split(), **{**shown, **given, "help": words or given["help"]})
-    return decorate
+        hints = get_type_hints(cls, include_extras=True)
+        found: list[Decorator] = []
+        for field_name in (*chosen, *helps) or hints:
+            ((names, given),) = hints[field_name].__metadata__
+            shown = {"default": getattr(cls, field_name)} if "show_default" in given else {}
+            words = {"help": helps.get(field_name, given["help"])}
+            found.append(option(*names.split(), **{**shown, **given, **words}))
+        return found
 
 
 @dataclass(frozen=True)
 class ImageOptions(Group):
     """Where the image goes. `push`: None plans for a push where a registry is known, and else for none."""
 
-    push: bool | None = field(
-        default=False,
-        metadata=_option("--push", is_flag=True, help="Push the image to its registry; the tag moves last."),
-    )
-    registry: str | None = field(
-        default=None,
-        metadata=_option(
+    push: Annotated[
+        bool | None,
+        _declared("--push", is_flag=True, help="Push the image to its registry; the tag moves last."),
+    ] = False
+    registry: Annotated[
+        str | None,
+        _declared(
             "--registry",
             metavar="HOST/NS",
             help="Where to: ghcr.io/you, docker.io/you, localhost:5000/x. Else PODKILN_REGISTRY, else the "
             "variant's image.registry, else in GitHub Actions ghcr.io/OWNER.",
         ),
-    )
-    tag: str | None = field(
-        default=None,
-        metadata=_option(
+    ] = None
+    tag: Annotated[
+        str | None,
+        _declared(
             "--tag", metavar="T", help="Instead of VARIANT-COMFYUI-cuda-CUDA; {variant} may stand in it."
         ),
-    )
+    ] = None
 
 
 @dataclass(frozen=True)
 class TransferOptions(Group):
     """The ways that layers take, as they were typed. `rate`: bytes a second to reckon uploads with."""
 
-    mount_from: tuple[str, ...] = field(
-        default=(),
-        metadata=_option(
+    mount_from: Annotated[
+        tuple[str, ...],
+        _declared(
             "--mount-from",
             multiple=True,
             metavar="NAME",
             help="A repository of that registry with such layers.",
         ),
-    )
-    copy_from: tuple[str, ...] = field(
-        default=(),
-        metadata=_option(
+    ] = ()
+    copy_from: Annotated[
+        tuple[str, ...],
+        _declared(
             "--copy-from",
             multiple=True,
             metavar="HOST/NAME",
             help="Any repository to copy weight layers from.",
         ),
-    )
-    spool: Path | None = field(
-        default=None,
-        metadata=_option(
+    ] = ()
+    spool: Annotated[
+        Path | None,
+        _declared(
             "--spool",
             type=FOLDER,
             metavar="DIR",
             help="Write weights there first: for registries without resume.",
         ),
-    )
-    jobs: int = field(
-        default=JOBS,
-        metadata=_option(
+    ] = None
+    jobs: Annotated[
+        int,
+        _declared(
             "--jobs",
             type=click.IntRange(1, MAX_JOBS),
             show_default=True,
             help="Weight layers, and blobs, moved at once.",
         ),
-    )
-    rate: int = field(
-        default=UPLOAD_RATE,
-        metadata=_option(
+    ] = JOBS
+    rate: Annotated[
+        int,
+        _declared(
             "--rate",
             type=Rate(),
             default=UPLOAD_RATE / MB,
@@ -175,119 +174,104 @@ class TransferOptions(Group):
             metavar="MB/S",
             help="Upload rate to reckon with.",
         ),
-    )
+    ] = UPLOAD_RATE
 
 
 @dataclass(frozen=True)
 class OutputOptions(Group):
     """What comes out on this machine."""
 
-    load: bool = field(
-        default=False, metadata=_option("--load", is_flag=True, help="Load the image into the local engine.")
+    load: Annotated[bool, _declared("--load", is_flag=True, help="Load the image into the local engine.")] = (
+        False
     )
-    out: Path = field(
-        default=Path("dist"),
-        metadata=_option("--out", type=FOLDER, show_default=True, help="Where to write."),
+    out: Annotated[Path, _declared("--out", type=FOLDER, show_default=True, help="Where to write.")] = Path(
+        "dist"
     )
-    report: Path | None = field(
-        default=None, metadata=_option("--report", type=FILE, help="Write the build report, as JSON.")
-    )
-    dry_run: bool = field(
-        default=False, metadata=_option("--dry-run", is_flag=True, help="Show the plan and stop.")
-    )
+    report: Annotated[
+        Path | None, _declared("--report", type=FILE, help="Write the build report, as JSON.")
+    ] = None
+    dry_run: Annotated[bool, _declared("--dry-run", is_flag=True, help="Show the plan and stop.")] = False
 
 
 @dataclass(frozen=True)
 class SubstituteOptions(Group):
     """What stands in for locked inputs."""
 
-    base: str | None = field(
-        default=None,
-        metadata=_option(
+    base: Annotated[
+        str | None,
+        _declared(
             "--base", metavar="REF|bootstrap", help="Another base image; bootstrap: from Debian packages."
         ),
-    )
-    source: tuple[str, ...] = field(
-        default=(),
-        metadata=_option(
+    ] = None
+    source: Annotated[
+        tuple[str, ...],
+        _declared(
             "--source",
             multiple=True,
             metavar="NAME=DIR|URL#COMMIT",
             help="Another source tree: comfyui, requirements.",
         ),
-    )
-    allow_substituted: bool = field(
-        default=False,
-        metadata=_option(
-            "--allow-substituted", is_flag=True, help="Push even if an input is not the locked one."
-        ),
-    )
+    ] = ()
+    allow_substituted: Annotated[
+        bool,
+        _declared("--allow-substituted", is_flag=True, help="Push even if an input is not the locked one."),
+    ] = False
 
 
 @dataclass(frozen=True)
 class NetworkOptions(Group):
     """The builder's own network: a PEM file of CAs to trust, and URLs, which may hold a login."""
 
-    ca_bundle: Path | None = field(
-        default=None,
-        metadata=_option(
-            "--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA; never in the image."
-        ),
-    )
-    python_index: str | None = field(
-        default=None,
-        metadata=_option(
-            "--python-index", metavar="URL", help="A package index to use instead of the default."
-        ),
-    )
-    apt_mirror: str | None = field(
-        default=None,
-        metadata=_option("--apt-mirror", metavar="URL", help="A Debian mirror to use instead of the base's."),
-    )
+    ca_bundle: Annotated[
+        Path | None,
+        _declared("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA; never in the image."),
+    ] = None
+    python_index: Annotated[
+        str | None,
+        _declared("--python-index", metavar="URL", help="A package index to use instead of the default."),
+    ] = None
+    apt_mirror: Annotated[
+        str | None,
+        _declared("--apt-mirror", metavar="URL", help="A Debian mirror to use instead of the base's."),
+    ] = None
 
 
 @dataclass(frozen=True)
 class EngineOptions(Group):
     """How BuildKit builds."""
 
-    builder: str | None = field(
-        default=None,
-        metadata=_option(
-            "--builder", metavar="NAME", help="A buildx builder, for more machine than this one."
-        ),
-    )
-    no_cache: bool = field(
-        default=False, metadata=_option("--no-cache", is_flag=True, help="Build every step anew.")
-    )
+    builder: Annotated[
+        str | None,
+        _declared("--builder", metavar="NAME", help="A buildx builder, for more machine than this one."),
+    ] = None
+    no_cache: Annotated[bool, _declared("--no-cache", is_flag=True, help="Build every step anew.")] = False
 
 
 @dataclass(frozen=True)
 class WeightOptions(Group):
     """Whether weights are baked. `accept_licence`: models whose licence the user answers for."""
 
-    no_weights: bool = field(
-        default=False,
-        metadata=_option(
-            "--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead."
-        ),
-    )
-    accept_licence: tuple[str, ...] = field(
-        default=(),
-        metadata=_option(
+    no_weights: Annotated[
+        bool,
+        _declared("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead."),
+    ] = False
+    accept_licence: Annotated[
+        tuple[str, ...],
+        _declared(
             "--accept-licence",
             multiple=True,
             metavar="MODEL",
             help="Push its weights though its licence asks.",
         ),
-    )
+    ] = ()
 
 
 @dataclass(frozen=True)
 class ConsoleOptions(Group):
     """How much is said."""
 
-    verbose: int = field(default=0, metadata=_option("-v --verbose", count=True, help="Show every command."))
-    quiet: bool = field(default=False, metadata=_option("-q --quiet", is_flag=True, help="Show errors only."))
+    verbose: Annotated[int, _declared("-v --verbose", count=True, help="Show every command.")] = 0
+    quiet: Annotated[bool, _declared("-q --quiet", is_flag=True, help="Show errors only.")] = False
 
 
 @dataclass(frozen=True)
