@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -26,6 +25,7 @@ from podkiln.options import (
 )
 from podkiln.util import console, masking
 from podkiln.util.interrupts import error_of
+from podkiln.util.quoting import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,12 +80,9 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is called; for a misspelt one, name the nearest."""
         name = args[0]
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
         if name not in COMMANDS and not name.startswith("-"):
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise UsageError(
-                f"No such command {name!r}.{meant}", hint="`./build.py --help` shows what there is."
-            )
+            what = f"No such command {name!r}. {did_you_mean(name, COMMANDS)}".rstrip()
+            raise UsageError(what, hint="`./build.py --help` shows what there is.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

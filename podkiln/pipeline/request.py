@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import ssl
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from podkiln.errors import UsageError
 from podkiln.oci.reference import Reference, registry_host
 from podkiln.plan import destination
-from podkiln.util.quoting import shown
+from podkiln.util.quoting import did_you_mean, shown
 from podkiln.weights.layer_lookup import LayerSources
 
 if TYPE_CHECKING:
@@ -145,11 +144,9 @@ _URL = re.compile(r"https?://[!-~]+")
 def _check_models(request: BuildRequest, models: Collection[str] | None) -> None:
     for name in request.weights.accept_licence if models is not None else ():
         if name not in (models or ()):
-            near = difflib.get_close_matches(name, models or (), n=1)
-            meant = f"Did you mean {near[0]!r}? " if near else ""
             raise UsageError(
                 f"--accept-licence: there is no model {shown(name)}.",
-                hint=f"{meant}`./build.py models` lists them.",
+                hint=f"{did_you_mean(name, models or ())} `./build.py models` lists them.".lstrip(),
             )
 
 

@@ -16,13 +16,13 @@ from podkiln.config import document
 from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.variant import SHIPPED
 from podkiln.plan import estimates
+from podkiln.util.console import GB
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
 
 FOLDER = SHIPPED / "runners"
 Positive = Annotated[int, Field(gt=0)]
-_GB = 10**9
 _HOURS = 2 * 3600  # seconds from which on time is said in hours
 
 
@@ -131,7 +131,7 @@ def load() -> tuple[Runner, ...]:
 
 
 def _gigabytes(count: int) -> str:
-    return f"{-(-count // _GB)} GB"
+    return f"{-(-count // GB)} GB"
 
 
 def _time(count: float) -> str:

@@ -21,6 +21,7 @@ from podkiln.plan import (
     weight_layers,
 )
 from podkiln.plan.licences import LicenceTerms
+from podkiln.util.console import GB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec
 
 WORKING_GB = 10  # room on a pod's disk, beside what is known
-GB = 10**9
 MAX_LAYERS: Final = refusals.MAX_LAYERS
 
 ReuseKind: TypeAlias = Literal["existing", "mounted", "copied"]

@@ -15,6 +15,7 @@ from podkiln.oci.spec import Digest
 from podkiln.options import BuildRequest
 from podkiln.plan import estimates, plan
 from podkiln.plan.substitutes import Substitute
+from podkiln.util.console import GB
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
@@ -96,9 +97,9 @@ def test_a_shipped_model_that_is_described_anew_is_named(tmp_path: Path) -> None
 def test_the_disk_holds_the_runtime_the_defaults_and_room() -> None:
     lazy, consumer = made("lazy"), made("consumer")
     assert lazy.fetched_at_start == 0
-    assert lazy.container_disk_gb == estimates.UNPACKED // plan.GB + plan.WORKING_GB
+    assert lazy.container_disk_gb == estimates.UNPACKED // GB + plan.WORKING_GB
     more = consumer.container_disk_gb - lazy.container_disk_gb
-    assert more == -(-consumer.fetched_at_start // plan.GB) > 0
+    assert more == -(-consumer.fetched_at_start // GB) > 0
 
 
 def test_what_is_left_out_is_fetched_at_start_if_it_is_on_by_default() -> None:
