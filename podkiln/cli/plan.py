@@ -19,6 +19,7 @@ from podkiln.options import (
     apply,
 )
 from podkiln.pipeline import build
+from podkiln.pipeline.publish import registry_options
 from podkiln.plan import ci_runners, update_cost
 from podkiln.plan.destination import OPTION
 from podkiln.plan.plan import MAX_LAYERS
@@ -46,7 +47,8 @@ def plan_command(variant: tuple[str, ...], as_json: bool, **options: Any) -> Non
     Where a registry is known, for a push to it; else for an image on this disk.
     """
     request = BuildRequest.of(names_of(variant), os.environ, push=None, dry_run=True, **options)
-    plans = [build.with_registry_state(each) for each in build.decide(request)]
+    settings = registry_options(request)
+    plans = [build.with_registry_state(each, settings) for each in build.decide(request)]
     if as_json:
         found = [_as_json(each) for each in plans]
         console.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})

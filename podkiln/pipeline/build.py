@@ -94,7 +94,7 @@ def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     return planning.make(described, locked, offered, found, request, known, _shipped())
 
 
-def with_registry_state(made: Plan, settings: RegistryOptions | None = None) -> Plan:
+def with_registry_state(made: Plan, settings: RegistryOptions) -> Plan:
     """Find out which of a plan's weight layers need not move: ask the registry that it goes to.
 
     Where it cannot be asked, that is said, and the plan stays as it is. Where none is named, the image is
@@ -112,8 +112,7 @@ def with_registry_state(made: Plan, settings: RegistryOptions | None = None) -> 
     there: dict[Digest, ReuseKind] = {}
     try:
         if blobs:
-            asked = settings or publish.registry_options(made.request)
-            there = layer_lookup.probe(image_name(made), blobs, sources, asked)
+            there = layer_lookup.probe(image_name(made), blobs, sources, settings)
     except RegistryError as failure:
         log.warning("%s What is there already is not known.", failure)
         return made

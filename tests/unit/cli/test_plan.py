@@ -34,7 +34,7 @@ def of(*line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask no registry what is there: these are plans for ones that cannot be reached."""
-    monkeypatch.setattr(build, "with_registry_state", lambda made: made)
+    monkeypatch.setattr(build, "with_registry_state", lambda made, _: made)
 
 
 @pytest.mark.usefixtures("unasked")

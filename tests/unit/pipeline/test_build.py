@@ -217,7 +217,7 @@ def test_a_plan_is_exact_once_the_registry_was_asked(
         asked = BuildRequest.of((str(baking),), push=True, registry=f"{host}/team", **given)
         made = build.make_plan(variant.load(str(baking)), asked)
         server.blobs[held, spec.digest_of(b"layer")] = bytes(made.bundles[0].size)
-        seen = build.with_registry_state(made)
+        seen = build.with_registry_state(made, registry.RegistryOptions())
     assert (seen.fetch_bytes, seen.upload_bytes) == (9 * fetched, made.bundles[0].size * sent)
 
 
@@ -225,7 +225,7 @@ def test_a_registry_that_cannot_be_asked_is_said(baking: Path, caplog: pytest.Lo
     caplog.set_level("WARNING", "podkiln")
     asked = BuildRequest.of((str(baking),), push=True, registry="localhost:1/team")
     made = build.make_plan(variant.load(str(baking)), asked)
-    assert build.with_registry_state(made) == made
+    assert build.with_registry_state(made, registry.RegistryOptions()) == made
     assert "What is there already is not known." in caplog.text
 
 
