@@ -78,13 +78,15 @@ def apply(options: Sequence[Decorator]) -> Decorator:
     return decorate
 
 
-def _declared(names: str, **given: Any) -> tuple[str, dict[str, Any]]:
-    """Return what a field's type is annotated with: its option's names, and what click is given besides."""
-    return names, given
+def _opt(names: str, about: str, **given: Any) -> tuple[list[str], dict[str, Any]]:
+    """Return the annotation of a field: its option as --help shows it, and what click is given besides."""
+    words = names.split()
+    metavar = {} if words[-1].startswith("-") else {"metavar": words.pop()}
+    return words, {"help": about, **metavar, **given}
 
 
 class Group:
-    """Options of one concern."""
+    """Options of one concern. One whose default is False is a flag; () can be given several times."""
 
     @classmethod
     def options(cls, *chosen: str, **helps: str) -> list[Decorator]:
@@ -92,10 +94,14 @@ class Group:
         hints = get_type_hints(cls, include_extras=True)
         found: list[Decorator] = []
         for field_name in (*chosen, *helps) or hints:
-            ((names, given),) = hints[field_name].__metadata__
-            shown = {"default": getattr(cls, field_name)} if "show_default" in given else {}
-            words = {"help": helps.get(field_name, given["help"])}
-            found.append(option(*names.split(), **{**shown, **given, **words}))
+            ((names, declared),) = hints[field_name].__metadata__
+            default = getattr(cls, field_name)
+            given = {"is_flag": default is False, "multiple": default == (), **declared}
+            if "show_default" in given:
+                given = {"default": default, **given}
+            if field_name in helps:
+                given["help"] = helps[field_name]
+            found.append(option(*names, **given))
         return found
 
 
@@ -103,24 +109,19 @@ class Group:
 class ImageOptions(Group):
     """Where the image goes. `push`: None plans for a push where a registry is known, and else for none."""
 
-    push: Annotated[
-        bool | None,
-        _declared("--push", is_flag=True, help="Push the image to its registry; the tag moves last."),
-    ] = False
+    push: Annotated[bool | None, _opt("--push", "Push the image to its registry; the tag moves last.")] = (
+        False
+    )
     registry: Annotated[
         str | None,
-        _declared(
-            "--registry",
-            metavar="HOST/NS",
-            help="Where to: ghcr.io/you, docker.io/you, localhost:5000/x. Else PODKILN_REGISTRY, else the "
+        _opt(
+            "--registry HOST/NS",
+            "Where to: ghcr.io/you, docker.io/you, localhost:5000/x. Else PODKILN_REGISTRY, else the "
             "variant's image.registry, else in GitHub Actions ghcr.io/OWNER.",
         ),
     ] = None
     tag: Annotated[
-        str | None,
-        _declared(
-            "--tag", metavar="T", help="Instead of VARIANT-COMFYUI-cuda-CUDA; {variant} may stand in it."
-        ),
+        str | None, _opt("--tag T", "Instead of VARIANT-COMFYUI-cuda-CUDA; {variant} may stand in it.")
     ] = None
 
 
@@ -129,50 +130,32 @@ class TransferOptions(Group):
     """The ways that layers take, as they were typed. `rate`: bytes a second to reckon uploads with."""
 
     mount_from: Annotated[
-        tuple[str, ...],
-        _declared(
-            "--mount-from",
-            multiple=True,
-            metavar="NAME",
-            help="A repository of that registry with such layers.",
-        ),
+        tuple[str, ...], _opt("--mount-from NAME", "A repository of that registry with such layers.")
     ] = ()
     copy_from: Annotated[
-        tuple[str, ...],
-        _declared(
-            "--copy-from",
-            multiple=True,
-            metavar="HOST/NAME",
-            help="Any repository to copy weight layers from.",
-        ),
+        tuple[str, ...], _opt("--copy-from HOST/NAME", "Any repository to copy weight layers from.")
     ] = ()
     spool: Annotated[
         Path | None,
-        _declared(
-            "--spool",
-            type=FOLDER,
-            metavar="DIR",
-            help="Write weights there first: for registries without resume.",
-        ),
+        _opt("--spool DIR", "Write weights there first: for registries without resume.", type=FOLDER),
     ] = None
     jobs: Annotated[
         int,
-        _declared(
+        _opt(
             "--jobs",
+            "Weight layers, and blobs, moved at once.",
             type=click.IntRange(1, MAX_JOBS),
             show_default=True,
-            help="Weight layers, and blobs, moved at once.",
         ),
     ] = JOBS
     rate: Annotated[
         int,
-        _declared(
-            "--rate",
+        _opt(
+            "--rate MB/S",
+            "Upload rate to reckon with.",
             type=Rate(),
             default=UPLOAD_RATE / MB,
             show_default=True,
-            metavar="MB/S",
-            help="Upload rate to reckon with.",
         ),
     ] = UPLOAD_RATE
 
@@ -181,16 +164,10 @@ class TransferOptions(Group):
 class OutputOptions(Group):
     """What comes out on this machine."""
 
-    load: Annotated[bool, _declared("--load", is_flag=True, help="Load the image into the local engine.")] = (
-        False
-    )
-    out: Annotated[Path, _declared("--out", type=FOLDER, show_default=True, help="Where to write.")] = Path(
-        "dist"
-    )
-    report: Annotated[
-        Path | None, _declared("--report", type=FILE, help="Write the build report, as JSON.")
-    ] = None
-    dry_run: Annotated[bool, _declared("--dry-run", is_flag=True, help="Show the plan and stop.")] = False
+    load: Annotated[bool, _opt("--load", "Load the image into the local engine.")] = False
+    out: Annotated[Path, _opt("--out", "Where to write.", type=FOLDER, show_default=True)] = Path("dist")
+    report: Annotated[Path | None, _opt("--report", "Write the build report, as JSON.", type=FILE)] = None
+    dry_run: Annotated[bool, _opt("--dry-run", "Show the plan and stop.")] = False
 
 
 @dataclass(frozen=True)
@@ -198,23 +175,13 @@ class SubstituteOptions(Group):
     """What stands in for locked inputs."""
 
     base: Annotated[
-        str | None,
-        _declared(
-            "--base", metavar="REF|bootstrap", help="Another base image; bootstrap: from Debian packages."
-        ),
+        str | None, _opt("--base REF|bootstrap", "Another base image; bootstrap: from Debian packages.")
     ] = None
     source: Annotated[
-        tuple[str, ...],
-        _declared(
-            "--source",
-            multiple=True,
-            metavar="NAME=DIR|URL#COMMIT",
-            help="Another source tree: comfyui, requirements.",
-        ),
+        tuple[str, ...], _opt("--source NAME=DIR|URL#COMMIT", "Another source tree: comfyui, requirements.")
     ] = ()
     allow_substituted: Annotated[
-        bool,
-        _declared("--allow-substituted", is_flag=True, help="Push even if an input is not the locked one."),
+        bool, _opt("--allow-substituted", "Push even if an input is not the locked one.")
     ] = False
 
 
@@ -224,15 +191,13 @@ class NetworkOptions(Group):
 
     ca_bundle: Annotated[
         Path | None,
-        _declared("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA; never in the image."),
+        _opt("--ca-bundle", "PEM file of a corporate CA; never in the image.", type=EXISTING_FILE),
     ] = None
     python_index: Annotated[
-        str | None,
-        _declared("--python-index", metavar="URL", help="A package index to use instead of the default."),
+        str | None, _opt("--python-index URL", "A package index to use instead of the default.")
     ] = None
     apt_mirror: Annotated[
-        str | None,
-        _declared("--apt-mirror", metavar="URL", help="A Debian mirror to use instead of the base's."),
+        str | None, _opt("--apt-mirror URL", "A Debian mirror to use instead of the base's.")
     ] = None
 
 
@@ -241,10 +206,9 @@ class EngineOptions(Group):
     """How BuildKit builds."""
 
     builder: Annotated[
-        str | None,
-        _declared("--builder", metavar="NAME", help="A buildx builder, for more machine than this one."),
+        str | None, _opt("--builder NAME", "A buildx builder, for more machine than this one.")
     ] = None
-    no_cache: Annotated[bool, _declared("--no-cache", is_flag=True, help="Build every step anew.")] = False
+    no_cache: Annotated[bool, _opt("--no-cache", "Build every step anew.")] = False
 
 
 @dataclass(frozen=True)
@@ -252,17 +216,10 @@ class WeightOptions(Group):
     """Whether weights are baked. `accept_licence`: models whose licence the user answers for."""
 
     no_weights: Annotated[
-        bool,
-        _declared("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead."),
+        bool, _opt("--no-weights", "Bake no weights; they are fetched at start instead.")
     ] = False
     accept_licence: Annotated[
-        tuple[str, ...],
-        _declared(
-            "--accept-licence",
-            multiple=True,
-            metavar="MODEL",
-            help="Push its weights though its licence asks.",
-        ),
+        tuple[str, ...], _opt("--accept-licence MODEL", "Push its weights though its licence asks.")
     ] = ()
 
 
@@ -270,8 +227,8 @@ class WeightOptions(Group):
 class ConsoleOptions(Group):
     """How much is said."""
 
-    verbose: Annotated[int, _declared("-v --verbose", count=True, help="Show every command.")] = 0
-    quiet: Annotated[bool, _declared("-q --quiet", is_flag=True, help="Show errors only.")] = False
+    verbose: Annotated[int, _opt("-v --verbose", "Show every command.", count=True)] = 0
+    quiet: Annotated[bool, _opt("-q --quiet", "Show errors only.")] = False
 
 
 @dataclass(frozen=True)
