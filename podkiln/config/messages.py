@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import core_schema
 
-from podkiln.util.quoting import shown
+from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,8 +71,7 @@ def sentence(error: Any, shape: type[BaseModel], location: Sequence[str | int]) 
     """
     kind, given = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _keys_at(shape, location[:-1]), n=1)
-        return "unknown key." + (f" Did you mean {near[0]!r}?" if near else "")
+        return f"unknown key. {did_you_mean(str(location[-1]), _keys_at(shape, location[:-1]))}".rstrip()
     if kind == "missing":
         return "this key is missing."
     wanted = _WANTED.get(kind)
