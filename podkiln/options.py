@@ -152,7 +152,7 @@ class TransferOptions(Group):
         int,
         _opt(
             "--rate MB/S",
-            "Upload rate to reckon with.",
+            "Upload rate to assume.",
             type=Rate(),
             default=UPLOAD_RATE / MB,
             show_default=True,
@@ -208,7 +208,7 @@ class EngineOptions(Group):
     builder: Annotated[
         str | None, _opt("--builder NAME", "A buildx builder, for more machine than this one.")
     ] = None
-    no_cache: Annotated[bool, _opt("--no-cache", "Build every step anew.")] = False
+    no_cache: Annotated[bool, _opt("--no-cache", "Build every step again.")] = False
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class WeightOptions(Group):
         bool, _opt("--no-weights", "Bake no weights; they are fetched at start instead.")
     ] = False
     accept_licence: Annotated[
-        tuple[str, ...], _opt("--accept-licence MODEL", "Push its weights though its licence asks.")
+        tuple[str, ...], _opt("--accept-licence MODEL", "Accept its licence, so that its weights may be pushed.")
     ] = ()
 
 

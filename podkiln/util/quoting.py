@@ -1,4 +1,4 @@
-"""Foreign values in sentences: quoted as by repr(), and cut to a limit; and what was probably meant by one."""
+"""Foreign values in sentences: quoted as by repr(), and cut to a limit; and what one probably meant."""
 
 from __future__ import annotations
 
