@@ -66,18 +66,15 @@ class Reader:
 
     def pieces(self, blob: Descriptor, offset: int = 0) -> Generator[bytes]:
         """Yield a blob from an offset on, as `read` does, but unchecked."""
-        done, failures = offset, 0
+        done, backoff = offset, self.transport.backoff()
         while done < blob.size:
             try:
                 for chunk in self._read_on(blob, done):
                     done += len(chunk)
-                    failures = 0
+                    backoff.succeeded()
                     yield chunk
             except TransientError as failure:
-                failures += 1
-                if failures >= self.transport.settings.attempts:
-                    raise RegistryError(str(failure), hint=failure.hint) from failure
-                self.transport.pause(failures, failure)
+                self.transport.pause(backoff, failure)
 
     def _read_on(self, blob: Descriptor, offset: int) -> Iterator[bytes]:
         """Yield a blob from an offset on, never more than it has. Raises TransientError at an early end."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 import httpx
 from httpx import codes
 
-from pod.net.retry import LONGEST_TOTAL, backoff_seconds
+from pod.net.retry import Backoff
 from podkiln.errors import RegistryError
 from podkiln.oci.reference import DOCKER_HUB
 from podkiln.registry.auth import Auth
@@ -212,26 +212,25 @@ class Transport:
 
         What still fails at the last attempt is a plain RegistryError: nobody above tries it yet again.
         """
-        failures = 0
+        backoff = self.backoff()
         while True:
             try:
                 return work()
             except TransientError as failure:
-                failures += 1
-                if failures >= self.settings.attempts:
-                    raise given_up(failure) from failure
-                self.pause(failures, failure)
+                self.pause(backoff, failure)
 
-    def pause(self, failures: int, failure: TransientError) -> None:
+    def backoff(self) -> Backoff:
+        """Return the waits between the attempts at one thing."""
+        return Backoff(self.settings.attempts, self.settings.backoff, _MAX_BACKOFF)
+
+    def pause(self, backoff: Backoff, failure: TransientError) -> None:
         """Wait before another attempt: as long as the registry asks for, else longer each time.
 
-        Raises RegistryError where that would be more than is waited in all, CancelledError.
+        Raises the failure as a plain RegistryError where there is to be no other attempt; CancelledError.
         """
-        delay = failure.wait
+        delay = backoff.failed(failure.wait)
         if delay is None:
-            delay = backoff_seconds(failures, self.settings.backoff, _MAX_BACKOFF)
-        if failures * delay > LONGEST_TOTAL:
-            raise RegistryError(str(failure), hint=failure.hint) from failure
+            raise given_up(failure) from failure
         if delay >= _SAID_SECONDS:
             log.info("%s It is tried again in %.0f s.", failure, delay)
         if self.cancelled.wait(delay):

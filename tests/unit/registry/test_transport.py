@@ -283,13 +283,15 @@ def test_a_wait_that_a_registry_asks_for_is_announced_and_ends_with_the_work(
     threading.Timer(0.1, transport.cancelled.set).start()
     begun = time.monotonic()
     with pytest.raises(CancelledError):
-        transport.pause(1, TransientError("Registry registry.example is busy.", wait=240))
+        transport.pause(transport.backoff(), TransientError("Registry registry.example is busy.", wait=240))
     assert time.monotonic() - begun < 5
     assert caplog.messages == ["Registry registry.example is busy. It is tried again in 240 s."]
 
 
 def test_a_registry_that_asks_for_more_than_is_waited_in_all_is_given_up() -> None:
-    transport = Transport("registry.example", [], settings())
+    transport = Transport("registry.example", [], settings(attempts=9))
+    backoff = transport.backoff()
+    backoff.waited = 3 * 240
     with pytest.raises(RegistryError, match="is busy") as raised:
-        transport.pause(4, TransientError("Registry registry.example is busy.", wait=240))
+        transport.pause(backoff, TransientError("Registry registry.example is busy.", wait=240))
     assert not isinstance(raised.value, TransientError)
