@@ -1,7 +1,6 @@
-"""Ending the wait for an answer from another thread: by its connection.
+"""Ending requests from another thread: by their connections, at once or after a moment of grace.
 
-httpx has no way to abort a request from outside; closing a socket does not wake who waits in `recv`, shutting
-it down does. Source: httpcore, "Request extensions" (the `trace` extension tells of each connection made).
+Closing a socket does not wake who waits in `recv`; shutting it down does.
 """
 
 from __future__ import annotations
@@ -10,45 +9,100 @@ import contextlib
 import socket
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_MADE: Final = (".connect_tcp.complete", ".start_tls.complete")
+    from collections.abc import Iterator
 
 
-class SocketRegistry:
-    """The sockets that were added, and those that requests opened which were sent with `extensions`."""
+class CancelledError(RegistryError):
+    """Work given up because other work failed; never what a user sees."""
+
+
+class Cancellation:
+    """Whether the requests of a transport are given up, and the connections that they are waiting for.
+
+    Args:
+        grace: Seconds after which those end, too, whose answers get a moment to come.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.event = threading.Event()
+        self._once = threading.Lock()
+        self._abrupt, self._graceful = _Sockets(), _Sockets()
+        self._timer = threading.Timer(grace, self._graceful.cut)
+        self._timer.daemon = True
+        self._thread = threading.local()
+
+    def close(self) -> None:
+        """Forget the moment of grace: nothing is under way any more."""
+        self._timer.cancel()
+
+    def cancel(self) -> None:
+        """End all that is watched and not shielded, now and from now on."""
+        if self._once.acquire(blocking=False):
+            self.event.set()
+            self._abrupt.cut()
+            self._timer.start()
+
+    def refuse(self) -> None:
+        """Raise CancelledError after `cancel`, unless this thread is shielded."""
+        if self.event.is_set() and not self.shields:
+            raise CancelledError("given up")
+
+    @property
+    def shields(self) -> bool:
+        """Whether this thread is in `shield`."""
+        return bool(getattr(self._thread, "shielded", False))
+
+    @contextlib.contextmanager
+    def shield(self) -> Iterator[None]:
+        """Let the requests of this thread go on, cancelled or not; also those for a login that they need."""
+        self._thread.shielded = True
+        try:
+            yield
+        finally:
+            self._thread.shielded = False
+
+    def watch(self, connection: socket.socket, *, graceful: bool) -> None:
+        """Have `cancel` end a connection until `release`."""
+        if not self.shields:
+            (self._graceful if graceful else self._abrupt).add(connection)
+
+    def release(self, connection: socket.socket) -> None:
+        """Let a connection be: its request is at its end."""
+        self._graceful.discard(connection)
+        self._abrupt.discard(connection)
+
+
+class _Sockets:
+    """Sockets that end together; several threads may share them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._cut = False
 
-    @property
-    def extensions(self) -> dict[str, Any]:
-        """What to give httpx with a request."""
-        return {"trace": self._trace}
-
-    def add(self, made: socket.socket) -> None:
-        """Take one in."""
+    def add(self, opened: socket.socket) -> None:
+        """Take one in; after `cut` it ends at once."""
         with self._lock:
-            self._open.add(made)
+            self._open.add(opened)
             if self._cut:
-                _end(made)
+                _end(opened)
+
+    def discard(self, opened: socket.socket) -> None:
+        """Forget one."""
+        with self._lock:
+            self._open.discard(opened)
 
     def cut(self) -> None:
-        """End all connections, and those that are still being made as soon as they are."""
+        """End them all, now and from now on."""
         with self._lock:
             self._cut = True
             for opened in list(self._open):
                 _end(opened)
-
-    def _trace(self, event: str, told: Mapping[str, Any]) -> None:
-        if not event.endswith(_MADE):
-            return
-        self.add(told["return_value"].get_extra_info("socket"))
 
 
 def _end(opened: socket.socket) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.util.executor import run_all
 
 if TYPE_CHECKING:

@@ -5,9 +5,8 @@ Source: distribution-spec v1.1 (spec.md; end-1 to end-11 are its names for the r
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
-
-from httpx import codes
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from podkiln.oci.spec import Descriptor, Digest
-    from podkiln.registry.streaming_http import Response
+    from podkiln.registry.http_client import Response
     from podkiln.registry.transport import Transport
 
 _ACCEPT: Final = ", ".join((*spec.MANIFESTS, *spec.INDEXES))
@@ -28,7 +27,7 @@ AGAIN: Final = (
     "The same command can be given again: it looks for each layer anew, and sends what is missing."
 )
 MANIFEST_WRITTEN: Final = Settling(
-    lambda answer: answer.status == codes.NOT_FOUND,
+    lambda answer: answer.status == HTTPStatus.NOT_FOUND,
     "does not show what it took in this run",
     f"The push is complete as far as the registry has said. {AGAIN}",
 )

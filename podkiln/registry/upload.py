@@ -7,11 +7,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln.errors import IntegrityError, RegistryError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.client import ChunkedUploadRequiredError, LostUploadError, StreamingNotSupportedError
 from podkiln.registry.errors import TransientError
 from podkiln.registry.headers import ChunkSizes
-from podkiln.registry.streaming_http import EndedEarlyError
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.http_client import EndedEarlyError
 from podkiln.util.interrupts import INTERRUPTIONS
 from podkiln.util.open_uploads import UPLOADS
 

@@ -21,7 +21,7 @@ from podkiln.errors import IntegrityError
 from podkiln.lock.layers import RememberedLayer
 from podkiln.oci import spec
 from podkiln.registry.blob_copy import RemoteBlob, SourceRegistryError
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.util.executor import JOBS, run_all
 from podkiln.weights.spool import Spooled
 from podkiln.weights.stream import WeightLayerStream

@@ -19,9 +19,10 @@ from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
 from podkiln.registry import RegistryOptions, Repository, is_local, push
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.credentials import Credentials
 from podkiln.registry.errors import TransientError
-from podkiln.registry.transport import CancelledError, Transport
+from podkiln.registry.transport import Transport
 
 if TYPE_CHECKING:
     from pathlib import Path
