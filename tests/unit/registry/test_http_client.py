@@ -159,6 +159,17 @@ def test_a_connection_is_used_again() -> None:
         assert server.connections == 1
 
 
+def test_a_connection_that_nobody_uses_outlives_what_is_cancelled() -> None:
+    cancellation = Cancellation(30)
+    with Server() as server, closing(cancellation), closing(client(cancellation=cancellation)) as one:
+        send_by(one, server.url)
+        send_by(one, server.url, b"", method="GET")
+        cancellation.cancel()
+        with cancellation.shield():
+            send_by(one, server.url)
+        assert server.connections == 1
+
+
 @pytest.mark.parametrize(
     "answer", [OK, OK.replace(b"4\r\n\r\n", b"4\r\nConnection: close\r\n\r\n")], ids=["silently", "by word"]
 )

@@ -342,6 +342,23 @@ def test_a_wait_that_a_registry_asks_for_is_announced_and_ends_with_the_work(
     assert caplog.messages == ["Registry registry.example is busy. It is tried again in 240 s."]
 
 
+def test_after_a_cancel_nothing_but_a_delete_is_sent(image: Layout) -> None:
+    with (
+        Registry(auth="bearer") as server,
+        Repository(name(server), settings(), push=True) as repository,
+    ):
+        location, _ = repository.initiate_upload()
+        server.tokens.clear()
+        repository.transport.cancel()
+        sent = len(server.hits)
+        for attempt in (repository.ping, repository.initiate_upload):
+            with pytest.raises(CancelledError):
+                attempt()
+        assert len(server.hits) == sent
+        assert repository.cancel_upload(location)
+        assert server.uploads == {}
+
+
 def test_a_registry_that_asks_for_more_than_is_waited_in_all_is_given_up() -> None:
     transport = Transport("registry.example", [], settings(attempts=9))
     backoff = transport.backoff()

@@ -46,7 +46,7 @@ def test_what_is_the_same_is_the_same_text(url: str, found: str) -> None:
     ],
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - urllib's, with words of its own
+    with pytest.raises(ValueError):
         canonical(url, BASE)
 
 
