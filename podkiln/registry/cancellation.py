@@ -30,9 +30,10 @@ class Cancellation:
 
     def __init__(self, grace: float) -> None:
         self.event = threading.Event()
-        self._once = threading.Lock()
-        self._abrupt, self._graceful = _Sockets(), _Sockets()
-        self._timer = threading.Timer(grace, self._graceful.cut)
+        self._once, self._lock = threading.Lock(), threading.Lock()
+        self._watched: weakref.WeakKeyDictionary[socket.socket, bool] = weakref.WeakKeyDictionary()
+        self._cut: set[bool] = set()  # of those that get no moment, and of those that do
+        self._timer = threading.Timer(grace, self._end_all, [True])
         self._timer.daemon = True
         self._thread = threading.local()
 
@@ -44,7 +45,7 @@ class Cancellation:
         """End all that is watched and not shielded, now and from now on."""
         if self._once.acquire(blocking=False):
             self.event.set()
-            self._abrupt.cut()
+            self._end_all(False)
             self._timer.start()
 
     def refuse(self) -> None:
@@ -68,41 +69,24 @@ class Cancellation:
 
     def watch(self, connection: socket.socket, *, graceful: bool) -> None:
         """Have `cancel` end a connection until `release`."""
-        if not self.shields:
-            (self._graceful if graceful else self._abrupt).add(connection)
+        if self.shields:
+            return
+        with self._lock:
+            self._watched[connection] = graceful
+            if graceful in self._cut:
+                _end(connection)
 
     def release(self, connection: socket.socket) -> None:
         """Let a connection be: its request is at its end."""
-        self._graceful.discard(connection)
-        self._abrupt.discard(connection)
-
-
-class _Sockets:
-    """Sockets that end together; several threads may share them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._cut = False
-
-    def add(self, opened: socket.socket) -> None:
-        """Take one in; after `cut` it ends at once."""
         with self._lock:
-            self._open.add(opened)
-            if self._cut:
-                _end(opened)
+            self._watched.pop(connection, None)
 
-    def discard(self, opened: socket.socket) -> None:
-        """Forget one."""
+    def _end_all(self, graceful: bool) -> None:
         with self._lock:
-            self._open.discard(opened)
-
-    def cut(self) -> None:
-        """End them all, now and from now on."""
-        with self._lock:
-            self._cut = True
-            for opened in list(self._open):
-                _end(opened)
+            self._cut.add(graceful)
+            for connection, gets_moment in list(self._watched.items()):
+                if gets_moment is graceful:
+                    _end(connection)
 
 
 def _end(opened: socket.socket) -> None:
