@@ -219,7 +219,8 @@ class WeightOptions(Group):
         bool, _opt("--no-weights", "Bake no weights; they are fetched at start instead.")
     ] = False
     accept_licence: Annotated[
-        tuple[str, ...], _opt("--accept-licence MODEL", "Accept its licence, so that its weights may be pushed.")
+        tuple[str, ...],
+        _opt("--accept-licence MODEL", "Accept its licence, so that its weights may be pushed."),
     ] = ()
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from podkiln.registry.credentials import Credentials
-    from podkiln.registry.streaming_http import Response
+    from podkiln.registry.http_client import Response
 
 log = logging.getLogger(__name__)
 

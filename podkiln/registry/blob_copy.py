@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.cancellation import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,11 +7,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln.errors import IntegrityError, RegistryError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.client import ChunkedUploadRequiredError, LostUploadError, StreamingNotSupportedError
 from podkiln.registry.errors import TransientError
 from podkiln.registry.headers import ChunkSizes
-from podkiln.registry.streaming_http import EndedEarlyError
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.http_client import EndedEarlyError
 from podkiln.util.interrupts import INTERRUPTIONS
 from podkiln.util.open_uploads import UPLOADS
 
@@ -81,30 +81,23 @@ class Upload:
     def run(self) -> Descriptor:
         """Send the blob and return it; after any failure the registry is told to forget it."""
         transport = self._repository.transport
-        failures = 0
+        backoff = transport.backoff()
         try:
             while True:
                 try:
                     return self._ended(self._attempt())
-                except (
-                    ChunkedUploadRequiredError
-                ) as failure:  # no failed attempt: there are only so many lengths
-                    self._shrink(failure)
+                except ChunkedUploadRequiredError as failure:
+                    self._shrink(failure)  # no failed attempt: there are only so many lengths
                     self._resume(failure)
                 except TransientError as failure:
-                    failures += 1
-                    if failures >= transport.settings.attempts:
-                        raise
-                    if failures == _CUT_STREAMS and self._chunk is None and not self._furthest:
+                    transport.pause(backoff, failure)
+                    if backoff.failures == _CUT_STREAMS and self._chunk is None and not self._furthest:
                         self._chunk = self._sizes.usual
-                    transport.pause(failures, failure)
                     committed = self._content.blob
-                    if committed and self._repository.blob_exists(
-                        committed
-                    ):  # only the answer to it was lost
-                        return self._ended(committed)
+                    if committed and self._repository.blob_exists(committed):
+                        return self._ended(committed)  # only the answer to it was lost
                     if self._resume(failure):
-                        failures = 0
+                        backoff.succeeded()
         except BaseException:
             with INTERRUPTIONS.held():
                 self._drop()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci.reference import Reference
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.client import Repository
-from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from podkiln.errors import UsageError
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.upload import Upload
 
 if TYPE_CHECKING:

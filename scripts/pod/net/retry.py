@@ -44,7 +44,7 @@ _MOMENT, _MOMENT_IN_MS = 1_000_000_000, 1_000_000_000_000  # from here on, a num
 
 
 class Headers(Protocol):
-    """Headers by name: email.message.Message, httpx.Headers, or a dict whose keys are in lower case."""
+    """Headers by name: email.message.Message, or a dict whose keys are in lower case."""
 
     def get(self, key: str, /) -> Any:
         """Return a header's value, or None."""

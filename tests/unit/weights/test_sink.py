@@ -10,7 +10,7 @@ import pytest
 
 from podkiln.errors import IntegrityError, UsageError
 from podkiln.oci import spec
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.weights.sink import LayoutSink, RegistrySink
 
 if TYPE_CHECKING:

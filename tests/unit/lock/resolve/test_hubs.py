@@ -226,7 +226,7 @@ def test_redirects_to_nowhere_are_not_asked_again_for_ever(
         (json.dumps(LISTING).replace(SHA, SHA.upper()).encode(), None, ""),
         (b"{}", "gzip", "damaged gzip"),
         (gzip.compress(b"{}" * 99, mtime=0)[:-9], "gzip", "gzip that breaks off"),
-        (gzip.compress(bytes(9 << 20), mtime=0), "gzip", "more than 8388608 bytes"),
+        (gzip.compress(bytes(9 << 20)), "gzip", "more than 8388608 bytes"),
         (b"{}", "br", "in the encoding br, which was not requested"),
     ],
     # Not of the bytes: gzip writes the time, and workers must agree on names.
