@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from podkiln.config import catalog
 from podkiln.errors import PlanRefusedError
+from podkiln.lock.schema import ModelSize
 from podkiln.plan import estimates, image_layers, refusals, registry_limits, weight_layers
 from podkiln.plan.licences import LicenceTerms
 from podkiln.plan.registry_limits import UPLOAD_RATE
@@ -148,11 +149,21 @@ class Plan:
 
     @property
     def fetched_at_start(self) -> int:
-        """Bytes that a pod fetches at its first start when nobody changes the defaults."""
+        """Bytes that a pod fetches at its first start when nobody changes the defaults, as far as known."""
+        return sum(self._size(offer).known_bytes for offer in self._fetched)
+
+    @property
+    def unknown_sizes(self) -> tuple[str, ...]:
+        """The files among these whose size is not known: MODEL: FILE."""
+        return tuple(f"{each.id}: {file}" for each in self._fetched for file in self._size(each).unknown)
+
+    @property
+    def _fetched(self) -> list[VariantModel]:
         baked = {offer.id for offer in self.baked}
-        return sum(
-            o.model.size_bytes for o in self.offered if o.default and o.id not in baked and not o.unmet
-        )
+        return [each for each in self.offered if each.default and each.id not in baked and not each.unmet]
+
+    def _size(self, offer: VariantModel) -> ModelSize:
+        return ModelSize.of(offer.model, self.lock.weights[offer.id])
 
     @property
     def container_disk_gb(self) -> int:
@@ -190,6 +201,7 @@ class Plan:
             "destination": _destination_json(self.options.destination),
             "licences": [each.as_json() for each in self.terms],
             "fetched_at_start_bytes": self.fetched_at_start,
+            "unknown_sizes": list(self.unknown_sizes),
             "container_disk_gb": self.container_disk_gb,
             "substituted": [
                 {"name": each.name, "locked": each.locked, "actual": each.actual} for each in self.substituted
@@ -245,7 +257,7 @@ def make(
             *_refused_push(described, lock, baked, inputs, options, {**shipped, **own}),
             *refusals.of_count(len(stack)),
         ),
-        notes=tuple(_notes(offered, options, shipped)),
+        notes=tuple(_notes(offered, lock, options, shipped)),
         there=there,
     )
 
@@ -280,7 +292,9 @@ def _file_json(weight: WeightFile | None) -> dict[str, Any] | None:
     return {"model": weight.model, "path": weight.destination, "bytes": weight.size}
 
 
-def _notes(offered: Sequence[VariantModel], options: Options, shipped: Mapping[str, Entry]) -> list[str]:
+def _notes(
+    offered: Sequence[VariantModel], lock: Lock, options: Options, shipped: Mapping[str, Entry]
+) -> list[str]:
     notes = [
         f"{offer.id} is what `define:` describes ({offer.entry.where}), "
         "in place of the shipped model of that id."
@@ -294,7 +308,9 @@ def _notes(offered: Sequence[VariantModel], options: Options, shipped: Mapping[s
     ]
     left_out = [offer for offer in offered if offer.baked] if options.no_weights else []
     if left_out:
-        size = sum(offer.model.size_bytes for offer in left_out)
+        sizes = [ModelSize.of(offer.model, lock.weights[offer.id]) for offer in left_out]
+        more = "more than " if any(size.unknown for size in sizes) else ""
+        total = sum(size.known_bytes for size in sizes) / GB
         names = ", ".join(offer.id for offer in left_out)
-        notes.append(f"--no-weights leaves out {names} ({size / GB:.1f} GB); they are fetched at start.")
+        notes.append(f"--no-weights leaves out {names} ({more}{total:.1f} GB); they are fetched at start.")
     return notes

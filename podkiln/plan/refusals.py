@@ -40,7 +40,7 @@ def of_unresolved(
     """Refuse files that nobody has vouched for: what cannot be checked cannot be baked."""
     return [
         Refusal(
-            f"{offer.id}: {file.destination} has no trusted sha256 and exact size, so it cannot be baked.",
+            f"{offer.id}: {file.destination} has no {' and no '.join(known.lacking)}, so it cannot be baked.",
             (
                 f"Resolve it with `./build.py lock{described.option}`.",
                 alternatives.at_start(offer, described),

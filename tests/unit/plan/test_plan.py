@@ -167,7 +167,7 @@ def test_an_unresolved_file_is_not_baked() -> None:
     wan = next(offer for offer in found.offered if offer.id == "wan21-t2v-14b")
     refused = plan.make(found.described, found.lock, [replace(wan, baked=True)])
     assert "wan21-t2v-14b: diffusion_models/" in refused.refusals[0].what
-    assert "no trusted sha256" in refused.refusals[0].what
+    assert "no exact size" in refused.refusals[0].what
     assert refused.bundles == ()
 
 

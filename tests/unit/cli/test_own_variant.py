@@ -1,0 +1,61 @@
+"""What a first-time user meets: a variant of one's own, before and after its lock, and mistakes in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import descriptions
+
+from podkiln.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+OWN = """
+- url: https://example.com/own.safetensors
+  folder: checkpoints
+  sha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+"""
+
+
+def own_variant(folder: Path, more: str = "") -> Path:
+    """A variant whose one model is its own, from a URL, and on by default."""
+    text = descriptions.variant(mine=descriptions.model(OWN + more))
+    text = text.replace("offer: [sdxl-base]", "offer: [], default: [mine]")
+    return descriptions.write(folder / "studio.yaml", text)
+
+
+def test_a_size_that_is_not_known_is_not_counted_as_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = str(own_variant(tmp_path))
+    assert main(["models", "--variant", own]) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"mine .* unknown  .*; 1 of 1 files unresolved: no exact size", listed)
+    assert "A size with > before it, or unknown, lacks files whose size is not known" in listed
+    assert main(["plan", "--variant", own]) == 0
+    planned = capsys.readouterr().out
+    assert "fetched at the first start by default: unknown" in planned
+    assert "container disk of a pod without a volume: more than 18 GB" in planned
+    assert "the size of mine: checkpoints/own.safetensors is not known" in planned
+
+
+def test_only_what_the_lock_holds_is_locked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = str(own_variant(tmp_path, "  size: 10\n"))
+    assert main(["models", "--variant", own]) == 0
+    assert "not locked yet" in capsys.readouterr().out
+    assert main(["lock", "--check", "--variant", own]) == 4
+    lock = tmp_path / "studio.locks" / "weights.json"
+    said = capsys.readouterr().err
+    assert f"{lock}: mine: checkpoints/own.safetensors is described, and not locked." in said
+    lock.parent.mkdir()
+    entry = {"destination": "checkpoints/own.safetensors", "source": "https://example.com/own.safetensors"}
+    entry |= {"revision": None, "size": 10, "sha256": descriptions.SHA}
+    lock.write_text(json.dumps({"schema_version": 1, "models": {"mine": [entry]}}))
+    assert main(["models", "--variant", own]) == 0
+    assert "; locked" in capsys.readouterr().out
+    assert main(["lock", "--check", "--variant", own]) == 0
