@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
-ALL = "all"
+ALL = "all"  # as podkiln.config.variant has it
 MOST_JOBS: Final = 64  # layers moved at once: registries and hubs refuse long before
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from podkiln.config.messages import MAX_DIGITS
 from podkiln.errors import DescriptionError
 from podkiln.util import quoting
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 256 << 10
 MOST_VALUES = 100_000  # every alias counted as often as it is used
 DEEPEST = 40
-MAX_DIGITS = 18  # fits a signed 64-bit integer, as sizes do
 _YAML = "tag:yaml.org,2002:"  # what `!!` stands for
 # What a tag can be written before. An explicit tag promises a form that the value need not have: `!!int abc`.
 _HOLDING = {f"{_YAML}map": yaml.MappingNode, f"{_YAML}seq": yaml.SequenceNode}

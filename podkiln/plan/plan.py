@@ -306,6 +306,11 @@ def _notes(
         for offer in offered
         if offer.unmet
     ]
+    notes += [
+        f"{offer.id} has files of this machine and is not baked: no pod gets it."
+        for offer in offered
+        if offer.model.local and not offer.baked
+    ]
     left_out = [offer for offer in offered if offer.baked] if options.no_weights else []
     if left_out:
         sizes = [ModelSize.of(offer.model, lock.weights[offer.id]) for offer in left_out]
