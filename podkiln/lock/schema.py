@@ -155,6 +155,13 @@ class Lock:
         files = [self.folder / layer.file for layer in self.runtime.installed]
         return {file.name: file.read_text(encoding="utf-8") for file in files}
 
+    def python_packages(self) -> frozenset[str]:
+        """Return the canonical names of what ComfyUI's Python environment has."""
+        texts = [
+            (self.folder / layer.file).read_text(encoding="utf-8") for layer in self.runtime.python_layers
+        ]
+        return frozenset(name for text in texts for name in requirements.pinned_blocks(text))
+
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:
     """Return the folder of a user's own locks, `<file>.locks` beside the file; None for a shipped variant."""
