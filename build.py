@@ -145,7 +145,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         fail(NOTHING_MADE if fits(RUN) else HALF_MADE, INTERRUPTED)
     except OSError as error:
-        fail(f".venv cannot be made: {error}.")
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f".venv cannot be made: {where}{error.strerror or error}.")
     python = VENV / "bin" / "python"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
     os.environ.pop("PYTHONHOME", None)

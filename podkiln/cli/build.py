@@ -23,7 +23,7 @@ def build(options: dict[str, Any]) -> None:
         raise UsageError("--dry-run builds nothing, so it has no --report.", hint="Give one of the two.")
     if request.dry_run:
         plans, _ = job.decide(request)
-        for each in plans:
+        for each in plans if not request.quiet else ():  # the code says whether something is refused
             show(job.with_registry_state(each, request))
         for each in plans:
             each.require()

@@ -130,8 +130,11 @@ def _text(path: Path) -> str:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise DescriptionError(f"{path}: there is no such file.") from None
-    except (OSError, ValueError) as unreadable:
-        raise DescriptionError(f"{path}: cannot be read: {unreadable}.") from None
+    except OSError as unreadable:
+        why = unreadable.strerror or unreadable
+        raise DescriptionError(f"{path}: cannot be read: {why}.") from None
+    except ValueError as malformed:  # a path that cannot be one
+        raise DescriptionError(f"{path}: cannot be read: {malformed}.") from None
     if len(content) > MOST_BYTES:
         raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB; that is no description.")
     try:

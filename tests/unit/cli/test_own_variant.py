@@ -7,13 +7,12 @@ import re
 from typing import TYPE_CHECKING
 
 import descriptions
+import pytest
 
 from podkiln.cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 OWN = """
 - url: https://example.com/own.safetensors
@@ -59,3 +58,51 @@ def test_only_what_the_lock_holds_is_locked(tmp_path: Path, capsys: pytest.Captu
     assert main(["models", "--variant", own]) == 0
     assert "; locked" in capsys.readouterr().out
     assert main(["lock", "--check", "--variant", own]) == 0
+
+
+def flags(line: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(["flags", "--vram-mib", "8192", *line])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_a_flag_whose_package_the_image_lacks_is_refused_or_said_to_depend(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sage = "--args=--use-sage-attention"
+    code, _, said = flags([sage, "--variant", "lazy"], capsys)
+    assert code == 2
+    assert "--use-sage-attention needs the Python package sageattention" in said
+    assert "with exit code 64" in said
+    code, out, said = flags([sage], capsys)
+    assert code == 0
+    assert "--use-sage-attention" in out
+    assert "a pod whose image and volume lack it stops with exit code 64" in said
+    assert "sageattention" not in flags([], capsys)[2]
+    assert flags(["--args=--use-ck-attention", "--variant", "lazy"], capsys)[0] == 0
+
+
+@pytest.mark.parametrize(("port", "whose"), [("22", "sshd"), ("8888", "JupyterLab")])
+def test_the_port_of_another_program_is_refused(
+    port: str, whose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = flags([f"--args=--port {port}"], capsys)
+    assert (code, f"{port} is the port of {whose}" in said) == (2, True)
+
+
+def test_arguments_are_printed_as_a_shell_reads_them(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = flags(["--args=--output-directory '/a b'"], capsys)
+    assert "--output-directory '/a b'" in out
+
+
+def test_a_quiet_dry_run_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--variant", "lazy", "--dry-run", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_malformed_hub_is_a_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "foo")
+    assert main(["lock", "--variant", str(own_variant(tmp_path))]) == 2
+    assert capsys.readouterr().err.endswith(": correct it, or unset it.\n")
