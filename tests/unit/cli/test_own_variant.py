@@ -10,6 +10,10 @@ import descriptions
 import pytest
 
 from podkiln.cli import main
+from podkiln.config import document
+from podkiln.errors import DescriptionError, SourceError
+from podkiln.lock.resolve import relock
+from podkiln.util.git_tree import tree_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,8 +56,13 @@ def test_only_what_the_lock_holds_is_locked(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().err
     assert f"{lock}: mine: checkpoints/own.safetensors is described, and not locked." in said
     lock.parent.mkdir()
-    entry = {"destination": "checkpoints/own.safetensors", "source": "https://example.com/own.safetensors"}
-    entry |= {"revision": None, "size": 10, "sha256": descriptions.SHA}
+    entry = {
+        "destination": "checkpoints/own.safetensors",
+        "source": "https://example.com/own.safetensors",
+        "revision": None,
+        "size": 10,
+        "sha256": descriptions.SHA,
+    }
     lock.write_text(json.dumps({"schema_version": 1, "models": {"mine": [entry]}}))
     assert main(["models", "--variant", own]) == 0
     assert "; locked" in capsys.readouterr().out
@@ -106,3 +115,32 @@ def test_a_malformed_hub_is_a_wrong_setting(
     monkeypatch.setenv("HF_ENDPOINT", "foo")
     assert main(["lock", "--variant", str(own_variant(tmp_path))]) == 2
     assert capsys.readouterr().err.endswith(": correct it, or unset it.\n")
+
+
+@pytest.mark.parametrize(
+    ("resolved", "unresolved", "says"),
+    [
+        (1, 0, "1 weight is locked, 0 are not resolved yet."),
+        (2, 1, "2 weights are locked, 1 is not resolved"),
+    ],
+)
+def test_weights_are_counted_in_english(
+    resolved: int,
+    unresolved: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = relock.RelockResult((), resolved, unresolved, (), ())
+    monkeypatch.setattr(relock, "relock", lambda *_: found)
+    assert main(["lock"]) == 0
+    assert says in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_comes_without_number_and_with_the_path_once(tmp_path: Path) -> None:
+    with pytest.raises(DescriptionError) as refused:
+        document.load(tmp_path)
+    assert str(refused.value) == f"{tmp_path}: cannot be read: Is a directory."
+    with pytest.raises(SourceError) as unreadable:
+        tree_id(tmp_path / "none")
+    assert str(unreadable.value) == f"{tmp_path / 'none'} cannot be read: No such file or directory."

@@ -62,7 +62,11 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
             UsageError,
             "--report: there is no folder /no/such",
         ),
-        (BuildRequest(LAZY, sources=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),
+        (
+            BuildRequest(LAZY, sources=("requirements=/", "requirements=/")),
+            UsageError,
+            "--source|cannot be read",
+        ),
         (
             BuildRequest((ASKS,), push=True, registry="quay.io/me"),
             PlanRefusedError,
