@@ -98,7 +98,7 @@ def _refuse_stray(context: click.Context) -> None:
     for name in _given(context):
         if name not in {"verbose", "quiet"}:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} stands before {context.invoked_subcommand}; write it behind.")
+            raise UsageError(f"{option} must come after {context.invoked_subcommand}.")
 
 
 def _given(context: click.Context) -> Iterator[str]:
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         code = _run(arguments)
     except BrokenPipeError:
-        code = 0  # whoever read our output has seen enough
+        code = 0  # the reader of our output has closed it
     return _flushed(code)
 
 

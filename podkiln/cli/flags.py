@@ -40,7 +40,7 @@ def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> No
     data = build_context.flags_json(made)
     decision = flags_json.preview(data, packages=packages if variant else None, **figures)
     if as_json:
-        console.result({"schema": 1, **decision.to_json()})
+        console.result(decision.to_json())
         return
     click.echo(shlex.join(decision.args))
     unsure = () if variant else flags_json.lacking(data, decision, packages)
@@ -52,7 +52,7 @@ def _check_memory(pod: int | None, host: int | None) -> None:
     """Refuse a machine that has less RAM than the pod on it, or of whose pod nothing is said."""
     if host is not None and pod is None:
         raise UsageError(
-            "--host-ram-mib is of use beside --ram-mib only: the machine's RAM, where the pod may use less.",
+            "--host-ram-mib needs --ram-mib: it is the machine's RAM, where the pod may use less.",
             hint="For a pod without a limit, give --ram-mib alone.",
         )
     if host is not None and pod is not None and host < pod:

@@ -44,9 +44,7 @@ def lock_command(
         raise UsageError("--since belongs to --check.", hint="Write `lock --check --since REV`.")
     if check:
         if upgrade:
-            raise UsageError(
-                "--check writes nothing, and --upgrade looks up anew.", hint="Give one of the two."
-            )
+            raise UsageError("--check writes nothing, so it takes no --upgrade.", hint="Give one of the two.")
         if table:
             raise UsageError("--check writes nothing, so it takes no --table.", hint="Give one of the two.")
         _check(names, since, f" --variant {shlex.join([','.join(variant)])}" if variant else "")

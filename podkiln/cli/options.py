@@ -25,7 +25,7 @@ MOST_JOBS: Final = 64  # layers moved at once: registries and hubs refuse long b
 
 
 class Option(click.Option):
-    """An option that refuses an empty value: `--base "$BASE"` with nothing in BASE is a mistake."""
+    """An option that refuses an empty value: `--base "$BASE"` with nothing in BASE is an error."""
 
     def __init__(self, *declarations: Any, may_be_empty: bool = False, **given: Any) -> None:
         super().__init__(*declarations, **given)
@@ -44,7 +44,7 @@ option = partial(click.option, cls=Option)
 
 
 class Rate(click.ParamType[float]):
-    """Megabytes a second: a number that can be reckoned with."""
+    """Megabytes a second: a finite number within limits."""
 
     name = "rate"
     slowest: Final = 0.001
@@ -57,7 +57,7 @@ class Rate(click.ParamType[float]):
         except (TypeError, ValueError):
             rate = math.nan
         if not self.slowest <= rate <= self.fastest:  # nan is not, either
-            self.fail(f"{value} is no number from {self.slowest:g} to {self.fastest:.0f}.", param, ctx)
+            self.fail(f"{value} is not a number from {self.slowest:g} to {self.fastest:.0f}.", param, ctx)
         return rate
 
 
@@ -113,7 +113,7 @@ registry_option = option(
     help="Where to: ghcr.io/you, docker.io/you, localhost:5000/x. Else PODKILN_REGISTRY, else the variant's "
     "image.registry, else in GitHub Actions ghcr.io/OWNER.",
 )
-json_option = option("--json", "as_json", is_flag=True, help="Print JSON for scripts (schema 1).")
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 SUBSTITUTES: list[Decorator] = [
     option("--base", metavar="REF|bootstrap", help="Another base image; bootstrap: from Debian packages."),
     option(
@@ -158,10 +158,13 @@ BUILD_OPTIONS: list[Decorator] = [
     option("--python-index", metavar="URL", help="A package index to use instead of the default."),
     option("--apt-mirror", metavar="URL", help="A Debian mirror to use instead of the base's."),
     option("--builder", metavar="NAME", help="A buildx builder, for more machine than this one."),
-    option("--no-cache", is_flag=True, help="Build every step anew."),
+    option("--no-cache", is_flag=True, help="Build every step again."),
     option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead."),
     option(
-        "--accept-licence", multiple=True, metavar="MODEL", help="Push its weights though its licence asks."
+        "--accept-licence",
+        multiple=True,
+        metavar="MODEL",
+        help="Accept its licence, so that its weights may be pushed.",
     ),
     option("--report", type=FILE, help="Write the build report, as JSON."),
     option("--dry-run", is_flag=True, help="Show the plan and stop."),

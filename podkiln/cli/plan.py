@@ -46,11 +46,16 @@ _NEARBY: Final = {"existing": "there already", "mounted": "mounted", "copied": "
     default=registry_limits.UPLOAD_RATE / 10**6,
     show_default=True,
     metavar="MB/S",
-    help="Upload rate to reckon with.",
+    help="Upload rate to assume.",
 )
 @option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA.")
 @apply(SUBSTITUTES)
-@option("--accept-licence", multiple=True, metavar="MODEL", help="Push though its licence asks.")
+@option(
+    "--accept-licence",
+    multiple=True,
+    metavar="MODEL",
+    help="Accept its licence, so that its weights may be pushed.",
+)
 @option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead.")
 @json_option
 def plan_command(as_json: bool, **options: Any) -> None:
@@ -79,7 +84,7 @@ def plan_command(as_json: bool, **options: Any) -> None:
     plans = [build.with_registry_state(each, request) for each in made]
     if as_json:
         found = [_as_json(each) for each in plans]
-        console.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
+        console.result(found[0] if len(found) == 1 else {"schema": 2, "plans": found})
     else:
         for each in plans:
             show(each)

@@ -91,7 +91,9 @@ def _reference(image: str | None, made: Plan, registry: str | None, tag: str | N
     if image is not None:
         given = next((name for name, value in (("--registry", registry), ("--tag", tag)) if value), None)
         if given:
-            raise UsageError(f"{given} makes a name, and IMAGE is one already.", hint="Give one of the two.")
+            raise UsageError(
+                f"{given} sets the image's name, but IMAGE names one already.", hint="Give one of the two."
+            )
         return Reference.parse(image)
     asked = BuildRequest((made.name,), push=True, registry=registry, tag=tag, environ=os.environ)
     if asked.destination(made.described) is None:

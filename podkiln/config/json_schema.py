@@ -2,7 +2,7 @@
 
 They are committed in variants/schemas/ and named in the first line of each description, which the YAML
 language server reads (https://github.com/redhat-developer/yaml-language-server#using-inlined-schema).
-`./build.py schemas` writes them anew.
+`./build.py schemas` writes them.
 """
 
 from __future__ import annotations

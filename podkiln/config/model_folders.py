@@ -23,7 +23,7 @@ RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za
 
 
 class Elsewhere(StrictModel):
-    """Folders of models that nobody reads: by other names, and in other places."""
+    """Folders of other programs that ComfyUI does not read: other names, and other places."""
 
     names: dict[Identifier, Identifier]
     places: TupleOf[RelativePath]

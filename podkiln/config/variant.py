@@ -92,7 +92,7 @@ class Python(StrictModel):
         taken = {"jupyter", "uv"}  # other requirements files of the lock
         for layer in layers:
             if layer.name in taken:
-                raise ValueError(f"the layer {layer.name!r} stands twice, or is called jupyter or uv")
+                raise ValueError(f"the layer {layer.name!r} is duplicated, or is called jupyter or uv")
             taken.add(layer.name)
         return layers
 
@@ -262,12 +262,12 @@ def _check_name(path: Path) -> None:
         )
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", path.stem):
         raise DescriptionError(
-            f"{path}:1: the file's name is the variant's: lower-case letters, digits, _ and - are wanted."
+            f"{path}:1: the file's name is the variant's: use only lower-case letters, digits, _ and -"
         )
     if path.resolve().parent != SHIPPED and (SHIPPED / f"{path.stem}.yaml").exists():
         raise DescriptionError(
             f"{path}:1: {path.stem} is the name of a shipped variant, and images could not be told apart.",
-            hint="Give the file another name.",
+            hint="Rename the file.",
         )
 
 
@@ -311,9 +311,7 @@ def _chain(path: Path) -> tuple[Document, ...]:
     seen = {path.resolve()}
     while (parent := chain[-1].data.get("extends")) is not None:
         if not isinstance(parent, str):
-            raise chain[-1].error(
-                ("extends",), "the name of one variant, or the path of its file, is wanted."
-            )
+            raise chain[-1].error(("extends",), "expected the name of one variant, or the path of its file.")
         above = _find(parent, beside=chain[-1])
         if above.resolve() in seen:
             raise chain[-1].error(("extends",), f"{parent!r} extends this file itself: a cycle.")

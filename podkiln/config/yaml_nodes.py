@@ -88,7 +88,10 @@ class _ImpossibleError(Exception):
 
 
 def _compose(text: str) -> yaml.Node | None:
-    """Compose quickly what is right, and carefully what is not. Raises YAMLError and _ImpossibleError."""
+    """Compose with libyaml; on an error again with PyYAML, whose messages are better.
+
+    Raises YAMLError and _ImpossibleError.
+    """
     with contextlib.suppress(yaml.YAMLError, ValueError):
         return yaml.compose(text, Loader=_FastLoader)
     loader = _Loader(text)
@@ -101,9 +104,9 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _refuse_depth(path: Path, text: str) -> None:
-    """Refuse what is nested too deeply before anybody goes down there.
+    """Refuse deep nesting before the recursive composer reads it.
 
-    Composing recurses: PyYAML on Python's stack, in quadratic time; libyaml on that of C, where nobody counts
+    Composing recurses: PyYAML on Python's stack, in quadratic time; libyaml on that of C, without a limit
     (`? ? ? ...` ends the process). Events come one after the other by either, without a stack.
     """
     depth = 0
@@ -136,7 +139,7 @@ def _text(path: Path) -> str:
     except ValueError as malformed:  # a path that cannot be one
         raise DescriptionError(f"{path}: cannot be read: {malformed}.") from None
     if len(content) > MOST_BYTES:
-        raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB; that is no description.")
+        raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB, too large for a description.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as broken:
@@ -218,7 +221,7 @@ def _check_keys(path: Path, node: yaml.MappingNode) -> None:
             raise _broken(path, _line(key), f"{cut}: a key must be text: quote it")
         _check_tag(path, key, cut)
         if key.value in seen:
-            raise _broken(path, _line(key), f"{cut}: the key stands twice")
+            raise _broken(path, _line(key), f"{cut}: the key is duplicated")
         seen.add(key.value)
 
 

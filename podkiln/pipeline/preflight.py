@@ -1,4 +1,4 @@
-"""What would end a build late, looked at before it begins: a second of asking for minutes of building."""
+"""Checks before a build for what would make it fail late: seconds instead of minutes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check(
 
 
 def _check_report(request: BuildRequest) -> None:
-    """See that the report can be written: after the build would be too late to say so."""
+    """Check that the report can be written."""
     if not request.report:
         return
     folder = request.report.parent
@@ -50,7 +50,7 @@ def _check_report(request: BuildRequest) -> None:
 
 
 def _check_pushing(images: Sequence[Reference], request: BuildRequest) -> None:
-    """Begin an upload and drop it: a wrong login is to be said before the build, not after."""
+    """Begin an upload and cancel it: a wrong login must fail before the build, not after."""
     if not request.push:
         return
     settings = registry.RegistryOptions(ca_bundle=request.environment.ca_bundle, attempts=2)
@@ -60,7 +60,7 @@ def _check_pushing(images: Sequence[Reference], request: BuildRequest) -> None:
 
 
 def _check_spool(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee) -> None:
-    """See that the disk holds what has to be made: after the build would be too late to say so."""
+    """Check that the disk holds what has to be made."""
     if request.spool is None:
         return
     for made in plans:
@@ -82,7 +82,7 @@ def _check_local(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee)
 
 
 def _check_sources(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee) -> None:
-    """See that what sources ask for is set and well-formed: after the build would be too late to say so."""
+    """Check that tokens and addresses of the sources are set and well-formed."""
     baking = [made for made in plans if made.bundles]
     if not baking:
         return
@@ -96,6 +96,6 @@ def _check_sources(plans: Sequence[Plan], request: BuildRequest, foresee: Forese
         for weight in (weight for each in lacking for weight in each.weights):
             if weight.model in gated and weight.origin["kind"] == "huggingface":
                 raise SourceError(
-                    f"{weight.model} is gated: Hugging Face gives it only to who has accepted its licence.",
+                    f"{weight.model} is gated: Hugging Face requires you to accept its licence.",
                     hint=f"Accept it at {HUGGINGFACE}/{weight.origin['repo']}, and set HF_TOKEN.",
                 )

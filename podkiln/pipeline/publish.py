@@ -1,4 +1,4 @@
-"""From a runtime that BuildKit made to the image where it is wanted: weights baked in, loaded, pushed.
+"""From the runtime that BuildKit made to the requested image: weights baked in, loaded, pushed.
 
 A push alone streams the weights from their sources into the registry, and none of them touches this disk.
 When the image is also wanted here (no push, or --load), they are baked into its OCI layout and go on from
@@ -103,7 +103,7 @@ def places_of(made: Plan, route: TransferOptions) -> LayerSources:
 
 
 def settings(route: TransferOptions) -> registry.RegistryOptions:
-    """Return how registries are spoken to."""
+    """Return the options of registry connections."""
     return registry.RegistryOptions(ca_bundle=route.ca_bundle, jobs=route.jobs, confirmed=route.confirmed)
 
 
@@ -167,7 +167,7 @@ def _bake(
 
 
 def _remember(plan: Plan, baked: Sequence[BakeResult], place: Reference | None) -> None:
-    """Have the lock know what layers came to, and where they are."""
+    """Record digests and repositories of the layers in layers.json."""
     memory = layers.path_of(plan.described)
     try:
         if baked:
@@ -180,7 +180,7 @@ def _remember(plan: Plan, baked: Sequence[BakeResult], place: Reference | None) 
 
 @contextlib.contextmanager
 def _report_lock_change(memory: Path) -> Iterator[None]:
-    """Say at the end, also of a bake that failed, that the lock has learnt something."""
+    """Report at the end, also after a failed bake, that layers.json has changed."""
     before = _content(memory)
     try:
         yield
@@ -196,7 +196,7 @@ def _content(memory: Path) -> bytes:
 
 
 def _assembled(plan: Plan, runtime: Layout, baked: Sequence[BakeResult]) -> AssembledImage:
-    """Put the weight layers where the variant wants them."""
+    """Put the weight layers above or below the runtime, as the variant says."""
     high = plan.above
     below = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle not in high]
     above = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle in high]

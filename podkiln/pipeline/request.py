@@ -88,9 +88,9 @@ def route(request: BuildRequest, described: LoadedVariant) -> TransferOptions:
         given = {"--mount-from": request.mount_from, "--spool": request.spool}
         useless = next((option for option, value in given.items() if value), None)
         if useless and request.push is None:
-            raise UsageError(f"{useless} is of use for a push only.", hint=destination.ways(described))
+            raise UsageError(f"{useless} needs --push.", hint=destination.ways(described))
         if useless:
-            raise UsageError(f"{useless} is of use with --push only.", hint="Add --push, or leave it out.")
+            raise UsageError(f"{useless} needs --push.", hint="Add --push, or leave it out.")
     found = request.destination(described)
     host = found.host if found else ""
     return TransferOptions(
@@ -139,7 +139,7 @@ def check(
         raise UsageError(f"--variant: {twice} is named twice.", hint="Name it once.")
     for each in described:
         if request.destination(each) is None and request.push:
-            raise UsageError("--push needs to know where to.", hint=destination.ways(each))
+            raise UsageError("--push needs a registry.", hint=destination.ways(each))
         route(request, each)
     if request.registry and not (request.push is not False or request.load or request.dry_run):
         raise UsageError(
@@ -159,7 +159,7 @@ def check(
 
 
 def check_options(request: BuildRequest) -> None:
-    """Refuse options that exclude each other, and values that cannot be meant. Raises UsageError."""
+    """Refuse options that exclude each other, and invalid values. Raises UsageError."""
     useless = {
         "--spool": request.no_weights and request.spool is not None,
         "--copy-from": request.no_weights and bool(request.copy_from),
@@ -171,7 +171,7 @@ def check_options(request: BuildRequest) -> None:
         )
     if request.load and request.spool is not None:
         raise UsageError(
-            "--spool is of no use with --load: the image is put together in --out, weights and all.",
+            "--spool has no effect with --load: the image is assembled in --out, weights included.",
             hint="Give one of the two.",
         )
     environment = request.environment
@@ -181,7 +181,7 @@ def check_options(request: BuildRequest) -> None:
     ):
         if url is not None and not _URL.fullmatch(url):  # not repeated: it may hold a login
             raise UsageError(
-                f"{option}: an http or https URL is wanted, without blanks.",
+                f"{option}: expected an http or https URL without blanks.",
                 hint=f"For example {option} https://mirror.example.com/path",
             )
     if environment.ca_bundle:

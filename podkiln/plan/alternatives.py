@@ -46,7 +46,7 @@ def _smaller_files(found: OversizedFile, option: str) -> Iterator[str]:
         alike = file.folder == found.file.folder and bool(file.precision)
         if file.optional and alike and (size := _fitting(file, found)):
             what = f"Bake its {file.precision} file {file.destination} ({size / _GB:.1f} GB)"
-            how = f"describe {found.offer.id} anew under `define:`, with the large one optional in its place"
+            how = f"describe {found.offer.id} again under `define:`, with the large file optional"
             yield f"{what}: {how}{_once(option, file)}."
 
 
@@ -77,7 +77,7 @@ def at_start(offer: VariantModel, described: LoadedVariant) -> str:
 
 
 def _fitting(file: ModelFile, found: OversizedFile) -> int | None:
-    """Return a file's size if the registry would take it; None if it would not, or if nobody knows."""
+    """Return a file's size (bytes) if the registry would take it; None if it would not or that is unknown."""
     size = file.known_bytes
     return size if size and found.registry.takes(int(size / _WHOLE), found.rate) else None
 

@@ -78,7 +78,7 @@ class RunnerCheck:
 
     def __str__(self) -> str:
         runner = self.runner
-        verdict = "suffices" if self.suffices else "does not suffice"
+        verdict = "is enough" if self.suffices else "is not enough"
         has = f"{_gigabytes(runner.free_bytes)} are free"
         more = f", {_gigabytes(runner.unused.bytes)} more after `{runner.unused.command}`"
         time = f"{_time(self.seconds)} of at most {_time(runner.job_seconds)}"

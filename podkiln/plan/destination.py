@@ -1,4 +1,4 @@
-"""Where a push goes, and who says so: the option, the environment, the variant, or GitHub Actions."""
+"""Where a push goes, and what names it: the option, the environment, the variant, or GitHub Actions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Destination:
 def find(
     described: LoadedVariant, given: str | None, environ: Mapping[str, str], *, push: bool
 ) -> Destination | None:
-    """Return where an image goes; None where nobody says. The first who says anything wins.
+    """Return where an image goes; None where nothing names it. The first source that names it wins.
 
     Args:
         described: The variant.
@@ -42,7 +42,7 @@ def find(
         environ: The environment.
         push: Whether the image is to be pushed. Where it is not, --registry alone counts.
 
-    Raises UsageError for a name that is none.
+    Raises UsageError for a malformed name.
     """
     if given is not None:
         return _checked(given, OPTION)

@@ -48,7 +48,7 @@ class Options:
         accepted: Models whose licence the user answers for.
         spool: Whether weights are written to the builder's disk first.
         jobs: Layers moved at once.
-        rate: Bytes per second to reckon uploads with.
+        rate: Bytes per second assumed for uploads.
     """
 
     push: bool = False
@@ -139,17 +139,17 @@ class Plan:
         return sum(each.size for each in self.bundles if self._found(each) in sent)
 
     def _found(self, made: WeightLayerSpec) -> ReuseKind | None:
-        """Tell how a layer is had; where no registry was asked, what was made once counts as there."""
+        """Tell how a layer gets to the registry; if none was asked, a layer made before counts as there."""
         layer = next(layer for layer in self.layers if layer.is_weight and layer.name == made.title)
         return "existing" if self.there is None and layer.digest else self.nearby(layer)
 
     def nearby(self, layer: Layer) -> ReuseKind | None:
-        """Tell how a layer comes without its sources, by what the registry was asked; None: it does not."""
+        """Tell how a layer gets to the registry without its sources; None: it does not, or none was asked."""
         return self.there.get(layer.digest) if self.there and layer.digest else None
 
     @property
     def fetched_at_start(self) -> int:
-        """Bytes that a pod fetches at its first start when nobody changes the defaults, as far as known."""
+        """Bytes that a pod fetches at its first start with the default settings, as far as they are known."""
         return sum(self._size(offer).known_bytes for offer in self._fetched)
 
     @property
@@ -180,14 +180,14 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """Return the plan for scripts."""
         return {
-            "schema": 1,
+            "schema": 2,
             "variant": self.name,
             "layers": [
                 {
                     "what": layer.what,
                     "size": layer.size,
                     "digest": layer.digest,
-                    "nearby": self.nearby(layer),
+                    "reuse": self.nearby(layer),
                 }
                 for layer in self.layers
             ],
@@ -228,7 +228,7 @@ def make(
     `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer. `there` is what a
     registry was asked about these digests: those that are not in it have to be made again. `shipped` are
     the models that refusals may name as alternatives, besides those that are offered, and that the variant
-    may describe anew.
+    may describe again.
     """
     options = options or Options()
     baked = () if options.no_weights else catalog.baked(described, offered)
@@ -302,7 +302,7 @@ def _notes(
         if offer.entry.place and offer.id in shipped
     ]
     notes += [
-        f"{offer.id} needs {', '.join(offer.unmet)}, which this image has not: it is fetched only when named."
+        f"{offer.id} needs {', '.join(offer.unmet)}, which this image lacks: it is fetched only when named."
         for offer in offered
         if offer.unmet
     ]

@@ -42,7 +42,7 @@ class Registry(StrictModel):
 
 @dataclass(frozen=True)
 class LimitCheck:
-    """The largest layer that a registry would get, beside its limits. `limits`: None when none are known."""
+    """The largest layer (bytes) and the limits of its registry. `limits`: None when none are known."""
 
     host: str
     largest: int
@@ -81,7 +81,7 @@ def find_limits(host: str) -> Registry | None:
 
 
 def fit(host: str, largest: int, rate: int = UPLOAD_RATE) -> LimitCheck:
-    """Put the largest layer beside the limits of a host."""
+    """Compare the largest layer with the limits of a host."""
     return LimitCheck(host, largest, rate, find_limits(host))
 
 

@@ -1,6 +1,6 @@
 """Ending the wait for an answer from another thread: by its connection.
 
-httpx has no way to abort a request from outside; closing a socket does not wake who waits in `recv`, shutting
+httpx has no way to abort a request from outside; closing a socket does not wake a thread in `recv`, shutting
 it down does. Source: httpcore, "Request extensions" (the `trace` extension tells of each connection made).
 """
 

@@ -91,7 +91,7 @@ class Repository(Reader):
 
     Args:
         reference: Which one; tag and digest do not matter here.
-        settings: How registries are spoken to.
+        settings: Options of registry connections.
         push: Ask for the right to write.
         mount_from: Other repositories there that we want to read, to mount blobs from.
     """
@@ -151,7 +151,7 @@ class Repository(Reader):
         self._confirmed.add(self._full_name, blob.digest)
 
     def forget(self) -> None:
-        """Forget what the registry has confirmed: ask for each blob anew."""
+        """Forget what the registry has confirmed: ask for each blob again."""
         self._confirmed.forget(self._full_name)
 
     def put_manifest(self, tag_or_digest: str, data: bytes, media_type: str) -> None:
@@ -187,7 +187,7 @@ class Repository(Reader):
         self.transport.refuse(answer, doing)
 
     def mount(self, blob: Descriptor, source: str) -> bool:
-        """Have a blob taken over from another repository of the registry; False when it was not (end-11).
+        """Mount a blob from another repository of the registry; False when it was not (end-11).
 
         Some registries answer that they did, and then do not know it: it counts once it is there, and one
         that is not in the end is the last that is tried.
@@ -203,7 +203,7 @@ class Repository(Reader):
         return answer.status == codes.CREATED and self._mounts
 
     def _appears(self, blob: Descriptor) -> bool:
-        """Wait for a blob that was confirmed to be there to be shown; False when it is not in the end."""
+        """Wait until the registry shows a blob that it has confirmed; False when it does not."""
 
         def once() -> None:
             if not self.blob_exists(blob):
@@ -213,7 +213,7 @@ class Repository(Reader):
         try:
             self.transport.retrying(once)
         except UnsettledError as failure:
-            log.info("%s It was said to be mounted, and is brought otherwise.", failure)
+            log.info("%s The registry said that it was mounted; it is sent another way.", failure)
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""What registries say no with, and what networks do, each as one plain sentence."""
+"""Errors of registries and networks, each as one sentence."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class SettlingError(TransientError):
 
 
 def given_up(failure: TransientError) -> RegistryError:
-    """Return the error for what still fails at the last attempt: nobody above tries it yet again."""
+    """Return the error for what still fails at the last attempt: callers do not retry it."""
     kind = UnsettledError if isinstance(failure, SettlingError) else RegistryError
     return kind(str(failure), hint=failure.hint)
 
@@ -129,7 +129,7 @@ def refuse_page(answer: Response, host: str, doing: str) -> None:
 
 
 def refused(answer: Response, host: str, doing: str, *, login: bool) -> RegistryError:
-    """Return the error for an answer that is a no.
+    """Return the error for a refusal.
 
     Args:
         answer: What the registry said.
@@ -139,9 +139,9 @@ def refused(answer: Response, host: str, doing: str, *, login: bool) -> Registry
     """
     said = words(answer)
     if answer.status == codes.UNAUTHORIZED:
-        verb = "does not let this login" if login else "wants a login to"
+        verb = "does not let this login" if login else "requires a login to"
         return RegistryError(f"Registry {host} {verb} {doing} ({said}).", hint=f"Run `docker login {host}`.")
-    otherwise = "failed" if answer.status in TRANSIENT else "answered what was not expected"
+    otherwise = "failed" if answer.status in TRANSIENT else "gave an unexpected answer"
     meaning = _MEANING.get(answer.status, otherwise)
     message = f"Registry {host} was asked to {doing} and {meaning} ({said})."
     if answer.status in TRANSIENT:
@@ -186,7 +186,7 @@ def unreachable(error: httpx.TransportError, host: str) -> RegistryError:
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, httpx.InvalidURL):  # httpx reads a Location whether or not it follows it
-            return RegistryError(f"{host} redirects to an address that is no URL.")
+            return RegistryError(f"{host} redirects to an address that is not a URL.")
         if isinstance(cause, ssl.SSLCertVerificationError):
             return RegistryError(
                 f"The certificate of {host} is not trusted: {cause.verify_message}.",
@@ -194,14 +194,14 @@ def unreachable(error: httpx.TransportError, host: str) -> RegistryError:
             )
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             return RegistryError(
-                f"{host} does not speak TLS as it should ({cause.reason or 'handshake failed'}).",
-                hint="Only registries on this machine (localhost) are spoken to without TLS.",
+                f"{host} failed the TLS handshake ({cause.reason or 'handshake failed'}).",
+                hint="podkiln speaks plain http only to registries on this machine (localhost).",
             )
     for kind, what in _NETWORK:
         if any(isinstance(cause, kind) for cause in causes):
             said = shown(causes[-1]) or type(causes[-1]).__name__
             return TransientError(f"{host} {what} ({said}).")
-    return RegistryError(f"{host} could not be spoken to: {shown(error)}.")
+    return RegistryError(f"{host} could not be reached: {shown(error)}.")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

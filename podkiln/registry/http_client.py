@@ -1,4 +1,4 @@
-"""httpx as registries are spoken to: whom to trust, which proxy, and what we call ourselves."""
+"""The httpx client for registries: trusted CAs, proxy, User-Agent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_client(host: str, tls: ssl.SSLContext) -> httpx.Client:
 
 
 def read_body(response: httpx.Response, host: str, seconds: float) -> bytes:
-    """Return the body of an answer that is no blob, bounded in bytes and seconds.
+    """Return the body of a response that is not a blob, limited in bytes and seconds.
 
     Raises RegistryError, and TransientError where it does not end in time.
     """
@@ -47,5 +47,5 @@ def read_body(response: httpx.Response, host: str, seconds: float) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise RegistryError(f"Registry {host} answered with more than {MAX_ANSWER_BYTES} bytes.")
         if time.monotonic() > deadline:
-            raise TransientError(f"Registry {host} did not come to the end of an answer in time.")
+            raise TransientError(f"Registry {host} did not finish an answer in time.")
     return bytes(body)

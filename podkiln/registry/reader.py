@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _ACCEPT: Final = ", ".join((*spec.MANIFESTS, *spec.INDEXES))
 AGAIN: Final = (
-    "Whether it has lost something or only shows it late is not known. "
-    "The same command can be given again: it looks for each layer anew, and sends what is missing."
+    "It has lost something, or shows it late. "
+    "Run the same command again: it checks each layer, and sends what is missing."
 )
 MANIFEST_WRITTEN: Final = Settling(
     lambda answer: answer.status == codes.NOT_FOUND,

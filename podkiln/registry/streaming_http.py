@@ -67,7 +67,7 @@ class StreamingConnection:
 
     Args:
         tls: Whom to trust.
-        sockets: Told of each connection, to end it from another thread.
+        sockets: Gets each connection, so that another thread can shut it down.
         direct: Use no proxy.
     """
 
@@ -78,7 +78,7 @@ class StreamingConnection:
         self._idle = ConnectionPool()
 
     def close(self) -> None:
-        """End the connections that nobody uses."""
+        """Close idle connections."""
         self._idle.close()
 
     def send(
@@ -127,7 +127,7 @@ class StreamingConnection:
             else:
                 connection, target = connection_to(parts, target, limits)
         except (ValueError, http.client.HTTPException) as wrong:  # not said: a proxy's may hold a password
-            raise httpx.ProxyError(f"an address that is no URL ({type(wrong).__name__})") from None
+            raise httpx.ProxyError(f"an address that is not a URL ({type(wrong).__name__})") from None
         kept = self._idle.take(origin)
         if kept and not _is_readable(kept):
             return kept, target

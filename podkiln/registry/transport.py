@@ -102,7 +102,7 @@ class Transport:
     def cancel(self) -> None:
         """End all requests, from another thread: each raises CancelledError. Only `drop` works from then on.
 
-        Bodies under way are ended early by who sends them; their answers get a moment to come.
+        Threads that send bodies end them early; the server gets a moment to answer.
         """
         if self._once.acquire(blocking=False):
             self.cancelled.set()
@@ -210,7 +210,7 @@ class Transport:
     def retrying(self, work: Callable[[], T]) -> T:
         """Do some work; do it again, after a pause that doubles, while it fails in a way that may pass.
 
-        What still fails at the last attempt is a plain RegistryError: nobody above tries it yet again.
+        What still fails at the last attempt is a plain RegistryError: callers do not retry it.
         """
         failures = 0
         while True:
@@ -238,7 +238,7 @@ class Transport:
             raise CancelledError("given up")
 
     def refuse(self, answer: Response, doing: str) -> NoReturn:
-        """Raise the error for an answer that is a no."""
+        """Raise the error for a refusal."""
         raise self.refusal(answer, doing)
 
     def refusal(self, answer: Response, doing: str) -> RegistryError:
@@ -254,11 +254,11 @@ class Transport:
             target = (base or origin).join(url).copy_with(fragment=None, userinfo=b"")
         except (httpx.InvalidURL, ValueError, TypeError) as wrong:
             raise RegistryError(
-                f"Registry {self.host} sent an address that is no URL ({type(wrong).__name__})."
+                f"Registry {self.host} sent an address that is not a URL ({type(wrong).__name__})."
             ) from wrong
         if target.scheme not in ("https", origin.scheme) or not target.host:
             raise RegistryError(
-                f"Registry {self.host} sent us on to {target.scheme}://{target.host}, which is not https.",
+                f"Registry {self.host} redirects to {target.scheme}://{target.host}, which is not https.",
                 hint="A registry behind a TLS proxy must be told its public address (X-Forwarded-Proto).",
             )
         return target
@@ -371,12 +371,12 @@ class Transport:
             yield
         except (UnicodeError, httpx.InvalidURL) as odd:  # a host's name that no resolver takes
             host = self.host if self._is_ours(url) else url.netloc.decode(errors="replace")[:200]
-            raise RegistryError(f"{host} could not be spoken to ({type(odd).__name__}).") from odd
+            raise RegistryError(f"{host} could not be reached ({type(odd).__name__}).") from odd
         except httpx.TransportError as failed:
             self.refuse_cancelled()
             error = unreachable(failed, self.host if self._is_ours(url) else url.netloc.decode())
             if isinstance(failed, httpx.ConnectError | httpx.ConnectTimeout) and not self._reached:
-                # Nobody there from the start is a wrong name more often than a bad moment: say so at once.
+                # A first connection that fails is a wrong name more often than a bad moment: do not retry.
                 raise RegistryError(str(error), hint=error.hint) from failed
             raise error from failed
 
@@ -387,7 +387,7 @@ class Transport:
 
     @property
     def _drops(self) -> bool:
-        """Whether this thread is in `drop`."""
+        """Whether this thread is in `drop`, whose requests go out after `cancel` too."""
         return bool(getattr(self._thread, "drops", False))
 
     def refuse_cancelled(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from podkiln.registry.client import Repository
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told what is being sent, bytes done, bytes in all. Called from several threads; done may fall back."""
+"""Progress callback (name, bytes done, bytes in all). Called from several threads; done may fall back."""
 
 _CUT_STREAMS: Final = 2
 """Streams without any headway before chunks are tried: proxies cut off what is too long without a word."""
@@ -61,7 +61,7 @@ class Upload:
     Args:
         repository: Where to.
         content: What.
-        on_progress: Told as it is sent.
+        on_progress: Progress callback (name, bytes done, bytes in all).
     """
 
     def __init__(self, repository: Repository, content: BlobSource, on_progress: Progress) -> None:
@@ -70,7 +70,7 @@ class Upload:
         self._on_progress = on_progress
         self._location: str | None = None
         self._offset = 0
-        self._furthest = 0  # of all attempts: what is sent a second time is no headway
+        self._furthest = 0  # of all attempts: bytes that are sent again do not count as progress
         self._sizes = ChunkSizes()
         self._chunk = repository.chunk  # bytes in one PATCH; None: all that is left
         self._number: int | None = None  # among the uploads that are unfinished
@@ -176,7 +176,7 @@ class Upload:
                     raise self._failure
 
     def _resume(self, failure: TransientError) -> bool:
-        """Find out how far the registry got, else begin anew; tell whether the upload made headway."""
+        """Find out how far the registry got, else begin again; tell whether the upload made progress."""
         if isinstance(failure, StreamingNotSupportedError):
             self._whole = True
             if self._content.blob is None:
@@ -231,7 +231,7 @@ class Upload:
                 done += len(chunk)
                 self._on_progress(self._content.name, done, self._content.size)
                 yield chunk
-        except Exception as failure:  # raised again by who sends, once the registry has answered
+        except Exception as failure:  # raised again by the sender, once the registry has answered
             self._failure = failure
             raise EndedEarlyError from failure
 

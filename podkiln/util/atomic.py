@@ -1,4 +1,4 @@
-"""Files that are written aside and renamed, so that nobody ever reads half of one."""
+"""Files that are written aside and renamed, so that readers never see half of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on several things at once: on how many, and how it begins."""
+"""Thread pools: how many workers, and how their work is submitted."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 JOBS: Final = 3
-"""How much is moved at once, where nobody says: what engines and registries use themselves, too."""
+"""Default of --jobs: the number of layers moved at once by engines and registries themselves, too."""
 
 
 def submit_all(pool: Executor, work: Callable[[T], R], things: Iterable[T]) -> list[Future[R]]:
-    """Submit work for each thing; none begins before all are submitted, and none where that is broken off.
+    """Submit work for each thing. Workers block on a start signal that is set after the last submit.
 
-    Ctrl-C may come while a pool starts a thread. The pool then does not know that thread, and nobody waits
-    for what it does.
+    Interrupted while submitting, none of them starts.
+
+    Ctrl-C may come while a pool starts a thread. The pool then does not know that thread, and does not
+    wait for it.
     """
     gate: Future[None] = Future()
 

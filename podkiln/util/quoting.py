@@ -1,4 +1,4 @@
-"""Values of others in sentences: as Python writes them, and cut."""
+"""Foreign values in sentences: quoted as by repr(), and cut to a limit."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class BakeResult:
 
 @dataclass(frozen=True)
 class BakeOptions:
-    """Who helps a bake: `known` is what the lock remembers, recipe of a bundle -> layer."""
+    """Options of a bake. `known`: content key (recipe) of a bundle -> the remembered layer."""
 
     known: Mapping[Digest, Digest] = field(default_factory=dict)
     origins: SourceRepositories | None = None
@@ -84,16 +84,16 @@ def bake(
     Args:
         bundles: What is in each layer.
         sink: Where to.
-        access: How sources are spoken to.
+        access: Access to sources.
         known: What the lock remembers: recipe of a bundle -> digest of its layer.
         origins: Registries to copy layers from that the lock remembers.
         spool: Where layers are written first; None: nowhere.
         jobs: Layers at once.
-        on_progress: Told as bytes are moved.
-        on_baked: Told of each layer as soon as it is made and kept, one at a time: others may fail yet.
+        on_progress: Progress callback (name, bytes done, bytes in all).
+        on_baked: Callback for each finished layer, one at a time; other layers may still fail.
 
     Raises:
-        SourceError: A file could not be had.
+        SourceError: A file could not be fetched.
         IntegrityError: A file is not the one that is locked; nothing of its layer was kept.
         RegistryError: The registry refused.
         UsageError: The disk, of the layout or of the spool, does not hold what it must.
@@ -286,17 +286,17 @@ class _BakeRun:
 
 
 def _lower_thread_priority(earlier: int) -> None:
-    """Let this thread, and those that it starts, stand back for `earlier` others where processors are short.
+    """Lower this thread's priority by nice +4 for each of `earlier` layers, so that layers finish in order.
 
-    Layers then end one after the other, and a registry puts one on its disk while the next is hashed. Linux
-    has a nice value for each thread; it may go up without any right (setpriority(2), sched(7)).
+    A registry then stores one layer while the next is hashed. Linux has a nice value for each thread, which
+    may be raised without privileges (setpriority(2), sched(7)). Threads started later inherit it.
     """
     own = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, own + earlier * _NICER)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Report to nobody."""
+    """Ignore progress."""
 
 
 def remembered(baked: Iterable[BakeResult]) -> dict[str, RememberedLayer]:

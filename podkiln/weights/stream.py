@@ -33,14 +33,14 @@ REPLAY_BUFFER_BYTES: Final = (
 
 
 class WeightLayerStream:
-    """A weight layer as `registry.upload.Content`: its digest is known when its last bytes are given out.
+    """A weight layer as `registry.upload.BlobSource`: its digest is known when its last bytes are given out.
 
-    Those are only given out once each file has the sha256 that is locked. That is the gate: whoever takes the
-    bytes never has the whole of a wrong layer.
+    Those are only given out once each file has the sha256 that is locked. So a consumer
+    never gets the whole of a wrong layer.
 
     Args:
         bundle: The files.
-        access: How their sources are spoken to.
+        access: Access to their sources.
         expected: The layer's digest, where the lock knows it already.
     """
 
@@ -66,7 +66,7 @@ class WeightLayerStream:
         """Yield the layer from an offset on. Raises SourceError; IntegrityError before the last bytes."""
         if offset > self._passed:
             raise IntegrityError(
-                f"{self.name}: {offset} bytes are said to be there, {self._passed} were sent."
+                f"{self.name}: {offset} bytes are expected to be there, but {self._passed} were sent."
             )
         if offset == 0 and not self._keeps(0):
             self._close_pass()
@@ -75,7 +75,7 @@ class WeightLayerStream:
         yield from self._onward()
 
     def abort(self) -> None:
-        """Wake whoever waits for a source, from another thread; the stream is of no use afterwards."""
+        """End a blocked read of a source, from another thread; the stream cannot be used afterwards."""
         self._aborted = True
         for reading in list(self._readings):
             reading.abort()
@@ -128,7 +128,7 @@ class WeightLayerStream:
             self._recent_bytes -= len(self._forgotten[-1])
 
     def _reuse(self) -> None:
-        """Give back memory: once another chunk is asked for, the sink is done with the last one."""
+        """Return buffers to the pool: once the sink asks for another chunk, it is done with the last one."""
         for chunk in self._forgotten:
             self._buffers.give_back(chunk)
         self._forgotten.clear()
@@ -263,6 +263,6 @@ class BufferPool:
             return memoryview(bytearray(CHUNK))
 
     def give_back(self, chunk: Chunk) -> None:
-        """Take back what nobody looks at any more; what was not taken from here is let go."""
+        """Take back an unused buffer; memory that is not from this pool is freed."""
         if isinstance(chunk, memoryview) and isinstance(chunk.obj, bytearray):
             self._free.put(memoryview(chunk.obj))

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import registries
-from acme import BIG, SMALL, bake, describe, pushing, serve
+from baked_variant import BIG, SMALL, bake, describe, pushing, serve
 from containers import docker
-from delivering import deliver
-from fakes.faults import Fault
-from fakes.hub import Hub
 from images import ROOT, SUBSTITUTES, SYSTEM_CA, Image, podkiln
+from publish_process import deliver
+from servers.hub import Hub
+from servers.hub_faults import Fault
 
 from podkiln.build import docker_load
 from podkiln.errors import IntegrityError, SourceError

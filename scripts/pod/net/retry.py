@@ -89,7 +89,7 @@ class Backoff:
     waited: float = 0.0
 
     def succeeded(self) -> None:
-        """Begin to count anew."""
+        """Reset the count of failures."""
         self.failures, self.waited = 0, 0.0
 
     def failed(self, asked: float | None = None) -> float | None:

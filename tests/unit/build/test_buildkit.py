@@ -111,12 +111,16 @@ def test_only_keys_that_bake_knows_are_written(tmp_path: Path) -> None:
             "The base image docker.io/library/debian:trixie-slim@sha256:d7",
             "--base bootstrap",
         ),
-        ("base-context-refused", "The base image 127.0.0.1:9/x:1 cannot be had.", "--base bootstrap"),
+        ("base-context-refused", "The base image 127.0.0.1:9/x:1 could not be fetched.", "--base bootstrap"),
         ("git-unreachable", "The source repository https://github.com/Comfy-Org", "comfyui=DIR"),
-        ("git-context-unreachable", "The source repository https://git.invalid/x.git cannot", "comfyui=DIR"),
-        ("certificate", "A TLS certificate on the way", "--ca-bundle /etc/ssl/certs/ca-certificates.crt"),
-        ("apt-mirror-refused", "Debian packages cannot be had.", "--apt-mirror URL"),
-        ("index-unreachable", "Python packages cannot be had.", "--python-index URL"),
+        (
+            "git-context-unreachable",
+            "The source repository https://git.invalid/x.git could not be fetched",
+            "comfyui=DIR",
+        ),
+        ("certificate", "A TLS certificate is signed", "--ca-bundle /etc/ssl/certs/ca-certificates.crt"),
+        ("apt-mirror-refused", "Debian packages could not be fetched.", "--apt-mirror URL"),
+        ("index-unreachable", "Python packages could not be fetched.", "--python-index URL"),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence_and_a_command(said: str, sentence: str, does: str) -> None:

@@ -184,10 +184,10 @@ def test_the_shipped_list_and_a_longer_one_have_what_the_image_needs(tmp_path: P
         ("runtime: {workspace: /}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {workspace: /etc}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {workspace: /opt/ComfyUI/output}", "runtime.workspace", "is a folder of the image itself"),
-        ("runtime: {jupyter: ''}", "runtime.jupyter", "text that is not empty is wanted"),
-        ("runtime: {apt: [nginx-]}", "runtime.apt[0]", "the name of a Debian package is wanted"),
-        ("runtime: {apt: [tini, tini]}", "runtime.apt", "'tini' stands twice"),
-        ("vram_gb: [8, 8]", "vram_gb", "8 stands twice"),
+        ("runtime: {jupyter: ''}", "runtime.jupyter", "expected text that is not empty"),
+        ("runtime: {apt: [nginx-]}", "runtime.apt[0]", "expected the name of a Debian package"),
+        ("runtime: {apt: [tini, tini]}", "runtime.apt", "'tini' is duplicated"),
+        ("vram_gb: [8, 8]", "vram_gb", "8 is duplicated"),
     ],
 )
 def test_a_value_that_could_not_work_is_refused(more: str, key: str, says: str, tmp_path: Path) -> None:
@@ -262,20 +262,20 @@ def test_files_that_differ_by_case_or_unicode_form_alone_are_refused(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (model(own_file(optional="true")), r"files: all are optional"),
-        (model(more="requires: ['node:a', 'node:a']\n"), r"requires: 'node:a' stands twice"),
-        (model().replace("[consumer]", "[consumer, consumer]"), r"tiers: 'consumer' stands twice"),
+        (model(own_file(optional="true")), r"files: all files are optional"),
+        (model(more="requires: ['node:a', 'node:a']\n"), r"requires: 'node:a' is duplicated"),
+        (model().replace("[consumer]", "[consumer, consumer]"), r"tiers: 'consumer' is duplicated"),
         (
             model(
                 more=f"memory_modes: [{', '.join(['{mode: model_full_load, vram_gb: 1, ram_gb: 1}'] * 2)}]\n"
             ),
-            r"memory_modes: 'model_full_load' stands twice",
+            r"memory_modes: 'model_full_load' is duplicated",
         ),
         (
             model(f"- {{url: 'https://h:65536/a.sft', folder: vae, sha256: {SHA}}}\n"),
-            r"files\[0\]\.url: an https URL",
+            r"files\[0\]\.url: expected an https URL",
         ),
-        (model().replace("A model", "' '"), r"title: text that is not empty"),
+        (model().replace("A model", "' '"), r"title: expected text that is not empty"),
     ],
 )
 def test_a_model_that_says_nothing_or_a_thing_twice_is_refused(text: str, says: str, tmp_path: Path) -> None:
@@ -284,9 +284,7 @@ def test_a_model_that_says_nothing_or_a_thing_twice_is_refused(text: str, says: 
 
 @pytest.mark.parametrize("name", ["all", "none"])
 def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tmp_path: Path) -> None:
-    assert f"define.{name}: {name!r} is a word of its own" in str(
-        refused(tmp_path, variant(**{name: model()}))
-    )
+    assert f"define.{name}: {name!r} is a reserved word" in str(refused(tmp_path, variant(**{name: model()})))
     write(tmp_path / "models" / f"{name}.yaml", model())
     with pytest.raises(DescriptionError, match="rename the file"):
         catalog.load(tmp_path / "models")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from descriptions import variant as description
 from descriptions import write
-from fakes.registry import Registry
 from plans import plan_of
+from servers.registry import Registry
 
 from podkiln import registry
 from podkiln.build import base_image
@@ -40,7 +40,7 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     ("request_", "error", "sentence"),
     [
         (BuildRequest(("lazy", "lazy")), UsageError, "--variant: lazy is named twice"),
-        (BuildRequest(LAZY, push=True), UsageError, "--push needs to know where to"),
+        (BuildRequest(LAZY, push=True), UsageError, "--push needs a registry"),
         (BuildRequest(("lazy", "consumer"), tag="v1"), UsageError, "--tag v1 would be one tag for 2 images"),
         (BuildRequest(LAZY, tag="a b"), UsageError, "--tag: 'a b' is not 1 to 128 of"),
         (BuildRequest(LAZY, tag="a/b"), UsageError, "--tag: 'a/b' is not"),
@@ -49,8 +49,8 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
         (BuildRequest(LAZY, tag="a" * 129), UsageError, "--tag: 'a+' is not"),
         (BuildRequest(LAZY, registry="https://ghcr.io/you"), UsageError, "it begins with a scheme"),
         (BuildRequest(LAZY, registry="ghcr.io/You"), UsageError, "upper-case"),
-        (BuildRequest(LAZY, spool=Path("/tmp/x")), UsageError, "--spool is of use with --push only"),
-        (BuildRequest(LAZY, mount_from=("you/x",)), UsageError, "--mount-from is of use with --push only"),
+        (BuildRequest(LAZY, spool=Path("/tmp/x")), UsageError, "--spool needs --push"),
+        (BuildRequest(LAZY, mount_from=("you/x",)), UsageError, "--mount-from needs --push"),
         (BuildRequest(LAZY, copy_from=("UP/x y",)), UsageError, "'UP/x y' is not an image name"),
         (
             BuildRequest(LAZY, push=True, registry="ghcr.io/you", mount_from=("quay.io/You",)),

@@ -45,7 +45,7 @@ def check(made: Plan, there: dict[Digest, ReuseKind] | None = None) -> None:
 
 
 def test_a_gated_model_wants_a_token() -> None:
-    with pytest.raises(SourceError, match=r"^svd-xt is gated: Hugging Face gives it only to") as said:
+    with pytest.raises(SourceError, match=r"^svd-xt is gated: Hugging Face requires you to") as said:
         check(gated())
     assert said.value.hint
     assert said.value.hint.startswith("Accept it at https://huggingface.co/stabilityai/")

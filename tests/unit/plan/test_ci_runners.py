@@ -45,7 +45,7 @@ def planned(name: str = "baked", **options: Any) -> Plan:
 def test_a_build_is_judged_by_disk_and_time(disk: int, seconds: float, suffices: bool, says: str) -> None:
     verdict = RunnerCheck(RUNNER, disk, seconds)
     assert verdict.suffices == suffices
-    assert str(verdict).startswith(f"a runner {'suffices' if suffices else 'does not suffice'}: {says}")
+    assert str(verdict).startswith(f"a runner {'is enough' if suffices else 'is not enough'}: {says}")
 
 
 def test_weights_take_no_disk_unless_they_are_spooled() -> None:

@@ -111,7 +111,7 @@ def test_what_is_left_out_is_fetched_at_start_if_it_is_on_by_default() -> None:
 def test_scripts_find_what_they_rely_on(name: str) -> None:
     data = made(name).as_json()
     assert set(PROMISED) <= data.keys()
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert all({"what", "size", "digest"} <= layer.keys() for layer in data["layers"])
 
 
@@ -157,7 +157,7 @@ def test_what_the_registry_was_asked_decides(how: plan.ReuseKind | None, fetched
         found.described, found.lock, found.offered, known={first.recipe: digest}, there=there
     ).as_json()
     others = found.bundles[1:]
-    assert [layer["nearby"] for layer in made["layers"]] == [how, *[None] * (len(made["layers"]) - 1)]
+    assert [layer["reuse"] for layer in made["layers"]] == [how, *[None] * (len(made["layers"]) - 1)]
     assert made["fetch_bytes"] == sum(o.content_bytes for o in others) + fetched * first.content_bytes
     assert made["upload_bytes"] == sum(o.size for o in others) + sent * first.size
 
@@ -211,7 +211,7 @@ def test_what_is_refused_says_what_to_do_instead() -> None:
     with pytest.raises(PlanRefusedError) as refused:
         made(ASKS, push=True).require()
     assert refused.value.hint == (
-        "Add --accept-licence svd-xt if you may. "
+        "If you may redistribute it, add --accept-licence svd-xt. "
         "Fetch it at start: take svd-xt out of `bake:` (asks.yaml:7), or build with --no-weights."
     )
     (found,) = made(ASKS, push=True).as_json()["alternatives"]

@@ -353,7 +353,7 @@ def test_a_redirect_to_what_is_no_address_is_said_to_be_one_and_not_tried_again(
     how = RegistryOptions(attempts=2, backoff=30, timeout=0.5, plain_http=True, login=lambda _: None)
     with Repository(Reference.parse(f"{canned.host}/a/b"), how) as repository:
         for question in (lambda: repository.manifest("v1"), lambda: b"".join(repository.read(BLOB))):
-            with pytest.raises(RegistryError, match="redirects to an address that is no URL"):
+            with pytest.raises(RegistryError, match="redirects to an address that is not a URL"):
                 question()
 
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.registry import Fault, Registry
+from servers.registry import Fault, Registry
 
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec

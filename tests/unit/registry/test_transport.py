@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.registry import Fault, Registry
 from layouts import make_layout
+from servers.registry import Fault, Registry
 
 from podkiln import registry
 from podkiln.errors import IntegrityError, RegistryError, UsageError
@@ -98,7 +98,7 @@ def test_an_unknown_certificate_is_one_sentence(image: Layout, certificate: Path
 
 
 def test_tls_spoken_to_none_is_one_sentence(image: Layout) -> None:
-    with Registry() as server, pytest.raises(RegistryError, match="does not speak TLS as it should"):
+    with Registry() as server, pytest.raises(RegistryError, match="failed the TLS handshake"):
         push(image, name(server), settings=settings(plain_http=False))
 
 
@@ -136,9 +136,7 @@ def test_a_login_to_a_registry_with_tls_on_this_machine_is_not_sent_in_the_clear
 def test_https_is_not_left_for_http(image: Layout, certificate: Path) -> None:
     with (
         Registry(tls=tls(certificate), locations="plain") as server,
-        pytest.raises(
-            RegistryError, match=r"sent us on to http://127\.0\.0\.1, which is not https"
-        ) as caught,
+        pytest.raises(RegistryError, match=r"redirects to http://127\.0\.0\.1, which is not https") as caught,
     ):
         push(image, name(server), settings=settings(plain_http=False, ca_bundle=certificate))
     assert "X-Forwarded-Proto" in (caught.value.hint or "")

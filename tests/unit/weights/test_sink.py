@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fakes.registry import Registry
+    from servers.registry import Registry
 
     from podkiln.oci.tar_layer import Chunk
     from podkiln.registry import Repository

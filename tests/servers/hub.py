@@ -4,7 +4,7 @@ Files in LFS answer with a redirect to a "CDN" on another port, as the real hub 
 recorded with what it asked, what it was sent, and the Authorization it carried.
 
 In a test:       with Hub() as hub: file = hub.add("org/repo", "a.safetensors", 1 << 20)
-As a process:    python tests/fakes/hub.py --bind 0.0.0.0 --host NAME --tree DIR
+As a process:    python tests/servers/hub.py --bind 0.0.0.0 --host NAME --tree DIR
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fakes.answers import Hit, Server
-from fakes.faults import Fault, Script
-from fakes.shelf import Buffer, CivitaiVersion, HubFile, Repository, generate, make_file
+from servers.hub_answers import Hit, Server
+from servers.hub_content import Buffer, CivitaiVersion, HubFile, Repository, generate, make_file
+from servers.hub_faults import Fault, Script
 
 
 class Hub:
@@ -106,7 +106,7 @@ class Hub:
 
 
 def _stock(hub: Hub, options: argparse.Namespace) -> None:
-    """Fill the shelf from a folder and from `--generate`."""
+    """Fill the hub from a folder and from `--generate`."""
     for file in sorted(Path(options.tree).rglob("*")) if options.tree else []:
         parts = file.relative_to(options.tree).parts
         if not file.is_file() or len(parts) < 2:

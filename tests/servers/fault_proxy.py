@@ -1,4 +1,4 @@
-"""A gate before a real registry: passes requests on, and plays faults at its edge.
+"""A proxy before a real registry: passes requests on, and plays faults at its edge.
 
 It speaks HTTP, so that it can answer in the registry's place (`status`), cut a connection after some bytes of
 a body (`cut`), keep an answer to itself (`mute`), and want a bearer token that expires (`expire`).
@@ -17,7 +17,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
-from fakes.registry import Fault
+from servers.registry import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ class CutError(ConnectionError):
     """The script cuts this connection."""
 
 
-class Gate:
+class FaultProxy:
     """A context manager. `tokens`: whether bearer tokens are wanted; its own service gives them to anyone."""
 
     def __init__(self, target: str, *faults: Fault, tokens: bool = False) -> None:
@@ -72,9 +72,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, proxy: FaultProxy) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.gate = gate
+        self.proxy = proxy
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), OSError):
@@ -89,21 +89,21 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def do_any(self) -> None:
-        gate = self.server.gate
+        proxy = self.server.proxy
         if self.path.startswith("/token"):
-            token = f"token-{next(gate.numbers)}"
-            gate.valid.add(token)
+            token = f"token-{next(proxy.numbers)}"
+            proxy.valid.add(token)
             self._answer(200, json.dumps({"token": token, "expires_in": 3600}).encode())
             return
-        fault = gate.take(self.command, self.path)
+        fault = proxy.take(self.command, self.path)
         if fault.kind == "expire":
-            gate.valid.clear()
+            proxy.valid.clear()
         try:
             if (
-                gate.tokens
-                and self.headers.get("Authorization", "").removeprefix("Bearer ") not in gate.valid
+                proxy.tokens
+                and self.headers.get("Authorization", "").removeprefix("Bearer ") not in proxy.valid
             ):
-                realm = f'Bearer realm="http://{gate.host}/token",service="gate"'
+                realm = f'Bearer realm="http://{proxy.host}/token",service="gate"'
                 self._answer(401, _error("UNAUTHORIZED"), {"WWW-Authenticate": realm})
             elif fault.kind == "status":
                 wait = {"Retry-After": fault.retry_after} if fault.retry_after is not None else {}
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _pass_on(self, fault: Fault) -> None:
-        with contextlib.closing(http.client.HTTPConnection(self.server.gate.target, timeout=60)) as onward:
+        with contextlib.closing(http.client.HTTPConnection(self.server.proxy.target, timeout=60)) as onward:
             onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
             for name, value in self.headers.items():

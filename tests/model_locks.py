@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from podkiln.lock.resolve.weights import ResolveResult
 
 
-class House:
+class ModelLocks:
     """Models in a folder, and their lock."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What bench/fetch.py fetches from: a server that is slow on purpose, and costs next to no CPU itself.
 
-    bench/fetch_server.py FILE --size BYTES --count N --each BYTES [--delay 0.02] [--rate 50000000]
+    tests/servers/slow_hub.py FILE --size BYTES --count N --each BYTES [--delay 0.02] [--rate 50000000]
 
 Each request is answered after `--delay` seconds, and a connection gets `--rate` bytes a second at most, by
 sendfile and a token bucket. `/one/model.gguf` is the first `--size` bytes of FILE, and `/many/NNN.gguf` are
@@ -28,7 +28,7 @@ Piece = tuple[int, int]  # offset and length in FILE
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Content:
     """The file, what of it has which name, and how slowly it is given out."""
 
     descriptor: int
@@ -44,7 +44,7 @@ class Shelf:
         ]
 
 
-def answer(client: socket.socket, shelf: Shelf) -> None:
+def answer(client: socket.socket, content: Content) -> None:
     """Serve one connection until the client has had enough."""
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * BURST)
@@ -57,21 +57,23 @@ def answer(client: socket.socket, shelf: Shelf) -> None:
                     return
                 received += block
             head, _, received = received.partition(b"\r\n\r\n")
-            time.sleep(shelf.delay)
-            respond(client, shelf, head.decode("latin-1"))
+            time.sleep(content.delay)
+            respond(client, content, head.decode("latin-1"))
 
 
-def respond(client: socket.socket, shelf: Shelf, head: str) -> None:
+def respond(client: socket.socket, content: Content, head: str) -> None:
     """Answer one request."""
     method, target, _ = head.split(" ", 2)
     path = target.partition("?")[0]
     name = re.sub(r"^/bench/(one|many)/resolve/[^/]+/", r"/\1/", path)
-    if name.lstrip("/") in shelf.pieces:
-        send_file(client, shelf, method, name.lstrip("/"), head)
+    if name.lstrip("/") in content.pieces:
+        send_file(client, content, method, name.lstrip("/"), head)
         return
     known = re.fullmatch(r"/api/models/bench/(one|many)(/revision/[^/]+|/tree/[^/]+)?", path)
     value = (
-        about(shelf, known[1], tree=(known[2] or "").startswith("/tree")) if known else {"error": "not found"}
+        about(content, known[1], tree=(known[2] or "").startswith("/tree"))
+        if known
+        else {"error": "not found"}
     )
     body = json.dumps(value).encode()
     fields = {"Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -80,9 +82,9 @@ def respond(client: socket.socket, shelf: Shelf, head: str) -> None:
         client.sendall(body)
 
 
-def about(shelf: Shelf, repository: str, *, tree: bool) -> Any:
+def about(content: Content, repository: str, *, tree: bool) -> Any:
     """Return what the hub's API says of a repository, or of its files."""
-    names = shelf.listing(repository)
+    names = content.listing(repository)
     if tree:
         return [
             {"type": "file", "path": name, "size": size, "oid": f"{offset:040x}"}
@@ -92,9 +94,9 @@ def about(shelf: Shelf, repository: str, *, tree: bool) -> Any:
     return {"_id": "0", "id": f"bench/{repository}", "sha": COMMIT, "private": False, "siblings": siblings}
 
 
-def send_file(client: socket.socket, shelf: Shelf, method: str, name: str, head: str) -> None:
+def send_file(client: socket.socket, content: Content, method: str, name: str, head: str) -> None:
     """Send a piece, or the range of it that was asked for."""
-    offset, size = shelf.pieces[name]
+    offset, size = content.pieces[name]
     asked = re.search(r"\r\nrange: *bytes=(\d+)-(\d*)", head, re.IGNORECASE)
     first, last = (int(asked[1]), min(int(asked[2] or size - 1), size - 1)) if asked else (0, size - 1)
     fields = {
@@ -108,7 +110,7 @@ def send_file(client: socket.socket, shelf: Shelf, method: str, name: str, head:
         fields["Content-Range"] = f"bytes {first}-{last}/{size}"
     send_head(client, "206 Partial Content" if asked else "200 OK", fields)
     if method != "HEAD":
-        pour(client, shelf, offset + first, last - first + 1)
+        pour(client, content, offset + first, last - first + 1)
 
 
 def send_head(client: socket.socket, status: str, fields: dict[str, str]) -> None:
@@ -117,12 +119,12 @@ def send_head(client: socket.socket, status: str, fields: dict[str, str]) -> Non
     client.sendall("\r\n".join(lines).encode())
 
 
-def pour(client: socket.socket, shelf: Shelf, offset: int, size: int) -> None:
+def pour(client: socket.socket, content: Content, offset: int, size: int) -> None:
     """Send bytes of the file, never more than the rate allows since the beginning."""
     begun, sent = time.monotonic(), 0
     while sent < size:
-        sent += os.sendfile(client.fileno(), shelf.descriptor, offset + sent, min(BURST, size - sent))
-        ahead = sent / shelf.rate - (time.monotonic() - begun)
+        sent += os.sendfile(client.fileno(), content.descriptor, offset + sent, min(BURST, size - sent))
+        ahead = sent / content.rate - (time.monotonic() - begun)
         if ahead > 0:
             time.sleep(ahead)
 
@@ -140,7 +142,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=50_000_000, help="bytes a second")
     options = parser.parse_args()
     many = {f"many/{n:03}.gguf": (n * options.each, options.each) for n in range(options.count)}
-    shelf = Shelf(
+    content = Content(
         os.open(options.file, os.O_RDONLY),
         {"one/model.gguf": (0, options.size), **many},
         options.delay,
@@ -151,7 +153,7 @@ def main() -> None:
     sys.stdout.flush()
     while True:
         client, _ = server.accept()
-        threading.Thread(target=answer, args=(client, shelf), daemon=True).start()
+        threading.Thread(target=answer, args=(client, content), daemon=True).start()
 
 
 if __name__ == "__main__":

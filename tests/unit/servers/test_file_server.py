@@ -7,7 +7,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-import source
+from servers import file_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +17,9 @@ DATA = bytes(range(256)) * 1000
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[source.Source]:
+def serving(tmp_path: Path) -> Iterator[file_server.Source]:
     (tmp_path / "a.bin").write_bytes(DATA)
-    with source.serve(tmp_path) as started:
+    with file_server.serve(tmp_path) as started:
         yield started
 
 
@@ -28,7 +28,7 @@ def get(url: str, **headers: str) -> bytes:
         return bytes(answer.read())
 
 
-def test_the_last_part_of_a_path_names_the_file(serving: source.Source) -> None:
+def test_the_last_part_of_a_path_names_the_file(serving: file_server.Source) -> None:
     assert get(f"{serving.url}/org/repo/resolve/main/a.bin") == DATA
     assert get(f"{serving.url}/a.bin?new=1") == DATA
     assert serving.sent() == {"a.bin": 2 * len(DATA)}
@@ -36,12 +36,12 @@ def test_the_last_part_of_a_path_names_the_file(serving: source.Source) -> None:
         get(f"{serving.url}/none")
 
 
-def test_a_range_is_the_rest_of_a_file(serving: source.Source) -> None:
+def test_a_range_is_the_rest_of_a_file(serving: file_server.Source) -> None:
     assert get(f"{serving.url}/a.bin", Range="bytes=1000-") == DATA[1000:]
     assert serving.sent() == {"a.bin": len(DATA) - 1000}
 
 
-def test_a_question_about_a_file_sends_nothing(serving: source.Source) -> None:
+def test_a_question_about_a_file_sends_nothing(serving: file_server.Source) -> None:
     asked = urllib.request.Request(f"{serving.url}/a.bin", method="HEAD")
     with urllib.request.urlopen(asked) as answer:
         assert answer.headers["Content-Length"] == str(len(DATA))

@@ -11,8 +11,8 @@ from podkiln.plan.weight_layers import WeightFile
 from podkiln.weights.source import SourceClient
 
 if TYPE_CHECKING:
-    from fakes.hub import Hub
-    from fakes.shelf import HubFile
+    from servers.hub import Hub
+    from servers.hub_content import HubFile
 
 FAST = TransferPolicy(tries=5, backoff=0.01, backoff_limit=0.05, limits=Limits(connect=2.0, read=1.0))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 if TYPE_CHECKING:
     import ssl
 
-    from fakes.registry_http import Server
+    from servers.registry_http import Server
 
 Kind = Literal[
     "nothing",
@@ -108,7 +108,7 @@ class Registry:
     servers: dict[str, Server] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
-        from fakes.registry_http import Server
+        from servers.registry_http import Server
 
         for where in ("registry", "elsewhere"):
             self.servers[where] = Server(self, where)

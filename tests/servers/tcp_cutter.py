@@ -11,7 +11,7 @@ from typing import Self
 _BLOCK = 64 << 10
 
 
-class Wire:
+class TcpCutter:
     """Forwards to `target` (host:port); the next `cuts` connections end after `after` bytes sent to it."""
 
     def __init__(self, target: str, *, cuts: int, after: int) -> None:

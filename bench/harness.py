@@ -76,7 +76,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def tell(what: str) -> None:
-    """Say what is going on, for who waits."""
+    """Log a step."""
     print(what, file=sys.stderr, flush=True)
 
 
@@ -154,6 +154,6 @@ def _worked() -> tuple[int, int]:
 
 
 def available() -> int:
-    """Return the bytes of memory that could be had without swapping (proc(5): MemAvailable)."""
+    """Return the bytes of memory that can be allocated without swapping (proc(5): MemAvailable)."""
     text = Path("/proc/meminfo").read_text()
     return int(text.partition("MemAvailable:")[2].split()[0]) << 10

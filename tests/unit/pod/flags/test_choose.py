@@ -15,7 +15,7 @@ from pod.volume.volume import Volume, usual
 if TYPE_CHECKING:
     from unit.pod.conftest import Choose
 
-    from pod.flags.choice import Decision
+    from pod.flags.decision import Decision
 
 
 COMMON = ("--listen", "localhost", "--port", "18188", "--disable-auto-launch")  # behind the door
@@ -121,7 +121,7 @@ def test_full_load_says_what_it_costs(choose: Choose) -> None:
 def test_a_memory_mode_without_a_gpu_means_nothing(choose: Choose) -> None:
     decision = choose(0, GPU_MEMORY_MODE="full")
     assert (*COMMON, "--cpu") == rest(decision)
-    assert decision.warnings == ("GPU_MEMORY_MODE=model_full_load means nothing without a GPU.",)
+    assert decision.warnings == ("GPU_MEMORY_MODE=model_full_load has no effect without a GPU.",)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_flag_with_a_price_names_it(choose: Choose) -> None:
 def test_taking_the_cpu_away_is_warned_about(choose: Choose) -> None:
     decision = choose(0, COMFYUI_ARGS="--highvram")
     assert "--cpu" not in decision.args
-    assert decision.warnings[0].startswith("There is no GPU, and COMFYUI_ARGS takes --cpu away")
+    assert decision.warnings[0].startswith("There is no GPU, and COMFYUI_ARGS removes --cpu")
 
 
 def test_every_reason_is_a_sentence(choose: Choose) -> None:
@@ -214,7 +214,7 @@ def test_every_reason_is_a_sentence(choose: Choose) -> None:
 def test_the_json(choose: Choose) -> None:
     data = choose(23028, Memory(MACHINE, 63488)).to_json()
     assert {
-        "schema": 1,
+        "schema": 2,
         "gpu": {
             "index": 0,
             "uuid": "GPU-1",
@@ -240,7 +240,7 @@ def test_the_json(choose: Choose) -> None:
         "findings": [],
         "warnings": [],
         "models": [],
-        "wishes": [],
+        "requested_files": [],
     } == {key: value for key, value in data.items() if key != "reasons"}
     assert len(data["reasons"]) == 6
 
@@ -304,7 +304,7 @@ def test_a_node_that_is_left_out_is_not_on_the_list(
     decision = choose(volume=own, COMFYUI_ARGS=args)
     assert decision.args[-len(expected) :] == expected
     assert decision.args.count("--disable-all-custom-nodes") == 1
-    assert decision.warnings[0].startswith("Custom node bad wants numpy<2")
+    assert decision.warnings[0].startswith("Custom node bad requires numpy<2")
 
 
 BIG = 81559  # MiB, an H100

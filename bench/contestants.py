@@ -1,6 +1,6 @@
 """The ways to get weights into an image in a registry that bench/bake.py compares, as their users type them.
 
-A leg gets a registry that is empty and a word that is new: no cache knows a URL with that in it.
+A contestant gets a registry that is empty and a word that is new: no cache knows a URL with that in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import lab
+import harness
 from watch import Taken, watch
 
 from podkiln.pipeline.build import cache_folder
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from files import File
-    from source import Source
+    from servers.file_server import Source
 
 # wget is in a user's image already, so putting it there is not measured.
 _WGET = """\
@@ -52,7 +52,7 @@ class Seconds:
 
 @dataclass
 class Ground:
-    """What all legs stand on: files at a source, the variant that bakes them, and a runtime that is built."""
+    """What all stand on: files at a source, the variant that bakes them, and a runtime that is built."""
 
     work: Path
     files: Sequence[File]
@@ -86,7 +86,7 @@ class Ground:
         taken.disk = max(taken.left, taken.disk - self.runtime_disk)
         moved = sum(file.size for file in self.files)
         if told["weights"]["uploaded_bytes"] < moved:
-            lab.fail(f"./build.py was to upload {moved} bytes, and says {told['weights']}")
+            harness.fail(f"./build.py was to upload {moved} bytes, and says {told['weights']}")
         steps = told["seconds"]
         return Seconds(taken.seconds, taken.seconds - steps["build"], steps["bake"]), taken
 
@@ -96,10 +96,10 @@ class Ground:
         scratch.mkdir(exist_ok=True)
         env = {"HF_ENDPOINT": self.source.url, "TMPDIR": str(scratch)}
         folders = [self.out, self.variant.parent, scratch, cache_folder()]
-        argv = [*lab.command(self.variant, self.out, report), *options]
+        argv = [*harness.command(self.variant, self.out, report), *options]
         taken = watch(argv, env, folders, self.work / "log")
         if taken.status:
-            lab.fail(f"./build.py ended with {taken.status}:\n{taken.output[-2000:]}")
+            harness.fail(f"./build.py ended with {taken.status}:\n{taken.output[-2000:]}")
         return taken, json.loads(report.read_text())
 
     def _forget(self) -> None:
@@ -125,7 +125,7 @@ class Ground:
         for each in threads:
             each.join()
         if len(done) != len(threads):
-            lab.fail("a copy with curl did not come to its end")
+            harness.fail("a copy with curl did not come to its end")
         took = time.monotonic() - begun
         return Seconds.of(took)
 
@@ -178,9 +178,9 @@ class Ground:
     def _buildx(self, dockerfile: str, *options: str) -> None:
         apt = self.work / "apt.conf"
         apt.write_text(_APT)
-        secrets = [f"--secret=id=ca,src={lab.SYSTEM_CA}", f"--secret=id=apt-conf,src={apt}"]
+        secrets = [f"--secret=id=ca,src={harness.SYSTEM_CA}", f"--secret=id=apt-conf,src={apt}"]
         runtime = f"--build-context=runtime={self.runtime}"
-        lab.run(
+        harness.run(
             ["docker", "buildx", "build", "--provenance=false", runtime, *secrets, *options, "-"],
             stdin=dockerfile,
         )
@@ -191,11 +191,13 @@ def forget_build(name: str, word: str) -> None:
     subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)
     left = [""]
     while left:  # only what nothing stands on can go
-        before, left = left, records(lab.run(["docker", "buildx", "du", "--verbose"]), word)
+        before, left = left, records(harness.run(["docker", "buildx", "du", "--verbose"]), word)
         if left == before:
-            lab.fail(f"BuildKit keeps {len(left)} records of {word}: `docker buildx du --verbose` shows them")
+            harness.fail(
+                f"BuildKit keeps {len(left)} records of {word}: `docker buildx du --verbose` shows them"
+            )
         for each in left:
-            lab.run(["docker", "buildx", "prune", "--force", "--filter", f"id={each}"])
+            harness.run(["docker", "buildx", "prune", "--force", "--filter", f"id={each}"])
 
 
 def records(listing: str, word: str) -> list[str]:
@@ -204,7 +206,7 @@ def records(listing: str, word: str) -> list[str]:
     return [found[1] for block in blocks if (found := re.search(r"^ID:\s+(\w+)", block, re.MULTILINE))]
 
 
-LEGS: dict[str, Callable[[Ground, str, str], Seconds]] = {
+CONTESTANTS: dict[str, Callable[[Ground, str, str], Seconds]] = {
     "add": Ground.add,
     "copy": Ground.copy,
     "add-uncompressed": Ground.add_uncompressed,

@@ -1,6 +1,6 @@
 """Lets a program without a network reach a server here: a port on its own loopback, led to a Unix socket.
 
-    nsenter --net=/proc/PID/ns/net python bench/relay.py SOCKET
+    nsenter --net=/proc/PID/ns/net python tests/servers/loopback_relay.py SOCKET
 
 Runs in the network namespace of that program; Unix sockets do not care for those. Prints its port.
 """
@@ -31,7 +31,7 @@ def serve(pid: int, path: Path) -> Iterator[int]:
     argv = ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, __file__, str(path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            assert process.stdout is not None
             yield int(process.stdout.readline())
         finally:
             process.terminate()
@@ -43,7 +43,8 @@ def main(path: str) -> None:
         fcntl.ioctl(listener, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
-        print(listener.getsockname()[1], flush=True)
+        sys.stdout.write(f"{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
         while True:
             client, _ = listener.accept()
             server = socket.socket(socket.AF_UNIX)

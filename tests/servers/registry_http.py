@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from fakes.registry import Fault, Hit
+from servers.registry import Fault, Hit
 
 if TYPE_CHECKING:
-    from fakes.registry import Registry
+    from servers.registry import Registry
 
 _BLOCK = 64 << 10
 

@@ -1,8 +1,8 @@
 """Where the weights of a benchmark come from: a server that sends files as fast as the machine can.
 
-    bench/source.py FOLDER
+    tests/servers/file_server.py FOLDER
 
-A process of its own, so that its work is nobody else's; the kernel copies the bytes (sendfile), Python does
+A process of its own, so that its CPU time counts apart; the kernel copies the bytes (sendfile), Python does
 not see them. Any path gives the file that its last part names: a hub's /org/repo/resolve/main/FILE as well as
 a URL that was made up to be new to a cache. Prints its port; GET /_sent tells the bytes sent, by file.
 
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         while start < size:
             try:
                 count = os.sendfile(self.connection.fileno(), file, start, min(_AT_ONCE, size - start))
-            except OSError:  # who asked has gone
+            except OSError:  # the client has gone
                 count = 0
             if not count:
                 self.close_connection = True
@@ -132,7 +132,7 @@ class Source:
         self.url = f"http://127.0.0.1:{port}"
 
     def hold(self, count: int) -> None:
-        """Have so many bytes of memory ready for whoever takes the files."""
+        """Leave so many bytes of memory free for the client's page cache."""
         with urllib.request.urlopen(f"{self.url}{_HOLD}{count}", timeout=60) as answer:
             answer.read()
 
@@ -148,7 +148,7 @@ def serve(folder: Path) -> Iterator[Source]:
     argv = [sys.executable, __file__, str(folder)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            assert process.stdout is not None
             yield Source(int(process.stdout.readline()))
         finally:
             process.terminate()
@@ -157,7 +157,8 @@ def serve(folder: Path) -> Iterator[Source]:
 def main(folder: str) -> None:
     """Serve until ended."""
     server = _Server(Path(folder))
-    print(server.server_port, flush=True)
+    sys.stdout.write(f"{server.server_port}\n")
+    sys.stdout.flush()
     server.serve_forever()
 
 

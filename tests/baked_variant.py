@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fakes.hub import Hub
     from images import Image
+    from servers.hub import Hub
 
 BIG = 70 << 20  # above the size from which a file is a layer of its own
 SMALL = 1 << 20

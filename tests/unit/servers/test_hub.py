@@ -10,8 +10,6 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.hub import Hub
-from fakes.shelf import generate
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -19,6 +17,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from servers.hub import Hub
+from servers.hub_content import generate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ def test_the_hub_runs_as_a_process(tmp_path: Path) -> None:
     (tmp_path / "org/repo").mkdir(parents=True)
     (tmp_path / "org/repo/a.safetensors").write_bytes(b"weights")
     process = subprocess.Popen(
-        [sys.executable, "tests/fakes/hub.py", "--tree", str(tmp_path), "--gate", "org/repo=secret"],
+        [sys.executable, "tests/servers/hub.py", "--tree", str(tmp_path), "--gate", "org/repo=secret"],
         stdout=subprocess.PIPE,
     )
     with process:

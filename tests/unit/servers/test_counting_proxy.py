@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-import counting
 import pytest
 import registries
+from servers import counting_proxy
 
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
@@ -33,8 +33,8 @@ class Content:
 
 
 @pytest.fixture
-def counts() -> counting.Counts:
-    return counting.Counts()
+def counts() -> counting_proxy.Counts:
+    return counting_proxy.Counts()
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def ignore(_what: str, _done: int, _total: int) -> None:
     pass
 
 
-def test_what_passes_is_counted_by_digest(registry: str, counts: counting.Counts) -> None:
-    with counting.serve(registry, counts) as host, repository(host) as there:
+def test_what_passes_is_counted_by_digest(registry: str, counts: counting_proxy.Counts) -> None:
+    with counting_proxy.serve(registry, counts) as host, repository(host) as there:
         assert not there.blob_exists(BLOB)
         Upload(there, Content(), ignore).run()
         assert counts.pushed() == {BLOB.digest: len(DATA)}
@@ -65,24 +65,24 @@ def test_what_passes_is_counted_by_digest(registry: str, counts: counting.Counts
         assert counts.pushed() == counts.pulled() == {}
 
 
-def test_an_upload_that_is_not_committed_counts_too(registry: str, counts: counting.Counts) -> None:
-    with counting.serve(registry, counts) as host, repository(host) as there:
+def test_an_upload_that_is_not_committed_counts_too(registry: str, counts: counting_proxy.Counts) -> None:
+    with counting_proxy.serve(registry, counts) as host, repository(host) as there:
         location, _ = there.initiate_upload()
         there.send(location, [DATA], (0, len(DATA)), "test")
         assert counts.pushed() == {"": len(DATA)}
 
 
-def test_a_unix_socket_leads_there_too(registry: str, counts: counting.Counts, tmp_path: Path) -> None:
+def test_a_unix_socket_leads_there_too(registry: str, counts: counting_proxy.Counts, tmp_path: Path) -> None:
     path = tmp_path / "s"
-    with counting.serve_socket(registry, counts, path), socket.socket(socket.AF_UNIX) as client:
+    with counting_proxy.serve_socket(registry, counts, path), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         client.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_an_attempt_at_tls_is_answered_in_http(registry: str, counts: counting.Counts) -> None:
+def test_an_attempt_at_tls_is_answered_in_http(registry: str, counts: counting_proxy.Counts) -> None:
     """So do registries without TLS, and by that engines know that they are to speak without."""
-    with counting.serve(registry, counts) as host:
+    with counting_proxy.serve(registry, counts) as host:
         name, _, port = host.partition(":")
         with socket.create_connection((name, int(port))) as client:
             client.sendall(b"\x16\x03\x01 a client hello without an end of line")

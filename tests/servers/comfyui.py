@@ -35,7 +35,7 @@ class Faults:
     error: str = ""
     endless: bool = False
     login: tuple[str, str] | None = None
-    # What /history tells of each SaveImage in place of its own: a list of files, or anything.
+    # What /history lists each SaveImage in place of its own: a list of files, or anything.
     images: Any = None
     # Answers in place of its own, by the beginning of the path: status, headers and body.
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import lab
+import harness
 import pytest
-from lab import Limit
+from harness import Limit
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ def test_a_limit_says_whether_it_is_kept(found: float, kept: bool, line: str) ->
 def test_one_missed_limit_is_enough(
     found: tuple[int, ...], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert lab.conclude([Limit("bytes", each, 2) for each in found]) == code
+    assert harness.conclude([Limit("bytes", each, 2) for each in found]) == code
     assert len(capsys.readouterr().out.split("bytes")) == len(found) + 1
 
 
 def test_a_table_has_words_left_and_figures_right() -> None:
-    assert lab.table(["leg", "s"], [["copy", "9.5"], ["b", "10.5"]]).splitlines() == [
+    assert harness.table(["leg", "s"], [["copy", "9.5"], ["b", "10.5"]]).splitlines() == [
         "leg      s",
         "----  ----",
         "copy   9.5",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from fakes.faults import Fault
-    from fakes.hub import Hub
-    from fakes.shelf import Buffer, HubFile, Repository
+    from servers.hub import Hub
+    from servers.hub_content import Buffer, HubFile, Repository
+    from servers.hub_faults import Fault
 
 BLOCK = 16 * 1024
 PAGE = b"<!DOCTYPE html><html><body>Please log in.</body></html>"
