@@ -33,8 +33,8 @@ from podkiln import registry
 from podkiln.config import variant
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
+from podkiln.options import BuildRequest
 from podkiln.pipeline import build as job
-from podkiln.pipeline.request import BuildRequest
 from podkiln.weights import assemble
 from podkiln.weights.assemble import WeightLayer
 
@@ -171,7 +171,7 @@ def changed_wheel(work: Path) -> Path:
 
 def bake(work: Path, path: Path, host: str) -> list[WeightLayer]:
     """Bake all weights into the registry."""
-    plan = job.make_plan(variant.load(str(path)), BuildRequest(variants=(str(path),)))
+    plan = job.make_plan(variant.load(str(path)), BuildRequest.of(variants=(str(path),)))
     told = json.dumps([asdict(weight) for bundle in plan.bundles for weight in bundle.weights])
     argv = [sys.executable, str(harness.ROOT / "tests" / "bake_process.py"), f"{host}/bench", told]
     with file_server.serve(work / "files") as serving:

@@ -15,18 +15,22 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "scripts")]
 
 from podkiln.config import variant  # noqa: E402 - the path comes first
 from podkiln.oci import layout  # noqa: E402 - the path comes first
+from podkiln.oci.reference import Reference  # noqa: E402
+from podkiln.options import BuildRequest  # noqa: E402
 from podkiln.pipeline import build, publish  # noqa: E402 - the path comes first
-from podkiln.pipeline.publish import TransferOptions  # noqa: E402
+from podkiln.pipeline.publish import Publisher  # noqa: E402
 from podkiln.pipeline.report import Report  # noqa: E402
-from podkiln.pipeline.request import BuildRequest  # noqa: E402
 
 
-def deliver(described: Path, runtime: Path, image: str, **route: Any) -> Report:
+def deliver(described: Path, runtime: Path, image: str, **transfer: Any) -> Report:
     """Bake and push one image; the layout of the runtime gains the image's two documents."""
-    plan = build.make_plan(variant.load(str(described)), BuildRequest((str(described),)))
-    made = Report(plan, image, "", layout.read(runtime))
-    publish.deliver(made, TransferOptions(**route), push=True, load_=False)
-    return made
+    name = Reference.parse(image)
+    where = f"{name.host}/{name.repository.rpartition('/')[0]}"
+    request = BuildRequest.of([str(described)], push=True, registry=where, **transfer)
+    plan = build.make_plan(variant.load(str(described)), request)
+    publisher = Publisher(plan, name, publish.sources_of(plan), publish.registry_options(request))
+    done = publisher.publish(layout.read(runtime))
+    return Report(plan, image, "", done.layout, done.seconds, done.baked, done.pushed)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from podkiln.cli.options import json_option, one_of, option
+from podkiln.cli.options import json_option, one_of
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
+from podkiln.options import BuildRequest, option
 from podkiln.pipeline import build
-from podkiln.pipeline.request import BuildRequest
 from podkiln.render import build_context, flags_json
 from podkiln.util import console
 
@@ -35,7 +35,7 @@ def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> No
     """Show the flags that a pod would choose. The same code and data decide in the image."""
     name = one_of(variant, "flags are chosen for one image", default="lazy")
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
-    made = build.make_plan(variants.load(name), BuildRequest(variants=(name,), no_weights=True))
+    made = build.make_plan(variants.load(name), BuildRequest.of([name], no_weights=True))
     packages = made.lock.python_packages()
     data = build_context.flags_json(made)
     decision = flags_json.preview(data, packages=packages if variant else None, **figures)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podkiln.cli.options import FILE, names_of, option, variant_option
+from podkiln.cli.options import names_of, variant_option
 from podkiln.config import json_schema
 from podkiln.errors import DescriptionError, LockError, UsageError
 from podkiln.lock.resolve import relock
 from podkiln.lock.resolve.table import markdown
+from podkiln.options import FILE, option
 
 if TYPE_CHECKING:
     from pathlib import Path

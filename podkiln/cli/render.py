@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from podkiln.build import output_dir
-from podkiln.cli.options import FOLDER, names_of, option, variant_option
+from podkiln.cli.options import names_of, variant_option
 from podkiln.config import variant
 from podkiln.errors import LintError, RenderError, UsageError
+from podkiln.options import FOLDER, BuildRequest, option
 from podkiln.pipeline import build
-from podkiln.pipeline.request import BuildRequest
 from podkiln.render import bake_file, build_context, golden, lint
 from podkiln.util import atomic
 
@@ -84,5 +84,5 @@ def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
 
 def _plans(names: tuple[str, ...]) -> list[Plan]:
     chosen = names_of(names, default="all")
-    request = BuildRequest(variants=chosen, no_weights=True)
+    request = BuildRequest.of(chosen, no_weights=True)
     return [build.make_plan(variant.load(name), request) for name in chosen]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,7 +12,7 @@ from podkiln.config.fields import one_name
 from podkiln.config.model import RESERVED, Model, Tier, default_env
 from podkiln.errors import DescriptionError
 from podkiln.util import files
-from podkiln.util.quoting import shown
+from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -200,9 +199,8 @@ def _refuse_unknown_requirements(chosen: tuple[VariantModel, ...], known: dict[s
         for number, want in enumerate(offer.model.requires):
             kind, _, name = want.partition(":")
             if kind == "model" and name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                meant = f" Did you mean {near[0]!r}?" if near else ""
-                raise offer.entry.error(("requires", number), f"there is no model {name!r}.{meant}")
+                what = f"there is no model {name!r}. {did_you_mean(name, known)}".rstrip()
+                raise offer.entry.error(("requires", number), what)
             if kind == "model" and name == offer.id:
                 raise offer.entry.error(("requires", number), "a model cannot require itself.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import core_schema
 
-from podkiln.util.quoting import shown
+from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,8 +97,7 @@ def _unknown(shape: type[BaseModel], location: Sequence[str | int]) -> str:
     """Return the sentence for a key that does not exist; `ELSEWHERE` of a shape says where it is meant."""
     if location[-1] in (elsewhere := getattr(shape, "ELSEWHERE", {})):
         return str(elsewhere[location[-1]])
-    near = difflib.get_close_matches(str(location[-1]), _keys_at(shape, location[:-1]), n=1)
-    return "unknown key." + (f" Did you mean {near[0]!r}?" if near else "")
+    return f"unknown key. {did_you_mean(str(location[-1]), _keys_at(shape, location[:-1]))}".rstrip()
 
 
 def _explained(error: Any, given: Any) -> str | None:

@@ -6,7 +6,6 @@ replace what the parent says: so a variant shows only where it differs.
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from pod.util.env import nearest
 from podkiln.config import document, start_arguments, system_packages
 from podkiln.config.document import ROOT, Document, StrictModel, TupleOf
 from podkiln.config.fields import (
@@ -301,8 +301,7 @@ def _nearest(name: str) -> str | None:
         return f"./{name}.yaml"
     if name.lower() in names():
         return name.lower()
-    near = difflib.get_close_matches(str(Path(name)), [*names(), *own], n=1)
-    return near[0] if near else None
+    return nearest(str(Path(name)), [*names(), *own])
 
 
 def _chain(path: Path) -> tuple[Document, ...]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import unicodedata
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -19,7 +18,6 @@ from podkiln.errors import DescriptionError
 from podkiln.util import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 MOST_BYTES = 256 << 10
@@ -74,7 +72,7 @@ def parse(path: Path) -> yaml.MappingNode:
         ) from None
     except _ImpossibleError as broken:
         raise _broken(path, broken.line, "an escape or a directive holds an impossible number") from None
-    except RecursionError:
+    except RecursionError:  # what libyaml does not read, PyYAML may, to any depth
         raise _broken(path, 1, "something in it is nested too deeply") from None
     return root
 
@@ -147,18 +145,11 @@ def _text(path: Path) -> str:
         raise _broken(path, line, "this is not UTF-8 text") from None
 
 
-@dataclass(frozen=True)
-class _Extent:
+class _Extent(NamedTuple):
     """What a node stands for, aliases followed: values, and levels below it."""
 
-    size: int = 1
-    height: int = 0
-
-    def over(self, inner: Iterable[_Extent]) -> _Extent:
-        """Return the extent of a node that holds others."""
-        held = list(inner)
-        height = max((each.height + 1 for each in held), default=0)
-        return _Extent(1 + sum(each.size for each in held), height)
+    size: int
+    height: int
 
 
 def _check(path: Path, node: yaml.Node, known: dict[int, _Extent | None], key: str = "") -> _Extent:
@@ -170,19 +161,16 @@ def _check(path: Path, node: yaml.Node, known: dict[int, _Extent | None], key: s
         return extent
     _check_tag(path, node, key)
     known[id(node)] = None
-    extent = _Extent()
+    inner: list[tuple[str, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
         _check_keys(path, node)
-        extent = extent.over(
-            _check(path, value, known, f"{key}.{name.value}" if key else name.value)
-            for name, value in node.value
-        )
+        inner = [(f"{key}.{name.value}" if key else name.value, value) for name, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        extent = extent.over(
-            _check(path, value, known, f"{key}[{number}]") for number, value in enumerate(node.value)
-        )
+        inner = [(f"{key}[{number}]", value) for number, value in enumerate(node.value)]
     else:
         _check_text(path, node)
+    held = [_check(path, value, known, where) for where, value in inner]
+    extent = _Extent(1 + sum(each.size for each in held), max((each.height + 1 for each in held), default=0))
     if extent.size > MOST_VALUES:
         raise _broken(path, _line(node), f"its aliases stand for more than {MOST_VALUES} values")
     if extent.height > DEEPEST:

@@ -57,9 +57,7 @@ def update(plans: Sequence[Plan], folder: Path = FOLDER) -> None:
     for place in _places(plans, folder):
         shutil.rmtree(place, ignore_errors=True)
     for path, content in expected(plans).items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(target, content.decode())
+        atomic.write(folder / path, content)
 
 
 def _places(plans: Sequence[Plan], folder: Path) -> list[Path]:

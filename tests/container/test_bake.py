@@ -184,7 +184,7 @@ def test_what_the_user_names_is_mounted_and_copied_from(
     there = Reference.parse(pushed.name).with_tag(None)
     for where, how, named in (
         (f"{one}/named", "mounted", {"mount_from": ["team/podkiln"]}),
-        (f"{two}/named", "copied", {"copy_from": [there]}),
+        (f"{two}/named", "copied", {"copy_from": [str(there)]}),
     ):
         memory.write_text(json.dumps(known))
         made = deliver(own, runtime, f"{where}/podkiln:v1", **named).as_json()

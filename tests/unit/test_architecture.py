@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _ORDER = """
 errors
 util
+options
 oci
 config
 registry

@@ -22,7 +22,7 @@ from podkiln.render import golden
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from podkiln.pipeline.request import BuildRequest
+    from podkiln.options import BuildRequest
 
 FAILURES: list[type[errors.PodkilnError]] = [
     each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.PodkilnError)
@@ -187,8 +187,8 @@ def test_all_stands_for_every_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["--variant", "all", "--no-weights"]) == 0
     assert main(["--variant", "lazy, consumer"]) == 0
     assert [request.variants for request in asked] == [tuple(variant.names()), ("lazy", "consumer")]
-    assert asked[0].no_weights
-    assert not asked[1].no_weights
+    assert asked[0].weights.no_weights
+    assert not asked[1].weights.no_weights
 
 
 @pytest.mark.parametrize(

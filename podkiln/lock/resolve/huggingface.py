@@ -8,7 +8,6 @@ header X-Error-Code huggingface_hub/utils/_http.py.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field
 
 from pod.net.hubs import Request, request_for
+from pod.util.env import nearest
 from podkiln.config.fields import Revision
 from podkiln.lock.resolve.errors import (
     AccessDeniedError,
@@ -94,8 +94,8 @@ class HuggingFace:
         listing = self._listing(repo, revision)
         row = listing.row(path)
         if row is None:
-            near = difflib.get_close_matches(path, islice(listing.names(), _MOST_NAMES), n=1)
-            meant = f"; there is {near[0]!r}" if near else ""
+            near = nearest(path, list(islice(listing.names(), _MOST_NAMES)))
+            meant = f"; there is {near!r}" if near else ""
             raise RefusedError(f"{repo} has no file {path!r} at {revision}{meant}")
         if isinstance(row.get("lfs"), dict) and row["lfs"].get("size") == 0:
             raise RefusedError(f"{path} of {repo} is empty")

@@ -5,7 +5,6 @@ Writing uses the network, and only for what is not locked yet; checking never do
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from podkiln.errors import LockError, UsageError
 from podkiln.lock import layers, schema
 from podkiln.lock.resolve import changes, runtime, upgrades, weights
 from podkiln.lock.schema import Lock
+from podkiln.util.quoting import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -196,12 +196,8 @@ def _sorted(
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
     for name in upgrade:
         if name not in models | pins and canonicalize_name(name) not in packages:
-            near = difflib.get_close_matches(name, models | pins | packages, n=1)
-            hint = (
-                f"Did you mean {near[0]!r}?"
-                if near
-                else "A Python package, uv, a model, a node, base or all."
-            )
+            meant = did_you_mean(name, models | pins | packages)
+            hint = meant or "A Python package, uv, a model, a node, base or all."
             raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
     return _Upgrade(
         packages=tuple(

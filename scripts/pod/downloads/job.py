@@ -85,7 +85,8 @@ class DownloadJob:
         except OSError as error:
             self._fail(str(disk_space.refusal(error, self._context.store.place(self.file))))
         except Exception as bug:  # noqa: BLE001 (one file's trouble, even ours, must not cost the others)
-            self._fail(f"failed by an internal error of podkiln ({type(bug).__name__}: {bug}): please report it")
+            told = f"{type(bug).__name__}: {bug}"
+            self._fail(f"failed by an internal error of podkiln ({told}): please report it")
         return True
 
     def stop(self) -> None:

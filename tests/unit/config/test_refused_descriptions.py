@@ -12,9 +12,9 @@ from descriptions import FILE, SHA, VARIANT, model, variant, write
 from podkiln.config import catalog, document, system_packages
 from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError, SourceError
+from podkiln.options import BuildRequest
 from podkiln.pipeline import preflight
 from podkiln.pipeline.build import make_plan
-from podkiln.pipeline.request import BuildRequest
 from podkiln.plan import image_layers
 from podkiln.render import baked_stage, build_context
 
@@ -309,7 +309,7 @@ def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tm
 )
 def test_what_only_rendering_finds_has_its_place_too(more: str, says: str, tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{comfyui: {more}}}\n")
-    made = make_plan(variants.load(str(path)), BuildRequest((str(path),), no_weights=True))
+    made = make_plan(variants.load(str(path)), BuildRequest.of((str(path),), no_weights=True))
     with pytest.raises(DescriptionError, match=says):
         build_context.render(made)
 
@@ -319,7 +319,7 @@ def test_a_name_that_no_file_system_takes_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(
         DescriptionError, match=r"mine\.yaml:6: runtime\.python\.requirements: there is no file"
     ):
-        make_plan(variants.load(str(path)), BuildRequest((str(path),)))
+        make_plan(variants.load(str(path)), BuildRequest.of((str(path),)))
 
 
 @pytest.mark.parametrize(("content", "says"), [(None, "there is no file"), (b"12", "has 2 bytes, and 99")])
@@ -331,9 +331,9 @@ def test_a_local_file_that_is_not_as_described_is_said_before_the_build(
     path = write(tmp_path / "mine.yaml", text)
     if content is not None:
         (tmp_path / "mine.sft").write_bytes(content)
-    made = make_plan(variants.load(str(path)), BuildRequest((str(path),)))
+    made = make_plan(variants.load(str(path)), BuildRequest.of((str(path),)))
     with pytest.raises(SourceError, match=f"mine: .*{says}"):
-        preflight.check([made], [], BuildRequest((str(path),)), lambda plan, _: plan)
+        preflight.check([made], BuildRequest.of((str(path),)), lambda plan: plan)
 
 
 def test_a_model_that_requires_one_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def baking(folder: Path, offer: str, bake: str) -> Plan:
     lists = f"{{offer: {offer}, bake: [{bake}]}}"
     text = variant(**each).replace("{offer: [sdxl-base]}", lists)
     path = write(folder / "mine.yaml", text)
-    return make_plan(variants.load(str(path)), BuildRequest((str(path),)))
+    return make_plan(variants.load(str(path)), BuildRequest.of((str(path),)))
 
 
 @pytest.mark.parametrize("offer", ["[]", "[c, b, a]", "[a, b, c]", "all"])
@@ -437,7 +437,7 @@ def test_a_local_file_that_is_not_baked_is_noted(tmp_path: Path) -> None:
     (tmp_path / "mine.sft").touch()
     file = f"- {{local: mine.sft, folder: vae, size: 99, sha256: {SHA}}}\n"
     path = write(tmp_path / "mine.yaml", variant(mine=model(file)))
-    made = make_plan(variants.load(str(path)), BuildRequest((str(path),)))
+    made = make_plan(variants.load(str(path)), BuildRequest.of((str(path),)))
     assert "mine has files of this machine and is not baked: no pod gets it." in made.notes
 
 

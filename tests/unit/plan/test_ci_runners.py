@@ -28,8 +28,7 @@ RUNNER = Runner(
 
 
 def planned(name: str = "baked", **options: Any) -> Plan:
-    found = plan_of(name, no_weights=False)
-    return replace(found, options=replace(found.options, **options))
+    return plan_of(name, no_weights=False, **options)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +56,8 @@ def test_weights_take_no_disk_unless_they_are_spooled() -> None:
 
 def test_layers_that_are_there_take_neither_disk_nor_time() -> None:
     found = planned(spool=True)
-    digests = {layer.what: digest_of(number) for number, layer in enumerate(found.layers)}
-    known = [replace(layer, digest=digests[layer.what]) for layer in found.layers]
-    there = replace(found, layers=tuple(known), there=dict.fromkeys(digests.values(), "existing"))
+    known = {each.recipe: digest_of(number) for number, each in enumerate(found.bundles)}
+    there = replace(found, known=known, there=dict.fromkeys(known.values(), "existing"))
     assert ci_runners.disk(there) == estimates.BUILD_DISK
     assert ci_runners.seconds(there) == ci_runners.seconds(planned("lazy"))
 

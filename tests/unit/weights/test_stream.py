@@ -109,7 +109,7 @@ def goes_back(hub: Hub, whole: bytes, chunks: int, back: int, kept: int) -> None
 def goes_back_with(hub: Hub, whole: bytes, chunks: int, back: int) -> None:
     with closing(stream_of(hub)) as layer:
         first = joined(chunk for chunk, _ in zip(layer.chunks(), range(chunks), strict=False))
-        offset = max(1, layer._passed - back)
+        offset = max(1, layer._replay.end - back)
         assert whole.startswith(first)
         assert joined(layer.chunks(offset)) == whole[offset:]
         assert layer.blob == spec.Descriptor(spec.LAYER, spec.digest_of(whole), len(whole))
