@@ -6,15 +6,25 @@ Only the standard library here: this file must run on a machine that has nothing
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import os
-import shutil
-import subprocess
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+
+INTERRUPTED = 130
+NOTHING_MADE = "Interrupted; nothing half-made was left behind."
+HALF_MADE = "Interrupted while making .venv; the next run makes it again."
+
+try:  # Ctrl-C may come while these are imported
+    import contextlib
+    import fcntl
+    import hashlib
+    import shutil
+    import signal
+    import subprocess
+    from pathlib import Path
+    from typing import TYPE_CHECKING, NoReturn
+except KeyboardInterrupt:
+    os.write(2, f"podkiln: {NOTHING_MADE}\n".encode())
+    os._exit(INTERRUPTED)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,13 +136,17 @@ def main() -> NoReturn:
         fail(f"Python {'.'.join(map(str, OLDEST))} or newer is needed; this is {sys.version.split()[0]}.")
     failed = os.environ.pop("PODKILN_REPAIR", None)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # podkiln.__main__ blocks it for a repair
         if failed:
             repair(failed)
         ensure()
+        # Python answers Ctrl-C while it starts with a fatal error: it waits until podkiln.__main__ takes it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     except KeyboardInterrupt:
-        fail("interrupted while making .venv; the next run makes it again.", 130)
+        fail(NOTHING_MADE if fits(RUN) else HALF_MADE, INTERRUPTED)
     except OSError as error:
-        fail(f".venv cannot be made: {error}.")
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f".venv cannot be made: {where}{error.strerror or error}.")
     python = VENV / "bin" / "python"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
     os.environ.pop("PYTHONHOME", None)

@@ -28,7 +28,7 @@ def build(variants: tuple[str, ...], options: Mapping[str, Any]) -> None:
         raise UsageError("--dry-run builds nothing, so it has no --report.", hint="Give one of the two.")
     if request.output.dry_run:
         plans, settings = job.decide(request), registry_options(request)
-        for each in plans:
+        for each in plans if not options["quiet"] else ():  # the code says whether something is refused
             show(job.with_registry_state(each, settings))
         for each in plans:
             each.require()

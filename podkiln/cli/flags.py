@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -35,12 +36,15 @@ def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> No
     name = one_of(variant, "flags are chosen for one image", default="lazy")
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
     made = build.make_plan(variants.load(name), BuildRequest.of([name], no_weights=True))
-    decision = flags_json.preview(build_context.flags_json(made), **figures)
+    packages = made.lock.python_packages()
+    data = build_context.flags_json(made)
+    decision = flags_json.preview(data, packages=packages if variant else None, **figures)
     if as_json:
         console.result(decision.to_json())
         return
-    click.echo(" ".join(decision.args))
-    for line in (*decision.warnings, *decision.reasons):
+    click.echo(shlex.join(decision.args))
+    unsure = () if variant else flags_json.lacking(data, decision, packages)
+    for line in (*unsure, *decision.warnings, *decision.reasons):
         click.echo(f"  {line}", err=True)
 
 

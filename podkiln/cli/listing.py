@@ -67,29 +67,43 @@ def models_command(variant: tuple[str, ...], as_json: bool) -> None:
         return
     for row in rows:
         missing = f"; needs {', '.join(row['unmet'])}" if row["unmet"] else ""
-        hashes = "locked" if row["locked"] else f"{row['unresolved']} of {row['files']} files unresolved"
+        size = console.size(row["bytes"], lacks=bool(row["unknown_sizes"]))
         click.echo(
-            f"{row['id']:21} {row['vram_gb']:>3g} GB  {console.size(row['bytes']):>9}  {row['env']:28} "
-            f"{row['licence']}; {hashes}{missing}"
+            f"{row['id']:21} {row['vram_gb']:>3g} GB  {size:>9}  {row['env']:28} "
+            f"{row['licence']}; {_state(row)}{missing}"
         )
+    if any(row["unknown_sizes"] for row in rows):
+        click.echo("A size with > before it, or unknown, lacks files whose size is not known.")
 
 
-def _offers(names: tuple[str, ...]) -> list[tuple[VariantModel, tuple[schema.LockedFile, ...]]]:
-    """Return the models of the variants named (of lazy, which has all, when none is), each once."""
-    found: dict[str, tuple[VariantModel, tuple[schema.LockedFile, ...]]] = {}
+def _state(row: dict[str, Any]) -> str:
+    if row["unresolved"]:
+        return f"{row['unresolved']} of {row['files']} files unresolved: no {' and no '.join(row['lacking'])}"
+    return "locked" if row["locked"] else "not locked yet"
+
+
+def _offers(names: tuple[str, ...]) -> list[tuple[VariantModel, tuple[schema.LockedFile, ...], bool]]:
+    """Return the models of the variants named (of lazy, which has all, when none is), each once.
+
+    With each are what is known of its files, and whether the lock holds all of them.
+    """
+    found: dict[str, tuple[VariantModel, tuple[schema.LockedFile, ...], bool]] = {}
     for name in names_of(names, default="lazy"):
         described = variant.load(name)
         offered = catalog.offered(described, catalog.load())
         weights = schema.read(described, offered, check=False).weights
+        lock = schema.folders(described)[1]
         for offer in offered:
-            found.setdefault(offer.id, (offer, weights[offer.id]))
+            held = not schema.weight_drifts(lock, {offer.id: offer.model}, exact=False)
+            found.setdefault(offer.id, (offer, weights[offer.id], held))
     return list(found.values())
 
 
-def _model_row(offer: VariantModel, files: tuple[schema.LockedFile, ...]) -> dict[str, Any]:
+def _model_row(offer: VariantModel, files: tuple[schema.LockedFile, ...], held: bool) -> dict[str, Any]:
     model = offer.model
     wanted = [known for file, known in zip(model.files, files, strict=True) if not file.optional]
     unresolved = sum(not known.resolved for known in wanted)
+    size = schema.ModelSize.of(model, files)
     return {
         "id": offer.id,
         "title": model.title,
@@ -97,10 +111,12 @@ def _model_row(offer: VariantModel, files: tuple[schema.LockedFile, ...]) -> dic
         "tiers": list(model.tiers),
         "vram_gb": model.needs.vram_gb,
         "ram_gb": model.needs.ram_gb,
-        "bytes": model.size_bytes,
+        "bytes": size.known_bytes,
+        "unknown_sizes": list(size.unknown),
         "files": len(wanted),
         "unresolved": unresolved,
-        "locked": unresolved == 0,
+        "lacking": list(dict.fromkeys(part for known in wanted for part in known.lacking)),
+        "locked": unresolved == 0 and held,
         "licence": model.licence.id,
         "gated": model.gated,
         "requires": list(model.requires),

@@ -58,7 +58,11 @@ def lock_command(
     if table:
         table.parent.mkdir(parents=True, exist_ok=True)
         table.write_text(markdown(summary), encoding="utf-8")
-    log.info("%d weights are locked, %d are not resolved yet.", summary.resolved, summary.unresolved)
+    log.info(
+        "%s locked, %s not resolved yet.",
+        "1 weight is" if summary.resolved == 1 else f"{summary.resolved} weights are",
+        "1 is" if summary.unresolved == 1 else f"{summary.unresolved} are",
+    )
     if summary.problems:
         for line in summary.problems[1:]:
             click.echo(line, err=True)

@@ -10,7 +10,7 @@ from podkiln.options import option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ALL = "all"
+ALL = "all"  # as podkiln.config.variant has it
 
 
 def names_of(values: Sequence[str], *, default: str | None = None) -> tuple[str, ...]:

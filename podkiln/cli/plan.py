@@ -81,9 +81,10 @@ def show(made: Plan) -> None:
     show_weights(made)
     if made.fit:
         click.echo(f"  {made.fit}")
-    click.echo(f"  fetched at the first start by default: {console.size(made.fetched_at_start)}")
+    fetched = console.size(made.fetched_at_start, lacks=bool(made.unknown_sizes))
+    click.echo(f"  fetched at the first start by default: {fetched}")
     show_pulls(made)
-    click.echo(f"  container disk of a pod without a volume: {made.container_disk_gb} GB")
+    show_disk(made)
     for verdict in ci_runners.check_runners(made):
         click.echo(f"  {verdict}")
     for each in made.substituted:
@@ -95,6 +96,14 @@ def show(made: Plan) -> None:
             click.echo(f"  refused: {refusal.what}")
         for sentence in instead:
             click.echo(f"    {sentence}")
+
+
+def show_disk(made: Plan) -> None:
+    """Print what a pod needs, and what is not known of that."""
+    more = "more than " if made.unknown_sizes else ""
+    click.echo(f"  container disk of a pod without a volume: {more}{made.container_disk_gb} GB")
+    for each in made.unknown_sizes:
+        click.echo(f"    the size of {each} is not known, and what is fetched and the disk lack it")
 
 
 def show_weights(made: Plan) -> None:

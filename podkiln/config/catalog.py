@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, get_args
 
 from podkiln.config import document, model_folders, variant
 from podkiln.config.fields import one_name
-from podkiln.config.model import RESERVED, Model, default_env
+from podkiln.config.model import RESERVED, Model, Tier, default_env
 from podkiln.errors import DescriptionError
-from podkiln.util.quoting import did_you_mean
+from podkiln.util import files
+from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
 
 MODELS = variant.SHIPPED / "models"
+_ARCHIVES: Final = frozenset({".zip", ".rar", ".7z", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"})
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def offered(described: LoadedVariant, shipped: dict[str, Entry]) -> tuple[Varian
     _refuse_shared_variables(chosen)
     _refuse_collisions(chosen)
     _refuse_spellings(chosen)
+    _refuse_absent_files(chosen)
     return chosen
 
 
@@ -153,7 +156,14 @@ def _offered_ids(described: LoadedVariant, known: dict[str, Entry]) -> list[str]
     if offer == "tier":
         tier = described.spec.tier
         if tier is None:
-            raise described.error(("models", "offer"), "'tier' needs the key `tier` beside it.")
+            said = described.owner(("models", "offer"))
+            if said is described.chain[0]:
+                raise described.error(("models", "offer"), "'tier' needs the key `tier` beside it.")
+            raise described.chain[0].error(
+                ("tier",),
+                f"this key is missing: `offer: tier` of {said.path.name} means those of a tier.",
+                hint=f"Write tier: {', '.join(get_args(Tier))}; or list models under `models.offer`.",
+            )
         return [name for name, entry in known.items() if name in own or tier in entry.model.tiers]
     for number, name in enumerate(offer):
         if name not in known:
@@ -200,10 +210,25 @@ def _refuse_unknown_folders(chosen: tuple[VariantModel, ...], comfyui: str) -> N
     for offer in chosen:
         foreign = any(want.startswith(("node:", "runtime:")) for want in offer.model.requires)
         for number, file in enumerate(offer.model.files):
+            if not foreign and PurePosixPath(file.filename).suffix.lower() in _ARCHIVES:
+                raise offer.entry.error(
+                    ("files", number, "name"),
+                    f"{shown(file.filename)} is an archive, which nobody unpacks: expected the model itself.",
+                )
             problem = model_folders.problem(comfyui, file.folder, foreign=foreign)
             if problem:
                 what, hint = problem
                 raise offer.entry.error(("files", number, "folder"), what, hint=hint)
+
+
+def _refuse_absent_files(chosen: tuple[VariantModel, ...]) -> None:
+    """Refuse files of this machine that are not there; of those to bake, the build says it."""
+    for offer in chosen:
+        for number, file in enumerate(offer.model.files if not offer.baked else ()):
+            path = offer.entry.source.path.parent / file.local if file.local else None
+            if path and (problem := files.problem(path)):
+                what = f"{shown(file.local)} {problem}, and the model is not baked, so no pod would get it."
+                raise offer.entry.error(("files", number, "local"), what)
 
 
 def _refuse_shared_variables(chosen: tuple[VariantModel, ...]) -> None:

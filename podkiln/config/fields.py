@@ -45,12 +45,33 @@ Identifier = Annotated[
     str, PatternType(r"^[a-z0-9][a-z0-9._-]{0,63}$", "a short name of lower-case letters, digits and . _ -")
 ]
 Revision = Annotated[str, PatternType(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
+
+
+def _url_problem(value: str) -> str | None:
+    """Return what keeps a text from being an https URL, without repeating it: it may hold a login."""
+    scheme, separator, rest = value.partition("://")
+    host, slash, path = rest.partition("/")
+    if re.match(r"[\w.-]+@[\w.-]+:", value) or scheme.lower() in {"git", "ssh"}:
+        return "expected an https URL such as https://github.com/OWNER/NAME; this is an address for ssh"
+    if not separator or scheme != "https":
+        return "expected a URL that begins with https://"
+    problems = {
+        "expected a URL without a login in it": "@" in host,
+        "expected a URL without # and what stands behind it": "#" in value,
+        "expected a URL without blanks: write %20": any(map(str.isspace, value)),
+        "expected a URL of ASCII characters: write all others as %XX": not value.isascii(),
+        "expected a path or file behind the host": not slash or not path,
+    }
+    return next((problem for problem, found in problems.items() if found), None)
+
+
 HttpsUrl = Annotated[
     str,
     PatternType(
         rf'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:{_PORT})?/[!"$-~]+$',
         "an https URL without login, # and blanks",
         secret=True,
+        explain=_url_problem,
     ),
 ]
 Digest = Annotated[str, PatternType(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]

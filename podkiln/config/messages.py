@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import core_schema
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import GetCoreSchemaHandler
 
+MAX_DIGITS: Final = 18  # of a whole number: it fits a signed 64-bit integer, as sizes do
 _OF_TEXT = frozenset({"matching", "string_pattern_mismatch", "string_type"})
 
 # By pydantic's error types: https://docs.pydantic.dev/latest/errors/validation_errors/
@@ -42,11 +44,15 @@ _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
 
 @dataclass(frozen=True)
 class PatternType:
-    """Text of one form: the pattern for programs, the words for people. `secret` text is not repeated."""
+    """Text of one form: the pattern for programs, the words for people. `secret` text is not repeated.
+
+    `explain` says of a text what keeps it from being of that form; None where `what` has to do.
+    """
 
     pattern: str
     what: str
     secret: bool = False
+    explain: Callable[[str], str | None] | None = None
 
     def __get_pydantic_core_schema__(
         self, _source: Any, _handler: GetCoreSchemaHandler
@@ -57,7 +63,7 @@ class PatternType:
             text,
             custom_error_type="matching",
             custom_error_message="expected {what}",
-            custom_error_context={"what": self.what, "secret": self.secret},
+            custom_error_context={"what": self.what, "secret": self.secret, "explain": self.explain},
         )
 
 
@@ -71,9 +77,11 @@ def sentence(error: Any, shape: type[BaseModel], location: Sequence[str | int]) 
     """
     kind, given = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        return f"unknown key. {did_you_mean(str(location[-1]), _keys_at(shape, location[:-1]))}".rstrip()
+        return _unknown(shape, location)
     if kind == "missing":
         return "this key is missing."
+    if explained := _explained(error, given):
+        return f"{explained}."
     wanted = _WANTED.get(kind)
     message = wanted(error.get("ctx", {})) if wanted else str(error["msg"]).removeprefix("Value error, ")
     message = message.rstrip(".")
@@ -83,6 +91,25 @@ def sentence(error: Any, shape: type[BaseModel], location: Sequence[str | int]) 
     if kind in _OF_TEXT and isinstance(given, bool | int | float):
         return f"{message}; {shown(given)} is not text: put it in quotes."
     return f"{message} (it is {shown(given)})."
+
+
+def _unknown(shape: type[BaseModel], location: Sequence[str | int]) -> str:
+    """Return the sentence for a key that does not exist; `ELSEWHERE` of a shape says where it is meant."""
+    if location[-1] in (elsewhere := getattr(shape, "ELSEWHERE", {})):
+        return str(elsewhere[location[-1]])
+    return f"unknown key. {did_you_mean(str(location[-1]), _keys_at(shape, location[:-1]))}".rstrip()
+
+
+def _explained(error: Any, given: Any) -> str | None:
+    """Return what keeps a text from being what is wanted, where more can be said than that it is not."""
+    if not isinstance(given, str):
+        return None
+    if error["type"] == "int_type" and re.fullmatch(r"[-+]?[1-9][0-9]*", given):
+        if len(given) > MAX_DIGITS:
+            return f"expected a number of at most {MAX_DIGITS} digits (it is {shown(given)})"
+        return f"expected a number, and this is text: write {shown(given)} without quotes"
+    explain = error.get("ctx", {}).get("explain")
+    return explain(given) if explain else None
 
 
 def _keys_at(shape: type[BaseModel], location: Sequence[str | int]) -> list[str]:

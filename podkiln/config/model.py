@@ -18,6 +18,7 @@ from pod.util.pickles import is_pickle
 from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.fields import HttpsUrl, Identifier, Revision, SafePath, Text, distinct, safe_path
 from podkiln.config.messages import PatternType
+from podkiln.util.quoting import shown
 
 UNRESOLVED = "unresolved"
 RESERVED = frozenset({"all", "none"})  # what the variable MODELS says in a pod besides ids
@@ -108,6 +109,11 @@ class ModelFile(StrictModel):
         if self.civitai and not self.name:
             raise ValueError("a civitai source needs the key name: its URL does not show one")
         safe_path(self.filename)  # the source's own name, where none is given
+        if self.url and not self.name and not PurePosixPath(self.filename).suffix:
+            raise ValueError(
+                f"the URL ends in {shown(self.filename)}, which has no file ending: "
+                "expected the key name with the name of the file, such as model.safetensors"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
 
 _KEY: Final = ("runtime", "comfyui", "arguments")
-_TAKEN: Final = {22: "sshd", 8888: "JupyterLab"}
+TAKEN: Final = {22: "sshd", 8888: "JupyterLab"}
 _PORT: Final = "--port={port}"
 
 
@@ -24,8 +24,8 @@ def check(described: LoadedVariant) -> None:
     ComfyUI cannot be reached from outside the pod; a pod refuses a flag whose Python package is missing.
     """
     comfyui, port = described.spec.runtime.comfyui, described.spec.runtime.port
-    if port in _TAKEN:
-        raise described.error(("runtime", "port"), f"{port} is the port of {_TAKEN[port]} in every pod.")
+    if port in TAKEN:
+        raise described.error(("runtime", "port"), f"{port} is the port of {TAKEN[port]} in every pod.")
     words = [word.partition("=")[0] for word in comfyui.arguments]
     for number, (word, name) in enumerate(zip(comfyui.arguments, words, strict=True)):
         following = comfyui.arguments[number + 1 : number + 2]

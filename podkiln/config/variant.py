@@ -10,7 +10,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -41,9 +41,14 @@ from podkiln.config.fields import (
 )
 from podkiln.config.model import Model, Tier
 from podkiln.errors import DescriptionError
+from podkiln.util import files
 from podkiln.util.quoting import shown
 
 SHIPPED = ROOT / "variants"
+ALL = "all"  # what --variant calls every shipped variant
+_OF_THE_POD = (
+    "unknown key: the variables of a pod are set in its template, not here (docs/reference/environment.md)."
+)
 
 
 class BaseSets(StrictModel):
@@ -162,6 +167,8 @@ class Models(StrictModel):
 class Variant(StrictModel):
     """A whole variant, after its parents are merged in."""
 
+    ELSEWHERE: ClassVar = dict.fromkeys(("env", "environment", "variables"), _OF_THE_POD)
+
     extends: str | None = None
     abstract: bool = Field(False, description="Only to be extended, never built.")
     title: Text
@@ -249,6 +256,10 @@ def _check_packages(described: LoadedVariant) -> None:
 
 def _check_name(path: Path) -> None:
     """Check that a file's name can be a variant's: a tag, a folder below dist/, a target of the bake file."""
+    if path.stem == ALL:
+        raise DescriptionError(
+            f"{path}:1: {ALL!r} stands for every shipped variant in --variant: rename the file."
+        )
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", path.stem):
         raise DescriptionError(
             f"{path}:1: the file's name is the variant's: use only lower-case letters, digits, _ and -"
@@ -263,12 +274,14 @@ def _check_name(path: Path) -> None:
 def _find(name: str, beside: Document | None) -> Path:
     is_path = name.endswith((".yaml", ".yml")) or "/" in name
     path = (beside.path.parent if beside else Path()) / name if is_path else SHIPPED / f"{name}.yaml"
-    try:
-        if path.is_file():
-            return path
-    except (OSError, ValueError):
-        pass  # a name that no file system takes
-    what, shipped = f"here is no variant {shown(name)}.", ", ".join(names())
+    problem = files.problem(path)
+    if problem is None:
+        return path
+    shipped = ", ".join(names())
+    if is_path and problem != files.ABSENT:
+        what = f"{path} {problem}, and a variant is a YAML file."
+        raise beside.error(("extends",), what) if beside else DescriptionError(what)
+    what = f"here is no variant {shown(name)}{': there is no such file' if is_path else ''}."
     if beside:
         raise beside.error(("extends",), f"t{what}", hint=f"Shipped: base, {shipped}.")
     near = _nearest(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from podkiln.config.messages import MAX_DIGITS
 from podkiln.errors import DescriptionError
 from podkiln.util import quoting
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 256 << 10
 MOST_VALUES = 100_000  # every alias counted as often as it is used
 DEEPEST = 40
-MAX_DIGITS = 18  # fits a signed 64-bit integer, as sizes do
 _YAML = "tag:yaml.org,2002:"  # what `!!` stands for
 # What a tag can be written before. An explicit tag promises a form that the value need not have: `!!int abc`.
 _HOLDING = {f"{_YAML}map": yaml.MappingNode, f"{_YAML}seq": yaml.SequenceNode}
@@ -131,8 +131,11 @@ def _text(path: Path) -> str:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise DescriptionError(f"{path}: there is no such file.") from None
-    except (OSError, ValueError) as unreadable:
-        raise DescriptionError(f"{path}: cannot be read: {unreadable}.") from None
+    except OSError as unreadable:
+        why = unreadable.strerror or unreadable
+        raise DescriptionError(f"{path}: cannot be read: {why}.") from None
+    except ValueError as malformed:  # a path that cannot be one
+        raise DescriptionError(f"{path}: cannot be read: {malformed}.") from None
     if len(content) > MOST_BYTES:
         raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB, too large for a description.")
     try:

@@ -89,7 +89,13 @@ class LockedFile(Locked):
     @property
     def resolved(self) -> bool:
         """Whether hash and exact size are known, so that the file can be baked."""
-        return self.sha256 is not None and self.size is not None
+        return not self.lacking
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Which of the two is not known, in words."""
+        parts = {"trusted sha256": self.sha256, "exact size": self.size}
+        return tuple(what for what, known in parts.items() if known is None)
 
 
 class WeightsLock(Locked):
@@ -107,6 +113,25 @@ class WeightsLock(Locked):
                 if sum(each.destination == file.destination for each in files) > 1:
                     raise ValueError(f"{name} has two entries for {file.destination!r}")
         return models
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Bytes of the files that come with a model, and those whose size nobody knows: the sum lacks them."""
+
+    known_bytes: int
+    unknown: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Model, locked: Iterable[LockedFile]) -> ModelSize:
+        """Add up what the description says, exactly or not, and else the lock."""
+        sizes = {
+            file.destination: file.known_bytes or known.size
+            for file, known in zip(model.files, locked, strict=True)
+            if not file.optional
+        }
+        unknown = tuple(destination for destination, size in sizes.items() if size is None)
+        return cls(sum(size or 0 for size in sizes.values()), unknown)
 
 
 @dataclass(frozen=True)
@@ -129,6 +154,13 @@ class Lock:
         """Return the text of each layer's requirements file, by the file's plain name."""
         files = [self.folder / layer.file for layer in self.runtime.installed]
         return {file.name: file.read_text(encoding="utf-8") for file in files}
+
+    def python_packages(self) -> frozenset[str]:
+        """Return the canonical names of what ComfyUI's Python environment has."""
+        texts = [
+            (self.folder / layer.file).read_text(encoding="utf-8") for layer in self.runtime.python_layers
+        ]
+        return frozenset(name for text in texts for name in requirements.pinned_blocks(text))
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:
@@ -240,17 +272,21 @@ def _contradiction(described: LockedFile, found: LockedFile) -> str | None:
     return next((key for key, value in stated.items() if getattr(found, key) != value), None)
 
 
-def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> list[str]:
+def weight_drifts(
+    path: Path, models: Mapping[str, Model], *, exact: bool, target: Path | None = None
+) -> list[str]:
     """Return where a weights lock is not what is described: one sentence each.
 
     Args:
         path: The lock.
         models: The models that it has to hold, by id.
         exact: Whether it must hold no others. Raises LockError when it is damaged.
+        target: The lock that `lock` would write, where that is another one than it reads.
     """
     if not os.path.lexists(path) and path.parent.is_dir():
         return [f"There is no lock {path}."]
     known = read_weights(path).models
+    path = target or path
     found = [f"{path}: {name!r} is not a model any more." for name in known if exact and name not in models]
     for name, model in models.items():
         locked = {file.destination: file for file in known.get(name, ())}

@@ -28,9 +28,9 @@ def check(plans: Sequence[Plan], request: BuildRequest, foresee: WithRegistrySta
     `foresee` tells which weight layers need not move; it asks the registry, so only where that matters.
 
     Raises:
-        UsageError: The report or the spool cannot be written, or the spool's disk is too small.
+        UsageError: The report or spool cannot be written, its disk is too small, or a setting is malformed.
         RegistryError: The registry does not let us push.
-        SourceError: A setting of a source is malformed, or a gated model has no token.
+        SourceError: A gated model has no token.
     """
     _check_report(request)
     _check_pushing(plans, request)

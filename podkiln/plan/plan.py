@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from podkiln.config import catalog
 from podkiln.errors import PlanRefusedError
+from podkiln.lock.schema import ModelSize
 from podkiln.options import BuildRequest
 from podkiln.plan import (
     destination,
@@ -163,11 +164,21 @@ class Plan:
 
     @property
     def fetched_at_start(self) -> int:
-        """Bytes that a pod fetches at its first start with the default settings."""
+        """Bytes that a pod fetches at its first start with the default settings, as far as they are known."""
+        return sum(self._size(offer).known_bytes for offer in self._fetched)
+
+    @property
+    def unknown_sizes(self) -> tuple[str, ...]:
+        """The files among these whose size is not known: MODEL: FILE."""
+        return tuple(f"{each.id}: {file}" for each in self._fetched for file in self._size(each).unknown)
+
+    @property
+    def _fetched(self) -> list[VariantModel]:
         baked = {offer.id for offer in self.baked}
-        return sum(
-            o.model.size_bytes for o in self.offered if o.default and o.id not in baked and not o.unmet
-        )
+        return [each for each in self.offered if each.default and each.id not in baked and not each.unmet]
+
+    def _size(self, offer: VariantModel) -> ModelSize:
+        return ModelSize.of(offer.model, self.lock.weights[offer.id])
 
     @property
     def container_disk_gb(self) -> int:
@@ -205,6 +216,7 @@ class Plan:
             "destination": _destination_json(self.destination),
             "licences": [each.as_json() for each in self.terms],
             "fetched_at_start_bytes": self.fetched_at_start,
+            "unknown_sizes": list(self.unknown_sizes),
             "container_disk_gb": self.container_disk_gb,
             "substituted": [
                 {"name": each.name, "locked": each.locked, "actual": each.actual} for each in self.substituted
@@ -277,9 +289,16 @@ def _notes(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
         for offer in made.offered
         if offer.unmet
     ]
+    notes += [
+        f"{offer.id} has files of this machine and is not baked: no pod gets it."
+        for offer in made.offered
+        if offer.model.local and not offer.baked
+    ]
     left_out = [offer for offer in made.offered if offer.baked] if made.request.weights.no_weights else []
     if left_out:
-        size = sum(offer.model.size_bytes for offer in left_out)
+        sizes = [ModelSize.of(offer.model, made.lock.weights[offer.id]) for offer in left_out]
+        more = "more than " if any(size.unknown for size in sizes) else ""
+        total = sum(size.known_bytes for size in sizes) / GB
         names = ", ".join(offer.id for offer in left_out)
-        notes.append(f"--no-weights leaves out {names} ({size / GB:.1f} GB); they are fetched at start.")
+        notes.append(f"--no-weights leaves out {names} ({more}{total:.1f} GB); they are fetched at start.")
     return notes

@@ -40,7 +40,7 @@ def of_unresolved(
     """Refuse files without a trusted hash: they could not be checked."""
     return [
         Refusal(
-            f"{offer.id}: {file.destination} has no trusted sha256 and exact size, so it cannot be baked.",
+            f"{offer.id}: {file.destination} has no {' and no '.join(known.lacking)}, so it cannot be baked.",
             (
                 f"Resolve it with `./build.py lock{described.option}`.",
                 alternatives.at_start(offer, described),

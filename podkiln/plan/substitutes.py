@@ -107,11 +107,24 @@ def source(option: str, lock: Lock) -> Substitute:
     folder = Path(value).expanduser()  # behind NAME= a shell leaves ~ as it is
     if not folder.is_dir():
         raise SourceError(f"--source {name}: there is no folder {masked(value)}.")
-    actual = tree_id(folder)
-    if actual == EMPTY:
-        raise SourceError(f"--source {name}: the folder {value} is empty.")
+    actual = _tree(name, folder, value)
     locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
     return Substitute(name=name, context=str(folder.resolve()), locked=locked, actual=actual)
+
+
+def _tree(name: str, folder: Path, value: str) -> str:
+    """Return the tree of a folder. Raises SourceError where it is empty or cannot be what it is given for."""
+    if not any(folder.iterdir()):
+        raise SourceError(f"--source {name}: the folder {value} is empty.")
+    if name == "comfyui" and not (folder / "main.py").is_file():
+        raise SourceError(f"--source {name}: the folder {value} is no ComfyUI: it has no main.py.")
+    try:
+        actual = tree_id(folder)
+    except SourceError as unreadable:
+        raise SourceError(f"--source {name}: {unreadable}") from None
+    if actual == EMPTY:
+        raise SourceError(f"--source {name}: the folder {value} is empty.")
+    return actual
 
 
 def _checked_out_tree(folder: Path, commit: str, actual: str) -> str:

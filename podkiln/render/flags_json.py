@@ -9,7 +9,9 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from pod.errors import PodError
+from packaging.utils import canonicalize_name
+
+from pod.errors import ARGUMENTS_REFUSED, PodError
 from pod.flags import rules as pod_rules
 from pod.flags.arguments import RefusedError
 from pod.flags.choose import Asked, Facts, choose
@@ -17,11 +19,12 @@ from pod.flags.settings import read
 from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
 from pod.util.files import SCHEMA
+from podkiln.config import start_arguments
 from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, Profiles, load
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pod.flags.decision import Decision
     from pod.flags.model_selection import ModelOffer
@@ -71,6 +74,7 @@ def preview(  # one parameter for each option of `./build.py flags`
     profile: str | None = None,
     args: str = "",
     offers: tuple[ModelOffer, ...] = (),
+    packages: Collection[str] | None = None,
 ) -> Decision:
     """Say what a pod would choose. Raises UsageError for what the pod would refuse.
 
@@ -84,6 +88,7 @@ def preview(  # one parameter for each option of `./build.py flags`
         profile: FLAG_PROFILE.
         args: COMFYUI_ARGS.
         offers: The image's models, from pod.flags.model_selection.from_json.
+        packages: Canonical names of the image's Python packages; None for an image that is not known.
     """
     environ = {
         "GPU_TIER": tier or "",
@@ -95,10 +100,36 @@ def preview(  # one parameter for each option of `./build.py flags`
     try:
         settings = read(environ, rules)
         user = rules.catalogue.parse_text(args, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
-        facts = Facts(_detection(vram_mib), _memory(ram_mib, host_ram_mib))
-        return choose(rules, facts, Asked(settings, user, offers))
+        has = lambda module: packages is None or packages_of(data).get(module) in packages  # noqa: E731
+        facts = Facts(_detection(vram_mib), _memory(ram_mib, host_ram_mib), has_module=has)
+        decision = choose(rules, facts, Asked(settings, user, offers))
     except PodError as refused:
-        raise UsageError(str(refused), hint="A pod would refuse it in the same words.") from None
+        hint = f"A pod would refuse it in the same words, with exit code {refused.exit_code}."
+        raise UsageError(str(refused), hint=hint) from None
+    if decision.port in start_arguments.TAKEN:
+        raise UsageError(
+            f"COMFYUI_ARGS: {decision.port} is the port of {start_arguments.TAKEN[decision.port]} in pods.",
+            hint="A pod that runs it would refuse the arguments: choose another port.",
+        )
+    return decision
+
+
+def packages_of(data: dict[str, Any]) -> dict[str, str]:
+    """Return the package, by canonical name, that brings each Python module that a flag needs."""
+    flags = [flag for flag in data["flags"] if flag.get("module")]
+    return {flag["module"]: canonicalize_name(flag.get("package") or flag["module"]) for flag in flags}
+
+
+def lacking(data: dict[str, Any], decision: Decision, packages: Collection[str]) -> list[str]:
+    """Say which arguments depend on a Python package that is not among these, for an image not known."""
+    given = {word.partition("=")[0] for word in decision.args}
+    needed = {flag["name"]: packages_of(data)[flag["module"]] for flag in data["flags"] if flag.get("module")}
+    return [
+        f"{name} needs the Python package {package}: a pod whose image and volume lack it stops with exit "
+        f"code {ARGUMENTS_REFUSED}. --variant says whether an image has it."
+        for name, package in needed.items()
+        if name in given and package not in packages
+    ]
 
 
 def _detection(vram_mib: int) -> Detection:

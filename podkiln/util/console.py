@@ -100,8 +100,13 @@ def result(data: dict[str, Any]) -> None:
     sys.stdout.write(text + "\n")
 
 
-def size(count: int | None) -> str:
-    """Return a number of bytes for people, in decimal units as hubs and registries show them."""
+def size(count: int | None, *, lacks: bool = False) -> str:
+    """Return a number of bytes for people, in decimal units as hubs and registries show them.
+
+    `lacks`: something of unknown size belongs to it.
+    """
+    if lacks:
+        return f"> {size(count)}" if count else "unknown"
     if count is None:
         return "?"
     for unit, scale in (("TB", 10**12), ("GB", GB), ("MB", MB), ("kB", 10**3)):

@@ -25,7 +25,8 @@ def tree_id(folder: Path) -> str:
     try:
         return _tree(folder).hex()
     except OSError as unreadable:
-        raise SourceError(f"{folder} cannot be read: {unreadable}.") from None
+        what = unreadable.filename or folder
+        raise SourceError(f"{what} cannot be read: {unreadable.strerror or unreadable}.") from None
 
 
 def tree_id_of(files: dict[str, bytes]) -> str:

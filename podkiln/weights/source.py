@@ -21,7 +21,7 @@ from pod.net.http import Answer, Limits, RefusedError, TransientError
 from pod.net.hubs import Hubs, Request, request_for
 from pod.net.integrity import check_type
 from pod.net.transfer_policy import TransferBackoff, TransferPolicy
-from podkiln.errors import IntegrityError, SourceError
+from podkiln.errors import IntegrityError, SourceError, UsageError
 from podkiln.registry.headers import content_range, number
 from podkiln.registry.tls import tls_context
 
@@ -66,11 +66,11 @@ class SourceClient:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], ca_bundle: Path | None = None) -> Self:
-        """Read HF_ENDPOINT, HF_TOKEN and CIVITAI_TOKEN. Raises SourceError when one is malformed."""
+        """Read HF_ENDPOINT, HF_TOKEN and CIVITAI_TOKEN. Raises UsageError when one is malformed."""
         try:
             hubs = Hubs.from_environment(environment)
         except PodError as malformed:
-            raise SourceError(f"{malformed}.") from None
+            raise UsageError(str(malformed)) from None
         tls = tls_context("", ca_bundle) if ca_bundle else None
         return cls(hubs, TransferPolicy(limits=Limits(tls=tls)))
 

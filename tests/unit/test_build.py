@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -234,3 +235,59 @@ def test_a_repair_keeps_the_tools_of_developers(house: Path, calls: list[str]) -
 def test_only_the_standard_library_is_needed() -> None:
     argv = [sys.executable, "-I", "-S", "-c", f"import runpy; runpy.run_path({str(ROOT / 'build.py')!r})"]
     assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+INTERRUPTED = "podkiln: Interrupted; nothing half-made was left behind.\n"
+
+
+def interrupt_early() -> None:
+    """Ctrl-C before Python has started: it is pending then."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs the tests may ignore it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted_by_import(folder: Path, module: str) -> dict[str, str]:
+    """Return the environment in which an import of this module is when Ctrl-C is pressed."""
+    folder.mkdir()
+    (folder / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n" * 2)
+    return {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}:{ROOT / 'scripts'}"}
+
+
+@pytest.mark.parametrize("start", [["build.py"], ["-P", "-m", "podkiln"]], ids=["build.py", "podkiln"])
+def test_ctrl_c_while_python_starts_is_one_sentence(start: list[str]) -> None:
+    """build.py blocks SIGINT, so that it is pending until podkiln asks for it; both must ask."""
+    own = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
+    line = [sys.executable, *start, "models"]
+    done = subprocess.run(
+        line, cwd=ROOT, capture_output=True, text=True, check=False, env=own, preexec_fn=interrupt_early
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
+
+
+@pytest.mark.parametrize(
+    ("start", "module"),
+    [(["build.py"], "fcntl"), (["build.py"], "shutil"), (["-P", "-m", "podkiln"], "click")],
+    ids=["build.py at once", "build.py", "podkiln"],
+)
+def test_ctrl_c_during_imports_is_one_sentence(start: list[str], module: str, tmp_path: Path) -> None:
+    own = interrupted_by_import(tmp_path / "early", module)
+    done = subprocess.run(
+        [sys.executable, *start, "models"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=own,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
+
+
+def test_python_starts_with_ctrl_c_blocked(house: Path, calls: list[str]) -> None:
+    """It would answer one with a fatal error of its own."""
+    build.ensure()
+    blocked = "import signal\nprint(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+    (house / "podkiln" / "__main__.py").write_text(blocked)
+    done = run_in(house, sys.executable, str(house / "build.py"))
+    assert (done.stdout, done.stderr) == ("True\n", "")

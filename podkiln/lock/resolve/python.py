@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from podkiln.errors import CommandError, LockError
+from podkiln.errors import CommandError, DescriptionError, LockError
 from podkiln.lock import requirements
 from podkiln.util import process
 
@@ -68,11 +68,27 @@ def compile_layers(described: LoadedVariant, pins: dict[str, str], upgrade: Sequ
     texts: dict[str, str] = {}
     for number, layer in enumerate(python.layers):
         if not dealt[layer.name]:
-            place = ("runtime", "python", "layers", number)
-            raise described.error(place, f"no package that was resolved belongs to the layer {layer.name!r}.")
+            raise _empty_layer(described, number)
         # No more than the name: a reworded description must not make another lock.
         texts[layer.name] = _header(f"The Python layer {layer.name}.") + dealt[layer.name]
     return texts
+
+
+def _empty_layer(described: LoadedVariant, number: int) -> DescriptionError:
+    """Make the error for a layer that gets no package, where what has to be changed is written."""
+    asked, layers = ("runtime", "python", "requirements"), ("runtime", "python", "layers")
+    name = described.spec.runtime.python.layers[number].name
+    if described.owner(asked) is described.owner(layers):
+        return described.error(
+            (*layers, number), f"no package that was resolved belongs to the layer {name!r}."
+        )
+    where = f"{described.owner(layers).path.name}:{described.owner(layers).line((*layers, number))}"
+    return described.error(
+        asked,
+        f"this file replaces the parent's, and none of its packages belongs to the layer {name!r} ({where}).",
+        hint="Copy the parent's requirements file and add your packages to the copy "
+        "(docs/how-to/python-packages.md), or write `runtime.python.layers` anew.",
+    )
 
 
 def compile_jupyter(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:

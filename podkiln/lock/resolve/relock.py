@@ -150,8 +150,10 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
         drifts = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
         found += [f"{described.name}: {drift}" for drift in drifts]
     entries = _entries(described, shipped)
-    exact = schema.user_lock_dir(described) is None or file.parent != schema.LOCKS
-    found += schema.weight_drifts(file, {name: entry.model for name, entry in entries.items()}, exact=exact)
+    own = schema.user_lock_dir(described)
+    exact = own is None or file.parent != schema.LOCKS
+    models = {name: entry.model for name, entry in entries.items()}
+    found += schema.weight_drifts(file, models, exact=exact, target=own and own / schema.WEIGHTS)
     layers.read(layers.path_of(described))  # refuses one that is damaged
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pod.errors import PodError
 from pod.net.hubs import Hubs
 from podkiln.config.model import UNRESOLVED
-from podkiln.errors import SourceError
+from podkiln.errors import UsageError
 from podkiln.lock import schema
 from podkiln.lock.resolve.civitai import Civitai
 from podkiln.lock.resolve.errors import (
@@ -83,13 +83,13 @@ class LookupRequest:
 
 
 class Sources:
-    """The hubs that can be asked. Raises SourceError when an address or a token of theirs is malformed."""
+    """The hubs that can be asked. Raises UsageError when an address or a token of theirs is malformed."""
 
     def __init__(self) -> None:
         try:
             hubs = Hubs.from_environment(os.environ)
         except PodError as malformed:
-            raise SourceError(f"{malformed}.") from None
+            raise UsageError(str(malformed)) from None
         self._web = Web()
         self._huggingface = HuggingFace(hubs, self._web)
         self._civitai = Civitai(hubs, self._web)

@@ -59,7 +59,7 @@ def classify(detection: Detection, memory: Memory, settings: Settings, rules: Ru
             )
         elif gb < class_.gb:
             vram_mib = min(found_mib, gb * MIB_PER_GB)
-            reasons.append(f"GPU_TIER={tier}: treated as a {gb} GB card")
+            reasons.append(f"GPU_TIER={tier}: treated as a card of {gb} GB")
     return GpuClass(gb, vram_mib, tier, gpu.unified, tuple(reasons), tuple(warnings))
 
 

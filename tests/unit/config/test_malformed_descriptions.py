@@ -75,7 +75,9 @@ VARIANTS = [
         "runtime.port",
         "expected a whole number",
     ),
-    Case("a quoted number", VARIANT + "runtime: {port: '80'}\n", 6, "runtime.port", r"number \(it is '80'\)"),
+    Case(
+        "a quoted number", VARIANT + "runtime: {port: '80'}\n", 6, "runtime.port", "write '80' without quotes"
+    ),
     Case(
         "a fraction", VARIANT + "vram_gb: [8.5]\n", 6, "vram_gb[0]", r"expected a whole number \(it is 8.5\)"
     ),
@@ -346,14 +348,14 @@ MODELS = [
         model(f"- {{url: 'http://h/a.bin', folder: vae, sha256: {SHA}}}\n"),
         7,
         "files[0].url",
-        "an https URL",
+        "a URL that begins with https://",
     ),
     Case(
         "a URL with a login",
         model(f"- {{url: 'https://me:hunter2@h/a.bin', folder: vae, sha256: {SHA}}}\n"),
         7,
         "files[0].url",
-        "an https URL without login",
+        "a URL without a login in it",
     ),
     Case(
         "a URL that nobody vouches for",

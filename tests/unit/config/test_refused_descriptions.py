@@ -378,3 +378,95 @@ def test_layers_lie_in_the_order_of_bake_whatever_the_order_of_offer(offer: str,
         assert [step.name.split("/")[-1][0] for step in baked_stage.steps(made)] == order
     assert after.bundles[:2] == before.bundles
     assert image_layers.of_weights(before.bundles, {}) == list(after.layers[:2])
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("env: {A: b}", "the variables of a pod are set in its template"),
+        ("runtime: {environment: {A: b}}", "the variables of a pod are set in its template"),
+        (
+            f"nodes: {{n: {{repo: 'git@github.com:a/b.git', commit: {'0' * 40}}}}}",
+            "this is an address for ssh",
+        ),
+        (f"nodes: {{n: {{repo: 'http://github.com/a/b', commit: {'0' * 40}}}}}", "begins with https://"),
+        (f"nodes: {{n: {{repo: 'https://me:hunter2@x.io/b', commit: {'0' * 40}}}}}", "without a login in it"),
+    ],
+)
+def test_what_was_given_is_told_apart(more: str, says: str, tmp_path: Path) -> None:
+    message = str(refused(tmp_path, f"{VARIANT}{more}\n"))
+    assert says in message
+    assert "hunter2" not in message
+
+
+URL = f"- {{url: 'https://example.com/HERE', folder: loras, sha256: {SHA}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (URL.replace("HERE", ""), "files[0].url: expected a path or file behind the host"),
+        (URL.replace("HERE", "\u00e4.safetensors"), "files[0].url: expected a URL of ASCII characters"),
+        (URL.replace("HERE", "a b.safetensors"), "files[0].url: expected a URL without blanks: write %20"),
+        (URL.replace("HERE", "a.safetensors#b"), "files[0].url: expected a URL without # and"),
+        (
+            URL.replace("HERE", "download/12345?type=Model"),
+            "files[0]: the URL ends in '12345', which has no file ending",
+        ),
+        (URL.replace("HERE", "x.ZIP"), "files[0].name: 'x.ZIP' is an archive"),
+        (
+            URL.replace("HERE", "a.sft").replace("}\n", ", size: 5000000000000000000000}\n"),
+            "files[0].size: expected a number of at most 18 digits",
+        ),
+        (
+            URL.replace("HERE", "a.sft").replace("}\n", ", size: '50'}\n"),
+            "files[0].size: expected a number, and this is text: write '50' without quotes",
+        ),
+        (
+            f"- {{local: none.sft, folder: loras, sha256: {SHA}}}\n",
+            "none.sft' does not exist, and the model is not baked",
+        ),
+    ],
+)
+def test_a_file_that_no_pod_could_use_is_refused(file: str, says: str, tmp_path: Path) -> None:
+    message = str(refused(tmp_path, variant(mine=model(file))))
+    assert says in message
+
+
+def test_a_local_file_that_is_not_baked_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "mine.sft").touch()
+    file = f"- {{local: mine.sft, folder: vae, size: 99, sha256: {SHA}}}\n"
+    path = write(tmp_path / "mine.yaml", variant(mine=model(file)))
+    made = make_plan(variants.load(str(path)), BuildRequest.of((str(path),)))
+    assert "mine has files of this machine and is not baked: no pod gets it." in made.notes
+
+
+def test_a_tier_that_the_parents_list_needs_is_missing_in_ones_own_file(tmp_path: Path) -> None:
+    found = refused(tmp_path, "extends: base\n")
+    assert "mine.yaml:1: tier: this key is missing: `offer: tier` of base.yaml" in str(found)
+    assert "consumer, prosumer, datacenter" in str(found.hint)
+
+
+def test_a_variant_cannot_be_called_all(tmp_path: Path) -> None:
+    path = write(tmp_path / "all.yaml", VARIANT)
+    with pytest.raises(DescriptionError, match="'all' stands for every shipped variant"):
+        variants.load(str(path))
+
+
+@pytest.mark.parametrize("kind", ["folder", "dead", "loop"])
+def test_a_path_that_is_no_file_is_named_as_what_it_is(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("mine.yaml" if kind == "loop" else "nowhere")
+    with pytest.raises(DescriptionError, match=r"mine\.yaml is a (folder|link that leads)"):
+        variants.load(str(path))
+    child = write(tmp_path / "child.yaml", VARIANT.replace("extends: base", "extends: mine.yaml"))
+    with pytest.raises(DescriptionError, match=r"child\.yaml:1: extends: .*mine\.yaml is a"):
+        variants.load(str(child))
+
+
+def test_a_path_of_no_file_says_so() -> None:
+    with pytest.raises(DescriptionError, match=r"no variant '\./nope\.yaml': there is no such file"):
+        variants.load("./nope.yaml")

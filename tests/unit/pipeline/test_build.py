@@ -66,7 +66,11 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
             UsageError,
             "--report: there is no folder /no/such",
         ),
-        (BuildRequest.of(LAZY, source=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),
+        (
+            BuildRequest.of(LAZY, source=("requirements=/", "requirements=/")),
+            UsageError,
+            "--source|cannot be read",
+        ),
         (
             BuildRequest.of((ASKS,), push=True, registry="quay.io/me"),
             PlanRefusedError,

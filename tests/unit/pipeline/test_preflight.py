@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from plans import plan_of
 
-from podkiln.errors import SourceError
+from podkiln.errors import SourceError, UsageError
 from podkiln.options import BuildRequest
 from podkiln.pipeline import preflight
 
@@ -64,6 +64,6 @@ def test_what_is_there_already_wants_none() -> None:
 @pytest.mark.parametrize(("name", "value"), [("HF_ENDPOINT", "mirror"), ("CIVITAI_TOKEN", "a b")])
 def test_a_malformed_setting_is_said(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SourceError, match=name):
+    with pytest.raises(UsageError, match=name):
         check(plan_of(str(FIXTURES / "asks.yaml"), no_weights=False))
     check(plan_of())  # bakes nothing: no source is asked

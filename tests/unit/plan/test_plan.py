@@ -166,7 +166,7 @@ def test_an_unresolved_file_is_not_baked() -> None:
     wan = next(offer for offer in found.offered if offer.id == "wan21-t2v-14b")
     refused = plan.make(found.described, found.lock, [replace(wan, baked=True)])
     assert "wan21-t2v-14b: diffusion_models/" in refused.refusals[0].what
-    assert "no trusted sha256" in refused.refusals[0].what
+    assert "no exact size" in refused.refusals[0].what
     assert refused.bundles == ()
 
 
@@ -199,7 +199,7 @@ def test_models_of_the_variant_and_shipped_ones_are_ways_out(tmp_path: Path) -> 
         "models:\n  offer: [wan21-t2v-14b]\n  bake: [wan21-t2v-14b]\n"
         "define:\n  own:\n    title: t\n    summary: s\n    family: wan21-t2v\n"
         "    licence: {id: MIT, bake: 'yes'}\n    tiers: [consumer]\n    needs: {vram_gb: 8, ram_gb: 8}\n"
-        f"    files: [{{url: 'https://example.com/a', folder: vae, size: 1, sha256: {'a' * 64}}}]\n"
+        f"    files: [{{url: 'https://example.com/a.sft', folder: vae, size: 1, sha256: {'a' * 64}}}]\n"
     )
     found = plan_of(str(path), no_weights=False, push=True, registry="ghcr.io/you").refusals[-1]
     assert "takes layers of at most 10.0 GB" in found.what

@@ -47,7 +47,7 @@ def test_files_that_nobody_vouched_for_are_refused_one_by_one(wan: Plan) -> None
     found = refusals.of_unresolved(wan.baked, wan.lock.weights, wan.described)
     large = [each for each in found if each.what.startswith("wan21-t2v-14b: ")]
     assert len(large) == 3
-    assert large[0].what.startswith(f"wan21-t2v-14b: {WAN} has no trusted sha256")
+    assert large[0].what.startswith(f"wan21-t2v-14b: {WAN} has no exact size, so it")
     assert re.fullmatch(
         r"Resolve it with `\./build\.py lock --variant \S+/mine\.yaml`\.", large[0].instead[0]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -168,9 +169,23 @@ def test_a_source_that_makes_no_sense_is_one_sentence(
 
 
 def test_an_empty_folder_is_no_source(tmp_path: Path, lock: Lock) -> None:
-    (tmp_path / "sub").mkdir()
     with pytest.raises(SourceError, match="is empty"):
         substitutes.source(f"comfyui={tmp_path}", lock)
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(SourceError, match="is empty"):
+        substitutes.source(f"requirements={tmp_path}", lock)
+
+
+def test_a_folder_that_is_no_comfyui_is_said_to_be_none(tmp_path: Path, lock: Lock) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SourceError, match=r"^--source comfyui: .* is no ComfyUI: it has no main\.py"):
+        substitutes.source(f"comfyui={tmp_path}", lock)
+
+
+def test_what_cannot_be_hashed_is_said_of_the_option(tmp_path: Path, lock: Lock) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match=r"^--source requirements: .*pipe is neither a file"):
+        substitutes.source(f"requirements={tmp_path}", lock)
 
 
 @pytest.mark.parametrize("reference", ["", "x/UPPER", "https://x/y", "a b", "-x", "x@sha256:12", "x:y:z"])

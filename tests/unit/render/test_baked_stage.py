@@ -77,15 +77,15 @@ def test_a_file_without_a_hash_is_left_out_and_says_so(tmp_path: Path) -> None:
 
 
 def test_files_come_in_declared_order_each_once_and_optional_ones_not_at_all(tmp_path: Path) -> None:
-    first, last = file("url: https://x.example/b"), file("url: https://x.example/a")
+    first, last = file("url: https://x.example/b.sft"), file("url: https://x.example/a.sft")
     civitai = file("civitai: {model: 1, version: 2}, name: c")
-    optional = file("url: https://x.example/o", more=", optional: true")
+    optional = file("url: https://x.example/o.sft", more=", optional: true")
     made = plan(
         tmp_path,
         two=descriptions.model(first, civitai, optional),
         one=descriptions.model(first, last),
     )
-    assert [step.name for step in baked_stage.steps(made)] == ["vae/b", "two", "vae/a"]
+    assert [step.name for step in baked_stage.steps(made)] == ["vae/b.sft", "two", "vae/a.sft"]
 
 
 def test_what_was_fetched_with_a_token_is_not_added_once_more(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_name_is_a_name_whatever_it_holds(tmp_path: Path) -> None:
 
 
 def test_the_stage_keeps_all_rules_and_a_plain_build_has_no_weights(tmp_path: Path) -> None:
-    sources = (file(HUB), file("url: 'https://x.example/a\"b'"), file("local: w.sft"))
+    sources = (file(HUB), file("url: 'https://x.example/a\"b.sft'"), file("local: w.sft"))
     made = plan(
         tmp_path,
         open=descriptions.model(*sources),

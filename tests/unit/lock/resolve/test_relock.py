@@ -291,6 +291,20 @@ def test_a_layer_that_nothing_belongs_to(shelf: Shelf, mine: Path) -> None:
         relock.relock([str(mine)])
 
 
+def test_a_list_of_ones_own_that_leaves_a_layer_of_the_parent_empty(shelf: Shelf, mine: Path) -> None:
+    """What replaced the parent's list is blamed, not the parent's layers."""
+    parent = mine.read_text().replace("packages: [bar]", "packages: [torch]")
+    write(mine.with_name("parent.yaml"), parent)
+    own = write(mine.with_name("own.in"), "foo\n")
+    text = "extends: parent.yaml\nruntime: {python: {requirements: own.in}}\n"
+    child = write(mine.with_name("child.yaml"), text)
+    says = r"child.yaml:2: runtime.python.requirements: .* replaces the parent's.* 'big' \(parent.yaml:11\)"
+    with pytest.raises(DescriptionError, match=says) as raised:
+        relock.relock([str(child)])
+    assert "add your packages to the copy" in str(raised.value.hint)
+    assert own.is_file()
+
+
 def test_a_package_that_no_layer_takes(shelf: Shelf, mine: Path) -> None:
     mine.write_text(mine.read_text().replace('["*"]', "[f*, b*z]").replace("[bar]", "[baz]"))
     with pytest.raises(LockError, match="No Python layer of the description takes the package bar"):
