@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.build import base_image, buildkit, engine, output_dir
+from podkiln.build.kept_export import KeptExport
 from podkiln.config import catalog, variant
 from podkiln.errors import RegistryError, UsageError
+from podkiln.layers import image as canonical_image
+from podkiln.layers.cache import LayerCache
 from podkiln.lock import layers, schema
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report
@@ -168,15 +171,25 @@ def _build_all(
     atomic.write(request.out / bake_file.BAKE_FILE, text)
     argv = buildkit.command_line([each.name for each in plans], builder=builder, no_cache=request.no_cache)
     rendered = time.monotonic()
-    with _partials(plans, request.out):
-        buildkit.run(argv, request.out, environment, quiet=request.quiet)
-        by_hand = buildkit.by_hand(argv, request.out, environment)
+    by_hand = buildkit.by_hand(argv, request.out, environment)
+    names = [each.name for each in plans]
+    with KeptExport.hold(cache_folder() / "exports", builder) as kept, _partials(plans, request.out):
+        kept.prepare(names)
+        buildkit.run(argv, request.out, environment, kept.options(names), quiet=request.quiet)
         built = time.monotonic()
         seconds = {"render": rendered - begun, "build": built - rendered}
+        known = LayerCache(cache_folder() / "layers")
         reports = []
         for each, image in zip(plans, images, strict=True):
+            begun = time.monotonic()
+            partial = request.out / each.name / bake_file.PARTIAL
+            epoch = each.described.spec.runtime.epoch
+            canonical_image.write(kept.exported(each.name), partial, epoch, known)
             made = _take(each, request.out, here=request.load or not request.push)
-            reports.append(Report(each, str(image), by_hand, made, dict(seconds)))
+            took = {**seconds, "layers": time.monotonic() - begun}
+            reports.append(Report(each, str(image), by_hand, made, took))
+        kept.prune()
+        known.prune()
     return reports
 
 
@@ -194,9 +207,8 @@ def _partials(plans: Sequence[Plan], out: Path) -> Iterator[None]:
 
 
 def _take(made: Plan, out: Path, *, here: bool) -> Layout:
-    """Check what BuildKit made, and put it in its place; weights are to be baked `here`, into it, or not."""
+    """Check what was made, and put it in its place; weights are to be baked `here`, into it, or not."""
     partial, place = out / made.name / bake_file.PARTIAL, out / made.name / "image"
-    shutil.rmtree(partial / "ingest", ignore_errors=True)  # BuildKit's own scratch folder, empty by now
     layout.read(partial)
     if here:
         local_layers.keep(made, place, partial)

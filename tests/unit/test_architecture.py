@@ -15,6 +15,7 @@ _ORDER = """
 errors
 util
 oci
+layers
 config
 registry
 lock

@@ -1,0 +1,156 @@
+"""From the image that BuildKit exports to the one that is delivered: canonical layers, a config for them.
+
+Layers that come to nothing are left out: differs disagree on those too, and the history says `empty_layer`.
+
+Sources: OCI image-spec v1.1 config.md ("history", "rootfs"), image-layout.md.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from podkiln.errors import IntegrityError
+from podkiln.layers import cache, entries
+from podkiln.layers.tree import Tree
+from podkiln.oci import layout, spec
+from podkiln.util.executor import submit_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from podkiln.layers.cache import LayerCache
+    from podkiln.layers.entries import Entry
+    from podkiln.layers.writer import WrittenLayer
+    from podkiln.oci.layout import Layout
+    from podkiln.oci.spec import Digest
+
+WORKERS: Final = max(2, os.cpu_count() or 2)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A layer that is to be written: `entries` are those that change something."""
+
+    key: str
+    tar: Path
+    diff_id: Digest
+    entries: Sequence[Entry]
+
+
+def write(exported: Layout, place: Path, epoch: int, known: LayerCache) -> None:
+    """Make the layout `place` of the one that BuildKit exported, with layers as plain tars.
+
+    Raises IntegrityError where the export is damaged, OSError where the disk does not take it.
+    """
+    keys = cache.keys(exported.config.diff_ids, epoch)
+    written: list[WrittenLayer | None] = [known.find(key) for key in keys]
+    if not all(written):
+        written = list(_written(exported, keys, written, epoch, known))
+    layers = [each for each in written if each and not _is_empty(each)]
+    config = spec.canonical_json(_config(exported.config.document, written, epoch))
+    manifest = spec.Manifest(
+        spec.MANIFEST,
+        spec.Descriptor(spec.CONFIG, spec.digest_of(config), len(config)),
+        tuple(each.descriptor for each in layers),
+    ).encode()
+    blobs = place / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    for each in layers:
+        _link(known.blob(each.digest), blobs / each.digest.partition(":")[2])
+    for document in (config, manifest):
+        (blobs / spec.digest_of(document).partition(":")[2]).write_bytes(document)
+    (place / "oci-layout").write_bytes(layout.LAYOUT_FILE)
+    named = spec.Descriptor(
+        spec.MANIFEST, spec.digest_of(manifest), len(manifest), platform=exported.config.platform
+    )
+    index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [named.to_json()]}
+    (place / "index.json").write_bytes(spec.canonical_json(index))
+
+
+def _written(
+    exported: Layout,
+    keys: Sequence[str],
+    found: Sequence[WrittenLayer | None],
+    epoch: int,
+    known: LayerCache,
+) -> list[WrittenLayer]:
+    """Write what is not remembered, several at once; what lies below each is read first, in one pass."""
+    tree, works = Tree(), []
+    for key, layer, diff_id, there in zip(
+        keys, exported.manifest.layers, exported.config.diff_ids, found, strict=True
+    ):
+        tar = exported.blob_path(layer.digest)
+        if layer.media_type != spec.LAYER:
+            raise IntegrityError(f"The build exported a layer as {layer.media_type}, not as a plain tar.")
+        changed = tree.lay(entries.read(tar, epoch), tar)
+        if there is None:
+            works.append(_Work(key, tar, diff_id, changed))
+    # The largest first, or it is what all wait for at the end.
+    works.sort(key=lambda each: -sum(entry.size for entry in each.entries))
+
+    def write_one(work: _Work) -> WrittenLayer:
+        _check(work)
+        return known.write(work.key, work.entries, work.tar)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        futures: dict[str, Future[WrittenLayer]] = dict(
+            zip((each.key for each in works), submit_all(pool, write_one, works), strict=True)
+        )
+        try:
+            return [there or futures[key].result() for key, there in zip(keys, found, strict=True)]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _check(work: _Work) -> None:
+    """See that a kept export still is what was exported: it lies where anybody may have changed it."""
+    hashed = spec.hasher(work.diff_id)
+    with work.tar.open("rb", buffering=0) as file:
+        while piece := file.read(layout.CHUNK):
+            hashed.update(piece)
+    if f"sha256:{hashed.hexdigest()}" != work.diff_id:
+        raise IntegrityError(
+            f"The kept export of the build is damaged: {work.tar} is not what BuildKit wrote.",
+            hint="./build.py clean removes it; the next build writes it anew.",
+        )
+
+
+def _is_empty(made: WrittenLayer) -> bool:
+    return made.diff_id == EMPTY
+
+
+EMPTY: Final = spec.digest_of(bytes(1024))
+"""The digest of a tar without entries."""
+
+
+def _config(
+    document: Mapping[str, Any], written: Sequence[WrittenLayer | None], epoch: int
+) -> dict[str, Any]:
+    """Return a config that tells of these layers, and of no time after the epoch."""
+    made = [each for each in written if each]
+    moment = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    history, layers = [], iter(made)
+    for entry in document.get("history", ()):
+        told = {name: value for name, value in entry.items() if name != "created"} | {"created": moment}
+        if not told.get("empty_layer") and _is_empty(next(layers)):
+            told["empty_layer"] = True
+        history.append(told)
+    diff_ids = [each.diff_id for each in made if not _is_empty(each)]
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    return {**document, "created": moment, "rootfs": rootfs, "history": history}
+
+
+def _link(source: Path, place: Path) -> None:
+    """Have a file in another place without another copy of it, where the disk can."""
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
