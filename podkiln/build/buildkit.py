@@ -1,7 +1,6 @@
 """BuildKit run over the bake file: one OCI image layout a variant comes out.
 
-BuildKit never pushes and never loads: with the docker driver, rewriting timestamps and pushing exclude each
-other.
+BuildKit never pushes and never loads: podkiln does, with the layers that it writes from these.
 """
 
 from __future__ import annotations

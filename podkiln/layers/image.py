@@ -1,6 +1,7 @@
 """From the image that BuildKit exports to the one that is delivered: canonical layers, a config for them.
 
-Layers that come to nothing are left out: differs disagree on those too, and the history says `empty_layer`.
+The layer of a WORKDIR that comes to nothing is left out: only some exporters have one for a folder that is there
+already. The history says `empty_layer` then.
 
 Sources: OCI image-spec v1.1 config.md ("history", "rootfs"), image-layout.md.
 """
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from podkiln.oci.layout import Layout
     from podkiln.oci.spec import Digest
 
+EMPTY: Final = spec.digest_of(bytes(1024))
+"""The digest of a tar without entries."""
 WORKERS: Final = max(2, os.cpu_count() or 2)
 
 
@@ -53,8 +56,8 @@ def write(exported: Layout, place: Path, epoch: int, known: LayerCache) -> None:
     written: list[WrittenLayer | None] = [known.find(key) for key in keys]
     if not all(written):
         written = list(_written(exported, keys, written, epoch, known))
-    layers = [each for each in written if each and not _is_empty(each)]
-    config = spec.canonical_json(_config(exported.config.document, written, epoch))
+    document, layers = _config(exported, [each for each in written if each], epoch)
+    config = spec.canonical_json(document)
     manifest = spec.Manifest(
         spec.MANIFEST,
         spec.Descriptor(spec.CONFIG, spec.digest_of(config), len(config)),
@@ -123,29 +126,25 @@ def _check(work: _Work) -> None:
         )
 
 
-def _is_empty(made: WrittenLayer) -> bool:
-    return made.diff_id == EMPTY
-
-
-EMPTY: Final = spec.digest_of(bytes(1024))
-"""The digest of a tar without entries."""
-
-
 def _config(
-    document: Mapping[str, Any], written: Sequence[WrittenLayer | None], epoch: int
-) -> dict[str, Any]:
-    """Return a config that tells of these layers, and of no time after the epoch."""
-    made = [each for each in written if each]
+    exported: Layout, written: Sequence[WrittenLayer], epoch: int
+) -> tuple[dict[str, Any], list[WrittenLayer]]:
+    """Return the config, which tells of no time after the epoch, and the layers that it tells of."""
+    document = exported.config.document
     moment = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    history, layers = [], iter(made)
+    history, layers, left = [], [], iter(written)
     for entry in document.get("history", ()):
-        told = {name: value for name, value in entry.items() if name != "created"} | {"created": moment}
-        if not told.get("empty_layer") and _is_empty(next(layers)):
-            told["empty_layer"] = True
+        told = {**entry, "created": moment}
+        if not told.get("empty_layer"):
+            layer = next(left)
+            if layer.diff_id == EMPTY and str(told.get("created_by", "")).startswith("WORKDIR "):
+                told["empty_layer"] = True
+            else:
+                layers.append(layer)
         history.append(told)
-    diff_ids = [each.diff_id for each in made if not _is_empty(each)]
-    rootfs = {"type": "layers", "diff_ids": diff_ids}
-    return {**document, "created": moment, "rootfs": rootfs, "history": history}
+    layers += left  # an image without a history
+    rootfs = {"type": "layers", "diff_ids": [each.diff_id for each in layers]}
+    return {**document, "created": moment, "rootfs": rootfs, "history": history}, layers
 
 
 def _link(source: Path, place: Path) -> None:
