@@ -1,7 +1,7 @@
 """From the image that BuildKit exports to the one that is delivered: canonical layers, a config for them.
 
-The layer of a WORKDIR that comes to nothing is left out: only some exporters have one for a folder that is there
-already. The history says `empty_layer` then.
+The layer of a WORKDIR that comes to nothing is left out: only some exporters have one for a folder that is
+there already. The history says `empty_layer` then.
 
 Sources: OCI image-spec v1.1 config.md ("history", "rootfs"), image-layout.md.
 """
@@ -22,7 +22,7 @@ from podkiln.oci import layout, spec
 from podkiln.util.executor import submit_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -56,8 +56,8 @@ def write(exported: Layout, place: Path, epoch: int, known: LayerCache) -> None:
     written: list[WrittenLayer | None] = [known.find(key) for key in keys]
     if not all(written):
         written = list(_written(exported, keys, written, epoch, known))
-    document, layers = _config(exported, [each for each in written if each], epoch)
-    config = spec.canonical_json(document)
+    config_of, layers = _config(exported, [each for each in written if each], epoch)
+    config = spec.canonical_json(config_of)
     manifest = spec.Manifest(
         spec.MANIFEST,
         spec.Descriptor(spec.CONFIG, spec.digest_of(config), len(config)),
