@@ -10,6 +10,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
 # Half of the unit tests' time is waiting, so there are more workers than a small machine has processors.
 WORKERS := 4
+# With 2, one worker has all container tests that share the built images, and the other the rest, file by file.
+ENGINE_WORKERS := 0
 # .ci/run takes the times of the parts from these lines.
 step = @printf '\n== %s\n' '$(1)'
 
@@ -18,11 +20,9 @@ help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 .PHONY: test
-test: check engine ## everything: checks, unit, container and full tests; installs what it needs
-	$(call step,unit tests)
-	$(PYTEST) --whole --numprocesses $(WORKERS) --dist worksteal tests/unit
+test: check engine unit ## everything: checks, unit, container and full tests; installs what it needs
 	$(call step,container tests)
-	$(PYTEST) --whole tests/container
+	$(PYTEST) --whole --numprocesses $(ENGINE_WORKERS) --dist loadfile tests/container
 
 .PHONY: check
 check: venv ## the cheap checks only: linters, types, what is generated and locked
@@ -36,15 +36,18 @@ check: venv ## the cheap checks only: linters, types, what is generated and lock
 	./build.py lock --check
 
 .PHONY: fast
-fast: check unit ## what needs no engine: checks and unit tests
+fast: check engine unit ## for a change under way: checks, unit tests, and the container tests marked smoke
+	$(call step,smoke tests)
+	$(PYTEST) --whole -m smoke tests/container
 
 .PHONY: unit
 unit: venv ## the tests that need no engine
-	$(PYTEST) --numprocesses $(WORKERS) --dist worksteal tests/unit
+	$(call step,unit tests)
+	$(PYTEST) --whole --numprocesses $(WORKERS) --dist worksteal tests/unit
 
 .PHONY: golden
 golden: venv ## write tests/golden/ and docs/reference/ anew, to be looked at in the diff
-	./build.py render --golden
+	./build.py render --update-golden
 	$(BIN)/python docs/generate.py
 
 .PHONY: bench

@@ -66,7 +66,7 @@ def alone() -> Iterator[None]:
 
 
 def repair(made: str) -> None:
-    """Make .venv anew: a package in it turned out to be missing or damaged, which no stamp shows.
+    """Make .venv again: a package in it turned out to be missing or damaged, which no stamp shows.
 
     `made` is when the environment that failed was finished; one that was made since is left alone.
     """

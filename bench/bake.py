@@ -13,10 +13,10 @@ The same files from one source into one registry, empty each time, by
 All on one machine: the source sends from the page cache with sendfile, the registry is Debian's
 docker-registry on this disk, and the runtime is built beforehand, the same for all. Before each leg the
 machine comes to rest (an engine deletes for a while what a build has left), nothing is left to write to the
-disk (sync), the files are in the page cache, and memory for two more copies is at hand (bench/source.py says
-why). A first round of podkiln and copy, which warms the machine up, does not count; the order of the legs
-changes from round to round, and, when all are run, both podkiln and copy follow a build by Docker, which
-leaves the machine busier than they do.
+disk (sync), the files are in the page cache, and memory for two more copies is at hand (tests/servers/
+file_server.py says why). A first round of podkiln and copy, which warms the machine up, does not count; the
+order of the contestants changes from round to round, and, when all are run, both podkiln and copy follow a
+build by Docker, which leaves the machine busier than they do.
 
 podkiln's command less its step `build`, which makes the runtime, is compared with builds that find theirs
 made; its step `bake`, the weights alone, is compared with the bare copy, which begins after such a build too.
@@ -40,10 +40,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import files
-import lab
-import source
-from lab import GIB, MIB, Limit
-from legs import LEGS, Ground, Seconds
+import harness
+from contestants import CONTESTANTS, Ground, Seconds
+from harness import GIB, MIB, Limit
+from servers import file_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -60,21 +60,21 @@ DISK_LIMIT = 4 * MIB
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, and return 1 when a limit is missed."""
     options = parse(arguments)
-    lab.need("docker", "docker-registry", "curl", "cc")
+    harness.need("docker", "docker-registry", "curl", "cc")
     with tempfile.TemporaryDirectory(prefix="bake-", dir=options.work) as scratch:
         work = Path(scratch)
-        with source.serve(work / "files") as serving:
+        with file_server.serve(work / "files") as serving:
             ground = lay(work, serving, options.files, options.gib)
             times, taken = race(ground, options.only, options.rounds, warm_up=options.warm_up)
             limits = [*faster(times), *frugal(taken, f"{options.files} files")]
             if options.large:
                 ground = lay(work, serving, options.large, options.gib)
-                lab.tell(f"{options.large} files, for memory and disk")
+                harness.tell(f"{options.large} files, for memory and disk")
                 with registry(work) as host:
                     settle(ground)
                     limits += frugal([ground.bake(host, new_word())[1]], f"{options.large} files")
     show(times, options)
-    return lab.conclude(limits)
+    return harness.conclude(limits)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--files", type=int, default=2)
     parser.add_argument("--gib", type=float, default=2.0, help="of each file")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default=",".join([PODKILN, *LEGS]), help="legs to run")
+    parser.add_argument("--only", default=",".join([PODKILN, *CONTESTANTS]), help="contestants to run")
     parser.add_argument(
         "--large", type=int, default=6, help="files of the bake that only memory and disk are measured of"
     )
@@ -96,15 +96,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="where files, registry and builds go; usually TMPDIR")
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")
-    unknown = set(options.only) - {PODKILN, *LEGS}
+    unknown = set(options.only) - {PODKILN, *CONTESTANTS}
     if unknown:
-        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join([PODKILN, *LEGS])}")
+        known = ", ".join([PODKILN, *CONTESTANTS])
+        parser.error(f"--only: {', '.join(sorted(unknown))} is not one of {known}")
     return options
 
 
-def lay(work: Path, serving: source.Source, count: int, gib: float) -> Ground:
+def lay(work: Path, serving: file_server.Source, count: int, gib: float) -> Ground:
     """Make the files and build the runtime."""
-    lab.tell(f"making {count} files of {gib:g} GiB, and the runtime")
+    harness.tell(f"making {count} files of {gib:g} GiB, and the runtime")
     made = files.make(work / "files", count, int(gib * GIB))
     ground = Ground(work, made, serving, files.describe(made, work / "variants" / f"bench{count}.yaml"))
     ground.prepare()
@@ -112,24 +113,24 @@ def lay(work: Path, serving: source.Source, count: int, gib: float) -> Ground:
 
 
 def race(
-    ground: Ground, legs: Sequence[str], rounds: int, *, warm_up: bool
+    ground: Ground, contestants: Sequence[str], rounds: int, *, warm_up: bool
 ) -> tuple[dict[str, list[Seconds]], list[Taken]]:
-    """Run all legs in turns; return their times, and what podkiln took of memory and disk."""
-    times: dict[str, list[Seconds]] = {leg: [] for leg in legs}
+    """Run all contestants in turns; return their times, and what podkiln took of memory and disk."""
+    times: dict[str, list[Seconds]] = {leg: [] for leg in contestants}
     taken: list[Taken] = []
     for number in range(0 if warm_up else 1, rounds + 1):
-        for leg in order(legs, number) if number else [leg for leg in WARM_UP if leg in legs]:
+        for leg in order(contestants, number) if number else [leg for leg in WARM_UP if leg in contestants]:
             found = run(ground, leg, taken)
-            lab.tell(f"round {number or 'to warm up'}: {leg} {found.whole:.1f} s")
+            harness.tell(f"round {number or 'to warm up'}: {leg} {found.whole:.1f} s")
             if number:
                 times[leg].append(found)
     return times, taken
 
 
-def order(legs: Sequence[str], number: int) -> list[str]:
-    """Return the legs as a round runs them: another comes first each time, every second one is backwards."""
-    shift = number % len(legs)
-    turned = [*legs[shift:], *legs[:shift]]
+def order(contestants: Sequence[str], number: int) -> list[str]:
+    """Return them as a round runs them: another comes first each time, every second one is backwards."""
+    shift = number % len(contestants)
+    turned = [*contestants[shift:], *contestants[:shift]]
     return turned if number % 2 else turned[::-1]
 
 
@@ -138,7 +139,7 @@ def run(ground: Ground, leg: str, taken: list[Taken]) -> Seconds:
     with registry(ground.work) as host:
         settle(ground)
         if leg != PODKILN:
-            return LEGS[leg](ground, host, new_word())
+            return CONTESTANTS[leg](ground, host, new_word())
         found, each = ground.bake(host, new_word())
         taken.append(each)
         return found
@@ -152,21 +153,21 @@ def new_word() -> str:
 @contextlib.contextmanager
 def registry(work: Path) -> Iterator[str]:
     """Run a registry that is empty and will be."""
-    with lab.registries.serve(work / "registry") as host:
+    with harness.registries.serve(work / "registry") as host:
         yield host
     shutil.rmtree(work / "registry")
 
 
 def settle(ground: Ground) -> None:
     """Let each leg begin on the same machine: nothing left to do or to write, files and memory at hand."""
-    lab.rest()
+    harness.rest()
     os.sync()
     for file in ground.files:
         with (ground.work / "files" / file.name).open("rb", buffering=0) as opened:
             while opened.read(16 * MIB):
                 pass
     # Twice, for the registry is not the only one that takes some: ./build.py and its build come before it.
-    ground.source.hold(min(2 * sum(file.size for file in ground.files), lab.available() // 2))
+    ground.source.hold(min(2 * sum(file.size for file in ground.files), harness.available() // 2))
 
 
 def medians(times: Mapping[str, Sequence[Seconds]]) -> dict[str, Seconds]:
@@ -180,7 +181,7 @@ def medians(times: Mapping[str, Sequence[Seconds]]) -> dict[str, Seconds]:
 
 
 def faster(times: Mapping[str, Sequence[Seconds]]) -> list[Limit]:
-    """Return the limits on time, for the legs that were run."""
+    """Return the limits on time, for the contestants that were run."""
     found = medians(times)
     ours = found.get(PODKILN)
     if ours is None:
@@ -225,7 +226,7 @@ def show(times: Mapping[str, Sequence[Seconds]], options: argparse.Namespace) ->
     print(
         f"{options.files} files of {options.gib:g} GiB, median of {options.rounds}, {os.cpu_count()} cores\n"
     )
-    print(lab.table(["leg", "whole", "without runtime", "weights", "podkiln/leg", "each round"], rows))
+    print(harness.table(["leg", "whole", "without runtime", "weights", "podkiln/leg", "each round"], rows))
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lab
+import harness
 from containers import Container, gateway
-from fakes.hub import Hub
 from fakes.pod import huggingface, row
+from servers.hub import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=0.3, help="seconds")
     parser.add_argument("--late-limit", type=float, default=0.5, help="seconds")
     options = parser.parse_args(arguments)
-    lab.need("docker")
+    harness.need("docker")
     tree = {str(options.comfyui.resolve()): "/opt/ComfyUI"} if options.comfyui else {}
 
     limits = []
@@ -78,11 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
             for way in ("fetching", "everything")
         )
         limits += [
-            lab.Limit("start.sh's own share with everything on", share, options.limit, " s"),
-            lab.Limit("/system_stats later with a model on its way", fetching, options.late_limit / 2, " s"),
-            lab.Limit("/system_stats later with everything on", late, options.late_limit, " s"),
+            harness.Limit("start.sh's own share with everything on", share, options.limit, " s"),
+            harness.Limit(
+                "/system_stats later with a model on its way", fetching, options.late_limit / 2, " s"
+            ),
+            harness.Limit("/system_stats later with everything on", late, options.late_limit, " s"),
         ]
-    return lab.conclude(limits)
+    return harness.conclude(limits)
 
 
 def measure(image: str, tree: dict[str, str], rounds: int) -> dict[str, list[dict[str, float]]]:
@@ -92,7 +94,7 @@ def measure(image: str, tree: dict[str, str], rounds: int) -> dict[str, list[dic
         mounts = {**tree, str(models): "/opt/podkiln/models.json:ro"}
         bare = ["/usr/bin/tini", "--", "/opt/venv/bin/python", "main.py"]
         for number in range(rounds + 1):
-            lab.tell(f"{image}: round {number} of {rounds}")
+            harness.tell(f"{image}: round {number} of {rounds}")
             took, chosen = start(image, env={"MODELS": "none"}, mounts=tree)
             ways = {
                 "bare": start(
@@ -156,7 +158,7 @@ def start(image: str, *command: str, **settings: Any) -> tuple[dict[str, float],
         if HUB in settings.get("env", {}):
             state = json.loads(pod.read("/run/podkiln/fetch.json"))["state"]
             if state != "running":
-                lab.fail(f"the model was not on its way while ComfyUI started: {state}")
+                harness.fail(f"the model was not on its way while ComfyUI started: {state}")
         return took, argv[1:]
 
 
@@ -196,7 +198,7 @@ def until(pod: Container, look: Any) -> Any:
         if now > alive:  # asking the engine takes longer than a look
             alive = now + 1
             if now > end or not pod.state()["Running"]:
-                lab.fail(f"ComfyUI does not answer:\n{pod.logs()[-2000:]}")
+                harness.fail(f"ComfyUI does not answer:\n{pod.logs()[-2000:]}")
         time.sleep(SHORT)
     return found
 
@@ -215,7 +217,7 @@ def table(times: dict[str, list[dict[str, float]]]) -> str:
         share = f"{median(rows, 'start.sh'):.3f}" if "start.sh" in rows[0] else ""
         figures = (median(rows, "/system_stats"), min(served), max(served), median(rows, "first prompt"))
         lines.append([way, share, *(f"{figure:.2f}" for figure in figures)])
-    return lab.table(head, lines)
+    return harness.table(head, lines)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import statistics
 import sys
 from pathlib import Path
 
-import lab
+import harness
 from containers import Container
 from door_in_pod import BIG, MESSAGE, MESSAGES
 
@@ -43,14 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
         told = pod.exec("/opt/venv/bin/python", "/opt/ComfyUI/main.py", str(options.rounds)).stdout
     pairs: dict[str, list[tuple[float, float]]] = json.loads(told)
     more = statistics.median(door - past for door, past in pairs.pop("request")) * 1000
-    limits = [lab.Limit("a request through the door takes longer by", more, options.limit, " ms")]
+    limits = [harness.Limit("a request through the door takes longer by", more, options.limit, " ms")]
     for what, found in pairs.items():
         door, past = (statistics.median(pair[which] for pair in found) for which in (0, 1))
         size = SIZES[what]
         line = size * 8 / (options.line * 1e9) * 1000
         print(f"{what}: {size / door / 1e6:.0f} MB/s through the door, {size / past / 1e6:.0f} MB/s past it")
-        limits.append(lab.Limit(f"{what} of {size >> 20} MiB through the door", door * 1000, line, " ms"))
-    return lab.conclude(limits)
+        limits.append(harness.Limit(f"{what} of {size >> 20} MiB through the door", door * 1000, line, " ms"))
+    return harness.conclude(limits)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVER = Path(__file__).with_name("fetch_server.py")
+SERVER = ROOT / "tests" / "servers" / "slow_hub.py"
 POD_PYTHON = Path("/usr/bin/python3")  # Debian's own, as in a pod
 HF = Path(sys.executable).with_name("hf")
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}

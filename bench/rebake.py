@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import counting
 import files
-import lab
-import source
-from lab import GIB, MIB, Limit
+import harness
+from harness import GIB, MIB, Limit
+from servers import counting_proxy, file_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=3.0, help="seconds beyond the build of the runtime")
     parser.add_argument("--work", type=Path, help="where files, registry and builds go; usually TMPDIR")
     options = parser.parse_args(arguments)
-    lab.need("docker", "docker-registry")
+    harness.need("docker", "docker-registry")
     with tempfile.TemporaryDirectory(prefix="rebake-", dir=options.work) as scratch:
         work = Path(scratch)
         made = files.make(work / "files", options.files, int(options.gib * GIB))
@@ -62,10 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
     show(first, second)
     total = sum(file.size for file in made)
     if first.fetched < total or first.weights < total:
-        lab.fail(
+        harness.fail(
             f"the first push moved {first.fetched} and {first.weights} bytes of {total}: nothing was counted"
         )
-    return lab.conclude(
+    return harness.conclude(
         [
             Limit("weight bytes fetched again", second.fetched, 0),
             Limit("weight bytes uploaded again", second.weights, 0),
@@ -76,13 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def twice(work: Path, made: Sequence[files.File]) -> tuple[Push, Push]:
     """Push, change start.sh, and push again."""
-    counts = counting.Counts()
+    counts = counting_proxy.Counts()
     variant = files.describe(made, work / "variants" / "bench.yaml")
     out = work / "dist"
     with (
-        source.serve(work / "files") as serving,
-        lab.registries.serve(work / "registry") as registry,
-        counting.serve(registry, counts) as host,
+        file_server.serve(work / "files") as serving,
+        harness.registries.serve(work / "registry") as registry,
+        counting_proxy.serve(registry, counts) as host,
     ):
         first = push(variant, out, host, serving, counts)
         before = contents(out / "bench")
@@ -91,16 +90,20 @@ def twice(work: Path, made: Sequence[files.File]) -> tuple[Push, Push]:
         after = contents(out / "bench")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     if changed != {"start.sh"}:
-        lab.fail(f"start.sh alone was to be changed, but {', '.join(sorted(changed)) or 'nothing'} was")
+        harness.fail(f"start.sh alone was to be changed, but {', '.join(sorted(changed)) or 'nothing'} was")
     return first, second
 
 
-def push(variant: Path, out: Path, host: str, serving: source.Source, counts: counting.Counts) -> Push:
+def push(
+    variant: Path, out: Path, host: str, serving: file_server.Source, counts: counting_proxy.Counts
+) -> Push:
     """Run the command, and count."""
     counts.clear()
     before = sum(serving.sent().values())
     begun = time.monotonic()
-    report = lab.podkiln(variant, out, "--push", f"--registry={host}/bench", env={"HF_ENDPOINT": serving.url})
+    report = harness.podkiln(
+        variant, out, "--push", f"--registry={host}/bench", env={"HF_ENDPOINT": serving.url}
+    )
     took = time.monotonic() - begun
     layers = weight_layers(report)
     uploaded = counts.pushed()
@@ -149,7 +152,7 @@ def show(first: Push, second: Push) -> None:
         for what, each in (("first push", first), ("start.sh changed", second))
     ]
     head = ["", "fetched MiB", "weights sent MiB", "others sent MiB", "build s", "beyond s", "of that"]
-    print(lab.table(head, rows))
+    print(harness.table(head, rows))
 
 
 if __name__ == "__main__":

@@ -24,19 +24,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import counting
 import files
-import lab
-import relay
-import source
-from lab import MIB, Limit
+import harness
+from harness import MIB, Limit
+from servers import counting_proxy, file_server, loopback_relay
 
 from podkiln import registry
 from podkiln.config import variant
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
+from podkiln.options import BuildRequest
 from podkiln.pipeline import build as job
-from podkiln.pipeline.request import BuildRequest
 from podkiln.weights import assemble
 from podkiln.weights.assemble import WeightLayer
 
@@ -99,16 +97,16 @@ def main(arguments: list[str] | None = None) -> int:
     storages, updates = options.storage.split(","), options.updates.split(",")
     if unknown := [*(set(storages) - {*STORAGES}), *(set(updates) - {*UPDATES})]:
         parser.error(f"{', '.join(unknown)}: there are {', '.join(STORAGES)} and {', '.join(UPDATES)}")
-    lab.need("docker", "dockerd", "docker-registry", "nsenter")
+    harness.need("docker", "dockerd", "docker-registry", "nsenter")
     with tempfile.TemporaryDirectory(prefix="update-pull-", dir=options.work) as scratch:
         work = Path(scratch)
-        with lab.registries.serve(work / "registry") as host:
+        with harness.registries.serve(work / "registry") as host:
             images = fill(work, host, options.mib * MIB, updates)
             pulls = [
                 pull for storage in storages for pull in update_all(images, storage, work / "proxy.sock")
             ]
     show(pulls)
-    return lab.conclude(limits(pulls))
+    return harness.conclude(limits(pulls))
 
 
 def fill(work: Path, host: str, size: int, updates: Sequence[str]) -> Images:
@@ -117,7 +115,7 @@ def fill(work: Path, host: str, size: int, updates: Sequence[str]) -> Images:
     path = files.describe(made, work / "variants" / "bench.yaml")
     images = Images(host)
     runtimes = {name: build(work, path, name) for name in RUNTIMES if name in ("first", *updates)}
-    lab.tell("baking the weights")
+    harness.tell("baking the weights")
     images.layers = bake(work, path, host)
     for name, runtime in runtimes.items():
         images.push(runtime, "below", name, WEIGHTS, 0)
@@ -133,23 +131,23 @@ def fill(work: Path, host: str, size: int, updates: Sequence[str]) -> Images:
 
 def build(work: Path, path: Path, name: str) -> Layout:
     """Build the runtime of an update, all else as it was first."""
-    lab.tell(f"building the runtime: {name}")
+    harness.tell(f"building the runtime: {name}")
     out = work / "dist" / name.replace(" ", "-")
     out.parent.mkdir(exist_ok=True)
     described = path
     if name == "start.sh":
         described = path.with_name("bench-start.yaml")
         described.write_text(path.read_text() + "runtime: {stop_seconds: 7}\n")
-    sources = {"comfyui": changed_comfyui(work) if name == "ComfyUI" else lab.COMFYUI}
-    sources["requirements"] = changed_wheel(work) if name == "a wheel" else lab.REQUIREMENTS
-    lab.podkiln(described, out, "--no-weights", sources=sources)
+    sources = {"comfyui": changed_comfyui(work) if name == "ComfyUI" else harness.COMFYUI}
+    sources["requirements"] = changed_wheel(work) if name == "a wheel" else harness.REQUIREMENTS
+    harness.podkiln(described, out, "--no-weights", sources=sources)
     return layout.read(out / described.stem / "image")
 
 
 def changed_comfyui(work: Path) -> Path:
     """Return ComfyUI's tree as another commit would have it: with one line more."""
     copy = work / "comfyui"
-    shutil.copytree(lab.COMFYUI, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(harness.COMFYUI, copy, ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / "main.py").open("a") as file:
         file.write("# Another commit.\n")
     return copy
@@ -158,13 +156,13 @@ def changed_comfyui(work: Path) -> Path:
 def changed_wheel(work: Path) -> Path:
     """Return the requirements with another version of one wheel."""
     copy = work / "requirements"
-    shutil.copytree(lab.REQUIREMENTS, copy)
+    shutil.copytree(harness.REQUIREMENTS, copy)
     path = copy / "libraries.txt"
     blocks = path.read_text().replace("\\\n", "\0").splitlines()
     old = next(line for line in blocks if line.startswith(f"{WHEEL}=="))
     version = old.split()[0].partition("==")[2]
-    uv = [str(lab.ROOT / ".venv/bin/uv"), "pip", "compile", "--quiet", "--no-deps", "--generate-hashes"]
-    new = lab.run([*uv, "--no-header", "--no-annotate", "-"], stdin=f"{WHEEL}<{version}\n")
+    uv = [str(harness.ROOT / ".venv/bin/uv"), "pip", "compile", "--quiet", "--no-deps", "--generate-hashes"]
+    new = harness.run([*uv, "--no-header", "--no-annotate", "-"], stdin=f"{WHEEL}<{version}\n")
     path.write_text(
         "\n".join(new.strip() if line == old else line for line in blocks).replace("\0", "\\\n") + "\n"
     )
@@ -173,11 +171,11 @@ def changed_wheel(work: Path) -> Path:
 
 def bake(work: Path, path: Path, host: str) -> list[WeightLayer]:
     """Bake all weights into the registry."""
-    plan = job.make_plan(variant.load(str(path)), BuildRequest(variants=(str(path),)))
+    plan = job.make_plan(variant.load(str(path)), BuildRequest.of(variants=(str(path),)))
     told = json.dumps([asdict(weight) for bundle in plan.bundles for weight in bundle.weights])
-    argv = [sys.executable, str(lab.ROOT / "tests" / "bake_process.py"), f"{host}/bench", told]
-    with source.serve(work / "files") as serving:
-        baked = json.loads(lab.run(argv, {"HF_ENDPOINT": serving.url}))["layers"]
+    argv = [sys.executable, str(harness.ROOT / "tests" / "bake_process.py"), f"{host}/bench", told]
+    with file_server.serve(work / "files") as serving:
+        baked = json.loads(harness.run(argv, {"HF_ENDPOINT": serving.url}))["layers"]
     return [
         WeightLayer(bundle, spec.Descriptor(spec.LAYER, spec.Digest(each["digest"]), bundle.size))
         for bundle, each in zip(plan.bundles, baked, strict=True)
@@ -186,24 +184,24 @@ def bake(work: Path, path: Path, host: str) -> list[WeightLayer]:
 
 def update_all(images: Images, storage: str, path: Path) -> Iterator[Pull]:
     """Let a host of one storage mode do every update."""
-    counts = counting.Counts()
+    counts = counting_proxy.Counts()
     path.unlink(missing_ok=True)
     with (
-        counting.serve_socket(images.host, counts, path),
-        lab.engines.serve(containerd=storage == "containerd") as engine,
-        relay.serve(pid_of(engine), path) as port,
+        counting_proxy.serve_socket(images.host, counts, path),
+        harness.engines.serve(containerd=storage == "containerd") as engine,
+        loopback_relay.serve(pid_of(engine), path) as port,
     ):
         host = Host(engine, f"127.0.0.1:{port}/bench", counts)
         for order in dict.fromkeys(order for order, _ in images.tags):
             first = images.tags[order, "first"]
             whole = sum(host.pull(first).values())
             if whole < images.sizes[first]:
-                lab.fail(
+                harness.fail(
                     f"the engine ({storage}) pulled {whole} bytes of {images.sizes[first]}: it had the others"
                 )
             for update in UPDATES:
                 if (order, update) in images.tags:
-                    lab.tell(f"{storage}, weights {order}: {update}")
+                    harness.tell(f"{storage}, weights {order}: {update}")
                     yield measured(images, host, Pull(order, update, storage, 0, 0, whole))
             host.remove(first)
 
@@ -226,7 +224,7 @@ class Host:
 
     engine: str
     repository: str
-    counts: counting.Counts
+    counts: counting_proxy.Counts
 
     def pull(self, tag: str) -> dict[str, int]:
         """Pull an image; return the bytes by blob."""
@@ -239,7 +237,7 @@ class Host:
         self._docker("image", "rm", "--force", f"{self.repository}:{tag}")
 
     def _docker(self, *arguments: str) -> None:
-        lab.run(["docker", *arguments], env={"DOCKER_HOST": self.engine})
+        harness.run(["docker", *arguments], env={"DOCKER_HOST": self.engine})
 
 
 def pid_of(engine: str) -> int:
@@ -277,7 +275,7 @@ def show(pulls: Sequence[Pull]) -> None:
         rows.append([f"{update}, weights {order}", *cells])
     head = ["MiB pulled again", *(f"{each}: {what}" for each in storages for what in ("weights", "others"))]
     print(f"the first image: {pulls[0].whole / MIB:.1f} MiB\n")
-    print(lab.table(head, rows))
+    print(harness.table(head, rows))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ podkiln has two halves. `podkiln/` runs on the builder's machine; `scripts/pod/`
 and runs there, with the standard library alone. In each, data flows one way: a package imports only what
 stands before it in the tables below, and a test keeps it so. What is drawn here is read off the imports.
 
-A variant's way: `variants/*.yaml` and `variants/models/*.yaml` are read and checked by
-`config`; the `lock` says what each input is, by digest, commit or hash; `plan` decides, without moving a
-byte, and every refusal happens there; `render` writes Dockerfile, start.sh, bake file and data; `build`
-has BuildKit make the runtime's layers; `weights` streams models into layers of their own, into a
-`registry` or an `oci` layout on disk; `verify` compares what a registry holds with all of that;
+A variant's way: `options` say what is asked for; `variants/*.yaml` and `variants/models/*.yaml` are read
+and checked by `config`; the `lock` says what each input is, by digest, commit or hash; `plan` decides,
+without moving a byte, and every refusal happens there; `render` writes Dockerfile, start.sh, bake file and
+data; `build` has BuildKit make the runtime's layers; `weights` streams models into layers of their own, into
+a `registry` or an `oci` layout on disk; `verify` compares what a registry holds with all of that;
 `pipeline` runs these stages for `./build.py`, and `cli` reads the command line.
 
 A pod's way: start.sh calls `commands`. `decision` asks the `hardware`, the `volume` and the environment

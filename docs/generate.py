@@ -38,10 +38,10 @@ POD_CODES = {
     "that is not there, or flags or values that clash. "
     "Of `podkiln-fetch`: a word that is malformed.",
     "DATA_UNREADABLE": "`flags.json` or `models.json` in the image cannot be read: rebuild the image.",
-    "INTERNAL": "A mistake in podkiln itself, or a run folder that cannot be written.",
+    "INTERNAL": "An internal error of podkiln, or a run folder that cannot be written.",
     "UNFIT": "This machine cannot run the image: its GPU cannot be used, its driver or card is too old, "
     "or the port is taken.",
-    "SETTING_MALFORMED": "Another environment variable says something that it cannot mean.",
+    "SETTING_MALFORMED": "Another environment variable has an invalid value.",
 }
 
 
@@ -95,7 +95,7 @@ def exit_codes() -> str:
 
 def _sentence(kind: type[errors.PodkilnError]) -> str:
     if kind is errors.PodkilnError:
-        return "Something else went wrong that is nobody's mistake: a full disk, a file that may not be read."
+        return "Another failure: a full disk, or a file that may not be read."
     return (kind.__doc__ or "").strip().splitlines()[0]
 
 
@@ -146,7 +146,7 @@ def _section(name: str, schema: dict[str, Any]) -> str:
 
 # What a pattern means, in the words that an error uses.
 _WORDS = {
-    each.pattern: each.what.rstrip(",")
+    each.pattern: each.what
     for module in (model, variant)
     for kind in vars(module).values()
     for each in getattr(kind, "__metadata__", ())

@@ -1,4 +1,4 @@
-"""`python -m podkiln`: what build.py becomes once there is an environment."""
+"""`python -m podkiln`: what build.py runs once .venv exists."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ def run(python: str | None) -> int:
 
 
 def _repair(python: str) -> None:
-    """Become build.py once more, which makes the environment anew and starts us again."""
+    """Replace this process by build.py, which makes .venv again and starts podkiln again."""
     try:
         made = (Path(sys.prefix) / "podkiln-stamp").stat().st_mtime_ns
     except OSError:  # another run is making it anew

@@ -74,7 +74,7 @@ class RegistryError(PodkilnError):
 
 
 class SourceError(PodkilnError):
-    """A base, a source tree or a weight could not be had from where it is said to be."""
+    """A base, a source tree or a weight could not be fetched from its source."""
 
     exit_code = 11
 
@@ -110,4 +110,4 @@ class TerminatedError(PodkilnError):
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised by SIGTERM where Ctrl-C raises its base: whoever cleans up after one does so after the other."""
+    """Raised by SIGTERM where Ctrl-C raises its base: what cleans up after one also does after the other."""

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         from pod.util.printable import shown  # noqa: PLC0415 - a boot does without it
 
         _say(
-            f"a mistake in podkiln itself stopped {name} ({type(bug).__name__}: {shown(bug)}); "
+            f"an internal error of podkiln stopped {name} ({type(bug).__name__}: {shown(bug)}); "
             "PODKILN_DEBUG=1 shows where: please report it."
         )
         return INTERNAL

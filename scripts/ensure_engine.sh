@@ -269,7 +269,7 @@ if ! engine_answers; then
     [[ $where == unix:///var/run/docker.sock || $where == unix:///run/docker.sock ]] ||
         fail "no engine answers at $where: start it, or unset DOCKER_HOST (docker context use default) for a local one."
     [[ ! -S $socket || -w $socket ]] ||
-        fail "this user may not use the engine at $where: join the group docker (usermod -aG docker USER) and log in anew."
+        fail "this user may not use the engine at $where: join the group docker (usermod -aG docker USER) and log in again."
     set_up "no Docker Engine answers at $where" \
         "install and start Docker Engine $ENGINE_SINCE and buildx $BUILDX_SINCE or newer"
 elif ! has_buildx; then

@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+# Workers share processors: how long an example takes, or takes to be made, says nothing of the code.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 NO_GPU = "needs a real NVIDIA GPU, and there is no nvidia-smi here"
 PARTS = ("unit", "container", "full", "gpu")  # in this order, from milliseconds to minutes

@@ -133,12 +133,14 @@ def _changes(chance: random.Random) -> list[bytes | Blob]:
     return [tar + END for tar in (lower, *chance.sample(uppers, chance.randint(1, 2)))]
 
 
-def acl(*rows: tuple[int, int]) -> bytes:
-    """Return the value of an access list: tags and rights, in the form of system.posix_acl_access."""
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row, 2**32 - 1) for row in rows)
+def acl(*rows: tuple[int, int] | tuple[int, int, int]) -> bytes:
+    """Return the value of an access list: tags, rights and ids, in the form of system.posix_acl_access."""
+    whole = ((*row, 2**32 - 1)[:3] for row in rows)
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row) for row in whole)
 
 
 ACL = acl((1, 7), (4, 5), (32, 5))
+ACL_NAMED = acl((1, 7), (2, 7, 5), (2, 5, 2**32 - 2), (4, 5), (8, 5, 0), (16, 7), (32, 5))
 XATTR = b"SCHILY.xattr."
 
 
@@ -156,8 +158,10 @@ def _limits(chance: random.Random) -> list[bytes | Blob]:
         pax((b"path", deep)) + file(b"x", b"5"),
         pax((b"linkpath", b"t/" * 500)) + block(b"usr/l", kind=b"2", target=b"t"),
         pax((XATTR + b"security.capability", b"\0\0\0\x03" + bytes(20))) + file(b"usr/cap", b"6"),
+        pax(*((XATTR + b"user.%03d" % n, b"") for n in range(128))) + file(b"usr/many", b"6"),
         pax((XATTR + b"security.selinux", b"system_u:object_r:usr_t:s0\0")) + file(b"usr/label", b"6"),
         pax((XATTR + b"system.posix_acl_access", ACL)) + file(b"usr/acl", b"7"),
+        pax((XATTR + b"system.posix_acl_access", ACL_NAMED)) + file(b"usr/aclnamed", b"7"),
         pax((XATTR + b"system.posix_acl_default", ACL)) + block(b"usr/acls/", kind=b"5"),
         pax((XATTR + b"user.x", b"z" * 2900)) + block(b"usr/noted/", kind=b"5"),
         block(b"./", kind=b"5", patches={100: octal(chance.choice([0o755, 0o555]), 8)}),

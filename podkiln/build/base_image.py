@@ -89,7 +89,7 @@ def wrap(tar: Path, path: Path) -> None:
 
 
 def _make(path: Path) -> None:
-    """Run the script and wrap its tar, aside, so that what has the final name is whole."""
+    """Run the script and wrap its tar in a temporary folder, which is renamed when it is complete."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as name:
         aside = Path(name)
         tar = aside / "root.tar"

@@ -110,34 +110,34 @@ def _read(stream: IO[bytes]) -> bytes:
         return b""
 
 
-# What BuildKit says when an input cannot be had, what that means, and the option that helps.
+# What BuildKit says when an input could not be fetched, what that means, and the option that helps.
 _CAUSES = (
     (
         re.compile(r"failed to resolve source metadata for (?P<what>\S+?)(:?\s|$)"),
-        "The base image {what} cannot be had.",
+        "The base image {what} could not be fetched.",
         ("--base", "bootstrap", "Make one from Debian packages (--base REF takes another image)"),
     ),
     (
         re.compile(r"failed to fetch remote (?P<what>\S+?)(:?\s|$)"),
-        "The source repository {what} cannot be had.",
-        ("--source", "{name}=DIR", "Take a checkout of it ({name}=URL#COMMIT takes a mirror)"),
+        "The source repository {what} could not be fetched.",
+        ("--source", "{name}=DIR", "Use a checkout of it ({name}=URL#COMMIT takes a mirror)"),
     ),
     (
         re.compile(
             r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED|signed by unknown authority|certificate is NOT trusted"
         ),
-        "A TLS certificate on the way is signed by an authority that the build does not know.",
+        "A TLS certificate is signed by an authority that the build does not trust.",
         ("--ca-bundle", "/etc/ssl/certs/ca-certificates.crt", "Trust what this machine trusts"),
     ),
     (
         re.compile(r"Failed to fetch (?P<what>\S+)  |E: (Unable to locate package|The repository)"),
-        "Debian packages cannot be had.",
-        ("--apt-mirror", "URL", "Take them from a mirror that can be reached"),
+        "Debian packages could not be fetched.",
+        ("--apt-mirror", "URL", "Use a mirror that can be reached"),
     ),
     (
         re.compile(r"Failed to fetch: |Could not find a version that satisfies|Max retries exceeded"),
-        "Python packages cannot be had.",
-        ("--python-index", "URL", "Take them from an index that can be reached"),
+        "Python packages could not be fetched.",
+        ("--python-index", "URL", "Use an index that can be reached"),
     ),
 )
 
@@ -154,7 +154,7 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
             return SourceError(masked(what.format(**names)), hint=masked(hint))
     return BuildFailedError(
         f"BuildKit ended with exit code {status}; its last lines above say where.",
-        hint="The command above can be run by hand; --no-cache builds every step anew.",
+        hint="Run the command above by hand, or build every step again with --no-cache.",
     )
 
 
@@ -167,7 +167,7 @@ def _source_name(said: str, arguments: Sequence[str]) -> str:
 
 
 def _without(arguments: Sequence[str], option: str, name: str) -> list[str]:
-    """Return a command line without an option that will be given anew; of --source only that of this name."""
+    """Return a command line without an option that is added again; of --source, only that of this name."""
     kept: list[str] = []
     words = iter(arguments)
     for word in words:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load(layout: Layout, names: Sequence[Reference]) -> None:
-    """Give the engine an image under these names; which engine, DOCKER_HOST and the docker context say.
+    """Load an image into the engine of DOCKER_HOST or the docker context, under these names.
 
     Raises EngineError with the engine's own words, IntegrityError when a blob is damaged.
     """
@@ -32,7 +32,7 @@ def load(layout: Layout, names: Sequence[Reference]) -> None:
             str(missing), hint="Install a Docker Engine: scripts/ensure_engine.sh."
         ) from missing
     with (
-        tempfile.TemporaryFile() as output,  # a pipe nobody reads would stop an engine that has much to say
+        tempfile.TemporaryFile() as output,  # an unread pipe would block an engine that prints much
         subprocess.Popen([docker, *argv[1:]], stdin=subprocess.PIPE, stdout=output, stderr=output) as process,
     ):
         try:
@@ -45,7 +45,7 @@ def load(layout: Layout, names: Sequence[Reference]) -> None:
             _close(process)
             raise
         if code:
-            raise EngineError(f"The engine did not take the image: {_words(output) or f'exit code {code}'}")
+            raise EngineError(f"The engine did not load the image: {_words(output) or f'exit code {code}'}")
 
 
 def _feed(process: subprocess.Popen[bytes], chunks: Iterable[bytes]) -> None:

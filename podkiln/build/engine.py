@@ -62,7 +62,7 @@ class _Builder:
 def ensure() -> None:
     """Set up an engine where none answers, unless PODKILN_NO_ENGINE_SETUP=1. Raises EngineError.
 
-    One that answers is left alone, whatever it can do: `require` judges it.
+    A running engine is not changed; `require` checks what it can do.
     """
     if os.environ.get("BUILDX_BUILDER") or (_answers() and _has_buildx()):
         return
@@ -83,13 +83,13 @@ def require(builder: str | None) -> Engine:
         raise EngineError(
             f"The engine {engine.name} cannot export OCI layouts: it keeps images in {engine.storage}, "
             "not in the containerd image store.",
-            hint=f"Put {_CONTAINERD_STORE} into its /etc/docker/daemon.json and restart it; or leave it "
-            "alone and make a builder beside it (docker buildx create --name podkiln --driver "
-            "docker-container), to be named with --builder podkiln.",
+            hint=f"Put {_CONTAINERD_STORE} into its /etc/docker/daemon.json and restart it; or create "
+            "another builder (docker buildx create --name podkiln --driver docker-container) and give "
+            "--builder podkiln.",
         )
     raise EngineError(
         f"The engine {engine.name} cannot export OCI layouts with rewritten timestamps: {said}",
-        hint="Take Docker Engine 26 with buildx 0.13, or newer, or another builder: --builder NAME.",
+        hint="Use Docker Engine 26 with buildx 0.13, or newer, or another builder: --builder NAME.",
     )
 
 
@@ -219,7 +219,7 @@ def _passed_file(found: _Builder, facts: Mapping[str, Any]) -> Path:
 
 
 def _remember(passed: Path) -> None:
-    """Keep the verdict; a home that cannot be written to only costs the seconds of another probe."""
+    """Remember that the builder passed; where the cache cannot be written, the next run probes again."""
     with contextlib.suppress(OSError):
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.touch()

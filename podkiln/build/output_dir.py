@@ -61,7 +61,7 @@ def write(files: Mapping[str, File], folder: Path) -> None:
 
 
 def recover_from_crash(folder: Path) -> None:
-    """Clear away what a killed run left, and bring back what it had moved aside."""
+    """Delete what a killed run left, and restore what it had moved away."""
     aside, old = _beside(folder, "next"), _beside(folder, "old")
     shutil.rmtree(aside, ignore_errors=True)
     if old.exists() and not folder.exists():

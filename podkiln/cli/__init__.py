@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -11,13 +10,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podkiln import __version__
-from podkiln.cli.options import BUILD_OPTIONS, apply
+from podkiln.cli.options import variant_option
 from podkiln.errors import PodkilnError, UsageError
+from podkiln.options import (
+    ConsoleOptions,
+    EngineOptions,
+    ImageOptions,
+    NetworkOptions,
+    OutputOptions,
+    SubstituteOptions,
+    TransferOptions,
+    WeightOptions,
+    apply,
+)
 from podkiln.util import console, masking
 from podkiln.util.interrupts import error_of
+from podkiln.util.quoting import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from podkiln.options import Decorator
 
 # Command: the module that holds it, and its line in --help. Imported only when it is called.
 COMMANDS = {
@@ -31,6 +44,20 @@ COMMANDS = {
     "flags": ("flags", "What start.sh would choose for a card and a RAM, and why."),
     "schemas": ("lock", "Write the JSON Schemas that editors check variants and models with."),
 }
+
+
+BUILD_OPTIONS: list[Decorator] = [
+    variant_option,
+    *ImageOptions.options(),
+    *TransferOptions.options("mount_from", "copy_from", "spool", "jobs"),
+    *OutputOptions.options("load", "out"),
+    *SubstituteOptions.options(),
+    *NetworkOptions.options(),
+    *EngineOptions.options(),
+    *WeightOptions.options(),
+    *OutputOptions.options("report", "dry_run"),
+    *ConsoleOptions.options(),
+]
 
 
 class Commands(click.Group):
@@ -53,12 +80,9 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is called; for a misspelt one, name the nearest."""
         name = args[0]
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
         if name not in COMMANDS and not name.startswith("-"):
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise UsageError(
-                f"No such command {name!r}.{meant}", hint="`./build.py --help` shows what there is."
-            )
+            what = f"No such command {name!r}. {did_you_mean(name, COMMANDS)}".rstrip()
+            raise UsageError(what, hint="`./build.py --help` shows what there is.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -75,7 +99,7 @@ class Commands(click.Group):
 @apply(BUILD_OPTIONS)
 @click.version_option(__version__, prog_name="podkiln")
 @click.pass_context
-def cli(context: click.Context, /, **options: Any) -> None:
+def cli(context: click.Context, /, variant: tuple[str, ...], **options: Any) -> None:
     """Build ComfyUI images for rented GPUs, from a description to a pushed and proven manifest.
 
     Without a command: build the variants named, and with --push push them. Ends with an OCI image layout in
@@ -90,7 +114,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
         return
     from podkiln.cli.build import build  # noqa: PLC0415 - `--help` must not wait for it
 
-    build(options)
+    build(variant, options)
 
 
 def _refuse_stray(context: click.Context) -> None:
@@ -98,7 +122,7 @@ def _refuse_stray(context: click.Context) -> None:
     for name in _given(context):
         if name not in {"verbose", "quiet"}:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} stands before {context.invoked_subcommand}; write it behind.")
+            raise UsageError(f"{option} must come after {context.invoked_subcommand}.")
 
 
 def _given(context: click.Context) -> Iterator[str]:
@@ -115,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         code = _run(arguments)
     except BrokenPipeError:
-        code = 0  # whoever read our output has seen enough
+        code = 0  # the reader of our output has closed it
     return _flushed(code)
 
 

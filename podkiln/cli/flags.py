@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from podkiln.cli.options import json_option, one_of, option
+from podkiln.cli.options import json_option, one_of
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
+from podkiln.options import BuildRequest, option
 from podkiln.pipeline import build
-from podkiln.pipeline.request import BuildRequest
 from podkiln.render import build_context, flags_json
 from podkiln.util import console
 
@@ -34,10 +34,10 @@ def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> No
     """Show the flags that a pod would choose. The same code and data decide in the image."""
     name = one_of(variant, "flags are chosen for one image", default="lazy")
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
-    made = build.make_plan(variants.load(name), BuildRequest(variants=(name,), no_weights=True))
+    made = build.make_plan(variants.load(name), BuildRequest.of([name], no_weights=True))
     decision = flags_json.preview(build_context.flags_json(made), **figures)
     if as_json:
-        console.result({"schema": 1, **decision.to_json()})
+        console.result(decision.to_json())
         return
     click.echo(" ".join(decision.args))
     for line in (*decision.warnings, *decision.reasons):
@@ -48,7 +48,7 @@ def _check_memory(pod: int | None, host: int | None) -> None:
     """Refuse a machine that has less RAM than the pod on it, or of whose pod nothing is said."""
     if host is not None and pod is None:
         raise UsageError(
-            "--host-ram-mib is of use beside --ram-mib only: the machine's RAM, where the pod may use less.",
+            "--host-ram-mib needs --ram-mib: it is the machine's RAM, where the pod may use less.",
             hint="For a pod without a limit, give --ram-mib alone.",
         )
     if host is not None and pod is not None and host < pod:

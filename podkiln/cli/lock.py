@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podkiln.cli.options import FILE, names_of, option, variant_option
+from podkiln.cli.options import names_of, variant_option
 from podkiln.config import json_schema
 from podkiln.errors import DescriptionError, LockError, UsageError
 from podkiln.lock.resolve import relock
 from podkiln.lock.resolve.table import markdown
+from podkiln.options import FILE, option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,9 +45,7 @@ def lock_command(
         raise UsageError("--since belongs to --check.", hint="Write `lock --check --since REV`.")
     if check:
         if upgrade:
-            raise UsageError(
-                "--check writes nothing, and --upgrade looks up anew.", hint="Give one of the two."
-            )
+            raise UsageError("--check writes nothing, so it takes no --upgrade.", hint="Give one of the two.")
         if table:
             raise UsageError("--check writes nothing, so it takes no --table.", hint="Give one of the two.")
         _check(names, since, f" --variant {shlex.join([','.join(variant)])}" if variant else "")

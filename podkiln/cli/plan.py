@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from podkiln.cli.options import (
-    EXISTING_FILE,
-    FOLDER,
-    NEARBY,
-    SUBSTITUTES,
-    Rate,
+from podkiln.cli.options import json_option, names_of, variant_option
+from podkiln.options import (
+    BuildRequest,
+    ImageOptions,
+    NetworkOptions,
+    SubstituteOptions,
+    TransferOptions,
+    WeightOptions,
     apply,
-    json_option,
-    names_of,
-    option,
-    registry_option,
-    variant_option,
 )
 from podkiln.pipeline import build
-from podkiln.pipeline.request import BuildRequest
-from podkiln.plan import ci_runners, registry_limits, update_cost
+from podkiln.pipeline.publish import registry_options
+from podkiln.plan import ci_runners, update_cost
 from podkiln.plan.destination import OPTION
 from podkiln.plan.plan import MAX_LAYERS
-from podkiln.render.bake_file import BuildSecrets
 from podkiln.util import console
 
 if TYPE_CHECKING:
@@ -37,49 +33,24 @@ _NEARBY: Final = {"existing": "there already", "mounted": "mounted", "copied": "
 
 @click.command("plan")
 @variant_option
-@registry_option
-@apply(NEARBY)
-@option("--spool", type=FOLDER, metavar="DIR", help="Weights would be written to disk first.")
-@option(
-    "--rate",
-    type=Rate(),
-    default=registry_limits.UPLOAD_RATE / 10**6,
-    show_default=True,
-    metavar="MB/S",
-    help="Upload rate to reckon with.",
-)
-@option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA.")
-@apply(SUBSTITUTES)
-@option("--accept-licence", multiple=True, metavar="MODEL", help="Push though its licence asks.")
-@option("--no-weights", is_flag=True, help="Bake no weights; they are fetched at start instead.")
+@apply(ImageOptions.options("registry"))
+@apply(TransferOptions.options("mount_from", "copy_from", spool="Weights would be written to disk first."))
+@apply(TransferOptions.options("rate"))
+@apply(NetworkOptions.options(ca_bundle="PEM file of a corporate CA."))
+@apply(SubstituteOptions.options())
+@apply(WeightOptions.options("accept_licence", "no_weights"))
 @json_option
-def plan_command(as_json: bool, **options: Any) -> None:
+def plan_command(variant: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Show layers, bytes, container disk and refusals; move nothing.
 
     Where a registry is known, for a push to it; else for an image on this disk.
     """
-    request = BuildRequest(
-        variants=names_of(options["variant"]),
-        registry=options["registry"],
-        push=None,
-        base=options["base"],
-        sources=options["source"],
-        allow_substituted=options["allow_substituted"],
-        accepted=options["accept_licence"],
-        no_weights=options["no_weights"],
-        mount_from=options["mount_from"],
-        copy_from=options["copy_from"],
-        spool=options["spool"],
-        rate=int(options["rate"] * 10**6),
-        dry_run=True,
-        environment=BuildSecrets(ca_bundle=options["ca_bundle"]),
-        environ=os.environ,
-    )
-    made, _ = build.decide(request)
-    plans = [build.with_registry_state(each, request) for each in made]
+    request = BuildRequest.of(names_of(variant), os.environ, push=None, dry_run=True, **options)
+    settings = registry_options(request)
+    plans = [build.with_registry_state(each, settings) for each in build.decide(request)]
     if as_json:
         found = [_as_json(each) for each in plans]
-        console.result(found[0] if len(found) == 1 else {"schema": 1, "plans": found})
+        console.result(found[0] if len(found) == 1 else {"schema": 2, "plans": found})
     else:
         for each in plans:
             show(each)
@@ -99,12 +70,12 @@ def show(made: Plan) -> None:
     """Print a plan for people."""
     spec = made.described.spec
     click.echo(f"{made.name}: {spec.title}")
-    where = made.options.destination
+    where = made.destination
     if where and where.source != OPTION:
         click.echo(f"  registry: {where.registry} ({where.source})")
     for number, layer in enumerate(made.layers, start=1):
         size = console.size(layer.size) if layer.size else "known after the build"
-        there = f", {_NEARBY[nearby]}" if (nearby := made.nearby(layer)) else ""
+        there = f", {_NEARBY[nearby]}" if (nearby := made.nearby(layer.digest)) else ""
         click.echo(f"  {number:3}  {layer.what}  ({size}{there})")
     click.echo(f"  {len(made.layers)} of at most {MAX_LAYERS} layers")
     show_weights(made)
@@ -156,6 +127,6 @@ def _moved(made: Plan) -> str:
     """Say what of the weights has to move, where that was found out."""
     if made.there is None or not made.bundles:
         return ""
-    if made.options.host is None:
+    if made.host is None:
         return f" ({console.size(made.fetch_bytes)} to fetch)"
     return f" ({console.size(made.fetch_bytes)} to fetch, {console.size(made.upload_bytes)} to send)"

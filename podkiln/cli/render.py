@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from podkiln.build import output_dir
-from podkiln.cli.options import FOLDER, names_of, option, variant_option
+from podkiln.cli.options import names_of, variant_option
 from podkiln.config import variant
 from podkiln.errors import LintError, RenderError, UsageError
+from podkiln.options import FOLDER, BuildRequest, option
 from podkiln.pipeline import build
-from podkiln.pipeline.request import BuildRequest
 from podkiln.render import bake_file, build_context, golden, lint
 from podkiln.util import atomic
 
@@ -27,10 +27,10 @@ log = logging.getLogger("podkiln")
 @variant_option
 @option("--out", type=FOLDER, help="Where to write.  [default: dist]")
 @option("--check", is_flag=True, help="Write nothing; compare with the golden copies in tests/golden/.")
-@option("--golden", "update", is_flag=True, help="Write the golden copies instead.")
+@option("--update-golden", "update", is_flag=True, help="Write the golden copies instead.")
 def render_command(variant: tuple[str, ...], out: Path | None, check: bool, update: bool) -> None:
     """Render the build contexts of variants (all by default)."""
-    chosen = [*(["--check"] if check else []), *(["--golden"] if update else [])]
+    chosen = [*(["--check"] if check else []), *(["--update-golden"] if update else [])]
     if len(chosen) + (out is not None) > 1:
         others = " and ".join([*chosen, *(["--out"] if out else [])])
         raise UsageError(
@@ -44,7 +44,7 @@ def render_command(variant: tuple[str, ...], out: Path | None, check: bool, upda
         if drift:
             raise RenderError(
                 f"{drift[0]} is not what is rendered now ({len(drift)} files differ).",
-                hint="Look at the difference: ./build.py render --golden && git diff tests/golden",
+                hint="Look at the difference: ./build.py render --update-golden && git diff tests/golden",
             )
         return
     if update:
@@ -69,7 +69,7 @@ def lint_command(variant: tuple[str, ...]) -> None:
     for line in found:
         click.echo(line)
     if found:
-        raise LintError(f"{len(found)} rules are broken.", hint="They stand above, with file and line.")
+        raise LintError(f"{len(found)} rules are broken.", hint="They are listed above, with file and line.")
 
 
 def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
@@ -77,12 +77,12 @@ def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
     own = next((plan for plan in plans if chosen and plan.described.option), None)
     if own:
         raise UsageError(
-            f"{chosen[0]} is about the shipped variants, and {own.described.chain[0].path} is none.",
+            f"{chosen[0]} takes shipped variants only; {own.described.chain[0].path} is not one.",
             hint="`./build.py render --out DIR` writes what is rendered of it, to be looked at.",
         )
 
 
 def _plans(names: tuple[str, ...]) -> list[Plan]:
     chosen = names_of(names, default="all")
-    request = BuildRequest(variants=chosen, no_weights=True)
+    request = BuildRequest.of(chosen, no_weights=True)
     return [build.make_plan(variant.load(name), request) for name in chosen]

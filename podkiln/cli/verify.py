@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from podkiln import registry as registries
-from podkiln.cli.options import (
-    EXISTING_FILE,
-    json_option,
-    one_of,
-    option,
-    registry_option,
-    variant_option,
-)
+from podkiln.cli.options import json_option, one_of, variant_option
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
 from podkiln.lock import layers
 from podkiln.oci.reference import Reference
+from podkiln.options import BuildRequest, ImageOptions, NetworkOptions, WeightOptions, apply, option
 from podkiln.pipeline import build
-from podkiln.pipeline.request import BuildRequest, check_certificates, image_name
+from podkiln.pipeline.request import check_certificates, image_name
 from podkiln.plan import destination
 from podkiln.util import console
 from podkiln.verify import image as verify
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from podkiln.plan.plan import Plan
 
 log = logging.getLogger("podkiln")
@@ -38,21 +31,13 @@ log = logging.getLogger("podkiln")
 @click.command("verify")
 @click.argument("image", required=False)
 @variant_option
-@registry_option
-@option("--tag", metavar="T", help="Instead of VARIANT-COMFYUI-cuda-CUDA, where IMAGE is left out.")
+@apply(ImageOptions.options("registry", tag="Instead of VARIANT-COMFYUI-cuda-CUDA, where IMAGE is left out."))
 @option("--deep", is_flag=True, help="Read all layers too: hash the weights, and look for what hides them.")
-@option("--no-weights", is_flag=True, help="The image was pushed with --no-weights.")
-@option("--ca-bundle", type=EXISTING_FILE, help="PEM file of a corporate CA that signs for it.")
+@apply(WeightOptions.options(no_weights="The image was pushed with --no-weights."))
+@apply(NetworkOptions.options(ca_bundle="PEM file of a corporate CA that signs for it."))
 @json_option
 def verify_command(
-    image: str | None,
-    variant: tuple[str, ...],
-    registry: str | None,
-    tag: str | None,
-    deep: bool,
-    no_weights: bool,
-    ca_bundle: Path | None,
-    as_json: bool,
+    image: str | None, variant: tuple[str, ...], deep: bool, as_json: bool, **options: Any
 ) -> None:
     """Compare IMAGE, as its registry holds it, with the lock of a variant.
 
@@ -60,19 +45,20 @@ def verify_command(
     is pulled. Without IMAGE, it is the one that `--push` would push.
     """
     name = one_of(variant, f"{image or 'what is verified'} is one image")
-    if ca_bundle:
-        check_certificates(ca_bundle)
+    pushed = BuildRequest.of([name], os.environ, push=True, **options)
+    if pushed.network.ca_bundle:
+        check_certificates(pushed.network.ca_bundle)
     described = variants.load(name)
-    made = build.make_plan(described, BuildRequest(variants=(name,), no_weights=no_weights))
+    made = build.make_plan(described, replace(pushed, image=ImageOptions()))
     made.require()
-    reference = _reference(image, made, registry, tag)
+    reference = _reference(image, replace(made, request=pushed))
     image = str(reference)
     with console.Bytes(f"reading {image}") as bar:
         verdict = verify.verify(
             made,
             layers.read(layers.path_of(described)),
             reference,
-            registries.RegistryOptions(ca_bundle=ca_bundle),
+            registries.RegistryOptions(ca_bundle=pushed.network.ca_bundle),
             deep=deep,
             on_progress=bar,
         )
@@ -86,15 +72,18 @@ def verify_command(
     log.info("%s", verdict.compared)
 
 
-def _reference(image: str | None, made: Plan, registry: str | None, tag: str | None) -> Reference:
+def _reference(image: str | None, made: Plan) -> Reference:
     """Return the image to look at: the one named, or the one that a push of the plan goes to."""
     if image is not None:
-        given = next((name for name, value in (("--registry", registry), ("--tag", tag)) if value), None)
+        asked = made.request.image
+        named = (("--registry", asked.registry), ("--tag", asked.tag))
+        given = next((name for name, value in named if value), None)
         if given:
-            raise UsageError(f"{given} makes a name, and IMAGE is one already.", hint="Give one of the two.")
+            raise UsageError(
+                f"{given} sets the image's name, but IMAGE names one already.", hint="Give one of the two."
+            )
         return Reference.parse(image)
-    asked = BuildRequest((made.name,), push=True, registry=registry, tag=tag, environ=os.environ)
-    if asked.destination(made.described) is None:
+    if made.destination is None:
         hint = f"Name the image, or its registry. {destination.ways(made.described)}"
         raise UsageError("IMAGE is missing, and no registry is known.", hint=hint)
-    return image_name(made, asked)
+    return image_name(made)

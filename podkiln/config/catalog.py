@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,6 +11,7 @@ from podkiln.config import document, model_folders, variant
 from podkiln.config.fields import one_name
 from podkiln.config.model import RESERVED, Model, default_env
 from podkiln.errors import DescriptionError
+from podkiln.util.quoting import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,10 +82,10 @@ def load(folder: Path = MODELS) -> dict[str, Entry]:
 def _load_entry(path: Path) -> Entry:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", path.stem):
         raise DescriptionError(
-            f"{path}:1: the file's name is the model's id: lower-case letters, digits and . _ - are wanted."
+            f"{path}:1: the file's name is the model's id: use only lower-case letters, digits and . _ -"
         )
     if path.stem in RESERVED:
-        raise DescriptionError(f"{path}:1: {path.stem!r} is a word of its own in MODELS: rename the file.")
+        raise DescriptionError(f"{path}:1: {path.stem!r} is a reserved word of MODELS: rename the file.")
     source = document.load(path)
     return Entry(id=path.stem, model=source.parse(Model), source=source)
 
@@ -99,7 +99,7 @@ def offered(described: LoadedVariant, shipped: dict[str, Entry]) -> tuple[Varian
     known = {**shipped, **_defined(described)}
     for name in RESERVED & set(described.spec.define):
         raise described.error(
-            ("define", name), f"{name!r} is a word of its own in MODELS: name it otherwise."
+            ("define", name), f"{name!r} is a reserved word of MODELS: choose another name."
         )
     models = described.spec.models
     ids = _offered_ids(described, known)
@@ -163,7 +163,7 @@ def _offered_ids(described: LoadedVariant, known: dict[str, Entry]) -> list[str]
                 hint="`./build.py models` lists them; `define:` describes one of your own.",
             )
         if name in offer[:number]:
-            raise described.error(("models", "offer", number), f"{name!r} stands twice.")
+            raise described.error(("models", "offer", number), f"{name!r} is duplicated.")
     return [*offer, *(name for name in own if name not in offer)]
 
 
@@ -175,7 +175,7 @@ def _reject_unknown_ids(described: LoadedVariant, key: tuple[str, str], ids: lis
                 (*key, number), f"{name!r} is not among the models that this variant offers."
             )
         if name in listed[:number]:
-            raise described.error((*key, number), f"{name!r} stands twice.")
+            raise described.error((*key, number), f"{name!r} is duplicated.")
 
 
 def _unmet(described: LoadedVariant, model: Model, ids: list[str]) -> tuple[str, ...]:
@@ -189,15 +189,14 @@ def _refuse_unknown_requirements(chosen: tuple[VariantModel, ...], known: dict[s
         for number, want in enumerate(offer.model.requires):
             kind, _, name = want.partition(":")
             if kind == "model" and name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                meant = f" Did you mean {near[0]!r}?" if near else ""
-                raise offer.entry.error(("requires", number), f"there is no model {name!r}.{meant}")
+                what = f"there is no model {name!r}. {did_you_mean(name, known)}".rstrip()
+                raise offer.entry.error(("requires", number), what)
             if kind == "model" and name == offer.id:
                 raise offer.entry.error(("requires", number), "a model cannot require itself.")
 
 
 def _refuse_unknown_folders(chosen: tuple[VariantModel, ...], comfyui: str) -> None:
-    """Refuse files in folders that nobody reads: ComfyUI's own, or those that a required node brings."""
+    """Refuse files in folders that neither ComfyUI nor a required node reads."""
     for offer in chosen:
         foreign = any(want.startswith(("node:", "runtime:")) for want in offer.model.requires)
         for number, file in enumerate(offer.model.files):

@@ -35,7 +35,7 @@ Gigabytes = Annotated[int, Field(gt=0)]
 def _phrase(text: str) -> str:
     """Refuse what does not fit into a sentence: reasons are joined with other words."""
     if not text.strip() or "\n" in text or text.endswith("."):
-        raise ValueError("a phrase on one line without a full stop at its end is wanted")
+        raise ValueError("expected a phrase on one line without a full stop at its end")
     return text
 
 
@@ -178,7 +178,7 @@ class FlagData:
 
 @lru_cache(maxsize=8)
 def architectures(torch: str | None, cuda: str, directory: Path = DIRECTORY) -> tuple[str, ...] | None:
-    """Return what a wheel of torch was built for; None where nobody has looked. Raises DescriptionError."""
+    """Return what a wheel of torch was built for; None where it is not recorded. Raises DescriptionError."""
     wheels = document.load(directory / TORCH).parse(TorchFile).wheels
     return next((each.architectures for each in wheels if (each.torch, each.cuda) == (torch, cuda)), None)
 
@@ -217,7 +217,7 @@ def _check_flags(flags: FlagsFile, file: Document, version: str) -> Catalogue:
     for number, entry in enumerate(flags.flags):
         here = ("flags", number)
         if entry.name in known:
-            raise file.error(here, f"{entry.name} stands twice.")
+            raise file.error(here, f"{entry.name} is duplicated.")
         if entry.arity == "none" and (entry.type != "str" or entry.choices or entry.first or entry.most):
             raise file.error(here, f"{entry.name} takes no value, so it has no type, choices or most.")
         known[entry.name] = Flag(**entry.model_dump())
@@ -242,7 +242,7 @@ def _check_tables(tables: ProfilesFile, file: Document) -> None:
     modes = [entry.mode for entry in tables.memory_modes]
     words = modes + [alias for entry in tables.memory_modes for alias in entry.aliases]
     if len(set(words)) < len(words):
-        raise file.error(("memory_modes",), "a mode or alias stands twice.")
+        raise file.error(("memory_modes",), "a mode or alias is duplicated.")
     for name, span in tables.tiers.items():
         if span.from_gb not in sizes or span.to_gb not in sizes or span.from_gb > span.to_gb:
             raise file.error(("tiers", name), "from_gb and to_gb must be classes, in that order.")

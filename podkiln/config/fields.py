@@ -1,6 +1,6 @@
 """The kinds of values that stand in descriptions: text of one form, or text that a function checks.
 
-Each says in words what is wanted; a function raises ValueError.
+Each says in words what it expects; a function raises ValueError.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ PythonVersion = Annotated[str, PatternType(r"^3\.[0-9]+$", "a version of Python 
 Platform = Annotated[
     str, PatternType(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
 ]
-PackageGlob = Annotated[str, PatternType(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *,")]
+PackageGlob = Annotated[str, PatternType(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *")]
 LayerName = Annotated[str, PatternType(r"^[a-z][a-z0-9-]*$", "a name of lower-case letters, digits and -")]
 LabelName = Annotated[
     str,
@@ -77,7 +77,7 @@ def safe_path(value: str) -> str:
     if not value or value != str(path) or value == ".":
         raise ValueError(f"{value!r} is not a plain relative path")
     if path.is_absolute():
-        raise ValueError(f"{value!r} is absolute; a path relative to the models folder is wanted")
+        raise ValueError(f"{value!r} is absolute; expected a path relative to the models folder")
     if ".." in path.parts:
         raise ValueError(f"{value!r} climbs out of its folder with '..'")
     if "\\" in value or not value.isprintable():
@@ -97,10 +97,10 @@ def one_name(path: str) -> str:
 
 
 def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Return a list in which nothing stands twice. Raises ValueError."""
+    """Return a list without duplicates. Raises ValueError."""
     for number, value in enumerate(values):
         if value in values[:number]:
-            raise ValueError(f"{value!r} stands twice")
+            raise ValueError(f"{value!r} is duplicated")
     return values
 
 
@@ -112,7 +112,7 @@ def _workspace(value: str) -> str:
         raise ValueError(f"{value!r} is not an absolute path")
     inside = value.removeprefix("/")
     if any(inside == taken or inside.startswith(f"{taken}/") for taken in ("", *_TAKEN)):
-        raise ValueError(f"{value!r} is a folder of the image itself; one such as /workspace is wanted")
+        raise ValueError(f"{value!r} is a folder of the image itself; expected one such as /workspace")
     safe_path(inside)
     if not re.fullmatch(r"[A-Za-z0-9/._-]+", value):
         raise ValueError(f"{value!r} holds more than letters, digits and / . _ -")

@@ -2,7 +2,7 @@
 
 They are committed in variants/schemas/ and named in the first line of each description, which the YAML
 language server reads (https://github.com/redhat-developer/yaml-language-server#using-inlined-schema).
-`./build.py schemas` writes them anew.
+`./build.py schemas` writes them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from podkiln.config.model import Model
 from podkiln.config.variant import SHIPPED, Variant
+from podkiln.util import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,14 +42,7 @@ def stale() -> list[Path]:
 
 def write() -> list[Path]:
     """Write the schemas that are stale; return them."""
-    changed = stale()
-    texts = rendered()
-    for path in changed:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.new")
-        aside.write_text(texts[path])
-        aside.replace(path)
-    return changed
+    return [path for path, text in rendered().items() if atomic.write(path, text)]
 
 
 def _text(title: str, schema: dict[str, Any]) -> str:

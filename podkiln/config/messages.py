@@ -1,15 +1,14 @@
-"""What is wrong with a value, in words for the person who wrote the YAML, not for one who knows pydantic."""
+"""Pydantic's errors as sentences for the person who wrote the YAML."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import core_schema
 
-from podkiln.util.quoting import shown
+from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,23 +19,23 @@ _OF_TEXT = frozenset({"matching", "string_pattern_mismatch", "string_type"})
 
 # By pydantic's error types: https://docs.pydantic.dev/latest/errors/validation_errors/
 _WANTED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "matching": lambda said: f"{said['what']} is wanted",
-    "string_pattern_mismatch": lambda said: f"text of the form {said['pattern']} is wanted",
-    "string_type": lambda _: "text is wanted",
-    "int_type": lambda _: "a whole number is wanted",
-    "int_from_float": lambda _: "a whole number is wanted",
-    "float_type": lambda _: "a number is wanted",
-    "bool_type": lambda _: "true or false is wanted",
-    "literal_error": lambda said: f"{said['expected']} is wanted",
-    "model_type": lambda _: "a mapping of keys is wanted",
-    "model_attributes_type": lambda _: "a mapping of keys is wanted",
-    "dict_type": lambda _: "a mapping of keys is wanted",
-    "tuple_type": lambda _: "a list is wanted",
-    "list_type": lambda _: "a list is wanted",
-    "too_short": lambda said: f"at least {said['min_length']} entry is wanted",
-    "greater_than": lambda said: f"more than {said['gt']} is wanted",
-    "greater_than_equal": lambda said: f"at least {said['ge']} is wanted",
-    "less_than_equal": lambda said: f"at most {said['le']} is wanted",
+    "matching": lambda said: f"expected {said['what']}",
+    "string_pattern_mismatch": lambda said: f"expected text of the form {said['pattern']}",
+    "string_type": lambda _: "expected text",
+    "int_type": lambda _: "expected a whole number",
+    "int_from_float": lambda _: "expected a whole number",
+    "float_type": lambda _: "expected a number",
+    "bool_type": lambda _: "expected true or false",
+    "literal_error": lambda said: f"expected {said['expected']}",
+    "model_type": lambda _: "expected a mapping of keys",
+    "model_attributes_type": lambda _: "expected a mapping of keys",
+    "dict_type": lambda _: "expected a mapping of keys",
+    "tuple_type": lambda _: "expected a list",
+    "list_type": lambda _: "expected a list",
+    "too_short": lambda said: f"expected at least {said['min_length']} entry",
+    "greater_than": lambda said: f"expected more than {said['gt']}",
+    "greater_than_equal": lambda said: f"expected at least {said['ge']}",
+    "less_than_equal": lambda said: f"expected at most {said['le']}",
     "invalid_key": lambda _: "a key must be text: quote it",
 }
 
@@ -52,12 +51,12 @@ class PatternType:
     def __get_pydantic_core_schema__(
         self, _source: Any, _handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        """Make a string schema whose error says what is wanted."""
+        """Make a string schema whose error says what is expected."""
         text = core_schema.str_schema(pattern=self.pattern, strict=True)
         return core_schema.custom_error_schema(
             text,
             custom_error_type="matching",
-            custom_error_message="{what} is wanted",
+            custom_error_message="expected {what}",
             custom_error_context={"what": self.what, "secret": self.secret},
         )
 
@@ -72,8 +71,7 @@ def sentence(error: Any, shape: type[BaseModel], location: Sequence[str | int]) 
     """
     kind, given = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _keys_at(shape, location[:-1]), n=1)
-        return "unknown key." + (f" Did you mean {near[0]!r}?" if near else "")
+        return f"unknown key. {did_you_mean(str(location[-1]), _keys_at(shape, location[:-1]))}".rstrip()
     if kind == "missing":
         return "this key is missing."
     wanted = _WANTED.get(kind)
@@ -83,7 +81,7 @@ def sentence(error: Any, shape: type[BaseModel], location: Sequence[str | int]) 
     if secret or kind in {"value_error", "invalid_key"} or isinstance(given, dict | list):
         return f"{message}."
     if kind in _OF_TEXT and isinstance(given, bool | int | float):
-        return f"{message}; {shown(given)} is none: put it in quotes."
+        return f"{message}; {shown(given)} is not text: put it in quotes."
     return f"{message} (it is {shown(given)})."
 
 

@@ -41,15 +41,13 @@ MemoryMode: TypeAlias = Literal[
 
 Sha256 = Annotated[
     str,
-    PatternType(
-        rf"^([0-9a-f]{{64}}|{UNRESOLVED})$", "a sha256 of 64 lower-case hex digits, or 'unresolved',"
-    ),
+    PatternType(rf"^([0-9a-f]{{64}}|{UNRESOLVED})$", "a sha256 of 64 lower-case hex digits, or 'unresolved'"),
 ]
 RepoId = Annotated[
-    str, PatternType(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", "a repository, owner/name,")
+    str, PatternType(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", "a repository, owner/name")
 ]
 EnvName = Annotated[
-    str, PatternType(r"^ENABLE_[A-Z0-9][A-Z0-9_]*$", "a variable, ENABLE_ and capitals, digits and _,")
+    str, PatternType(r"^ENABLE_[A-Z0-9][A-Z0-9_]*$", "a variable, ENABLE_ and capitals, digits and _")
 ]
 Requirement = Annotated[
     str, PatternType(r"^(node|model|runtime|weights):\S+$", "node:, model:, runtime: or weights: and a name")
@@ -87,7 +85,7 @@ class ModelFile(StrictModel):
         None, description="Exact size in bytes."
     )
     size_approx: Annotated[int, Field(gt=0, le=LARGEST_FILE)] | None = Field(
-        None, description="Bytes, where nobody knows better."
+        None, description="Approximate size in bytes, where the exact one is not known."
     )
     sha256: Sha256
     confidence: Confidence = "declared"
@@ -156,7 +154,7 @@ class ModelFile(StrictModel):
 
     @property
     def known_bytes(self) -> int | None:
-        """Exact or approximate size in bytes; None when nobody knows."""
+        """Exact or approximate size in bytes; None when unknown."""
         return self.size or self.size_approx
 
 
@@ -198,7 +196,7 @@ class Model(StrictModel):
         description="Models that do the same, larger and smaller; the plan names them as alternatives.",
     )
     licence: Licence
-    gated: bool = Field(False, description="The hub wants an accepted licence and a token.")
+    gated: bool = Field(False, description="The hub requires an accepted licence and a token.")
     tiers: Annotated[TupleOf[Tier], AfterValidator(distinct)] = Field(min_length=1)
     needs: Needs
     memory_modes: TupleOf[MemoryNeed] = Field((), description="From the least offloading to the most.")
@@ -218,7 +216,7 @@ class Model(StrictModel):
                 raise ValueError(f"two files go to {file.destination!r}")
             seen.add(file.destination)
         if all(file.optional for file in files):
-            raise ValueError("all are optional: the model itself would be no file at all")
+            raise ValueError("all files are optional: at least one must not be")
         return files
 
     @field_validator("memory_modes")

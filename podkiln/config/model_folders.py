@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.fields import Identifier, Revision, Version
 from podkiln.config.variant import SHIPPED
 from podkiln.errors import DescriptionError
-from podkiln.util.quoting import shown
+from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +22,7 @@ RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za
 
 
 class Elsewhere(StrictModel):
-    """Folders of models that nobody reads: by other names, and in other places."""
+    """Folders of other programs that ComfyUI does not read: other names, and other places."""
 
     names: dict[Identifier, Identifier]
     places: TupleOf[RelativePath]
@@ -81,10 +80,9 @@ def problem(version: str, folder: str, *, foreign: bool) -> tuple[str, str | Non
     alike = next((each for each in known if _plain(each) == _plain(top)), None)
     if foreign and not alike:
         return None
-    near = [alike] if alike else difflib.get_close_matches(top, known, n=1)
     what = f"ComfyUI {version} has no models folder {shown(top)}."
-    if near:
-        return f"{what} Did you mean {near[0]!r}?", None
+    if meant := did_you_mean(alike or top, known):
+        return f"{what} {meant}", None
     return what, f"There are: {', '.join(found.folders)}. A node's own folder needs `requires: [node:NAME]`."
 
 

@@ -20,7 +20,7 @@ def _pattern(value: str) -> str:
     try:
         re.compile(value)
     except re.error as wrong:
-        raise ValueError(f"{value!r} is no pattern: {wrong}") from None
+        raise ValueError(f"{value!r} is not a pattern: {wrong}") from None
     return value
 
 
@@ -78,7 +78,7 @@ class ModelTypes(StrictModel):
         known = {each.id for each in self.types}
         named = {rule.type for rule in self.rules} | {name for each in self.types for name in each.taken_for}
         if unknown := sorted(named - known):
-            raise ValueError(f"{', '.join(unknown)} is none of the types")
+            raise ValueError(f"{', '.join(unknown)} is not one of the types")
         return self
 
 

@@ -21,7 +21,7 @@ def check(described: LoadedVariant) -> None:
     """Raise DescriptionError for arguments with which no pod of the image could be used.
 
     The port is the pod's (COMFYUI_PORT, else runtime.port), so it is never written out; without --listen
-    nobody outside the pod reaches ComfyUI; and a pod refuses a flag whose Python package is not there.
+    ComfyUI cannot be reached from outside the pod; a pod refuses a flag whose Python package is missing.
     """
     comfyui, port = described.spec.runtime.comfyui, described.spec.runtime.port
     if port in _TAKEN:
@@ -36,9 +36,9 @@ def check(described: LoadedVariant) -> None:
     for flag, written in (("--listen", "--listen=0.0.0.0"), ("--port", _PORT)):
         if flag not in words:
             what = f"a list replaces the parent's, and this one lacks {written}."
-            raise described.error(_KEY, what, hint="Without it nobody reaches ComfyUI in a pod.")
+            raise described.error(_KEY, what, hint="Without it, ComfyUI cannot be reached in a pod.")
     if not (comfyui_flags.DIRECTORY / f"comfyui-{comfyui.version}.yaml").is_file():
-        return  # a version whose flags are not known is refused by whoever needs them
+        return  # a version whose flags are not known is refused where they are needed
     needed = {
         flag.name: flag.package or flag.module
         for flag in comfyui_flags.load(comfyui.version).flags.flags
@@ -60,6 +60,6 @@ def _required(described: LoadedVariant) -> set[str]:
     path = described.owner(key).path.parent / described.spec.runtime.python.requirements
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):  # said by whoever needs it
+    except (OSError, ValueError):  # reported where the file is needed
         return set()
     return {canonicalize_name(name) for name in re.findall(r"(?m)^\s*([A-Za-z0-9][\w.-]*)", text)}

@@ -6,7 +6,6 @@ replace what the parent says: so a variant shows only where it differs.
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from pod.util.env import nearest
 from podkiln.config import document, start_arguments, system_packages
 from podkiln.config.document import ROOT, Document, StrictModel, TupleOf
 from podkiln.config.fields import (
@@ -87,7 +87,7 @@ class Python(StrictModel):
         taken = {"jupyter", "uv"}  # other requirements files of the lock
         for layer in layers:
             if layer.name in taken:
-                raise ValueError(f"the layer {layer.name!r} stands twice, or is called jupyter or uv")
+                raise ValueError(f"the layer {layer.name!r} is duplicated, or is called jupyter or uv")
             taken.add(layer.name)
         return layers
 
@@ -251,12 +251,12 @@ def _check_name(path: Path) -> None:
     """Check that a file's name can be a variant's: a tag, a folder below dist/, a target of the bake file."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", path.stem):
         raise DescriptionError(
-            f"{path}:1: the file's name is the variant's: lower-case letters, digits, _ and - are wanted."
+            f"{path}:1: the file's name is the variant's: use only lower-case letters, digits, _ and -"
         )
     if path.resolve().parent != SHIPPED and (SHIPPED / f"{path.stem}.yaml").exists():
         raise DescriptionError(
             f"{path}:1: {path.stem} is the name of a shipped variant, and images could not be told apart.",
-            hint="Give the file another name.",
+            hint="Rename the file.",
         )
 
 
@@ -288,8 +288,7 @@ def _nearest(name: str) -> str | None:
         return f"./{name}.yaml"
     if name.lower() in names():
         return name.lower()
-    near = difflib.get_close_matches(str(Path(name)), [*names(), *own], n=1)
-    return near[0] if near else None
+    return nearest(str(Path(name)), [*names(), *own])
 
 
 def _chain(path: Path) -> tuple[Document, ...]:
@@ -298,9 +297,7 @@ def _chain(path: Path) -> tuple[Document, ...]:
     seen = {path.resolve()}
     while (parent := chain[-1].data.get("extends")) is not None:
         if not isinstance(parent, str):
-            raise chain[-1].error(
-                ("extends",), "the name of one variant, or the path of its file, is wanted."
-            )
+            raise chain[-1].error(("extends",), "expected the name of one variant, or the path of its file.")
         above = _find(parent, beside=chain[-1])
         if above.resolve() in seen:
             raise chain[-1].error(("extends",), f"{parent!r} extends this file itself: a cycle.")

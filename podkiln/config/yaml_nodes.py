@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import unicodedata
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -18,7 +17,6 @@ from podkiln.errors import DescriptionError
 from podkiln.util import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 MOST_BYTES = 256 << 10
@@ -74,7 +72,7 @@ def parse(path: Path) -> yaml.MappingNode:
         ) from None
     except _ImpossibleError as broken:
         raise _broken(path, broken.line, "an escape or a directive holds an impossible number") from None
-    except RecursionError:
+    except RecursionError:  # what libyaml does not read, PyYAML may, to any depth
         raise _broken(path, 1, "something in it is nested too deeply") from None
     return root
 
@@ -88,7 +86,10 @@ class _ImpossibleError(Exception):
 
 
 def _compose(text: str) -> yaml.Node | None:
-    """Compose quickly what is right, and carefully what is not. Raises YAMLError and _ImpossibleError."""
+    """Compose with libyaml; on an error again with PyYAML, whose messages are better.
+
+    Raises YAMLError and _ImpossibleError.
+    """
     with contextlib.suppress(yaml.YAMLError, ValueError):
         return yaml.compose(text, Loader=_FastLoader)
     loader = _Loader(text)
@@ -101,9 +102,9 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _refuse_depth(path: Path, text: str) -> None:
-    """Refuse what is nested too deeply before anybody goes down there.
+    """Refuse deep nesting before the recursive composer reads it.
 
-    Composing recurses: PyYAML on Python's stack, in quadratic time; libyaml on that of C, where nobody counts
+    Composing recurses: PyYAML on Python's stack, in quadratic time; libyaml on that of C, without a limit
     (`? ? ? ...` ends the process). Events come one after the other by either, without a stack.
     """
     depth = 0
@@ -133,7 +134,7 @@ def _text(path: Path) -> str:
     except (OSError, ValueError) as unreadable:
         raise DescriptionError(f"{path}: cannot be read: {unreadable}.") from None
     if len(content) > MOST_BYTES:
-        raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB; that is no description.")
+        raise DescriptionError(f"{path}: is larger than {MOST_BYTES >> 10} KiB, too large for a description.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as broken:
@@ -141,18 +142,11 @@ def _text(path: Path) -> str:
         raise _broken(path, line, "this is not UTF-8 text") from None
 
 
-@dataclass(frozen=True)
-class _Extent:
+class _Extent(NamedTuple):
     """What a node stands for, aliases followed: values, and levels below it."""
 
-    size: int = 1
-    height: int = 0
-
-    def over(self, inner: Iterable[_Extent]) -> _Extent:
-        """Return the extent of a node that holds others."""
-        held = list(inner)
-        height = max((each.height + 1 for each in held), default=0)
-        return _Extent(1 + sum(each.size for each in held), height)
+    size: int
+    height: int
 
 
 def _check(path: Path, node: yaml.Node, known: dict[int, _Extent | None], key: str = "") -> _Extent:
@@ -164,19 +158,16 @@ def _check(path: Path, node: yaml.Node, known: dict[int, _Extent | None], key: s
         return extent
     _check_tag(path, node, key)
     known[id(node)] = None
-    extent = _Extent()
+    inner: list[tuple[str, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
         _check_keys(path, node)
-        extent = extent.over(
-            _check(path, value, known, f"{key}.{name.value}" if key else name.value)
-            for name, value in node.value
-        )
+        inner = [(f"{key}.{name.value}" if key else name.value, value) for name, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        extent = extent.over(
-            _check(path, value, known, f"{key}[{number}]") for number, value in enumerate(node.value)
-        )
+        inner = [(f"{key}[{number}]", value) for number, value in enumerate(node.value)]
     else:
         _check_text(path, node)
+    held = [_check(path, value, known, where) for where, value in inner]
+    extent = _Extent(1 + sum(each.size for each in held), max((each.height + 1 for each in held), default=0))
     if extent.size > MOST_VALUES:
         raise _broken(path, _line(node), f"its aliases stand for more than {MOST_VALUES} values")
     if extent.height > DEEPEST:
@@ -215,7 +206,7 @@ def _check_keys(path: Path, node: yaml.MappingNode) -> None:
             raise _broken(path, _line(key), f"{cut}: a key must be text: quote it")
         _check_tag(path, key, cut)
         if key.value in seen:
-            raise _broken(path, _line(key), f"{cut}: the key stands twice")
+            raise _broken(path, _line(key), f"{cut}: the key is duplicated")
         seen.add(key.value)
 
 

@@ -1,9 +1,9 @@
-"""What weight layers came to: the lock's memory of recipe -> digest, written by the first bake.
+"""Digests of weight layers by content key (the recipe), remembered in layers.json by the first bake.
 
-With it the next bake of the same files looks for the layer where it is to be, and fetches nothing. A recipe
+The next bake of the same files looks the layer up by digest in its registry and fetches nothing. A recipe
 is the digest of packing version, paths, sizes and hashes (podkiln.plan.weight_layers), so an entry can never
-be out of date. Where the layer was put stands there too, so that it can be mounted or copied from there,
-which may have gone since. The memory lies beside the other locks, as layers.json.
+be out of date. The repositories that got the layer are recorded too, so that it can be mounted or copied
+from there; it may have been deleted since. The file lies beside the other locks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
 
 FILE = "layers.json"
-_DELETE: Final = "Delete it: the next bake writes it anew."
+_DELETE: Final = "Delete it: the next bake writes it again."
 MAX_PLACES: Final = 8  # of one layer; the oldest is forgotten first
 
 
@@ -45,7 +45,7 @@ Place = Annotated[str, AfterValidator(_place)]
 
 
 class RememberedLayer(Locked):
-    """One layer: what is in it, for people, what it came to, and the repositories that it was put in."""
+    """One layer: its content in words, its digest and size (bytes), and the repositories that hold it."""
 
     name: Text
     digest: Sha256Digest
@@ -66,7 +66,7 @@ def path_of(described: LoadedVariant) -> Path:
 
 
 def read(path: Path) -> dict[Digest, Digest]:
-    """Return recipe -> digest. A memory that is not there is empty. Raises LockError for a damaged one."""
+    """Return recipe -> digest. Empty without the file. Raises LockError for a damaged one."""
     return {Digest(recipe): Digest(layer.digest) for recipe, layer in _read(path).layers.items()}
 
 
@@ -77,7 +77,7 @@ def places(path: Path) -> dict[Digest, tuple[Reference, ...]]:
 
 
 def write(path: Path, made: Mapping[str, RememberedLayer], place: Reference | None = None) -> bool:
-    """Add layers, by recipe, and the repository that they were put in; return whether that was news."""
+    """Add layers, by recipe, and the repository that they were put in; return whether the file changed."""
     before = _read(path).layers
     after = {**before, **{recipe: _at(each, before.get(recipe), place) for recipe, each in made.items()}}
     if after == before:

@@ -68,7 +68,7 @@ def _beside(described: LoadedVariant, location: tuple[str, ...], named: str) -> 
 
 
 def assign(requirements: str, layers: Iterable[PythonLayer]) -> dict[str, str]:
-    """Deal a compiled requirements file out to layers: for each layer, the text of its own file.
+    """Split a compiled requirements file by layer; returns each layer's own requirements text.
 
     A package goes to the first layer that names it; to one that names it by `*` only when no other does.
     """

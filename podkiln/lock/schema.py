@@ -78,7 +78,7 @@ class RuntimeLock(Locked):
 
 
 class LockedFile(Locked):
-    """One weight: null where nobody has vouched for it yet."""
+    """One weight; null where hash or size are not known yet."""
 
     destination: SafePath
     source: Text
@@ -147,7 +147,7 @@ def folders(described: LoadedVariant) -> tuple[Path, Path]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a user's own lock is there, be it damaged: a link to nothing, or a folder that is a file."""
+    """Whether a user's own lock exists, even damaged (a dangling link, or a file in place of the folder)."""
     return os.path.lexists(path) or (os.path.lexists(path.parent) and not path.parent.is_dir())
 
 
@@ -251,7 +251,7 @@ def weight_drifts(path: Path, models: Mapping[str, Model], *, exact: bool) -> li
     if not os.path.lexists(path) and path.parent.is_dir():
         return [f"There is no lock {path}."]
     known = read_weights(path).models
-    found = [f"{path}: {name!r} is no model any more." for name in known if exact and name not in models]
+    found = [f"{path}: {name!r} is not a model any more." for name in known if exact and name not in models]
     for name, model in models.items():
         locked = {file.destination: file for file in known.get(name, ())}
         described = {file.destination: from_description(file) for file in model.files}

@@ -2,7 +2,7 @@
 
 runtime.json, weights.json and layers.json are read here and nowhere else, so `lock --check`, a plan and a
 bake refuse the same things in the same words. Locks are merged by git and edited by hand: what Python's json
-module lets pass (a key that stands twice, NaN) and what a later step would trip over is refused, with file
+module lets pass (a duplicate key, NaN) and what a later step would trip over is refused, with file
 and key.
 """
 
@@ -70,7 +70,7 @@ def read(path: Path, shape: type[L], *, hint: str) -> L:
         shape: What must stand in it.
         hint: What to do about one that is damaged.
 
-    Raises FileNotFoundError, and UnreadableLockError for everything else that is no lock.
+    Raises FileNotFoundError, and UnreadableLockError for everything else that is not a lock.
     """
     try:
         content = _bytes(path)
@@ -91,7 +91,7 @@ def loads(content: bytes, name: object, shape: type[L], *, hint: str) -> L:
         _refuse_marks(name, content)
         raise _unreadable(name, f"{broken}.", hint) from None
     if not isinstance(data, dict):
-        raise _unreadable(name, "it is no JSON object.", hint)
+        raise _unreadable(name, "it is not a JSON object.", hint)
     if "schema_version" not in data:
         raise _unreadable(name, f"schema_version is missing; it is {SCHEMA}.", hint)
     version = data["schema_version"]
@@ -134,7 +134,7 @@ def _bytes(path: Path) -> bytes:
     """Return a file's content. Raises OSError, ValueError."""
     if not path.is_file():  # a FIFO would be waited for
         if path.exists():
-            raise OSError(None, "it is no file")
+            raise OSError(None, "it is not a file")
         if path.is_symlink():
             raise OSError(None, "it is a link that leads nowhere")
     with path.open("rb") as file:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1 << 20
 _CONTAINERD_NAME: Final = "io.containerd.image.name"  # the full name; containerd cuts ref.name to the tag
-_ATTESTATION: Final = "vnd.docker.reference.type"  # BuildKit's mark on manifests that are no images
+_ATTESTATION: Final = "vnd.docker.reference.type"  # BuildKit's mark on manifests that are not images
 LAYOUT_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _MAX_CONFIG_BYTES: Final = 8 << 20  # a config of 127 layers has some 100 KB; more is not one
 
@@ -56,8 +56,8 @@ class Layout:
     def chunks(self, blob: Descriptor, offset: int = 0) -> Iterator[bytes]:
         """Yield a blob's bytes from an offset on, hashing all of it.
 
-        The last chunk is only given out once size and digest are right, so whoever sends the chunks on
-        never sends the whole of a wrong blob. Raises IntegrityError.
+        The last chunk is only given out once size and digest are right, so a consumer
+        never gets the whole of a wrong blob. Raises IntegrityError.
         """
         where = _blob_name(self.path, blob)
         seen, held, hashed = 0, b"", spec.hasher(blob.digest)
@@ -148,7 +148,7 @@ def _check_agreement(layout: Layout, where: str) -> None:
         raise IntegrityError(f"{where} has {layers} layers, but its config has {diff_ids} diff_ids.")
     history = len(layout.config.layer_history)
     if layout.config.history and history != layers:
-        raise IntegrityError(f"{where} has {layers} layers, but its config's history tells of {history}.")
+        raise IntegrityError(f"{where} has {layers} layers, but its config's history lists {history}.")
 
 
 def _blob_path(path: Path, digest: Digest) -> Path:
@@ -180,7 +180,7 @@ def _read_blob(path: Path, blob: Descriptor, limit: int) -> bytes:
     """Return a small blob, checked."""
     where = _blob_name(path, blob)
     if blob.size > limit:
-        raise IntegrityError(f"{where} is said to have {blob.size} bytes; manifests and configs have less.")
+        raise IntegrityError(f"{where} is listed with {blob.size} bytes; manifests and configs have less.")
     _check_size(path, blob)
     data = _blob_path(path, blob.digest).read_bytes()
     hashed = spec.hasher(blob.digest)

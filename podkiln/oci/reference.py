@@ -166,18 +166,18 @@ def _problems(text: str) -> Iterator[str]:
         try:
             parse_digest(digest)
         except IntegrityError:
-            yield f"after '@' stands {digest[:80]!r}, not sha256: and 64 lower-case hex digits"
+            yield f"after '@' comes {digest[:80]!r}, not sha256: and 64 lower-case hex digits"
 
 
 def _text_problems(text: str) -> Iterator[str]:
     if not text:
         yield "it is empty"
     if "@" in _PINNED.sub("", text):
-        yield "it holds a login (what stands before @); `docker login HOST` keeps logins, and names have none"
+        yield "it holds a login (the part before @), and names have none: use `docker login HOST`"
     if len(text) > _MAX_TEXT:
         yield f"host and repository are longer than {_MAX_NAME} characters"
     if "://" in text:
-        yield "it begins with a scheme, and names have none"
+        yield "it begins with a scheme such as https://, and names have none"
     if any(char.isspace() for char in text):
         yield "it holds blanks"
 

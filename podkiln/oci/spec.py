@@ -87,7 +87,7 @@ def canonical_json(value: Any) -> bytes:
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
     """Return a JSON object; anything else is an IntegrityError that begins with `where`.
 
-    So is what readers take differently: a key that stands twice in one object, half a surrogate pair, NaN,
+    So is what readers take differently: a duplicate key in one object, half a surrogate pair, NaN,
     any encoding but UTF-8.
     """
     if len(data) > MAX_MANIFEST_BYTES:

@@ -151,10 +151,10 @@ def _refuse_bad_paths(entries: Sequence[Entry]) -> None:
         if str(path) != entry.path or path.is_absolute() or ".." in path.parts or "\0" in entry.path:
             raise IntegrityError(f"{entry.path!r} is not a plain relative path, so no layer can hold it.")
         if entry.path == "." or any(part.startswith(".wh.") for part in path.parts):
-            raise IntegrityError(f"{entry.path!r} would unpack as a deletion or as nothing.")
+            raise IntegrityError(f"{entry.path!r} would unpack as a whiteout or as nothing.")
     twice = [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]
     if twice:
-        raise IntegrityError(f"{twice[0]!r} stands twice in one layer.")
+        raise IntegrityError(f"{twice[0]!r} is duplicated in one layer.")
 
 
 def _exactly(chunks: Iterable[Chunk], size: int, entry: Entry) -> Iterator[Chunk]:

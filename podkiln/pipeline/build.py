@@ -21,11 +21,13 @@ from podkiln.layers.cache import LayerCache
 from podkiln.lock import layers, schema
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report
+from podkiln.pipeline.publish import Publisher
 from podkiln.pipeline.report import Report
-from podkiln.pipeline.request import check, image_name, route
-from podkiln.plan import plan
+from podkiln.pipeline.request import check, image_name
+from podkiln.plan import plan as planning
 from podkiln.plan import substitutes as inputs
 from podkiln.render import bake_file, build_context, lint
+from podkiln.render.bake_file import BuildSecrets
 from podkiln.util import atomic
 from podkiln.weights import layer_lookup, local_layers
 
@@ -35,11 +37,11 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import Lock
     from podkiln.oci.layout import Layout
-    from podkiln.oci.reference import Reference
     from podkiln.oci.spec import Digest
-    from podkiln.pipeline.request import BuildRequest
-    from podkiln.plan.plan import Plan
+    from podkiln.options import BuildRequest
+    from podkiln.plan.plan import Plan, ReuseKind
     from podkiln.plan.substitutes import Substitute
+    from podkiln.registry import RegistryOptions
 
 log = logging.getLogger(__name__)
 BOOTSTRAP = "bootstrap"
@@ -47,72 +49,73 @@ BOOTSTRAP = "bootstrap"
 
 def build(request: BuildRequest) -> list[Report]:
     """Do the main job. Everything that can be refused is refused before the first byte moves."""
-    plans, images = decide(request)
+    plans = decide(request)
     for each in plans:
         each.require()
-    preflight.check(plans, images, request, with_registry_state)
+    settings = publish.registry_options(request)
+    preflight.check(plans, request, lambda made: with_registry_state(made, settings))
     builder = prepare_engine(request)
-    with output_dir.exclusive_lock(request.out):
-        reports = _build_all(plans, images, request, builder)
-        for made in reports:
-            way = route(request, made.plan.described)
-            publish.deliver(made, way, push=bool(request.push), load_=request.load)
-            report.write([made], request.out / made.plan.name / "report.json")
-    if request.report:
-        report.write(reports, request.report)
+    with output_dir.exclusive_lock(request.output.out):
+        command, seconds, runtimes = _build_all(plans, request, builder)
+        reports = []
+        for plan, runtime in zip(plans, runtimes, strict=True):
+            publisher = Publisher.of(plan, settings)
+            done = publisher.publish(runtime)
+            made = Report(
+                plan,
+                str(publisher.name),
+                command,
+                done.layout,
+                {**seconds, **done.seconds},
+                done.baked,
+                done.pushed,
+            )
+            report.write([made], request.output.out / plan.name / "report.json")
+            reports.append(made)
+    if request.output.report:
+        report.write(reports, request.output.report)
     return reports
 
 
-def decide(request: BuildRequest) -> tuple[list[Plan], list[Reference]]:
-    """Return the plans of a request and the names of the images. Refusals stand in the plans."""
+def decide(request: BuildRequest) -> list[Plan]:
+    """Return the plans of a request. Refusals stand in the plans. Raises UsageError."""
     described = [variant.load(name) for name in request.variants]
     models = {*_shipped(), *(name for each in described for name in each.spec.define)}
-    check(request, described, models if request.accepted else None)
+    check(request, described, models if request.weights.accept_licence else None)
     plans = [make_plan(each, request) for each in described]
-    return plans, [image_name(each, request) for each in plans]
+    for each in plans:
+        image_name(each)
+    return plans
 
 
 def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     """Read the lock, look at the substitutes, and decide."""
     offered = catalog.offered(described, _shipped())
     locked = schema.read(described, offered)
-    where = request.destination(described)
-    options = plan.Options(
-        push=request.pushes(described),
-        no_weights=request.no_weights,
-        allow_substituted=request.allow_substituted,
-        host=where.host if where else None,
-        destination=where,
-        accepted=frozenset(request.accepted),
-        spool=request.spool is not None,
-        jobs=request.jobs,
-        rate=request.rate,
-    )
     known = layers.read(layers.path_of(described))
     found = substitutes(request, locked)
-    return plan.make(described, locked, offered, found, options, known, shipped=_shipped())
+    return planning.make(described, locked, offered, found, request, known, _shipped())
 
 
-def with_registry_state(made: Plan, request: BuildRequest) -> Plan:
-    """Find out which of a plan's weight layers need not move: ask the registry that a request names.
+def with_registry_state(made: Plan, settings: RegistryOptions) -> Plan:
+    """Find out which of a plan's weight layers need not move: ask the registry that it goes to.
 
     Where it cannot be asked, that is said, and the plan stays as it is. Where none is named, the image is
     made on this disk, and what lies there already is what counts.
     """
-    way = route(request, made.described)
+    sources = publish.sources_of(made)
     blobs = [
         spec.Descriptor(spec.LAYER, each.digest, each.size)
         for each in made.layers
         if each.digest and each.size
     ]
-    if request.destination(made.described) is None:
-        here = local_layers.found(made, request.out / made.name / "image")
+    if made.destination is None:
+        here = local_layers.found(made.layers, made.request.output.out / made.name / "image")
         return replace(made, there=dict.fromkeys(here, "existing"))
-    target = image_name(made, request)
-    there: dict[Digest, plan.ReuseKind] = {}
+    there: dict[Digest, ReuseKind] = {}
     try:
         if blobs:
-            there = layer_lookup.probe(target, blobs, publish.places_of(made, way), publish.settings(way))
+            there = layer_lookup.probe(image_name(made), blobs, sources, settings)
     except RegistryError as failure:
         log.warning("%s What is there already is not known.", failure)
         return made
@@ -127,18 +130,18 @@ def _shipped() -> dict[str, catalog.Entry]:
 
 def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
     """Return the inputs that the command line puts in the place of locked ones."""
-    found = [inputs.source(option, locked) for option in request.sources]
+    found = [inputs.source(option, locked) for option in request.substitutes.source]
     names = [each.name for each in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"--source: {twice} is given twice.")
-    if request.base == BOOTSTRAP and request.dry_run:
+    if request.substitutes.base == BOOTSTRAP and request.output.dry_run:
         found.append(inputs.unmade_base(locked))
-    elif request.base == BOOTSTRAP:
+    elif request.substitutes.base == BOOTSTRAP:
         base = base_image.base_layout(cache_folder())
         found.append(inputs.layout_base(base.path, base.digest, locked))
-    elif request.base:
-        found.append(inputs.base(request.base, locked))
+    elif request.substitutes.base:
+        found.append(inputs.base(request.substitutes.base, locked))
     return found
 
 
@@ -150,47 +153,42 @@ def cache_folder() -> Path:
 
 def prepare_engine(request: BuildRequest) -> str | None:
     """Make sure that an engine answers which can build; return the builder to use."""
-    if request.builder is None:
+    if request.engine.builder is None:
         engine.ensure()
-    return engine.require(request.builder).builder
+    return engine.require(request.engine.builder).builder
 
 
 def _build_all(
-    plans: Sequence[Plan], images: Sequence[Reference], request: BuildRequest, builder: str | None
-) -> list[Report]:
-    """Render, lint and build all variants in one run of BuildKit, so that they share what they can."""
+    plans: Sequence[Plan], request: BuildRequest, builder: str | None
+) -> tuple[str, dict[str, float], list[Layout]]:
+    """Render, lint and build all variants in one run of BuildKit, so that they share what they can.
+
+    Returns the command to repeat it by, the seconds of each step, and what came out.
+    """
     begun = time.monotonic()
+    out = request.output.out
     for each in plans:
         files = build_context.render(each)
         lint.require(each.name, files, each.described.option)
-        output_dir.write(files, request.out / each.name)
-    sources = {each.name: each.context for each in plans[0].inputs}
-    suite = plans[0].described.spec.runtime.base.suite
-    environment = replace(request.environment, apt_suite=suite)
-    text = bake_file.as_text(bake_file.bake_file(plans, environment, sources))
-    atomic.write(request.out / bake_file.BAKE_FILE, text)
-    argv = buildkit.command_line([each.name for each in plans], builder=builder, no_cache=request.no_cache)
-    rendered = time.monotonic()
-    by_hand = buildkit.by_hand(argv, request.out, environment)
+        output_dir.write(files, out / each.name)
+    contexts = {each.name: each.context for each in plans[0].inputs}
+    environment = BuildSecrets(request.network, plans[0].described.spec.runtime.base.suite)
+    text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts))
+    atomic.write(out / bake_file.BAKE_FILE, text)
     names = [each.name for each in plans]
-    with KeptExport.hold(cache_folder() / "exports", builder) as kept, _partials(plans, request.out):
+    argv = buildkit.command_line(names, builder=builder, no_cache=request.engine.no_cache)
+    rendered = time.monotonic()
+    known = LayerCache(cache_folder() / "layers")
+    with KeptExport.hold(cache_folder() / "exports", builder) as kept, _partials(plans, out):
         kept.prepare(names)
-        buildkit.run(argv, request.out, environment, kept.options(names), quiet=request.quiet)
+        buildkit.run(argv, out, environment, kept.options(names), quiet=request.console.quiet)
         built = time.monotonic()
-        seconds = {"render": rendered - begun, "build": built - rendered}
-        known = LayerCache(cache_folder() / "layers")
-        reports = []
-        for each, image in zip(plans, images, strict=True):
-            begun = time.monotonic()
-            partial = request.out / each.name / bake_file.PARTIAL
-            epoch = each.described.spec.runtime.epoch
-            canonical_image.write(kept.exported(each.name), partial, epoch, known)
-            made = _take(each, request.out, here=request.load or not request.push)
-            took = {**seconds, "layers": time.monotonic() - begun}
-            reports.append(Report(each, str(image), by_hand, made, took))
+        here = request.output.load or not request.image.push
+        runtimes = [_take(each, kept, known, out, here=here) for each in plans]
         kept.prune()
         known.prune()
-    return reports
+    took = {"render": rendered - begun, "build": built - rendered, "layers": time.monotonic() - built}
+    return buildkit.by_hand(argv, out, environment), took, runtimes
 
 
 @contextlib.contextmanager
@@ -206,11 +204,14 @@ def _partials(plans: Sequence[Plan], out: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take(made: Plan, out: Path, *, here: bool) -> Layout:
-    """Check what was made, and put it in its place; weights are to be baked `here`, into it, or not."""
+def _take(made: Plan, kept: KeptExport, known: LayerCache, out: Path, *, here: bool) -> Layout:
+    """Write the image from what BuildKit exported, and put it in its place.
+
+    Weights are to be baked `here`, into it, or not.
+    """
     partial, place = out / made.name / bake_file.PARTIAL, out / made.name / "image"
-    layout.read(partial)
+    canonical_image.write(kept.exported(made.name), partial, made.described.spec.runtime.epoch, known)
     if here:
-        local_layers.keep(made, place, partial)
+        local_layers.keep(made.layers, place, partial)
     output_dir.replace_folder(partial, place)
     return layout.read(place)

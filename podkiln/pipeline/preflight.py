@@ -1,4 +1,4 @@
-"""What would end a build late, looked at before it begins: a second of asking for minutes of building."""
+"""Checks before a build for what would make it fail late: seconds instead of minutes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING
 from pod.net.hubs import HUGGINGFACE
 from podkiln import registry
 from podkiln.errors import SourceError, UsageError
+from podkiln.pipeline.request import image_name
 from podkiln.weights.source import SourceClient
 from podkiln.weights.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from podkiln.oci.reference import Reference
-    from podkiln.pipeline.request import BuildRequest
+    from podkiln.options import BuildRequest
     from podkiln.plan.plan import Plan
 
-    Foresee = Callable[[Plan, BuildRequest], Plan]
+    WithRegistryState = Callable[[Plan], Plan]
 
 
-def check(
-    plans: Sequence[Plan], images: Sequence[Reference], request: BuildRequest, foresee: Foresee
-) -> None:
+def check(plans: Sequence[Plan], request: BuildRequest, foresee: WithRegistryState) -> None:
     """See that report, registry, spool and sources will do what is asked of them.
 
     `foresee` tells which weight layers need not move; it asks the registry, so only where that matters.
@@ -35,42 +33,42 @@ def check(
         SourceError: A setting of a source is malformed, or a gated model has no token.
     """
     _check_report(request)
-    _check_pushing(images, request)
+    _check_pushing(plans, request)
     _check_spool(plans, request, foresee)
     _check_sources(plans, request, foresee)
 
 
 def _check_report(request: BuildRequest) -> None:
-    """See that the report can be written: after the build would be too late to say so."""
-    if not request.report:
+    """Check that the report can be written."""
+    if not request.output.report:
         return
-    folder = request.report.parent
+    folder = request.output.report.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"--report: there is no folder {folder} that can be written to.")
 
 
-def _check_pushing(images: Sequence[Reference], request: BuildRequest) -> None:
-    """Begin an upload and drop it: a wrong login is to be said before the build, not after."""
-    if not request.push:
+def _check_pushing(plans: Sequence[Plan], request: BuildRequest) -> None:
+    """Begin an upload and cancel it: a wrong login must fail before the build, not after."""
+    if not request.image.push:
         return
-    settings = registry.RegistryOptions(ca_bundle=request.environment.ca_bundle, attempts=2)
-    for image in {each.name: each for each in images}.values():
+    settings = registry.RegistryOptions(ca_bundle=request.network.ca_bundle, attempts=2)
+    for image in {each.name: each for each in map(image_name, plans)}.values():
         with registry.Repository(image, settings, push=True) as repository:
             repository.try_upload()
 
 
-def _check_spool(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee) -> None:
-    """See that the disk holds what has to be made: after the build would be too late to say so."""
-    if request.spool is None:
+def _check_spool(plans: Sequence[Plan], request: BuildRequest, foresee: WithRegistryState) -> None:
+    """Check that the disk holds what has to be made."""
+    if request.transfer.spool is None:
         return
     for made in plans:
-        Spool(request.spool).require(foresee(made, request).lacking, request.jobs)
+        Spool(request.transfer.spool).require(foresee(made).lacking, request.transfer.jobs)
 
 
-def _check_local(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee) -> None:
+def _check_local(plans: Sequence[Plan], foresee: WithRegistryState) -> None:
     """See that files of this machine that have to be read are there, with the size that is described."""
     reading = [made for made in plans if any(offer.model.local for offer in made.baked)]
-    lacking = (each for made in reading for each in foresee(made, request).lacking)
+    lacking = (each for made in reading for each in foresee(made).lacking)
     for weight in (weight for each in lacking for weight in each.weights):
         if weight.origin["kind"] == "local":
             path = Path(weight.origin["path"])
@@ -81,21 +79,21 @@ def _check_local(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee)
                 raise SourceError(f"{weight.model}: {what}")
 
 
-def _check_sources(plans: Sequence[Plan], request: BuildRequest, foresee: Foresee) -> None:
-    """See that what sources ask for is set and well-formed: after the build would be too late to say so."""
+def _check_sources(plans: Sequence[Plan], request: BuildRequest, foresee: WithRegistryState) -> None:
+    """Check that tokens and addresses of the sources are set and well-formed."""
     baking = [made for made in plans if made.bundles]
     if not baking:
         return
-    _check_local(baking, request, foresee)
-    hubs = SourceClient.from_environment(os.environ, request.environment.ca_bundle).hubs
+    _check_local(baking, foresee)
+    hubs = SourceClient.from_environment(os.environ, request.network.ca_bundle).hubs
     if hubs.hf_token or hubs.huggingface != HUGGINGFACE:  # a mirror may give it without a token
         return
     for made in baking:
         gated = {offer.id for offer in made.baked if offer.model.gated}
-        lacking = foresee(made, request).lacking if gated else ()
+        lacking = foresee(made).lacking if gated else ()
         for weight in (weight for each in lacking for weight in each.weights):
             if weight.model in gated and weight.origin["kind"] == "huggingface":
                 raise SourceError(
-                    f"{weight.model} is gated: Hugging Face gives it only to who has accepted its licence.",
+                    f"{weight.model} is gated: Hugging Face requires you to accept its licence.",
                     hint=f"Accept it at {HUGGINGFACE}/{weight.origin['repo']}, and set HF_TOKEN.",
                 )

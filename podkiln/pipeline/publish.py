@@ -1,4 +1,4 @@
-"""From a runtime that BuildKit made to the image where it is wanted: weights baked in, loaded, pushed.
+"""From the runtime that BuildKit made to the requested image: weights baked in, loaded, pushed.
 
 A push alone streams the weights from their sources into the registry, and none of them touches this disk.
 When the image is also wanted here (no push, or --load), they are baked into its OCI layout and go on from
@@ -11,16 +11,15 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from podkiln import registry
 from podkiln.build import docker_load
 from podkiln.lock import layers
-from podkiln.oci.reference import Reference
+from podkiln.pipeline.request import image_name, named_sources
 from podkiln.util import console
-from podkiln.util.executor import JOBS
 from podkiln.weights import assemble, bake
 from podkiln.weights.assemble import WeightLayer
 from podkiln.weights.bake import remembered
@@ -30,13 +29,15 @@ from podkiln.weights.source import SourceClient
 from podkiln.weights.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import Self
 
     from podkiln.oci.layout import Layout
-    from podkiln.pipeline.report import Report
+    from podkiln.oci.reference import Reference
+    from podkiln.options import BuildRequest
     from podkiln.plan.plan import Plan
-    from podkiln.weights.assemble import AssembledImage
+    from podkiln.registry import PushReport, RegistryOptions
     from podkiln.weights.bake import BakeResult
     from podkiln.weights.sink import LayerDestination
 
@@ -44,143 +45,141 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TransferOptions:
-    """What the command line says of the ways that bytes take.
+class Published:
+    """An image that is where it is wanted; `seconds` are those of each step."""
+
+    layout: Layout
+    seconds: Mapping[str, float]
+    baked: Sequence[BakeResult] = ()
+    pushed: PushReport | None = None
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Finishes one image.
 
     Attributes:
-        ca_bundle: PEM file of CAs to trust.
-        mount_from: Repositories of the same registry that may hold some of the blobs.
-        copy_from: Repositories of any registry that may hold some of the weight layers.
-        spool: Folder to write weight layers to before they are sent.
-        jobs: Layers and blobs moved at once.
-        confirmed: What registries have confirmed to hold since this run began.
+        plan: What is in it, and where it is wanted.
+        name: The image's name.
+        sources: Where its layers may be already.
+        settings: How registries are spoken to; one for all of a run, with what they have confirmed in it.
     """
 
-    ca_bundle: Path | None = None
-    mount_from: Sequence[str] = ()
-    copy_from: Sequence[Reference] = ()
-    spool: Path | None = None
-    jobs: int = JOBS
-    confirmed: registry.Confirmed = field(default_factory=registry.Confirmed, compare=False)
+    plan: Plan
+    name: Reference
+    sources: LayerSources
+    settings: RegistryOptions
+
+    @classmethod
+    def of(cls, plan: Plan, settings: RegistryOptions) -> Self:
+        """Return the publisher of a plan's image. Raises UsageError, or LockError for a damaged memory."""
+        return cls(plan, image_name(plan), sources_of(plan), settings)
+
+    def publish(self, runtime: Layout) -> Published:
+        """Bake weights into a runtime, or beside it into the registry; then load it, and push it."""
+        push, load = bool(self.plan.request.image.push), self.plan.request.output.load
+        seconds: dict[str, float] = {}
+        baked: list[BakeResult] = []
+        image, pushed = runtime, None
+        with _report_lock_change(layers.path_of(self.plan.described)):
+            if self.plan.bundles:
+                here = load or not push
+                with _timed(seconds, "bake"):
+                    baked = self._bake_here(runtime) if here else self._bake_there()
+                image = assemble.store(self._assembled(runtime, baked), runtime.path, index=here)
+            if load:
+                with _timed(seconds, "load"):
+                    docker_load.load(image, [self.name])
+            if push:
+                with _timed(seconds, "push"):
+                    pushed = self._push(image)
+                self._remember(baked, self.name)
+        return Published(image, seconds, baked, pushed)
+
+    def _push(self, image: Layout) -> PushReport:
+        with console.Bytes(f"pushing {self.plan.name}") as bar:
+            return registry.push(
+                image,
+                self.name,
+                on_progress=bar,
+                settings=self.settings,
+                mount_from=self.sources.neighbours(self.name),
+            )
+
+    def _bake_here(self, runtime: Layout) -> list[BakeResult]:
+        """Bake into the layout on disk, which then holds the whole image."""
+        push = self.plan.request.image.push
+        sources = self.sources if push else LayerSources(copy_from=self.sources.copy_from)
+        return self._bake(LayoutSink(runtime.path), sources)
+
+    def _bake_there(self) -> list[BakeResult]:
+        """Bake into the registry; the layout only keeps the runtime and learns the image's two documents."""
+        neighbours = self.sources.neighbours(self.name)
+        with registry.Repository(self.name, self.settings, push=True, mount_from=neighbours) as repository:
+            sink = RegistrySink(repository, partial(self.sources.neighbours, self.name))
+            return self._bake(sink, self.sources, self.name)
+
+    def _bake(
+        self, sink: LayerDestination, sources: LayerSources, target: Reference | None = None
+    ) -> list[BakeResult]:
+        transfer, network = self.plan.request.transfer, self.plan.request.network
+        with (
+            SourceRepositories(sources, self.settings, besides=target) as origins,
+            console.Bytes(f"baking {self.plan.name}") as bar,
+        ):
+            return bake.bake(
+                self.plan.bundles,
+                sink,
+                SourceClient.from_environment(os.environ, network.ca_bundle),
+                known=layers.read(layers.path_of(self.plan.described)),
+                origins=origins,
+                spool=Spool(transfer.spool) if transfer.spool and target else None,
+                jobs=transfer.jobs,
+                on_progress=bar,
+                on_baked=lambda each: self._remember([each], target),
+            )
+
+    def _remember(self, baked: Sequence[BakeResult], place: Reference | None) -> None:
+        """Have the lock know what layers came to, and where they are."""
+        memory = layers.path_of(self.plan.described)
+        try:
+            if baked:
+                layers.write(memory, remembered(baked), place)
+        except OSError as full:
+            log.warning(
+                "%s cannot be written (%s): the next bake fetches everything again.", memory, full.strerror
+            )
+
+    def _assembled(self, runtime: Layout, baked: Sequence[BakeResult]) -> assemble.AssembledImage:
+        """Put the weight layers where the variant wants them."""
+        high = self.plan.above
+        below = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle not in high]
+        above = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle in high]
+        return assemble.assemble(runtime.manifest, runtime.config, below, above)
 
 
-def deliver(made: Report, route: TransferOptions, *, push: bool, load_: bool) -> None:
-    """Finish one image, and note in its report what was moved and how long that took."""
-    assert made.layout is not None  # noqa: S101 - it was just built
-    name = Reference.parse(made.image)
-    places = places_of(made.plan, route)
-    with _report_lock_change(layers.path_of(made.plan.described)):
-        _deliver(made, made.layout, name, places, route, push=push, load_=load_)
-
-
-def _deliver(
-    made: Report,
-    built: Layout,
-    name: Reference,
-    places: LayerSources,
-    route: TransferOptions,
-    *,
-    push: bool,
-    load_: bool,
-) -> None:
-    if made.plan.bundles and (load_ or not push):
-        _bake_here(made, built, places if push else LayerSources(copy_from=places.copy_from), route)
-    elif made.plan.bundles:
-        _bake_there(made, built, name, places, route)
-    image = made.layout or built
-    if load_:
-        begun = time.monotonic()
-        docker_load.load(image, [name])
-        made.seconds["load"] = time.monotonic() - begun
-    if push:
-        _push(made, image, name, places, route)
-
-
-def places_of(made: Plan, route: TransferOptions) -> LayerSources:
+def sources_of(made: Plan) -> LayerSources:
     """Return where the layers of a plan may be: what the user said, and what the lock remembers."""
     known = layers.places(layers.path_of(made.described))
-    return LayerSources(route.mount_from, route.copy_from, known)
+    return replace(named_sources(made.request, made.described), remembered=known)
 
 
-def settings(route: TransferOptions) -> registry.RegistryOptions:
-    """Return how registries are spoken to."""
-    return registry.RegistryOptions(ca_bundle=route.ca_bundle, jobs=route.jobs, confirmed=route.confirmed)
+def registry_options(request: BuildRequest) -> RegistryOptions:
+    """Return the options of registry connections."""
+    return registry.RegistryOptions(ca_bundle=request.network.ca_bundle, jobs=request.transfer.jobs)
 
 
-def _push(
-    made: Report, layout: Layout, name: Reference, places: LayerSources, route: TransferOptions
-) -> None:
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Take down how long a step took."""
     begun = time.monotonic()
-    with console.Bytes(f"pushing {made.plan.name}") as bar:
-        made.pushed = registry.push(
-            layout, name, on_progress=bar, settings=settings(route), mount_from=places.neighbours(name)
-        )
-    made.seconds["push"] = time.monotonic() - begun
-    _remember(made.plan, made.baked, name)
-
-
-def _bake_here(made: Report, runtime: Layout, places: LayerSources, route: TransferOptions) -> None:
-    """Bake into the layout on disk, which then holds the whole image."""
-    baked = _bake(made, LayoutSink(runtime.path), places, route)
-    image = _assembled(made.plan, runtime, baked)
-    made.layout = assemble.store(image, runtime.path, index=True)
-
-
-def _bake_there(
-    made: Report, runtime: Layout, name: Reference, places: LayerSources, route: TransferOptions
-) -> None:
-    """Bake into the registry; the layout keeps the runtime and learns the image's two documents."""
-    neighbours = places.neighbours(name)
-    with registry.Repository(name, settings(route), push=True, mount_from=neighbours) as repository:
-        sink = RegistrySink(repository, partial(places.neighbours, name))
-        baked = _bake(made, sink, places, route, Spool(route.spool) if route.spool else None, name)
-    image = _assembled(made.plan, runtime, baked)
-    made.layout = assemble.store(image, runtime.path, index=False)
-
-
-def _bake(
-    made: Report,
-    sink: LayerDestination,
-    places: LayerSources,
-    route: TransferOptions,
-    spool: Spool | None = None,
-    target: Reference | None = None,
-) -> list[BakeResult]:
-    begun = time.monotonic()
-    with (
-        SourceRepositories(places, settings(route), besides=target) as origins,
-        console.Bytes(f"baking {made.plan.name}") as bar,
-    ):
-        made.baked = bake.bake(
-            made.plan.bundles,
-            sink,
-            SourceClient.from_environment(os.environ, route.ca_bundle),
-            known=layers.read(layers.path_of(made.plan.described)),
-            origins=origins,
-            spool=spool,
-            jobs=route.jobs,
-            on_progress=bar,
-            on_baked=lambda each: _remember(made.plan, [each], target),
-        )
-    made.seconds["bake"] = time.monotonic() - begun
-    return made.baked
-
-
-def _remember(plan: Plan, baked: Sequence[BakeResult], place: Reference | None) -> None:
-    """Have the lock know what layers came to, and where they are."""
-    memory = layers.path_of(plan.described)
-    try:
-        if baked:
-            layers.write(memory, remembered(baked), place)
-    except OSError as full:
-        log.warning(
-            "%s cannot be written (%s): the next bake fetches everything again.", memory, full.strerror
-        )
+    yield
+    seconds[step] = time.monotonic() - begun
 
 
 @contextlib.contextmanager
 def _report_lock_change(memory: Path) -> Iterator[None]:
-    """Say at the end, also of a bake that failed, that the lock has learnt something."""
+    """Report at the end, also after a failed bake, that layers.json has changed."""
     before = _content(memory)
     try:
         yield
@@ -193,11 +192,3 @@ def _content(memory: Path) -> bytes:
     with contextlib.suppress(OSError):
         return memory.read_bytes()
     return b""
-
-
-def _assembled(plan: Plan, runtime: Layout, baked: Sequence[BakeResult]) -> AssembledImage:
-    """Put the weight layers where the variant wants them."""
-    high = plan.above
-    below = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle not in high]
-    above = [WeightLayer(each.bundle, each.blob) for each in baked if each.bundle in high]
-    return assemble.assemble(runtime.manifest, runtime.config, below, above)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from podkiln.plan.destination import OPTION
 from podkiln.util import atomic, console
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from podkiln.oci.layout import Layout
@@ -18,21 +19,20 @@ if TYPE_CHECKING:
     from podkiln.weights.bake import BakeResult
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """One variant's build. Sizes are bytes, times seconds."""
+    """One variant's build, once it is done. Sizes are bytes, times seconds; `command` is for a shell."""
 
     plan: Plan
     image: str
     command: str
-    layout: Layout | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    baked: list[BakeResult] = field(default_factory=list)
+    layout: Layout
+    seconds: Mapping[str, float]
+    baked: Sequence[BakeResult] = ()
     pushed: PushReport | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for scripts."""
-        assert self.layout is not None  # noqa: S101 - a report is read after the build
         return {
             "schema": 1,
             "variant": self.plan.name,
@@ -40,8 +40,8 @@ class Report:
             "digest": self.layout.descriptor.digest,
             "lock": self.plan.lock.digest,
             "pushed": self.pushed is not None,
-            "registry_source": where.source if (where := self.plan.options.destination) else None,
-            "layers": self._layers(self.layout),
+            "registry_source": where.source if (where := self.plan.destination) else None,
+            "layers": self._layers(),
             "seconds": {step: round(took, 3) for step, took in self.seconds.items()},
             "weights": self._weights(),
             "runtime": {
@@ -67,10 +67,10 @@ class Report:
             },
         }
 
-    def _layers(self, layout: Layout) -> list[dict[str, Any]]:
+    def _layers(self) -> list[dict[str, Any]]:
         """Pair each layer with the history entry that made it."""
-        made = [str(entry.get("created_by", "")) for entry in layout.config.layer_history]
-        rows = zip(layout.manifest.layers, made, layout.config.diff_ids, strict=True)
+        made = [str(entry.get("created_by", "")) for entry in self.layout.config.layer_history]
+        rows = zip(self.layout.manifest.layers, made, self.layout.config.diff_ids, strict=True)
         return [
             {
                 "digest": layer.digest,
@@ -84,7 +84,7 @@ class Report:
 
     def _told_by(self) -> str:
         """Say what named the registry, where that was not the command line."""
-        where = self.plan.options.destination
+        where = self.plan.destination
         return f"; the registry is that of {where.source}" if where and where.source != OPTION else ""
 
     def _left_out(self) -> list[str]:
@@ -93,7 +93,6 @@ class Report:
 
     def sentences(self) -> list[str]:
         """Return what people want to know."""
-        assert self.layout is not None  # noqa: S101 - a report is read after the build
         layers = self.layout.manifest.layers
         size = console.size(sum(layer.size for layer in layers))
         took = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())

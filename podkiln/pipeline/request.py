@@ -1,105 +1,54 @@
-"""What the command line asks for, read and checked: the one argument of the main job."""
+"""What the command line asks for, checked: options that exclude each other, names that name nothing."""
 
 from __future__ import annotations
 
-import difflib
 import re
 import ssl
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.errors import UsageError
 from podkiln.oci.reference import Reference, registry_host
-from podkiln.pipeline.publish import TransferOptions
-from podkiln.plan import destination, registry_limits
-from podkiln.registry.options import Confirmed
-from podkiln.render.bake_file import BuildSecrets
-from podkiln.util.executor import JOBS
-from podkiln.util.quoting import shown
+from podkiln.plan import destination
+from podkiln.util.quoting import did_you_mean, shown
+from podkiln.weights.layer_lookup import LayerSources
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
-    from podkiln.plan.destination import Destination
+    from podkiln.options import BuildRequest
     from podkiln.plan.plan import Plan
 
 
-@dataclass(frozen=True)
-class BuildRequest:
-    """What the command line asked for, all of it.
-
-    `push`: None plans for a push where a registry is known, and else for an image on this disk.
-    `environ`: the environment that may name a registry.
-    `confirmed`: what registries have confirmed to hold, for all variants of one run.
-    """
-
-    variants: tuple[str, ...]
-    out: Path = Path("dist")
-    push: bool | None = False
-    load: bool = False
-    registry: str | None = None
-    tag: str | None = None
-    base: str | None = None
-    sources: tuple[str, ...] = ()
-    allow_substituted: bool = False
-    accepted: tuple[str, ...] = ()
-    no_weights: bool = False
-    no_cache: bool = False
-    builder: str | None = None
-    mount_from: tuple[str, ...] = ()
-    copy_from: tuple[str, ...] = ()
-    spool: Path | None = None
-    jobs: int = JOBS
-    report: Path | None = None
-    quiet: bool = False
-    dry_run: bool = False
-    rate: int = registry_limits.UPLOAD_RATE
-    environment: BuildSecrets = field(default_factory=BuildSecrets)
-    environ: Mapping[str, str] = field(default_factory=dict)
-    confirmed: Confirmed = field(default_factory=Confirmed, compare=False)
-
-    def destination(self, described: LoadedVariant) -> Destination | None:
-        """Return the registry of a variant's image; None where it gets none. Raises UsageError."""
-        return destination.find(described, self.registry, self.environ, push=self.push is not False)
-
-    def pushes(self, described: LoadedVariant) -> bool:
-        """Tell whether a variant's image is pushed, or planned to be."""
-        return self.destination(described) is not None if self.push is None else self.push
-
-
-def image_name(made: Plan, request: BuildRequest) -> Reference:
+def image_name(made: Plan) -> Reference:
     """Return the image's name. CUDA stands in the tag because vast.ai picks tags by it."""
-    spec = made.described.spec
+    spec, given = made.described.spec, made.request.image.tag
     default = f"{made.name}-{spec.runtime.comfyui.version}-cuda-{spec.runtime.cuda}"
-    tag = default if request.tag is None else request.tag.replace("{variant}", made.name)
+    tag = default if given is None else given.replace("{variant}", made.name)
     if not re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII):
         raise UsageError(
             f"--tag: {tag!r} is not 1 to 128 of letters, digits and _ . -, the last two not in front."
         )
-    found = request.destination(made.described)
-    return Reference.parse(f"{found.registry if found else 'localhost'}/{spec.image.repository}:{tag}")
+    where = made.destination.registry if made.destination else "localhost"
+    return Reference.parse(f"{where}/{spec.image.repository}:{tag}")
 
 
-def route(request: BuildRequest, described: LoadedVariant) -> TransferOptions:
-    """Read what the options say of the ways that a variant's bytes take. Raises UsageError."""
-    if not request.pushes(described):
-        given = {"--mount-from": request.mount_from, "--spool": request.spool}
+def named_sources(request: BuildRequest, described: LoadedVariant) -> LayerSources:
+    """Return the repositories that the options name for a variant's layers. Raises UsageError."""
+    transfer = request.transfer
+    if not destination.is_pushed(described, request):
+        given = {"--mount-from": transfer.mount_from, "--spool": transfer.spool}
         useless = next((option for option, value in given.items() if value), None)
-        if useless and request.push is None:
-            raise UsageError(f"{useless} is of use for a push only.", hint=destination.ways(described))
+        if useless and request.image.push is None:
+            raise UsageError(f"{useless} needs --push.", hint=destination.ways(described))
         if useless:
-            raise UsageError(f"{useless} is of use with --push only.", hint="Add --push, or leave it out.")
-    found = request.destination(described)
+            raise UsageError(f"{useless} needs --push.", hint="Add --push, or leave it out.")
+    found = destination.find(described, request)
     host = found.host if found else ""
-    return TransferOptions(
-        ca_bundle=request.environment.ca_bundle,
-        mount_from=tuple(_neighbour(name, host) for name in request.mount_from),
-        copy_from=tuple(_named("--copy-from", name) for name in request.copy_from),
-        spool=request.spool,
-        jobs=request.jobs,
-        confirmed=request.confirmed,
+    return LayerSources(
+        mount_from=tuple(_neighbour(name, host) for name in transfer.mount_from),
+        copy_from=tuple(_named("--copy-from", name) for name in transfer.copy_from),
     )
 
 
@@ -138,67 +87,66 @@ def check(
     if twice:
         raise UsageError(f"--variant: {twice} is named twice.", hint="Name it once.")
     for each in described:
-        if request.destination(each) is None and request.push:
-            raise UsageError("--push needs to know where to.", hint=destination.ways(each))
-        route(request, each)
-    if request.registry and not (request.push is not False or request.load or request.dry_run):
+        if destination.find(each, request) is None and request.image.push:
+            raise UsageError("--push needs a registry.", hint=destination.ways(each))
+        named_sources(request, each)
+    image, output = request.image, request.output
+    if image.registry and not (image.push is not False or output.load or output.dry_run):
         raise UsageError(
             "--registry names the image for a push, or for the local engine.", hint="Add --push, or --load."
         )
     suites = {each.spec.runtime.base.suite for each in described}
-    if request.environment.apt_mirror and len(suites) > 1:
+    if request.network.apt_mirror and len(suites) > 1:
         raise UsageError(
             f"--apt-mirror: these variants stand on {' and '.join(sorted(suites))}.",
             hint="Build them one by one.",
         )
-    if len(names) > 1 and request.tag and "{variant}" not in request.tag:
+    if len(names) > 1 and image.tag and "{variant}" not in image.tag:
         raise UsageError(
-            f"--tag {request.tag} would be one tag for {len(names)} images.",
+            f"--tag {image.tag} would be one tag for {len(names)} images.",
             hint="Write {variant} in it: --tag '{variant}-2026.11'.",
         )
 
 
 def check_options(request: BuildRequest) -> None:
-    """Refuse options that exclude each other, and values that cannot be meant. Raises UsageError."""
+    """Refuse options that exclude each other, and invalid values. Raises UsageError."""
+    no_weights = request.weights.no_weights
     useless = {
-        "--spool": request.no_weights and request.spool is not None,
-        "--copy-from": request.no_weights and bool(request.copy_from),
-        "--accept-licence": request.no_weights and bool(request.accepted),
+        "--spool": no_weights and request.transfer.spool is not None,
+        "--copy-from": no_weights and bool(request.transfer.copy_from),
+        "--accept-licence": no_weights and bool(request.weights.accept_licence),
     }
     for option in (option for option, given in useless.items() if given):
         raise UsageError(
             f"{option} is for weights, and --no-weights leaves them out.", hint="Give one of the two."
         )
-    if request.load and request.spool is not None:
+    if request.output.load and request.transfer.spool is not None:
         raise UsageError(
-            "--spool is of no use with --load: the image is put together in --out, weights and all.",
+            "--spool has no effect with --load: the image is assembled in --out, weights included.",
             hint="Give one of the two.",
         )
-    environment = request.environment
     for option, url in (
-        ("--python-index", environment.python_index),
-        ("--apt-mirror", environment.apt_mirror),
+        ("--python-index", request.network.python_index),
+        ("--apt-mirror", request.network.apt_mirror),
     ):
         if url is not None and not _URL.fullmatch(url):  # not repeated: it may hold a login
             raise UsageError(
-                f"{option}: an http or https URL is wanted, without blanks.",
+                f"{option}: expected an http or https URL without blanks.",
                 hint=f"For example {option} https://mirror.example.com/path",
             )
-    if environment.ca_bundle:
-        check_certificates(environment.ca_bundle)
+    if request.network.ca_bundle:
+        check_certificates(request.network.ca_bundle)
 
 
 _URL = re.compile(r"https?://[!-~]+")
 
 
 def _check_models(request: BuildRequest, models: Collection[str] | None) -> None:
-    for name in request.accepted if models is not None else ():
+    for name in request.weights.accept_licence if models is not None else ():
         if name not in (models or ()):
-            near = difflib.get_close_matches(name, models or (), n=1)
-            meant = f"Did you mean {near[0]!r}? " if near else ""
             raise UsageError(
                 f"--accept-licence: there is no model {shown(name)}.",
-                hint=f"{meant}`./build.py models` lists them.",
+                hint=f"{did_you_mean(name, models or ())} `./build.py models` lists them.".lstrip(),
             )
 
 

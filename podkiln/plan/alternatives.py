@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podkiln.plan import registry_limits
+from podkiln.util.console import GB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
     from podkiln.plan.registry_limits import Registry
 
-_GB = 10**9
 _WHOLE = 0.99  # of a limit: an approximate size near it is no promise
 
 
@@ -45,8 +45,8 @@ def _smaller_files(found: OversizedFile, option: str) -> Iterator[str]:
     for file in found.offer.model.files:
         alike = file.folder == found.file.folder and bool(file.precision)
         if file.optional and alike and (size := _fitting(file, found)):
-            what = f"Bake its {file.precision} file {file.destination} ({size / _GB:.1f} GB)"
-            how = f"describe {found.offer.id} anew under `define:`, with the large one optional in its place"
+            what = f"Bake its {file.precision} file {file.destination} ({size / GB:.1f} GB)"
+            how = f"describe {found.offer.id} again under `define:`, with the large file optional"
             yield f"{what}: {how}{_once(option, file)}."
 
 
@@ -59,7 +59,7 @@ def _smaller_models(found: OversizedFile, catalogue: Mapping[str, Entry], option
         sizes = [_fitting(file, found) for file in entry.model.wanted]
         if all(sizes):
             size, once = sum(size or 0 for size in sizes), _once(option, *entry.model.wanted)
-            yield f"Bake {name} in its place ({size / _GB:.1f} GB, of the same family){once}."
+            yield f"Bake {name} in its place ({size / GB:.1f} GB, of the same family){once}."
 
 
 def _other_registries(found: OversizedFile) -> Iterator[str]:
@@ -77,7 +77,7 @@ def at_start(offer: VariantModel, described: LoadedVariant) -> str:
 
 
 def _fitting(file: ModelFile, found: OversizedFile) -> int | None:
-    """Return a file's size if the registry would take it; None if it would not, or if nobody knows."""
+    """Return a file's size (bytes) if the registry would take it; None if it would not or that is unknown."""
     size = file.known_bytes
     return size if size and found.registry.takes(int(size / _WHOLE), found.rate) else None
 
@@ -91,7 +91,7 @@ def _once(option: str, *files: ModelFile) -> str:
 def _described(registry: Registry) -> str:
     if registry.layer_bytes is None:
         return registry.name
-    return f"{registry.name} (layers up to {registry.layer_bytes / _GB:.1f} GB)"
+    return f"{registry.name} (layers up to {registry.layer_bytes / GB:.1f} GB)"
 
 
 def _listed(names: list[str]) -> str:

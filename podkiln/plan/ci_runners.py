@@ -16,13 +16,13 @@ from podkiln.config import document
 from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.variant import SHIPPED
 from podkiln.plan import estimates
+from podkiln.util.console import GB
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
 
 FOLDER = SHIPPED / "runners"
 Positive = Annotated[int, Field(gt=0)]
-_GB = 10**9
 _HOURS = 2 * 3600  # seconds from which on time is said in hours
 
 
@@ -78,7 +78,7 @@ class RunnerCheck:
 
     def __str__(self) -> str:
         runner = self.runner
-        verdict = "suffices" if self.suffices else "does not suffice"
+        verdict = "is enough" if self.suffices else "is not enough"
         has = f"{_gigabytes(runner.free_bytes)} are free"
         more = f", {_gigabytes(runner.unused.bytes)} more after `{runner.unused.command}`"
         time = f"{_time(self.seconds)} of at most {_time(runner.job_seconds)}"
@@ -107,12 +107,12 @@ def check_runners(plan: Plan) -> list[RunnerCheck]:
 
 def disk(plan: Plan) -> int:
     """Return the bytes of disk that a build with its push takes at most."""
-    spooled = _spooled(plan) if plan.options.spool else []
+    spooled = _spooled(plan) if plan.request.transfer.spool else []
     return estimates.BUILD_DISK + sum(spooled)
 
 
 def _spooled(plan: Plan) -> list[int]:
-    return nlargest(plan.options.jobs, (each.size for each in plan.lacking))
+    return nlargest(plan.request.transfer.jobs, (each.size for each in plan.lacking))
 
 
 def seconds(plan: Plan) -> float:
@@ -121,7 +121,7 @@ def seconds(plan: Plan) -> float:
     Weights are fetched and sent in the same time, so the larger of both counts.
     """
     moved = estimates.COMPRESSED + max(plan.fetch_bytes, plan.upload_bytes)
-    return estimates.BUILD_SECONDS + moved / plan.options.rate
+    return estimates.BUILD_SECONDS + moved / plan.request.transfer.rate
 
 
 @cache
@@ -131,7 +131,7 @@ def load() -> tuple[Runner, ...]:
 
 
 def _gigabytes(count: int) -> str:
-    return f"{-(-count // _GB)} GB"
+    return f"{-(-count // GB)} GB"
 
 
 def _time(count: float) -> str:

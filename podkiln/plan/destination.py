@@ -1,4 +1,4 @@
-"""Where a push goes, and who says so: the option, the environment, the variant, or GitHub Actions."""
+"""Where a push goes, and what names it: the option, the environment, the variant, or GitHub Actions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from podkiln.errors import UsageError
 from podkiln.oci.reference import Reference, registry_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from podkiln.config.variant import LoadedVariant
+    from podkiln.options import BuildRequest
 
 OPTION: Final = "--registry"
 VARIABLE = "PODKILN_REGISTRY"
@@ -31,22 +30,15 @@ class Destination:
         return Reference.parse(f"{self.registry}/x").host
 
 
-def find(
-    described: LoadedVariant, given: str | None, environ: Mapping[str, str], *, push: bool
-) -> Destination | None:
-    """Return where an image goes; None where nobody says. The first who says anything wins.
+def find(described: LoadedVariant, request: BuildRequest) -> Destination | None:
+    """Return where an image goes; None where nothing names it. The first source that names it wins.
 
-    Args:
-        described: The variant.
-        given: What --registry says.
-        environ: The environment.
-        push: Whether the image is to be pushed. Where it is not, --registry alone counts.
-
-    Raises UsageError for a name that is none.
+    Where the image is not to be pushed, --registry alone counts. Raises UsageError for a name that is none.
     """
-    if given is not None:
-        return _checked(given, OPTION)
-    if not push:
+    environ = request.environ
+    if request.image.registry is not None:
+        return _checked(request.image.registry, OPTION)
+    if request.image.push is False:
         return None
     if environ.get(VARIABLE, "").strip():
         return _checked(environ[VARIABLE].strip(), VARIABLE)
@@ -58,6 +50,12 @@ def find(
     if owner:  # names of owners may have upper case, names of repositories may not
         return _checked(f"ghcr.io/{owner.lower()}", "GITHUB_REPOSITORY_OWNER")
     return None
+
+
+def is_pushed(described: LoadedVariant, request: BuildRequest) -> bool:
+    """Tell whether a variant's image is pushed, or planned to be. Raises UsageError."""
+    push = request.image.push
+    return find(described, request) is not None if push is None else push
 
 
 def _checked(text: str, source: str) -> Destination:

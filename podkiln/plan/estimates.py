@@ -1,7 +1,7 @@
-"""What the runtime takes, measured: one place for figures that no file or lock says.
+"""Measured sizes and times of the runtime: figures that no file or lock holds.
 
 The full runtime of comfyui-0.33.0-cuda-13.0, on 2026-11-21, Docker Engine 26.1.5. Sizes are bytes.
-To be measured again when PyTorch or CUDA moves.
+Measure again when the PyTorch or CUDA version changes.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class LicenceTerms:
         parts = [
             model.licence.id,
             _COMMERCIAL[model.licence.commercial],
-            *(["gated: wants HF_TOKEN"] if model.gated else []),
+            *(["gated: requires HF_TOKEN"] if model.gated else []),
             *([asks] if model.licence.bake == "ask" else []),
         ]
         return ", ".join(parts)

@@ -5,15 +5,23 @@ Pure: facts in, a plan out. Sizes are bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from podkiln.config import catalog
 from podkiln.errors import PlanRefusedError
-from podkiln.plan import estimates, image_layers, refusals, registry_limits, weight_layers
+from podkiln.options import BuildRequest
+from podkiln.plan import (
+    destination,
+    estimates,
+    image_layers,
+    refusals,
+    registry_limits,
+    weight_layers,
+)
 from podkiln.plan.licences import LicenceTerms
-from podkiln.plan.registry_limits import UPLOAD_RATE
-from podkiln.util.executor import JOBS
+from podkiln.util.console import GB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +38,6 @@ if TYPE_CHECKING:
     from podkiln.plan.weight_layers import WeightFile, WeightLayerSpec
 
 WORKING_GB = 10  # room on a pod's disk, beside what is known
-GB = 10**9
 MAX_LAYERS: Final = refusals.MAX_LAYERS
 
 ReuseKind: TypeAlias = Literal["existing", "mounted", "copied"]
@@ -38,58 +45,68 @@ ReuseKind: TypeAlias = Literal["existing", "mounted", "copied"]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line asked for.
+class Plan:
+    """A variant with everything decided: the only thing that rendering and building look at.
 
     Attributes:
-        host: The registry that a push goes to, if it is known.
-        destination: The same with its namespace, and what named it.
-        accepted: Models whose licence the user answers for.
-        spool: Whether weights are written to the builder's disk first.
-        jobs: Layers moved at once.
-        rate: Bytes per second to reckon uploads with.
+        request: What the command line asked for, of which the image's own part is `push`, `destination`.
+        bundles: The weight layers, in declared order.
+        known: What earlier bakes came to: recipe of a bundle -> digest of its layer.
+        there: How layers come that need not be made, by what a registry was asked; None: none was.
     """
-
-    push: bool = False
-    no_weights: bool = False
-    allow_substituted: bool = False
-    host: str | None = None
-    destination: Destination | None = None
-    accepted: frozenset[str] = frozenset()
-    spool: bool = False
-    jobs: int = JOBS
-    rate: int = UPLOAD_RATE
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A variant with everything decided: the only thing that rendering and building look at."""
 
     described: LoadedVariant
     lock: Lock
     offered: tuple[VariantModel, ...]
     inputs: tuple[Substitute, ...]
-    options: Options
-    bundles: tuple[WeightLayerSpec, ...]
-    layers: tuple[Layer, ...]
-    refusals: tuple[Refusal, ...]
-    notes: tuple[str, ...] = field(default=())
-    there: Mapping[Digest, ReuseKind] | None = None  # None: no registry was asked
+    request: BuildRequest
+    bundles: tuple[WeightLayerSpec, ...] = ()
+    known: Mapping[Digest, Digest] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    there: Mapping[Digest, ReuseKind] | None = None
 
     @property
     def name(self) -> str:
         """The variant's name."""
         return self.described.name
 
+    @cached_property
+    def destination(self) -> Destination | None:
+        """The registry that the image goes to; None where it goes to none. Raises UsageError."""
+        return destination.find(self.described, self.request)
+
+    @property
+    def push(self) -> bool:
+        """Whether the image is pushed, or planned to be."""
+        return destination.is_pushed(self.described, self.request)
+
+    @property
+    def host(self) -> str | None:
+        """The host of that registry."""
+        return self.destination.host if self.destination else None
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers, from the bottom up."""
+        high = self.above
+        below = [each for each in self.bundles if each not in high]
+        return (
+            *image_layers.of_weights(below, self.known),
+            *image_layers.of_runtime(self.described),
+            *image_layers.of_weights(high, self.known),
+        )
+
     @property
     def baked(self) -> tuple[VariantModel, ...]:
         """The models whose weights go into the image, in the order of their layers."""
-        return () if self.options.no_weights else catalog.baked(self.described, self.offered)
+        return () if self.request.weights.no_weights else catalog.baked(self.described, self.offered)
 
     @property
     def terms(self) -> tuple[LicenceTerms, ...]:
         """The terms that the baked models come under."""
-        return tuple(LicenceTerms(offer, offer.id in self.options.accepted) for offer in self.baked)
+        accepted = self.request.weights.accept_licence
+        return tuple(LicenceTerms(offer, offer.id in accepted) for offer in self.baked)
 
     @property
     def substituted(self) -> tuple[Substitute, ...]:
@@ -117,9 +134,7 @@ class Plan:
     def fit(self) -> LimitCheck | None:
         """The largest layer beside the limits of the registry; None where no registry is named."""
         largest = max([estimates.LARGEST_LAYER, *(each.size for each in self.bundles)])
-        return (
-            registry_limits.fit(self.options.host, largest, self.options.rate) if self.options.host else None
-        )
+        return registry_limits.fit(self.host, largest, self.request.transfer.rate) if self.host else None
 
     @property
     def fetch_bytes(self) -> int:
@@ -138,17 +153,17 @@ class Plan:
         return sum(each.size for each in self.bundles if self._found(each) in sent)
 
     def _found(self, made: WeightLayerSpec) -> ReuseKind | None:
-        """Tell how a layer is had; where no registry was asked, what was made once counts as there."""
-        layer = next(layer for layer in self.layers if layer.is_weight and layer.name == made.title)
-        return "existing" if self.there is None and layer.digest else self.nearby(layer)
+        """Tell how a layer gets to the registry; if none was asked, a layer made before counts as there."""
+        digest = self.known.get(made.recipe)
+        return "existing" if self.there is None and digest else self.nearby(digest)
 
-    def nearby(self, layer: Layer) -> ReuseKind | None:
-        """Tell how a layer comes without its sources, by what the registry was asked; None: it does not."""
-        return self.there.get(layer.digest) if self.there and layer.digest else None
+    def nearby(self, digest: Digest | None) -> ReuseKind | None:
+        """Tell how a layer gets to the registry without its sources; None: it does not, or none was asked."""
+        return self.there.get(digest) if self.there and digest else None
 
     @property
     def fetched_at_start(self) -> int:
-        """Bytes that a pod fetches at its first start when nobody changes the defaults."""
+        """Bytes that a pod fetches at its first start with the default settings."""
         baked = {offer.id for offer in self.baked}
         return sum(
             o.model.size_bytes for o in self.offered if o.default and o.id not in baked and not o.unmet
@@ -169,14 +184,14 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """Return the plan for scripts."""
         return {
-            "schema": 1,
+            "schema": 2,
             "variant": self.name,
             "layers": [
                 {
                     "what": layer.what,
                     "size": layer.size,
                     "digest": layer.digest,
-                    "nearby": self.nearby(layer),
+                    "reuse": self.nearby(layer.digest),
                 }
                 for layer in self.layers
             ],
@@ -187,7 +202,7 @@ class Plan:
             "most_layers": MAX_LAYERS,
             "largest_file": _file_json(self.largest_file),
             "registry": self.fit and self.fit.as_json(),
-            "destination": _destination_json(self.options.destination),
+            "destination": _destination_json(self.destination),
             "licences": [each.as_json() for each in self.terms],
             "fetched_at_start_bytes": self.fetched_at_start,
             "container_disk_gb": self.container_disk_gb,
@@ -205,68 +220,38 @@ def make(
     lock: Lock,
     offered: Sequence[VariantModel],
     inputs: Sequence[Substitute] = (),
-    options: Options | None = None,
+    request: BuildRequest | None = None,
     known: Mapping[Digest, Digest] | None = None,
-    *,
-    there: Mapping[Digest, ReuseKind] | None = None,
     shipped: Mapping[str, Entry] | None = None,
 ) -> Plan:
     """Decide everything that can be decided without moving a byte.
 
-    `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer. `there` is what a
-    registry was asked about these digests: those that are not in it have to be made again. `shipped` are
-    the models that refusals may name as alternatives, besides those that are offered, and that the variant
-    may describe anew.
+    `known` is what earlier bakes came to: recipe of a bundle -> digest of its layer. `shipped` are the models
+    that refusals may name as alternatives, besides those that are offered, and that the variant may describe
+    again.
     """
-    options = options or Options()
-    baked = () if options.no_weights else catalog.baked(described, offered)
-    own, shipped = {offer.id: offer.entry for offer in offered}, shipped or {}
-    unresolved = refusals.of_unresolved(baked, lock.weights, described)
-    bundles = () if unresolved else weight_layers.bundles(weight_layers.weights_of(baked, lock.weights))
-    high = {offer.id for offer in baked if offer.above}
-    below = [each for each in bundles if each.model not in high]
-    above = [each for each in bundles if each.model in high]
-    known = known or {}
-    stack = (
-        *image_layers.of_weights(below, known),
-        *image_layers.of_runtime(described),
-        *image_layers.of_weights(above, known),
-    )
-    return Plan(
-        described=described,
-        lock=lock,
-        offered=tuple(offered),
-        inputs=tuple(inputs),
-        options=options,
-        bundles=bundles,
-        layers=stack,
-        refusals=(
-            *unresolved,
-            *_refused_push(described, lock, baked, inputs, options, {**shipped, **own}),
-            *refusals.of_count(len(stack)),
-        ),
-        notes=tuple(_notes(offered, options, shipped)),
-        there=there,
+    facts = Plan(described, lock, tuple(offered), tuple(inputs), request or BuildRequest((described.name,)))
+    unresolved = refusals.of_unresolved(facts.baked, lock.weights, described)
+    dealt = () if unresolved else weight_layers.bundles(weight_layers.weights_of(facts.baked, lock.weights))
+    made = replace(facts, bundles=dealt, known=known or {})
+    models = {**(shipped or {}), **{offer.id: offer.entry for offer in offered}}
+    return replace(
+        made,
+        refusals=(*unresolved, *_refused_push(made, models), *refusals.of_count(len(made.layers))),
+        notes=tuple(_notes(made, shipped or {})),
     )
 
 
-def _refused_push(
-    described: LoadedVariant,
-    lock: Lock,
-    baked: Sequence[VariantModel],
-    inputs: Sequence[Substitute],
-    options: Options,
-    known: Mapping[str, Entry],
-) -> list[Refusal]:
+def _refused_push(made: Plan, models: Mapping[str, Entry]) -> list[Refusal]:
     """Return what speaks against sending the image to a registry."""
     found: list[Refusal] = []
-    if options.push:
-        terms = [LicenceTerms(offer, offer.id in options.accepted) for offer in baked]
-        found += refusals.of_licences(terms, described)
-    if options.host:
-        found += refusals.of_sizes(options.host, options.rate, baked, lock.weights, described, known)
-    if options.push and not options.allow_substituted:
-        found += refusals.of_substitutes(inputs)
+    if made.push:
+        found += refusals.of_licences(made.terms, made.described)
+    if made.host:
+        rate, locked = made.request.transfer.rate, made.lock.weights
+        found += refusals.of_sizes(made.host, rate, made.baked, locked, made.described, models)
+    if made.push and not made.request.substitutes.allow_substituted:
+        found += refusals.of_substitutes(made.inputs)
     return found
 
 
@@ -280,19 +265,19 @@ def _file_json(weight: WeightFile | None) -> dict[str, Any] | None:
     return {"model": weight.model, "path": weight.destination, "bytes": weight.size}
 
 
-def _notes(offered: Sequence[VariantModel], options: Options, shipped: Mapping[str, Entry]) -> list[str]:
+def _notes(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
     notes = [
         f"{offer.id} is what `define:` describes ({offer.entry.where}), "
         "in place of the shipped model of that id."
-        for offer in offered
+        for offer in made.offered
         if offer.entry.place and offer.id in shipped
     ]
     notes += [
-        f"{offer.id} needs {', '.join(offer.unmet)}, which this image has not: it is fetched only when named."
-        for offer in offered
+        f"{offer.id} needs {', '.join(offer.unmet)}, which this image lacks: it is fetched only when named."
+        for offer in made.offered
         if offer.unmet
     ]
-    left_out = [offer for offer in offered if offer.baked] if options.no_weights else []
+    left_out = [offer for offer in made.offered if offer.baked] if made.request.weights.no_weights else []
     if left_out:
         size = sum(offer.model.size_bytes for offer in left_out)
         names = ", ".join(offer.id for offer in left_out)

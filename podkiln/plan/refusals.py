@@ -37,7 +37,7 @@ class Refusal:
 def of_unresolved(
     baked: Sequence[VariantModel], locked: Mapping[str, tuple[LockedFile, ...]], described: LoadedVariant
 ) -> list[Refusal]:
-    """Refuse files that nobody has vouched for: what cannot be checked cannot be baked."""
+    """Refuse files without a trusted hash: they could not be checked."""
     return [
         Refusal(
             f"{offer.id}: {file.destination} has no trusted sha256 and exact size, so it cannot be baked.",
@@ -57,9 +57,9 @@ def of_licences(terms: Sequence[LicenceTerms], described: LoadedVariant) -> list
     return [
         Refusal(
             f"{each.offer.id} is under {each.offer.model.licence.id}, "
-            "which does not plainly allow handing it on in an image.",
+            "which does not clearly allow redistribution in an image.",
             (
-                f"Add --accept-licence {each.offer.id} if you may.",
+                f"If you may redistribute it, add --accept-licence {each.offer.id}.",
                 alternatives.at_start(each.offer, described),
             ),
         )

@@ -16,13 +16,12 @@ from podkiln.config import document
 from podkiln.config.document import StrictModel
 from podkiln.config.fields import Text
 from podkiln.config.variant import SHIPPED
+from podkiln.options import UPLOAD_RATE
 from podkiln.util import console
+from podkiln.util.console import GB
 
 FOLDER = SHIPPED / "registries"
-# What a hosted CI runner sends, for reckoning with limits in time.
-UPLOAD_RATE = 40_000_000
 Positive = Annotated[int, Field(gt=0)]
-_GB = 10**9
 
 
 class Registry(StrictModel):
@@ -42,7 +41,7 @@ class Registry(StrictModel):
 
 @dataclass(frozen=True)
 class LimitCheck:
-    """The largest layer that a registry would get, beside its limits. `limits`: None when none are known."""
+    """The largest layer (bytes) and the limits of its registry. `limits`: None when none are known."""
 
     host: str
     largest: int
@@ -81,7 +80,7 @@ def find_limits(host: str) -> Registry | None:
 
 
 def fit(host: str, largest: int, rate: int = UPLOAD_RATE) -> LimitCheck:
-    """Put the largest layer beside the limits of a host."""
+    """Compare the largest layer with the limits of a host."""
     return LimitCheck(host, largest, rate, find_limits(host))
 
 
@@ -98,8 +97,8 @@ def refusal(host: str, what: str, size: int, rate: int = UPLOAD_RATE) -> str | N
         return None
     if limits.layer_bytes and size > limits.layer_bytes:
         return (
-            f"{what} is {size / _GB:.1f} GB, and {host} takes layers of at most "
-            f"{limits.layer_bytes / _GB:.1f} GB ({limits.source})."
+            f"{what} is {size / GB:.1f} GB, and {host} takes layers of at most "
+            f"{limits.layer_bytes / GB:.1f} GB ({limits.source})."
         )
     return (
         f"{what} takes {size / rate:.0f} s at {rate / 10**6:.0f} MB/s, and {host} ends uploads after "

@@ -51,7 +51,7 @@ def base(reference: str, lock: Lock) -> Substitute:
     try:
         named = Reference.parse(reference)
     except UsageError as wrong:
-        hint = "An image reference is wanted, or the word bootstrap."
+        hint = "Give an image reference, or the word bootstrap."
         raise UsageError(f"--base: {wrong}", hint=hint) from None
     return Substitute(
         name="base",
@@ -82,7 +82,7 @@ def source(option: str, lock: Lock) -> Substitute:
     name, separator, value = option.partition("=")
     names = replaceable(lock)
     if not separator or not value:
-        raise UsageError(f"--source: {masked(option)!r} is not NAME=DIR nor NAME=URL#COMMIT.")
+        raise UsageError(f"--source: {masked(option)!r} is neither NAME=DIR nor NAME=URL#COMMIT.")
     if name not in names:
         raise UsageError(f"--source: there is no input {name!r}.", hint=f"There are: {', '.join(names)}.")
     if _SCHEME.match(value) and has_secret(value):

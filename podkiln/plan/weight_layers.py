@@ -92,7 +92,7 @@ class WeightLayerSpec:
 
     @property
     def recipe(self) -> Digest:
-        """Digest of all that the layer's own digest follows from: under this the lock remembers that."""
+        """Content key: digest of packing version, paths, sizes, hashes; layers.json maps it to a layer."""
         files = [[weight.path, weight.size, weight.sha256] for weight in self.weights]
         return spec.digest_of(spec.canonical_json([tar_layer.PACKING, files]))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from podkiln.registry.credentials import Credentials
-    from podkiln.registry.streaming_http import Response
+    from podkiln.registry.http_client import Response
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _USED_LIFE: Final = 0.8  # of a token's life; what is left is for the request un
 
 @dataclass(frozen=True)
 class Challenge:
-    """One way in which a registry lets one in (WWW-Authenticate)."""
+    """One challenge of a WWW-Authenticate header (RFC 9110, 11.6.1)."""
 
     scheme: str
     parameters: dict[str, str]
@@ -73,9 +73,9 @@ class Auth:
 
     Args:
         host: The registry, as the user wrote it.
-        scopes: What tokens are to allow: `repository:you/app:pull,push`; without the first there is no use.
+        scopes: What tokens are to allow: `repository:you/app:pull,push`; the first is required.
         login: Finds the user's login for a host.
-        fetch: Speaks to the token service: (method, url, authorization, form) -> Answer, retried.
+        fetch: Speaks to the token service: (method, url, authorization, form) -> response, retried.
         plain_http: Whether a token service may be without TLS, as the registry itself is.
     """
 
@@ -132,7 +132,7 @@ class Auth:
             return True
 
     def _find_login(self) -> Credentials | None:
-        """Look once; who only pulls may go on without the login that a broken helper keeps back."""
+        """Look up the login once; a pull goes on without one where the credential helper is broken."""
         if not self._looked:
             try:
                 self._credentials = self._login(self._host)
@@ -144,7 +144,7 @@ class Auth:
         return self._credentials
 
     def _has_new_login(self) -> bool:
-        """Ask the helper again after a refusal: uploads may outlive what it gives, an hour for some."""
+        """Ask the credential helper again after a refusal: an upload may outlive its token (an hour)."""
         if self._credentials is None:
             return False
         with contextlib.suppress(RegistryError):
@@ -153,7 +153,7 @@ class Auth:
         return False
 
     def _fetch_token(self, challenge: Challenge) -> None:
-        """Fetch a token; one without the right to mount is better than none."""
+        """Fetch a token; without the right to mount where the full scope is refused."""
         answer = self._ask_for_token(challenge)
         if answer.status in _REFUSED and self._has_new_login():
             answer = self._ask_for_token(challenge)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.cancellation import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class SourceRegistryError(RegistryError):
-    """A blob could not be had, whole and right, from the repository that was said to hold it."""
+    """The repository that should hold a blob did not give it, or gave other bytes."""
 
 
 class RemoteBlob:
-    """A blob as `registry.upload.Content`: its last bytes are given out only if all have its digest.
+    """A blob as `registry.upload.BlobSource`: its last bytes are given out only if all have its digest.
 
     Args:
         origin: The repository that holds it.
@@ -41,13 +41,13 @@ class RemoteBlob:
         return self._wanted if self._passed == self.size else None
 
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
-        """Yield the blob from an offset on. Raises OriginError, for a wrong blob before the last bytes.
+        """Yield the blob from an offset on. Raises SourceRegistryError, for wrong bytes before the last.
 
         What comes a second time is not hashed again: were it different, the sink would find another digest.
         """
         if offset > self._passed:
             raise IntegrityError(
-                f"{self.name}: {offset} bytes are said to be there, {self._passed} were sent."
+                f"{self.name}: {offset} bytes are expected to be there, but {self._passed} were sent."
             )
         if offset == 0:
             self._restart()

@@ -1,7 +1,6 @@
-"""Ending the wait for an answer from another thread: by its connection.
+"""Ending requests from another thread: by their connections, at once or after a moment of grace.
 
-httpx has no way to abort a request from outside; closing a socket does not wake who waits in `recv`, shutting
-it down does. Source: httpcore, "Request extensions" (the `trace` extension tells of each connection made).
+Closing a socket does not wake a thread in `recv`; shutting it down does.
 """
 
 from __future__ import annotations
@@ -10,45 +9,84 @@ import contextlib
 import socket
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from podkiln.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_MADE: Final = (".connect_tcp.complete", ".start_tls.complete")
+    from collections.abc import Iterator
 
 
-class SocketRegistry:
-    """The sockets that were added, and those that requests opened which were sent with `extensions`."""
+class CancelledError(RegistryError):
+    """Work given up because other work failed; never what a user sees."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._cut = False
+
+class Cancellation:
+    """Whether the requests of a transport are given up, and the connections that they are waiting for.
+
+    Args:
+        grace: Seconds after which those end, too, whose answers get a moment to come.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.event = threading.Event()
+        self._once, self._lock = threading.Lock(), threading.Lock()
+        self._watched: weakref.WeakKeyDictionary[socket.socket, bool] = weakref.WeakKeyDictionary()
+        self._cut: set[bool] = set()  # of those that get no moment, and of those that do
+        self._timer = threading.Timer(grace, self._end_all, [True])
+        self._timer.daemon = True
+        self._thread = threading.local()
+
+    def close(self) -> None:
+        """Forget the moment of grace: nothing is under way any more."""
+        self._timer.cancel()
+
+    def cancel(self) -> None:
+        """End all that is watched and not shielded, now and from now on."""
+        if self._once.acquire(blocking=False):
+            self.event.set()
+            self._end_all(False)
+            self._timer.start()
+
+    def refuse(self) -> None:
+        """Raise CancelledError after `cancel`, unless this thread is shielded."""
+        if self.event.is_set() and not self.shields:
+            raise CancelledError("given up")
 
     @property
-    def extensions(self) -> dict[str, Any]:
-        """What to give httpx with a request."""
-        return {"trace": self._trace}
+    def shields(self) -> bool:
+        """Whether this thread is in `shield`."""
+        return bool(getattr(self._thread, "shielded", False))
 
-    def add(self, made: socket.socket) -> None:
-        """Take one in."""
-        with self._lock:
-            self._open.add(made)
-            if self._cut:
-                _end(made)
+    @contextlib.contextmanager
+    def shield(self) -> Iterator[None]:
+        """Let the requests of this thread go on, cancelled or not; also those for a login that they need."""
+        self._thread.shielded = True
+        try:
+            yield
+        finally:
+            self._thread.shielded = False
 
-    def cut(self) -> None:
-        """End all connections, and those that are still being made as soon as they are."""
-        with self._lock:
-            self._cut = True
-            for opened in list(self._open):
-                _end(opened)
-
-    def _trace(self, event: str, told: Mapping[str, Any]) -> None:
-        if not event.endswith(_MADE):
+    def watch(self, connection: socket.socket, *, graceful: bool) -> None:
+        """Have `cancel` end a connection until `release`."""
+        if self.shields:
             return
-        self.add(told["return_value"].get_extra_info("socket"))
+        with self._lock:
+            self._watched[connection] = graceful
+            if graceful in self._cut:
+                _end(connection)
+
+    def release(self, connection: socket.socket) -> None:
+        """Let a connection be: its request is at its end."""
+        with self._lock:
+            self._watched.pop(connection, None)
+
+    def _end_all(self, graceful: bool) -> None:
+        with self._lock:
+            self._cut.add(graceful)
+            for connection, gets_moment in list(self._watched.items()):
+                if gets_moment is graceful:
+                    _end(connection)
 
 
 def _end(opened: socket.socket) -> None:

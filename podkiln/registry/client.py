@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
-
-from httpx import codes
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from podkiln.oci.reference import Reference
     from podkiln.oci.spec import Descriptor, Digest
     from podkiln.oci.tar_layer import Chunk
-    from podkiln.registry.streaming_http import Response
+    from podkiln.registry.http_client import Response
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +46,10 @@ _COMMIT_SECONDS: Final = 120.0
 _COMMIT_RATE: Final = 20e6  # bytes/s at which an object store copies a blob to its place, pessimistically
 _ANY: Final = frozenset(range(200, 500)) - TRANSIENT  # for questions to which a no is an answer
 _TOO_MUCH: Final = frozenset(
-    {codes.BAD_REQUEST, codes.REQUEST_ENTITY_TOO_LARGE, 416}
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 416}
 )  # said to one long PATCH
 _NO_STREAMS: Final = frozenset(
-    {codes.METHOD_NOT_ALLOWED, codes.LENGTH_REQUIRED, codes.NOT_IMPLEMENTED}
+    {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.LENGTH_REQUIRED, HTTPStatus.NOT_IMPLEMENTED}
 )  # said to a PATCH of unknown length
 _WRITTEN: Final = frozenset({200, 201, 202})
 _PERHAPS_KEPT: Final = frozenset({400, 403, 405, 409, 412, 422, 423})  # said of tags that may not move
@@ -91,7 +90,7 @@ class Repository(Reader):
 
     Args:
         reference: Which one; tag and digest do not matter here.
-        settings: How registries are spoken to.
+        settings: Options of registry connections.
         push: Ask for the right to write.
         mount_from: Other repositories there that we want to read, to mount blobs from.
     """
@@ -133,7 +132,7 @@ class Repository(Reader):
             return True
         doing = f"look for blob {spec.short(blob.digest)} in {self.name}"
         answer = self.transport.ask("HEAD", self._path("blobs", blob.digest), doing, expect=(200, 404))
-        if answer.status != codes.OK:
+        if answer.status != HTTPStatus.OK:
             return False
         refuse_page(answer, self.transport.host, doing)
         size = number(answer.headers.get("content-length")) or blob.size  # 0: some say it for every HEAD
@@ -151,7 +150,7 @@ class Repository(Reader):
         self._confirmed.add(self._full_name, blob.digest)
 
     def forget(self) -> None:
-        """Forget what the registry has confirmed: ask for each blob anew."""
+        """Forget what the registry has confirmed: ask for each blob again."""
         self._confirmed.forget(self._full_name)
 
     def put_manifest(self, tag_or_digest: str, data: bytes, media_type: str) -> None:
@@ -187,7 +186,7 @@ class Repository(Reader):
         self.transport.refuse(answer, doing)
 
     def mount(self, blob: Descriptor, source: str) -> bool:
-        """Have a blob taken over from another repository of the registry; False when it was not (end-11).
+        """Mount a blob from another repository of the registry; False when it was not (end-11).
 
         Some registries answer that they did, and then do not know it: it counts once it is there, and one
         that is not in the end is the last that is tried.
@@ -197,13 +196,13 @@ class Repository(Reader):
         query = f"?mount={quote(blob.digest, safe='')}&from={quote(source, safe='')}"
         path = self._path("blobs", "uploads/" + query)
         answer = self.transport.ask("POST", path, "mount a blob", expect=_ANY, content=b"")
-        if answer.status == codes.ACCEPTED:  # it began an upload instead
+        if answer.status == HTTPStatus.ACCEPTED:  # it began an upload instead
             self._cancel(self._location(answer, path), UPLOADS.begin(self.transport.host))
-        self._mounts = answer.status != codes.CREATED or self._appears(blob)
-        return answer.status == codes.CREATED and self._mounts
+        self._mounts = answer.status != HTTPStatus.CREATED or self._appears(blob)
+        return answer.status == HTTPStatus.CREATED and self._mounts
 
     def _appears(self, blob: Descriptor) -> bool:
-        """Wait for a blob that was confirmed to be there to be shown; False when it is not in the end."""
+        """Wait until the registry shows a blob that it has confirmed; False when it does not."""
 
         def once() -> None:
             if not self.blob_exists(blob):
@@ -213,7 +212,7 @@ class Repository(Reader):
         try:
             self.transport.retrying(once)
         except UnsettledError as failure:
-            log.info("%s It was said to be mounted, and is brought otherwise.", failure)
+            log.info("%s The registry said that it was mounted; it is sent another way.", failure)
             return False
         return True
 
@@ -229,7 +228,7 @@ class Repository(Reader):
         answer = self.transport.ask("GET", location, "tell the state of an upload", expect=_ANY)
         end = range_end(answer.headers.get("range"))
         # A range of 0-0 stands for one byte and for none: not to be trusted.
-        if answer.status != codes.NO_CONTENT or not end:
+        if answer.status != HTTPStatus.NO_CONTENT or not end:
             raise self._lost(answer)
         return self._location(answer, location), end + 1
 
@@ -264,7 +263,9 @@ class Repository(Reader):
         answer = self.transport.stream("PATCH", location, headers, chunks, _patience(stop - start))
         if is_lost_upload(answer):
             raise self._lost(answer)
-        if answer.status in _TOO_MUCH and (not ranged or answer.status == codes.REQUEST_ENTITY_TOO_LARGE):
+        if answer.status in _TOO_MUCH and (
+            not ranged or answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        ):
             raise ChunkedUploadRequiredError(
                 f"Registry {self.transport.host} does not take {stop - start} bytes in one piece "
                 f"({words(answer)}).",
@@ -274,9 +275,9 @@ class Repository(Reader):
             raise StreamingNotSupportedError(
                 f"Registry {self.transport.host} takes no streamed uploads ({words(answer)}).", wait=0
             )
-        if answer.status == codes.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+        if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
             raise TransientError(f"Registry {self.transport.host} does not go on at byte {start}.")
-        if answer.status not in (codes.CREATED, codes.ACCEPTED, codes.NO_CONTENT):
+        if answer.status not in (HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT):
             self.transport.refuse(answer, doing)
         end = range_end(answer.headers.get("range"))
         return self._location(answer, location), stop if end is None else end + 1
@@ -300,7 +301,7 @@ class Repository(Reader):
     def _closed(self, answer: Response, blob: Descriptor, doing: str) -> None:
         if is_lost_upload(answer):
             raise self._lost(answer)
-        if answer.status not in (codes.CREATED, codes.NO_CONTENT):
+        if answer.status not in (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT):
             self.transport.refuse(answer, doing)
         kept = answer.headers.get("docker-content-digest", blob.digest)
         if kept != blob.digest:
@@ -337,7 +338,7 @@ class Repository(Reader):
     def _lost(self, answer: Response) -> LostUploadError:
         return LostUploadError(
             f"Registry {self.transport.host} did not go on with an upload to {self.name} ({words(answer)}).",
-            certain=answer.status != codes.NOT_FOUND,
+            certain=answer.status != HTTPStatus.NOT_FOUND,
         )
 
 

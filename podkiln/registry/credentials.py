@@ -99,9 +99,9 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as wrong:
         raise RegistryError(f"{path} could not be read: {wrong.strerror}.") from wrong
     except (ValueError, RecursionError):  # not chained: the error would quote the file
-        raise RegistryError(f"{path} is not JSON.", hint="Repair it, or `docker login` anew.") from None
+        raise RegistryError(f"{path} is not JSON.", hint="Repair it, or run `docker login` again.") from None
     if not isinstance(config, dict):
-        raise RegistryError(f"{path} is not a JSON object.", hint="Repair it, or `docker login` anew.")
+        raise RegistryError(f"{path} is not a JSON object.", hint="Repair it, or run `docker login` again.")
     return config
 
 
@@ -114,7 +114,7 @@ def _helpers(config: Mapping[str, Any], host: str) -> Iterator[str]:
     if isinstance(helper, str) and helper:
         if not _HELPER.fullmatch(helper):
             raise RegistryError(
-                f"The Docker config names the credential helper {shown(helper)!r}, which is no name.",
+                f"The Docker config names the credential helper {shown(helper)!r}: not a valid name.",
                 hint="Repair credsStore and credHelpers in it.",
             )
         yield helper
@@ -135,7 +135,7 @@ def _ask(helper: str, server: str) -> Credentials | None:
     except CommandError as missing:
         raise RegistryError(
             f"The Docker config names the credential helper {program}, which is not on the PATH.",
-            hint="Install it, or remove it from credsStore and credHelpers and `docker login` anew.",
+            hint="Install it, or remove it from credsStore and credHelpers and run `docker login` again.",
         ) from missing
     except (OSError, subprocess.TimeoutExpired) as wrong:
         why = (
@@ -157,7 +157,7 @@ def _from_answer(output: bytes, program: str) -> Credentials | None:
     except (ValueError, KeyError, TypeError, RecursionError):  # not chained: it would quote the secret
         user = secret = None
     if not isinstance(user, str) or not isinstance(secret, str):
-        raise RegistryError(f"The credential helper {program} gave an answer that is no login.")
+        raise RegistryError(f"The credential helper {program} did not answer with a login.")
     if not secret:
         return None
     return Credentials("", "", secret) if user == _TOKEN_USER else Credentials(user, secret)
@@ -170,7 +170,9 @@ def _from_entry(entry: Mapping[str, Any], where: str) -> Credentials | None:
         try:
             text = base64.b64decode(auth, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError, TypeError, ValueError):
-            raise RegistryError(f"{where}: `auth` is not base64 text.", hint="`docker login` anew.") from None
+            raise RegistryError(
+                f"{where}: `auth` is not base64 text.", hint="Run `docker login` again."
+            ) from None
         user, _, password = text.partition(":")
         password = password.strip("\0")  # as docker: old versions padded it
     token = _text(entry.get("identitytoken"))
@@ -180,5 +182,5 @@ def _from_entry(entry: Mapping[str, Any], where: str) -> Credentials | None:
 
 
 def _text(value: object) -> str:
-    """Return a field of an entry; what is no text is none."""
+    """Return a field of an entry; empty where it is not text."""
     return value if isinstance(value, str) else ""

@@ -1,16 +1,15 @@
-"""What registries say no with, and what networks do, each as one plain sentence."""
+"""Errors of registries and networks, each as one sentence."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
 import ssl
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
-
-import httpx
-from httpx import codes
 
 from pod.net.retry import PASSING, asked_seconds
 from pod.util.printable import printable, shown
@@ -19,7 +18,7 @@ from podkiln.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from podkiln.registry.streaming_http import Response
+    from podkiln.registry.http_client import Response
 
 TRANSIENT: Final = PASSING
 """Answers that may be another one a moment later."""
@@ -54,13 +53,27 @@ _MEANING: Final = {
     429: "says that there are too many requests",
 }
 
-_NETWORK: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (socket.gaierror, "has a name that could not be resolved"),
-    (ConnectionRefusedError, "refuses connections"),
-    (httpx.ConnectTimeout, "did not take a connection in time"),
-    (httpx.TimeoutException, "did not answer in time"),
-    (httpx.RemoteProtocolError, "cut the connection"),
-    (httpx.NetworkError, "cut the connection"),
+
+class ExchangeError(Exception):
+    """A request brought no answer: its cause is what a socket, TLS or http.client raised."""
+
+
+class ConnectError(ExchangeError):
+    """There was no connection to send it on."""
+
+
+class EndlessAnswerError(TimeoutError):
+    """An answer came, but not to its end in time."""
+
+
+_NETWORK: Final[tuple[tuple[type[ExchangeError], type[Exception], str], ...]] = (
+    (ExchangeError, socket.gaierror, "has a name that could not be resolved"),
+    (ExchangeError, ConnectionRefusedError, "refuses connections"),
+    (ExchangeError, EndlessAnswerError, "did not come to the end of an answer in time"),
+    (ConnectError, TimeoutError, "did not take a connection in time"),
+    (ExchangeError, TimeoutError, "did not answer in time"),
+    (ExchangeError, OSError, "cut the connection"),
+    (ExchangeError, http.client.HTTPException, "cut the connection"),
 )
 
 
@@ -81,7 +94,7 @@ class SettlingError(TransientError):
 
 
 def given_up(failure: TransientError) -> RegistryError:
-    """Return the error for what still fails at the last attempt: nobody above tries it yet again."""
+    """Return the error for what still fails at the last attempt: callers do not retry it."""
     kind = UnsettledError if isinstance(failure, SettlingError) else RegistryError
     return kind(str(failure), hint=failure.hint)
 
@@ -102,18 +115,18 @@ class Settling:
 
 def lacks_blob(answer: Response) -> bool:
     """Tell whether a manifest was refused because a blob of it is not known, or the repository is not."""
-    if answer.status == codes.NOT_FOUND:
+    if answer.status == HTTPStatus.NOT_FOUND:
         return True
     error = _first_error(answer)
     said = f"{error.get('code')} {error.get('message')}"
-    return answer.status == codes.BAD_REQUEST and bool(_BLOB_UNKNOWN.search(said[:_MOST_WORDS]))
+    return answer.status == HTTPStatus.BAD_REQUEST and bool(_BLOB_UNKNOWN.search(said[:_MOST_WORDS]))
 
 
 def is_immutable(answer: Response) -> bool:
     """Tell whether a tag was refused because it is there and may not move (as ECR and Harbor say it)."""
     error = _first_error(answer)
     said = f"{error.get('code')} {error.get('message')}"
-    return answer.status in (codes.CONFLICT, codes.PRECONDITION_FAILED) or bool(
+    return answer.status in (HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED) or bool(
         _IMMUTABLE.search(said[:_MOST_WORDS])
     )
 
@@ -129,7 +142,7 @@ def refuse_page(answer: Response, host: str, doing: str) -> None:
 
 
 def refused(answer: Response, host: str, doing: str, *, login: bool) -> RegistryError:
-    """Return the error for an answer that is a no.
+    """Return the error for a refusal.
 
     Args:
         answer: What the registry said.
@@ -138,10 +151,10 @@ def refused(answer: Response, host: str, doing: str, *, login: bool) -> Registry
         login: Whether a login was sent with the question.
     """
     said = words(answer)
-    if answer.status == codes.UNAUTHORIZED:
-        verb = "does not let this login" if login else "wants a login to"
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        verb = "does not let this login" if login else "requires a login to"
         return RegistryError(f"Registry {host} {verb} {doing} ({said}).", hint=f"Run `docker login {host}`.")
-    otherwise = "failed" if answer.status in TRANSIENT else "answered what was not expected"
+    otherwise = "failed" if answer.status in TRANSIENT else "gave an unexpected answer"
     meaning = _MEANING.get(answer.status, otherwise)
     message = f"Registry {host} was asked to {doing} and {meaning} ({said})."
     if answer.status in TRANSIENT:
@@ -159,9 +172,9 @@ def words(answer: Response) -> str:
 
 def is_lost_upload(answer: Response) -> bool:
     """Tell whether an answer means that this upload cannot go on, though another one may."""
-    if answer.status == codes.BAD_REQUEST:
+    if answer.status == HTTPStatus.BAD_REQUEST:
         return _first_error(answer).get("code") in _LOST_CODES
-    return answer.status == codes.NOT_FOUND
+    return answer.status == HTTPStatus.NOT_FOUND
 
 
 def _first_error(answer: Response) -> dict[str, str]:
@@ -181,12 +194,10 @@ def retry_after(answer: Response) -> float | None:
     return asked_seconds(answer.headers)
 
 
-def unreachable(error: httpx.TransportError, host: str) -> RegistryError:
+def unreachable(error: ExchangeError, host: str) -> RegistryError:
     """Return the error for an exchange that brought no answer."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, httpx.InvalidURL):  # httpx reads a Location whether or not it follows it
-            return RegistryError(f"{host} redirects to an address that is no URL.")
         if isinstance(cause, ssl.SSLCertVerificationError):
             return RegistryError(
                 f"The certificate of {host} is not trusted: {cause.verify_message}.",
@@ -194,14 +205,18 @@ def unreachable(error: httpx.TransportError, host: str) -> RegistryError:
             )
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             return RegistryError(
-                f"{host} does not speak TLS as it should ({cause.reason or 'handshake failed'}).",
-                hint="Only registries on this machine (localhost) are spoken to without TLS.",
+                f"{host} failed the TLS handshake ({cause.reason or 'handshake failed'}).",
+                hint="podkiln speaks plain http only to registries on this machine (localhost).",
             )
-    for kind, what in _NETWORK:
-        if any(isinstance(cause, kind) for cause in causes):
-            said = shown(causes[-1]) or type(causes[-1]).__name__
+    root = causes[-1]
+    said = shown(root) or type(root).__name__
+    by_proxy = type(root) is OSError and root.errno is None  # so http.client says that one refuses
+    for kind, cause_kind, what in () if by_proxy else _NETWORK:
+        if isinstance(error, kind) and any(isinstance(cause, cause_kind) for cause in causes):
             return TransientError(f"{host} {what} ({said}).")
-    return RegistryError(f"{host} could not be spoken to: {shown(error)}.")
+    if isinstance(root, UnicodeError):  # a host's name that no resolver takes
+        return RegistryError(f"{host} could not be reached ({type(root).__name__}).")
+    return RegistryError(f"{host} could not be reached: {said}.")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""Numbers and lengths in the headers of answers, read without trust: what is malformed was not said.
+"""Numbers and lengths in the headers of answers, read defensively: a malformed header counts as absent.
 
 Sources: RFC 9110 (8.6 Content-Length, 14.4 Content-Range), distribution-spec v1.1 (Range of an upload,
 OCI-Chunk-Min-Length and OCI-Chunk-Max-Length).
@@ -47,7 +47,7 @@ class ChunkSizes:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self:
-        """Read the headers of an answer; what is not a number was not said."""
+        """Read the headers of an answer; values that are not numbers are ignored."""
         least, most = (number(headers.get(f"oci-chunk-{which}-length")) for which in ("min", "max"))
         return cls(least or 0, most or None)
 

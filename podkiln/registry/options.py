@@ -1,4 +1,4 @@
-"""How registries are spoken to, and what they have confirmed so far."""
+"""Options of registry connections, and the blobs that registries have confirmed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class RegistryOptions:
-    """How registries are spoken to.
+    """Options of registry connections.
 
     Attributes:
         ca_bundle: PEM file of CAs to trust beside those of the system.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from podkiln.registry.transport import CancelledError
-from podkiln.util.executor import submit_all
-from podkiln.util.interrupts import INTERRUPTIONS
+from podkiln.registry.cancellation import CancelledError
+from podkiln.util.executor import run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from podkiln.registry.transport import Transport
 
@@ -24,20 +23,4 @@ def at_once(transport: Transport, things: Iterable[T], work: Callable[[T], R]) -
     The first failure, also an interruption of this thread, cancels the transport, and is the one raised.
     """
     with ThreadPoolExecutor(transport.settings.jobs, thread_name_prefix="blobs") as pool:
-        try:
-            futures = submit_all(pool, work, things)
-            wait(futures, return_when=FIRST_EXCEPTION)
-            _raise_first(futures)
-            return [future.result() for future in futures]
-        except BaseException:
-            with INTERRUPTIONS.held():
-                transport.cancel()
-                pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _raise_first(futures: Sequence[Future[R]]) -> None:
-    """Raise the failure that stopped the work, not those of the work that it stopped."""
-    failures = [future.exception() for future in futures if future.done() and not future.cancelled()]
-    for failure in sorted(filter(None, failures), key=lambda failure: isinstance(failure, CancelledError)):
-        raise failure
+        return run_all(pool, work, things, cancel=transport.cancel, cancelled=CancelledError)

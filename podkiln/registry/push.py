@@ -75,8 +75,8 @@ def push(
     Args:
         layout: The image.
         reference: Its name; without a tag, `latest`.
-        on_progress: Told what is sent.
-        settings: How registries are spoken to.
+        on_progress: Progress callback (name, bytes done, bytes in all).
+        settings: Options of registry connections.
         mount_from: Repositories of the same registry that may hold some of the blobs.
 
     Raises:
@@ -177,7 +177,7 @@ def _write(sender: _Sender, repository: Repository, name: str, layout: Layout) -
 
 
 def _read_back(repository: Repository, tag: str, layout: Layout) -> None:
-    """Have the registry give out what it now holds: what is reported was seen there, not only sent."""
+    """Read the manifest back: the report names what the registry holds, not what was sent."""
 
     def once() -> None:
         found, data = repository.manifest(tag, written=True)
@@ -186,8 +186,8 @@ def _read_back(repository: Repository, tag: str, layout: Layout) -> None:
             raise SettlingError(
                 f"After the push, tag {tag} of {repository.name} at {host} names {found.digest}, "
                 f"not {layout.descriptor.digest}.",
-                hint="Either another push moved the tag at the same time, or the registry shows the old one "
-                "for longer than was waited: `./build.py verify` tells later.",
+                hint="Another push moved the tag, or the registry still shows the old one: check later with "
+                "`./build.py verify`.",
             )
 
     repository.transport.retrying(once)
@@ -195,4 +195,4 @@ def _read_back(repository: Repository, tag: str, layout: Layout) -> None:
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Report to nobody."""
+    """Ignore progress."""

@@ -5,9 +5,8 @@ Source: distribution-spec v1.1 (spec.md; end-1 to end-11 are its names for the r
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
-
-from httpx import codes
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from podkiln.oci.spec import Descriptor, Digest
-    from podkiln.registry.streaming_http import Response
+    from podkiln.registry.http_client import Response
     from podkiln.registry.transport import Transport
 
 _ACCEPT: Final = ", ".join((*spec.MANIFESTS, *spec.INDEXES))
 AGAIN: Final = (
-    "Whether it has lost something or only shows it late is not known. "
-    "The same command can be given again: it looks for each layer anew, and sends what is missing."
+    "It has lost something, or shows it late. "
+    "Run the same command again: it checks each layer, and sends what is missing."
 )
 MANIFEST_WRITTEN: Final = Settling(
-    lambda answer: answer.status == codes.NOT_FOUND,
+    lambda answer: answer.status == HTTPStatus.NOT_FOUND,
     "does not show what it took in this run",
     f"The push is complete as far as the registry has said. {AGAIN}",
 )
@@ -66,18 +65,15 @@ class Reader:
 
     def pieces(self, blob: Descriptor, offset: int = 0) -> Generator[bytes]:
         """Yield a blob from an offset on, as `read` does, but unchecked."""
-        done, failures = offset, 0
+        done, backoff = offset, self.transport.backoff()
         while done < blob.size:
             try:
                 for chunk in self._read_on(blob, done):
                     done += len(chunk)
-                    failures = 0
+                    backoff.succeeded()
                     yield chunk
             except TransientError as failure:
-                failures += 1
-                if failures >= self.transport.settings.attempts:
-                    raise RegistryError(str(failure), hint=failure.hint) from failure
-                self.transport.pause(failures, failure)
+                self.transport.pause(backoff, failure)
 
     def _read_on(self, blob: Descriptor, offset: int) -> Iterator[bytes]:
         """Yield a blob from an offset on, never more than it has. Raises TransientError at an early end."""

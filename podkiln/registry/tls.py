@@ -1,4 +1,4 @@
-"""Whom to trust when a registry or a source says who it is: TLS as Docker has it."""
+"""TLS contexts for registries and sources: the CAs that Docker would trust."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_local(host: str) -> bool:
 
 
 def speaks_tls(host: str, seconds: float) -> bool:
-    """Tell whether a registry on this machine speaks TLS, by shaking hands with it, whoever it is."""
+    """Tell whether a registry on this machine speaks TLS, by a handshake that checks no certificate."""
     try:
         parts = urlsplit(f"https://{host}")
         address = (parts.hostname or "", parts.port or 443)

@@ -7,11 +7,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln.errors import IntegrityError, RegistryError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.client import ChunkedUploadRequiredError, LostUploadError, StreamingNotSupportedError
 from podkiln.registry.errors import TransientError
 from podkiln.registry.headers import ChunkSizes
-from podkiln.registry.streaming_http import EndedEarlyError
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.http_client import EndedEarlyError
 from podkiln.util.interrupts import INTERRUPTIONS
 from podkiln.util.open_uploads import UPLOADS
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from podkiln.registry.client import Repository
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told what is being sent, bytes done, bytes in all. Called from several threads; done may fall back."""
+"""Progress callback (name, bytes done, bytes in all). Called from several threads; done may fall back."""
 
 _CUT_STREAMS: Final = 2
 """Streams without any headway before chunks are tried: proxies cut off what is too long without a word."""
@@ -61,7 +61,7 @@ class Upload:
     Args:
         repository: Where to.
         content: What.
-        on_progress: Told as it is sent.
+        on_progress: Progress callback (name, bytes done, bytes in all).
     """
 
     def __init__(self, repository: Repository, content: BlobSource, on_progress: Progress) -> None:
@@ -70,7 +70,7 @@ class Upload:
         self._on_progress = on_progress
         self._location: str | None = None
         self._offset = 0
-        self._furthest = 0  # of all attempts: what is sent a second time is no headway
+        self._furthest = 0  # of all attempts: bytes that are sent again do not count as progress
         self._sizes = ChunkSizes()
         self._chunk = repository.chunk  # bytes in one PATCH; None: all that is left
         self._number: int | None = None  # among the uploads that are unfinished
@@ -81,30 +81,23 @@ class Upload:
     def run(self) -> Descriptor:
         """Send the blob and return it; after any failure the registry is told to forget it."""
         transport = self._repository.transport
-        failures = 0
+        backoff = transport.backoff()
         try:
             while True:
                 try:
                     return self._ended(self._attempt())
-                except (
-                    ChunkedUploadRequiredError
-                ) as failure:  # no failed attempt: there are only so many lengths
-                    self._shrink(failure)
+                except ChunkedUploadRequiredError as failure:
+                    self._shrink(failure)  # no failed attempt: there are only so many lengths
                     self._resume(failure)
                 except TransientError as failure:
-                    failures += 1
-                    if failures >= transport.settings.attempts:
-                        raise
-                    if failures == _CUT_STREAMS and self._chunk is None and not self._furthest:
+                    transport.pause(backoff, failure)
+                    if backoff.failures == _CUT_STREAMS and self._chunk is None and not self._furthest:
                         self._chunk = self._sizes.usual
-                    transport.pause(failures, failure)
                     committed = self._content.blob
-                    if committed and self._repository.blob_exists(
-                        committed
-                    ):  # only the answer to it was lost
-                        return self._ended(committed)
+                    if committed and self._repository.blob_exists(committed):
+                        return self._ended(committed)  # only the answer to it was lost
                     if self._resume(failure):
-                        failures = 0
+                        backoff.succeeded()
         except BaseException:
             with INTERRUPTIONS.held():
                 self._drop()
@@ -176,7 +169,7 @@ class Upload:
                     raise self._failure
 
     def _resume(self, failure: TransientError) -> bool:
-        """Find out how far the registry got, else begin anew; tell whether the upload made headway."""
+        """Find out how far the registry got, else begin again; tell whether the upload made progress."""
         if isinstance(failure, StreamingNotSupportedError):
             self._whole = True
             if self._content.blob is None:
@@ -231,7 +224,7 @@ class Upload:
                 done += len(chunk)
                 self._on_progress(self._content.name, done, self._content.size)
                 yield chunk
-        except Exception as failure:  # raised again by who sends, once the registry has answered
+        except Exception as failure:  # raised again by the sender, once the registry has answered
             self._failure = failure
             raise EndedEarlyError from failure
 

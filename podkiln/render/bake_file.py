@@ -7,12 +7,13 @@ Format: https://docs.docker.com/build/bake/reference/.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from podkiln.options import NetworkOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from podkiln.plan.plan import Plan
 
@@ -28,37 +29,34 @@ _EXPORT = "tar=false,rewrite-timestamp=true,compression=zstd,force-compression=t
 class BuildSecrets:
     """What the builder's own network needs: never part of the image, so given as build secrets.
 
-    `ca_bundle`: PEM file of a corporate CA. `python_index`, `apt_mirror`: URLs, which may hold a login.
-    `apt_suite`: Debian's code name of the base, which the mirror is asked for.
+    `apt_suite`: Debian's code name of the base, which a mirror of it is asked for.
     """
 
-    ca_bundle: Path | None = None
-    python_index: str | None = None
-    apt_mirror: str | None = None
+    network: NetworkOptions = field(default_factory=NetworkOptions)
     apt_suite: str = ""
 
     def secrets(self) -> list[str]:
         """Return them in BuildKit's notation. Values travel in variables, not in the file."""
         found = []
-        if self.ca_bundle:
-            file = str(self.ca_bundle.resolve()).replace('"', '""')  # the notation is CSV
+        if self.network.ca_bundle:
+            file = str(self.network.ca_bundle.resolve()).replace('"', '""')  # the notation is CSV
             found += [f'id=ca,"src={file}"', "id=apt-conf,env=PODKILN_APT_CONF"]
-        if self.python_index:
+        if self.network.python_index:
             found.append("id=python-index,env=PODKILN_PYTHON_INDEX")
-        if self.apt_mirror:
+        if self.network.apt_mirror:
             found.append("id=apt-sources,env=PODKILN_APT_SOURCES")
         return found
 
     def variables(self) -> dict[str, str]:
         """Return the variables that carry the secrets."""
         found = {}
-        if self.ca_bundle:
+        if self.network.ca_bundle:
             found["PODKILN_APT_CONF"] = 'Acquire::https::CAInfo "/run/secrets/ca";'
-        if self.python_index:
-            found["PODKILN_PYTHON_INDEX"] = self.python_index
-        if self.apt_mirror:
+        if self.network.python_index:
+            found["PODKILN_PYTHON_INDEX"] = self.network.python_index
+        if self.network.apt_mirror:
             found["PODKILN_APT_SOURCES"] = (
-                f"Types: deb\nURIs: {self.apt_mirror}\nSuites: {self.apt_suite}\n"
+                f"Types: deb\nURIs: {self.network.apt_mirror}\nSuites: {self.apt_suite}\n"
                 "Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
             )
         return found

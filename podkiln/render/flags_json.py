@@ -1,6 +1,6 @@
 """ComfyUI's flags and our profiles for one image: written as flags.json, and asked beforehand.
 
-The choice is made by pod.flags.choice, which the image carries too: what `preview` says is what a pod does.
+The choice is made by pod.flags.choose, which the image carries too: what `preview` says is what a pod does.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from pod.errors import PodError
 from pod.flags import rules as pod_rules
 from pod.flags.arguments import RefusedError
-from pod.flags.choice import Decision, choose
+from pod.flags.choose import Asked, Facts, choose
 from pod.flags.settings import read
 from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
+from pod.util.files import SCHEMA
 from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, Profiles, load
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pod.flags.decision import Decision
     from pod.flags.model_selection import ModelOffer
     from pod.flags.rules import Rules
 
@@ -93,7 +95,8 @@ def preview(  # one parameter for each option of `./build.py flags`
     try:
         settings = read(environ, rules)
         user = rules.catalogue.parse_text(args, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
-        return choose(rules, settings, user, _detection(vram_mib), _memory(ram_mib, host_ram_mib), offers)
+        facts = Facts(_detection(vram_mib), _memory(ram_mib, host_ram_mib))
+        return choose(rules, facts, Asked(settings, user, offers))
     except PodError as refused:
         raise UsageError(str(refused), hint="A pod would refuse it in the same words.") from None
 
@@ -115,7 +118,7 @@ def _data(described: FlagData, common: list[str], profile: str) -> dict[str, Any
     profiles = described.profiles
     names = tuple(Profiles.model_fields)
     return {
-        "schema": pod_rules.SCHEMA,
+        "schema": SCHEMA,
         "comfyui": described.flags.comfyui,
         "flags": [flag.model_dump(mode="json", exclude_defaults=True) for flag in described.flags.flags],
         "later": list(described.flags.later),
@@ -164,15 +167,16 @@ def _check_combinations(version: str, common: tuple[str, ...]) -> None:
     cards = [0, *(entry.gb * mib for entry in rules.classes)]
     rams = [_memory(None, None), *(_memory(rule.below_gb * mib // 2, 4096 * mib) for rule in rules.ram)]
     modes = ["auto", *(entry.mode for entry in rules.memory_modes)]
+    nothing = rules.catalogue.parse([], "")
     for card, ram, mode, profile in product(cards, rams, modes, rules.profiles):
         environ = {"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}
         settings = read(environ, rules)
-        decision = choose(rules, settings, rules.catalogue.parse([], ""), _detection(card), ram)
+        decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing))
         _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
     unified = Detection(Gpu(index=0, uuid="", name="unified", vram_mib=None, unified=True), visible=1)
     for mode, profile in product(modes, rules.profiles):
         settings = read({"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}, rules)
-        decision = choose(rules, settings, rules.catalogue.parse([], ""), unified, rams[-1])
+        decision = choose(rules, Facts(unified, rams[-1]), Asked(settings, nothing))
         _read_again(rules, decision, f"unified memory, {mode}, {profile}")
 
 

@@ -1,7 +1,7 @@
 """Golden copies of what is rendered: a change of a template or a fact shows as a difference in review.
 
-`./build.py render --golden` writes them. The big data files are kept of one variant only: the others' differ
-in which models they list, and lazy lists all of them.
+`./build.py render --update-golden` writes them. The big data files are kept of one variant only: the others'
+differ in which models they list, and lazy lists all of them.
 """
 
 from __future__ import annotations
@@ -53,13 +53,11 @@ def drift(plans: Sequence[Plan], folder: Path = FOLDER) -> list[str]:
 
 
 def update(plans: Sequence[Plan], folder: Path = FOLDER) -> None:
-    """Write the golden files of variants anew."""
+    """Write the golden files of variants."""
     for place in _places(plans, folder):
         shutil.rmtree(place, ignore_errors=True)
     for path, content in expected(plans).items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(target, content.decode())
+        atomic.write(folder / path, content)
 
 
 def _places(plans: Sequence[Plan], folder: Path) -> list[Path]:

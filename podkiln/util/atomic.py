@@ -1,4 +1,4 @@
-"""Files that are written aside and renamed, so that nobody ever reads half of one."""
+"""Files that are written aside and renamed, so that readers never see half of one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 
-def write(path: Path, text: str) -> bool:
-    """Write a text file whole or not at all. Returns False when it already held just that."""
-    content = text.encode()
+def write(path: Path, content: str | bytes) -> bool:
+    """Write a file whole or not at all. Returns False when it already held just that."""
+    content = content.encode() if isinstance(content, str) else content
     try:
         if path.is_file() and path.read_bytes() == content:  # a FIFO would be waited for
             return False

@@ -1,4 +1,4 @@
-"""What people see: sentences on stderr, results on stdout; bars on a terminal, plain lines in CI."""
+"""Output: sentences on stderr, results on stdout; bars on a terminal, plain lines in CI."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def configure(verbosity: int) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Lets nothing secret out, and no control characters, whoever wrote the text."""
+    """Masks secrets and control characters in every message."""
 
     def format(self, record: logging.LogRecord) -> str:
         return for_people(super().format(record))
@@ -83,7 +83,7 @@ def keep_streams() -> None:
 
 
 def failure(error: PodkilnError) -> None:
-    """Say what went wrong, and what to do next; where nobody can be told, the exit code says it alone."""
+    """Say what went wrong, and what to do next; without a stderr, only the exit code tells."""
     hint = f"    {for_people(error.hint)}\n" if error.hint else ""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"podkiln: {for_people(str(error))}\n{hint}")

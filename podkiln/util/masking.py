@@ -59,7 +59,7 @@ def forget() -> None:
 
 
 def has_secret(url: str) -> bool:
-    """Tell whether a URL holds a login, or a token in its query; the user's name of ssh://git@… is none."""
+    """Tell whether a URL holds a login, or a token in its query; the user of ssh://git@… does not count."""
     query = url.partition("?")[2]
     return bool(_logins(url)) or masked_line(query) != query
 

@@ -1,4 +1,4 @@
-"""JSON in which nothing is said twice or in two ways: what readers take differently is refused.
+"""Strict JSON: refuses what readers take differently (duplicate keys, NaN, huge numbers).
 
 Python's json module lets a key stand twice in an object, takes NaN, and meets a number of thousands of digits
 with advice on its own settings.
@@ -18,8 +18,8 @@ MOST_DIGITS: Final = 4300  # sys.int_info.default_max_str_digits: Python convert
 def parse(text: str, *, digits: int = MOST_DIGITS) -> Any:
     """Parse JSON whose whole numbers have at most so many digits.
 
-    Raises json.JSONDecodeError for what is no JSON; ValueError, a clause such as "the key 'a' stands twice in
-    one object", for what only some would take.
+    Raises json.JSONDecodeError for what is not JSON; ValueError, with a clause such as "the key 'a' is
+    duplicated in one object", for what only some readers would take.
     """
     try:
         return json.loads(
@@ -33,11 +33,11 @@ def parse(text: str, *, digits: int = MOST_DIGITS) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object. Of two keys of one name some readers take the first, some the last."""
+    """Return an object. Raises ValueError for a duplicate key: readers take the first or the last."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {shown(key)} stands twice in one object")
+            raise ValueError(f"the key {shown(key)} is duplicated in one object")
         found[key] = value
     return found
 
@@ -49,4 +49,4 @@ def _whole(text: str, *, digits: int) -> int:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")

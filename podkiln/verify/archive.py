@@ -90,7 +90,7 @@ class Member:
 
 @dataclass
 class _Extended:
-    """What stands before a member and is meant for it."""
+    """The extension headers (pax, GNU long name) that apply to the next member."""
 
     form: bytes = b""  # the magic that must follow: pax records belong to ustar, long names to GNU
     records: dict[str, str] | None = None
@@ -150,7 +150,7 @@ def _form(block: bytes) -> bytes:
     if form == _USTAR and block[500:].strip(b"\0"):
         raise UnclearError("it has a header with something in its padding")
     if form == _GNU:
-        # A file's two more times may be there. Go takes what is no time for a path to put before the name.
+        # A file's two more times may be there. Go takes what is not a time for a path to put before the name.
         _number(block, 345, 12, "time"), _number(block, 357, 12, "time")
         if block[369:].strip(b"\0"):
             raise UnclearError("it has a sparse or continued GNU header")

@@ -32,7 +32,7 @@ def blob_findings(repository: Repository, manifest: Manifest) -> dict[Digest, st
     for each in manifest.layers:
         size = blobs[each.digest].size
         if each.size != size:
-            told[each.digest] = f"Its blob {each.digest} stands there with {each.size} and with {size} bytes."
+            told[each.digest] = f"Its blob {each.digest} is listed with {each.size} and with {size} bytes."
     return told
 
 

@@ -83,7 +83,7 @@ def _type_findings(held: RemoteImage) -> Iterator[str]:
         yield f"Its config is of type {shown(manifest.config.media_type)}, not {spec.CONFIG}."
     for number, layer in enumerate(manifest.layers):
         if layer.media_type not in _LAYERS:
-            yield f"Its layer {number} is of type {shown(layer.media_type)}, which is no layer type of OCI."
+            yield f"Its layer {number} is of type {shown(layer.media_type)}, not a layer type of OCI."
     named = (manifest.config.digest, *(each.digest for each in manifest.layers), *held.config.diff_ids)
     other = next((digest for digest in named if not digest.startswith(_ALGORITHM)), None)
     if other:
@@ -107,7 +107,7 @@ def _count_findings(held: RemoteImage) -> list[str]:
         findings.append(f"It has {layers} layers and {len(config.diff_ids)} diff_ids: these must agree.")
     if len(config.layer_history) != layers:
         told = len(config.layer_history)
-        findings.append(f"It has {layers} layers, and its history tells of {told}: these must agree.")
+        findings.append(f"It has {layers} layers, and its history lists {told}: these must agree.")
     return findings
 
 
@@ -130,12 +130,12 @@ def _history_findings(rendered: Rendered, found: Sequence[LocatedLayer], held: R
     rows = [row for row in others if not _is_baked(row)]
     for row in filter(_is_baked, others):
         if row.get("empty_layer"):
-            yield f"Its history tells of weights, {shown(row['created_by'])}, that have no layer."
+            yield f"Its history lists weights, {shown(row['created_by'])}, that have no layer."
     own = rows[len(rows) - len(rendered.steps) :] if len(rows) > len(rendered.steps) else ()
     base = rows[: len(rows) - len(own)]
     if not own or all(row.get("empty_layer") for row in base):
         yield (
-            f"Its history tells of {len(rows)} steps of the runtime; the lock gives {len(rendered.steps)} "
+            f"Its history lists {len(rows)} steps of the runtime; the lock gives {len(rendered.steps)} "
             "above the base image."
         )
         return
@@ -150,7 +150,7 @@ def _row_findings(rendered: Rendered, own: Sequence[Mapping[str, Any]], held: Re
             if told == given:
                 yield f"Its history gives {told} another end than the lock, or a layer, or none."
             else:
-                yield f"Its history tells of {told} where the lock gives {given}."
+                yield f"Its history lists {told} where the lock gives {given}."
         if row.get("author") or row.get("comment") not in _COMMENTS:
             yield f"Its history has {shown(str(step))} with an author or a comment: {shown(dict(row))}."
     for row in held.config.history:
@@ -159,7 +159,7 @@ def _row_findings(rendered: Rendered, own: Sequence[Mapping[str, Any]], held: Re
     for row in own:
         if row.get("created") != rendered.created:
             told = shown(dict(row))
-            yield f"Its history tells of {told}, which is not how it is written at {rendered.created}."
+            yield f"Its history lists {told}, which is not how it is written at {rendered.created}."
 
 
 def _is_baked(row: Mapping[str, Any]) -> bool:
@@ -225,7 +225,7 @@ def _layer_findings(
     told = config.layer_history[found.number]
     if dict(told) != wanted.history(config.document.get("created")):
         by = shown(told.get("created_by"))
-        yield f"{name} has a history that does not tell of it as the lock does: {by}."
+        yield f"{name} has a history entry that differs from the lock: {by}."
 
 
 def _unknown(found: Sequence[LocatedLayer], known: Mapping[Digest, Digest]) -> Iterator[str]:
@@ -250,4 +250,4 @@ def _strangers(found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str
             yield f"Its layer {number} holds weights of {model} that the lock does not give to this image."
         elif _is_baked(told[number]):
             by = shown(told[number]["created_by"])
-            yield f"Its history tells of layer {number} as of weights, {by}, that the lock does not give it."
+            yield f"Its history lists layer {number} as weights, {by}, which the lock does not give it."

@@ -68,7 +68,7 @@ class VerifyResult:
     def compared(self) -> str:
         """What was compared, what was not, and what it holds for, in two sentences."""
         pinned = Reference.parse(self.image).with_tag(None).with_digest(self.digest)
-        said = f"It holds for {pinned}: pull that, as a registry can give something else for a tag."
+        said = f"The result holds for {pinned}: pull that, as a tag can move."
         return f"{COMPARED_DEEP if self.deep else COMPARED} {said}"
 
     def as_json(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def verify(
         plan: The variant, as it would be built without substitutes.
         known: What the lock remembers: recipe of a bundle -> digest of its layer.
         reference: The image.
-        settings: How registries are spoken to.
+        settings: Options of registry connections.
         deep: Read all layers too: hash the files of the weights, look for what hides them.
         on_progress: Told what is read.
 
@@ -122,11 +122,11 @@ def verify(
                 return VerifyResult(str(reference), found.digest, (why,), deep)
             found, data = repository.manifest(fitting.digest)
             if (found.size, found.media_type) != (fitting.size, fitting.media_type):
-                findings.append("Its index gives its manifest another size or type than it has.")
+                findings.append("Its index lists its manifest with another size or type than it has.")
         where = f"Manifest {spec.short(found.digest)} of {reference}"
         manifest = spec.Manifest.parse(data, where)
         findings += documents.of_manifest(spec.parse_json(data, where))
-        if too_many(manifest):  # nobody asks for thousands of blobs
+        if too_many(manifest):  # do not ask for thousands of blobs
             return VerifyResult(str(reference), found.digest, (*findings, *too_many(manifest)), deep)
         bad = blob_findings(repository, manifest)
         findings += bad.values()
@@ -169,16 +169,16 @@ def _fitting(index: spec.Index) -> Descriptor | None:
 
 
 def _head_findings(repository: Repository, asked: str, found: Descriptor) -> Iterator[str]:
-    """Ask for a manifest as engines do, who take from a HEAD which digest and type to pull."""
+    """Ask for a manifest by HEAD, as engines do to learn its digest and type."""
     media_type, digest = repository.named(asked)
     if digest not in (None, found.digest):
         yield (
-            f"Its registry names the digest {digest} to whoever asks with HEAD, as engines do, "
+            f"Its registry names the digest {digest} in answer to HEAD, which engines send, "
             f"and sends {found.digest}."
         )
     if media_type != found.media_type:
         yield (
-            f"Its registry names the type {shown(media_type)} to whoever asks with HEAD, as engines do, "
+            f"Its registry names the type {shown(media_type)} in answer to HEAD, which engines send, "
             f"and sends {shown(found.media_type)}."
         )
 

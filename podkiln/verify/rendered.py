@@ -175,7 +175,7 @@ def _pairs(rest: str) -> Iterator[tuple[str, str]]:
     while at < len(rest):
         found = _PAIR.match(rest, at)
         if not found:
-            raise RenderError(f"The Dockerfile has {rest[at : at + 60]!r}, which is no name=value.")
+            raise RenderError(f"The Dockerfile has {rest[at : at + 60]!r}, which is not name=value.")
         name, value = found[1], found[2]
         yield name, re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
         at = found.end()

@@ -33,6 +33,15 @@ _MOST_FINDINGS: Final = 10
 """Of one layer: enough to see what it is about."""
 _MOST_IMPLIED: Final = 100_000
 """Folders of one layer without a member of their own: a bound on memory, far above what layers have."""
+_MOST_MEMBERS: Final = 500_000
+"""Of one layer: some 350 bytes of memory each, and five times what large runtimes have in all layers."""
+_MOST_PATH_BYTES: Final = 64 << 20
+"""Of the paths of one layer together: what a member of a deep path takes of memory and time."""
+_MOST_OF_IMAGE: Final = 2 * _MOST_MEMBERS
+
+
+class _TooManyError(Exception):
+    """A layer has more members than are held in memory; the message says so, after its name."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,10 @@ def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]
     name = f"Layer {number} ({spec.short(blob.digest)})"
     hashed = spec.hasher(diff_id)
     try:
-        members = tuple(archive.members(_hashing(unpack.unpacked(blob.media_type, chunks), hashed)))
+        tar = _hashing(unpack.unpacked(blob.media_type, chunks), hashed)
+        members = tuple(_counted(archive.members(tar)))
+    except _TooManyError as wrong:
+        return LayerContents(name, (f"{name} {wrong}",))
     except IntegrityError as wrong:
         return LayerContents(name, (f"{name}: {wrong}",))
     except unpack.UnclearError as wrong:
@@ -83,6 +95,19 @@ def read(number: int, blob: Descriptor, diff_id: Digest, chunks: Iterable[bytes]
     return LayerContents(name, (f"{name} holds a tar of {held}; the config says {diff_id}.",), members)
 
 
+def _counted(members: Iterable[Member]) -> Iterator[Member]:
+    """Yield members as long as their number and paths are bounded. Raises _TooManyError."""
+    left = _MOST_PATH_BYTES
+    for number, member in enumerate(members):
+        left -= len(member.path) + len(member.target)
+        if number == _MOST_MEMBERS or left < 0:
+            raise _TooManyError(
+                f"holds more than {_MOST_MEMBERS} files and folders, or paths of more than "
+                f"{_MOST_PATH_BYTES >> 20} MiB together: too many to be checked."
+            )
+        yield member
+
+
 def _hashing(chunks: Iterable[bytes], hashed: hashlib._Hash) -> Iterator[bytes]:
     for chunk in chunks:
         hashed.update(chunk)
@@ -91,8 +116,17 @@ def _hashing(chunks: Iterable[bytes], hashed: hashlib._Hash) -> Iterator[bytes]:
 
 def findings(layers: Iterable[LayerContents]) -> Iterator[str]:
     """Say what is wrong with the layers of a runtime, lowest first, and what in them hides weights."""
-    below = _Folder(told=True)
+    below, total = _Folder(told=True), 0
     for layer in layers:
+        total += len(layer.members)
+        if total - len(layer.members) <= _MOST_OF_IMAGE < total:
+            yield (
+                f"{layer.layer} and those below it hold more than {_MOST_OF_IMAGE} files and folders: "
+                "too many to be checked."
+            )
+        if total > _MOST_OF_IMAGE:
+            yield from layer.findings
+            continue
         found = (f"{layer.layer} {what}" for what in _layer_findings(below, layer.members))
         yield from islice(found, _MOST_FINDINGS)
         yield from layer.findings
@@ -152,10 +186,10 @@ class _Own:
             return None
         *way, name = member.path.split("/")
         if any(part.startswith(_WHITEOUT) for part in way):
-            return "below a name that stands for a deletion"
+            return "below a whiteout"
         folder = self._folder(way)
         if folder is None:
-            return "below something that is no folder of it"
+            return "below something that is not one of its folders"
         if name.startswith(_WHITEOUT):
             return self._take_away(folder, member, name)
         return self._put(folder, name, member)
@@ -172,18 +206,18 @@ class _Own:
         if there is not None:
             return "twice"
         if member.kind == "whiteout device":
-            return "as the device that stands for a deletion"
+            return "as a whiteout device"
         # A hard link to a symbolic link is that link once more.
         found = self._find(member.target) if member.kind == "hard link" else member.kind
         if not isinstance(found, str) or (member.kind == "hard link" and found not in ("file", "link")):
-            return f"as a hard link to {printable(member.target)}, which is no file before it in this layer"
+            return f"as a hard link to {printable(member.target)}, which is not an earlier file of this layer"
         folder.entries[name] = found
         return None
 
     def _take_away(self, folder: _Folder, member: Member, name: str) -> str | None:
         hidden = name.removeprefix(_WHITEOUT)
         if member.kind != "file" or member.size:
-            return "as a deletion that is no empty file"
+            return "as a whiteout that is not an empty file"
         parent = member.path[: -len(name)]
         if name == _OPAQUE:
             self._opaque.append(parent)
@@ -192,7 +226,7 @@ class _Own:
             return None
         plain = hidden not in ("", ".", "..") and not hidden.startswith(_WHITEOUT)
         if not plain or f"{parent}{hidden}" in self._whiteouts:
-            return "as a deletion of no plain name, or for the second time"
+            return "as a whiteout of an invalid name, or a second one"
         self._whiteouts[f"{parent}{hidden}"] = None
         return None
 
@@ -249,7 +283,7 @@ def _find(root: _Folder, path: str) -> _Entry | None:
 
 
 def _merge(below: _Folder, own: _Folder, path: str) -> Iterator[str]:
-    """Put a layer's tree over those below it, and say where it relies on a folder that is none."""
+    """Put a layer's tree over those below it; yield where it needs a folder that is something else there."""
     waiting = [(below, own, path)]
     while waiting:
         lower, upper, at = waiting.pop()

@@ -28,9 +28,13 @@ _ZSTD_BLOCK: Final = 128 << 10  # Block_Maximum_Size
 _ZSTD_SIZES: Final = (0, 2, 4, 8)  # bytes of Frame_Content_Size, by its flag
 _FREE_OUTPUT: Final = 32 << 20
 _MOST_EXPANSION: Final = 100
-"""Output beyond this many times the input is no layer's: those of a runtime expand 2 to 6 times."""
+"""More output than this many times the input is not a layer: those of a runtime expand 2 to 6 times."""
 _DISGUISED: Final = re.compile(rb"BZh|\x1f\x8b|\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18|\xfd7zXZ")
-"""What engines take for the first bytes of something compressed (a name in a tar can begin with some)."""
+"""What engines take for the first bytes of something compressed (a name in a tar can begin with some).
+
+moby looks for all of these, containerd for gzip and zstd alone, so a tar that begins so is two things.
+"""
+_LONGEST_MARK: Final = 5
 
 
 class UnclearError(Exception):
@@ -100,10 +104,12 @@ def unpacked(media_type: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _bounded(source: Reader, output: Iterator[bytes]) -> Iterator[bytes]:
-    done = 0
+    done, head = 0, b""
     for piece in output:
-        if not done and _DISGUISED.match(piece):
-            raise PackedError("its tar begins with the mark of something compressed")
+        if len(head) < _LONGEST_MARK:  # a server decides into which pieces its answer is cut
+            head += piece[:_LONGEST_MARK]
+            if _DISGUISED.match(head):
+                raise PackedError("its tar begins with the mark of something compressed")
         done += len(piece)
         if done > _FREE_OUTPUT + _MOST_EXPANSION * source.at:
             raise PackedError(

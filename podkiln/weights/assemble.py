@@ -7,7 +7,6 @@ Source: OCI image-spec v1.1, config.md.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from podkiln.oci import spec, tar_layer
 from podkiln.oci.layout import Layout
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
 from podkiln.plan.plan import MAX_LAYERS
+from podkiln.util import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -155,18 +155,9 @@ def store(image: AssembledImage, folder: Path, *, index: bool) -> Layout:
     _write(folder, image.manifest_bytes, image.descriptor.digest)
     if index:
         content = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [image.descriptor.to_json()]}
-        _replace(folder / "index.json", spec.canonical_json(content))
+        atomic.write(folder / "index.json", spec.canonical_json(content))
     return Layout(folder, image.descriptor, image.manifest, image.manifest_bytes, image.config)
 
 
 def _write(folder: Path, data: bytes, digest: spec.Digest) -> None:
-    place = folder / "blobs" / digest.replace(":", "/")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _replace(place, data)
-
-
-def _replace(place: Path, data: bytes) -> None:
-    """Write a file aside, then rename it."""
-    aside = place.with_name(f".{place.name}.{os.getpid()}")
-    aside.write_bytes(data)
-    aside.rename(place)
+    atomic.write(folder / "blobs" / digest.replace(":", "/"), data)

@@ -13,23 +13,22 @@ import logging
 import os
 import threading
 import time
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from podkiln.errors import IntegrityError
 from podkiln.lock.layers import RememberedLayer
 from podkiln.oci import spec
 from podkiln.registry.blob_copy import RemoteBlob, SourceRegistryError
-from podkiln.registry.transport import CancelledError
-from podkiln.util.executor import JOBS, submit_all
-from podkiln.util.interrupts import INTERRUPTIONS
+from podkiln.registry.cancellation import CancelledError
+from podkiln.util.executor import JOBS, run_all
 from podkiln.weights.spool import Spooled
 from podkiln.weights.stream import WeightLayerStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from podkiln.oci.spec import Descriptor, Digest
     from podkiln.plan.weight_layers import WeightLayerSpec
@@ -59,7 +58,7 @@ class BakeResult:
 
 @dataclass(frozen=True)
 class BakeOptions:
-    """Who helps a bake: `known` is what the lock remembers, recipe of a bundle -> layer."""
+    """Options of a bake. `known`: content key (recipe) of a bundle -> the remembered layer."""
 
     known: Mapping[Digest, Digest] = field(default_factory=dict)
     origins: SourceRepositories | None = None
@@ -84,16 +83,16 @@ def bake(
     Args:
         bundles: What is in each layer.
         sink: Where to.
-        access: How sources are spoken to.
+        access: Access to sources.
         known: What the lock remembers: recipe of a bundle -> digest of its layer.
         origins: Registries to copy layers from that the lock remembers.
         spool: Where layers are written first; None: nowhere.
         jobs: Layers at once.
-        on_progress: Told as bytes are moved.
-        on_baked: Told of each layer as soon as it is made and kept, one at a time: others may fail yet.
+        on_progress: Progress callback (name, bytes done, bytes in all).
+        on_baked: Callback for each finished layer, one at a time; other layers may still fail.
 
     Raises:
-        SourceError: A file could not be had.
+        SourceError: A file could not be fetched.
         IntegrityError: A file is not the one that is locked; nothing of its layer was kept.
         RegistryError: The registry refused.
         UsageError: The disk, of the layout or of the spool, does not hold what it must.
@@ -115,7 +114,7 @@ class _BakeRun:
         self._lock = threading.Lock()
         self._telling = threading.Lock()
         self._streams: set[WeightLayerStream] = set()
-        self._failure: BaseException | None = None
+        self._stopped = False
 
     def bake_all(self, bundles: Sequence[WeightLayerSpec], jobs: int) -> list[BakeResult]:
         """Bake several at once; in the order given back, too."""
@@ -123,45 +122,22 @@ class _BakeRun:
         with ThreadPoolExecutor(
             jobs, "bake", initializer=lambda: _lower_thread_priority(next(turns))
         ) as pool:
-            try:
-                found = self._all(pool, self._find, bundles)
-                lacking = [each for each, there in zip(bundles, found, strict=True) if there is None]
-                if self._helpers.spool:
-                    self._helpers.spool.require(lacking, jobs)
-                made = iter(self._all(pool, self._bake, lacking))
-            except BaseException as failure:
-                with INTERRUPTIONS.held():
-                    self._stop(failure)
-                    pool.shutdown(cancel_futures=True)
-                raise
+            found = self._all(pool, self._find, bundles)
+            lacking = [each for each, there in zip(bundles, found, strict=True) if there is None]
+            if self._helpers.spool:
+                self._helpers.spool.require(lacking, jobs)
+            made = iter(self._all(pool, self._bake, lacking))
         return [there or next(made) for there in found]
 
     def _all(
-        self,
-        pool: ThreadPoolExecutor,
-        work: Callable[[WeightLayerSpec], T],
-        bundles: Sequence[WeightLayerSpec],
+        self, pool: Executor, work: Callable[[WeightLayerSpec], T], bundles: Sequence[WeightLayerSpec]
     ) -> list[T]:
-        """Do something with each; the first failure stops the others, and is raised once they have ended."""
-        futures = submit_all(pool, partial(self._or_stop, work), bundles)
-        wait(futures, return_when=FIRST_EXCEPTION)
-        if self._failure:
-            pool.shutdown(cancel_futures=True)
-            raise self._failure
-        return [future.result() for future in futures]
+        return run_all(pool, work, bundles, cancel=self._stop, cancelled=CancelledError)
 
-    def _or_stop(self, work: Callable[[WeightLayerSpec], T], bundle: WeightLayerSpec) -> T:
-        try:
-            self._refuse_stopped()
-            return work(bundle)
-        except BaseException as failure:
-            self._stop(failure)
-            raise
-
-    def _stop(self, failure: BaseException) -> None:
-        """Remember the first failure, and end what else is under way."""
+    def _stop(self) -> None:
+        """End what is under way."""
         with self._lock:
-            self._failure = self._failure or failure
+            self._stopped = True
             streams = list(self._streams)
         self._sink.cancel()
         if self._helpers.origins:
@@ -170,7 +146,7 @@ class _BakeRun:
             stream.abort()
 
     def _refuse_stopped(self) -> None:
-        if self._failure:
+        if self._stopped:
             raise CancelledError("given up")
 
     def _find(self, bundle: WeightLayerSpec) -> BakeResult | None:
@@ -286,17 +262,17 @@ class _BakeRun:
 
 
 def _lower_thread_priority(earlier: int) -> None:
-    """Let this thread, and those that it starts, stand back for `earlier` others where processors are short.
+    """Lower this thread's priority by nice +4 for each of `earlier` layers, so that layers finish in order.
 
-    Layers then end one after the other, and a registry puts one on its disk while the next is hashed. Linux
-    has a nice value for each thread; it may go up without any right (setpriority(2), sched(7)).
+    A registry then stores one layer while the next is hashed. Linux has a nice value for each thread, which
+    may be raised without privileges (setpriority(2), sched(7)). Threads started later inherit it.
     """
     own = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, own + earlier * _NICER)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Report to nobody."""
+    """Ignore progress."""
 
 
 def remembered(baked: Iterable[BakeResult]) -> dict[str, RememberedLayer]:

@@ -1,4 +1,4 @@
-"""Where a layer that was made before may be had without its sources, cheapest first.
+"""Where to find a layer that was made before, without its sources: the cheapest place first.
 
 It is in the repository that is pushed to; or in another of the same registry, which mounts it; or in another
 registry, from which it is copied. Where earlier bakes put it stands in the lock (podkiln.lock.layers).
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci.reference import Reference
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.client import Repository
-from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ class LayerSources:
 class SourceRepositories:
     """The repositories that layers may be copied from, each opened once. A context manager.
 
-    A place that cannot be asked is said once, and not asked again.
+    Unreachable repositories are logged once and skipped afterwards.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SourceRepositories:
 
 
 def brief(settings: RegistryOptions) -> RegistryOptions:
-    """Return settings for asking where it does not matter much whether an answer comes."""
+    """Return options for optional requests: short timeouts, few tries."""
     return replace(settings, attempts=_ATTEMPTS, timeout=_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""The sha256 of a weight layer and of the file in it that passes.
+"""The sha256 of a weight layer and of each file in it, computed in one pass.
 
 In a tar each file begins at a multiple of 512 bytes, so file and layer are made of the same blocks of 64.
-Where podkiln.weights.sha256_native can be had, each block is looked at once for both; elsewhere hashlib
+Where podkiln.weights.sha256_native is available, each block is looked at once for both; elsewhere hashlib
 hashes twice.
 """
 
@@ -25,21 +25,21 @@ _choosing: Final = threading.Lock()
 class LayerHasher(Protocol):
     """The sha256 of a layer, and of one file in it after the other.
 
-    Each byte of a file is told twice, and by two threads if need be: as it is read, to `content`, and as it
-    is passed on, to `passed`. All else is called when nobody reads.
+    Each byte of a file goes to `content` when it is read and to `passed` when it is sent on, which may be two
+    threads. The other methods may only be called while no file is being read.
     """
 
     def frame(self, data: Chunk) -> None:
-        """Take what stands around files: it is the layer's alone."""
+        """Hash bytes between files (headers, padding) into the layer only."""
 
     def begin(self) -> None:
-        """Let a file begin."""
+        """Start a file."""
 
     def content(self, data: Chunk) -> None:
-        """Take some of the file that began last."""
+        """Hash bytes of the current file when they are read."""
 
     def passed(self, data: Chunk) -> None:
-        """Take the same once more."""
+        """Hash the same bytes when they are sent on: into the layer; a no-op where `content` did both."""
 
     def file(self) -> str:
         """Return the sha256 of the file that began last, before anything is framed after it."""
@@ -49,33 +49,33 @@ class LayerHasher(Protocol):
 
 
 def hashes() -> LayerHasher:
-    """Return hashes of nothing yet, of the fastest kind that this machine has."""
+    """Return a fresh hasher, of the fastest kind that this machine has."""
     with _choosing:  # one waits while another has native.c translated
         library = native.library() if native else None
     return native.NativeHasher(library) if library else HashlibHasher()
 
 
 class HashlibHasher:
-    """`LayerHasher` by hashlib: one by who reads, the other by who passes on."""
+    """`LayerHasher` by hashlib: the reading thread hashes the file, the sending thread the layer."""
 
     def __init__(self) -> None:
         self._layer = hashlib.sha256()
         self._file = hashlib.sha256()
 
     def frame(self, data: Chunk) -> None:
-        """Take what is the layer's alone."""
+        """Hash bytes into the layer only."""
         self._layer.update(data)
 
     def begin(self) -> None:
-        """Let a file begin."""
+        """Start a file."""
         self._file = hashlib.sha256()
 
     def content(self, data: Chunk) -> None:
-        """Take some of the file, for itself."""
+        """Hash bytes into the file."""
         self._file.update(data)
 
     def passed(self, data: Chunk) -> None:
-        """Take it for the layer."""
+        """Hash bytes into the layer."""
         self._layer.update(data)
 
     def file(self) -> str:

@@ -39,11 +39,11 @@ _State = ctypes.c_uint32 * 8
 
 
 class UnusableError(Exception):
-    """The library is there, and cannot be used here."""
+    """The compiled library cannot be used on this machine."""
 
 
 class NativeHasher:
-    """`hashing.Hashes` that take each block into two states at once. Files begin where a block does."""
+    """A `LayerHasher` that hashes each block into two states at once. Files begin where a block does."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._compress = library.podkiln_compress
@@ -53,24 +53,24 @@ class NativeHasher:
         self._rest = b""  # of a block that is not whole yet; while a file passes, it is of both
 
     def frame(self, data: Chunk) -> None:
-        """Take what is the layer's alone."""
+        """Hash bytes into the layer only."""
         self._layer_bytes += len(data)
         self._take(data, self._unused)
 
     def begin(self) -> None:
-        """Let a file begin. Raises ValueError in the middle of a block."""
+        """Start a file. Raises ValueError unless it starts on a block of 64 bytes."""
         if self._rest:
             raise ValueError(f"a file cannot begin {len(self._rest)} bytes into a block")
         self._file, self._file_bytes = _State(*_BEGIN), 0
 
     def content(self, data: Chunk) -> None:
-        """Take some of the file, for itself and for the layer."""
+        """Hash bytes into the file and the layer at once."""
         self._layer_bytes += len(data)
         self._file_bytes += len(data)
         self._take(data, self._file)
 
     def passed(self, data: Chunk) -> None:
-        """Do nothing: it was taken when it was read."""
+        """A no-op: `content` has hashed the bytes into the layer already."""
 
     def file(self) -> str:
         """Return the sha256 of the file."""
@@ -111,7 +111,7 @@ class NativeHasher:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return native.c, translated for this environment; None where that cannot be or is of no use."""
+    """Return native.c, compiled for this environment; None where it cannot be compiled or used."""
     try:
         if sys.prefix == sys.base_prefix:
             raise UnusableError("this Python is not podkiln's own")  # noqa: TRY301 - told like all the others
@@ -153,7 +153,7 @@ def _translated(folder: Path) -> ctypes.CDLL:
     Raises:
         OSError: There is no compiler, or no right to write here.
         subprocess.SubprocessError: The compiler failed.
-        UnusableError: It is of no use here.
+        UnusableError: It cannot be used here.
     """
     version = hashlib.sha256(SOURCE.read_bytes() + "\0".join(COMPILER).encode()).hexdigest()[:16]
     place = folder / f"native-{version}-{platform.machine()}.so"

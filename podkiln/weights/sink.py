@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from podkiln.errors import UsageError
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.upload import Upload
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class LayerDestination(Protocol):
     """Where layers go."""
 
     def find(self, blob: Descriptor) -> Found | None:
-        """Tell whether a layer is there, or could be had from nearby."""
+        """Tell whether a layer is there, mounting it from a known repository where that works."""
 
     def take(self, content: BlobSource, on_progress: Progress) -> Descriptor:
         """Take a layer: all of it, or nothing when its content raises."""

@@ -51,15 +51,15 @@ class ByteSource(Protocol):
         """
 
     def abort(self) -> None:
-        """Wake whoever is waiting in `readinto`, from another thread; nothing may be read afterwards."""
+        """End a blocked `readinto` from another thread; nothing may be read afterwards."""
 
     def close(self) -> None:
-        """Give back what is open; when nobody is in `readinto`."""
+        """Close what is open; not while another thread is in `readinto`."""
 
 
 @dataclass(frozen=True)
 class SourceClient:
-    """How sources are spoken to: addresses and tokens of the hubs, patience and time limits."""
+    """Access to sources: addresses and tokens of the hubs, retries and timeouts (seconds)."""
 
     hubs: Hubs = field(default_factory=Hubs)
     policy: TransferPolicy = field(default_factory=TransferPolicy)
@@ -106,7 +106,7 @@ class LocalReading:
             raise SourceError(f"{name} cannot be read: {unreadable.strerror}.") from None
 
     def abort(self) -> None:
-        """Do nothing: a disk does not keep one waiting."""
+        """A no-op: reads from a disk do not block for long."""
 
     def close(self) -> None:
         """Close the file."""
@@ -115,7 +115,7 @@ class LocalReading:
 
 
 class RemoteReading:
-    """A file on a server. A connection that breaks is made anew, and the file goes on where it was cut."""
+    """A file on a server. A broken connection is opened again, and the file goes on where it was cut."""
 
     def __init__(self, weight: WeightFile, request: Request, policy: TransferPolicy, offset: int) -> None:
         self._weight = weight
@@ -141,7 +141,7 @@ class RemoteReading:
         return 0
 
     def abort(self) -> None:
-        """Wake whoever is waiting in `readinto`."""
+        """End a blocked `readinto`."""
         self._halted.set()
         if asked := self._asked:
             asked.cancel()
@@ -167,7 +167,7 @@ class RemoteReading:
     def _read(self, buffer: memoryview) -> int:
         if self._answer is None:
             self._answer = self._ask()
-            # Whoever gave up while this was on its way found no answer to abort.
+            # An abort during the request found no answer to close.
             self._refuse_halted()
             self._check(self._answer)
             self._skip(self._answer, buffer)
@@ -177,7 +177,7 @@ class RemoteReading:
         return count
 
     def _ask(self) -> Answer:
-        """Ask for the file. Who gives up meanwhile leaves the asking thread to itself, and does not wait."""
+        """Ask for the file. After `abort` this returns at once, and the requesting thread ends by itself."""
         self._asked = asked = Future[Answer]()
         arguments = (asked, self._request, self._policy.limits, self._headers())
         threading.Thread(target=_ask, args=arguments, name="asking", daemon=True).start()
@@ -222,14 +222,16 @@ class RemoteReading:
         """Read past what is here already, where a server does not resume."""
         if answer.status == _PARTIAL or not self._offset:
             return
-        self._note(f"{answer.host} does not resume (200 instead of 206): {self._offset} bytes come again")
+        self._note(
+            f"{answer.host} does not resume (200 instead of 206): {self._offset} bytes are fetched again"
+        )
         left = self._offset
         while left and not self._halted.is_set():
             left -= _receive(answer, buffer[:left])
 
 
 def _ask(asked: Future[Answer], request: Request, limits: Limits, headers: Mapping[str, str]) -> None:
-    """Send a request and hand over what came of it, or end that if nobody wants it any more."""
+    """Send a request and hand over what came of it, or close it where the reader has been aborted."""
     try:
         answer = request.send(limits, headers)
     except BaseException as failure:  # noqa: BLE001 - raised where it is waited for

@@ -77,7 +77,7 @@ class Spool:
 
 
 class SpooledLayer:
-    """The file of one layer, this bake's alone: a context manager. `kept` bytes of it were there before."""
+    """The file of one layer, locked by this bake: a context manager. `kept`: bytes of an earlier run."""
 
     def __init__(self, path: Path, bundle: WeightLayerSpec) -> None:
         self.path = path
@@ -123,7 +123,7 @@ class SpooledLayer:
         self._at += len(chunk)
 
     def restart(self) -> None:
-        """Begin anew, with nothing."""
+        """Truncate the file and begin again."""
         os.ftruncate(self._file, 0)
         self.kept = self._at = 0
 
@@ -138,7 +138,7 @@ class SpooledLayer:
 
 @dataclass(frozen=True)
 class Spooled:
-    """A layer on this machine, whole and checked, as `registry.upload.Content`."""
+    """A layer on this machine, whole and checked, as `registry.upload.BlobSource`."""
 
     name: str
     path: Path

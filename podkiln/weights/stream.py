@@ -33,14 +33,14 @@ REPLAY_BUFFER_BYTES: Final = (
 
 
 class WeightLayerStream:
-    """A weight layer as `registry.upload.Content`: its digest is known when its last bytes are given out.
+    """A weight layer as `registry.upload.BlobSource`: its digest is known when its last bytes are given out.
 
-    Those are only given out once each file has the sha256 that is locked. That is the gate: whoever takes the
-    bytes never has the whole of a wrong layer.
+    Those are only given out once each file has the sha256 that is locked. So a consumer
+    never gets the whole of a wrong layer.
 
     Args:
         bundle: The files.
-        access: How their sources are spoken to.
+        access: Access to their sources.
         expected: The layer's digest, where the lock knows it already.
     """
 
@@ -64,18 +64,18 @@ class WeightLayerStream:
 
     def chunks(self, offset: int = 0) -> Iterator[Chunk]:
         """Yield the layer from an offset on. Raises SourceError; IntegrityError before the last bytes."""
-        if offset > self._passed:
+        if offset > self._replay.end:
             raise IntegrityError(
-                f"{self.name}: {offset} bytes are said to be there, {self._passed} were sent."
+                f"{self.name}: {offset} bytes are expected to be there, but {self._replay.end} were sent."
             )
-        if offset == 0 and not self._keeps(0):
+        if offset == 0 and self._replay.begin > 0:
             self._close_pass()
             self._restart()
         yield from self._again(offset)
         yield from self._onward()
 
     def abort(self) -> None:
-        """Wake whoever waits for a source, from another thread; the stream is of no use afterwards."""
+        """End a blocked read of a source, from another thread; the stream cannot be used afterwards."""
         self._aborted = True
         for reading in list(self._readings):
             reading.abort()
@@ -85,11 +85,8 @@ class WeightLayerStream:
         self._close_pass()
 
     def _restart(self) -> None:
-        self._passed = 0
         self._blob: Descriptor | None = None
-        self._recent: deque[Chunk] = deque()
-        self._recent_bytes = 0
-        self._forgotten: list[Chunk] = []
+        self._replay = ReplayBuffer(self._buffers)
         self._hashes = hashes()
         self._in_file = False
         self._pass = self._tar.chunks(self._checked)
@@ -97,17 +94,12 @@ class WeightLayerStream:
     def _close_pass(self) -> None:
         self._pass.close()
 
-    def _keeps(self, offset: int) -> bool:
-        return offset >= self._passed - self._recent_bytes
-
     def _onward(self) -> Iterator[Chunk]:
         """Yield what has not passed yet."""
         for chunk in self._pass:
-            self._reuse()
             (self._hashes.passed if self._in_file else self._hashes.frame)(chunk)
-            self._passed += len(chunk)
-            self._remember(chunk)
-            if self._passed == self.size:
+            self._replay.append(chunk)
+            if self._replay.end == self.size:
                 self._finish()
             yield chunk
 
@@ -120,32 +112,15 @@ class WeightLayerStream:
             )
         self._blob = spec.Descriptor(spec.LAYER, digest, self.size)
 
-    def _remember(self, chunk: Chunk) -> None:
-        self._recent.append(chunk)
-        self._recent_bytes += len(chunk)
-        while self._recent_bytes > REPLAY_BUFFER_BYTES:
-            self._forgotten.append(self._recent.popleft())
-            self._recent_bytes -= len(self._forgotten[-1])
-
-    def _reuse(self) -> None:
-        """Give back memory: once another chunk is asked for, the sink is done with the last one."""
-        for chunk in self._forgotten:
-            self._buffers.give_back(chunk)
-        self._forgotten.clear()
-
     def _again(self, offset: int) -> Iterator[Chunk]:
         """Yield what has passed already, from an offset on: from memory, or else from the source.
 
         What comes a second time is not hashed again: were it different, the sink would find another digest.
         """
-        if self._keeps(offset):
-            at = self._passed - self._recent_bytes
-            for chunk in tuple(self._recent):
-                if at + len(chunk) > offset:
-                    yield chunk[max(0, offset - at) :]
-                at += len(chunk)
+        if offset >= self._replay.begin:
+            yield from self._replay.since(offset)
             return
-        left = self._passed - offset
+        left = self._replay.end - offset
         for chunk in self._tar.chunks(self._unchecked, offset):
             yield chunk[:left]
             left -= len(chunk)
@@ -186,6 +161,38 @@ class WeightLayerStream:
                 yield chunks
         finally:
             self._readings.discard(reading)
+
+
+class ReplayBuffer:
+    """The last bytes that passed, at most REPLAY_BUFFER_BYTES, from offset `begin` to `end` of the layer."""
+
+    def __init__(self, buffers: BufferPool) -> None:
+        self.begin = self.end = 0
+        self._buffers = buffers
+        self._chunks: deque[Chunk] = deque()
+        self._dropped: list[Chunk] = []
+
+    def append(self, chunk: Chunk) -> None:
+        """Keep a chunk that passes next, and drop the oldest for it.
+
+        Memory goes back only now: once another chunk is asked for, the sink is done with what was dropped.
+        """
+        for old in self._dropped:
+            self._buffers.give_back(old)
+        self._dropped.clear()
+        self._chunks.append(chunk)
+        self.end += len(chunk)
+        while self.end - self.begin > REPLAY_BUFFER_BYTES:
+            self._dropped.append(self._chunks.popleft())
+            self.begin += len(self._dropped[-1])
+
+    def since(self, offset: int) -> Iterator[Chunk]:
+        """Yield what passed from an offset on; `begin` is the first there is."""
+        at = self.begin
+        for chunk in tuple(self._chunks):
+            if at + len(chunk) > offset:
+                yield chunk[max(0, offset - at) :]
+            at += len(chunk)
 
 
 class ReadAhead:
@@ -263,6 +270,6 @@ class BufferPool:
             return memoryview(bytearray(CHUNK))
 
     def give_back(self, chunk: Chunk) -> None:
-        """Take back what nobody looks at any more; what was not taken from here is let go."""
+        """Take back an unused buffer; memory that is not from this pool is freed."""
         if isinstance(chunk, memoryview) and isinstance(chunk.obj, bytearray):
             self._free.put(memoryview(chunk.obj))

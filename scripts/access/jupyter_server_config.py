@@ -1,4 +1,4 @@
-"""JupyterLab of a pod: in the workspace, on every address, for who has the token or the password."""
+"""JupyterLab of a pod: in the workspace, on every address, which asks for its token or password."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if pod := os.environ.get("RUNPOD_POD_ID"):
 c.FileContentsManager.delete_to_trash = False
 c.MultiKernelManager.default_kernel_name = "comfyui"
 
-# It asks nobody outside: what there is to update is the image.
+# No news or update checks: an update is a new image.
 c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.extension_manager = "readonly"

@@ -37,7 +37,7 @@ class Output:
 
     @classmethod
     def of(cls, node: str, item: Any) -> Self | None:
-        """Read one of a node's files in the history; None for what is no file."""
+        """Read one of a node's files in the history; None where it is not a file."""
         if not isinstance(item, dict):
             return None
         name, folder, kind = item.get("filename"), item.get("subfolder") or "", item.get("type") or "output"
@@ -103,7 +103,7 @@ class Frame:
 
 
 def parsed(data: bytes | str) -> Any:
-    """Return JSON; None for what is none, is nested too deep, or would become too large."""
+    """Return parsed JSON; None where it is invalid, nested too deep, or too large."""
     try:
         return bounded_json.parse(data.encode() if isinstance(data, str) else data, MOST_VALUES)
     except ValueError:
@@ -111,7 +111,7 @@ def parsed(data: bytes | str) -> Any:
 
 
 def event(text: bytes | str) -> Event | None:
-    """Read a text message of the websocket; None for what is no event."""
+    """Read a text message of the websocket; None where it is not an event."""
     value = parsed(text)
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         return None
@@ -120,7 +120,7 @@ def event(text: bytes | str) -> Event | None:
 
 
 def frame(message: bytes) -> Frame | None:
-    """Read a binary message of the websocket; None for what is no picture."""
+    """Read a binary message of the websocket; None where it is not a picture."""
     kind, second = (int.from_bytes(message[start : start + 4], "big") for start in (0, 4))
     if kind == _PREVIEW:
         return _frame(message[_HEAD:], {})
@@ -190,7 +190,7 @@ def _error(each: Any) -> str:
 def outcome(prompt_id: str, record: Any) -> Outcome:
     """Read an entry of the history. What came out before a failure is there too. Raises ComfyError."""
     if not isinstance(record, dict) or not isinstance(record.get("outputs", {}), dict):
-        raise ComfyError("ComfyUI's history says nothing of the prompt that can be understood.", FAILED)
+        raise ComfyError("ComfyUI's history has no entry of the prompt that can be read.", FAILED)
     found = Outcome(prompt_id)
     status = record.get("status")
     status = status if isinstance(status, dict) else {}

@@ -83,7 +83,7 @@ class Client:
                 **({"Authorization": aiohttp.encode_basic_auth(*login)} if login else {}),
             },
             connector=aiohttp.TCPConnector(ssl=not trusted),
-            # The door of a pod knows by a cookie who has logged in, and never lets that one wait.
+            # A pod's nginx knows logged-in clients by a cookie, and exempts them from its rate limit.
             cookie_jar=aiohttp.CookieJar(unsafe=True),  # from an address that is a number, too
             trace_configs=[without_redirects()],
             timeout=_ANSWER,
@@ -171,7 +171,7 @@ class Client:
                         return
                     if answer.status not in PASSING or number == TRIES - 1:
                         raise ComfyError(
-                            f"ComfyUI does not give {shown(output.filename)} out ({answer.status}).", FAILED
+                            f"ComfyUI does not serve {shown(output.filename)} ({answer.status}).", FAILED
                         )
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 raise self._away(error) from None
@@ -251,7 +251,7 @@ class Client:
             await self._take(node, frame)
 
     async def _again(self) -> _Socket:
-        """Connect anew, as soon as ComfyUI is back."""
+        """Connect again, as soon as ComfyUI is back."""
         end = time.monotonic() + _PATIENCE
         while True:
             await asyncio.sleep(pause(0))
@@ -331,7 +331,8 @@ class Client:
             raise self._away(error) from None
         if kind == "text/html":
             raise ComfyError(
-                f"{self._server} answers with a page ({status}), so it is no ComfyUI, or a proxy before one.",
+                f"{self._server} answers with a page ({status}), so it is not ComfyUI, or a proxy "
+                "answers for it.",
                 UNREACHABLE,
             )
         value = answers.parsed(data) if kind.endswith("json") else None
@@ -349,15 +350,15 @@ class Client:
     def _check(self, answer: aiohttp.ClientResponse) -> None:
         if answer.status in _LOGIN:
             raise ComfyError(
-                f"{self._server} wants a login: set WEB_USER and WEB_PASSWORD as the pod has them.",
+                f"{self._server} requires a login: set WEB_USER and WEB_PASSWORD as the pod has them.",
                 UNREACHABLE,
             )
         if 300 <= answer.status < 400:  # noqa: PLR2004 - HTTP's redirects
             to = shown(answer.headers.get("Location", "nowhere"))
-            raise ComfyError(f"{self._server} sends us on to {to}: give that as --server.", UNREACHABLE)
+            raise ComfyError(f"{self._server} redirects to {to}: give that as --server.", UNREACHABLE)
         if answer.status == _TOO_MANY:
             raise PassingError(
-                f"{self._server} looks at no login for a moment, as too many were tried: try again.",
+                f"{self._server} rejects all logins for a moment after too many tries: try again.",
                 answer.status,
             )
         if answer.status in AWAY:
@@ -368,7 +369,7 @@ class Client:
 
     def _away(self, error: Exception) -> ComfyError:
         if isinstance(error, aiohttp.WSServerHandshakeError) and error.status in _LOGIN:
-            why = "it wants a login: set WEB_USER and WEB_PASSWORD as the pod has them"
+            why = "it requires a login: set WEB_USER and WEB_PASSWORD as the pod has them"
         elif isinstance(error, aiohttp.WSServerHandshakeError):
             why = f"it answers {error.status} to a websocket"
         else:

@@ -140,7 +140,7 @@ class _Results:
                 raise
 
     async def fetch(self, client: Client, outcome: Outcome) -> None:
-        """Save the files of the history; one that cannot be had is a problem of the outcome's."""
+        """Save the files of the history; one that cannot be fetched becomes one of the outcome's problems."""
         known: set[tuple[str, str, str]] = set()
         for output in outcome.outputs:
             key = (output.type, output.subfolder, output.filename)
@@ -199,7 +199,7 @@ def _end(problems: Sequence[Problem]) -> int:
     for sentence in said:
         _say(f"podkiln: {sentence}")
     code = next((each.exit_code for each in problems if each.exit_code != FAILED), FAILED)
-    raise ComfyError(f"{len(said)} things went wrong, as the lines above say; the rest came out.", code)
+    raise ComfyError(f"{len(said)} things failed, as the lines above say; the rest was saved.", code)
 
 
 def _read(path: str) -> Workflow:
@@ -208,7 +208,7 @@ def _read(path: str) -> Workflow:
     except OSError as error:
         raise ComfyError(f"{shown(path)} cannot be read: {error.strerror}.", WORKFLOW_UNREADABLE) from None
     except ValueError:  # a NUL byte
-        raise ComfyError(f"{shown(path)} is the name of no file.", WORKFLOW_UNREADABLE) from None
+        raise ComfyError(f"{shown(path)} is not the name of a file.", WORKFLOW_UNREADABLE) from None
     return workflow.parse(data, "the workflow on stdin" if path == "-" else shown(path))
 
 
@@ -236,7 +236,7 @@ def _is_address(server: str) -> bool:
     try:
         parts = urlsplit(server)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not close, or a port that is none
+    except ValueError:  # unclosed brackets, or an invalid port
         return False
 
 

@@ -1,4 +1,4 @@
-"""Bodies of HTTP answers, decoded: a proxy may compress them though nobody asked for it."""
+"""Bodies of HTTP answers, decoded: a proxy may compress them unasked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def pieces(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
             yield chunk
         return
     if coding not in _ZLIB:
-        raise ComfyError(f"An answer came as {shown(coding, 40)}, which nobody asked for.", FAILED)
+        raise ComfyError(f"An answer came as {shown(coding, 40)}, which was not requested.", FAILED)
     decoder = zlib.decompressobj(_ZLIB[coding])
     try:
         async for chunk in answer.content.iter_chunked(_PIECE):

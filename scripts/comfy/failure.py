@@ -5,7 +5,7 @@ from __future__ import annotations
 from pod.errors import PodError
 
 USAGE = 64
-"""An option that cannot be meant."""
+"""An option with an impossible value."""
 WORKFLOW_UNREADABLE = 65
 IMAGE_UNREADABLE = 66
 UNREACHABLE = 69

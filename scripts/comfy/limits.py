@@ -24,7 +24,7 @@ def without_redirects() -> aiohttp.TraceConfig:
     async def refuse(_session: Any, _context: Any, redirected: aiohttp.TraceRequestRedirectParams) -> None:
         to = shown(redirected.response.headers.get("Location", "nowhere"))
         raise ComfyError(
-            f"ComfyUI cannot be reached at {shown(redirected.url.origin())}: it sends us on to {to}; "
+            f"ComfyUI cannot be reached at {shown(redirected.url.origin())}: it redirects to {to}; "
             "give that as --server.",
             UNREACHABLE,
         )
@@ -43,13 +43,13 @@ async def not_too_slow(chunks: AsyncIterator[bytes], name: str) -> AsyncGenerato
         if time.monotonic() - since > _SLOW_SECONDS:
             if came < _SLOW_BYTES:
                 raise ComfyError(
-                    f"ComfyUI gives {name} out too slowly: {came} bytes in {_SLOW_SECONDS:.0f} s.", FAILED
+                    f"ComfyUI sends {name} too slowly: {came} bytes in {_SLOW_SECONDS:.0f} s.", FAILED
                 )
             since, came = time.monotonic(), 0
 
 
 async def read_body(answer: aiohttp.ClientResponse, path: str) -> bytes:
-    """Return a small answer's body, decoded. Raises ComfyError where it is none."""
+    """Return a small answer's body, decoded. Raises ComfyError where it is too large or damaged."""
     data = bytearray()
     async for chunk in pieces(answer):
         data += chunk

@@ -51,7 +51,7 @@ async def opened(source: str, session: aiohttp.ClientSession) -> AsyncIterator[P
     except OSError as error:
         raise ComfyError(f"{shown(source)} cannot be read: {error.strerror}.", IMAGE_UNREADABLE) from None
     except ValueError:  # a NUL byte
-        raise ComfyError(f"{shown(source)} is the name of no file.", IMAGE_UNREADABLE) from None
+        raise ComfyError(f"{shown(source)} is not the name of a file.", IMAGE_UNREADABLE) from None
     with opened_file:
         yield Picture(path.name, opened_file)
 
@@ -61,13 +61,13 @@ def _decoded(uri: str) -> Picture:
     head, comma, content = uri[len("data:") :].partition(",")
     kind, *parameters = head.lower().split(";")
     if not comma:
-        raise ComfyError("data:… is no data URI: it holds no comma.", IMAGE_UNREADABLE)
+        raise ComfyError("data:… is not a data URI: it holds no comma.", IMAGE_UNREADABLE)
     try:
         data = unquote_to_bytes(content)
         if parameters[-1:] == ["base64"]:
             data = base64.b64decode(b"".join(data.split()), validate=True)
     except ValueError as error:
-        raise ComfyError(f"data:{shown(head, 40)},… is no data URI: {error}.", IMAGE_UNREADABLE) from None
+        raise ComfyError(f"data:{shown(head, 40)},… is not a data URI: {error}.", IMAGE_UNREADABLE) from None
     if not data:
         raise ComfyError(f"data:{shown(head, 40)},… is an empty picture.", IMAGE_UNREADABLE)
     return Picture(name_of("", kind or "image/png"), BytesIO(data))
@@ -76,7 +76,7 @@ def _decoded(uri: str) -> Picture:
 def reason(error: Exception) -> str:
     """Say why a transfer failed, without the address: that may be signed."""
     if isinstance(error, aiohttp.InvalidURL):
-        return "that is no address"
+        return "that is not an address"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.errno:

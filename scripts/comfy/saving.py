@@ -140,7 +140,7 @@ class Saver:
                     self._left -= len(chunk)
                     if self._left < 0:
                         raise ComfyError(
-                            f"ComfyUI gives out more than {self._limit} bytes: --max-bytes raises that.",
+                            f"ComfyUI sends more than {self._limit} bytes: --max-bytes raises that.",
                             CANNOT_SAVE,
                         )
                     file.write(chunk)

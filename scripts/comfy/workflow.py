@@ -7,13 +7,13 @@ Format: an object of nodes by id, each with `class_type` and `inputs`; an input 
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from comfy.failure import USAGE, WORKFLOW_UNREADABLE, ComfyError
+from pod.util.env import nearest
 from pod.util.printable import printable, shown
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def parse(data: bytes, name: str) -> Workflow:
         value = json.loads(data)
     except (ValueError, RecursionError):
         raise ComfyError(
-            f"{name} is no JSON: give the file that ComfyUI's Export (API) saves.", WORKFLOW_UNREADABLE
+            f"{name} is not JSON: give the file that ComfyUI's Export (API) saves.", WORKFLOW_UNREADABLE
         ) from None
     pictures: list[Named] = []
     for _ in range(_ENVELOPES):
@@ -262,5 +262,5 @@ def _target(nodes: Nodes, node: str, name: str, option: str) -> Target:
 
 def _near(word: str, words: Iterable[str]) -> str:
     known = list(words)[:_MOST_NAMES]
-    near = difflib.get_close_matches(word[:_LONGEST_TITLE], known, 1)
-    return f"; did you mean {shown(near[0])}" if near else f"; there are {shown(', '.join(known)) or 'none'}"
+    near = nearest(word[:_LONGEST_TITLE], known)
+    return f"; did you mean {shown(near)}" if near else f"; there are {shown(', '.join(known)) or 'none'}"

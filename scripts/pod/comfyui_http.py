@@ -1,4 +1,4 @@
-"""How ComfyUI is spoken to, and whether it answers: for the health check, the supervisor and the clients."""
+"""ComfyUI's address, and whether it answers: for the health check, the supervisor and the clients."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FIRST_PROCESS = Path("/proc/1/environ")
 DECIDED = "comfyui.env"  # as pod.volume.run_files writes it: NAME=value, each followed by a NUL byte
-_SIGN = "WORKSPACE"  # set in the image, so who has it has the rest
+_SIGN = "WORKSPACE"  # set in the image: a process that has it has all the others
 _NAMES = frozenset(
     {
         *("WORKSPACE", "MODELS", "LORAS", "FETCH_JOBS", "FETCH_CONNECTIONS", "FETCH_STAGING"),
@@ -27,7 +27,7 @@ _PREFIX = "PODKILN_"
 
 
 def adopt(environ: MutableMapping[str, str], first: Path = FIRST_PROCESS) -> None:
-    """Add what this project's commands read and whoever calls lacks; what a person set there stays."""
+    """Add the pod's variables that this environment lacks; variables that are set there stay."""
     started_with = _read(first)
     if _SIGN not in environ:
         for name, value in started_with.items():
@@ -39,7 +39,7 @@ def adopt(environ: MutableMapping[str, str], first: Path = FIRST_PROCESS) -> Non
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Read NAME=value pairs; none where there is no file, or none for us."""
+    """Read NAME=value pairs; empty where the file is missing or may not be read."""
     try:
         pairs = path.read_bytes().decode(errors="surrogateescape").split("\0")
     except OSError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pod.flags.arguments import ParsedArgs
-    from pod.flags.choice import Decision
+    from pod.flags.decision import Decision
     from pod.flags.rules import Rules
     from pod.volume.volume import Volume
 
@@ -39,7 +39,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
     with nvidia_smi.NvidiaSmiQuery(nvidia_smi.CARDS, limit) as cards:
         from pathlib import Path  # noqa: PLC0415 - costs 10 ms, beside nvidia-smi
 
-        from pod.flags import choice, model_selection, rules, settings  # noqa: PLC0415 - beside nvidia-smi
+        from pod.flags import choose, model_selection, rules, settings  # noqa: PLC0415 - beside nvidia-smi
         from pod.flags.arguments import check_folders  # noqa: PLC0415 - beside nvidia-smi
         from pod.hardware import gpu, gpu_presence, memory  # noqa: PLC0415 - beside nvidia-smi
         from pod.services import config, ping_config  # noqa: PLC0415 - beside nvidia-smi
@@ -75,7 +75,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         from pod.flags import places  # noqa: PLC0415 - beside nvidia-smi
 
         places.check(user.given, "COMFYUI_ARGS")
-        if volume.answers:
+        if volume.responsive:
             check_folders(user.given, "COMFYUI_ARGS")
             given = [one.values for one in user.given if one.flag.name == "--extra-model-paths-config"]
             if given:
@@ -83,18 +83,15 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
 
                 paths = [path for values in given for path in values]
                 foreign_layouts.refuse_unreadable(paths, "COMFYUI_ARGS", site)
-        decision = choice.choose(
-            known,
-            asked,
-            user,
+        facts = choose.Facts(
             found,
             pod_memory,
-            offers,
+            ways,
+            volume,
             str(root),
-            access=ways,
-            volume=volume,
             has_module=lambda name: name not in missing or volume.has(name, missing[name]),
         )
+        decision = choose.choose(known, facts, choose.Asked(asked, user, offers))
         config.check_tls(decision.args)
         decision = decision.with_args(_with_loopback_name(decision.args))
         own = child_processes.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
@@ -111,7 +108,7 @@ def _with_loopback_name(args: tuple[str, ...]) -> tuple[str, ...]:
     """Return ComfyUI's arguments with a `--listen localhost` that it can look up.
 
     Without that name in /etc/hosts ComfyUI would not come up, and where it means ::1 alone the door would not
-    find it. 127.1 is the same address (inet_aton(3)), and no numeric one to ComfyUI-Manager (flags.choice).
+    find it. 127.1 is the same address (inet_aton(3)), and no numeric one to ComfyUI-Manager (flags.choose).
     """
     if "localhost" not in args:
         return args
@@ -182,7 +179,7 @@ def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
     """Raise PodError where ComfyUI could not work here; PODKILN_DOCTOR=warn starts it all the same."""
     from pod.util.say import line  # noqa: PLC0415 - beside nvidia-smi, see decide()
 
-    fatal = [finding.says for finding in decision.findings if finding.level == "fatal"]
+    fatal = [finding.message for finding in decision.findings if finding.level == "fatal"]
     for reason in fatal:
         if environ.get("PODKILN_DOCTOR", "").strip().lower() != "warn":
             message = f"ComfyUI cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import engines
 import pytest
 import registries
 from containers import Container, docker, gateway
-from fakes import index
-from fakes.hub import Hub
-from images import REQUIREMENTS, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
+from images import REQUIREMENTS, ROOT, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
+from servers import package_index
+from servers.hub import Hub
 
 from podkiln.build import base_image
 from podkiln.lock import schema
@@ -27,6 +29,30 @@ if TYPE_CHECKING:
 
 UV_LOCK = schema.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
 CANARY = "canary-7f1d0b9c-must-not-be-in-an-image"
+
+
+def group_of(nodeid: str) -> str:
+    """Return what a worker takes whole: a file, or all files that share the built images."""
+    path = nodeid.partition("::")[0]
+    return "images" if shares_images(ROOT / path) else path
+
+
+@functools.cache
+def shares_images(path: Path) -> bool:
+    """Tell whether the tests of a file take the images that `built` builds, which takes minutes."""
+    return bool(re.search(r"\b(built|shipped|lazy|tiny): (Built|Image)\b|\"built\"", path.read_text()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With workers (--dist loadfile), nothing is built twice."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = group_of
+    return scheduler
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +106,7 @@ def canary() -> str:
 @pytest.fixture(scope="session")
 def private_ca(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A CA that nobody else knows, and a server's certificate from it."""
-    return index.certificates(tmp_path_factory.mktemp("ca"), gateway())
+    return package_index.certificates(tmp_path_factory.mktemp("ca"), gateway())
 
 
 @pytest.fixture(scope="session")
@@ -95,22 +121,27 @@ def ca_bundle(private_ca: tuple[Path, Path]) -> Path:
 def private_index(private_ca: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address, login included, of an index that has what the images of these tests need."""
     wheels = tmp_path_factory.mktemp("wheels")
-    index.download([UV_LOCK, REQUIREMENTS / "libraries.txt", REQUIREMENTS / "jupyter.txt"], wheels)
-    with index.serve(wheels, gateway(), private_ca[1], f"me:{CANARY}") as url:
+    package_index.download([UV_LOCK, REQUIREMENTS / "libraries.txt", REQUIREMENTS / "jupyter.txt"], wheels)
+    with package_index.serve(wheels, gateway(), private_ca[1], f"me:{CANARY}") as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def built(
+    request: pytest.FixtureRequest,
     bootstrap_base: BaseLayout,
     registry: Callable[[], str],
     ca_bundle: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Built]:
-    """All shipped variants and a user's own, built, pushed and loaded by one command."""
+    """All shipped variants and a user's own, built, pushed and loaded by one command.
+
+    Where only smoke tests run, just the two that these ask for.
+    """
     out = tmp_path_factory.mktemp("build") / "dist"
+    smoke = all(item.get_closest_marker("smoke") for item in request.session.items)
     made = build(
-        [*SHIPPED, str(TINY)],
+        [*(("lazy",) if smoke else SHIPPED), str(TINY)],
         out,
         *("--no-weights", "--ca-bundle", ca_bundle),
         *("--load", "--push", "--allow-substituted", "--registry", f"{registry()}/team"),

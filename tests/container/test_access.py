@@ -31,7 +31,7 @@ VALUES = {name: f"{CANARY}-{name.lower()}" for name in SECRETS}
 OURS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
 LOGIN = f"me:{VALUES['WEB_PASSWORD']}"
 MIB = 1 << 20
-SINK = {str(ROOT / "tests/fakes/sink.py"): "/opt/ComfyUI/main.py:ro"}
+SINK = {str(ROOT / "tests/servers/upload_counter.py"): "/opt/ComfyUI/main.py:ro"}
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,7 @@ def test_an_open_comfyui_on_runpod_is_warned_about(pods: dict[str, Container]) -
 # --- ssh
 
 
+@pytest.mark.smoke
 def test_ssh_takes_the_key_and_nothing_else(pod: Container, key: Path, tmp_path: Path) -> None:
     assert ssh(pod, key, "id -un").stdout == "root\n"
     other = tmp_path / "other"
@@ -167,6 +168,7 @@ def test_ssh_sees_the_pods_variables(pod: Container, key: Path) -> None:
         assert not set(OURS) & set(seen)
 
 
+@pytest.mark.smoke
 def test_files_go_through_ssh(pod: Container, key: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("hello")
     options = ["-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
@@ -199,6 +201,7 @@ def test_the_host_key_is_the_volumes(pod: Container, volume: Path, lazy: Image, 
 # --- Jupyter
 
 
+@pytest.mark.smoke
 def test_jupyter_asks_for_its_token_or_password(pod: Container) -> None:
     assert ask(pod, "/api/contents", port=8888)[0] == 403
     assert ask(pod, "/api/contents?token=wrong", port=8888)[0] == 403
@@ -247,6 +250,7 @@ def test_a_notebook_has_comfyuis_packages(pod: Container) -> None:
 # --- the login before ComfyUI
 
 
+@pytest.mark.smoke
 def test_comfyui_asks_for_a_login(pod: Container) -> None:
     status, headers, _ = ask(pod, "/system_stats")
     assert status == 401
@@ -281,6 +285,7 @@ def test_who_has_logged_in_is_known_by_a_cookie(pod: Container) -> None:
         assert ask(pod, "/system_stats", headers={"Cookie": other})[0] == 401
 
 
+@pytest.mark.smoke
 def test_websockets_pass(pod: Container) -> None:
     wanted = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     wanted["Sec-WebSocket-Key"] = base64.b64encode(os.urandom(16)).decode()
@@ -289,6 +294,7 @@ def test_websockets_pass(pod: Container) -> None:
     assert (status, headers["upgrade"]) == (101, "websocket")
 
 
+@pytest.mark.smoke
 def test_ping_passes_without_a_login(pod: Container) -> None:
     assert ask(pod, "/ping")[0] == 200
     assert "set-cookie" not in ask(pod, "/ping", login=LOGIN)[1]
@@ -476,7 +482,7 @@ def test_the_door_listens_where_comfyui_was_told_to(address: str, lazy: Image) -
             "the port inside the pod that answers /ping and COMFYUI_PORT are both 8190",
         ),
         ({"WEB_USER": "#me", "WEB_PASSWORD": "x"}, "WEB_USER='#me' cannot be a user's name"),
-        ({"HEALTH_CHECK_PATH": "/a b"}, "HEALTH_CHECK_PATH='/a b' is no plain path"),
+        ({"HEALTH_CHECK_PATH": "/a b"}, "HEALTH_CHECK_PATH='/a b' is not a plain path"),
     ],
 )
 def test_a_door_that_leads_nowhere_is_refused(
@@ -547,6 +553,7 @@ for process in pathlib.Path("/proc").glob("[0-9]*"):
 """
 
 
+@pytest.mark.smoke
 def test_a_canary_is_found_nowhere_that_others_can_look(pod: Container, key: Path) -> None:
     """After a full boot with every door open, and a visit through each of them."""
     ask(pod, "/system_stats", login=LOGIN)

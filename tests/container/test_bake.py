@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import registries
-from acme import BIG, SMALL, bake, describe, pushing, serve
+from baked_variant import BIG, SMALL, bake, describe, pushing, serve
 from containers import docker
-from delivering import deliver
-from fakes.faults import Fault
-from fakes.hub import Hub
 from images import ROOT, SUBSTITUTES, SYSTEM_CA, Image, podkiln
+from publish_process import deliver
+from servers.hub import Hub
+from servers.hub_faults import Fault
 
 from podkiln.build import docker_load
 from podkiln.errors import IntegrityError, SourceError
@@ -184,7 +184,7 @@ def test_what_the_user_names_is_mounted_and_copied_from(
     there = Reference.parse(pushed.name).with_tag(None)
     for where, how, named in (
         (f"{one}/named", "mounted", {"mount_from": ["team/podkiln"]}),
-        (f"{two}/named", "copied", {"copy_from": [there]}),
+        (f"{two}/named", "copied", {"copy_from": [str(there)]}),
     ):
         memory.write_text(json.dumps(known))
         made = deliver(own, runtime, f"{where}/podkiln:v1", **named).as_json()

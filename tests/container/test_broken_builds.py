@@ -127,7 +127,7 @@ def test_a_lock_that_wheels_do_not_fit_fails_in_one_sentence(tmp_path: Path) -> 
         (["--source", "comfy=."], 2, "there is no input 'comfy'"),
         (["--base", "Not An Image"], 2, "is not an image name"),
         (["--builder", "nobody"], 8, "There is no buildx builder 'nobody'"),
-        (["--push"], 2, "--push needs to know where to"),
+        (["--push"], 2, "--push needs a registry"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

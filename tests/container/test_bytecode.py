@@ -46,7 +46,7 @@ IMPORTS = {
         *("/usr/bin/python3", "-I", "-S", "-v", "-c"),
         (
             "import sys; sys.path[:0] = ['/opt/podkiln']; "
-            "import pod.decision, pod.flags.choice, pod.commands.fetch"
+            "import pod.decision, pod.flags.choose, pod.commands.fetch"
         ),
     ),
     "ComfyUI's Python": (

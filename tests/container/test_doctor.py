@@ -19,7 +19,7 @@ PODKILN = ("/usr/bin/python3", "-I", "-S", "/opt/podkiln")
 
 
 def findings(text: str) -> list[tuple[str, str]]:
-    return [(finding["level"], finding["about"]) for finding in json.loads(text)["findings"]]
+    return [(finding["level"], finding["check"]) for finding in json.loads(text)["findings"]]
 
 
 def test_a_machine_that_cannot_run_comfyui_ends_at_once_and_says_why(lazy: Image) -> None:

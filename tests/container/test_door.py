@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import browser
-import fronts
+import browser_proxies
 import pytest
 from containers import PORT, Container
 
@@ -61,7 +61,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return fronts.certificate(tmp_path_factory.mktemp("tls"))
+    return browser_proxies.certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def places(lazy: Image, tls: ssl.SSLContext) -> Iterator[dict[str, Place]]:
                 ("tunnel", TUNNEL, None, None),
             ]
             for name, host, with_tls, says in ways:
-                port = stack.enter_context(fronts.front(to, with_tls, says=says))
+                port = stack.enter_context(browser_proxies.front(to, with_tls, says=says))
                 scheme = "https" if with_tls else "http"
                 found[f"{name}, {kind}"] = Place(pod, scheme, host, port, kind == "login")
         yield found
@@ -98,7 +98,7 @@ def places(lazy: Image, tls: ssl.SSLContext) -> Iterator[dict[str, Place]]:
 @pytest.fixture(scope="module")
 def strangers(tls: ssl.SSLContext) -> Iterator[dict[str, int]]:
     """Ports at which somebody else answers, by scheme."""
-    with fronts.stranger(tls) as https, fronts.stranger() as http:
+    with browser_proxies.stranger(tls) as https, browser_proxies.stranger() as http:
         yield {"https": https, "http": http}
 
 

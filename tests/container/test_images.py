@@ -130,6 +130,7 @@ def test_what_baked_leaves_out_is_said(built: Built) -> None:
     assert "--no-weights leaves out" in built.log
 
 
+@pytest.mark.smoke
 def test_no_secret_is_left_anywhere(built: Built, canary: str) -> None:
     """The CA bundle was a build secret, and the tokens in the environment were nobody's business."""
     assert canary not in built.log
@@ -204,6 +205,7 @@ def test_a_push_of_substitutes_needs_a_yes(tmp_path: Path) -> None:
     assert not (tmp_path / "dist").exists()
 
 
+@pytest.mark.smoke
 def test_a_users_own_variant_builds_from_its_path(built: Built) -> None:
     models = json.loads((built.out / "tiny/podkiln/models.json").read_text())
     assert built.images["tiny"].report["variant"] == TINY.stem

@@ -11,10 +11,8 @@ import pytest
 from containers import Container
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fakes.hub import Hub
     from images import Image
+    from servers.hub import Hub
 
 pytestmark = pytest.mark.engine
 PYTHON = "/usr/bin/python3"
@@ -39,13 +37,6 @@ with open(f"/proc/{{comfyui}}/fd/1", "wb") as out:
     for number in range(11 * 1024):
         out.write(b"%1023d\\n" % number)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def dying(lazy: Image) -> Iterator[Container]:
-    """A pod whose ComfyUI cannot live: --novram takes --cpu away. It dies while the other tests run."""
-    with Container(lazy.name, env={"COMFYUI_ARGS": "--novram", "MODELS": "none"}) as pod:
-        yield pod
 
 
 def ping(pod: Container, port: int) -> int:
@@ -146,15 +137,6 @@ def test_a_read_only_volume_has_its_log_in_the_container(lazy: Image) -> None:
         assert "Starting server" in pod.read("/run/podkiln/workspace/logs/comfyui.log")
         assert pod.stop() < 10
         assert pod.state()["ExitCode"] == 0
-
-
-def test_one_that_cannot_live_is_tried_three_times_and_the_last_line_says_why(dying: Container) -> None:
-    assert dying.wait_exit(90) == 1
-    log = dying.logs()
-    assert log.count("It is started again in") == 3
-    last = log.splitlines()[-1]
-    assert last.startswith("podkiln: ComfyUI has ended 4 times, so the pod stops: exit code 1: ")
-    assert "RuntimeError: Found no NVIDIA driver" in last
 
 
 # Ends a process of the pod by the words that its command line begins with.

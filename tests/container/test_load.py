@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-import tiny
+import tiny_image
 
 from podkiln.build.docker_load import load
 from podkiln.errors import IntegrityError
@@ -38,14 +38,14 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def test_a_loaded_image_runs_under_all_its_names(engine: str, compression: str, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DOCKER_HOST")  # built by the first engine, which can export
-        image = layout.read(tiny.build(tmp_path, compression=compression))
+        image = layout.read(tiny_image.build(tmp_path, compression=compression))
     assert (
         compression.removeprefix("un")
         in "".join(image.manifest.layers[0].media_type.split("+")) + "compressed"
     )
     load(image, [Reference.parse(name) for name in NAMES])
     for name in (NAMES[0], NAMES[1] + ":latest"):
-        assert docker("run", "--rm", "--network", "none", name) == tiny.SAYS
+        assert docker("run", "--rm", "--network", "none", name) == tiny_image.SAYS
         assert docker("image", "inspect", "--format", "{{.Config.Labels.who}}", name) == "tiny"
         docker("rmi", "--force", name)
 
@@ -53,7 +53,7 @@ def test_a_loaded_image_runs_under_all_its_names(engine: str, compression: str, 
 def test_a_damaged_image_is_not_loaded(engine: str, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DOCKER_HOST")
-        image = layout.read(tiny.build(tmp_path, noise=bytes(range(256)) * 4096))
+        image = layout.read(tiny_image.build(tmp_path, noise=bytes(range(256)) * 4096))
     file = image.blob_path(image.manifest.layers[-1].digest)
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(IntegrityError, match="is damaged"):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from containers import Container, docker
-from fakes.shelf import tensors
+from servers.hub_content import tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fakes.hub import Hub
     from images import Image
+    from servers.hub import Hub
 
 pytestmark = pytest.mark.engine
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")
@@ -67,7 +67,9 @@ def test_what_is_named_comes_into_its_folder_at_the_boot_and_by_hand(
         assert listed(pod, "checkpoints") == ["whole.safetensors"]
 
         explained = json.loads(pod.exec("/start.sh", "--explain").stdout)
-        assert [(wish["where"], wish["wish"], wish["folder"]) for wish in explained["wishes"]] == [
+        assert [
+            (wish["source_variable"], wish["ref"], wish["folder"]) for wish in explained["requested_files"]
+        ] == [
             ("MODELS", "hf:org/repo@main/sub/whole.safetensors", None),
             ("LORAS", "civitai:11@22", "loras"),
             ("LORAS", "hf:org/repo@main/lora.safetensors", "loras/own"),

@@ -115,6 +115,7 @@ def test_a_signal_ends_a_pod_cleanly(lazy: Image, signal: str) -> None:
         assert "Stopped server" in pod.logs()
 
 
+@pytest.mark.smoke
 def test_docker_stop_is_quick_and_leaves_no_zombie(lazy: Image) -> None:
     with Container(lazy.name, env={"MODELS": "none"}) as pod:
         pod.wait_ready()
@@ -152,14 +153,14 @@ REFUSALS = [
     ("COMFYUI_ARGS", "--reserve-vram", 64, "needs a number"),
     ("COMFYUI_ARGS", "--reserve-vram 'x", 64, "quotation mark"),
     ("COMFYUI_ARGS", "--novr", 64, "write --novram"),
-    ("COMFYUI_PORT", "80a", 78, "COMFYUI_PORT='80a' is no port"),
-    ("PORT_HEALTH", "soon", 78, "PORT_HEALTH='soon' is no port"),
+    ("COMFYUI_PORT", "80a", 78, "COMFYUI_PORT='80a' is not a valid port"),
+    ("PORT_HEALTH", "soon", 78, "PORT_HEALTH='soon' is not a valid port"),
     ("GPU_TIER", "consumr", 78, "Did you mean consumer?"),
-    ("GPU_MEMORY_MODE", "fast", 78, "GPU_MEMORY_MODE='fast' is none of"),
+    ("GPU_MEMORY_MODE", "fast", 78, "GPU_MEMORY_MODE='fast' is not one of"),
     ("ENABLE_SDXL_BASE", "maybe", 78, "neither yes nor no"),
     ("MODELS", "sdxl-bse", 78, "did you mean sdxl-base?"),
-    ("WORKSPACE", "relative", 78, "is no absolute path"),
-    ("PODKILN_NVIDIA_SMI_TIMEOUT", "soon", 78, "no number of seconds"),
+    ("WORKSPACE", "relative", 78, "is not an absolute path"),
+    ("PODKILN_NVIDIA_SMI_TIMEOUT", "soon", 78, "not a number of seconds"),
 ]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from fakes.hub import Hub
+    from servers.hub import Hub
 
     from podkiln.build.base_image import BaseLayout
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import registries
-import tiny
-from fakes.wire import Wire
+import tiny_image
+from servers.tcp_cutter import TcpCutter
 
 from podkiln import registry as registry_
 from podkiln.errors import IntegrityError, RegistryError
@@ -38,7 +38,7 @@ NOISE = 24 << 20  # bytes
 def image(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """An image with zstd layers, one of them of many chunks."""
     noise = random.Random(3).randbytes(NOISE)
-    return layout.read(tiny.build(tmp_path_factory.mktemp("tiny"), noise=noise), full=True)
+    return layout.read(tiny_image.build(tmp_path_factory.mktemp("tiny"), noise=noise), full=True)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,7 @@ def run(*argv: str) -> str:
     return done.stdout
 
 
+@pytest.mark.smoke
 def test_what_was_pushed_is_pulled_and_runs(registry: Callable[[], str], image: Layout) -> None:
     name = Reference.parse(f"{registry()}/you/app:v1")
     report = push(image, name)
@@ -66,7 +67,7 @@ def test_what_was_pushed_is_pulled_and_runs(registry: Callable[[], str], image: 
     pinned = str(name.with_tag(None).with_digest(report.digest))
     try:
         run("docker", "pull", "--quiet", pinned)
-        assert run("docker", "run", "--rm", "--network", "none", pinned).strip() == tiny.SAYS
+        assert run("docker", "run", "--rm", "--network", "none", pinned).strip() == tiny_image.SAYS
     finally:
         subprocess.run(["docker", "rmi", "--force", pinned], capture_output=True, check=False)
 
@@ -87,7 +88,7 @@ def test_a_wire_that_is_cut_costs_no_more_than_what_was_under_way(
     registry: Callable[[], str], image: Layout, tmp_path: Path
 ) -> None:
     host = registry()
-    with Wire(host, cuts=3, after=5 << 20) as wire:
+    with TcpCutter(host, cuts=3, after=5 << 20) as wire:
         settings = RegistryOptions(backoff=0.1)
         report = push(image, Reference.parse(f"{wire.host}/you/app:v1"), settings=settings)
         assert wire.cuts == 0
@@ -111,7 +112,7 @@ def uploads(storage: Path) -> list[Path]:
 
 def test_a_damaged_layer_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
     noise = random.Random(4).randbytes(4 << 20)
-    image = layout.read(tiny.build(tmp_path, compression="uncompressed", noise=noise))
+    image = layout.read(tiny_image.build(tmp_path, compression="uncompressed", noise=noise))
     big = max(image.manifest.layers, key=lambda layer: layer.size)
     data = bytearray(image.blob_path(big.digest).read_bytes())
     data[len(data) // 2] ^= 1
@@ -145,7 +146,7 @@ def test_the_login_comes_from_the_docker_config(
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     name = Reference.parse(f"{private}/you/app:v1")
-    with pytest.raises(RegistryError, match="wants a login") as caught:
+    with pytest.raises(RegistryError, match="requires a login") as caught:
         push(image, name)
     assert caught.value.hint == f"Run `docker login {private}`."
     run("docker", "login", "--username", "me", "--password", "s3cret", private)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import registries
-from acme import bake, describe, pushing, serve
-from fakes.hub import Hub
+from baked_variant import bake, describe, pushing, serve
 from images import podkiln
+from servers.hub import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,7 @@ def substitutes(findings: list[str]) -> list[str]:
     return [finding.removeprefix(lead).partition(":")[0] for finding in findings]
 
 
+@pytest.mark.smoke
 def test_an_image_with_substitutes_is_never_right_and_else_as_locked(pushed: Pushed) -> None:
     for options in ((), ("--deep",)):
         named = substitutes(pushed.verify(*options)["findings"])

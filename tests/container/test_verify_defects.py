@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import registries
-from acme import bake, describe, pushing, serve
-from fakes.hub import Hub
+from baked_variant import bake, describe, pushing, serve
 from images import podkiln
+from servers.hub import Hub
 
 from podkiln.oci import spec
 
@@ -161,7 +161,7 @@ SPOILT: dict[str, tuple[Spoil, list[str]]] = {
     "one is missing": (lambda it: it.drop(2), ["It lacks the weights checkpoints/b.safetensors of acme"]),
     "a runtime layer is missing": (
         lambda it: it.drop(len(it.manifest["layers"]) - 2),
-        ["Its history tells of "],
+        ["Its history lists "],
     ),
     "another entrypoint": (
         lambda it: it.config["config"].update(Entrypoint=["/bin/sh"]),
@@ -193,7 +193,7 @@ SPOILT: dict[str, tuple[Spoil, list[str]]] = {
     ),
     "a history": (
         lambda it: it.history(0).update(created_by="podkiln bake pony: a file"),
-        ["a.safetensors has a history that does not tell of it as the lock does"],
+        ["a.safetensors has a history entry that differs from the lock"],
     ),
     "an annotation": (
         lambda it: it.manifest["layers"][0]["annotations"].update({"io.podkiln.model": "pony"}),

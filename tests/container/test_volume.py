@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from containers import Container
-from node_kit import wheel
+from node_wheels import wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,7 +171,7 @@ def test_what_never_answers_on_a_volume_keeps_nobody_waiting(lazy: Image, volume
         container.wait_ready()
         log = container.wait_log("podkiln: ready in")
         boot = json.loads(container.read("/run/podkiln/boot.json"))
-    assert "slow: requirements.txt is no plain file" in log
+    assert "slow: requirements.txt is not a plain file" in log
     assert "seconds: /workspace/custom_nodes/slow" in log
     assert boot["spawned"] - boot["started"] < 3
 
@@ -209,7 +209,7 @@ def test_nodes_are_checked_before_they_are_loaded(lazy: Image, volume: Path, nod
         container.wait_ready()
         log = container.logs()
         assert loaded(log) == {"fine": True, "lacks": False}
-        assert "Custom node clashes wants pyyaml<6, and the image has 6.0.3: it is left out" in log
+        assert "Custom node clashes requires pyyaml<6, and the image has 6.0.3: it is left out" in log
         assert "Custom nodes lack packages and may not load (lacks: blendmodes>=1): " in log
         assert not (volume / ".podkiln" / "python").exists(), "nothing is installed unless asked for"
         refused = container.exec(

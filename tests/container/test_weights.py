@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import registries
-import tiny
-from bakes import access, weight
-from fakes.hub import Hub
+import tiny_image
+from hub_weights import access, weight
+from servers.hub import Hub
 
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
@@ -43,7 +43,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
 def hub_process(**files: int) -> Iterator[tuple[dict[str, str], list[dict[str, Any]]]]:
     """Serve files of given sizes from another process; yield the environment to find them, and weights."""
     generate = [f"--generate=org/repo/{name}.safetensors={size}" for name, size in files.items()]
-    argv = [sys.executable, str(TESTS / "fakes" / "hub.py"), *generate]
+    argv = [sys.executable, str(TESTS / "servers" / "hub.py"), *generate]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         told = json.loads(process.stdout.readline())
@@ -97,7 +97,7 @@ def test_an_engine_finds_the_weights_in_the_image(registry: str, tmp_path: Path)
         files = [hub.add("org/repo", f"{n}.safetensors", 5 * MIB + n, seed=n) for n in range(3)]
         described = [weight(file, model=f"m{number // 2}") for number, file in enumerate(files)]
         groups = bundles(described)
-        runtime = layout.read(tiny.build(tmp_path))
+        runtime = layout.read(tiny_image.build(tmp_path))
         name = Reference.parse(f"{registry}/you/app:v1")
         with Repository(name, push=True) as repository:
             baked = bake(groups, RegistrySink(repository), access(hub))
@@ -110,7 +110,7 @@ def test_an_engine_finds_the_weights_in_the_image(registry: str, tmp_path: Path)
     assert sessions(tmp_path / "registry") == []
     try:
         said = docker("run", "--name", "podkiln-test-weights", str(name))
-        assert said.strip() == tiny.SAYS
+        assert said.strip() == tiny_image.SAYS
         for file in files:
             path = f"podkiln-test-weights:/opt/models/checkpoints/{file.name}"
             docker("cp", path, str(tmp_path / file.name))
@@ -130,7 +130,7 @@ def docker(*arguments: str) -> str:
 
 def test_two_bakes_make_one_manifest(tmp_path: Path) -> None:
     digests: set[spec.Digest] = set()
-    runtime = layout.read(tiny.build(tmp_path / "runtime"))
+    runtime = layout.read(tiny_image.build(tmp_path / "runtime"))
     for number in range(2):
         with Hub() as hub, registries.serve(tmp_path / str(number)) as host:
             file = hub.add("org/repo", "a.safetensors", MIB)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from podkiln.config import model_types
 
 if TYPE_CHECKING:
-    from fakes.hub import Hub
-    from fakes.shelf import HubFile
+    from servers.hub import Hub
+    from servers.hub_content import HubFile
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 CHUNK = 64 * 1024

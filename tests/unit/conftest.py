@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.registry import Registry
+from servers.registry import Registry
 
 from podkiln.oci.reference import Reference
 from podkiln.registry import RegistryOptions, Repository

@@ -86,7 +86,14 @@ def test_a_new_file_is_enough(copy: Path) -> None:
     (copy / "variants/models/mini.yaml").write_text(example[1])
     (copy / "variants/home.yaml").write_text(VARIANT)
     (copy / "variants/registries/acme.yaml").write_text(REGISTRY)
-    for line in ("lock", "lock --check", "render --golden", "render --check", "schemas --check", "variants"):
+    for line in (
+        "lock",
+        "lock --check",
+        "render --update-golden",
+        "render --check",
+        "schemas --check",
+        "variants",
+    ):
         said = run(copy, "-P", "-m", "podkiln", *line.split())
     assert re.search(r"^home +For home .* lock current$", said, re.MULTILINE)
     run(copy, "docs/generate.py", "--check")

@@ -66,7 +66,7 @@ class State:
 
 
 def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
-    """Read the locks of variants. What cannot be read is not known: whoever reads it for use refuses it."""
+    """Read the locks of variants. A damaged one counts as unknown; its users refuse it themselves."""
     found = State()
     for described in variants:
         folder, weights = schema.folders(described)
@@ -104,7 +104,7 @@ def from_git(revision: str, folder: Path) -> Reader:
         raise UsageError(f"--since: {failed}") from None
     if commit is None:
         raise UsageError(
-            f"--since: git knows no revision {revision!r} in {folder}.",
+            f"--since: git has no revision {revision!r} in {folder}.",
             hint="Name a commit, a tag or a branch; a shallow clone has no others.",
         )
 

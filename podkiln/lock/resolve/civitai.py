@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Civitai:
-    """The site, spoken to by its API."""
+    """CivitAI's API."""
 
     def __init__(self, hubs: Hubs, web: Web) -> None:
         self.endpoint = hubs.civitai
@@ -39,9 +39,12 @@ class Civitai:
         self._web = web
 
     def find(self, file: ModelFile) -> FileMetadata:
-        """Return what CivitAI knows of a version's file. Raises Unreachable-, Withheld- and RefusedError."""
+        """Return what CivitAI knows of a version's file.
+
+        Raises UnreachableError, AccessDeniedError, RefusedError.
+        """
         if file.civitai is None:
-            raise ValueError("a file from CivitAI is wanted")
+            raise ValueError("expected a file from CivitAI")
         number = file.civitai.version
         version = self._version(number)
         if version.model not in (None, file.civitai.model):
@@ -81,7 +84,9 @@ class Civitai:
         def use(reply: Reply) -> Version:
             status = reply.status
             if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-                raise AccessDeniedError(f"version {number} on {self.host} wants a login: set CIVITAI_TOKEN")
+                raise AccessDeniedError(
+                    f"version {number} on {self.host} requires a login: set CIVITAI_TOKEN"
+                )
             if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
                 raise RefusedError(f"{self.host} has no version {number}, or has it no longer ({status})")
             if status != HTTPStatus.OK:

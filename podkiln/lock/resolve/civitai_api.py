@@ -1,7 +1,7 @@
-"""The shape of CivitAI's answer about a model version, as far as anybody here looks at it.
+"""The shape of CivitAI's answer about a model version, as far as podkiln reads it.
 
-Source: https://developer.civitai.com/site/reference/model-versions; what the site says beyond that is let
-through unlooked at.
+Source: https://developer.civitai.com/site/reference/model-versions; other keys are
+ignored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a hub says about one file, and the four ways in which it says nothing useful."""
+"""The facts that a hub gives about one file, and the four kinds of failure to get them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """The facts as the source has them; None where it does not tell."""
+    """A file's size (bytes), sha256 and revision at its source; None where the source does not give it."""
 
     revision: str | None
     size: int | None

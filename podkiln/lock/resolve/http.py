@@ -1,4 +1,4 @@
-"""Questions to hosts: bounded in time and size, asked again when that may help, their failures as sentences.
+"""HTTP requests to hubs: limited in time and size, retried, with failures as sentences.
 
 Requests, redirects, tokens and the rule of retries are the pod's own code (http.py, hubs.py and retry.py in
 scripts/pod/net/): a token goes to the origin that it belongs to, and no other.
@@ -71,7 +71,7 @@ PATIENCE: Final = Patience()
 
 
 class Shape(BaseModel):
-    """Base of what hosts answer: no coercion; keys that nobody needs may be there."""
+    """Base of what hosts answer: no coercion; unknown keys are allowed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -93,7 +93,7 @@ class Reply:
         try:
             return validation.parse(self.body)
         except ValueError as broken:
-            what = "a web page instead of JSON" if self._is_page else f"what is no JSON ({broken})"
+            what = "a web page instead of JSON" if self._is_page else f"invalid JSON ({broken})"
             raise UnclearError(f"{self.host} answered {self.status} with {what}") from None
 
     @property
@@ -177,7 +177,7 @@ class Web:
             if isinstance(failure, UnclearError):
                 raise failure
             unreachable = UnreachableError(host, str(failure))
-            spent = backoff.failures < backoff.tries  # more waiting is not to be had
+            spent = backoff.failures < backoff.tries  # the budget of retries is used up
             if not isinstance(failure, _BusyError) or spent or self._misses[host] >= _MISSES:
                 self._silent[host] = unreachable.why
             raise unreachable from None
@@ -200,7 +200,7 @@ class Web:
         with answer:
             if answer.status in PASSING:
                 if answer.redirected:
-                    raise _ElsewhereError(f"it sends us on to {answer.host}, which answered {answer.status}")
+                    raise _ElsewhereError(f"it redirects to {answer.host}, which answered {answer.status}")
                 said = f"it answered {answer.status}{request.higher_limit(answer)}"
                 raise _BusyError(said, retry_after=asked_seconds(answer.headers))
             wanted = most is not None and answer.status == HTTPStatus.OK
@@ -232,20 +232,20 @@ class Web:
 def _judged(failed: TransientError, asked: str | None) -> TransientError:
     """Tell what a failure says of the host that was asked: nothing, that it is busy, or that it is away."""
     if failed.redirected:
-        return _ElsewhereError(f"it sends us on to {failed}")
+        return _ElsewhereError(f"it redirects to {failed}")
     said = str(failed).removeprefix(f"{asked}: ")
     return _BusyError(said) if failed.connected else TransientError(said)
 
 
 def _decoded(body: bytes, coding: str, host: str, most: int) -> bytes:
-    """Undo a compression that nobody asked for. Raises UnclearError."""
+    """Decode a Content-Encoding that was not requested. Raises UnclearError."""
     coding = coding.strip().lower()
     if coding in {"", "identity"}:
         if len(body) > most:
             raise UnclearError(f"{host} answered with more than {most} bytes")
         return body
     if coding not in {"gzip", "x-gzip"}:
-        raise UnclearError(f"{host} answered in the encoding {shown(coding, 40)}, which nobody asked for")
+        raise UnclearError(f"{host} answered in the encoding {shown(coding, 40)}, which was not requested")
     decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
         plain = decoder.decompress(body, most + 1)
@@ -273,9 +273,9 @@ def checked(shape: type[S], data: Any, what: str) -> S:
     except ValidationError as invalid:
         error = invalid.errors(include_url=False)[0]
         key = ".".join(map(str, error["loc"])).encode("unicode_escape", "backslashreplace").decode("ascii")
-        # Without the advice to put it in quotes: nobody here wrote it.
+        # Without the advice to put it in quotes: it is a host's JSON, not the user's YAML.
         said = messages.sentence(error, shape, error["loc"]).partition("; ")[0].rstrip(".")
-        raise UnclearError(f"{what} is not as it should be: {key[:80] or 'all of it'}: {said}") from None
+        raise UnclearError(f"{what} is malformed: {key[:80] or 'all of it'}: {said}") from None
 
 
 def _size(reply: Reply) -> FileMetadata:
@@ -289,12 +289,12 @@ def _size(reply: Reply) -> FileMetadata:
         total = ""  # the size of something else
     size = _TOTAL.fullmatch(total.strip())
     if size is None or not 0 < int(size[1]) <= LARGEST_FILE:
-        raise RefusedError(f"{reply.host} does not tell the file's size: write it into the description")
+        raise RefusedError(f"{reply.host} does not give the file's size: write it into the description")
     return FileMetadata(revision=None, size=int(size[1]), sha256=None)
 
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
-    from podkiln.registry.tls import tls_context  # noqa: PLC0415 - commands that ask nobody need not wait
+    from podkiln.registry.tls import tls_context  # noqa: PLC0415 - commands without network start faster
 
     return tls_context("", None)

@@ -8,7 +8,6 @@ header X-Error-Code huggingface_hub/utils/_http.py.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field
 
 from pod.net.hubs import Request, request_for
+from pod.util.env import nearest
 from podkiln.config.fields import Revision
 from podkiln.lock.resolve.errors import (
     AccessDeniedError,
@@ -88,14 +88,14 @@ class HuggingFace:
     def find(self, file: ModelFile) -> FileMetadata:
         """Return what the hub knows of a file.
 
-        Raises UnreachableError, UnclearError, WithheldError, RefusedError.
+        Raises UnreachableError, UnclearError, AccessDeniedError, RefusedError.
         """
         repo, path, revision = str(file.huggingface), str(file.path), file.revision or "main"
         listing = self._listing(repo, revision)
         row = listing.row(path)
         if row is None:
-            near = difflib.get_close_matches(path, islice(listing.names(), _MOST_NAMES), n=1)
-            meant = f"; there is {near[0]!r}" if near else ""
+            near = nearest(path, list(islice(listing.names(), _MOST_NAMES)))
+            meant = f"; there is {near!r}" if near else ""
             raise RefusedError(f"{repo} has no file {path!r} at {revision}{meant}")
         if isinstance(row.get("lfs"), dict) and row["lfs"].get("size") == 0:
             raise RefusedError(f"{path} of {repo} is empty")
@@ -106,7 +106,7 @@ class HuggingFace:
         return FileMetadata(listing.sha, len(content), hashlib.sha256(content).hexdigest())
 
     def _listing(self, repo: str, revision: str) -> _Listing:
-        """Ask for a listing once a run, whatever came of it."""
+        """Ask for a listing once a run; a failure is remembered too."""
         if (repo, revision) not in self._listings:
             try:
                 self._listings[repo, revision] = self._ask(repo, revision)
@@ -121,7 +121,7 @@ class HuggingFace:
         if os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _OFFLINE:
             raise UnreachableError(self.host, "HF_HUB_OFFLINE is set")
         if "--" in repo or ".." in repo:
-            raise RefusedError(f"{repo!r} is no name of a repository")
+            raise RefusedError(f"{repo!r} is not the name of a repository")
         api = f"{self._hubs.huggingface}/api/models/{quote(repo)}"
         url = f"{api}/revision/{quote(revision, safe='')}?blobs=true"
         page = f"{self._hubs.huggingface}/{repo}"
@@ -136,12 +136,12 @@ class HuggingFace:
         """Fetch a small file; git's own hash of it is in the listing."""
         name = sibling.rfilename
         if sibling.blob_id is None or sibling.size is None:
-            raise UnclearError(f"{self.host} tells neither sha256 nor git's hash of {name} in {repo}")
+            raise UnclearError(f"{self.host} gives neither sha256 nor git's hash of {name} in {repo}")
         if not sibling.size:
             raise RefusedError(f"{name} of {repo} is empty")
         if sibling.size > _LARGEST_IN_GIT:
             raise UnclearError(
-                f"{self.host} tells no sha256 of {name} in {repo}, which has {sibling.size} bytes"
+                f"{self.host} gives no sha256 of {name} in {repo}, which has {sibling.size} bytes"
             )
         source = {"kind": "huggingface", "repo": repo, "path": name, "revision": commit}
 
@@ -155,7 +155,7 @@ class HuggingFace:
         return self._web.ask(request_for(source, self._hubs), use, most=sibling.size)
 
     def _refuse(self, reply: Reply, repo: str, revision: str) -> None:
-        """Turn the hub's refusals into ours. Raises WithheldError, RefusedError."""
+        """Turn the hub's refusals into ours. Raises AccessDeniedError, RefusedError."""
         status, code = reply.status, reply.headers.get("X-Error-Code", "")
         if status == HTTPStatus.OK:
             return
@@ -166,7 +166,7 @@ class HuggingFace:
             raise RefusedError(f"{repo} has no revision {revision!r}")
         if code == "RepoNotFound" or (status == HTTPStatus.NOT_FOUND and not code):
             raise RefusedError(
-                f"{self.host} knows no repository {repo}, or it is private and HF_TOKEN may not read it"
+                f"{self.host} has no repository {repo}, or it is private and HF_TOKEN may not read it"
             )
         said = reply.headers.get("X-Error-Message", "")
         if status == HTTPStatus.FORBIDDEN and "disabled" in said.lower():
@@ -176,5 +176,5 @@ class HuggingFace:
                 raise AccessDeniedError(
                     f"{self.host} refused HF_TOKEN for {repo} ({status}): set a valid one"
                 )
-            raise AccessDeniedError(f"{self.host} wants a login for {repo} ({status}): set HF_TOKEN")
+            raise AccessDeniedError(f"{self.host} requires a login for {repo} ({status}): set HF_TOKEN")
         raise RefusedError(f"{self.host} answered {status} for {repo}")

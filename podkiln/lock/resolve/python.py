@@ -125,7 +125,7 @@ def platform_tags(version: str, platform: str) -> Iterable[Tag]:
 
 
 def known_pins(texts: Iterable[str]) -> dict[str, str]:
-    """Return the versions that requirements files pin, by package; what is no pin is passed over."""
+    """Return the versions that requirements files pin, by package; other lines are skipped."""
     lines = (
         re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", line) for text in texts for line in text.splitlines()
     )

@@ -5,7 +5,6 @@ Writing uses the network, and only for what is not locked yet; checking never do
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from podkiln.errors import LockError, UsageError
 from podkiln.lock import layers, schema
 from podkiln.lock.resolve import changes, runtime, upgrades, weights
 from podkiln.lock.schema import Lock
+from podkiln.util.quoting import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -64,7 +64,7 @@ class RelockResult:
 
 @dataclass(frozen=True)
 class _Upgrade:
-    """What `--upgrade` names, by who has to do with it."""
+    """What `--upgrade` names, by kind: packages, models, nodes, base, ComfyUI."""
 
     packages: tuple[str, ...]
     models: frozenset[str]
@@ -111,7 +111,7 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
         changes=tuple(changes.compare(before, after)),
         files=after.weights,
         open_files=tuple(
-            (model, file.destination, outcome.reasons.get((model, file.destination), "Nobody was asked."))
+            (model, file.destination, outcome.reasons.get((model, file.destination), "It was not looked up."))
             for outcome in outcomes
             for model, files in outcome.models.items()
             for file in files
@@ -188,19 +188,15 @@ def _entries(described: LoadedVariant, shipped: Mapping[str, Entry]) -> dict[str
 def _sorted(
     upgrade: Sequence[str], variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry]
 ) -> _Upgrade:
-    """Sort names by what they name. Raises UsageError for one that names nothing."""
+    """Sort the names of --upgrade by kind. Raises UsageError for an unknown name."""
     models = {name for each in variants for name in _entries(each, shipped)}
     pins = {"base", "comfyui", *(name for each in variants for name in each.spec.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
     for name in upgrade:
         if name not in models | pins and canonicalize_name(name) not in packages:
-            near = difflib.get_close_matches(name, models | pins | packages, n=1)
-            hint = (
-                f"Did you mean {near[0]!r}?"
-                if near
-                else "A Python package, uv, a model, a node, base or all."
-            )
-            raise UsageError(f"Nothing that is locked is called {name!r}.", hint=hint)
+            meant = did_you_mean(name, models | pins | packages)
+            hint = meant or "A Python package, uv, a model, a node, base or all."
+            raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
     return _Upgrade(
         packages=tuple(
             canonicalize_name(name) for name in upgrade if canonicalize_name(name) in packages - pins

@@ -65,7 +65,7 @@ class Present:
 
 
 def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
-    """Write the runtime's lock anew where it is not what is described. Returns the files that changed.
+    """Write the runtime's lock where it differs from the description. Returns the files that changed.
 
     A user's own variant uses the shipped lock as long as that fits, and else gets one beside its file.
 
@@ -120,7 +120,7 @@ def _write(
         changed.append(stale)
     if present.damage:
         said = present.damage.rstrip(".")
-        warnings.append(f"{said}; all that stands in it was resolved anew: compare before you commit.")
+        warnings.append(f"{said}; everything in it was resolved again: compare before you commit.")
     return changed
 
 
@@ -153,7 +153,7 @@ def _fill_trees(described: LoadedVariant, present: Present, folder: Path, warnin
 def _nodes(described: LoadedVariant, present: Present, warnings: list[str]) -> dict[str, LockedNode]:
     """Return the custom nodes, each with its tree: described, known already, or else asked of its repository.
 
-    Raises LockError where a lock that cannot be read may have known a tree that cannot be had now.
+    Raises LockError where a lock that cannot be read may hold a tree that cannot be looked up now.
     """
     known = present.runtime.nodes if present.runtime else {}
     found = {}

@@ -73,7 +73,7 @@ def tree(repo: str, commit: str) -> str:
             r"tree ([0-9a-f]{40})$", _git(repo, "-C", folder, "cat-file", "commit", commit), re.MULTILINE
         )
     if found is None:
-        raise SourceError(f"{repo} gives for {commit} what is no commit.")
+        raise SourceError(f"{repo} answered with something else than a commit for {commit}.")
     return found[1]
 
 

@@ -1,4 +1,4 @@
-"""The weights' lock: trusted facts as described, and what the hubs say of all others. Never a guess."""
+"""The weights' lock: trusted facts as described, and what the hubs say of all others. No guesses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CHUNK = 1 << 20
 
 @dataclass
 class ResolveResult:
-    """What came of it: warnings leave files unresolved, problems want a description corrected.
+    """The result: `warnings` say why files stay unresolved, `problems` what a person must correct.
 
     `reasons` is why a file was not resolved that was asked for, by model and destination.
     """
@@ -83,7 +83,7 @@ class LookupRequest:
 
 
 class Sources:
-    """Everybody who can be asked. Raises SourceError when an address or a token of theirs is malformed."""
+    """The hubs that can be asked. Raises SourceError when an address or a token of theirs is malformed."""
 
     def __init__(self) -> None:
         try:
@@ -95,7 +95,7 @@ class Sources:
         self._civitai = Civitai(hubs, self._web)
 
     def find(self, question: LookupRequest) -> FileMetadata:
-        """Ask for one file. Raises UnreachableError, UnclearError, WithheldError, RefusedError."""
+        """Ask for one file. Raises UnreachableError, UnclearError, AccessDeniedError, RefusedError."""
         file = question.file
         if file.huggingface:
             return self._huggingface.find(file)
@@ -117,7 +117,7 @@ def relock(
         upgrade: Ids of models that are asked for again although they are resolved; `all` for every one.
         start: The lock whose findings are kept: `path` itself, or the shipped one for a user's first.
 
-    Raises LockError for a lock that cannot be read, unless all that it can have held is found anew.
+    Raises LockError for a lock that cannot be read, unless everything that it may have held is found again.
     """
     known, damage = _known(start)
     if damage and (start.is_dir() or not start.parent.is_dir()):
@@ -143,7 +143,7 @@ def _known(path: Path) -> tuple[WeightsLock, UnreadableLockError | None]:
 
 
 def _refuse_loss(damage: UnreadableLockError, entries: Mapping[str, Entry], outcome: ResolveResult) -> None:
-    """See that nothing is overwritten that may be known there alone. Raises UnreadableLockError."""
+    """Refuse to overwrite a damaged lock that may hold unique facts. Raises UnreadableLockError."""
     lacking = [
         (name, file.destination)
         for name, files in outcome.models.items()
@@ -155,11 +155,13 @@ def _refuse_loss(damage: UnreadableLockError, entries: Mapping[str, Entry], outc
         first = lacking[0]
         why = outcome.reasons.get(first, "not everything is known of it")
         raise UnreadableLockError(
-            f"{said}; it was left as it is, since {len(lacking)} of its files could not be found anew, "
+            f"{said}; it was left as it is, since {len(lacking)} of its files could not be found again, "
             f"the first of them {first[0]}: {first[1]}: {why.rstrip('.')}.",
             hint=str(damage.hint),
         )
-    outcome.warnings.append(f"{said}; all that it can have held was found anew: compare before you commit.")
+    outcome.warnings.append(
+        f"{said}; everything that it may have held was found again: compare before you commit."
+    )
 
 
 def resolve(entries: Mapping[str, Entry], known: WeightsLock, upgrade: Collection[str]) -> ResolveResult:
@@ -203,7 +205,7 @@ def _questions(entry: Entry, known: WeightsLock) -> list[LookupRequest]:
 
 
 def _answer(question: LookupRequest, sources: Sources, outcome: ResolveResult) -> LockedFile:
-    """Return a file with what its source says of it, or what is known already. Raises UnreachableError."""
+    """Return a file with the facts of its source, or those known already. Raises UnreachableError."""
     key = question.key
     try:
         found = sources.find(question)
@@ -224,7 +226,7 @@ def _answer(question: LookupRequest, sources: Sources, outcome: ResolveResult) -
 
 
 def _contradictions(question: LookupRequest, found: FileMetadata) -> Iterable[str]:
-    """Compare what is trusted with what was found: neither is put right by the other."""
+    """Report where a trusted hash differs from the one found; neither is changed."""
     described = schema.from_description(question.file)
     for key in ("sha256", "size"):
         trusted, there = getattr(described, key), getattr(found, key)
@@ -236,10 +238,10 @@ def _contradictions(question: LookupRequest, found: FileMetadata) -> Iterable[st
 
 
 def _filled(question: LookupRequest, found: FileMetadata, outcome: ResolveResult) -> LockedFile:
-    """Put what was found in the place of what is known; what a source does not tell is not forgotten."""
+    """Put what was found in the place of what is known; values that the source does not give are kept."""
     known = question.known
     if known.sha256 is not None and found.sha256 is None and question.file.sha256 == UNRESOLVED:
-        told = f"{schema.source_name(question.file)} tells no sha256 any more: what is locked was kept."
+        told = f"{schema.source_name(question.file)} gives no sha256 any more: the locked one was kept."
         outcome.warnings.append(f"{question.name}: {told}")
         return known
     answer = schema.from_description(question.file).model_copy(
@@ -251,7 +253,7 @@ def _filled(question: LookupRequest, found: FileMetadata, outcome: ResolveResult
         filled = filled.model_copy(update=missing)
     if not filled.resolved:
         lacks = [key for key in ("sha256", "size") if getattr(filled, key) is None]
-        told = f"{schema.source_name(question.file)} tells no {' and no '.join(lacks)}."
+        told = f"{schema.source_name(question.file)} gives no {' and no '.join(lacks)}."
         outcome.reasons[question.key] = told
         outcome.warnings.append(f"{question.name}: {told}")
     return LockedFile.model_validate(filled.model_dump())

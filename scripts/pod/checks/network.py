@@ -95,7 +95,7 @@ def _unresolved(hosts: Sequence[str]) -> dict[str, str]:
 
 
 def _theirs(urls: Sequence[str]) -> float | None:
-    """Return the first server's time, corrected for half the way; None where nobody tells it.
+    """Return the first server's time, corrected for half the way; None where no server gives it.
 
     Its certificate is not checked: with a wrong clock none would be valid, and nothing secret is said.
     """

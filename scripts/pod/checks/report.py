@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pod.checks import model_needs
-from pod.errors import DATA_UNREADABLE, PodError
+from pod.util import files
 from pod.util.finding import WARNING, Finding, worst_first
 
 TYPE_CHECKING = False
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 
 def offline(record: Mapping[str, Any], environ: Mapping[str, str]) -> list[Finding]:
     """Return all that can be found out without a network: what --explain shows. Raises PodError."""
-    models = load(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln") / "models.json")["models"]
-    return worst_first([*known(record), *local(record, models, environ)])
+    offered = offers(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln"))
+    return worst_first([*known(record), *local(record, offered, environ)])
 
 
 def known(record: Mapping[str, Any]) -> list[Finding]:
@@ -44,7 +43,7 @@ def local(
         *(Finding(WARNING, "volume", says) for says in volume["problems"]),
         *model_needs.memory(record, models, rule_set.reaches),
     ]
-    return [*found, *model_needs.room(record, models, roots)] if volume["answers"] else found
+    return [*found, *model_needs.room(record, models, roots)] if volume["responsive"] else found
 
 
 def online(
@@ -58,7 +57,7 @@ def online(
     hosts = {"huggingface": hubs.huggingface, "civitai": hubs.civitai}
     kinds = {source["kind"]: source.get("url", "") for source in model_needs.sources(record, models)}
     addresses = [hosts.get(kind, url) for kind, url in kinds.items()]
-    if record.get("wishes"):
+    if record.get("requested_files"):
         addresses += hosts.values()
     try:
         made: float | None = (root / "manifest.json").stat().st_mtime
@@ -67,13 +66,7 @@ def online(
     return network.examine([address for address in addresses if address], made)
 
 
-def load(path: Path) -> Any:
-    """Read one of the pod's JSON files. Raises PodError."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise PodError(
-            f"{path} cannot be read ({error.strerror}): start the pod again.", DATA_UNREADABLE
-        ) from None
-    except ValueError as error:
-        raise PodError(f"{path} is no JSON ({error}): start the pod again.", DATA_UNREADABLE) from None
+def offers(root: Path) -> list[dict[str, Any]]:
+    """Return what the image offers, as models.json has it. Raises PodError."""
+    found: list[dict[str, Any]] = files.read_image_data(root / "models.json", lambda data: data["models"])
+    return found

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """Run the command; returns its exit code. Raises PodError."""
     unknown = [argument for argument in arguments if argument != "--explain"]
     if unknown:
-        raise PodError(f"decide knows --explain and nothing else; {unknown[0]!r} is not that.", INTERNAL)
+        raise PodError(f"decide takes --explain only, but got {unknown[0]!r}.", INTERNAL)
     watch = Stopwatch()
     if STARTS in environ:
         from pod.util.say import say as tell  # noqa: PLC0415 - few starts come after one that was killed

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pod.checks import report
 from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util import files
 from pod.util.finding import FATAL, NOTE, WARNING, Finding, worst_first
 from pod.util.say import say
 
@@ -30,15 +31,15 @@ _HINTS = {FATAL: "", WARNING: "warning: ", NOTE: ""}
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command; returns its exit code. Raises PodError."""
     if unknown := [argument for argument in arguments if argument not in ("--boot", "--json")]:
-        raise PodError(f"doctor knows --boot and --json; {unknown[0]!r} is neither.", ARGUMENTS_REFUSED)
+        raise PodError(f"doctor takes --boot and --json only, but got {unknown[0]!r}.", ARGUMENTS_REFUSED)
     root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
     run = Path(environ.get("PODKILN_RUN") or "/run/podkiln")
-    models = report.load(root / "models.json")["models"]
+    models = report.offers(root)
     if "--boot" in arguments:
-        record = report.load(run / "decision.json")
+        record = files.read_json(run / "decision.json", dict, "start the pod again")
         found = [*report.local(record, models, environ), *report.online(record, models, environ, root)]
         _write(run / "doctor.json", worst_first([*report.known(record), *found]))
-        said = [one for one in found if one.level != WARNING or one.about not in _SAID_BEFORE]
+        said = [one for one in found if one.level != WARNING or one.check not in _SAID_BEFORE]
         _say(worst_first(said))
         return 0
     from pod import decision  # noqa: PLC0415 - at boot it has run already
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         ]
     )
     if "--json" in arguments:
-        print(json.dumps({"schema": 1, "findings": [one.to_json() for one in found]}, indent=1))
+        print(json.dumps({"schema": 2, "findings": [one.to_json() for one in found]}, indent=1))
     else:
         _say(found)
         if all(one.level == NOTE for one in found):
@@ -62,13 +63,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
 
 def _say(findings: Sequence[Finding]) -> None:
     for one in findings:
-        say(f"{_HINTS[one.level]}{one.says}.")
+        say(f"{_HINTS[one.level]}{one.message}.")
 
 
 def _write(path: Path, findings: Sequence[Finding]) -> None:
-    from pod.util import files  # noqa: PLC0415 - at boot only
-
-    data = {"schema": 1, "findings": [one.to_json() for one in findings]}
+    data = {"schema": 2, "findings": [one.to_json() for one in findings]}
     try:
         files.write_json(path, data)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`end`: end what ComfyUI has left running, where whoever looked after it was killed; start.sh runs it.
+"""`end`: end processes that ComfyUI has left running after the supervisor was killed; start.sh runs it.
 
 The kernel ends ComfyUI itself then, and tells what that has started nothing (pod.util.child_processes).
 """
@@ -20,6 +20,6 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command; returns 0, whether anything ran or not. Raises PodError."""
     if arguments:
-        raise PodError(f"end takes no arguments; {arguments[0]!r} is one.", INTERNAL)
+        raise PodError(f"end takes no arguments, but got {arguments[0]!r}.", INTERNAL)
     child_processes.end(environ.get("PODKILN_RUN") or RUN, NAME)
     return 0

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pod.model_refs.model_ref import ModelRef
 
 JOBS = 16  # files at once: as many as there are connections, for small files get one each
-# A network volume gives about 150 MB/s in all, whoever shares it, and takes few writers better than many.
+# A network volume gives about 150 MB/s for all pods that share it, and takes few writers better than many.
 NETWORK_JOBS, NETWORK_CONNECTIONS = 3, 6
 
 
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="hash what is there anew, baked files too, and fetch what is wrong again; default: all models",
+        help="hash what is there again, baked files too, and fetch what is wrong again; default: all models",
     )
     return parser
 

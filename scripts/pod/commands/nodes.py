@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Run the command; returns 0, or 1 where not all packages could be had. Raises PodError."""
+    """Run the command; returns 0, or 1 where not all packages could be installed. Raises PodError."""
     if unknown := [argument for argument in arguments if argument != "--install"]:
-        raise PodError(
-            f"nodes knows --install and nothing else; {unknown[0]!r} is not that.", ARGUMENTS_REFUSED
-        )
+        raise PodError(f"nodes takes --install only, but got {unknown[0]!r}.", ARGUMENTS_REFUSED)
     seen = inspect_volume({**environ, VARIABLE: INSTALL} if arguments else environ)
     if not arguments:
         return _show(seen)

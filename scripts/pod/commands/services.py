@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Start what is asked for and look after it until SIGTERM; returns the exit code. Raises PodError."""
     if arguments:
-        raise PodError(f"services takes no arguments; {arguments[0]!r} is one.", INTERNAL)
+        raise PodError(f"services takes no arguments, but got {arguments[0]!r}.", INTERNAL)
     asked = config.read(environ)
     run = Path(environ.get("PODKILN_RUN", "/run/podkiln"))
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Say where everything lies; returns 0. Raises PodError."""
     if arguments:
-        raise PodError(f"volume takes no arguments; {arguments[0]!r} is one.", ARGUMENTS_REFUSED)
+        raise PodError(f"volume takes no arguments, but got {arguments[0]!r}.", ARGUMENTS_REFUSED)
     volume = inspect_volume(environ)
     for name, value in volume.to_json().items():
         shown = ", ".join(value) if isinstance(value, list | dict) else value

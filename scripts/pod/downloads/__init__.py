@@ -1,1 +1,1 @@
-"""From a file that is asked for to a file that is there, whatever happens on the way."""
+"""Downloads: from a requested file to a checked file on the volume, over failures and restarts."""

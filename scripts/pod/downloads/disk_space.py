@@ -7,6 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from pod.downloads.states import OVER
 from pod.net.http import RefusedError
 from pod.util.units import human
 from pod.util.untrusted_files import PlantedError
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pod.downloads.progress import Progress
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_OVER = frozenset({"present", "fetched", "failed", "stopped"})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -34,7 +34,7 @@ class DiskReservations:
         What was promised to the same file before is forgotten. Raises RefusedError when they are not there.
         """
         with self._lock:
-            self._promises = [(d, p) for d, p in self._promises if p.state not in _OVER and p is not progress]
+            self._promises = [(d, p) for d, p in self._promises if p.state not in OVER and p is not progress]
             for place, size in ((folder, need), *more):
                 free, promised = self._left(place)
                 if size > free - promised:

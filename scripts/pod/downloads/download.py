@@ -6,7 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from pod.downloads import partial_file
-from pod.downloads.transfer import ChangedError, DownloadTarget, Transfer
+from pod.downloads.probe import ChangedError, Mode
+from pod.downloads.states import State
+from pod.downloads.transfer import Transfer
 from pod.downloads.worker_pool import WorkerPool
 from pod.net.content_range import ReplacedError
 from pod.net.http import RefusedError
@@ -14,6 +16,7 @@ from pod.net.http import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pod.downloads.probe import DownloadTarget
     from pod.downloads.progress import Progress
     from pod.net.transfer_policy import TransferPolicy
 
@@ -25,7 +28,7 @@ class StoppedError(Exception):
 class Download:
     """Fetches a goal into its part. `room` gets the bytes needed before disk is used, and may refuse.
 
-    `workers` are threads that help this file among others; without them it has Policy.connections for itself.
+    `workers` are threads that all files share; without them it has TransferPolicy.connections for itself.
     """
 
     def __init__(
@@ -86,8 +89,8 @@ class Download:
                 self._transfer.halt(StoppedError())
 
     def _whole(self, workers: WorkerPool) -> str:
-        """Fetch what is missing, anew when it changed on the way; returns the digest of what has arrived."""
-        ranges = True
+        """Fetch what is missing, all of it when the source changed; returns the digest of what arrived."""
+        mode = Mode.RANGES
         for _ in range(self._policy.tries):
             with self._lock:
                 if self._stopped:
@@ -95,18 +98,18 @@ class Download:
                 transfer = self._transfer = Transfer(
                     self._goal, self._policy, self._progress, self._room, workers
                 )
-            self._progress.state = "fetching"
+            self._progress.state = State.FETCHING
             try:
-                return transfer.run(ranges=ranges)
+                return transfer.run(mode)
             except ReplacedError:
                 self._discard()
                 raise
             except ChangedError as change:
-                ranges = change.ranges
+                mode = change.mode
                 self._discard()
         reason = (
             "it changes while it is fetched"
-            if ranges
+            if mode is Mode.RANGES
             else "its server cannot resume, and the connection breaks"
         )
         raise RefusedError(

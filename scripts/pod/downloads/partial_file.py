@@ -4,7 +4,7 @@
 of JSON that says what is being fetched and under which kernel, then the number of each chunk, one a line,
 appended once its bytes are written; `=N` means that the first N of them were flushed to disk. The kernel
 keeps what a killed process wrote, so under the same one every line is a claim; under another one, after a
-power cut or on another host of a network volume, only what was flushed is. A torn last line is no claim.
+power cut or on another host of a network volume, only what was flushed is. A torn last line does not count.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class PartialFile:
 
     @classmethod
     def recall(cls, path: Path) -> PartialFile | None:
-        """Take up what an earlier process left, or return None when there is nothing of use."""
+        """Resume what an earlier process left; None when nothing of it can be used."""
         try:
             contents, arrived = _read_journal(_state(path))
             data = untrusted_files.open_plain(path, os.O_RDWR)
@@ -94,7 +94,7 @@ class PartialFile:
             return None
         try:
             if os.fstat(data).st_size != contents.size:
-                raise ValueError("another size")  # noqa: TRY301 (as everything else that is of no use)
+                raise ValueError("another size")  # noqa: TRY301 (as everything else that cannot be used)
             os.fdatasync(data)  # from now on all of it is flushed, under whichever kernel it was written
             aside = _state(path).with_suffix(".state.new")
             aside.unlink(missing_ok=True)
@@ -112,7 +112,7 @@ class PartialFile:
 
     @property
     def free(self) -> int:
-        """Chunks that nobody fetches yet."""
+        """Chunks that no thread fetches yet."""
         return self._count - len(self._arrived) - len(self._taken)
 
     def take(self, length: int, *, wait: bool = False) -> ByteRange | None:
@@ -138,7 +138,7 @@ class PartialFile:
                 self.received += written
 
     def mark_complete(self, chunk: int) -> None:
-        """Claim a chunk whose bytes are all written. Raises OSError, ClosedError."""
+        """Mark a chunk whose bytes are all written as complete. Raises OSError, ClosedError."""
         with self._changed:
             self._check()
             os.write(self._journal, b"%d\n" % chunk)
@@ -275,7 +275,7 @@ class JournaledCopy:
 
 
 def adopt(copy: Path, path: Path) -> bool:
-    """Make a part of a copy and what its trail says of it; False when that is nothing. Raises OSError."""
+    """Make a part of a copy and its journal; False when nothing of it is safe. Raises OSError."""
     try:
         contents, arrived = _read_journal(_state(copy))
         data = untrusted_files.open_plain(copy, os.O_RDWR)

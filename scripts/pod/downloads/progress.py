@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from pod.downloads.states import ACTIVE, RunState, State
 from pod.util.dataclass import dataclass, field
 from pod.util.files import write_json
 from pod.util.units import duration, human
@@ -16,21 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
-ACTIVE = ("checking", "resolving", "waiting", "fetching", "verifying")
 WINDOW = 10.0  # seconds over which a rate is taken
 
 
 @dataclass
 class Progress:
-    """One file. States: queued, ACTIVE, then present (it was there), fetched, failed or stopped.
-
-    `rate` is in bytes a second, as of the last `tick`; `told` takes what the log should say at once.
-    """
+    """One file. `rate` is in bytes a second, as of the last `tick`; `told` takes a sentence for the log."""
 
     model: str
     file: str
     total: int | None = None
-    state: str = "queued"
+    state: State = State.QUEUED
     bytes: int = 0
     note: str = ""
     error: str | None = None
@@ -50,7 +47,7 @@ class Progress:
         self.bytes, self.total, self.note = received, total, ""
 
     def tick(self) -> None:
-        """Take the rate anew."""
+        """Update the rate (bytes per second)."""
         now = time.monotonic()
         self._seen.append((now, self.bytes))
         while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW:  # noqa: PLR2004
@@ -75,9 +72,9 @@ class Progress:
     def line(self) -> str:
         """Return the line of the log."""
         line = f"{self.model}: {self.file}: {self.state}"
-        if self.state in {"checking", "fetching", "verifying"} and self.total:
+        if self.state in {State.CHECKING, State.FETCHING, State.VERIFYING} and self.total:
             line += f", {human(self.bytes)} of {human(self.total)}"
-            if self.rate >= 1 and self.state != "verifying":
+            if self.rate >= 1 and self.state != State.VERIFYING:
                 line += f", {human(self.rate)}/s, {duration((self.total - self.bytes) / self.rate)} left"
         return line + (f" ({self.note})" if self.note else "")
 
@@ -99,12 +96,12 @@ class ProgressReport:
         return [file for file in self.files if file.state in ACTIVE]
 
     def tick(self) -> None:
-        """Take all rates anew."""
+        """Update all rates (bytes per second)."""
         for file in self.active:
             file.tick()
 
-    def write(self, state: str) -> None:
-        """Write it; `state` is running, done, failed or stopped. A full disk does not end the fetch."""
+    def write(self, state: RunState) -> None:
+        """Write it. A full disk does not end the fetch."""
         record = {
             "schema": SCHEMA,
             "state": state,
@@ -126,11 +123,11 @@ class ProgressReport:
         """Return the last line of a run."""
         count = {
             state: sum(file.state == state for file in self.files)
-            for state in ("present", "fetched", "failed")
+            for state in (State.PRESENT, State.FETCHED, State.FAILED)
         }
-        fetched = sum(file.bytes for file in self.files if file.state == "fetched")
+        fetched = sum(file.bytes for file in self.files if file.state == State.FETCHED)
         there = "checked and right" if self._again else "already there"
         return (
-            f"{count['fetched']} fetched ({human(fetched)}), {count['present']} {there}, "
-            f"{count['failed']} failed, of {len(self.files)} files"
+            f"{count[State.FETCHED]} fetched ({human(fetched)}), {count[State.PRESENT]} {there}, "
+            f"{count[State.FAILED]} failed, of {len(self.files)} files"
         )

@@ -128,7 +128,7 @@ class Staging:
 def copied(blocks: Iterator[Block], path: Path, contents: PartMetadata) -> Iterator[Block]:
     """Hand blocks on, writing each to a file, which is on disk at the end.
 
-    A journal beside it says how much of it is safe, for who finds it without what it was copied from: a
+    A journal beside it says how much of it is safe, for a start that finds it without its original: a
     container's own disk goes with the container. Raises OSError from what is read, RefusedError when it
     cannot be written.
     """

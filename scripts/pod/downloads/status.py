@@ -6,12 +6,13 @@ The boot's writes fetch.json; one that is started by hand writes fetch-PID.json,
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pod.downloads.states import RunState, State
 from pod.downloads.terminal import bar, painted, width_of
+from pod.util.files import recall
 from pod.util.printable import printable
 from pod.util.say import line as said
 from pod.util.units import duration, human
@@ -26,10 +27,10 @@ _BY_HAND = "fetch-*.json"
 
 def own(run: Path, *, by_hand: bool) -> Path:
     """Return where this process is to write; what others wrote by hand goes once they have ended."""
-    if not by_hand and not _runs(_read(run / BOOT)):
+    if not by_hand and not _runs(recall(run / BOOT)):
         return run / BOOT
     for path in run.glob(_BY_HAND):
-        if not _runs(_read(path)):
+        if not _runs(recall(path)):
             with contextlib.suppress(OSError):
                 path.unlink()
     return run / f"fetch-{os.getpid()}.json"
@@ -37,22 +38,14 @@ def own(run: Path, *, by_hand: bool) -> Path:
 
 def show(run: Path) -> int:
     """Print a line for each file and one for each fetch; returns 0, or 1 when a file failed."""
-    records = [record for path in (run / BOOT, *sorted(run.glob(_BY_HAND))) if (record := _read(path))]
+    records = [record for path in (run / BOOT, *sorted(run.glob(_BY_HAND))) if (record := recall(path))]
     if not records:
         print("Nothing has been fetched in this pod yet.")
     return max((_show(record) for record in records), default=0)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return record
-
-
-def _runs(record: dict[str, Any] | None) -> bool:
-    return record is not None and record["state"] == "running" and _alive(record["pid"])
+def _runs(record: dict[str, Any]) -> bool:
+    return bool(record) and record["state"] == RunState.RUNNING and _alive(record["pid"])
 
 
 def _show(record: dict[str, Any]) -> int:
@@ -61,11 +54,11 @@ def _show(record: dict[str, Any]) -> int:
     for file in record["files"]:
         print(_painted(file, width) if width else said(_line(file, alive=alive)))
     state = record["state"]
-    if state == "running" and not alive:
+    if state == RunState.RUNNING and not alive:
         state = "ended early; start the fetch again, it goes on where it stopped"
-    rate = sum(file["rate"] for file in record["files"] if file["state"] == "fetching") if alive else 0
+    rate = sum(file["rate"] for file in record["files"] if file["state"] == State.FETCHING) if alive else 0
     print(f"{state}: {human(record['bytes'])} of {human(record['total'])}{_pace(record, rate)}")
-    return 1 if any(file["state"] == "failed" for file in record["files"]) else 0
+    return 1 if any(file["state"] == State.FAILED for file in record["files"]) else 0
 
 
 def _line(file: dict[str, Any], *, alive: bool) -> str:
@@ -74,7 +67,7 @@ def _line(file: dict[str, Any], *, alive: bool) -> str:
         line += (
             f"  {human(file['bytes'])} of {human(file['total'])} ({100 * file['bytes'] // file['total']} %)"
         )
-    if alive and file["state"] == "fetching":
+    if alive and file["state"] == State.FETCHING:
         line += _pace(file, file["rate"])
     remark = file["error"] or file["note"]
     return f"{line}  {remark}" if remark else line

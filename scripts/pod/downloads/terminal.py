@@ -1,4 +1,4 @@
-"""What a person sees while files arrive: lines for a log; on a terminal, rows that are drawn anew."""
+"""What a person sees while files arrive: lines for a log; on a terminal, rows that are redrawn."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from pod.downloads.states import ACTIVE, OVER, State
 from pod.util.printable import printable
 from pod.util.say import line as said
 from pod.util.units import duration, human
@@ -22,13 +23,13 @@ DRAW_SECONDS = 0.2
 _NARROW = 70  # columns below which a row has no bar and no amounts
 _BAR = 16
 _NAME, _SHORTEST = 40, 12
-_COLOURS = {
-    "fetching": "36",
-    "verifying": "36",
-    "checking": "36",
-    "waiting": "33",
-    "failed": "31",
-    "fetched": "32",
+_COLOURS: dict[str, str] = {
+    State.FETCHING: "36",
+    State.VERIFYING: "36",
+    State.CHECKING: "36",
+    State.WAITING: "33",
+    State.FAILED: "31",
+    State.FETCHED: "32",
 }
 
 
@@ -73,7 +74,7 @@ class Display:
 
 def rows(files: Sequence[Progress], width: int, height: int) -> list[str]:
     """Return a row for each file in work, as many as the terminal has room for, and one for the whole."""
-    active = [file for file in files if file.state in {"checking", "waiting", "fetching", "verifying"}]
+    active = [file for file in files if file.state in ACTIVE - {State.RESOLVING}]
     room = max(1, height - 3)
     shown = active if len(active) <= room else active[: room - 1]
     drawn = [painted(row(file, width), file.state) for file in shown]
@@ -90,7 +91,7 @@ def row(file: Progress, width: int) -> str:
     left = duration((total - file.bytes) / file.rate) if rate and total else ""
     if file.note:
         tail = file.note
-    elif file.state != "fetching" and not (file.state == "checking" and file.bytes):
+    elif file.state != State.FETCHING and not (file.state == State.CHECKING and file.bytes):
         tail = file.state
     elif width < _NARROW:
         tail = f"{share:4.0%} {rate:>8}"
@@ -109,9 +110,9 @@ def bar(share: float) -> str:
 
 
 def _whole(files: Sequence[Progress]) -> str:
-    over = sum(file.state in {"present", "fetched", "failed"} for file in files)
+    over = sum(file.state in OVER for file in files)
     received, total = sum(file.bytes for file in files), sum(file.total or 0 for file in files)
-    rate = sum(file.rate for file in files if file.state == "fetching")
+    rate = sum(file.rate for file in files if file.state == State.FETCHING)
     line = f"{over} of {len(files)} files, {human(received)} of {human(total)}"
     if rate >= 1:
         line += f", {human(rate)}/s, {duration((total - received) / rate)} left"

@@ -1,59 +1,38 @@
-"""Who fetches one file: a lead, helpers when the server knows ranges, one that hashes, one that flushes.
+"""Threads that fetch one file: a lead, helpers when the server has ranges, one to hash, one to flush.
 
-The lead alone decides that a fetch has failed; a helper that meets trouble gives its bytes back and goes.
+The lead alone decides that a fetch has failed; on an error a helper releases its byte range and ends.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from pod.downloads.partial_file import ByteRange, ClosedError, PartialFile, PartMetadata
+from pod.downloads import probe
+from pod.downloads.partial_file import ClosedError
+from pod.downloads.probe import Requests, range_length
 from pod.downloads.staging import copied
-from pod.net import content_range
-from pod.net.content_range import PARTIAL, UNSATISFIABLE
-from pod.net.http import Answer, RefusedError, TransientError
-from pod.net.integrity import BLOCK, Block, check_type, digest
-from pod.net.transfer_policy import StalledError, ThroughputMonitor, TransferBackoff, TransferPolicy
-from pod.util.dataclass import dataclass
+from pod.downloads.states import State
+from pod.net.http import TransientError
+from pod.net.integrity import BLOCK, digest
+from pod.net.transfer_policy import StalledError, ThroughputMonitor, TransferBackoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+    from pod.downloads.partial_file import ByteRange, PartialFile
+    from pod.downloads.probe import Beginning, DownloadTarget, Mode
     from pod.downloads.progress import Progress
     from pod.downloads.worker_pool import WorkerPool
-    from pod.net.hubs import Request
+    from pod.net.http import Answer
+    from pod.net.integrity import Block
+    from pod.net.transfer_policy import TransferPolicy
 
 _BUFFER = 512 * 1024
-MAX_RANGE_CHUNKS = 16  # chunks: long enough that requests cost nothing, short enough to share out the end
 _REST = 10.0  # seconds until a hub that was busy is offered one more connection
 _local = threading.local()
-
-
-class ChangedError(Exception):
-    """What arrived must not be mixed with what is sent now; `ranges`: whether the server knows them."""
-
-    def __init__(self, *, ranges: bool) -> None:
-        super().__init__()
-        self.ranges = ranges
-
-
-@dataclass(frozen=True)
-class DownloadTarget:
-    """One file to be had: `expected` is `sha256:…` or `git:…`, `size` in bytes; it grows at `part`.
-
-    `copy` is where the pass that hashes it also writes it, when it grows on another disk.
-    """
-
-    name: str
-    part: Path
-    request: Request
-    expected: str
-    size: int | None
-    copy: Path | None = None
 
 
 class Transfer:
@@ -74,32 +53,29 @@ class Transfer:
         self._workers = workers
         self._part: PartialFile | None = None
         self._digest = ""
-        self._halted = threading.Event()
+        self._requests = Requests(goal, policy)
         self._trouble: Exception | None = None
-        self._answers: set[Answer] = set()
         self._lock = threading.Lock()
         self._helpers = policy.connections - 1
         self._rest_until = 0.0
         self._pace = 0.0  # bytes a second that a connection has been giving of late
 
-    def run(self, *, ranges: bool) -> str:
+    def run(self, mode: Mode) -> str:
         """Fetch what is missing and return the digest of the whole.
 
         Raises RefusedError, OSError, or ChangedError after which the part must be removed.
         """
         aside: list[threading.Thread] = []
         try:
-            part, span, answer = self._begin(ranges=ranges)
+            first = self._begin(mode)
+            part = self._adopt(first)
             if part.contents.size > part.contents.chunk:
                 aside = [self._start(lambda: self._hash(part)), self._start(part.keep_flushing)]
-            if answer is None or answer.status == PARTIAL:
-                with self._workers.on(self):
-                    self._lead(part, span, answer)
-            else:
-                self._lead(part, span, answer)
+            with self._workers.on(self) if first.divisible else nullcontext():
+                self._lead(part, first.span, first.answer)
             if self._trouble:
                 raise ClosedError  # noqa: TRY301
-            self._progress.state = "verifying"
+            self._progress.state = State.VERIFYING
             part.flush()
             if not aside:
                 self._hash(part)  # a small file: what a thread would do is done sooner than one begins
@@ -114,7 +90,7 @@ class Transfer:
         return self._digest
 
     def _start(self, task: Callable[[], None]) -> threading.Thread:
-        """Do something beside; its trouble is everybody's."""
+        """Run something in a thread; its failure stops the transfer."""
 
         def run() -> None:
             try:
@@ -129,99 +105,52 @@ class Transfer:
         return thread
 
     def halt(self, trouble: Exception) -> None:
-        """Stop all threads, wherever they wait; `run` raises the first trouble."""
+        """Stop all threads, wherever they wait; `run` raises the first error."""
         with self._lock:
             self._trouble = self._trouble or trouble
-            self._halted.set()
-            answers = list(self._answers)
+        self._requests.halt()
+        with self._lock:  # only now: a part that is adopted later finds that all is halted
             part = self._part
         if part:
             part.close()
-        for answer in answers:
-            answer.abort()
 
-    # --- the first request
-
-    def _begin(self, *, ranges: bool) -> tuple[PartialFile, ByteRange | None, Answer | None]:
-        """Find out what there is to fetch, with a request that already fetches."""
+    def _begin(self, mode: Mode) -> Beginning:
+        """Ask for the first bytes until something comes."""
         patience = self._patience()
-        while not self._halted.is_set():
+        while not self._requests.halted.is_set():
             try:
-                return self._first(PartialFile.recall(self._goal.part) if ranges else None, ranges=ranges)
+                return probe.begin(self._goal, self._policy, self._requests, mode, self._promise)
             except TransientError as error:
                 patience.wait(error)
         raise ClosedError
 
-    def _first(
-        self, part: PartialFile | None, *, ranges: bool
-    ) -> tuple[PartialFile, ByteRange | None, Answer | None]:
-        goal, policy = self._goal, self._policy
-        if part and part.contents.expected != goal.expected:
-            part = None
-        if part and not part.missing:
-            return self._adopt(part), None, None
-        length = self._span_length(part.missing if part else goal.size or 0, policy.chunk)
-        span = part.take(length) if part else ByteRange(0, length)
-        answer = self._ask(span if ranges else None, part.contents.identity if part else "")
-        try:
-            contents = self._contents(answer, part.contents.chunk if part else policy.chunk, ranges=ranges)
-            if answer.status == PARTIAL and span and content_range.start(answer) != span.start:
-                raise ChangedError(ranges=True)  # noqa: TRY301 (not the bytes that were asked for)
-            if part and contents == part.contents and answer.status == PARTIAL:
-                self._progress.begin(part.received, contents.size)
-                self._room(part.missing)
-                return self._adopt(part), span, answer
-            if span and span.start and answer.status == PARTIAL:
-                raise ChangedError(ranges=True)  # noqa: TRY301 (another file now, and not from its start)
-            self._progress.begin(0, contents.size)
-            self._room(contents.size)
-            part = PartialFile.create(goal.part, contents)
-            length = length if answer.status == PARTIAL else contents.size
-            return self._adopt(part), part.take(length), answer
-        except BaseException:
-            self._drop(answer)
-            raise
+    def _promise(self, received: int, size: int) -> None:
+        self._progress.begin(received, size)
+        self._room(size - received)
 
-    def _adopt(self, part: PartialFile) -> PartialFile:
+    def _adopt(self, first: Beginning) -> PartialFile:
         with self._lock:
-            self._part = part
-            if self._halted.is_set():
-                raise ClosedError
-        self._progress.begin(part.received, part.contents.size)
-        return part
-
-    def _contents(self, answer: Answer, chunk: int, *, ranges: bool) -> PartMetadata:
-        """Read from the first answer what the file is; refuse at once what cannot be the one we want."""
-        goal = self._goal
-        if answer.status == UNSATISFIABLE:
-            if (answer.headers["Content-Range"] or "").strip() == "bytes */0":
-                raise RefusedError("is empty at its source; correct its source")
-            raise ChangedError(ranges=ranges)  # shorter than what we have of it
-        check_type(answer.headers["Content-Type"], goal.name, answer.host)
-        linked = (answer.first("X-Linked-Etag") or "").strip('"')
-        if goal.expected.startswith("sha256:") and re.fullmatch(r"[0-9a-f]{64}", linked):
-            content_range.compare(f"sha256:{linked}", goal.expected)
-        size = content_range.size(answer) or goal.size
-        if size is None:
-            raise RefusedError(f"cannot be checked: {answer.host} does not say how many bytes it has")
-        content_range.compare(f"{size} bytes", f"{goal.size or size} bytes")
-        return PartMetadata(size, chunk, content_range.identity(answer), goal.expected)
-
-    # --- all the others
+            self._part = first.part
+        if self._requests.halted.is_set():
+            if first.answer:
+                self._requests.drop(first.answer)
+            raise ClosedError
+        self._progress.begin(first.part.received, first.part.contents.size)
+        return first.part
 
     def _lead(self, part: PartialFile, span: ByteRange | None, answer: Answer | None) -> None:
-        """Fetch until all has arrived, by whomever; trouble halts the helpers at once."""
+        """Fetch until all has arrived; an error stops the helpers at once."""
         patience = self._patience()
         try:
             while span or (
-                span := part.take(self._span_length(part.missing, part.contents.chunk), wait=True)
+                span := part.take(range_length(self._policy, part.missing, part.contents.chunk), wait=True)
             ):
                 try:
                     self._pull(part, span, patience, answer)
                     patience.moved(steadily=True)
                 except TransientError as error:
                     if isinstance(error, StalledError):
-                        self._progress.tell(f"{error}: dropped, and begun anew")
+                        self._progress.tell(f"{error}: dropped, and started again")
                     patience.wait(error)
                 span = answer = None
         except Exception as error:  # noqa: BLE001 (raised by `run`)
@@ -230,7 +159,7 @@ class Transfer:
     def wants(self, helpers: int) -> bool:
         """Tell whether one more connection would help."""
         part = self._part
-        if part is None or self._halted.is_set() or not part.free:
+        if part is None or self._requests.halted.is_set() or not part.free:
             return False
         now = time.monotonic()
         if now >= self._rest_until and self._helpers < self._policy.connections - 1:
@@ -239,10 +168,10 @@ class Transfer:
         return helpers < self._helpers
 
     def help(self) -> None:
-        """Fetch a span, as one of several; trouble means fewer connections for a while."""
+        """Fetch a byte range as a helper; after an error fewer connections are used for a while."""
         part = self._part
         try:
-            if part and (span := part.take(self._span_length(part.missing, part.contents.chunk))):
+            if part and (span := part.take(range_length(self._policy, part.missing, part.contents.chunk))):
                 self._pull(part, span, None)
         except ClosedError:
             pass
@@ -262,14 +191,14 @@ class Transfer:
         patience: TransferBackoff | None,
         answer: Answer | None = None,
     ) -> None:
-        """Fetch a span; what could not be had of it is given back."""
+        """Fetch a byte range; what was not received is released."""
         offset, chunk = span.start, part.contents.chunk
         view = _buffer()
         begun = time.monotonic()
         try:
             if answer is None:
-                answer = self._ask(span, part.contents.identity)
-                self._same(answer, span, part.contents)
+                answer = self._requests.ask(span, part.contents.identity)
+                probe.check_same(answer, span, part.contents)
             meter = ThroughputMonitor(self._policy, answer.host, lambda: self._pace)
             while offset < span.stop:
                 edge = min((offset // chunk + 1) * chunk, span.stop)
@@ -289,36 +218,7 @@ class Transfer:
             if offset > span.start:
                 self._pace += ((offset - span.start) / (time.monotonic() - begun) - self._pace) / 2
             if answer:
-                self._drop(answer)
-
-    def _same(self, answer: Answer, span: ByteRange, contents: PartMetadata) -> None:
-        """Make sure that an answer continues what we have. Raises ChangedError."""
-        same = content_range.identity(answer) == contents.identity
-        if answer.status != PARTIAL:
-            raise ChangedError(ranges=not same)
-        if (
-            not same
-            or content_range.size(answer) != contents.size
-            or content_range.start(answer) != span.start
-        ):
-            raise ChangedError(ranges=True)
-
-    def _ask(self, span: ByteRange | None, identity: str) -> Answer:
-        headers = {"Range": f"bytes={span.start}-{span.stop - 1}"} if span else {}
-        if identity.startswith('"'):  # a strong ETag of the server that sends the bytes
-            headers["If-Range"] = identity
-        answer = self._goal.request.send(self._policy.limits, headers)
-        with self._lock:
-            if not self._halted.is_set():
-                self._answers.add(answer)
-                return answer
-        answer.close()
-        raise ClosedError
-
-    def _drop(self, answer: Answer) -> None:
-        with self._lock:
-            self._answers.discard(answer)
-        answer.close()
+                self._requests.drop(answer)
 
     def _hash(self, part: PartialFile) -> None:
         blocks = _blocks(part)
@@ -327,12 +227,7 @@ class Transfer:
         self._digest = digest(blocks, part.contents.size, part.contents.expected)
 
     def _patience(self) -> TransferBackoff:
-        return TransferBackoff(self._policy, self._halted, self._progress.say)
-
-    def _span_length(self, missing: int, chunk: int) -> int:
-        """Bytes to ask for at once: a fair share, so that no connection is left with a long end."""
-        share = missing // (2 * self._policy.connections)
-        return max(chunk, min(share, MAX_RANGE_CHUNKS * chunk))
+        return TransferBackoff(self._policy, self._requests.halted, self._progress.say)
 
 
 def _buffer() -> memoryview:

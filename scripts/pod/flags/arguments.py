@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
 from pod.util.dataclass import dataclass, field
+from pod.util.env import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Catalogue:
             )
         full = sorted(flag for flag in self.flags if flag.startswith(name)) if name.startswith("--") else []
         if len(full) == 1:
-            raise RefusedError(f"{where}: {name} is no whole name: write {full[0]}.")
+            raise RefusedError(f"{where}: {name} is not a full name: write {full[0]}.")
         if full and len(name) > len("--x"):
             raise RefusedError(f"{where}: {name} could be {', '.join(full)}: write one of them in full.")
         near = self._nearest(name)
@@ -200,10 +201,7 @@ class Catalogue:
         raise RefusedError(f"{where}: ComfyUI {self.version} has no flag {name}: {hint}")
 
     def _nearest(self, name: str) -> str | None:
-        import difflib  # noqa: PLC0415 - 5 ms that only a mistake needs to pay
-
-        near = difflib.get_close_matches(name.lower(), self.flags, n=1, cutoff=0.7)
-        return near[0] if near else None
+        return nearest(name.lower(), self.flags, cutoff=0.7)
 
 
 def exclusive(one: Flag, other: Flag) -> bool:
@@ -280,18 +278,18 @@ def _check_values(one: FlagUse, where: str, exists: Callable[[str, str], bool], 
     if most is not None and len(values) > most:
         raise RefusedError(f"{where}: {flag.name} takes at most {most} values, but {len(values)} follow it.")
     if flag.first and values and values[0] not in flag.first:
-        raise RefusedError(f"{where}: {flag.name}: {values[0]!r} is none of {', '.join(flag.first)}.")
+        raise RefusedError(f"{where}: {flag.name}: {values[0]!r} is not one of {', '.join(flag.first)}.")
     for value in values:
         _check_value(flag, value, where, exists)
 
 
 def _check_value(flag: Flag, value: str, where: str, exists: Callable[[str, str], bool]) -> None:
     if flag.choices and value not in flag.choices:
-        raise RefusedError(f"{where}: {flag.name}: {value!r} is none of {', '.join(flag.choices)}.")
+        raise RefusedError(f"{where}: {flag.name}: {value!r} is not one of {', '.join(flag.choices)}.")
     if flag.type in ("int", "float"):
         number = _number(flag.type, value)
         if number is None or not _within(flag, number):
-            raise RefusedError(f"{where}: {flag.name} needs {_what(flag)}; {value!r} is none.")
+            raise RefusedError(f"{where}: {flag.name} needs {_what(flag)}, not {value!r}.")
     if flag.type in ("file", "folder") and not exists(flag.type, value):
         raise RefusedError(
             f"{where}: {flag.name}: there is no {flag.type} {value!r} in this pod that can be read."

@@ -33,7 +33,7 @@ class GpuClass:
 
 
 def classify(detection: Detection, memory: Memory, settings: Settings, rules: Rules) -> GpuClass:
-    """Put what was found and what GPU_TIER says together."""
+    """Combine the detected card with GPU_TIER."""
     if detection.gpu is None:
         return _without(detection, settings, rules)
     gpu = detection.gpu

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
-from pod.errors import DATA_UNREADABLE, SETTING_MALFORMED, PodError
+from pod.errors import SETTING_MALFORMED
 from pod.flags.rules import AUTO, MIB_PER_GB
+from pod.util import files
 from pod.util.dataclass import dataclass, replace
 from pod.util.env import SettingError, nearest
 
@@ -85,21 +84,11 @@ class Selection:
 
 def load(path: Path) -> tuple[ModelOffer, ...]:
     """Read models.json. Raises PodError."""
-    try:
-        return from_json(json.loads(path.read_bytes()))
-    except OSError as error:
-        raise PodError(
-            f"{path} cannot be read ({error.strerror}): rebuild the image.", DATA_UNREADABLE
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"{path} is damaged or of another podkiln ({error!r}): rebuild the image."
-        raise PodError(message, DATA_UNREADABLE) from None
+    return files.read_image_data(path, from_json)
 
 
 def from_json(data: Mapping[str, Any]) -> tuple[ModelOffer, ...]:
     """Make offers of models.json's data. Raises ValueError, KeyError or TypeError where it is damaged."""
-    if data["schema"] != 1:
-        raise ValueError(f"schema {data['schema']}, and 1 is known")
     return tuple(
         ModelOffer(
             id=entry["id"],
@@ -146,7 +135,7 @@ def checked(settings: Settings, offers: Sequence[ModelOffer], root: Path) -> Set
     _check_names(offers, settings)
     if not settings.wishes:
         return settings
-    from pod.model_refs import model_ref, models_json  # noqa: PLC0415 - only who names a file needs to pay
+    from pod.model_refs import model_ref, models_json  # noqa: PLC0415 - only needed where a file is named
 
     warnings = model_ref.check_folders(settings.wishes, models_json.folders(root), SETTING_MALFORMED)
     return replace(settings, warnings=(*settings.warnings, *warnings))

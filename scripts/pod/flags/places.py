@@ -33,7 +33,7 @@ _COMFYUI = "/opt/ComfyUI"  # where start.sh starts it
 
 
 def check(given: Sequence[FlagUse], where: str) -> None:
-    """Refuse values that cannot be meant, or can never be folders. Raises RefusedError."""
+    """Refuse impossible values, and paths that can never be folders. Raises RefusedError."""
     for one in given:
         if one.flag.name not in _WRITTEN or not one.values:
             continue
@@ -44,13 +44,13 @@ def check(given: Sequence[FlagUse], where: str) -> None:
             )
         if value.startswith("~") or "$" in value:
             raise RefusedError(
-                f"{where}: {name}: {shown(value)!r} is taken as it stands, and nothing is filled in for ~ or "
-                "$: write the path in full."
+                f"{where}: {name}: {shown(value)!r} is used as it is, and ~ and $ are not expanded: write "
+                "the path in full."
             )
         path = os.path.normpath(os.path.join(_COMFYUI, value))  # noqa: PTH118
         if path.startswith(tuple(f"{each}/" for each in _KERNELS)) or path in _KERNELS or _in_file(path):
             raise RefusedError(
-                f"{where}: {name}: {shown(value)!r} can be no folder to write to: name another, such as "
+                f"{where}: {name}: {shown(value)!r} cannot be a folder to write to: name another, such as "
                 "/workspace/out."
             )
 
@@ -75,7 +75,7 @@ def outside(
 
 
 def _in_file(path: str) -> bool:
-    """Tell whether a path, or the first part of it that is there, is no folder; a mount is not waited for."""
+    """Tell whether a path, or the first part of it that exists, is not a folder; mounts are skipped."""
     if mounts.holding(mounts.read(), path) is not None:
         return False
     while not os.path.lexists(path):

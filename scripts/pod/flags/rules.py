@@ -6,10 +6,8 @@ shape is damage, not a mistake to explain in detail.
 
 from __future__ import annotations
 
-import json
-
-from pod.errors import DATA_UNREADABLE, PodError
 from pod.flags.arguments import Catalogue, Flag
+from pod.util import files
 from pod.util.dataclass import dataclass
 
 TYPE_CHECKING = False
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-SCHEMA = 1
 AUTO = "auto"
 MIB_PER_GB = 1024
 
@@ -111,22 +108,11 @@ class Rules:
 
 def load(path: Path) -> Rules:
     """Read flags.json. Raises PodError."""
-    try:
-        data = json.loads(path.read_bytes())
-        return from_json(data)
-    except OSError as error:
-        raise PodError(
-            f"{path} cannot be read ({error.strerror}): rebuild the image.", DATA_UNREADABLE
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"{path} is damaged or of another podkiln ({error!r}): rebuild the image."
-        raise PodError(message, DATA_UNREADABLE) from None
+    return files.read_image_data(path, from_json)
 
 
 def from_json(data: Mapping[str, Any]) -> Rules:
     """Make Rules of flags.json's data. Raises ValueError, KeyError or TypeError where it is damaged."""
-    if data["schema"] != SCHEMA:
-        raise ValueError(f"schema {data['schema']}, and {SCHEMA} is known")
     flags = [Flag(**{key: _frozen(value) for key, value in flag.items()}) for flag in data["flags"]]
     return Rules(
         catalogue=Catalogue(

@@ -104,7 +104,7 @@ def _one_of(name: str, asked: Mapping[str, str], known: Mapping[str, str], defau
     if found is None:
         near = nearest(value.lower(), [word.lower() for word in known])
         hint = next((f" Did you mean {word}?" for word in known if word.lower() == near), "")
-        raise SettingError(f"{name}={short(value)!r} is none of {', '.join(known)}.{hint}")
+        raise SettingError(f"{name}={short(value)!r} is not one of {', '.join(known)}.{hint}")
     return found
 
 
@@ -112,8 +112,8 @@ def _workspace(value: str) -> str:
     _folder("WORKSPACE", value, "/workspace")
     if "$" in value:
         raise SettingError(
-            f"WORKSPACE={short(value)!r} holds a $, and nothing is filled in here: write the path in full, "
-            "such as /workspace."
+            f"WORKSPACE={short(value)!r} holds a $, and variables are not expanded here: write the path in "
+            "full, such as /workspace."
         )
     return value.rstrip("/") or "/"
 
@@ -125,7 +125,7 @@ def _folder(name: str, value: str, example: str) -> None:
             f"{name}={short(value)!r} is longer than a path can be: give one such as {example}."
         )
     if not value.startswith("/") or ".." in value.split("/"):
-        raise SettingError(f"{name}={short(value)!r} is no absolute path: give one such as {example}.")
+        raise SettingError(f"{name}={short(value)!r} is not an absolute path: give one such as {example}.")
     if any(is_control(char) for char in value):
         raise SettingError(
             f"{name}={short(value)!r} holds control characters (a line break, perhaps): give a path such as "
@@ -134,7 +134,7 @@ def _folder(name: str, value: str, example: str) -> None:
 
 
 def _check_others(asked: Mapping[str, str]) -> None:
-    """Check what is read later, by programs beside ComfyUI: a mistake is to be heard of before it starts."""
+    """Check what is read later, by programs beside ComfyUI: an error must show before it starts."""
     for name in _FOLDERS:
         if name in asked:
             _folder(name, asked[name], f"/{name.removeprefix('PODKILN_').lower()}")
@@ -148,7 +148,7 @@ def _check_others(asked: Mapping[str, str]) -> None:
     _one_of("PODKILN_DOCTOR", asked, {"warn": "warn"})
     order = asked.get("CUDA_DEVICE_ORDER", _CUDA_ORDERS[0])
     if order not in _CUDA_ORDERS:
-        raise SettingError(f"CUDA_DEVICE_ORDER={short(order)!r} is none of {', '.join(_CUDA_ORDERS)}.")
+        raise SettingError(f"CUDA_DEVICE_ORDER={short(order)!r} is not one of {', '.join(_CUDA_ORDERS)}.")
 
 
 def _models(value: str | None) -> tuple[str, ...] | None:
@@ -160,9 +160,7 @@ def _models(value: str | None) -> tuple[str, ...] | None:
     ids = tuple(_read_words("MODELS", value)[0]) if _holds_address(value) else words
     alone = [word for word in ids if word in ("all", "none")]
     if alone and len(ids) > 1:
-        raise SettingError(
-            f"MODELS: {alone[0]} stands alone, without ids beside it; {', '.join(ids)} is given."
-        )
+        raise SettingError(f"MODELS: {alone[0]} cannot be combined with ids, as in {', '.join(ids)}.")
     return ids
 
 
@@ -180,7 +178,7 @@ def _holds_address(value: str) -> bool:
 
 
 def _read_words(name: str, value: str) -> tuple[list[str], list[ModelRef]]:
-    from pod.model_refs import model_ref  # noqa: PLC0415 - 3 ms that only who names a file needs to pay
+    from pod.model_refs import model_ref  # noqa: PLC0415 - 3 ms that only needed where a file is named
 
     try:
         return model_ref.read(name, model_ref.words(value), SETTING_MALFORMED)

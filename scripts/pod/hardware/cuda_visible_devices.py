@@ -2,7 +2,7 @@
 
 The rules are NVIDIA's (CUDA Programming Guide, CUDA Environment Variables): indices, or UUIDs that may be cut
 short; the first entry that names nothing ends the list. NVIDIA_VISIBLE_DEVICES is not read here: it speaks to
-the container runtime, which has already hidden the other cards and counted the rest anew.
+the container runtime, which has already hidden the other cards and renumbered the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NOTHING = ("-1", "NoDevFiles")  # two customs: CUDA's, and Slurm's for "none"
 
 
 def none_wanted(value: str | None) -> bool:
-    """Whether somebody hides every GPU on purpose; an empty value is a blank form field more often."""
+    """Whether the variable hides every GPU on purpose; an empty value is more often a blank form field."""
     return value is not None and value.split(",")[0].strip() in _NOTHING
 
 
@@ -64,7 +64,7 @@ def _ends(said: str, name: str, seen: Sequence[Gpu]) -> str:
     elif name == "all":
         what = "says all, a word that only NVIDIA_VISIBLE_DEVICES knows"
     else:
-        what = f"names {shown(name, SHOWN)!r}, which is no GPU here or more than one"
+        what = f"names {shown(name, SHOWN)!r}, which is not exactly one GPU here"
     left = "every GPU" if not seen else f"all but {len(seen)}"
     return f"{said} {what}, which hides {left}"
 

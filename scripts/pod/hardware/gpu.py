@@ -53,7 +53,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Detection:
-    """The GPU that counts (the smallest visible one), or why there is none.
+    """The GPU that counts (the smallest visible one), or the reason why there is none.
 
     `sure` is false when there may well be a GPU that could not be asked about. `unusable` is the phrase that
     says why a GPU that is there, or should be, cannot be used, and what to do; None for no such GPU.
@@ -79,7 +79,7 @@ def detect(
     """Wait for nvidia-smi's answer and make sense of it.
 
     Args:
-        question: The running `smi.CARDS`.
+        question: The running query of nvidia_smi.CARDS.
         environ: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER as ComfyUI will see them; NVIDIA_VISIBLE_DEVICES.
         limit: Seconds for each further question (old drivers, cards with MIG, memory that is not told).
         witness: Why there should be a GPU, from pod.hardware.gpu_presence; None where nothing says so.
@@ -206,7 +206,7 @@ def _unasked(failure: nvidia_smi.NoAnswerError, environ: Mapping[str, str], witn
 
 
 def _unusable(reason: str, witness: str | None, hint: str, *, sure: bool) -> Detection:
-    """Say that nvidia-smi shows no GPU; where there should be one, that is no reason to do without it."""
+    """Say that nvidia-smi shows no GPU; where there should be one, the start is refused."""
     if witness is None:
         return Detection(None, sure=sure, reasons=(reason,))
     reason = f"{reason}, but {witness}"
@@ -220,7 +220,7 @@ def _no_cards(code: int, output: str, witness: str | None) -> Detection:
     if code != 0:
         reason = f"nvidia-smi failed (exit code {code}): {said}"
     else:
-        reason = f"nvidia-smi's answer is no list of GPUs: {said}"
+        reason = f"nvidia-smi's answer is not a list of GPUs: {said}"
     return _unusable(reason, witness, "rent another machine", sure=False)
 
 
@@ -231,7 +231,7 @@ def _quote(output: str) -> str:
 
 
 def _card(line: str, fields: Sequence[str] = nvidia_smi.FIELDS) -> tuple[Gpu, bool] | None:
-    """Read one line of `smi.query(fields)`; the name is the one field that might hold a comma."""
+    """Read one line of nvidia_smi.query(fields); the name is the one field that might hold a comma."""
     values = [value.strip() for value in line.split(",")]
     after = len(fields) - 3  # the fields that follow the name
     if len(values) < len(fields) or not values[1].startswith("GPU-"):

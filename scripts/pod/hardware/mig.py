@@ -95,7 +95,7 @@ def slice_memory(text: str) -> dict[str, dict[int, tuple[int | None, tuple[int, 
 
 
 def _cards(text: str) -> list[Element]:
-    """Return the <gpu> elements of `nvidia-smi -q -x` (nvsmi_device_v13.dtd); none for what is no XML."""
+    """Return the <gpu> elements of `nvidia-smi -q -x` (nvsmi_device_v13.dtd); empty where it is not XML."""
     from xml.etree import ElementTree as ET  # noqa: PLC0415 - only cards with MIG need a parser
 
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from pod.util.dataclass import dataclass, field
+from pod.util.env import is_host
 from pod.util.printable import shown
 
 TYPE_CHECKING = False
@@ -59,7 +60,7 @@ _FORMATS = {
 
 
 class ModelRefError(ValueError):
-    """What is wrong with a word, as the rest of a sentence that begins with it."""
+    """A malformed reference; the message continues a sentence that begins with it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Address:
 
 
 def read(address: str, *, vouched: bool) -> Address:
-    """Read an address without its fragment; `vouched` says whether its sha256 is known. Raises WordError."""
+    """Read an address without its fragment; `vouched`: its sha256 is known. Raises ModelRefError."""
     scheme, _, rest = address.partition(":")
     match scheme.lower():
         case "hf" | "huggingface":
@@ -113,19 +114,19 @@ def _check_is_model(path: str) -> None:
 
 
 def _of_repository(repo: str, revision: str | None, path: str) -> Address:
-    from urllib.parse import unquote  # noqa: PLC0415 - only who wishes for something pays for it
+    from urllib.parse import unquote  # noqa: PLC0415 - only needed for a named file
 
     path, revision = unquote(path), unquote(revision or "main")
     if not path or path.endswith("/"):
         raise ModelRefError(
-            "names a repository or a folder, and one file is wanted: open the file's page and copy its "
+            "names a repository or a folder, not a file: open the file's page and copy its "
             "address, or write hf:org/repo@revision/path/name.safetensors"
         )
     parts = path.split("/")
     if not path.isprintable() or "\\" in path or any(part in {"", ".", ".."} for part in parts):
-        raise ModelRefError("has a path that no repository has")
+        raise ModelRefError("has a path that cannot be in a repository")
     if not re.fullmatch(r"[\w./-]+", revision) or ".." in revision:
-        raise ModelRefError(f"has {shown(revision, 80)!r} where a commit, branch or tag is wanted")
+        raise ModelRefError(f"has {shown(revision, 80)!r} where a commit, branch or tag is expected")
     source = {"kind": "huggingface", "repo": repo, "revision": revision, "path": path}
     return Address(f"hf:{repo}@{revision}/{path}", source)
 
@@ -155,8 +156,8 @@ def _civitai(text: str, kind: str | None = None) -> Address:
 
 
 def _chosen(query: str, number: str | None = None, format_: str | None = None) -> dict[str, Any]:
-    """Return `file`, `choice` or both, where an address names one of several files. Raises WordError."""
-    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
+    """Return `file`, `choice` or both, where an address names one of several files. Raises ModelRefError."""
+    from urllib.parse import parse_qs  # noqa: PLC0415 - only needed for a named file
 
     given = {key.lower(): values for key, values in parse_qs(query).items()}
     for key, values in given.items():
@@ -171,7 +172,7 @@ def _chosen(query: str, number: str | None = None, format_: str | None = None) -
     if format_ is not None:
         if format_ not in _FORMATS:
             raise ModelRefError(
-                f"ends in .{shown(format_, 80)}, which is no format that CivitAI has: leave it away"
+                f"ends in .{shown(format_, 80)}, which is not a format of CivitAI: leave it out"
             )
         choice.setdefault("format", _FORMATS[format_])
     for key, value in choice.items():
@@ -184,7 +185,7 @@ def _chosen(query: str, number: str | None = None, format_: str | None = None) -
 
 
 def _versions(query: str) -> list[str]:
-    from urllib.parse import parse_qs  # noqa: PLC0415 - only who wishes for something pays for it
+    from urllib.parse import parse_qs  # noqa: PLC0415 - only needed for a named file
 
     given = parse_qs(query)
     return [value for key, values in given.items() if key.lower() == "modelversionid" for value in values]
@@ -192,7 +193,7 @@ def _versions(query: str) -> list[str]:
 
 def _said(choice: Mapping[str, str], **more: int) -> str:
     """Return a choice as the query of an address."""
-    from urllib.parse import quote, urlencode  # noqa: PLC0415 - only who wishes for something pays for it
+    from urllib.parse import quote, urlencode  # noqa: PLC0415 - only needed for a named file
 
     return "?" + urlencode({**choice, **more}, quote_via=quote) if choice or more else ""
 
@@ -201,7 +202,7 @@ def _air(text: str) -> Address:
     match = _AIR.fullmatch(text.lower())
     if not match:
         raise ModelRefError(
-            "is no AIR of a file: copy it from the model's page: urn:air:sdxl:lora:civitai:328553@368189"
+            "is not the AIR of a file: copy it from the model's page: urn:air:sdxl:lora:civitai:328553@368189"
         )
     if match["source"] != "civitai":
         raise ModelRefError(f"is an AIR of {match['source']}, which names no file here: write {FORMS}")
@@ -219,7 +220,7 @@ def _civitai_page(parts: SplitResult) -> Address:
             )
         return _civitai(f"{match[1]}@{version}?{parts.query}")
     if not (match := _CIVITAI_VERSION.fullmatch(parts.path)):
-        raise ModelRefError("is no page of a model on CivitAI: write civitai:MODEL@VERSION")
+        raise ModelRefError("is not the page of a model on CivitAI: write civitai:MODEL@VERSION")
     if versions - {match[1]}:
         raise ModelRefError("names two versions: copy the address of one file again")
     chosen = _chosen(parts.query)
@@ -232,16 +233,20 @@ def _civitai_page(parts: SplitResult) -> Address:
 
 
 def _url(address: str, *, vouched: bool) -> Address:
-    from urllib.parse import urlsplit  # noqa: PLC0415 - only who wishes for something pays for it
+    from urllib.parse import urlsplit  # noqa: PLC0415 - only needed for a named file
 
     try:
         parts = urlsplit(address)
         good = parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
+    except ValueError:  # an invalid port, unclosed brackets
         good = False
     if not good:
-        raise ModelRefError("is no address: write https://host/path/name.safetensors#sha256=…")
+        raise ModelRefError("is not an address: write https://host/path/name.safetensors#sha256=…")
     host = parts.hostname or ""
+    if not is_host(host):
+        raise ModelRefError(
+            f"has {shown(host, 80)!r}, and there is no such host name: copy the address again"
+        )
     if host in _HF_HOSTS | _CIVITAI_HOSTS:
         if "," in parts.query:  # the query is not sent, and what it swallowed would be lost without a sound
             raise ModelRefError("has a comma after its '?': put a blank between this word and the next one")

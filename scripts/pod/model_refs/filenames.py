@@ -24,7 +24,7 @@ def safe(raw: str) -> str:
     name = "".join(letter for letter in name if unicodedata.category(letter)[0] != "C")
     name = _FORBIDDEN.sub("_", " ".join(name.split())).lstrip(".- ").rstrip(". ")
     if not name.strip("_"):
-        raise ValueError(f"{raw[:80]!r} is no name for a file")
+        raise ValueError(f"{raw[:80]!r} is not a file name")
     if _RESERVED.match(name):
         name = f"_{name}"
     stem, dot, suffix = name.rpartition(".")
@@ -32,7 +32,7 @@ def safe(raw: str) -> str:
         stem, suffix = name, ""
     keep = LONGEST - len(f"{dot}{suffix}".encode())
     if keep < 1:
-        raise ValueError(f"{raw[:80]!r} is no name for a file")
+        raise ValueError(f"{raw[:80]!r} is not a file name")
     return stem.encode()[:keep].decode(errors="ignore").rstrip(". ") + dot + suffix
 
 
@@ -41,9 +41,9 @@ def checked_path(text: str) -> tuple[str, ...]:
     parts = tuple(text.split("/"))
     for part in parts:
         if part in {"", ".", ".."}:
-            raise ValueError("is no plain path below the models folder")
+            raise ValueError("is not a plain path below the models folder")
         if part[0] in ".-~" or part != part.strip() or not part.isprintable() or "\\" in part:
-            raise ValueError(f"has {part!r} in it, which is no name for a file or folder")
+            raise ValueError(f"has {part!r} in it, which is not the name of a file or folder")
         if len(part.encode()) > LONGEST:
             raise ValueError(f"has a part of more than {LONGEST} bytes")
     return parts

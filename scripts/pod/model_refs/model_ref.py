@@ -1,4 +1,4 @@
-"""One word of MODELS, of LORAS or of `podkiln-fetch`: which file somebody wishes for, and where it is to go.
+"""One word of MODELS, of LORAS or of `podkiln-fetch`: which file to fetch, and into which folder.
 
     civitai:328553@368189                         a version on CivitAI: model@version
     urn:air:sdxl:lora:civitai:328553@368189       the same as an AIR; `urn:` and `air:` may be left out
@@ -18,6 +18,7 @@ from pod.model_refs import addresses
 from pod.model_refs.addresses import FORMS, SCHEME, Address, ModelRefError
 from pod.model_refs.filenames import checked_path, suffix
 from pod.util.dataclass import dataclass
+from pod.util.env import nearest
 from pod.util.printable import shown
 
 TYPE_CHECKING = False
@@ -40,9 +41,9 @@ _LONGEST = 8192  # letters of a word: no server takes a longer address
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A file that somebody named; `where` is the variable or the command in which they did.
+    """A file that a person named; `where` is the variable or command that names it.
 
-    `folder` and `name` are None unless they were said beforehand.
+    `folder` and `name` are None unless they were given.
     """
 
     where: str
@@ -53,7 +54,7 @@ class ModelRef:
 
     @property
     def only_lora(self) -> bool:
-        """Whether nothing but a LoRA will do."""
+        """Whether only a LoRA is accepted."""
         return self.where == "LORAS"
 
     @property
@@ -68,7 +69,7 @@ class ModelRef:
 
     @property
     def key(self) -> str:
-        """What it is remembered by: all that the answer depends on, and no token."""
+        """Key of the cache: all that the result depends on, without tokens."""
         place = "/".join(
             part for part in (self.folder or (LORAS if self.only_lora else ""), self.name) if part
         )
@@ -78,8 +79,8 @@ class ModelRef:
     def to_json(self) -> dict[str, Any]:
         """Return what decision.json and --explain say of it."""
         return {
-            "wish": self.word,
-            "where": self.where,
+            "ref": self.word,
+            "source_variable": self.where,
             "source": self.source["kind"],
             "sha256": self.sha256,
             "folder": self.folder or (LORAS if self.only_lora else None),
@@ -98,7 +99,7 @@ def is_address(word: str) -> bool:
 
 
 def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[ModelRef]]:
-    """Tell ids and wishes apart. Raises PodError for the first word that is malformed.
+    """Separate ids of models from references to files. Raises PodError for the first word that is malformed.
 
     Args:
         where: The variable in which the words stand, or the command; LORAS takes no ids.
@@ -109,7 +110,7 @@ def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[M
     for word in given:
         if len(word) > _LONGEST:
             raise PodError(
-                f"{where}: {shown(word)!r} has {len(word)} letters, and no address has more than {_LONGEST}: "
+                f"{where}: {shown(word)!r} has {len(word)} characters, and the limit is {_LONGEST}: "
                 "put a blank or a comma between two words.",
                 code,
             )
@@ -125,7 +126,7 @@ def read(where: str, given: Iterable[str], code: int) -> tuple[list[str], list[M
 
 
 def of_environment(environ: Mapping[str, str]) -> list[ModelRef]:
-    """Return the wishes of MODELS and LORAS. Raises PodError."""
+    """Return the references of MODELS and LORAS. Raises PodError."""
     return [
         each
         for where in ("MODELS", "LORAS")
@@ -134,16 +135,16 @@ def of_environment(environ: Mapping[str, str]) -> list[ModelRef]:
 
 
 def parse(where: str, word: str) -> ModelRef:
-    """Read a word. Raises WordError."""
+    """Read a word. Raises ModelRefError."""
     if not word.isprintable():
-        raise ModelRefError("has letters that cannot be shown: copy it again")
+        raise ModelRefError("has characters that cannot be shown: copy it again")
     _check_weight(word)
     folder = name = None
     if placed := _PLACED.fullmatch(word):
         folder, name = _place(placed[1])
         word = placed[2]
     elif not _ADDRESSED.match(word):
-        raise ModelRefError(f"is no address of a file: write {FORMS}")
+        raise ModelRefError(f"is not the address of a file: write {FORMS}")
     text, _, fragment = word.partition("#")
     sha256 = _listed(fragment)
     address = addresses.read(text, vouched=sha256 is not None)
@@ -153,7 +154,7 @@ def parse(where: str, word: str) -> ModelRef:
 
 
 def check_folders(wishes: Iterable[ModelRef], folders: Folders, code: int) -> list[str]:
-    """Check the folders that were said beforehand; returns warnings about them. Raises PodError."""
+    """Check the folders that were given; returns warnings about them. Raises PodError."""
     warnings = []
     for wish in wishes:
         try:
@@ -167,13 +168,9 @@ def _check_folder(wish: ModelRef, places: Mapping[str, Collection[str]], used: C
     folder = (wish.folder or LORAS).partition("/")[0]
     if folder in used or any(folder in directories for directories in places.values()):
         return None
-    near = [known for known in places if known.startswith(folder)]
-    if not near:
-        import difflib  # noqa: PLC0415 - 5 ms that only an unknown folder needs to pay
-
-        near = difflib.get_close_matches(folder, list(places), n=1, cutoff=0.8)
-    if near:
-        raise ModelRefError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near[0]}?")
+    begun = (known for known in places if known.startswith(folder))
+    if near := next(begun, None) or nearest(folder, places, cutoff=0.8):
+        raise ModelRefError(f"is to go to {folder}, which ComfyUI does not read: did you mean {near}?")
     return f"{wish.word} goes to {folder}, which ComfyUI itself does not read: a custom node has to"
 
 
@@ -182,12 +179,12 @@ def _sentence(where: str, word: str, error: ModelRefError) -> str:
 
 
 def _check_weight(word: str) -> None:
-    """Tell off what prompts elsewhere know as <lora:name:0.8>."""
+    """Refuse a weight, as in <lora:name:0.8> of other programs' prompts. Raises ModelRefError."""
     weighted = _WEIGHT.fullmatch(word)
     if weighted and "?" not in word and not _NO_WEIGHT.fullmatch(weighted["rest"]):
         raise ModelRefError(
-            "ends in a weight, which belongs in the workflow, as the strength of its LoRA loader: leave "
-            f"':{weighted['weight']}' away" + ("" if _ADDRESSED.match(word) else f", and write {FORMS}")
+            "ends in a weight, which belongs in the workflow, as the strength of its LoRA loader: remove "
+            f"':{weighted['weight']}'" + ("" if _ADDRESSED.match(word) else f", and write {FORMS}")
         )
 
 
@@ -213,6 +210,6 @@ def _listed(fragment: str) -> str | None:
     value = value.lower()
     if not _SHA256.fullmatch(value):
         raise ModelRefError(
-            f"has a sha256 of {len(value)} characters, and 64 hex digits are wanted: copy it again"
+            f"has a sha256 of {len(value)} characters, and 64 hex digits are expected: copy it again"
         )
     return value

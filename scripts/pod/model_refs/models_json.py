@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import json
+import itertools
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pod.errors import ARGUMENTS_REFUSED, DATA_UNREADABLE, PodError
+from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util import files
 from pod.util.dataclass import dataclass, field
+from pod.util.env import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file; `size` in bytes and `sha256` are None where nobody could tell when the image was made.
+    """One file; `size` in bytes and `sha256` are None where they were not known when the image was made.
 
-    A file that somebody wished for has the wish; until it has been looked into, it has no folder. `remarks`
+    A file that MODELS or LORAS names has the reference; until it is resolved, it has no folder. `remarks`
     are what its hub has to say of it.
     """
 
@@ -36,17 +37,17 @@ class ModelFile:
 
     @property
     def label(self) -> str:
-        """What it is called in messages: folder and name."""
+        """Its name in messages: folder and name."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
     @property
     def vouched(self) -> bool:
-        """Whether a person gave its sha256, with the wish or in the lock; a hub's own does not count."""
+        """Whether a person gave its sha256, with the reference or in the lock; a hub's own does not count."""
         return bool(self.wish.sha256 if self.wish else self.sha256)
 
     @classmethod
     def wished(cls, wish: ModelRef) -> ModelFile:
-        """Return a file that is still to be looked into; the log calls it by where the wish stood."""
+        """Return a file that is still to be resolved; the log calls it by the variable that names it."""
         return cls(wish.where, "", wish.word, None, None, False, wish.source, wish)
 
     @classmethod
@@ -61,19 +62,14 @@ class ModelFile:
 
 def read(path: Path) -> dict[str, tuple[ModelFile, ...]]:
     """Read models.json: the files of each model. Raises PodError."""
-    data = load_json(path, "rebuild the image")
-    try:
-        if data["schema"] != 1:
-            raise ValueError(f"schema {data['schema']}, and 1 is known")  # noqa: TRY301
-        models = data["models"]
-        return {
-            entry["id"]: tuple(ModelFile.from_json(entry["id"], row) for row in entry["files"])
-            for entry in models
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PodError(
-            f"{path} is damaged or of another podkiln ({error}): rebuild the image.", DATA_UNREADABLE
-        ) from None
+    return files.read_image_data(path, _files_by_model)
+
+
+def _files_by_model(data: Mapping[str, Any]) -> dict[str, tuple[ModelFile, ...]]:
+    return {
+        entry["id"]: tuple(ModelFile.from_json(entry["id"], row) for row in entry["files"])
+        for entry in data["models"]
+    }
 
 
 @dataclass(frozen=True)
@@ -86,33 +82,25 @@ class Folders:
 
 def folders(root: Path) -> Folders:
     """Read folders.json and models.json, which lie below `root` in the image. Raises PodError."""
-    places, models = (load_json(root / name, "rebuild the image") for name in ("folders.json", "models.json"))
-    try:
-        rows = [row for entry in models["models"] for row in entry["files"]]
-        return Folders(places["folders"], frozenset(row["folder"].partition("/")[0] for row in rows))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise PodError(
-            f"folders.json or models.json below {root} is damaged ({error!r}): rebuild the image.",
-            DATA_UNREADABLE,
-        ) from None
+    known = files.read_image_data(root / "folders.json", lambda data: data["folders"])
+    used = itertools.chain.from_iterable(read(root / "models.json").values())
+    return Folders(known, frozenset(file.folder.partition("/")[0] for file in used))
 
 
 def decided(run: Path) -> list[str]:
     """Return the models that `decide` enabled. Raises PodError."""
-    path = run / "decision.json"
-    data = load_json(path, "name the models to fetch, or run decide first")
-    try:
-        return [entry["id"] for entry in data["models"] if entry["enabled"]]
-    except (KeyError, TypeError) as error:
-        raise PodError(f"{path} is damaged ({error!r}): restart the pod.", DATA_UNREADABLE) from None
+    return files.read_json(
+        run / "decision.json",
+        lambda data: [entry["id"] for entry in data["models"] if entry["enabled"]],
+        "name the models to fetch, or run decide first",
+    )
 
 
 def older(run: Path) -> tuple[Path, ...]:
     """Return the models folders of older layouts that `decide` found on the volume, if it ran."""
     try:
-        found = json.loads((run / "decision.json").read_bytes())["volume"]["models"]
-        return tuple(map(Path, found))
-    except (OSError, ValueError, KeyError, TypeError):
+        return tuple(map(Path, files.recall(run / "decision.json")["volume"]["models"]))
+    except (KeyError, TypeError):
         return ()
 
 
@@ -126,25 +114,14 @@ def wanted(
     """
     for name in names:
         if name not in models:
-            near = difflib.get_close_matches(name, models, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it offers {', '.join(models) or 'none'}."
+            near = nearest(name, models)
+            hint = f"did you mean {near}?" if near else f"it offers {', '.join(models) or 'none'}."
             raise PodError(f"there is no model {name!r} in this image: {hint}", ARGUMENTS_REFUSED)
     chosen = [
         [file for file in models[name] if optional or not file.optional] for name in dict.fromkeys(names)
     ]
-    chosen.sort(key=lambda files: sum(file.size if file.size is not None else 1 << 40 for file in files))
+    chosen.sort(key=lambda some: sum(file.size if file.size is not None else 1 << 40 for file in some))
     places: dict[str, ModelFile] = {}
-    for files in chosen:
-        for file in files:
-            places.setdefault(file.label, file)
+    for file in itertools.chain.from_iterable(chosen):
+        places.setdefault(file.label, file)
     return list(places.values())
-
-
-def load_json(path: Path, remedy: str) -> Any:
-    """Read a data file of the image. Raises PodError with what to do about it."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise PodError(f"{path} cannot be read ({error.strerror}): {remedy}.", DATA_UNREADABLE) from None
-    except ValueError as error:
-        raise PodError(f"{path} is no JSON ({error}): {remedy}.", DATA_UNREADABLE) from None

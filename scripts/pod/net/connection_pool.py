@@ -13,7 +13,7 @@ LONGEST = 10.0  # seconds: servers close what is idle for longer, some after 15 
 
 
 class ConnectionPool:
-    """Open connections that nobody uses now, by origin; for several threads."""
+    """Idle connections by origin, shared by threads."""
 
     def __init__(self, most: int = 64) -> None:
         self._most = most

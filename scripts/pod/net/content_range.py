@@ -16,11 +16,11 @@ _RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")  # RFC 9110, 14.4
 
 
 class ReplacedError(RefusedError):
-    """The source has another file than the one that is wanted: what has arrived of either is of no use."""
+    """The source has another file than the one that is wanted: the bytes received so far cannot be used."""
 
 
 def compare(found: str, listed: str) -> None:
-    """Refuse what is not what we want, before its bytes come. Raises ReplacedError."""
+    """Compare size and hash of the response with the expected ones. Raises ReplacedError."""
     if found != listed:
         raise ReplacedError(
             f"has {found} at its source, but {listed} is listed: it was replaced there; "
@@ -29,7 +29,7 @@ def compare(found: str, listed: str) -> None:
 
 
 def identity(answer: Answer) -> str:
-    """Return what names the bytes: the hub's hash on its redirect, else the validator of who sends them."""
+    """Return what identifies the bytes: the hub's hash on its redirect, else ETag or Last-Modified."""
     if linked := answer.first("X-Linked-Etag"):
         return f"linked:{linked}"
     return str(answer.headers["ETag"] or answer.headers["Last-Modified"] or "")

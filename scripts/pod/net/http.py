@@ -67,7 +67,7 @@ class Credential:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds to wait for a connection, and for the next byte; `tls`: whom to trust instead of the usual.
+    """Seconds to wait for a connection, and for the next byte; `tls`: a context with other CAs.
 
     `idle` keeps connections for the next request; without it each request makes one of its own.
     """
@@ -140,13 +140,13 @@ class Answer:
         return bytes(body)
 
     def drain(self) -> None:
-        """Read a short body that nobody wants, so that the connection can be kept."""
+        """Read and drop a short body, so that the connection can be reused."""
         if self.keep and self.response.length is not None and self.response.length <= _SHORT:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 self.response.read()
 
     def abort(self) -> None:
-        """Wake whoever reads from this answer in another thread."""
+        """End a blocked read of this response from another thread."""
         if self.sock is not None:
             with contextlib.suppress(OSError):  # closed already, which is as good
                 self.sock.shutdown(socket.SHUT_RDWR)
@@ -173,7 +173,7 @@ def public(url: str) -> str:
     try:
         parts = urlsplit(masked(url))
     except ValueError:  # brackets that do not close
-        return "an address that is none"
+        return "a malformed address"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -209,7 +209,7 @@ def _redirected(url: str, answer: Answer) -> str:
     except ValueError:  # brackets that do not close
         raise RefusedError(
             f"is redirected by {answer.host} to {shown(location.partition('?')[0], 80)!r}, "
-            "which is no address; correct its source"
+            "which is not an address; correct its source"
         ) from None
     if urlsplit(url).scheme == "https" and target.scheme == "http":  # both in lower case here
         raise RefusedError(f"is redirected from https to http by {answer.host}, which is not followed")
@@ -221,10 +221,10 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
         parts = urlsplit(url)
         origin = origin_of(url)
         host = (parts.hostname or "").encode("idna")
-    except ValueError:  # a port that is no number, brackets that do not close, a name that no host has
-        raise RefusedError(f"has no http or https address to come from: {shown(url)}") from None
+    except ValueError:  # an invalid port, unclosed brackets, an impossible host name
+        raise RefusedError(f"has no http or https address: {shown(url)}") from None
     if parts.scheme not in _PORTS or not host:
-        raise RefusedError(f"has no http or https address to come from: {shown(url)}")
+        raise RefusedError(f"has no http or https address: {shown(url)}")
     sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
     if credential and credential.origin == origin:
         sent["Authorization"] = f"Bearer {credential.token}"
@@ -239,7 +239,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
             kept.close()
             raise TransientError(f"{parts.hostname}: {_plain(error)}") from None
         except (OSError, http.client.HTTPException, ValueError):
-            kept.close()  # the server had enough of waiting, which says nothing about a new connection
+            kept.close()  # the server closed the idle connection; a new one may work
     connected = False
     try:
         connection.connect()
@@ -251,7 +251,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
             f"is not fetched: the certificate of {parts.hostname} is not trusted ({error.verify_message}); "
             "behind a company proxy, set SSL_CERT_FILE to its CA bundle"
         ) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: what is no HTTP
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: not HTTP
         connection.close()
         raise TransientError(f"{parts.hostname}: {_plain(error)}", connected=connected) from None
 
@@ -288,7 +288,7 @@ def connection_to(parts: SplitResult, target: str, limits: Limits) -> tuple[http
         proxy_port = proxy.port or _PORTS["http"]
     except ValueError:
         variable = f"{parts.scheme.upper()}_PROXY"
-        raise RefusedError(f"is not fetched: {variable} is no address of a proxy: correct it") from None
+        raise RefusedError(f"is not fetched: {variable} is not the address of a proxy: correct it") from None
     connection = unconnected(proxy.hostname or "", proxy_port, limits, secure=secure)
     if not secure:
         return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"

@@ -120,7 +120,7 @@ class Request:
                 f"set it to a new token for {self.page}"
             )
         remedy = (
-            f"open {self.page} with it: there it may have to be bought, or it is its owner's alone"
+            f"open {self.page} with it: it may have to be bought there, or only its owner may download it"
             if self.variable == "CIVITAI_TOKEN"
             else f"accept the licence at {self.page} with it"
         )

@@ -50,7 +50,7 @@ def check_type(content_type: str | None, name: str, host: str) -> None:
     if suffix not in _PAGES.get(kind, {suffix}):
         raise RefusedError(
             f"was not sent: {host} answered with a page ({kind}) in its place; "
-            "open the address in a browser to see what it wants, a login or a licence most often"
+            "open the address in a browser to see what it requires, most often a login or a licence"
         )
 
 
@@ -78,8 +78,8 @@ def check_contents(path: Path, name: str, *, vouched: bool) -> None:
 
 
 _UNVOUCHED = (
-    "{}, which can run code when it is loaded, and nobody gave its sha256: choose a .safetensors file, or "
-    "vouch for it by adding its hash, #sha256=…"
+    "{}, which can run code when it is loaded, and no sha256 was given for it: choose a .safetensors file, "
+    "or vouch for it by adding its hash, #sha256=…"
 )
 
 
@@ -98,6 +98,6 @@ def _check_safetensors(path: Path, name: str, *, vouched: bool) -> None:
         ends = [entry["data_offsets"][1] for key, entry in entries.items() if key != "__metadata__"]
         described = 8 + length + max(ends, default=0)
     except (ValueError, TypeError, AttributeError, KeyError, IndexError):
-        raise RefusedError("is no .safetensors file, whatever its name says; correct its source") from None
+        raise RefusedError("is not a .safetensors file, whatever its name says; correct its source") from None
     if described != size:
         raise RefusedError(f"has {size} bytes, its own header speaks of {described}; correct its source")

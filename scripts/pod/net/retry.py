@@ -44,7 +44,7 @@ _MOMENT, _MOMENT_IN_MS = 1_000_000_000, 1_000_000_000_000  # from here on, a num
 
 
 class Headers(Protocol):
-    """Headers by name: email.message.Message, httpx.Headers, or a dict whose keys are in lower case."""
+    """Headers by name: email.message.Message, or a dict whose keys are in lower case."""
 
     def get(self, key: str, /) -> Any:
         """Return a header's value, or None."""
@@ -89,7 +89,7 @@ class Backoff:
     waited: float = 0.0
 
     def succeeded(self) -> None:
-        """Begin to count anew."""
+        """Reset the count of failures."""
         self.failures, self.waited = 0, 0.0
 
     def failed(self, asked: float | None = None) -> float | None:

@@ -58,7 +58,7 @@ class ThroughputMonitor:
         self.steady = False
 
     def took(self, count: int) -> None:
-        """Note bytes that came. Raises StalledError at the end of a window of Policy.stall with too few."""
+        """Note bytes that came. Raises StalledError after `stall` seconds with too few."""
         self._bytes += count
         now = time.monotonic()
         if now - self._since < self._policy.stall:
@@ -71,7 +71,7 @@ class ThroughputMonitor:
 
 
 class TransferBackoff:
-    """Count failures in a row; anything that arrives in between starts the count anew."""
+    """Count failures in a row; any received byte resets the count."""
 
     def __init__(self, policy: TransferPolicy, halted: threading.Event, note: Callable[[str], None]) -> None:
         self._backoff = Backoff(
@@ -90,8 +90,8 @@ class TransferBackoff:
     def wait(self, error: TransientError) -> None:
         """Wait before the next try, as long as the server asked or twice as long as last time.
 
-        Raises SpentError after Policy.tries failures in a row, or where Policy.wait_limit seconds of waiting
-        would be exceeded. Returns at once when halted.
+        Raises RetriesExhaustedError after `tries` failures in a row, or where `wait_limit` seconds of
+        waiting would be exceeded. Returns at once when halted.
         """
         self._stalled = self._stalled or isinstance(error, StalledError)
         delay = self._backoff.failed(error.retry_after)

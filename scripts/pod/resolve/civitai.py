@@ -1,4 +1,4 @@
-"""CivitAI's answer about a model version: whether it can be had, and which of its files is meant.
+"""CivitAI's answer about a model version: whether it can be downloaded, and which of its files is meant.
 
 Builder and pod read it here, by the same list of signals (variants/flags/civitai.yaml).
 API: https://developer.civitai.com/site/reference/model-versions
@@ -29,7 +29,7 @@ _LARGEST = 1 << 62  # bytes
 
 
 class WithheldError(RefusedError):
-    """It can be had by an account that has access, and no token of one was given."""
+    """Only accounts with access can download it, and no token of one was given."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Terms:
         if not fitting:
             names = ", ".join(row.called for row in version.files[:20])
             raise RefusedError(
-                f"is none of the files at {page}, which are {names}: correct what is asked for"
+                f"is not one of the files at {page}, which are {names}: correct what is asked for"
             )
         return next((row for row in fitting if row.primary), fitting[0])
 
@@ -191,13 +191,13 @@ def check_kind(types: Types, version: Version, row: Row, folder: str, name: str)
     """
     if not filenames.suffix(row.name):
         raise RefusedError(
-            f"has the file {row.called}, which is no model's file: choose another of its files"
+            f"has the file {row.called}, which is not a model file: choose another of its files"
         )
     if filenames.suffix(name) != filenames.suffix(row.name):
         raise RefusedError(f"has the file {row.called}, which cannot be called {shown(name)}")
     claimed = types.claimed((row.type, version.type))
     if claimed is None and types.is_no_model(version.type):
-        raise RefusedError(f"is of the type {shown(version.type)}, which is no model")
+        raise RefusedError(f"is of the type {shown(version.type)}, which is not a model")
     top = folder.partition("/")[0]
     homes = [kind for kind in types.kinds.values() if kind.folder == top]
     if claimed and not claimed.vague and homes and not any(kind.agrees_with(claimed) for kind in homes):
@@ -280,7 +280,7 @@ def _judge(
                 raise RefusedError(sentence)
             if effect in {"token", "login"} and not token and (fetched or effect == "token"):
                 raise WithheldError(
-                    f"{sentence}; set CIVITAI_TOKEN to a token of an account that may have it"
+                    f"{sentence}; set CIVITAI_TOKEN to a token of an account that may download it"
                 )
     return [
         rule["says"].format(page=page, value=shown(_at(raw, rule["field"])))

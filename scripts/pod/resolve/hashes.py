@@ -1,4 +1,4 @@
-"""Files whose hash nobody listed: the hub is asked once which commit and which hash, and that is kept."""
+"""Files without a listed hash: the hub is asked once for commit and hash, and the answer is cached."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pod.net.http import RefusedError
 from pod.net.hubs import Request
 from pod.resolve import civitai
 from pod.resolve.hub_client import HubClient
+from pod.resolve.remembered import is_commit_of
 from pod.resolve.resolved_cache import FILES, ResolvedCache
 from pod.util.dataclass import asdict, dataclass
 from pod.util.pickles import is_pickle
@@ -62,7 +63,8 @@ class Resolver:
         if file.sha256:
             return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
         key = _key(file.source)
-        if known := _remembered(self.pins.get(FILES, key)):
+        known = _remembered(self.pins.get(FILES, key))
+        if known and _agrees(known, file.source):
             return known
         resolved = self._ask(file, note)
         self.pins.put(FILES, key, asdict(resolved))
@@ -117,7 +119,7 @@ class Resolver:
                     return self._from_civitai(source, note)
         except (KeyError, TypeError, AttributeError) as error:
             raise RefusedError(f"cannot be resolved: {page} answered without {error}") from None
-        raise RefusedError("has no listed sha256, and its source knows none: put one into its description")
+        raise RefusedError("has no listed sha256, and its source gives none: put one into its description")
 
 
 def _key(source: Mapping[str, Any]) -> str:
@@ -139,6 +141,13 @@ def _remembered(record: Any) -> Resolved | None:
     if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
         return None
     return Resolved(expected, size, revision)
+
+
+def _agrees(known: Resolved, source: Mapping[str, Any]) -> bool:
+    """Tell whether a record keeps to what the source states of itself: its commit, if it names one."""
+    if source.get("kind") != "huggingface":
+        return known.revision is None and known.expected.startswith("sha256:")
+    return is_commit_of(source.get("revision") or "main", known.revision)
 
 
 def _from_huggingface(info: Mapping[str, Any], path: str, page: str) -> Resolved:

@@ -6,9 +6,9 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pod.errors import DATA_UNREADABLE, PodError
-from pod.model_refs import models_json
 from pod.resolve.civitai import Terms
 from pod.resolve.model_type import Types
+from pod.util import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,4 +47,4 @@ class Facts:
 
 def load(root: Path) -> Facts:
     """Return what model-types.json below `root` says."""
-    return Facts(lambda: models_json.load_json(root / NAME, "rebuild the image"), str(root / NAME))
+    return Facts(lambda: files.read_image_data(root / NAME, dict), str(root / NAME))

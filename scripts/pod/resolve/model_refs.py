@@ -1,7 +1,7 @@
-"""What somebody wishes for becomes a file with a name, a folder, and a hash that it must have.
+"""From a reference to a file: its name, its folder, and the hash that it must have.
 
 The folder follows from what the file is, as CivitAI says and the tensors of a .safetensors file tell. Where
-they say nothing, or not the same, nobody guesses: the wish is refused, with the way to say the folder.
+they say nothing, or not the same, the reference is refused, with the way to name the folder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 from pod.model_refs import filenames
 from pod.model_refs.model_ref import LORAS
@@ -17,7 +16,7 @@ from pod.model_refs.models_json import ModelFile
 from pod.net.http import RefusedError
 from pod.net.hubs import request_for
 from pod.net.integrity import digest, of_file
-from pod.resolve import civitai
+from pod.resolve import civitai, remembered
 from pod.resolve.resolved_cache import WISHES
 from pod.util.dataclass import dataclass, replace
 from pod.util.pickles import is_pickle
@@ -39,7 +38,7 @@ _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.")
 
 @dataclass(frozen=True)
 class ResolvedFile:
-    """What a wish turned out to be: `claimed` is what kind its hub says it is; sizes in bytes."""
+    """The file that a reference names. `claimed`: the type that its hub gives; sizes in bytes."""
 
     name: str
     source: Mapping[str, Any]
@@ -60,10 +59,10 @@ class Downloaded(Protocol):
 
 
 class ModelRefResolver:
-    """Looks into wishes, each once: what was found is remembered on the volume.
+    """Resolves references, each once: the results are cached on the volume.
 
     Args:
-        resolver: Who asks the hubs, and remembers.
+        resolver: Asks the hubs, and caches their answers.
         store: Where files lie.
         offered: The files of the image's models, whose names are taken.
     """
@@ -132,7 +131,7 @@ class ModelRefResolver:
         return found
 
     def _of_huggingface(self, wish: ModelRef, note: Note) -> ResolvedFile:
-        name = _safe(wish.source["path"])
+        name = _told(wish) or ""
         if wish.sha256:
             return ResolvedFile(name, wish.source, f"sha256:{wish.sha256}")
         if is_pickle(name):
@@ -163,20 +162,18 @@ class ModelRefResolver:
             source = {**source, "query": query}
         claimed = self._facts.types.claimed((row.type, version.type))
         if claimed is None and self._facts.types.is_no_model(version.type):
-            raise RefusedError(f"is of the type {version.type} at {page}, which is no model")
+            raise RefusedError(f"is of the type {version.type} at {page}, which is not a model")
         meant = self._facts.types.by_air(wish.address.kind)
         if meant and claimed and claimed is not meant:
             raise RefusedError(
                 f"is a {shown(version.type, 80)} on CivitAI, but a {wish.address.kind} by its AIR: "
-                "copy that anew"
+                "copy that again"
             )
         return ResolvedFile(_safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
 
     def _of_address(self, wish: ModelRef, note: Note) -> ResolvedFile:
         request = request_for(wish.source, self._resolver.hubs)
-        name = wish.name or unquote(urlsplit(wish.source["url"]).path.rpartition("/")[2])
-        if not filenames.suffix(name):
-            name = self._resolver.asker.name(request, note) or ""
+        name = _told(wish) or self._resolver.asker.name(request, note) or ""
         if not filenames.suffix(name):
             raise RefusedError(
                 "does not say what its file is called: say it beforehand, "
@@ -188,15 +185,16 @@ class ModelRefResolver:
 
     def _place(self, wish: ModelRef, found: ResolvedFile, note: Note) -> tuple[str, str]:
         """Return folder and name. Raises RefusedError."""
-        name = wish.name or found.name
-        if filenames.suffix(name) != filenames.suffix(found.name):
-            raise RefusedError(f"is a {filenames.suffix(found.name)} file, and cannot be called {name}")
-        if not filenames.suffix(name) and not wish.folder:
-            raise RefusedError(f"is called {name}, which is no model's file: {_say_it(wish)}")
-        offered = self._offered.get(found.expected.removeprefix("sha256:"))
-        if offered and not wish.name and not wish.only_lora and wish.folder in {None, offered.folder}:
+        name = _called(wish, found.name)
+        if offered := self._offered_as(wish, found.expected):
             return offered.folder, offered.name
         return wish.folder or self._folder(wish, found, note), name
+
+    def _offered_as(self, wish: ModelRef, expected: str) -> ModelFile | None:
+        """Return the same file of the image, where the word leaves open that it is called as there."""
+        offered = self._offered.get(expected.removeprefix("sha256:"))
+        open_ = not wish.name and not wish.only_lora
+        return offered if offered and open_ and wish.folder in {None, offered.folder} else None
 
     def _folder(self, wish: ModelRef, found: ResolvedFile, note: Note) -> str:
         if _ONE_OF_SEVERAL.search(found.name):
@@ -235,21 +233,30 @@ class ModelRefResolver:
     # --- what was found before
 
     def _remembered(self, unplaced: ModelFile, wish: ModelRef) -> ModelFile | None:
-        row = self._resolver.pins.get(WISHES, wish.key)
         try:
-            file = ModelFile.from_json(unplaced.model, {**row, "optional": False})
-            filenames.checked_path(file.folder)
-            filenames.checked_path(file.name)
-            if file.size is not None and type(file.size) is not int:
-                return None
-            if file.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
-                return None
-            source = wish.source if wish.source["kind"] == "https" else file.source
-            if any(source.get(key) != wish.source.get(key) for key in ("kind", "repo", "path", "version")):
-                return None  # written for something else
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None  # nothing, or nothing to go by
-        return replace(file, source=source, wish=wish)
+            file = remembered.read(self._resolver.pins.get(WISHES, wish.key), unplaced, wish)
+            return file if self._is_place_of(file, wish) else None
+        except (KeyError, TypeError, ValueError, AttributeError, RefusedError):
+            return None  # nothing, nothing to go by, or another file than the word states
+
+    def _is_place_of(self, file: ModelFile, wish: ModelRef) -> bool:
+        """Tell whether a hub's answer could have led to a remembered place; says no to an unvouched pickle.
+
+        Raises RefusedError, ValueError for a name that the word cannot have.
+        """
+        told = remembered.name_told(wish) or wish.name or _safe(file.name)
+        name = _called(wish, told)
+        if is_pickle(name) and not wish.sha256:
+            return False
+        offered = self._offered_as(wish, f"sha256:{file.sha256}")
+        if offered and offered.label == file.label:
+            return True
+        if file.name != name:
+            return False
+        if folder := wish.folder or (LORAS if wish.only_lora else None):
+            return file.folder == folder
+        folders = {kind.folder for kind in self._facts.types.kinds.values()}
+        return file.folder in folders and not _ONE_OF_SEVERAL.search(name)
 
     def _remember(self, file: ModelFile, wish: ModelRef) -> None:
         """Keep all but a plain address, which may hold a token: the next start is given it again."""
@@ -285,7 +292,7 @@ def _of_loras(wish: ModelRef, told: ModelType | None) -> str:
     if told and told.folder != LORAS:
         place = f", as {told.beside}={_again(wish)}" if told.beside else ""
         raise RefusedError(
-            f"is {told.what} and no LoRA: put it into MODELS{place}, or insist by {LORAS}={_again(wish)} "
+            f"is {told.what}, not a LoRA: put it into MODELS{place}, or insist by {LORAS}={_again(wish)} "
             "in LORAS"
         )
     return LORAS
@@ -302,7 +309,24 @@ def _safe(name: str) -> str:
     try:
         return filenames.safe(name)
     except ValueError as error:
-        raise RefusedError(f"has a name that no file can have: {error}") from None
+        raise RefusedError(f"has an invalid file name: {error}") from None
+
+
+def _told(wish: ModelRef) -> str | None:
+    try:
+        return remembered.name_told(wish)
+    except ValueError as error:
+        raise RefusedError(f"has an invalid file name: {error}") from None
+
+
+def _called(wish: ModelRef, given: str) -> str:
+    """Return the name that a file gets which its source calls `given`. Raises RefusedError."""
+    name = wish.name or given
+    if filenames.suffix(name) != filenames.suffix(given):
+        raise RefusedError(f"is a {filenames.suffix(given)} file, and cannot be called {name}")
+    if not filenames.suffix(name) and not wish.folder:
+        raise RefusedError(f"is called {name}, which is not a model file: {_say_it(wish)}")
+    return name
 
 
 def _origin(source: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ class ModelType:
 
     @property
     def homeless(self) -> str:
-        """Say that ComfyUI has no folder for it, and who has; continues a file's name."""
+        """Say that ComfyUI has no folder for it, and which node has one; a clause after a file's name."""
         elsewhere = f" ({self.node} reads models/{self.beside})" if self.node and self.beside else ""
         return f"is {self.what}, for which ComfyUI itself has no folder{elsewhere}"
 
@@ -64,7 +64,7 @@ class Types:
         return next((self._civitai[name] for name in names if name in self._civitai), None)
 
     def is_no_model(self, type_: str) -> bool:
-        """Tell whether CivitAI calls something so that is no model."""
+        """Tell whether this is a type of CivitAI that is not a model."""
         return type_.lower() in self._no_models
 
     def by_air(self, type_: str | None) -> ModelType | None:

@@ -75,9 +75,9 @@ def parse(head: bytes, size: int) -> SafetensorsHeader:
     try:
         entries = bounded_json.parse(head[8 : 8 + length], pairs=_once)
     except ValueError:
-        raise _not_safetensors("is no JSON, or of a size that no model has") from None
+        raise _not_safetensors("is not JSON, or has a size that no model has") from None
     if not isinstance(entries, dict):
-        raise _not_safetensors("is no JSON object")
+        raise _not_safetensors("is not a JSON object")
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _not_safetensors("has metadata that is not text")
@@ -94,11 +94,11 @@ def _tensor(name: str, entry: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
         shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
         bits = _BITS.get(entry["dtype"])
     except (KeyError, TypeError, ValueError):
-        raise _not_safetensors(f"describes {name[:80]!r} in no way that the format knows") from None
+        raise _not_safetensors(f"describes {name[:80]!r} in a way that the format does not know") from None
     if len(name) > _LONGEST_NAME or len(shape) > _MOST_DIMENSIONS:
         raise _not_safetensors(f"describes {name[:80]!r} with more letters or dimensions than tensors have")
     if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-        raise _not_safetensors(f"gives {name[:80]!r} a shape or place that is no number of bytes")
+        raise _not_safetensors(f"gives {name[:80]!r} a shape or place that is not a number of bytes")
     if bits is not None and end - begin != -(-prod(shape) * bits // 8):
         raise _not_safetensors(f"gives {name[:80]!r} {end - begin} bytes, which do not fit its shape")
     return shape, (begin, end)
@@ -117,7 +117,7 @@ def _check_spans(spans: Sequence[tuple[int, int]], room: int) -> None:
 def _length(head: bytes, size: int) -> int:
     length = int.from_bytes(head[:8], "little")
     if len(head) < 8 or not 2 <= length <= min(FORMAT_LIMIT, size - 8):  # noqa: PLR2004 (`{}` is the shortest)
-        raise _not_safetensors("is of no possible length")
+        raise _not_safetensors("has an impossible length")
     if length > HEADER_LIMIT:
         raise RefusedError(
             f"cannot be looked into: its header has {length} bytes, and {HEADER_LIMIT} are read at most"
@@ -152,4 +152,4 @@ def _take(answer: Answer, head: bytes, count: int) -> bytes:
 
 
 def _not_safetensors(what: str) -> RefusedError:
-    return RefusedError(f"is no sound .safetensors file: its header {what}; choose another source")
+    return RefusedError(f"is not a valid .safetensors file: its header {what}; choose another source")

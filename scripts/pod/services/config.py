@@ -1,4 +1,4 @@
-"""Who may come in: what the environment says of ssh, Jupyter and the login before ComfyUI.
+"""Access: what the environment says of ssh, Jupyter and the login before ComfyUI.
 
 Each of them is off until its variables are set; the door before ComfyUI is there without a login, too.
 """
@@ -47,7 +47,7 @@ _DEFAULT_PORTS = (("http", "80"), ("https", "443"))
 
 @dataclass(frozen=True)
 class Ssh:
-    """sshd, for who holds one of these keys: lines of an authorized_keys file."""
+    """sshd and the keys that it accepts: lines of an authorized_keys file."""
 
     port: int
     keys: tuple[str, ...]
@@ -55,7 +55,7 @@ class Ssh:
 
 @dataclass(frozen=True)
 class Jupyter:
-    """Jupyter, for who knows one of these; None for the one that is not set."""
+    """Jupyter's password and token; None where not set."""
 
     port: int
     token: str | None
@@ -137,19 +137,19 @@ def check_cors(cors: str | None, login: Login | None) -> None:
     """Raise PodError where `--enable-cors-header` names no origin, or lets in everybody past a login."""
     if cors == "*" and login:
         raise PodError(
-            f"COMFYUI_ARGS: {_CORS} lets in every page that somebody who has logged in looks at: name the "
-            "one origin that may, such as https://app.example.com, or take WEB_USER away.",
+            f"COMFYUI_ARGS: {_CORS} lets every page that a logged-in user opens use that login: name the "
+            "one origin that may, such as https://app.example.com, or remove WEB_USER.",
             ARGUMENTS_REFUSED,
         )
     if cors in (None, "*"):
         return
     found = re.fullmatch(_ORIGIN, str(cors))
     if cors == "null":
-        why = "is the origin of pages that have none, which anybody can make"
+        why = "is the origin of pages that have none, which anyone can make"
     elif found and (found["scheme"], found["port"]) in _DEFAULT_PORTS:
-        why = f"never comes from a browser, which leaves :{found['port']} away"
+        why = f"is never sent by a browser, which omits :{found['port']}"
     elif not found or int(found["port"] or 1) > HIGHEST_PORT:
-        why = "is no origin"
+        why = "is not an origin"
     else:
         return
     raise PodError(
@@ -160,7 +160,7 @@ def check_cors(cors: str | None, login: Login | None) -> None:
 
 
 def check_tls(args: Sequence[str]) -> None:
-    """Raise PodError where the certificate and key of ComfyUI's arguments are no pair for a server."""
+    """Raise PodError where certificate and key of ComfyUI's arguments are not a pair for a server."""
     if not any(word.partition("=")[0] == "--tls-certfile" for word in args):
         return
     import ssl  # noqa: PLC0415 - costs 20 ms, and few use it
@@ -178,7 +178,7 @@ def check_tls(args: Sequence[str]) -> None:
         why = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
         said = str(why or "unreadable").replace("_", " ").lower()
         raise PodError(
-            f"COMFYUI_ARGS: --tls-certfile {names[0]!r} and --tls-keyfile {names[1]!r} are no pair that a "
+            f"COMFYUI_ARGS: --tls-certfile {names[0]!r} and --tls-keyfile {names[1]!r} are not a pair that a "
             f"server can use ({said}): give a certificate and its own key, both as PEM, the key without a "
             "passphrase.",
             ARGUMENTS_REFUSED,
@@ -228,7 +228,7 @@ def _given(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _keys(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the keys of both variables, and a sentence for each line that is none."""
+    """Return the keys of both variables, and a sentence for each line that is not a key."""
     keys: dict[str, None] = {}
     warnings: list[str] = []
     given = {"PUBLIC_KEY": environ.get("PUBLIC_KEY"), "SSH_PUBLIC_KEY": environ.get("SSH_PUBLIC_KEY")}
@@ -245,7 +245,7 @@ def _keys(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]
             elif line and not line.startswith("#"):
                 where = f"{name}, line {number}," if len(lines) > 1 else name
                 warnings.append(
-                    f"{where} is no ssh public key, so it is left out: a line of an .pub file is wanted"
+                    f"{where} is not an ssh public key, so it is ignored: give a line of a .pub file"
                 )
     return tuple(keys), tuple(warnings)
 

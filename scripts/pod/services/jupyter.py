@@ -1,4 +1,4 @@
-"""JupyterLab, from a Python environment of its own, for who has the token or the password."""
+"""JupyterLab, from a Python environment of its own, which asks for its token or password."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def prepare(jupyter: Jupyter, root: Path, run: Path, workspace: Path, environ: M
         environ={**without_access(environ), **own},
         port=jupyter.port,
         setting="JUPYTER_PORT",
-        welcome=f"Jupyter starts on port {jupyter.port}, for who has its token or password.",
+        welcome=f"Jupyter starts on port {jupyter.port}, and asks for its token or password.",
         nice=10,  # ComfyUI starts at the same time
     )

@@ -58,10 +58,10 @@ def prepare(login: Login | None, root: Path, run: Path, ports: Ports, args: Sequ
         login: Name and password; None to let everybody in.
         root: Where the image's nginx.conf lies.
         run: Where files of this boot go.
-        ports: Who listens where.
+        ports: The ports of nginx and of ComfyUI.
         args: ComfyUI's arguments.
     """
-    # nginx's workers read below it, and they run as nobody in particular.
+    # nginx's workers read below it, and they run as an unprivileged user.
     folder = private_folder(run / "login", mode=0o711)
     worker = _worker()
     changes = os.geteuid() == 0 and worker == _WORKER
@@ -90,7 +90,7 @@ def prepare(login: Login | None, root: Path, run: Path, ports: Ports, args: Sequ
         welcome=(
             f"ComfyUI asks for a login on port {ports.outer} (user {login.user})."
             if login
-            else f"ComfyUI is to be reached on port {ports.outer}."
+            else f"ComfyUI can be reached on port {ports.outer}."
         ),
         needed=True,
     )
@@ -102,7 +102,7 @@ def fill(text: str, words: dict[str, str]) -> str:
 
 
 def _known(login: Login | None) -> dict[str, str]:
-    """Return what decides who is known: the header that browsers make of name and password (RFC 7617)."""
+    """Return the map entry for the Authorization header of name and password (Basic, RFC 7617)."""
     # Of this pod alone: cookies know no ports, so pods at one address would take each other's for their own.
     pod = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:12]
     words = {
@@ -149,10 +149,10 @@ def _health_path(path: str) -> str:
 
 
 def _worker() -> str:
-    """Return whom nginx's workers run as: nobody in particular, unless this pod may not change users."""
+    """Return the user of nginx's workers: an unprivileged one, unless this pod may not change users."""
     status = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
     if os.geteuid() != 0:
-        return _WORKER  # nginx does not look it up then; who runs it may be in no list of users at all
+        return _WORKER  # nginx does not look it up then; the current user may not be in /etc/passwd
     able = int(status["CapEff"], 16) & _SET_IDS == _SET_IDS
     return _WORKER if able else pwd.getpwuid(0).pw_name
 

@@ -79,13 +79,14 @@ def read(
     path = environ.get("HEALTH_CHECK_PATH", "").strip() or PATH
     if not _PLAIN_PATH.fullmatch(path):
         raise SettingError(
-            f"HEALTH_CHECK_PATH={path!r} is no plain path: give one such as {PATH}, of letters, digits, ._-/."
+            f"HEALTH_CHECK_PATH={path!r} is not a plain path: give one such as {PATH}, "
+            "of letters, digits, ._-/."
         )
     steps = path[1:].split("/")
     if "" in steps[:-1] or {".", ".."} & {*steps}:
         raise SettingError(
-            f"HEALTH_CHECK_PATH={path!r} is never asked for as it is: give one such as {PATH}, without // "
-            "and /../."
+            f"HEALTH_CHECK_PATH={path!r} is never requested as it is written: give one such as {PATH}, "
+            "without // and /../."
         )
     if asked == comfyui and steps[0] in _COMFYUIS:
         raise SettingError(

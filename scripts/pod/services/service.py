@@ -1,4 +1,4 @@
-"""A service of the pod: a process that is started and looked after, whose end costs nothing else."""
+"""A service of the pod: a supervised process; its end affects nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from pod.util import child_processes, untrusted_files
+from pod.util import child_processes, restart, untrusted_files
 from pod.util.dataclass import dataclass
 from pod.util.ports import taken
 from pod.util.say import LONGEST_LINE, line, say
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-# Seconds before each new start; after the last one it stays down. Who has run for a minute begins anew.
-RESTART_DELAYS = (1.0, 5.0, 25.0)
-_STEADY = 60.0
 _STOP_SECONDS = 3.0
 _PAUSE = 0.05
 _LAST_SECONDS = 0.5
@@ -41,7 +38,7 @@ BARE = {
 class Service:
     """A service that can be started: `setting` is the variable that moves it to another port.
 
-    One that is `needed` is never given up.
+    One that is `needed` is restarted without limit.
     """
 
     name: str
@@ -76,21 +73,22 @@ class ServiceSupervisor:
             )
             return
         say(service.welcome)
-        failures = 0
-        while (service.needed or failures <= len(RESTART_DELAYS)) and not self._stopping.is_set():
+        restarts = restart.Restarts(restart.SERVICE, forever=service.needed)
+        while not self._stopping.is_set():
             begun = time.monotonic()
             status = self._run()
             if self._stopping.is_set():
                 return
-            failures = 1 if time.monotonic() - begun > _STEADY else failures + 1
-            if service.needed or failures <= len(RESTART_DELAYS):
-                pause = RESTART_DELAYS[min(failures, len(RESTART_DELAYS)) - 1]
-                say(f"{service.name} has ended ({ending(status)}); it is started again in {pause:g} s.")
-                self._stopping.wait(pause)
-        say(f"{service.name} has ended {failures} times, so it stays down; its own lines above say why.")
+            pause = restarts.delay(time.monotonic() - begun)
+            if pause is None:
+                count = restarts.failures
+                say(f"{service.name} has ended {count} times, so it stays down; its own lines above say why.")
+                return
+            say(f"{service.name} has ended ({ending(status)}); it is started again in {pause:g} s.")
+            self._stopping.wait(pause)
 
     def stop(self) -> None:
-        """Have the service end: asked at first, killed after a while."""
+        """End the service: SIGTERM, then SIGKILL after some seconds."""
         self._stopping.set()
         process = self._process
         if process is not None:
@@ -133,7 +131,7 @@ class ServiceSupervisor:
         end = time.monotonic() + _STOP_SECONDS
         if child_processes.group(self._run_folder, service.setting):
             while taken(service.port) and time.monotonic() < end and not self._stopping.wait(_PAUSE):
-                pass  # it was asked to end when whoever looked after it did
+                pass  # it got SIGTERM when its supervisor ended
             if taken(service.port):
                 child_processes.end(self._run_folder, service.setting)
         return taken(service.port)
@@ -163,7 +161,7 @@ def private_folder(path: Path, mode: int = 0o700) -> Path:
 
 
 def write_private(path: Path, content: str | bytes, owner: int | None = None) -> None:
-    """Write a file that nobody but its owner may read, at no moment; aside, then renamed. Raises OSError."""
+    """Write a file of mode 0600 to a temporary name, then rename it. Raises OSError."""
     with untrusted_files.replacing(path, 0o600) as descriptor:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(content.encode() if isinstance(content, str) else content)

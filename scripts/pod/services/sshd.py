@@ -1,4 +1,4 @@
-"""sshd: for who holds the key, with host keys that stay the same as long as the volume does."""
+"""sshd: login by key only, with a host key that is kept on the volume."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def host_key(kept: Path, own: Path) -> tuple[Path, str]:
         if closed(key):
             return key, print_
         key.unlink()
-        why = "cannot keep a file from others' eyes"
+        why = "cannot keep a file private"
     except (OSError, subprocess.SubprocessError):
         why = "cannot be written"
     say(f"{kept} {why}, so sshd's host key lasts as long as this container, and clients will ask again.")
@@ -72,7 +72,7 @@ def host_key(kept: Path, own: Path) -> tuple[Path, str]:
 
 
 def fingerprint(key: Path) -> str | None:
-    """Return a private key's fingerprint as ssh shows it; None where it is none. Raises OSError."""
+    """Return a private key's fingerprint as ssh shows it; None where it is not a key. Raises OSError."""
     if untrusted_files.kind(key) or not key.exists():
         return None
     if not closed(key):
@@ -85,7 +85,7 @@ def fingerprint(key: Path) -> str | None:
 
 
 def closed(key: Path) -> bool:
-    """Tell whether nobody else may read a file: else sshd does not take it. Raises OSError."""
+    """Tell whether only its owner may read a file, as sshd requires. Raises OSError."""
     return not key.stat().st_mode & _OTHERS
 
 

@@ -6,15 +6,15 @@ file with how long its parts took; the supervisor goes on with it, and adds each
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from pod import comfyui_http
+from pod.downloads.states import OVER, RunState
 from pod.supervisor.process import now
 from pod.util import child_processes
-from pod.util.files import write_json
+from pod.util.files import recall, write_json
 from pod.util.units import human
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ PAUSE = 0.1
 # A first start with many custom nodes takes minutes; after this long somebody is looking anyway.
 PATIENCE = 1800.0
 NAME = "boot.json"
-_OVER = ("present", "fetched", "failed", "stopped")
 
 
 def wait_until_ready(
@@ -54,7 +53,7 @@ class Timeline:
     def __init__(self, run: Path, started: float, spawned: float) -> None:
         self._run = run
         self._parts = {
-            name: float(value) for name, value in dict(_read(run / NAME).get("seconds", {})).items()
+            name: float(value) for name, value in dict(recall(run / NAME).get("seconds", {})).items()
         }
         self._notes: dict[str, Any] = {
             "schema": 1,
@@ -101,14 +100,14 @@ class Timeline:
 
 def fetching(run: Path) -> str:
     """Say what is still being fetched, from what the fetch last wrote; nothing when nothing is."""
-    record = _read(run / "fetch.json")
-    if record.get("state") == "running":
+    record = recall(run / "fetch.json")
+    if record.get("state") == RunState.RUNNING:
         files = record["files"]
-        left = [file for file in files if file["state"] not in _OVER]
+        left = [file for file in files if file["state"] not in OVER]
         names, all_names = ({file["model"] for file in some} for some in (left, files))
         size = sum(max(0, (file["total"] or 0) - file["bytes"]) for file in left)
     elif not record:  # it has only just begun
-        chosen = _read(run / "decision.json").get("models", [])
+        chosen = recall(run / "decision.json").get("models", [])
         names = all_names = {model["id"] for model in chosen if model["fetch"]}
         size = 0
     else:
@@ -117,11 +116,3 @@ def fetching(run: Path) -> str:
         return ""
     amount = f", {human(size)}," if size else ""
     return f"fetching {len(names)} of {len(all_names)} models{amount} in the background"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

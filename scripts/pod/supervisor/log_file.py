@@ -1,7 +1,10 @@
-"""The log on the volume: what the pod has said, kept when the pod is gone, in files of limited size.
+"""The log on the volume: the pod's output, kept after the pod, in files of limited size (bytes).
 
 A volume may be full, hang, or be shared with other pods. So the log is written from a thread of its own, what
 it cannot take is dropped and counted, and each pod writes to a log of its own.
+
+logging.handlers would do the renaming alone: its queue is bounded by records, not bytes, its listener waits
+for a volume that hangs, and its files are opened by name, lines of text, and followed where they are links.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ _GAP = b"\npodkiln: %d bytes are missing here.\n"
 
 
 class RotatingLog:
-    """A log that begins anew when it has grown; what was in it is kept in NAME.log.1, .2 and so on."""
+    """A log that is rotated at a size limit (bytes); older ones are NAME.log.1, .2 and so on."""
 
     def __init__(self, path: Path, size: int = SIZE, files: int = FILES) -> None:
         self._path = path
@@ -52,7 +55,7 @@ class RotatingLog:
         self._append(data)
 
     def close(self) -> None:
-        """Close the file; the next write opens it anew."""
+        """Close the file; the next write opens it again."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 os.close(self._file)

@@ -110,7 +110,7 @@ def copy(source: int, *takers: Callable[[bytes], None]) -> None:
 
 
 class FdWriter:
-    """A file descriptor to write to. One that is broken is given up: who writes must not stop for it."""
+    """A file descriptor to write to. A broken one is dropped: a writer must not block on it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

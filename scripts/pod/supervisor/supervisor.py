@@ -3,11 +3,10 @@
 What ComfyUI prints goes to stdout as it comes; what start.sh and its services say comes in on stdin and goes
 to stderr. Both go to $WORKSPACE/logs/comfyui.log too.
 
-A ComfyUI that dies is started again after each of PAUSES, and then no more; one that ran for STEADY seconds
-gets them all back. One that never served is not started again when it ended with 2, which is how argparse
-refuses a command line, or with 0, which is how it ends when it was told to do something else than serve. A
-restart of its own (ComfyUI-Manager does that) keeps the process, and is nobody's death. Where another program
-has taken the port meanwhile, the pod ends at once.
+A ComfyUI that dies is started again as pod.util.restart says. One that never served is not started again when
+it ended with 2, which is how argparse refuses a command line, or with 0, which is how it ends when it was
+told to do something else than serve. A restart of its own (ComfyUI-Manager does that) keeps the process, and
+is not an exit. Where another program has taken the port meanwhile, the pod ends at once.
 
 The supervisor ends last: it asks its parent to stop by SIGTERM, waits for the end of stdin, and has the last
 word.
@@ -16,7 +15,6 @@ word.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -30,16 +28,14 @@ from pod.services import ping_config
 from pod.supervisor import boot_timeline, exit_status, ping_server
 from pod.supervisor.log_file import AsyncLog
 from pod.supervisor.process import ComfyProcess, FdWriter, copy, now
-from pod.util import ports
+from pod.util import ports, restart
+from pod.util.files import recall
 from pod.util.say import line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
-RESTART_DELAYS = (1.0, 5.0, 15.0)
-STABLE_SECONDS = 600.0
 PORT_SECONDS = 2.0  # in which a port that a dead ComfyUI had is free again
 ENDED = "ended"  # made in the run folder when the supervisor ends by itself
 # For the last words of the services, which may be told to stop only when ComfyUI has ended, or were before.
@@ -77,7 +73,7 @@ class Supervisor:
         """
         self._life = life
         self._begin(called)
-        failures = 0
+        restarts = restart.Restarts(restart.COMFYUI)
         while True:
             kills = exit_status.memory_kills(self._environ)
             tail = self._attend(life)
@@ -87,15 +83,14 @@ class Supervisor:
             kills = exit_status.memory_kills(self._environ) - kills
             why = exit_status.words(status, tail.reason(), kills, self._environ)
             self._timeline.ended(now(), why)
-            failures = 1 if now() - life.spawned > STABLE_SECONDS else failures + 1
+            pause = restarts.delay(now() - life.spawned)
             if life.ready is None and status in NON_RETRYABLE_EXIT_CODES:
                 words = f"ComfyUI has ended before it served, and would again, so the pod stops: {why}."
                 return self._leave(words, exit_status.exit_code(status))
-            if failures > len(RESTART_DELAYS):
-                words = f"ComfyUI has ended {failures} times, so the pod stops: {why}."
+            if pause is None:
+                words = f"ComfyUI has ended {restarts.failures} times, so the pod stops: {why}."
                 return self._leave(words, exit_status.exit_code(status))
-            pause = RESTART_DELAYS[failures - 1]
-            number = f"{failures} of {len(RESTART_DELAYS)}"
+            number = f"{restarts.failures} of {restarts.most}"
             self.say(f"ComfyUI has ended: {why}. It is started again in {pause:g} s ({number}).")
             if self._stopping.wait(pause):
                 return self._leave("", 0)
@@ -113,7 +108,7 @@ class Supervisor:
 
     def _begin(self, called: int) -> None:
         threading.Thread(target=self._obey, args=(called,), daemon=True).start()
-        decision = self._decision()
+        decision = recall(self._run / "decision.json")
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         said = decide.sentences(decision) if decision else []
         head = [f"--- {stamp} {os.uname().nodename}", *said]
@@ -130,12 +125,6 @@ class Supervisor:
             ping_server.HealthCache(comfyui_http.problem, lambda: self._life.ready is not None),
             self.say,
         )
-
-    def _decision(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads((self._run / "decision.json").read_bytes()))
-        except (OSError, ValueError):
-            return {}
 
     def _attend(self, life: ComfyProcess) -> exit_status.Tail:
         """Pass on what it prints, and say when it serves."""

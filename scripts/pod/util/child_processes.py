@@ -1,4 +1,4 @@
-"""Processes that end with whoever looks after them, and the ones of an earlier start that did not.
+"""Processes that end with their parent, and those of an earlier start that did not.
 
 The kernel can send a signal to a process when its parent ends, by SIGKILL too: PR_SET_PDEATHSIG of prctl(2).
 setpriv(1) asks for that and then becomes the program, so no code of ours runs between fork and exec. The
@@ -7,7 +7,7 @@ signal comes when the *thread* that started the process ends: start such process
 It reaches the process alone. What that has started is in its process group, which is noted in
 $PODKILN_RUN/processes/NAME as `GROUP START INIT SESSION MARK`, so that a number that was given out again is
 not taken for ours. START is when the group's leader was started and INIT when the container's first process
-was (field 22 of proc_pid_stat(5)): a run folder outlives a restart, after which numbers start anew.
+was (field 22 of proc_pid_stat(5)): a run folder outlives a restart, after which process ids start again.
 MARK stands in the environment of all that the leader starts, by which a group is known without its leader.
 """
 # ruff: noqa: PTH103, PTH108, PTH123, PTH208 - ComfyUI waits for this at its start, and pathlib costs 10 ms.
@@ -35,7 +35,9 @@ _PAUSE = 0.02
 def tied(argv: Sequence[str], number: signal.Signals = signal.SIGKILL) -> list[str]:
     """Return the command that runs `argv`, which gets a signal when the thread that starts it ends."""
     if not os.access(argv[0], os.X_OK) or not os.access(SETPRIV, os.X_OK):
-        return list(argv)  # the first is said by whoever starts it; an image without the other still runs
+        return list(
+            argv
+        )  # a missing program is reported where it is started; an image without setpriv still runs
     return [SETPRIV, "--pdeathsig", number.name.removeprefix("SIG"), "--", *argv]
 
 
@@ -131,7 +133,7 @@ def _is_ours(process: int, fields: Sequence[str], began: int, session: str, mark
 
 
 def _runs(number: int) -> bool:
-    """Tell whether any process of a group runs; one that nobody has waited for does not."""
+    """Tell whether any process of a group runs; a zombie does not count."""
     return any(True for _ in _members(number))
 
 

@@ -23,7 +23,7 @@ else:
         return _Field(**more)
 
     def replace(record: Any, /, **changes: Any) -> Any:
-        """Return a copy with other values of some fields. Raises TypeError for a name that is none."""
+        """Return a copy with other values of some fields. Raises TypeError for an unknown field."""
         return type(record)(**{**_values(record), **changes})
 
     def asdict(record: Any, /) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 HIGHEST_PORT = 65535
 HUGGINGFACE = "https://huggingface.co"
 CIVITAI = "https://civitai.com"
-# The most that is of use or does no harm: connections are threads, and a server drops who opens hundreds.
+# Upper limits: each connection is a thread, and servers drop clients that open hundreds.
 MOST = {
     "FETCH_JOBS": 256,
     "FETCH_CONNECTIONS": 256,
@@ -25,11 +25,13 @@ MOST = {
 _TOKEN = r"[A-Za-z0-9._~+/=-]{1,4096}"  # noqa: S105 - the letters that HTTP has for tokens (RFC 9110)
 # {{ RUNPOD_SECRET_name }} of RunPod, $NAME and ${NAME} of shells and compose files, $(NAME) of Kubernetes.
 _PLACEHOLDER = r"""(?s)["']?(?:\{\{.*\}\}?|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Z_][A-Z0-9_]*)["']?"""
+_LABEL = r"[A-Za-z0-9_-]{1,63}"  # of a host's name; with underscores, as some hosts have
+_LONGEST_HOST = 253
 _SHOWN = 100  # characters of a value that a sentence quotes
 
 
 class SettingError(PodError):
-    """An environment variable says something that it cannot mean."""
+    """An environment variable has an invalid value."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, SETTING_MALFORMED)
@@ -43,12 +45,13 @@ def port(name: str, value: str | None, default: int) -> int:
     if value.startswith(("tcp://", "udp://")):
         service = name.removesuffix("_PORT").lower().replace("_", "-")
         raise SettingError(
-            f"{name}={short(value)!r} is no port: Kubernetes sets it for a service called {service}; "
-            f"set enableServiceLinks to false in the pod's spec, or rename the service, or set {name}."
+            f"{name}={short(value)!r} is not a valid port: Kubernetes sets it for a service called "
+            f"{service}; set enableServiceLinks to false in the pod's spec, or rename the "
+            f"service, or set {name}."
         )
     if not re.fullmatch(r"[0-9]{1,5}", value) or not 1 <= int(value) <= HIGHEST_PORT:
         raise SettingError(
-            f"{name}={short(value)!r} is no port: give a whole number from 1 to {HIGHEST_PORT}."
+            f"{name}={short(value)!r} is not a valid port: give a whole number from 1 to {HIGHEST_PORT}."
         )
     return int(value)
 
@@ -92,12 +95,12 @@ def endpoint(name: str, value: str | None, default: str) -> str:
     value = (value or "").strip().rstrip("/")
     if not value:
         return default
-    from urllib.parse import urlsplit  # noqa: PLC0415 - only who has a mirror needs to pay
+    from urllib.parse import urlsplit  # noqa: PLC0415 - only needed with a mirror
 
     try:
         parts = urlsplit(value)
-        good = parts.scheme in {"http", "https"} and _is_host(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
+        good = parts.scheme in {"http", "https"} and is_host(parts.hostname) and parts.port != 0
+    except ValueError:  # an invalid port, unclosed brackets
         good = False
     odd = not value.isascii() or not value.isprintable() or any(sign in value for sign in " \"'<>\\")
     if not good or odd or parts.query or parts.fragment or "@" in parts.netloc:
@@ -105,9 +108,23 @@ def endpoint(name: str, value: str | None, default: str) -> str:
     return value
 
 
-def _is_host(name: str | None) -> bool:
-    """Whether a host has a name without empty labels, or is an address of IPv6."""
-    return bool(name) and (":" in str(name) or all(str(name).removesuffix(".").split(".")))
+def is_host(name: str | None) -> bool:
+    """Tell whether a host can be called so: an IPv6 address, or a name of DNS (RFC 1035, section 2.3.4).
+
+    Letters beyond ASCII count as IDNA writes them.
+    """
+    if not name:
+        return False
+    try:
+        if ":" in name:
+            from ipaddress import IPv6Address  # noqa: PLC0415 - 3 ms that hardly anybody needs to pay
+
+            return bool(IPv6Address(name))
+        plain = name if name.isascii() else name.encode("idna").decode()
+    except ValueError:  # UnicodeError is one
+        return False
+    plain = plain.removesuffix(".")
+    return len(plain) <= _LONGEST_HOST and all(re.fullmatch(_LABEL, each) for each in plain.split("."))
 
 
 def number(name: str, value: str | None, default: int) -> int:
@@ -116,7 +133,7 @@ def number(name: str, value: str | None, default: int) -> int:
     if not value:
         return default
     if not re.fullmatch(r"0{0,9}[1-9][0-9]{0,9}", value) or int(value) > MOST[name]:
-        raise SettingError(f"{name}={short(value)!r} is no whole number from 1 to {MOST[name]}.")
+        raise SettingError(f"{name}={short(value)!r} is not a whole number from 1 to {MOST[name]}.")
     return int(value)
 
 
@@ -131,7 +148,9 @@ def seconds(name: str, environ: Mapping[str, str], default: float, longest: floa
     except ValueError:
         found = 0.0
     if not 0 < found <= longest:
-        raise SettingError(f"{name}={short(text)!r} is no number of seconds above 0 and up to {longest:g}.")
+        raise SettingError(
+            f"{name}={short(text)!r} is not a number of seconds above 0 and up to {longest:g}."
+        )
     return found
 
 
@@ -142,14 +161,14 @@ def staging(value: str | None) -> str:
         return value
     if not value.startswith("/") or ".." in value.split("/") or any(map(is_control, value)):
         raise SettingError(
-            f"FETCH_STAGING={short(value)!r} is none of auto and never, and no absolute path: "
+            f"FETCH_STAGING={short(value)!r} is neither auto nor never nor an absolute path: "
             "name a folder on a local disk, or unset it."
         )
     return value
 
 
 def is_control(char: str) -> bool:
-    """Whether a character controls a terminal or a file format; bytes that are no UTF-8 do not."""
+    """Whether a character controls a terminal or a file format; bytes that are not UTF-8 do not."""
     return ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\u2028\u2029"  # noqa: PLR2004 - C0, DEL, C1
 
 

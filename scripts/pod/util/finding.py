@@ -17,17 +17,17 @@ class Finding:
     """One sentence about one thing; fatal is only what leaves ComfyUI no way to work."""
 
     level: str
-    about: str
-    says: str
+    check: str
+    message: str
 
     def to_json(self) -> dict[str, str]:
         """Return the entry of decision.json and doctor.json."""
-        return {"level": self.level, "about": self.about, "says": self.says}
+        return {"level": self.level, "check": self.check, "message": self.message}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
         """Read what `to_json` made."""
-        return cls(data["level"], data["about"], data["says"])
+        return cls(data["level"], data["check"], data["message"])
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

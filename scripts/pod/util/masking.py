@@ -12,7 +12,7 @@ MASK = "…"
 
 _RUN = re.compile(r"(\s+)")
 _URL = re.compile(r":/+|//")
-# What may stand before an `@` and is no login: the forms of model_refs/addresses.py, and digests of images.
+# What may precede an `@` without being a login: the forms of model_refs/addresses.py, and digests of images.
 _FORM = re.compile(
     r"(?:[^=:@]*=)?"
     r"(?:(?:urn:)?(?:air:)?(?:[\w.-]+:[\w.-]+:)?(?:civitai(?:-r2)?:[0-9]+|(?:hf|huggingface):[\w.-]+/[^:@]+)"
@@ -43,7 +43,7 @@ _FIELD = re.compile(
     r"|\b(?:access|auth|api|refresh|client)[_-](?:token|key|secret) ?: ?)(?!…)[^\s\"',}]+",
     re.IGNORECASE,
 )
-# A password with a blank or an end of a line in it: what stands after the colon is no port.
+# A password with a blank or an end of a line in it: the text after the colon is not a port.
 _BLANK = re.compile(r"(:/+[^\s:/?#@]{1,100}:)(?![0-9]{1,5}(?:[/?#\s'\"]|$))[^/?#@]{0,200}@", re.ASCII)
 _BEARER = re.compile(r"\b(bearer )[\w.~+/=-]{6,}", re.IGNORECASE)
 # Tokens that are known by their beginning: Hugging Face, GitHub, GitLab, RunPod.

@@ -57,7 +57,7 @@ def holds_old(head: bytes) -> str | None:
 
     Only for files of no known kind: a list of words may look like one.
     """
-    import io  # noqa: PLC0415 - only for what nobody vouches for and nobody knows
+    import io  # noqa: PLC0415 - only for files of unknown kind without a hash
     import pickletools  # noqa: PLC0415
 
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""Whether the ports that a pod is to listen on are free, and if not, who has them.
+"""Whether the ports that a pod is to listen on are free, and if not, which process has them.
 
 Format of /proc/net/tcp: proc_pid_net(5); state 0A is LISTEN.
 """
@@ -94,7 +94,7 @@ def _host(name: str) -> str | bytes:
 
 
 def _refusal(address: str, port: int) -> int | None:
-    """Return why nobody could listen there (an errno), or None; the socket is given back at once."""
+    """Return the errno of a bind to the port, or None where it is free; the socket is closed at once."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -108,7 +108,7 @@ def _refusal(address: str, port: int) -> int | None:
 
 
 def is_held_by(port: int, group: int) -> bool:
-    """Tell whether a process of a group listens on a port, or nobody who can be seen from here."""
+    """Tell whether a process of a group listens on a port, or no visible process does."""
     found = _holder(port)
     if found is None:
         return True
@@ -128,7 +128,7 @@ def holder(port: int) -> str:
 
 
 def _holder(port: int) -> tuple[str, list[str]] | None:
-    """Return process and command line of who listens on a port."""
+    """Return process id and command line of the process that listens on a port."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
     if not sockets:
         return None

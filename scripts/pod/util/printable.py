@@ -26,7 +26,7 @@ def printable(text: str, longest: int = LONGEST) -> str:
     r"""Return a text on one line: what is not printable is written as \n, \x1b, \u202e or the like.
 
     That covers control characters of both sets, marks that turn the direction of text, separators of lines
-    and surrogates, which stand for bytes that are no UTF-8.
+    and surrogates, which stand for bytes that are not UTF-8.
     """
     cut = text[: longest + 1]
     if not cut.isprintable():

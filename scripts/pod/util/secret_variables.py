@@ -1,4 +1,4 @@
-"""Which variables are secret, and who may see them: the one list, for start.sh and all that it starts.
+"""Which variables are secret, and which processes get them: the list for start.sh and all that it starts.
 
 start.sh keeps ACCESS from all but `services` (templates/start/decide.j2). Tokens of the model hubs go to
 ComfyUI and to shells, since nodes and people fetch with them, but not to what builds foreign packages.
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What a service checks against, and nobody else needs to know.
+# What one service checks logins against; no other process needs it.
 ACCESS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
 # What fetching shows to the model hubs.
 HUBS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "CIVITAI_TOKEN")

@@ -49,16 +49,16 @@ def open_plain(path: Name, flags: int, mode: int = 0o666, *, linked: bool = Fals
     try:
         descriptor = os.open(path, flags | _SAFE, mode)
     except OSError as error:
-        # ELOOP: a link; ENXIO: a FIFO that nobody reads, or a socket
+        # ELOOP: a link; ENXIO: a FIFO without a reader, or a socket
         if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR} and (what := kind(path)):
             raise PlantedError(path, what) from None
         raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise PlantedError(path, _name(status.st_mode) or "no file")  # noqa: TRY301
+            raise PlantedError(path, _name(status.st_mode) or "not a file")  # noqa: TRY301
         if flags & _WRITES and not linked and status.st_nlink > 1:
-            raise PlantedError(path, "a second name of another file")  # noqa: TRY301
+            raise PlantedError(path, "a hard link to another file")  # noqa: TRY301
     except BaseException:
         os.close(descriptor)
         raise
@@ -102,7 +102,7 @@ def check_folders(path: Name) -> None:
 
 
 def kind(path: Name) -> str | None:
-    """Say what lies somewhere when it is no plain file; None for a plain file, and for nothing."""
+    """Say what lies somewhere when it is not a plain file; None for a plain file, and for nothing."""
     try:
         return _name(os.lstat(path).st_mode)
     except OSError:
@@ -118,7 +118,7 @@ def set_mode(path: Name, mode: int, *, folder: bool = False) -> None:
         descriptor = open_plain(path, os.O_RDONLY)
         if os.fstat(descriptor).st_nlink > 1:
             os.close(descriptor)
-            raise PlantedError(path, "a second name of another file")
+            raise PlantedError(path, "a hard link to another file")
     try:
         os.fchmod(descriptor, mode)
     finally:

@@ -74,7 +74,7 @@ class Nodes:
     def warnings(self) -> list[str]:
         """Return a sentence for each node that is left out, and one about those that lack something."""
         said = [
-            f"custom node {one.node} wants {_some(one.conflicts)}: it is left out, because ComfyUI needs "
+            f"custom node {one.node} requires {_some(one.conflicts)}: it is left out, because ComfyUI needs "
             f"that version; {VARIABLE}=ignore loads it all the same"
             for one in self.left_out
         ]
@@ -88,7 +88,7 @@ class Nodes:
             ]
         if self.wish == IGNORE:
             said += [
-                f"custom node {one.node} wants {_some(one.conflicts)}; loaded, as {VARIABLE}=ignore says"
+                f"custom node {one.node} requires {_some(one.conflicts)}; loaded, as {VARIABLE}=ignore says"
                 for one in self.verdicts
                 if one.conflicts
             ]
@@ -152,7 +152,7 @@ def asked(environ: Mapping[str, str]) -> str:
     value = environ.get(VARIABLE, "").strip()
     if value.lower() in ("", *ANSWERS):
         return value.lower() or CHECK
-    raise PodError(f"{VARIABLE}={value!r} is none of {', '.join(ANSWERS)}.", SETTING_MALFORMED)
+    raise PodError(f"{VARIABLE}={value!r} is not one of {', '.join(ANSWERS)}.", SETTING_MALFORMED)
 
 
 def inspect_nodes(

@@ -136,9 +136,9 @@ def _problem(  # noqa: PLR0911 - one return a problem
     except UnicodeDecodeError:
         return "it is not UTF-8"
     except Exception as error:  # noqa: BLE001 - yaml.YAMLError is not known here; others are its bugs
-        return f"it is no YAML ({(str(error).splitlines() or [type(error).__name__])[0]})"
+        return f"it is not YAML ({(str(error).splitlines() or [type(error).__name__])[0]})"
     if not isinstance(config, dict):
-        return "it is empty" if config is None else "it is no mapping of sections"
+        return "it is empty" if config is None else "it is not a mapping of sections"
     return next(_wrong(config, os.path.dirname(os.path.abspath(path))), None)  # noqa: PTH100, PTH120
 
 
@@ -156,11 +156,11 @@ def _wrong(config: dict[Any, Any], beside: str) -> Iterator[str]:
         if entries is None:
             continue
         if not isinstance(entries, dict):
-            yield f"its section {section!r} is no mapping"
+            yield f"its section {section!r} is not a mapping"
             return
         base = entries.get("base_path", "")
         if not isinstance(base, str):
-            yield f"base_path of its section {section!r} is no path"
+            yield f"base_path of its section {section!r} is not a path"
             return
         base = os.path.join(beside, os.path.expandvars(os.path.expanduser(base)))  # noqa: PTH111, PTH118
         for kind, value in entries.items():

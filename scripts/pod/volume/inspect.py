@@ -243,7 +243,7 @@ class VolumeProbe:
             run=self._asked.run,
             node_folders=chosen.nodes,
             nodes=Nodes(wish=self._asked.requirements),
-            answers=False,
+            responsive=False,
             reasons=tuple(self._notes),
             problems=(problem,),
             warnings=(problem,),

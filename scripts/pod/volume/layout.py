@@ -38,7 +38,7 @@ _MEANING = {
 }
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _IMPOSSIBLE = {
-    errno.ENOTDIR: "is no folder, or a part of it is none",
+    errno.ENOTDIR: "is not a folder, or a part of it is not",
     errno.ENAMETOOLONG: "is longer than a path can be",
 }
 
@@ -294,7 +294,7 @@ def _obstacle(path: str) -> str:
         if error.errno in _ABSENT:
             return "is a link that leads nowhere"
         return f"is a link that cannot be followed ({error.strerror or error})"
-    return "is a link, and no folder"
+    return "is a link, not a folder"
 
 
 def _make(folders: list[str], obstacles: dict[str, str]) -> str | None:

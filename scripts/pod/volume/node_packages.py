@@ -38,8 +38,14 @@ def serve(seen: Volume, venv: str, say: Callable[[str], None]) -> bool:
     doubts = seen.nodes.doubts()
     for doubt in doubts:
         say(doubt)
+    if seen.nodes.unread:  # which the doubts say: nobody knows what the nodes lack
+        return False
     if not seen.nodes.lacking:
-        say("the custom nodes lack nothing else" if doubts else "the custom nodes lack nothing")
+        say(
+            "the custom nodes lack nothing of what is understood"
+            if doubts
+            else "the custom nodes lack nothing"
+        )
         return not doubts
     if seen.workspace != seen.root or seen.overlay is None:
         raise PodError(f"{seen.root} cannot be written, so what custom nodes lack cannot be put there.")
@@ -192,7 +198,7 @@ def _last_words(said: str) -> str:
     """Return the first error of pip's; what follows it is advice about other things."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return shown((errors or lines or ["pip ended without a word"])[0], _LONGEST_WORD)
+    return shown((errors or lines or ["pip ended without a message"])[0], _LONGEST_WORD)
 
 
 def _replace(path: Path, text: str) -> None:

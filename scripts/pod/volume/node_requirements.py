@@ -43,6 +43,11 @@ _SOURCES = (
 _LARGEST = 1 << 18  # bytes of a file; nobody's requirements are longer
 _MOST_LINES = 2000
 _LONGEST_LINE = 2000  # characters
+# Of pyproject.toml, whose parser takes the square of a key's parts, and more under a deep header: with these
+# bounds it takes some tenths of a second at most, of the 2 s that all nodes together have.
+_LONGEST_PROJECT = 1 << 16  # characters; those of nodes have some 2000
+_MOST_DOTS = 500  # of one line
+_DEEP_KEY = r"^[ \t]*+\[*+(?:[ \t]*+(?:[A-Za-z0-9_-]++|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+')[ \t]*+\.){12}"
 _DEEPEST = 9  # files that include each other
 _SHOWN = 120  # characters of a line that a sentence quotes
 _BOMS = (
@@ -179,7 +184,9 @@ def _read(folder: Path) -> _Wants:
         other = next((name for name in _ALIKE if os.path.lexists(f"{folder}/{name}")), None)
         if other:  # pip would not be given it, so its author means something else
             named = other == _ALIKE[0]
-            wants.unclear.append(f"{other} is {'no plain file' if named else 'not called requirements.txt'}")
+            wants.unclear.append(
+                f"{other} is {'not a plain file' if named else 'not called requirements.txt'}"
+            )
         _project(f"{folder}/pyproject.toml", wants)
     else:
         _requirements(words, folder, ["requirements.txt"], wants)
@@ -238,6 +245,9 @@ def _project(path: str, wants: _Wants) -> None:
     words = text(path, _LARGEST)
     if words is None or "dependencies" not in words:
         return
+    if _is_long(words):
+        wants.unclear.append("pyproject.toml is too long")
+        return
     import tomllib  # noqa: PLC0415 - few nodes need it
 
     try:
@@ -248,8 +258,18 @@ def _project(path: str, wants: _Wants) -> None:
     if not isinstance(listed, list) or not all(isinstance(want, str) for want in listed):
         wants.unclear.append("pyproject.toml is damaged")
         return
-    wants.lines += listed[:_MOST_LINES]
-    wants.unclear += ["pyproject.toml is too long"] if len(listed) > _MOST_LINES else []
+    short = [want for want in listed[:_MOST_LINES] if len(want) <= _LONGEST_LINE]
+    wants.lines += short
+    wants.unclear += ["pyproject.toml is too long"] if len(short) < len(listed) else []
+
+
+def _is_long(words: str) -> bool:
+    """Tell whether a file of TOML could take seconds to parse."""
+    return (
+        len(words) > _LONGEST_PROJECT
+        or any(line.count(".") > _MOST_DOTS for line in words.split("\n"))
+        or re.search(_DEEP_KEY, words, re.MULTILINE) is not None
+    )
 
 
 def text(path: str, limit: int) -> str | None:

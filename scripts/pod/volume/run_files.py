@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from types import MappingProxyType
 
-from pod.errors import DATA_UNREADABLE, PodError
 from pod.util import files
 from pod.volume import package_overlay
 from pod.volume.volume import FOLDERS, PATHS
@@ -18,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from pod.volume.volume import Volume
 
@@ -28,7 +28,9 @@ def write(volume: Volume, environ: Mapping[str, str], root: Path, run: Path) -> 
     """Write the files. Raises OSError, and PodError where the image is damaged."""
     variables = volume.environment(environ, str(root))
     files.replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))
-    places = _places(root / FOLDERS) if volume.models or volume.webui else {"folders": {}, "webui": {}}
+    places: dict[str, dict[str, list[str]]] = {"folders": {}, "webui": {}}
+    if volume.models or volume.webui:
+        places = files.read_image_data(root / FOLDERS, _places)
     files.replace(
         run / PATHS,
         paths_yaml(volume.node_folders, volume.models, places["folders"], volume.webui, places["webui"]),
@@ -82,15 +84,5 @@ def _value(key: str, lines: Sequence[str]) -> list[str]:
     return [f"  {key}: |", *(f"    {line}" for line in lines)]
 
 
-def _places(path: Path) -> dict[str, dict[str, list[str]]]:
-    try:
-        data = json.loads(path.read_bytes())
-        found: dict[str, dict[str, list[str]]] = {"folders": data["folders"], "webui": data.get("webui", {})}
-    except OSError as error:
-        raise PodError(
-            f"{path} cannot be read ({error.strerror}): rebuild the image.", DATA_UNREADABLE
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"{path} is damaged or of another podkiln ({error!r}): rebuild the image."
-        raise PodError(message, DATA_UNREADABLE) from None
-    return found
+def _places(data: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
+    return {"folders": data["folders"], "webui": data.get("webui", {})}

@@ -32,7 +32,7 @@ class Volume:
     `run` are this container's alone. `models` are models folders beside `workspace`/models, `node_folders`
     those of custom nodes, of which the first gets new ones. `webui` are folders of other programs with models
     in them, `links` files of ComfyUI's with further folders. `modules` are those of the Python modules asked
-    for that `overlay` holds. `answers` is false for a volume that hangs or may not be read. `warnings` are
+    for that `overlay` holds. `responsive` is false for a volume that hangs or may not be read. `warnings` are
     sentences; `problems` are those of them that are about the volume itself.
     """
 
@@ -50,7 +50,7 @@ class Volume:
     nodes: Nodes = field(default_factory=Nodes)
     overlay: str | None = None
     modules: tuple[str, ...] = ()
-    answers: bool = True
+    responsive: bool = True
     problems: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Volume:
         """Return the variables that ComfyUI, and what runs beside it, get from this. `root`: /opt/podkiln."""
         found = {"WORKSPACE": self.workspace}
         if self.workspace != self.root:
-            found["PODKILN_VOLUME"] = self.root if self.answers else self.workspace
+            found["PODKILN_VOLUME"] = self.root if self.responsive else self.workspace
         found |= package_overlay.constraints(environ, self.run)
         if self.overlay:
             found |= package_overlay.environment(environ, root, self.overlay)
@@ -99,7 +99,7 @@ class Volume:
             "webui": list(self.webui),
             "links": list(self.links),
             "custom_nodes": list(self.node_folders),
-            "answers": self.answers,
+            "responsive": self.responsive,
             "problems": list(self.problems),
             "left_out": [one.node for one in self.nodes.left_out],
             "lacking": {one.node: list(one.missing) for one in self.nodes.lacking},

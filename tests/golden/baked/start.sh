@@ -54,7 +54,7 @@ fi
 # none of it asks anybody anything. A folder that cannot be written is `decide`'s to complain of.
 exec </dev/null
 if [[ -L "$PODKILN_RUN/lock" || (-e "$PODKILN_RUN/lock" && ! -f "$PODKILN_RUN/lock") ]]; then
-    say "$PODKILN_RUN/lock is no plain file, where the lock of a start is: remove it, and start the pod again."
+    say "$PODKILN_RUN/lock is not a plain file, but the lock of a start belongs there: remove it, and start the pod again."
     exit 70
 fi
 if { { [[ -d "$PODKILN_RUN" ]] || mkdir -p "$PODKILN_RUN"; } && true >>"$PODKILN_RUN/lock"; } 2>/dev/null; then
@@ -67,7 +67,7 @@ if { { [[ -d "$PODKILN_RUN" ]] || mkdir -p "$PODKILN_RUN"; } && true >>"$PODKILN
         fi
         # That one was killed. All that it started has been told to end, and is waited for.
         if ! flock --timeout "$((STOP_SECONDS + 5))" "$lock"; then
-            say "what an earlier start.sh left running does not end; end the processes that fuser $PODKILN_RUN/lock names."
+            say "processes of an earlier start.sh do not end: kill those that fuser $PODKILN_RUN/lock names."
             exit 69
         fi
     fi
@@ -189,10 +189,10 @@ signal=$((status - 128))
 # What ComfyUI has started is in its process group; the kernel tells it nothing.
 pod end || true
 if [[ -n "${PODKILN_AGAIN:-}" ]]; then
-    say "what looks after ComfyUI was killed again (signal $signal), so the pod stops."
+    say "the supervisor of ComfyUI was killed again (signal $signal), so the pod stops."
     exit "$status"
 fi
-say "what looks after ComfyUI was killed (signal $signal), so the pod starts anew, once."
+say "the supervisor of ComfyUI was killed (signal $signal), so the pod starts again, once."
 wait || true
 # With the environment that it was started with, and none of what was decided then.
 for setting in "${found[@]}"; do

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 import bake
-import legs
-from legs import Seconds
+import contestants
+from contestants import Seconds
 from watch import Taken
 
 LISTING = """ID:\t\taaa
@@ -48,13 +48,15 @@ def test_the_most_of_all_rounds_counts_for_memory_and_disk() -> None:
 
 
 def test_records_of_a_build_are_known_by_its_word() -> None:
-    assert legs.records(LISTING, "bench-1") == ["aaa", "ccc"]
-    assert legs.records(LISTING, "bench-3") == []
+    assert contestants.records(LISTING, "bench-1") == ["aaa", "ccc"]
+    assert contestants.records(LISTING, "bench-3") == []
 
 
 def test_no_leg_gains_by_its_place() -> None:
     """The two that are compared most closely both come after a build by Docker, which the engine digests."""
-    run = [leg for number in (1, 2, 3) for leg in bake.order([bake.PODKILN, *legs.LEGS], number)]
+    run = [
+        leg for number in (1, 2, 3) for leg in bake.order([bake.PODKILN, *contestants.CONTESTANTS], number)
+    ]
     before = {(leg, last) for last, leg in itertools.pairwise(run) if leg in bake.WARM_UP}
     assert {last for _, last in before} <= {"add", "add-uncompressed", "wget"}
     assert all(run.count(leg) == 3 for leg in run)

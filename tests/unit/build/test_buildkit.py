@@ -16,6 +16,7 @@ from plans import plan_of
 from podkiln.build import buildkit
 from podkiln.config import variant
 from podkiln.errors import BuildFailedError, PodkilnError, SourceError
+from podkiln.options import NetworkOptions
 from podkiln.render import bake_file, build_context
 from podkiln.render.bake_file import BuildSecrets
 from podkiln.util import masking
@@ -31,7 +32,7 @@ def environment(tmp_path: Path) -> BuildSecrets:
     bundle = tmp_path / 'a, "b".pem'
     bundle.touch()
     login = f"https://me:{SECRET}@mirror.example"
-    return BuildSecrets(bundle, f"{login}/simple", f"{login}/debian", "trixie")
+    return BuildSecrets(NetworkOptions(bundle, f"{login}/simple", f"{login}/debian"), "trixie")
 
 
 def file_of(*names: str, environment: BuildSecrets | None = None) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def test_each_secret_has_its_mount() -> None:
 def test_the_command_can_be_typed(tmp_path: Path) -> None:
     argv = buildkit.command_line(["lazy"], builder="far", no_cache=True)
     line = buildkit.by_hand(
-        argv, tmp_path / "a b", BuildSecrets(apt_mirror="http://m/debian", apt_suite="trixie")
+        argv, tmp_path / "a b", BuildSecrets(NetworkOptions(apt_mirror="http://m/debian"), "trixie")
     )
     words = shlex.split(line)
     assert words[:3] == ["cd", str(tmp_path / "a b"), "&&"]
@@ -111,12 +112,16 @@ def test_only_keys_that_bake_knows_are_written(tmp_path: Path) -> None:
             "The base image docker.io/library/debian:trixie-slim@sha256:d7",
             "--base bootstrap",
         ),
-        ("base-context-refused", "The base image 127.0.0.1:9/x:1 cannot be had.", "--base bootstrap"),
+        ("base-context-refused", "The base image 127.0.0.1:9/x:1 could not be fetched.", "--base bootstrap"),
         ("git-unreachable", "The source repository https://github.com/Comfy-Org", "comfyui=DIR"),
-        ("git-context-unreachable", "The source repository https://git.invalid/x.git cannot", "comfyui=DIR"),
-        ("certificate", "A TLS certificate on the way", "--ca-bundle /etc/ssl/certs/ca-certificates.crt"),
-        ("apt-mirror-refused", "Debian packages cannot be had.", "--apt-mirror URL"),
-        ("index-unreachable", "Python packages cannot be had.", "--python-index URL"),
+        (
+            "git-context-unreachable",
+            "The source repository https://git.invalid/x.git could not be fetched",
+            "comfyui=DIR",
+        ),
+        ("certificate", "A TLS certificate is signed", "--ca-bundle /etc/ssl/certs/ca-certificates.crt"),
+        ("apt-mirror-refused", "Debian packages could not be fetched.", "--apt-mirror URL"),
+        ("index-unreachable", "Python packages could not be fetched.", "--python-index URL"),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence_and_a_command(said: str, sentence: str, does: str) -> None:
@@ -166,7 +171,7 @@ def test_progress_is_shown_as_it_comes(
     docker: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     play(docker, 'echo "$* in $(pwd)"; echo "$PODKILN_PYTHON_INDEX" | wc -c')
-    buildkit.run(buildkit.command_line(["lazy"]), tmp_path, BuildSecrets(python_index="1234"))
+    buildkit.run(buildkit.command_line(["lazy"]), tmp_path, BuildSecrets(NetworkOptions(python_index="1234")))
     shown = capfd.readouterr().err
     assert f"buildx bake --progress=plain --file docker-bake.json lazy in {tmp_path}" in shown
     assert "5\n" in shown
@@ -230,7 +235,9 @@ def test_what_buildkit_prints_shows_no_login(capfd: pytest.CaptureFixture[str], 
 
 @pytest.mark.parametrize("login", ["me:s3/cret", "me:s3@cret", "s3cret", "me:s3#cret"])
 def test_the_command_by_hand_shows_no_login_however_it_is_written(login: str, tmp_path: Path) -> None:
-    network = BuildSecrets(python_index=f"https://{login}@h/simple", apt_mirror=f"http://{login}@h/debian")
+    network = BuildSecrets(
+        NetworkOptions(python_index=f"https://{login}@h/simple", apt_mirror=f"http://{login}@h/debian")
+    )
     line = buildkit.by_hand(["docker"], tmp_path, network)
     assert "cret" not in line
     assert "@h/debian" in line

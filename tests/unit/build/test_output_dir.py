@@ -124,6 +124,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KilledError):
         atomic.write(path, "new")
     assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:

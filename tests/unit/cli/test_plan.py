@@ -50,7 +50,7 @@ def test_a_plan_for_a_registry_says_all_that_a_person_decides_by(capsys: pytest.
         "container disk of a pod without a volume: 54 GB",
     ):
         assert line in lines
-    assert any(line.startswith("a free GitHub runner suffices: 24 GB of disk (14 GB are") for line in lines)
+    assert any(line.startswith("a free GitHub runner is enough: 24 GB of disk (14 GB are") for line in lines)
 
 
 @pytest.mark.usefixtures("unasked")
@@ -85,9 +85,9 @@ def test_what_is_there_already_stands_at_its_layer(capsys: pytest.CaptureFixture
     found = plan_of("baked", no_weights=False)
     kinds: list[Any] = ["existing", "mounted", "copied"]
     digests: list[Any] = [f"sha256:{number:064x}" for number in range(3)]
-    known = [replace(layer, digest=digest) for layer, digest in zip(found.layers, digests, strict=False)]
+    known = {each.recipe: digest for each, digest in zip(found.bundles, digests, strict=False)}
     there = dict(zip(digests, kinds, strict=True))
-    lines = shown(replace(found, layers=(*known, *found.layers[3:]), there=there), capsys).splitlines()
+    lines = shown(replace(found, known=known, there=there), capsys).splitlines()
     assert [line.rpartition(", ")[2] for line in lines[1:4]] == ["there already)", "mounted)", "copied)"]
     assert lines[4].endswith("(7.1 GB)")
 

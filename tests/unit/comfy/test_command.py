@@ -12,9 +12,9 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.comfyui import MISSING, PNG, ComfyUI, Faults
 from images import ROOT
 from registries import free_port
+from servers.comfyui import MISSING, PNG, ComfyUI, Faults
 
 from comfy import client, command, limits, retry, saving
 from comfy.failure import CANNOT_SAVE, FAILED, IMAGE_UNREADABLE, TIMED_OUT, UNREACHABLE, ComfyError
@@ -125,7 +125,7 @@ def test_the_history_is_asked_when_the_websocket_says_nothing(comfyui: ComfyUI, 
 
 def test_the_login_is_sent_to_comfyui(comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comfyui.faults.login = ("me", "secret")
-    with pytest.raises(ComfyError, match="wants a login: set WEB_USER and WEB_PASSWORD"):
+    with pytest.raises(ComfyError, match="requires a login: set WEB_USER and WEB_PASSWORD"):
         run(comfyui, saved)
     monkeypatch.setenv("WEB_USER", "me")
     monkeypatch.setenv("WEB_PASSWORD", "secret")
@@ -230,10 +230,10 @@ def test_a_server_that_is_no_address_is_said(saved: Path) -> None:
         ("http://127.0.0.1:9/x.png?sig=secret", "http://127.0.0.1:9/x.png.… cannot be fetched"),
         ("https://me:secret@127.0.0.1:9/x.png", "https://…@127.0.0.1:9/x.png cannot be fetched"),
         ("http://[::1", "http://\\[::1 cannot be fetched"),
-        ("data:image/png;base64,secret!", "data:image/png;base64,… is no data URI"),
+        ("data:image/png;base64,secret!", "data:image/png;base64,… is not a data URI"),
         ("data:,", "data:,… is an empty picture"),
-        ("data:secret", "is no data URI: it holds no comma"),
-        ("a\0b.png", r"a\\x00b.png is the name of no file"),
+        ("data:secret", "is not a data URI: it holds no comma"),
+        ("a\0b.png", r"a\\x00b.png is not the name of a file"),
     ],
 )
 def test_a_picture_that_cannot_be_had_is_said(comfyui: ComfyUI, saved: Path, source: str, said: str) -> None:
@@ -295,7 +295,7 @@ def test_each_of_several_problems_is_said(
 ) -> None:
     saved.write_text(json.dumps(TWICE))
     comfyui.faults.error = "out of memory"
-    with pytest.raises(ComfyError, match="2 things went wrong") as caught:
+    with pytest.raises(ComfyError, match="2 things failed") as caught:
         run(comfyui, saved, "--json")
     assert caught.value.exit_code == FAILED
     shown = capsys.readouterr()
@@ -308,7 +308,7 @@ def test_each_of_several_problems_is_said(
 def test_a_file_that_comfyui_does_not_give_out_costs_that_file(comfyui: ComfyUI, saved: Path) -> None:
     """As one of a result that is known from before, and was deleted since."""
     comfyui.faults.images = [{"filename": "gone.png"}, {"filename": "there.png"}]
-    with pytest.raises(ComfyError, match=r"ComfyUI does not give gone.png out \(404\)\.") as caught:
+    with pytest.raises(ComfyError, match=r"ComfyUI does not serve gone.png \(404\)\.") as caught:
         run(comfyui, saved)
     assert caught.value.exit_code == FAILED
     assert [path.name for path in (saved.parent / "out").iterdir()] == ["there.png"]
@@ -326,7 +326,7 @@ def test_a_file_that_cannot_be_saved_costs_no_other(
         {"filename": "c.png", "subfolder": "link"},
         {"filename": "d.png"},
     ]
-    with pytest.raises(ComfyError, match="2 things went wrong") as caught:
+    with pytest.raises(ComfyError, match="2 things failed") as caught:
         run(comfyui, saved)
     assert caught.value.exit_code == CANNOT_SAVE
     said = capsys.readouterr()
@@ -367,7 +367,7 @@ def test_without_a_limit_what_hardly_comes_is_given_up(
 ) -> None:
     monkeypatch.setattr(limits, "_SLOW_SECONDS", 0.3)
     comfyui.faults.images = [{"filename": "trickle.png"}, {"filename": "b.png"}]
-    with pytest.raises(ComfyError, match=r"gives trickle.png out too slowly") as caught:
+    with pytest.raises(ComfyError, match=r"sends trickle.png too slowly") as caught:
         run(comfyui, saved)
     assert caught.value.exit_code == FAILED
     assert outputs(saved) == ["b.png"]
@@ -386,7 +386,7 @@ def test_a_websocket_is_not_followed_elsewhere(comfyui: ComfyUI, saved: Path) ->
     with ComfyUI() as other:
         comfyui.faults.answers = {"/ws": (302, {"Location": f"{other.url}/ws?clientId=x"}, b"")}
         with pytest.raises(
-            ComfyError, match=r"it sends us on to http://127.*; give that as --server"
+            ComfyError, match=r"it redirects to http://127.*; give that as --server"
         ) as caught:
             run(comfyui, saved)
         assert caught.value.exit_code == UNREACHABLE
@@ -535,18 +535,18 @@ def test_a_picture_may_be_a_data_uri_or_have_an_equals_sign_in_its_name(
 HTML = (200, {"Content-Type": "text/html"}, b"<html>Waiting for your pod</html>")
 JSON = {"Content-Type": "application/json"}
 ODD = [
-    ({"/prompt": HTML}, "answers with a page .200., so it is no ComfyUI", UNREACHABLE),
+    ({"/prompt": HTML}, "answers with a page .200., so it is not ComfyUI", UNREACHABLE),
     (
         {"/prompt": (302, {"Location": "http://[::1"}, b"")},
-        r"sends us on to http://\[::1: give that",
+        r"redirects to http://\[::1: give that",
         UNREACHABLE,
     ),
     (
         {"/prompt": (307, {"Location": "https://me:canary@x/?canary"}, b"")},
-        "sends us on to https://…@x/",
+        "redirects to https://…@x/",
         UNREACHABLE,
     ),
-    ({"/prompt": (429, {}, b"")}, "looks at no login for a moment", UNREACHABLE),
+    ({"/prompt": (429, {}, b"")}, "rejects all logins for a moment", UNREACHABLE),
     ({"/history": (200, JSON, b"[" + b"{}," * 1_100_000 + b"1]")}, "with more than 500000 values", FAILED),
     ({"/prompt": (502, {}, b"bad")}, "a proxy answers 502", UNREACHABLE),
     ({"/prompt": (200, JSON, b"[" * 100_000)}, "answers /prompt with broken JSON", UNREACHABLE),
@@ -577,7 +577,7 @@ ODD = [
     ({"/view": HTML}, "", 0),
     (
         {"/view": (302, {"Location": "http://[::1"}, b"")},
-        r"does not give SaveImage_4.png out \(302\)",
+        r"does not serve SaveImage_4.png \(302\)",
         FAILED,
     ),
 ]

@@ -45,7 +45,7 @@ def test_a_data_uri_is_a_picture(uri: str, name: str, data: bytes) -> None:
     [
         (TimeoutError(), "no answer in time"),
         (OSError(28, "No space left on device"), "No space left on device"),
-        (aiohttp.InvalidURL("https://secret"), "that is no address"),
+        (aiohttp.InvalidURL("https://secret"), "that is not an address"),
         (aiohttp.ServerDisconnectedError(), "server disconnected error"),
     ],
 )

@@ -102,7 +102,7 @@ def test_a_link_below_the_folder_is_not_followed(tmp_path: Path) -> None:
 def test_what_is_too_much_is_stopped_and_not_kept(tmp_path: Path) -> None:
     saver = Saver(tmp_path, 10)
     assert save(saver, "a", "", b"12345") == "a.bin"
-    with pytest.raises(ComfyError, match="gives out more than 10 bytes: --max-bytes raises that"):
+    with pytest.raises(ComfyError, match="sends more than 10 bytes: --max-bytes raises that"):
         save(saver, "b", "", b"123", b"456")
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 

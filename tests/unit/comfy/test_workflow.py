@@ -62,14 +62,14 @@ def test_nodes_that_give_pictures_to_the_websocket_alone_are_known() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "w.json is no JSON"),
+        ("{", "w.json is not JSON"),
         ('{"nodes": [], "links": []}', "w.json is saved for the editor"),
         ("[]", "w.json holds no nodes"),
         ("{}", "w.json holds no nodes"),
         ('{"3": {"inputs": {}}}', "w.json: node 3 has no class_type and inputs"),
         ('{"3": {"class_type": "A", "inputs": []}}', "w.json: node 3 has no class_type and inputs"),
         ('{"3": {"class_type": "A", "inputs": {}, "_meta": 1}}', "w.json: node 3 has no class_type"),
-        ("[" * 100_000, "w.json is no JSON"),
+        ("[" * 100_000, "w.json is not JSON"),
         ('{"input": {"workflow": {"nodes": [], "links": []}}}', "w.json is saved for the editor"),
         ('{"input": {"workflow": {}}}', "w.json holds no nodes"),
         ('{"input": {"input": {"input": {"input": {"input": {}}}}}}', "w.json: node input has no class_type"),

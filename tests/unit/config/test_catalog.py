@@ -123,7 +123,7 @@ def test_the_name_of_a_models_file_is_its_id(name: str, tmp_path: Path) -> None:
     [
         ("bake: [sdxl-vae], above: [sdxl-base]", "'sdxl-base' is not among those that are baked"),
         ("bake: [sdxl-vae], above: [nobody]", "'nobody' is not among the models that this variant offers"),
-        ("bake: [sdxl-vae], above: [sdxl-vae, sdxl-vae]", "'sdxl-vae' stands twice"),
+        ("bake: [sdxl-vae], above: [sdxl-vae, sdxl-vae]", "'sdxl-vae' is duplicated"),
     ],
 )
 def test_only_what_is_baked_can_lie_above(

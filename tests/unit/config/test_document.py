@@ -90,10 +90,10 @@ def test_a_misspelt_key_is_called_unknown_not_missing(tmp_path: Path) -> None:
 
 
 def test_of_a_choice_the_member_that_fits_best_is_judged(tmp_path: Path) -> None:
-    """A list was meant, so `a whole number is wanted` would mislead."""
+    """A list was meant, so `expected a whole number` would mislead."""
     path = tmp_path / "x.yaml"
     path.write_text("title: Mine\neither:\n  - width: wide\n")
-    with pytest.raises(DescriptionError, match=r"x.yaml:3: either\[0\].width: a whole number is wanted"):
+    with pytest.raises(DescriptionError, match=r"x.yaml:3: either\[0\].width: expected a whole number"):
         document.load(path).parse(Whole)
 
 
@@ -103,5 +103,5 @@ def test_an_error_in_merged_data_is_blamed_on_the_file_that_says_it(
     path = tmp_path / "parent.yaml"
     path.write_text("# a comment\ntitle: 5\n")
     parent = document.load(path)
-    with pytest.raises(DescriptionError, match=r"parent.yaml:2: title: text is wanted"):
+    with pytest.raises(DescriptionError, match=r"parent.yaml:2: title: expected text"):
         file.parse(Whole, {**file.data, "title": 5}, owner=lambda _: parent)

@@ -42,15 +42,17 @@ def test_a_schema_that_is_changed_by_hand_is_noticed_and_written_anew(
     assert sorted(each.name for each in path.parent.iterdir()) == ["model.schema.json", "variant.schema.json"]
 
 
-@pytest.mark.parametrize("path", [*VARIANTS, *MODELS], ids=lambda path: path.stem)
-def test_a_description_that_names_a_schema_names_its_own_in_the_first_line(path: Path) -> None:
+def test_a_description_that_names_a_schema_names_its_own_in_the_first_line() -> None:
+    assert [path.name for path in [*VARIANTS, *MODELS] if not names_its_own(path)] == []
+
+
+def names_its_own(path: Path) -> bool:
     text = path.read_text()
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
     if named is None:  # an editor's help that may be left out
-        assert "yaml-language-server" not in text
-        return
+        return "yaml-language-server" not in text
     kind = "model" if path.parent.name == "models" else "variant"
-    assert (path.parent / named[1]).resolve() == json_schema.FOLDER / f"{kind}.schema.json"
+    return (path.parent / named[1]).resolve() == json_schema.FOLDER / f"{kind}.schema.json"
 
 
 @pytest.mark.parametrize(("name", "shape"), [("model", Model), ("variant", Variant)])

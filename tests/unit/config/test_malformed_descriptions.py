@@ -48,7 +48,7 @@ VARIANTS = [
     Case("an escape", VARIANT + 'image: "\\e[31m"\n', 6, "", r"the character U\+001B is not allowed"),
     Case("half a surrogate pair", VARIANT + 'image: "\\ud800"\n', 6, "", r"the character U\+D800 is not"),
     # --- YAML's traps and bombs
-    Case("a key twice", VARIANT + "tier: prosumer\n", 6, "tier", "the key stands twice"),
+    Case("a key twice", VARIANT + "tier: prosumer\n", 6, "tier", "the key is duplicated"),
     Case("an alias bomb", VARIANT + BOMB, 11, "", "aliases stand for more than 100000 values"),
     Case("an alias in itself", VARIANT + "nodes: &n [*n]\n", 6, "", "an alias that contains itself"),
     Case(
@@ -73,34 +73,36 @@ VARIANTS = [
         VARIANT + "runtime: {port: high}\n",
         6,
         "runtime.port",
-        "a whole number is wanted",
+        "expected a whole number",
     ),
-    Case("a quoted number", VARIANT + "runtime: {port: '80'}\n", 6, "runtime.port", r"wanted \(it is '80'\)"),
+    Case("a quoted number", VARIANT + "runtime: {port: '80'}\n", 6, "runtime.port", r"number \(it is '80'\)"),
     Case(
-        "a fraction", VARIANT + "vram_gb: [8.5]\n", 6, "vram_gb[0]", r"whole number is wanted \(it is 8.5\)"
+        "a fraction", VARIANT + "vram_gb: [8.5]\n", 6, "vram_gb[0]", r"expected a whole number \(it is 8.5\)"
     ),
     Case("an octal", VARIANT + "runtime: {port: 0777}\n", 6, "runtime.port", "'0777'"),
     Case("minutes", VARIANT + "runtime: {port: 1:30}\n", 6, "runtime.port", "'1:30'"),
     Case("not a number", VARIANT + "vram_gb: [.nan]\n", 6, "vram_gb[0]", "'.nan'"),
     Case("5000 digits", VARIANT + f"vram_gb: [{'9' * 5000}]\n", 6, "vram_gb[0]", "9{79}…"),
-    Case("a number for text", VARIANT.replace("Mine", "2511"), 2, "title", "2511 is none: put it in quotes"),
-    Case("text for a list", VARIANT + "vram_gb: 8\n", 6, "vram_gb", r"a list is wanted \(it is 8\)"),
-    Case("text for a mapping", VARIANT + "runtime: new\n", 6, "runtime", "a mapping of keys is wanted"),
+    Case(
+        "a number for text", VARIANT.replace("Mine", "2511"), 2, "title", "2511 is not text: put it in quotes"
+    ),
+    Case("text for a list", VARIANT + "vram_gb: 8\n", 6, "vram_gb", r"expected a list \(it is 8\)"),
+    Case("text for a mapping", VARIANT + "runtime: new\n", 6, "runtime", "expected a mapping of keys"),
     Case(
         "null for a mapping",
         VARIANT + "runtime: null\n",
         6,
         "runtime",
-        r"mapping of keys is wanted \(it is null",
+        r"expected a mapping of keys \(it is null",
     ),
-    Case("neither true nor false", VARIANT + "abstract: no\n", 6, "abstract", "true or false is wanted"),
+    Case("neither true nor false", VARIANT + "abstract: no\n", 6, "abstract", "expected true or false"),
     Case("an unknown tier", VARIANT.replace("consumer", "gaming"), 4, "tier", "'prosumer' or 'datacenter'"),
     Case(
         "an unknown profile",
         VARIANT + "profile: fast\n",
         6,
         "profile",
-        "'dynamic' or 'conservative' is wanted",
+        "expected 'dynamic' or 'conservative'",
     ),
     Case("an impossible port", VARIANT + "runtime: {port: 65536}\n", 6, "runtime.port", "at most 65535"),
     Case(
@@ -152,7 +154,7 @@ VARIANTS = [
         VARIANT + "runtime: {python: {layers: [" + "{name: x, why: y, packages: ['*']}, " * 2 + "]}}\n",
         6,
         "runtime.python.layers",
-        "'x' stands twice",
+        "'x' is duplicated",
     ),
     # --- parents
     Case("a missing parent", VARIANT.replace("base\n", "bsae\n"), 1, "extends", "there is no variant 'bsae'"),
@@ -173,7 +175,9 @@ VARIANTS = [
     Case(
         "neither all nor tier", VARIANT.replace("[sdxl-base]", "most"), 5, "models.offer", "'all' or 'tier'"
     ),
-    Case("an id twice", VARIANT.replace("-base]", "-base, sdxl-base]"), 5, "models.offer[1]", "stands twice"),
+    Case(
+        "an id twice", VARIANT.replace("-base]", "-base, sdxl-base]"), 5, "models.offer[1]", "is duplicated"
+    ),
     Case(
         "a tier without one",
         VARIANT.replace("tier: consumer\n", "").replace("[sdxl-base]", "tier"),
@@ -220,7 +224,7 @@ VARIANTS = [
 
 MODELS = [
     Case("nothing but a title", "title: x\n", 1, "summary", "this key is missing"),
-    Case("no files", MODEL.replace("files:\n", "files: []\n"), 6, "files", "at least 1 entry is wanted"),
+    Case("no files", MODEL.replace("files:\n", "files: []\n"), 6, "files", "expected at least 1 entry"),
     Case(
         "a misspelt key",
         in_file("  sha: unresolved\n"),
@@ -242,7 +246,7 @@ MODELS = [
         in_file("  sha256: null\n"),
         10,
         "files[0].sha256",
-        r"or 'unresolved', is wanted \(it is null",
+        r"or 'unresolved' \(it is null",
     ),
     Case(
         "a hash that nobody vouches for",
@@ -318,7 +322,7 @@ MODELS = [
         "a character that is not shown",
     ),
     Case(
-        "no size", in_file("  sha256: unresolved\n  size: 0\n"), 11, "files[0].size", "more than 0 is wanted"
+        "no size", in_file("  sha256: unresolved\n  size: 0\n"), 11, "files[0].size", "expected more than 0"
     ),
     Case(
         "a negative size", in_file("  sha256: unresolved\n  size: -5\n"), 11, "files[0].size", "more than 0"
@@ -401,7 +405,7 @@ MODELS = [
         "",
     ),
     Case("a requirement of nothing", model(more="requires: [refocus]\n"), 11, "requires[0]", "node:, model:"),
-    Case("baked by default", model().replace('"yes"', '"no"'), 3, "licence.bake", "'yes' or 'ask' is wanted"),
+    Case("baked by default", model().replace('"yes"', '"no"'), 3, "licence.bake", "expected 'yes' or 'ask'"),
 ]
 
 

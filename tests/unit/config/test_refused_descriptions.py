@@ -12,9 +12,9 @@ from descriptions import FILE, SHA, VARIANT, model, variant, write
 from podkiln.config import catalog, document, system_packages
 from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError, SourceError
+from podkiln.options import BuildRequest
 from podkiln.pipeline import preflight
 from podkiln.pipeline.build import make_plan
-from podkiln.pipeline.request import BuildRequest
 from podkiln.plan import image_layers
 from podkiln.render import baked_stage, build_context
 
@@ -184,10 +184,10 @@ def test_the_shipped_list_and_a_longer_one_have_what_the_image_needs(tmp_path: P
         ("runtime: {workspace: /}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {workspace: /etc}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {workspace: /opt/ComfyUI/output}", "runtime.workspace", "is a folder of the image itself"),
-        ("runtime: {jupyter: ''}", "runtime.jupyter", "text that is not empty is wanted"),
-        ("runtime: {apt: [nginx-]}", "runtime.apt[0]", "the name of a Debian package is wanted"),
-        ("runtime: {apt: [tini, tini]}", "runtime.apt", "'tini' stands twice"),
-        ("vram_gb: [8, 8]", "vram_gb", "8 stands twice"),
+        ("runtime: {jupyter: ''}", "runtime.jupyter", "expected text that is not empty"),
+        ("runtime: {apt: [nginx-]}", "runtime.apt[0]", "expected the name of a Debian package"),
+        ("runtime: {apt: [tini, tini]}", "runtime.apt", "'tini' is duplicated"),
+        ("vram_gb: [8, 8]", "vram_gb", "8 is duplicated"),
     ],
 )
 def test_a_value_that_could_not_work_is_refused(more: str, key: str, says: str, tmp_path: Path) -> None:
@@ -262,20 +262,20 @@ def test_files_that_differ_by_case_or_unicode_form_alone_are_refused(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (model(own_file(optional="true")), r"files: all are optional"),
-        (model(more="requires: ['node:a', 'node:a']\n"), r"requires: 'node:a' stands twice"),
-        (model().replace("[consumer]", "[consumer, consumer]"), r"tiers: 'consumer' stands twice"),
+        (model(own_file(optional="true")), r"files: all files are optional"),
+        (model(more="requires: ['node:a', 'node:a']\n"), r"requires: 'node:a' is duplicated"),
+        (model().replace("[consumer]", "[consumer, consumer]"), r"tiers: 'consumer' is duplicated"),
         (
             model(
                 more=f"memory_modes: [{', '.join(['{mode: model_full_load, vram_gb: 1, ram_gb: 1}'] * 2)}]\n"
             ),
-            r"memory_modes: 'model_full_load' stands twice",
+            r"memory_modes: 'model_full_load' is duplicated",
         ),
         (
             model(f"- {{url: 'https://h:65536/a.sft', folder: vae, sha256: {SHA}}}\n"),
-            r"files\[0\]\.url: an https URL",
+            r"files\[0\]\.url: expected an https URL",
         ),
-        (model().replace("A model", "' '"), r"title: text that is not empty"),
+        (model().replace("A model", "' '"), r"title: expected text that is not empty"),
     ],
 )
 def test_a_model_that_says_nothing_or_a_thing_twice_is_refused(text: str, says: str, tmp_path: Path) -> None:
@@ -284,9 +284,7 @@ def test_a_model_that_says_nothing_or_a_thing_twice_is_refused(text: str, says: 
 
 @pytest.mark.parametrize("name", ["all", "none"])
 def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tmp_path: Path) -> None:
-    assert f"define.{name}: {name!r} is a word of its own" in str(
-        refused(tmp_path, variant(**{name: model()}))
-    )
+    assert f"define.{name}: {name!r} is a reserved word" in str(refused(tmp_path, variant(**{name: model()})))
     write(tmp_path / "models" / f"{name}.yaml", model())
     with pytest.raises(DescriptionError, match="rename the file"):
         catalog.load(tmp_path / "models")
@@ -311,7 +309,7 @@ def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tm
 )
 def test_what_only_rendering_finds_has_its_place_too(more: str, says: str, tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{comfyui: {more}}}\n")
-    made = make_plan(variants.load(str(path)), BuildRequest((str(path),), no_weights=True))
+    made = make_plan(variants.load(str(path)), BuildRequest.of((str(path),), no_weights=True))
     with pytest.raises(DescriptionError, match=says):
         build_context.render(made)
 
@@ -321,7 +319,7 @@ def test_a_name_that_no_file_system_takes_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(
         DescriptionError, match=r"mine\.yaml:6: runtime\.python\.requirements: there is no file"
     ):
-        make_plan(variants.load(str(path)), BuildRequest((str(path),)))
+        make_plan(variants.load(str(path)), BuildRequest.of((str(path),)))
 
 
 @pytest.mark.parametrize(("content", "says"), [(None, "there is no file"), (b"12", "has 2 bytes, and 99")])
@@ -333,9 +331,9 @@ def test_a_local_file_that_is_not_as_described_is_said_before_the_build(
     path = write(tmp_path / "mine.yaml", text)
     if content is not None:
         (tmp_path / "mine.sft").write_bytes(content)
-    made = make_plan(variants.load(str(path)), BuildRequest((str(path),)))
+    made = make_plan(variants.load(str(path)), BuildRequest.of((str(path),)))
     with pytest.raises(SourceError, match=f"mine: .*{says}"):
-        preflight.check([made], [], BuildRequest((str(path),)), lambda plan, _: plan)
+        preflight.check([made], BuildRequest.of((str(path),)), lambda plan: plan)
 
 
 def test_a_model_that_requires_one_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -365,7 +363,7 @@ def baking(folder: Path, offer: str, bake: str) -> Plan:
     lists = f"{{offer: {offer}, bake: [{bake}]}}"
     text = variant(**each).replace("{offer: [sdxl-base]}", lists)
     path = write(folder / "mine.yaml", text)
-    return make_plan(variants.load(str(path)), BuildRequest((str(path),)))
+    return make_plan(variants.load(str(path)), BuildRequest.of((str(path),)))
 
 
 @pytest.mark.parametrize("offer", ["[]", "[c, b, a]", "[a, b, c]", "all"])

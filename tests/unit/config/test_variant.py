@@ -71,7 +71,7 @@ def test_a_variant_can_stand_anywhere_and_be_named_from_anywhere(
 def test_the_file_that_says_a_wrong_thing_is_blamed(tmp_path: Path) -> None:
     write(tmp_path / "up.yaml", variant("runtime:\n  port: high\n"))
     path = write(tmp_path / "mine.yaml", "extends: up.yaml\nruntime:\n  stop_seconds: 30\n")
-    with pytest.raises(DescriptionError, match=r"up.yaml:7: runtime.port: a whole number is wanted"):
+    with pytest.raises(DescriptionError, match=r"up.yaml:7: runtime.port: expected a whole number"):
         variants.load(str(path))
 
 
@@ -112,6 +112,6 @@ def test_a_variant_that_is_not_there(name: str) -> None:
 def test_a_child_cannot_unsay_what_must_be_said(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", variant("runtime: null\n"))
     with pytest.raises(
-        DescriptionError, match=r"mine.yaml:6: runtime: a mapping of keys is wanted \(it is null\)"
+        DescriptionError, match=r"mine.yaml:6: runtime: expected a mapping of keys \(it is null\)"
     ):
         variants.load(str(path))

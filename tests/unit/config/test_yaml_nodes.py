@@ -80,7 +80,9 @@ def test_aliases_count_for_the_depth_that_they_make(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_description_is_not_even_parsed(tmp_path: Path) -> None:
-    with pytest.raises(DescriptionError, match=r"x.yaml: is larger than 256 KiB; that is no description"):
+    with pytest.raises(
+        DescriptionError, match=r"x.yaml: is larger than 256 KiB, too large for a description"
+    ):
         read(tmp_path, "#" * (yaml_nodes.MOST_BYTES + 1))
 
 

@@ -94,7 +94,7 @@ def test_a_damaged_memory_is_one_sentence(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(LockError, match=r"layers\.json cannot be read: ") as error:
         layers.read(path)
-    assert error.value.hint == "Delete it: the next bake writes it anew."
+    assert error.value.hint == "Delete it: the next bake writes it again."
 
 
 def test_it_lies_beside_the_other_locks() -> None:

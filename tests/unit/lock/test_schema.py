@@ -213,7 +213,7 @@ MINE = locked_file(
         ({"mine": (MINE,)}, []),
         ({"mine": (MINE.model_copy(update={"size": 5, "sha256": SHA, "revision": "a" * 40}),)}, []),
         ({}, ["mine: checkpoints/model.safetensors is described, and not locked."]),
-        ({"mine": (MINE,), "gone": ()}, ["'gone' is no model any more."]),
+        ({"mine": (MINE,), "gone": ()}, ["'gone' is not a model any more."]),
         ({"mine": (MINE, FOUND)}, ["mine: vae/m.bin is locked, and not described."]),
         (
             {"mine": (MINE.model_copy(update={"source": "huggingface:org/fork/model.safetensors"}),)},

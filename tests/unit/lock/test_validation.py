@@ -137,16 +137,16 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(
     [
         (lambda text: text[: len(text) // 2], "is not JSON"),
         (lambda _: "", "line 1 is not JSON"),
-        (lambda _: "[]", "it is no JSON object"),
-        (lambda _: "null", "it is no JSON object"),
+        (lambda _: "[]", "it is not a JSON object"),
+        (lambda _: "null", "it is not a JSON object"),
         (
             lambda text: f"<<<<<<< HEAD\n{text}\n=======\n{text}\n>>>>>>> theirs\n",
             "line 1 is the mark of a merge",
         ),
         (lambda text: f"{text}\n=======\r\n{text}", "line 2 is the mark of a merge conflict"),
-        (lambda text: text[:-1] + ',"schema_version": 1}', "the key 'schema_version' stands twice"),
-        (lambda text: text[:-1] + ',"more": NaN}', "NaN is no number"),
-        (lambda text: text[:-1] + ',"more": -Infinity}', "-Infinity is no number"),
+        (lambda text: text[:-1] + ',"schema_version": 1}', "the key 'schema_version' is duplicated"),
+        (lambda text: text[:-1] + ',"more": NaN}', "NaN is not a number"),
+        (lambda text: text[:-1] + ',"more": -Infinity}', "-Infinity is not a number"),
         (lambda text: text[:-1] + f',"more": {"9" * 5000}}}', "a number of more than 100 digits"),
         (lambda text: text[:-1] + ',"more": 1}', "more: unknown key"),
         (lambda text: text.replace('"schema_version": 1', '"schema_version": true'), "schema_version: "),
@@ -179,7 +179,7 @@ def test_what_is_no_file_is_no_lock(tmp_path: Path) -> None:
     """A FIFO would be waited for, and a folder is damage, not absence."""
     os.mkfifo(tmp_path / "fifo")
     for name in (".", "fifo"):
-        assert "it is no file" in str(refused(tmp_path / name, WeightsLock))
+        assert "it is not a file" in str(refused(tmp_path / name, WeightsLock))
     (tmp_path / "nowhere").symlink_to("none")
     (tmp_path / "loop").symlink_to("loop")
     for name in ("nowhere", "loop"):
@@ -234,12 +234,22 @@ def mine(tmp_path: Path) -> Path:
             "weights.json",
             "models/sdxl-base/0/size",
             0,
-            "models.sdxl-base[0].size: more than 0 is wanted (it is 0).",
+            "models.sdxl-base[0].size: expected more than 0 (it is 0).",
         ),
         ("weights.json", "models/sdxl-base/0/size", -1, "models.sdxl-base[0].size"),
-        ("weights.json", "models/sdxl-base/0/sha256", "abc", "models.sdxl-base[0].sha256: a sha256 of 64"),
+        (
+            "weights.json",
+            "models/sdxl-base/0/sha256",
+            "abc",
+            "models.sdxl-base[0].sha256: expected a sha256 of 64",
+        ),
         ("layers.json", f"layers/{DIGEST}/digest", "sha256:xyz", f"layers.{DIGEST}.digest"),
-        ("comfyui-0.33.0-cuda-13.0/runtime.json", "base_digest", "sha256:1", "base_digest: sha256: and 64"),
+        (
+            "comfyui-0.33.0-cuda-13.0/runtime.json",
+            "base_digest",
+            "sha256:1",
+            "base_digest: expected sha256: and 64",
+        ),
     ],
 )
 def test_every_command_refuses_it(

@@ -109,7 +109,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any]]] = [
     ("is missing", lambda path: _layer_file(path).unlink()),
     ("bytes, not the", lambda path: _layer_file(path).write_bytes(b"short")),
     ("2 layers, but its config has 1 diff_ids", lambda path: _rewrite(path, _lose_diff_id)),
-    ("history tells of 1", lambda path: _rewrite(path, _lose_history)),
+    ("history lists 1", lambda path: _rewrite(path, _lose_history)),
     ("manifests and configs have less", lambda path: _rewrite(path, _huge_config)),
 ]
 

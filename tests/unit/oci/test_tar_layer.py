@@ -206,5 +206,5 @@ def test_paths_that_would_not_unpack_as_they_are_written_are_refused(path: str) 
 
 
 def test_a_path_stands_once() -> None:
-    with pytest.raises(IntegrityError, match="'a/b' stands twice"):
+    with pytest.raises(IntegrityError, match="'a/b' is duplicated"):
         TarLayer((Entry("a/b", 1), Entry("a/b", 1)))

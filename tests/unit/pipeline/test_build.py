@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from descriptions import variant as description
 from descriptions import write
-from fakes.registry import Registry
 from plans import plan_of
+from servers.registry import Registry
 
 from podkiln import registry
 from podkiln.build import base_image
 from podkiln.config import variant
 from podkiln.errors import DescriptionError, PlanRefusedError, PodkilnError, RegistryError, UsageError
 from podkiln.oci import spec
+from podkiln.options import BuildRequest
 from podkiln.pipeline import build
-from podkiln.pipeline.request import BuildRequest, image_name
-from podkiln.render.bake_file import BuildSecrets
+from podkiln.pipeline.request import image_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,36 +39,40 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("request_", "error", "sentence"),
     [
-        (BuildRequest(("lazy", "lazy")), UsageError, "--variant: lazy is named twice"),
-        (BuildRequest(LAZY, push=True), UsageError, "--push needs to know where to"),
-        (BuildRequest(("lazy", "consumer"), tag="v1"), UsageError, "--tag v1 would be one tag for 2 images"),
-        (BuildRequest(LAZY, tag="a b"), UsageError, "--tag: 'a b' is not 1 to 128 of"),
-        (BuildRequest(LAZY, tag="a/b"), UsageError, "--tag: 'a/b' is not"),
-        (BuildRequest(LAZY, tag=f"a@sha256:{'0' * 64}"), UsageError, "--tag: 'a@sha256:0+' is not"),
-        (BuildRequest(LAZY, tag=""), UsageError, "--tag: '' is not"),
-        (BuildRequest(LAZY, tag="a" * 129), UsageError, "--tag: 'a+' is not"),
-        (BuildRequest(LAZY, registry="https://ghcr.io/you"), UsageError, "it begins with a scheme"),
-        (BuildRequest(LAZY, registry="ghcr.io/You"), UsageError, "upper-case"),
-        (BuildRequest(LAZY, spool=Path("/tmp/x")), UsageError, "--spool is of use with --push only"),
-        (BuildRequest(LAZY, mount_from=("you/x",)), UsageError, "--mount-from is of use with --push only"),
-        (BuildRequest(LAZY, copy_from=("UP/x y",)), UsageError, "'UP/x y' is not an image name"),
+        (BuildRequest.of(("lazy", "lazy")), UsageError, "--variant: lazy is named twice"),
+        (BuildRequest.of(LAZY, push=True), UsageError, "--push needs a registry"),
         (
-            BuildRequest(LAZY, push=True, registry="ghcr.io/you", mount_from=("quay.io/You",)),
+            BuildRequest.of(("lazy", "consumer"), tag="v1"),
+            UsageError,
+            "--tag v1 would be one tag for 2 images",
+        ),
+        (BuildRequest.of(LAZY, tag="a b"), UsageError, "--tag: 'a b' is not 1 to 128 of"),
+        (BuildRequest.of(LAZY, tag="a/b"), UsageError, "--tag: 'a/b' is not"),
+        (BuildRequest.of(LAZY, tag=f"a@sha256:{'0' * 64}"), UsageError, "--tag: 'a@sha256:0+' is not"),
+        (BuildRequest.of(LAZY, tag=""), UsageError, "--tag: '' is not"),
+        (BuildRequest.of(LAZY, tag="a" * 129), UsageError, "--tag: 'a+' is not"),
+        (BuildRequest.of(LAZY, registry="https://ghcr.io/you"), UsageError, "it begins with a scheme"),
+        (BuildRequest.of(LAZY, registry="ghcr.io/You"), UsageError, "upper-case"),
+        (BuildRequest.of(LAZY, spool=Path("/tmp/x")), UsageError, "--spool is of use with --push only"),
+        (BuildRequest.of(LAZY, mount_from=("you/x",)), UsageError, "--mount-from is of use with --push only"),
+        (BuildRequest.of(LAZY, copy_from=("UP/x y",)), UsageError, "'UP/x y' is not an image name"),
+        (
+            BuildRequest.of(LAZY, push=True, registry="ghcr.io/you", mount_from=("quay.io/You",)),
             UsageError,
             "--mount-from: 'quay.io/You' is not in the registry that is pushed to, ghcr.io",
         ),
         (
-            BuildRequest(LAZY, report=Path("/no/such/r.json")),
+            BuildRequest.of(LAZY, report=Path("/no/such/r.json")),
             UsageError,
             "--report: there is no folder /no/such",
         ),
-        (BuildRequest(LAZY, sources=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),
+        (BuildRequest.of(LAZY, source=("comfyui=/", "comfyui=/")), UsageError, "--source|cannot be read"),
         (
-            BuildRequest((ASKS,), push=True, registry="quay.io/me"),
+            BuildRequest.of((ASKS,), push=True, registry="quay.io/me"),
             PlanRefusedError,
             "^asks: svd-xt is under ",
         ),
-        (BuildRequest(("no-such",)), DescriptionError, "There is no variant 'no-such'"),
+        (BuildRequest.of(("no-such",)), DescriptionError, "There is no variant 'no-such'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -84,14 +88,14 @@ def test_a_bundle_without_certificates_is_refused(content: str, tmp_path: Path) 
     bundle = tmp_path / "ca.pem"
     bundle.write_text(content)
     with pytest.raises(UsageError, match=r"^--ca-bundle: .*ca\.pem holds no PEM certificate"):
-        build.build(BuildRequest(LAZY, environment=BuildSecrets(ca_bundle=bundle)))
+        build.build(BuildRequest.of(LAZY, ca_bundle=bundle))
 
 
 def test_one_mirror_serves_one_suite(tmp_path: Path) -> None:
     own = write(tmp_path / "older.yaml", description("runtime: {base: {suite: bookworm}}\n"))
-    mirror = BuildSecrets(apt_mirror="http://m.example/debian")
+    mirror = "http://m.example/debian"
     with pytest.raises(UsageError, match="--apt-mirror: these variants stand on bookworm and trixie"):
-        build.build(BuildRequest(("lazy", str(own)), environment=mirror))
+        build.build(BuildRequest.of(("lazy", str(own)), apt_mirror=mirror))
 
 
 @pytest.mark.parametrize("name", ["My Variant.yaml", "Ü.yaml", "a.b.yaml", "-x.yaml", f"{'a' * 65}.yaml"])
@@ -121,12 +125,12 @@ def test_a_variant_of_ones_own_is_not_called_like_a_shipped_one(tmp_path: Path) 
     ],
 )
 def test_an_image_is_named_after_variant_comfyui_and_cuda(asked: dict[str, str], name: str) -> None:
-    assert str(image_name(plan_of(), BuildRequest(LAZY, **asked))) == name  # type: ignore[arg-type]
+    assert str(image_name(plan_of(**asked))) == name
 
 
 def test_a_dry_run_makes_no_base(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_image, "base_layout", lambda _: pytest.fail("made a base"))
-    (plan,), _ = build.decide(BuildRequest(LAZY, base="bootstrap", dry_run=True))
+    (plan,) = build.decide(BuildRequest.of(LAZY, base="bootstrap", dry_run=True))
     assert [each.name for each in plan.substituted] == ["base"]
 
 
@@ -156,7 +160,7 @@ def test_a_login_that_may_not_push_is_said_before_the_build(monkeypatch: pytest.
     monkeypatch.setattr(registry, "Repository", _Refusing)
     _Refusing.asked.clear()
     with pytest.raises(RegistryError, match="denied"):
-        build.build(BuildRequest(("lazy", "consumer"), push=True, registry="ghcr.io/you"))
+        build.build(BuildRequest.of(("lazy", "consumer"), push=True, registry="ghcr.io/you"))
     assert _Refusing.asked == ["ghcr.io/you/podkiln"], "asked once for both"
 
 
@@ -184,7 +188,7 @@ def baking(tmp_path: Path) -> Path:
     )
     path = tmp_path / "one.yaml"
     path.write_text(text)
-    (bundle,) = build.make_plan(variant.load(str(path)), BuildRequest((str(path),))).bundles
+    (bundle,) = build.make_plan(variant.load(str(path)), BuildRequest.of((str(path),))).bundles
     layer = {"name": "n", "digest": spec.digest_of(b"layer"), "size": bundle.size}
     (tmp_path / "one.locks").mkdir()
     (tmp_path / "one.locks/layers.json").write_text(
@@ -210,18 +214,18 @@ def test_a_plan_is_exact_once_the_registry_was_asked(
         host = server.host()
         names = {"host": host, "port": host.rpartition(":")[2]}
         given: dict[str, Any] = {key: (value[0].format(**names),) for key, value in options.items()}
-        asked = BuildRequest((str(baking),), push=True, registry=f"{host}/team", **given)
+        asked = BuildRequest.of((str(baking),), push=True, registry=f"{host}/team", **given)
         made = build.make_plan(variant.load(str(baking)), asked)
         server.blobs[held, spec.digest_of(b"layer")] = bytes(made.bundles[0].size)
-        seen = build.with_registry_state(made, asked)
+        seen = build.with_registry_state(made, registry.RegistryOptions())
     assert (seen.fetch_bytes, seen.upload_bytes) == (9 * fetched, made.bundles[0].size * sent)
 
 
 def test_a_registry_that_cannot_be_asked_is_said(baking: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("WARNING", "podkiln")
-    asked = BuildRequest((str(baking),), push=True, registry="localhost:1/team")
+    asked = BuildRequest.of((str(baking),), push=True, registry="localhost:1/team")
     made = build.make_plan(variant.load(str(baking)), asked)
-    assert build.with_registry_state(made, asked) == made
+    assert build.with_registry_state(made, registry.RegistryOptions()) == made
     assert "What is there already is not known." in caplog.text
 
 

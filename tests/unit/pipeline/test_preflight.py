@@ -10,15 +10,15 @@ import pytest
 from plans import plan_of
 
 from podkiln.errors import SourceError
+from podkiln.options import BuildRequest
 from podkiln.pipeline import preflight
-from podkiln.pipeline.request import BuildRequest
 
 if TYPE_CHECKING:
     from podkiln.oci.spec import Digest
     from podkiln.plan.plan import Plan, ReuseKind
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/variants"
-REQUEST = BuildRequest(("asks",))
+REQUEST = BuildRequest.of(("asks",))
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +38,11 @@ def gated() -> Plan:
 
 
 def check(made: Plan, there: dict[Digest, ReuseKind] | None = None) -> None:
-    def foresee(made: Plan, _request: BuildRequest) -> Plan:
-        return replace(made, there=there or {})
-
-    preflight.check([made], [], REQUEST, foresee)
+    preflight.check([made], REQUEST, lambda made: replace(made, there=there or {}))
 
 
 def test_a_gated_model_wants_a_token() -> None:
-    with pytest.raises(SourceError, match=r"^svd-xt is gated: Hugging Face gives it only to") as said:
+    with pytest.raises(SourceError, match=r"^svd-xt is gated: Hugging Face requires you to") as said:
         check(gated())
     assert said.value.hint
     assert said.value.hint.startswith("Accept it at https://huggingface.co/stabilityai/")
@@ -61,11 +58,7 @@ def test_with_a_token_or_a_mirror_it_is_tried(name: str, value: str, monkeypatch
 def test_what_is_there_already_wants_none() -> None:
     made = gated()
     digests = {bundle.recipe: bundle.recipe for bundle in made.bundles}  # any digest does
-    layers = tuple(
-        replace(layer, digest=next(iter(digests))) if layer.what.startswith("svd-xt") else layer
-        for layer in made.layers
-    )
-    check(replace(made, layers=layers), dict.fromkeys(digests, "existing"))
+    check(replace(made, known=digests), dict.fromkeys(digests, "existing"))
 
 
 @pytest.mark.parametrize(("name", "value"), [("HF_ENDPOINT", "mirror"), ("CIVITAI_TOKEN", "a b")])

@@ -33,7 +33,7 @@ def test_scripts_find_what_they_rely_on(made: Report) -> None:
     assert data.keys() >= PROMISED
     assert data["weights"].keys() >= {"fetched_bytes", "uploaded_bytes", "mounted_bytes", "existing_bytes"}
     assert data["seconds"] == {"build": 1.235}
-    assert data["digest"] == made.layout.descriptor.digest if made.layout else False
+    assert data["digest"] == made.layout.descriptor.digest
     assert [layer["what"] for layer in data["layers"]] == ["layer 0", "layer 1"]
     assert all(layer["digest"] != layer["diff_id"] for layer in data["layers"])
 
@@ -45,17 +45,17 @@ def test_what_was_left_out_is_said_plainly(made: Report) -> None:
 
 def test_a_push_is_told_apart_from_a_build(made: Report, tmp_path: Path) -> None:
     assert made.as_json()["pushed"] is False
-    assert made.layout
     one, two = made.layout.manifest.layers
     first = PushedBlob(one.digest, 10, "uploaded", 0.1)
     second = PushedBlob(two.digest, 11, "existing", 0.1)
-    made.pushed = PushReport("r", made.layout.descriptor.digest, (first,), second, 1.0)
+    made = replace(made, pushed=PushReport("r", made.layout.descriptor.digest, (first,), second, 1.0))
     assert made.as_json()["runtime"] == {"uploaded_bytes": 10, "mounted_bytes": 0, "existing_bytes": 11}
     assert any("pushed localhost/podkiln:x (10 B sent)" in line for line in made.sentences())
 
 
 def test_substitutes_are_named_with_both_hashes(made: Report) -> None:
-    made.plan = replace(made.plan, inputs=(Substitute("comfyui", "/x", locked="1", actual="2"),))
+    plan = replace(made.plan, inputs=(Substitute("comfyui", "/x", locked="1", actual="2"),))
+    made = replace(made, plan=plan)
     assert made.as_json()["substituted"] == {"comfyui": {"locked": "1", "actual": "2"}}
     assert "    substituted: comfyui is 2, the lock names 1" in made.sentences()
 

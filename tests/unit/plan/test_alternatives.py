@@ -87,8 +87,8 @@ LARGE = file("x-bf16", 24 * 10**9, optional=False)
 def test_another_precision_of_the_model_is_named(tmp_path: Path) -> None:
     found = ways(tmp_path, LARGE, file("x-fp8", 9 * 10**9, "fp8"))
     assert found[0] == (
-        "Bake its fp8 file unet/x-fp8.safetensors (9.0 GB): describe big anew under `define:`, "
-        "with the large one optional in its place."
+        "Bake its fp8 file unet/x-fp8.safetensors (9.0 GB): describe big again under `define:`, "
+        "with the large file optional."
     )
 
 

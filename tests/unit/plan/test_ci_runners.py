@@ -28,8 +28,7 @@ RUNNER = Runner(
 
 
 def planned(name: str = "baked", **options: Any) -> Plan:
-    found = plan_of(name, no_weights=False)
-    return replace(found, options=replace(found.options, **options))
+    return plan_of(name, no_weights=False, **options)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,7 @@ def planned(name: str = "baked", **options: Any) -> Plan:
 def test_a_build_is_judged_by_disk_and_time(disk: int, seconds: float, suffices: bool, says: str) -> None:
     verdict = RunnerCheck(RUNNER, disk, seconds)
     assert verdict.suffices == suffices
-    assert str(verdict).startswith(f"a runner {'suffices' if suffices else 'does not suffice'}: {says}")
+    assert str(verdict).startswith(f"a runner {'is enough' if suffices else 'is not enough'}: {says}")
 
 
 def test_weights_take_no_disk_unless_they_are_spooled() -> None:
@@ -57,9 +56,8 @@ def test_weights_take_no_disk_unless_they_are_spooled() -> None:
 
 def test_layers_that_are_there_take_neither_disk_nor_time() -> None:
     found = planned(spool=True)
-    digests = {layer.what: digest_of(number) for number, layer in enumerate(found.layers)}
-    known = [replace(layer, digest=digests[layer.what]) for layer in found.layers]
-    there = replace(found, layers=tuple(known), there=dict.fromkeys(digests.values(), "existing"))
+    known = {each.recipe: digest_of(number) for number, each in enumerate(found.bundles)}
+    there = replace(found, known=known, there=dict.fromkeys(known.values(), "existing"))
     assert ci_runners.disk(there) == estimates.BUILD_DISK
     assert ci_runners.seconds(there) == ci_runners.seconds(planned("lazy"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -15,9 +15,11 @@ from podkiln.cli import main
 from podkiln.config import variant
 from podkiln.errors import PodkilnError, UsageError
 from podkiln.oci import layout
+from podkiln.options import BuildRequest
 from podkiln.pipeline import build as job
 from podkiln.pipeline.report import Report
-from podkiln.pipeline.request import BuildRequest, image_name
+from podkiln.pipeline.request import image_name
+from podkiln.plan import destination
 from podkiln.registry import PushedBlob, PushReport
 
 if TYPE_CHECKING:
@@ -34,9 +36,9 @@ def own(folder: Path, registry: str | None = "registry.example.com/team") -> str
     return str(write(folder / "mine.yaml", "extends: up.yaml\n"))
 
 
-def found(path: str, **asked: object) -> Destination | None:
-    request = BuildRequest((path,), **{"push": True, **asked})  # type: ignore[arg-type]
-    return request.destination(variant.load(path))
+def found(path: str, **asked: Any) -> Destination | None:
+    request = BuildRequest.of((path,), **{"push": True, **asked})
+    return destination.find(variant.load(path), request)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +87,13 @@ def test_without_a_push_only_the_option_counts(tmp_path: Path) -> None:
 
 def test_each_variant_goes_to_its_own_registry(tmp_path: Path) -> None:
     path = own(tmp_path)
-    request = BuildRequest((path, "lazy"), push=True, environ=ACTIONS, dry_run=True)
-    plans, images = job.decide(request)
-    assert [image.name for image in images] == [
+    request = BuildRequest.of((path, "lazy"), push=True, environ=ACTIONS, dry_run=True)
+    plans = job.decide(request)
+    assert [image_name(made).name for made in plans] == [
         "registry.example.com/team/podkiln",
         "ghcr.io/acme-labs/podkiln",
     ]
-    assert [made.options.host for made in plans] == ["registry.example.com", "ghcr.io"]
-    assert image_name(plans[1], request) == images[1]
+    assert [made.host for made in plans] == ["registry.example.com", "ghcr.io"]
 
 
 def test_a_push_to_nowhere_names_the_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,12 +163,13 @@ def test_verify_without_an_image_looks_at_the_one_that_a_push_would_make(
 def test_the_report_says_who_named_the_registry(
     given: str | None, environ: dict[str, str], said: str, tmp_path: Path
 ) -> None:
-    request = BuildRequest(("lazy",), push=True, registry=given, environ=environ)
-    (made,), (image,) = job.decide(request)
+    request = BuildRequest.of(("lazy",), push=True, registry=given, environ=environ)
+    (made,) = job.decide(request)
+    image = str(image_name(made))
     built = layout.read(make_layout(tmp_path / "l"))
     sent = PushedBlob(built.manifest.layers[0].digest, 0, "existing", 0.1)
-    report = Report(made, str(image), "bake", built)
-    report.pushed = PushReport(str(image), built.descriptor.digest, (), sent, 1.0)
+    pushed = PushReport(image, built.descriptor.digest, (), sent, 1.0)
+    report = Report(made, image, "bake", built, {}, pushed=pushed)
     assert any(line.strip().endswith(said) for line in report.sentences()), report.sentences()
     assert report.as_json()["registry_source"] == ("--registry" if given else "GITHUB_REPOSITORY_OWNER")
 

@@ -20,7 +20,7 @@ def terms(name: str, *, accepted: bool = False, gated: bool = False) -> LicenceT
     ("found", "says", "refused"),
     [
         (terms("sdxl-vae"), "MIT, commercial use allowed", False),
-        (terms("sdxl-vae", gated=True), "MIT, commercial use allowed, gated: wants HF_TOKEN", False),
+        (terms("sdxl-vae", gated=True), "MIT, commercial use allowed, gated: requires HF_TOKEN", False),
         (
             terms("storymem"),
             "CC-BY-NC-4.0, no commercial use, a push asks for --accept-licence storymem",

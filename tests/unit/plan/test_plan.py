@@ -12,9 +12,10 @@ from plans import plan_of
 from podkiln.config import variant
 from podkiln.errors import PlanRefusedError
 from podkiln.oci.spec import Digest
+from podkiln.options import BuildRequest
 from podkiln.plan import estimates, plan
-from podkiln.plan.plan import Options
 from podkiln.plan.substitutes import Substitute
+from podkiln.util.console import GB
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
@@ -36,7 +37,7 @@ SAME = Substitute("comfyui", "/src", locked="1", actual="1")
 
 def made(name: str = "lazy", *inputs: Substitute, **options: Any) -> Plan:
     known = plan_of(name)
-    return plan.make(known.described, known.lock, known.offered, inputs, Options(**options))
+    return plan.make(known.described, known.lock, known.offered, inputs, BuildRequest.of([name], **options))
 
 
 def refusals(found: Plan) -> str:
@@ -96,9 +97,9 @@ def test_a_shipped_model_that_is_described_anew_is_named(tmp_path: Path) -> None
 def test_the_disk_holds_the_runtime_the_defaults_and_room() -> None:
     lazy, consumer = made("lazy"), made("consumer")
     assert lazy.fetched_at_start == 0
-    assert lazy.container_disk_gb == estimates.UNPACKED // plan.GB + plan.WORKING_GB
+    assert lazy.container_disk_gb == estimates.UNPACKED // GB + plan.WORKING_GB
     more = consumer.container_disk_gb - lazy.container_disk_gb
-    assert more == -(-consumer.fetched_at_start // plan.GB) > 0
+    assert more == -(-consumer.fetched_at_start // GB) > 0
 
 
 def test_what_is_left_out_is_fetched_at_start_if_it_is_on_by_default() -> None:
@@ -111,7 +112,7 @@ def test_what_is_left_out_is_fetched_at_start_if_it_is_on_by_default() -> None:
 def test_scripts_find_what_they_rely_on(name: str) -> None:
     data = made(name).as_json()
     assert set(PROMISED) <= data.keys()
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert all({"what", "size", "digest"} <= layer.keys() for layer in data["layers"])
 
 
@@ -153,11 +154,9 @@ def test_what_the_registry_was_asked_decides(how: plan.ReuseKind | None, fetched
     found = plan_of("baked", no_weights=False)
     first, digest = found.bundles[0], Digest("sha256:" + "1" * 64)
     there = {digest: how} if how else {}
-    made = plan.make(
-        found.described, found.lock, found.offered, known={first.recipe: digest}, there=there
-    ).as_json()
+    made = replace(found, known={first.recipe: digest}, there=there).as_json()
     others = found.bundles[1:]
-    assert [layer["nearby"] for layer in made["layers"]] == [how, *[None] * (len(made["layers"]) - 1)]
+    assert [layer["reuse"] for layer in made["layers"]] == [how, *[None] * (len(made["layers"]) - 1)]
     assert made["fetch_bytes"] == sum(o.content_bytes for o in others) + fetched * first.content_bytes
     assert made["upload_bytes"] == sum(o.size for o in others) + sent * first.size
 
@@ -176,8 +175,8 @@ def test_an_unresolved_file_is_not_baked() -> None:
     [
         ({}, False),
         ({"push": True}, True),
-        ({"push": True, "accepted": frozenset({"svd-xt"})}, False),
-        ({"push": True, "accepted": frozenset({"sdxl-base"})}, True),
+        ({"push": True, "accept_licence": ["svd-xt"]}, False),
+        ({"push": True, "accept_licence": ["sdxl-base"]}, True),
         ({"push": True, "no_weights": True}, False),
     ],
 )
@@ -186,11 +185,11 @@ def test_a_licence_that_asks_is_answered_before_a_push(options: dict[str, Any], 
 
 
 def test_a_layer_that_the_registry_does_not_take_is_refused() -> None:
-    assert made("baked", host="ghcr.io").refusals == ()
-    found = made("baked", host="ghcr.io", rate=10_000_000)
+    assert made("baked", registry="ghcr.io/you").refusals == ()
+    found = made("baked", registry="ghcr.io/you", rate=10_000_000)
     assert "ghcr.io ends uploads after 600 s" in found.refusals[0].what
     assert "Fetch it at start: " in found.refusals[0].instead[-1]
-    assert made("baked", host="localhost:5000", rate=10_000_000).refusals == ()
+    assert made("baked", registry="localhost:5000/you", rate=10_000_000).refusals == ()
 
 
 def test_models_of_the_variant_and_shipped_ones_are_ways_out(tmp_path: Path) -> None:
@@ -211,7 +210,7 @@ def test_what_is_refused_says_what_to_do_instead() -> None:
     with pytest.raises(PlanRefusedError) as refused:
         made(ASKS, push=True).require()
     assert refused.value.hint == (
-        "Add --accept-licence svd-xt if you may. "
+        "If you may redistribute it, add --accept-licence svd-xt. "
         "Fetch it at start: take svd-xt out of `bake:` (asks.yaml:7), or build with --no-weights."
     )
     (found,) = made(ASKS, push=True).as_json()["alternatives"]
@@ -230,7 +229,7 @@ def test_the_biggest_file_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["lazy", "baked"])
 def test_the_largest_layer_stands_beside_what_the_registry_takes(name: str) -> None:
-    found = made(name, host="ghcr.io", rate=10**7)
+    found = made(name, registry="ghcr.io/you", rate=10**7)
     largest = max([estimates.LARGEST_LAYER, *(each.size for each in found.bundles)])
     registry = found.as_json()["registry"]
     assert registry["largest_layer_bytes"] == largest
@@ -248,7 +247,7 @@ def test_layers_are_counted() -> None:
 def test_the_terms_of_what_is_baked_are_shown() -> None:
     rows = made("baked").as_json()["licences"]
     assert [row["model"] for row in rows] == [offer.id for offer in made("baked").baked]
-    (asks,) = made(ASKS, accepted=frozenset({"svd-xt"})).as_json()["licences"]
+    (asks,) = made(ASKS, accept_licence=("svd-xt",)).as_json()["licences"]
     assert (asks["licence"], asks["bake"], asks["accepted"]) == ("stability-community", "ask", True)
     assert made("baked", no_weights=True).as_json()["licences"] == []
 

@@ -96,5 +96,5 @@ def test_every_limit_names_its_source() -> None:
 
 def test_a_registry_without_a_source_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.yaml", "name: X\nhost: x.example\nsource: ' '\n")
-    with pytest.raises(DescriptionError, match=r"x\.yaml:3: source: text that is not empty is wanted"):
+    with pytest.raises(DescriptionError, match=r"x\.yaml:3: source: expected text that is not empty"):
         document.load(path).parse(registry_limits.Registry)

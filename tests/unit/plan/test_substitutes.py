@@ -148,8 +148,8 @@ def test_a_home_folder_may_be_written_as_shells_do(
 @pytest.mark.parametrize(
     ("option", "error", "sentence"),
     [
-        ("comfyui", UsageError, "'comfyui' is not NAME=DIR nor NAME=URL#COMMIT"),
-        ("comfyui=", UsageError, "is not NAME=DIR"),
+        ("comfyui", UsageError, "'comfyui' is neither NAME=DIR nor NAME=URL#COMMIT"),
+        ("comfyui=", UsageError, "is neither NAME=DIR"),
         ("=x", UsageError, "there is no input ''"),
         ("comfy=x", UsageError, "there is no input 'comfy'"),
         ("comfyui=/no/such/folder", SourceError, "there is no folder /no/such/folder"),

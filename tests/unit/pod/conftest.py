@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pod.flags import choice, rules, settings
+from pod.flags import rules, settings
+from pod.flags.choose import Asked, Facts, choose
 from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
 from pod.services import config
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from pod.flags.arguments import Catalogue
+    from pod.flags.decision import Decision
     from pod.flags.model_selection import ModelOffer
     from pod.volume.volume import Volume
 
@@ -82,11 +84,11 @@ class Choose(Protocol):
         volume: Volume | None = ...,
         environ: Mapping[str, str] = ...,
         **more: str,
-    ) -> choice.Decision: ...
+    ) -> Decision: ...
 
 
-@pytest.fixture
-def choose(known: rules.Rules) -> Choose:
+@pytest.fixture(name="choose")
+def choose_for(known: rules.Rules) -> Choose:
     """Choose for a card of so many MiB (0: no GPU, None: unified memory) in a pod with plenty of RAM."""
 
     def ask(
@@ -98,7 +100,7 @@ def choose(known: rules.Rules) -> Choose:
         volume: Volume | None = None,
         environ: Mapping[str, str] = MappingProxyType({}),
         **more: str,
-    ) -> choice.Decision:
+    ) -> Decision:
         given = {**environ, **more}
         asked = settings.read(given, known, {offer.env for offer in offers})
         user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
@@ -109,8 +111,7 @@ def choose(known: rules.Rules) -> Choose:
                 Gpu(0, "GPU-1", "A card", vram_mib, "580.95.05", "8.9", unified=vram_mib is None), visible=1
             )
         )
-        return choice.choose(
-            known, asked, user, found, memory, offers, access=config.read(given), volume=volume
-        )
+        facts = Facts(found, memory, config.read(given), volume)
+        return choose(known, facts, Asked(asked, user, offers))
 
     return ask

@@ -9,9 +9,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.hub import Hub
 from fakes.pod import Pod
 from images import ROOT
+from servers.hub import Hub
 
 from pod.util import secret_variables
 

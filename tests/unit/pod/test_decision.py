@@ -107,18 +107,18 @@ def test_explain_shows_files_as_they_were_understood_and_no_token(decide: Callab
     url = f"https://files.test/a.safetensors?token=canary#sha256={'ab' * 32}"
     done = decide("decide", "--explain", MODELS=f"none,vae={url}", LORAS="sdxl:lora:civitai:1@2")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["wishes"] == [
+    assert json.loads(done.stdout)["requested_files"] == [
         {
-            "wish": "https://files.test/a.safetensors",
-            "where": "MODELS",
+            "ref": "https://files.test/a.safetensors",
+            "source_variable": "MODELS",
             "source": "https",
             "sha256": "ab" * 32,
             "folder": "vae",
             "name": None,
         },
         {
-            "wish": "civitai:1@2",
-            "where": "LORAS",
+            "ref": "civitai:1@2",
+            "source_variable": "LORAS",
             "source": "civitai",
             "sha256": None,
             "folder": "loras",
@@ -132,9 +132,13 @@ def test_explain_shows_files_as_they_were_understood_and_no_token(decide: Callab
 @pytest.mark.parametrize(
     ("environ", "code", "sentence"),
     [
-        ({"COMFYUI_ARGS": "--novr"}, 64, "podkiln: COMFYUI_ARGS: --novr is no whole name: write --novram.\n"),
-        ({"GPU_TIER": "x"}, 78, "podkiln: GPU_TIER='x' is none of "),
-        ({"PODKILN_NVIDIA_SMI_TIMEOUT": "x"}, 78, "podkiln: PODKILN_NVIDIA_SMI_TIMEOUT='x' is no number"),
+        (
+            {"COMFYUI_ARGS": "--novr"},
+            64,
+            "podkiln: COMFYUI_ARGS: --novr is not a full name: write --novram.\n",
+        ),
+        ({"GPU_TIER": "x"}, 78, "podkiln: GPU_TIER='x' is not one of "),
+        ({"PODKILN_NVIDIA_SMI_TIMEOUT": "x"}, 78, "podkiln: PODKILN_NVIDIA_SMI_TIMEOUT='x' is not a number"),
         (
             {"MODELS": "sdxl"},
             78,
@@ -207,10 +211,10 @@ def test_comfyui_listens_where_this_pod_can_look_it_up(
 
 
 def test_a_mistake_of_our_own_is_a_sentence_too(decide: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "opt/pod/flags/choice.py").write_text("raise RuntimeError('oops')", encoding="utf-8")
+    (tmp_path / "opt/pod/flags/choose.py").write_text("raise RuntimeError('oops')", encoding="utf-8")
     done = decide(FAKE_GPU="24")
     assert done.returncode == 70
-    assert "a mistake in podkiln itself stopped decide (RuntimeError: oops)" in done.stderr
+    assert "an internal error of podkiln stopped decide (RuntimeError: oops)" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Traceback" in decide(FAKE_GPU="24", PODKILN_DEBUG="1").stderr
 
@@ -253,7 +257,7 @@ def test_a_node_whose_name_is_no_utf_8_beside_one_that_is_left_out(
         assert done.returncode == 0, done.stderr
         assert b"--whitelist-custom-nodes\0caf\xe9\0" in (tmp_path / "run" / "comfyui.args").read_bytes()
         assert run.chosen(str(tmp_path / "run"))[-1] == os.fsdecode(b"caf\xe9")
-        assert "wrong wants packaging<1" in done.stderr
+        assert "wrong requires packaging<1" in done.stderr
         assert json.loads(decide("decide", "--explain", **environ, **locale).stdout)["volume"]["left_out"]
         for command in ("volume", "nodes", "doctor"):
             shown = decide(command, **environ, **locale)
@@ -360,11 +364,11 @@ def test_a_volume_that_may_not_be_read_is_said_and_left_alone(
             "HF_TOKEN has quotation marks around it, which docker --env-file keeps",
         ),
         ({"HF_TOKEN": "hf_canary\nhf_canary"}, "HF_TOKEN holds characters that no token has"),
-        ({"FETCH_CONNECTIONS": "100000"}, "FETCH_CONNECTIONS='100000' is no whole number from 1 to 256."),
+        ({"FETCH_CONNECTIONS": "100000"}, "FETCH_CONNECTIONS='100000' is not a whole number from 1 to 256."),
         ({"HF_ENDPOINT": "nonsense"}, "HF_ENDPOINT is not an address like https://huggingface.co"),
         ({"COMFYUI_PORT": "tcp://10.0.0.1:8188"}, "Kubernetes sets it for a service called comfyui"),
         ({"WORKSPACE": "/a\x1b[31m"}, "holds control characters"),
-        ({"PODKILN_DOCTOR": "wrn"}, "PODKILN_DOCTOR='wrn' is none of warn. Did you mean warn?"),
+        ({"PODKILN_DOCTOR": "wrn"}, "PODKILN_DOCTOR='wrn' is not one of warn. Did you mean warn?"),
     ],
 )
 def test_what_cannot_work_later_is_refused_now(
@@ -384,7 +388,7 @@ def test_a_file_of_model_paths_that_would_end_comfyui_is_refused(
     path = tmp_path / "mine.yaml"
     path.write_text("a:\n  base_path: 3\n")
     done = decide(FAKE_GPU="24", COMFYUI_ARGS=f"--extra-model-paths-config {path}", PODKILN_VENV=sys.prefix)
-    assert (done.returncode, "base_path of its section 'a' is no path" in done.stderr) == (64, True), (
+    assert (done.returncode, "base_path of its section 'a' is not a path" in done.stderr) == (64, True), (
         done.stderr
     )
 

@@ -8,17 +8,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.answers import Handler
-from fakes.faults import Fault
-from fakes.hub import Hub
 from fakes.pod import SCRIPTS, Pod, huggingface, row
-from fakes.shelf import generate, make_file, tensors
+from servers.hub import Hub
+from servers.hub_answers import Handler
+from servers.hub_content import generate, make_file, tensors
+from servers.hub_faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
 LORA = ("lora_unet_a.lora_up.weight", "lora_unet_a.lora_down.weight")
 VAE = ("decoder.conv_in.weight",)
@@ -121,6 +121,7 @@ def test_by_hand_what_models_and_loras_say_does_not_count(pod: Pod) -> None:
         (("civitai:22",), "podkiln: podkiln-fetch: 'civitai:22' could be a model or a version"),
         (("add-detail:0.8",), "podkiln: podkiln-fetch: 'add-detail:0.8' ends in a weight"),
         (("lora=civitai:11@22",), "podkiln: podkiln-fetch: 'civitai:11@22' is to go to lora, which"),
+        ((f"https://a..b/x.pt#sha256={'a' * 64}",), "podkiln: podkiln-fetch: 'https://a..b/x.pt#sha256=aaa"),
         (("sdxl",), "podkiln: there is no model 'sdxl' in this image: it offers none."),
         ((f"https://x:{CANARY}@h/a?t={CANARY}",), "podkiln: podkiln-fetch: 'https://…@h/a?…' holds a login"),
     ],
@@ -145,7 +146,7 @@ def test_a_wish_that_fails_costs_nobody_else(pod: Pod) -> None:
     for sentence in (
         "LORAS: civitai:1@404 is not there (404 from",
         "LORAS: civitai:16@33 needs a login (401)",
-        "LORAS: hf:org/repo@main/big.safetensors is a bare diffusion model and no LoRA: put it",
+        "LORAS: hf:org/repo@main/big.safetensors is a bare diffusion model, not a LoRA: put it",
         "B), 0 already there, 3 failed, of 4 files",
     ):
         assert sentence in said
@@ -264,7 +265,7 @@ def test_a_refused_file_leaves_no_part(pod: Pod) -> None:
     pod.hub.add("org/repo", "a.safetensors", b"no header at all" * 20_000)
     code, said = pod.fetch("loras=hf:org/repo/a.safetensors")
     assert code == 1
-    assert "is no .safetensors file, whatever its name says" in said
+    assert "is not a .safetensors file, whatever its name says" in said
     assert [
         path for path in pod.workspace.rglob("*") if path.is_file() and path.stat().st_size > 10_000
     ] == []
@@ -290,7 +291,7 @@ def test_a_file_that_is_named_by_its_number_is_the_one_that_comes(pod: Pod) -> N
     assert (pod.models / "loras/high.safetensors").read_bytes() == high.content
     code, said = pod.fetch(f"{page}?fileId=7771")
     assert code == 1
-    assert "is none of the files at" in said
+    assert "is not one of the files at" in said
 
 
 def test_early_access_that_was_bought_is_asked_for(pod: Pod) -> None:
@@ -301,7 +302,7 @@ def test_early_access_that_was_bought_is_asked_for(pod: Pod) -> None:
     code, said = pod.fetch("civitai:11@22")
     assert code == 1
     assert f"is in early access until {ends}" in said
-    assert "set CIVITAI_TOKEN to a token of an account that may have it" in said
+    assert "set CIVITAI_TOKEN to a token of an account that may download it" in said
     code, said = pod.fetch("civitai:11@22", settings={"CIVITAI_TOKEN": "another"})
     assert code == 1
     assert "it is asked for with CIVITAI_TOKEN" in said
@@ -318,7 +319,7 @@ def test_early_access_that_was_bought_is_asked_for(pod: Pod) -> None:
         ({"scan": "Danger"}, "which found code in it"),
         ({"row": {"type": "Training Data"}}, "is training data"),
         ({"fields": {"status": "Draft"}}, "is not published at"),
-        ({"fields": {"requireAuth": True}}, "is only given to who has logged in"),
+        ({"fields": {"requireAuth": True}}, "requires a login"),
         ({"fields": {"files": []}}, "lists no file at"),
         ({"fields": {"model": {"mode": "TakenDown"}}}, "was taken down"),
         ({"fields": {"usageControl": "Generation"}}, "but not downloaded"),
@@ -404,7 +405,7 @@ def test_a_header_made_of_digits_holds_up_no_other_file_and_no_stop(pod: Pod) ->
     begun = time.monotonic()
     code, said = pod.fetch("hf:org/repo/evil.safetensors", "civitai:11@22")
     assert code == 1
-    assert "is no sound .safetensors file" in said
+    assert "is not a valid .safetensors file" in said
     assert there(pod) == {"loras/l22.safetensors"}
     assert time.monotonic() - begun < 10
 

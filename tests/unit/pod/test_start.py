@@ -190,7 +190,7 @@ def test_when_the_supervisor_is_killed_comfyui_ends_and_the_pod_starts_anew_once
     start = pod.start(WEB_USER="me", WEB_PASSWORD="canary", JUPYTER_PASSWORD="")
     pod.until("podkiln: ready in")
     os.kill(pod.supervisor(), signal.SIGKILL)
-    pod.until("podkiln: what looks after ComfyUI was killed (signal 9), so the pod starts anew, once.")
+    pod.until("podkiln: the supervisor of ComfyUI was killed (signal 9), so the pod starts again, once.")
     said = pod.until("podkiln: ready in", 2)
     assert said.count("canary") == 2, "services knows it again"
     assert "is taken" not in said
@@ -199,7 +199,7 @@ def test_when_the_supervisor_is_killed_comfyui_ends_and_the_pod_starts_anew_once
     assert start.wait(20) == 137
     pod.gone()
     assert (
-        "podkiln: what looks after ComfyUI was killed again (signal 9), so the pod stops."
+        "podkiln: the supervisor of ComfyUI was killed again (signal 9), so the pod stops."
         in pod.log.read_text()
     )
 
@@ -283,7 +283,9 @@ def test_what_is_no_lock_is_said_and_not_waited_for(pod: Pod) -> None:
     pod.run.mkdir()
     os.mkfifo(pod.run / "lock")
     assert pod.start().wait(10) == 70
-    assert "/lock is no plain file, where the lock of a start is: remove it" in pod.log.read_text()
+    assert (
+        "/lock is not a plain file, but the lock of a start belongs there: remove it" in pod.log.read_text()
+    )
 
 
 def test_a_folder_called_ended_stops_no_start(pod: Pod) -> None:

@@ -7,18 +7,17 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 
 from podkiln.errors import RegistryError
 from podkiln.registry.auth import Auth, Challenge
 from podkiln.registry.credentials import Credentials
-from podkiln.registry.streaming_http import Response
+from podkiln.registry.http_client import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-URL = httpx.URL("https://auth.example/token")
+URL = "https://auth.example/token"
 BEARER = 'Bearer realm="https://auth.example/token",service="registry.example"'
 
 

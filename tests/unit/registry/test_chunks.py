@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.registry import Fault, Registry
+from servers.registry import Fault, Registry
 
 from podkiln.errors import RegistryError
 from podkiln.oci import spec

@@ -119,9 +119,9 @@ def test_a_helper_that_knows_nothing_leaves_it_to_the_file(
     [
         ("echo keychain is locked; exit 1", "docker-credential-fake failed for ghcr.io: keychain is locked"),
         ("echo boom >&2; exit 2", "failed for ghcr.io: boom"),
-        (f"echo not-json-{SECRET}", "an answer that is no login"),
-        ("echo '[]'", "an answer that is no login"),
-        ("echo '{}'", "an answer that is no login"),
+        (f"echo not-json-{SECRET}", "did not answer with a login"),
+        ("echo '[]'", "did not answer with a login"),
+        ("echo '{}'", "did not answer with a login"),
         ("exec sleep 60", "did not answer within 0.2 s"),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_helper_is_known_by_any_name_of_its_registry(
 @pytest.mark.parametrize("name", ["../x", "a b", "\0", "\ud800", "x" * 5000])
 def test_a_helper_that_is_no_name_is_one_sentence(tmp_path: Path, name: str) -> None:
     value_or_sentence(lambda: lookup("ghcr.io", write(tmp_path, {"credsStore": name})))
-    with pytest.raises(RegistryError, match="which is no name"):
+    with pytest.raises(RegistryError, match="not a valid name"):
         lookup("ghcr.io", tmp_path)
 
 
@@ -200,7 +200,7 @@ ANSWERS = [b"[" * 100_000, b"\xff", b'{"Username":1,"Secret":[]}', b"9" * 6000, 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_an_odd_answer_of_a_helper_is_one_sentence(answer: bytes) -> None:
-    with pytest.raises(RegistryError, match="gave an answer that is no login"):
+    with pytest.raises(RegistryError, match="did not answer with a login"):
         credentials._from_answer(answer, "docker-credential-x")
 
 

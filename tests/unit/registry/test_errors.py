@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from podkiln.registry.errors import TransientError, refused, words
-from podkiln.registry.streaming_http import Response
+from podkiln.registry.http_client import Response
 
-URL = httpx.URL("https://registry.example/v2/")
+URL = "https://registry.example/v2/"
 
 
 @pytest.mark.parametrize(

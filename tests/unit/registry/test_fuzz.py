@@ -10,7 +10,6 @@ import threading
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from fuzz import value_or_sentence
 from hypothesis import HealthCheck, example, given, settings
@@ -25,13 +24,12 @@ from podkiln.registry.auth import Challenge
 from podkiln.registry.credentials import Credentials
 from podkiln.registry.errors import is_immutable, is_lost_upload, lacks_blob, retry_after, words
 from podkiln.registry.headers import ChunkSizes, content_range, number, range_end
-from podkiln.registry.http_client import MAX_ANSWER_BYTES
-from podkiln.registry.streaming_http import Response
+from podkiln.registry.http_client import MAX_ANSWER_BYTES, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-URL = httpx.URL("https://registry.example/v2/")
+URL = "https://registry.example/v2/"
 BLOB = spec.Descriptor(spec.LAYER, spec.digest_of(b"x"), 1)
 MANY = settings(max_examples=150, deadline=1000)
 
@@ -353,7 +351,7 @@ def test_a_redirect_to_what_is_no_address_is_said_to_be_one_and_not_tried_again(
     how = RegistryOptions(attempts=2, backoff=30, timeout=0.5, plain_http=True, login=lambda _: None)
     with Repository(Reference.parse(f"{canned.host}/a/b"), how) as repository:
         for question in (lambda: repository.manifest("v1"), lambda: b"".join(repository.read(BLOB))):
-            with pytest.raises(RegistryError, match="redirects to an address that is no URL"):
+            with pytest.raises(RegistryError, match="redirects to an address that is not a URL"):
                 question()
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.registry import Fault, Registry
 from layouts import layer_of, make_layout
+from servers.registry import Fault, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,12 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.registry import Fault, Registry
+from servers.registry import Fault, Registry
 
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.parallel import at_once
-from podkiln.registry.transport import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

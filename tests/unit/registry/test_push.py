@@ -8,8 +8,8 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.registry import Fault, Kind, Registry
 from layouts import layer_of, make_layout, put_blob, put_index
+from servers.registry import Fault, Kind, Registry
 
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.oci import layout, spec
@@ -277,13 +277,13 @@ REFUSED: list[tuple[list[Fault], str, str]] = [
     (always("PUT", "/manifests/v1", 409), "sees a conflict", "another"),
     (always("HEAD", "", 429), "too many requests", "Wait"),
     (always("PUT", "/manifests/v1", 500), "failed (HTTP 500", ""),
-    (always("POST", "", 301), "answered what was not expected (HTTP 301", ""),
+    (always("POST", "", 301), "gave an unexpected answer (HTTP 301", ""),
     (
         [Fault("flip", "PATCH", times=-1)],
         "did not go on with an upload to you/app (HTTP 400 DIGEST_INVALID",
         "",
     ),
-    ([Fault("drip", "GET", "/v2/", times=-1)], "did not come to the end of an answer in time", ""),
+    ([Fault("drip", "GET", "/v2/", times=-1)], "did not finish an answer in time", ""),
     ([Fault("huge", "GET", "/manifests/", times=-1)], "answered with more than 8388608 bytes", ""),
     ([Fault("hang", "POST", times=-1, seconds=1)], "did not answer in time", ""),
 ]
@@ -344,7 +344,7 @@ def test_a_tag_that_another_push_took_is_noticed(image: Layout) -> None:
         pytest.raises(RegistryError, match=r"tag v1 of you/app at .* names sha256:") as caught,
     ):
         send(registry, image)
-    assert "another push" in (caught.value.hint or "")
+    assert "Another push" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("position", [0, BIG // 2, -1])
@@ -374,9 +374,9 @@ def test_a_wrong_byte_on_disk_is_never_committed(tmp_path: Path, position: int) 
 @pytest.mark.parametrize(
     ("auth", "login", "says"),
     [
-        ("basic", None, "wants a login to look for blob"),
+        ("basic", None, "requires a login to look for blob"),
         ("basic", Credentials("me", "wrong"), "does not let this login"),
-        ("bearer", None, "wants a login to look for blob"),
+        ("bearer", None, "requires a login to look for blob"),
         ("bearer", Credentials("me", "wrong"), "refuses this login (HTTP 401 UNAUTHORIZED"),
         ("bearer", Credentials("", "", "wrong"), "refuses this login"),
     ],

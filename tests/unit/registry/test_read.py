@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.registry import Fault, Registry
+from servers.registry import Fault, Registry
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import ssl
@@ -11,17 +12,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.registry import Fault, Registry
 from layouts import make_layout
+from servers.registry import Fault, Registry
 
 from podkiln import registry
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
 from podkiln.registry import RegistryOptions, Repository, is_local, push
+from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.credentials import Credentials
 from podkiln.registry.errors import TransientError
-from podkiln.registry.transport import CancelledError, Transport
+from podkiln.registry.transport import Transport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +51,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for 127.0.0.1, with its key."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    argv += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"]
+    argv += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:registry.test", "-days", "1"]
     subprocess.run(
         [*argv, "-keyout", str(path.with_name("key")), "-out", str(path)], check=True, capture_output=True
     )
@@ -98,7 +100,7 @@ def test_an_unknown_certificate_is_one_sentence(image: Layout, certificate: Path
 
 
 def test_tls_spoken_to_none_is_one_sentence(image: Layout) -> None:
-    with Registry() as server, pytest.raises(RegistryError, match="does not speak TLS as it should"):
+    with Registry() as server, pytest.raises(RegistryError, match="failed the TLS handshake"):
         push(image, name(server), settings=settings(plain_http=False))
 
 
@@ -136,9 +138,7 @@ def test_a_login_to_a_registry_with_tls_on_this_machine_is_not_sent_in_the_clear
 def test_https_is_not_left_for_http(image: Layout, certificate: Path) -> None:
     with (
         Registry(tls=tls(certificate), locations="plain") as server,
-        pytest.raises(
-            RegistryError, match=r"sent us on to http://127\.0\.0\.1, which is not https"
-        ) as caught,
+        pytest.raises(RegistryError, match=r"redirects to http://127\.0\.0\.1, which is not https") as caught,
     ):
         push(image, name(server), settings=settings(plain_http=False, ca_bundle=certificate))
     assert "X-Forwarded-Proto" in (caught.value.hint or "")
@@ -275,6 +275,58 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence(proxy: str, monkeypatch: py
     assert "s3cret" not in f"{said.value} {said.value.hint}"
 
 
+class Tunnels:
+    """A proxy that lets all through, to one server, whoever was asked for."""
+
+    def __init__(self, port: int) -> None:
+        self.asked: list[str] = []
+        self._port = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.place = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._take, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _take(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listening.accept()[0]
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += client.recv(1)
+                self.asked.append(head.decode())
+                server = socket.create_connection(("127.0.0.1", self._port))
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, giver: socket.socket, taker: socket.socket) -> None:
+        with contextlib.suppress(OSError), giver, taker:
+            while piece := giver.recv(1 << 16):
+                taker.sendall(piece)
+            taker.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "all_proxy"])
+def test_a_push_goes_through_the_tunnel_of_a_proxy(
+    image: Layout, certificate: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with Registry(tls=tls(certificate), auth="basic", locations="relative") as server:
+        with contextlib.closing(Tunnels(int(server.host().partition(":")[2]))) as proxy:
+            monkeypatch.setenv(variable, f"http://you:secret@{proxy.place}")
+            push(image, Reference.parse("registry.test/you/app:v1"), settings=settings(ca_bundle=certificate))
+        assert ("you/app", "v1") in server.manifests
+    for head in proxy.asked:
+        assert head.startswith("CONNECT registry.test:443 HTTP/1.")
+        assert "Proxy-Authorization: Basic eW91OnNlY3JldA==" in head
+        assert "bWU6" not in head  # the registry's login
+
+
 def test_a_wait_that_a_registry_asks_for_is_announced_and_ends_with_the_work(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -283,13 +335,32 @@ def test_a_wait_that_a_registry_asks_for_is_announced_and_ends_with_the_work(
     threading.Timer(0.1, transport.cancelled.set).start()
     begun = time.monotonic()
     with pytest.raises(CancelledError):
-        transport.pause(1, TransientError("Registry registry.example is busy.", wait=240))
+        transport.pause(transport.backoff(), TransientError("Registry registry.example is busy.", wait=240))
     assert time.monotonic() - begun < 5
     assert caplog.messages == ["Registry registry.example is busy. It is tried again in 240 s."]
 
 
+def test_after_a_cancel_nothing_but_a_delete_is_sent(image: Layout) -> None:
+    with (
+        Registry(auth="bearer") as server,
+        Repository(name(server), settings(), push=True) as repository,
+    ):
+        location, _ = repository.initiate_upload()
+        server.tokens.clear()
+        repository.transport.cancel()
+        sent = len(server.hits)
+        for attempt in (repository.ping, repository.initiate_upload):
+            with pytest.raises(CancelledError):
+                attempt()
+        assert len(server.hits) == sent
+        assert repository.cancel_upload(location)
+        assert server.uploads == {}
+
+
 def test_a_registry_that_asks_for_more_than_is_waited_in_all_is_given_up() -> None:
-    transport = Transport("registry.example", [], settings())
+    transport = Transport("registry.example", [], settings(attempts=9))
+    backoff = transport.backoff()
+    backoff.waited = 3 * 240
     with pytest.raises(RegistryError, match="is busy") as raised:
-        transport.pause(4, TransientError("Registry registry.example is busy.", wait=240))
+        transport.pause(backoff, TransientError("Registry registry.example is busy.", wait=240))
     assert not isinstance(raised.value, TransientError)

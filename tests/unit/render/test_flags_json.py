@@ -50,8 +50,8 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
     [
         (FLAGS, "name: --cpu, group", "nme: --cpu, group", r"flags\[\d+\]", "missing|unknown key"),
         (FLAGS, "name: --cpu, group", "name: --CPU, group", r"flags\[\d+\]\.name", "of the form"),
-        (FLAGS, "name: --cpu, group", "name: --novram, group", r"flags\[\d+\]", "--novram stands twice"),
-        (FLAGS, "arity: one, type: int, minimum: 1,", "arity: two, type: int,", r"arity", "is wanted"),
+        (FLAGS, "name: --cpu, group", "name: --novram, group", r"flags\[\d+\]", "--novram is duplicated"),
+        (FLAGS, "arity: one, type: int, minimum: 1,", "arity: two, type: int,", r"arity", "expected 'none'"),
         (
             FLAGS,
             "name: --cpu-vae,",
@@ -81,7 +81,7 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
             "needs a whole number",
         ),
         ("profiles.yaml", "args: [--lowvram]\n", "args: [--lowvram, --lowvram]\n", "args", "given twice"),
-        ("profiles.yaml", "latent2rgb]", "latentrgb]", r"classes\[6\]\.args", "'latentrgb' is none of"),
+        ("profiles.yaml", "latent2rgb]", "latentrgb]", r"classes\[6\]\.args", "'latentrgb' is not one of"),
         ("profiles.yaml", "      16: *trust\n", "", "profiles.dynamic.classes", "every class needs its rule"),
         (
             "profiles.yaml",
@@ -106,7 +106,7 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
             "must be classes",
         ),
         ("profiles.yaml", "- {gb: 8,", "- {gb: 12,", "classes", "the classes must go up"),
-        ("profiles.yaml", "aliases: [full]", "aliases: [model_cpu_offload]", "memory_modes", "stands twice"),
+        ("profiles.yaml", "aliases: [full]", "aliases: [model_cpu_offload]", "memory_modes", "is duplicated"),
         ("profiles.yaml", "tolerance: 0.08", "tolerance: 8", "tolerance", "less than 0.5"),
         ("profiles.yaml", "below_gb: 16", "below_gb: 16.5", "below_gb", "whole number"),
         ("profiles.yaml", "starts on the CPU\n", "starts on the CPU.\n", "reason", "without a full stop"),
@@ -204,9 +204,9 @@ def test_foretelling(
     ("asked", "sentence"),
     [
         ({"args": "--lowvrm"}, "did you mean --lowvram?"),
-        ({"tier": "gaming"}, "GPU_TIER='gaming' is none of"),
-        ({"memory_mode": "half"}, "GPU_MEMORY_MODE='half' is none of"),
-        ({"profile": "fast"}, "FLAG_PROFILE='fast' is none of"),
+        ({"tier": "gaming"}, "GPU_TIER='gaming' is not one of"),
+        ({"memory_mode": "half"}, "GPU_MEMORY_MODE='half' is not one of"),
+        ({"profile": "fast"}, "FLAG_PROFILE='fast' is not one of"),
     ],
 )
 def test_what_a_pod_would_refuse_is_refused(

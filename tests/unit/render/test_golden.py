@@ -1,4 +1,4 @@
-"""Golden copies: what is committed is what is rendered. `./build.py render --golden` writes them anew."""
+"""What is committed is what is rendered. `./build.py render --update-golden` writes golden copies anew."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plans() -> list[Plan]:
 
 
 def test_what_is_committed_is_what_is_rendered(plans: list[Plan]) -> None:
-    """Run `./build.py render --golden`, look at the difference, and commit it."""
+    """Run `./build.py render --update-golden`, look at the difference, and commit it."""
     assert golden.drift(plans) == []
 
 

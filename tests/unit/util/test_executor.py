@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln.util.executor import submit_all
+from podkiln.util.executor import run_all, submit_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def test_all_is_done_in_order() -> None:
@@ -53,3 +54,41 @@ def test_a_failure_is_the_future_s_own() -> None:
         good, bad = submit_all(pool, int, ["1", "one"])
         assert good.result() == 1
         assert isinstance(bad.exception(), ValueError)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def run(work: Callable[[int], int], things: Iterable[int], stop: threading.Event) -> list[int]:
+    with ThreadPoolExecutor(2) as pool:
+        return run_all(pool, work, things, cancel=stop.set, cancelled=StoppedError)
+
+
+def test_the_first_failure_is_told_and_nothing_is_begun_after_it() -> None:
+    stop, begun = threading.Event(), []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 0:
+            stop.wait(10)
+            raise OSError("only because it was stopped")
+        if number == 1:
+            time.sleep(0.1)
+            raise ValueError("the first")
+        return number
+
+    with pytest.raises(ValueError, match="the first"):
+        run(work, range(9), stop)
+    assert sorted(begun) == [0, 1]
+
+
+def test_an_interruption_stops_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    stop = threading.Event()
+    monkeypatch.setattr("podkiln.util.executor.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(lambda _: stop.wait(10), range(2), stop)
+    assert stop.is_set()

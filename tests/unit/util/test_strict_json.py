@@ -17,11 +17,11 @@ def test_what_all_readers_take_alike_is_taken() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"a": 1, "b": 2, "a": 1}', "the key 'a' stands twice in one object"),
-        ('[{"a": {"b": 1, "b": 1}}]', "the key 'b' stands twice in one object"),
-        (f'{{"{"k" * 500}": 1, "{"k" * 500}": 1}}', "k{79}… stands twice"),
-        ('{"a": NaN}', "NaN is no number in JSON"),
-        ("-Infinity", "-Infinity is no number in JSON"),
+        ('{"a": 1, "b": 2, "a": 1}', "the key 'a' is duplicated in one object"),
+        ('[{"a": {"b": 1, "b": 1}}]', "the key 'b' is duplicated in one object"),
+        (f'{{"{"k" * 500}": 1, "{"k" * 500}": 1}}', "k{79}… is duplicated"),
+        ('{"a": NaN}', "NaN is not a number in JSON"),
+        ("-Infinity", "-Infinity is not a number in JSON"),
         ("9" * 4301, "a number of more than 4300 digits"),
         ("[" * 100_000, "nested too deeply"),
     ],

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import runtimes
-from fakes.registry import Fault, Registry
 from plans import plan_of
 from runtimes import Runtime
+from servers.registry import Fault, Registry
 from small_weights import BUNDLES, LAYERS, A, B, baked, content
 
 from podkiln.errors import IntegrityError, RegistryError, VerifyError
@@ -78,9 +78,8 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
             "Compared with the lock: all of manifest, config and labels, in the history the steps that made "
             "layers and the kinds of all others, and the digests of weight layers; what is in the layers was "
             "not read (--deep reads it); not compared: the base image's own history, and the digests of the "
-            "runtime's layers, which the lock does not hold yet. It holds for "
-            f"{registry.host()}/you/app@{verdict.digest}: pull that, as a registry can give something else "
-            "for a tag."
+            "runtime's layers, which the lock does not hold yet. The result holds for "
+            f"{registry.host()}/you/app@{verdict.digest}: pull that, as a tag can move."
         ),
         "findings": [],
     }
@@ -160,7 +159,7 @@ def test_what_a_manifest_says_beyond_its_layers_is_found(
         ({"subject": {}}, "index has 'subject'"),
         ({"manifests": ({"annotations": {"a": "b"}},)}, "index's manifest 0 has 'annotations'"),
         ({"manifests": ({"urls": ["x"]},)}, "index's manifest 0 has 'urls'"),
-        ({"manifests": ({"size": 1},)}, "index gives its manifest another size or type"),
+        ({"manifests": ({"size": 1},)}, "index lists its manifest with another size or type"),
         (
             {"manifests": ({"platform": {"os": "linux", "architecture": "amd64", "variant": "v9"}},)},
             "'variant'",
@@ -224,14 +223,14 @@ def test_a_registry_that_names_another_digest_to_engines_is_found(registry: Regi
     registry.before["you/app", "v1"] = (media_type, data + b" ")
     registry.faults = [Fault("stale", "HEAD", "/manifests/")]
     (found,) = ask(registry, plan).findings
-    assert f"names the digest {spec.digest_of(data + b' ')} to whoever asks with HEAD" in found
+    assert f"names the digest {spec.digest_of(data + b' ')} in answer to HEAD" in found
 
 
 def test_a_registry_that_names_another_type_to_engines_is_found(registry: Registry, plan: Plan) -> None:
     registry.before["you/app", "v1"] = ("text/plain", registry.manifests["you/app", "v1"][1])
     registry.faults = [Fault("stale", "HEAD", "/manifests/")]
     (found,) = ask(registry, plan).findings
-    assert "names the type 'text/plain' to whoever asks with HEAD" in found
+    assert "names the type 'text/plain' in answer to HEAD" in found
 
 
 @pytest.mark.parametrize("kind", ["text/plain", spec.DOCKER_MANIFEST])
@@ -253,7 +252,7 @@ def test_a_blob_with_two_sizes_is_found(registry: Registry, plan: Plan) -> None:
         changed = spec.canonical_json({**document, "layers": layers})
         registry.manifests["you/app", "v1"] = (spec.MANIFEST, changed)
         found = ask(registry, plan).findings
-        assert any(f"{twice['digest']} stands there with " in each for each in found), found
+        assert any(f"{twice['digest']} is listed with " in each for each in found), found
 
 
 def test_a_tag_that_is_not_there_is_the_registrys_own_no(registry: Registry, plan: Plan) -> None:

@@ -6,7 +6,6 @@ import gzip
 import io
 import random
 import re
-import struct
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import odd_layers
 import odd_tars
 import pytest
 import zstandard
+from odd_sound import ACL, acl
 
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
@@ -120,6 +120,7 @@ def test_a_tar_that_the_config_does_not_name_is_found() -> None:
         (spec.LAYER_GZIP, gzip.compress(tar("a"), mtime=0)[:40]),
         (spec.LAYER, b"no tar at all" * 100),
     ],
+    ids=["zstd", "gzip", "half a gzip", "tar"],  # gzip writes the time, and workers must agree on names
 )
 def test_a_layer_that_is_no_archive_is_a_finding_not_a_crash(kind: str, packed: bytes) -> None:
     (found,) = findings(tar("a"), kind, packed=packed)
@@ -187,7 +188,7 @@ def test_a_hard_link_to_a_link_does_not_lead_to_the_weights_unseen() -> None:
     ]
     (found,) = found_in(rows)
     assert found.startswith(
-        "Layer 0 holds g/models/checkpoints/a.safetensors below something that is no folder"
+        "Layer 0 holds g/models/checkpoints/a.safetensors below something that is not one of its folders"
     )
 
 
@@ -198,26 +199,26 @@ def test_a_hard_link_to_a_link_does_not_lead_to_the_weights_unseen() -> None:
         ([entry("a/"), entry("a")], "holds a twice"),
         ([entry("a"), entry("a/")], "holds a twice"),
         ([entry("a/b"), entry("a")], "holds a twice"),
-        ([entry("a"), entry("a/b")], "holds a/b below something that is no folder"),
+        ([entry("a"), entry("a/b")], "holds a/b below something that is not one of its folders"),
         ([entry("m", "/opt"), entry("m", "/srv")], "holds m twice"),
         (
             [entry("h", "a", "hard link"), entry("a")],
-            "holds h as a hard link to a, which is no file before it",
+            "holds h as a hard link to a, which is not an earlier file of this layer",
         ),
         ([entry("a/"), entry("h", "a", "hard link")], "holds h as a hard link to a"),
         ([entry("h", "opt/models/vae/x", "hard link")], "holds h as a hard link to opt/models/vae/x"),
         ([entry("a"), entry(".wh.a")], "both holds and deletes a"),
         ([entry(".wh.a"), entry("a/b")], "both holds and deletes a"),
-        ([entry(".wh.a"), entry(".wh.a")], "holds .wh.a as a deletion of no plain name, or for the second"),
-        ([entry("a/.wh.")], "as a deletion of no plain name"),
-        ([entry("a/.wh...")], "as a deletion of no plain name"),
-        ([entry("a/.wh..")], "as a deletion of no plain name"),
-        ([entry("a/.wh..wh.plnk")], "as a deletion of no plain name"),
-        ([entry("a/.wh.b/c")], "below a name that stands for a deletion"),
-        ([entry("a/.wh.b/")], "as a deletion that is no empty file"),
-        ([entry("a/.wh.b", "c")], "as a deletion that is no empty file"),
-        ([Member(".wh.a", "file", size=1)], "as a deletion that is no empty file"),
-        ([Member("a", "whiteout device")], "as the device that stands for a deletion"),
+        ([entry(".wh.a"), entry(".wh.a")], "holds .wh.a as a whiteout of an invalid name, or a second"),
+        ([entry("a/.wh.")], "as a whiteout of an invalid name"),
+        ([entry("a/.wh...")], "as a whiteout of an invalid name"),
+        ([entry("a/.wh..")], "as a whiteout of an invalid name"),
+        ([entry("a/.wh..wh.plnk")], "as a whiteout of an invalid name"),
+        ([entry("a/.wh.b/c")], "below a whiteout"),
+        ([entry("a/.wh.b/")], "as a whiteout that is not an empty file"),
+        ([entry("a/.wh.b", "c")], "as a whiteout that is not an empty file"),
+        ([Member(".wh.a", "file", size=1)], "as a whiteout that is not an empty file"),
+        ([Member("a", "whiteout device")], "as a whiteout device"),
     ],
 )
 def test_what_engines_unpack_in_different_ways_is_found(rows: list[Member], wanted: str) -> None:
@@ -279,11 +280,6 @@ def read_tar(*members: bytes) -> list[str]:
     return findings(b"".join(members) + odd_tars.END, spec.LAYER)
 
 
-def acl(*rows: tuple[int, int]) -> bytes:
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row, 2**32 - 1) for row in rows)
-
-
-ACL = acl((1, 7), (4, 5), (32, 5))
 V2 = b"\x01\0\0\x02" + bytes(16)
 
 
@@ -343,6 +339,10 @@ def with_attribute(name: str, value: bytes, kind: bytes = b"0") -> bytes:
         ("system.posix_acl_access", acl((4, 5), (1, 7), (32, 5)), b"0"),
         ("system.posix_acl_access", acl((1, 7), (2, 7), (4, 5), (32, 5)), b"0"),
         ("system.posix_acl_access", acl((1, 8), (4, 5), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (2, 7), (4, 5), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (4, 5), (8, 7), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_default", acl((1, 7), (2, 7), (4, 5), (16, 7), (32, 5)), b"5"),
+        ("security.capability", b"\1\0\0\x03" + bytes(16) + b"\xff\xff\xff\xff", b"0"),
         ("system.posix_acl_access", ACL, b"2"),
         ("system.posix_acl_default", ACL, b"0"),
         ("user.x", b"z" * 70000, b"0"),
@@ -363,13 +363,23 @@ def test_attributes_that_no_kernel_takes_are_found(name: str, value: bytes, kind
         ("security.capability", b"\0\0\0\x03" + bytes(20), b"0"),
         ("security.selinux", b"system_u:object_r:x:s0\0", b"0"),
         ("system.posix_acl_access", ACL, b"0"),
-        ("system.posix_acl_access", acl((1, 7), (2, 7), (4, 5), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (2, 7, 5), (4, 5), (16, 7), (32, 5)), b"0"),
+        ("system.posix_acl_access", acl((1, 7), (4, 5), (8, 5, 0), (16, 7), (32, 5)), b"0"),
+        ("security.capability", b"\1\0\0\x03" + bytes(16) + b"\xfe\xff\xff\xff", b"0"),
         ("system.posix_acl_default", ACL, b"5"),
         ("user.x", b"z" * 2000, b"5"),
     ],
 )
 def test_attributes_that_writers_set_are_right(name: str, value: bytes, kind: bytes) -> None:
     assert read_tar(with_attribute(name, value, kind)) == []
+
+
+def test_attributes_of_one_member_take_the_room_that_ext4_needs_for_them() -> None:
+    """It keeps 16 bytes beside each, and fills names and values up to multiples of 4."""
+    for number, size, right in ((128, 0, True), (129, 0, False), (85, 9, True), (86, 9, False)):
+        records = [(b"SCHILY.xattr.user.%03d" % n, b"z" * size) for n in range(number)]
+        found = read_tar(odd_tars.pax(*records) + odd_tars.file(b"x"))
+        assert ("too many to be set" in "".join(found)) is not right, (number, size)
 
 
 @pytest.mark.parametrize("path", [b"./", b"opt/", b"./opt/models/"])
@@ -394,6 +404,72 @@ def test_a_time_before_1970_is_right() -> None:
     assert read_tar(odd_tars.block(b"x", magic=odd_tars.GNU, patches={136: long_ago})) == []
     (found,) = read_tar(odd_tars.block(b"x", magic=odd_tars.GNU, patches={108: long_ago[-8:]}))
     assert "the owner in a header is not plainly a number" in found
+
+
+@pytest.mark.parametrize("kind", [spec.LAYER, spec.LAYER_ZSTD, spec.LAYER_GZIP])
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5, 512, 1 << 20])
+@pytest.mark.parametrize("name", [b"BZh/x", b"\x50\x2a\x4d\x18x"])
+def test_a_tar_that_begins_like_something_compressed_is_found_however_it_is_cut(
+    kind: str, cut: int, name: bytes
+) -> None:
+    data = odd_tars.file(name, b"x") + odd_tars.END
+    packs = {
+        spec.LAYER: data,
+        spec.LAYER_ZSTD: stored_zstd(data, cut),
+        spec.LAYER_GZIP: gzip.compress(data),
+    }
+    blob = packs[kind]
+    descriptor = Descriptor(kind, spec.digest_of(blob), len(blob))
+    chunks = [blob[at : at + cut] for at in range(0, len(blob), cut)]
+    (found,) = read(0, descriptor, spec.digest_of(data), chunks)
+    assert "its tar begins with the mark of something compressed" in found
+
+
+def stored_zstd(data: bytes, size: int) -> bytes:
+    """Return a zstd frame of raw blocks, each of so many bytes, which a decoder gives out one by one."""
+    blocks = [data[at : at + min(size, 1 << 16)] for at in range(0, len(data), min(size, 1 << 16))]
+    ends = (at == len(blocks) - 1 for at in range(len(blocks)))
+    packed = b"".join(
+        (len(each) << 3 | end).to_bytes(3, "little") + each for each, end in zip(blocks, ends, strict=True)
+    )
+    return b"\x28\xb5\x2f\xfd\x00\x58" + packed
+
+
+def many(number: int, start: int = 0, path: bytes = b"") -> Iterator[bytes]:
+    """Yield a tar of so many small members, as pieces."""
+    before = odd_tars.pax((b"path", path)) if path else b""
+    for each in range(start, start + number):
+        yield before + odd_tars.block(b"usr/%d" % each)
+    yield odd_tars.END
+
+
+def read_many(pieces: Iterable[bytes]) -> runtime_layers.LayerContents:
+    data = b"".join(pieces)
+    blob = Descriptor(spec.LAYER, spec.digest_of(data), len(data))
+    return runtime_layers.read(0, blob, spec.digest_of(data), [data])
+
+
+def test_a_layer_of_too_many_members_is_found_and_none_of_them_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_layers, "_MOST_MEMBERS", 100)
+    right, wrong = read_many(many(100)), read_many(many(101))
+    assert (right.findings, len(right.members)) == ((), 100)
+    assert wrong.members == ()
+    assert "holds more than 100 files and folders, or paths of more than 64 MiB" in wrong.findings[0]
+
+
+def test_a_layer_of_too_long_paths_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_layers, "_MOST_PATH_BYTES", 1 << 20)
+    deep = b"/".join([b"d"] * 1500)
+    assert read_many(many(300, path=deep)).findings == ()
+    assert "too many to be checked" in read_many(many(400, path=deep)).findings[0]
+
+
+def test_an_image_of_too_many_members_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_layers, "_MOST_OF_IMAGE", 250)
+    layers = [read_many(many(100, start)) for start in (0, 100, 200)]
+    assert list(runtime_layers.findings(layers[:2])) == []
+    (found,) = runtime_layers.findings(layers)
+    assert "and those below it hold more than 250 files and folders: too many" in found
 
 
 def test_a_zstd_window_that_is_too_large_is_called_so() -> None:

@@ -42,7 +42,7 @@ A, B, C = (
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Layout:
-    """A runtime of two layers, whose history tells of a step without one too."""
+    """A runtime of two layers, whose history lists a step without one too."""
     found = layout.read(make_layout(tmp_path, layer_of(base="1"), layer_of(start="2")))
     history = [*found.config.history, {"created_by": "CMD", "empty_layer": True}]
     document = {**found.config.document, "history": history, "created": CREATED}

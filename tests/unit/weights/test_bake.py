@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bakes import access, weight
-from fakes.faults import Fault as HubFault
-from fakes.hub import Hub
-from fakes.registry import Fault, Registry
+from hub_weights import access, weight
+from servers.hub import Hub
+from servers.hub_faults import Fault as HubFault
+from servers.registry import Fault, Registry
 
 from pod.net.http import Limits
 from pod.net.hubs import Hubs
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
     from podkiln.registry import Progress
     from podkiln.registry.upload import BlobSource

@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bakes import access, weight
-from fakes.faults import Fault as HubFault
-from fakes.hub import Hub
-from fakes.registry import Fault, Registry
+from hub_weights import access, weight
+from servers.hub import Hub
+from servers.hub_faults import Fault as HubFault
+from servers.registry import Fault, Registry
 
 from pod.net.http import Limits
 from pod.net.transfer_policy import TransferPolicy
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
 MIB = 1 << 20
 SETTINGS = RegistryOptions(attempts=4, backoff=0.01, timeout=1.0, login=lambda _: Credentials("me", "s3cret"))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from plans import plan_of
 
 from podkiln.oci import spec
 from podkiln.plan.image_layers import Layer
@@ -26,19 +23,18 @@ def put(image: Path, data: bytes) -> Path:
 
 def test_known_layers_of_the_right_size_are_found(tmp_path: Path) -> None:
     layers = (Layer("a", "weights", "a", 3, ONE), Layer("b", "weights", "b", 4, TWO), Layer("c", "base"))
-    made = replace(plan_of(), layers=layers)
-    assert local_layers.found(made, tmp_path) == []
+    assert local_layers.found(layers, tmp_path) == []
     put(tmp_path, b"one")
     put(tmp_path, b"two")  # the plan wants one byte more
-    assert local_layers.found(made, tmp_path) == [ONE]
+    assert local_layers.found(layers, tmp_path) == [ONE]
 
 
 def test_they_come_along_without_a_copy(tmp_path: Path) -> None:
-    made = replace(plan_of(), layers=(Layer("a", "weights", "a", 3, ONE),))
+    layers = [Layer("a", "weights", "a", 3, ONE)]
     old = put(tmp_path / "old", b"one")
     new = tmp_path / "new" / old.relative_to(tmp_path / "old")
     new.parent.mkdir(parents=True)
-    local_layers.keep(made, tmp_path / "old", tmp_path / "new")
+    local_layers.keep(layers, tmp_path / "old", tmp_path / "new")
     assert new.stat().st_ino == old.stat().st_ino
-    local_layers.keep(made, tmp_path / "old", tmp_path / "new")  # there already
-    local_layers.keep(made, tmp_path / "none", tmp_path / "new")
+    local_layers.keep(layers, tmp_path / "old", tmp_path / "new")  # there already
+    local_layers.keep(layers, tmp_path / "none", tmp_path / "new")

@@ -10,14 +10,14 @@ import pytest
 
 from podkiln.errors import IntegrityError, UsageError
 from podkiln.oci import spec
-from podkiln.registry.transport import CancelledError
+from podkiln.registry.cancellation import CancelledError
 from podkiln.weights.sink import LayoutSink, RegistrySink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fakes.registry import Registry
+    from servers.registry import Registry
 
     from podkiln.oci.tar_layer import Chunk
     from podkiln.registry import Repository

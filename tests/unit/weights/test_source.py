@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bakes import FAST, access, weight
-from fakes.faults import Fault
-from fakes.hub import Hub
-from fakes.shelf import generate
+from hub_weights import FAST, access, weight
+from servers.hub import Hub
+from servers.hub_content import generate
+from servers.hub_faults import Fault
 
 from pod.net.http import Limits
 from pod.net.hubs import Hubs, Request
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
     from podkiln.plan.weight_layers import WeightFile
 

@@ -7,10 +7,10 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bakes import access, weight
-from fakes.faults import Fault as HubFault
-from fakes.hub import Hub
-from fakes.registry import Fault, Registry
+from hub_weights import access, weight
+from servers.hub import Hub
+from servers.hub_faults import Fault as HubFault
+from servers.registry import Fault, Registry
 
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.oci import spec
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
 MIB = 1 << 20
 SIZE = 5 * MIB + 123

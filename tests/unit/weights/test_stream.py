@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from bakes import access, weight
-from fakes.hub import Hub
+from hub_weights import access, weight
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servers.hub import Hub
 
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
@@ -29,11 +31,15 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
+def fill(hub: Hub) -> None:
+    hub.add("org/repo", "a.safetensors", 2 * MIB + 5)
+    hub.add("org/repo", "b.safetensors", MIB + 700, seed=1)
+
+
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
     with Hub() as running:
-        running.add("org/repo", "a.safetensors", 2 * MIB + 5)
-        running.add("org/repo", "b.safetensors", MIB + 700, seed=1)
+        fill(running)
         yield running
 
 
@@ -57,17 +63,53 @@ def joined(chunks: Iterable[Chunk]) -> bytes:
     return bytes(found)
 
 
-@pytest.mark.parametrize("kept", [16 * MIB, 2 * MIB, MIB // 2, 0])
-@pytest.mark.parametrize("back", [0, 1, 700, MIB - 1, MIB, MIB + 4000, 2 * MIB])
-@pytest.mark.parametrize("chunks", [1, 2, 4, 99])
-def test_it_goes_back_as_far_as_it_is_asked_to(
-    hub: Hub, whole: bytes, chunks: int, back: int, kept: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Taken `chunks` chunks far, then from `back` bytes before that: once more, and to the end."""
-    monkeypatch.setattr(stream, "REPLAY_BUFFER_BYTES", kept)
+# Chunks that were taken, bytes to go back from there, and bytes that are kept in memory.
+BACK = {
+    "not at all": (4, 0, 16 * MIB),
+    "a byte": (4, 1, 16 * MIB),
+    "into the first frame": (1, 700, 16 * MIB),
+    "to the edge of a chunk": (2, MIB, 16 * MIB),
+    "over an edge": (99, MIB + 4000, 16 * MIB),
+    "to the edge of what is kept": (99, 2 * MIB, 2 * MIB),
+    "a byte beyond it": (99, 2 * MIB + 1, 2 * MIB),
+    "beyond it, from the first file": (2, MIB, MIB // 2),
+    "into another file": (99, 2 * MIB, MIB // 2),
+    "nothing is kept": (4, 700, 0),
+    "nothing is kept, at the end": (99, 1, 0),
+    "nothing is kept, not at all": (99, 0, 0),
+}
+
+
+@pytest.mark.parametrize("where", BACK.values(), ids=BACK)
+def test_it_goes_back_as_far_as_it_is_asked_to(hub: Hub, whole: bytes, where: tuple[int, int, int]) -> None:
+    goes_back(hub, whole, *where)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    chunks=st.integers(1, 12),
+    back=st.integers(0, 4 * MIB),
+    kept=st.one_of(st.just(0), st.integers(0, 5 * MIB)),
+)
+def test_it_goes_back_to_any_byte(chunks: int, back: int, kept: int) -> None:
+    with Hub() as hub:
+        fill(hub)
+        with closing(stream_of(hub)) as layer:
+            whole = joined(layer.chunks())
+        goes_back(hub, whole, chunks, back, kept)
+
+
+def goes_back(hub: Hub, whole: bytes, chunks: int, back: int, kept: int) -> None:
+    """Take `chunks` chunks, then from `back` bytes before that: once more, and to the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "REPLAY_BUFFER_BYTES", kept)
+        goes_back_with(hub, whole, chunks, back)
+
+
+def goes_back_with(hub: Hub, whole: bytes, chunks: int, back: int) -> None:
     with closing(stream_of(hub)) as layer:
         first = joined(chunk for chunk, _ in zip(layer.chunks(), range(chunks), strict=False))
-        offset = max(1, layer._passed - back)
+        offset = max(1, layer._replay.end - back)
         assert whole.startswith(first)
         assert joined(layer.chunks(offset)) == whole[offset:]
         assert layer.blob == spec.Descriptor(spec.LAYER, spec.digest_of(whole), len(whole))
@@ -100,7 +142,7 @@ def test_the_digest_is_not_known_before_the_last_bytes(hub: Hub) -> None:
 def test_nobody_may_have_more_than_was_sent(hub: Hub) -> None:
     with (
         closing(stream_of(hub)) as layer,
-        pytest.raises(IntegrityError, match="5 bytes are said to be there"),
+        pytest.raises(IntegrityError, match="5 bytes are expected to be there"),
     ):
         next(iter(layer.chunks(5)))
 

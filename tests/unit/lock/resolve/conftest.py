@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.hub import Hub
-from houses import House
+from model_locks import ModelLocks
+from servers.hub import Hub
 
 from podkiln.lock.resolve import http
 from podkiln.lock.resolve.http import Patience
@@ -28,5 +28,5 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+def house(tmp_path: Path) -> ModelLocks:
+    return ModelLocks(tmp_path)

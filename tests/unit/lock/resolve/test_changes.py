@@ -113,7 +113,7 @@ def test_a_check_since_a_revision_finds_what_was_forgotten(
 
 @pytest.mark.parametrize("revision", ["none", "", "--help", "HEAD~5"])
 def test_a_revision_that_is_none_is_one_sentence(revision: str, mine: Path) -> None:
-    with pytest.raises(UsageError, match="--since: git knows no revision"):
+    with pytest.raises(UsageError, match="--since: git has no revision"):
         relock.check([str(mine)], revision)
 
 

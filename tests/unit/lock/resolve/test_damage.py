@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from descriptions import FILE, SHA
-from houses import civitai, entry, from_hub
+from model_locks import civitai, entry, from_hub
 
 from podkiln.errors import LockError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fakes.hub import Hub
-    from houses import House
+    from model_locks import ModelLocks
+    from servers.hub import Hub
 
 
 DAMAGE: dict[str, Callable[[str], str]] = {
@@ -27,7 +27,7 @@ DAMAGE: dict[str, Callable[[str], str]] = {
 }
 
 
-def locked(hub: Hub, house: House) -> str:
+def locked(hub: Hub, house: ModelLocks) -> str:
     """Lock three files, and return the lock's text."""
     hub.add("org/repo", "model.safetensors", 5000)
     hub.add_civitai(90, "pony.safetensors", b"x" * 5)
@@ -40,7 +40,7 @@ def locked(hub: Hub, house: House) -> str:
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_and_a_hub_out_of_reach_leave_the_lock_as_it_is(
-    kind: str, hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+    kind: str, hub: Hub, house: ModelLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, every hash in it was overwritten with null, and that ended with 0."""
     damaged = DAMAGE[kind](locked(hub, house))
@@ -61,7 +61,9 @@ def test_damage_and_a_hub_out_of_reach_leave_the_lock_as_it_is(
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_mended_where_all_is_found_anew_and_that_is_said(kind: str, hub: Hub, house: House) -> None:
+def test_damage_is_mended_where_all_is_found_anew_and_that_is_said(
+    kind: str, hub: Hub, house: ModelLocks
+) -> None:
     hub.add("org/repo", "model.safetensors", 5000)
     hub.add_civitai(90, "pony.safetensors", b"x" * 5)
     house.describe("mine", FILE, civitai())
@@ -69,11 +71,11 @@ def test_damage_is_mended_where_all_is_found_anew_and_that_is_said(kind: str, hu
     text = house.lock.read_text()
     house.lock.write_text(DAMAGE[kind](text))
     (warning,) = house.relock().warnings
-    assert "all that it can have held was found anew: compare before you commit." in warning
+    assert "everything that it may have held was found again: compare before you commit." in warning
     assert house.lock.read_text() == text
 
 
-def test_one_file_that_is_not_found_anew_is_enough_to_leave_it(hub: Hub, house: House) -> None:
+def test_one_file_that_is_not_found_anew_is_enough_to_leave_it(hub: Hub, house: ModelLocks) -> None:
     hub.add("org/repo", "model.safetensors", 5000)
     hub.add("org/repo", "late.safetensors", 5000)
     house.describe("mine", FILE, from_hub("late.safetensors"))
@@ -88,7 +90,7 @@ def test_one_file_that_is_not_found_anew_is_enough_to_leave_it(hub: Hub, house: 
 
 
 def test_a_commit_that_only_the_lock_knew_is_found_anew_too(
-    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, house: ModelLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hash and size of this file stand in its description; the commit did not."""
     file = hub.add("org/repo", "model.safetensors", 5000)
@@ -102,7 +104,7 @@ def test_a_commit_that_only_the_lock_knew_is_found_anew_too(
         house.relock()
 
 
-def test_a_newer_lock_is_never_written_over(hub: Hub, house: House) -> None:
+def test_a_newer_lock_is_never_written_over(hub: Hub, house: ModelLocks) -> None:
     newer = locked(hub, house).replace('"schema_version": 1', '"schema_version": 2')
     house.lock.write_text(newer)
     with pytest.raises(LockError, match="it has schema_version 2, and this podkiln knows 1") as raised:
@@ -111,15 +113,15 @@ def test_a_newer_lock_is_never_written_over(hub: Hub, house: House) -> None:
     assert house.lock.read_text() == newer
 
 
-def test_a_folder_in_the_locks_place_is_damage(hub: Hub, house: House) -> None:
+def test_a_folder_in_the_locks_place_is_damage(hub: Hub, house: ModelLocks) -> None:
     house.describe("mine", entry(huggingface="org/none", path="a.bin"))
     house.lock.mkdir(parents=True)
-    with pytest.raises(LockError, match="it is no file"):
+    with pytest.raises(LockError, match="it is not a file"):
         house.relock()
 
 
 def test_without_damage_a_hub_out_of_reach_loses_nothing(
-    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, house: ModelLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = json.loads(locked(hub, house))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

@@ -312,7 +312,7 @@ def test_a_requirements_file_that_is_not_there(shelf: Shelf, mine: Path) -> None
 )
 @pytest.mark.usefixtures("no_network")
 def test_an_upgrade_of_nothing(name: str, hint: str) -> None:
-    with pytest.raises(UsageError, match=f"Nothing that is locked is called '{name}'") as raised:
+    with pytest.raises(UsageError, match=f"Nothing in the lock is called '{name}'") as raised:
         relock.relock(["lazy"], [name])
     assert hint in str(raised.value.hint)
 
@@ -452,7 +452,7 @@ def test_a_runtime_that_was_damaged_is_made_anew_and_that_is_said(shelf: Shelf, 
     path = mine.with_suffix(".locks") / "mine-1/runtime.json"
     path.write_text(f"<<<<<<< HEAD\n{path.read_text()}")
     (warning,) = [text for text in relock.relock([str(mine)]).warnings if "runtime.json" in text]
-    assert "line 1 is the mark of a merge conflict; all that stands in it was resolved anew" in warning
+    assert "line 1 is the mark of a merge conflict; everything in it was resolved again" in warning
     assert locked(mine) == whole
 
 

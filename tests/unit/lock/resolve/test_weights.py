@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 from descriptions import FILE, SHA, model, write
-from fakes.faults import Fault
-from fakes.shelf import make_file
-from houses import civitai, entry, from_hub
+from model_locks import civitai, entry, from_hub
+from servers.hub_content import make_file
+from servers.hub_faults import Fault
 
 from podkiln.lock.resolve.errors import RefusedError
 from podkiln.lock.resolve.http import Web
 
 if TYPE_CHECKING:
-    from fakes.hub import Hub
-    from houses import House
+    from model_locks import ModelLocks
+    from servers.hub import Hub
 
 
 # --- Hugging Face
 
 
-def test_size_hash_and_commit_come_from_the_hubs_listing(hub: Hub, house: House) -> None:
+def test_size_hash_and_commit_come_from_the_hubs_listing(hub: Hub, house: ModelLocks) -> None:
     file = hub.add("org/repo", "model.safetensors", 5000)
     house.describe("mine", FILE)
     outcome = house.relock()
@@ -33,14 +33,14 @@ def test_size_hash_and_commit_come_from_the_hubs_listing(hub: Hub, house: House)
     assert hub.served() == 0
 
 
-def test_a_small_file_has_no_sha256_there_so_it_is_fetched_and_hashed(hub: Hub, house: House) -> None:
+def test_a_small_file_has_no_sha256_there_so_it_is_fetched_and_hashed(hub: Hub, house: ModelLocks) -> None:
     hub.add("org/repo", "config.json", b"{}", lfs=False)
     house.describe("mine", from_hub("config.json"))
     house.relock()
     assert house.only() == (hub.repositories["org/repo"].head, 2, sha256(b"{}").hexdigest())
 
 
-def test_one_listing_serves_all_files_of_a_repository(hub: Hub, house: House) -> None:
+def test_one_listing_serves_all_files_of_a_repository(hub: Hub, house: ModelLocks) -> None:
     for name in ("a", "b", "c"):
         hub.add("org/repo", f"{name}.safetensors", 500)
     house.describe("one", from_hub("a.safetensors"), from_hub("b.safetensors"))
@@ -49,7 +49,7 @@ def test_one_listing_serves_all_files_of_a_repository(hub: Hub, house: House) ->
     assert len([hit for hit in hub.hits if hit.path.startswith("/api/models/")]) == 1
 
 
-def test_a_described_commit_is_the_one_that_is_asked_for(hub: Hub, house: House) -> None:
+def test_a_described_commit_is_the_one_that_is_asked_for(hub: Hub, house: ModelLocks) -> None:
     old = hub.add("org/repo", "model.safetensors", 500, seed=1)
     commit = hub.repositories["org/repo"].head
     hub.add("org/repo", "model.safetensors", 500, seed=2)
@@ -58,14 +58,14 @@ def test_a_described_commit_is_the_one_that_is_asked_for(hub: Hub, house: House)
     assert house.only() == (commit, 500, old.sha256)
 
 
-def test_trusted_facts_are_written_as_they_are_and_nobody_is_asked(hub: Hub, house: House) -> None:
+def test_trusted_facts_are_written_as_they_are_and_nobody_is_asked(hub: Hub, house: ModelLocks) -> None:
     house.describe("mine", from_hub(sha256=SHA, size=5))
     house.relock()
     assert house.only() == (None, 5, SHA)
     assert hub.hits == []
 
 
-def test_a_missing_size_is_filled_in_where_the_hash_agrees(hub: Hub, house: House) -> None:
+def test_a_missing_size_is_filled_in_where_the_hash_agrees(hub: Hub, house: ModelLocks) -> None:
     file = hub.add("org/repo", "model.safetensors", 5000)
     house.describe("mine", from_hub(sha256=file.sha256, size_approx=4000))
     house.relock()
@@ -81,7 +81,7 @@ def test_a_missing_size_is_filled_in_where_the_hash_agrees(hub: Hub, house: Hous
     ],
 )
 def test_a_hub_that_contradicts_what_is_trusted(
-    facts: dict[str, object], key: str, trusted: str, hub: Hub, house: House
+    facts: dict[str, object], key: str, trusted: str, hub: Hub, house: ModelLocks
 ) -> None:
     """An error that names both; which of them is right, a person decides."""
     file = hub.add("org/repo", "model.safetensors", 5000)
@@ -98,7 +98,7 @@ def test_a_hub_that_contradicts_what_is_trusted(
     assert house.files("mine")[1].resolved
 
 
-def test_what_was_found_is_kept_until_an_upgrade_is_asked_for(hub: Hub, house: House) -> None:
+def test_what_was_found_is_kept_until_an_upgrade_is_asked_for(hub: Hub, house: ModelLocks) -> None:
     old = hub.add("org/repo", "model.safetensors", 500, seed=1)
     commit = hub.repositories["org/repo"].head
     house.describe("mine", FILE)
@@ -115,7 +115,7 @@ def test_what_was_found_is_kept_until_an_upgrade_is_asked_for(hub: Hub, house: H
     assert house.only("other")[2] == new.sha256
 
 
-def test_an_upgrade_to_what_contradicts_keeps_what_was_found(hub: Hub, house: House) -> None:
+def test_an_upgrade_to_what_contradicts_keeps_what_was_found(hub: Hub, house: ModelLocks) -> None:
     """The commit that held the trusted file still does."""
     file = hub.add("org/repo", "model.safetensors", 500, seed=1)
     house.describe("mine", from_hub(sha256=file.sha256))
@@ -127,7 +127,7 @@ def test_an_upgrade_to_what_contradicts_keeps_what_was_found(hub: Hub, house: Ho
     assert found[0]
 
 
-def test_another_source_is_another_file(hub: Hub, house: House) -> None:
+def test_another_source_is_another_file(hub: Hub, house: ModelLocks) -> None:
     hub.add("org/repo", "model.safetensors", 500, seed=1)
     house.describe("mine", FILE)
     house.relock()
@@ -145,11 +145,13 @@ def test_another_source_is_another_file(hub: Hub, house: House) -> None:
             "org/repo has no file 'modle.safetensors' at main; there is 'model.safetensors'",
         ),
         (from_hub(revision="0" * 40), f"org/repo has no revision '{'0' * 40}'"),
-        (entry(huggingface="org/none", path="a.bin"), "knows no repository org/none, or it is private"),
-        (entry(huggingface="org/a--b", path="a.bin"), "'org/a--b' is no name of a repository"),
+        (entry(huggingface="org/none", path="a.bin"), "has no repository org/none, or it is private"),
+        (entry(huggingface="org/a--b", path="a.bin"), "'org/a--b' is not the name of a repository"),
     ],
 )
-def test_a_description_that_the_hub_does_not_know(described: str, says: str, hub: Hub, house: House) -> None:
+def test_a_description_that_the_hub_does_not_know(
+    described: str, says: str, hub: Hub, house: ModelLocks
+) -> None:
     """Something for a person to correct: with file and line, and all other models locked all the same."""
     hub.add("org/repo", "model.safetensors", 500)
     path = house.describe("mine", described)
@@ -162,7 +164,7 @@ def test_a_description_that_the_hub_does_not_know(described: str, says: str, hub
 
 
 def test_a_gated_repository_is_a_warning_with_what_to_do(
-    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, house: ModelLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("org/repo", "config.json", b"{}", lfs=False)
     hub.gate("org/repo", "hf_token_of_mine")
@@ -178,7 +180,7 @@ def test_a_gated_repository_is_a_warning_with_what_to_do(
     assert house.files("mine")[0].resolved
 
 
-def test_a_token_that_is_refused(hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_is_refused(hub: Hub, house: ModelLocks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     hub.add("org/repo", "model.safetensors", 500)
     hub.fault(Fault("status", where="hub", status=401))
@@ -190,7 +192,7 @@ def test_a_token_that_is_refused(hub: Hub, house: House, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_hub_that_answers_later_leaves_what_it_was_asked_for_unresolved(
-    status: int, hub: Hub, house: House
+    status: int, hub: Hub, house: ModelLocks
 ) -> None:
     """One sentence for all files, and each repository is asked for a few times at most."""
     hub.fault(Fault("status", where="hub", status=status, times=-1))
@@ -208,7 +210,7 @@ def test_a_hub_that_answers_later_leaves_what_it_was_asked_for_unresolved(
 
 
 def test_without_a_network_nothing_is_invented_and_nothing_lost(
-    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, house: ModelLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("org/repo", "model.safetensors", 500)
     house.describe("mine", FILE)
@@ -222,7 +224,7 @@ def test_without_a_network_nothing_is_invented_and_nothing_lost(
     assert house.only("other") == (None, None, None)
 
 
-def test_a_small_file_that_comes_damaged_is_not_locked(hub: Hub, house: House) -> None:
+def test_a_small_file_that_comes_damaged_is_not_locked(hub: Hub, house: ModelLocks) -> None:
     hub.add("org/repo", "config.json", b"{}", lfs=False)
     hub.fault(Fault("flip", where="hub", match="/resolve/", times=-1))
     house.describe("mine", from_hub("config.json"))
@@ -234,7 +236,7 @@ def test_a_small_file_that_comes_damaged_is_not_locked(hub: Hub, house: House) -
 # --- CivitAI
 
 
-def test_civitai_tells_hash_and_size(hub: Hub, house: House) -> None:
+def test_civitai_tells_hash_and_size(hub: Hub, house: ModelLocks) -> None:
     """The hash in capitals and the size in KiB there."""
     file = hub.add_civitai(90, "pony.safetensors", b"x" * 12345)
     house.describe("mine", civitai())
@@ -243,7 +245,7 @@ def test_civitai_tells_hash_and_size(hub: Hub, house: House) -> None:
 
 
 def test_the_token_goes_to_civitai_in_a_header_and_only_there(
-    hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, house: ModelLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIVITAI_TOKEN", "civ_secret")
     hub.add_civitai(90, "pony.safetensors", b"x")
@@ -259,22 +261,22 @@ def test_the_token_goes_to_civitai_in_a_header_and_only_there(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"archived": True}, "version 90 on .* was archived at .* and cannot be had any more"),
+        ({"archived": True}, "version 90 on .* was archived at .* and can no longer be downloaded"),
         ({"fields": {"model": {"mode": "TakenDown"}}}, "was taken down at"),
         ({"fields": {"usageControl": "Generation"}}, "may be used on the site of .*, but not downloaded"),
         ({"fields": {"files": []}}, "lists no file at"),
         ({"row": {"virusScanResult": "Danger"}}, "reported as dangerous by the virus scanner"),
         ({"scan": "Danger"}, "reported as dangerous by the scanners"),
         ({"row": {"type": "Training Data"}}, "is training data at .*, and no model"),
-        ({"row": {"name": "a.zip", "type": "Archive"}}, "has the file a.zip .*, which is no model's file"),
+        ({"row": {"name": "a.zip", "type": "Archive"}}, "has the file a.zip .*, which is not a model file"),
         ({"row": {"name": "a.gguf"}}, "has the file a.gguf .*, which cannot be called pony.safetensors"),
         ({"fields": {"model": {"type": "LORA"}}}, "is a LoRA there, which does not belong into checkpoints"),
-        ({"fields": {"model": {"type": "Workflows"}}}, "is of the type Workflows, which is no model"),
+        ({"fields": {"model": {"type": "Workflows"}}}, "is of the type Workflows, which is not a model"),
         ({"format": "PickleTensor"}, "is a pickle, which can run code: choose a safetensors version"),
     ],
 )
 def test_what_civitai_has_but_must_not_be_taken(
-    fields: dict[str, object], says: str, hub: Hub, house: House
+    fields: dict[str, object], says: str, hub: Hub, house: ModelLocks
 ) -> None:
     hub.add_civitai(90, "pony.safetensors", b"x", **fields)
     path = house.describe("mine", civitai())
@@ -294,7 +296,7 @@ def test_what_civitai_has_but_must_not_be_taken(
     ],
 )
 def test_a_folder_that_fits_or_is_a_nodes_own_is_taken(
-    type_: str, folder: str, hub: Hub, house: House
+    type_: str, folder: str, hub: Hub, house: ModelLocks
 ) -> None:
     file = hub.add_civitai(90, "pony.safetensors", b"x", fields={"model": {"type": type_}})
     house.describe("mine", civitai(folder=folder))
@@ -302,7 +304,7 @@ def test_a_folder_that_fits_or_is_a_nodes_own_is_taken(
     assert house.only() == (None, 1, file.sha256)
 
 
-def test_an_answer_about_another_version_is_not_locked(hub: Hub, house: House) -> None:
+def test_an_answer_about_another_version_is_not_locked(hub: Hub, house: ModelLocks) -> None:
     hub.add_civitai(90, "pony.safetensors", b"x", fields={"id": 91})
     house.describe("mine", civitai())
     (warning,) = house.relock().warnings
@@ -310,7 +312,7 @@ def test_an_answer_about_another_version_is_not_locked(hub: Hub, house: House) -
     assert house.only() == (None, None, None)
 
 
-def test_a_disabled_repository_is_not_one_that_wants_a_login(hub: Hub, house: House) -> None:
+def test_a_disabled_repository_is_not_one_that_wants_a_login(hub: Hub, house: ModelLocks) -> None:
     said = "Access to this resource is disabled."
     hub.fault(Fault("status", where="hub", times=-1, status=403, error_message=said))
     house.describe("mine", FILE)
@@ -328,7 +330,7 @@ WITHHELD = [
 
 @pytest.mark.parametrize(("fields", "says"), WITHHELD)
 def test_what_only_some_accounts_can_have_is_asked_for_with_a_token(
-    fields: dict[str, object], says: str, hub: Hub, house: House, monkeypatch: pytest.MonkeyPatch
+    fields: dict[str, object], says: str, hub: Hub, house: ModelLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was bought is not refused unasked."""
     hub.add_civitai(90, "pony.safetensors", b"x", **fields)
@@ -346,12 +348,14 @@ def test_what_only_some_accounts_can_have_is_asked_for_with_a_token(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"fields": {"requireAuth": True}}, "is only given to who has logged in"),
+        ({"fields": {"requireAuth": True}}, "requires a login"),
         ({"row": {"virusScanResult": "Error"}}, r"was not scanned for viruses by .* \(Error\)"),
         ({"scan": "Pending"}, r"was not scanned for code by .* \(Pending\)"),
     ],
 )
-def test_what_is_locked_with_a_word(fields: dict[str, object], says: str, hub: Hub, house: House) -> None:
+def test_what_is_locked_with_a_word(
+    fields: dict[str, object], says: str, hub: Hub, house: ModelLocks
+) -> None:
     file = hub.add_civitai(90, "pony.safetensors", b"x", **fields)
     house.describe("mine", civitai())
     outcome = house.relock()
@@ -359,7 +363,7 @@ def test_what_is_locked_with_a_word(fields: dict[str, object], says: str, hub: H
     assert re.search(f"mine: checkpoints/pony.safetensors {says}", outcome.warnings[0]), outcome.warnings
 
 
-def test_a_file_is_chosen_by_its_number(hub: Hub, house: House) -> None:
+def test_a_file_is_chosen_by_its_number(hub: Hub, house: ModelLocks) -> None:
     """High- and low-noise models come as two files of one version, alike in all but their number."""
     low = make_file("low.safetensors", b"low")
     hub.add_civitai(90, "high.safetensors", b"high", beside=((low, "Model", "SafeTensor"),))
@@ -369,11 +373,11 @@ def test_a_file_is_chosen_by_its_number(hub: Hub, house: House) -> None:
     assert house.files("mine")[0].source == "civitai:45@90+901"
     house.describe("mine", civitai(999))
     (problem,) = house.relock("mine").problems
-    assert "is none of the files at" in problem
+    assert "is not one of the files at" in problem
     assert "high.safetensors (+900), low.safetensors (+901)" in problem
 
 
-def test_training_data_that_stands_first_is_not_the_model(hub: Hub, house: House) -> None:
+def test_training_data_that_stands_first_is_not_the_model(hub: Hub, house: ModelLocks) -> None:
     model = make_file("a.safetensors", b"model")
     hub.add_civitai(90, "data.zip", b"images", beside=((model, "Model", "SafeTensor"),))
     version = hub.versions[90]
@@ -386,13 +390,13 @@ def test_training_data_that_stands_first_is_not_the_model(hub: Hub, house: House
     assert house.only() == (None, 5, model.sha256)
 
 
-def test_early_access_that_is_over_is_none(hub: Hub, house: House) -> None:
+def test_early_access_that_is_over_is_none(hub: Hub, house: ModelLocks) -> None:
     hub.add_civitai(90, "pony.safetensors", b"x", early_access_ends="2020-01-01T00:00:00.000Z")
     house.describe("mine", civitai())
     assert house.relock().problems == []
 
 
-def test_a_pickle_that_is_listed_by_hash_is_taken(hub: Hub, house: House) -> None:
+def test_a_pickle_that_is_listed_by_hash_is_taken(hub: Hub, house: ModelLocks) -> None:
     file = hub.add_civitai(90, "pony.pt", b"x", format="PickleTensor")
     house.describe("mine", civitai(sha256=file.sha256))
     assert house.relock().problems == []
@@ -409,7 +413,7 @@ def test_a_pickle_that_is_listed_by_hash_is_taken(hub: Hub, house: House) -> Non
         (entry(civitai={"model": 44, "version": 90}, name="a.bin"), "version 90 belongs to model 45 on"),
     ],
 )
-def test_a_version_that_civitai_does_not_know(described: str, says: str, hub: Hub, house: House) -> None:
+def test_a_version_that_civitai_does_not_know(described: str, says: str, hub: Hub, house: ModelLocks) -> None:
     hub.add_civitai(90, "pony.safetensors", b"x")
     house.describe("mine", described)
     (problem,) = house.relock().problems
@@ -419,12 +423,12 @@ def test_a_version_that_civitai_does_not_know(described: str, says: str, hub: Hu
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (Fault("status", where="hub", status=401), "version 90 on .* wants a login: set CIVITAI_TOKEN"),
+        (Fault("status", where="hub", status=401), "version 90 on .* requires a login: set CIVITAI_TOKEN"),
         (Fault("status", where="hub", status=503, times=-1), r"could not be asked \(it answered 503\)"),
         (Fault("html", where="hub", times=-1), r"answered 200 with a web page instead of JSON"),
     ],
 )
-def test_civitai_does_not_answer(fault: Fault, says: str, hub: Hub, house: House) -> None:
+def test_civitai_does_not_answer(fault: Fault, says: str, hub: Hub, house: ModelLocks) -> None:
     hub.add_civitai(90, "pony.safetensors", b"x")
     hub.fault(fault)
     house.describe("mine", civitai())
@@ -453,14 +457,14 @@ def test_a_url_with_nothing_behind_it(hub: Hub) -> None:
         Web().size(f"{hub.url}/files/none.bin")
 
 
-def test_a_local_file_is_hashed(house: House) -> None:
+def test_a_local_file_is_hashed(house: ModelLocks) -> None:
     write(house.models / "weights.bin", "hello")
     house.describe("mine", entry(local="weights.bin"))
     house.relock()
     assert house.only() == (None, 5, sha256(b"hello").hexdigest())
 
 
-def test_a_local_file_that_is_not_there(house: House) -> None:
+def test_a_local_file_that_is_not_there(house: ModelLocks) -> None:
     path = house.describe("mine", entry(local="none.bin"))
     (problem,) = house.relock().problems
     assert problem.startswith(f"{path}:7: files[0]: the local file ")
@@ -470,7 +474,7 @@ def test_a_local_file_that_is_not_there(house: House) -> None:
 # --- the file itself
 
 
-def test_the_lock_is_the_same_bytes_whatever_order_it_was_found_in(hub: Hub, house: House) -> None:
+def test_the_lock_is_the_same_bytes_whatever_order_it_was_found_in(hub: Hub, house: ModelLocks) -> None:
     hub.add("org/repo", "model.safetensors", 500)
     house.describe("b", FILE)
     house.relock()
@@ -483,7 +487,7 @@ def test_the_lock_is_the_same_bytes_whatever_order_it_was_found_in(hub: Hub, hou
     assert list(json.loads(first)["models"]) == ["a", "b"]
 
 
-def test_models_and_files_that_are_described_no_more_are_dropped(house: House) -> None:
+def test_models_and_files_that_are_described_no_more_are_dropped(house: ModelLocks) -> None:
     house.describe("gone", from_hub(sha256=SHA, size=5))
     path = house.describe("mine", from_hub(sha256=SHA, size=5), from_hub("b.bin", sha256=SHA, size=5))
     house.relock()

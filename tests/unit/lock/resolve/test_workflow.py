@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from fakes.faults import Fault
-from fakes.hub import Hub
-from fakes.registry import Registry
-from fakes.shelf import CivitaiVersion, HubFile, Repository
+from servers.hub import Hub
+from servers.hub_content import CivitaiVersion, HubFile, Repository
+from servers.hub_faults import Fault
+from servers.registry import Registry
 
 from podkiln.config import catalog
 from podkiln.config.model import UNRESOLVED

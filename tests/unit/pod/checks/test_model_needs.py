@@ -77,7 +77,7 @@ def test_each_enabled_model_is_measured(
     known: Rules, mode: str | None, vram: int | None, ram: int | None, level: str, says: str
 ) -> None:
     (finding,) = model_needs.memory(record(mode, vram, ram), [MODEL, PLAIN], known.reaches)
-    assert (finding.level, says in finding.says) == (level, True), finding.says
+    assert (finding.level, says in finding.message) == (level, True), finding.message
 
 
 def test_without_a_gpu_nothing_is_measured(known: Rules) -> None:
@@ -87,7 +87,7 @@ def test_without_a_gpu_nothing_is_measured(known: Rules) -> None:
 def test_what_is_to_be_fetched_must_fit() -> None:
     free = {"/workspace": 4 * GB, "/local": 40 * GB}
     (finding,) = model_needs.room(record(), [MODEL, PLAIN], [], free.get)
-    assert finding.says == (
+    assert finding.message == (
         "5.0 GB of models are to be fetched to /workspace, which has 4.0 GB free: use a larger volume, "
         "or enable fewer models"
     )
@@ -103,13 +103,13 @@ def test_what_is_there_needs_no_room(tmp_path: Path) -> None:
 def test_a_disk_that_is_nearly_full_is_said_once() -> None:
     nothing = record(models=[])
     (finding,) = model_needs.room(nothing, [MODEL], [], {"/workspace": 100 * GB, "/local": 200_000_000}.get)
-    assert finding.says == "the disk of /local has only 200 MB free: make room, or saving will fail"
+    assert finding.message == "the disk of /local has only 200 MB free: make room, or saving will fail"
     assert model_needs.room(nothing, [], [], lambda _path: None) == []
 
 
 def test_this_machines_disks_can_be_asked() -> None:
     here = {**record(), "models": [], "volume": {"workspace": "/", "local": "/nowhere"}}
-    assert all(finding.about == "disk" for finding in model_needs.room(here, [], []))
+    assert all(finding.check == "disk" for finding in model_needs.room(here, [], []))
 
 
 def test_sources_are_those_of_what_is_fetched() -> None:

@@ -37,8 +37,8 @@ CLOCKS: list[tuple[float | None, float | None, str | None]] = [
 @pytest.mark.parametrize(("theirs", "made", "says"), CLOCKS)
 def test_the_clock(theirs: float | None, made: float | None, says: str | None) -> None:
     found = network.clock(theirs, NOW, made)
-    assert [finding.about for finding in found] == ([] if says is None else ["clock"])
-    assert says is None or says in found[0].says
+    assert [finding.check for finding in found] == ([] if says is None else ["clock"])
+    assert says is None or says in found[0].message
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -70,7 +70,7 @@ def test_a_servers_date_tells_the_time(
     hub: str, monkeypatch: pytest.MonkeyPatch, off: float, expected: list[str]
 ) -> None:
     monkeypatch.setattr(Hub, "off", off)
-    assert [finding.about for finding in network.examine([hub], None)] == expected
+    assert [finding.check for finding in network.examine([hub], None)] == expected
 
 
 def test_nothing_to_ask_is_nothing_found() -> None:
@@ -87,7 +87,7 @@ def test_a_name_that_nobody_knows_is_said(hub: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     (finding,) = network.examine(["https://hub.invalid/x", "https://hub.invalid/y", hub], None)
-    assert finding.says.startswith(
+    assert finding.message.startswith(
         "DNS does not answer for hub.invalid (Temporary failure in name resolution): models cannot be fetched"
     )
 
@@ -98,7 +98,7 @@ def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     begun = time.monotonic()
     (finding,) = network.examine(["https://slow.invalid"], None)
     assert time.monotonic() - begun < 2
-    assert "(no answer within 0.2 s)" in finding.says
+    assert "(no answer within 0.2 s)" in finding.message
 
 
 def test_a_server_that_does_not_answer_tells_no_time() -> None:

@@ -76,7 +76,7 @@ def call(tmp_path: Path, flags_json: dict[str, Any]) -> Callable[..., subprocess
 
 
 def findings(text: str) -> list[tuple[str, str]]:
-    return [(finding["level"], finding["about"]) for finding in json.loads(text)["findings"]]
+    return [(finding["level"], finding["check"]) for finding in json.loads(text)["findings"]]
 
 
 def test_nothing_is_wrong(call: Callable[..., Any], tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_what_it_does_not_know_is_refused(call: Callable[..., Any]) -> None:
     done = call("doctor", "--all")
     assert (done.returncode, done.stderr) == (
         64,
-        "podkiln: doctor knows --boot and --json; '--all' is neither.\n",
+        "podkiln: doctor takes --boot and --json only, but got '--all'.\n",
     )
 
 
@@ -173,22 +173,22 @@ PRESENT = {"RUNPOD_GPU_COUNT": "1"}
         ),
         ({"FAKE_GPU": "failing", **PRESENT}, "nvidia-smi failed (exit code 18): Failed to initialize NVML"),
         ({"FAKE_GPU": "none", **PRESENT}, "nvidia-smi finds no GPU, but RUNPOD_GPU_COUNT=1 says"),
-        ({"FAKE_GPU": "garbage", **PRESENT}, "nvidia-smi's answer is no list of GPUs: "),
+        ({"FAKE_GPU": "garbage", **PRESENT}, "nvidia-smi's answer is not a list of GPUs: "),
         (
             {"PATH": "/nonexistent", **PRESENT},
             "RUNPOD_GPU_COUNT=1 says that there is one, but there is no nvidia-smi",
         ),
         (
             {"FAKE_GPU": "24", "CUDA_VISIBLE_DEVICES": "7"},
-            "CUDA_VISIBLE_DEVICES=7 names '7', which is no GPU here",
+            "CUDA_VISIBLE_DEVICES=7 names '7', which is not exactly one GPU here",
         ),
         (
             {"FAKE_GPU": "24", "COMFYUI_ARGS": "--cuda-device 3"},
-            "--cuda-device 3 names '3', which is no GPU here",
+            "--cuda-device 3 names '3', which is not exactly one GPU here",
         ),
         (
             {"FAKE_GPU": "24", "COMFYUI_ARGS": "--default-device 3"},
-            "--default-device 3 names '3', which is no GPU",
+            "--default-device 3 names '3', which is not exactly one GPU",
         ),
         ({"FAKE_GPU": "mig-empty"}, "the GPU is in MIG mode, but no slice of it"),
         (

@@ -19,25 +19,25 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
 from fakes.pod import CHUNK, Pod, huggingface, row
-from fakes.shelf import generate
+from servers.hub import Hub
+from servers.hub_content import generate
+from servers.hub_faults import Fault
 
 from pod.commands import fetch
-from pod.downloads import disk_space, partial_file, queue, terminal
+from pod.downloads import disk_space, job, partial_file, queue, terminal
 from pod.downloads.terminal import Display
 from pod.model_refs import models_json
 from pod.net.hubs import Hubs
 from pod.resolve.model_facts import Facts
-from pod.util.file_lease import FileLease
+from pod.util.file_lease import STALE, FileLease
 from podkiln.config import model_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
 FACTS = Facts(model_types.to_json)
 
@@ -273,7 +273,7 @@ def test_a_pod_takes_over_from_one_that_was_killed(tmp_path: Path, hub: Hub) -> 
         time.sleep(0.3)  # the second one waits by now
         killed.kill()
         hub.rate = 0
-        said = heir.communicate(timeout=30)[0]
+        said = heir.communicate(timeout=STALE / 2)[0]  # at once, not when the lease has grown stale
     assert heir.returncode == 0, said
     assert sha256(second.models / "checkpoints/a.safetensors") == file.sha256
     assert hub.served() <= SIZE + 16 * (CHUNK + SOCKETS)
@@ -533,7 +533,7 @@ def test_waiting_for_another_pod_is_said_once(
     file = offer_one(pod)
     other = FileLease(pod.models / f"checkpoints/.podkiln/{file.name}.lock")
     assert other.acquire()
-    monkeypatch.setattr(queue, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(job, "BUSY_SECONDS", 0.05)
     threading.Timer(0.5, other.release).start()
     assert inside(pod, monkeypatch).run(1) == 0
     assert capsys.readouterr().err.count("waiting for it") == 1
@@ -670,10 +670,10 @@ def test_https_with_a_company_ca(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "code", "sentence"),
     [
-        ({"FETCH_JOBS": "many"}, 78, "FETCH_JOBS='many' is no whole number from 1 to 256"),
+        ({"FETCH_JOBS": "many"}, 78, "FETCH_JOBS='many' is not a whole number from 1 to 256"),
         ({"FETCH_JOBS": "0"}, 78, "FETCH_JOBS"),
         ({"FETCH_CONNECTIONS": "-1"}, 78, "FETCH_CONNECTIONS"),
-        ({"FETCH_STAGING": "here"}, 78, "FETCH_STAGING='here' is none of auto and never"),
+        ({"FETCH_STAGING": "here"}, 78, "FETCH_STAGING='here' is neither auto nor never"),
         ({"HF_ENDPOINT": "hub"}, 78, "HF_ENDPOINT"),
         ({"HF_TOKEN": "hf_canary canary"}, 78, "HF_TOKEN"),
         ({"PODKILN_ROOT": "/nowhere"}, 65, "/nowhere/models.json cannot be read"),

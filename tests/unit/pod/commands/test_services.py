@@ -9,8 +9,9 @@ import pytest
 
 from pod.commands import services
 from pod.errors import PodError
-from pod.services import jupyter, nginx, service, sshd
+from pod.services import jupyter, nginx, sshd
 from pod.services.service import Service
+from pod.util import restart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stand in for the three doors; returns the names of those that were asked for."""
     asked: list[str] = []
-    monkeypatch.setattr(service, "RESTART_DELAYS", ())
+    monkeypatch.setattr(restart, "SERVICE", restart.RestartPolicy((), stable=60.0))
     for name, module in (("login", nginx), ("sshd", sshd), ("jupyter", jupyter)):
 
         def prepare(*_: object, name: str = name) -> Service:

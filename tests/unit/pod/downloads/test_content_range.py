@@ -40,7 +40,7 @@ def answer(headers: dict[str, str], status: int = 206, linked: str | None = None
     ],
 )
 def test_a_part_names_the_whole(headers: dict[str, str], size: int | None, start: int | None) -> None:
-    """Content-Length is that of the part, which nobody asked for."""
+    """Content-Length is that of the part, which was not requested."""
     assert content_range.size(answer(headers)) == size
     assert content_range.start(answer(headers)) == start
 

@@ -11,6 +11,7 @@ import pytest
 
 from pod.downloads import disk_space
 from pod.downloads.progress import Progress
+from pod.downloads.states import State
 from pod.net.http import RefusedError
 
 GB = 1_000_000_000
@@ -22,7 +23,7 @@ def ten_gb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetching(total: int, received: int = 0) -> Progress:
-    return Progress("m", "a", total=total, bytes=received, state="fetching")
+    return Progress("m", "a", total=total, bytes=received, state=State.FETCHING)
 
 
 @pytest.mark.usefixtures("ten_gb")
@@ -60,7 +61,7 @@ def test_a_promise_ends_with_the_file(tmp_path: Path) -> None:
     space, first = disk_space.DiskReservations(), fetching(9 * GB)
     space.promise(tmp_path, 9 * GB, first)
     space.promise(tmp_path, 9 * GB, first)  # begun anew: one promise, not two
-    first.state = "failed"
+    first.state = State.FAILED
     space.promise(tmp_path, 9 * GB, fetching(9 * GB))
 
 

@@ -11,15 +11,15 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
-from fakes.shelf import generate
+from servers.hub import Hub
+from servers.hub_content import generate
+from servers.hub_faults import Fault
 
 from pod.downloads import partial_file
 from pod.downloads.download import Download, StoppedError
 from pod.downloads.partial_file import PartialFile, PartMetadata
+from pod.downloads.probe import DownloadTarget
 from pod.downloads.progress import Progress
-from pod.downloads.transfer import DownloadTarget
 from pod.net.connection_pool import ConnectionPool
 from pod.net.http import Limits, RefusedError
 from pod.net.hubs import Hubs, request_for
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fakes.shelf import HubFile
+    from servers.hub_content import HubFile
 
 SIZE = 1_300_000
 CHUNK = 64 * 1024

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.shelf import generate
+from servers.hub_content import generate
 
 from pod.downloads.model_store import ModelStore
 from pod.downloads.staging import StagingPlan
@@ -207,7 +207,7 @@ def test_publishing_names_records_and_cleans_up(store: ModelStore) -> None:
 
 def test_what_is_no_safetensors_file_is_never_published(store: ModelStore) -> None:
     grown = grow(store, b"<html>" * 500)
-    with pytest.raises(RefusedError, match=r"is no \.safetensors file"):
+    with pytest.raises(RefusedError, match=r"is not a \.safetensors file"):
         store.publish(FILE, StagingPlan(grown), EXPECTED)
     assert not store.place(FILE).exists()
 

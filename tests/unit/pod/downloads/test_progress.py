@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pod.downloads.progress import Progress, ProgressReport
+from pod.downloads.states import RunState, State
 from pod.util.units import human
 
 
@@ -30,7 +31,7 @@ def test_bytes_are_written_as_hubs_write_them(count: float, text: str) -> None:
 def test_the_line_of_the_log_has_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 10.0, 20.0])
     monkeypatch.setattr("pod.downloads.progress.time.monotonic", lambda: next(clock))
-    file = Progress("sdxl", "vae/a", state="fetching")
+    file = Progress("sdxl", "vae/a", state=State.FETCHING)
     file.begin(0, 7_000_000_000)
     file.moved(1_000_000_000, 7_000_000_000)
     file.tick()
@@ -38,7 +39,7 @@ def test_the_line_of_the_log_has_bytes_rate_and_time_left(monkeypatch: pytest.Mo
     file.say("hub answers 503; again in 4 s")
     file.tick()
     assert file.line() == "sdxl: vae/a: fetching, 1.0 GB of 7.0 GB (hub answers 503; again in 4 s)"
-    file.state, file.note = "waiting", ""
+    file.state, file.note = State.WAITING, ""
     assert file.line() == "sdxl: vae/a: waiting"
 
 
@@ -46,7 +47,7 @@ def test_what_was_there_before_has_no_part_in_the_rate(monkeypatch: pytest.Monke
     """A resumed file does not begin at 6 GB a second; and the rate is that of the last ten seconds."""
     clock = iter([0.0, 1.0, 10.0, 20.0])
     monkeypatch.setattr("pod.downloads.progress.time.monotonic", lambda: next(clock))
-    file = Progress("sdxl", "vae/a", state="fetching")
+    file = Progress("sdxl", "vae/a", state=State.FETCHING)
     file.begin(6_000_000_000, 7_000_000_000)
     rates = []
     for received in (6_000_000_050, 6_000_000_500, 6_000_000_500):
@@ -57,13 +58,13 @@ def test_what_was_there_before_has_no_part_in_the_rate(monkeypatch: pytest.Monke
 
 
 def board(path: Path) -> ProgressReport:
-    done = Progress("m", "vae/a", 100, "fetched", 100, path="/w/vae/a")
-    failed = Progress("m", "vae/b", 50, "failed", error="vae/b is gone")
+    done = Progress("m", "vae/a", 100, State.FETCHED, 100, path="/w/vae/a")
+    failed = Progress("m", "vae/b", 50, State.FAILED, error="vae/b is gone")
     return ProgressReport(path, [done, failed, Progress("n", "vae/c", None)])
 
 
 def test_fetch_json(tmp_path: Path) -> None:
-    board(tmp_path / "run/fetch.json").write("running")
+    board(tmp_path / "run/fetch.json").write(RunState.RUNNING)
     record = json.loads((tmp_path / "run/fetch.json").read_text())
     assert {key: record[key] for key in ("schema", "state", "pid", "bytes", "total")} == {
         "schema": 1,
@@ -88,7 +89,7 @@ def test_fetch_json(tmp_path: Path) -> None:
 
 def test_a_full_disk_does_not_end_the_fetch(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("in the way")
-    board(tmp_path / "run/fetch.json").write("running")
+    board(tmp_path / "run/fetch.json").write(RunState.RUNNING)
 
 
 def test_the_summary_counts() -> None:

@@ -56,7 +56,7 @@ def test_the_kind_of_the_file_system_decides(tmp_path: Path, kind: str, network:
 
 @pytest.mark.parametrize("value", ["yes", "scratch", "../up", "/a/../b"])
 def test_what_is_no_folder_is_refused(tmp_path: Path, value: str) -> None:
-    with pytest.raises(PodError, match="is none of auto and never, and no absolute path") as refused:
+    with pytest.raises(PodError, match="is neither auto nor never nor an absolute path") as refused:
         Staging.from_environment({"FETCH_STAGING": value}, tmp_path)
     assert refused.value.exit_code == 78
 

@@ -13,12 +13,13 @@ import termios
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.hub import Hub
 from fakes.pod import SCRIPTS, Pod, huggingface
 from fakes.pod import row as listed
+from servers.hub import Hub
 
 from pod.downloads import terminal
 from pod.downloads.progress import Progress
+from pod.downloads.states import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def fetching(name: str = "sd_xl_base_1.0.safetensors", **changes: object) -> Progress:
-    file = Progress("m", f"checkpoints/{name}", 7 * GB, "fetching", int(3.5 * GB), rate=100e6)
+    file = Progress("m", f"checkpoints/{name}", 7 * GB, State.FETCHING, int(3.5 * GB), rate=100e6)
     for key, value in changes.items():
         setattr(file, key, value)
     return file
@@ -45,7 +46,6 @@ def test_a_row_on_a_narrow_one() -> None:
     assert terminal.row(fetching(), 40) == "sd_xl_base_….safetensors   50% 100 MB/s"
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 69, 70, 80, 100, 200])
 @pytest.mark.parametrize(
     "file",
     [
@@ -53,14 +53,14 @@ def test_a_row_on_a_narrow_one() -> None:
         fetching("short.pt", rate=0.0),
         fetching("long" * 30, total=None, bytes=0),
         fetching(note="huggingface.co answers 503; again in 4 s, and so on for quite a while"),
-        fetching(state="waiting"),
-        fetching(state="checking"),
+        fetching(state=State.WAITING),
+        fetching(state=State.CHECKING),
         fetching(rate=1.0),
     ],
 )
-def test_no_row_is_wider_than_the_terminal(file: Progress, width: int) -> None:
+def test_no_row_is_wider_than_the_terminal(file: Progress) -> None:
     """A row that wraps would be drawn over in part only."""
-    assert len(terminal.row(file, width)) < width
+    assert [width for width in range(20, 220) if len(terminal.row(file, width)) >= width] == []
 
 
 def test_what_holds_a_file_up_is_said_in_its_row() -> None:

@@ -187,7 +187,7 @@ def test_models_must_be_offered(choose: Choose, models: str, sentence: str) -> N
 def test_named_files_are_beside_the_images_models(choose: Choose) -> None:
     decision = choose(offers=OFFERS, MODELS="sdxl-base,hf:o/r/a.safetensors", LORAS="civitai:1@2,civitai:3@4")
     assert {one.offer.id for one in decision.selection.choices if one.enabled} == {"sdxl-base"}
-    assert [entry["wish"] for entry in decision.to_json()["wishes"]] == [
+    assert [entry["ref"] for entry in decision.to_json()["requested_files"]] == [
         *("hf:o/r@main/a.safetensors", "civitai:1@2", "civitai:3@4")
     ]
     assert decision.reasons[-2:] == (
@@ -199,8 +199,15 @@ def test_named_files_are_beside_the_images_models(choose: Choose) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The image's data, as far as folders are concerned."""
-    files = [{"folder": "animatediff_models/x"}]
-    models = {"schema": 1, "models": [{"id": "a", "files": files}]}
+    file = {
+        "folder": "animatediff_models/x",
+        "name": "a",
+        "size": 1,
+        "sha256": None,
+        "optional": False,
+        "source": {},
+    }
+    models = {"schema": 1, "models": [{"id": "a", "files": [file]}]}
     (tmp_path / "models.json").write_text(json.dumps(models), encoding="utf-8")
     places = {"loras": ["loras"], "diffusion_models": ["diffusion_models", "unet"]}
     (tmp_path / "folders.json").write_text(json.dumps({"schema": 1, "folders": places}), encoding="utf-8")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
-from pod.flags import choice, settings
+from pod.flags import settings
+from pod.flags.choose import Asked, Facts, choose
 from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
 from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
-    from pod.flags.choice import Decision
+    from pod.flags.decision import Decision
     from pod.flags.rules import Rules
 
 PLENTY = Memory(131072, None)
@@ -41,7 +42,8 @@ def test_a_flag_whose_package_is_missing_is_refused(
     card = Detection(Gpu(0, "GPU-1", "A card", BIG), visible=1)
 
     def ask(*has: str) -> Decision:
-        return choice.choose(known, asked, user, card, PLENTY, has_module=lambda name: name in has)
+        facts = Facts(card, PLENTY, has_module=lambda name: name in has)
+        return choose(known, facts, Asked(asked, user))
 
     assert flag in ask(module).args
     with pytest.raises(PodError, match=f"^COMFYUI_ARGS: {flag} needs the Python package {package}, ") as no:
@@ -52,11 +54,8 @@ def test_a_flag_whose_package_is_missing_is_refused(
 def test_a_variants_own_argument_is_refused_too(known: Rules) -> None:
     own = replace(known, common=(*known.common, "--use-sage-attention"))
     with pytest.raises(PodError, match=r"^every start: --use-sage-attention needs the Python package"):
-        choice.choose(
+        choose(
             own,
-            settings.read({}, own),
-            own.catalogue.parse([], ""),
-            Detection(None),
-            PLENTY,
-            has_module=lambda _name: False,
+            Facts(Detection(None), PLENTY, has_module=lambda _name: False),
+            Asked(settings.read({}, own), own.catalogue.parse([], "")),
         )

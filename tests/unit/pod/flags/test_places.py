@@ -32,7 +32,7 @@ def test_what_can_be_no_folder_is_refused(value: str, name: str) -> None:
 def test_a_plain_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for value in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(PodError, match="can be no folder to write to"):
+        with pytest.raises(PodError, match="cannot be a folder to write to"):
             places.check([given(str(value))], "COMFYUI_ARGS")
     places.check([given(str(tmp_path / "new" / "folder"))], "COMFYUI_ARGS")
 
@@ -49,7 +49,7 @@ def test_a_plain_file_is_no_folder(tmp_path: Path) -> None:
 def test_what_lies_outside_of_the_volume_is_warned_about(value: str, said: str | None) -> None:
     mounted = [Mount("/workspace", "nfs4", read_only=False)]
     found = list(places.outside(ParsedArgs((given(value),)), usual("/workspace"), mounted))
-    assert [f"is {said}, which is outside" in one.says for one in found] == [True] * (said is not None)
+    assert [f"is {said}, which is outside" in one.message for one in found] == [True] * (said is not None)
     assert list(places.outside(ParsedArgs((given(value),)), usual("/workspace"), [])) == []
     assert (
         list(places.outside(ParsedArgs((given(value, "--temp-directory"),)), usual("/workspace"), mounted))

@@ -28,7 +28,7 @@ def found(
 ) -> list[tuple[str, str]]:
     detection = Detection(Gpu(0, "GPU-1", "A card", 24576, driver, capability), visible=visible)
     own = replace(rules, driver="580.65.06", architectures=WHEEL)
-    return [(finding.level, finding.about) for finding in examine(detection, own)]
+    return [(finding.level, finding.check) for finding in examine(detection, own)]
 
 
 CARDS: list[tuple[str, str, list[tuple[str, str]]]] = [
@@ -79,7 +79,7 @@ def test_a_driver_of_an_older_branch_cannot_work(
 def test_both_are_said_in_a_sentence_each(known: Rules) -> None:
     gpu = Gpu(0, "GPU-1", "Tesla P40", 24576, "535.1", "6.1")
     own = replace(known, driver="580.65.06", architectures=WHEEL)
-    driver, card = [each.says for each in examine(Detection(gpu, visible=1), own)]
+    driver, card = [each.message for each in examine(Detection(gpu, visible=1), own)]
     assert driver == (
         "the NVIDIA driver here is 535.1, and this image's CUDA needs 580.65.06 or newer: "
         "rent a machine with a newer driver"
@@ -94,7 +94,7 @@ def test_a_card_that_is_too_new_wants_another_image(known: Rules) -> None:
     own = replace(known, architectures=WHEEL)
     gpu = Gpu(0, "GPU-1", "A card", 24576, None, "13.0")
     (finding,) = examine(Detection(gpu, visible=1), own)
-    assert finding.says.endswith("take an image with a newer torch")
+    assert finding.message.endswith("take an image with a newer torch")
 
 
 def test_one_of_several_cards_stops_nothing(known: Rules) -> None:
@@ -131,14 +131,14 @@ def test_machine_code_and_ptx(
 
 def test_comfyui_on_the_cpu_needs_neither(choose: Choose) -> None:
     old = Detection(Gpu(0, "GPU-1", "A card", 24576, "535.1", "6.1"), visible=1)
-    assert [finding.about for finding in choose(detection=old).findings] == ["driver", "card"]
+    assert [finding.check for finding in choose(detection=old).findings] == ["driver", "card"]
     assert choose(detection=old, COMFYUI_ARGS="--cpu").findings == ()
 
 
 def test_a_gpu_that_cannot_be_used_is_fatal(choose: Choose) -> None:
     lost = Detection(None, sure=False, reasons=("it hung",), unusable="it hung, but /dev/nvidia0 is there")
     (finding,) = choose(detection=lost).findings
-    assert (finding.level, finding.about, finding.says) == ("fatal", "gpu", lost.unusable)
+    assert (finding.level, finding.check, finding.message) == ("fatal", "gpu", lost.unusable)
     assert choose(detection=lost, COMFYUI_ARGS="--cpu").findings == ()
     assert choose(detection=lost, GPU_TIER="datacenter").findings == (), "somebody vouches for it"
     hidden = replace(lost, sure=True)

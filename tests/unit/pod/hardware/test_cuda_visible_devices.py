@@ -59,7 +59,7 @@ def test_what_cuda_sees(value: str | None, seen: list[int]) -> None:
         ("-1", "CUDA_VISIBLE_DEVICES=-1 ends at -1, which hides every GPU"),
         (
             "0,9",
-            "names '9', which is no GPU here or more than one, which hides all but 1",
+            "names '9', which is not exactly one GPU here, which hides all but 1",
         ),
         ("all", "says all, a word that only NVIDIA_VISIBLE_DEVICES knows"),
         ("1,1", "names a GPU twice"),

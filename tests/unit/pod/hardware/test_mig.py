@@ -39,9 +39,9 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">' + "".join(
 @example("\0")
 @example("\ud800")
 def test_any_xml_gives_an_answer(text: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     assert isinstance(mig.slice_memory(text), dict)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 @settings(max_examples=150, deadline=None)
@@ -57,11 +57,11 @@ def test_any_text_is_a_number_or_none(text: str | None) -> None:
 
 def test_a_list_without_end_takes_no_time() -> None:
     """The patterns look at the beginning of a line alone."""
-    begun = time.monotonic()
+    begun = time.process_time()
     for line in (
         "GPU 0: " + "(UUID: GPU-" * 200_000,
         "  MIG " + " " * 500_000,
         "  MIG a Device  " + "1" * 500_000,
     ):
         assert mig.parse_list(line, UUID) == []
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1

@@ -158,15 +158,15 @@ def test_a_number_that_selects_is_never_dropped(query: str) -> None:
     [
         ("civitai:1@2?modelVersionId=3", "names two versions"),
         ("civitai:1@2+3?fileId=4", "by something else than one number"),
-        ("lora:civitai:1@2.zip", "which is no format that CivitAI has"),
+        ("lora:civitai:1@2.zip", "which is not a format of CivitAI"),
         ("civitai:368189", "could be a model or a version: write both, civitai:MODEL@VERSION"),
         ("civitai:add-detail", "write civitai:MODEL@VERSION, such as civitai:328553@368189"),
         ("civitai:1@2@3", "names no version on CivitAI"),
         ("https://civitai.com/models/328553/add-detail-xl", "choose the version on the page"),
         ("https://civitai.com/models/328553?modelVersionId=new", "choose the version on the page"),
-        ("https://civitai.com/images/1", "is no page of a model on CivitAI"),
+        ("https://civitai.com/images/1", "is not the page of a model on CivitAI"),
         ("urn:air:model:huggingface:stabilityai/sdxl-vae", "is an AIR of huggingface"),
-        ("urn:isbn:0451450523", "is no AIR of a file"),
+        ("urn:isbn:0451450523", "is not the AIR of a file"),
         ("hf:org", "names no file on Hugging Face"),
         ("hf:org/repo", "names a repository or a folder"),
         ("hf:org/repo@main/folder/", "names a repository or a folder"),
@@ -174,13 +174,20 @@ def test_a_number_that_selects_is_never_dropped(query: str) -> None:
         ("https://huggingface.co/org/repo/tree/main/x", "open the file's page and copy its address"),
         ("https://huggingface.co/datasets/org/repo/resolve/main/a.bin", "is in a data set or a space"),
         ("hf:spaces/org/repo/a.bin", "is in a data set or a space"),
-        ("hf:org/repo/../../x.safetensors", "has a path that no repository has"),
-        ("hf:org/repo/%2e%2e/x.safetensors", "has a path that no repository has"),
-        ("hf:org/repo/a%0Ab.safetensors", "has a path that no repository has"),
-        ("hf:org/repo@a%20b/x.safetensors", "where a commit, branch or tag is wanted"),
-        ("https://", "is no address"),
-        ("https://h:80x/a", "is no address"),
-        ("https://[::1/a", "is no address"),
+        ("hf:org/repo/../../x.safetensors", "has a path that cannot be in a repository"),
+        ("hf:org/repo/%2e%2e/x.safetensors", "has a path that cannot be in a repository"),
+        ("hf:org/repo/a%0Ab.safetensors", "has a path that cannot be in a repository"),
+        ("hf:org/repo@a%20b/x.safetensors", "where a commit, branch or tag is expected"),
+        ("https://", "is not an address"),
+        ("https://h:80x/a", "is not an address"),
+        ("https://[::1/a", "is not an address"),
+        *[
+            (f"https://{host}/a.safetensors", "there is no such host name: copy the address again")
+            for host in (
+                *("a..b", ".a", "a..", ".", "..", f"{'a' * 64}.test", f"{'a.' * 126}ab", "a b.test", "a%2eb"),
+                *("a,b.test", f"{'ä' * 60}.test", "ä..test", "a\u3002\u3002b", "a*.test"),
+            )
+        ],
         ("https://me:canary@files.test/a", "holds a login, which is not sent"),
         ("https://civitai.com/models/1?modelVersionId=2,sdxl-base", "has a comma after its '?'"),
     ],
@@ -190,6 +197,18 @@ def test_what_names_none_is_said(address: str, sentence: str) -> None:
         addresses.read(address, vouched=True)
     assert sentence in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "a.test.", "my_bucket.s3-x.test", "xn--mig-xla.test", "mäßig.test", "127.0.0.1"),
+        *("[::1]:80", f"{'a' * 63}.test", f"{'a.' * 126}a"),
+    ],
+)
+def test_a_host_that_can_be_is_taken(host: str) -> None:
+    url = f"https://{host}/a.safetensors"
+    assert addresses.read(url, vouched=True).source["url"] == url
 
 
 def test_nobody_vouches_for_a_plain_address_without_a_hash() -> None:

@@ -42,22 +42,22 @@ def test_the_place_may_be_said_beforehand(word: str, folder: str | None, name: s
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("../x=civitai:1@2", "is no plain path below the models folder"),
-        ("/etc=civitai:1@2", "is no plain path"),
-        ("loras//x=civitai:1@2", "is no plain path"),
-        ("=civitai:1@2", "is no plain path"),
-        (".git=civitai:1@2", "which is no name for a file or folder"),
-        ("loras/-x=civitai:1@2", "which is no name for a file or folder"),
+        ("../x=civitai:1@2", "is not a plain path below the models folder"),
+        ("/etc=civitai:1@2", "is not a plain path"),
+        ("loras//x=civitai:1@2", "is not a plain path"),
+        ("=civitai:1@2", "is not a plain path"),
+        (".git=civitai:1@2", "which is not the name of a file or folder"),
+        ("loras/-x=civitai:1@2", "which is not the name of a file or folder"),
         (f"{'x' * 201}=civitai:1@2", "more than 200 bytes"),
         ("mine.safetensors=civitai:1@2", "begins with a file's name and no folder"),
-        ("loras=mine", "is no address of a file: write civitai:MODEL@VERSION"),
-        ("org/repo/a.safetensors", "is no address of a file"),
+        ("loras=mine", "is not the address of a file: write civitai:MODEL@VERSION"),
+        ("org/repo/a.safetensors", "is not the address of a file"),
         ("add-detail:0.8", "ends in a weight, which belongs in the workflow"),
-        ("<lora:add-detail:1>", "leave ':1' away, and write civitai:MODEL@VERSION"),
-        ("civitai:1@2:0.8", "leave ':0.8' away"),
-        ("hf:o/r/a.safetensors:-.5", "leave ':-.5' away"),
+        ("<lora:add-detail:1>", "remove ':1', and write civitai:MODEL@VERSION"),
+        ("civitai:1@2:0.8", "remove ':0.8'"),
+        ("hf:o/r/a.safetensors:-.5", "remove ':-.5'"),
         (f"civitai:1@2#sha256={HEX[1:]}", "has a sha256 of 63 characters"),
-        (f"civitai:1@2#sha256={HEX[1:]}g", "64 hex digits are wanted"),
+        (f"civitai:1@2#sha256={HEX[1:]}g", "64 hex digits are expected"),
         ("https://files.test/a.safetensors", "has no sha256"),
         ("https://files.test/a.safetensors#sha512=0", "has no sha256"),
     ],
@@ -85,7 +85,7 @@ def test_ids_and_addresses_are_told_apart() -> None:
     ids, wishes = model_ref.read("MODELS", ["SDXL-Base", "civitai:1@2", "pony", "civitai:1@2"], 78)
     assert ids == ["sdxl-base", "pony"]
     assert [each.word for each in wishes] == ["civitai:1@2"]  # once
-    with pytest.raises(PodError, match=r"^LORAS: 'pony' is no address of a file: write") as caught:
+    with pytest.raises(PodError, match=r"^LORAS: 'pony' is not the address of a file: write") as caught:
         model_ref.read("LORAS", ["pony"], 78)
     assert caught.value.exit_code == 78
 
@@ -131,8 +131,8 @@ def test_what_is_remembered_and_told_holds_no_secret() -> None:
     parsed = model_ref.parse("LORAS", f"https://files.test/a.pt?token=canary#sha256={HEX}")
     assert parsed.key == f"loras=https://files.test/a.pt#sha256={HEX}"
     assert parsed.to_json() == {
-        "wish": "https://files.test/a.pt",
-        "where": "LORAS",
+        "ref": "https://files.test/a.pt",
+        "source_variable": "LORAS",
         "source": "https",
         "sha256": HEX,
         "folder": "loras",
@@ -160,6 +160,7 @@ def test_the_same_file_for_two_places_is_two_wishes() -> None:
         ("lora=civitai:1@2", "is to go to lora, which ComfyUI does not read: did you mean loras?"),
         ("upscale=civitai:1@2", "did you mean upscale_models?"),
         ("checkpoint/sdxl=civitai:1@2", "did you mean checkpoints?"),
+        ("lroas=civitai:1@2", "did you mean loras?"),
     ],
 )
 def test_a_slip_in_a_folder_is_refused(word: str, sentence: str) -> None:

@@ -96,3 +96,14 @@ def test_without_a_decision_there_is_nothing_to_go_by(tmp_path: Path) -> None:
         '{"models": [{"id": "a", "enabled": false}, {"id": "b", "enabled": true}]}'
     )
     assert models_json.decided(tmp_path) == ["b"]
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"volume": null}', '{"volume": {"models": null}}'])
+def test_models_of_an_older_layout_are_those_that_the_decision_names(
+    tmp_path: Path, text: str | None
+) -> None:
+    if text is not None:
+        (tmp_path / "decision.json").write_text(text)
+    assert models_json.older(tmp_path) == ()
+    (tmp_path / "decision.json").write_text('{"volume": {"models": ["/w/ComfyUI/models"]}}')
+    assert list(map(str, models_json.older(tmp_path))) == ["/w/ComfyUI/models"]

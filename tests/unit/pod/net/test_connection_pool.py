@@ -6,7 +6,7 @@ import http.client
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.hub import Hub
+from servers.hub import Hub
 
 from pod.net.connection_pool import ConnectionPool
 from pod.net.http import Limits, get

@@ -6,9 +6,9 @@ from email.message import Message
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.hub import Hub
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from servers.hub import Hub
 
 from pod.net import http
 from pod.net.http import Credential, Limits, RefusedError, TransientError, get, origin_of, public
@@ -106,7 +106,7 @@ def test_a_token_is_sent_to_its_own_origin_only(
         ("https://hub.test/Down", "redirected from https to http|no http or https address"),
         ("https://hub.test/blank-down", "redirected from https to http"),
         ("https://hub.test/tab-down", "redirected from https to http"),
-        ("http://hub.test/bracket", "is redirected by hub.test to 'http://\\[::1', which is no address"),
+        ("http://hub.test/bracket", "is redirected by hub.test to 'http://\\[::1', which is not an address"),
         ("http://hub.test/long-label", "no http or https address"),
         ("http://hub.test/empty-label", "no http or https address"),
         ("http://hub.test/far-port", "no http or https address"),
@@ -194,7 +194,7 @@ def test_a_query_of_any_alphabet_is_sent_quoted() -> None:
 
 def test_a_proxy_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.test:many")
-    with pytest.raises(RefusedError, match="HTTP_PROXY is no address of a proxy"):
+    with pytest.raises(RefusedError, match="HTTP_PROXY is not the address of a proxy"):
         get("http://hub.test/a", {}, None, Limits())
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
+from servers.hub import Hub
+from servers.hub_faults import Fault
 
 from pod.errors import SETTING_MALFORMED, PodError
 from pod.net.http import Credential, Limits, RefusedError, TransientError

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes.shelf import generate
+from servers.hub_content import generate
 
 from pod.net.http import RefusedError
 from pod.net.integrity import HEADER_LIMIT, check_contents, check_type, digest, of_file
@@ -45,7 +45,7 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, data: bytes) -> 
     path = tmp_path / "file.part"
     path.write_bytes(data)
     for name in ("file.safetensors", "file.sft"):
-        with pytest.raises(RefusedError, match=r"is no \.safetensors file|its own header speaks of"):
+        with pytest.raises(RefusedError, match=r"is not a \.safetensors file|its own header speaks of"):
             check_contents(path, name, vouched=True)
     check_contents(path, "file.ckpt", vouched=True)  # another format is not ours to judge
 
@@ -110,7 +110,7 @@ def test_a_header_that_is_too_long_to_be_read_needs_somebody_who_vouches(tmp_pat
     path = tmp_path / "file.part"
     path.write_bytes(headed(b"{}" + b" " * HEADER_LIMIT))
     check_contents(path, "file.safetensors", vouched=True)
-    with pytest.raises(RefusedError, match=r"is no \.safetensors file"):
+    with pytest.raises(RefusedError, match=r"is not a \.safetensors file"):
         check_contents(path, "file.safetensors", vouched=False)
 
 
@@ -119,7 +119,7 @@ def test_at_the_gate_a_pickle_by_its_name_needs_somebody_who_vouches(tmp_path: P
     path = tmp_path / "file.part"
     path.write_bytes(b"anything")
     check_contents(path, name, vouched=True)
-    with pytest.raises(RefusedError, match=r"is a pickle, which can run code .* nobody gave its sha256"):
+    with pytest.raises(RefusedError, match=r"is a pickle, which can run code .* no sha256 was given for it"):
         check_contents(path, name, vouched=False)
 
 

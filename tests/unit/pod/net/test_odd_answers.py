@@ -11,8 +11,8 @@ import pytest
 
 from pod.downloads import partial_file
 from pod.downloads.download import Download
+from pod.downloads.probe import DownloadTarget
 from pod.downloads.progress import Progress
-from pod.downloads.transfer import DownloadTarget
 from pod.errors import PodError
 from pod.net.http import Limits, TransientError
 from pod.net.hubs import Request

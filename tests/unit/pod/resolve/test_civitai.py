@@ -171,10 +171,10 @@ def test_what_some_accounts_can_have_is_asked_for_with_a_token(fields: dict[str,
 
 
 def test_what_wants_a_login_is_locked_without_one_and_fetched_with_it() -> None:
-    with pytest.raises(WithheldError, match=r"logged in at .*; set CIVITAI_TOKEN"):
+    with pytest.raises(WithheldError, match=r"requires a login at .*; set CIVITAI_TOKEN"):
         check({"requireAuth": True}, token=False)
     assert check({"requireAuth": True}, token=True) == []
-    assert check({"requireAuth": True}, token=False, fetched=False)[0].startswith("is only given to who has")
+    assert check({"requireAuth": True}, token=False, fetched=False)[0].startswith("requires a login")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
-from fakes.shelf import generate
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from servers.hub import Hub
+from servers.hub_content import generate
+from servers.hub_faults import Fault
 
 from pod.model_refs.models_json import ModelFile
 from pod.net.http import Limits, RefusedError
@@ -94,6 +94,20 @@ def test_a_damaged_record_is_asked_for_again(hub: Hub, tmp_path: Path, damage: s
     (tmp_path / ".podkiln").mkdir()
     (tmp_path / ".podkiln/resolved.json").write_text(damage)
     assert resolve(resolver(hub, tmp_path), of_repo("a.safetensors")).expected == f"sha256:{weights.sha256}"
+
+
+@pytest.mark.parametrize("revision", ["d" * 40, "refs/pr/1", None])
+def test_a_record_does_not_move_a_file_to_another_commit(
+    hub: Hub, tmp_path: Path, revision: str | None
+) -> None:
+    weights = hub.add("o/r", "a.safetensors", 2000)
+    commit = hub.repositories["o/r"].head
+    key = f"huggingface:o/r@{commit}/a.safetensors"
+    row = {"expected": f"sha256:{'e' * 64}", "size": None, "revision": revision}
+    (tmp_path / ".podkiln").mkdir()
+    (tmp_path / ".podkiln/resolved.json").write_text(json.dumps({"schema": 1, "files": {key: row}}))
+    found = resolve(resolver(hub, tmp_path), of_repo("a.safetensors", commit))
+    assert found == Resolved(f"sha256:{weights.sha256}", 2000, commit)
 
 
 def test_a_busy_hub_is_asked_again(hub: Hub, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes.faults import Fault
-from fakes.hub import Hub
-from fakes.shelf import make_file, tensors
+from servers.hub import Hub
+from servers.hub_content import make_file, tensors
+from servers.hub_faults import Fault
 
 from pod.downloads.model_store import ModelStore
 from pod.errors import PodError
@@ -124,7 +124,7 @@ def test_civitais_type_and_the_tensors_say_the_folder(
                 "as animatediff_models=civitai:11@22",
             ),
         ),
-        ("Workflows", ("unknown",), ("is of the type Workflows", "which is no model")),
+        ("Workflows", ("unknown",), ("is of the type Workflows", "which is not a model")),
         ("Poses", VAE, ("is of the type Poses",)),
     ],
 )
@@ -159,7 +159,7 @@ def test_loras_takes_what_does_not_say_otherwise(look: Look, hub: Hub) -> None:
     hub.add("o/r", "b.safetensors", tensors(*WHOLE))
     assert look("hf:o/r/a.safetensors", "LORAS").folder == "loras"
     sentence = look.refused("hf:o/r/b.safetensors", "LORAS")
-    assert "is a checkpoint and no LoRA: put it into MODELS, or insist by loras=hf:o/r@main/b" in sentence
+    assert "is a checkpoint, not a LoRA: put it into MODELS, or insist by loras=hf:o/r@main/b" in sentence
     assert look("loras=hf:o/r/b.safetensors", "LORAS").folder == "loras"
 
 
@@ -168,7 +168,7 @@ def test_loras_takes_what_does_not_say_otherwise(look: Look, hub: Hub) -> None:
     [
         ("a.gguf", "does not say what kind of model it is"),
         ("model-00001-of-00003.safetensors", "is one piece of several"),
-        ("config.json", "is called config.json, which is no model's file"),
+        ("config.json", "is called config.json, which is not a model file"),
     ],
 )
 def test_what_has_no_head_to_tell(look: Look, hub: Hub, path: str, sentence: str) -> None:
@@ -179,7 +179,7 @@ def test_what_has_no_head_to_tell(look: Look, hub: Hub, path: str, sentence: str
 
 def test_a_head_that_lies_is_refused(look: Look, hub: Hub) -> None:
     hub.add("o/r", "a.safetensors", tensors(*LORA) + b"more")
-    assert "is no sound .safetensors file" in look.refused("hf:o/r/a.safetensors")
+    assert "is not a valid .safetensors file" in look.refused("hf:o/r/a.safetensors")
 
 
 # --- which file
@@ -203,6 +203,9 @@ def test_another_file_of_a_version(look: Look, hub: Hub) -> None:
         found = look(word)
         assert (found.label, found.sha256) == ("vae/vae.safetensors", vae.sha256)
         assert found.source["query"] == "type=VAE&format=SafeTensor&fileId=221"
+        before = len(hub.hits)
+        assert look.again()(word) == found
+        assert len(hub.hits) == before  # it is remembered, and its query is one of that file
 
 
 @pytest.mark.parametrize(
@@ -387,6 +390,84 @@ def test_a_record_that_leads_astray_is_not_believed(look: Look, hub: Hub, row: A
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"schema": 1, "wishes": {"civitai:11@22": row}}))
     assert look("civitai:11@22").label == "loras/a.safetensors"
+
+
+GOOD, EVIL = "b" * 64, "e" * 64
+COMMIT, OTHER = "c" * 40, "d" * 40
+HF = {"kind": "huggingface", "repo": "o/r", "revision": "main", "path": "a.safetensors"}
+AIR = {"kind": "civitai", "version": 22, "model": 11}
+PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "another hash": (f"loras=hf:o/r/a.safetensors#sha256={GOOD}", {"source": HF, "sha256": EVIL}),
+    "no hash": (f"loras=hf:o/r/a.safetensors#sha256={GOOD}", {"source": HF, "sha256": None}),
+    "another hash of CivitAI's": (f"loras=civitai:11@22#sha256={GOOD}", {"source": AIR, "sha256": EVIL}),
+    "another hash of an address": (f"loras=https://h/a.safetensors#sha256={GOOD}", {"sha256": EVIL}),
+    "another folder": ("loras=hf:o/r/a.safetensors", {"folder": "vae"}),
+    "a folder of LORAS": ("LORAS hf:o/r/a.safetensors", {"folder": "vae"}),
+    "a folder that no kind has": ("hf:o/r/a.safetensors", {"folder": "custom_nodes/x"}),
+    "another name": ("loras/mine.safetensors=hf:o/r/a.safetensors", {}),
+    "a name that the path has not": ("hf:o/r/a.safetensors", {"name": "b.safetensors"}),
+    "a name that the address has not": (
+        f"https://h/a.safetensors#sha256={GOOD}",
+        {"name": "b.safetensors", "sha256": GOOD},
+    ),
+    "a name in a folder of its own": ("civitai:11@22", {"source": AIR, "name": "x/a.safetensors"}),
+    "a name that is mended": ("civitai:11@22", {"source": AIR, "name": "a:b.safetensors"}),
+    "no model's name": ("civitai:11@22", {"source": AIR, "name": "__init__.py"}),
+    "another suffix": (
+        f"loras/a.pt=hf:o/r/a.safetensors#sha256={GOOD}",
+        {"name": "a.pt", "sha256": GOOD},
+    ),
+    "a pickle": ("civitai:11@22", {"source": AIR, "folder": "embeddings", "name": "a.pt"}),
+    "a pickle by its path": (
+        "embeddings=hf:o/r/a.pth.tar",
+        {"source": HF | {"path": "a.pth.tar"}, "folder": "embeddings", "name": "a.pth.tar"},
+    ),
+    "one piece of several": (
+        "hf:o/r/a-00001-of-00002.safetensors",
+        {"source": HF | {"path": "a-00001-of-00002.safetensors"}, "name": "a-00001-of-00002.safetensors"},
+    ),
+    "another commit": (f"loras=hf:o/r@{COMMIT}/a.safetensors", {"source": HF | {"revision": OTHER}}),
+    "another short commit": ("loras=hf:o/r@ccccccc/a.safetensors", {"source": HF | {"revision": OTHER}}),
+    "another branch": ("loras=hf:o/r/a.safetensors", {"source": HF | {"revision": "refs/pr/1"}}),
+    "another path": ("loras=hf:o/r/a.safetensors", {"source": HF | {"path": "x/a.safetensors"}}),
+    "a key of a source": ("loras=hf:o/r/a.safetensors", {"source": HF | {"query": "x"}}),
+    "another model": ("loras=civitai:11@22", {"source": AIR | {"model": 12}}),
+    "another file": ("loras=civitai:11@22+221", {"source": AIR | {"file": 222}}),
+    "another file's query": (
+        "loras=civitai:11@22+221",
+        {"source": AIR | {"file": 221, "query": "fileId=222"}},
+    ),
+    "another format's query": (
+        "loras=civitai:11@22?format=SafeTensor",
+        {"source": AIR | {"choice": {"format": "SafeTensor"}, "query": "format=PickleTensor&fileId=1"}},
+    ),
+    "no query": (
+        "loras=civitai:11@22?format=SafeTensor",
+        {"source": AIR | {"choice": {"format": "SafeTensor"}}},
+    ),
+    "two queries": ("loras=civitai:11@22", {"source": AIR | {"query": "fileId=1&fileid=2"}}),
+    "a query with more": ("loras=civitai:11@22", {"source": AIR | {"query": "fileId=1#x"}}),
+    "a size below nothing": ("loras=hf:o/r/a.safetensors", {"size": -1}),
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_a_record_that_disagrees_with_the_word_is_asked_anew(look: Look, hub: Hub, case: str) -> None:
+    word, planted = PLANTED[case]
+    where, _, word = word.rpartition(" ")
+    if word.startswith(("https:", "loras=https:")):
+        word = word.replace("https://h", f"{hub.url}/files")
+    row = {"folder": "loras", "name": "a.safetensors", "size": None, "sha256": EVIL, "source": HF, **planted}
+    wish = model_ref.parse(where or "MODELS", word)
+    path = look.target.parent / ".podkiln/resolved.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"schema": 1, "files": {}, "wishes": {wish.key: row}}))
+    try:
+        found = look(word, where or "MODELS")
+    except RefusedError:
+        return  # there is nothing on the hub
+    assert (found.sha256, wish.folder or found.folder) == (wish.sha256, found.folder)
+    assert "b.safetensors" not in found.name
 
 
 def test_a_damaged_list_of_kinds_costs_only_what_is_looked_into(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-import fronts
+import browser_proxies
 import pytest
 
 from pod.errors import PodError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from unit.pod.conftest import Choose
 
-    from pod.flags.choice import Decision
+    from pod.flags.decision import Decision
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL8PX0kGlsBZTLZQ6FnEdjCq6ujrDiUqo4nDYXCNtoyz"
 SK = (
@@ -85,7 +85,7 @@ def test_what_is_no_key_is_left_out_with_a_sentence(text: str) -> None:
     asked = config.read({"PUBLIC_KEY": text})
     assert asked.ssh is None
     assert asked.warnings == (
-        "PUBLIC_KEY is no ssh public key, so it is left out: a line of an .pub file is wanted",
+        "PUBLIC_KEY is not an ssh public key, so it is ignored: give a line of a .pub file",
     )
 
 
@@ -93,7 +93,7 @@ def test_one_bad_line_costs_no_good_one() -> None:
     asked = config.read({"SSH_PUBLIC_KEY": f"{ED25519}\noops"})
     assert asked.ssh
     assert asked.ssh.keys == (ED25519,)
-    assert asked.warnings[0].startswith("SSH_PUBLIC_KEY, line 2, is no ssh public key")
+    assert asked.warnings[0].startswith("SSH_PUBLIC_KEY, line 2, is not an ssh public key")
 
 
 def test_a_private_key_is_not_used_and_not_shown() -> None:
@@ -141,8 +141,8 @@ def test_a_login() -> None:
         ({"WEB_USER": "a", "WEB_PASSWORD": "é" * 129}, "WEB_PASSWORD is longer than 256 bytes"),
         ({"JUPYTER_TOKEN": "canary\n"}, "JUPYTER_TOKEN holds a control character"),
         ({"JUPYTER_PASSWORD": "canary\x00"}, "JUPYTER_PASSWORD holds a control character"),
-        ({"JUPYTER_PASSWORD": "canary", "JUPYTER_PORT": "x"}, "JUPYTER_PORT='x' is no port"),
-        ({"PUBLIC_KEY": ED25519, "SSH_PORT": "0"}, "SSH_PORT='0' is no port"),
+        ({"JUPYTER_PASSWORD": "canary", "JUPYTER_PORT": "x"}, "JUPYTER_PORT='x' is not a valid port"),
+        ({"PUBLIC_KEY": ED25519, "SSH_PORT": "0"}, "SSH_PORT='0' is not a valid port"),
     ],
 )
 def test_nonsense_is_refused_and_no_secret_is_shown(environ: dict[str, str], says: str) -> None:
@@ -181,7 +181,7 @@ def test_a_password_may_look_a_little_like_a_placeholder(password: str) -> None:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
-    fronts.certificate(tmp_path)
+    browser_proxies.certificate(tmp_path)
     return tmp_path
 
 
@@ -201,7 +201,7 @@ def test_a_certificate_and_a_key_that_are_no_pair_are_said(pair: Path) -> None:
     argv = ["openssl", "pkey", "-aes256", "-passout", "pass:x", "-in", str(pair / "front.pem")]
     subprocess.run([*argv, "-out", str(encrypted)], check=True, capture_output=True)
     other.mkdir()
-    fronts.certificate(other)
+    browser_proxies.certificate(other)
     (pair / "empty").write_text("")
     wrong = [
         (pair / "front.pem", pair / "front.crt"),
@@ -211,7 +211,7 @@ def test_a_certificate_and_a_key_that_are_no_pair_are_said(pair: Path) -> None:
         (pair / "front.crt", pair / "none"),
     ]
     for certificate, key in wrong:
-        with pytest.raises(PodError, match="are no pair that a server can use") as raised:
+        with pytest.raises(PodError, match="are not a pair that a server can use") as raised:
             tls(certificate, key)
         assert raised.value.exit_code == 64
 
@@ -275,27 +275,27 @@ def test_the_door_listens_where_comfyui_was_to(
 @pytest.mark.parametrize(
     ("environ", "code", "says"),
     [
-        ({**LOGIN, "COMFYUI_ARGS": "--enable-cors-header"}, 64, "--enable-cors-header lets in every page"),
+        ({**LOGIN, "COMFYUI_ARGS": "--enable-cors-header"}, 64, "--enable-cors-header lets every page"),
         (
             {**LOGIN, "COMFYUI_ARGS": "--enable-cors-header '*'"},
             64,
-            "--enable-cors-header lets in every page",
+            "--enable-cors-header lets every page",
         ),
-        ({"COMFYUI_ARGS": "--enable-cors-header a.test"}, 64, "'a.test' is no origin"),
-        ({"COMFYUI_ARGS": "--enable-cors-header 'http://a;}'"}, 64, "is no origin"),
-        ({"COMFYUI_ARGS": "--enable-cors-header https://a.test/"}, 64, "is no origin"),
+        ({"COMFYUI_ARGS": "--enable-cors-header a.test"}, 64, "'a.test' is not an origin"),
+        ({"COMFYUI_ARGS": "--enable-cors-header 'http://a;}'"}, 64, "is not an origin"),
+        ({"COMFYUI_ARGS": "--enable-cors-header https://a.test/"}, 64, "is not an origin"),
         *(
             ({**LOGIN, "COMFYUI_ARGS": f"--enable-cors-header {origin}"}, 64, says)
             for origin, says in (
                 ("null", "'null' is the origin of pages that have none"),
-                ("a://.", "is no origin"),
-                ("https://-a.test", "is no origin"),
-                ("https://a..test", "is no origin"),
-                ("https://App.test", "is no origin"),
-                ("https://a.test:0", "is no origin"),
-                ("https://a.test:70000", "is no origin"),
-                ("https://app.example.com:443", "never comes from a browser, which leaves :443 away"),
-                ("http://app.example.com:80", "never comes from a browser, which leaves :80 away"),
+                ("a://.", "is not an origin"),
+                ("https://-a.test", "is not an origin"),
+                ("https://a..test", "is not an origin"),
+                ("https://App.test", "is not an origin"),
+                ("https://a.test:0", "is not an origin"),
+                ("https://a.test:70000", "is not an origin"),
+                ("https://app.example.com:443", "is never sent by a browser, which omits :443"),
+                ("http://app.example.com:80", "is never sent by a browser, which omits :80"),
             )
         ),
         *(

@@ -12,6 +12,7 @@ import pytest
 
 from pod.services import service
 from pod.services.service import Service, ServiceSupervisor
+from pod.util import restart
 from pod.util.dataclass import replace
 
 
@@ -22,9 +23,13 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
+def delays(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    monkeypatch.setattr(restart, "SERVICE", restart.RestartPolicy(seconds, stable=60.0))
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "RESTART_DELAYS", (0.01, 0.02))
+    delays(monkeypatch, 0.01, 0.02)
 
 
 def python(code: str, port: int) -> Service:
@@ -85,7 +90,7 @@ def test_what_it_prints_is_text_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Names of strangers are in it."""
-    monkeypatch.setattr(service, "RESTART_DELAYS", ())
+    delays(monkeypatch)
     ServiceSupervisor(python(f"import os; os.write(2, {printed!r})", port), tmp_path).keep()
     lines = capfd.readouterr().err.split("\n")
     assert lines[0] == "podkiln: The door is open."
@@ -146,7 +151,7 @@ def test_the_end_of_the_pod_ends_it(
 
 
 def test_the_end_of_the_pod_ends_a_pause(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "RESTART_DELAYS", (60.0,))
+    delays(monkeypatch, 60.0)
     supervisor = ServiceSupervisor(python("pass", port), tmp_path)
     thread = threading.Thread(target=supervisor.keep)
     thread.start()

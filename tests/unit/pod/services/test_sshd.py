@@ -84,7 +84,7 @@ def test_a_volume_without_modes_gets_no_key(
     assert print_.startswith("SHA256:")
     assert list((tmp_path / "v").iterdir()) == []
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert "v cannot keep a file from others' eyes, so sshd's host key lasts as long as this" in sentence
+    assert "v cannot keep a file private, so sshd's host key lasts as long as this" in sentence
 
 
 def test_a_volume_that_cannot_be_written_costs_one_sentence(

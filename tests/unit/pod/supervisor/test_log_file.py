@@ -76,7 +76,11 @@ def test_where_a_volume_knows_no_locks_there_is_one_log(
     assert log_file.own_path(tmp_path).name == "comfyui.log"
 
 
-def test_a_volume_that_cannot_be_written_costs_one_sentence(tmp_path: Path) -> None:
+def test_a_volume_that_cannot_be_written_costs_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is tried again."""
+    monkeypatch.setattr(log_file, "RETRY_SECONDS", 0.0)
     (tmp_path / "logs").write_text("a file in its place")
     said: list[str] = []
     log = AsyncLog(tmp_path / "logs", said.append)

@@ -61,11 +61,11 @@ def test_a_port_that_is_none_is_refused(value: str) -> None:
         ({"PORT": "22", "RUNPOD_ENDPOINT_ID": "e"}, "PORT and SSH_PORT are both 22"),
         (
             {"HEALTH_CHECK_PATH": "/x { return 200; }"},
-            "HEALTH_CHECK_PATH='/x { return 200; }' is no plain path",
+            "HEALTH_CHECK_PATH='/x { return 200; }' is not a plain path",
         ),
-        ({"HEALTH_CHECK_PATH": "healthz"}, "HEALTH_CHECK_PATH='healthz' is no plain path"),
+        ({"HEALTH_CHECK_PATH": "healthz"}, "HEALTH_CHECK_PATH='healthz' is not a plain path"),
         *(
-            ({"HEALTH_CHECK_PATH": path}, f"HEALTH_CHECK_PATH={path!r} is never asked for as it is")
+            ({"HEALTH_CHECK_PATH": path}, f"HEALTH_CHECK_PATH={path!r} is never requested as it is written")
             for path in ("//evil", "/a/../b", "/a/./b", "/a//b", "/..", "/.")
         ),
         *(

@@ -26,9 +26,9 @@ DRIVER = """
 import sys
 sys.path.insert(0, {scripts!r})
 from pod.commands import run
-from pod.supervisor import boot_timeline, supervisor
-supervisor.RESTART_DELAYS = ({pause}, 0.05, 0.05)
-supervisor.STABLE_SECONDS = {steady}
+from pod.supervisor import boot_timeline
+from pod.util import restart
+restart.COMFYUI = restart.RestartPolicy(({pause}, 0.05, 0.05), {steady})
 boot_timeline.PAUSE = 0.02
 sys.exit(run.main(["{parent}", "{stop}", sys.executable, "-u", {program!r}]))
 """

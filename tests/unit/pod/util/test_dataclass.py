@@ -115,7 +115,7 @@ def test_what_has_no_rule_here_is_refused() -> None:
 def test_no_command_of_a_boot_loads_the_standard_one(command: str) -> None:
     script = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import pod.commands.{command}"
     script += (
-        "\nfrom pod.flags import choice; from pod.volume import inspect; from pod.services import config"
+        "\nfrom pod.flags import choose; from pod.volume import inspect; from pod.services import config"
     )
     script += "\nprint('dataclasses' in sys.modules)"
     done = subprocess.run(

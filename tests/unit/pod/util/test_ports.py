@@ -36,24 +36,24 @@ def test_a_port_is_taken_on_whichever_address(busy: int) -> None:
 
 def test_comfyuis_port_is_fatal_and_who_has_it_is_said(busy: int) -> None:
     (finding,) = ports.examine(["--port", str(busy)], NONE, busy)
-    assert (finding.level, finding.about) == ("fatal", "port")
-    assert f"port {busy} is taken by " in finding.says
-    assert f"(process {os.getpid()}), and ComfyUI is to listen there: set COMFYUI_PORT" in finding.says
+    assert (finding.level, finding.check) == ("fatal", "port")
+    assert f"port {busy} is taken by " in finding.message
+    assert f"(process {os.getpid()}), and ComfyUI is to listen there: set COMFYUI_PORT" in finding.message
 
 
 def test_other_services_cost_themselves_alone(busy: int) -> None:
     access = {**NONE, "ssh": {"port": busy, "keys": 1}}
     (finding,) = ports.examine(["--port", str(free_port())], access, free_port())
     assert finding.level == "warning"
-    assert finding.says.endswith("and sshd is to listen there: set SSH_PORT")
+    assert finding.message.endswith("and sshd is to listen there: set SSH_PORT")
 
 
 def test_the_login_listens_where_people_come_to(busy: int) -> None:
     access = {**NONE, "login": {"user": "me"}}
     (finding,) = ports.examine(["--port", str(free_port())], access, busy)
-    assert "the login before ComfyUI" in finding.says
+    assert "the login before ComfyUI" in finding.message
     (finding,) = ports.examine(["--port", str(free_port())], NONE, busy)
-    assert "and ComfyUI is to listen there" in finding.says
+    assert "and ComfyUI is to listen there" in finding.message
 
 
 def test_free_ports_are_no_finding() -> None:
@@ -77,8 +77,8 @@ def test_addresses_to_listen_on(asked: tuple[str, ...], found: list[str]) -> Non
 
 def test_an_address_that_is_not_this_pods_is_fatal() -> None:
     (finding,) = ports.examine(["--port", str(free_port())], NONE, free_port(), ("203.0.113.9",))
-    assert (finding.level, finding.about) == ("fatal", "address")
-    assert finding.says.startswith("this pod has no address '203.0.113.9'")
+    assert (finding.level, finding.check) == ("fatal", "address")
+    assert finding.message.startswith("this pod has no address '203.0.113.9'")
 
 
 SERVE = """
@@ -100,5 +100,5 @@ def test_the_pods_own_comfyui_is_no_stranger_but_any_other_main_py_is() -> None:
         assert ports.examine(["--port", str(port)], NONE, port, comfyui=process.pid) == []
         for own in (None, os.getpgid(0)):
             (finding,) = ports.examine(["--port", str(port)], NONE, port, comfyui=own)
-            assert (finding.level, f"(process {process.pid})" in finding.says) == ("fatal", True)
+            assert (finding.level, f"(process {process.pid})" in finding.message) == ("fatal", True)
         process.kill()

@@ -66,7 +66,7 @@ HEX = "0123456789abcdef" * 4
         "Cookie: a=canary; session=canary",
         "sent Bearer canarycanary to it",
         "the token hf_canarycanarycanary is known",
-        "'https://me:canary@files.test/a' is no address.",
+        "'https://me:canary@files.test/a' is not an address.",
     ],
 )
 def test_no_secret_is_shown_however_it_is_written(word: str) -> None:

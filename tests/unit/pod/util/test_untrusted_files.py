@@ -99,9 +99,9 @@ def test_what_is_no_plain_file_is_not_opened(
 def test_a_second_name_of_another_file_is_read_and_not_written(here: Path, victim: Path) -> None:
     hard(here / "x", victim)
     assert untrusted_files.read_plain(here / "x", 1000) == SECRET.encode()
-    with pytest.raises(PlantedError, match="a second name of another file"):
+    with pytest.raises(PlantedError, match="a hard link to another file"):
         untrusted_files.open_plain(here / "x", os.O_WRONLY)
-    with pytest.raises(PlantedError, match="a second name of another file"):
+    with pytest.raises(PlantedError, match="a hard link to another file"):
         untrusted_files.set_mode(here / "x", 0o600)
 
 

@@ -68,7 +68,7 @@ def test_each_thing_is_said_in_a_sentence(volume: Path, image: Path) -> None:
     clash, later, lacks, twice = look(volume, image).warnings()
     version = next(v for n, v in node_requirements.installed(SITE).items() if n == HAS)
     assert clash == (
-        f"custom node clashes wants {HAS}<1, and the image has {version}: it is left out, because ComfyUI "
+        f"custom node clashes requires {HAS}<1, and the image has {version}: it is left out, because ComfyUI "
         "needs that version; NODE_REQUIREMENTS=ignore loads it all the same"
     )
     assert "next start" in later
@@ -139,7 +139,7 @@ def test_the_variable_has_three_answers(value: str) -> None:
 
 
 def test_any_other_answer_is_refused() -> None:
-    with pytest.raises(PodError, match=r"'yes' is none of check, install, ignore") as refused:
+    with pytest.raises(PodError, match=r"'yes' is not one of check, install, ignore") as refused:
         custom_nodes.asked({custom_nodes.VARIABLE: "yes"})
     assert refused.value.exit_code == 78
 

@@ -148,7 +148,7 @@ def test_a_volume_that_hangs_is_left_alone(asked: ProbeOptions, monkeypatch: pyt
     volume = look(replace(asked, limit=0.3), asked.workspace)
     assert time.monotonic() - begun < 5
     instead = f"{asked.local}/workspace"
-    assert (volume.workspace, volume.answers, volume.models) == (instead, False, ())
+    assert (volume.workspace, volume.responsive, volume.models) == (instead, False, ())
     assert volume.node_folders == (f"{instead}/custom_nodes",)
     assert volume.warnings[0].startswith(
         f"{asked.workspace} is left alone (it did not answer within 0.3 s): "
@@ -228,7 +228,7 @@ def test_the_environment_says_the_rest() -> None:
 @pytest.mark.parametrize("value", ["0", "-1", "61", "soon", "nan"])
 def test_a_limit_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(
-        PodError, match=f"PODKILN_VOLUME_TIMEOUT='{value}' is no number of seconds"
+        PodError, match=f"PODKILN_VOLUME_TIMEOUT='{value}' is not a number of seconds"
     ) as refused:
         ProbeOptions.of({"PODKILN_VOLUME_TIMEOUT": value}, "/w", "/w")
     assert refused.value.exit_code == 78
@@ -250,7 +250,7 @@ def test_a_volume_that_may_not_be_read_is_left_alone(
 ) -> None:
     surveyed(monkeypatch, asked.workspace, unread="cannot be read (Permission denied)")
     volume = look(asked, asked.workspace)
-    assert (volume.answers, volume.workspace) == (False, f"{asked.local}/workspace")
+    assert (volume.responsive, volume.workspace) == (False, f"{asked.local}/workspace")
     assert volume.models == ()
     assert volume.warnings[0].startswith(
         f"{asked.workspace} is left alone (it cannot be read (Permission denied)): outputs, inputs, settings"
@@ -317,7 +317,7 @@ def test_a_link_file_that_comfyui_cannot_read_is_a_problem(asked: ProbeOptions, 
     (tmp_path / "workspace" / "extra_model_paths.yaml").write_text("a: [")
     volume = look(asked, asked.workspace)
     assert volume.links == ()
-    assert "extra_model_paths.yaml is left out, because it is no YAML" in volume.problems[0]
+    assert "extra_model_paths.yaml is left out, because it is not YAML" in volume.problems[0]
 
 
 def test_modules_on_the_volume_are_found(asked: ProbeOptions, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_file_of_another_encoding_is_read_where_it_says_so(tmp_path: Path, enc
 def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "requirements.txt")
     assert node_requirements.compare(tmp_path, IMAGE, OVERLAY, None) == NodeReport(
-        tmp_path.name, unclear=("requirements.txt is no plain file",)
+        tmp_path.name, unclear=("requirements.txt is not a plain file",)
     )
 
 
@@ -213,7 +213,7 @@ def test_a_pipe_of_that_name_is_not_waited_for(tmp_path: Path) -> None:
         "[project]\ndependencies = 'numpy<2'",
         "[project]\ndependencies = [1]",
         "project = 'dependencies'",
-        "dependencies = " + "[" * 100_000,
+        "dependencies = " + "[" * 50_000,
         "dependencies = \xff\x00",
     ],
 )
@@ -222,6 +222,39 @@ def test_a_damaged_project_is_said(tmp_path: Path, text: str) -> None:
     verdict = node_requirements.compare(tmp_path, IMAGE, OVERLAY, node_requirements.parser(SITE))
     assert verdict.unclear == ("pyproject.toml is damaged",)
     assert verdict.missing == verdict.conflicts == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dependencies" + ".a" * 125_000 + "=1\n",
+        "[dependencies" + ".a" * 20_000 + "]\nx=1\n",
+        "dependencies={a" + ".a" * 120_000 + "=1}\n",
+        "[dependencies" + ".a" * 500 + "]\n" + "".join(f"{n}=1\n" for n in range(30_000)),
+        " dependencies" + ' . "a\\"" . \'b=\' . c' * 9_000 + "=1\n",
+        "#dependencies\n" + "".join(f"x{n}{'.a' * 30}=1\n" for n in range(900)),
+        "dependencies=0\n" + "".join(f"[x{n}]\n" for n in range(30_000)),
+        '[project]\ndependencies=["absent", "numpy' + ">1," * 20_000 + '>1"]\n',
+        '[project]\ndependencies=["absent", "absent[' + "a," * 9_000 + 'a]"]\n',
+    ],
+    ids=range(9),
+)
+def test_a_project_that_would_take_seconds_is_unclear_at_once(tmp_path: Path, text: str) -> None:
+    started = time.thread_time()
+    verdict = judged(tmp_path, text, "pyproject.toml")
+    assert time.thread_time() - started < 0.5
+    assert verdict.unclear == ("pyproject.toml is too long",)
+    assert verdict.missing in ((), ("absent",))
+
+
+def test_a_project_as_nodes_have_them_is_not_too_long(tmp_path: Path) -> None:
+    many = ", ".join(f'"absent{n}==1.2.3"' for n in range(100))
+    text = (
+        f"[project]\nname='x'\ndependencies=[{many}]\n[tool.a.b.c.d.e.f]\nicon='data:{'x' * 9000}'\n"
+        f"v=['{'1.2.3 ' * 30}']\n"
+    )
+    verdict = judged(tmp_path, text, "pyproject.toml")
+    assert (len(verdict.missing), verdict.unclear) == (100, ())
 
 
 def test_modules_are_found_where_they_can_be_imported(tmp_path: Path) -> None:
@@ -263,9 +296,9 @@ def test_any_requirements_give_a_verdict(tmp_path: Path, data: bytes) -> None:
         (folder / name).write_bytes(
             data if name == "requirements.txt" else b"[project]\ndependencies=" + data
         )
-        begun = time.monotonic()
+        begun = time.process_time()
         verdict = node_requirements.compare(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
-        assert time.monotonic() - begun < 1
+        assert time.process_time() - begun < 1
         assert all(line.isprintable() and len(line) < 200 for line in verdict.unclear)
 
 
@@ -283,4 +316,4 @@ def test_requirements_that_cannot_be_read_are_named(tmp_path: Path, kind: str) -
     parse = node_requirements.parser(sysconfig.get_paths()["purelib"])
     (said,) = node_requirements.compare(tmp_path, {}, {}, parse).unclear
     ends = {"itself": "which is itself", "other name": "Requirements.txt is not called requirements.txt"}
-    assert said.endswith(ends.get(kind, "requirements.txt is no plain file"))
+    assert said.endswith(ends.get(kind, "requirements.txt is not a plain file"))

@@ -60,7 +60,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     root, run = tmp_path / "opt", tmp_path / "run"
     root.mkdir()
     run.mkdir()
-    data = {"folders": model_folders.load("0.33.0").places()}
+    data = {"schema": 1, "folders": model_folders.load("0.33.0").places()}
     (root / volume.FOLDERS).write_text(json.dumps(data))
     return root, run
 
