@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from podkiln.build import base_image, buildkit, engine, output_dir
 from podkiln.build.kept_export import KeptExport
+from podkiln.canonical_layers import image as canonical_image
+from podkiln.canonical_layers.cache import LayerCache
 from podkiln.config import catalog, variant
 from podkiln.errors import RegistryError, UsageError
-from podkiln.layers import image as canonical_image
-from podkiln.layers.cache import LayerCache
 from podkiln.lock import layers, schema
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report

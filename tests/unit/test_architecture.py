@@ -16,7 +16,7 @@ errors
 util
 options
 oci
-layers
+canonical_layers
 config
 registry
 lock

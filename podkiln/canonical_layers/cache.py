@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Final
 
 import zstandard
 
-from podkiln.layers import writer
-from podkiln.layers.writer import WrittenLayer
+from podkiln.canonical_layers import writer
+from podkiln.canonical_layers.writer import WrittenLayer
 from podkiln.oci import spec
 from podkiln.util import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from podkiln.layers.entries import Entry
+    from podkiln.canonical_layers.entries import Entry
     from podkiln.oci.spec import Digest
 
 MAX_BYTES: Final = 24 << 30  # of compressed layers: five variants and their last few changes

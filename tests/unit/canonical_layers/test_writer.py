@@ -13,9 +13,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from podkiln.canonical_layers import entries, writer
+from podkiln.canonical_layers.tree import Tree
 from podkiln.errors import IntegrityError
-from podkiln.layers import entries, writer
-from podkiln.layers.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

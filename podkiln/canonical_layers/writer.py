@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import zstandard
 
+from podkiln.canonical_layers.entries import FILE, FOLDER, HARD_LINK, LINK
 from podkiln.errors import IntegrityError
-from podkiln.layers.entries import FILE, FOLDER, HARD_LINK, LINK
 from podkiln.oci import spec
 from podkiln.oci.spec import Digest
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from podkiln.layers.entries import Entry
+    from podkiln.canonical_layers.entries import Entry
 
 VERSION: Final = 1
 """Version of these rules: it stands in the key of whatever is remembered of a layer."""

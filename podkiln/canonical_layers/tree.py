@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podkiln.layers.entries import FILE, FOLDER, HARD_LINK, OPAQUE, WHITEOUT, Entry
+from podkiln.canonical_layers.entries import FILE, FOLDER, HARD_LINK, OPAQUE, WHITEOUT, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from podkiln.canonical_layers import cache, entries
+from podkiln.canonical_layers.tree import Tree
 from podkiln.errors import IntegrityError
-from podkiln.layers import cache, entries
-from podkiln.layers.tree import Tree
 from podkiln.oci import layout, spec
 from podkiln.util.executor import submit_all
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from podkiln.layers.cache import LayerCache
-    from podkiln.layers.entries import Entry
-    from podkiln.layers.writer import WrittenLayer
+    from podkiln.canonical_layers.cache import LayerCache
+    from podkiln.canonical_layers.entries import Entry
+    from podkiln.canonical_layers.writer import WrittenLayer
     from podkiln.oci.layout import Layout
     from podkiln.oci.spec import Digest
 
