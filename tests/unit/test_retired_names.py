@@ -93,7 +93,7 @@ pod.wishes.kind pod.wishes.listing pod.wishes.naming pod.wishes.pins pod.wishes.
 podkiln.bake podkiln.bootstrap podkiln.bundle podkiln.catalogue podkiln.cli.building podkiln.cli.choosing
 podkiln.cli.locking podkiln.cli.planning podkiln.cli.rendering podkiln.cli.verifying podkiln.command
 podkiln.concurrency podkiln.context podkiln.delivery podkiln.flagfiles podkiln.flags podkiln.folders
-podkiln.hashing podkiln.inputs podkiln.interruption podkiln.job podkiln.kept podkiln.canonical_layers podkiln.limits
+podkiln.hashing podkiln.inputs podkiln.interruption podkiln.job podkiln.kept podkiln.layers podkiln.limits
 podkiln.load podkiln.lockfile podkiln.measured podkiln.modeltypes podkiln.native podkiln.needed
 podkiln.nodes podkiln.output podkiln.payload podkiln.places podkiln.portable podkiln.pulls
 podkiln.registry.clients podkiln.registry.copying podkiln.registry.reading podkiln.registry.refusal
