@@ -1,7 +1,6 @@
 """BuildKit run over the bake file: one OCI image layout a variant comes out.
 
-BuildKit never pushes and never loads: with the docker driver, rewriting timestamps and pushing exclude each
-other.
+BuildKit never pushes and never loads: podkiln does, with the layers that it writes from these.
 """
 
 from __future__ import annotations
@@ -42,15 +41,22 @@ def by_hand(argv: Sequence[str], out: Path, environment: BuildSecrets) -> str:
     return f"cd {shlex.quote(str(out))} && {' '.join([*variables, shlex.join(argv)])}"
 
 
-def run(argv: Sequence[str], out: Path, environment: BuildSecrets, *, quiet: bool = False) -> None:
-    """Run BuildKit with live progress.
+def run(
+    argv: Sequence[str],
+    out: Path,
+    environment: BuildSecrets,
+    more: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+) -> None:
+    """Run BuildKit with live progress; `more` are options that a person who builds by hand does without.
 
     Raises SourceError when an input cannot be reached, BuildFailedError when a step fails.
     """
     log.info("+ %s", by_hand(argv, out, environment))
     terminal = sys.stderr.isatty() and not quiet
     progress = "--progress=" + ("quiet" if quiet else "auto" if terminal else "plain")
-    full = [command.find_executable(argv[0]), *argv[1:3], progress, *argv[3:]]
+    full = [command.find_executable(argv[0]), *argv[1:3], progress, *more, *argv[3:]]
     status, output = _relay(full, out, {**os.environ, **environment.variables()}, terminal=terminal)
     if status:
         raise explain(status, output, sys.argv[1:])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 1 << 20
 _CONTAINERD_NAME: Final = "io.containerd.image.name"  # the full name; containerd cuts ref.name to the tag
 _ATTESTATION: Final = "vnd.docker.reference.type"  # BuildKit's mark on manifests that are not images
-_LAYOUT_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _MAX_CONFIG_BYTES: Final = 8 << 20  # a config of 127 layers has some 100 KB; more is not one
 
 
@@ -211,7 +211,7 @@ def docker_archive(layout: Layout, names: Sequence[Reference]) -> Iterator[bytes
     the way: IntegrityError before the last bytes of a damaged one. A name without a tag gets `latest`.
     """
     names = [name.with_tag(name.tag or DEFAULT_TAG) for name in names]
-    yield from _member("oci-layout", len(_LAYOUT_FILE), [_LAYOUT_FILE])
+    yield from _member("oci-layout", len(LAYOUT_FILE), [LAYOUT_FILE])
     index = _archive_index(layout, names)
     yield from _member("index.json", len(index), [index])
     saved = spec.canonical_json(

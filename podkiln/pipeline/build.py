@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.build import base_image, buildkit, engine, output_dir
+from podkiln.build.kept_export import KeptExport
+from podkiln.canonical_layers import image as canonical_image
+from podkiln.canonical_layers.cache import LayerCache
 from podkiln.config import catalog, variant
 from podkiln.errors import RegistryError, UsageError
 from podkiln.lock import layers, schema
@@ -175,12 +178,17 @@ def _build_all(
     names = [each.name for each in plans]
     argv = buildkit.command_line(names, builder=builder, no_cache=request.engine.no_cache)
     rendered = time.monotonic()
-    with _partials(plans, out):
-        buildkit.run(argv, out, environment, quiet=request.console.quiet)
-        seconds = {"render": rendered - begun, "build": time.monotonic() - rendered}
+    known = LayerCache(cache_folder() / "layers")
+    with KeptExport.hold(cache_folder() / "exports", builder) as kept, _partials(plans, out):
+        kept.prepare(names)
+        buildkit.run(argv, out, environment, kept.options(names), quiet=request.console.quiet)
+        built = time.monotonic()
         here = request.output.load or not request.image.push
-        runtimes = [_take(each, out, here=here) for each in plans]
-    return buildkit.by_hand(argv, out, environment), seconds, runtimes
+        runtimes = [_take(each, kept, known, out, here=here) for each in plans]
+        kept.prune()
+        known.prune()
+    took = {"render": rendered - begun, "build": built - rendered, "layers": time.monotonic() - built}
+    return buildkit.by_hand(argv, out, environment), took, runtimes
 
 
 @contextlib.contextmanager
@@ -196,11 +204,13 @@ def _partials(plans: Sequence[Plan], out: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take(made: Plan, out: Path, *, here: bool) -> Layout:
-    """Check what BuildKit made, and put it in its place; weights are to be baked `here`, into it, or not."""
+def _take(made: Plan, kept: KeptExport, known: LayerCache, out: Path, *, here: bool) -> Layout:
+    """Write the image from what BuildKit exported, and put it in its place.
+
+    Weights are to be baked `here`, into it, or not.
+    """
     partial, place = out / made.name / bake_file.PARTIAL, out / made.name / "image"
-    shutil.rmtree(partial / "ingest", ignore_errors=True)  # BuildKit's own scratch folder, empty by now
-    layout.read(partial)
+    canonical_image.write(kept.exported(made.name), partial, made.described.spec.runtime.epoch, known)
     if here:
         local_layers.keep(made.layers, place, partial)
     output_dir.replace_folder(partial, place)

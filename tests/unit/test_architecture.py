@@ -16,6 +16,7 @@ errors
 util
 options
 oci
+canonical_layers
 config
 registry
 lock

@@ -53,8 +53,8 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
         (BuildRequest.of(LAZY, tag="a" * 129), UsageError, "--tag: 'a+' is not"),
         (BuildRequest.of(LAZY, registry="https://ghcr.io/you"), UsageError, "it begins with a scheme"),
         (BuildRequest.of(LAZY, registry="ghcr.io/You"), UsageError, "upper-case"),
-        (BuildRequest.of(LAZY, spool=Path("/tmp/x")), UsageError, "--spool is of use with --push only"),
-        (BuildRequest.of(LAZY, mount_from=("you/x",)), UsageError, "--mount-from is of use with --push only"),
+        (BuildRequest.of(LAZY, spool=Path("/tmp/x")), UsageError, "--spool needs --push"),
+        (BuildRequest.of(LAZY, mount_from=("you/x",)), UsageError, "--mount-from needs --push"),
         (BuildRequest.of(LAZY, copy_from=("UP/x y",)), UsageError, "'UP/x y' is not an image name"),
         (
             BuildRequest.of(LAZY, push=True, registry="ghcr.io/you", mount_from=("quay.io/You",)),

@@ -1,0 +1,107 @@
+"""The folder that BuildKit exports into, kept between builds: it writes only layers that are not there yet.
+
+In the folder of a builder: `blobs/`, which all variants share, and one for each variant with its index.json.
+One build at a time holds it.
+
+Source: OCI image-spec v1.1 image-layout.md; the exporter: docs.docker.com/build/exporters/oci-docker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import re
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from podkiln.errors import UsageError
+from podkiln.oci import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from podkiln.oci.layout import Layout
+
+log = logging.getLogger(__name__)
+MAX_VARIANTS: Final = 8  # whose layers are kept; those of the one built longest ago are removed first
+_EXPORT: Final = "tar=false,compression=uncompressed,force-compression=true,oci-mediatypes=true"
+
+
+@dataclass(frozen=True)
+class KeptExport:
+    """The folder of one builder; `hold` gives it."""
+
+    folder: Path
+
+    @classmethod
+    @contextlib.contextmanager
+    def hold(cls, root: Path, builder: str | None) -> Iterator[KeptExport]:
+        """Hold the folder of a builder; another build that uses it is waited for. Raises UsageError."""
+        kept = cls(root / re.sub(r"[^A-Za-z0-9._-]", "_", builder or "default"))
+        try:
+            (kept.folder / "blobs").mkdir(parents=True, exist_ok=True)
+            lock = (kept.folder / ".lock").open("w")
+        except OSError as error:
+            raise UsageError(f"The cache folder {kept.folder} cannot be written: {error.strerror}.") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for another build with this builder, which holds %s", kept.folder)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield kept
+
+    def options(self, names: Sequence[str]) -> list[str]:
+        """Return the options of `docker buildx bake` that send targets here, and not where the file says."""
+        return [
+            word
+            for name in names
+            for word in ("--set", f"{name}.output=type=oci,dest={self._place(name)},{_EXPORT}")
+        ]
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Make the folders that BuildKit exports to, without what an earlier build said of them."""
+        for name in names:
+            place = self._place(name)
+            place.mkdir(exist_ok=True)
+            for left in ("index.json", "index.json.lock"):
+                (place / left).unlink(missing_ok=True)
+            shutil.rmtree(place / "ingest", ignore_errors=True)  # of a build that was killed
+            if not (place / "blobs").is_symlink():
+                (place / "blobs").symlink_to("../blobs")
+
+    def exported(self, name: str) -> Layout:
+        """Return what BuildKit has exported for a variant. Raises IntegrityError."""
+        return layout.read(self._place(name))
+
+    def prune(self) -> None:
+        """Remove the layers that the latest builds of the last few variants do not have."""
+        indexes = sorted(self.folder.glob("*/index.json"), key=lambda path: -path.stat().st_mtime)
+        for index in indexes[MAX_VARIANTS:]:
+            shutil.rmtree(index.parent, ignore_errors=True)
+        used: set[str] = set()
+        for index in indexes[:MAX_VARIANTS]:
+            used |= self._used(index)
+        for blob in (self.folder / "blobs").glob("*/*"):
+            if blob.name not in used:
+                blob.unlink(missing_ok=True)
+
+    def _used(self, index: Path) -> set[str]:
+        """Return the hex digits of all that an index leads to; of what cannot be read, none."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            told = json.loads(index.read_text())
+            manifests = [each["digest"].partition(":")[2] for each in told["manifests"]]
+            found = set(manifests)
+            for digits in manifests:
+                manifest = json.loads((self.folder / "blobs" / "sha256" / digits).read_text())
+                blobs = [manifest["config"], *manifest["layers"]]
+                found |= {each["digest"].partition(":")[2] for each in blobs}
+            return found
+        return set()
+
+    def _place(self, name: str) -> Path:
+        return self.folder / name

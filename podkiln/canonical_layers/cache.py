@@ -1,0 +1,99 @@
+"""Written layers, remembered by what they were written from: a build that changes one writes one.
+
+In the folder: `blobs/HEX`, the compressed layers by digest, and `written/KEY.json`, what a layer came to. A
+key covers the rules and all exported layers up to that one: what lies below decides what changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+
+from podkiln.canonical_layers import writer
+from podkiln.canonical_layers.writer import WrittenLayer
+from podkiln.oci import spec
+from podkiln.util import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from podkiln.canonical_layers.entries import Entry
+    from podkiln.oci.spec import Digest
+
+MAX_BYTES: Final = 24 << 30  # of compressed layers: five variants and their last few changes
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """The folder that holds them."""
+
+    folder: Path
+
+    def blob(self, digest: Digest) -> Path:
+        """Return where a layer lies, or would."""
+        return self.folder / "blobs" / digest.partition(":")[2]
+
+    def find(self, key: str) -> WrittenLayer | None:
+        """Return what a layer came to, where that is known and lies here whole."""
+        try:
+            told = json.loads(self._record(key).read_text())
+            found = WrittenLayer(
+                spec.parse_digest(told["digest"]), int(told["size"]), spec.parse_digest(told["diff_id"])
+            )
+            if self.blob(found.digest).stat().st_size != found.size:
+                return None
+            os.utime(self.blob(found.digest))  # the ones used longest ago are pruned first
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found
+
+    def write(self, key: str, entries: Sequence[Entry], tar: Path) -> WrittenLayer:
+        """Write a layer and remember it. Raises IntegrityError, OSError."""
+        self.blob(spec.digest_of(b"")).parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.folder / "blobs", prefix=".")
+        os.close(handle)
+        aside = Path(name)
+        try:
+            made = writer.write(entries, tar, aside)
+            aside.chmod(0o644)
+            aside.replace(self.blob(made.digest))
+        finally:
+            aside.unlink(missing_ok=True)
+        atomic.write_json(self._record(key), asdict(made))
+        return made
+
+    def prune(self, most: int = MAX_BYTES) -> None:
+        """Remove what was used longest ago, until no more than `most` bytes are left."""
+        blobs = self.folder / "blobs"
+        ages = []
+        for path in blobs.iterdir() if blobs.is_dir() else ():
+            with contextlib.suppress(OSError):
+                told = path.stat()
+                ages.append((told.st_mtime, told.st_size, path))
+        left = sum(size for _, size, _ in ages)
+        for _, size, path in sorted(ages):
+            if left <= most:
+                break
+            path.unlink(missing_ok=True)
+            left -= size
+
+    def _record(self, key: str) -> Path:
+        return self.folder / "written" / f"{key}.json"
+
+
+def keys(diff_ids: Sequence[Digest], epoch: int) -> list[str]:
+    """Return the key of each exported layer, lowest first."""
+    found = []
+    so_far = hashlib.sha256(json.dumps([writer.VERSION, writer.LEVEL, zstandard.__version__, epoch]).encode())
+    for each in diff_ids:
+        so_far.update(each.encode())
+        found.append(so_far.hexdigest())
+    return found

@@ -1,0 +1,83 @@
+"""The file system that layers make, one on another, and what of the next layer changes nothing in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podkiln.canonical_layers.entries import FILE, FOLDER, HARD_LINK, OPAQUE, WHITEOUT, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+class Tree:
+    """What lies where after some layers: each path's entry, and the tar that holds its content."""
+
+    def __init__(self) -> None:
+        self._found: dict[bytes, tuple[Entry, Path]] = {}
+        self._inside: dict[bytes, set[bytes]] = {}
+
+    def lay(self, entries: Sequence[Entry], tar: Path) -> list[Entry]:
+        """Lay a layer over what is here; returns its entries that changed something.
+
+        One differ repeats a folder or file that has not changed, another does not. A file with several
+        names is kept: that they are one file cannot be seen from one of the names.
+        """
+        for entry in entries:
+            self._hide(entry)
+        shared = {entry.target for entry in entries if entry.kind == HARD_LINK}
+        opaque = {entry.folder for entry in entries if entry.name == OPAQUE}
+        kept = shared | opaque
+        changed = [entry for entry in entries if entry.path in kept or not self._holds(entry, tar)]
+        for entry in changed:
+            self._put(entry, tar)
+        return changed
+
+    def _hide(self, entry: Entry) -> None:
+        """Take away what a whiteout hides (image-spec layer.md, "Whiteouts")."""
+        if entry.name == OPAQUE:
+            for name in list(self._inside.get(entry.folder, ())):
+                self._remove(name)
+        elif entry.name.startswith(WHITEOUT):
+            hidden = entry.name.removeprefix(WHITEOUT)
+            self._remove(b"/".join(filter(None, (entry.folder, hidden))))
+
+    def _holds(self, entry: Entry, tar: Path) -> bool:
+        if entry.kind == HARD_LINK or entry.name.startswith(WHITEOUT) or entry.path not in self._found:
+            return False
+        below, origin = self._found[entry.path]
+        if not entry.same_but_content(below):
+            return False
+        return entry.kind != FILE or _same_content(entry, tar, below, origin)
+
+    def _put(self, entry: Entry, tar: Path) -> None:
+        if entry.name.startswith(WHITEOUT):
+            return
+        if entry.kind != FOLDER:
+            self._remove(entry.path)
+        self._found[entry.path] = (entry, tar)
+        if entry.path:
+            self._inside.setdefault(entry.folder, set()).add(entry.path)
+
+    def _remove(self, path: bytes) -> None:
+        for name in list(self._inside.get(path, ())):
+            self._remove(name)
+        self._inside.pop(path, None)
+        if self._found.pop(path, None):
+            self._inside.get(path.rpartition(b"/")[0], set()).discard(path)
+
+
+def _same_content(entry: Entry, tar: Path, below: Entry, origin: Path) -> bool:
+    with tar.open("rb") as one, origin.open("rb") as other:
+        one.seek(entry.offset)
+        other.seek(below.offset)
+        left = entry.size
+        while left:
+            piece = one.read(min(_CHUNK, left))
+            if not piece or piece != other.read(len(piece)):
+                return False
+            left -= len(piece)
+    return True
