@@ -69,7 +69,7 @@ class EndlessAnswerError(TimeoutError):
 _NETWORK: Final[tuple[tuple[type[ExchangeError], type[Exception], str], ...]] = (
     (ExchangeError, socket.gaierror, "has a name that could not be resolved"),
     (ExchangeError, ConnectionRefusedError, "refuses connections"),
-    (ExchangeError, EndlessAnswerError, "did not come to the end of an answer in time"),
+    (ExchangeError, EndlessAnswerError, "did not finish an answer in time"),
     (ConnectError, TimeoutError, "did not take a connection in time"),
     (ExchangeError, TimeoutError, "did not answer in time"),
     (ExchangeError, OSError, "cut the connection"),

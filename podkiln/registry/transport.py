@@ -237,7 +237,7 @@ class Transport:
         parts = urlsplit(target)
         if parts.scheme not in ("https", origin.partition(":")[0]) or not parts.hostname:
             raise RegistryError(
-                f"Registry {self.host} sent us on to {parts.scheme}://{parts.hostname or ''}, "
+                f"Registry {self.host} redirects to {parts.scheme}://{parts.hostname or ''}, "
                 "which is not https.",
                 hint="A registry behind a TLS proxy must be told its public address (X-Forwarded-Proto).",
             )

@@ -189,7 +189,7 @@ bombs = {
     "zstd window": lambda: (spec.LAYER_ZSTD, zst[:5] + b"\\xa8" + b"\\x03\\xff\\x0f\\x00"),
     "zstd of one file": lambda: (spec.LAYER_ZSTD, zst + raw + big + b"\\x02\\x00\\x10\\x00" * 20000),
     "folders": lambda: (spec.LAYER_ZSTD, many(b"/".join([b"%d" % n] * 25) for n in range(20000))),
-    "names": lambda: (spec.LAYER_ZSTD, many(b"usr/%d" % n for n in range(30000))),
+    "names": lambda: (spec.LAYER_ZSTD, many(b"usr/%d" % n for n in range(20000))),
     "pax": lambda: (
         spec.LAYER, odd_tars.pax((b"path", bytes([97]) * 1000000)) + odd_tars.file(b"x") + odd_tars.END
     ),
