@@ -209,6 +209,9 @@ class EngineOptions(Group):
         str | None, _opt("--builder NAME", "A buildx builder, for more machine than this one.")
     ] = None
     no_cache: Annotated[bool, _opt("--no-cache", "Build every step again.")] = False
+    no_keep: Annotated[
+        bool, _opt("--no-keep", "Keep no export for the next build: for machines that build once.")
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,13 @@ class KeptExport:
             if blob.name not in used:
                 blob.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove all of it but the lock that is held."""
+        for place in self.folder.iterdir():
+            if place.is_dir():
+                shutil.rmtree(place, ignore_errors=True)
+        (self.folder / "blobs").mkdir(exist_ok=True)
+
     def _used(self, index: Path) -> set[str]:
         """Return the hex digits of all that an index leads to; of what cannot be read, none."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

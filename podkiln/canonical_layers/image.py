@@ -47,15 +47,17 @@ class _Work:
     entries: Sequence[Entry]
 
 
-def write(exported: Layout, place: Path, epoch: int, known: LayerCache) -> None:
+def write(exported: Layout, place: Path, epoch: int, known: LayerCache, *, consume: bool = False) -> None:
     """Make the layout `place` of the one that BuildKit exported, with layers as plain tars.
+
+    `consume`: each of these is removed once it is written anew, for a disk that does not hold both.
 
     Raises IntegrityError where the export is damaged, OSError where the disk does not take it.
     """
     keys = cache.keys(exported.config.diff_ids, epoch)
     written: list[WrittenLayer | None] = [known.find(key) for key in keys]
     if not all(written):
-        written = list(_written(exported, keys, written, epoch, known))
+        written = list(_written(exported, keys, written, epoch, known, consume=consume))
     config_of, layers = _config(exported, [each for each in written if each], epoch)
     config = spec.canonical_json(config_of)
     manifest = spec.Manifest(
@@ -83,6 +85,8 @@ def _written(
     found: Sequence[WrittenLayer | None],
     epoch: int,
     known: LayerCache,
+    *,
+    consume: bool,
 ) -> list[WrittenLayer]:
     """Write what is not remembered, several at once; what lies below each is read first, in one pass."""
     tree, works = Tree(), []
@@ -100,7 +104,10 @@ def _written(
 
     def write_one(work: _Work) -> WrittenLayer:
         _check(work)
-        return known.write(work.key, work.entries, work.tar)
+        made = known.write(work.key, work.entries, work.tar)
+        if consume:
+            work.tar.unlink()
+        return made
 
     with ThreadPoolExecutor(WORKERS) as pool:
         futures: dict[str, Future[WrittenLayer]] = dict(
@@ -122,7 +129,7 @@ def _check(work: _Work) -> None:
     if f"sha256:{hashed.hexdigest()}" != work.diff_id:
         raise IntegrityError(
             f"The kept export of the build is damaged: {work.tar} is not what BuildKit wrote.",
-            hint="./build.py clean removes it; the next build writes it anew.",
+            hint="Delete that file, and build again.",
         )
 
 

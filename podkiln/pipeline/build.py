@@ -184,8 +184,15 @@ def _build_all(
         buildkit.run(argv, out, environment, kept.options(names), quiet=request.console.quiet)
         built = time.monotonic()
         here = request.output.load or not request.image.push
-        runtimes = [_take(each, kept, known, out, here=here) for each in plans]
-        kept.prune()
+        runtimes = []
+        for each in plans:
+            # The variants share layers, so they can go with the last one only.
+            consume = request.engine.no_keep and each is plans[-1]
+            runtimes.append(_take(each, kept, known, out, here=here, consume=consume))
+        if request.engine.no_keep:
+            kept.remove()
+        else:
+            kept.prune()
         known.prune()
     took = {"render": rendered - begun, "build": built - rendered, "layers": time.monotonic() - built}
     return buildkit.by_hand(argv, out, environment), took, runtimes
@@ -204,13 +211,14 @@ def _partials(plans: Sequence[Plan], out: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take(made: Plan, kept: KeptExport, known: LayerCache, out: Path, *, here: bool) -> Layout:
+def _take(made: Plan, kept: KeptExport, known: LayerCache, out: Path, *, here: bool, consume: bool) -> Layout:
     """Write the image from what BuildKit exported, and put it in its place.
 
     Weights are to be baked `here`, into it, or not.
     """
     partial, place = out / made.name / bake_file.PARTIAL, out / made.name / "image"
-    canonical_image.write(kept.exported(made.name), partial, made.described.spec.runtime.epoch, known)
+    epoch = made.described.spec.runtime.epoch
+    canonical_image.write(kept.exported(made.name), partial, epoch, known, consume=consume)
     if here:
         local_layers.keep(made.layers, place, partial)
     output_dir.replace_folder(partial, place)

@@ -371,6 +371,5 @@ def test_a_proxy_that_refuses_is_told_and_not_asked_again(
     error = unreachable(caught.value, "registry.example")
     assert not isinstance(error, TransientError)
     assert str(error) == (
-        "registry.example could not be reached: "
-        "Tunnel connection failed: 407 Proxy Authentication Required."
+        "registry.example could not be reached: Tunnel connection failed: 407 Proxy Authentication Required."
     )

@@ -1,0 +1,179 @@
+"""From what BuildKit exports to the image: its layers anew, and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import zstandard
+
+from podkiln.build.kept_export import KeptExport
+from podkiln.canonical_layers import image
+from podkiln.canonical_layers.cache import LayerCache
+from podkiln.errors import IntegrityError
+from podkiln.oci import layout, spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.oci.layout import Layout
+
+EPOCH = 1_700_000_000
+
+
+def tar(*names: str, data: bytes = b"x", time: int = EPOCH) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), time
+            archive.addfile(info, io.BytesIO(data))
+    return made.getvalue()
+
+
+def export(place: Path, *layers: tuple[str, bytes], blobs: Path | None = None) -> Layout:
+    """Write what BuildKit exports: each layer with the instruction that made it, as a plain tar."""
+    (blobs or place / "blobs").joinpath("sha256").mkdir(parents=True, exist_ok=True)
+    if blobs:
+        (place / "blobs").symlink_to(blobs)
+
+    def blob(kind: str, data: bytes) -> dict[str, Any]:
+        digits = hashlib.sha256(data).hexdigest()
+        (place / "blobs" / "sha256" / digits).write_bytes(data)
+        return {"mediaType": kind, "digest": f"sha256:{digits}", "size": len(data)}
+
+    told = [blob(spec.LAYER, data) for _, data in layers]
+    history = [
+        {"created_by": word, "created": "2020-01-01T00:00:00Z"} if word != "ENV" else {"empty_layer": True}
+        for word, _ in layers
+    ]
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Env": ["A=1"]},
+        "rootfs": {"type": "layers", "diff_ids": [each["digest"] for each in told]},
+        "history": [*history, {"created_by": "ENV A=1", "empty_layer": True}],
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": spec.MANIFEST,
+        "config": blob(spec.CONFIG, json.dumps(config).encode()),
+        "layers": told,
+    }
+    index = {"schemaVersion": 2, "manifests": [blob(spec.MANIFEST, json.dumps(manifest).encode())]}
+    (place / "index.json").write_text(json.dumps(index))
+    (place / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return layout.read(place)
+
+
+def names(made: Layout) -> list[list[str]]:
+    """Return what lies in each layer."""
+    found = []
+    for layer in made.manifest.layers:
+        data = zstandard.ZstdDecompressor().stream_reader(made.blob_path(layer.digest).read_bytes()).read()
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            found.append(archive.getnames())
+    return found
+
+
+def test_the_image_holds_the_layers_anew_and_a_config_that_tells_of_them(tmp_path: Path) -> None:
+    exported = export(tmp_path / "kept", ("COPY a", tar("b", "a")), ("RUN c", tar("a", "c", time=EPOCH + 5)))
+    image.write(exported, tmp_path / "made", EPOCH, LayerCache(tmp_path / "cache"))
+    made = layout.read(tmp_path / "made", full=True)
+    assert names(made) == [["a", "b"], ["c"]]  # the second `a` is the first
+    assert {layer.media_type for layer in made.manifest.layers} == {spec.LAYER_ZSTD}
+    assert [row["created"] for row in made.config.history] == ["2023-11-14T22:13:20Z"] * 3
+    assert made.config.document["config"] == {"Env": ["A=1"]}
+
+
+def test_the_empty_layer_of_a_folder_that_is_there_is_left_out_and_no_other(tmp_path: Path) -> None:
+    layers = (("COPY a", tar("a")), ("WORKDIR /x", tar()), ("RUN nothing", tar()))
+    image.write(export(tmp_path / "kept", *layers), tmp_path / "made", EPOCH, LayerCache(tmp_path / "cache"))
+    made = layout.read(tmp_path / "made")
+    assert names(made) == [["a"], []]
+    assert [row.get("empty_layer", False) for row in made.config.history] == [False, True, False, True]
+
+
+def test_other_exports_of_the_same_files_give_one_digest(tmp_path: Path) -> None:
+    digests = set()
+    for number, layers in enumerate(
+        (
+            (("COPY a", tar("a", "b")), ("WORKDIR /x", tar()), ("RUN c", tar("c"))),
+            (("COPY a", tar("b", "a", time=EPOCH + 9)), ("WORKDIR /x", tar("a")), ("RUN c", tar("a", "c"))),
+        )
+    ):
+        exported = export(tmp_path / f"kept{number}", *layers)
+        image.write(exported, tmp_path / f"made{number}", EPOCH, LayerCache(tmp_path / f"cache{number}"))
+        digests.add(layout.read(tmp_path / f"made{number}").descriptor.digest)
+    assert len(digests) == 1
+
+
+def test_what_was_written_once_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = LayerCache(tmp_path / "cache")
+    image.write(export(tmp_path / "kept", ("COPY a", tar("a"))), tmp_path / "made", EPOCH, known)
+    wrote: list[str] = []
+    write = LayerCache.write
+
+    def counted(self: LayerCache, key: str, *more: Any) -> Any:
+        wrote.append(key)
+        return write(self, key, *more)
+
+    monkeypatch.setattr(LayerCache, "write", counted)
+    exported = export(tmp_path / "kept2", ("COPY a", tar("a")), ("COPY b", tar("b")))
+    image.write(exported, tmp_path / "made2", EPOCH, known)
+    assert len(wrote) == 1
+    image.write(exported, tmp_path / "made3", EPOCH, known)
+    assert len(wrote) == 1
+    blob = known.blob(layout.read(tmp_path / "made3").manifest.layers[0].digest)
+    blob.unlink()
+    blob.write_bytes(b"half")
+    image.write(exported, tmp_path / "made4", EPOCH, known)
+    assert len(wrote) == 2
+    assert names(layout.read(tmp_path / "made4", full=True)) == [["a"], ["b"]]
+
+
+def test_an_export_that_somebody_has_changed_is_not_taken(tmp_path: Path) -> None:
+    exported = export(tmp_path / "kept", ("COPY a", tar("a", data=b"right")))
+    blob = exported.blob_path(exported.manifest.layers[0].digest)
+    blob.write_bytes(blob.read_bytes().replace(b"right", b"wrong"))
+    with pytest.raises(IntegrityError, match="kept export of the build is damaged"):
+        image.write(exported, tmp_path / "made", EPOCH, LayerCache(tmp_path / "cache"))
+
+
+def test_layers_are_consumed_where_the_disk_is_small(tmp_path: Path) -> None:
+    exported = export(tmp_path / "kept", ("COPY a", tar("a")), ("COPY b", tar("b")))
+    image.write(exported, tmp_path / "made", EPOCH, LayerCache(tmp_path / "cache"), consume=True)
+    assert [exported.blob_path(each.digest).exists() for each in exported.manifest.layers] == [False, False]
+    assert names(layout.read(tmp_path / "made", full=True)) == [["a"], ["b"]]
+
+
+def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
+    known = LayerCache(tmp_path / "cache")
+    exported = export(tmp_path / "kept", ("COPY a", tar("a")), ("COPY b", tar("b")))
+    image.write(exported, tmp_path / "made", EPOCH, known)
+    known.prune()
+    assert len(list((tmp_path / "cache/blobs").iterdir())) == 2
+    known.prune(most=0)
+    assert list((tmp_path / "cache/blobs").iterdir()) == []
+
+
+def test_a_kept_export_keeps_what_the_last_builds_of_variants_have(tmp_path: Path) -> None:
+    with KeptExport.hold(tmp_path, "my builder") as kept:
+        assert kept.folder == tmp_path / "my_builder"
+        kept.prepare(["one", "two"])
+        for name in ("one", "two"):
+            (kept.folder / name / "blobs").unlink()
+            export(kept.folder / name, ("COPY a", tar("a", name)), blobs=kept.folder / "blobs")
+        (kept.folder / "blobs/sha256" / ("0" * 64)).write_bytes(b"of an earlier build")
+        kept.prune()
+        assert len(list((kept.folder / "blobs/sha256").iterdir())) == 6
+        assert [len(kept.exported(name).manifest.layers) for name in ("one", "two")] == [1, 1]
+        kept.prepare(["one"])
+        kept.prune()
+        assert len(list((kept.folder / "blobs/sha256").iterdir())) == 3
+        kept.remove()
+        assert sorted(path.name for path in kept.folder.iterdir()) == [".lock", "blobs"]
