@@ -43,6 +43,17 @@ class _Formatter(logging.Formatter):
         return for_people(super().format(record))
 
 
+class _StandardError(io.FileIO):
+    """Standard error, of which no write fails: Python would end with 120, whatever came out."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, or give it up; returns the number of bytes."""
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
 class _StandardOutput(io.FileIO):
     """Standard output, whose failures name it: Python's say no more than "No space left on device"."""
 
@@ -59,8 +70,8 @@ def keep_streams() -> None:
     """Put something in the place of standard streams that were closed before we began (`>&-`).
 
     Else the next file that is opened would get their number, and what programs print would land in it.
-    Writing to a closed or full stdout fails with a sentence (PodkilnError); what was to be said on a closed
-    stderr is dropped.
+    Writing to a closed or full stdout fails with a sentence (PodkilnError); what a closed or full stderr does
+    not take is dropped.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -78,8 +89,13 @@ def keep_streams() -> None:
         errors=there.errors if there else None,
         line_buffering=bool(there and there.line_buffering),
     )
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    said = sys.stderr
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_StandardError(2, "w", closefd=False)),
+        encoding=said.encoding if said else "utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+    )
 
 
 def failure(error: PodkilnError) -> None:

@@ -45,7 +45,9 @@ STUB = """
 import os, signal, sys, time
 def main(arguments):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    print("{name} begins", os.getpid(), os.environ.get("WEB_PASSWORD"), file=sys.stderr, flush=True)
+    # One write: what is half there would be read.
+    sys.stderr.write("{name} begins " + f"{{os.getpid()}} {{os.environ.get('WEB_PASSWORD')}}\\n")
+    sys.stderr.flush()
     time.sleep({seconds})
     return 0
 """
