@@ -67,8 +67,8 @@ def write(exported: Layout, place: Path, epoch: int, known: LayerCache, *, consu
     ).encode()
     blobs = place / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    for each in layers:
-        _link(known.blob(each.digest), blobs / each.digest.partition(":")[2])
+    for digest in {each.digest for each in layers}:  # empty ones are alike
+        _link(known.blob(digest), blobs / digest.partition(":")[2])
     for document in (config, manifest):
         (blobs / spec.digest_of(document).partition(":")[2]).write_bytes(document)
     (place / "oci-layout").write_bytes(layout.LAYOUT_FILE)

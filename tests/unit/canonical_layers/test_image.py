@@ -91,11 +91,11 @@ def test_the_image_holds_the_layers_anew_and_a_config_that_tells_of_them(tmp_pat
 
 
 def test_the_empty_layer_of_a_folder_that_is_there_is_left_out_and_no_other(tmp_path: Path) -> None:
-    layers = (("COPY a", tar("a")), ("WORKDIR /x", tar()), ("RUN nothing", tar()))
+    layers = (("COPY a", tar("a")), ("WORKDIR /x", tar()), ("RUN nothing", tar()), ("RUN again", tar()))
     image.write(export(tmp_path / "kept", *layers), tmp_path / "made", EPOCH, LayerCache(tmp_path / "cache"))
     made = layout.read(tmp_path / "made")
-    assert names(made) == [["a"], []]
-    assert [row.get("empty_layer", False) for row in made.config.history] == [False, True, False, True]
+    assert names(made) == [["a"], [], []]
+    assert [row.get("empty_layer", False) for row in made.config.history] == [False, True, False, False, True]
 
 
 def test_other_exports_of_the_same_files_give_one_digest(tmp_path: Path) -> None:
