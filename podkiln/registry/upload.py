@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.registry.cancellation import CancelledError
-from podkiln.registry.client import ChunkedUploadRequiredError, LostUploadError, StreamingNotSupportedError
 from podkiln.registry.errors import TransientError
 from podkiln.registry.headers import ChunkSizes
 from podkiln.registry.http_client import EndedEarlyError
+from podkiln.registry.upload_requests import (
+    ChunkedUploadRequiredError,
+    LostUploadError,
+    StreamingNotSupportedError,
+)
 from podkiln.util.interrupts import INTERRUPTIONS
 from podkiln.util.open_uploads import UPLOADS
 

@@ -16,7 +16,7 @@ from images import ROOT
 from registries import free_port
 from servers.comfyui import MISSING, PNG, ComfyUI, Faults
 
-from comfy import client, command, limits, retry, saving
+from comfy import command, connection, limits, prompt_run, retry, saving
 from comfy.failure import CANNOT_SAVE, FAILED, IMAGE_UNREADABLE, TIMED_OUT, UNREACHABLE, ComfyError
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def saved(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_ASK_AGAIN", 0.2)
+    monkeypatch.setattr(prompt_run, "_ASK_AGAIN", 0.2)
     monkeypatch.setattr(retry, "PAUSE", 0.05)
-    monkeypatch.setattr(client, "_PATIENCE", 0.5)
+    monkeypatch.setattr(connection, "_PATIENCE", 0.5)
     for name in ("WEB_USER", "WEB_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
 
@@ -397,7 +397,7 @@ def test_a_websocket_is_not_followed_elsewhere(comfyui: ComfyUI, saved: Path) ->
 def test_a_text_that_is_too_large_is_not_read(
     comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(client, "_LARGEST_TEXT", 1 << 20)
+    monkeypatch.setattr(prompt_run, "_LARGEST_TEXT", 1 << 20)
     comfyui.faults.messages = ["[" * size]
     if size > 1 << 20:
         with pytest.raises(ComfyError, match="sent a text of more than 1 MiB"):
@@ -489,7 +489,7 @@ def test_pictures_that_come_by_the_websocket_alone_are_saved(
 def test_pictures_of_the_websocket_that_are_lost_are_said(
     comfyui: ComfyUI, saved: Path, faults: Faults, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_DRAIN", 0.3)
+    monkeypatch.setattr(prompt_run, "_DRAIN", 0.3)
     saved.write_text(json.dumps(BY_SOCKET))
     comfyui.faults = faults
     with pytest.raises(ComfyError, match=said) as caught:
@@ -500,7 +500,7 @@ def test_pictures_of_the_websocket_that_are_lost_are_said(
 def test_a_message_that_is_too_large_is_said(
     comfyui: ComfyUI, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_LARGEST_MESSAGE", 1 << 20)
+    monkeypatch.setattr(connection, "_LARGEST_MESSAGE", 1 << 20)
     comfyui.faults.messages = [bytes(2 << 20)]
     with pytest.raises(ComfyError, match="sent a message of more than 1 MiB"):
         run(comfyui, saved)
