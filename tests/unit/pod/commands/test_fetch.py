@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -263,14 +264,19 @@ def test_pods_on_one_volume_fetch_each_byte_once(tmp_path: Path, hub: Hub, count
 
 def test_a_pod_takes_over_from_one_that_was_killed(tmp_path: Path, hub: Hub) -> None:
     file = hub.add("org/repo", "a.safetensors", SIZE)
-    hub.rate = 500_000
+    hub.rate = 60_000
     first, second = (Pod(tmp_path / name, hub, tmp_path / "volume") for name in ("first", "second"))
     for pod in (first, second):
         pod.offer({"m": [row(file, huggingface(file))]})
-    with first.start() as killed, second.start() as heir:
+    with contextlib.ExitStack() as pods:
+        killed = pods.enter_context(first.start())
+        while not hub.served():  # it has the lease
+            time.sleep(0.01)
+        heir = pods.enter_context(second.start())
         while hub.served() < 4 * CHUNK:
             time.sleep(0.01)
         time.sleep(0.3)  # the second one waits by now
+        assert killed.poll() is None
         killed.kill()
         hub.rate = 0
         said = heir.communicate(timeout=STALE / 2)[0]  # at once, not when the lease has grown stale
