@@ -1,6 +1,6 @@
 """The folder that BuildKit exports into, kept between builds: it writes only layers that are not there yet.
 
-In the folder of a builder: `blobs/`, which all variants share, and one for each variant with its index.json.
+In the folder of a builder: `blobs/`, which all variants share, and `images/VARIANT` with its index.json.
 One build at a time holds it.
 
 Source: OCI image-spec v1.1 image-layout.md; the exporter: docs.docker.com/build/exporters/oci-docker.
@@ -17,7 +17,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from podkiln.errors import UsageError
+from podkiln.errors import IntegrityError, UsageError
 from podkiln.oci import layout
 
 if TYPE_CHECKING:
@@ -60,27 +60,31 @@ class KeptExport:
         return [
             word
             for name in names
-            for word in ("--set", f"{name}.output=type=oci,dest={self._place(name)},{_EXPORT}")
+            for word in ("--set", f"{name}.output=type=oci,{self._destination(name)},{_EXPORT}")
         ]
 
     def prepare(self, names: Sequence[str]) -> None:
         """Make the folders that BuildKit exports to, without what an earlier build said of them."""
         for name in names:
             place = self._place(name)
-            place.mkdir(exist_ok=True)
+            place.mkdir(parents=True, exist_ok=True)
             for left in ("index.json", "index.json.lock"):
                 (place / left).unlink(missing_ok=True)
             shutil.rmtree(place / "ingest", ignore_errors=True)  # of a build that was killed
             if not (place / "blobs").is_symlink():
-                (place / "blobs").symlink_to("../blobs")
+                (place / "blobs").symlink_to("../../blobs")
 
     def exported(self, name: str) -> Layout:
         """Return what BuildKit has exported for a variant. Raises IntegrityError."""
-        return layout.read(self._place(name))
+        try:
+            return layout.read(self._place(name))
+        except IntegrityError as damaged:
+            hint = f"Delete {self.folder}, where exports are kept, and build again."
+            raise IntegrityError(str(damaged), hint=hint) from None
 
     def prune(self) -> None:
         """Remove the layers that the latest builds of the last few variants do not have."""
-        indexes = sorted(self.folder.glob("*/index.json"), key=lambda path: -path.stat().st_mtime)
+        indexes = sorted(self.folder.glob("images/*/index.json"), key=lambda path: -path.stat().st_mtime)
         for index in indexes[MAX_VARIANTS:]:
             shutil.rmtree(index.parent, ignore_errors=True)
         used: set[str] = set()
@@ -111,4 +115,8 @@ class KeptExport:
         return set()
 
     def _place(self, name: str) -> Path:
-        return self.folder / name
+        return self.folder / "images" / name
+
+    def _destination(self, name: str) -> str:
+        """Return where an export goes, as BuildKit reads it: a field of a line of CSV."""
+        return '"dest={}"'.format(str(self._place(name)).replace('"', '""'))

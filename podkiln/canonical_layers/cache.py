@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,12 +24,14 @@ from podkiln.oci import spec
 from podkiln.util import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from podkiln.canonical_layers.entries import Entry
     from podkiln.oci.spec import Digest
 
 MAX_BYTES: Final = 24 << 30  # of compressed layers: five variants and their last few changes
+_WRITTEN_AT: Final = 1  # seconds: the time that every layer here has; another one shows that it was changed
+_LEFT_OVER: Final = 24 * 3600  # seconds after which a file of a killed build is removed
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,15 @@ class LayerCache:
             found = WrittenLayer(
                 spec.parse_digest(told["digest"]), int(told["size"]), spec.parse_digest(told["diff_id"])
             )
-            if self.blob(found.digest).stat().st_size != found.size:
+            there = self.blob(found.digest).stat()
+            if (there.st_size, there.st_mtime) != (found.size, _WRITTEN_AT):
                 return None
-            os.utime(self.blob(found.digest))  # the ones used longest ago are pruned first
+            os.utime(self._record(key))  # what was used longest ago is pruned first
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found
 
-    def write(self, key: str, entries: Sequence[Entry], tar: Path) -> WrittenLayer:
+    def write(self, key: str, entries: Iterable[Entry], tar: Path) -> WrittenLayer:
         """Write a layer and remember it. Raises IntegrityError, OSError."""
         self.blob(spec.digest_of(b"")).parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.folder / "blobs", prefix=".")
@@ -64,6 +68,7 @@ class LayerCache:
         try:
             made = writer.write(entries, tar, aside)
             aside.chmod(0o644)
+            os.utime(aside, (_WRITTEN_AT, _WRITTEN_AT))
             aside.replace(self.blob(made.digest))
         finally:
             aside.unlink(missing_ok=True)
@@ -72,18 +77,24 @@ class LayerCache:
 
     def prune(self, most: int = MAX_BYTES) -> None:
         """Remove what was used longest ago, until no more than `most` bytes are left."""
-        blobs = self.folder / "blobs"
-        ages = []
-        for path in blobs.iterdir() if blobs.is_dir() else ():
+        used: dict[str, tuple[float, list[Path]]] = {}
+        for record in self.folder.glob("written/*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                name = str(json.loads(record.read_text())["digest"]).partition(":")[2]
+                last, records = used.get(name, (0.0, []))
+                used[name] = (max(last, record.stat().st_mtime), [*records, record])
+        left = 0
+        for name, (_, records) in sorted(used.items(), key=lambda each: -each[1][0]):
+            blob = self.folder / "blobs" / name
             with contextlib.suppress(OSError):
-                told = path.stat()
-                ages.append((told.st_mtime, told.st_size, path))
-        left = sum(size for _, size, _ in ages)
-        for _, size, path in sorted(ages):
-            if left <= most:
-                break
-            path.unlink(missing_ok=True)
-            left -= size
+                left += blob.stat().st_size
+            if left > most:
+                for path in (blob, *records):
+                    path.unlink(missing_ok=True)
+        for path in self.folder.glob("blobs/.*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_ctime > _LEFT_OVER:
+                    path.unlink()
 
     def _record(self, key: str) -> Path:
         return self.folder / "written" / f"{key}.json"

@@ -10,8 +10,8 @@ Sources: OCI image-spec v1.1 layer.md (whiteouts); POSIX.1-2017 pax; docs.python
 from __future__ import annotations
 
 import tarfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 
 from podkiln.errors import IntegrityError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-Kind: TypeAlias = Literal[b"0", b"1", b"2", b"3", b"4", b"5", b"6"]
 FILE, HARD_LINK, LINK, CHARACTER, BLOCK, FOLDER, FIFO = (b"%d" % number for number in range(7))
 """The type flags of POSIX.1-2017 pax, "ustar Interchange Format"."""
 
@@ -27,6 +26,7 @@ WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
 _XATTR: Final = "SCHILY.xattr."
 _KEPT: Final = ("security.capability",)
+_MAX_TARGET: Final = 1024  # bytes, less one, that every file system takes of a link
 # What describes the builder's machine, and not the file.
 _DROPPED: Final = ("security.selinux", "security.ima", "security.evm", "user.overlay.", "trusted.overlay.")
 
@@ -35,7 +35,8 @@ _DROPPED: Final = ("security.selinux", "security.ima", "security.evm", "user.ove
 class Entry:
     """One entry: `path` is relative, without a slash at the end; empty for the root.
 
-    `size` in bytes, at `offset` of the tar; `target` of a hard link is a path, of a link what it says.
+    Equal ones describe the same file; contents of equal size remain to be compared. `size` in bytes, at
+    `offset` of the tar; `target` of a hard link is a path, of a link what it says.
     `device` is major and minor; `attributes` are extended ones, by name.
     """
 
@@ -46,7 +47,7 @@ class Entry:
     group: int
     time: int
     size: int = 0
-    offset: int = 0
+    offset: int = field(default=0, compare=False)
     target: bytes = b""
     device: tuple[int, int] = (0, 0)
     attributes: tuple[tuple[bytes, bytes], ...] = ()
@@ -63,27 +64,11 @@ class Entry:
 
     @property
     def sort_key(self) -> list[bytes]:
-        """By parts, so that a folder stands before all that lies in it and nothing between."""
-        return self.path.split(b"/")
+        """By parts, so that a folder stands before all that lies in it and nothing between; whiteouts first.
 
-    def same_but_content(self, other: Entry) -> bool:
-        """Tell whether two entries describe one file; contents of equal size remain to be compared."""
-        return self._described == other._described
-
-    @property
-    def _described(self) -> tuple[object, ...]:
-        return (
-            self.path,
-            self.kind,
-            self.mode,
-            self.owner,
-            self.group,
-            self.time,
-            self.size,
-            self.target,
-            self.device,
-            self.attributes,
-        )
+        Some unpackers take entries as they come: a whiteout behind the file of its name would remove that.
+        """
+        return [b"-" + each if each.startswith(WHITEOUT) else b"." + each for each in self.path.split(b"/")]
 
 
 def read(path: Path, epoch: int) -> list[Entry]:
@@ -98,19 +83,40 @@ def read(path: Path, epoch: int) -> list[Entry]:
             for member in archive:
                 entry = _entry(member, epoch, where)
                 if entry.path in found:
-                    raise IntegrityError(f"{where} has {_shown(entry.path)} twice.")
+                    raise _refused(f"{where} has {_shown(entry.path)} twice.")
                 found[entry.path] = entry
-    except (tarfile.TarError, EOFError, OSError) as wrong:
+            _check_end(path, archive.offset)
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as wrong:
         raise IntegrityError(f"{where} could not be read as a tar: {wrong}.") from wrong
     return sorted(_relinked(found, where), key=lambda each: each.sort_key)
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """See that zeros follow: tarfile takes a damaged header for the end. Raises ValueError."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while piece := file.read(1 << 20):
+            if piece.strip(b"\0"):
+                raise ValueError("something follows its end")
+
+
+def _refused(message: str) -> IntegrityError:
+    """Return the error for what no differ of BuildKit writes, but another maker of a base may have."""
+    hint = "Layers of a base of your own (--base) are written anew, too: take one that docker built."
+    return IntegrityError(message, hint=hint)
 
 
 def _entry(member: tarfile.TarInfo, epoch: int, where: str) -> Entry:
     path = _plain(member.name, where)
     kind = b"0" if member.type in (tarfile.AREGTYPE, b"0") else member.type
     if kind not in (FILE, HARD_LINK, LINK, CHARACTER, BLOCK, FOLDER, FIFO) or member.sparse is not None:
-        raise IntegrityError(f"{where} has {_shown(path)}, of a kind ({kind!r}) that no layer holds.")
+        raise _refused(f"{where} has {_shown(path)}, of a kind ({kind!r}) that no layer holds.")
     target = member.linkname.encode(errors="surrogateescape") if kind in (HARD_LINK, LINK) else b""
+    for text in (path, target):
+        if not _is_utf8(text):
+            raise _refused(f"{where} has {_shown(path)}, whose name or target is not UTF-8.")
+    if len(target) >= _MAX_TARGET:
+        raise _refused(f"{where} has the link {_shown(path)} to a path of {len(target)} bytes.")
     return Entry(
         path=path,
         kind=kind,
@@ -126,11 +132,19 @@ def _entry(member: tarfile.TarInfo, epoch: int, where: str) -> Entry:
     )
 
 
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _plain(name: str, where: str) -> bytes:
     """Return a path without the ways of writing it that differ."""
     parts = [part for part in name.encode(errors="surrogateescape").split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise IntegrityError(f"{where} has the path {_shown(b'/'.join(parts))}, which leads out of it.")
+        raise _refused(f"{where} has the path {_shown(b'/'.join(parts))}, which leads out of it.")
     return b"/".join(parts)
 
 
@@ -141,9 +155,7 @@ def _attributes(headers: Mapping[str, str], path: bytes, where: str) -> tuple[tu
         if name == header or name.startswith(_DROPPED):
             continue
         if name not in _KEPT:
-            raise IntegrityError(
-                f"{where} has {_shown(path)} with the attribute {name!r}: no rule says what for."
-            )
+            raise _refused(f"{where} has {_shown(path)} with the attribute {name!r}: no rule says what for.")
         kept.append((name.encode(), value.encode(errors="surrogateescape")))
     return tuple(sorted(kept))
 
@@ -159,14 +171,9 @@ def _relinked(found: Mapping[bytes, Entry], where: str) -> Iterator[Entry]:
             continue
         names = sorted([entry, *groups.get(entry.path, ())], key=lambda each: each.sort_key)
         first = names[0].path
-        yield _renamed(entry, first)
+        yield replace(entry, path=first)
         for each in names[1:]:
-            yield _renamed(entry, each.path, kind=HARD_LINK, size=0, target=first)
-
-
-def _renamed(entry: Entry, path: bytes, **changes: object) -> Entry:
-    values = {name: getattr(entry, name) for name in Entry.__slots__}
-    return Entry(**{**values, "path": path, **changes})
+            yield replace(entry, path=each.path, kind=HARD_LINK, size=0, target=first)
 
 
 def _origin(entry: Entry, found: Mapping[bytes, Entry], where: str) -> Entry:
@@ -174,7 +181,7 @@ def _origin(entry: Entry, found: Mapping[bytes, Entry], where: str) -> Entry:
     seen = {entry.path}
     while entry.kind == HARD_LINK:
         if entry.target not in found or entry.target in seen:
-            raise IntegrityError(
+            raise _refused(
                 f"{where} has {_shown(entry.path)} as a name of {_shown(entry.target)}, which it lacks."
             )
         entry = found[entry.target]

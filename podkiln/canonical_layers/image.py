@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from podkiln.canonical_layers import cache, entries
 from podkiln.canonical_layers.tree import Tree
 from podkiln.errors import IntegrityError
 from podkiln.oci import layout, spec
-from podkiln.util.executor import submit_all
+from podkiln.util.executor import run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from podkiln.canonical_layers.cache import LayerCache
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from podkiln.oci.layout import Layout
     from podkiln.oci.spec import Digest
 
+T = TypeVar("T")
+R = TypeVar("R")
 EMPTY: Final = spec.digest_of(bytes(1024))
 """The digest of a tar without entries."""
 WORKERS: Final = max(2, os.cpu_count() or 2)
@@ -43,8 +46,11 @@ class _Work:
 
     key: str
     tar: Path
-    diff_id: Digest
     entries: Sequence[Entry]
+
+
+class _CancelledError(Exception):
+    """Another layer could not be written."""
 
 
 def write(exported: Layout, place: Path, epoch: int, known: LayerCache, *, consume: bool = False) -> None:
@@ -89,47 +95,60 @@ def _written(
     consume: bool,
 ) -> list[WrittenLayer]:
     """Write what is not remembered, several at once; what lies below each is read first, in one pass."""
-    tree, works = Tree(), []
-    for key, layer, diff_id, there in zip(
-        keys, exported.manifest.layers, exported.config.diff_ids, found, strict=True
-    ):
-        tar = exported.blob_path(layer.digest)
+    tars = [exported.blob_path(layer.digest) for layer in exported.manifest.layers]
+    for layer in exported.manifest.layers:
         if layer.media_type != spec.LAYER:
             raise IntegrityError(f"The build exported a layer as {layer.media_type}, not as a plain tar.")
+    given_up = threading.Event()
+
+    def run(work: Callable[[T], R], things: Iterable[T]) -> list[R]:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            return run_all(pool, work, things, cancel=given_up.set, cancelled=_CancelledError)
+
+    # What lies below decides what is left out, so all of it has to be what it is said to be.
+    sums = dict(zip(tars, exported.config.diff_ids, strict=True))
+    run(lambda each: _check(each, sums[each], given_up), sums)
+    tree, works = Tree(), []
+    for key, tar, there in zip(keys, tars, found, strict=True):
         changed = tree.lay(entries.read(tar, epoch), tar)
         if there is None:
-            works.append(_Work(key, tar, diff_id, changed))
+            works.append(_Work(key, tar, changed))
     # The largest first, or it is what all wait for at the end.
     works.sort(key=lambda each: -sum(entry.size for entry in each.entries))
+    uses = Counter(work.tar for work in works)  # layers without an entry are one file
+    lock = threading.Lock()
 
-    def write_one(work: _Work) -> WrittenLayer:
-        _check(work)
-        made = known.write(work.key, work.entries, work.tar)
-        if consume:
-            work.tar.unlink()
-        return made
+    def write_one(work: _Work) -> tuple[str, WrittenLayer]:
+        made = known.write(work.key, _until(given_up, work.entries), work.tar)
+        with lock:
+            uses[work.tar] -= 1
+            if consume and not uses[work.tar]:
+                work.tar.unlink()
+        return work.key, made
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        futures: dict[str, Future[WrittenLayer]] = dict(
-            zip((each.key for each in works), submit_all(pool, write_one, works), strict=True)
-        )
-        try:
-            return [there or futures[key].result() for key, there in zip(keys, found, strict=True)]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    made = dict(run(write_one, works))
+    return [there or made[key] for key, there in zip(keys, found, strict=True)]
 
 
-def _check(work: _Work) -> None:
-    """See that a kept export still is what was exported: it lies where anybody may have changed it."""
-    hashed = spec.hasher(work.diff_id)
-    with work.tar.open("rb", buffering=0) as file:
-        while piece := file.read(layout.CHUNK):
+def _until(given_up: threading.Event, items: Iterable[T]) -> Iterator[T]:
+    """Yield items until another layer has failed."""
+    for item in items:
+        if given_up.is_set():
+            raise _CancelledError
+        yield item
+
+
+def _check(tar: Path, diff_id: Digest, given_up: threading.Event) -> None:
+    """See that a layer of the kept export still is what was exported: it lies where anybody may change it."""
+    hashed = spec.hasher(diff_id)
+    with tar.open("rb", buffering=0) as file:
+        for piece in _until(given_up, iter(lambda: file.read(layout.CHUNK), b"")):
             hashed.update(piece)
-    if f"sha256:{hashed.hexdigest()}" != work.diff_id:
+    if f"sha256:{hashed.hexdigest()}" != diff_id:
+        tar.unlink()
         raise IntegrityError(
-            f"The kept export of the build is damaged: {work.tar} is not what BuildKit wrote.",
-            hint="Delete that file, and build again.",
+            f"The kept export of the build was damaged, and removed: {tar} was not what BuildKit wrote.",
+            hint="Build again: that layer is exported anew.",
         )
 
 

@@ -49,7 +49,7 @@ class Tree:
         if entry.kind == HARD_LINK or entry.name.startswith(WHITEOUT) or entry.path not in self._found:
             return False
         below, origin = self._found[entry.path]
-        if not entry.same_but_content(below):
+        if entry != below:
             return False
         return entry.kind != FILE or _same_content(entry, tar, below, origin)
 
@@ -59,15 +59,22 @@ class Tree:
         if entry.kind != FOLDER:
             self._remove(entry.path)
         self._found[entry.path] = (entry, tar)
-        if entry.path:
-            self._inside.setdefault(entry.folder, set()).add(entry.path)
+        # A layer may lack the folders that its files lie in; what hides one of them hides these all the same.
+        path = entry.path
+        while path:
+            folder = path.rpartition(b"/")[0]
+            inside = self._inside.setdefault(folder, set())
+            if path in inside:
+                break
+            inside.add(path)
+            path = folder
 
     def _remove(self, path: bytes) -> None:
         for name in list(self._inside.get(path, ())):
             self._remove(name)
         self._inside.pop(path, None)
-        if self._found.pop(path, None):
-            self._inside.get(path.rpartition(b"/")[0], set()).discard(path)
+        self._found.pop(path, None)
+        self._inside.get(path.rpartition(b"/")[0], set()).discard(path)
 
 
 def _same_content(entry: Entry, tar: Path, below: Entry, origin: Path) -> bool:

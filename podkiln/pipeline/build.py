@@ -148,7 +148,7 @@ def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
 def cache_folder() -> Path:
     """Return where things are kept that can be made again (XDG base directory specification)."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "podkiln"
+    return Path(root).absolute() / "podkiln"
 
 
 def prepare_engine(request: BuildRequest) -> str | None:

@@ -140,7 +140,7 @@ def test_an_export_that_somebody_has_changed_is_not_taken(tmp_path: Path) -> Non
     exported = export(tmp_path / "kept", ("COPY a", tar("a", data=b"right")))
     blob = exported.blob_path(exported.manifest.layers[0].digest)
     blob.write_bytes(blob.read_bytes().replace(b"right", b"wrong"))
-    with pytest.raises(IntegrityError, match="kept export of the build is damaged"):
+    with pytest.raises(IntegrityError, match="kept export of the build was damaged, and removed"):
         image.write(exported, tmp_path / "made", EPOCH, LayerCache(tmp_path / "cache"))
 
 
@@ -166,8 +166,8 @@ def test_a_kept_export_keeps_what_the_last_builds_of_variants_have(tmp_path: Pat
         assert kept.folder == tmp_path / "my_builder"
         kept.prepare(["one", "two"])
         for name in ("one", "two"):
-            (kept.folder / name / "blobs").unlink()
-            export(kept.folder / name, ("COPY a", tar("a", name)), blobs=kept.folder / "blobs")
+            (kept.folder / "images" / name / "blobs").unlink()
+            export(kept.folder / "images" / name, ("COPY a", tar("a", name)), blobs=kept.folder / "blobs")
         (kept.folder / "blobs/sha256" / ("0" * 64)).write_bytes(b"of an earlier build")
         kept.prune()
         assert len(list((kept.folder / "blobs/sha256").iterdir())) == 6
