@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -151,6 +152,34 @@ def test_layers_are_consumed_where_the_disk_is_small(tmp_path: Path) -> None:
     assert names(layout.read(tmp_path / "made", full=True)) == [["a"], ["b"]]
 
 
+def test_equal_layers_are_one_file_that_is_consumed_once(tmp_path: Path) -> None:
+    exported = export(tmp_path / "kept", ("RUN nothing", tar()), ("RUN again", tar()), ("COPY a", tar("a")))
+    image.write(exported, tmp_path / "made", EPOCH, LayerCache(tmp_path / "cache"), consume=True)
+    assert names(layout.read(tmp_path / "made", full=True)) == [[], [], ["a"]]
+
+
+def test_a_kept_layer_that_was_edited_in_place_is_written_again(tmp_path: Path) -> None:
+    known = LayerCache(tmp_path / "cache")
+    exported = export(tmp_path / "kept", ("COPY a", tar("a")))
+    image.write(exported, tmp_path / "made", EPOCH, known)
+    blob = known.blob(layout.read(tmp_path / "made").manifest.layers[0].digest)
+    with blob.open("r+b") as file:
+        file.seek(blob.stat().st_size - 1)
+        file.write(b"?")
+    image.write(exported, tmp_path / "again", EPOCH, known)
+    assert names(layout.read(tmp_path / "again", full=True)) == [["a"]]
+
+
+def test_of_several_layers_the_one_that_was_damaged_is_named_and_removed(tmp_path: Path) -> None:
+    exported = export(tmp_path / "kept", ("COPY a", tar("a", data=b"right")), ("COPY b", tar("b")))
+    below, above = (exported.blob_path(each.digest) for each in exported.manifest.layers)
+    below.write_bytes(below.read_bytes().replace(b"right", b"wrong"))
+    with pytest.raises(IntegrityError, match=below.name):
+        image.write(exported, tmp_path / "made", EPOCH, LayerCache(tmp_path / "cache"))
+    assert (below.exists(), above.exists()) == (False, True)
+    assert not list((tmp_path / "cache").glob("written/*"))
+
+
 def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
     known = LayerCache(tmp_path / "cache")
     exported = export(tmp_path / "kept", ("COPY a", tar("a")), ("COPY b", tar("b")))
@@ -177,3 +206,22 @@ def test_a_kept_export_keeps_what_the_last_builds_of_variants_have(tmp_path: Pat
         assert len(list((kept.folder / "blobs/sha256").iterdir())) == 3
         kept.remove()
         assert sorted(path.name for path in kept.folder.iterdir()) == [".lock", "blobs"]
+
+
+def test_a_variant_and_a_cache_folder_may_have_any_name(tmp_path: Path) -> None:
+    with KeptExport.hold(tmp_path / 'a,b "c"', None) as kept:
+        kept.prepare(["blobs"])
+        export(kept.folder / "images/blobs", ("COPY a", tar("a")))
+        kept.prune()
+        assert len(kept.exported("blobs").manifest.layers) == 1
+        (_, option) = kept.options(["blobs"])
+    (fields,) = csv.reader([option.partition("=")[2]])
+    assert fields[:2] == ["type=oci", f"dest={kept.folder}/images/blobs"]
+
+
+def test_an_export_that_cannot_be_read_says_which_folder_to_delete(tmp_path: Path) -> None:
+    with KeptExport.hold(tmp_path, None) as kept:
+        kept.prepare(["one"])
+        with pytest.raises(IntegrityError) as failure:
+            kept.exported("one")
+    assert str(kept.folder) in str(failure.value.hint)

@@ -181,11 +181,49 @@ def test_the_first_name_of_a_file_with_several_has_the_content(tmp_path: Path) -
         ([Node("a", tarfile.LNKTYPE, target="b")], "which it lacks"),
         ([Node("a", tarfile.LNKTYPE, target="b"), Node("b", tarfile.LNKTYPE, target="a")], "which it lacks"),
         ([Node("a", tarfile.CONTTYPE)], "of a kind"),
+        ([Node("a\udcff")], "not UTF-8"),
+        ([Node("a", tarfile.SYMTYPE, target="b\udcff")], "not UTF-8"),
+        ([Node("a", tarfile.SYMTYPE, target="b" * 1024)], "to a path of 1024 bytes"),
     ],
 )
 def test_what_no_differ_writes_is_refused(tmp_path: Path, nodes: list[Node], words: str) -> None:
-    with pytest.raises(IntegrityError, match=words):
-        entries.read(tar(tmp_path / "one", nodes), EPOCH)
+    with pytest.raises(IntegrityError, match=words) as failure:
+        entries.read(tar(tmp_path / "one", nodes, tarfile.GNU_FORMAT), EPOCH)
+    assert "--base" in str(failure.value.hint)
+
+
+def test_a_damaged_header_is_not_the_end(tmp_path: Path) -> None:
+    source = tar(tmp_path / "one", [Node("a"), Node("b")])
+    data = bytearray(source.read_bytes())
+    data[512] ^= 1
+    source.write_bytes(data)
+    with pytest.raises(IntegrityError, match="could not be read as a tar"):
+        entries.read(source, EPOCH)
+    source.write_bytes(tar(source, [Node("a")]).read_bytes() + bytes(512) + b"more")
+    with pytest.raises(IntegrityError, match="something follows its end"):
+        entries.read(source, EPOCH)
+
+
+@pytest.mark.parametrize("time", ["nan", "inf", "1e999"])
+def test_a_time_that_is_none_is_refused(tmp_path: Path, time: str) -> None:
+    with tarfile.open(tmp_path / "one", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {"mtime": time}
+        archive.addfile(info)
+    with pytest.raises(IntegrityError, match="could not be read as a tar"):
+        entries.read(tmp_path / "one", EPOCH)
+
+
+def test_whiteouts_stand_before_what_takes_their_place(tmp_path: Path) -> None:
+    """Docker's overlay2 store unpacks in order: a whiteout behind a file would remove that."""
+    source = tar(tmp_path / "one", [Node("+x"), Node("d/+x"), Node("d/.wh.+x"), Node(".wh.+x"), Node("-")])
+    assert [each.path for each in entries.read(source, EPOCH)] == [
+        b".wh.+x",
+        b"+x",
+        b"-",
+        b"d/.wh.+x",
+        b"d/+x",
+    ]
 
 
 @pytest.mark.parametrize("data", [b"x" * 512, b"", b"not a tar" * 200])
@@ -241,6 +279,15 @@ def test_what_a_whiteout_hides_lies_below_no_more(tmp_path: Path) -> None:
     assert lay(tree, tmp_path / "3", opaque) == ["d", "d/.wh..wh..opq", "d/a"]
     assert lay(tree, tmp_path / "4", [Node("d")]) == ["d"]
     assert lay(tree, tmp_path / "5", files) == ["d", "d/a"]
+
+
+def test_what_hides_a_folder_hides_all_in_it_though_no_layer_told_of_the_folder(tmp_path: Path) -> None:
+    tree = Tree()
+    file = Node("a/b/c", data=b"1")
+    lay(tree, tmp_path / "0", [file])
+    assert lay(tree, tmp_path / "1", [Node(".wh.a")]) == [".wh.a"]
+    folders = [Node("a", tarfile.DIRTYPE), Node("a/b", tarfile.DIRTYPE)]
+    assert lay(tree, tmp_path / "2", [*folders, file]) == ["a", "a/b", "a/b/c"]
 
 
 def test_a_file_with_several_names_is_kept(tmp_path: Path) -> None:
