@@ -35,8 +35,16 @@ def put_blob(path: Path, data: bytes, media_type: str, **more: Any) -> dict[str,
     return {"mediaType": media_type, "digest": digest, "size": len(data), **more}
 
 
-def put_image(path: Path, layers: Sequence[bytes], architecture: str = "amd64") -> dict[str, Any]:
-    """Write an image of gzip layers into a layout and return the descriptor of its manifest."""
+def put_image(
+    path: Path, layers: Sequence[bytes], architecture: str = "amd64", *, plain: bool = False
+) -> dict[str, Any]:
+    """Write an image of gzip or plain layers into a layout and return the descriptor of its manifest."""
+    stored = [
+        put_blob(path, layer, spec.LAYER)
+        if plain
+        else put_blob(path, gzip.compress(layer, mtime=0), spec.LAYER_GZIP)
+        for layer in layers
+    ]
     config = {
         "os": "linux",
         "architecture": architecture,
@@ -48,7 +56,7 @@ def put_image(path: Path, layers: Sequence[bytes], architecture: str = "amd64") 
         "schemaVersion": 2,
         "mediaType": spec.MANIFEST,
         "config": put_blob(path, spec.canonical_json(config), spec.CONFIG),
-        "layers": [put_blob(path, gzip.compress(layer, mtime=0), spec.LAYER_GZIP) for layer in layers],
+        "layers": stored,
     }
     platform = {"os": "linux", "architecture": architecture}
     return put_blob(path, spec.canonical_json(manifest), spec.MANIFEST, platform=platform)
@@ -62,6 +70,6 @@ def put_index(path: Path, *manifests: dict[str, Any]) -> Path:
     return path
 
 
-def make_layout(path: Path, *layers: bytes) -> Path:
+def make_layout(path: Path, *layers: bytes, plain: bool = False) -> Path:
     """Write a layout with one image; two small layers when none are given."""
-    return put_index(path, put_image(path, layers or (layer_of(a="one"), layer_of(b="two"))))
+    return put_index(path, put_image(path, layers or (layer_of(a="one"), layer_of(b="two")), plain=plain))

@@ -17,6 +17,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from podkiln.build.engine import PLAIN_EXPORT
 from podkiln.errors import IntegrityError, UsageError
 from podkiln.oci import layout
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MAX_VARIANTS: Final = 8  # whose layers are kept; those of the one built longest ago are removed first
-_EXPORT: Final = "tar=false,compression=uncompressed,force-compression=true,oci-mediatypes=true"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class KeptExport:
         return [
             word
             for name in names
-            for word in ("--set", f"{name}.output=type=oci,{self._destination(name)},{_EXPORT}")
+            for word in ("--set", f"{name}.output=type=oci,{self._destination(name)},{PLAIN_EXPORT}")
         ]
 
     def prepare(self, names: Sequence[str]) -> None:
