@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layouts import layer_of
 
 from podkiln.oci import spec
-from podkiln.verify.rendered import Rendered
+from podkiln.render.image_config import RenderedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,13 +41,13 @@ class Runtime(NamedTuple):
 
 def make(plan: Plan, base: Sequence[Blob] = ()) -> Runtime:
     """Return a runtime that is as its plan says. `base`: layers of the base image, one is there anyhow."""
-    rendered = Rendered.of(plan)
+    rendered = RenderedConfig.of(plan)
     layers = [Blob.gzip(layer_of(base="debian")), *base]
     history: list[dict[str, Any]] = [{"created_by": f"base {number}"} for number in range(len(layers))]
     for number, step in enumerate(rendered.steps):
         row: dict[str, Any] = {
             "created": rendered.created,
-            "created_by": step.text or f"{step.word} something",
+            "created_by": step.text,
         }
         if step.word in _NO_LAYER:
             row["empty_layer"] = True

@@ -1,7 +1,8 @@
 """Written layers, remembered by what they were written from: a build that changes one writes one.
 
-In the folder: `blobs/HEX`, the compressed layers by digest, and `written/KEY.json`, what a layer came to. A
-key covers the rules and all exported layers up to that one: what lies below decides what changes nothing.
+In the folder: `blobs/HEX`, the compressed layers by digest; `written/KEY.json`, what a layer came to; and
+`entries/KEY`, what an exported layer holds. The key of a written layer covers the rules and all exported
+layers up to that one: what lies below decides what changes nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import zstandard
 
-from podkiln.canonical_layers import writer
+from podkiln.canonical_layers import entry_list, writer
 from podkiln.canonical_layers.writer import WrittenLayer
 from podkiln.oci import spec
 from podkiln.util import atomic
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from podkiln.oci.spec import Digest
 
 MAX_BYTES: Final = 24 << 30  # of compressed layers: five variants and their last few changes
+MAX_LISTS: Final = 400  # of entries; each has at most a few MB
 _WRITTEN_AT: Final = 1  # seconds: the time that every layer here has; another one shows that it was changed
 _LEFT_OVER: Final = 24 * 3600  # seconds after which a file of a killed build is removed
 
@@ -59,7 +61,21 @@ class LayerCache:
             return None
         return found
 
-    def write(self, key: str, entries: Iterable[Entry], tar: Path) -> WrittenLayer:
+    def entries(self, diff_id: Digest, epoch: int) -> list[Entry] | None:
+        """Return what an exported layer holds, where that is remembered."""
+        place = self._entries(diff_id, epoch)
+        try:
+            found = entry_list.load(place.read_bytes())
+            os.utime(place)
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def remember_entries(self, diff_id: Digest, epoch: int, entries: list[Entry]) -> None:
+        """Remember what an exported layer holds. Raises OSError."""
+        atomic.write(self._entries(diff_id, epoch), entry_list.dump(entries))
+
+    def write(self, key: str, entries: Iterable[Entry], tar: BinaryIO) -> WrittenLayer:
         """Write a layer and remember it. Raises IntegrityError, OSError."""
         self.blob(spec.digest_of(b"")).parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.folder / "blobs", prefix=".")
@@ -91,10 +107,13 @@ class LayerCache:
             if left > most:
                 for path in (blob, *records):
                     path.unlink(missing_ok=True)
-        for path in self.folder.glob("blobs/.*"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_ctime > _LEFT_OVER:
-                    path.unlink()
+        old = [*self.folder.glob("blobs/.*"), *self.folder.glob("entries/.*")]
+        lists = sorted(self.folder.glob("entries/[!.]*"), key=lambda path: -path.stat().st_mtime)
+        for path in [*filter(_is_left_over, old), *lists[MAX_LISTS:]]:
+            path.unlink(missing_ok=True)
+
+    def _entries(self, diff_id: Digest, epoch: int) -> Path:
+        return self.folder / "entries" / hashlib.sha256(_rules(epoch) + diff_id.encode()).hexdigest()
 
     def _record(self, key: str) -> Path:
         return self.folder / "written" / f"{key}.json"
@@ -103,8 +122,20 @@ class LayerCache:
 def keys(diff_ids: Sequence[Digest], epoch: int) -> list[str]:
     """Return the key of each exported layer, lowest first."""
     found = []
-    so_far = hashlib.sha256(json.dumps([writer.VERSION, writer.LEVEL, zstandard.__version__, epoch]).encode())
+    so_far = hashlib.sha256(_rules(epoch))
     for each in diff_ids:
         so_far.update(each.encode())
         found.append(so_far.hexdigest())
     return found
+
+
+def _rules(epoch: int) -> bytes:
+    """Return all that decides what a layer comes to, but for what was exported."""
+    return json.dumps([writer.VERSION, writer.LEVEL, zstandard.__version__, epoch]).encode()
+
+
+def _is_left_over(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_ctime > _LEFT_OVER
+    except OSError:
+        return False

@@ -9,21 +9,22 @@ Sources: OCI image-spec v1.1 layer.md (whiteouts); POSIX.1-2017 pax; docs.python
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from podkiln.errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 FILE, HARD_LINK, LINK, CHARACTER, BLOCK, FOLDER, FIFO = (b"%d" % number for number in range(7))
 """The type flags of POSIX.1-2017 pax, "ustar Interchange Format"."""
 
 WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
+_CHUNK: Final = 1 << 20
 _XATTR: Final = "SCHILY.xattr."
 _KEPT: Final = ("security.capability",)
 _MAX_TARGET: Final = 1024  # bytes, less one, that every file system takes of a link
@@ -35,9 +36,9 @@ _DROPPED: Final = ("security.selinux", "security.ima", "security.evm", "user.ove
 class Entry:
     """One entry: `path` is relative, without a slash at the end; empty for the root.
 
-    Equal ones describe the same file; contents of equal size remain to be compared. `size` in bytes, at
-    `offset` of the tar; `target` of a hard link is a path, of a link what it says.
-    `device` is major and minor; `attributes` are extended ones, by name.
+    Equal ones are the same file. `content` is the SHA-256 of a regular file's, of `size` bytes at `offset` of
+    the tar; `target` of a hard link is a path, of a link what it says. `device` is major and minor;
+    `attributes` are extended ones, by name.
     """
 
     path: bytes
@@ -47,6 +48,7 @@ class Entry:
     group: int
     time: int
     size: int = 0
+    content: bytes = b""
     offset: int = field(default=0, compare=False)
     target: bytes = b""
     device: tuple[int, int] = (0, 0)
@@ -71,33 +73,50 @@ class Entry:
         return [b"-" + each if each.startswith(WHITEOUT) else b"." + each for each in self.path.split(b"/")]
 
 
-def read(path: Path, epoch: int) -> list[Entry]:
-    """Return the entries of an uncompressed layer in the canonical order, times being `epoch` at most.
+def read(tar: BinaryIO, where: str, epoch: int) -> list[Entry]:
+    """Return the entries of a layer, sorted by path.
 
-    Raises IntegrityError for what is not a tar, and for what no differ of BuildKit writes.
+    Args:
+        tar: An uncompressed tar that can be sought in; it is read to its end.
+        where: What it is called in messages.
+        epoch: The latest time that a file may have, in seconds.
+
+    Raises IntegrityError for a tar that is damaged, or holds what no rule is known for.
     """
-    where = f"The layer {path.name[:12]} of the build"
     found: dict[bytes, Entry] = {}
     try:
-        with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as archive:
+        with tarfile.open(fileobj=tar, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             for member in archive:
-                entry = _entry(member, epoch, where)
+                content = _digest(tar, member) if member.isreg() and not member.issparse() else b""
+                entry = _entry(member, content, epoch, where)
                 if entry.path in found:
                     raise _refused(f"{where} has {_shown(entry.path)} twice.")
                 found[entry.path] = entry
-            _check_end(path, archive.offset)
+            _check_end(tar, archive.offset)
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as wrong:
         raise IntegrityError(f"{where} could not be read as a tar: {wrong}.") from wrong
     return sorted(_relinked(found, where), key=lambda each: each.sort_key)
 
 
-def _check_end(path: Path, offset: int) -> None:
+def _digest(tar: BinaryIO, member: tarfile.TarInfo) -> bytes:
+    """Return the SHA-256 of a file's content. Raises EOFError."""
+    tar.seek(member.offset_data)
+    hashed, left = hashlib.sha256(), member.size
+    while left:
+        piece = tar.read(min(_CHUNK, left))
+        if not piece:
+            raise EOFError("it ends within a file")
+        hashed.update(piece)
+        left -= len(piece)
+    return hashed.digest()
+
+
+def _check_end(tar: BinaryIO, offset: int) -> None:
     """See that zeros follow: tarfile takes a damaged header for the end. Raises ValueError."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        while piece := file.read(1 << 20):
-            if piece.strip(b"\0"):
-                raise ValueError("something follows its end")
+    tar.seek(offset)
+    while piece := tar.read(_CHUNK):
+        if piece.strip(b"\0"):
+            raise ValueError("something follows its end")
 
 
 def _refused(message: str) -> IntegrityError:
@@ -106,7 +125,7 @@ def _refused(message: str) -> IntegrityError:
     return IntegrityError(message, hint=hint)
 
 
-def _entry(member: tarfile.TarInfo, epoch: int, where: str) -> Entry:
+def _entry(member: tarfile.TarInfo, content: bytes, epoch: int, where: str) -> Entry:
     path = _plain(member.name, where)
     kind = b"0" if member.type in (tarfile.AREGTYPE, b"0") else member.type
     if kind not in (FILE, HARD_LINK, LINK, CHARACTER, BLOCK, FOLDER, FIFO) or member.sparse is not None:
@@ -125,6 +144,7 @@ def _entry(member: tarfile.TarInfo, epoch: int, where: str) -> Entry:
         group=member.gid,
         time=max(0, min(int(member.mtime), epoch)),
         size=member.size if kind == FILE else 0,
+        content=content,
         offset=member.offset_data,
         target=_plain(member.linkname, where) if kind == HARD_LINK else target,
         device=(member.devmajor, member.devminor) if kind in (CHARACTER, BLOCK) else (0, 0),
@@ -173,7 +193,7 @@ def _relinked(found: Mapping[bytes, Entry], where: str) -> Iterator[Entry]:
         first = names[0].path
         yield replace(entry, path=first)
         for each in names[1:]:
-            yield replace(entry, path=each.path, kind=HARD_LINK, size=0, target=first)
+            yield replace(entry, path=each.path, kind=HARD_LINK, size=0, content=b"", target=first)
 
 
 def _origin(entry: Entry, found: Mapping[bytes, Entry], where: str) -> Entry:

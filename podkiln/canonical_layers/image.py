@@ -1,4 +1,4 @@
-"""From the image that BuildKit exports to the one that is delivered: canonical layers, a config for them.
+"""From the image that BuildKit exports to the one that is delivered: canonical layers, and a config for them.
 
 The layer of a WORKDIR that comes to nothing is left out: only some exporters have one for a folder that is
 there already. The history says `empty_layer` then.
@@ -13,27 +13,26 @@ import shutil
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from podkiln.canonical_layers import cache, entries
+from podkiln.canonical_layers import cache, exported
 from podkiln.canonical_layers.tree import Tree
-from podkiln.errors import IntegrityError
 from podkiln.oci import layout, spec
 from podkiln.util.executor import run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from podkiln.canonical_layers.cache import LayerCache
     from podkiln.canonical_layers.entries import Entry
+    from podkiln.canonical_layers.exported import ExportedImage, ExportedLayer
     from podkiln.canonical_layers.writer import WrittenLayer
-    from podkiln.oci.layout import Layout
     from podkiln.oci.spec import Digest
 
 T = TypeVar("T")
+K = TypeVar("K", bound=str)
 R = TypeVar("R")
 EMPTY: Final = spec.digest_of(bytes(1024))
 """The digest of a tar without entries."""
@@ -45,7 +44,7 @@ class _Work:
     """A layer that is to be written: `entries` are those that change something."""
 
     key: str
-    tar: Path
+    layer: ExportedLayer
     entries: Sequence[Entry]
 
 
@@ -53,18 +52,93 @@ class _CancelledError(Exception):
     """Another layer could not be written."""
 
 
-def write(exported: Layout, place: Path, epoch: int, known: LayerCache, *, consume: bool = False) -> None:
-    """Make the layout `place` of the one that BuildKit exported, with layers as plain tars.
+@dataclass(frozen=True)
+class _Writing:
+    """Several layers at once, until one of them fails."""
 
-    `consume`: each of these is removed once it is written anew, for a disk that does not hold both.
+    epoch: int
+    known: LayerCache
+    consume: bool
+    given_up: threading.Event = field(default_factory=threading.Event)
+
+    def layers(self, image: ExportedImage) -> list[WrittenLayer]:
+        """Return what all layers come to; those that are not remembered are written."""
+        keys = cache.keys([each.diff_id for each in image.layers], self.epoch)
+        found = [self.known.find(key) for key in keys]
+        if all(found):
+            return [each for each in found if each]
+        # A layer that is to be written is read in full; of one that is remembered, what it holds may be, too.
+        held: dict[Digest, list[Entry] | None] = {
+            layer.diff_id: self.known.entries(layer.diff_id, self.epoch) if there else None
+            for layer, there in zip(image.layers, found, strict=True)
+        }
+        unread = {layer.diff_id: layer for layer in image.layers if held[layer.diff_id] is None}
+        largest_first = sorted(unread.values(), key=lambda each: -each.size)
+        held.update(self._run(self._read, largest_first))
+        tree, works = Tree(), []
+        for key, layer, there in zip(keys, image.layers, found, strict=True):
+            changed = tree.lay(held[layer.diff_id] or ())
+            if there is None:
+                works.append(_Work(key, layer, changed))
+        made = self._write(works)
+        return [there or made[key] for key, there in zip(keys, found, strict=True)]
+
+    def _read(self, layer: ExportedLayer) -> tuple[Digest, list[Entry]]:
+        entries = exported.read(layer, self.epoch, self._until)
+        self.known.remember_entries(layer.diff_id, self.epoch, entries)
+        return layer.diff_id, entries
+
+    def _write(self, works: list[_Work]) -> dict[str, WrittenLayer]:
+        # The largest first, or it is what all wait for at the end.
+        works.sort(key=lambda each: -sum(entry.size for entry in each.entries))
+        uses = Counter(work.layer.diff_id for work in works)  # layers without an entry are one file
+        lock = threading.Lock()
+
+        def write_one(work: _Work) -> tuple[str, WrittenLayer]:
+            with work.layer.open() as tar:
+                made = self.known.write(work.key, self._until(work.entries), tar)
+            with lock:
+                uses[work.layer.diff_id] -= 1
+                if self.consume and not uses[work.layer.diff_id]:
+                    work.layer.remove()
+            return work.key, made
+
+        return self._run(write_one, works)
+
+    def _run(self, work: Callable[[T], tuple[K, R]], things: Iterable[T]) -> dict[K, R]:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            return dict(run_all(pool, work, things, cancel=self.given_up.set, cancelled=_CancelledError))
+
+    def _until(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield items until another layer has failed."""
+        for item in items:
+            if self.given_up.is_set():
+                raise _CancelledError
+            yield item
+
+
+def write(
+    image: ExportedImage,
+    document: Mapping[str, Any],
+    place: Path,
+    epoch: int,
+    known: LayerCache,
+    *,
+    consume: bool = False,
+) -> None:
+    """Make the layout `place` of an image that BuildKit has exported.
+
+    Args:
+        image: What was exported.
+        document: The config but for its `rootfs`.
+        place: The folder to make.
+        epoch: The latest time that a file may have, in seconds.
+        known: Where written layers are remembered.
+        consume: Remove each exported layer once it is written, for a disk that does not hold both.
 
     Raises IntegrityError where the export is damaged, OSError where the disk does not take it.
     """
-    keys = cache.keys(exported.config.diff_ids, epoch)
-    written: list[WrittenLayer | None] = [known.find(key) for key in keys]
-    if not all(written):
-        written = list(_written(exported, keys, written, epoch, known, consume=consume))
-    config_of, layers = _config(exported, [each for each in written if each], epoch)
+    config_of, layers = _config(document, _Writing(epoch, known, consume).layers(image))
     config = spec.canonical_json(config_of)
     manifest = spec.Manifest(
         spec.MANIFEST,
@@ -75,92 +149,22 @@ def write(exported: Layout, place: Path, epoch: int, known: LayerCache, *, consu
     blobs.mkdir(parents=True)
     for digest in {each.digest for each in layers}:  # empty ones are alike
         _link(known.blob(digest), blobs / digest.partition(":")[2])
-    for document in (config, manifest):
-        (blobs / spec.digest_of(document).partition(":")[2]).write_bytes(document)
+    for data in (config, manifest):
+        (blobs / spec.digest_of(data).partition(":")[2]).write_bytes(data)
     (place / "oci-layout").write_bytes(layout.LAYOUT_FILE)
-    named = spec.Descriptor(
-        spec.MANIFEST, spec.digest_of(manifest), len(manifest), platform=exported.config.platform
-    )
+    platform = image.config.platform
+    named = spec.Descriptor(spec.MANIFEST, spec.digest_of(manifest), len(manifest), platform=platform)
     index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [named.to_json()]}
     (place / "index.json").write_bytes(spec.canonical_json(index))
 
 
-def _written(
-    exported: Layout,
-    keys: Sequence[str],
-    found: Sequence[WrittenLayer | None],
-    epoch: int,
-    known: LayerCache,
-    *,
-    consume: bool,
-) -> list[WrittenLayer]:
-    """Write what is not remembered, several at once; what lies below each is read first, in one pass."""
-    tars = [exported.blob_path(layer.digest) for layer in exported.manifest.layers]
-    for layer in exported.manifest.layers:
-        if layer.media_type != spec.LAYER:
-            raise IntegrityError(f"The build exported a layer as {layer.media_type}, not as a plain tar.")
-    given_up = threading.Event()
-
-    def run(work: Callable[[T], R], things: Iterable[T]) -> list[R]:
-        with ThreadPoolExecutor(WORKERS) as pool:
-            return run_all(pool, work, things, cancel=given_up.set, cancelled=_CancelledError)
-
-    # What lies below decides what is left out, so all of it has to be what it is said to be.
-    sums = dict(zip(tars, exported.config.diff_ids, strict=True))
-    run(lambda each: _check(each, sums[each], given_up), sums)
-    tree, works = Tree(), []
-    for key, tar, there in zip(keys, tars, found, strict=True):
-        changed = tree.lay(entries.read(tar, epoch), tar)
-        if there is None:
-            works.append(_Work(key, tar, changed))
-    # The largest first, or it is what all wait for at the end.
-    works.sort(key=lambda each: -sum(entry.size for entry in each.entries))
-    uses = Counter(work.tar for work in works)  # layers without an entry are one file
-    lock = threading.Lock()
-
-    def write_one(work: _Work) -> tuple[str, WrittenLayer]:
-        made = known.write(work.key, _until(given_up, work.entries), work.tar)
-        with lock:
-            uses[work.tar] -= 1
-            if consume and not uses[work.tar]:
-                work.tar.unlink()
-        return work.key, made
-
-    made = dict(run(write_one, works))
-    return [there or made[key] for key, there in zip(keys, found, strict=True)]
-
-
-def _until(given_up: threading.Event, items: Iterable[T]) -> Iterator[T]:
-    """Yield items until another layer has failed."""
-    for item in items:
-        if given_up.is_set():
-            raise _CancelledError
-        yield item
-
-
-def _check(tar: Path, diff_id: Digest, given_up: threading.Event) -> None:
-    """See that a layer of the kept export still is what was exported: it lies where anybody may change it."""
-    hashed = spec.hasher(diff_id)
-    with tar.open("rb", buffering=0) as file:
-        for piece in _until(given_up, iter(lambda: file.read(layout.CHUNK), b"")):
-            hashed.update(piece)
-    if f"sha256:{hashed.hexdigest()}" != diff_id:
-        tar.unlink()
-        raise IntegrityError(
-            f"The kept export of the build was damaged, and removed: {tar} was not what BuildKit wrote.",
-            hint="Build again: that layer is exported anew.",
-        )
-
-
 def _config(
-    exported: Layout, written: Sequence[WrittenLayer], epoch: int
+    document: Mapping[str, Any], written: Sequence[WrittenLayer]
 ) -> tuple[dict[str, Any], list[WrittenLayer]]:
-    """Return the config, which tells of no time after the epoch, and the layers that it tells of."""
-    document = exported.config.document
-    moment = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return the config with its `rootfs`, and the layers that it tells of."""
     history, layers, left = [], [], iter(written)
-    for entry in document.get("history", ()):
-        told = {**entry, "created": moment}
+    for entry in document["history"]:
+        told = dict(entry)
         if not told.get("empty_layer"):
             layer = next(left)
             if layer.diff_id == EMPTY and str(told.get("created_by", "")).startswith("WORKDIR "):
@@ -168,9 +172,8 @@ def _config(
             else:
                 layers.append(layer)
         history.append(told)
-    layers += left  # an image without a history
     rootfs = {"type": "layers", "diff_ids": [each.diff_id for each in layers]}
-    return {**document, "created": moment, "rootfs": rootfs, "history": history}, layers
+    return {**document, "rootfs": rootfs, "history": history}, layers
 
 
 def _link(source: Path, place: Path) -> None:

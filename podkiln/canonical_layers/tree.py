@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podkiln.canonical_layers.entries import FILE, FOLDER, HARD_LINK, OPAQUE, WHITEOUT, Entry
+from podkiln.canonical_layers.entries import FOLDER, HARD_LINK, OPAQUE, WHITEOUT, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
-
-_CHUNK = 1 << 20
 
 
 class Tree:
-    """What lies where after some layers: each path's entry, and the tar that holds its content."""
+    """What lies where after some layers: the entry of each path."""
 
     def __init__(self) -> None:
-        self._found: dict[bytes, tuple[Entry, Path]] = {}
+        self._found: dict[bytes, Entry] = {}
         self._inside: dict[bytes, set[bytes]] = {}
 
-    def lay(self, entries: Sequence[Entry], tar: Path) -> list[Entry]:
+    def lay(self, entries: Sequence[Entry]) -> list[Entry]:
         """Lay a layer over what is here; returns its entries that changed something.
 
         One differ repeats a folder or file that has not changed, another does not. A file with several
@@ -31,9 +28,9 @@ class Tree:
         shared = {entry.target for entry in entries if entry.kind == HARD_LINK}
         opaque = {entry.folder for entry in entries if entry.name == OPAQUE}
         kept = shared | opaque
-        changed = [entry for entry in entries if entry.path in kept or not self._holds(entry, tar)]
+        changed = [entry for entry in entries if entry.path in kept or not self._holds(entry)]
         for entry in changed:
-            self._put(entry, tar)
+            self._put(entry)
         return changed
 
     def _hide(self, entry: Entry) -> None:
@@ -45,20 +42,17 @@ class Tree:
             hidden = entry.name.removeprefix(WHITEOUT)
             self._remove(b"/".join(filter(None, (entry.folder, hidden))))
 
-    def _holds(self, entry: Entry, tar: Path) -> bool:
-        if entry.kind == HARD_LINK or entry.name.startswith(WHITEOUT) or entry.path not in self._found:
+    def _holds(self, entry: Entry) -> bool:
+        if entry.kind == HARD_LINK or entry.name.startswith(WHITEOUT):
             return False
-        below, origin = self._found[entry.path]
-        if entry != below:
-            return False
-        return entry.kind != FILE or _same_content(entry, tar, below, origin)
+        return self._found.get(entry.path) == entry
 
-    def _put(self, entry: Entry, tar: Path) -> None:
+    def _put(self, entry: Entry) -> None:
         if entry.name.startswith(WHITEOUT):
             return
         if entry.kind != FOLDER:
             self._remove(entry.path)
-        self._found[entry.path] = (entry, tar)
+        self._found[entry.path] = entry
         # A layer may lack the folders that its files lie in; what hides one of them hides these all the same.
         path = entry.path
         while path:
@@ -75,16 +69,3 @@ class Tree:
         self._inside.pop(path, None)
         self._found.pop(path, None)
         self._inside.get(path.rpartition(b"/")[0], set()).discard(path)
-
-
-def _same_content(entry: Entry, tar: Path, below: Entry, origin: Path) -> bool:
-    with tar.open("rb") as one, origin.open("rb") as other:
-        one.seek(entry.offset)
-        other.seek(below.offset)
-        left = entry.size
-        while left:
-            piece = one.read(min(_CHUNK, left))
-            if not piece or piece != other.read(len(piece)):
-                return False
-            left -= len(piece)
-    return True

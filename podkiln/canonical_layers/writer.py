@@ -12,9 +12,8 @@ star and Go's archive/tar record them (SCHILY.xattr).
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import zstandard
 
@@ -54,7 +53,7 @@ class WrittenLayer:
         return spec.Descriptor(spec.LAYER_ZSTD, self.digest, self.size)
 
 
-def write(entries: Iterable[Entry], tar: Path, blob: Path) -> WrittenLayer:
+def write(entries: Iterable[Entry], tar: BinaryIO, blob: Path) -> WrittenLayer:
     """Write a compressed layer of these entries, whose contents lie in `tar`, to the file `blob`.
 
     Raises IntegrityError where `tar` ends within a file, and OSError.
@@ -77,23 +76,21 @@ def write(entries: Iterable[Entry], tar: Path, blob: Path) -> WrittenLayer:
     return WrittenLayer(Digest(f"sha256:{packed.hexdigest()}"), size, Digest(f"sha256:{plain.hexdigest()}"))
 
 
-def chunks(entries: Iterable[Entry], tar: Path) -> Iterator[bytes]:
+def chunks(entries: Iterable[Entry], tar: BinaryIO) -> Iterator[bytes]:
     """Yield the canonical tar in pieces of about a MiB."""
     held = bytearray()
-    with tar.open("rb", buffering=0) as source:
-        os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        for entry in entries:
-            held += header(entry)
-            for piece in _content(source, entry) if entry.kind == FILE else ():
-                held += piece
-                if len(held) >= _CHUNK:
-                    yield bytes(held)
-                    held.clear()
-            held += bytes(-entry.size % _BLOCK)
+    for entry in entries:
+        held += header(entry)
+        for piece in _content(tar, entry) if entry.kind == FILE else ():
+            held += piece
+            if len(held) >= _CHUNK:
+                yield bytes(held)
+                held.clear()
+        held += bytes(-entry.size % _BLOCK)
     yield bytes(held) + bytes(2 * _BLOCK)
 
 
-def _content(source: Any, entry: Entry) -> Iterator[bytes]:
+def _content(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
     source.seek(entry.offset)
     left = entry.size
     while left:

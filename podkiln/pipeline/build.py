@@ -16,6 +16,7 @@ from podkiln.build import base_image, buildkit, engine, output_dir
 from podkiln.build.kept_export import KeptExport
 from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
+from podkiln.canonical_layers.exported import ExportedImage
 from podkiln.config import catalog, variant
 from podkiln.errors import RegistryError, UsageError
 from podkiln.lock import layers, schema
@@ -28,6 +29,7 @@ from podkiln.plan import plan as planning
 from podkiln.plan import substitutes as inputs
 from podkiln.render import bake_file, build_context, lint
 from podkiln.render.bake_file import BuildSecrets
+from podkiln.render.image_config import RenderedConfig
 from podkiln.util import atomic
 from podkiln.weights import layer_lookup, local_layers
 
@@ -218,7 +220,9 @@ def _take(made: Plan, kept: KeptExport, known: LayerCache, out: Path, *, here: b
     """
     partial, place = out / made.name / bake_file.PARTIAL, out / made.name / "image"
     epoch = made.described.spec.runtime.epoch
-    canonical_image.write(kept.exported(made.name), partial, epoch, known, consume=consume)
+    exported = ExportedImage.of(kept.exported(made.name))
+    document = RenderedConfig.of(made).document(exported.config)
+    canonical_image.write(exported, document, partial, epoch, known, consume=consume)
     if here:
         local_layers.keep(made.layers, place, partial)
     output_dir.replace_folder(partial, place)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from podkiln.oci.spec import Descriptor, Digest, ImageConfig, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.plan.weight_layers import WeightLayerSpec
-    from podkiln.verify.rendered import Rendered
+    from podkiln.render.image_config import RenderedConfig as Rendered
 
 PLATFORM: Final = spec.Platform("linux", "amd64")
 _ALGORITHM: Final = "sha256:"
@@ -47,7 +47,12 @@ class LocatedLayer:
 
 
 def compare(
-    plan: Plan, rendered: Rendered, known: Mapping[Digest, Digest], held: RemoteImage, *, deep: bool = False
+    plan: Plan,
+    rendered: Rendered,
+    known: Mapping[Digest, Digest],
+    held: RemoteImage,
+    *,
+    deep: bool = False,
 ) -> list[str]:
     """Return what differs between an image and its lock, as far as its two documents tell.
 
@@ -146,13 +151,13 @@ def _row_findings(rendered: Rendered, own: Sequence[Mapping[str, Any]], held: Re
     """Compare entry by entry. One that is missing shifts all others, so only the first finding counts."""
     for row, step in zip(own, rendered.steps, strict=True):
         if step.differs(row):
-            told, given = shown(row.get("created_by")), shown(str(step))
+            told, given = shown(row.get("created_by")), shown(step.text)
             if told == given:
                 yield f"Its history gives {told} another end than the lock, or a layer, or none."
             else:
                 yield f"Its history lists {told} where the lock gives {given}."
         if row.get("author") or row.get("comment") not in _COMMENTS:
-            yield f"Its history has {shown(str(step))} with an author or a comment: {shown(dict(row))}."
+            yield f"Its history has {shown(step.text)} with an author or a comment: {shown(dict(row))}."
     for row in held.config.history:
         if row.keys() - _ROW:  # a key in another case is one that engines read
             yield f"Its history has an entry with more than is known of entries: {shown(dict(row))}."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from podkiln.oci.spec import ImageConfig
-    from podkiln.verify.rendered import Rendered
+    from podkiln.render.image_config import RenderedConfig as Rendered
 
 _SUBSTITUTED: Final = "io.podkiln.substituted"
 _MOST_NAMED: Final = 10

@@ -14,6 +14,7 @@ from podkiln.errors import IntegrityError, VerifyError
 from podkiln.oci import spec
 from podkiln.oci.reference import DEFAULT_TAG, Reference
 from podkiln.registry import Repository
+from podkiln.render.image_config import RenderedConfig
 from podkiln.util.quoting import shown
 from podkiln.verify import documents
 from podkiln.verify.blobs import blob_findings, deep_findings, runtime_findings
@@ -24,7 +25,6 @@ from podkiln.verify.compare import (
     placed,
     too_many,
 )
-from podkiln.verify.rendered import Rendered
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -106,7 +106,7 @@ def verify(
         RenderError: The variant cannot be rendered.
         IntegrityError: Its manifest or index is damaged.
     """
-    rendered = Rendered.of(plan)
+    rendered = RenderedConfig.of(plan)
     with Repository(reference, settings) as repository:
         asked = reference.digest or reference.tag or DEFAULT_TAG
         found, data = repository.manifest(asked)

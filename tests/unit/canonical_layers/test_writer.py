@@ -13,13 +13,15 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from podkiln.canonical_layers import entries, writer
+from podkiln.canonical_layers import entries, entry_list, writer
 from podkiln.canonical_layers.tree import Tree
 from podkiln.errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from podkiln.canonical_layers.entries import Entry
 
 EPOCH = 1_700_000_000
 CAPABILITY = b"\x01\x00\x00\x02\x00\x20\x00\x00" + bytes(12)  # cap_net_raw+ep, as the kernel stores it
@@ -57,7 +59,13 @@ def tar(path: Path, nodes: Sequence[Node], form: int = tarfile.PAX_FORMAT, prefi
 
 
 def canonical(path: Path, epoch: int = EPOCH) -> bytes:
-    return b"".join(writer.chunks(entries.read(path, epoch), path))
+    with path.open("rb") as file:
+        return b"".join(writer.chunks(entries.read(file, path.name, epoch), file))
+
+
+def read(path: Path) -> list[Entry]:
+    with path.open("rb") as file:
+        return entries.read(file, path.name, EPOCH)
 
 
 def listed(data: bytes) -> dict[str, Any]:
@@ -144,7 +152,8 @@ def test_the_bytes_of_today(tmp_path: Path) -> None:
 
 def test_a_layer_is_stored_as_zstd_with_both_digests(tmp_path: Path) -> None:
     source = tar(tmp_path / "one", [Node("a", data=b"text" * 5000)])
-    made = writer.write(entries.read(source, EPOCH), source, tmp_path / "blob")
+    with source.open("rb") as file:
+        made = writer.write(read(source), file, tmp_path / "blob")
     stored = (tmp_path / "blob").read_bytes()
     plain = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(stored)).read()
     assert plain == canonical(source)
@@ -188,7 +197,7 @@ def test_the_first_name_of_a_file_with_several_has_the_content(tmp_path: Path) -
 )
 def test_what_no_differ_writes_is_refused(tmp_path: Path, nodes: list[Node], words: str) -> None:
     with pytest.raises(IntegrityError, match=words) as failure:
-        entries.read(tar(tmp_path / "one", nodes, tarfile.GNU_FORMAT), EPOCH)
+        read(tar(tmp_path / "one", nodes, tarfile.GNU_FORMAT))
     assert "--base" in str(failure.value.hint)
 
 
@@ -198,10 +207,10 @@ def test_a_damaged_header_is_not_the_end(tmp_path: Path) -> None:
     data[512] ^= 1
     source.write_bytes(data)
     with pytest.raises(IntegrityError, match="could not be read as a tar"):
-        entries.read(source, EPOCH)
+        read(source)
     source.write_bytes(tar(source, [Node("a")]).read_bytes() + bytes(512) + b"more")
     with pytest.raises(IntegrityError, match="something follows its end"):
-        entries.read(source, EPOCH)
+        read(source)
 
 
 @pytest.mark.parametrize("time", ["nan", "inf", "1e999"])
@@ -211,13 +220,13 @@ def test_a_time_that_is_none_is_refused(tmp_path: Path, time: str) -> None:
         info.pax_headers = {"mtime": time}
         archive.addfile(info)
     with pytest.raises(IntegrityError, match="could not be read as a tar"):
-        entries.read(tmp_path / "one", EPOCH)
+        read(tmp_path / "one")
 
 
 def test_whiteouts_stand_before_what_takes_their_place(tmp_path: Path) -> None:
     """Docker's overlay2 store unpacks in order: a whiteout behind a file would remove that."""
     source = tar(tmp_path / "one", [Node("+x"), Node("d/+x"), Node("d/.wh.+x"), Node(".wh.+x"), Node("-")])
-    assert [each.path for each in entries.read(source, EPOCH)] == [
+    assert [each.path for each in read(source)] == [
         b".wh.+x",
         b"+x",
         b"-",
@@ -230,7 +239,7 @@ def test_whiteouts_stand_before_what_takes_their_place(tmp_path: Path) -> None:
 def test_what_is_no_tar_is_refused_or_empty(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "one").write_bytes(data)
     with pytest.raises(IntegrityError, match="could not be read as a tar"):
-        entries.read(tmp_path / "one", EPOCH)
+        read(tmp_path / "one")
 
 
 def test_attributes_that_describe_the_builder_are_dropped_and_unknown_ones_are_refused(
@@ -246,12 +255,27 @@ def test_attributes_that_describe_the_builder_are_dropped_and_unknown_ones_are_r
     plain = canonical(tar(tmp_path / "plain", [Node("a", time=0)]))
     assert canonical(with_attribute("security.selinux")) == plain
     with pytest.raises(IntegrityError, match=r"'user\.note': no rule says what for"):
-        entries.read(with_attribute("user.note"), EPOCH)
+        read(with_attribute("user.note"))
+
+
+def test_a_list_of_entries_is_stored_and_read_again_or_refused(tmp_path: Path) -> None:
+    nodes = [
+        Node("é", data=b"1" * 5000, capability=CAPABILITY),
+        Node("b", tarfile.LNKTYPE, target="é"),
+        Node("c", tarfile.SYMTYPE, target="../é"),
+    ]
+    found = read(tar(tmp_path / "one", nodes))
+    stored = entry_list.dump(found)
+    assert entry_list.load(stored) == found
+    assert [each.offset for each in entry_list.load(stored)] == [each.offset for each in found]
+    for damaged in (b"", stored[:-9], stored.replace(stored[40:44], b"????"), entry_list.dump([])[:-1]):
+        with pytest.raises(ValueError, match=r"\w"):
+            entry_list.load(damaged)
 
 
 def lay(tree: Tree, path: Path, nodes: Sequence[Node]) -> list[str]:
     source = tar(path, nodes)
-    return [each.path.decode() for each in tree.lay(entries.read(source, EPOCH), source)]
+    return [each.path.decode() for each in tree.lay(read(source))]
 
 
 def test_what_equals_what_lies_below_is_dropped(tmp_path: Path) -> None:

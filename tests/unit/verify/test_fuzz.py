@@ -22,14 +22,14 @@ from plans import plan_of
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
 from podkiln.oci.spec import Descriptor
+from podkiln.render.image_config import RenderedConfig
 from podkiln.verify import documents, runtime_layers
 from podkiln.verify.compare import RemoteImage, compare
-from podkiln.verify.rendered import Rendered
 
 KINDS = (spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD)
 BOUNDED = settings(max_examples=100, deadline=1000)  # ms
 PLAN = replace(plan_of("lazy"), bundles=())
-RENDERED = Rendered.of(PLAN)
+RENDERED = RenderedConfig.of(PLAN)
 RIGHT = runtimes.make(PLAN)
 
 

@@ -19,8 +19,8 @@ from podkiln.oci import spec as oci
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
 from podkiln.plan.plan import MAX_LAYERS
 from podkiln.plan.weight_layers import WeightLayerSpec
+from podkiln.render.image_config import RenderedConfig
 from podkiln.verify.compare import RemoteImage, compare
-from podkiln.verify.rendered import Rendered
 from podkiln.weights.assemble import FILES, WeightLayer, assemble
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def findings(
 ) -> list[str]:
     manifest, config = (oci.canonical_json(each) for each in documents)
     held = RemoteImage(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
-    return compare(plan, Rendered.of(plan), LAYERS if known is None else known, held)
+    return compare(plan, RenderedConfig.of(plan), LAYERS if known is None else known, held)
 
 
 def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents: Documents) -> None:
@@ -67,7 +67,7 @@ def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents
     assert "read it with --deep" in found
     manifest, config = (oci.canonical_json(each) for each in documents)
     held = RemoteImage(Manifest.parse(manifest, "x"), ImageConfig.parse(config, "x"))
-    assert compare(plan, Rendered.of(plan), known, held, deep=True) == []
+    assert compare(plan, RenderedConfig.of(plan), known, held, deep=True) == []
 
 
 def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) -> None:
@@ -83,9 +83,9 @@ def test_a_weight_that_is_declared_above_is_to_lie_there(plan: Plan, runtime: Ru
     lower, upper = [baked(A)], [WeightLayer(top, blob)]
     right = assemble(runtime.manifest, runtime.config, lower, upper)
     known = {**LAYERS, top.recipe: blob.digest}
-    assert compare(asked, Rendered.of(plan), known, RemoteImage(right.manifest, right.config)) == []
+    assert compare(asked, RenderedConfig.of(plan), known, RemoteImage(right.manifest, right.config)) == []
     wrong = assemble(runtime.manifest, runtime.config, [*lower, *upper])
-    (found,) = compare(asked, Rendered.of(plan), known, RemoteImage(wrong.manifest, wrong.config))
+    (found,) = compare(asked, RenderedConfig.of(plan), known, RemoteImage(wrong.manifest, wrong.config))
     assert re.search(r"is layer 1, not 17: weights lie in declared order, below the runtime unless", found)
 
 
@@ -433,14 +433,17 @@ def test_a_history_of_a_base_may_have_any_time(plan: Plan, documents: Documents,
 
 
 def test_an_image_without_its_weights_lacks_all_of_them(plan: Plan, runtime: Runtime) -> None:
-    bare = compare(plan, Rendered.of(plan), LAYERS, RemoteImage(runtime.manifest, runtime.config))
+    bare = compare(plan, RenderedConfig.of(plan), LAYERS, RemoteImage(runtime.manifest, runtime.config))
     assert [finding.split(" of ")[0] for finding in bare] == [
         "It lacks the weights checkpoints/a.safetensors",
         "It lacks the weights sdxl (2 files)",
     ]
     assert (
         compare(
-            replace(plan, bundles=()), Rendered.of(plan), {}, RemoteImage(runtime.manifest, runtime.config)
+            replace(plan, bundles=()),
+            RenderedConfig.of(plan),
+            {},
+            RemoteImage(runtime.manifest, runtime.config),
         )
         == []
     )
@@ -459,7 +462,7 @@ def test_a_base_may_bring_what_the_description_says_of_it(plan: Plan) -> None:
     made = runtimes.make(replace(plan, described=described, bundles=()))
     held = RemoteImage(made.manifest, made.config)
     bare = replace(plan, bundles=())
-    assert compare(bare, Rendered.of(replace(bare, described=described)), {}, held) == []
-    first, second = compare(bare, Rendered.of(bare), {}, held)
+    assert compare(bare, RenderedConfig.of(replace(bare, described=described)), {}, held) == []
+    first, second = compare(bare, RenderedConfig.of(bare), {}, held)
     assert "label a.b is 'c'; the lock gives none" in first
     assert "variable CUDA is '13'; the lock gives none" in second

@@ -1,7 +1,8 @@
-"""What the rendered Dockerfile makes of an image's config and history, as BuildKit writes them down.
+"""An image's config, history included, as the rendered Dockerfile gives it, whatever BuildKit writes.
 
-Nothing is listed a second time here: the instructions of the stages that end in the image are read from the
-Dockerfile itself. One that is not understood is a RenderError, so that none is passed over.
+`verify` compares with the same. Nothing is listed a second time here: the instructions of the stages that end
+in the image are read from the Dockerfile itself. One that is not understood is a RenderError, so that none is
+passed over.
 
 Source: BuildKit frontend/dockerfile/dockerfile2llb/convert.go; OCI image-spec v1.1 config.md.
 """
@@ -14,12 +15,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from podkiln.errors import RenderError
+from podkiln.errors import IntegrityError, RenderError
 from podkiln.render import bake_file, build_context, lint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from podkiln.oci import spec
     from podkiln.plan.plan import Plan
 
 _PAIR: Final = re.compile(r'([\w.-]+)=("(?:[^"\\]|\\.)*"|[^\s"]+)(?:\s+|$)')
@@ -29,27 +31,31 @@ _LAYERS: Final = ("RUN", "COPY", "ADD")
 _EITHER: Final = (
     "WORKDIR"  # a layer, or none where the folder is there and the exporter leaves empty ones out
 )
+_OF_A_BASE: Final = ("User", "Volumes", "StopSignal", "Shell")  # what no instruction of podkiln sets
 _NANOSECONDS: Final = {"s": 10**9, "m": 60 * 10**9}
 _TIMES: Final = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One instruction, as the history tells of it. `text`: None where the config holds all that it says."""
+    """One instruction, and `text`, what the history tells of it."""
 
     word: str
-    text: str | None
+    text: str
+
+    @property
+    def empty_layer(self) -> bool:
+        """Whether it makes no layer."""
+        return self.word not in (*_LAYERS, _EITHER)
 
     def differs(self, told: Mapping[str, Any]) -> bool:
         """Tell whether a history entry is about something else."""
-        same = _words(told.get("created_by")) == _words(self.text)
-        if self.text is None:
-            same = _words(told.get("created_by"))[:1] == [self.word]
-        empty = self.word not in _LAYERS
-        return not same or (self.word != _EITHER and told.get("empty_layer", False) is not empty)
-
-    def __str__(self) -> str:
-        return self.text or f"{self.word} …"
+        words, wanted = _words(told.get("created_by")), _words(self.text)
+        if self.word in _SETTINGS:  # the config holds all that it says; BuildKit tells of it in its own way
+            words, wanted = words[:1], wanted[:1]
+        return words != wanted or (
+            self.word != _EITHER and told.get("empty_layer", False) is not self.empty_layer
+        )
 
 
 def _words(created_by: object) -> list[str]:
@@ -58,7 +64,7 @@ def _words(created_by: object) -> list[str]:
 
 
 @dataclass
-class Rendered:
+class RenderedConfig:
     """What the runtime of an image is: `config` as in the image's config, and the steps that made it."""
 
     epoch: str
@@ -68,7 +74,7 @@ class Rendered:
     steps: list[Step] = field(default_factory=list)
 
     @classmethod
-    def of(cls, plan: Plan) -> Rendered:
+    def of(cls, plan: Plan) -> RenderedConfig:
         """Read it from the plan's own Dockerfile. Raises RenderError."""
         runtime = plan.described.spec.runtime
         created = datetime.fromtimestamp(runtime.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -85,6 +91,46 @@ class Rendered:
         made.config = {key: value for key, value in made.config.items() if value}
         return made
 
+    def document(self, exported: spec.ImageConfig) -> dict[str, Any]:
+        """Return the config of an image that BuildKit has exported, but for its `rootfs`.
+
+        Of the exported one it takes the platform, which folders a WORKDIR found there, and what the base
+        tells of itself: its history, and where another base than the lock's was taken, its settings.
+        Raises IntegrityError where that is not what the Dockerfile makes.
+        """
+        rows = exported.history
+        base, own = rows[: -len(self.steps)], rows[-len(self.steps) :]
+        if len(own) < len(self.steps) or any(map(Step.differs, self.steps, own)):
+            raise IntegrityError(
+                "BuildKit exported an image whose history is not that of its Dockerfile.",
+                hint="Build again with --no-cache; if that does not help, with another builder (--builder).",
+            )
+        return {
+            "architecture": exported.platform.architecture,
+            "os": exported.platform.os,
+            "created": self.created,
+            "config": self._settings(exported.document.get("config") or {}),
+            "history": [
+                *({**row, "created": self.created} for row in base),
+                *map(self._row, self.steps, own),
+            ],
+        }
+
+    def _row(self, step: Step, told: Mapping[str, Any]) -> dict[str, Any]:
+        row = {"created": self.created, "created_by": step.text}
+        empty = told.get("empty_layer", False) if step.word == _EITHER else step.empty_layer
+        return {**row, "empty_layer": True} if empty else row
+
+    def _settings(self, exported: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how the image runs: what the base of the build sets, and above it what is rendered."""
+        made = {key: exported[key] for key in _OF_A_BASE if exported.get(key)} | self.config
+        made["Labels"] = {**(exported.get("Labels") or {}), **self.config["Labels"]}
+        others = [
+            each for each in exported.get("Env") or () if each.partition("=")[0] not in self.environment
+        ]
+        made["Env"] = [*others, *self.config["Env"]]
+        return made
+
     def apply(self, word: str, rest: str, arguments: Mapping[str, str]) -> None:
         """Do what one instruction does."""
         if word == "RUN":
@@ -93,32 +139,32 @@ class Rendered:
             self.steps.append(Step(word, f"{word} {rest} # buildkit"))
         elif word in _SETTINGS:
             _SETTINGS[word](self, rest)
-            self.steps.append(Step(word, None))
+            self.steps.append(Step(word, f"{word} {rest}"))
         else:
-            raise RenderError(f"The Dockerfile has {word}, of which verify does not know what it makes.")
+            raise RenderError(f"The Dockerfile has {word}, of which podkiln does not know what it makes.")
 
 
-def _env(made: Rendered, rest: str) -> None:
+def _env(made: RenderedConfig, rest: str) -> None:
     made.environment |= dict(_pairs(rest))
 
 
-def _label(made: Rendered, rest: str) -> None:
+def _label(made: RenderedConfig, rest: str) -> None:
     made.config["Labels"] |= dict(_pairs(rest))
 
 
-def _expose(made: Rendered, rest: str) -> None:
+def _expose(made: RenderedConfig, rest: str) -> None:
     made.config["ExposedPorts"] = {f"{port}/tcp": {} for port in rest.split()}
 
 
-def _workdir(made: Rendered, rest: str) -> None:
+def _workdir(made: RenderedConfig, rest: str) -> None:
     made.config["WorkingDir"] = rest
 
 
-def _entrypoint(made: Rendered, rest: str) -> None:
+def _entrypoint(made: RenderedConfig, rest: str) -> None:
     made.config["Entrypoint"] = json.loads(rest)  # and the base's Cmd is dropped
 
 
-def _healthcheck(made: Rendered, rest: str) -> None:
+def _healthcheck(made: RenderedConfig, rest: str) -> None:
     options, _, command = rest.partition(" CMD ")
     check: dict[str, Any] = {"Test": ["CMD", *json.loads(command)]}
     for name, value in re.findall(r"--([a-z-]+)=(\S+)", options):
@@ -129,11 +175,11 @@ def _healthcheck(made: Rendered, rest: str) -> None:
     made.config["Healthcheck"] = check
 
 
-def _arg(_made: Rendered, _rest: str) -> None:
+def _arg(_made: RenderedConfig, _rest: str) -> None:
     """An ARG shows in the commands that it is there for."""
 
 
-_SETTINGS: Final[dict[str, Callable[[Rendered, str], None]]] = {
+_SETTINGS: Final[dict[str, Callable[[RenderedConfig, str], None]]] = {
     "ARG": _arg,
     "ENV": _env,
     "LABEL": _label,
