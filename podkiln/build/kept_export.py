@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from podkiln.build.engine import PLAIN_EXPORT
+from podkiln.canonical_layers.exported import ExportedImage
 from podkiln.errors import IntegrityError, UsageError
 from podkiln.oci import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from podkiln.oci.layout import Layout
 
 log = logging.getLogger(__name__)
 MAX_VARIANTS: Final = 8  # whose layers are kept; those of the one built longest ago are removed first
@@ -60,7 +59,7 @@ class KeptExport:
         return [
             word
             for name in names
-            for word in ("--set", f"{name}.output=type=oci,{self._destination(name)},{PLAIN_EXPORT}")
+            for word in ("--set", f"{name}.output=type=oci,{destination(self._place(name))},{PLAIN_EXPORT}")
         ]
 
     def prepare(self, names: Sequence[str]) -> None:
@@ -74,10 +73,18 @@ class KeptExport:
             if not (place / "blobs").is_symlink():
                 (place / "blobs").symlink_to("../../blobs")
 
-    def exported(self, name: str) -> Layout:
+    @property
+    def consumed(self) -> bool:
+        """Whether a layer goes as it is read."""
+        return False
+
+    def failed(self) -> None:
+        """Return why BuildKit could not write here: for no reason of ours."""
+
+    def exported(self, name: str) -> ExportedImage:
         """Return what BuildKit has exported for a variant. Raises IntegrityError."""
         try:
-            return layout.read(self._place(name))
+            return ExportedImage.of(layout.read(self._place(name)))
         except IntegrityError as damaged:
             hint = f"Delete {self.folder}, where exports are kept, and build again."
             raise IntegrityError(str(damaged), hint=hint) from None
@@ -93,13 +100,6 @@ class KeptExport:
         for blob in (self.folder / "blobs").glob("*/*"):
             if blob.name not in used:
                 blob.unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        """Remove all of it but the lock that is held."""
-        for place in self.folder.iterdir():
-            if place.is_dir():
-                shutil.rmtree(place, ignore_errors=True)
-        (self.folder / "blobs").mkdir(exist_ok=True)
 
     def _used(self, index: Path) -> set[str]:
         """Return the hex digits of all that an index leads to; of what cannot be read, none."""
@@ -117,6 +117,7 @@ class KeptExport:
     def _place(self, name: str) -> Path:
         return self.folder / "images" / name
 
-    def _destination(self, name: str) -> str:
-        """Return where an export goes, as BuildKit reads it: a field of a line of CSV."""
-        return '"dest={}"'.format(str(self._place(name)).replace('"', '""'))
+
+def destination(path: Path) -> str:
+    """Return where an export goes, as BuildKit reads it: a field of a line of CSV."""
+    return '"dest={}"'.format(str(path).replace('"', '""'))

@@ -31,8 +31,12 @@ class ExportedLayer(Protocol):
     def size(self) -> int:
         """Bytes of its tar."""
 
-    def open(self) -> BinaryIO:
-        """Return the tar, to be read and sought in; the caller closes it."""
+    def open(self, consumed_by: Sequence[Entry] | None = None) -> BinaryIO:
+        """Return the tar, to be read and sought in; the caller closes it.
+
+        `consumed_by`: entries whose contents are read, once and in this order; what no more of them needs may
+        be removed.
+        """
 
     def remove(self) -> None:
         """Give its place on the disk back."""
@@ -46,7 +50,7 @@ class PlainLayer:
     size: int
     path: Path
 
-    def open(self) -> BinaryIO:
+    def open(self, consumed_by: Sequence[Entry] | None = None) -> BinaryIO:  # noqa: ARG002 - it stays whole
         """Return the tar. Raises OSError."""
         return self.path.open("rb")
 

@@ -22,7 +22,7 @@ from podkiln.oci import layout, spec
 from podkiln.util.executor import run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from podkiln.canonical_layers.cache import LayerCache
@@ -58,12 +58,12 @@ class _Writing:
 
     epoch: int
     known: LayerCache
-    consume: bool
+    consume: Collection[Digest]
     given_up: threading.Event = field(default_factory=threading.Event)
 
     def layers(self, image: ExportedImage) -> list[WrittenLayer]:
         """Return what all layers come to; those that are not remembered are written."""
-        keys = cache.keys([each.diff_id for each in image.layers], self.epoch)
+        keys = _keys(image, self.epoch)
         found = [self.known.find(key) for key in keys]
         if all(found):
             return [each for each in found if each]
@@ -81,6 +81,9 @@ class _Writing:
             if there is None:
                 works.append(_Work(key, layer, changed))
         made = self._write(works)
+        for layer in image.layers:
+            if layer.diff_id in self.consume:
+                layer.remove()
         return [there or made[key] for key, there in zip(keys, found, strict=True)]
 
     def _read(self, layer: ExportedLayer) -> tuple[Digest, list[Entry]]:
@@ -91,16 +94,12 @@ class _Writing:
     def _write(self, works: list[_Work]) -> dict[str, WrittenLayer]:
         # The largest first, or it is what all wait for at the end.
         works.sort(key=lambda each: -sum(entry.size for entry in each.entries))
-        uses = Counter(work.layer.diff_id for work in works)  # layers without an entry are one file
-        lock = threading.Lock()
+        uses = Counter(work.layer.diff_id for work in works)  # one layer may stand in several places
 
         def write_one(work: _Work) -> tuple[str, WrittenLayer]:
-            with work.layer.open() as tar:
+            consume = work.layer.diff_id in self.consume and uses[work.layer.diff_id] == 1
+            with work.layer.open(work.entries if consume else None) as tar:
                 made = self.known.write(work.key, self._until(work.entries), tar)
-            with lock:
-                uses[work.layer.diff_id] -= 1
-                if self.consume and not uses[work.layer.diff_id]:
-                    work.layer.remove()
             return work.key, made
 
         return self._run(write_one, works)
@@ -123,8 +122,7 @@ def write(
     place: Path,
     epoch: int,
     known: LayerCache,
-    *,
-    consume: bool = False,
+    consume: Collection[Digest] = (),
 ) -> None:
     """Make the layout `place` of an image that BuildKit has exported.
 
@@ -134,7 +132,7 @@ def write(
         place: The folder to make.
         epoch: The latest time that a file may have, in seconds.
         known: Where written layers are remembered.
-        consume: Remove each exported layer once it is written, for a disk that does not hold both.
+        consume: Exported layers that are removed as they are read, for a disk that does not hold both.
 
     Raises IntegrityError where the export is damaged, OSError where the disk does not take it.
     """
@@ -156,6 +154,25 @@ def write(
     named = spec.Descriptor(spec.MANIFEST, spec.digest_of(manifest), len(manifest), platform=platform)
     index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [named.to_json()]}
     (place / "index.json").write_bytes(spec.canonical_json(index))
+
+
+def unneeded(image: ExportedImage, later: Iterable[ExportedImage], epoch: int) -> set[Digest]:
+    """Return the layers of an image that are not read again for images which come later.
+
+    What is equal from the lowest layer on is remembered; the same layer above others is written once more.
+    """
+    known = set(_keys(image, epoch))
+    needed = {
+        layer.diff_id
+        for other in later
+        for layer, key in zip(other.layers, _keys(other, epoch), strict=True)
+        if key not in known
+    }
+    return {layer.diff_id for layer in image.layers} - needed
+
+
+def _keys(image: ExportedImage, epoch: int) -> list[str]:
+    return cache.keys([each.diff_id for each in image.layers], epoch)
 
 
 def _config(

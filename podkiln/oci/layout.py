@@ -88,6 +88,17 @@ def read(path: Path, platform: Platform | None = None, *, full: bool = False) ->
         platform: Which image, when the layout holds several.
         full: Hash all layers too.
     """
+    found = read_documents(path, platform)
+    for blob in found.blobs:
+        _check_size(path, blob)
+        if full:
+            for _ in found.chunks(blob):
+                pass
+    return found
+
+
+def read_documents(path: Path, platform: Platform | None = None) -> Layout:
+    """Read an image as `read` does, without a look at its layers. Raises IntegrityError."""
     where = f"Layout {path}"
     _check_version(path, where)
     index = spec.Index.parse(_read_small(path / "index.json", where), f"{where}: index.json")
@@ -101,11 +112,6 @@ def read(path: Path, platform: Platform | None = None, *, full: bool = False) ->
     )
     layout = Layout(path, descriptor, manifest, manifest_bytes, config)
     _check_agreement(layout, name)
-    for blob in layout.blobs:
-        _check_size(path, blob)
-        if full:
-            for _ in layout.chunks(blob):
-                pass
     return layout
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from podkiln.build import base_image, buildkit, engine, output_dir
 from podkiln.build.kept_export import KeptExport
+from podkiln.build.streamed_export import StreamedExport
 from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
-from podkiln.canonical_layers.exported import ExportedImage
 from podkiln.config import catalog, variant
-from podkiln.errors import RegistryError, UsageError
+from podkiln.errors import BuildFailedError, RegistryError, UsageError
 from podkiln.lock import layers, schema
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report
@@ -35,7 +35,9 @@ from podkiln.weights import layer_lookup, local_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
+    from podkiln.canonical_layers.exported import ExportedImage
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import Lock
     from podkiln.oci.layout import Layout
@@ -181,23 +183,35 @@ def _build_all(
     argv = buildkit.command_line(names, builder=builder, no_cache=request.engine.no_cache)
     rendered = time.monotonic()
     known = LayerCache(cache_folder() / "layers")
-    with KeptExport.hold(cache_folder() / "exports", builder) as kept, _partials(plans, out):
-        kept.prepare(names)
-        buildkit.run(argv, out, environment, kept.options(names), quiet=request.console.quiet)
+    with _export(request, names, builder) as export, _partials(plans, out):
+        export.prepare(names)
+        try:
+            buildkit.run(argv, out, environment, export.options(names), quiet=request.console.quiet)
+        except BuildFailedError:
+            if failure := export.failed():
+                raise failure from None
+            raise
         built = time.monotonic()
         here = request.output.load or not request.image.push
-        runtimes = []
-        for each in plans:
-            # The variants share layers, so they can go with the last one only.
-            consume = request.engine.no_keep and each is plans[-1]
-            runtimes.append(_take(each, kept, known, out, here=here, consume=consume))
-        if request.engine.no_keep:
-            kept.remove()
-        else:
-            kept.prune()
+        images = [export.exported(each.name) for each in plans]
+        runtimes = [
+            _take(each, image, known, out, here=here, later=images[at:] if export.consumed else None)
+            for at, (each, image) in enumerate(zip(plans, images, strict=True), start=1)
+        ]
+        export.prune()
         known.prune()
     took = {"render": rendered - begun, "build": built - rendered, "layers": time.monotonic() - built}
     return buildkit.by_hand(argv, out, environment), took, runtimes
+
+
+def _export(
+    request: BuildRequest, names: Sequence[str], builder: str | None
+) -> AbstractContextManager[KeptExport | StreamedExport]:
+    """Return where BuildKit exports to."""
+    folder = cache_folder() / "exports"
+    if request.engine.no_keep:
+        return StreamedExport.begin(folder, names)
+    return KeptExport.hold(folder, builder)
 
 
 @contextlib.contextmanager
@@ -213,16 +227,25 @@ def _partials(plans: Sequence[Plan], out: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take(made: Plan, kept: KeptExport, known: LayerCache, out: Path, *, here: bool, consume: bool) -> Layout:
+def _take(
+    made: Plan,
+    exported: ExportedImage,
+    known: LayerCache,
+    out: Path,
+    *,
+    here: bool,
+    later: Sequence[ExportedImage] | None,
+) -> Layout:
     """Write the image from what BuildKit exported, and put it in its place.
 
-    Weights are to be baked `here`, into it, or not.
+    Weights are to be baked `here`, into it, or not. Layers go as they are read, but for what images need that
+    come `later`; None: all stay.
     """
     partial, place = out / made.name / bake_file.PARTIAL, out / made.name / "image"
     epoch = made.described.spec.runtime.epoch
-    exported = ExportedImage.of(kept.exported(made.name))
     document = RenderedConfig.of(made).document(exported.config)
-    canonical_image.write(exported, document, partial, epoch, known, consume=consume)
+    consume = () if later is None else canonical_image.unneeded(exported, later, epoch)
+    canonical_image.write(exported, document, partial, epoch, known, consume)
     if here:
         local_layers.keep(made.layers, place, partial)
     output_dir.replace_folder(partial, place)
