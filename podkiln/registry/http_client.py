@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pod.net.connection_pool import ConnectionPool
+from pod.net.proxies import PORTS, ProxyError, proxy_for
+from podkiln.errors import RegistryError
 from podkiln.registry import urls
 from podkiln.registry.errors import ConnectError, EndlessAnswerError, ExchangeError
-from podkiln.registry.proxies import Proxies
 from podkiln.registry.tls import is_local
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from pod.net.proxies import Proxy
     from podkiln.oci.tar_layer import Chunk
     from podkiln.registry.cancellation import Cancellation
-    from podkiln.registry.proxies import Proxy
 
 MAX_ANSWER_BYTES: Final = 8 << 20  # of answers that are no blob; manifests have at most 4 MiB
 
@@ -113,7 +114,7 @@ class HttpClient:
         tls.set_alpn_protocols(["http/1.1"])
         self._tls = tls
         self._cancellation = cancellation
-        self._proxies = None if is_local(host) else Proxies(host)
+        self._direct = is_local(host)
         self._idle = ConnectionPool()
 
     def close(self) -> None:
@@ -123,10 +124,9 @@ class HttpClient:
     def send(self, request: HttpRequest, timeouts: Timeouts) -> Incoming:
         """Send a request, and give out its answer, whose body is still to come; to be closed.
 
-        Raises ExchangeError.
+        Raises ExchangeError; RegistryError for a proxy that cannot be used.
         """
-        parts = urlsplit(request.url)
-        proxy = self._proxies.of(parts.scheme, parts.netloc) if self._proxies else None
+        proxy = self._proxy(request.url)
         connection = self._connected(request.url, proxy, timeouts.connect)
         opened = connection.sock
         self._cancellation.watch(opened, graceful=request.begins_upload)
@@ -147,6 +147,18 @@ class HttpClient:
 
         return Incoming(request.url, response, end)
 
+    def _proxy(self, url: str) -> Proxy | None:
+        """Return the proxy on the way to a URL. Raises RegistryError for one that cannot be used."""
+        if self._direct:
+            return None
+        try:
+            return proxy_for(urlsplit(url))
+        except ProxyError as wrong:
+            place = urls.place(url)
+            raise RegistryError(
+                f"{place} cannot be reached: {wrong}.", hint=f"Correct it, or name {place} in NO_PROXY."
+            ) from None
+
     def _connected(self, url: str, proxy: Proxy | None, seconds: float) -> http.client.HTTPConnection:
         """Return an open connection: one that is idle, or a new one. Raises ConnectError."""
         kept = self._idle.take(urls.origin(url))
@@ -156,7 +168,7 @@ class HttpClient:
             kept.close()
         parts = urlsplit(url)
         host, secure = parts.hostname or "", parts.scheme == "https"
-        port = parts.port or urls.PORTS[parts.scheme]
+        port = parts.port or PORTS[parts.scheme]
         with _failing(ConnectError):
             connection = _Connection(*((proxy.host, proxy.port) if proxy else (host, port)), timeout=seconds)
             try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from pod.errors import PodError
+from pod.net.content_range import linked_sha256
 from pod.net.http import Answer, Limits, RefusedError, TransientError
 from pod.net.hubs import Hubs, Request, request_for
 from pod.net.integrity import check_type
@@ -38,7 +38,6 @@ CHUNK: Final = 2 << 20
 
 _PARTIAL: Final = 206
 _UNSATISFIABLE: Final = 416
-_SHA256: Final = re.compile(r'"?([0-9a-f]{64})"?')
 
 
 class ByteSource(Protocol):
@@ -204,9 +203,9 @@ class RemoteReading:
                 "it was replaced there; correct its revision or what is listed"
             )
         check_type(answer.headers["Content-Type"], self._weight.destination, answer.host)
-        linked = _SHA256.fullmatch(answer.first("X-Linked-Etag") or "")
-        if linked and linked[1] != self._weight.sha256:
-            raise mismatch(self._weight, linked[1])
+        linked = linked_sha256(answer)
+        if linked and linked != self._weight.sha256:
+            raise mismatch(self._weight, linked)
         start, size = _extent(answer)
         if size not in (None, listed):
             raise RefusedError(
