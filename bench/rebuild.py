@@ -69,9 +69,12 @@ class Builds:
     def podkiln(self, *more: str) -> tuple[float, dict[str, Any]]:
         """Run ./build.py; return its seconds and its report."""
         report = self.work / "report.json"
-        argv = [ROOT / "build.py", "--variant", self.variant, "--out", self.out, "--report", report]
+        argv: list[str | Path] = ["--variant", self.variant, "--out", self.out, "--report", report]
         begun = time.monotonic()
-        harness.run([*argv, "--allow-substituted", *self.options, *more], {"XDG_CACHE_HOME": str(self.cache)})
+        harness.run(
+            [ROOT / "build.py", *argv, "--allow-substituted", *self.options, *more],
+            {"XDG_CACHE_HOME": str(self.cache)},
+        )
         return time.monotonic() - begun, json.loads(report.read_text())
 
     def plain(self, number: int, by_hand: str) -> float:
