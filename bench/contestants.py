@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import harness
 from watch import Taken, watch
 
-from podkiln.pipeline.build import cache_folder
+from podkiln.util import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,7 +95,7 @@ class Ground:
         report, scratch = self.work / "report.json", self.work / "tmp"
         scratch.mkdir(exist_ok=True)
         env = {"HF_ENDPOINT": self.source.url, "TMPDIR": str(scratch)}
-        folders = [self.out, self.variant.parent, scratch, cache_folder()]
+        folders = [self.out, self.variant.parent, scratch, cache_folder.path()]
         argv = [*harness.command(self.variant, self.out, report), *options]
         taken = watch(argv, env, folders, self.work / "log")
         if taken.status:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.errors import CommandError, EngineError, IntegrityError
 from podkiln.oci import layout, spec
-from podkiln.util import process
+from podkiln.util import cache_folder, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,8 +212,7 @@ def _passed_file(found: _Builder, facts: Mapping[str, Any]) -> Path:
     key = hashlib.sha256(
         json.dumps([asdict(found), identity, PLAIN_EXPORT], sort_keys=True).encode()
     ).hexdigest()
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "podkiln" / "engines" / key[:32]
+    return cache_folder.path() / "engines" / key[:32]
 
 
 def _remember(passed: Path) -> None:

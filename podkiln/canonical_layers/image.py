@@ -48,6 +48,21 @@ class _Work:
     entries: Sequence[Entry]
 
 
+@dataclass(frozen=True)
+class Below:
+    """Layers that are written already: all below those that a build of the uppermost ones has exported.
+
+    Attributes:
+        layers: What stands in their place in the image.
+        exported: How many of the exported layers stand for them; these are the lowest.
+        folders: Folders that they have beyond those.
+    """
+
+    layers: Sequence[WrittenLayer] = ()
+    exported: int = 0
+    folders: Sequence[Entry] = ()
+
+
 class _CancelledError(Exception):
     """Another layer could not be written."""
 
@@ -59,12 +74,18 @@ class _Writing:
     epoch: int
     known: LayerCache
     consume: Collection[Digest]
+    below: Below
     given_up: threading.Event = field(default_factory=threading.Event)
 
     def layers(self, image: ExportedImage) -> list[WrittenLayer]:
         """Return what all layers come to; those that are not remembered are written."""
+        found = self._layers(image)
+        return [*self.below.layers, *found[self.below.exported :]]
+
+    def _layers(self, image: ExportedImage) -> list[WrittenLayer]:
         keys = _keys(image, self.epoch)
-        found = [self.known.find(key) for key in keys]
+        written = self.below.layers[: self.below.exported]
+        found = [*written, *(self.known.find(key) for key in keys[len(written) :])]
         if all(found):
             return [each for each in found if each]
         # A layer that is to be written is read in full; of one that is remembered, what it holds may be, too.
@@ -76,6 +97,7 @@ class _Writing:
         largest_first = sorted(unread.values(), key=lambda each: -each.size)
         held.update(self._run(self._read, largest_first))
         tree, works = Tree(), []
+        tree.lay(self.below.folders)
         for key, layer, there in zip(keys, image.layers, found, strict=True):
             changed = tree.lay(held[layer.diff_id] or ())
             if there is None:
@@ -123,6 +145,7 @@ def write(
     epoch: int,
     known: LayerCache,
     consume: Collection[Digest] = (),
+    below: Below | None = None,
 ) -> None:
     """Make the layout `place` of an image that BuildKit has exported.
 
@@ -133,27 +156,34 @@ def write(
         epoch: The latest time that a file may have, in seconds.
         known: Where written layers are remembered.
         consume: Exported layers that are removed as they are read, for a disk that does not hold both.
+        below: What is not written again, nor put into the folder, where only the uppermost layers were built.
 
     Raises IntegrityError where the export is damaged, OSError where the disk does not take it.
     """
-    config_of, layers = _config(document, _Writing(epoch, known, consume).layers(image))
-    config = spec.canonical_json(config_of)
-    manifest = spec.Manifest(
-        spec.MANIFEST,
-        spec.Descriptor(spec.CONFIG, spec.digest_of(config), len(config)),
-        tuple(each.descriptor for each in layers),
-    ).encode()
+    config_of, layers = _config(document, _Writing(epoch, known, consume, below or Below()).layers(image))
+    there = {each.digest for each in below.layers} if below else set()
     blobs = place / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    for digest in {each.digest for each in layers}:  # empty ones are alike
-        _link(known.blob(digest), blobs / digest.partition(":")[2])
+    for digest in {each.digest for each in layers} - there:  # empty ones are alike
+        link(known.blob(digest), blobs / digest.partition(":")[2])
+    config = spec.canonical_json(config_of)
+    write_documents(place, config, [each.descriptor for each in layers], image.config.platform)
+
+
+def write_documents(
+    place: Path, config: bytes, layers: Sequence[spec.Descriptor], platform: spec.Platform
+) -> Digest:
+    """Write config, manifest and index of a layout that has its blobs; returns the manifest's digest."""
+    named = spec.Descriptor(spec.CONFIG, spec.digest_of(config), len(config))
+    manifest = spec.Manifest(spec.MANIFEST, named, tuple(layers)).encode()
     for data in (config, manifest):
-        (blobs / spec.digest_of(data).partition(":")[2]).write_bytes(data)
+        (place / "blobs" / "sha256" / spec.digest_of(data).partition(":")[2]).write_bytes(data)
     (place / "oci-layout").write_bytes(layout.LAYOUT_FILE)
-    platform = image.config.platform
-    named = spec.Descriptor(spec.MANIFEST, spec.digest_of(manifest), len(manifest), platform=platform)
-    index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [named.to_json()]}
+    digest = spec.digest_of(manifest)
+    listed = spec.Descriptor(spec.MANIFEST, digest, len(manifest), platform=platform)
+    index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [listed.to_json()]}
     (place / "index.json").write_bytes(spec.canonical_json(index))
+    return digest
 
 
 def unneeded(image: ExportedImage, later: Iterable[ExportedImage], epoch: int) -> set[Digest]:
@@ -193,7 +223,7 @@ def _config(
     return {**document, "rootfs": rootfs, "history": history}, layers
 
 
-def _link(source: Path, place: Path) -> None:
+def link(source: Path, place: Path) -> None:
     """Have a file in another place without another copy of it, where the disk can."""
     try:
         os.link(source, place)

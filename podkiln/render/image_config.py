@@ -72,6 +72,8 @@ class RenderedConfig:
     environment: dict[str, str]
     config: dict[str, Any]
     steps: list[Step] = field(default_factory=list)
+    stages: dict[str, int] = field(default_factory=dict)
+    """How many of the steps are done at the end of each stage, from the base to the image."""
 
     @classmethod
     def of(cls, plan: Plan) -> RenderedConfig:
@@ -81,12 +83,13 @@ class RenderedConfig:
         base = runtime.base.sets
         made = cls(str(runtime.epoch), created, dict(base.environment), {"Labels": dict(base.labels)})
         given = {"SOURCE_DATE_EPOCH": made.epoch}
-        for stage in _stages(build_context.dockerfile(plan)):
+        for name, stage in _stages(build_context.dockerfile(plan)):
             arguments: dict[str, str] = {}
             for word, rest in stage:
                 if word == "ARG":
                     arguments[rest] = given.get(rest, "")
                 made.apply(word, rest, arguments)
+            made.stages[name] = len(made.steps)
         made.config["Env"] = [f"{name}={value}" for name, value in made.environment.items()]
         made.config = {key: value for key, value in made.config.items() if value}
         return made
@@ -190,7 +193,7 @@ _SETTINGS: Final[dict[str, Callable[[RenderedConfig, str], None]]] = {
 }
 
 
-def _stages(dockerfile: str) -> Iterator[list[tuple[str, str]]]:
+def _stages(dockerfile: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Yield the instructions of each stage from the base to the image, without the base's own."""
     parents: dict[str, str] = {}
     bodies: dict[str, list[tuple[str, str]]] = {}
@@ -205,7 +208,7 @@ def _stages(dockerfile: str) -> Iterator[list[tuple[str, str]]]:
     while parents[chain[-1]] in parents:
         chain.append(parents[chain[-1]])
     for stage in reversed(chain):
-        yield bodies[stage]
+        yield stage, bodies[stage]
 
 
 def _run(rest: str, arguments: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from servers.hub import Hub
 
 from podkiln.build import base_image
 from podkiln.lock import schema
-from podkiln.pipeline import build as job
+from podkiln.util import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def docker_engine() -> str:
 @pytest.fixture(scope="session")
 def bootstrap_base(docker_engine: str) -> BaseLayout:
     """The base image of all tests, made from Debian packages; once on a machine."""
-    return base_image.base_layout(job.cache_folder())
+    return base_image.base_layout(cache_folder.path())
 
 
 @pytest.fixture(scope="session")
