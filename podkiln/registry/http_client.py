@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import re
 import select
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from pod.net.connection_pool import ConnectionPool
+from pod.net.http import TransientError as SlowError
 from pod.net.proxies import PORTS, ProxyError, proxy_for
 from podkiln.errors import RegistryError
 from podkiln.registry import urls
 from podkiln.registry.errors import ConnectError, EndlessAnswerError, ExchangeError
+from podkiln.registry.timed_reader import LeastRate, TimedReader
 from podkiln.registry.tls import is_local
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from podkiln.registry.cancellation import Cancellation
 
 MAX_ANSWER_BYTES: Final = 8 << 20  # of answers that are no blob; manifests have at most 4 MiB
+
+_MOST_HEAD: Final = 1 << 20  # bytes of a head, with those of the answers that only announce it
 
 _USUAL: Final = {
     "User-Agent": "podkiln",
@@ -145,7 +151,7 @@ class HttpClient:
             else:
                 connection.close()
 
-        return Incoming(request.url, response, end)
+        return Incoming(request.url, response, end, timeouts.read)
 
     def _proxy(self, url: str) -> Proxy | None:
         """Return the proxy on the way to a URL. Raises RegistryError for one that cannot be used."""
@@ -186,12 +192,13 @@ class HttpClient:
 class Incoming:
     """An answer whose body is still to come. Names of headers are in lower case."""
 
-    def __init__(self, url: str, response: http.client.HTTPResponse, end: Callable[..., None]) -> None:
+    def __init__(self, url: str, response: _Response, end: Callable[..., None], seconds: float) -> None:
         self.url = url
         self.status = response.status
         self.headers = _headers(response.msg)
         self._response = response
         self._end: Callable[..., None] | None = end
+        self._seconds = seconds  # for the next bytes of a body
         self._body: bytes | None = None
 
     def close(self) -> None:
@@ -210,6 +217,7 @@ class Incoming:
 
     def _read(self, limit: int, seconds: float) -> bytes:
         body, deadline = bytearray(), time.monotonic() + seconds
+        self._response.timed.limit(seconds)
         with _failing(ExchangeError):
             while len(body) < limit and (piece := self._response.read1(limit - len(body))):
                 body += piece
@@ -220,15 +228,20 @@ class Incoming:
         return bytes(body)
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield the body in pieces of at most `size` bytes. Raises ExchangeError."""
-        buffer = memoryview(bytearray(size))
+        """Yield the body in pieces of at most `size` bytes. Raises ExchangeError, for a trickle too."""
+        rate = LeastRate(urls.place(self.url))
         while True:
+            begun = time.monotonic()
+            self._response.timed.limit(self._seconds)
             with _failing(ExchangeError):
-                count = self._response.readinto(buffer)
-                if not count:
+                if not (piece := self._response.read1(size)):
                     self._refuse_cut()
                     return
-            yield bytes(buffer[:count])
+                try:
+                    rate.took(len(piece), time.monotonic() - begun)
+                except SlowError as slow:
+                    raise EndlessAnswerError(str(slow)) from None
+            yield piece
 
     def _refuse_cut(self) -> None:
         """Raise ConnectionError where a body has ended before its time; `read1` and `readinto` do not."""
@@ -239,6 +252,13 @@ class Incoming:
 
 class _Response(http.client.HTTPResponse):
     """An answer, past those that only announce it (RFC 9110, 15.2; http.client knows 100 alone)."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.timed = TimedReader(sock)
+        self.timed.limit(sock.gettimeout() or 0, _MOST_HEAD)
+        self.fp = io.BufferedReader(self.timed)
 
     def begin(self) -> None:
         super().begin()
@@ -301,10 +321,12 @@ def _framed(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     yield before + b"0\r\n\r\n"
 
 
-def _answer(connection: http.client.HTTPConnection, seconds: float) -> http.client.HTTPResponse:
+def _answer(connection: http.client.HTTPConnection, seconds: float) -> _Response:
     connection.sock.settimeout(seconds)
     with _failing(ExchangeError):
-        return connection.getresponse()
+        response = connection.getresponse()
+    assert isinstance(response, _Response)  # noqa: S101 - the connection's class of answers
+    return response
 
 
 def _headers(message: http.client.HTTPMessage) -> dict[str, str]:
