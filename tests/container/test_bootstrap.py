@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-SCRIPT = Path(base_image.__file__).parents[2] / "scripts" / "bootstrap_base.sh"
+SCRIPT = Path(base_image.__file__).parents[2] / "scripts" / "host" / "bootstrap_base.sh"
 HOSTS_APT = [Path("/var/lib/apt/lists"), Path("/var/cache/apt/archives")]
 
 
