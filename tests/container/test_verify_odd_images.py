@@ -1,7 +1,8 @@
-"""What `verify --deep` calls right, every engine unpacks to the locked files: tried with 500 images.
+"""What `verify --deep` calls right, every engine unpacks to the locked files: tried with 250 images.
 
-Half of them are sound in all the ways that layers are written; the others are odd. Their layers lie in the
-base image, where no history is known beforehand, so only what is in them can be wrong.
+Some are sound in all the ways that layers are written; the others are odd, and many of those made at random.
+Their layers lie in the base image, where no history is known beforehand: only what is in them can be wrong.
+tests/unit/verify has many more of each kind read; here is what only a registry and engines can say.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 SEED, COUNT, SAMPLE = "podkiln", 500, 12
+SOUND = 64
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +46,18 @@ def engines(
 
 @pytest.fixture(scope="module")
 def odd() -> list[Odd]:
-    return list(odd_layers.images(SEED, COUNT))
+    """All that are made at random, each known way to deceive once, and some sound ones."""
+    made = list(odd_layers.images(SEED, COUNT))
+    first = {each.recipe: each for each in reversed(made) if each.recipe in odd_layers.DECEPTIVE}
+    random_ones = [each for each in made if not each.sound and each.recipe not in first]
+    return [*random_ones, *first.values(), *[each for each in made if each.sound][:SOUND]]
 
 
-def test_the_images_are_of_all_kinds_and_half_of_them_sound(odd: list[Odd]) -> None:
+def test_the_images_are_of_all_kinds(odd: list[Odd]) -> None:
     kinds = Counter(each.recipe for each in odd)
-    assert sum(each.sound for each in odd) * 2 >= COUNT
     assert kinds.keys() == odd_layers.RECIPES
+    assert sum(each.sound for each in odd) == SOUND
+    assert sum(not each.sound for each in odd) >= len(odd_layers.DECEPTIVE) + 50
 
 
 def test_what_verify_calls_right_is_what_engines_unpack(
