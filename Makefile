@@ -77,4 +77,4 @@ venv:
 .PHONY: engine
 engine:
 	$(call step,engine)
-	scripts/ensure_engine.sh --with-tests
+	scripts/host/ensure_engine.sh --with-tests

@@ -100,9 +100,7 @@ def need(*programs: str) -> None:
     """End unless all of these programs are there."""
     missing = [name for name in programs if not shutil.which(name)]
     if missing:
-        fail(
-            f"{', '.join(missing)}: not found; scripts/ensure_engine.sh --with-tests installs what is needed"
-        )
+        fail(f"{', '.join(missing)}: not found; scripts/host/ensure_engine.sh --with-tests installs them")
     run(["docker", "version"])
 
 

@@ -34,7 +34,9 @@ def docker_engine() -> str:
     """A Docker Engine's version. None is a failure, not a reason to skip."""
     done = docker("version", "--format", "{{.Server.Version}}", check=False)
     if done.returncode:
-        pytest.fail(f"No Docker Engine answers; scripts/ensure_engine.sh sets one up. {done.stderr.strip()}")
+        pytest.fail(
+            f"No Docker Engine answers; scripts/host/ensure_engine.sh sets one up. {done.stderr.strip()}"
+        )
     return done.stdout.strip()
 
 
