@@ -55,6 +55,8 @@ bench: venv engine ## the benchmarks, each with the limit that it must keep
 	$(BIN)/python bench/door.py
 	$(BIN)/python bench/cold_start.py
 	$(BIN)/python bench/fetch.py
+	$(BIN)/python bench/rebuild.py
+	$(BIN)/python bench/repush.py
 	$(BIN)/python bench/rebake.py
 	$(BIN)/python bench/update_pull.py
 	$(BIN)/python bench/bake.py

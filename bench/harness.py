@@ -23,9 +23,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
 
 import engines  # noqa: E402 - the path comes first
 import registries  # noqa: E402
-from images import BASE, COMFYUI, REQUIREMENTS, SYSTEM_CA  # noqa: E402
+from images import BASE, COMFYUI, REQUIREMENTS, SUBSTITUTES, SYSTEM_CA  # noqa: E402
 
-__all__ = ["COMFYUI", "REQUIREMENTS", "SYSTEM_CA", "engines", "registries"]
+__all__ = ["COMFYUI", "REQUIREMENTS", "SUBSTITUTES", "SYSTEM_CA", "engines", "registries"]
 
 MIB = 1 << 20
 GIB = 1 << 30
