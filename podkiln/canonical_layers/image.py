@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from podkiln.canonical_layers import cache, exported
 from podkiln.canonical_layers.tree import Tree
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from podkiln.canonical_layers.writer import WrittenLayer
     from podkiln.oci.spec import Digest
 
+Progress: TypeAlias = "Callable[[Digest, int, int], None]"
 T = TypeVar("T")
 K = TypeVar("K", bound=str)
 R = TypeVar("R")
@@ -75,6 +76,8 @@ class _Writing:
     known: LayerCache
     consume: Collection[Digest]
     below: Below
+    on_progress: Progress
+    moved: Counter[Digest] = field(default_factory=Counter)
     given_up: threading.Event = field(default_factory=threading.Event)
 
     def layers(self, image: ExportedImage) -> list[WrittenLayer]:
@@ -109,7 +112,12 @@ class _Writing:
         return [there or made[key] for key, there in zip(keys, found, strict=True)]
 
     def _read(self, layer: ExportedLayer) -> tuple[Digest, list[Entry]]:
-        entries = exported.read(layer, self.epoch, self._until)
+        def pieces(tar: Iterable[bytes]) -> Iterator[bytes]:
+            for piece in self._until(tar):
+                self._progress(layer, len(piece))
+                yield piece
+
+        entries = exported.read(layer, self.epoch, pieces)
         self.known.remember_entries(layer.diff_id, self.epoch, entries)
         return layer.diff_id, entries
 
@@ -118,10 +126,16 @@ class _Writing:
         works.sort(key=lambda each: -sum(entry.size for entry in each.entries))
         uses = Counter(work.layer.diff_id for work in works)  # one layer may stand in several places
 
+        def entries(work: _Work) -> Iterator[Entry]:
+            for entry in self._until(work.entries):
+                self._progress(work.layer, entry.size)
+                yield entry
+
         def write_one(work: _Work) -> tuple[str, WrittenLayer]:
             consume = work.layer.diff_id in self.consume and uses[work.layer.diff_id] == 1
             with work.layer.open(work.entries if consume else None) as tar:
-                made = self.known.write(work.key, self._until(work.entries), tar)
+                made = self.known.write(work.key, entries(work), tar)
+            self._progress(work.layer, 2 * work.layer.size)
             return work.key, made
 
         return self._run(write_one, works)
@@ -129,6 +143,12 @@ class _Writing:
     def _run(self, work: Callable[[T], tuple[K, R]], things: Iterable[T]) -> dict[K, R]:
         with ThreadPoolExecutor(WORKERS) as pool:
             return dict(run_all(pool, work, things, cancel=self.given_up.set, cancelled=_CancelledError))
+
+    def _progress(self, layer: ExportedLayer, count: int) -> None:
+        """Tell of more bytes of a layer, which is read and then written."""
+        whole = 2 * layer.size
+        self.moved[layer.diff_id] = min(whole, self.moved[layer.diff_id] + count)
+        self.on_progress(layer.diff_id, self.moved[layer.diff_id], whole)
 
     def _until(self, items: Iterable[T]) -> Iterator[T]:
         """Yield items until another layer has failed."""
@@ -146,6 +166,7 @@ def write(
     known: LayerCache,
     consume: Collection[Digest] = (),
     below: Below | None = None,
+    on_progress: Progress = lambda *_: None,
 ) -> None:
     """Make the layout `place` of an image that BuildKit has exported.
 
@@ -157,10 +178,13 @@ def write(
         known: Where written layers are remembered.
         consume: Exported layers that are removed as they are read, for a disk that does not hold both.
         below: What is not written again, nor put into the folder, where only the uppermost layers were built.
+        on_progress: Told of each layer's digest, as exported, and its bytes: done, and in all.
 
     Raises IntegrityError where the export is damaged, OSError where the disk does not take it.
     """
-    config_of, layers = _config(document, _Writing(epoch, known, consume, below or Below()).layers(image))
+    config_of, layers = _config(
+        document, _Writing(epoch, known, consume, below or Below(), on_progress).layers(image)
+    )
     there = {each.digest for each in below.layers} if below else set()
     blobs = place / "blobs" / "sha256"
     blobs.mkdir(parents=True)

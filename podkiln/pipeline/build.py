@@ -25,10 +25,10 @@ from podkiln.pipeline.report import Report
 from podkiln.pipeline.request import check, image_name
 from podkiln.plan import plan as planning
 from podkiln.plan import substitutes as inputs
-from podkiln.render import bake_file, build_context, lint
+from podkiln.render import bake_file, build_context, image_config, lint
 from podkiln.render.bake_file import BuildSecrets
 from podkiln.render.image_config import RenderedConfig
-from podkiln.util import atomic, cache_folder
+from podkiln.util import atomic, cache_folder, console
 from podkiln.weights import layer_lookup, local_layers
 
 if TYPE_CHECKING:
@@ -284,7 +284,14 @@ def _take(
     epoch = made.described.spec.runtime.epoch
     document = RenderedConfig.of(made).document(exported.config)
     consume = () if later is None else canonical_image.unneeded(exported, later, epoch)
-    canonical_image.write(exported, document, partial, epoch, known, consume)
+    rows = [image_config.title(str(row.get("created_by", ""))) for row in exported.config.layer_history]
+    titles = dict(zip(exported.config.diff_ids, rows, strict=False))
+    with console.Bytes(f"writing {made.name}") as bar:
+
+        def progress(diff_id: Digest, done: int, whole: int) -> None:
+            bar(titles.get(diff_id) or spec.short(diff_id), done, whole)
+
+        canonical_image.write(exported, document, partial, epoch, known, consume, on_progress=progress)
     if here:
         local_layers.keep(made.layers, place, partial)
     output_dir.replace_folder(partial, place)

@@ -39,6 +39,13 @@ class QuietHandler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Print nothing."""
 
+    def finish(self) -> None:
+        """Close both streams: where the first cannot be flushed, the second would keep the connection."""
+        try:
+            super().finish()
+        finally:
+            self.rfile.close()
+
     def reset(self) -> None:
         """Cut the connection: closing sends RST."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
