@@ -159,7 +159,8 @@ def take(reused: ReusedRuntime, exported: ExportedImage, known: LayerCache, out:
     folders = [Entry(workdir.encode(), FOLDER, 0o755, 0, 0, epoch)]
     written = Below(reused.written, runtime.base, folders)
     place = out / plan.name / IMAGE
-    shutil.rmtree(place, ignore_errors=True)
+    for earlier in (place, out / plan.name / "image"):  # which would be taken for this one
+        shutil.rmtree(earlier, ignore_errors=True)
     canonical_image.write(exported, document, place, epoch, known, below=written)
     return layout.read_documents(place)
 
