@@ -22,7 +22,6 @@ from podkiln.oci.spec import Digest
 from podkiln.util import atomic, cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
@@ -90,13 +89,14 @@ def places(path: Path) -> dict[Digest, tuple[Reference, ...]]:
 
 def write(path: Path, recipe: Digest, made: RememberedRuntime, place: Reference) -> None:
     """Add a runtime and the repository that it was pushed to. Raises LockError, OSError."""
-    known: Mapping[Digest, RememberedRuntime] = read(path)
-    before = known.get(recipe)
-    places = before.places if before and before.layers == made.layers else ()
-    if before and place.name in places:
-        return
-    made = made.model_copy(update={"places": (*places, place.name)[-MAX_PLACES:]})
-    rest = [(key, each) for key, each in known.items() if key != recipe]
-    kept = dict([*rest, (recipe, made)][-MAX_RUNTIMES:])
-    data = {"schema_version": 1, "runtimes": {key: each.model_dump() for key, each in kept.items()}}
-    atomic.write(path, json.dumps(data, indent=1) + "\n")
+    with atomic.exclusive(path):
+        known = read(path)
+        before = known.get(recipe)
+        places = before.places if before and before.layers == made.layers else ()
+        if before and place.name in places:
+            return
+        made = made.model_copy(update={"places": (*places, place.name)[-MAX_PLACES:]})
+        rest = [(key, each) for key, each in known.items() if key != recipe]
+        kept = dict([*rest, (recipe, made)][-MAX_RUNTIMES:])
+        data = {"schema_version": 1, "runtimes": {key: each.model_dump() for key, each in kept.items()}}
+        atomic.write(path, json.dumps(data, indent=1) + "\n")

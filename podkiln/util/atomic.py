@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def write(path: Path, content: str | bytes) -> bool:
@@ -38,3 +43,18 @@ def write(path: Path, content: str | bytes) -> bool:
 def write_json(path: Path, value: Any) -> bool:
     """Write JSON the one way that locks have it: indented, in the order given, a newline at the end."""
     return write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Keep other processes from writing meanwhile: what they add between reading and writing would be lost.
+
+    The folder is what is locked: the file is replaced by each that writes it, and another would lie about.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)

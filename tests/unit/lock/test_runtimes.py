@@ -1,0 +1,73 @@
+"""What a runtime came to is remembered by what it was made from, beside the other locks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from plans import plan_of
+
+from podkiln.errors import LockError
+from podkiln.lock import runtimes, schema
+from podkiln.lock.runtimes import MAX_RUNTIMES, RememberedRuntime, RuntimeLayer
+from podkiln.oci import spec
+from podkiln.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HERE, THERE = Reference.parse("ghcr.io/you/podkiln"), Reference.parse("docker.io/you/podkiln")
+
+
+def runtime(seed: str = "a") -> RememberedRuntime:
+    layer = RuntimeLayer(
+        digest=spec.digest_of(seed.encode()), size=9, diff_id=spec.digest_of(f"{seed} plain".encode())
+    )
+    history = ({"created_by": "base"},)
+    return RememberedRuntime(name="lazy", layers=(layer,), base=1, settings={"Env": ["A=1"]}, history=history)
+
+
+def test_it_is_found_again_with_the_repositories_that_have_it(tmp_path: Path) -> None:
+    path, recipe = tmp_path / "runtimes.json", spec.digest_of(b"recipe")
+    assert runtimes.read(path) == {}
+    for place in (HERE, THERE, HERE):
+        runtimes.write(path, recipe, runtime(), place)
+    (found,) = runtimes.read(path).values()
+    assert found.places == (HERE.name, THERE.name)
+    assert found.layers == runtime().layers
+    assert runtimes.places(path) == {found.layers[0].digest: (HERE, THERE)}
+
+
+def test_another_result_of_one_recipe_takes_its_place(tmp_path: Path) -> None:
+    """As where apt is not locked."""
+    path, recipe = tmp_path / "runtimes.json", spec.digest_of(b"recipe")
+    runtimes.write(path, recipe, runtime("a"), HERE)
+    runtimes.write(path, recipe, runtime("b"), THERE)
+    (found,) = runtimes.read(path).values()
+    assert (found.layers, found.places) == (runtime("b").layers, (THERE.name,))
+
+
+def test_those_pushed_longest_ago_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "runtimes.json"
+    recipes = [spec.digest_of(str(number).encode()) for number in range(MAX_RUNTIMES + 1)]
+    for recipe in recipes:
+        runtimes.write(path, recipe, runtime(), HERE)
+    assert list(runtimes.read(path)) == recipes[1:]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"runtimes": {"x": {}}}', '{"runtimes": {}, "more": 1}'])
+def test_a_damaged_memory_is_one_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "runtimes.json"
+    path.write_text(text)
+    with pytest.raises(LockError, match=r"runtimes\.json cannot be read: ") as error:
+        runtimes.read(path)
+    assert error.value.hint == "Delete it: the next push writes it again."
+
+
+def test_it_lies_beside_the_other_locks_or_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    described = plan_of("lazy").described
+    assert runtimes.path_of(described, substituted=False) == schema.LOCKS / "runtimes.json"
+    assert runtimes.path_of(described, substituted=True) == tmp_path / "podkiln" / "runtimes.json"
