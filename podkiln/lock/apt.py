@@ -62,7 +62,7 @@ _FORMS: Final = {
     "Package": re.compile(r"[a-z0-9][a-z0-9+.-]+"),
     "Version": re.compile(r"([0-9]+:)?[0-9][A-Za-z0-9.+~-]*"),
     "Architecture": re.compile(r"all|[a-z0-9]+"),
-    "Filename": re.compile(r"pool/(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9.+~_%:/-]+\.deb"),
+    "Filename": re.compile(r"(?!.*/\.{0,2}/)pool/[A-Za-z0-9.+~_%:/-]+\.deb"),
     "Size": re.compile(r"[1-9][0-9]{0,11}"),
     "SHA256": re.compile(r"[0-9a-f]{64}"),
 }

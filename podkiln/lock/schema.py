@@ -203,6 +203,16 @@ def apt_locks(described: LoadedVariant) -> dict[str, AptLock]:
     return fitting
 
 
+def apt_drifts(described: LoadedVariant) -> list[str]:
+    """Return which of a variant's apt locks are of other packages than are described: one sentence each."""
+    wanted = tuple(sorted(described.spec.runtime.apt))
+    return [
+        f"{each.folder} is of other packages than runtime.apt lists."
+        for each in apt.read_all(apt_folders(described)[0]).values()
+        if each.index.installed != wanted
+    ]
+
+
 def is_there(path: Path) -> bool:
     """Whether a user's own lock exists, even damaged (a dangling link, or a file in place of the folder)."""
     return os.path.lexists(path) or (os.path.lexists(path.parent) and not path.parent.is_dir())

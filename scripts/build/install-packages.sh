@@ -56,18 +56,19 @@ run_apt() { # ARGUMENT...
     [ ! -e "$work/failed" ] || explain
 }
 
-# apt names the first of several files; that is enough to stop.
+# apt asks the next mirror after one that gave something else. Only where none had the right package does it end, and
+# its last sentence is then about the last mirror.
 explain() {
-    other=$(sed -n 's/^E: Failed to fetch \([^ ]*\)  Hash Sum mismatch$/\1/p' "$work/log" | head -n 1)
-    [ -z "$other" ] || fail "${other##*/} is not the package that the apt lock names: its sha256 is another one."
+    other=$(awk '/^Err:/ { package = $4 " " $5 } /^ *Hash Sum mismatch/ { print package; exit }' "$work/log")
+    [ -z "$other" ] || fail "No mirror has the $other that the apt lock names: what came has another sha256."
     exit 100
 }
 
 # In a folder of their own, and not in the place of the base's: the image keeps the usual ones.
-list=/etc/apt/sources.list
+main=/etc/apt/sources.list
 if [ -d "$lock" ]; then
     locked_sources
-    list=/dev/null
+    main=/dev/null
 elif [ -s "$mirror" ]; then
     cp -R /etc/apt/sources.list.d "$work/sources"
     cp "$mirror" "$work/sources/debian.sources"
@@ -75,8 +76,8 @@ else
     ln -s /etc/apt/sources.list.d "$work/sources"
 fi
 sources="Dir::Etc::SourceParts=$work/sources"
-run_apt --option "Dir::Etc::SourceList=$list" --option "$sources" update
+run_apt --option "Dir::Etc::SourceList=$main" --option "$sources" update
 if [ -d "$lock" ]; then
     all_mirrors
 fi
-run_apt --option "Dir::Etc::SourceList=$list" --option "$sources" --yes --no-install-recommends install "$@"
+run_apt --option "Dir::Etc::SourceList=$main" --option "$sources" --yes --no-install-recommends install "$@"

@@ -464,3 +464,19 @@ def test_a_base_may_bring_what_the_description_says_of_it(plan: Plan) -> None:
     first, second = compare(bare, Rendered.of(bare), {}, held)
     assert "label a.b is 'c'; the lock gives none" in first
     assert "variable CUDA is '13'; the lock gives none" in second
+
+
+def test_an_image_whose_packages_nothing_names_is_not_right(plan: Plan) -> None:
+    """It says so itself; or where it does not, the lock has none that it could be compared with."""
+    bare = replace(plan_of("lazy"), bundles=())
+    runtime = runtimes.make(bare)
+    held = RemoteImage(runtime.manifest, runtime.config)
+    said = "Its apt packages are not locked: it was built on a base for which the lock had no index."
+    assert compare(bare, Rendered.of(bare), {}, held) == [said]
+    locked = replace(plan, bundles=())
+    assert compare(locked, Rendered.of(locked), {}, held)[0].startswith("Its label io.podkiln.lock is ")
+    assert said in compare(locked, Rendered.of(locked), {}, held)
+    claims = runtimes.make(locked)
+    findings = compare(bare, Rendered.of(bare), {}, RemoteImage(claims.manifest, claims.config))
+    assert any(each.startswith("Its label io.podkiln.apt is 'sha256:") for each in findings)
+    assert f"apt is not locked for {bare.base_digest}, so nothing says which" in findings[-1]
