@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from podkiln.config import apt_archives
 from podkiln.errors import CommandError, LockError, SourceError
 from podkiln.lock import apt
-from podkiln.lock.apt import AptIndex, LockedArchive, Package
+from podkiln.lock.apt import AptIndex, BaseIndex, LockedArchive, Package
 from podkiln.util import process
 from podkiln.util.masking import masked
 
@@ -72,6 +72,13 @@ def resolve(
 
     Raises SourceError where base or packages cannot be fetched, LockError for what cannot be locked.
     """
+    return read(_answers(base, wanted, environment, builder), digest, wanted, datetime.now(UTC))
+
+
+def _answers(
+    base: str, wanted: Sequence[str], environment: BuildSecrets, builder: str | None
+) -> dict[str, str]:
+    """Run the script in a base; return its files by name."""
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as name:
         folder = Path(name)
         shutil.copy(_SCRIPT, folder)
@@ -87,8 +94,33 @@ def resolve(
                 f"apt could not be asked in the base {base}: {_reason(str(failed))}",
                 hint="See that the base and its Debian mirror can be reached (--base REF, --apt-mirror URL).",
             ) from None
-        answers = {each: (folder / "answers" / each).read_text("ascii", "replace") for each in _FILES}
-    return read(answers, digest, wanted, datetime.now(UTC))
+        return {each: (folder / "answers" / each).read_text("ascii", "replace") for each in _FILES}
+
+
+def resolve_base(
+    base: str, architecture: str, environment: BuildSecrets, builder: str | None
+) -> tuple[BaseIndex, dict[str, tuple[Package, ...]]]:
+    """Ask apt in a base where the packages come from that it consists of.
+
+    Raises SourceError, LockError.
+    """
+    answers = _answers(base, (), environment, builder)
+    packages = _dealt(answers)
+    named = {each.name for group in packages.values() for each in group}
+    own = {line.split(" ")[0].partition(":")[0] for line in answers["base"].splitlines()}
+    if named != own:
+        lacking = ", ".join(sorted(own - named))
+        raise LockError(f"The base cannot be locked: its archives have another version of {lacking} by now.")
+    index = BaseIndex(
+        architecture=architecture,
+        snapshot_at=_snapshot_time(datetime.now(UTC)),
+        archives=tuple(_locked(archive, packages) for archive in _listed(packages)),
+    )
+    return index, packages
+
+
+def _snapshot_time(now: datetime) -> str:
+    return (now + _UNTIL_SNAPSHOT).strftime("%Y%m%dT%H%M%SZ")
 
 
 def _reason(said: str) -> str:
@@ -100,16 +132,7 @@ def _reason(said: str) -> str:
 
 def read(answers: Mapping[str, str], digest: str, wanted: Sequence[str], now: datetime) -> ResolvedPackages:
     """Make a lock of apt's answers, by the names of the script's files. Raises LockError."""
-    try:
-        known = {_key(each): each for each in apt.parse(answers["stanzas"])}
-    except ValueError as wrong:
-        raise LockError(f"apt's index cannot be locked: {wrong}.") from None
-    archives = _archives(answers["archives"])
-    dealt: dict[str, list[Package]] = {}
-    for line in answers["uris"].splitlines():
-        archive, package = _find(line, archives, known)
-        dealt.setdefault(archive.name, []).append(package)
-    packages = {name: tuple(sorted(dealt[name], key=lambda each: each.name)) for name in sorted(dealt)}
+    packages = _dealt(answers)
     installed = [found for found in map(_INSTALLED.match, answers["simulated"].splitlines()) if found]
     if {each["name"].partition(":")[0] for each in installed} != {
         each.name for group in packages.values() for each in group
@@ -119,11 +142,25 @@ def read(answers: Mapping[str, str], digest: str, wanted: Sequence[str], now: da
         base_digest=digest,
         base_packages=hashlib.sha256(answers["base"].encode()).hexdigest(),
         installed=tuple(sorted(wanted)),
-        snapshot_at=(now + _UNTIL_SNAPSHOT).strftime("%Y%m%dT%H%M%SZ"),
+        snapshot_at=_snapshot_time(now),
         replaced={each["name"]: each["before"] for each in installed if each["before"]},
         archives=tuple(_locked(archive, packages) for archive in _listed(packages)),
     )
     return ResolvedPackages(index, packages, frozenset(_security(installed)))
+
+
+def _dealt(answers: Mapping[str, str]) -> dict[str, tuple[Package, ...]]:
+    """Return the packages that apt would fetch, by the name of their archive. Raises LockError."""
+    try:
+        known = {_key(each): each for each in apt.parse(answers["stanzas"])}
+    except ValueError as wrong:
+        raise LockError(f"apt's index cannot be locked: {wrong}.") from None
+    archives = _archives(answers["archives"])
+    dealt: dict[str, list[Package]] = {}
+    for line in answers["uris"].splitlines():
+        archive, package = _find(line, archives, known)
+        dealt.setdefault(archive.name, []).append(package)
+    return {name: tuple(sorted(dealt[name], key=lambda each: each.name)) for name in sorted(dealt)}
 
 
 def _key(package: Package) -> tuple[str, str]:

@@ -138,12 +138,21 @@ class AptIndex(Locked):
     archives: Annotated[TupleOf[LockedArchive], Field(min_length=1)]
 
 
+class BaseIndex(Locked):
+    """apt.json of the base that is made here: all of its packages, of an architecture as Debian calls it."""
+
+    schema_version: Schema = validation.SCHEMA
+    architecture: LayerName
+    snapshot_at: Timestamp
+    archives: Annotated[TupleOf[LockedArchive], Field(min_length=1)]
+
+
 @dataclass(frozen=True)
-class AptLock:
-    """An apt lock, read and checked: its index, and the packages of each archive by the archive's name."""
+class _PackagesLock:
+    """A folder's lock, read and checked: `packages` by the name of their archive."""
 
     folder: Path
-    index: AptIndex
+    index: AptIndex | BaseIndex
     packages: Mapping[str, tuple[Package, ...]]
 
     @property
@@ -155,6 +164,20 @@ class AptLock:
     def all(self) -> dict[str, Package]:
         """All packages, by name."""
         return {each.name: each for packages in self.packages.values() for each in packages}
+
+
+@dataclass(frozen=True)
+class AptLock(_PackagesLock):
+    """What is installed onto one base."""
+
+    index: AptIndex
+
+
+@dataclass(frozen=True)
+class BaseLock(_PackagesLock):
+    """What the base that is made here consists of."""
+
+    index: BaseIndex
 
 
 def folder_name(base_digest: str) -> str:
@@ -177,11 +200,24 @@ def read(folder: Path) -> AptLock:
         raise LockError(f"There is no lock {path}.", hint="`./build.py lock` makes it.") from None
     if folder.name != folder_name(index.base_digest):
         raise LockError(f"The lock {path} is that of another base, {index.base_digest}.", hint=_HINT)
-    packages = {archive.name: _read_archive(folder / archive.file, archive) for archive in index.archives}
+    return AptLock(folder, index, _read_archives(folder, index.archives))
+
+
+def read_base(folder: Path) -> BaseLock | None:
+    """Read the lock of the base that is made here; None without one. Raises LockError: a damaged one."""
+    try:
+        index = validation.read(folder / FILE, BaseIndex, hint=_HINT)
+    except FileNotFoundError:
+        return None
+    return BaseLock(folder, index, _read_archives(folder, index.archives))
+
+
+def _read_archives(folder: Path, archives: Sequence[LockedArchive]) -> dict[str, tuple[Package, ...]]:
+    packages = {archive.name: _read_archive(folder / archive.file, archive) for archive in archives}
     names = [each.name for archive in packages.values() for each in archive]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise LockError(f"The lock {folder} has {twice} twice.", hint=_HINT)
-    return AptLock(folder, index, packages)
+    return packages
 
 
 def _read_archive(path: Path, archive: LockedArchive) -> tuple[Package, ...]:
@@ -266,7 +302,7 @@ def compare(
     return found
 
 
-def write(folder: Path, index: AptIndex, packages: Mapping[str, Sequence[Package]]) -> list[Path]:
+def write(folder: Path, index: AptIndex | BaseIndex, packages: Mapping[str, Sequence[Package]]) -> list[Path]:
     """Write a base's lock into its folder. Returns the files that changed."""
     files = {folder / f"{name}.packages": as_text(packages[name]) for name in packages}
     changed = [path for path, text in files.items() if atomic.write(path, text)]

@@ -17,8 +17,8 @@ from podkiln.build.kept_export import KeptExport
 from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
 from podkiln.config import catalog, variant
-from podkiln.errors import RegistryError, UsageError
-from podkiln.lock import layers, schema
+from podkiln.errors import RegistryError, SourceError, UsageError
+from podkiln.lock import apt, layers, schema
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report
 from podkiln.pipeline.publish import Publisher
@@ -34,6 +34,7 @@ from podkiln.weights import layer_lookup, local_layers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from podkiln.build.base_image import BaseLayout
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import Lock
     from podkiln.oci.layout import Layout
@@ -138,11 +139,25 @@ def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
     if request.substitutes.base == BOOTSTRAP and request.output.dry_run:
         found.append(inputs.unmade_base(locked))
     elif request.substitutes.base == BOOTSTRAP:
-        base = base_image.base_layout(cache_folder())
+        base = bootstrapped_base()
         found.append(inputs.layout_base(base.path, base.digest, locked))
     elif request.substitutes.base:
         found.append(inputs.base(request.substitutes.base, locked))
     return found
+
+
+def bootstrapped_base() -> BaseLayout:
+    """Return the base made from Debian packages: the locked ones, as long as they can be had."""
+    locked = apt.read_base(schema.LOCKS / BOOTSTRAP)
+    if locked is None or locked.index.architecture != base_image.architecture():
+        return base_image.base_layout(cache_folder())
+    try:
+        return base_image.base_layout(cache_folder(), locked)
+    except SourceError as lost:
+        log.warning(
+            "%s So it is made of the packages of today, and is another base than the locked one.", lost
+        )
+        return base_image.base_layout(cache_folder())
 
 
 def cache_folder() -> Path:

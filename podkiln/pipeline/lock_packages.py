@@ -7,10 +7,12 @@ has: a warning where nobody asked for just this, because the lock of all else is
 from __future__ import annotations
 
 import logging
+import tempfile
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from podkiln.build import apt_resolver, engine
+from podkiln.build import apt_resolver, base_image, engine
 from podkiln.errors import PodkilnError, UsageError
 from podkiln.lock import apt, schema
 from podkiln.lock.resolve import relock
@@ -21,7 +23,6 @@ from podkiln.render.bake_file import BuildSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from podkiln.build.apt_resolver import ResolvedPackages
     from podkiln.config.variant import LoadedVariant
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from podkiln.options import BuildRequest
 
 log = logging.getLogger(__name__)
+_SUITE: Final = "trixie"  # of scripts/bootstrap_base.sh
 
 
 @dataclass(frozen=True)
@@ -102,23 +104,48 @@ def lock(
     """
     check_options(request)
     required = required or request.substitutes.base is not None
+    made = PackagesResult()
+    if request.substitutes.base == build.BOOTSTRAP:
+        made = _lock_bootstrapped(request, upgrade=upgrade)
     bases = {}
     for described in relock.load_variants(names):
         base = _Base.of(described, request)
         if base.known is None or upgrade:
             bases[base.folder, base.digest] = base
     if not bases:
-        return PackagesResult()
+        return made
     try:
         if required:
             engine.ensure()
         builder = engine.require(request.engine.builder).builder
-        return _joined([each.write(each.resolve(request, builder)) for each in bases.values()])
+        return _joined([made, *(each.write(each.resolve(request, builder)) for each in bases.values())])
     except PodkilnError as failed:
         if required:
             raise
         named = ", ".join(dict.fromkeys(each.digest for each in bases.values()))
         return PackagesResult(warnings=(f"apt stays {apt.NOT_LOCKED} for the base {named}: {failed}",))
+
+
+def _lock_bootstrapped(request: BuildRequest, *, upgrade: bool) -> PackagesResult:
+    """Lock the packages that the base made here consists of: those of one that is made of today's."""
+    folder = schema.LOCKS / build.BOOTSTRAP
+    before = apt.read_base(folder)
+    if before and not upgrade:
+        return PackagesResult()
+    engine.ensure()
+    builder = engine.require(request.engine.builder).builder
+    machine = base_image.architecture()
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        fresh = base_image.base_layout(Path(scratch))
+        context = f"oci-layout://{fresh.path}@{fresh.digest}"
+        secrets = BuildSecrets(request.network, _SUITE)
+        index, packages = apt_resolver.resolve_base(context, machine, secrets, builder)
+    if before and index == before.index.model_copy(update={"snapshot_at": index.snapshot_at}):
+        return PackagesResult()
+    changed = apt.write(folder, index, packages)
+    after = {each.name: each for group in packages.values() for each in group}
+    changes = apt.compare(before.all if before else {}, after, frozenset())
+    return PackagesResult(tuple(changed), tuple(changes))
 
 
 def _joined(results: Iterable[PackagesResult]) -> PackagesResult:
