@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import runtimes
+from apt_locks import with_apt
 from plans import plan_of
 from small_weights import BUNDLES, LAYERS, baked, content
 
@@ -39,7 +40,7 @@ LOCKED = {f"models/{each.destination}": each.path.encode() for made in BUNDLES f
 @cache
 def plan() -> Plan:
     """Return the plan of a variant with few layers, which bakes these weights."""
-    made = plan_of("lazy")
+    made = with_apt(plan_of("lazy"))
     spec = made.described.spec
     python = spec.runtime.python.model_copy(update={"layers": spec.runtime.python.layers[:1]})
     runtime = spec.runtime.model_copy(update={"python": python, "jupyter": None})

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln.errors import SourceError
 from podkiln.oci import layout, spec
+from podkiln.render import apt_index
 from podkiln.util import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from podkiln.lock.apt import BaseLock
     from podkiln.oci.spec import Digest
 
 log = logging.getLogger(__name__)
@@ -42,18 +44,19 @@ class BaseLayout:
     digest: Digest
 
 
-def base_layout(cache_dir: Path) -> BaseLayout:
+def base_layout(cache_dir: Path, locked: BaseLock | None = None) -> BaseLayout:
     """Return the base made from Debian packages, making it when the cache holds none. Raises SourceError.
 
-    It is made once, some 20 s; delete the folder to take in newer packages.
+    It is made once, some 20 s; delete the folder to take in newer packages. `locked`: of these and no others.
     """
     # The script says what a base is, so a changed one makes another; the old one stays valid for who uses it.
-    path = cache_dir / "base" / hashlib.sha256(_WRAPPING + _SCRIPT.read_bytes()).hexdigest()[:16]
+    says = _WRAPPING + _SCRIPT.read_bytes() + (locked.digest.encode() if locked else b"")
+    path = cache_dir / "base" / hashlib.sha256(says).hexdigest()[:16]
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock")):
         if not path.exists():
             log.info("Making the base image from Debian packages: once, some 20 s.")
-            _make(path)
+            _make(path, locked)
     return BaseLayout(path, layout.read(path).descriptor.digest)
 
 
@@ -65,13 +68,13 @@ def wrap(tar: Path, path: Path) -> None:
     blobs = path / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layer, diff_id = _compress(tar, blobs)
-    architecture = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    machine = architecture()
     config = _put(
         blobs,
         spec.CONFIG,
         {
             "os": "linux",
-            "architecture": architecture,
+            "architecture": machine,
             "config": {"Env": [_PATH], "Cmd": ["bash"]},
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
             "history": [{"created_by": "scripts/host/bootstrap_base.sh"}],
@@ -81,19 +84,25 @@ def wrap(tar: Path, path: Path) -> None:
     data = manifest.encode()
     (blobs / spec.digest_of(data).partition(":")[2]).write_bytes(data)
     entry = spec.Descriptor(
-        spec.MANIFEST, spec.digest_of(data), len(data), platform=spec.Platform("linux", architecture)
+        spec.MANIFEST, spec.digest_of(data), len(data), platform=spec.Platform("linux", machine)
     )
     index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [entry.to_json()]}
     (path / "index.json").write_bytes(spec.canonical_json(index))
     (path / "oci-layout").write_bytes(spec.canonical_json({"imageLayoutVersion": "1.0.0"}))
 
 
-def _make(path: Path) -> None:
+def architecture() -> str:
+    """Return this machine's architecture, as Debian and OCI call it."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+def _make(path: Path, locked: BaseLock | None) -> None:
     """Run the script and wrap its tar in a temporary folder, which is renamed when it is complete."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as name:
         aside = Path(name)
         tar = aside / "root.tar"
-        done = process.run([str(_SCRIPT), str(tar)], check=False)
+        options = ["--index", str(_index(aside / "index", locked))] if locked else []
+        done = process.run([str(_SCRIPT), *options, str(tar)], check=False)
         if done.returncode:
             said = process.tail(done.stderr, 1).removeprefix("bootstrap_base: ")
             raise SourceError(
@@ -102,6 +111,14 @@ def _make(path: Path) -> None:
             )
         wrap(tar, aside / "layout")
         (aside / "layout").rename(path)
+
+
+def _index(folder: Path, locked: BaseLock) -> Path:
+    """Write what the script gives to apt."""
+    for name, content in {**apt_index.indexes(locked), **apt_index.mirrors(locked)}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 @contextmanager

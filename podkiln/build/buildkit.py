@@ -16,7 +16,7 @@ import sys
 import termios
 from typing import IO, TYPE_CHECKING
 
-from podkiln.errors import BuildFailedError, PodkilnError, SourceError
+from podkiln.errors import BuildFailedError, IntegrityError, PodkilnError, SourceError
 from podkiln.render.bake_file import BAKE_FILE, BuildSecrets
 from podkiln.util import process as command
 from podkiln.util.masking import Filter, masked
@@ -142,9 +142,16 @@ _CAUSES = (
 )
 
 
+# What scripts/build/install-packages.sh says when something is not what the apt lock names.
+_NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
+
+
 def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     """Return the error for what BuildKit printed when it was run for our own command line."""
     said = output[max(output.rfind("\n > ["), 0) :]  # the step that failed: others may have tried twice
+    if found := _NOT_AS_LOCKED.search(said):
+        hint = "Another mirror may have the right one: --apt-mirror URL. Or lock again: lock --upgrade apt."
+        return IntegrityError(masked(found["what"]), hint=hint)
     for pattern, what, (option, value, effect) in _CAUSES:
         found = pattern.search(said)
         if found:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,12 +15,26 @@ from podkiln.config import json_schema
 from podkiln.errors import DescriptionError, LockError, UsageError
 from podkiln.lock.resolve import relock
 from podkiln.lock.resolve.table import markdown
-from podkiln.options import FILE, option
+from podkiln.options import (
+    FILE,
+    BuildRequest,
+    EngineOptions,
+    NetworkOptions,
+    SubstituteOptions,
+    apply,
+    option,
+)
+from podkiln.pipeline import lock_packages
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from podkiln.lock.resolve.relock import RelockResult
+
 log = logging.getLogger("podkiln")
+APT: Final = "apt"
+"""What --upgrade calls the Debian packages."""
 
 
 @click.command("lock")
@@ -30,14 +46,24 @@ log = logging.getLogger("podkiln")
     "--upgrade",
     multiple=True,
     metavar="NAME",
-    help="Look up again: a package, uv, a model, base, comfyui, all.",
+    help="Look up again: a package, uv, apt, a model, base, comfyui, all.",
 )
 @option(
     "--since", metavar="REV", help="With --check: fail too where the lock knew more at this git revision."
 )
 @option("--table", type=FILE, help="Write what changed, and what is unresolved and why, as Markdown.")
+@apply(
+    SubstituteOptions.options(base="Lock the Debian packages of another base: NAME@sha256:…, or bootstrap.")
+)
+@apply(NetworkOptions.options("ca_bundle", "apt_mirror"))
+@apply(EngineOptions.options("builder"))
 def lock_command(
-    variant: tuple[str, ...], check: bool, upgrade: tuple[str, ...], since: str | None, table: Path | None
+    variant: tuple[str, ...],
+    check: bool,
+    upgrade: tuple[str, ...],
+    since: str | None,
+    table: Path | None,
+    **options: Any,
 ) -> None:
     """Resolve what descriptions leave open (of all variants by default), and write it down."""
     names = names_of(variant, default="all")
@@ -50,7 +76,8 @@ def lock_command(
             raise UsageError("--check writes nothing, so it takes no --table.", hint="Give one of the two.")
         _check(names, since, f" --variant {shlex.join([','.join(variant)])}" if variant else "")
         return
-    summary = relock.relock(names, upgrade)
+    summary = relock.relock(names, [name for name in upgrade if name != APT])
+    summary = _with_packages(summary, names, upgrade, options)
     for warning in summary.warnings:
         log.warning("%s", warning)
     for path in summary.changed:
@@ -67,6 +94,28 @@ def lock_command(
         for line in summary.problems[1:]:
             click.echo(line, err=True)
         raise LockError(summary.problems[0])
+
+
+def _with_packages(
+    summary: RelockResult, names: Sequence[str], upgrade: Sequence[str], options: Mapping[str, Any]
+) -> RelockResult:
+    """Lock Debian's packages too, and show what changed."""
+    request = BuildRequest.of(names, os.environ, **options)
+    renewed = not {APT, "all"}.isdisjoint(upgrade)
+    found = lock_packages.lock(names, request, upgrade=renewed, required=APT in upgrade)
+    if found.changes and renewed:
+        for line in lock_packages.table(found.changes):
+            click.echo(line)
+    elif found.changes:
+        log.info("%d Debian packages are locked now.", sum(each.after is not None for each in found.changes))
+    elif APT in upgrade:
+        log.info("The Debian packages are as they were locked.")
+    return replace(
+        summary,
+        changed=(*summary.changed, *found.changed),
+        warnings=(*summary.warnings, *found.warnings),
+        packages=found.changes,
+    )
 
 
 def _check(names: tuple[str, ...], since: str | None, option: str) -> None:

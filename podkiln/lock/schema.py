@@ -1,7 +1,8 @@
 """The lock: what every input of an image resolved to, and whether that still fits what is described.
 
-A runtime's lock is a folder, variants/locks/<runtime>/: `runtime.json` with the pins, and one hash-locked
-requirements file a Python layer. The weights' lock, variants/locks/weights.json, is shared by all runtimes.
+A runtime's lock is a folder, variants/locks/<runtime>/: `runtime.json` with the pins, one hash-locked
+requirements file a Python layer, and in `apt/` a folder for each base (podkiln.lock.apt). The weights' lock,
+variants/locks/weights.json, is shared by all runtimes.
 Reading and checking touch no network; podkiln.lock.resolve.relock writes locks.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator
@@ -20,7 +21,7 @@ from podkiln.config.document import TupleOf
 from podkiln.config.fields import Digest, Identifier, LayerName, PythonVersion, Revision, SafePath
 from podkiln.config.model import UNRESOLVED, Model, ModelFile
 from podkiln.errors import LockError
-from podkiln.lock import requirements, validation
+from podkiln.lock import apt, requirements, validation
 from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 
     from podkiln.config.catalog import VariantModel
     from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.apt import AptLock
 
 
 LOCKS = variant.SHIPPED / "locks"
 WEIGHTS = "weights.json"
+APT = "apt"
 _DAMAGED = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 _MOST_PACKAGES = 100_000
 
@@ -136,11 +139,12 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Lock:
-    """The lock of one variant, read and checked."""
+    """The lock of one variant, read and checked. `apt`: by the digest of the base that each is for."""
 
     folder: Path
     runtime: RuntimeLock
     weights: dict[str, tuple[LockedFile, ...]]
+    apt: Mapping[str, AptLock] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -148,6 +152,9 @@ class Lock:
         text = self.runtime.model_dump_json() + "".join(
             file.model_dump_json() for name in sorted(self.weights) for file in self.weights[name]
         )
+        # Of its own base alone: what is locked for a substitute of that changes no other image.
+        if own := self.apt.get(self.runtime.base_digest):
+            text += own.digest
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def requirements(self) -> dict[str, str]:
@@ -178,6 +185,34 @@ def folders(described: LoadedVariant) -> tuple[Path, Path]:
     return runtime, weights
 
 
+def apt_folders(described: LoadedVariant) -> tuple[Path, ...]:
+    """Return where the apt locks of a variant's bases lie: beside a user's file, then with the shipped."""
+    own = user_lock_dir(described)
+    shipped = LOCKS / described.spec.runtime.name / APT
+    return (own / APT, shipped) if own else (shipped,)
+
+
+def apt_locks(described: LoadedVariant) -> dict[str, AptLock]:
+    """Return the apt locks of the packages that are described, by base. Raises LockError: a damaged one."""
+    wanted = tuple(sorted(described.spec.runtime.apt))
+    fitting: dict[str, AptLock] = {}
+    for folder in apt_folders(described):
+        for base, each in apt.read_all(folder).items():
+            if each.index.installed == wanted:
+                fitting.setdefault(base, each)
+    return fitting
+
+
+def apt_drifts(described: LoadedVariant) -> list[str]:
+    """Return which of a variant's apt locks are of other packages than are described: one sentence each."""
+    wanted = tuple(sorted(described.spec.runtime.apt))
+    return [
+        f"{each.folder} is of other packages than runtime.apt lists."
+        for each in apt.read_all(apt_folders(described)[0]).values()
+        if each.index.installed != wanted
+    ]
+
+
 def is_there(path: Path) -> bool:
     """Whether a user's own lock exists, even damaged (a dangling link, or a file in place of the folder)."""
     return os.path.lexists(path) or (os.path.lexists(path.parent) and not path.parent.is_dir())
@@ -189,8 +224,9 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
     with hinted(described):
         runtime = read_runtime(folder)
         known = read_weights(weights_file)
+        packages = apt_locks(described)
     weights = {offer.id: _weights(offer, known) for offer in offered}
-    lock = Lock(folder=folder, runtime=runtime, weights=weights)
+    lock = Lock(folder=folder, runtime=runtime, weights=weights, apt=packages)
     if check:
         drift = find_drift(described, lock)
         if drift:

@@ -16,8 +16,8 @@ from podkiln.build.streamed_export import StreamedExport
 from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
 from podkiln.config import catalog, variant
-from podkiln.errors import BuildFailedError, RegistryError, UsageError
-from podkiln.lock import layers, schema
+from podkiln.errors import BuildFailedError, RegistryError, SourceError, UsageError
+from podkiln.lock import apt, layers, schema
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report, reuse
 from podkiln.pipeline.publish import Publisher
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from podkiln.build.base_image import BaseLayout
     from podkiln.canonical_layers.exported import ExportedImage
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import Lock
@@ -148,11 +149,25 @@ def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
     if request.substitutes.base == BOOTSTRAP and request.output.dry_run:
         found.append(inputs.unmade_base(locked))
     elif request.substitutes.base == BOOTSTRAP:
-        base = base_image.base_layout(cache_folder.path())
+        base = bootstrapped_base()
         found.append(inputs.layout_base(base.path, base.digest, locked))
     elif request.substitutes.base:
         found.append(inputs.base(request.substitutes.base, locked))
     return found
+
+
+def bootstrapped_base() -> BaseLayout:
+    """Return the base made from Debian packages: the locked ones, as long as they can be had."""
+    locked = apt.read_base(schema.LOCKS / BOOTSTRAP)
+    if locked is None or locked.index.architecture != base_image.architecture():
+        return base_image.base_layout(cache_folder.path())
+    try:
+        return base_image.base_layout(cache_folder.path(), locked)
+    except SourceError as lost:
+        log.warning(
+            "%s So it is made of the packages of today, and is another base than the locked one.", lost
+        )
+        return base_image.base_layout(cache_folder.path())
 
 
 def prepare_engine(request: BuildRequest) -> str | None:

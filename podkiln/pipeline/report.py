@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan.destination import OPTION
 from podkiln.util import atomic, console
 
@@ -53,6 +54,7 @@ class Report:
             "substituted": {
                 each.name: {"locked": each.locked, "actual": each.actual} for each in self.plan.substituted
             },
+            "apt": self.plan.apt.digest if self.plan.apt else NOT_LOCKED,
             "notes": list(self.plan.notes),
             "command": self.command,
         }
@@ -102,6 +104,8 @@ class Report:
             f"    substituted: {each.name} is {each.actual}, the lock names {each.locked}"
             for each in self.plan.substituted
         ]
+        if self.plan.apt is None:
+            lines.append(f"    apt {NOT_LOCKED}: another day may give other versions of Debian's packages")
         if self.baked:
             fetched = console.size(self._weights()["fetched_bytes"])
             count = len(self.baked)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from podkiln.config import catalog
 from podkiln.errors import PlanRefusedError
+from podkiln.lock.apt import NOT_LOCKED
 from podkiln.lock.schema import ModelSize
 from podkiln.options import BuildRequest
 from podkiln.plan import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from podkiln.config.catalog import Entry, VariantModel
     from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.apt import AptLock
     from podkiln.lock.schema import Lock
     from podkiln.oci.spec import Digest
     from podkiln.plan.destination import Destination
@@ -113,6 +115,18 @@ class Plan:
     def substituted(self) -> tuple[Substitute, ...]:
         """The inputs that are something else than what is locked."""
         return tuple(each for each in self.inputs if each.substituted)
+
+    @property
+    def base_digest(self) -> str:
+        """What names the base that is built on: a digest, or where none is known a reference or words."""
+        return next(
+            (each.actual for each in self.inputs if each.name == "base"), self.lock.runtime.base_digest
+        )
+
+    @property
+    def apt(self) -> AptLock | None:
+        """The apt lock of that base; None: Debian's packages are taken as its archive has them that day."""
+        return self.lock.apt.get(self.base_digest)
 
     @property
     def above(self) -> tuple[WeightLayerSpec, ...]:
@@ -221,6 +235,7 @@ class Plan:
             "substituted": [
                 {"name": each.name, "locked": each.locked, "actual": each.actual} for each in self.substituted
             ],
+            "apt": self.apt.digest if self.apt else NOT_LOCKED,
             "refusals": [each.what for each in self.refusals],
             "alternatives": [{"refusal": each.what, "instead": list(each.instead)} for each in self.refusals],
             "notes": list(self.notes),
@@ -294,6 +309,8 @@ def _notes(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
         for offer in made.offered
         if offer.model.local and not offer.baked
     ]
+    if made.apt is None:
+        notes.append(f"apt is {NOT_LOCKED}: the lock has no index for the base {made.base_digest}.")
     left_out = [offer for offer in made.offered if offer.baked] if made.request.weights.no_weights else []
     if left_out:
         sizes = [ModelSize.of(offer.model, made.lock.weights[offer.id]) for offer in left_out]

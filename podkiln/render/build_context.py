@@ -22,7 +22,8 @@ from pod.util import secret_variables
 from podkiln.config import comfyui_flags, model_folders, model_types
 from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
-from podkiln.render import baked_stage, image_metadata
+from podkiln.lock.apt import NOT_LOCKED
+from podkiln.render import apt_index, baked_stage, image_metadata
 from podkiln.render import flags_json as flags
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/flags.json": _json(flags_json(plan)),
         "podkiln/model-types.json": _json(model_types.to_json()),
         "podkiln/folders.json": _json(model_folders.to_json(plan.described.spec.runtime.comfyui.version)),
+        **{path: File(content) for path, content in apt_index.texts(plan.apt).items()},
+        **{path: File(content, copied=True) for path, content in apt_index.packed(plan.apt).items()},
         **_requirements(plan),
         **_scripts(),
     }
@@ -133,6 +136,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "comfyui": runtime.comfyui,
         "nodes": spec.nodes,
         "apt": sorted(runtime.apt),
+        "apt_locked": plan.apt is not None,
         "python": {
             "version": runtime.python.version,
             "layers": [
@@ -164,6 +168,7 @@ def labels(plan: Plan) -> dict[str, str]:
         "org.opencontainers.image.base.digest": base.base_digest,
         "io.podkiln.variant": plan.name,
         "io.podkiln.lock": plan.lock.digest,
+        "io.podkiln.apt": plan.apt.digest if plan.apt else NOT_LOCKED,
         "io.podkiln.comfyui": base.comfyui_commit,
         "io.podkiln.cuda": runtime.cuda,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from podkiln import __version__
+from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan import weight_layers
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "variant": plan.name,
         "lock": plan.lock.digest,
         "base": {"image": locked.base_image, "digest": locked.base_digest},
+        "apt": plan.apt.digest if plan.apt else NOT_LOCKED,
         "comfyui": {
             "version": runtime.comfyui.version,
             "commit": locked.comfyui_commit,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.util.printable import printable
+from podkiln.lock.apt import NOT_LOCKED
 from podkiln.oci import spec
 from podkiln.util.quoting import shown
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from podkiln.oci.spec import ImageConfig
+    from podkiln.plan.plan import Plan
     from podkiln.render.image_config import RenderedConfig as Rendered
 
 _SUBSTITUTED: Final = "io.podkiln.substituted"
+_APT: Final = "io.podkiln.apt"
 _MOST_NAMED: Final = 10
 _EMPTY: Final[dict[str, Any]] = {"annotations": {}, "variant": "", "os.version": "", "os.features": []}
 
@@ -29,8 +32,11 @@ def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
     labels = dict(config.labels)
     if labels.get(_SUBSTITUTED, "").split():
         del labels[_SUBSTITUTED]  # said one by one
+    labels_wanted = dict(wanted["Labels"])
+    if labels.get(_APT) == NOT_LOCKED or _on_another_base(config):
+        labels[_APT] = labels_wanted[_APT]  # said in a sentence of its own
     held.pop("Labels", None)
-    yield from _mapping("label", labels, wanted["Labels"])
+    yield from _mapping("label", labels, labels_wanted)
     variables = held.pop("Env", None)
     if variables != wanted["Env"]:
         yield from _environment(variables, rendered.environment)
@@ -114,6 +120,19 @@ def _typed(document: Mapping[str, Any], where: str) -> Iterator[str]:
     """See that a document says itself what it is: otherwise engines go by what the registry says of it."""
     if "mediaType" not in document:
         yield f"Its {where} does not say of which type it is."
+
+
+def of_apt(plan: Plan, config: ImageConfig) -> Iterator[str]:
+    """Say so where nothing names the Debian packages: the base has no apt lock, or the image says so."""
+    if config.labels.get(_APT) == NOT_LOCKED:
+        yield f"Its apt packages are {NOT_LOCKED}: it was built on a base for which the lock had no index."
+    elif plan.apt is None and not _on_another_base(config):
+        base = plan.base_digest
+        yield f"apt is {NOT_LOCKED} for {base}, so nothing says which Debian packages it should hold."
+
+
+def _on_another_base(config: ImageConfig) -> bool:
+    return any(each.startswith("base=") for each in config.labels.get(_SUBSTITUTED, "").split())
 
 
 def of_substitutes(config: ImageConfig) -> Iterator[str]:

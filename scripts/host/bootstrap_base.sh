@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Make a base image's root file system without a registry: Debian trixie as a tar, from a Debian mirror.
 #
-#   scripts/host/bootstrap_base.sh OUT_TAR [MIRROR]
+#   scripts/host/bootstrap_base.sh [--index FOLDER] OUT_TAR [MIRROR]
 #
+# With --index it is made of the packages of the lock, which are in the folder as in a build context's apt/.
 # For air-gapped sites and tests, where debian:trixie-slim cannot be pulled. What comes out is meant to be that
 # image in all that a Dockerfile can notice: the same package set, the same files left out, the same apt settings.
 # The same state of the mirror gives the same bytes (SOURCE_DATE_EPOCH, 0 unless set).
@@ -81,7 +82,51 @@ EOF
     printf 'localhost\n' >"$1/hostname"
 }
 
-[[ $# -ge 1 && $# -le 2 ]] || die "usage: $0 OUT_TAR [MIRROR]"
+# The index alone counts, whose hashes are in the lock. apt asks every line of a list for a Release file, and gives up
+# where one does not answer: so it has the index first, and the mirrors once that is read.
+use_index() { # FOLDER
+    local list name
+    suite="" # of an index without a Release file, nobody can tell
+    mkdir "$work/lists"
+    cp -R "$1" "$work/index"
+    for list in "$work"/index/*.mirrors; do
+        name=$(basename "$list")
+        sed -i "s|^file:/apt/|file:$work/index/|" "$list"
+        [[ -z $mirror ]] || printf '%s%s/\tpriority:1\ttype:deb\n' "$mirror" "$(ending "$name")" >>"$list"
+        grep type:index "$list" >"$work/lists/$name"
+        printf 'deb [trusted=yes] mirror+file:%s ./\n' "$work/lists/$name" >>"$work/sources"
+    done
+    # mmdebstrap keeps apt's settings for the new root in a file.
+    options=(--skip=update
+        --setup-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get update && cp $work/index/*.mirrors $work/lists")
+    {
+        source_of http://deb.debian.org/debian "$SUITE"
+        source_of http://deb.debian.org/debian "$SUITE-updates"
+        source_of http://deb.debian.org/debian-security "$SUITE-security"
+    } >"$work/debian.sources"
+}
+
+ending() { # ARCHIVE.mirrors: what the address of Debian's archive gets for this one
+    local name=${1%.mirrors}
+    printf '%s' "${name#debian}"
+}
+
+use_mirror() {
+    reachable "$mirror" "$SUITE" || die "the mirror $mirror does not serve $SUITE: give another one as the second argument."
+    {
+        source_of "$mirror" "$SUITE"
+        if reachable "$mirror" "$SUITE-updates"; then source_of "$mirror" "$SUITE-updates"; fi
+        if [[ -n $security ]] && reachable "$security" "$SUITE-security"; then source_of "$security" "$SUITE-security"; fi
+    } >"$work/debian.sources"
+    cp "$work/debian.sources" "$work/sources"
+}
+
+index=""
+if [[ ${1:-} == --index && $# -ge 2 ]]; then
+    index=$2
+    shift 2
+fi
+[[ $# -ge 1 && $# -le 2 ]] || die "usage: $0 [--index FOLDER] OUT_TAR [MIRROR]"
 out=$1
 [[ -d $(dirname -- "$out") ]] || die "the directory of $out does not exist: make it first."
 
@@ -91,7 +136,7 @@ if [[ -z $mirror && $# -lt 2 ]] && is_root_on_debian; then
     apt-get -qq update >&2 # a fresh container has no package lists, and then apt knows no origins either
     mirror=$(host_mirror Debian)
 fi
-[[ -n $mirror ]] || die "this host has no Debian source to take the mirror from: give one as the second argument."
+[[ -n $mirror || -n $index ]] || die "this host has no Debian source to take the mirror from: give one as the second argument."
 mirror=$(as_http "${mirror%/}")
 # A mirror that was given may well carry no security suite; a host's own is only known by its label.
 if [[ $# -eq 2 ]]; then security=$mirror-security; else security=$(as_http "$(host_mirror Debian-Security)"); fi
@@ -103,12 +148,9 @@ trap 'rm -rf -- "$work" "$aside"' EXIT
 chmod 755 "$work"
 write_settings "$work"
 
-reachable "$mirror" "$SUITE" || die "the mirror $mirror does not serve $SUITE: give another one as the second argument."
-{
-    source_of "$mirror" "$SUITE"
-    if reachable "$mirror" "$SUITE-updates"; then source_of "$mirror" "$SUITE-updates"; fi
-    if [[ -n $security ]] && reachable "$security" "$SUITE-security"; then source_of "$security" "$SUITE-security"; fi
-} >"$work/debian.sources"
+suite=$SUITE
+options=()
+if [[ -n $index ]]; then use_index "$index"; else use_mirror; fi
 
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 # Sources are named as in the slim image, because that is the file which a build puts a mirror over. /dev is the
@@ -122,7 +164,7 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 # shellcheck disable=SC2016
 if ! timeout --kill-after=10 900 mmdebstrap --variant=minbase --format=tar --keyring="$KEYRING" \
     --skip=output/dev --skip=cleanup/apt --skip=chroot/policy-rc.d \
-    --dpkgopt="$work/dpkg-slim" \
+    --dpkgopt="$work/dpkg-slim" "${options[@]}" \
     --customize-hook='rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' \
     --customize-hook="upload $work/debian.sources /etc/apt/sources.list.d/debian.sources" \
     --customize-hook="upload $work/policy-rc.d /usr/sbin/policy-rc.d" \
@@ -132,9 +174,9 @@ if ! timeout --kill-after=10 900 mmdebstrap --variant=minbase --format=tar --key
     --customize-hook='rm -rf "$1"/var/log/* "$1"/var/cache/ldconfig/* "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old' \
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \
     --customize-hook="upload $work/apt-slim /etc/apt/apt.conf.d/99slim" \
-    "$SUITE" "$aside" "$work/debian.sources" >"$work/log" 2>&1; then
+    "$suite" "$aside" "$work/sources" >"$work/log" 2>&1; then
     tail -n 20 "$work/log" >&2
-    die "mmdebstrap failed on $mirror; its last lines are above."
+    die "mmdebstrap failed on ${mirror:-the mirrors of the lock}; its last lines are above."
 fi
 chmod 644 "$aside"
 mv -f -- "$aside" "$out"

@@ -152,12 +152,12 @@ def plan(pushed: tuple[Path, Image]) -> Plan:
 
 
 def findings(plan: Plan, image: Image, tag: str, *, deep: bool = False) -> list[str]:
-    """Return what verify finds beside the substitutes of every test."""
+    """Return what verify finds beside what is true of every test: substitutes, and no apt lock."""
     name = Reference.parse(image.name).with_tag(tag)
     known = layers.read(layers.path_of(plan.described))
     verdict = verify(plan, known, name, RegistryOptions(), deep=deep, on_progress=lambda *_: None)
-    lead = "It was built with a substitute for "
-    found = [finding for finding in verdict.findings if not finding.startswith(lead)]
+    of_all = ("It was built with a substitute for ", "Its apt packages are not locked: ")
+    found = [finding for finding in verdict.findings if not finding.startswith(of_all)]
     assert len(found) < len(verdict.findings)
     return found
 

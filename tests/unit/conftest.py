@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from servers.registry import Registry
 
+from podkiln.build import engine
+from podkiln.errors import EngineError
 from podkiln.oci.reference import Reference
 from podkiln.registry import RegistryOptions, Repository
 from podkiln.util.open_uploads import UPLOADS
@@ -36,6 +38,16 @@ def no_registry_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the suite runs is no one's registry: GitHub Actions names one, and developers may."""
     for name in ("PODKILN_REGISTRY", "GITHUB_ACTIONS", "GITHUB_REPOSITORY_OWNER"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of `lock`, which asks apt in a base where an engine answers."""
+
+    def absent(_: str | None) -> None:
+        raise EngineError("No engine answers.")
+
+    monkeypatch.setattr(engine, "require", absent)
 
 
 @pytest.fixture

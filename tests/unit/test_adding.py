@@ -72,6 +72,7 @@ def copy(tmp_path: Path) -> Path:
 def run(tree: Path, *argv: str) -> str:
     """Run Python in the copy, with nobody to ask on the network; return what it says."""
     nobody = dict.fromkeys(("HF_ENDPOINT", "CIVITAI_ENDPOINT"), "http://127.0.0.1:9")
+    nobody["DOCKER_HOST"] = "tcp://127.0.0.1:9"
     own = {**os.environ, **nobody, "PYTHONPATH": f"{tree}:{tree}/scripts", "PYTHONDONTWRITEBYTECODE": "1"}
     argv = (sys.executable, *argv)
     done = subprocess.run(argv, cwd=tree, capture_output=True, text=True, check=False, env=own)

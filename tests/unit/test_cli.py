@@ -142,6 +142,7 @@ def test_what_the_machine_does_is_one_sentence_too(
     assert run(["--variant", "lazy"], capsys) == (code, "", f"podkiln: {says}\n")
 
 
+@pytest.mark.usefixtures("no_engine")
 def test_each_problem_of_lock_stands_on_its_own_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

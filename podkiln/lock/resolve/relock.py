@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from podkiln.config.catalog import Entry
     from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.apt import PackageChange
     from podkiln.lock.resolve.changes import Change
     from podkiln.lock.resolve.weights import ResolveResult
     from podkiln.lock.schema import LockedFile
@@ -45,6 +46,7 @@ class RelockResult:
         changes: What the locks say now and did not before, or the other way round.
         files: What is locked, by model and destination.
         open_files: Model, destination and reason of each weight that is not resolved.
+        packages: Debian packages whose locked version changed.
     """
 
     changed: tuple[Path, ...]
@@ -55,6 +57,7 @@ class RelockResult:
     changes: tuple[Change, ...] = ()
     files: Mapping[tuple[str, str], LockedFile] = field(default_factory=dict)
     open_files: tuple[tuple[str, str, str], ...] = ()
+    packages: tuple[PackageChange, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -82,7 +85,7 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
 
     Raises DescriptionError, LockError, UsageError (an unknown name in `upgrade`), RegistryError, SourceError.
     """
-    variants = _variants(names)
+    variants = load_variants(names)
     shipped = catalog.load()
     wanted = _sorted(upgrade, variants, shipped)
     problems = _newer(
@@ -130,7 +133,7 @@ def check(names: Sequence[str], since: str | None = None) -> list[str]:
     Raises DescriptionError, LockError for a lock that is damaged, and UsageError for an unknown revision.
     """
     shipped = catalog.load()
-    variants = _variants(names)
+    variants = load_variants(names)
     found: list[str] = []
     for described in variants:
         with schema.hinted(described):
@@ -149,6 +152,7 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
     else:
         drifts = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
         found += [f"{described.name}: {drift}" for drift in drifts]
+    found += [f"{described.name}: {drift}" for drift in schema.apt_drifts(described)]
     entries = _entries(described, shipped)
     own = schema.user_lock_dir(described)
     exact = own is None or file.parent != schema.LOCKS
@@ -177,7 +181,8 @@ def _forgotten(variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], 
     return found
 
 
-def _variants(names: Sequence[str]) -> list[LoadedVariant]:
+def load_variants(names: Sequence[str]) -> list[LoadedVariant]:
+    """Return the variants that are named; `all`, or no name, for everything shipped."""
     wanted = [each for name in names or ["all"] for each in (variant.names() if name == "all" else [name])]
     return [variant.load(name) for name in dict.fromkeys(wanted)]
 
@@ -198,7 +203,7 @@ def _sorted(
     for name in upgrade:
         if name not in models | pins and canonicalize_name(name) not in packages:
             meant = did_you_mean(name, models | pins | packages)
-            hint = meant or "A Python package, uv, a model, a node, base or all."
+            hint = meant or "A Python package, uv, apt, a model, a node, base or all."
             raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
     return _Upgrade(
         packages=tuple(

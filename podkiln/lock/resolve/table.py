@@ -36,6 +36,7 @@ def markdown(summary: RelockResult) -> str:
     sections = [
         _section("Resolved", ("model", "file", "bytes", "sha256", "commit"), _resolved(summary, newly)),
         _section("Changed", ("where", "what", "how", "before", "now"), map(_changed, others)),
+        _section("Debian packages", ("package", "before", "now", "security update"), _packages(summary)),
         _section("Still unresolved", ("model", "file", "why"), summary.open_files),
         _section("For a person to decide", ("what",), ([text] for text in summary.problems)),
         _section("Warnings", ("what",), ([text] for text in summary.warnings)),
@@ -64,6 +65,11 @@ def _resolved(summary: RelockResult, changes: Iterable[Change]) -> Iterable[Sequ
     for change in changes:
         file = summary.files[change.where, change.what]
         yield change.where, change.what, str(file.size), str(file.sha256), file.revision or ""
+
+
+def _packages(summary: RelockResult) -> Iterable[Sequence[str]]:
+    for each in summary.packages:
+        yield each.name, each.before or "", each.after or "", "yes" if each.security else ""
 
 
 def _changed(change: Change) -> Sequence[str]:

@@ -6,11 +6,14 @@ import gzip
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import apt_locks
 import pytest
 from layouts import layer_of
 
 from podkiln.build import base_image
 from podkiln.errors import SourceError
+from podkiln.lock import apt
+from podkiln.lock.apt import BaseIndex
 from podkiln.oci import layout, spec
 
 if TYPE_CHECKING:
@@ -73,3 +76,27 @@ def test_a_failure_leaves_nothing_and_says_why(tmp_path: Path, script: Path) -> 
         base_image.base_layout(tmp_path / "cache")
     assert "--base REF" in str(caught.value.hint)
     assert [each.suffix for each in (tmp_path / "cache" / "base").iterdir()] == [".lock"]
+
+
+def test_of_locked_packages_another_base_is_made_and_the_script_gets_their_index(
+    tmp_path: Path, script: Path
+) -> None:
+    made = apt_locks.make("sha256:" + "ab" * 32)
+    index = BaseIndex(architecture="amd64", snapshot_at="20261128T000000Z", archives=made.index.archives)
+    apt.write(tmp_path / "lock", index, made.packages)
+    locked = apt.read_base(tmp_path / "lock")
+    assert locked
+    assert apt.read_base(tmp_path / "none") is None
+    script.write_text(
+        f'#!/bin/sh\n[ "$1" = --index ] || exit 9\n(cd "$2" && find . -type f) | sort >{tmp_path}/index\n'
+        f'cp {tmp_path}/root.tar "$3"\n'
+    )
+    base_image.base_layout(tmp_path / "cache", locked)
+    assert (tmp_path / "index").read_text().split() == [
+        "./debian-security.mirrors",
+        "./debian-security/Packages.xz",
+        "./debian.mirrors",
+        "./debian/Packages.xz",
+    ]
+    with pytest.raises(SourceError):
+        base_image.base_layout(tmp_path / "cache")

@@ -15,7 +15,7 @@ from plans import plan_of
 
 from podkiln.build import buildkit
 from podkiln.config import variant
-from podkiln.errors import BuildFailedError, PodkilnError, SourceError
+from podkiln.errors import BuildFailedError, IntegrityError, PodkilnError, SourceError
 from podkiln.options import NetworkOptions
 from podkiln.render import bake_file, build_context
 from podkiln.render.bake_file import BuildSecrets
@@ -241,3 +241,15 @@ def test_the_command_by_hand_shows_no_login_however_it_is_written(login: str, tm
     line = buildkit.by_hand(["docker"], tmp_path, network)
     assert "cret" not in line
     assert "@h/debian" in line
+
+
+def test_a_package_that_is_not_the_locked_one_is_a_breach_of_integrity() -> None:
+    """The line that scripts/build/install-packages.sh prints, as BuildKit repeats it."""
+    said = "No mirror has the tini 0.19.0-3+b8 that the apt lock names: what came has another sha256."
+    output = (
+        "\n > [system 1/1] RUN sh /build/install-packages.sh tini:\n8.1 Err:16 http://m ./ tini 0.19.0-3+b8\n"
+        f"8.2 E: Failed to fetch http://m/tini.deb  404\n8.3 podkiln: {said}\n"
+    )
+    error = buildkit.explain(1, output, ["--variant", "lazy"])
+    assert (type(error), str(error)) == (IntegrityError, said)
+    assert "--apt-mirror" in str(error.hint)

@@ -109,6 +109,7 @@ def test_a_quiet_dry_run_says_nothing(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("no_engine")
 def test_a_malformed_hub_is_a_wrong_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_malformed_hub_is_a_wrong_setting(
     assert capsys.readouterr().err.endswith(": correct it, or unset it.\n")
 
 
+@pytest.mark.usefixtures("no_engine")
 @pytest.mark.parametrize(
     ("resolved", "unresolved", "says"),
     [

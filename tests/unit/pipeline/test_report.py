@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from apt_locks import with_apt
 from layouts import make_layout
 from plans import plan_of
 
@@ -69,3 +70,13 @@ def test_one_report_stands_alone_and_several_in_a_list(
     assert data.keys() >= keys
     assert data["schema"] == 1
     assert count == 1 or len(data["reports"]) == count
+
+
+def test_whether_apt_is_locked_is_said(made: Report) -> None:
+    said = "    apt not locked: another day may give other versions of Debian's packages"
+    assert made.as_json()["apt"] == "not locked"
+    assert said in made.sentences()
+    locked = replace(made, plan=with_apt(made.plan))
+    assert locked.plan.apt
+    assert locked.as_json()["apt"] == locked.plan.apt.digest
+    assert said not in locked.sentences()

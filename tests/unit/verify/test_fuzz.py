@@ -15,6 +15,7 @@ import odd_tars
 import pytest
 import runtimes
 import zstandard
+from apt_locks import with_apt
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plans import plan_of
@@ -28,7 +29,7 @@ from podkiln.verify.compare import RemoteImage, compare
 
 KINDS = (spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD)
 BOUNDED = settings(max_examples=100, deadline=1000)  # ms
-PLAN = replace(plan_of("lazy"), bundles=())
+PLAN = replace(with_apt(plan_of("lazy")), bundles=())
 RENDERED = RenderedConfig.of(PLAN)
 RIGHT = runtimes.make(PLAN)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import runtimes
+from apt_locks import with_apt
 from plans import plan_of
 from runtimes import Runtime
 from small_weights import BUNDLES, LAYERS, A, B, baked, content, weight
@@ -35,7 +36,7 @@ WRONG = "sha256:" + "0" * 64
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """The plan of a shipped variant, with two weight layers of a few bytes."""
-    return replace(plan_of("lazy"), bundles=BUNDLES)
+    return replace(with_apt(plan_of("lazy")), bundles=BUNDLES)
 
 
 @pytest.fixture(scope="module")
@@ -481,3 +482,19 @@ def test_a_base_may_bring_what_the_description_says_of_it(plan: Plan) -> None:
     first, second = compare(bare, RenderedConfig.of(bare), {}, held)
     assert "label a.b is 'c'; the lock gives none" in first
     assert "variable CUDA is '13'; the lock gives none" in second
+
+
+def test_an_image_whose_packages_nothing_names_is_not_right(plan: Plan) -> None:
+    """It says so itself; or where it does not, the lock has none that it could be compared with."""
+    bare = replace(plan_of("lazy"), bundles=())
+    runtime = runtimes.make(bare)
+    held = RemoteImage(runtime.manifest, runtime.config)
+    said = "Its apt packages are not locked: it was built on a base for which the lock had no index."
+    assert compare(bare, RenderedConfig.of(bare), {}, held) == [said]
+    locked = replace(plan, bundles=())
+    assert compare(locked, RenderedConfig.of(locked), {}, held)[0].startswith("Its label io.podkiln.lock is ")
+    assert said in compare(locked, RenderedConfig.of(locked), {}, held)
+    claims = runtimes.make(locked)
+    findings = compare(bare, RenderedConfig.of(bare), {}, RemoteImage(claims.manifest, claims.config))
+    assert any(each.startswith("Its label io.podkiln.apt is 'sha256:") for each in findings)
+    assert f"apt is not locked for {bare.base_digest}, so nothing says which" in findings[-1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import runtimes
+from apt_locks import with_apt
 from plans import plan_of
 from runtimes import Runtime
 from servers.registry import Fault, Registry
@@ -35,7 +36,7 @@ WRONG = "sha256:" + "0" * 64
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """The plan of a shipped variant, with two weight layers of a few bytes."""
-    return replace(plan_of("lazy"), bundles=BUNDLES)
+    return replace(with_apt(plan_of("lazy")), bundles=BUNDLES)
 
 
 @pytest.fixture(scope="module")

@@ -207,6 +207,7 @@ def test_a_table_fits_into_a_pull_request() -> None:
     assert "more lines, which are in the log of the run." in page
 
 
+@pytest.mark.usefixtures("no_engine")
 def test_a_run_writes_the_table(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     path = mine.parent / "mine.locks/weights.json"

@@ -1,0 +1,170 @@
+"""Debian's packages locked: for each base of some variants, what apt would install onto it today.
+
+What is locked already stays, unless an upgrade is asked for. A base that cannot be had here keeps what it
+has: a warning where nobody asked for just this, because the lock of all else is none the worse for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from podkiln.build import apt_resolver, base_image, engine
+from podkiln.errors import PodkilnError, UsageError
+from podkiln.lock import apt, schema
+from podkiln.lock.resolve import relock
+from podkiln.lock.schema import Lock
+from podkiln.pipeline import build
+from podkiln.pipeline.request import check_options
+from podkiln.render.bake_file import BuildSecrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from podkiln.build.apt_resolver import ResolvedPackages
+    from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.apt import AptLock, PackageChange
+    from podkiln.options import BuildRequest
+
+log = logging.getLogger(__name__)
+_SUITE: Final = "trixie"  # of scripts/host/bootstrap_base.sh
+
+
+@dataclass(frozen=True)
+class PackagesResult:
+    """What was done. `warnings`: why a base is not locked; `changes` are those of all bases."""
+
+    changed: tuple[Path, ...] = ()
+    changes: tuple[PackageChange, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Base:
+    """A base to lock: BuildKit's name of it, its digest, and where its lock is written."""
+
+    described: LoadedVariant
+    context: str
+    digest: str
+    folder: Path
+    known: AptLock | None
+
+    @classmethod
+    def of(cls, described: LoadedVariant, request: BuildRequest) -> _Base:
+        """Return the base of a variant, or the one that was asked for in its place. Raises UsageError."""
+        locked = Lock(schema.folders(described)[0], schema.read_runtime(schema.folders(described)[0]), {})
+        runtime = locked.runtime
+        context, digest = f"docker-image://{runtime.base_image}@{runtime.base_digest}", runtime.base_digest
+        for each in build.substitutes(request, locked):
+            context, digest = each.context, each.actual
+        if not digest.startswith("sha256:"):
+            raise UsageError(
+                f"--base: {digest} names no digest, and each apt lock is of one.", hint="Write NAME@sha256:…"
+            )
+        folder = schema.apt_folders(described)[0] / apt.folder_name(digest)
+        return cls(described, context, digest, folder, schema.apt_locks(described).get(digest))
+
+    def resolve(self, request: BuildRequest, builder: str | None) -> ResolvedPackages:
+        """Ask apt in it."""
+        log.info("Asking apt in %s what it would install.", self.context)
+        runtime = self.described.spec.runtime
+        secrets = BuildSecrets(request.network, runtime.base.suite)
+        return apt_resolver.resolve(self.context, self.digest, runtime.apt, secrets, builder)
+
+    def write(self, found: ResolvedPackages) -> PackagesResult:
+        """Write down what apt answered, unless it is what is locked."""
+        before = self.known or (apt.read(self.folder) if (self.folder / apt.FILE).is_file() else None)
+        if before and found.index == before.index.model_copy(update={"snapshot_at": found.index.snapshot_at}):
+            return PackagesResult()
+        changed = apt.write(self.folder, found.index, found.packages)
+        after = {each.name: each for packages in found.packages.values() for each in packages}
+        changes = apt.compare(before.all if before else {}, after, found.security)
+        of_base = (
+            replace(each, before=found.index.replaced.get(each.name)) if each.before is None else each
+            for each in changes
+        )
+        return PackagesResult(tuple(changed), tuple(of_base))
+
+
+def lock(
+    names: Sequence[str], request: BuildRequest, *, upgrade: bool = False, required: bool = False
+) -> PackagesResult:
+    """Lock the packages of variants, for their own base or the one that the request names.
+
+    Args:
+        names: Variants, as for relock.relock.
+        request: Base, builder and network.
+        upgrade: Ask again for what is locked.
+        required: Fail where a base cannot be asked, as when the request names one.
+
+    Raises UsageError, LockError for a damaged lock; and where required EngineError and SourceError.
+    """
+    check_options(request)
+    required = required or request.substitutes.base is not None
+    made = PackagesResult()
+    if request.substitutes.base == build.BOOTSTRAP:
+        made = _lock_bootstrapped(request, upgrade=upgrade)
+    bases = {}
+    for described in relock.load_variants(names):
+        base = _Base.of(described, request)
+        if base.known is None or upgrade:
+            bases[base.folder, base.digest] = base
+    if not bases:
+        return made
+    try:
+        if required:
+            engine.ensure()
+        builder = engine.require(request.engine.builder).builder
+        return _joined([made, *(each.write(each.resolve(request, builder)) for each in bases.values())])
+    except PodkilnError as failed:
+        if required:
+            raise
+        named = ", ".join(dict.fromkeys(each.digest for each in bases.values()))
+        return PackagesResult(warnings=(f"apt stays {apt.NOT_LOCKED} for the base {named}: {failed}",))
+
+
+def _lock_bootstrapped(request: BuildRequest, *, upgrade: bool) -> PackagesResult:
+    """Lock the packages that the base made here consists of: those of one that is made of today's."""
+    folder = schema.LOCKS / build.BOOTSTRAP
+    before = apt.read_base(folder)
+    if before and not upgrade:
+        return PackagesResult()
+    engine.ensure()
+    builder = engine.require(request.engine.builder).builder
+    machine = base_image.architecture()
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        fresh = base_image.base_layout(Path(scratch))
+        context = f"oci-layout://{fresh.path}@{fresh.digest}"
+        secrets = BuildSecrets(request.network, _SUITE)
+        index, packages = apt_resolver.resolve_base(context, machine, secrets, builder)
+    if before and index == before.index.model_copy(update={"snapshot_at": index.snapshot_at}):
+        return PackagesResult()
+    changed = apt.write(folder, index, packages)
+    after = {each.name: each for group in packages.values() for each in group}
+    changes = apt.compare(before.all if before else {}, after, frozenset())
+    return PackagesResult(tuple(changed), tuple(changes))
+
+
+def _joined(results: Iterable[PackagesResult]) -> PackagesResult:
+    results = list(results)
+    return PackagesResult(
+        tuple(path for each in results for path in each.changed),
+        tuple(dict.fromkeys(change for each in results for change in each.changes)),
+    )
+
+
+def table(changes: Sequence[PackageChange]) -> list[str]:
+    """Return lines for people: package, version before and now, and whether that is a security update."""
+    rows = [("package", "before", "now", "")]
+    rows += [
+        (each.name, each.before or "-", each.after or "-", "security update" if each.security else "")
+        for each in changes
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
+        for row in rows
+    ]

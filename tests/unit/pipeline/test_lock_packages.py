@@ -1,0 +1,131 @@
+"""Which bases are asked, what is written where, and what a base that cannot be asked ends."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import apt_locks
+import pytest
+from descriptions import VARIANT, write
+
+from podkiln import cli
+from podkiln.build import apt_resolver, engine
+from podkiln.build.apt_resolver import ResolvedPackages
+from podkiln.build.engine import Engine
+from podkiln.config import variant
+from podkiln.errors import EngineError, SourceError, UsageError
+from podkiln.lock import apt
+from podkiln.lock.resolve import relock
+from podkiln.options import BuildRequest
+from podkiln.pipeline import lock_packages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OTHER = "sha256:" + "cd" * 32
+
+
+class Asked(list[str]):
+    """The bases that apt was asked in; `newer`: whether it knows another nginx by now."""
+
+    newer = False
+
+    def resolve(self, _context: str, digest: str, wanted: tuple[str, ...], *_: object) -> ResolvedPackages:
+        self.append(digest)
+        made = apt_locks.make(digest, tuple(sorted(wanted)))
+        packages = dict(made.packages)
+        index = made.index.model_copy(update={"snapshot_at": f"2026120{len(self)}T000000Z"})
+        if self.newer:
+            (nginx,) = packages["debian-security"]
+            packages["debian-security"] = (apt.Package({**nginx.values, "Version": "2"}),)
+            text = apt.as_text(packages["debian-security"])
+            security = index.archives[1].model_copy(
+                update={"sha256": hashlib.sha256(text.encode()).hexdigest()}
+            )
+            index = index.model_copy(update={"archives": (index.archives[0], security)})
+        return ResolvedPackages(index, packages, frozenset({"nginx"}))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    found = Asked()
+    monkeypatch.setattr(apt_resolver, "resolve", found.resolve)
+    monkeypatch.setattr(engine, "ensure", lambda: None)
+    monkeypatch.setattr(engine, "require", lambda _: Engine("x", "x", exports_oci=True, builder=None))
+    return found
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    return str(write(tmp_path / "mine.yaml", VARIANT))
+
+
+def lock(mine: str, *, base: str | None = None, **how: bool) -> lock_packages.PackagesResult:
+    return lock_packages.lock([mine], BuildRequest.of([mine], base=base), **how)
+
+
+def test_a_base_is_asked_once_and_then_kept(asked: Asked, mine: str, tmp_path: Path) -> None:
+    own = variant.load(mine).spec.runtime.base.digest
+    folder = tmp_path / "mine.locks/apt" / apt.folder_name(own)
+    assert {path.parent for path in lock(mine).changed} == {folder}
+    assert lock(mine) == lock_packages.PackagesResult()
+    assert asked == [own]
+    before = (folder / apt.FILE).read_bytes()
+    assert lock(mine, upgrade=True).changed == (), "the same packages: not even the time moves"
+    assert (folder / apt.FILE).read_bytes() == before
+    assert asked == [own, own]
+
+
+def test_an_upgrade_is_shown_with_versions_and_security(
+    asked: Asked, mine: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = relock.RelockResult((), 0, 0, (), ())
+    monkeypatch.setattr(relock, "relock", lambda *_: nothing)
+    lock(mine)
+    asked.newer = True
+    assert cli.main(["lock", "--variant", mine, "--upgrade", "apt"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "package  before            now",
+        "nginx    1.26.3-3+deb13u9  2    security update",
+    ]
+    assert cli.main(["lock", "--variant", mine, "--upgrade", "apt"]) == 0
+    assert "as they were locked" in capsys.readouterr().err
+
+
+def test_another_base_has_to_be_named_by_its_digest(asked: Asked, mine: str) -> None:
+    lock(mine, base=f"registry.example.com/debian@{OTHER}")
+    assert asked == [OTHER]
+    with pytest.raises(UsageError, match="names no digest"):
+        lock(mine, base="debian:trixie")
+    with pytest.raises(UsageError, match="--apt-mirror: expected an http or https URL"):
+        lock_packages.lock([mine], BuildRequest.of([mine], apt_mirror="file:/mirror"))
+
+
+def test_what_apt_would_replace_is_shown_with_the_version_of_the_base(
+    asked: Asked, mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replacing(*arguments: Any) -> ResolvedPackages:
+        found = asked.resolve(*arguments)
+        return replace(found, index=found.index.model_copy(update={"replaced": {"tini": "0.18"}}))
+
+    monkeypatch.setattr(apt_resolver, "resolve", replacing)
+    befores = {each.name: each.before for each in lock(mine).changes}
+    assert befores == {"libedit2": None, "nginx": None, "tini": "0.18"}
+
+
+@pytest.mark.parametrize("failure", [EngineError("No engine answers."), SourceError("No mirror.")])
+def test_a_base_that_cannot_be_asked_is_a_failure_only_where_that_was_wanted(
+    failure: Exception, asked: Asked, mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(apt_resolver, "resolve", failing)
+    own = variant.load(mine).spec.runtime.base.digest
+    assert lock(mine).warnings == (f"apt stays not locked for the base {own}: {failure}",)
+    for wanted in ({"upgrade": True, "required": True}, {"base": f"x/debian@{OTHER}"}):
+        with pytest.raises(type(failure)):
+            lock(mine, **wanted)
+    assert asked == []
