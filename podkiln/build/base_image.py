@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from podkiln.errors import SourceError
 from podkiln.oci import layout, spec
 from podkiln.render import apt_index
-from podkiln.util import process
+from podkiln.util import cache_folder, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def base_layout(cache_dir: Path, locked: BaseLock | None = None) -> BaseLayout:
     """
     # The script says what a base is, so a changed one makes another; the old one stays valid for who uses it.
     says = _WRAPPING + _SCRIPT.read_bytes() + (locked.digest.encode() if locked else b"")
-    path = cache_dir / "base" / hashlib.sha256(says).hexdigest()[:16]
+    path = cache_dir / cache_folder.BASE / hashlib.sha256(says).hexdigest()[:16]
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock")):
         if not path.exists():

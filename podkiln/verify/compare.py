@@ -64,7 +64,7 @@ def compare(
     told = [
         *documents.of_config(rendered, held.config),
         *documents.of_apt(plan, held.config),
-        *documents.of_substitutes(held.config),
+        *documents.of_substitutes(rendered, held.config),
     ]
     if _count_findings(held):  # no saying which history is that of which layer
         return [*shape, *told]
