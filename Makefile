@@ -10,8 +10,6 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
 # Half of the unit tests' time is waiting, so there are more workers than a small machine has processors.
 WORKERS := 4
-# With 2, one worker has all container tests that share the built images, and the other the rest, file by file.
-ENGINE_WORKERS := 0
 # .ci/run takes the times of the parts from these lines.
 step = @printf '\n== %s\n' '$(1)'
 
@@ -22,7 +20,7 @@ help: ## list the commands
 .PHONY: test
 test: check engine unit ## everything: checks, unit, container and full tests; installs what it needs
 	$(call step,container tests)
-	$(PYTEST) --whole --numprocesses $(ENGINE_WORKERS) --dist loadfile tests/container
+	$(PYTEST) --whole tests/container
 
 .PHONY: check
 check: venv ## the cheap checks only: linters, types, what is generated and locked
@@ -57,6 +55,8 @@ bench: venv engine ## the benchmarks, each with the limit that it must keep
 	$(BIN)/python bench/door.py
 	$(BIN)/python bench/cold_start.py
 	$(BIN)/python bench/fetch.py
+	$(BIN)/python bench/rebuild.py
+	$(BIN)/python bench/repush.py
 	$(BIN)/python bench/rebake.py
 	$(BIN)/python bench/update_pull.py
 	$(BIN)/python bench/bake.py
@@ -79,4 +79,4 @@ venv:
 .PHONY: engine
 engine:
 	$(call step,engine)
-	scripts/ensure_engine.sh --with-tests
+	scripts/host/ensure_engine.sh --with-tests

@@ -64,11 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bake-", dir=options.work) as scratch:
         work = Path(scratch)
         with file_server.serve(work / "files") as serving:
-            ground = lay(work, serving, options.files, options.gib)
+            ground = lay(work, serving, options.files, options)
             times, taken = race(ground, options.only, options.rounds, warm_up=options.warm_up)
             limits = [*faster(times), *frugal(taken, f"{options.files} files")]
             if options.large:
-                ground = lay(work, serving, options.large, options.gib)
+                ground = lay(work, serving, options.large, options)
                 harness.tell(f"{options.large} files, for memory and disk")
                 with registry(work) as host:
                     settle(ground)
@@ -93,6 +93,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--no-warm-up", dest="warm_up", action="store_false", help="leave out the first round"
     )
+    parser.add_argument(
+        "--no-rest", dest="rest", action="store_false", help="begin on a busy machine: times then say nothing"
+    )
     parser.add_argument("--work", type=Path, help="where files, registry and builds go; usually TMPDIR")
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")
@@ -103,12 +106,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def lay(work: Path, serving: file_server.Source, count: int, gib: float) -> Ground:
+def lay(work: Path, serving: file_server.Source, count: int, options: argparse.Namespace) -> Ground:
     """Make the files and build the runtime."""
-    harness.tell(f"making {count} files of {gib:g} GiB, and the runtime")
-    made = files.make(work / "files", count, int(gib * GIB))
-    ground = Ground(work, made, serving, files.describe(made, work / "variants" / f"bench{count}.yaml"))
-    ground.prepare()
+    harness.tell(f"making {count} files of {options.gib:g} GiB, and the runtime")
+    made = files.make(work / "files", count, int(options.gib * GIB))
+    variant = files.describe(made, work / "variants" / f"bench{count}.yaml")
+    ground = Ground(work, made, serving, variant, rests=options.rest)
+    ground.prepare(options.only)
     return ground
 
 
@@ -160,7 +164,8 @@ def registry(work: Path) -> Iterator[str]:
 
 def settle(ground: Ground) -> None:
     """Let each leg begin on the same machine: nothing left to do or to write, files and memory at hand."""
-    harness.rest()
+    if ground.rests:
+        harness.rest()
     os.sync()
     for file in ground.files:
         with (ground.work / "files" / file.name).open("rb", buffering=0) as opened:

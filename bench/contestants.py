@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import harness
 from watch import Taken, watch
 
-from podkiln.pipeline.build import cache_folder
+from podkiln.util import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,12 +52,16 @@ class Seconds:
 
 @dataclass
 class Ground:
-    """What all stand on: files at a source, the variant that bakes them, and a runtime that is built."""
+    """What all stand on: files at a source, the variant that bakes them, and a runtime that is built.
+
+    `rests`: whether each leg waits until the machine has nothing else to do.
+    """
 
     work: Path
     files: Sequence[File]
     source: Source
     variant: Path
+    rests: bool = True
     runtime: str = ""
     runtime_disk: int = 0  # bytes that building it once more takes meanwhile
 
@@ -70,14 +74,15 @@ class Ground:
         """Return the address of a file."""
         return f"{self.source.url}/{word}/{file.name}"
 
-    def prepare(self) -> None:
+    def prepare(self, legs: Sequence[str]) -> None:
         """Have BuildKit build what no leg is to wait for: the runtime, and the one with wget in it."""
         self._podkiln("--no-weights")
         layout = self.out / self.variant.stem / "image"
         # Once more, onto what is there then: what a bake takes beyond this is for its weights.
         taken, told = self._podkiln("--no-weights")
         self.runtime, self.runtime_disk = f"oci-layout://{layout}@{told['digest']}", taken.disk
-        self._buildx(_WGET, "--output=type=cacheonly")
+        if "wget" in legs:
+            self._buildx(_WGET, "--output=type=cacheonly")
 
     def bake(self, host: str, word: str) -> tuple[Seconds, Taken]:
         """Run ./build.py --push: podkiln, the first bake of these files; `weights` is its step `bake`."""
@@ -95,7 +100,7 @@ class Ground:
         report, scratch = self.work / "report.json", self.work / "tmp"
         scratch.mkdir(exist_ok=True)
         env = {"HF_ENDPOINT": self.source.url, "TMPDIR": str(scratch)}
-        folders = [self.out, self.variant.parent, scratch, cache_folder()]
+        folders = [self.out, self.variant.parent, scratch, cache_folder.path()]
         argv = [*harness.command(self.variant, self.out, report), *options]
         taken = watch(argv, env, folders, self.work / "log")
         if taken.status:

@@ -23,9 +23,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
 
 import engines  # noqa: E402 - the path comes first
 import registries  # noqa: E402
-from images import BASE, COMFYUI, REQUIREMENTS, SYSTEM_CA  # noqa: E402
+from images import BASE, COMFYUI, REQUIREMENTS, SUBSTITUTES, SYSTEM_CA  # noqa: E402
 
-__all__ = ["COMFYUI", "REQUIREMENTS", "SYSTEM_CA", "engines", "registries"]
+__all__ = ["COMFYUI", "REQUIREMENTS", "SUBSTITUTES", "SYSTEM_CA", "engines", "registries"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -100,9 +100,7 @@ def need(*programs: str) -> None:
     """End unless all of these programs are there."""
     missing = [name for name in programs if not shutil.which(name)]
     if missing:
-        fail(
-            f"{', '.join(missing)}: not found; scripts/ensure_engine.sh --with-tests installs what is needed"
-        )
+        fail(f"{', '.join(missing)}: not found; scripts/host/ensure_engine.sh --with-tests installs them")
     run(["docker", "version"])
 
 

@@ -125,7 +125,7 @@ def weight_layers(report: dict[str, Any]) -> set[str]:
 
 def contents(context: Path) -> dict[str, str]:
     """Return the hash of each file of a build context."""
-    kept = ("image", "report.json")  # what builds add to it
+    kept = ("image", "uppermost", "report.json")  # what builds add to it
     found = (path for path in context.rglob("*") if path.is_file())
     names = {path: str(path.relative_to(context)) for path in found}
     return {

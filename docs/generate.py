@@ -85,7 +85,7 @@ def exit_codes() -> str:
         "Each failure is one sentence on stderr and one code. Scripts may branch on the code; the\n"
         "sentence is for people and may change.\n\n"
         f"## ./build.py\n\n{_table([(0, 'It is done.'), *rows])}\n"
-        "`scripts/ensure_engine.sh` ends with 0, 2 or 8, in the same meaning.\n\n"
+        "`scripts/host/ensure_engine.sh` ends with 0, 2 or 8, in the same meaning.\n\n"
         f"## /start.sh in a pod\n\n{_table([(0, 'Stopped by SIGTERM or SIGINT.'), *pod])}\n"
         "Any other code is ComfyUI's own, or 128 and the number of the signal that ended it. It was started\n"
         "again three times before, unless that cannot have helped; the last line of the log says why it\n"

@@ -43,7 +43,7 @@ _PATIENCE = 60.0  # seconds; Chromium itself gives a handshake 30
 def chromium(folder: Path) -> Iterator[str]:
     """Run a browser whose profile lies in a folder; yields the address of its DevTools."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
-    assert program, "no Chromium here: scripts/ensure_engine.sh --with-tests installs it"
+    assert program, "no Chromium here: scripts/host/ensure_engine.sh --with-tests installs it"
     with (folder / "log").open("wb") as log:
         argv = [program, *_OPTIONS, f"--user-data-dir={folder}", "about:blank"]
         process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)

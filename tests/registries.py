@@ -35,7 +35,7 @@ def serve(directory: Path, *, htpasswd: str = "", host: str = "", network_of: st
     `network_of`: the id of a process in whose network namespace it runs, on the address `host`.
     """
     assert shutil.which("docker-registry"), (
-        "docker-registry is missing: scripts/ensure_engine.sh --with-tests"
+        "docker-registry is missing: scripts/host/ensure_engine.sh --with-tests"
     )
     directory.mkdir(parents=True, exist_ok=True)
     host = host or f"127.0.0.1:{free_port()}"

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SCRIPT: Final = Path(__file__).parents[2] / "scripts" / "bootstrap_base.sh"
+_SCRIPT: Final = Path(__file__).parents[2] / "scripts" / "host" / "bootstrap_base.sh"
 _PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_WRAPPING: Final = b"2"  # goes up with every change of what `wrap` writes, since that changes the digest
+_WRAPPING: Final = b"3"  # goes up with every change of what `wrap` writes, since that changes the digest
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -74,7 +74,7 @@ def wrap(tar: Path, path: Path) -> None:
             "architecture": architecture,
             "config": {"Env": [_PATH], "Cmd": ["bash"]},
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-            "history": [{"created_by": "scripts/bootstrap_base.sh"}],
+            "history": [{"created_by": "scripts/host/bootstrap_base.sh"}],
         },
     )
     manifest = spec.Manifest(spec.MANIFEST, config, (layer,))

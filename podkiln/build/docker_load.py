@@ -29,7 +29,7 @@ def load(layout: Layout, names: Sequence[Reference]) -> None:
         docker = command.find_executable("docker")
     except CommandError as missing:
         raise EngineError(
-            str(missing), hint="Install a Docker Engine: scripts/ensure_engine.sh."
+            str(missing), hint="Install a Docker Engine: scripts/host/ensure_engine.sh."
         ) from missing
     with (
         tempfile.TemporaryFile() as output,  # an unread pipe would block an engine that prints much

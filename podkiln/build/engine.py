@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.errors import CommandError, EngineError, IntegrityError
 from podkiln.oci import layout, spec
-from podkiln.util import process
+from podkiln.util import cache_folder, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
-_SCRIPT: Final = Path(__file__).parents[2] / "scripts" / "ensure_engine.sh"
+_SCRIPT: Final = Path(__file__).parents[2] / "scripts" / "host" / "ensure_engine.sh"
 _CONTAINERD_STORE: Final = '{"features":{"containerd-snapshotter":true}}'
 PLAIN_EXPORT: Final = "tar=false,compression=uncompressed,force-compression=true,oci-mediatypes=true"
 """Options of BuildKit's `oci` exporter: a folder, with layers as plain tars."""
 _INSTALL: Final = (
-    "Run scripts/ensure_engine.sh, or install and start Docker Engine 26 with buildx 0.13, or newer."
+    "Run scripts/host/ensure_engine.sh, or install and start Docker Engine 26 with buildx 0.13, or newer."
 )
 CONTAINERD: Final = "containerd"
 _QUESTION_SECONDS: Final = 30
@@ -68,7 +68,7 @@ def ensure() -> None:
     """
     if os.environ.get("BUILDX_BUILDER") or (_answers() and _has_buildx()):
         return
-    log.info("No Docker Engine answers: scripts/ensure_engine.sh looks what can be done.")
+    log.info("No Docker Engine answers: scripts/host/ensure_engine.sh looks what can be done.")
     done = process.run([str(_SCRIPT)], check=False)
     if done.returncode:
         # The script's sentences read "what is wrong: what to do".
@@ -212,8 +212,7 @@ def _passed_file(found: _Builder, facts: Mapping[str, Any]) -> Path:
     key = hashlib.sha256(
         json.dumps([asdict(found), identity, PLAIN_EXPORT], sort_keys=True).encode()
     ).hexdigest()
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "podkiln" / "engines" / key[:32]
+    return cache_folder.path() / "engines" / key[:32]
 
 
 def _remember(passed: Path) -> None:

@@ -14,7 +14,7 @@ import shutil
 import tarfile
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from podkiln.oci.layout import Layout
     from podkiln.oci.spec import Digest
 
+_PATIENCE: Final = 0.05  # seconds
 _CHUNK: Final = 1 << 20
 _BLOBS: Final = "blobs/sha256/"
 _NAME: Final = re.compile(rf"oci-layout|index\.json|{_BLOBS}[0-9a-f]{{64}}")
@@ -105,10 +106,14 @@ class StreamedExport:
         """Keep nothing: the folder goes with the build."""
 
     def _end(self) -> None:
-        """Let those who still wait for BuildKit see that nothing comes any more."""
-        for path in self.folder.glob("*.fifo"):
-            with contextlib.suppress(OSError):
-                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        """Let those who still wait for BuildKit see that nothing comes any more, and wait for them."""
+        left = dict(self._reading)
+        while left:
+            for name in left:
+                with contextlib.suppress(OSError):  # whoever has not yet begun to wait is told the next time
+                    os.close(os.open(self._fifo(name), os.O_WRONLY | os.O_NONBLOCK))
+            wait(left.values(), timeout=_PATIENCE)
+            left = {name: each for name, each in left.items() if not each.done()}
 
     def _fifo(self, name: str) -> Path:
         return self.folder / f"{name}.fifo"

@@ -25,7 +25,7 @@ from podkiln.oci import spec
 from podkiln.util import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from podkiln.canonical_layers.entries import Entry
     from podkiln.oci.spec import Digest
@@ -75,21 +75,50 @@ class LayerCache:
         """Remember what an exported layer holds. Raises OSError."""
         atomic.write(self._entries(diff_id, epoch), entry_list.dump(entries))
 
+    def add(self, blob: spec.Descriptor, pieces: Iterable[bytes]) -> Path:
+        """Return where a layer lies that others have written; it is read and kept unless it is here.
+
+        `pieces` are checked by who reads them. Raises OSError, and what they raise.
+        """
+        place = self.blob(blob.digest)
+        with contextlib.suppress(OSError):
+            if (place.stat().st_size, place.stat().st_mtime) == (blob.size, _WRITTEN_AT):
+                return place
+        with self._aside() as aside:
+            with aside.open("wb") as file:
+                file.writelines(pieces)
+            self._keep(aside, blob.digest)
+        return place
+
     def write(self, key: str, entries: Iterable[Entry], tar: BinaryIO) -> WrittenLayer:
         """Write a layer and remember it. Raises IntegrityError, OSError."""
-        self.blob(spec.digest_of(b"")).parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.folder / "blobs", prefix=".")
-        os.close(handle)
-        aside = Path(name)
-        try:
+        with self._aside() as aside:
             made = writer.write(entries, tar, aside)
-            aside.chmod(0o644)
-            os.utime(aside, (_WRITTEN_AT, _WRITTEN_AT))
-            aside.replace(self.blob(made.digest))
-        finally:
-            aside.unlink(missing_ok=True)
+            self._keep(aside, made.digest)
         atomic.write_json(self._record(key), asdict(made))
         return made
+
+    def keep_only(self, digests: Collection[Digest]) -> None:
+        """Remove all layers but these."""
+        for path in (self.folder / "blobs").glob("*"):
+            if f"sha256:{path.name}" not in digests:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """Give a file to write a layer to, which goes unless it is kept."""
+        (self.folder / "blobs").mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.folder / "blobs", prefix=".")
+        os.close(handle)
+        try:
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def _keep(self, aside: Path, digest: Digest) -> None:
+        aside.chmod(0o644)
+        os.utime(aside, (_WRITTEN_AT, _WRITTEN_AT))
+        aside.replace(self.blob(digest))
 
     def prune(self, most: int = MAX_BYTES) -> None:
         """Remove what was used longest ago, until no more than `most` bytes are left."""

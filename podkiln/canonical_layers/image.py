@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from podkiln.canonical_layers import cache, exported
 from podkiln.canonical_layers.tree import Tree
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from podkiln.canonical_layers.writer import WrittenLayer
     from podkiln.oci.spec import Digest
 
+Progress: TypeAlias = "Callable[[Digest, int, int], None]"
 T = TypeVar("T")
 K = TypeVar("K", bound=str)
 R = TypeVar("R")
@@ -48,6 +49,21 @@ class _Work:
     entries: Sequence[Entry]
 
 
+@dataclass(frozen=True)
+class Below:
+    """Layers that are written already: all below those that a build of the uppermost ones has exported.
+
+    Attributes:
+        layers: What stands in their place in the image.
+        exported: How many of the exported layers stand for them; these are the lowest.
+        folders: Folders that they have beyond those.
+    """
+
+    layers: Sequence[WrittenLayer] = ()
+    exported: int = 0
+    folders: Sequence[Entry] = ()
+
+
 class _CancelledError(Exception):
     """Another layer could not be written."""
 
@@ -59,12 +75,20 @@ class _Writing:
     epoch: int
     known: LayerCache
     consume: Collection[Digest]
+    below: Below
+    on_progress: Progress
+    moved: Counter[Digest] = field(default_factory=Counter)
     given_up: threading.Event = field(default_factory=threading.Event)
 
     def layers(self, image: ExportedImage) -> list[WrittenLayer]:
         """Return what all layers come to; those that are not remembered are written."""
+        found = self._layers(image)
+        return [*self.below.layers, *found[self.below.exported :]]
+
+    def _layers(self, image: ExportedImage) -> list[WrittenLayer]:
         keys = _keys(image, self.epoch)
-        found = [self.known.find(key) for key in keys]
+        written = self.below.layers[: self.below.exported]
+        found = [*written, *(self.known.find(key) for key in keys[len(written) :])]
         if all(found):
             return [each for each in found if each]
         # A layer that is to be written is read in full; of one that is remembered, what it holds may be, too.
@@ -76,6 +100,7 @@ class _Writing:
         largest_first = sorted(unread.values(), key=lambda each: -each.size)
         held.update(self._run(self._read, largest_first))
         tree, works = Tree(), []
+        tree.lay(self.below.folders)
         for key, layer, there in zip(keys, image.layers, found, strict=True):
             changed = tree.lay(held[layer.diff_id] or ())
             if there is None:
@@ -87,7 +112,12 @@ class _Writing:
         return [there or made[key] for key, there in zip(keys, found, strict=True)]
 
     def _read(self, layer: ExportedLayer) -> tuple[Digest, list[Entry]]:
-        entries = exported.read(layer, self.epoch, self._until)
+        def pieces(tar: Iterable[bytes]) -> Iterator[bytes]:
+            for piece in self._until(tar):
+                self._progress(layer, len(piece))
+                yield piece
+
+        entries = exported.read(layer, self.epoch, pieces)
         self.known.remember_entries(layer.diff_id, self.epoch, entries)
         return layer.diff_id, entries
 
@@ -96,10 +126,16 @@ class _Writing:
         works.sort(key=lambda each: -sum(entry.size for entry in each.entries))
         uses = Counter(work.layer.diff_id for work in works)  # one layer may stand in several places
 
+        def entries(work: _Work) -> Iterator[Entry]:
+            for entry in self._until(work.entries):
+                self._progress(work.layer, entry.size)
+                yield entry
+
         def write_one(work: _Work) -> tuple[str, WrittenLayer]:
             consume = work.layer.diff_id in self.consume and uses[work.layer.diff_id] == 1
             with work.layer.open(work.entries if consume else None) as tar:
-                made = self.known.write(work.key, self._until(work.entries), tar)
+                made = self.known.write(work.key, entries(work), tar)
+            self._progress(work.layer, 2 * work.layer.size)
             return work.key, made
 
         return self._run(write_one, works)
@@ -107,6 +143,12 @@ class _Writing:
     def _run(self, work: Callable[[T], tuple[K, R]], things: Iterable[T]) -> dict[K, R]:
         with ThreadPoolExecutor(WORKERS) as pool:
             return dict(run_all(pool, work, things, cancel=self.given_up.set, cancelled=_CancelledError))
+
+    def _progress(self, layer: ExportedLayer, count: int) -> None:
+        """Tell of more bytes of a layer, which is read and then written."""
+        whole = 2 * layer.size
+        self.moved[layer.diff_id] = min(whole, self.moved[layer.diff_id] + count)
+        self.on_progress(layer.diff_id, self.moved[layer.diff_id], whole)
 
     def _until(self, items: Iterable[T]) -> Iterator[T]:
         """Yield items until another layer has failed."""
@@ -123,6 +165,8 @@ def write(
     epoch: int,
     known: LayerCache,
     consume: Collection[Digest] = (),
+    below: Below | None = None,
+    on_progress: Progress = lambda *_: None,
 ) -> None:
     """Make the layout `place` of an image that BuildKit has exported.
 
@@ -133,27 +177,37 @@ def write(
         epoch: The latest time that a file may have, in seconds.
         known: Where written layers are remembered.
         consume: Exported layers that are removed as they are read, for a disk that does not hold both.
+        below: What is not written again, nor put into the folder, where only the uppermost layers were built.
+        on_progress: Told of each layer's digest, as exported, and its bytes: done, and in all.
 
     Raises IntegrityError where the export is damaged, OSError where the disk does not take it.
     """
-    config_of, layers = _config(document, _Writing(epoch, known, consume).layers(image))
-    config = spec.canonical_json(config_of)
-    manifest = spec.Manifest(
-        spec.MANIFEST,
-        spec.Descriptor(spec.CONFIG, spec.digest_of(config), len(config)),
-        tuple(each.descriptor for each in layers),
-    ).encode()
+    config_of, layers = _config(
+        document, _Writing(epoch, known, consume, below or Below(), on_progress).layers(image)
+    )
+    there = {each.digest for each in below.layers} if below else set()
     blobs = place / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    for digest in {each.digest for each in layers}:  # empty ones are alike
-        _link(known.blob(digest), blobs / digest.partition(":")[2])
+    for digest in {each.digest for each in layers} - there:  # empty ones are alike
+        link(known.blob(digest), blobs / digest.partition(":")[2])
+    config = spec.canonical_json(config_of)
+    write_documents(place, config, [each.descriptor for each in layers], image.config.platform)
+
+
+def write_documents(
+    place: Path, config: bytes, layers: Sequence[spec.Descriptor], platform: spec.Platform
+) -> Digest:
+    """Write config, manifest and index of a layout that has its blobs; returns the manifest's digest."""
+    named = spec.Descriptor(spec.CONFIG, spec.digest_of(config), len(config))
+    manifest = spec.Manifest(spec.MANIFEST, named, tuple(layers)).encode()
     for data in (config, manifest):
-        (blobs / spec.digest_of(data).partition(":")[2]).write_bytes(data)
+        (place / "blobs" / "sha256" / spec.digest_of(data).partition(":")[2]).write_bytes(data)
     (place / "oci-layout").write_bytes(layout.LAYOUT_FILE)
-    platform = image.config.platform
-    named = spec.Descriptor(spec.MANIFEST, spec.digest_of(manifest), len(manifest), platform=platform)
-    index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [named.to_json()]}
+    digest = spec.digest_of(manifest)
+    listed = spec.Descriptor(spec.MANIFEST, digest, len(manifest), platform=platform)
+    index = {"schemaVersion": 2, "mediaType": spec.INDEX, "manifests": [listed.to_json()]}
     (place / "index.json").write_bytes(spec.canonical_json(index))
+    return digest
 
 
 def unneeded(image: ExportedImage, later: Iterable[ExportedImage], epoch: int) -> set[Digest]:
@@ -193,7 +247,7 @@ def _config(
     return {**document, "rootfs": rootfs, "history": history}, layers
 
 
-def _link(source: Path, place: Path) -> None:
+def link(source: Path, place: Path) -> None:
     """Have a file in another place without another copy of it, where the disk can."""
     try:
         os.link(source, place)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from podkiln.canonical_layers.entries import Entry
 
 FRAME: Final = 4 << 20
-_LEVEL: Final = 1  # of zstd: it is read once
+_LEVEL: Final = 3  # of zstd: level 1 takes a third more of the disk for a fifth less of the time
 _HELD: Final = 4  # frames in memory: entries are read in nearly the order in which they lie
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podkiln.canonical_layers.entries import FOLDER, HARD_LINK, OPAQUE, WHITEOUT, Entry
@@ -45,7 +46,10 @@ class Tree:
     def _holds(self, entry: Entry) -> bool:
         if entry.kind == HARD_LINK or entry.name.startswith(WHITEOUT):
             return False
-        return self._found.get(entry.path) == entry
+        below = self._found.get(entry.path)
+        if below and entry.kind == FOLDER:  # a folder's time tells only that something in it has changed
+            below = replace(below, time=entry.time)
+        return below == entry
 
     def _put(self, entry: Entry) -> None:
         if entry.name.startswith(WHITEOUT):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from podkiln.canonical_layers.entries import Entry
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of these rules: it stands in the key of whatever is remembered of a layer."""
 LEVEL: Final = 3  # of zstd: level 9 takes four times as long for 4 % less
 

@@ -13,12 +13,14 @@ from podkiln import registry as registries
 from podkiln.cli.options import json_option, one_of, variant_option
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
-from podkiln.lock import layers
+from podkiln.lock import layers, runtimes
 from podkiln.oci.reference import Reference
+from podkiln.oci.spec import Digest
 from podkiln.options import BuildRequest, ImageOptions, NetworkOptions, WeightOptions, apply, option
 from podkiln.pipeline import build
 from podkiln.pipeline.request import check_certificates, image_name
 from podkiln.plan import destination
+from podkiln.render import runtime_recipe
 from podkiln.util import console
 from podkiln.verify import image as verify
 
@@ -41,8 +43,8 @@ def verify_command(
 ) -> None:
     """Compare IMAGE, as its registry holds it, with the lock of a variant.
 
-    All of manifest, config and labels, the steps in the history, and the digests of weight layers. Nothing
-    is pulled. Without IMAGE, it is the one that `--push` would push.
+    All of manifest, config and labels, the steps in the history, and the digests of layers. Nothing is
+    pulled. Without IMAGE, it is the one that `--push` would push.
     """
     name = one_of(variant, f"{image or 'what is verified'} is one image")
     pushed = BuildRequest.of([name], os.environ, push=True, **options)
@@ -59,6 +61,7 @@ def verify_command(
             layers.read(layers.path_of(described)),
             reference,
             registries.RegistryOptions(ca_bundle=pushed.network.ca_bundle),
+            runtime=_runtime(made),
             deep=deep,
             on_progress=bar,
         )
@@ -70,6 +73,12 @@ def verify_command(
     verdict.require()
     log.info("%s (%s) is what the lock of %s says.", image, verdict.digest, made.name)
     log.info("%s", verdict.compared)
+
+
+def _runtime(made: Plan) -> list[Digest]:
+    """Return the layers of the runtime, where the lock remembers them."""
+    known = runtimes.read(runtimes.path_of(made.described, substituted=False)).get(runtime_recipe.of(made))
+    return [Digest(each.digest) for each in known.layers] if known else []
 
 
 def _reference(image: str | None, made: Plan) -> Reference:

@@ -8,7 +8,10 @@ from there; it may have been deleted since. The file lies beside the other locks
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import AfterValidator
@@ -23,7 +26,7 @@ from podkiln.oci.spec import Digest
 from podkiln.util import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
@@ -78,12 +81,28 @@ def places(path: Path) -> dict[Digest, tuple[Reference, ...]]:
 
 def write(path: Path, made: Mapping[str, RememberedLayer], place: Reference | None = None) -> bool:
     """Add layers, by recipe, and the repository that they were put in; return whether the file changed."""
-    before = _read(path).layers
-    after = {**before, **{recipe: _at(each, before.get(recipe), place) for recipe, each in made.items()}}
-    if after == before:
-        return False
-    _write(path, after)
-    return True
+    with _alone(path):
+        before = _read(path).layers
+        after = {**before, **{recipe: _at(each, before.get(recipe), place) for recipe, each in made.items()}}
+        if after == before:
+            return False
+        _write(path, after)
+        return True
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from writing meanwhile: what they add between reading and writing would be lost.
+
+    The folder is what is locked: the file is replaced by each that writes it, and another would lie about.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _at(made: RememberedLayer, before: RememberedLayer | None, place: Reference | None) -> RememberedLayer:

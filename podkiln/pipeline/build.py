@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import time
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.build import base_image, buildkit, engine, output_dir
@@ -21,21 +19,22 @@ from podkiln.config import catalog, variant
 from podkiln.errors import BuildFailedError, RegistryError, UsageError
 from podkiln.lock import layers, schema
 from podkiln.oci import layout, spec
-from podkiln.pipeline import preflight, publish, report
+from podkiln.pipeline import preflight, publish, report, reuse
 from podkiln.pipeline.publish import Publisher
 from podkiln.pipeline.report import Report
 from podkiln.pipeline.request import check, image_name
 from podkiln.plan import plan as planning
 from podkiln.plan import substitutes as inputs
-from podkiln.render import bake_file, build_context, lint
+from podkiln.render import bake_file, build_context, image_config, lint
 from podkiln.render.bake_file import BuildSecrets
 from podkiln.render.image_config import RenderedConfig
-from podkiln.util import atomic
+from podkiln.util import atomic, cache_folder, console
 from podkiln.weights import layer_lookup, local_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from podkiln.canonical_layers.exported import ExportedImage
     from podkiln.config.variant import LoadedVariant
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from podkiln.oci.layout import Layout
     from podkiln.oci.spec import Digest
     from podkiln.options import BuildRequest
+    from podkiln.pipeline.reuse import ReusedRuntime
     from podkiln.plan.plan import Plan, ReuseKind
     from podkiln.plan.substitutes import Substitute
     from podkiln.registry import RegistryOptions
@@ -60,11 +60,17 @@ def build(request: BuildRequest) -> list[Report]:
     preflight.check(plans, request, lambda made: with_registry_state(made, settings))
     builder = prepare_engine(request)
     with output_dir.exclusive_lock(request.output.out):
-        command, seconds, runtimes = _build_all(plans, request, builder)
+        reused = [found for plan in plans if (found := reuse.find(plan, settings))]
+        if len(reused) == len(plans):
+            command, seconds, runtimes = _build_uppermost(reused, request, builder, settings)
+        else:
+            command, seconds, runtimes = _build_all(plans, request, builder)
         reports = []
         for plan, runtime in zip(plans, runtimes, strict=True):
             publisher = Publisher.of(plan, settings)
             done = publisher.publish(runtime)
+            if done.pushed and len(reused) < len(plans):
+                publisher.remember_runtime(reuse.remember(plan, runtime))
             made = Report(
                 plan,
                 str(publisher.name),
@@ -142,17 +148,11 @@ def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
     if request.substitutes.base == BOOTSTRAP and request.output.dry_run:
         found.append(inputs.unmade_base(locked))
     elif request.substitutes.base == BOOTSTRAP:
-        base = base_image.base_layout(cache_folder())
+        base = base_image.base_layout(cache_folder.path())
         found.append(inputs.layout_base(base.path, base.digest, locked))
     elif request.substitutes.base:
         found.append(inputs.base(request.substitutes.base, locked))
     return found
-
-
-def cache_folder() -> Path:
-    """Return where things are kept that can be made again (XDG base directory specification)."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root).absolute() / "podkiln"
 
 
 def prepare_engine(request: BuildRequest) -> str | None:
@@ -171,18 +171,10 @@ def _build_all(
     """
     begun = time.monotonic()
     out = request.output.out
-    for each in plans:
-        files = build_context.render(each)
-        lint.require(each.name, files, each.described.option)
-        output_dir.write(files, out / each.name)
-    contexts = {each.name: each.context for each in plans[0].inputs}
-    environment = BuildSecrets(request.network, plans[0].described.spec.runtime.base.suite)
-    text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts))
-    atomic.write(out / bake_file.BAKE_FILE, text)
+    argv, environment = _render(plans, request, builder)
     names = [each.name for each in plans]
-    argv = buildkit.command_line(names, builder=builder, no_cache=request.engine.no_cache)
     rendered = time.monotonic()
-    known = LayerCache(cache_folder() / "layers")
+    known = LayerCache(cache_folder.path() / "layers")
     with _export(request, names, builder) as export, _partials(plans, out):
         export.prepare(names)
         try:
@@ -204,11 +196,58 @@ def _build_all(
     return buildkit.by_hand(argv, out, environment), took, runtimes
 
 
+def _render(
+    plans: Sequence[Plan], request: BuildRequest, builder: str | None
+) -> tuple[list[str], BuildSecrets]:
+    """Render and lint all variants; return the command that builds them, and what their builds may know."""
+    out = request.output.out
+    for each in plans:
+        files = build_context.render(each)
+        lint.require(each.name, files, each.described.option)
+        output_dir.write(files, out / each.name)
+    contexts = {each.name: each.context for each in plans[0].inputs}
+    environment = BuildSecrets(request.network, plans[0].described.spec.runtime.base.suite)
+    text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts))
+    atomic.write(out / bake_file.BAKE_FILE, text)
+    names = [each.name for each in plans]
+    return buildkit.command_line(names, builder=builder, no_cache=request.engine.no_cache), environment
+
+
+def _build_uppermost(
+    reused: Sequence[ReusedRuntime], request: BuildRequest, builder: str | None, settings: RegistryOptions
+) -> tuple[str, dict[str, float], list[Layout]]:
+    """Build what lies above runtimes that are in the registry; returns what `_build_all` does."""
+    begun = time.monotonic()
+    out, names = request.output.out, [each.plan.name for each in reused]
+    argv, environment = _render([each.plan for each in reused], request, builder)
+    rendered = time.monotonic()
+    known = LayerCache(cache_folder.path() / "layers")
+    with (
+        reuse.contexts(reused, settings, cache_folder.path() / "pulled", out) as contexts,
+        KeptExport.hold(cache_folder.path() / "uppermost", builder) as export,
+    ):
+        fetched = time.monotonic()
+        export.prepare(names)
+        options = [*contexts, *export.options(names)]
+        buildkit.run(argv, out, environment, options, quiet=request.console.quiet)
+        built = time.monotonic()
+        made = [reuse.take(each, export.exported(each.plan.name), known, out) for each in reused]
+        export.prune()
+        known.prune()
+    took = {
+        "render": rendered - begun,
+        "fetch": fetched - rendered,
+        "build": built - fetched,
+        "layers": time.monotonic() - built,
+    }
+    return buildkit.by_hand(argv, out, environment), took, made
+
+
 def _export(
     request: BuildRequest, names: Sequence[str], builder: str | None
 ) -> AbstractContextManager[KeptExport | StreamedExport]:
     """Return where BuildKit exports to."""
-    folder = cache_folder() / "exports"
+    folder = cache_folder.path() / "exports"
     if request.engine.no_keep:
         return StreamedExport.begin(folder, names)
     return KeptExport.hold(folder, builder)
@@ -245,7 +284,14 @@ def _take(
     epoch = made.described.spec.runtime.epoch
     document = RenderedConfig.of(made).document(exported.config)
     consume = () if later is None else canonical_image.unneeded(exported, later, epoch)
-    canonical_image.write(exported, document, partial, epoch, known, consume)
+    rows = [image_config.title(str(row.get("created_by", ""))) for row in exported.config.layer_history]
+    titles = dict(zip(exported.config.diff_ids, rows, strict=False))
+    with console.Bytes(f"writing {made.name}") as bar:
+
+        def progress(diff_id: Digest, done: int, whole: int) -> None:
+            bar(titles.get(diff_id) or spec.short(diff_id), done, whole)
+
+        canonical_image.write(exported, document, partial, epoch, known, consume, on_progress=progress)
     if here:
         local_layers.keep(made.layers, place, partial)
     output_dir.replace_folder(partial, place)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from podkiln import registry
 from podkiln.build import docker_load
-from podkiln.lock import layers
+from podkiln.lock import layers, runtimes
 from podkiln.pipeline.request import image_name, named_sources
+from podkiln.render import runtime_recipe
 from podkiln.util import console
 from podkiln.weights import assemble, bake
 from podkiln.weights.assemble import WeightLayer
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    from podkiln.lock.runtimes import RememberedRuntime
     from podkiln.oci.layout import Layout
     from podkiln.oci.reference import Reference
     from podkiln.options import BuildRequest
@@ -150,6 +152,19 @@ class Publisher:
                 "%s cannot be written (%s): the next bake fetches everything again.", memory, full.strerror
             )
 
+    def remember_runtime(self, runtime: RememberedRuntime) -> None:
+        """Have the lock know the layers of a runtime that was pushed."""
+        memory = runtimes_of(self.plan)
+        with _report_lock_change(memory):
+            try:
+                runtimes.write(memory, runtime_recipe.of(self.plan), runtime, self.name)
+            except OSError as full:
+                log.warning(
+                    "%s cannot be written (%s): the next push builds the runtime again.",
+                    memory,
+                    full.strerror,
+                )
+
     def _assembled(self, runtime: Layout, baked: Sequence[BakeResult]) -> assemble.AssembledImage:
         """Put the weight layers where the variant wants them."""
         high = self.plan.above
@@ -161,7 +176,13 @@ class Publisher:
 def sources_of(made: Plan) -> LayerSources:
     """Return where the layers of a plan may be: what the user said, and what the lock remembers."""
     known = layers.places(layers.path_of(made.described))
+    known |= runtimes.places(runtimes_of(made))
     return replace(named_sources(made.request, made.described), remembered=known)
+
+
+def runtimes_of(made: Plan) -> Path:
+    """Return the file that remembers what a plan's runtime came to."""
+    return runtimes.path_of(made.described, substituted=bool(made.substituted))
 
 
 def registry_options(request: BuildRequest) -> RegistryOptions:
@@ -179,7 +200,7 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _report_lock_change(memory: Path) -> Iterator[None]:
-    """Report at the end, also after a failed bake, that layers.json has changed."""
+    """Report at the end, also after a failed bake, that a lock has changed."""
     before = _content(memory)
     try:
         yield

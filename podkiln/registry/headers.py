@@ -47,9 +47,14 @@ class ChunkSizes:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self:
-        """Read the headers of an answer; values that are not numbers are ignored."""
+        """Read the headers of an answer; values that are not numbers are ignored.
+
+        So is a most that no upload in chunks could keep to: below the least, or so small that a blob would
+        never end. It holds for chunks alone, and a blob may be sent in one piece instead.
+        """
         least, most = (number(headers.get(f"oci-chunk-{which}-length")) for which in ("min", "max"))
-        return cls(least or 0, most or None)
+        usable = most is not None and most >= max(least or 0, _LEAST_CHUNK)
+        return cls(least or 0, most if usable else None)
 
     @property
     def usual(self) -> int:

@@ -9,28 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import re
 import select
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from pod.net.connection_pool import ConnectionPool
+from pod.net.http import TransientError as SlowError
+from pod.net.proxies import PORTS, ProxyError, proxy_for
+from podkiln.errors import RegistryError
 from podkiln.registry import urls
 from podkiln.registry.errors import ConnectError, EndlessAnswerError, ExchangeError
-from podkiln.registry.proxies import Proxies
+from podkiln.registry.timed_reader import LeastRate, TimedReader
 from podkiln.registry.tls import is_local
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from pod.net.proxies import Proxy
     from podkiln.oci.tar_layer import Chunk
     from podkiln.registry.cancellation import Cancellation
-    from podkiln.registry.proxies import Proxy
 
 MAX_ANSWER_BYTES: Final = 8 << 20  # of answers that are no blob; manifests have at most 4 MiB
+
+_MOST_HEAD: Final = 1 << 20  # bytes of a head, with those of the answers that only announce it
 
 _USUAL: Final = {
     "User-Agent": "podkiln",
@@ -113,7 +120,7 @@ class HttpClient:
         tls.set_alpn_protocols(["http/1.1"])
         self._tls = tls
         self._cancellation = cancellation
-        self._proxies = None if is_local(host) else Proxies(host)
+        self._direct = is_local(host)
         self._idle = ConnectionPool()
 
     def close(self) -> None:
@@ -123,10 +130,9 @@ class HttpClient:
     def send(self, request: HttpRequest, timeouts: Timeouts) -> Incoming:
         """Send a request, and give out its answer, whose body is still to come; to be closed.
 
-        Raises ExchangeError.
+        Raises ExchangeError; RegistryError for a proxy that cannot be used.
         """
-        parts = urlsplit(request.url)
-        proxy = self._proxies.of(parts.scheme, parts.netloc) if self._proxies else None
+        proxy = self._proxy(request.url)
         connection = self._connected(request.url, proxy, timeouts.connect)
         opened = connection.sock
         self._cancellation.watch(opened, graceful=request.begins_upload)
@@ -145,7 +151,19 @@ class HttpClient:
             else:
                 connection.close()
 
-        return Incoming(request.url, response, end)
+        return Incoming(request.url, response, end, timeouts.read)
+
+    def _proxy(self, url: str) -> Proxy | None:
+        """Return the proxy on the way to a URL. Raises RegistryError for one that cannot be used."""
+        if self._direct:
+            return None
+        try:
+            return proxy_for(urlsplit(url))
+        except ProxyError as wrong:
+            place = urls.place(url)
+            raise RegistryError(
+                f"{place} cannot be reached: {wrong}.", hint=f"Correct it, or name {place} in NO_PROXY."
+            ) from None
 
     def _connected(self, url: str, proxy: Proxy | None, seconds: float) -> http.client.HTTPConnection:
         """Return an open connection: one that is idle, or a new one. Raises ConnectError."""
@@ -156,7 +174,7 @@ class HttpClient:
             kept.close()
         parts = urlsplit(url)
         host, secure = parts.hostname or "", parts.scheme == "https"
-        port = parts.port or urls.PORTS[parts.scheme]
+        port = parts.port or PORTS[parts.scheme]
         with _failing(ConnectError):
             connection = _Connection(*((proxy.host, proxy.port) if proxy else (host, port)), timeout=seconds)
             try:
@@ -174,12 +192,13 @@ class HttpClient:
 class Incoming:
     """An answer whose body is still to come. Names of headers are in lower case."""
 
-    def __init__(self, url: str, response: http.client.HTTPResponse, end: Callable[..., None]) -> None:
+    def __init__(self, url: str, response: _Response, end: Callable[..., None], seconds: float) -> None:
         self.url = url
         self.status = response.status
         self.headers = _headers(response.msg)
         self._response = response
         self._end: Callable[..., None] | None = end
+        self._seconds = seconds  # for the next bytes of a body
         self._body: bytes | None = None
 
     def close(self) -> None:
@@ -198,6 +217,7 @@ class Incoming:
 
     def _read(self, limit: int, seconds: float) -> bytes:
         body, deadline = bytearray(), time.monotonic() + seconds
+        self._response.timed.limit(seconds)
         with _failing(ExchangeError):
             while len(body) < limit and (piece := self._response.read1(limit - len(body))):
                 body += piece
@@ -208,15 +228,20 @@ class Incoming:
         return bytes(body)
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield the body in pieces of at most `size` bytes. Raises ExchangeError."""
-        buffer = memoryview(bytearray(size))
+        """Yield the body in pieces of at most `size` bytes. Raises ExchangeError, for a trickle too."""
+        rate = LeastRate(urls.place(self.url))
         while True:
+            begun = time.monotonic()
+            self._response.timed.limit(self._seconds)
             with _failing(ExchangeError):
-                count = self._response.readinto(buffer)
-                if not count:
+                if not (piece := self._response.read1(size)):
                     self._refuse_cut()
                     return
-            yield bytes(buffer[:count])
+                try:
+                    rate.took(len(piece), time.monotonic() - begun)
+                except SlowError as slow:
+                    raise EndlessAnswerError(str(slow)) from None
+            yield piece
 
     def _refuse_cut(self) -> None:
         """Raise ConnectionError where a body has ended before its time; `read1` and `readinto` do not."""
@@ -227,6 +252,13 @@ class Incoming:
 
 class _Response(http.client.HTTPResponse):
     """An answer, past those that only announce it (RFC 9110, 15.2; http.client knows 100 alone)."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.timed = TimedReader(sock)
+        self.timed.limit(sock.gettimeout() or 0, _MOST_HEAD)
+        self.fp = io.BufferedReader(self.timed)
 
     def begin(self) -> None:
         super().begin()
@@ -289,10 +321,12 @@ def _framed(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     yield before + b"0\r\n\r\n"
 
 
-def _answer(connection: http.client.HTTPConnection, seconds: float) -> http.client.HTTPResponse:
+def _answer(connection: http.client.HTTPConnection, seconds: float) -> _Response:
     connection.sock.settimeout(seconds)
     with _failing(ExchangeError):
-        return connection.getresponse()
+        response = connection.getresponse()
+    assert isinstance(response, _Response)  # noqa: S101 - the connection's class of answers
+    return response
 
 
 def _headers(message: http.client.HTTPMessage) -> dict[str, str]:

@@ -12,7 +12,7 @@ from podkiln.oci.reference import DEFAULT_TAG
 from podkiln.registry.client import Repository
 from podkiln.registry.errors import SettlingError, UnsettledError
 from podkiln.registry.parallel import at_once
-from podkiln.registry.upload import Progress, Upload
+from podkiln.registry.upload import Progress, Upload, ignore_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +92,7 @@ def push(
     others = [name for name in mount_from if name != reference.repository]
     with Repository(reference, settings, push=True, mount_from=others) as repository:
         repository.ping()
-        sender = _Sender(repository, layout, on_progress or _silent, others)
+        sender = _Sender(repository, layout, on_progress or ignore_progress, others)
         *layers, config = layout.blobs
         sent = sender.send_all(layers)
         sent_config = sender.send(config)
@@ -192,7 +192,3 @@ def _read_back(repository: Repository, tag: str, layout: Layout) -> None:
 
     repository.transport.retrying(once)
     repository.blob(layout.manifest.config, written=True)  # has the digest, or IntegrityError
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Ignore progress."""

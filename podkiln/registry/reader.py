@@ -12,6 +12,7 @@ from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
 from podkiln.registry.errors import Settling, TransientError, refuse_page
 from podkiln.registry.http_client import MAX_ANSWER_BYTES
+from podkiln.registry.timed_reader import headway
 
 if TYPE_CHECKING:
     import hashlib
@@ -66,11 +67,14 @@ class Reader:
     def pieces(self, blob: Descriptor, offset: int = 0) -> Generator[bytes]:
         """Yield a blob from an offset on, as `read` does, but unchecked."""
         done, backoff = offset, self.transport.backoff()
+        settled = offset  # where failures were last forgotten
         while done < blob.size:
             try:
                 for chunk in self._read_on(blob, done):
                     done += len(chunk)
-                    backoff.succeeded()
+                    if done >= settled + headway(blob.size):
+                        backoff.succeeded()
+                        settled = done
                     yield chunk
             except TransientError as failure:
                 self.transport.pause(backoff, failure)

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Progress callback (name, bytes done, bytes in all). Called from several threads; done may fall back."""
 
+
+def ignore_progress(_what: str, _done: int, _total: int) -> None:
+    """Be a Progress of which nobody hears."""
+
+
 _CUT_STREAMS: Final = 2
 """Streams without any headway before chunks are tried: proxies cut off what is too long without a word."""
 

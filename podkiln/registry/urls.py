@@ -9,10 +9,11 @@ import re
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
+from pod.net.proxies import PORTS
+
 _LONGEST: Final = 65536  # characters
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HOST: Final = re.compile(r"[!-~]*")
-PORTS: Final = {"http": 80, "https": 443}
 _PATH: Final = "!$%&'()*+,-./:;=@[\\]^_|~"
 _QUERY: Final = _PATH + "?`{}"
 

@@ -230,7 +230,7 @@ def _requirements(plan: Plan) -> dict[str, File]:
 
 @cache
 def _scripts() -> dict[str, File]:
-    """Return what runs in the image and in its build, as it lies in scripts/."""
+    """Return what runs in the image and in its build, as in scripts/; scripts/host runs here alone."""
     found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
     for package in ("comfy", "overlay", "pod"):
         modules = sorted((SCRIPTS / package).rglob("*.py"))

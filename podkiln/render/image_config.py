@@ -32,12 +32,13 @@ _EITHER: Final = (
     "WORKDIR"  # a layer, or none where the folder is there and the exporter leaves empty ones out
 )
 _OF_A_BASE: Final = ("User", "Volumes", "StopSignal", "Shell")  # what no instruction of podkiln sets
+_TITLE: Final = 30  # characters
 _NANOSECONDS: Final = {"s": 10**9, "m": 60 * 10**9}
 _TIMES: Final = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod"}
 
 
 @dataclass(frozen=True)
-class Step:
+class Instruction:
     """One instruction, and `text`, what the history tells of it."""
 
     word: str
@@ -58,6 +59,21 @@ class Step:
         )
 
 
+def title(created_by: str) -> str:
+    """Return what a layer is, in a word or two for a line of progress, by its history entry."""
+    of_python = re.search(r"/requirements/([\w.-]+)\.txt", created_by)
+    if of_python:
+        return f"Python: {of_python[1]}"
+    if "apt-get" in created_by:
+        return "system packages"
+    tree = re.search(r"install-tree\.sh \S+ (\S+)", created_by)
+    if tree:
+        return tree[1]
+    words = [word for word in _words(created_by) if not word.startswith(("|", "SOURCE_DATE_EPOCH", "#"))]
+    text = " ".join(words).removeprefix("RUN ").removeprefix(_SHELL).removesuffix(" buildkit")
+    return text if len(text) <= _TITLE else f"{text[:_TITLE]}…"
+
+
 def _words(created_by: object) -> list[str]:
     """Return what a history entry says, without the options that only some versions of BuildKit repeat."""
     return [word for word in str(created_by).split() if not _OPTION.match(word)]
@@ -71,7 +87,9 @@ class RenderedConfig:
     created: str
     environment: dict[str, str]
     config: dict[str, Any]
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Instruction] = field(default_factory=list)
+    stages: dict[str, int] = field(default_factory=dict)
+    """How many of the steps are done at the end of each stage, from the base to the image."""
 
     @classmethod
     def of(cls, plan: Plan) -> RenderedConfig:
@@ -81,12 +99,13 @@ class RenderedConfig:
         base = runtime.base.sets
         made = cls(str(runtime.epoch), created, dict(base.environment), {"Labels": dict(base.labels)})
         given = {"SOURCE_DATE_EPOCH": made.epoch}
-        for stage in _stages(build_context.dockerfile(plan)):
+        for name, stage in _stages(build_context.dockerfile(plan)):
             arguments: dict[str, str] = {}
             for word, rest in stage:
                 if word == "ARG":
                     arguments[rest] = given.get(rest, "")
                 made.apply(word, rest, arguments)
+            made.stages[name] = len(made.steps)
         made.config["Env"] = [f"{name}={value}" for name, value in made.environment.items()]
         made.config = {key: value for key, value in made.config.items() if value}
         return made
@@ -100,7 +119,7 @@ class RenderedConfig:
         """
         rows = exported.history
         base, own = rows[: -len(self.steps)], rows[-len(self.steps) :]
-        if len(own) < len(self.steps) or any(map(Step.differs, self.steps, own)):
+        if len(own) < len(self.steps) or any(map(Instruction.differs, self.steps, own)):
             raise IntegrityError(
                 "BuildKit exported an image whose history is not that of its Dockerfile.",
                 hint="Build again with --no-cache; if that does not help, with another builder (--builder).",
@@ -116,7 +135,7 @@ class RenderedConfig:
             ],
         }
 
-    def _row(self, step: Step, told: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, step: Instruction, told: Mapping[str, Any]) -> dict[str, Any]:
         row = {"created": self.created, "created_by": step.text}
         empty = told.get("empty_layer", False) if step.word == _EITHER else step.empty_layer
         return {**row, "empty_layer": True} if empty else row
@@ -134,12 +153,12 @@ class RenderedConfig:
     def apply(self, word: str, rest: str, arguments: Mapping[str, str]) -> None:
         """Do what one instruction does."""
         if word == "RUN":
-            self.steps.append(Step(word, _run(rest, arguments)))
+            self.steps.append(Instruction(word, _run(rest, arguments)))
         elif word in ("COPY", "ADD"):
-            self.steps.append(Step(word, f"{word} {rest} # buildkit"))
+            self.steps.append(Instruction(word, f"{word} {rest} # buildkit"))
         elif word in _SETTINGS:
             _SETTINGS[word](self, rest)
-            self.steps.append(Step(word, f"{word} {rest}"))
+            self.steps.append(Instruction(word, f"{word} {rest}"))
         else:
             raise RenderError(f"The Dockerfile has {word}, of which podkiln does not know what it makes.")
 
@@ -190,7 +209,7 @@ _SETTINGS: Final[dict[str, Callable[[RenderedConfig, str], None]]] = {
 }
 
 
-def _stages(dockerfile: str) -> Iterator[list[tuple[str, str]]]:
+def _stages(dockerfile: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Yield the instructions of each stage from the base to the image, without the base's own."""
     parents: dict[str, str] = {}
     bodies: dict[str, list[tuple[str, str]]] = {}
@@ -205,7 +224,7 @@ def _stages(dockerfile: str) -> Iterator[list[tuple[str, str]]]:
     while parents[chain[-1]] in parents:
         chain.append(parents[chain[-1]])
     for stage in reversed(chain):
-        yield bodies[stage]
+        yield stage, bodies[stage]
 
 
 def _run(rest: str, arguments: Mapping[str, str]) -> str:

@@ -10,7 +10,10 @@ from typing import Any
 
 
 def write(path: Path, content: str | bytes) -> bool:
-    """Write a file whole or not at all. Returns False when it already held just that."""
+    """Write a file whole or not at all. Returns False when it already held just that.
+
+    Raises OSError, which names the file.
+    """
     content = content.encode() if isinstance(content, str) else content
     try:
         if path.is_file() and path.read_bytes() == content:  # a FIFO would be waited for
@@ -24,8 +27,10 @@ def write(path: Path, content: str | bytes) -> bool:
             file.write(content)
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as failed:
         Path(name).unlink(missing_ok=True)
+        if isinstance(failed, OSError):  # a full disk names no file, and a name aside says nothing to a user
+            failed.filename, failed.filename2 = str(path), None
         raise
     return True
 

@@ -52,11 +52,13 @@ def compare(
     known: Mapping[Digest, Digest],
     held: RemoteImage,
     *,
+    runtime: Sequence[Digest] = (),
     deep: bool = False,
 ) -> list[str]:
     """Return what differs between an image and its lock, as far as its two documents tell.
 
-    `deep`: what is in the layers is compared too, so that a digest which the lock does not know says nothing.
+    `runtime`: the runtime's layers below podkiln's own, where the lock remembers them. `deep`: what is in the
+    layers is compared too, so that a digest which the lock does not know says nothing.
     """
     shape = [*_type_findings(held), *_count_findings(held)]
     told = [*documents.of_config(rendered, held.config), *documents.of_substitutes(held.config)]
@@ -70,8 +72,12 @@ def compare(
     ]
     unknown = () if deep else _unknown(found, known)
     weights = [*_missing(plan.bundles, found), *layers, *unknown, *_strangers(found, held)]
-    runtime = [*_plain_layers(rendered, found, held), *_history_findings(rendered, found, held)]
-    return [*shape, *told, *weights, *runtime]
+    return [
+        *(*shape, *told, *weights),
+        *_plain_layers(rendered, found, held),
+        *_runtime_digests(runtime, found, held),
+        *_history_findings(rendered, found, held),
+    ]
 
 
 def _numbers(found: Sequence[LocatedLayer], above: Sequence[WeightLayerSpec], layers: int) -> list[int]:
@@ -125,6 +131,19 @@ def _plain_layers(rendered: Rendered, found: Sequence[LocatedLayer], held: Remot
         if number not in weights and layer.annotations not in plain and MODEL not in layer.annotations:
             told = shown(dict(layer.annotations))
             yield f"Its layer {number} has the annotations {told}; podkiln writes none."
+
+
+def _runtime_digests(
+    runtime: Sequence[Digest], found: Sequence[LocatedLayer], held: RemoteImage
+) -> Iterator[str]:
+    """Compare the runtime's layers with what the lock remembers of their last push."""
+    weights = {each.number for each in found}
+    own = [(number, each) for number, each in enumerate(held.manifest.layers) if number not in weights]
+    if len(own) < len(runtime):
+        yield f"It has {len(own)} layers of the runtime; the lock remembers {len(runtime)} of the last push."
+    for (number, layer), wanted in zip(own, runtime, strict=False):
+        if layer.digest != wanted:
+            yield f"Its layer {number} is {layer.digest}; the lock remembers {wanted} of the last push."
 
 
 def _history_findings(rendered: Rendered, found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str]:

@@ -27,7 +27,7 @@ from podkiln.verify.compare import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from podkiln.oci.spec import Descriptor, Digest, Manifest
     from podkiln.plan.plan import Plan
@@ -42,22 +42,24 @@ _DOCUMENTS: Final = (
 _INSIDE: Final = (
     "every file of the weights by its sha256, and that the layers of the runtime leave the weights alone"
 )
-_NOT_COMPARED: Final = (
-    "not compared: the base image's own history, and the digests of the runtime's layers, "
-    "which the lock does not hold yet"
-)
-COMPARED: Final = f"{_DOCUMENTS}; what is in the layers was not read (--deep reads it); {_NOT_COMPARED}."
-COMPARED_DEEP: Final = f"{_DOCUMENTS}, {_INSIDE}; {_NOT_COMPARED}."
+_RUNTIME: Final = ", and those of the runtime's layers below podkiln's own"
+_NOT_COMPARED: Final = "the base image's own history, and the digests of "
+_OWN: Final = "podkiln's own layers, the uppermost"
+_ALL: Final = "the runtime's layers, which the lock does not hold before they are pushed once"
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What was found: nothing, or what differs. `digest` is that of the image's manifest."""
+    """What was found: nothing, or what differs. `digest` is that of the image's manifest.
+
+    `runtime`: the lock held the digests of the runtime's layers.
+    """
 
     image: str
     digest: Digest
     findings: tuple[str, ...]
     deep: bool = False
+    runtime: bool = False
 
     @property
     def ok(self) -> bool:
@@ -69,7 +71,9 @@ class VerifyResult:
         """What was compared, what was not, and what it holds for, in two sentences."""
         pinned = Reference.parse(self.image).with_tag(None).with_digest(self.digest)
         said = f"The result holds for {pinned}: pull that, as a tag can move."
-        return f"{COMPARED_DEEP if self.deep else COMPARED} {said}"
+        read = f", {_INSIDE}" if self.deep else "; what is in the layers was not read (--deep reads it)"
+        others = f"not compared: {_NOT_COMPARED}{_OWN if self.runtime else _ALL}"
+        return f"{_DOCUMENTS}{_RUNTIME if self.runtime else ''}{read}; {others}. {said}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for scripts."""
@@ -88,6 +92,7 @@ def verify(
     reference: Reference,
     settings: RegistryOptions,
     *,
+    runtime: Sequence[Digest] = (),
     deep: bool = False,
     on_progress: Progress,
 ) -> VerifyResult:
@@ -98,6 +103,7 @@ def verify(
         known: What the lock remembers: recipe of a bundle -> digest of its layer.
         reference: The image.
         settings: Options of registry connections.
+        runtime: The runtime's layers below podkiln's own, lowest first, where the lock remembers them.
         deep: Read all layers too: hash the files of the weights, look for what hides them.
         on_progress: Told what is read.
 
@@ -132,9 +138,9 @@ def verify(
         findings += bad.values()
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
         if held:
-            findings += compare(plan, rendered, known, held, deep=deep)
+            findings += compare(plan, rendered, known, held, runtime=runtime, deep=deep)
             findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
-    return VerifyResult(str(reference), found.digest, tuple(findings), deep)
+    return VerifyResult(str(reference), found.digest, tuple(findings), deep, bool(runtime))
 
 
 def _deep_findings(

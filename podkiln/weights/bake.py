@@ -22,6 +22,7 @@ from podkiln.lock.layers import RememberedLayer
 from podkiln.oci import spec
 from podkiln.registry.blob_copy import RemoteBlob, SourceRegistryError
 from podkiln.registry.cancellation import CancelledError
+from podkiln.registry.upload import ignore_progress
 from podkiln.util.executor import JOBS, run_all
 from podkiln.weights.spool import Spooled
 from podkiln.weights.stream import WeightLayerStream
@@ -98,7 +99,7 @@ def bake(
         UsageError: The disk, of the layout or of the spool, does not hold what it must.
     """
     helpers = BakeOptions(known or {}, origins, spool, on_baked)
-    return _BakeRun(sink, access, helpers, on_progress or _silent).bake_all(bundles, jobs)
+    return _BakeRun(sink, access, helpers, on_progress or ignore_progress).bake_all(bundles, jobs)
 
 
 class _BakeRun:
@@ -269,10 +270,6 @@ def _lower_thread_priority(earlier: int) -> None:
     """
     own = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, own + earlier * _NICER)
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Ignore progress."""
 
 
 def remembered(baked: Iterable[BakeResult]) -> dict[str, RememberedLayer]:

@@ -50,7 +50,7 @@ class LayerHasher(Protocol):
 
 def hashes() -> LayerHasher:
     """Return a fresh hasher, of the fastest kind that this machine has."""
-    with _choosing:  # one waits while another has native.c translated
+    with _choosing:  # one waits while another has sha256_native.c translated
         library = native.library() if native else None
     return native.NativeHasher(library) if library else HashlibHasher()
 

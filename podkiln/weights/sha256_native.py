@@ -1,4 +1,4 @@
-"""Two hashes at the cost of one, by native.c: translated once for an environment, tried out, and then used.
+"""Two hashes at the cost of one, by sha256_native.c: translated once for an environment, and tried out.
 
 It takes a C compiler and a processor with SHA instructions. What was translated lies in the environment that
 podkiln runs in; whatever goes wrong with that, podkiln.weights.sha256 does without.
@@ -111,7 +111,7 @@ class NativeHasher:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return native.c, compiled for this environment; None where it cannot be compiled or used."""
+    """Return sha256_native.c, compiled for this environment; None where it cannot be compiled or used."""
     try:
         if sys.prefix == sys.base_prefix:
             raise UnusableError("this Python is not podkiln's own")  # noqa: TRY301 - told like all the others
@@ -122,7 +122,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def load(path: Path) -> ctypes.CDLL:
-    """Return a translated native.c. Raises OSError; UnusableError when it does not hash as hashlib."""
+    """Return a translated sha256_native.c. Raises OSError; UnusableError when it does not hash as hashlib."""
     loaded = ctypes.CDLL(str(path))
     try:
         loaded.podkiln_compress.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_size_t]
@@ -148,7 +148,7 @@ def _try_out(loaded: ctypes.CDLL) -> None:
 
 
 def _translated(folder: Path) -> ctypes.CDLL:
-    """Load native.c from a folder; translate it where it is not there, or cannot be loaded any more.
+    """Load sha256_native.c from a folder; translate it where it is not there, or cannot be loaded any more.
 
     Raises:
         OSError: There is no compiler, or no right to write here.

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
+import time
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from pod.errors import PodError
+from pod.net.content_range import linked_sha256
 from pod.net.http import Answer, Limits, RefusedError, TransientError
 from pod.net.hubs import Hubs, Request, request_for
 from pod.net.integrity import check_type
 from pod.net.transfer_policy import TransferBackoff, TransferPolicy
 from podkiln.errors import IntegrityError, SourceError, UsageError
 from podkiln.registry.headers import content_range, number
+from podkiln.registry.timed_reader import LeastRate, headway
 from podkiln.registry.tls import tls_context
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ CHUNK: Final = 2 << 20
 
 _PARTIAL: Final = 206
 _UNSATISFIABLE: Final = 416
-_SHA256: Final = re.compile(r'"?([0-9a-f]{64})"?')
 
 
 class ByteSource(Protocol):
@@ -125,6 +126,7 @@ class RemoteReading:
         self._answer: Answer | None = None
         self._halted = threading.Event()
         self._asked: Future[Answer] | None = None
+        self._settled = offset  # where failures were last forgotten
         self._patience = TransferBackoff(policy, self._halted, self._note)
 
     def readinto(self, buffer: memoryview) -> int:
@@ -171,9 +173,14 @@ class RemoteReading:
             self._refuse_halted()
             self._check(self._answer)
             self._skip(self._answer, buffer)
+            self._rate = LeastRate(self._answer.host, self._policy.slowest, self._policy.stall)
+        begun = time.monotonic()
         count = _receive(self._answer, buffer[: self._weight.size - self._offset])
-        self._patience.moved()
+        self._rate.took(count, time.monotonic() - begun)
         self._offset += count
+        if self._offset >= self._settled + headway(self._weight.size):
+            self._patience.moved()
+            self._settled = self._offset
         return count
 
     def _ask(self) -> Answer:
@@ -204,9 +211,9 @@ class RemoteReading:
                 "it was replaced there; correct its revision or what is listed"
             )
         check_type(answer.headers["Content-Type"], self._weight.destination, answer.host)
-        linked = _SHA256.fullmatch(answer.first("X-Linked-Etag") or "")
-        if linked and linked[1] != self._weight.sha256:
-            raise mismatch(self._weight, linked[1])
+        linked = linked_sha256(answer)
+        if linked and linked != self._weight.sha256:
+            raise mismatch(self._weight, linked)
         start, size = _extent(answer)
         if size not in (None, listed):
             raise RefusedError(
@@ -262,7 +269,7 @@ def _sentence(weight: WeightFile, refused: RefusedError) -> SourceError:
 
 
 def _receive(answer: Answer, buffer: memoryview) -> int:
-    count = answer.readinto(buffer)
+    count = answer.receive(buffer)
     if not count:
         raise TransientError(f"{answer.host}: the connection closed before the end")
     return count

@@ -20,7 +20,8 @@ _NAMES = frozenset(
     {
         *("WORKSPACE", "MODELS", "LORAS", "FETCH_JOBS", "FETCH_CONNECTIONS", "FETCH_STAGING"),
         *("HF_TOKEN", "HF_ENDPOINT", "CIVITAI_TOKEN", "CIVITAI_ENDPOINT", "COMFYUI_PORT", "SSL_CERT_FILE"),
-        *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+        *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),  # pod.net.proxies reads these
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     }
 )
 _PREFIX = "PODKILN_"

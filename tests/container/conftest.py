@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import json
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import engines
 import pytest
 import registries
 from containers import Container, docker, gateway
-from images import REQUIREMENTS, ROOT, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
+from images import REQUIREMENTS, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, podkiln
 from servers import package_index
 from servers.hub import Hub
 
 from podkiln.build import base_image
 from podkiln.lock import schema
-from podkiln.pipeline import build as job
+from podkiln.util import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,43 +29,21 @@ UV_LOCK = schema.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
 CANARY = "canary-7f1d0b9c-must-not-be-in-an-image"
 
 
-def group_of(nodeid: str) -> str:
-    """Return what a worker takes whole: a file, or all files that share the built images."""
-    path = nodeid.partition("::")[0]
-    return "images" if shares_images(ROOT / path) else path
-
-
-@functools.cache
-def shares_images(path: Path) -> bool:
-    """Tell whether the tests of a file take the images that `built` builds, which takes minutes."""
-    return bool(re.search(r"\b(built|shipped|lazy|tiny): (Built|Image)\b|\"built\"", path.read_text()))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With workers (--dist loadfile), nothing is built twice."""
-    if config.getoption("dist") != "loadfile":
-        return None
-    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
-
-    scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = group_of
-    return scheduler
-
-
 @pytest.fixture(scope="session")
 def docker_engine() -> str:
     """A Docker Engine's version. None is a failure, not a reason to skip."""
     done = docker("version", "--format", "{{.Server.Version}}", check=False)
     if done.returncode:
-        pytest.fail(f"No Docker Engine answers; scripts/ensure_engine.sh sets one up. {done.stderr.strip()}")
+        pytest.fail(
+            f"No Docker Engine answers; scripts/host/ensure_engine.sh sets one up. {done.stderr.strip()}"
+        )
     return done.stdout.strip()
 
 
 @pytest.fixture(scope="session")
 def bootstrap_base(docker_engine: str) -> BaseLayout:
     """The base image of all tests, made from Debian packages; once on a machine."""
-    return base_image.base_layout(job.cache_folder())
+    return base_image.base_layout(cache_folder.path())
 
 
 @pytest.fixture(scope="session")

@@ -11,18 +11,18 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
+import buildkits
 import pytest
 import registries
 from baked_variant import BIG, SMALL, bake, describe, pushing, serve
-from containers import docker
+from containers import Container, docker
 from images import ROOT, SUBSTITUTES, SYSTEM_CA, Image, podkiln
 from publish_process import deliver
 from servers.hub import Hub
 from servers.hub_faults import Fault
 
-from podkiln.build import docker_load
 from podkiln.errors import IntegrityError, SourceError
-from podkiln.oci import layout, spec
+from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -67,25 +67,32 @@ def pushed(
 
 
 @pytest.fixture(scope="module")
-def here(hub: Hub, hashes: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """The image, baked onto the disk: elsewhere, by a user of other habits, with nothing remembered."""
+def here(
+    hub: Hub, hashes: dict[str, str], overlay2_engine: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Image]:
+    """The image, baked onto the disk: elsewhere, by a user of other habits, with nothing remembered.
+
+    `--builder` says who builds it, the BuildKit of the engine of all tests; and DOCKER_HOST where it is
+    loaded: into an engine with overlay2, which cannot export an image itself.
+    """
     folder = tmp_path_factory.mktemp("here")
     out, report = folder / "deep" / "dist", folder / "report.json"
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
     argv = [str(ROOT / "build.py"), "--variant", str(describe(folder, hashes)), *SUBSTITUTES]
-    argv += ["--ca-bundle", str(SYSTEM_CA), "--out", str(out), "--report", str(report)]
-    done = subprocess.run(
-        argv,
-        env=dict(reversed(environment.items())),
-        umask=0o077,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    argv += ["--ca-bundle", str(SYSTEM_CA), "--out", str(out), "--report", str(report), "--load"]
+    with buildkits.serve() as builder:
+        environment["DOCKER_HOST"] = overlay2_engine
+        done = elsewhere([*argv, "--builder", builder], environment, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(report.read_text())
-    return Image("bakes", told["image"], out / "bakes" / "image", told)
+    yield Image("bakes", told["image"], out / "bakes" / "image", told)
+    docker("image", "rm", "--force", told["image"], host=overlay2_engine)
+
+
+def elsewhere(argv: list[str], env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command under another umask, from another folder, its environment in another order."""
+    turned = dict(reversed(env.items()))
+    return subprocess.run(argv, env=turned, umask=0o077, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -135,19 +142,16 @@ def test_a_bake_elsewhere_makes_the_same_image(pushed: Image, here: Image) -> No
     assert all(here.blob(layer["digest"]).exists() for layer in here.manifest()["layers"])
 
 
-@pytest.mark.parametrize("storage", ["overlay2_engine", "containerd_engine"])
-def test_an_engine_of_either_storage_mode_sees_the_files(
-    here: Image,
-    hashes: dict[str, str],
-    storage: str,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+def test_it_is_loaded_and_runs_in_the_other_storage_mode_too(
+    here: Image, hashes: dict[str, str], overlay2_engine: str
 ) -> None:
-    host: str = request.getfixturevalue(storage)
-    monkeypatch.setenv("DOCKER_HOST", host)
-    name = Reference.parse("localhost/podkiln-tests/baked:v1")
-    docker_load.load(layout.read(here.layout), [name])
-    assert sums(docker("run", *LIST, str(name), *SHA256SUM, host=host).stdout) == hashes
+    """The engine of all other tests has containerd's storage; test_load.py loads small images into both."""
+    options, env = ["--network", "none"], {"MODELS": "none"}
+    with Container(here.name, env=env, options=options, host=overlay2_engine) as pod:
+        pod.wait_log("podkiln: ready in", patience=90)
+        assert sums(pod.exec("sh", *SHA256SUM).stdout) == hashes
+        assert pod.exec("/usr/bin/python3", "-I", "-S", "/opt/podkiln", "health").returncode == 0
+        assert pod.stop() < 10
 
 
 def test_what_was_made_once_is_there_or_mounted_or_copied(

@@ -49,7 +49,7 @@ def test_a_bake_is_measured_beside_a_bare_copy(tmp_path: Path) -> None:
     """At a size at which times say nothing; memory and disk keep to their limits at any."""
     done = bench(
         "bake.py",
-        *("--gib=0.07", "--rounds=1", "--only=podkiln,copy", "--no-warm-up", "--no-large"),
+        *("--gib=0.07", "--rounds=1", "--only=podkiln,copy", "--no-warm-up", "--no-rest", "--no-large"),
         f"--work={tmp_path}",
     )
     assert "podkiln's time for the weights alone by that of a bare copy" in done.stdout, done.stderr
@@ -67,11 +67,9 @@ def test_a_second_bake_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bootstrap_base")
 def test_updates_are_measured_in_an_engine_of_its_own(tmp_path: Path) -> None:
-    """With overlay2, where a layer that comes in below moves all above it."""
+    """One update alone, in the storage mode where a layer that changes moves all above it."""
     done = bench(
-        "update_pull.py",
-        *("--mib=64", "--storage=overlay2", "--updates=start.sh,a weight more"),
-        f"--work={tmp_path}",
+        "update_pull.py", "--mib=64", "--storage=overlay2", "--updates=start.sh", f"--work={tmp_path}"
     )
     assert done.returncode == 0, done.stderr + done.stdout
     figures = {
@@ -81,10 +79,6 @@ def test_updates_are_measured_in_an_engine_of_its_own(tmp_path: Path) -> None:
     }
     assert figures["start.sh, weights below"][0] == 0
     assert figures["start.sh, weights above"][0] >= 2 * 64
-    assert figures["a weight more, weights below"][1] > 50
-    added, others = figures["a weight more, weights added above"]
-    assert 64 <= added < 65
-    assert others < 0.1
 
 
 def test_a_missed_gate_fails() -> None:

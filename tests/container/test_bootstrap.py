@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tarfile
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-SCRIPT = Path(base_image.__file__).parents[2] / "scripts" / "bootstrap_base.sh"
+SCRIPT = Path(base_image.__file__).parents[2] / "scripts" / "host" / "bootstrap_base.sh"
 HOSTS_APT = [Path("/var/lib/apt/lists"), Path("/var/cache/apt/archives")]
 
 
@@ -43,16 +44,23 @@ def test_it_is_slim_and_has_no_time_in_it(rootfs: dict[str, tarfile.TarInfo]) ->
 
 
 def test_another_run_gives_the_same_bytes_and_leaves_the_hosts_apt_alone(
-    tmp_path: Path,
+    tmp_path: Path, bootstrap_base: BaseLayout
 ) -> None:
-    """Two new ones, because the cached base may be older than the mirror's state."""
+    """As the cached base, which another run made; or, where the mirror is newer than that, as a third."""
     before = [sorted(path.iterdir()) for path in HOSTS_APT]
-    tars = [tmp_path / "one.tar", tmp_path / "two.tar"]
-    for tar in tars:
-        subprocess.run([str(SCRIPT), str(tar)], check=True)
-    assert tars[0].read_bytes() == tars[1].read_bytes()
+    tar, other = tmp_path / "one.tar", tmp_path / "two.tar"
+    subprocess.run([str(SCRIPT), str(tar)], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["one.tar"]
+    cached = layout.read(bootstrap_base.path).config.diff_ids[0]
+    if sha256(tar) != cached:
+        subprocess.run([str(SCRIPT), str(other)], check=True)
+        assert sha256(tar) == sha256(other)
     assert [sorted(path.iterdir()) for path in HOSTS_APT] == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.tar", "two.tar"]
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def test_bake_takes_it_as_the_base_and_apt_works_in_it(

@@ -244,7 +244,8 @@ def test_a_link_of_another_page_opens_the_page_at_the_first_click(
     async def follow(session: Session, origin: str) -> None:
         page = await session.tab(f"{origin}/")
         await page.run(FOLLOW % json.dumps(f"{place.origin}/?from=there"))
-        await page.until(f"location.href == '{place.origin}/?from=there' && document.title == 'ComfyUI'")
+        there = f"location.href == '{place.origin}/?from=there' && document.title == 'ComfyUI'"
+        await page.until(f"{there} && document.body !== null")  # which comes after the title
         assert await page.run("document.body.innerText") == ""
 
     browser.visit(chromium, scene)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 SCRIPTS = Path(engine.__file__).parents[2] / "scripts"
-ENSURE = SCRIPTS / "ensure_engine.sh"
+ENSURE = SCRIPTS / "host" / "ensure_engine.sh"
+THERE = "/scripts/host/ensure_engine.sh"
 
 
 @pytest.fixture(autouse=True)
@@ -134,11 +135,11 @@ def inside(machine: str, script: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_fresh_machine_gets_an_engine_once(machine: str) -> None:
     """Forbidden; then by two callers at once; then once more. One daemon, and nothing left behind."""
-    forbidden = inside(machine, "PODKILN_NO_ENGINE_SETUP=1 /scripts/ensure_engine.sh")
+    forbidden = inside(machine, f"PODKILN_NO_ENGINE_SETUP=1 {THERE}")
     assert "PODKILN_NO_ENGINE_SETUP=1 forbids" in one_sentence(forbidden)
 
     before = inside(machine, "ls -la /usr/sbin/policy-rc.d").stdout
-    twice = "/scripts/ensure_engine.sh & one=$!; /scripts/ensure_engine.sh & two=$!; wait $one && wait $two"
+    twice = f"{THERE} & one=$!; {THERE} & two=$!; wait $one && wait $two"
     done = inside(machine, twice)
     assert done.returncode == 0, done.stderr
 
@@ -148,15 +149,15 @@ def test_a_fresh_machine_gets_an_engine_once(machine: str) -> None:
         "containerd-snapshotter": True
     }
     assert inside(machine, "ls -la /usr/sbin/policy-rc.d").stdout == before
-    again = inside(machine, "/scripts/ensure_engine.sh")
+    again = inside(machine, THERE)
     assert (again.returncode, again.stderr) == (0, "")
 
 
 def test_a_daemon_that_dies_is_quoted(machine: str) -> None:
     """A configuration that somebody wrote is obeyed, and not touched."""
-    assert inside(machine, "/scripts/ensure_engine.sh").returncode == 0
+    assert inside(machine, THERE).returncode == 0
     stop = "kill $(cat /var/run/docker.pid); while docker version >/dev/null 2>&1; do sleep 0.2; done"
-    broken = "echo '{\"nonsense\":' >/etc/docker/daemon.json; /scripts/ensure_engine.sh"
+    broken = "echo '{\"nonsense\":' >/etc/docker/daemon.json; " + THERE
     said = one_sentence(inside(machine, f"{stop}; {broken}"))
     assert "unexpected end of JSON input" in said
     assert "/var/log/podkiln-dockerd.log" in said

@@ -56,14 +56,16 @@ RAMS: dict[str, tuple[dict[str, str], int | None]] = {
 MODES = ("model_full_load", "model_cpu_offload", "sequential_cpu_offload")
 ASK = """
 import itertools, json, os, subprocess, sys
-cards, rams, modes = (words.split(",") for words in sys.argv[1:])
-answers = []
-for card, ram, mode in itertools.product(cards, rams, modes):
+from concurrent.futures import ThreadPoolExecutor
+def answer(asked):
+    card, ram, mode = asked
     own = {"FAKE_GPU": card, "PODKILN_CGROUP_ROOT": "/fake/" + ram, "GPU_MEMORY_MODE": mode}
     environment = {**os.environ, **own}
     done = subprocess.run(["/start.sh", "--explain"], env=environment, capture_output=True, text=True)
-    answers.append([card, ram, mode, done.returncode, done.stdout, done.stderr])
-print(json.dumps(answers))
+    return [card, ram, mode, done.returncode, done.stdout, done.stderr]
+asked = itertools.product(*(words.split(",") for words in sys.argv[1:]))
+with ThreadPoolExecutor(3) as pool:  # some wait for a driver that hangs
+    print(json.dumps(list(pool.map(answer, asked))))
 """
 
 

@@ -50,7 +50,7 @@ def full(bootstrap_base: BaseLayout, tmp_path_factory: pytest.TempPathFactory) -
     assert free > NEEDED_BYTES, f"{free / 1e9:.0f} GB free; the full runtime needs {NEEDED_BYTES / 1e9:.0f}"
     done = podkiln(
         *("--variant", "consumer", *BASE, "--source", f"comfyui={COMFYUI}", "--ca-bundle", SYSTEM_CA),
-        *("--out", out, "--tag", "full-test", "--load"),
+        *("--out", out, "--tag", "full-test", "--load", "--no-keep"),
     )
     assert done.returncode == 0, done.stderr[-6000:]
     report = json.loads((out / "consumer/report.json").read_text())

@@ -1,4 +1,7 @@
-"""An image in a real registry is spoilt in every way there is, and `verify` says in which."""
+"""An image in a real registry is spoilt in every way there is, and verify says in which.
+
+The command itself, and the image as it was pushed, are in test_verify.py.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 import registries
 from baked_variant import bake, describe, pushing, serve
-from images import podkiln
 from servers.hub import Hub
 
+from podkiln.config import variant
+from podkiln.lock import layers
 from podkiln.oci import spec
+from podkiln.oci.reference import Reference
+from podkiln.options import BuildRequest
+from podkiln.pipeline import build
+from podkiln.registry import RegistryOptions
+from podkiln.verify.image import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from images import Image
+
+    from podkiln.plan.plan import Plan
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("bootstrap_base")]
 
@@ -119,8 +130,8 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Ima
     """The variant, and its image in a registry."""
     folder = tmp_path_factory.mktemp("defects")
     with Hub() as hub, registries.serve(folder / "registry") as host:
-        variant = describe(folder, serve(hub))
-        yield variant, bake(variant, folder / "dist", hub, *pushing(host))
+        path = describe(folder, serve(hub))
+        yield path, bake(path, folder / "dist", hub, *pushing(host))
 
 
 @pytest.fixture
@@ -133,14 +144,22 @@ def spoilt(pushed: tuple[Path, Image]) -> Spoilt:
         return Spoilt(base, manifest, json.load(got))
 
 
-def findings(pushed: tuple[Path, Image], tag: str, *options: str) -> list[str]:
-    """Return what `verify` finds beside the substitutes of every test."""
-    variant, image = pushed
-    name = f"{image.name.rpartition(':')[0]}:{tag}"
-    done = podkiln("verify", name, "--variant", variant, "--json", *options)
-    assert done.returncode == 13, done.stderr
-    found: list[str] = json.loads(done.stdout)["findings"]
-    return [finding for finding in found if not finding.startswith("It was built with a substitute for ")]
+@pytest.fixture(scope="module")
+def plan(pushed: tuple[Path, Image]) -> Plan:
+    """What is locked for the image."""
+    name = str(pushed[0])
+    return build.make_plan(variant.load(name), BuildRequest.of([name]))
+
+
+def findings(plan: Plan, image: Image, tag: str, *, deep: bool = False) -> list[str]:
+    """Return what verify finds beside the substitutes of every test."""
+    name = Reference.parse(image.name).with_tag(tag)
+    known = layers.read(layers.path_of(plan.described))
+    verdict = verify(plan, known, name, RegistryOptions(), deep=deep, on_progress=lambda *_: None)
+    lead = "It was built with a substitute for "
+    found = [finding for finding in verdict.findings if not finding.startswith(lead)]
+    assert len(found) < len(verdict.findings)
+    return found
 
 
 def bytes_swapped(spoilt: Spoilt) -> None:
@@ -207,12 +226,12 @@ SPOILT: dict[str, tuple[Spoil, list[str]]] = {
 
 
 @pytest.mark.parametrize("what", SPOILT)
-def test_what_the_documents_tell(pushed: tuple[Path, Image], spoilt: Spoilt, what: str) -> None:
+def test_what_the_documents_tell(plan: Plan, pushed: tuple[Path, Image], spoilt: Spoilt, what: str) -> None:
     spoil, wanted = SPOILT[what]
     spoil(spoilt)
     tag = what.replace(" ", "-")
     spoilt.publish(tag)
-    found = findings(pushed, tag)
+    found = findings(plan, pushed[1], tag)
     assert len(found) == len(wanted), found
     for words in wanted:
         assert any(words in each for each in found), found
@@ -227,23 +246,15 @@ HIDDEN = {
 }
 
 
-@pytest.mark.parametrize("path", HIDDEN)
-def test_what_only_the_bytes_tell(pushed: tuple[Path, Image], spoilt: Spoilt, path: str) -> None:
-    """A layer above them that hides weights, adds to them, or takes them away."""
-    spoilt.add(tar_of(path, b"other weights"))
-    spoilt.publish("hidden")
-    assert findings(pushed, "hidden") == []
-    (found,) = findings(pushed, "hidden", "--deep")
-    assert HIDDEN[path] in found
-
-
-def test_a_layer_that_is_another_than_its_diff_id_says(pushed: tuple[Path, Image], spoilt: Spoilt) -> None:
+def test_what_only_the_bytes_tell(plan: Plan, pushed: tuple[Path, Image], spoilt: Spoilt) -> None:
+    """Layers above the weights that hide them, add to them, or take them away; and one of other bytes."""
     spoilt.add(tar_of("etc/harmless"))
     spoilt.config["rootfs"]["diff_ids"][4] = NO_DIGEST
-    spoilt.publish("diff-id")
-    (found,) = findings(pushed, "diff-id", "--deep")
-    assert f"; the config says {NO_DIGEST}" in found
-
-
-def test_the_image_as_it_was_pushed_has_none_of_this(pushed: tuple[Path, Image]) -> None:
-    assert findings(pushed, pushed[1].name.rpartition(":")[2], "--deep") == []
+    for path in reversed(HIDDEN):
+        spoilt.add(tar_of(path, b"other weights"))
+    spoilt.publish("hidden")
+    assert findings(plan, pushed[1], "hidden") == []
+    found = findings(plan, pushed[1], "hidden", deep=True)
+    wanted = [*HIDDEN.values(), f"; the config says {NO_DIGEST}"]
+    assert [words for words in wanted if not any(words in each for each in found)] == []
+    assert len(found) == len(wanted), found

@@ -13,9 +13,10 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
+
+from servers.base import QuietHandler, QuietServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,8 +98,7 @@ def serve_socket(registry: str, counts: Counts, path: Path) -> Iterator[None]:
         yield
 
 
-class _Port(ThreadingHTTPServer):
-    daemon_threads = True
+class _Port(QuietServer):
     registry: str
     counts: Counts
 
@@ -123,15 +123,11 @@ def _running(server: Server, registry: str, counts: Counts) -> Iterator[Server]:
         server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: _Port | _Socket
 
     def address_string(self) -> str:
         return "client"  # a Unix socket's has no address
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing."""
 
     def handle_one_request(self) -> None:
         """Tell a client that tries TLS first what it takes for "speak plain http": an answer in http."""

@@ -10,24 +10,13 @@ import contextlib
 import http.client
 import itertools
 import json
-import socket
-import struct
-import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
+from servers.base import CutError, QuietHandler, QuietServer
 from servers.registry import Fault
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_BLOCK = 64 << 10
 _HOPS = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
-
-
-class CutError(ConnectionError):
-    """The script cuts this connection."""
 
 
 class FaultProxy:
@@ -68,25 +57,14 @@ class FaultProxy:
         return Fault("nothing")
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Server(QuietServer):
     def __init__(self, proxy: FaultProxy) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.proxy = proxy
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: _Server
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
 
     def do_any(self) -> None:
         proxy = self.server.proxy
@@ -111,9 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._pass_on(fault)
         except CutError:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-            self.close_connection = True
+            self.reset()
 
     def _pass_on(self, fault: Fault) -> None:
         with contextlib.closing(http.client.HTTPConnection(self.server.proxy.target, timeout=60)) as onward:
@@ -124,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
                     onward.putheader(name, value)
             onward.endheaders()
             passed = 0
-            for block in self._body():
+            for block in self.blocks():
                 passed += len(block)
                 cut = fault.kind == "cut" and passed >= fault.after
                 data = block[: len(block) - (passed - fault.after)] if cut else block
@@ -142,35 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
             length = answer.getheader("Content-Length") if self.command == "HEAD" else None
             self._answer(answer.status, body, headers, length)
 
-    def _body(self) -> Iterator[bytes]:
-        self.body_read = True
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            yield from self._exactly(int(self.headers.get("Content-Length", 0)))
-            return
-        while size := int(self._line(), 16):
-            yield from self._exactly(size)
-            self._line()
-        self._line()
-
-    def _line(self) -> bytes:
-        line = self.rfile.readline()
-        if not line:
-            raise CutError
-        return line.strip()
-
-    def _exactly(self, left: int) -> Iterator[bytes]:
-        while left:
-            block = self.rfile.read(min(left, _BLOCK))
-            if not block:
-                raise CutError
-            left -= len(block)
-            yield block
-
     def _answer(
         self, status: int, body: bytes, headers: dict[str, str] | None = None, length: str | None = None
     ) -> None:
-        if not getattr(self, "body_read", False):
-            for _ in self._body():
+        if not self.body_read:
+            for _ in self.blocks():
                 pass
         self.body_read = False
         self.send_response(status)

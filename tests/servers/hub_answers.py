@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import socket
-import struct
-import sys
 import time
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from servers.base import QuietHandler, QuietServer
 
 if TYPE_CHECKING:
     from servers.hub import Hub
@@ -40,11 +39,9 @@ class Hit:
     peer: int = 0
 
 
-class Server(ThreadingHTTPServer):
+class Server(QuietServer):
     """The hub's or the CDN's port."""
 
-    daemon_threads = True
-    block_on_close = False
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], hub: Hub, where: str) -> None:
@@ -52,16 +49,10 @@ class Server(ThreadingHTTPServer):
         self.hub = hub
         self.where = where
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is nothing to print a traceback for; anything else is."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
 
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """One connection."""
 
-    protocol_version = "HTTP/1.1"
     server: Server
     hit: Hit
     faults: dict[str, Fault]
@@ -70,9 +61,6 @@ class Handler(BaseHTTPRequestHandler):
         # a small send buffer, so that `sent` is close to what the client got
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * BLOCK)
         super().setup()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-        """Say nothing: hits are recorded."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -270,5 +258,4 @@ class Handler(BaseHTTPRequestHandler):
         if "hang" in faults:
             self.server.hub.closing.wait(60)
         if "reset" in faults:
-            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.request.close()
+            self.reset()

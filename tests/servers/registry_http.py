@@ -5,35 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import socket
-import struct
-import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+from servers.base import CutError, QuietHandler, QuietServer
 from servers.registry import Fault, Hit
 
 if TYPE_CHECKING:
     from servers.registry import Registry
-
-_BLOCK = 64 << 10
-
-
-class CutError(ConnectionError):
-    """The script cuts this connection."""
 
 
 def sha256(data: bytes | bytearray) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
+class Server(QuietServer):
     """One of the registry's two origins."""
-
-    daemon_threads = True
-    block_on_close = False
 
     def __init__(self, registry: Registry, where: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -42,20 +30,11 @@ class Server(ThreadingHTTPServer):
         if registry.tls:
             self.socket = registry.tls.wrap_socket(self.socket, server_side=True)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that was cut is nothing to print; anything else is."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
 
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """One connection."""
 
-    protocol_version = "HTTP/1.1"
     server: Server
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
 
     def do_any(self) -> None:
         """Play what the script has for this request, or answer it."""
@@ -79,10 +58,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._route(url.path)
             self.wfile.flush()
         except CutError:
-            linger = struct.pack("ii", 1, 0)  # closing sends RST
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            self.connection.close()
-            raise
+            self.reset()
 
     def _admitted(self, authorization: str | None, path: str) -> bool:
         return self.registry.auth == "none" or self.registry.admits(authorization, path)
@@ -230,7 +206,7 @@ class Handler(BaseHTTPRequestHandler):
         if most and int(self.headers.get("Content-Length", most + 1)) > most:
             return self._error(416, "RANGE_INVALID")
         taken = 0
-        for block in self._blocks():
+        for block in self.blocks():
             if self.fault.kind == "cut":
                 upload += block[: self.fault.after - taken]
                 taken += len(block)
@@ -296,36 +272,8 @@ class Handler(BaseHTTPRequestHandler):
             realm = f'Bearer realm="{self.registry.url("elsewhere")}/token",service="test",scope="x"'
         self._error(401, "UNAUTHORIZED", {"WWW-Authenticate": realm})
 
-    def _blocks(self) -> Any:
-        """Yield the body of the request."""
-        self.body_read = True
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            left = int(self.headers.get("Content-Length", 0))
-            while left:
-                block = self.rfile.read(min(left, _BLOCK))
-                if not block:
-                    raise CutError
-                left -= len(block)
-                yield block
-            return
-        while True:
-            line = self.rfile.readline().strip()
-            if not line:
-                raise CutError
-            left = int(line, 16)
-            while left:
-                block = self.rfile.read(min(left, _BLOCK))
-                if not block:
-                    raise CutError
-                left -= len(block)
-                if block:
-                    yield block
-            self.rfile.readline()
-            if line == b"0":
-                return
-
     def _body(self) -> bytes:
-        return b"".join(self._blocks()) if not self.body_read else b""
+        return b"".join(self.blocks()) if not self.body_read else b""
 
     def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         body = json.dumps({"errors": [{"code": code, "message": "as the script has it"}]}).encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -158,8 +157,8 @@ def _contents(goal: DownloadTarget, answer: Answer, chunk: int, mode: Mode) -> P
             raise RefusedError("is empty at its source; correct its source")
         raise ChangedError(mode)  # shorter than what we have of it
     check_type(answer.headers["Content-Type"], goal.name, answer.host)
-    linked = (answer.first("X-Linked-Etag") or "").strip('"')
-    if goal.expected.startswith("sha256:") and re.fullmatch(r"[0-9a-f]{64}", linked):
+    linked = content_range.linked_sha256(answer)
+    if linked and goal.expected.startswith("sha256:"):
         content_range.compare(f"sha256:{linked}", goal.expected)
     size = content_range.size(answer) or goal.size
     if size is None:

@@ -83,7 +83,9 @@ class Fetcher:
         """Fetch all, at most `jobs` files at once; returns the exit code."""
         self._most = jobs
         if self._jobs:
+            # Its threads look for work before it stands here: `_begin` has none for them until it does.
             self._workers = WorkerPool(max(self._policy.connections, 1), self._begin)
+            self._workers.notify_workers()
             self._watch()
             self._workers.end()
         if self._policy.limits.idle:
@@ -127,6 +129,8 @@ class Fetcher:
 
     def _begin(self) -> Callable[[], None] | None:
         """Return the work on the next file when one may begin now."""
+        if not self._workers:  # without these a file would be fetched by connections of its own
+            return None
         with self._turn:
             now = time.monotonic()
             if self._stopping.is_set() or len(self._active) >= self._most:

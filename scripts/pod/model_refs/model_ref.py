@@ -20,6 +20,7 @@ from pod.model_refs.filenames import checked_path, suffix
 from pod.util.dataclass import dataclass
 from pod.util.env import nearest
 from pod.util.printable import shown
+from pod.util.stated import is_sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ _WEIGHT = re.compile(r"(?P<rest>.*):(?P<weight>[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[
 _SCHEMES = "hf|huggingface|civitai|urn|air|https?"
 _NO_WEIGHT = re.compile(r"civitai|hf|https?://[^/]*", re.IGNORECASE)
 _WORD = re.compile(rf"(?:[^\s,?]|\?(?:(?!,(?:[^=:?#,]*=)?(?:{SCHEME}))[^\s#])*)+", re.IGNORECASE)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 8192  # letters of a word: no server takes a longer address
 
 
@@ -208,7 +208,7 @@ def _listed(fragment: str) -> str | None:
     if kind.lower() != "sha256":
         return None  # a place on a page
     value = value.lower()
-    if not _SHA256.fullmatch(value):
+    if not is_sha256(value):
         raise ModelRefError(
             f"has a sha256 of {len(value)} characters, and 64 hex digits are expected: copy it again"
         )

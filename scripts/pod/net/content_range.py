@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pod.net.http import RefusedError
 from pod.util import bounded_json
+from pod.util.stated import is_sha256
 
 if TYPE_CHECKING:
     from pod.net.http import Answer
@@ -33,6 +34,12 @@ def identity(answer: Answer) -> str:
     if linked := answer.first("X-Linked-Etag"):
         return f"linked:{linked}"
     return str(answer.headers["ETag"] or answer.headers["Last-Modified"] or "")
+
+
+def linked_sha256(answer: Answer) -> str | None:
+    """Return the sha256 that Hugging Face states on its redirect; None where it states none."""
+    linked = (answer.first("X-Linked-Etag") or "").strip('"')
+    return linked if is_sha256(linked) else None
 
 
 def size(answer: Answer) -> int | None:

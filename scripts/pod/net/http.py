@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import http.client
 import socket
 import ssl
-import urllib.request
 from typing import TYPE_CHECKING, Self
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from pod.errors import PodError
+from pod.net.proxies import PORTS, ProxyError, proxy_for
 from pod.net.response_head import TimedResponse
 from pod.util.dataclass import dataclass, field
 from pod.util.masking import masked
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
     from email.message import Message
 
     from pod.net.connection_pool import ConnectionPool
+    from pod.net.proxies import Proxy
 
 FETCH_FAILED = 1
 MAX_REDIRECTS = 5
 USER_AGENT = "podkiln-fetch/1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PORTS = {"http": 80, "https": 443}
 _SHORT = 64 * 1024
 _SHORT_SECONDS = 60.0  # for an answer that is read whole: what a hub says, the head of a file
 _QUERY = "/?:@!$&'()*+,;=~-._%"  # RFC 3986, 3.4, and what is quoted already
@@ -174,7 +173,7 @@ def origin_of(url: str) -> str:
     """Return scheme, host and port in one canonical form."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
-    return f"{scheme}://{(parts.hostname or '').lower()}:{parts.port or _PORTS.get(scheme, 0)}"
+    return f"{scheme}://{(parts.hostname or '').lower()}:{parts.port or PORTS.get(scheme, 0)}"
 
 
 def public(url: str) -> str:
@@ -232,7 +231,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
         host = (parts.hostname or "").encode("idna")
     except ValueError:  # an invalid port, unclosed brackets, an impossible host name
         raise RefusedError(f"has no http or https address: {shown(url)}") from None
-    if parts.scheme not in _PORTS or not host:
+    if parts.scheme not in PORTS or not host:
         raise RefusedError(f"has no http or https address: {shown(url)}")
     sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
     if credential and credential.origin == origin:
@@ -240,7 +239,11 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (
         f"?{quote(parts.query, safe=_QUERY)}" if parts.query else ""
     )
-    connection, target = connection_to(parts, target, limits)
+    proxy = _proxy(parts)
+    if proxy and parts.scheme == "http":
+        sent |= proxy.headers
+        target = f"http://{parts.netloc.rpartition('@')[2]}{target}"
+    connection = connection_to(parts, proxy, limits)
     connection.response_class = TimedResponse
     if kept := limits.idle.take(origin) if limits.idle else None:
         try:
@@ -266,6 +269,13 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
         raise TransientError(f"{parts.hostname}: {_plain(error)}", connected=connected) from None
 
 
+def _proxy(parts: SplitResult) -> Proxy | None:
+    try:
+        return proxy_for(parts)
+    except ProxyError as wrong:
+        raise RefusedError(f"is not fetched: {wrong}; correct it") from None
+
+
 def _answer(
     connection: http.client.HTTPConnection,
     origin: str,
@@ -283,31 +293,16 @@ def _answer(
     return Answer(response.status, response.headers, [], host, response, connection, sock, keep)
 
 
-def connection_to(parts: SplitResult, target: str, limits: Limits) -> tuple[http.client.HTTPConnection, str]:
-    """Return a connection that is still to be made, and the target to ask it for.
-
-    It goes through HTTPS_PROXY or HTTP_PROXY where set, unless NO_PROXY names the host.
-    """
-    host, port = parts.hostname or "", parts.port
+def connection_to(parts: SplitResult, proxy: Proxy | None, limits: Limits) -> http.client.HTTPConnection:
+    """Return a connection that is still to be made, through a proxy where there is one."""
     secure = parts.scheme == "https"
-    proxy_url = urllib.request.getproxies().get(parts.scheme)
-    if not proxy_url or urllib.request.proxy_bypass(host):
-        return unconnected(host, port, limits, secure=secure), target
-    try:
-        proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
-        proxy_port = proxy.port or _PORTS["http"]
-    except ValueError:
-        variable = f"{parts.scheme.upper()}_PROXY"
-        raise RefusedError(f"is not fetched: {variable} is not the address of a proxy: correct it") from None
-    connection = unconnected(proxy.hostname or "", proxy_port, limits, secure=secure)
-    if not secure:
-        return connection, f"http://{parts.netloc.rpartition('@')[2]}{target}"
-    login: dict[str, str] = {}
-    if proxy.username:
-        pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-        login["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    connection.set_tunnel(host, port or _PORTS["https"], login)
-    return connection, target
+    host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
+    if proxy is None:
+        return unconnected(host, port, limits, secure=secure)
+    connection = unconnected(proxy.host, proxy.port, limits, secure=secure)
+    if secure:
+        connection.set_tunnel(host, port, proxy.headers)
+    return connection
 
 
 def unconnected(host: str, port: int | None, limits: Limits, *, secure: bool) -> http.client.HTTPConnection:

@@ -7,7 +7,6 @@ API: https://developer.civitai.com/site/reference/model-versions
 from __future__ import annotations
 
 import math
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -17,6 +16,7 @@ from pod.net.http import RefusedError
 from pod.util.dataclass import dataclass, field
 from pod.util.pickles import is_pickle
 from pod.util.printable import shown
+from pod.util.stated import is_count, is_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pod.resolve.model_type import Types
 
 _NOT_SENT = frozenset({"token", "fileid"})
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_LARGEST = 1 << 62  # bytes
 
 
 class WithheldError(RefusedError):
@@ -229,7 +227,7 @@ def _row(each: Mapping[str, Any]) -> Row:
         type=_text(each.get("type")),
         metadata={str(key).casefold(): _text(value) for key, value in pairs},
         primary=each.get("primary") is True,
-        sha256=digest if _SHA256.fullmatch(digest) else None,
+        sha256=digest if is_sha256(digest) else None,
         size=_bytes(each.get("sizeKB")),
         link=_text(each.get("downloadUrl")),
         raw=each,
@@ -241,14 +239,13 @@ def _text(value: Any) -> str:
 
 
 def _whole(value: Any) -> int | None:
-    return value if type(value) is int and 0 < value < _LARGEST else None
+    return value if value and is_count(value) else None
 
 
 def _bytes(kilobytes: Any) -> int | None:
     if type(kilobytes) not in {int, float} or not math.isfinite(kilobytes):
         return None
-    size = round(kilobytes * 1024)
-    return size if 0 < size < _LARGEST else None
+    return _whole(round(kilobytes * 1024))
 
 
 def _query_of(link: str) -> str:

@@ -14,6 +14,7 @@ from pod.resolve.remembered import is_commit_of
 from pod.resolve.resolved_cache import FILES, ResolvedCache
 from pod.util.dataclass import asdict, dataclass
 from pod.util.pickles import is_pickle
+from pod.util.stated import is_count
 
 if TYPE_CHECKING:
     import threading
@@ -136,7 +137,7 @@ def _remembered(record: Any) -> Resolved | None:
     expected, size, revision = record["expected"], record["size"], record["revision"]
     if not isinstance(expected, str) or not _EXPECTED.fullmatch(expected):
         return None
-    if size is not None and not (type(size) is int and 0 <= size < 1 << 62):
+    if size is not None and not is_count(size):
         return None
     if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
         return None

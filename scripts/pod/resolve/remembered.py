@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from pod.model_refs import filenames
 from pod.model_refs.models_json import ModelFile
 from pod.util.dataclass import replace
+from pod.util.stated import is_count, is_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _COMMIT_PREFIX = re.compile(r"[0-9a-f]{7,40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_LARGEST = 1 << 62  # bytes
 _NOT_ASKED = frozenset({"token", "modelversionid"})  # of a query: what no row of a version adds
 
 
@@ -35,9 +34,9 @@ def read(row: Any, unplaced: ModelFile, wish: ModelRef) -> ModelFile:
     file = ModelFile.from_json(unplaced.model, {**row, "optional": False})
     filenames.checked_path(file.folder)
     filenames.checked_path(file.name)
-    if file.size is not None and not (type(file.size) is int and 0 <= file.size < _LARGEST):
+    if file.size is not None and not is_count(file.size):
         raise ValueError("its size is none")
-    if file.sha256 is not None and not _SHA256.fullmatch(file.sha256):
+    if file.sha256 is not None and not is_sha256(file.sha256):
         raise ValueError("its sha256 is none")
     if wish.sha256 and file.sha256 != wish.sha256:
         raise ValueError("the word states another sha256")

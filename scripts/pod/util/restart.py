@@ -17,7 +17,7 @@ class RestartPolicy:
 
 
 COMFYUI = RestartPolicy((1.0, 5.0, 15.0), stable=600.0)  # it takes a minute to come up
-# start.sh has the same delays for what looks after these (PAUSES in templates/start/wait.j2).
+# start.sh has the same delays for what looks after these (PAUSES in templates/start/services.j2).
 SERVICE = RestartPolicy((1.0, 5.0, 25.0), stable=60.0)
 
 

@@ -21,7 +21,7 @@ ROOT = layer_of(hello="a base")
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What stands in for scripts/bootstrap_base.sh: it copies a tar and counts its runs."""
+    """What stands in for scripts/host/bootstrap_base.sh: it copies a tar and counts its runs."""
     (tmp_path / "root.tar").write_bytes(ROOT)
     path = tmp_path / "bootstrap.sh"
     path.write_text(f'#!/bin/sh\necho run >>{tmp_path}/runs\nsleep 0.2\ncp {tmp_path}/root.tar "$1"\n')

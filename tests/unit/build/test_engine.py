@@ -164,7 +164,7 @@ def test_no_docker_at_all(docker: Docker, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What stands in for scripts/ensure_engine.sh: it says one sentence and fails."""
+    """What stands in for scripts/host/ensure_engine.sh: it says one sentence and fails."""
     path = tmp_path / "ensure.sh"
     path.write_text("#!/bin/sh\necho 'ensure_engine: no engine (E: x): install one.' >&2\nexit 8\n")
     path.chmod(0o755)

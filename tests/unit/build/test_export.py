@@ -6,6 +6,7 @@ import csv
 import io
 import tarfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,21 @@ def test_images_come_as_streams_and_share_layers(streamed: StreamedExport, tmp_p
 
 def test_a_build_that_fails_leaves_nobody_waiting(streamed: StreamedExport) -> None:
     assert streamed.failed() is None
+
+
+def test_a_build_that_fails_at_once_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = StreamedExport._read
+
+    def slowly(self: StreamedExport, name: str) -> Any:
+        time.sleep(0.3)
+        return read(self, name)
+
+    monkeypatch.setattr(StreamedExport, "_read", slowly)
+    with StreamedExport.begin(tmp_path / "cache", ["one"]) as made:
+        made.prepare(["one"])
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_full_disk_is_why_buildkit_cannot_write(

@@ -166,3 +166,20 @@ def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache/blobs").iterdir())) == 2
     known.prune(most=0)
     assert list((tmp_path / "cache/blobs").iterdir()) == []
+
+
+def test_progress_is_told_of_each_layer_that_is_read_and_written(tmp_path: Path) -> None:
+    made = ExportedImage.of(export(tmp_path / "kept", ("COPY a", tar("a")), ("COPY b", tar("b"))))
+    told: dict[str, list[tuple[int, int]]] = {}
+    image.write(
+        made,
+        {**made.config.document},
+        tmp_path / "made",
+        EPOCH,
+        LayerCache(tmp_path / "cache"),
+        on_progress=lambda name, done, whole: told.setdefault(name, []).append((done, whole)),
+    )
+    assert told.keys() == set(made.config.diff_ids)
+    for layer in made.layers:
+        assert told[layer.diff_id] == sorted(told[layer.diff_id])
+        assert told[layer.diff_id][-1] == (2 * layer.size, 2 * layer.size)

@@ -50,7 +50,7 @@ def test_a_plan_for_a_registry_says_all_that_a_person_decides_by(capsys: pytest.
         "container disk of a pod without a volume: 54 GB",
     ):
         assert line in lines
-    assert any(line.startswith("a free GitHub runner is enough: 27 GB of disk (14 GB are") for line in lines)
+    assert any(line.startswith("a free GitHub runner is enough: 25 GB of disk (14 GB are") for line in lines)
 
 
 @pytest.mark.usefixtures("unasked")

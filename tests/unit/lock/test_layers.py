@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,3 +103,22 @@ def test_it_lies_beside_the_other_locks() -> None:
     assert layers.path_of(plan_of("lazy").described) == schema.LOCKS / "layers.json"
     own = Path(__file__).parents[2] / "fixtures/variants/asks.yaml"
     assert layers.path_of(plan_of(str(own)).described) == own.parent / "asks.locks" / "layers.json"
+
+
+def test_two_that_write_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "layers.json", layers._read
+
+    def slow(path: Path) -> layers.LayersLock:
+        found = read(path)
+        time.sleep(0.1)
+        return found
+
+    monkeypatch.setattr(layers, "_read", slow)
+    threads = [
+        threading.Thread(target=layers.write, args=(path, remembered([baked(number)]))) for number in (1, 2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read(path).layers) == 2

@@ -21,6 +21,7 @@ from podkiln.oci import spec
 from podkiln.options import BuildRequest
 from podkiln.pipeline import build
 from podkiln.pipeline.request import image_name
+from podkiln.util import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,6 +242,6 @@ def test_no_half_made_image_stays(tmp_path: Path) -> None:
 
 def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.cache_folder() == tmp_path / "podkiln"
+    assert cache_folder.path() == tmp_path / "podkiln"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert build.cache_folder() == Path.home() / ".cache" / "podkiln"
+    assert cache_folder.path() == Path.home() / ".cache" / "podkiln"

@@ -43,6 +43,13 @@ def test_a_login_gets_what_the_commands_read_and_no_password(tmp_path: Path) -> 
     }
 
 
+def test_a_login_goes_through_the_proxies_that_the_pod_goes_through(tmp_path: Path) -> None:
+    names = ("http_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy")
+    environ: dict[str, str] = {}
+    container_env.adopt(environ, first(tmp_path, **dict.fromkeys(names, "http://proxy.test")))
+    assert environ.keys() >= set(names)
+
+
 def test_who_has_the_pods_variables_keeps_them(tmp_path: Path) -> None:
     """`docker exec -e LORAS=…` and start.sh: nothing that was left out comes back."""
     environ = {"WORKSPACE": "/workspace", "LORAS": "civitai:3@4"}

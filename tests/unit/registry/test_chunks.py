@@ -115,7 +115,9 @@ def test_a_registry_that_takes_no_chunks_either_is_one_sentence() -> None:
         (None, None, ChunkSizes()),
         ("5242880", "10485760", ChunkSizes(5242880, 10485760)),
         ("many", "0", ChunkSizes()),
-        ("-1", " 7 ", ChunkSizes(0, 7)),
+        ("-1", " 65536 ", ChunkSizes(0, 65536)),
+        (None, "1", ChunkSizes()),  # it would take a request for each byte
+        ("10485760", "5242880", ChunkSizes(10485760)),  # no chunk could be right
     ],
 )
 def test_how_it_is_said(least: str | None, most: str | None, expected: ChunkSizes) -> None:

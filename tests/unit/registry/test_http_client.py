@@ -373,3 +373,51 @@ def test_a_proxy_that_refuses_is_told_and_not_asked_again(
     assert str(error) == (
         "registry.example could not be reached: Tunnel connection failed: 407 Proxy Authentication Required."
     )
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"a"],
+    ids=["103", "100", "one-byte"],
+)
+def test_a_head_without_an_end_is_not_waited_for(piece: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    stop = threading.Event()
+
+    def drip() -> None:
+        with suppress(OSError):
+            while not stop.wait(0.02):
+                theirs.sendall(piece)
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    ours.settimeout(0.3)
+    response, begun = http_client._Response(ours, method="GET"), time.monotonic()
+    with pytest.raises(EndlessAnswerError):
+        response.begin()
+    assert time.monotonic() - begun < 2
+    stop.set()
+    thread.join()
+    response.close()
+    ours.close()
+    theirs.close()
+
+
+def test_a_head_has_a_largest_size() -> None:
+    ours, theirs = socket.socketpair()
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50_000
+
+    def send() -> None:
+        with suppress(OSError):
+            theirs.sendall(hints)
+        theirs.close()
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    ours.settimeout(5)
+    response = http_client._Response(ours, method="GET")
+    with pytest.raises(EndlessAnswerError, match="no end"):
+        response.begin()
+    response.close()
+    ours.close()
+    thread.join()

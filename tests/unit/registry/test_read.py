@@ -39,7 +39,7 @@ def read(registry: Registry, blob: spec.Descriptor = BLOB, **more: Any) -> list[
 def test_a_blob_comes_in_pieces_that_bound_the_memory(registry: Registry) -> None:
     pieces = read(registry)
     assert b"".join(pieces) == DATA
-    assert max(map(len, pieces)) == 1 << 20
+    assert max(map(len, pieces)) <= 1 << 20
 
 
 def test_it_may_lie_elsewhere_and_want_a_login(registry: Registry) -> None:
@@ -89,7 +89,7 @@ def test_whoever_has_seen_enough_may_stop(registry: Registry) -> None:
     reference = Reference.parse(f"{registry.host()}/you/app")
     with Repository(reference, RegistryOptions(login=lambda _: None)) as repository:
         with closing(repository.read(BLOB)) as pieces:
-            assert next(pieces) == DATA[: 1 << 20]
+            assert DATA.startswith(next(pieces))
         assert repository.blob_exists(BLOB)
 
 

@@ -19,7 +19,7 @@ from podkiln import registry
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
-from podkiln.registry import RegistryOptions, Repository, is_local, push
+from podkiln.registry import RegistryOptions, Repository, http_client, is_local, push
 from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.credentials import Credentials
 from podkiln.registry.errors import TransientError
@@ -268,11 +268,24 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence(proxy: str, monkeypatch: py
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(
-        RegistryError, match=r"^Registry r\.example cannot be reached by the proxy of"
-    ) as said:
-        Repository(Reference.parse("r.example/you/app"))
+    with (
+        Repository(Reference.parse("r.example/you/app")) as repository,
+        pytest.raises(RegistryError, match=r"^r\.example cannot be reached: HTTPS_PROXY is not") as said,
+    ):
+        repository.ping()
     assert "s3cret" not in f"{said.value} {said.value.hint}"
+
+
+def test_a_proxy_that_no_proxy_makes_needless_is_not_judged(
+    image: Layout, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ssh -D` leaves ALL_PROXY=socks5://… in many a shell, and NO_PROXY names what is inside the company."""
+    monkeypatch.setenv("all_proxy", "socks5://localhost:1")
+    monkeypatch.setattr(http_client, "is_local", lambda _host: False)
+    with Registry(tls=tls(certificate)) as server:
+        monkeypatch.setenv("no_proxy", server.host())
+        push(image, name(server), settings=settings(ca_bundle=certificate))
+        assert ("you/app", "v1") in server.manifests
 
 
 class Tunnels:

@@ -11,7 +11,7 @@ from plans import plan_of
 
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
-from podkiln.render.image_config import RenderedConfig
+from podkiln.render.image_config import RenderedConfig, title
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,3 +90,12 @@ def test_another_history_than_that_of_the_dockerfile_is_refused(
 ) -> None:
     with pytest.raises(IntegrityError, match="history is not that of its Dockerfile"):
         described(change)
+
+
+def test_each_layer_has_a_short_title() -> None:
+    titles = [title(step.text) for step in RENDERED.steps if not step.empty_layer]
+    assert titles[0] == "system packages"
+    assert "Python: torch" in titles
+    assert "/opt/ComfyUI" in titles
+    assert "COPY podkiln/ /opt/podkiln/" in titles
+    assert max(map(len, titles)) <= 31

@@ -70,6 +70,21 @@ def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents
     assert compare(plan, RenderedConfig.of(plan), known, held, deep=True) == []
 
 
+def test_layers_of_the_runtime_are_those_that_the_lock_remembers(plan: Plan, runtime: Runtime) -> None:
+    remembered = [each.digest for each in runtime.manifest.layers][:-3]
+    other = oci.digest_of(b"another layer")
+
+    def found(layers: list[oci.Digest]) -> list[str]:
+        held = RemoteImage(runtime.manifest, runtime.config)
+        return compare(replace(plan, bundles=()), RenderedConfig.of(plan), {}, held, runtime=layers)
+
+    assert found(remembered) == []
+    assert found([*remembered[:-1], other]) == [
+        f"Its layer {len(remembered) - 1} is {remembered[-1]}; the lock remembers {other} of the last push."
+    ]
+    assert "the lock remembers 99 of the last push" in found([*remembered, *[other] * 99][:99])[0]
+
+
 def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) -> None:
     assert findings(plan, documents) == []
 

@@ -78,8 +78,8 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
             "Compared with the lock: all of manifest, config and labels, in the history the steps that made "
             "layers and the kinds of all others, and the digests of weight layers; what is in the layers was "
             "not read (--deep reads it); not compared: the base image's own history, and the digests of the "
-            "runtime's layers, which the lock does not hold yet. The result holds for "
-            f"{registry.host()}/you/app@{verdict.digest}: pull that, as a tag can move."
+            "runtime's layers, which the lock does not hold before they are pushed once. The result holds "
+            f"for {registry.host()}/you/app@{verdict.digest}: pull that, as a tag can move."
         ),
         "findings": [],
     }

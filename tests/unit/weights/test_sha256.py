@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def shared() -> LayerHasher:
-    """Translate native.c as a bake does: a machine that runs these tests has a compiler.
+    """Translate sha256_native.c as a bake does: a machine that runs these tests has a compiler.
 
     Whether hashlib must do is then up to the processor alone.
     """
@@ -40,7 +40,7 @@ def shared() -> LayerHasher:
     return NativeHasher(library)
 
 
-@pytest.fixture(params=[HashlibHasher, shared], ids=["hashlib", "native.c"])
+@pytest.fixture(params=[HashlibHasher, shared], ids=["hashlib", "sha256_native.c"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     made: Kind = request.param
     return made
@@ -90,7 +90,7 @@ def test_a_vector_of_the_standard(kind: Kind) -> None:
     files=st.lists(st.tuples(st.binary(max_size=700), st.lists(st.integers(0, 700), max_size=5)), max_size=4),
     heads=st.integers(1, 3),
 )
-@pytest.mark.parametrize("kind", [HashlibHasher, shared], ids=["hashlib", "native.c"])
+@pytest.mark.parametrize("kind", [HashlibHasher, shared], ids=["hashlib", "sha256_native.c"])
 def test_a_layer_of_several_files(kind: Kind, files: list[tuple[bytes, list[int]]], heads: int) -> None:
     hashes, whole = kind(), b""
     for number, (data, cuts) in enumerate(files):

@@ -1,4 +1,4 @@
-"""native.c is translated where it can be, tried out before it is used, and done without where it cannot."""
+"""sha256_native.c is translated where it can be, tried out before its use, and else done without."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_one_that_is_damaged_is_made_again(environment: Path) -> None:
 def test_what_is_of_no_use_is_not_kept(
     environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    monkeypatch.setattr(sha256_native, "SOURCE", tmp_path / "native.c")
+    monkeypatch.setattr(sha256_native, "SOURCE", tmp_path / "sha256_native.c")
     sha256_native.SOURCE.write_text(source)
     assert sha256_native.library() is None
     assert translated(environment) == []

@@ -133,6 +133,14 @@ def test_headway_makes_up_for_failures(hub: Hub, file: HubFile) -> None:
     assert read(small, weight(file)) == file.content
 
 
+def test_a_byte_a_connection_is_no_headway(hub: Hub, file: HubFile) -> None:
+    hub.fault(Fault("cut", after=1, times=-1))
+    few = SourceClient(access(hub).hubs, TransferPolicy(**{**vars(FAST), "tries": 3}))
+    with pytest.raises(SourceError, match="did not come in 3 tries"):
+        read(few, weight(file))
+    assert len(hub.downloads()) == 3
+
+
 def always(kind: Any, **more: Any) -> list[Fault]:
     return [Fault(kind, times=-1, **more)]
 

@@ -26,8 +26,9 @@ from servers.hub_content import generate
 from servers.hub_faults import Fault
 
 from pod.commands import fetch
-from pod.downloads import disk_space, job, partial_file, queue, terminal
+from pod.downloads import disk_space, download, job, partial_file, queue, terminal
 from pod.downloads.terminal import Display
+from pod.downloads.worker_pool import WorkerPool
 from pod.model_refs import models_json
 from pod.net.hubs import Hubs
 from pod.resolve.model_facts import Facts
@@ -35,7 +36,7 @@ from pod.util.file_lease import STALE, FileLease
 from podkiln.config import model_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from servers.hub_content import HubFile
@@ -443,6 +444,24 @@ def inside(pod: Pod, monkeypatch: pytest.MonkeyPatch, **settings: str) -> queue.
     store = fetch.store(os.environ, shown.say)
     policy = fetch.policy(os.environ, store)
     return queue.Fetcher(files, store, hubs, policy, pod.run / "fetch.json", FACTS, display=shown)
+
+
+def test_all_files_share_the_threads_of_one_pool(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that looked for work before their pool was known once made another one for it."""
+    pools: list[int] = []
+
+    class Counted(WorkerPool):
+        def __init__(self, count: int, begin: Callable[[], Callable[[], None] | None] | None = None) -> None:
+            pools.append(count)
+            super().__init__(count, begin)
+            time.sleep(0.1)  # all its threads have looked for work by then
+
+    monkeypatch.setattr(queue, "WorkerPool", Counted)
+    monkeypatch.setattr(download, "WorkerPool", Counted)
+    file = offer_one(pod)
+    assert inside(pod, monkeypatch, FETCH_CONNECTIONS="3").run(2) == 0
+    assert sha256(pod.models / "checkpoints" / file.name) == file.sha256
+    assert pools == [3]
 
 
 @pytest.mark.parametrize("stop", ["stopped", "killed"])

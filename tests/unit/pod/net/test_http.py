@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.message import Message
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,9 +74,7 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
                 status, headers["Location"] = 302, table[self.url]
             return type("Response", (), {"status": status, "headers": headers, "close": self.close})
 
-    monkeypatch.setattr(
-        http, "connection_to", lambda parts, target, _timeout: (Connection(parts.geturl()), target)
-    )
+    monkeypatch.setattr(http, "connection_to", lambda parts, _proxy, _limits: Connection(parts.geturl()))
     return seen
 
 
@@ -161,6 +160,26 @@ def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -
             get("http://hub.invalid/files/a", {}, None, Limits())
 
 
+def test_a_proxy_is_shown_its_login_and_a_server_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On plain http too: there it once got none, and those that ask for one refused everything."""
+    shown: list[object] = []
+    request = HTTPConnection.request
+
+    def watched(self: HTTPConnection, method: str, target: str, *, headers: dict[str, str]) -> None:
+        shown.append(headers.get("Proxy-Authorization"))
+        request(self, method, target, headers=headers)
+
+    monkeypatch.setattr(HTTPConnection, "request", watched)
+    with Hub() as hub:
+        hub.add_file("a", b"by proxy")
+        monkeypatch.setenv("all_proxy", hub.url.replace("//", "//you:secret@"))
+        for url, no_proxy in (("http://hub.invalid", ""), (hub.url, hub.url.partition("//")[2])):
+            monkeypatch.setenv("no_proxy", no_proxy)
+            with get(f"{url}/files/a", {}, None, Limits()) as answer:
+                assert answer.read(100) == b"by proxy"
+    assert shown == ["Basic eW91OnNlY3JldA==", None]
+
+
 def test_a_files_public_address_has_no_login_and_no_query() -> None:
     assert public("https://user:pass@hub.test:8443/a/b?token=secret#x") == "https://hub.test:8443/a/b"
 
@@ -222,7 +241,7 @@ def test_any_location_is_followed_or_refused(monkeypatch: pytest.MonkeyPatch, lo
     class OverError(Exception):
         pass
 
-    def connection_to(parts: SplitResult, target: str, _limits: Limits) -> object:
+    def connection_to(parts: SplitResult, _proxy: object, _limits: Limits) -> object:
         reached.append(parts.geturl())
         if len(reached) > 1:
             raise OverError
@@ -231,7 +250,7 @@ def test_any_location_is_followed_or_refused(monkeypatch: pytest.MonkeyPatch, lo
         monkeypatch.setattr(
             http, "_answer", lambda *_: http.Answer(302, answer.headers, [], "hub.test", answer, no, None)
         )
-        return no, target
+        return no
 
     monkeypatch.setattr(http, "connection_to", connection_to)
     try:

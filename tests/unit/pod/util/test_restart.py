@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from pod.util.restart import COMFYUI, SERVICE, RestartPolicy, Restarts
 
+SERVICES = Path(__file__).resolve().parents[4] / "templates/start/services.j2"
 POLICY = RestartPolicy((1.0, 5.0), stable=60.0)
 
 
@@ -26,3 +30,8 @@ def test_what_is_needed_gets_the_last_one_for_ever() -> None:
 def test_the_table() -> None:
     assert (COMFYUI.delays, COMFYUI.stable) == ((1.0, 5.0, 15.0), 600.0)
     assert (SERVICE.delays, SERVICE.stable) == ((1.0, 5.0, 25.0), 60.0)
+
+
+def test_start_sh_gives_what_looks_after_services_as_many_starts_after_the_same_delays() -> None:
+    found = re.findall(r"^readonly PAUSES=\((.*)\) TRIES=(.*)$", SERVICES.read_text(), re.MULTILINE)
+    assert found == [(" ".join(f"{seconds:g}" for seconds in SERVICE.delays), str(len(SERVICE.delays)))]

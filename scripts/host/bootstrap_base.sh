@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make a base image's root file system without a registry: Debian trixie as a tar, from a Debian mirror.
 #
-#   scripts/bootstrap_base.sh OUT_TAR [MIRROR]
+#   scripts/host/bootstrap_base.sh OUT_TAR [MIRROR]
 #
 # For air-gapped sites and tests, where debian:trixie-slim cannot be pulled. What comes out is meant to be that
 # image in all that a Dockerfile can notice: the same package set, the same files left out, the same apt settings.

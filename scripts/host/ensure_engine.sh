@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make sure that a Docker Engine answers which can build podkiln's images, and say nothing if one does.
 #
-#   scripts/ensure_engine.sh [--with-tests]
+#   scripts/host/ensure_engine.sh [--with-tests]
 #
 #   --with-tests                also install what the tests call: docker-registry, skopeo, mmdebstrap, zstd,
 #                               openssl, ssh, docker compose, a C compiler, Chromium
@@ -116,7 +116,7 @@ add_newer_release() {
         fail "this Debian has Docker Engine older than $ENGINE_SINCE and no Debian source to derive one for $NEWER from: \
 install Docker Engine and buildx by hand."
     cat >/etc/apt/sources.list.d/podkiln-$NEWER.sources <<EOF
-# Docker Engine and buildx for podkiln (scripts/ensure_engine.sh); /etc/apt/preferences.d/podkiln-$NEWER keeps it low.
+# Docker Engine and buildx for podkiln (scripts/host/ensure_engine.sh); preferences.d/podkiln-$NEWER keeps it low.
 Types: deb
 URIs: $mirror
 Suites: $NEWER
@@ -137,7 +137,8 @@ EOF
 forbid_service_starts() {
     [[ ! -e $POLICY ]] || return 0
     made_policy=yes
-    printf '#!/bin/sh\n# scripts/ensure_engine.sh is installing; may be deleted if it no longer runs.\nexit 101\n' >"$POLICY"
+    printf '#!/bin/sh\n# %s; may be deleted if it no longer runs.\nexit 101\n' \
+        'scripts/host/ensure_engine.sh is installing' >"$POLICY"
     chmod 755 "$POLICY"
 }
 

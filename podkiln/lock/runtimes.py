@@ -1,0 +1,102 @@
+"""Digests of the runtime's layers by what they are built from, remembered in runtimes.json by the first push.
+
+The next push of the same runtime looks them up in its registry, and builds only what lies above them:
+podkiln's own code and start.sh. The recipe (podkiln.render.runtime_recipe) covers all that goes into them, so
+an entry can only be out of date where apt is not locked. The file lies beside the other locks.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import Field
+
+from podkiln.config.document import TupleOf
+from podkiln.config.fields import Digest as Sha256Digest
+from podkiln.lock import layers, validation
+from podkiln.lock.layers import MAX_PLACES, Place
+from podkiln.lock.validation import Locked, Schema, Size, Text
+from podkiln.oci.reference import Reference
+from podkiln.oci.spec import Digest
+from podkiln.util import atomic, cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from podkiln.config.variant import LoadedVariant
+
+FILE: Final = "runtimes.json"
+MAX_RUNTIMES: Final = 20  # the ones pushed longest ago are forgotten first
+_DELETE: Final = "Delete it: the next push writes it again."
+
+
+class RuntimeLayer(Locked):
+    """A layer as it is stored, and the digest of its tar."""
+
+    digest: Sha256Digest
+    size: Size
+    diff_id: Sha256Digest
+
+
+class RememberedRuntime(Locked):
+    """All layers of a runtime but those of podkiln's own code, which lie above.
+
+    `base`: how many of them are the base's and that of the system packages; what is built above needs these.
+    `settings` and `history` are the base's, where the Dockerfile does not say them.
+    """
+
+    name: Text
+    layers: Annotated[TupleOf[RuntimeLayer], Field(min_length=1, max_length=127)]
+    base: Annotated[int, Field(ge=1)]
+    settings: dict[str, Any]
+    history: TupleOf[dict[str, Any]]
+    places: TupleOf[Place] = ()
+
+
+class RuntimesLock(Locked):
+    """runtimes.json, in the order in which they were pushed."""
+
+    schema_version: Schema = validation.SCHEMA
+    runtimes: dict[Sha256Digest, RememberedRuntime]
+
+
+def path_of(described: LoadedVariant, *, substituted: bool) -> Path:
+    """Return where a variant's memory lies: beside that of its weight layers.
+
+    What was built with a substitute is not what a lock is about; this machine alone remembers it.
+    """
+    return cache_folder.path() / FILE if substituted else layers.path_of(described).with_name(FILE)
+
+
+def read(path: Path) -> dict[Digest, RememberedRuntime]:
+    """Return recipe -> runtime. Empty without the file. Raises LockError for a damaged one."""
+    try:
+        found = validation.read(path, RuntimesLock, hint=_DELETE).runtimes
+    except FileNotFoundError:
+        found = {}
+    return {Digest(recipe): each for recipe, each in found.items()}
+
+
+def places(path: Path) -> dict[Digest, tuple[Reference, ...]]:
+    """Return layer -> the repositories that it was pushed to. Raises LockError for a damaged memory."""
+    return {
+        Digest(layer.digest): tuple(map(Reference.parse, each.places))
+        for each in read(path).values()
+        for layer in each.layers
+    }
+
+
+def write(path: Path, recipe: Digest, made: RememberedRuntime, place: Reference) -> None:
+    """Add a runtime and the repository that it was pushed to. Raises LockError, OSError."""
+    known: Mapping[Digest, RememberedRuntime] = read(path)
+    before = known.get(recipe)
+    places = before.places if before and before.layers == made.layers else ()
+    if before and place.name in places:
+        return
+    made = made.model_copy(update={"places": (*places, place.name)[-MAX_PLACES:]})
+    rest = [(key, each) for key, each in known.items() if key != recipe]
+    kept = dict([*rest, (recipe, made)][-MAX_RUNTIMES:])
+    data = {"schema_version": 1, "runtimes": {key: each.model_dump() for key, each in kept.items()}}
+    atomic.write(path, json.dumps(data, indent=1) + "\n")

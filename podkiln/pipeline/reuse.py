@@ -1,0 +1,196 @@
+"""A push without a build of the runtime: its layers are in the registry, only those above them are made.
+
+What is above is podkiln's own code and start.sh. They are built on the base and the system packages alone,
+which are read from the registry once and stand in the place of a stage of the Dockerfile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from podkiln.canonical_layers import image as canonical_image
+from podkiln.canonical_layers.cache import LayerCache
+from podkiln.canonical_layers.entries import FOLDER, Entry
+from podkiln.canonical_layers.image import Below
+from podkiln.canonical_layers.writer import WrittenLayer
+from podkiln.errors import RegistryError
+from podkiln.lock import runtimes
+from podkiln.oci import layout, spec
+from podkiln.oci.spec import Digest
+from podkiln.pipeline import publish
+from podkiln.pipeline.request import image_name
+from podkiln.render import runtime_recipe
+from podkiln.render.image_config import RenderedConfig
+from podkiln.weights import layer_lookup
+from podkiln.weights.layer_lookup import LayerSources, SourceRepositories
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from podkiln.canonical_layers.exported import ExportedImage
+    from podkiln.lock.runtimes import RememberedRuntime, RuntimeLayer
+    from podkiln.oci.layout import Layout
+    from podkiln.plan.plan import Plan
+    from podkiln.registry import RegistryOptions
+
+log = logging.getLogger(__name__)
+STAGE_OF_SYSTEM = "system"
+STAGE_BELOW = "comfyui-installed"
+"""The stages of the Dockerfile that install system packages, and that the image's own stands on."""
+IMAGE = "uppermost"
+"""The folder of a variant's output that holds what was made."""
+
+
+@dataclass(frozen=True)
+class ReusedRuntime:
+    """A plan whose runtime's layers are in the registry."""
+
+    plan: Plan
+    runtime: RememberedRuntime
+
+    @property
+    def written(self) -> list[WrittenLayer]:
+        """The layers of the runtime."""
+        return [
+            WrittenLayer(Digest(each.digest), each.size, Digest(each.diff_id)) for each in self.runtime.layers
+        ]
+
+
+def find(plan: Plan, settings: RegistryOptions) -> ReusedRuntime | None:
+    """Look for a plan's runtime in the registry that it is pushed to.
+
+    None: the image is wanted on this disk, or the runtime was never pushed, or not all of it is there.
+    Raises LockError for a damaged memory.
+    """
+    request = plan.request
+    if not request.image.push or request.output.load or request.engine.no_cache:
+        return None
+    runtime = runtimes.read(publish.runtimes_of(plan)).get(runtime_recipe.of(plan))
+    if runtime is None:
+        return None
+    blobs = [_blob(each) for each in runtime.layers]
+    try:
+        there = layer_lookup.probe(image_name(plan), blobs, publish.sources_of(plan), settings)
+    except RegistryError:
+        return None  # the push says it, should it last
+    if any(there.get(each.digest) not in ("existing", "mounted") for each in blobs):
+        return None
+    log.info("%s: its runtime is in the registry already; what lies above it is built.", plan.name)
+    return ReusedRuntime(plan, runtime)
+
+
+def _blob(layer: RuntimeLayer) -> spec.Descriptor:
+    return spec.Descriptor(spec.LAYER_ZSTD, Digest(layer.digest), layer.size)
+
+
+@contextlib.contextmanager
+def contexts(
+    reused: Sequence[ReusedRuntime], settings: RegistryOptions, cache: Path, out: Path
+) -> Iterator[list[str]]:
+    """Give the options of `docker buildx bake` that put base and system packages in the place of a runtime.
+
+    Raises RegistryError, IntegrityError, OSError.
+    """
+    known = LayerCache(cache)
+    folders = [out / each.plan.name / "below" for each in reused]
+    try:
+        words: list[str] = []
+        for each, folder in zip(reused, folders, strict=True):
+            digest = _base_layout(each, folder, known, settings)
+            context = f"oci-layout://{folder.absolute()}@{digest}"
+            words += ["--set", f"{each.plan.name}.contexts.{STAGE_BELOW}={context}"]
+        known.keep_only({Digest(layer.digest) for each in reused for layer in _base(each)})
+        yield words
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _base(reused: ReusedRuntime) -> Sequence[RuntimeLayer]:
+    return reused.runtime.layers[: reused.runtime.base]
+
+
+def _base_layout(reused: ReusedRuntime, folder: Path, known: LayerCache, settings: RegistryOptions) -> Digest:
+    """Make an OCI layout of base and system packages; returns the digest of its manifest."""
+    target = image_name(reused.plan)
+    near = publish.sources_of(reused.plan)
+    shutil.rmtree(folder, ignore_errors=True)
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    layers = [_blob(each) for each in _base(reused)]
+    places = {each.digest: [target, *near.candidates(each.digest)] for each in layers}
+    with SourceRepositories(LayerSources(remembered=places), settings) as repositories:
+        for each in layers:
+            holder = repositories.holder(each)
+            if holder is None:
+                raise RegistryError(
+                    f"Registry {target.host} no longer has the layer {spec.short(each.digest)}.",
+                    hint="Push again: the runtime is then built.",
+                )
+            canonical_image.link(known.add(each, holder.read(each)), blobs / each.digest.partition(":")[2])
+    config = spec.canonical_json(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": reused.runtime.settings,
+            "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in _base(reused)]},
+            "history": [{"created_by": "podkiln"} for _ in layers],
+        }
+    )
+    return canonical_image.write_documents(folder, config, layers, spec.Platform("linux", "amd64"))
+
+
+def take(reused: ReusedRuntime, exported: ExportedImage, known: LayerCache, out: Path) -> Layout:
+    """Write the image: its documents and uppermost layers, in a folder without the layers below."""
+    plan, runtime = reused.plan, reused.runtime
+    rendered = RenderedConfig.of(plan)
+    epoch = plan.described.spec.runtime.epoch
+    rows = [{"created_by": step.text, "empty_layer": step.empty_layer} for step in rendered.steps]
+    below = rendered.stages[STAGE_BELOW]
+    above = exported.config.history[below - len(rows) :]
+    history = (*runtime.history, *rows[:below], *above)
+    document = rendered.document(replace(exported.config, history=history))
+    workdir = rendered.config["WorkingDir"].strip("/")
+    folders = [Entry(workdir.encode(), FOLDER, 0o755, 0, 0, epoch)]
+    written = Below(reused.written, runtime.base, folders)
+    place = out / plan.name / IMAGE
+    for earlier in (place, out / plan.name / "image"):  # which would be taken for this one
+        shutil.rmtree(earlier, ignore_errors=True)
+    canonical_image.write(exported, document, place, epoch, known, below=written)
+    return layout.read_documents(place)
+
+
+def remember(plan: Plan, image: Layout) -> RememberedRuntime:
+    """Return what is to be remembered of a runtime that was built as a whole."""
+    rendered = RenderedConfig.of(plan)
+    own = image.config.history[len(image.config.history) - len(rendered.steps) :]
+    base = image.config.history[: -len(own)]
+    above = _layers(own[rendered.stages[STAGE_BELOW] :])
+    layers = [
+        runtimes.RuntimeLayer(digest=blob.digest, size=blob.size, diff_id=diff_id)
+        for blob, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
+    ]
+    return runtimes.RememberedRuntime(
+        name=plan.name,
+        layers=tuple(layers[: len(layers) - above]),
+        base=_layers(base) + _layers(own[: rendered.stages[STAGE_OF_SYSTEM]]),
+        settings=_settings_of_base(rendered, image.config.document["config"]),
+        history=tuple(dict(row) for row in base),
+    )
+
+
+def _layers(history: Sequence[Mapping[str, Any]]) -> int:
+    return sum(not row.get("empty_layer") for row in history)
+
+
+def _settings_of_base(rendered: RenderedConfig, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what an image sets beyond its Dockerfile: what its base does."""
+    made = {key: value for key, value in config.items() if key not in rendered.config}
+    labels = {key: text for key, text in config["Labels"].items() if key not in rendered.config["Labels"]}
+    variables = [each for each in config["Env"] if each.partition("=")[0] not in rendered.environment]
+    return {**made, **({"Labels": labels} if labels else {}), **({"Env": variables} if variables else {})}

@@ -1,0 +1,36 @@
+"""The recipe of a runtime: one digest of all that its layers are made from, up to podkiln's own code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+
+from podkiln.canonical_layers import writer
+from podkiln.oci import spec
+from podkiln.render import bake_file, build_context
+
+if TYPE_CHECKING:
+    from podkiln.oci.spec import Digest
+    from podkiln.plan.plan import Plan
+
+_ABOVE: Final = ("podkiln/", "bin/", "start.sh", "Dockerfile", ".dockerignore")
+"""Files that no layer of the runtime is made from; of the Dockerfile, what comes before counts by itself."""
+
+
+def of(plan: Plan) -> Digest:
+    """Return the recipe of a plan's runtime. Raises RenderError."""
+    files = build_context.render(plan)
+    dockerfile = files["Dockerfile"].content.decode()
+    before = dockerfile.rpartition(f" AS {bake_file.TARGET}\n")[0]
+    inputs = {
+        "writer": [writer.VERSION, writer.LEVEL, zstandard.__version__],
+        "dockerfile": [line for line in before.splitlines() if line and not line.startswith("#")],
+        "files": {
+            path: spec.digest_of(file.content)
+            for path, file in sorted(files.items())
+            if not path.startswith(_ABOVE)
+        },
+        "inputs": {each.name: each.actual for each in plan.inputs},
+    }
+    return spec.digest_of(spec.canonical_json(inputs))
