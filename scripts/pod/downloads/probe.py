@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from enum import Enum
 from typing import TYPE_CHECKING
