@@ -161,6 +161,21 @@ def test_a_layer_that_the_image_lacks_is_named_too(plan: Plan, compare: Any) -> 
     assert difference.what == "It lacks a layer that the rebuild has: base 1."
 
 
+def test_layers_are_compared_with_those_of_the_same_instruction(plan: Plan, compare: Any) -> None:
+    """One is new in the image, and one that came after it is lost."""
+    there, here = (
+        runtimes.make(plan, [zstd(tar(name)) for name in names]) for names in (("a", "b"), ("b", "c"))
+    )
+    rows = [dict(row) for row in there.config.document["history"]]
+    for row, by in zip(rows[1:3], ("RUN a", "base 1"), strict=True):
+        row["created_by"] = by
+    found = compare(with_config(there, history=rows), here).found
+    assert [each.what.partition(": ")[0] for each in found] == [
+        "Its layer 3 (RUN a) is not in the rebuild",
+        "It lacks a layer that the rebuild has",
+    ]
+
+
 def with_config(made: Runtime, **changed: Any) -> Runtime:
     """Return a runtime with another config."""
     data = spec.canonical_json({**made.config.document, **changed})
@@ -205,6 +220,7 @@ def builds(
             _: object, request: BuildRequest, __: object, cache: Path
         ) -> tuple[str, dict[str, float], Any]:
             asked.append((request, cache))
+            assert main(["clean", "--all"]) == 2, "what it builds in is not removed meanwhile"
             return "", {}, [rebuilt(request.output.out / "lazy/image", made)]
 
         monkeypatch.setattr(build, "prepare_engine", lambda _: "mine")
