@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln.errors import SourceError
 from podkiln.oci import layout, spec
-from podkiln.util import process
+from podkiln.util import cache_folder, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def base_layout(cache_dir: Path) -> BaseLayout:
     It is made once, some 20 s; delete the folder to take in newer packages.
     """
     # The script says what a base is, so a changed one makes another; the old one stays valid for who uses it.
-    path = cache_dir / "base" / hashlib.sha256(_WRAPPING + _SCRIPT.read_bytes()).hexdigest()[:16]
+    path = cache_dir / cache_folder.BASE / hashlib.sha256(_WRAPPING + _SCRIPT.read_bytes()).hexdigest()[:16]
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock")):
         if not path.exists():

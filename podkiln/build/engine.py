@@ -212,7 +212,7 @@ def _passed_file(found: _Builder, facts: Mapping[str, Any]) -> Path:
     key = hashlib.sha256(
         json.dumps([asdict(found), identity, PLAIN_EXPORT], sort_keys=True).encode()
     ).hexdigest()
-    return cache_folder.path() / "engines" / key[:32]
+    return cache_folder.path() / cache_folder.ENGINES / key[:32]
 
 
 def _remember(passed: Path) -> None:

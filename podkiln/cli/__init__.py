@@ -41,6 +41,8 @@ COMMANDS = {
     "lint": ("render", "hadolint, shellcheck and our own rules over what is rendered."),
     "lock": ("lock", "Resolve every input and write the lock; or check it, without a network."),
     "verify": ("verify", "What a registry holds, against the lock; pulls nothing."),
+    "doctor": ("kept", "What podkiln keeps on this machine: where, and how large it is."),
+    "clean": ("kept", "Remove what podkiln keeps on this machine and can make again."),
     "flags": ("flags", "What start.sh would choose for a card and a RAM, and why."),
     "schemas": ("lock", "Write the JSON Schemas that editors check variants and models with."),
 }

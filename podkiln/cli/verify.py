@@ -16,15 +16,26 @@ from podkiln.errors import UsageError
 from podkiln.lock import layers, runtimes
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Digest
-from podkiln.options import BuildRequest, ImageOptions, NetworkOptions, WeightOptions, apply, option
-from podkiln.pipeline import build
-from podkiln.pipeline.request import check_certificates, image_name
+from podkiln.options import (
+    BuildRequest,
+    EngineOptions,
+    ImageOptions,
+    NetworkOptions,
+    SubstituteOptions,
+    WeightOptions,
+    apply,
+    option,
+)
+from podkiln.pipeline import build, publish, rebuilds
+from podkiln.pipeline.request import check_options, image_name
 from podkiln.plan import destination
 from podkiln.render import runtime_recipe
 from podkiln.util import console
 from podkiln.verify import image as verify
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podkiln.plan.plan import Plan
 
 log = logging.getLogger("podkiln")
@@ -35,49 +46,69 @@ log = logging.getLogger("podkiln")
 @variant_option
 @apply(ImageOptions.options("registry", tag="Instead of VARIANT-COMFYUI-cuda-CUDA, where IMAGE is left out."))
 @option("--deep", is_flag=True, help="Read all layers too: hash the weights, and look for what hides them.")
+@option("--rebuild", is_flag=True, help="Build its runtime again, every step anew, and compare the files.")
 @apply(WeightOptions.options(no_weights="The image was pushed with --no-weights."))
 @apply(NetworkOptions.options(ca_bundle="PEM file of a corporate CA that signs for it."))
+@apply(SubstituteOptions.options("base", "source"))
+@apply(NetworkOptions.options("python_index", "apt_mirror"))
+@apply(EngineOptions.options("builder"))
 @json_option
 def verify_command(
-    image: str | None, variant: tuple[str, ...], deep: bool, as_json: bool, **options: Any
+    image: str | None, variant: tuple[str, ...], deep: bool, rebuild: bool, as_json: bool, **options: Any
 ) -> None:
     """Compare IMAGE, as its registry holds it, with the lock of a variant.
 
     All of manifest, config and labels, the steps in the history, and the digests of layers. Nothing is
     pulled. Without IMAGE, it is the one that `--push` would push.
+
+    With --rebuild, its runtime is built again, and of each layer with another digest it is said which files
+    differ, and how. --base, --source, --python-index, --apt-mirror and --builder are for that build.
     """
+    if not rebuild:
+        _refuse_options_of_a_build(options)
     name = one_of(variant, f"{image or 'what is verified'} is one image")
     pushed = BuildRequest.of([name], os.environ, push=True, **options)
-    if pushed.network.ca_bundle:
-        check_certificates(pushed.network.ca_bundle)
+    check_options(pushed)
     described = variants.load(name)
     made = build.make_plan(described, replace(pushed, image=ImageOptions()))
     made.require()
     reference = _reference(image, replace(made, request=pushed))
-    image = str(reference)
+    image, known = str(reference), layers.read(layers.path_of(described))
+    settings = registries.RegistryOptions(ca_bundle=pushed.network.ca_bundle)
     with console.Bytes(f"reading {image}") as bar:
         verdict = verify.verify(
             made,
-            layers.read(layers.path_of(described)),
+            known,
             reference,
-            registries.RegistryOptions(ca_bundle=pushed.network.ca_bundle),
+            settings,
             runtime=_runtime(made),
             deep=deep,
             on_progress=bar,
         )
+    if rebuild and verdict.held:  # else it cannot be compared, and that was found
+        verdict = rebuilds.compare(made, verdict, known, settings)
     if as_json:
         console.result(verdict.as_json())
     else:
-        for finding in verdict.findings:
-            click.echo(finding)
+        for line in verdict.lines:
+            click.echo(line)
     verdict.require()
-    log.info("%s (%s) is what the lock of %s says.", image, verdict.digest, made.name)
+    says = "a build gives now" if rebuild else f"the lock of {made.name} says"
+    log.info("%s (%s) is what %s.", image, verdict.digest, says)
     log.info("%s", verdict.compared)
+
+
+def _refuse_options_of_a_build(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that only a build has a use for."""
+    for name in ("base", "source", "python_index", "apt_mirror", "builder"):
+        if options[name]:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for a build.", hint="Add --rebuild, or leave it out.")
 
 
 def _runtime(made: Plan) -> list[Digest]:
     """Return the layers of the runtime, where the lock remembers them."""
-    known = runtimes.read(runtimes.path_of(made.described, substituted=False)).get(runtime_recipe.of(made))
+    known = runtimes.read(publish.runtimes_of(made)).get(runtime_recipe.of(made))
     return [Digest(each.digest) for each in known.layers] if known else []
 
 

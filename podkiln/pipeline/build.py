@@ -59,12 +59,12 @@ def build(request: BuildRequest) -> list[Report]:
     settings = publish.registry_options(request)
     preflight.check(plans, request, lambda made: with_registry_state(made, settings))
     builder = prepare_engine(request)
-    with output_dir.exclusive_lock(request.output.out):
+    with cache_folder.in_use(), output_dir.exclusive_lock(request.output.out):
         reused = [found for plan in plans if (found := reuse.find(plan, settings))]
         if len(reused) == len(plans):
             command, seconds, runtimes = _build_uppermost(reused, request, builder, settings)
         else:
-            command, seconds, runtimes = _build_all(plans, request, builder)
+            command, seconds, runtimes = build_all(plans, request, builder, cache_folder.path())
         reports = []
         for plan, runtime in zip(plans, runtimes, strict=True):
             publisher = Publisher.of(plan, settings)
@@ -162,20 +162,21 @@ def prepare_engine(request: BuildRequest) -> str | None:
     return engine.require(request.engine.builder).builder
 
 
-def _build_all(
-    plans: Sequence[Plan], request: BuildRequest, builder: str | None
+def build_all(
+    plans: Sequence[Plan], request: BuildRequest, builder: str | None, cache: Path
 ) -> tuple[str, dict[str, float], list[Layout]]:
     """Render, lint and build all variants in one run of BuildKit, so that they share what they can.
 
-    Returns the command to repeat it by, the seconds of each step, and what came out.
+    `cache`: the folder with the kept export, and the layers that were written before. Returns the command to
+    repeat it by, the seconds of each step, and what came out.
     """
     begun = time.monotonic()
     out = request.output.out
     argv, environment = _render(plans, request, builder)
     names = [each.name for each in plans]
     rendered = time.monotonic()
-    known = LayerCache(cache_folder.path() / "layers")
-    with _export(request, names, builder) as export, _partials(plans, out):
+    known = LayerCache(cache / cache_folder.LAYERS)
+    with _export(request, names, builder, cache / cache_folder.EXPORTS) as export, _partials(plans, out):
         export.prepare(names)
         try:
             buildkit.run(argv, out, environment, export.options(names), quiet=request.console.quiet)
@@ -216,15 +217,15 @@ def _render(
 def _build_uppermost(
     reused: Sequence[ReusedRuntime], request: BuildRequest, builder: str | None, settings: RegistryOptions
 ) -> tuple[str, dict[str, float], list[Layout]]:
-    """Build what lies above runtimes that are in the registry; returns what `_build_all` does."""
+    """Build what lies above runtimes that are in the registry; returns what `build_all` does."""
     begun = time.monotonic()
     out, names = request.output.out, [each.plan.name for each in reused]
     argv, environment = _render([each.plan for each in reused], request, builder)
     rendered = time.monotonic()
-    known = LayerCache(cache_folder.path() / "layers")
+    known = LayerCache(cache_folder.path() / cache_folder.LAYERS)
     with (
-        reuse.contexts(reused, settings, cache_folder.path() / "pulled", out) as contexts,
-        KeptExport.hold(cache_folder.path() / "uppermost", builder) as export,
+        reuse.contexts(reused, settings, cache_folder.path() / cache_folder.PULLED, out) as contexts,
+        KeptExport.hold(cache_folder.path() / cache_folder.UPPERMOST, builder) as export,
     ):
         fetched = time.monotonic()
         export.prepare(names)
@@ -244,10 +245,9 @@ def _build_uppermost(
 
 
 def _export(
-    request: BuildRequest, names: Sequence[str], builder: str | None
+    request: BuildRequest, names: Sequence[str], builder: str | None, folder: Path
 ) -> AbstractContextManager[KeptExport | StreamedExport]:
     """Return where BuildKit exports to."""
-    folder = cache_folder.path() / "exports"
     if request.engine.no_keep:
         return StreamedExport.begin(folder, names)
     return KeptExport.hold(folder, builder)

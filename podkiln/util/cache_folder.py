@@ -1,12 +1,62 @@
-"""Where things are kept that can be made again (XDG base directory specification)."""
+"""Where things are kept that can be made again (XDG base directory specification), and who uses them now."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from podkiln.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BASE: Final = "base"
+ENGINES: Final = "engines"
+EXPORTS: Final = "exports"
+LAYERS: Final = "layers"
+PULLED: Final = "pulled"
+REBUILDS: Final = "rebuilds"
+UPPERMOST: Final = "uppermost"
+"""The folders in it; podkiln.pipeline.kept says what is in each."""
+LOCK: Final = ".lock"
 
 
 def path() -> Path:
     """Return podkiln's folder there: XDG_CACHE_HOME/podkiln, or ~/.cache/podkiln."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root).absolute() / "podkiln"
+
+
+@contextlib.contextmanager
+def in_use() -> Iterator[None]:
+    """Keep what is there from being cleaned away; builds may use it together. Raises UsageError."""
+    folder = path()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise UsageError(f"The cache folder {folder} cannot be written: {error.strerror}.") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def unused() -> Iterator[None]:
+    """Keep builds from using what is there. Raises UsageError while one does, OSError."""
+    folder = path()
+    # A build of an earlier podkiln holds the export of its builder alone.
+    exports = [lock for name in (EXPORTS, UPPERMOST) for lock in (folder / name).glob(f"*/{LOCK}")]
+    with contextlib.ExitStack() as held:
+        for name in (folder / LOCK, *sorted(exports)):
+            lock = held.enter_context(name.open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"A build is using {folder}, so nothing was removed.", hint="Wait for it, and clean then."
+                ) from None
+        yield

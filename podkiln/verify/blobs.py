@@ -60,7 +60,7 @@ def runtime_findings(
 
     def read(layer: tuple[int, Descriptor, Digest]) -> runtime_layers.LayerContents:
         number, blob, diff_id = layer
-        chunks = _watched(repository.read(blob), f"layer {number}", blob.size, on_progress)
+        chunks = watched(repository.read(blob), f"layer {number}", blob.size, on_progress)
         return runtime_layers.read(number, blob, diff_id, chunks)
 
     yield from runtime_layers.findings(at_once(repository.transport, layers, read))
@@ -72,7 +72,7 @@ def _read_layer(repository: Repository, on_progress: Progress, placed: LocatedLa
     hashes = {(segment.start, segment.size): hashlib.sha256() for segment in segments}
     findings = []
     try:
-        chunks = _watched(repository.read(blob), bundle.name, blob.size, on_progress)
+        chunks = watched(repository.read(blob), bundle.name, blob.size, on_progress)
         for segment, piece in _split(chunks, segments):
             hashes[segment.start, segment.size].update(piece)
     except IntegrityError as wrong:
@@ -99,7 +99,8 @@ def _content_findings(bundle: WeightLayerSpec, hexes: Mapping[tuple[int, int], s
             yield f"Weight layer {bundle.name} differs from what is packed here, at byte {segment.start}."
 
 
-def _watched(chunks: Iterable[bytes], name: str, size: int, on_progress: Progress) -> Iterator[bytes]:
+def watched(chunks: Iterable[bytes], name: str, size: int, on_progress: Progress) -> Iterator[bytes]:
+    """Yield the pieces of a blob, and tell how far it was read."""
     done = 0
     for chunk in chunks:
         done += len(chunk)

@@ -61,7 +61,7 @@ def compare(
     layers is compared too, so that a digest which the lock does not know says nothing.
     """
     shape = [*_type_findings(held), *_count_findings(held)]
-    told = [*documents.of_config(rendered, held.config), *documents.of_substitutes(held.config)]
+    told = [*documents.of_config(rendered, held.config), *documents.of_substitutes(rendered, held.config)]
     if _count_findings(held):  # no saying which history is that of which layer
         return [*shape, *told]
     found = placed(plan.bundles, known, held)

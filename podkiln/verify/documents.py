@@ -5,6 +5,7 @@ Engines pass over keys that they do not know; but what they know grows, and Go's
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.util.printable import printable
@@ -27,7 +28,7 @@ def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
     document = config.document
     held, wanted = dict(document.get("config") or {}), rendered.config
     labels = dict(config.labels)
-    if labels.get(_SUBSTITUTED, "").split():
+    if labels.get(_SUBSTITUTED, "").split() and not _named(rendered):
         del labels[_SUBSTITUTED]  # said one by one
     held.pop("Labels", None)
     yield from _mapping("label", labels, wanted["Labels"])
@@ -116,11 +117,17 @@ def _typed(document: Mapping[str, Any], where: str) -> Iterator[str]:
         yield f"Its {where} does not say of which type it is."
 
 
-def of_substitutes(config: ImageConfig) -> Iterator[str]:
-    """Name what the image itself says was put in the place of a locked input."""
-    for each in config.labels.get(_SUBSTITUTED, "").split()[:_MOST_NAMED]:
+def of_substitutes(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
+    """Name what the image itself says was put in the place of a locked input, and was not asked for here."""
+    others = (each for each in config.labels.get(_SUBSTITUTED, "").split() if each not in _named(rendered))
+    for each in islice(others, _MOST_NAMED):
         name, _, actual = each.partition("=")
         yield (
             f"It was built with a substitute for {printable(name)}: {printable(actual)}, "
             "which is not what the lock names."
         )
+
+
+def _named(rendered: Rendered) -> list[str]:
+    """Return the substitutes that the image is to have: those that `verify --rebuild` was given."""
+    return str(rendered.config["Labels"].get(_SUBSTITUTED, "")).split()

@@ -7,7 +7,7 @@ is never right, however well it is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.errors import IntegrityError, VerifyError
@@ -27,11 +27,13 @@ from podkiln.verify.compare import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from typing import Self
 
     from podkiln.oci.spec import Descriptor, Digest, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.registry import Progress, RegistryOptions
+    from podkiln.verify.rebuilt import Difference
 
 __all__ = ["VerifyResult", "verify"]
 
@@ -44,6 +46,7 @@ _INSIDE: Final = (
 )
 _RUNTIME: Final = ", and those of the runtime's layers below podkiln's own"
 _NOT_COMPARED: Final = "the base image's own history, and the digests of "
+_REBUILT: Final = "and layers, config and manifest with those of a build made now, every step anew"
 _OWN: Final = "podkiln's own layers, the uppermost"
 _ALL: Final = "the runtime's layers, which the lock does not hold before they are pushed once"
 
@@ -52,7 +55,8 @@ _ALL: Final = "the runtime's layers, which the lock does not hold before they ar
 class VerifyResult:
     """What was found: nothing, or what differs. `digest` is that of the image's manifest.
 
-    `runtime`: the lock held the digests of the runtime's layers.
+    `runtime`: the lock held the digests of the runtime's layers. `held`: the image, where all of it is there.
+    `rebuild`: what differs from a build made now; None where none was made. `substitutes`: of that build.
     """
 
     image: str
@@ -60,11 +64,23 @@ class VerifyResult:
     findings: tuple[str, ...]
     deep: bool = False
     runtime: bool = False
+    held: RemoteImage | None = field(default=None, compare=False, repr=False)
+    rebuild: tuple[Difference, ...] | None = None
+    substitutes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether the image is what the lock says."""
-        return not self.findings
+        return not (self.findings or self.rebuild)
+
+    @property
+    def lines(self) -> list[str]:
+        """What differs, as people read it."""
+        return [*self.findings, *(line for each in self.rebuild or () for line in each.lines())]
+
+    def with_rebuild(self, found: Iterable[Difference], substitutes: Sequence[str]) -> Self:
+        """Return the verdict with what differs from a build made now, and that build's substitutes."""
+        return replace(self, rebuild=tuple(found), substitutes=tuple(substitutes))
 
     @property
     def compared(self) -> str:
@@ -72,18 +88,29 @@ class VerifyResult:
         pinned = Reference.parse(self.image).with_tag(None).with_digest(self.digest)
         said = f"The result holds for {pinned}: pull that, as a tag can move."
         read = f", {_INSIDE}" if self.deep else "; what is in the layers was not read (--deep reads it)"
+        if self.rebuild is not None:
+            names = ", ".join(self.substitutes)
+            less = f" with substitutes for {names}, which are not what the lock names" if names else ""
+            read = f", {_INSIDE}" if self.deep else ""
+            return f"{_DOCUMENTS}{_RUNTIME if self.runtime else ''}{read}, {_REBUILT}{less}. {said}"
         others = f"not compared: {_NOT_COMPARED}{_OWN if self.runtime else _ALL}"
         return f"{_DOCUMENTS}{_RUNTIME if self.runtime else ''}{read}; {others}. {said}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for scripts."""
-        found = {"ok": self.ok, "deep": self.deep, "compared": self.compared, "findings": list(self.findings)}
+        findings = [*self.findings, *(each.what for each in self.rebuild or ())]
+        found = {"ok": self.ok, "deep": self.deep, "compared": self.compared, "findings": findings}
+        if self.rebuild is not None:
+            found["rebuild"] = [each.as_json() for each in self.rebuild]
         return {"schema": 1, "image": self.image, "digest": self.digest, **found}
 
     def require(self) -> None:
         """Raise VerifyError when there is a finding."""
         if self.findings:
             raise VerifyError(f"{self.image} is not what the lock says: {self.findings[0]}")
+        if self.rebuild:
+            first = self.rebuild[0].what.rstrip(":")
+            raise VerifyError(f"{self.image} is not what a build gives now: {first}")
 
 
 def verify(
@@ -140,7 +167,8 @@ def verify(
         if held:
             findings += compare(plan, rendered, known, held, runtime=runtime, deep=deep)
             findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
-    return VerifyResult(str(reference), found.digest, tuple(findings), deep, bool(runtime))
+    whole = held if held and not bad else None
+    return VerifyResult(str(reference), found.digest, tuple(findings), deep, bool(runtime), whole)
 
 
 def _deep_findings(

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import registries
+import zstandard
 from baked_variant import bake, describe, pushing, serve
+from images import SUBSTITUTES, SYSTEM_CA, podkiln
 from servers.hub import Hub
 
 from podkiln.config import variant
@@ -258,3 +260,40 @@ def test_what_only_the_bytes_tell(plan: Plan, pushed: tuple[Path, Image], spoilt
     wanted = [*HIDDEN.values(), f"; the config says {NO_DIGEST}"]
     assert [words for words in wanted if not any(words in each for each in found)] == []
     assert len(found) == len(wanted), found
+
+
+def altered(data: bytes, path: str) -> bytes:
+    """Return the tar of a layer with another line in one file, and another mode."""
+    out, seen = io.BytesIO(), False
+    tar = zstandard.ZstdDecompressor().stream_reader(data).read()
+    with tarfile.open(fileobj=io.BytesIO(tar)) as before, tarfile.open(fileobj=out, mode="w") as after:
+        for member in before:
+            content = before.extractfile(member).read() if member.isreg() else b""  # type: ignore[union-attr]
+            if member.name == path:
+                content, member.mode, seen = content + b"# more", 0o700, True
+                member.size = len(content)
+            after.addfile(member, io.BytesIO(content))
+    assert seen
+    return out.getvalue()
+
+
+def test_a_build_made_now_shows_the_file_that_was_altered(pushed: tuple[Path, Image], spoilt: Spoilt) -> None:
+    """All other layers come out with their digests, of a build that began with nothing."""
+    variant_file, image = pushed
+    top = len(spoilt.manifest["layers"]) - 1
+    tar = altered(image.blob(spoilt.manifest["layers"][top]["digest"]).read_bytes(), "start.sh")
+    spoilt.manifest["layers"][top] |= spoilt.put(zstandard.ZstdCompressor().compress(tar))
+    spoilt.config["rootfs"]["diff_ids"][top] = spec.digest_of(tar)
+    spoilt.publish("altered")
+    name = str(Reference.parse(image.name).with_tag("altered"))
+    inputs = (*SUBSTITUTES, "--ca-bundle", SYSTEM_CA)
+    done = podkiln("verify", name, "--variant", variant_file, "--rebuild", "--json", *inputs)
+    assert done.returncode == 13, done.stderr[-4000:]
+    verdict = json.loads(done.stdout)
+    (row,) = verdict["rebuild"]
+    assert verdict["findings"] == [row["finding"]]
+    assert f"Its layer {top} (" in row["finding"]
+    assert "1 file differs: 1 in size, 1 in content, 1 in mode (registry -> rebuild):" in row["finding"]
+    (told,) = row["files"]
+    assert told.startswith("/start.sh: size ")
+    assert told.endswith(", mode 0700 -> 0755")

@@ -72,6 +72,9 @@ WRONG = [
     ("lock --check --upgrade torch", "--check writes nothing"),
     ("verify x --variant lazy --registry ghcr.io/you", "but IMAGE names one already"),
     ("verify x --variant lazy --tag y", "but IMAGE names one already"),
+    ("verify x --variant lazy --base bootstrap", "Add --rebuild, or leave it out"),
+    ("verify x --variant lazy --apt-mirror http://x", "--apt-mirror is for a build"),
+    ("verify x --variant lazy --rebuild --apt-mirror x", "--apt-mirror: expected an http or https URL"),
     ("plan lazy", "`./build.py plan --help` shows what there is"),
 ]  # fmt: skip
 
