@@ -625,6 +625,45 @@ def test_what_lies_on_a_read_only_volume_is_used(pod: Pod) -> None:
     assert not pod.hub.hits
 
 
+@pytest.mark.parametrize("planted", ["link", "file", "folder for the lease", "read-only"])
+def test_what_cannot_be_leased_is_hashed_all_the_same(pod: Pod, planted: str) -> None:
+    """Who writes the volume must not choose what is hashed."""
+    file = offer_one(pod)
+    folder = pod.models / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / file.name).write_bytes(b"x" * file.size)
+    (pod.root / "elsewhere").mkdir()
+    match planted:
+        case "link":
+            (folder / ".podkiln").symlink_to(pod.root / "elsewhere")
+        case "file":
+            (folder / ".podkiln").write_text("")
+        case "folder for the lease":
+            (folder / f".podkiln/{file.name}.lock").mkdir(parents=True)
+        case _:
+            for path in (folder, pod.models, pod.workspace):
+                path.chmod(0o555)
+    code, said = pod.fetch(prefix=without_override() if planted == "read-only" else ())
+    assert code == 1, said
+    assert {each["state"] for each in pod.state()["files"]} == {"failed"}
+    if planted != "read-only":
+        assert f"{folder}/.podkiln" in pod.state()["files"][0]["error"]
+        assert "remove it" in said
+
+
+@pytest.mark.parametrize(("name", "pickle"), [("a.ckpt", True), ("a.safetensors", False)])
+def test_no_pickle_is_kept_unchecked(pod: Pod, name: str, pickle: bool) -> None:
+    """Neither by its name nor by its contents, whoever cannot say what it must be."""
+    file = pod.hub.add("org/repo", name, 2000)
+    pod.offer({"m": [row(file, huggingface(file), sha256=None, size=None, pickle=pickle)]})
+    (pod.models / "checkpoints").mkdir(parents=True)
+    (pod.models / "checkpoints" / name).write_bytes(b"\x80\x04cos\nsystem\n(S'id'\ntR.")
+    pod.hub.fault(Fault("status", where="hub", status=404, times=-1))
+    code, said = pod.fetch()
+    assert code == 1, said
+    assert "is there, unchecked" not in said
+
+
 def test_a_web_page_is_never_published(pod: Pod) -> None:
     offer_one(pod, size=2000)
     pod.hub.fault(Fault("html", times=-1))
