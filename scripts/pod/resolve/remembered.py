@@ -64,6 +64,11 @@ def is_commit_of(stated: str, commit: str | None) -> bool:
     return not _COMMIT_PREFIX.fullmatch(stated) or commit.startswith(stated)
 
 
+def is_pinned(source: Mapping[str, Any]) -> bool:
+    """Tell whether a source states a commit, and so its bytes: nothing is left to add but what they are."""
+    return source["kind"] == "huggingface" and bool(_COMMIT_PREFIX.fullmatch(source.get("revision") or ""))
+
+
 def _source(told: Mapping[str, Any], wish: ModelRef) -> dict[str, Any]:
     """Return the word's source with what only a hub could add: a branch's commit, a file's query.
 

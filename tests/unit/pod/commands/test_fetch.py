@@ -29,7 +29,7 @@ from pod.commands import fetch
 from pod.downloads import disk_space, download, job, partial_file, queue, terminal
 from pod.downloads.terminal import Display
 from pod.downloads.worker_pool import WorkerPool
-from pod.model_refs import models_json
+from pod.model_refs import model_ref, models_json
 from pod.net.hubs import Hubs
 from pod.resolve.model_facts import Facts
 from pod.util.file_lease import STALE, FileLease
@@ -649,6 +649,47 @@ def test_what_cannot_be_leased_is_hashed_all_the_same(pod: Pod, planted: str) ->
     if planted != "read-only":
         assert f"{folder}/.podkiln" in pod.state()["files"][0]["error"]
         assert "remove it" in said
+
+
+@pytest.mark.parametrize("by", ["wish's row", "file's row"])
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_record_does_not_say_what_a_stated_commit_holds(pod: Pod, by: str, offline: bool) -> None:
+    """The hub does; where it does not answer the record is taken, and that is said."""
+    file = pod.hub.add("org/repo", "a.safetensors", generate(2000, safetensors=True))
+    commit = pod.hub.repositories["org/repo"].head
+    planted = generate(2000, 7, safetensors=True)
+    place = pod.models / "loras/a.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(planted)
+    found = hashlib.sha256(planted).hexdigest()
+    key = f"huggingface:org/repo@{commit}/a.safetensors"
+    rows: dict[str, Any] = {key: {"expected": f"sha256:{found}", "size": 2000, "revision": commit}}
+    wishes: dict[str, Any] = {}
+    word = f"loras=hf:org/repo@{commit}/a.safetensors"
+    if by == "wish's row" or offline:
+        wish = model_ref.parse("--", word)
+        source = huggingface(file, revision=commit)
+        wishes[wish.key] = {
+            "folder": "loras",
+            "name": place.name,
+            "size": 2000,
+            "sha256": found,
+            "source": source,
+        }
+        rows = {} if by == "wish's row" else rows
+    record = pod.workspace / ".podkiln/resolved.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"schema": 1, "files": rows, "wishes": wishes}))
+    pod.offer({})
+    if offline:
+        pod.hub.fault(Fault("status", where="hub", status=502, times=-1))
+    code, said = pod.fetch(word)
+    assert ("as the volume's record has it" in said) == offline
+    if offline:
+        assert (code, sha256(place)) == (0, found), said
+    else:
+        assert code == 1, said
+        assert "where another file lies" in said
 
 
 @pytest.mark.parametrize(("name", "pickle"), [("a.ckpt", True), ("a.safetensors", False)])
