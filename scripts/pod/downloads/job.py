@@ -127,7 +127,7 @@ class DownloadJob:
             if right := self._examined(resolved):
                 self._finish(State.PRESENT, right)
             else:
-                self._fetch(resolved, workers)
+                self._fetch_unless_brought(resolved, workers)
         finally:
             self._lease.release()
             self._lease = self._new_lease()
@@ -195,6 +195,18 @@ class DownloadJob:
         return self._context.store.examine(
             self.file, resolved.expected, resolved.size, again=again, seen=seen
         )
+
+    def _fetch_unless_brought(self, resolved: Resolved, workers: WorkerPool | None) -> None:
+        """Fetch; what fails since another pod took this one for dead is over once that one has the file."""
+        try:
+            self._fetch(resolved, workers)
+        except (RefusedError, OSError):
+            there = self._lease.lost and self._context.store.known(
+                self.file, resolved.expected, resolved.size
+            )
+            if not there:
+                raise
+            self._finish(State.PRESENT, there)
 
     def _fetch(self, resolved: Resolved, workers: WorkerPool | None) -> None:
         growth = self._growth(self._context.store.area, resolved)

@@ -282,7 +282,9 @@ def remarks(file: ModelFile) -> list[str]:
     """Return what else is to be said about a file that was wished for."""
     said = list(file.remarks)
     if is_pickle(file.name):
-        said.append("it is a pickle, which can run code when it is loaded; the sha256 given vouches for it")
+        said.append(
+            "it is a pickle, which can run code when it is loaded; it is taken because its sha256 was given"
+        )
     if filenames.suffix(file.name) in filenames.UNLISTED:
         said.append("ComfyUI itself does not list files of this kind; a custom node has to")
     return said

@@ -2,6 +2,10 @@
 
 Everybody who can write the volume can write the record, so a row is only believed as far as the word, or
 the image's models.json, says nothing of its own.
+
+What was hashed before (`.verified.json`, beside the files) is another matter: it is believed as long as size
+and mtime are the same, and cannot be authenticated. Who writes the volume can forge it; they can also put
+code into custom_nodes, which ComfyUI runs. `fetch --verify` believes no such record, and hashes all.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from fakes.pod import CHUNK, Pod, huggingface, row
@@ -27,10 +27,13 @@ from servers.hub_faults import Fault
 
 from pod.commands import fetch
 from pod.downloads import disk_space, download, job, partial_file, queue, terminal
+from pod.downloads.states import State
 from pod.downloads.terminal import Display
 from pod.downloads.worker_pool import WorkerPool
 from pod.model_refs import model_ref, models_json
+from pod.net.http import RefusedError
 from pod.net.hubs import Hubs
+from pod.resolve.hashes import Resolved
 from pod.resolve.model_facts import Facts
 from pod.util.file_lease import STALE, FileLease
 from podkiln.config import model_types
@@ -649,6 +652,30 @@ def test_what_cannot_be_leased_is_hashed_all_the_same(pod: Pod, planted: str) ->
     if planted != "read-only":
         assert f"{folder}/.podkiln" in pod.state()["files"][0]["error"]
         assert "remove it" in said
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_a_pod_that_was_taken_for_dead_uses_what_the_other_brought(pod: Pod, brought: bool) -> None:
+    """After SIGSTOP, and SIGCONT when the lease is another's."""
+    there = pod.root / "there"
+    there.write_bytes(b"x")
+    store = SimpleNamespace(known=lambda *_: there if brought else None)
+    done: list[Any] = []
+    fails = RefusedError("is being fetched by another pod")
+
+    def fetch_it(*_: Any) -> None:
+        raise fails
+
+    late = SimpleNamespace(
+        _fetch=fetch_it,
+        _lease=SimpleNamespace(lost=True),
+        _context=SimpleNamespace(store=store),
+        _finish=lambda *what: done.append(what),
+        file=None,
+    )
+    with contextlib.nullcontext() if brought else pytest.raises(RefusedError):
+        job.DownloadJob._fetch_unless_brought(cast("job.DownloadJob", late), Resolved("sha256:", 1), None)
+    assert done == ([(State.PRESENT, there)] if brought else [])
 
 
 @pytest.mark.parametrize("by", ["wish's row", "file's row"])
