@@ -71,6 +71,11 @@ def mount_point(path: Path) -> Path:
     return path
 
 
+def is_unwritable(error: OSError) -> bool:
+    """Tell whether a file system takes no new file: read-only, forbidden or full."""
+    return not isinstance(error, PlantedError) and error.errno in _FORBIDDEN | FULL
+
+
 def refusal(error: OSError, path: Path) -> RefusedError:
     """Say what an error of the file system means for a file, and what to do."""
     mount = mount_point(path.parent)

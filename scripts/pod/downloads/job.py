@@ -18,9 +18,11 @@ from pod.downloads.states import OVER, State
 from pod.errors import PodError
 from pod.net.http import RefusedError
 from pod.net.hubs import request_for
+from pod.net.integrity import check_contents
 from pod.resolve.model_refs import remarks
 from pod.util.dataclass import dataclass
 from pod.util.file_lease import FileLease
+from pod.util.pickles import is_pickle
 
 if TYPE_CHECKING:
     import threading
@@ -125,7 +127,7 @@ class DownloadJob:
             if right := self._examined(resolved):
                 self._finish(State.PRESENT, right)
             else:
-                self._fetch(resolved, workers)
+                self._fetch_unless_brought(resolved, workers)
         finally:
             self._lease.release()
             self._lease = self._new_lease()
@@ -140,13 +142,26 @@ class DownloadJob:
                 self._find()
             return self._context.resolver.resolve(self.file, self.progress.say)
         except RefusedError as error:
-            path = self._context.store.anywhere(self.file, None)
+            path = self._unchecked()
             if path is None:
                 raise
             self.progress.say(f"not checked: {error}")
             self._context.say(f"{self.file.label} is there, unchecked, since it {error}")
             self._finish(State.PRESENT, path)
             return None
+
+    def _unchecked(self) -> Path | None:
+        """Return a file that may stay as it is though no hub says what it must be: a pickle may not.
+
+        Raises RefusedError for one whose contents are not what its name says, OSError.
+        """
+        file, store = self.file, self._context.store
+        if not file.folder or (is_pickle(file.name) and not file.vouched):
+            return None
+        path = store.anywhere(file, None)
+        if path and not path.is_relative_to(store.baked):
+            check_contents(path, file.name, vouched=file.vouched)
+        return path
 
     def _find(self) -> None:
         """Learn what a wished file is, and where it belongs."""
@@ -168,14 +183,10 @@ class DownloadJob:
         self.not_before = time.monotonic() + BUSY_SECONDS
 
     def _unwritable(self, resolved: Resolved, error: OSError) -> Path | None:
-        """Return what is there on a volume that cannot be written; hashed only when that was asked for."""
-        if self._context.again:
-            return self._examined(resolved)
-        path = self._context.store.anywhere(self.file, resolved.size)
-        if path:
-            mount = disk_space.mount_point(path)
-            self.progress.say(f"not checked: {mount} cannot be written ({error.strerror})")
-        return path
+        """Return the right file on a volume that takes no lease, hashed: nothing may vouch for it there."""
+        if not disk_space.is_unwritable(error):
+            return None  # something planted, say: whoever writes the volume must not choose what is hashed
+        return self._examined(resolved)
 
     def _examined(self, resolved: Resolved) -> Path | None:
         """Return where the right file lies, hashing what must be hashed."""
@@ -184,6 +195,18 @@ class DownloadJob:
         return self._context.store.examine(
             self.file, resolved.expected, resolved.size, again=again, seen=seen
         )
+
+    def _fetch_unless_brought(self, resolved: Resolved, workers: WorkerPool | None) -> None:
+        """Fetch; what fails since another pod took this one for dead is over once that one has the file."""
+        try:
+            self._fetch(resolved, workers)
+        except (RefusedError, OSError):
+            there = self._lease.lost and self._context.store.known(
+                self.file, resolved.expected, resolved.size
+            )
+            if not there:
+                raise
+            self._finish(State.PRESENT, there)
 
     def _fetch(self, resolved: Resolved, workers: WorkerPool | None) -> None:
         growth = self._growth(self._context.store.area, resolved)

@@ -9,8 +9,10 @@ power cut or on another host of a network volume, only what was flushed is. A to
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 _FLUSH = 64 << 20  # bytes that arrive between two flushes
 _NEW = os.O_CREAT | os.O_EXCL
 _LARGEST_JOURNAL = 16 << 20  # bytes; a file of 1 TB in chunks of 8 MiB has lines of 1 MB
+_LARGEST_FILE = 1 << 50  # bytes
+_MOST_CHUNKS = 1 << 17  # of a file: 1 TiB in chunks of 8 MiB
+# What a request may carry (RFC 9110, 5.5) and a hub's hash; anybody can write a journal on a shared volume.
+_IDENTITY = re.compile(r"[ -~\x80-\xff]{0,1024}")
+_EXPECTED = re.compile(r"[a-z0-9]{0,16}:?[0-9a-f]{0,128}")
+
+
+_NO_SIZE = frozenset({errno.EFBIG, errno.EINVAL})  # no file can have that size there
 
 
 class ClosedError(Exception):
@@ -282,9 +292,14 @@ def adopt(copy: Path, path: Path) -> bool:
     except (OSError, ValueError, TypeError, ArithmeticError):
         return False
     try:
-        if not arrived:
+        there = os.fstat(data).st_size
+        if not arrived or any(min((n + 1) * contents.chunk, contents.size) > there for n in arrived):
             return False
         os.ftruncate(data, contents.size)
+    except OSError as error:
+        if error.errno in _NO_SIZE:
+            return False
+        raise
     finally:
         os.close(data)
     copy.replace(path)
@@ -309,8 +324,7 @@ def _read_journal(path: Path) -> tuple[PartMetadata, list[int]]:
     fields = bounded_json.parse(head)
     kernel = fields.pop("kernel", "") if isinstance(fields, dict) else ""
     contents = PartMetadata(**fields)
-    if not (_is_count(contents.size) and _is_count(contents.chunk) and contents.chunk):
-        raise ValueError("sizes that are none")
+    _check(contents)
     count = -(-contents.size // contents.chunk)
     claims = [line for line in lines if not line.startswith(b"=")]
     if not kernel or kernel != boot_id():
@@ -320,8 +334,16 @@ def _read_journal(path: Path) -> tuple[PartMetadata, list[int]]:
     return contents, list(dict.fromkeys(chunk for chunk in chunks if chunk < count))
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+def _check(contents: PartMetadata) -> None:
+    """Check what a journal says, each field by its type. Raises ValueError."""
+    size, chunk = contents.size, contents.chunk
+    if not (type(size) is int and 0 <= size <= _LARGEST_FILE and type(chunk) is int and chunk > 0):
+        raise ValueError("sizes that are none")
+    if size > chunk * _MOST_CHUNKS:
+        raise ValueError("more chunks than a file is fetched in")
+    for text, form in ((contents.identity, _IDENTITY), (contents.expected, _EXPECTED)):
+        if not (isinstance(text, str) and form.fullmatch(text)):
+            raise ValueError("an identity or a hash that is none")
 
 
 def remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from pod.net.transfer_policy import TransferPolicy
 
 MAX_RANGE_CHUNKS = 16  # chunks: long enough that requests cost nothing, short enough to share out the end
+
+
+_STRONG = re.compile(r'"[!#-~\x80-\xff]*"')  # an ETag: RFC 9110, 8.8.3
 
 
 class Mode(Enum):
@@ -67,7 +71,7 @@ class Requests:
     def ask(self, span: ByteRange | None, identity: str) -> Answer:
         """Ask for some bytes, or all. Raises TransientError, RefusedError, and ClosedError once halted."""
         headers = {"Range": f"bytes={span.start}-{span.stop - 1}"} if span else {}
-        if identity.startswith('"'):  # a strong ETag of the server that sends the bytes
+        if _STRONG.fullmatch(identity):  # of the server that sends the bytes
             headers["If-Range"] = identity
         answer = self._goal.request.send(self._policy.limits, headers)
         with self._lock:
@@ -119,7 +123,10 @@ def begin(
     TransientError, RefusedError, OSError, and ChangedError after which the part must be removed.
     """
     part = PartialFile.recall(goal.part) if mode is Mode.RANGES else None
-    if part and part.contents.expected != goal.expected:
+    if part and (part.contents.expected, part.contents.size) != (
+        goal.expected,
+        goal.size or part.contents.size,
+    ):
         part = None
     if part and not part.missing:
         return Beginning(part)
@@ -171,6 +178,10 @@ def check_same(answer: Answer, span: ByteRange, contents: PartMetadata) -> None:
 
 
 def range_length(policy: TransferPolicy, missing: int, chunk: int) -> int:
-    """Bytes to ask for at once: a fair share, so that no connection is left with a long end."""
+    """Bytes to ask for at once: a fair share, so that no connection is left with a long end.
+
+    A part may be kept in smaller chunks than ours, which must not make requests small.
+    """
     share = missing // (2 * policy.connections)
-    return max(chunk, min(share, MAX_RANGE_CHUNKS * chunk))
+    least = max(chunk, policy.chunk)
+    return max(least, min(share, MAX_RANGE_CHUNKS * least))

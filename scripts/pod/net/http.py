@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from pod.errors import PodError
 from pod.net.proxies import PORTS, ProxyError, proxy_for
+from pod.net.response_head import TimedResponse
 from pod.util.dataclass import dataclass, field
 from pod.util.masking import masked
 from pod.util.printable import shown
@@ -28,6 +29,7 @@ MAX_REDIRECTS = 5
 USER_AGENT = "podkiln-fetch/1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SHORT = 64 * 1024
+_SHORT_SECONDS = 60.0  # for an answer that is read whole: what a hub says, the head of a file
 _QUERY = "/?:@!$&'()*+,;=~-._%"  # RFC 3986, 3.4, and what is quoted already
 
 
@@ -66,7 +68,7 @@ class Credential:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds to wait for a connection, and for the next byte; `tls`: a context with other CAs.
+    """Seconds to wait for a connection, and for an answer's head, then each byte; `tls`: other CAs.
 
     `idle` keeps connections for the next request; without it each request makes one of its own.
     """
@@ -130,6 +132,7 @@ class Answer:
 
     def read(self, limit: int) -> bytes:
         """Read the whole body, at most `limit` bytes. Raises TransientError, RefusedError."""
+        self.hurry()
         body = bytearray()
         buffer = memoryview(bytearray(1 << 16))
         while count := self.readinto(buffer):
@@ -138,9 +141,15 @@ class Answer:
                 raise RefusedError(f"cannot be resolved: {self.host} does not stop answering")
         return bytes(body)
 
+    def hurry(self) -> None:
+        """Let the rest of the body come soon, or not at all: each byte that comes would buy more time."""
+        if isinstance(self.response, TimedResponse):
+            self.response.end_within(_SHORT_SECONDS)
+
     def drain(self) -> None:
         """Read and drop a short body, so that the connection can be reused."""
         if self.keep and self.response.length is not None and self.response.length <= _SHORT:
+            self.hurry()
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 self.response.read()
 
@@ -235,6 +244,7 @@ def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, li
         sent |= proxy.headers
         target = f"http://{parts.netloc.rpartition('@')[2]}{target}"
     connection = connection_to(parts, proxy, limits)
+    connection.response_class = TimedResponse
     if kept := limits.idle.take(origin) if limits.idle else None:
         try:
             return _answer(kept, origin, target, sent, limits)

@@ -10,6 +10,7 @@ from pod.net.http import RefusedError, TransientError
 from pod.net.transfer_policy import TransferBackoff, TransferPolicy
 from pod.resolve import safetensors_header
 from pod.util import bounded_json
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,15 +36,17 @@ class HubClient:
         self._turns: dict[str, threading.Lock] = {}
         self._answers: dict[str, Any] = {}
 
-    def json(self, request: Request, note: Note) -> Any:
-        """Return what an address answers. Raises RefusedError."""
+    def json(self, request: Request, note: Note, tries: int | None = None) -> Any:
+        """Return what an address answers; `tries` fewer than usual may do. Raises RefusedError."""
         with self._lock:
             turn = self._turns.setdefault(request.url, threading.Lock())
         with turn:
             if request.url not in self._answers:
                 try:
-                    self._answers[request.url] = self._patiently(lambda: self._json(request), note)
+                    self._answers[request.url] = self._patiently(lambda: self._json(request), note, tries)
                 except RefusedError as error:
+                    if tries:  # who has to know asks with more patience
+                        raise
                     self._answers[request.url] = error
             answer = self._answers[request.url]
         if isinstance(answer, RefusedError):
@@ -72,8 +75,9 @@ class HubClient:
                     f"cannot be resolved: {request.page} did not answer with JSON of a usual size"
                 ) from None
 
-    def _patiently(self, ask: Callable[[], T], note: Note) -> T:
-        patience = TransferBackoff(self._policy, self._halted, note)
+    def _patiently(self, ask: Callable[[], T], note: Note, tries: int | None = None) -> T:
+        policy = replace(self._policy, tries=min(tries or self._policy.tries, self._policy.tries))
+        patience = TransferBackoff(policy, self._halted, note)
         while not self._halted.is_set():
             try:
                 return ask()

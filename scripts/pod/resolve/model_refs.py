@@ -17,6 +17,7 @@ from pod.net.http import RefusedError
 from pod.net.hubs import request_for
 from pod.net.integrity import digest, of_file
 from pod.resolve import civitai, remembered
+from pod.resolve.hashes import Resolved
 from pod.resolve.resolved_cache import WISHES
 from pod.util.dataclass import dataclass, replace
 from pod.util.pickles import is_pickle
@@ -84,7 +85,8 @@ class ModelRefResolver:
         wish = unplaced.wish
         if wish is None:
             return unplaced
-        if file := self._remembered(unplaced, wish):
+        remembered_file = self._remembered(unplaced, wish)
+        if remembered_file and (file := self._confirmed(remembered_file, wish, note)):
             self._take(file, self._resolver.resolve(file, note).expected, wish)
             return file
         try:
@@ -239,6 +241,17 @@ class ModelRefResolver:
         except (KeyError, TypeError, ValueError, AttributeError, RefusedError):
             return None  # nothing, nothing to go by, or another file than the word states
 
+    def _confirmed(self, file: ModelFile, wish: ModelRef, note: Note) -> ModelFile | None:
+        """Return a remembered file; None where its hash is not that of the commit that the word states.
+
+        Raises RefusedError.
+        """
+        if wish.sha256 or file.sha256 is None or not remembered.is_pinned(wish.source):
+            return file
+        record = Resolved(f"sha256:{file.sha256}", file.size, file.source["revision"])
+        found = self._resolver.resolve(replace(file, sha256=None), note, record)
+        return replace(file, size=found.size) if found.expected == record.expected else None
+
     def _is_place_of(self, file: ModelFile, wish: ModelRef) -> bool:
         """Tell whether a hub's answer could have led to a remembered place; says no to an unvouched pickle.
 
@@ -269,7 +282,9 @@ def remarks(file: ModelFile) -> list[str]:
     """Return what else is to be said about a file that was wished for."""
     said = list(file.remarks)
     if is_pickle(file.name):
-        said.append("it is a pickle, which can run code when it is loaded; the sha256 given vouches for it")
+        said.append(
+            "it is a pickle, which can run code when it is loaded; it is taken because its sha256 was given"
+        )
     if filenames.suffix(file.name) in filenames.UNLISTED:
         said.append("ComfyUI itself does not list files of this kind; a custom node has to")
     return said

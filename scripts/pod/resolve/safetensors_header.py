@@ -49,12 +49,14 @@ class SafetensorsHeader:
 def fetch(request: Request, limits: Limits) -> SafetensorsHeader:
     """Ask for the head of a file, once where it is of the usual size. Raises RefusedError, TransientError."""
     with request.send(limits, {"Range": f"bytes=0-{_FIRST - 1}"}) as answer:
+        answer.hurry()
         size = _size(answer)
         head = _take(answer, b"", 8)
         length = _length(head, size)
         head = _take(answer, head, min(8 + length, _FIRST) if answer.status == PARTIAL else 8 + length)
     if len(head) < 8 + length:
         with request.send(limits, {"Range": f"bytes={len(head)}-{7 + length}"}) as answer:
+            answer.hurry()
             if answer.status != PARTIAL:
                 head = b""  # from its start again, then
             head = _take(answer, head, 8 + length)

@@ -247,7 +247,7 @@ def test_a_pickle_by_the_name_that_is_written_comes_only_with_a_hash(pod: Pod, n
     assert there(pod) == set()
     code, said = pod.fetch(f"loras=civitai:11@22#sha256={file.sha256}")
     assert (code, len(there(pod))) == (0, 1), said
-    assert "the sha256 given vouches for it" in said
+    assert "it is taken because its sha256 was given" in said
 
 
 def test_a_pickle_under_another_name_is_refused_at_the_gate_and_leaves_nothing(pod: Pod) -> None:

@@ -231,6 +231,24 @@ def test_what_had_arrived_of_a_file_that_was_replaced_is_not_left(case: Case) ->
     assert not list(case.part.parent.iterdir())
 
 
+def test_small_chunks_of_a_part_do_not_make_small_requests(case: Case) -> None:
+    """A journal on a shared volume can say any chunk; with one of 16 bytes the requests would not end."""
+    contents = PartMetadata(SIZE, 16, f'linked:"{case.file.sha256}"', case.expected)
+    PartialFile.create(case.part, contents).mark_complete(0)
+    case.run()
+    assert case.arrived()
+    assert len(case.hub.downloads()) <= 3 * SIZE // CHUNK
+
+
+def test_a_part_of_another_size_than_is_listed_is_begun_anew(case: Case) -> None:
+    """A sparse file whose journal claims all of it would be hashed for hours."""
+    left = PartialFile.create(case.part, PartMetadata(1 << 43, 1 << 43, "", case.expected))
+    left.mark_complete(0)
+    del left
+    case.run()
+    assert case.arrived()
+
+
 def test_retry_after_is_obeyed(case: Case) -> None:
     case.hub.fault(Fault("status", where="hub", status=429, retry_after="1"))
     start = time.monotonic()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import random
 import threading
 import time
@@ -203,6 +206,37 @@ def test_what_cannot_be_trusted_is_not_recalled(path: Path, damage: object) -> N
     PartialFile.create(path, CONTENTS)  # and does not stand in the way
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"chunk": 1, "size": 1 << 20},
+        {"chunk": 1.5},
+        {"chunk": True},
+        {"size": 95.0},
+        {"size": 1 << 62, "chunk": 1 << 60},
+        {"identity": 5},
+        {"identity": None},
+        {"identity": '"x\r\nX-Evil: 1'},
+        {"identity": '"\u20ac"'},
+        {"identity": '"' + "x" * 5000 + '"'},
+        {"expected": ["sha256:00"]},
+        {"expected": "sha256:00\n"},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_planted_journal_is_not_recalled(path: Path, changed: dict[str, object]) -> None:
+    """Anybody can write it on a shared volume, and what it says goes into requests."""
+    PartialFile.create(path, CONTENTS).mark_complete(0)
+    head, rest = journal(path).read_bytes().split(b"\n", 1)
+    fields = {**json.loads(head), **changed}
+    journal(path).write_bytes(json.dumps(fields).encode() + b"\n" + rest)
+    with path.open("r+b") as part:
+        part.truncate(min(int(fields["size"]), 1 << 40))
+    assert PartialFile.recall(path) is None
+    PartialFile.create(path, CONTENTS)
+
+
 def test_claims_outside_the_file_are_ignored(path: Path) -> None:
     PartialFile.create(path, CONTENTS)
     with journal(path).open("ab") as handle:
@@ -277,3 +311,29 @@ def test_half_of_a_trail_is_nothing(path: Path, lost: str, monkeypatch: pytest.M
     path.with_suffix(lost).unlink()
     assert not adopt(copy, path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("size", [95, 1 << 45, 1 << 62, (1 << 63) + 1, 9_999_999_999_999_999_999])
+def test_a_planted_trail_is_no_part(path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal beside one byte that claims a whole file, or one of a size that no file system takes."""
+    copy = path.with_suffix(".copy")
+    trail(copy, 95, monkeypatch).finish()
+    copy.write_bytes(b"x")
+    head, rest = journal(path).read_bytes().split(b"\n", 1)
+    fields = {**json.loads(head), "size": size, "chunk": max(CHUNK, size // 1000)}
+    journal(path).write_bytes(json.dumps(fields).encode() + b"\n" + rest)
+    assert not adopt(copy, path)
+    assert not path.exists()
+
+
+def test_a_size_that_the_file_system_does_not_take_is_no_part(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = path.with_suffix(".copy")
+    trail(copy, 95, monkeypatch).finish()
+
+    def refuse(_descriptor: int, _size: int) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    assert not adopt(copy, path)
