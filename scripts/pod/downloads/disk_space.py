@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE})
-_OTHER_KIND = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST})
+_OTHER_KIND = frozenset(
+    {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+)  # the last: a dangling link
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
