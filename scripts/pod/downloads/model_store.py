@@ -93,8 +93,7 @@ class ModelStore:
         Raises OSError.
         """
         if (place := self.place(file)).is_dir():
-            message = f"{place} is a folder, where the file belongs: remove it, or give the file another name"
-            raise OSError(errno.EISDIR, message)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
         for path in self._ours_and_theirs(file):
             if _is_file(path) and self._is_right(path, expected, size, seen, again=again):
                 return path

@@ -107,7 +107,7 @@ class PartialFile:
                 raise ValueError("another size")  # noqa: TRY301 (as everything else that cannot be used)
             os.fdatasync(data)  # from now on all of it is flushed, under whichever kernel it was written
             aside = _state(path).with_suffix(".state.new")
-            aside.unlink(missing_ok=True)
+            untrusted_files.remove(aside)
             journal = _new_journal(aside, contents, arrived)
             aside.replace(_state(path))
         except (OSError, ValueError):
@@ -347,10 +347,9 @@ def _check(contents: PartMetadata) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a part and its journal, if they are there."""
-    path.unlink(missing_ok=True)
-    _state(path).with_suffix(".state.new").unlink(missing_ok=True)
-    _state(path).unlink(missing_ok=True)
+    """Remove a part and its journal, if they are there. Raises PlantedError for a folder, OSError."""
+    for each in (path, _state(path).with_suffix(".state.new"), _state(path)):
+        untrusted_files.remove(each)
 
 
 def _state(path: Path) -> Path:

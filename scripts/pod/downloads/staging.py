@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pod.downloads import disk_space, partial_file
 from pod.hardware import mounts
-from pod.util import env
+from pod.util import env, untrusted_files
 from pod.util.dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Staging:
         copy = beside.with_suffix(".copy")
         grown = None if beside.exists() else self._roomy(beside, size, reserve)
         if beside.exists():  # what arrived beside goes on there
-            copy.unlink(missing_ok=True)
+            untrusted_files.remove(copy)
         elif not (grown and grown.exists()) and partial_file.adopt(copy, beside):
             grown = None
         else:

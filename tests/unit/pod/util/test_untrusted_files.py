@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from pod.volume import package_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SECRET = "secret of somebody else\n"
 
@@ -124,8 +124,32 @@ def test_a_folder_of_ours_that_is_a_link_takes_nothing(tmp_path: Path) -> None:
 def test_a_file_is_not_read_beyond_its_limit(here: Path) -> None:
     (here / "x").write_bytes(b"x" * 1001)
     assert len(untrusted_files.read_plain(here / "x", 1001)) == 1001
-    with pytest.raises(OSError, match="more than 1000 bytes"):
+    with pytest.raises(OSError, match="more than 1000 bytes where a smaller one is expected: remove it"):
         untrusted_files.read_plain(here / "x", 1000)
+
+
+def test_what_is_removed_is_no_folder(here: Path, victim: Path) -> None:
+    for plant in (Path.touch, lambda path: path.symlink_to(victim), os.mkfifo):
+        plant(here / "x")
+        untrusted_files.remove(here / "x")
+        untrusted_files.remove(here / "x")
+    (here / "x").mkdir()
+    with pytest.raises(PlantedError, match=r"/x is a folder where a plain file is expected: remove it"):
+        untrusted_files.remove(here / "x")
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("suffix", [".part", ".state"])
+def test_a_folder_in_the_place_of_a_part_is_named(here: Path, suffix: str) -> None:
+    (here / f"a{suffix}").mkdir()
+    with pytest.raises(PlantedError, match=rf"/a\{suffix} is a folder"):
+        PartialFile.create(here / "a.part", PartMetadata(1, 1, "", ""))
+
+
+def test_a_folder_in_the_place_of_a_lease_is_named(here: Path) -> None:
+    (here / "a.lock").mkdir()
+    with pytest.raises(PlantedError, match=r"/a\.lock is a folder where a plain file is expected"):
+        FileLease(here / "a.lock").acquire()
 
 
 # --- who opens files there
