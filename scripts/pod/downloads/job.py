@@ -6,6 +6,7 @@ costs the file it goes wrong with, and one sentence.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from pod.net.http import RefusedError
 from pod.net.hubs import request_for
 from pod.net.integrity import check_contents
 from pod.resolve.model_refs import remarks
-from pod.util.dataclass import dataclass
+from pod.util.dataclass import dataclass, replace
 from pod.util.file_lease import FileLease
 from pod.util.pickles import is_pickle
 
@@ -112,6 +113,7 @@ class DownloadJob:
         if not context.again and (path := context.store.known(self.file, resolved.expected, resolved.size)):
             self._finish(State.PRESENT, path)
             return True
+        resolved = self._sized(resolved)
         try:
             owned = self._lease.acquire()
         except OSError as error:
@@ -181,6 +183,15 @@ class DownloadJob:
             )
         self.progress.state = State.WAITING
         self.not_before = time.monotonic() + BUSY_SECONDS
+
+    def _sized(self, resolved: Resolved) -> Resolved:
+        """Ask for a size that is not known where something lies that would be hashed, however large it is."""
+        store = self._context.store
+        grown = any(os.path.lexists(store.staging(self.file, suffix)) for suffix in (".part", ".copy"))
+        if resolved.size is not None or not (grown or store.holds(self.file)):
+            return resolved
+        size = self._context.resolver.size(self.file, resolved.revision, self.progress.say)
+        return replace(resolved, size=size)
 
     def _unwritable(self, resolved: Resolved, error: OSError) -> Path | None:
         """Return the right file on a volume that takes no lease, hashed: nothing may vouch for it there."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pod.net.http import RefusedError
-from pod.net.hubs import Request
+from pod.net.hubs import Request, request_for
 from pod.resolve import civitai
 from pod.resolve.hub_client import HubClient
 from pod.resolve.remembered import is_commit_of, is_pinned
@@ -95,6 +95,16 @@ class Resolver:
             return known
         self.pins.put(FILES, key, asdict(resolved))
         return resolved
+
+    def size(self, file: ModelFile, revision: str | None, note: Callable[[str], None]) -> int | None:
+        """Ask a file's source how many bytes it has, before one of another size is hashed for hours.
+
+        Returns None where the source does not say.
+        """
+        try:
+            return self.asker.size(request_for(file.source, self.hubs, revision), note, _FEW_TRIES)
+        except RefusedError:
+            return None
 
     def pin(self, source: Mapping[str, Any], resolved: Resolved) -> None:
         """Remember what is known of a source without asking for it."""

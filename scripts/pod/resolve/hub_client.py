@@ -6,6 +6,7 @@ import threading
 from email.message import Message
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pod.net import content_range
 from pod.net.http import RefusedError, TransientError
 from pod.net.transfer_policy import TransferBackoff, TransferPolicy
 from pod.resolve import safetensors_header
@@ -65,6 +66,15 @@ class HubClient:
                 return called(answer.headers["Content-Disposition"])
 
         return self._patiently(ask, note)
+
+    def size(self, request: Request, note: Note, tries: int) -> int | None:
+        """Return how many bytes a file has at its source, None where it does not say. Raises RefusedError."""
+
+        def ask() -> int | None:
+            with request.send(self._policy.limits, {"Range": "bytes=0-0"}) as answer:
+                return None if answer.status == content_range.UNSATISFIABLE else content_range.size(answer)
+
+        return self._patiently(ask, note, tries)
 
     def _json(self, request: Request) -> Any:
         with request.send(self._policy.limits) as answer:

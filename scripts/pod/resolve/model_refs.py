@@ -112,7 +112,7 @@ class ModelRefResolver:
             remarks=found.remarks,
         )
         self._take(file, found.expected, wish)
-        self._check_place(file, found.expected, wish)
+        self._check_place(file, found.expected, wish, note)
         self._remember(file, wish)
         return file
 
@@ -221,13 +221,15 @@ class ModelRefResolver:
                 f"would be {file.label}, as {owner} is, which is another file: {_another_name(wish, file)}"
             )
 
-    def _check_place(self, file: ModelFile, expected: str, wish: ModelRef) -> None:
+    def _check_place(self, file: ModelFile, expected: str, wish: ModelRef, note: Note) -> None:
         """Leave alone what somebody else put there under this name. Raises RefusedError, OSError."""
         place = self._store.place(file)
         if not place.is_file() or self._store.known(file, expected, file.size):
             return
         size = place.stat().st_size
-        if file.size not in {None, size} or digest(of_file(place), size, expected) != expected:
+        wanted = self._resolver.size(file, None, note) if file.size is None else file.size
+        note(f"{place} is there; its hash is checked")
+        if wanted not in {None, size} or digest(of_file(place), size, expected) != expected:
             raise RefusedError(
                 f"would be {place}, where another file lies: move that away, or {_another_name(wish, file)}"
             )
