@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from pod.net.response_head import UnfinishedError
 from pod.net.retry import PASSING, asked_seconds
 from pod.util.printable import printable, shown
 from podkiln.errors import RegistryError
@@ -62,14 +63,10 @@ class ConnectError(ExchangeError):
     """There was no connection to send it on."""
 
 
-class EndlessAnswerError(TimeoutError):
-    """An answer came, but not to its end in time."""
-
-
 _NETWORK: Final[tuple[tuple[type[ExchangeError], type[Exception], str], ...]] = (
     (ExchangeError, socket.gaierror, "has a name that could not be resolved"),
     (ExchangeError, ConnectionRefusedError, "refuses connections"),
-    (ExchangeError, EndlessAnswerError, "did not finish an answer in time"),
+    (ExchangeError, UnfinishedError, "did not finish an answer in time"),
     (ConnectError, TimeoutError, "did not take a connection in time"),
     (ExchangeError, TimeoutError, "did not answer in time"),
     (ExchangeError, OSError, "cut the connection"),

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from podkiln.oci.tar_layer import Chunk
-    from podkiln.registry.http_client import Incoming
+    from podkiln.registry.incoming import Incoming
     from podkiln.registry.options import RegistryOptions
 
 T = TypeVar("T")
