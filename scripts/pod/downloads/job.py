@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from pod.downloads import disk_space, partial_file
+from pod.downloads import disk_space, part_journal
 from pod.downloads.download import Download, StoppedError
 from pod.downloads.probe import DownloadTarget
 from pod.downloads.progress import Progress
@@ -227,7 +227,7 @@ class DownloadJob:
             if growth.copy is None or error.errno not in disk_space.FULL:
                 raise disk_space.refusal(error, growth.part) from None
             self._context.say(f"{self.file.label}: {growth.part.parent} is full, so it goes on at its place")
-            partial_file.remove(growth.part)
+            part_journal.remove(growth.part)
             self._bring(resolved, self._growth(Staging(), resolved), workers)
 
     def _growth(self, area: Staging, resolved: Resolved) -> StagingPlan:

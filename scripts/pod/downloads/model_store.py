@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from pod.downloads import partial_file
+from pod.downloads import part_journal
 from pod.downloads.staging import Staging, StagingPlan
 from pod.net.http import RefusedError
 from pod.net.integrity import check_contents, digest, of_file
@@ -118,12 +118,12 @@ class ModelStore:
         except RefusedError:
             for each in (growth.part, growth.copy):
                 if each:
-                    partial_file.remove(each)
+                    part_journal.remove(each)
             raise
         grown.replace(place)
         for each in (growth.part, growth.copy):
             if each:
-                partial_file.remove(each)
+                part_journal.remove(each)
         _flush(place.parent)
         self._remember(place, expected)
         return place

@@ -14,7 +14,8 @@ from servers.hub_answers import Handler
 from servers.hub_content import generate, make_file, tensors
 from servers.hub_faults import Fault
 
-from pod.downloads.partial_file import PartialFile, PartMetadata
+from pod.downloads.part_journal import PartMetadata
+from pod.downloads.partial_file import PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,7 @@ from servers.hub_content import generate
 from servers.hub_faults import Fault
 
 from pod.commands import fetch
-from pod.downloads import disk_space, download, job, partial_file, queue, terminal
+from pod.downloads import disk_space, download, job, journaled_copy, partial_file, queue, terminal
 from pod.downloads.states import State
 from pod.downloads.terminal import Display
 from pod.downloads.worker_pool import WorkerPool
@@ -473,7 +473,7 @@ def test_a_staged_file_survives_its_container(pod: Pod, monkeypatch: pytest.Monk
     file = offer_one(pod)
     staged = pod.root / "local"
     settings = {"FETCH_STAGING": str(staged), "PODKILN_FETCH_CHUNK": "16384", "FETCH_CONNECTIONS": "2"}
-    monkeypatch.setattr(partial_file, "_FLUSH", 65536)
+    monkeypatch.setattr(journaled_copy, "FLUSH", 65536)
     pod.hub.rate = 300_000
     running = inside(pod, monkeypatch, **settings)
     state = pod.models / f"checkpoints/.podkiln/{file.name}.state"
@@ -516,7 +516,7 @@ def test_a_local_disk_that_fills_up_costs_speed_not_the_file(
         write(self, offset, data)
 
     monkeypatch.setattr(partial_file.PartialFile, "write", full)
-    monkeypatch.setattr(partial_file, "_FLUSH", 65536)
+    monkeypatch.setattr(journaled_copy, "FLUSH", 65536)
     settings = {"FETCH_STAGING": str(staged), "PODKILN_FETCH_CHUNK": "16384"}
     assert inside(pod, monkeypatch, **settings).run(1) == 0
     assert sha256(pod.models / "checkpoints" / file.name) == file.sha256

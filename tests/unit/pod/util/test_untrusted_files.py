@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.downloads import partial_file
-from pod.downloads.partial_file import PartialFile, PartMetadata
+from pod.downloads import journaled_copy, part_journal
+from pod.downloads.part_journal import PartMetadata
+from pod.downloads.partial_file import PartialFile
 from pod.resolve.resolved_cache import WISHES, ResolvedCache
 from pod.services import service, sshd
 from pod.supervisor import log_file
@@ -192,18 +193,18 @@ def test_a_part_is_not_taken_up_from_what_is_none(
         assert found is None or (planted == "a.state" and plant is hard)
         if plant is folder:
             (here / planted).rmdir()
-        partial_file.remove(here / "a.part")
+        part_journal.remove(here / "a.part")
 
 
 def test_a_copy_that_is_a_link_is_not_adopted(here: Path, victim: Path) -> None:
     contents = PartMetadata(4, 4, "etag", "sha256:0")
-    trail = partial_file.JournaledCopy(here / "a.copy", contents)
+    trail = journaled_copy.JournaledCopy(here / "a.copy", contents)
     trail.write(b"abcd")
     trail.finish()
     trail.close()
     (here / "a.copy").unlink()
     link(here / "a.copy", victim)
-    assert not partial_file.adopt(here / "a.copy", here / "a.part")
+    assert not journaled_copy.adopt(here / "a.copy", here / "a.part")
 
 
 def test_what_is_written_aside_follows_no_link(here: Path, victim: Path) -> None:
