@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln.build.engine import PLAIN_EXPORT
 from podkiln.canonical_layers.exported import ExportedImage
-from podkiln.errors import IntegrityError, UsageError
+from podkiln.errors import IntegrityError
 from podkiln.oci import layout
+from podkiln.util import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,17 +42,13 @@ class KeptExport:
     def hold(cls, root: Path, builder: str | None) -> Iterator[KeptExport]:
         """Hold the folder of a builder; another build that uses it is waited for. Raises UsageError."""
         kept = cls(root / re.sub(r"[^A-Za-z0-9._-]", "_", builder or "default"))
-        try:
-            (kept.folder / "blobs").mkdir(parents=True, exist_ok=True)
-            lock = (kept.folder / ".lock").open("w")
-        except OSError as error:
-            raise UsageError(f"The cache folder {kept.folder} cannot be written: {error.strerror}.") from None
-        with lock:
+        with lock_file.open_in(kept.folder, f"The cache folder {kept.folder}") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 log.info("waiting for another build with this builder, which holds %s", kept.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            (kept.folder / "blobs").mkdir(exist_ok=True)
             yield kept
 
     def options(self, names: Sequence[str]) -> list[str]:

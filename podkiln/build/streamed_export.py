@@ -38,6 +38,8 @@ _PATIENCE: Final = 0.05  # seconds
 _CHUNK: Final = 1 << 20
 _BLOBS: Final = "blobs/sha256/"
 _NAME: Final = re.compile(rf"oci-layout|index\.json|{_BLOBS}[0-9a-f]{{64}}")
+_BLOCK: Final = 512  # bytes of a tar's header
+_MAGIC: Final = slice(257, 262)  # POSIX.1-2017 pax, "ustar Interchange Format"; a name may begin as JSON does
 _MAX_DOCUMENT: Final = 8 << 20  # bytes of a manifest or config
 _EXPORT: Final = PLAIN_EXPORT.replace("tar=false", "tar=true")
 
@@ -136,8 +138,8 @@ class StreamedExport:
 
     def _take(self, member: tarfile.TarInfo, file: IO[bytes], place: Path) -> None:
         """Take one file of the layout: a document, or a layer unless another variant has brought it."""
-        head = file.read(1)
-        if head == b"{" and member.size <= _MAX_DOCUMENT:
+        head = file.read(_BLOCK)
+        if head.startswith(b"{") and head[_MAGIC] != b"ustar" and member.size <= _MAX_DOCUMENT:
             (place / member.name).parent.mkdir(parents=True, exist_ok=True)
             (place / member.name).write_bytes(head + file.read())
             return
