@@ -49,7 +49,11 @@ class KeptExport:
                 log.info("waiting for another build with this builder, which holds %s", kept.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             (kept.folder / "blobs").mkdir(exist_ok=True)
-            yield kept
+            kept._tidy()
+            try:
+                yield kept
+            finally:
+                kept._tidy()
 
     def options(self, names: Sequence[str]) -> list[str]:
         """Return the options of `docker buildx bake` that send targets here, and not where the file says."""
@@ -66,7 +70,6 @@ class KeptExport:
             place.mkdir(parents=True, exist_ok=True)
             for left in ("index.json", "index.json.lock"):
                 (place / left).unlink(missing_ok=True)
-            shutil.rmtree(place / "ingest", ignore_errors=True)  # of a build that was killed
             if not (place / "blobs").is_symlink():
                 (place / "blobs").symlink_to("../../blobs")
 
@@ -74,9 +77,6 @@ class KeptExport:
     def consumed(self) -> bool:
         """Whether a layer goes as it is read."""
         return False
-
-    def failed(self) -> None:
-        """Return why BuildKit could not write here: for no reason of ours."""
 
     def exported(self, name: str) -> ExportedImage:
         """Return what BuildKit has exported for a variant. Raises IntegrityError."""
@@ -110,6 +110,11 @@ class KeptExport:
                 found |= {each["digest"].partition(":")[2] for each in blobs}
             return found
         return set()
+
+    def _tidy(self) -> None:
+        """Remove what an export has left that did not end."""
+        for left in self.folder.glob("images/*/ingest"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _place(self, name: str) -> Path:
         return self.folder / "images" / name

@@ -1,6 +1,6 @@
 """The entries of a layer as one small file: what lies below another is known without its tar.
 
-JSON in zstd: the names of an Entry's fields, and a row of their values for each; bytes as text.
+JSON in zstd: a key, the names of an Entry's fields, and a row of their values for each; bytes as text.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ _TEXT: Final = "latin-1"  # any byte is one character
 _FIELDS: Final = [each.name for each in fields(Entry)]
 
 
-def dump(entries: list[Entry]) -> bytes:
-    """Return the file."""
+def dump(entries: list[Entry], key: str) -> bytes:
+    """Return the file. `key`: what it belongs to."""
     rows = [[_plain(getattr(entry, name)) for name in _FIELDS] for entry in entries]
-    text = json.dumps([_FIELDS, rows], separators=(",", ":")).encode()
+    text = json.dumps([key, _FIELDS, rows], separators=(",", ":")).encode()
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(text)
 
 
-def load(data: bytes) -> list[Entry]:
-    """Return the entries. Raises ValueError for what `dump` has not written."""
+def load(data: bytes, key: str) -> list[Entry]:
+    """Return the entries. Raises ValueError for what `dump` has not written for this key."""
     try:
-        names, rows = json.loads(zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_BYTES))
-        if names != _FIELDS:
-            raise ValueError("it is of another version")
+        text = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_BYTES)
+        owner, names, rows = json.loads(text)
+        if (owner, names) != (key, _FIELDS):
+            raise ValueError("it belongs to something else, or is of another version")
         return [Entry(*map(_value, row)) for row in rows]
     except (zstandard.ZstdError, TypeError, RecursionError) as wrong:
         raise ValueError(str(wrong)) from None

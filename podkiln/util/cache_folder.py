@@ -46,7 +46,7 @@ def unused() -> Iterator[None]:
     exports = [lock for name in (EXPORTS, UPPERMOST) for lock in (folder / name).glob(f"*/{lock_file.NAME}")]
     with contextlib.ExitStack() as held:
         for name in (folder / lock_file.NAME, *sorted(exports)):
-            lock = held.enter_context(name.open("w"))
+            lock = held.enter_context(lock_file.open_file(name))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
