@@ -93,9 +93,12 @@ def _make(path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as name:
         aside = Path(name)
         tar = aside / "root.tar"
-        done = process.run([str(_SCRIPT), str(tar)], check=False)
+        done = process.run_group([str(_SCRIPT), str(tar)])
         if done.returncode:
-            said = process.tail(done.stderr, 1).removeprefix("bootstrap_base: ")
+            *before, last = process.tail(done.stderr or "it said nothing").splitlines()
+            for line in before:
+                log.warning("%s", line)
+            said = last.removeprefix("bootstrap_base: ")
             raise SourceError(
                 f"No base image could be made from Debian packages: {said}",
                 hint="Name one that can be pulled: --base REF.",

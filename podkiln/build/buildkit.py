@@ -142,6 +142,9 @@ _CAUSES = (
 )
 
 
+_SUBSTITUTES = ("--base", "--source")  # with which a push has to be allowed
+
+
 def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     """Return the error for what BuildKit printed when it was run for our own command line."""
     said = output[max(output.rfind("\n > ["), 0) :]  # the step that failed: others may have tried twice
@@ -149,7 +152,10 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
         found = pattern.search(said)
         if found:
             names = {"name": _source_name(said, arguments), **found.groupdict()}
-            again = shlex.join([*_without(arguments, option, names["name"]), option, value.format(**names)])
+            more = [option, value.format(**names)]
+            if "--push" in arguments and "--allow-substituted" not in arguments and option in _SUBSTITUTES:
+                more.append("--allow-substituted")
+            again = shlex.join([*_without(arguments, option, names["name"]), *more])
             hint = f"{effect.format(**names)}: ./build.py {again}"
             return SourceError(masked(what.format(**names)), hint=masked(hint))
     return BuildFailedError(

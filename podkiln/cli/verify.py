@@ -92,6 +92,8 @@ def verify_command(
     else:
         for line in verdict.lines:
             click.echo(line)
+    if not verdict.ok:
+        log.info("%s", verdict.compared)
     verdict.require()
     says = "a build gives now" if rebuild else f"the lock of {made.name} says"
     log.info("%s (%s) is what %s.", image, verdict.digest, says)

@@ -197,7 +197,7 @@ def unreachable(error: ExchangeError, host: str) -> RegistryError:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return RegistryError(
-                f"The certificate of {host} is not trusted: {cause.verify_message}.",
+                f"The certificate of {host} is not trusted: {cause.verify_message.rstrip('.')}.",
                 hint="Give the CA that signed it with --ca-bundle FILE.",
             )
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):

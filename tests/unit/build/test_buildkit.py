@@ -241,3 +241,10 @@ def test_the_command_by_hand_shows_no_login_however_it_is_written(login: str, tm
     line = buildkit.by_hand(["docker"], tmp_path, network)
     assert "cret" not in line
     assert "@h/debian" in line
+
+
+def test_a_push_is_told_that_a_substitute_has_to_be_allowed() -> None:
+    said = (SAID / "base-context-refused.txt").read_text()
+    assert str(buildkit.explain(1, said, [*LINE, "--push"]).hint).endswith(
+        "--push --base bootstrap --allow-substituted"
+    )
