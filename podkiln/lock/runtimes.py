@@ -8,6 +8,7 @@ an entry can only be out of date where apt is not locked. The file lies beside t
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
+
+_log = logging.getLogger(__name__)
 
 FILE: Final = "runtimes.json"
 MAX_RUNTIMES: Final = 20  # the ones pushed longest ago are forgotten first
@@ -79,11 +82,23 @@ def path_of(described: LoadedVariant, *, substituted: bool) -> Path:
 
 
 def read(path: Path) -> dict[Digest, RememberedRuntime]:
-    """Return recipe -> runtime. Empty without the file. Raises LockError for a damaged one."""
+    """Return recipe -> runtime. Empty without the file. Raises LockError for a damaged one.
+
+    One in this machine's cache is only worth a build: damaged, or of another podkiln, it counts as none.
+    """
     try:
-        found = validation.read(path, RuntimesLock, hint=_DELETE).runtimes
+        return _read(path)
     except FileNotFoundError:
-        found = {}
+        return {}
+    except LockError as error:
+        if path.parent != cache_folder.path():
+            raise
+        _log.debug("%s It is begun anew.", error)
+        return {}
+
+
+def _read(path: Path) -> dict[Digest, RememberedRuntime]:
+    found = validation.read(path, RuntimesLock, hint=_DELETE).runtimes
     for recipe, each in found.items():
         if each != each.sealed(recipe):
             what = f"{path}: what it remembers of {spec.short(Digest(recipe))} is not what was written there."

@@ -101,6 +101,19 @@ def test_what_was_changed_by_hand_or_by_a_merge_is_one_sentence(
     assert error.value.hint == "Delete it: the next push writes it again."
 
 
+@pytest.mark.parametrize("text", ["{", '{"schema_version": 1, "runtimes": {}, "more": 1}'])
+def test_a_damaged_memory_of_this_machine_is_begun_anew(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path, recipe = runtimes.path_of(plan_of("lazy").described, substituted=True), spec.digest_of(b"recipe")
+    path.parent.mkdir()
+    path.write_text(text)
+    assert runtimes.read(path) == {}
+    runtimes.write(path, recipe, runtime(), HERE)
+    assert list(runtimes.read(path)) == [recipe]
+
+
 def test_what_a_registry_has_lost_is_forgotten(tmp_path: Path) -> None:
     path, recipes = tmp_path / "runtimes.json", [spec.digest_of(b"1"), spec.digest_of(b"2")]
     for recipe in recipes:
