@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from podkiln.util import cache_folder
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -64,6 +66,14 @@ class Built:
     out: Path
     images: dict[str, Image]
     log: str
+
+
+def own_cache(folder: Path) -> Path:
+    """Make a cache folder that has the base image, and nothing else; returns it, for XDG_CACHE_HOME."""
+    base = cache_folder.path() / cache_folder.BASE
+    (folder / "podkiln").mkdir(parents=True)
+    (folder / "podkiln" / cache_folder.BASE).symlink_to(base)
+    return folder
 
 
 def podkiln(

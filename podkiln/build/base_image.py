@@ -102,9 +102,12 @@ def _make(path: Path, locked: BaseLock | None) -> None:
         aside = Path(name)
         tar = aside / "root.tar"
         options = ["--index", str(_index(aside / "index", locked))] if locked else []
-        done = process.run([str(_SCRIPT), *options, str(tar)], check=False)
+        done = process.run_group([str(_SCRIPT), *options, str(tar)])
         if done.returncode:
-            said = process.tail(done.stderr, 1).removeprefix("bootstrap_base: ")
+            *before, last = process.tail(done.stderr or "it said nothing").splitlines()
+            for line in before:
+                log.warning("%s", line)
+            said = last.removeprefix("bootstrap_base: ")
             raise SourceError(
                 f"No base image could be made from Debian packages: {said}",
                 hint="Name one that can be pulled: --base REF.",

@@ -144,6 +144,7 @@ _CAUSES = (
 
 # What scripts/build/install-packages.sh says when something is not what the apt lock names.
 _NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
+_SUBSTITUTES = ("--base", "--source")  # with which a push has to be allowed
 
 
 def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
@@ -156,7 +157,10 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
         found = pattern.search(said)
         if found:
             names = {"name": _source_name(said, arguments), **found.groupdict()}
-            again = shlex.join([*_without(arguments, option, names["name"]), option, value.format(**names)])
+            more = [option, value.format(**names)]
+            if "--push" in arguments and "--allow-substituted" not in arguments and option in _SUBSTITUTES:
+                more.append("--allow-substituted")
+            again = shlex.join([*_without(arguments, option, names["name"]), *more])
             hint = f"{effect.format(**names)}: ./build.py {again}"
             return SourceError(masked(what.format(**names)), hint=masked(hint))
     return BuildFailedError(

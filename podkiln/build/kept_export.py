@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln.build.engine import PLAIN_EXPORT
 from podkiln.canonical_layers.exported import ExportedImage
-from podkiln.errors import IntegrityError, UsageError
+from podkiln.errors import IntegrityError
 from podkiln.oci import layout
+from podkiln.util import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,18 +42,18 @@ class KeptExport:
     def hold(cls, root: Path, builder: str | None) -> Iterator[KeptExport]:
         """Hold the folder of a builder; another build that uses it is waited for. Raises UsageError."""
         kept = cls(root / re.sub(r"[^A-Za-z0-9._-]", "_", builder or "default"))
-        try:
-            (kept.folder / "blobs").mkdir(parents=True, exist_ok=True)
-            lock = (kept.folder / ".lock").open("w")
-        except OSError as error:
-            raise UsageError(f"The cache folder {kept.folder} cannot be written: {error.strerror}.") from None
-        with lock:
+        with lock_file.open_in(kept.folder, f"The cache folder {kept.folder}") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 log.info("waiting for another build with this builder, which holds %s", kept.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            yield kept
+            (kept.folder / "blobs").mkdir(exist_ok=True)
+            kept._tidy()
+            try:
+                yield kept
+            finally:
+                kept._tidy()
 
     def options(self, names: Sequence[str]) -> list[str]:
         """Return the options of `docker buildx bake` that send targets here, and not where the file says."""
@@ -69,7 +70,6 @@ class KeptExport:
             place.mkdir(parents=True, exist_ok=True)
             for left in ("index.json", "index.json.lock"):
                 (place / left).unlink(missing_ok=True)
-            shutil.rmtree(place / "ingest", ignore_errors=True)  # of a build that was killed
             if not (place / "blobs").is_symlink():
                 (place / "blobs").symlink_to("../../blobs")
 
@@ -77,9 +77,6 @@ class KeptExport:
     def consumed(self) -> bool:
         """Whether a layer goes as it is read."""
         return False
-
-    def failed(self) -> None:
-        """Return why BuildKit could not write here: for no reason of ours."""
 
     def exported(self, name: str) -> ExportedImage:
         """Return what BuildKit has exported for a variant. Raises IntegrityError."""
@@ -113,6 +110,11 @@ class KeptExport:
                 found |= {each["digest"].partition(":")[2] for each in blobs}
             return found
         return set()
+
+    def _tidy(self) -> None:
+        """Remove what an export has left that did not end."""
+        for left in self.folder.glob("images/*/ingest"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _place(self, name: str) -> Path:
         return self.folder / "images" / name

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from podkiln.errors import UsageError
+from podkiln.util import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,12 +23,7 @@ PRESERVED = ("image", "report.json")
 @contextlib.contextmanager
 def exclusive_lock(out: Path) -> Iterator[None]:
     """Hold the output folder: two builds into one would mix. Raises UsageError when another holds it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise UsageError(f"--out: {out} cannot be written: {error.strerror}.") from None
-    with lock:
+    with lock_file.open_in(out, f"--out: {out}") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

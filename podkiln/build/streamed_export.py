@@ -38,6 +38,8 @@ _PATIENCE: Final = 0.05  # seconds
 _CHUNK: Final = 1 << 20
 _BLOBS: Final = "blobs/sha256/"
 _NAME: Final = re.compile(rf"oci-layout|index\.json|{_BLOBS}[0-9a-f]{{64}}")
+_BLOCK: Final = 512  # bytes of a tar's header
+_MAGIC: Final = slice(257, 262)  # POSIX.1-2017 pax, "ustar Interchange Format"; a name may begin as JSON does
 _MAX_DOCUMENT: Final = 8 << 20  # bytes of a manifest or config
 _EXPORT: Final = PLAIN_EXPORT.replace("tar=false", "tar=true")
 
@@ -83,12 +85,6 @@ class StreamedExport:
             for word in ("--set", f"{name}.output=type=oci,{destination(self._fifo(name))},{_EXPORT}")
         ]
 
-    def failed(self) -> BaseException | None:
-        """Return why what BuildKit wrote could not be stored: it says only that nobody reads it."""
-        self._end()
-        found = [each.exception() for each in self._reading.values()]
-        return next((each for each in found if isinstance(each, OSError)), None)
-
     def exported(self, name: str) -> ExportedImage:
         """Return what BuildKit has exported for a variant. Raises IntegrityError, OSError."""
         found = self._reading[name].result()
@@ -121,23 +117,28 @@ class StreamedExport:
     def _read(self, name: str) -> Layout:
         """Take one image, its layers apart. Raises IntegrityError, OSError."""
         place = self.folder / name
-        try:
-            with (
-                self._fifo(name).open("rb") as stream,
-                tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive,
-            ):
-                for member in archive:
-                    file = archive.extractfile(member)
-                    if file and _NAME.fullmatch(member.name):
-                        self._take(member, file, place)
-        except tarfile.TarError as wrong:
-            raise IntegrityError(f"What BuildKit exported could not be read as a tar: {wrong}.") from None
+        with self._fifo(name).open("rb") as stream:
+            try:
+                with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive:
+                    for member in archive:
+                        file = archive.extractfile(member)
+                        if file and _NAME.fullmatch(member.name):
+                            self._take(member, file, place)
+            except tarfile.TarError as wrong:
+                raise IntegrityError(f"What BuildKit exported could not be read as a tar: {wrong}.") from None
+            except OSError as failed:
+                failed.filename = str(self.folder)  # writing names no file
+                raise
+            finally:
+                # BuildKit's client reads the FIFO, too, and so is never told that nobody else does.
+                while stream.read(_CHUNK):
+                    pass
         return layout.read_documents(place)
 
     def _take(self, member: tarfile.TarInfo, file: IO[bytes], place: Path) -> None:
         """Take one file of the layout: a document, or a layer unless another variant has brought it."""
-        head = file.read(1)
-        if head == b"{" and member.size <= _MAX_DOCUMENT:
+        head = file.read(_BLOCK)
+        if head.startswith(b"{") and head[_MAGIC] != b"ustar" and member.size <= _MAX_DOCUMENT:
             (place / member.name).parent.mkdir(parents=True, exist_ok=True)
             (place / member.name).write_bytes(head + file.read())
             return

@@ -21,13 +21,13 @@ import zstandard
 
 from podkiln.canonical_layers import entry_list, writer
 from podkiln.canonical_layers.writer import WrittenLayer
-from podkiln.oci import spec
-from podkiln.util import atomic
+from podkiln.util import atomic, seal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from podkiln.canonical_layers.entries import Entry
+    from podkiln.oci import spec
     from podkiln.oci.spec import Digest
 
 MAX_BYTES: Final = 24 << 30  # of compressed layers: five variants and their last few changes
@@ -49,15 +49,15 @@ class LayerCache:
     def find(self, key: str) -> WrittenLayer | None:
         """Return what a layer came to, where that is known and lies here whole."""
         try:
-            told = json.loads(self._record(key).read_text())
-            found = WrittenLayer(
-                spec.parse_digest(told["digest"]), int(told["size"]), spec.parse_digest(told["diff_id"])
-            )
+            told = json.loads(_content(self._record(key)))
+            if told.pop("seal") != seal.of(key, told):
+                return None
+            found = WrittenLayer(**told)
             there = self.blob(found.digest).stat()
             if (there.st_size, there.st_mtime) != (found.size, _WRITTEN_AT):
                 return None
             os.utime(self._record(key))  # what was used longest ago is pruned first
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return found
 
@@ -65,7 +65,7 @@ class LayerCache:
         """Return what an exported layer holds, where that is remembered."""
         place = self._entries(diff_id, epoch)
         try:
-            found = entry_list.load(place.read_bytes())
+            found = entry_list.load(_content(place), place.name)
             os.utime(place)
         except (OSError, ValueError):
             return None
@@ -73,7 +73,8 @@ class LayerCache:
 
     def remember_entries(self, diff_id: Digest, epoch: int, entries: list[Entry]) -> None:
         """Remember what an exported layer holds. Raises OSError."""
-        atomic.write(self._entries(diff_id, epoch), entry_list.dump(entries))
+        place = self._entries(diff_id, epoch)
+        atomic.write(place, entry_list.dump(entries, place.name))
 
     def add(self, blob: spec.Descriptor, pieces: Iterable[bytes]) -> Path:
         """Return where a layer lies that others have written; it is read and kept unless it is here.
@@ -95,7 +96,8 @@ class LayerCache:
         with self._aside() as aside:
             made = writer.write(entries, tar, aside)
             self._keep(aside, made.digest)
-        atomic.write_json(self._record(key), asdict(made))
+        told = asdict(made)
+        atomic.write_json(self._record(key), {**told, "seal": seal.of(key, told)})
         return made
 
     def keep_only(self, digests: Collection[Digest]) -> None:
@@ -161,6 +163,13 @@ def keys(diff_ids: Sequence[Digest], epoch: int) -> list[str]:
 def _rules(epoch: int) -> bytes:
     """Return all that decides what a layer comes to, but for what was exported."""
     return json.dumps([writer.VERSION, writer.LEVEL, zstandard.__version__, epoch]).encode()
+
+
+def _content(path: Path) -> bytes:
+    """Return what stands in a file. Raises OSError, ValueError where a FIFO, say, would be waited for."""
+    if not path.is_file():
+        raise ValueError("it is no file")
+    return path.read_bytes()
 
 
 def _is_left_over(path: Path) -> bool:

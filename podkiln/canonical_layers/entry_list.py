@@ -1,6 +1,6 @@
 """The entries of a layer as one small file: what lies below another is known without its tar.
 
-A JSON list of rows in zstd; a row has the values of an Entry in the order of its fields, bytes as text.
+JSON in zstd: a key, the names of an Entry's fields, and a row of their values for each; bytes as text.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from podkiln.canonical_layers.entries import Entry
 
 _MAX_BYTES: Final = 1 << 30  # of the text
 _TEXT: Final = "latin-1"  # any byte is one character
-_FIELDS: Final = tuple(each.name for each in fields(Entry))
-_ATTRIBUTES: Final = _FIELDS.index("attributes")
+_FIELDS: Final = [each.name for each in fields(Entry)]
 
 
-def dump(entries: list[Entry]) -> bytes:
-    """Return the file."""
+def dump(entries: list[Entry], key: str) -> bytes:
+    """Return the file. `key`: what it belongs to."""
     rows = [[_plain(getattr(entry, name)) for name in _FIELDS] for entry in entries]
-    text = json.dumps(rows, separators=(",", ":")).encode()
+    text = json.dumps([key, _FIELDS, rows], separators=(",", ":")).encode()
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(text)
 
 
-def load(data: bytes) -> list[Entry]:
-    """Return the entries. Raises ValueError for what `dump` has not written."""
+def load(data: bytes, key: str) -> list[Entry]:
+    """Return the entries. Raises ValueError for what `dump` has not written for this key."""
     try:
-        rows = json.loads(zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_BYTES))
+        text = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_BYTES)
+        owner, names, rows = json.loads(text)
+        if (owner, names) != (key, _FIELDS):
+            raise ValueError("it belongs to something else, or is of another version")
         return [Entry(*map(_value, row)) for row in rows]
     except (zstandard.ZstdError, TypeError, RecursionError) as wrong:
         raise ValueError(str(wrong)) from None

@@ -15,7 +15,6 @@ from podkiln.config import variant as variants
 from podkiln.errors import UsageError
 from podkiln.lock import layers, runtimes
 from podkiln.oci.reference import Reference
-from podkiln.oci.spec import Digest
 from podkiln.options import (
     BuildRequest,
     EngineOptions,
@@ -36,6 +35,7 @@ from podkiln.verify import image as verify
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from podkiln.lock.runtimes import RuntimeLayer
     from podkiln.plan.plan import Plan
 
 log = logging.getLogger("podkiln")
@@ -92,6 +92,8 @@ def verify_command(
     else:
         for line in verdict.lines:
             click.echo(line)
+    if not verdict.ok:
+        log.info("%s", verdict.compared)
     verdict.require()
     says = "a build gives now" if rebuild else f"the lock of {made.name} says"
     log.info("%s (%s) is what %s.", image, verdict.digest, says)
@@ -106,10 +108,10 @@ def _refuse_options_of_a_build(options: Mapping[str, Any]) -> None:
             raise UsageError(f"{option} is for a build.", hint="Add --rebuild, or leave it out.")
 
 
-def _runtime(made: Plan) -> list[Digest]:
+def _runtime(made: Plan) -> tuple[RuntimeLayer, ...]:
     """Return the layers of the runtime, where the lock remembers them."""
     known = runtimes.read(publish.runtimes_of(made)).get(runtime_recipe.of(made))
-    return [Digest(each.digest) for each in known.layers] if known else []
+    return known.layers if known else ()
 
 
 def _reference(image: str | None, made: Plan) -> Reference:

@@ -8,23 +8,29 @@ an entry can only be out of date where apt is not locked. The file lies beside t
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
 
 from podkiln.config.document import TupleOf
 from podkiln.config.fields import Digest as Sha256Digest
+from podkiln.errors import LockError
 from podkiln.lock import layers, validation
 from podkiln.lock.layers import MAX_PLACES, Place
-from podkiln.lock.validation import Locked, Schema, Size, Text
+from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text
+from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Digest
-from podkiln.util import atomic, cache_folder
+from podkiln.util import atomic, cache_folder, seal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
+
+_log = logging.getLogger(__name__)
 
 FILE: Final = "runtimes.json"
 MAX_RUNTIMES: Final = 20  # the ones pushed longest ago are forgotten first
@@ -43,7 +49,8 @@ class RememberedRuntime(Locked):
     """All layers of a runtime but those of podkiln's own code, which lie above.
 
     `base`: how many of them are the base's and that of the system packages; what is built above needs these.
-    `settings` and `history` are the base's, where the Dockerfile does not say them.
+    `settings` and `history` are the base's, where the Dockerfile does not say them. `seal` is a digest of all
+    but itself and the places.
     """
 
     name: Text
@@ -52,6 +59,11 @@ class RememberedRuntime(Locked):
     settings: dict[str, Any]
     history: TupleOf[dict[str, Any]]
     places: TupleOf[Place] = ()
+    seal: Sha256 = "0" * 64
+
+    def sealed(self, recipe: str) -> RememberedRuntime:
+        """Return it with the seal that belongs to it under this recipe."""
+        return self.model_copy(update={"seal": seal.of(recipe, self.model_dump(exclude={"places", "seal"}))})
 
 
 class RuntimesLock(Locked):
@@ -70,11 +82,27 @@ def path_of(described: LoadedVariant, *, substituted: bool) -> Path:
 
 
 def read(path: Path) -> dict[Digest, RememberedRuntime]:
-    """Return recipe -> runtime. Empty without the file. Raises LockError for a damaged one."""
+    """Return recipe -> runtime. Empty without the file. Raises LockError for a damaged one.
+
+    One in this machine's cache is only worth a build: damaged, or of another podkiln, it counts as none.
+    """
     try:
-        found = validation.read(path, RuntimesLock, hint=_DELETE).runtimes
+        return _read(path)
     except FileNotFoundError:
-        found = {}
+        return {}
+    except LockError as error:
+        if path.parent != cache_folder.path():
+            raise
+        _log.debug("%s It is begun anew.", error)
+        return {}
+
+
+def _read(path: Path) -> dict[Digest, RememberedRuntime]:
+    found = validation.read(path, RuntimesLock, hint=_DELETE).runtimes
+    for recipe, each in found.items():
+        if each != each.sealed(recipe):
+            what = f"{path}: what it remembers of {spec.short(Digest(recipe))} is not what was written there."
+            raise LockError(what, hint=_DELETE)
     return {Digest(recipe): each for recipe, each in found.items()}
 
 
@@ -95,8 +123,17 @@ def write(path: Path, recipe: Digest, made: RememberedRuntime, place: Reference)
         places = before.places if before and before.layers == made.layers else ()
         if before and place.name in places:
             return
-        made = made.model_copy(update={"places": (*places, place.name)[-MAX_PLACES:]})
+        made = made.model_copy(update={"places": (*places, place.name)[-MAX_PLACES:]}).sealed(recipe)
         rest = [(key, each) for key, each in known.items() if key != recipe]
-        kept = dict([*rest, (recipe, made)][-MAX_RUNTIMES:])
-        data = {"schema_version": 1, "runtimes": {key: each.model_dump() for key, each in kept.items()}}
-        atomic.write(path, json.dumps(data, indent=1) + "\n")
+        _write(path, dict([*rest, (recipe, made)][-MAX_RUNTIMES:]))
+
+
+def forget(path: Path, recipe: Digest) -> None:
+    """Forget a runtime that a registry no longer has. Raises LockError, OSError."""
+    with atomic.exclusive(path):
+        _write(path, {key: each for key, each in read(path).items() if key != recipe})
+
+
+def _write(path: Path, runtimes: Mapping[Digest, RememberedRuntime]) -> None:
+    data = {"schema_version": 1, "runtimes": {key: each.model_dump() for key, each in runtimes.items()}}
+    atomic.write(path, json.dumps(data, indent=1) + "\n")

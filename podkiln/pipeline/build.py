@@ -8,7 +8,7 @@ import shutil
 import time
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from podkiln.build import base_image, buildkit, engine, output_dir
 from podkiln.build.kept_export import KeptExport
@@ -16,7 +16,7 @@ from podkiln.build.streamed_export import StreamedExport
 from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
 from podkiln.config import catalog, variant
-from podkiln.errors import BuildFailedError, RegistryError, SourceError, UsageError
+from podkiln.errors import IntegrityError, RegistryError, SourceError, UsageError
 from podkiln.lock import apt, layers, schema
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report, reuse
@@ -50,29 +50,39 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 BOOTSTRAP = "bootstrap"
+Built: TypeAlias = "tuple[str, dict[str, float], list[Layout]]"
+"""The command to build by hand, the seconds of each step, and a layout for each plan."""
 
 
 def build(request: BuildRequest) -> list[Report]:
     """Do the main job. Everything that can be refused is refused before the first byte moves."""
+    with cache_folder.in_use():
+        return _build(request)
+
+
+def _build(request: BuildRequest) -> list[Report]:
     plans = decide(request)
     for each in plans:
         each.require()
     settings = publish.registry_options(request)
     preflight.check(plans, request, lambda made: with_registry_state(made, settings))
     builder = prepare_engine(request)
-    with cache_folder.in_use(), output_dir.exclusive_lock(request.output.out):
-        reused = [found for plan in plans if (found := reuse.find(plan, settings))]
-        if len(reused) == len(plans):
-            command, seconds, runtimes = _build_uppermost(reused, request, builder, settings)
-        else:
-            command, seconds, runtimes = build_all(plans, request, builder, cache_folder.path())
+    with output_dir.exclusive_lock(request.output.out):
+        made = _reused(plans, request, builder, settings)
+        whole = made is None
+        command, seconds, runtimes = made or build_all(plans, request, builder, cache_folder.path())
         reports = []
         for plan, runtime in zip(plans, runtimes, strict=True):
             publisher = Publisher.of(plan, settings)
-            done = publisher.publish(runtime)
-            if done.pushed and len(reused) < len(plans):
+            try:
+                done = publisher.publish(runtime)
+            except RegistryError:
+                if not whole:  # it had what it does not know now
+                    reuse.forget(plan)
+                raise
+            if done.pushed and whole:
                 publisher.remember_runtime(reuse.remember(plan, runtime))
-            made = Report(
+            told = Report(
                 plan,
                 str(publisher.name),
                 command,
@@ -81,11 +91,25 @@ def build(request: BuildRequest) -> list[Report]:
                 done.baked,
                 done.pushed,
             )
-            report.write([made], request.output.out / plan.name / "report.json")
-            reports.append(made)
+            report.write([told], request.output.out / plan.name / "report.json")
+            reports.append(told)
     if request.output.report:
         report.write(reports, request.output.report)
     return reports
+
+
+def _reused(
+    plans: Sequence[Plan], request: BuildRequest, builder: str | None, settings: RegistryOptions
+) -> Built | None:
+    """Build only what lies above the runtimes, where the registry has those of all plans."""
+    reused = [found for plan in plans if (found := reuse.find(plan, settings))]
+    if len(reused) < len(plans):
+        return None
+    try:
+        return _build_uppermost(reused, request, builder, settings)
+    except (RegistryError, IntegrityError) as lost:
+        log.warning("%s So the runtime is built.", lost)
+        return None
 
 
 def decide(request: BuildRequest) -> list[Plan]:
@@ -177,9 +201,7 @@ def prepare_engine(request: BuildRequest) -> str | None:
     return engine.require(request.engine.builder).builder
 
 
-def build_all(
-    plans: Sequence[Plan], request: BuildRequest, builder: str | None, cache: Path
-) -> tuple[str, dict[str, float], list[Layout]]:
+def build_all(plans: Sequence[Plan], request: BuildRequest, builder: str | None, cache: Path) -> Built:
     """Render, lint and build all variants in one run of BuildKit, so that they share what they can.
 
     `cache`: the folder with the kept export, and the layers that were written before. Returns the command to
@@ -193,12 +215,7 @@ def build_all(
     known = LayerCache(cache / cache_folder.LAYERS)
     with _export(request, names, builder, cache / cache_folder.EXPORTS) as export, _partials(plans, out):
         export.prepare(names)
-        try:
-            buildkit.run(argv, out, environment, export.options(names), quiet=request.console.quiet)
-        except BuildFailedError:
-            if failure := export.failed():
-                raise failure from None
-            raise
+        buildkit.run(argv, out, environment, export.options(names), quiet=request.console.quiet)
         built = time.monotonic()
         here = request.output.load or not request.image.push
         images = [export.exported(each.name) for each in plans]
@@ -231,7 +248,7 @@ def _render(
 
 def _build_uppermost(
     reused: Sequence[ReusedRuntime], request: BuildRequest, builder: str | None, settings: RegistryOptions
-) -> tuple[str, dict[str, float], list[Layout]]:
+) -> Built:
     """Build what lies above runtimes that are in the registry; returns what `build_all` does."""
     begun = time.monotonic()
     out, names = request.output.out, [each.plan.name for each in reused]

@@ -75,10 +75,14 @@ def clean(*, everything: bool = False) -> list[Usage]:
     with cache_folder.unused():
         found = [each for each in usage() if everything or not each.kind.lasting]
         for each in found:
-            if each.path.is_dir() and not each.path.is_symlink():
-                shutil.rmtree(each.path)
-            else:
-                each.path.unlink()
+            try:
+                if each.path.is_dir() and not each.path.is_symlink():
+                    shutil.rmtree(each.path)
+                else:
+                    each.path.unlink()
+            except OSError as failed:
+                failed.filename = str(each.path)  # rmtree names what lies in it, by its name alone
+                raise
     return found
 
 

@@ -155,7 +155,9 @@ class Publisher:
     def remember_runtime(self, runtime: RememberedRuntime) -> None:
         """Have the lock know the layers of a runtime that was pushed."""
         memory = runtimes_of(self.plan)
-        with _report_lock_change(memory):
+        # What had a substitute stands in a file of this machine, which is none to commit.
+        reporting = contextlib.nullcontext() if self.plan.substituted else _report_lock_change(memory)
+        with reporting:
             try:
                 runtimes.write(memory, runtime_recipe.of(self.plan), runtime, self.name)
             except OSError as full:

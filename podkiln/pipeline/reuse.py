@@ -17,16 +17,15 @@ from podkiln.canonical_layers.cache import LayerCache
 from podkiln.canonical_layers.entries import FOLDER, Entry
 from podkiln.canonical_layers.image import Below
 from podkiln.canonical_layers.writer import WrittenLayer
-from podkiln.errors import RegistryError
+from podkiln.errors import LockError, RegistryError
 from podkiln.lock import runtimes
 from podkiln.oci import layout, spec
 from podkiln.oci.spec import Digest
 from podkiln.pipeline import publish
 from podkiln.pipeline.request import image_name
+from podkiln.registry import Repository
 from podkiln.render import runtime_recipe
-from podkiln.render.image_config import RenderedConfig
-from podkiln.weights import layer_lookup
-from podkiln.weights.layer_lookup import LayerSources, SourceRepositories
+from podkiln.render.image_config import STAGE_BELOW, STAGE_OF_SYSTEM, RenderedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from podkiln.registry import RegistryOptions
 
 log = logging.getLogger(__name__)
-STAGE_OF_SYSTEM = "system"
-STAGE_BELOW = "comfyui-installed"
-"""The stages of the Dockerfile that install system packages, and that the image's own stands on."""
 IMAGE = "uppermost"
 """The folder of a variant's output that holds what was made."""
 
@@ -62,9 +58,9 @@ class ReusedRuntime:
 
 
 def find(plan: Plan, settings: RegistryOptions) -> ReusedRuntime | None:
-    """Look for a plan's runtime in the registry that it is pushed to.
+    """Look for a plan's runtime in the repository that it is pushed to; what neighbours have is mounted.
 
-    None: the image is wanted on this disk, or the runtime was never pushed, or not all of it is there.
+    None: the image is wanted on this disk, or the runtime was never pushed, or not all of it can be there.
     Raises LockError for a damaged memory.
     """
     request = plan.request
@@ -73,15 +69,20 @@ def find(plan: Plan, settings: RegistryOptions) -> ReusedRuntime | None:
     runtime = runtimes.read(publish.runtimes_of(plan)).get(runtime_recipe.of(plan))
     if runtime is None:
         return None
-    blobs = [_blob(each) for each in runtime.layers]
+    target = image_name(plan)
+    near = publish.sources_of(plan).neighbours(target)
     try:
-        there = layer_lookup.probe(image_name(plan), blobs, publish.sources_of(plan), settings)
+        with Repository(target, settings, push=True, mount_from=near) as repository:
+            if not all(_brought(repository, _blob(each), near) for each in runtime.layers):
+                return None
     except RegistryError:
         return None  # the push says it, should it last
-    if any(there.get(each.digest) not in ("existing", "mounted") for each in blobs):
-        return None
     log.info("%s: its runtime is in the registry already; what lies above it is built.", plan.name)
     return ReusedRuntime(plan, runtime)
+
+
+def _brought(repository: Repository, blob: spec.Descriptor, near: Sequence[str]) -> bool:
+    return repository.blob_exists(blob) or any(repository.mount(blob, name) for name in near)
 
 
 def _blob(layer: RuntimeLayer) -> spec.Descriptor:
@@ -117,22 +118,15 @@ def _base(reused: ReusedRuntime) -> Sequence[RuntimeLayer]:
 
 def _base_layout(reused: ReusedRuntime, folder: Path, known: LayerCache, settings: RegistryOptions) -> Digest:
     """Make an OCI layout of base and system packages; returns the digest of its manifest."""
-    target = image_name(reused.plan)
-    near = publish.sources_of(reused.plan)
     shutil.rmtree(folder, ignore_errors=True)
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layers = [_blob(each) for each in _base(reused)]
-    places = {each.digest: [target, *near.candidates(each.digest)] for each in layers}
-    with SourceRepositories(LayerSources(remembered=places), settings) as repositories:
+    with Repository(image_name(reused.plan), settings) as repository:
         for each in layers:
-            holder = repositories.holder(each)
-            if holder is None:
-                raise RegistryError(
-                    f"Registry {target.host} no longer has the layer {spec.short(each.digest)}.",
-                    hint="Push again: the runtime is then built.",
-                )
-            canonical_image.link(known.add(each, holder.read(each)), blobs / each.digest.partition(":")[2])
+            canonical_image.link(
+                known.add(each, repository.read(each)), blobs / each.digest.partition(":")[2]
+            )
     config = spec.canonical_json(
         {
             "architecture": "amd64",
@@ -163,6 +157,12 @@ def take(reused: ReusedRuntime, exported: ExportedImage, known: LayerCache, out:
         shutil.rmtree(earlier, ignore_errors=True)
     canonical_image.write(exported, document, place, epoch, known, below=written)
     return layout.read_documents(place)
+
+
+def forget(plan: Plan) -> None:
+    """Forget a runtime that its registry no longer has, so that the next push builds it."""
+    with contextlib.suppress(OSError, LockError):
+        runtimes.forget(publish.runtimes_of(plan), runtime_recipe.of(plan))
 
 
 def remember(plan: Plan, image: Layout) -> RememberedRuntime:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from pod.net.response_head import UnfinishedError
 from pod.net.retry import PASSING, asked_seconds
 from pod.util.printable import printable, shown
 from podkiln.errors import RegistryError
@@ -62,14 +63,10 @@ class ConnectError(ExchangeError):
     """There was no connection to send it on."""
 
 
-class EndlessAnswerError(TimeoutError):
-    """An answer came, but not to its end in time."""
-
-
 _NETWORK: Final[tuple[tuple[type[ExchangeError], type[Exception], str], ...]] = (
     (ExchangeError, socket.gaierror, "has a name that could not be resolved"),
     (ExchangeError, ConnectionRefusedError, "refuses connections"),
-    (ExchangeError, EndlessAnswerError, "did not finish an answer in time"),
+    (ExchangeError, UnfinishedError, "did not finish an answer in time"),
     (ConnectError, TimeoutError, "did not take a connection in time"),
     (ExchangeError, TimeoutError, "did not answer in time"),
     (ExchangeError, OSError, "cut the connection"),
@@ -200,7 +197,7 @@ def unreachable(error: ExchangeError, host: str) -> RegistryError:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return RegistryError(
-                f"The certificate of {host} is not trusted: {cause.verify_message}.",
+                f"The certificate of {host} is not trusted: {cause.verify_message.rstrip('.')}.",
                 hint="Give the CA that signed it with --ca-bundle FILE.",
             )
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):

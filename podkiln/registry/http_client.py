@@ -7,29 +7,24 @@ httpx). Here bodies are sent from the memory that they lie in.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import io
-import re
 import select
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pod.net.connection_pool import ConnectionPool
-from pod.net.http import TransientError as SlowError
 from pod.net.proxies import PORTS, ProxyError, proxy_for
+from pod.net.response_head import TimedResponse
 from podkiln.errors import RegistryError
 from podkiln.registry import urls
-from podkiln.registry.errors import ConnectError, EndlessAnswerError, ExchangeError
-from podkiln.registry.timed_reader import LeastRate, TimedReader
+from podkiln.registry.errors import ConnectError, ExchangeError
+from podkiln.registry.incoming import Incoming, failing
 from podkiln.registry.tls import is_local
 
 if TYPE_CHECKING:
-    import socket
     import ssl
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pod.net.proxies import Proxy
     from podkiln.oci.tar_layer import Chunk
@@ -37,15 +32,12 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES: Final = 8 << 20  # of answers that are no blob; manifests have at most 4 MiB
 
-_MOST_HEAD: Final = 1 << 20  # bytes of a head, with those of the answers that only announce it
-
 _USUAL: Final = {
     "User-Agent": "podkiln",
     "Accept": "*/*",
     "Accept-Encoding": "identity",
     "Connection": "keep-alive",
 }
-_FOLD: Final = re.compile(r"\r?\n[ \t]+")  # a header on several lines (RFC 9112, 5.2)
 
 
 class EndedEarlyError(Exception):
@@ -175,9 +167,11 @@ class HttpClient:
         parts = urlsplit(url)
         host, secure = parts.hostname or "", parts.scheme == "https"
         port = parts.port or PORTS[parts.scheme]
-        with _failing(ConnectError):
-            connection = _Connection(*((proxy.host, proxy.port) if proxy else (host, port)), timeout=seconds)
+        with failing(ConnectError):
+            place = (proxy.host, proxy.port) if proxy else (host, port)
+            connection = http.client.HTTPConnection(*place, timeout=seconds)
             try:
+                connection.response_class = TimedResponse
                 if proxy and secure:
                     connection.set_tunnel(host, port, proxy.headers)
                 connection.connect()
@@ -187,88 +181,6 @@ class HttpClient:
                 connection.close()
                 raise
         return connection
-
-
-class Incoming:
-    """An answer whose body is still to come. Names of headers are in lower case."""
-
-    def __init__(self, url: str, response: _Response, end: Callable[..., None], seconds: float) -> None:
-        self.url = url
-        self.status = response.status
-        self.headers = _headers(response.msg)
-        self._response = response
-        self._end: Callable[..., None] | None = end
-        self._seconds = seconds  # for the next bytes of a body
-        self._body: bytes | None = None
-
-    def close(self) -> None:
-        """Keep the connection for another request if the body was read to its end, else end it."""
-        end, self._end = self._end, None
-        if end:
-            reusable = self._response.isclosed() and not self._response.will_close
-            self._response.close()
-            end(reusable=reusable)
-
-    def read(self, limit: int, seconds: float) -> bytes:
-        """Return the body, of a larger one the beginning; once more what was read. Raises ExchangeError."""
-        if self._body is None:
-            self._body = self._read(limit, seconds)
-        return self._body
-
-    def _read(self, limit: int, seconds: float) -> bytes:
-        body, deadline = bytearray(), time.monotonic() + seconds
-        self._response.timed.limit(seconds)
-        with _failing(ExchangeError):
-            while len(body) < limit and (piece := self._response.read1(limit - len(body))):
-                body += piece
-                if time.monotonic() > deadline:
-                    raise EndlessAnswerError(f"{seconds:g} s")
-            if len(body) < limit:
-                self._refuse_cut()
-        return bytes(body)
-
-    def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield the body in pieces of at most `size` bytes. Raises ExchangeError, for a trickle too."""
-        rate = LeastRate(urls.place(self.url))
-        while True:
-            begun = time.monotonic()
-            self._response.timed.limit(self._seconds)
-            with _failing(ExchangeError):
-                if not (piece := self._response.read1(size)):
-                    self._refuse_cut()
-                    return
-                try:
-                    rate.took(len(piece), time.monotonic() - begun)
-                except SlowError as slow:
-                    raise EndlessAnswerError(str(slow)) from None
-            yield piece
-
-    def _refuse_cut(self) -> None:
-        """Raise ConnectionError where a body has ended before its time; `read1` and `readinto` do not."""
-        if self._response.length:
-            raise ConnectionAbortedError(f"{self._response.length} bytes before the end of an answer")
-        self._response.close()  # `read1` does not notice that this was the end
-
-
-class _Response(http.client.HTTPResponse):
-    """An answer, past those that only announce it (RFC 9110, 15.2; http.client knows 100 alone)."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.fp.close()
-        self.timed = TimedReader(sock)
-        self.timed.limit(sock.gettimeout() or 0, _MOST_HEAD)
-        self.fp = io.BufferedReader(self.timed)
-
-    def begin(self) -> None:
-        super().begin()
-        while http.client.CONTINUE <= self.status < http.client.OK:
-            self.headers = None  # type: ignore[assignment]  # `begin` then reads the next one
-            super().begin()
-
-
-class _Connection(http.client.HTTPConnection):
-    response_class = _Response
 
 
 def _send(
@@ -290,7 +202,7 @@ def _send(
         if "Content-Length" not in headers:
             headers["Transfer-Encoding"] = "chunked"
             chunks = _framed(chunks)
-    with _failing(ExchangeError):
+    with failing(ExchangeError):
         try:
             connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
             for name, value in headers.items():
@@ -321,32 +233,12 @@ def _framed(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     yield before + b"0\r\n\r\n"
 
 
-def _answer(connection: http.client.HTTPConnection, seconds: float) -> _Response:
+def _answer(connection: http.client.HTTPConnection, seconds: float) -> TimedResponse:
     connection.sock.settimeout(seconds)
-    with _failing(ExchangeError):
+    with failing(ExchangeError):
         response = connection.getresponse()
-    assert isinstance(response, _Response)  # noqa: S101 - the connection's class of answers
+    assert isinstance(response, TimedResponse)  # noqa: S101 - the connection's class of answers
     return response
-
-
-def _headers(message: http.client.HTTPMessage) -> dict[str, str]:
-    """Return headers by name in lower case; several of one name are one list (RFC 9110, 5.3)."""
-    found: dict[str, str] = {}
-    for name, value in message.items():
-        key, text = name.lower(), _FOLD.sub(" ", value)
-        with contextlib.suppress(UnicodeError):  # http.client takes all for Latin-1
-            text = text.encode("latin-1").decode()
-        found[key] = f"{found[key]}, {text}" if key in found else text
-    return found
-
-
-@contextlib.contextmanager
-def _failing(kind: type[ExchangeError]) -> Iterator[None]:
-    """Raise what sockets, TLS and http.client raise as one kind of error, with that as its cause."""
-    try:
-        yield
-    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no host's name, no HTTP
-        raise kind(str(error)) from error
 
 
 def _is_readable(connection: http.client.HTTPConnection) -> bool:

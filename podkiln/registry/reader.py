@@ -12,7 +12,7 @@ from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import spec
 from podkiln.registry.errors import Settling, TransientError, refuse_page
 from podkiln.registry.http_client import MAX_ANSWER_BYTES
-from podkiln.registry.timed_reader import headway
+from podkiln.registry.trickle import headway
 
 if TYPE_CHECKING:
     import hashlib

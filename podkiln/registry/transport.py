@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from podkiln.oci.tar_layer import Chunk
-    from podkiln.registry.http_client import Incoming
+    from podkiln.registry.incoming import Incoming
     from podkiln.registry.options import RegistryOptions
 
 T = TypeVar("T")
@@ -180,11 +180,14 @@ class Transport:
                 yield chunk[skip:]
             skip = max(0, skip - len(chunk))
 
-    def drop(self, url: str) -> bool:
-        """Send a DELETE, after `cancel` too; tell whether what it names is gone. Takes some seconds."""
+    def drop(self, url: str, *, stale: bool = False) -> bool:
+        """Send a DELETE, after `cancel` too; tell whether what it names is gone. Takes some seconds.
+
+        `stale`: the URL may be an old one, of which a registry knows nothing though what it named is there.
+        """
         with self._cancellation.shield(), contextlib.suppress(RegistryError):
             answer = self._receive(self._answered(HttpRequest("DELETE", self.absolute(url))))
-            return answer.is_success or answer.status in _GONE
+            return answer.is_success or (answer.status in _GONE and not stale)
         return False
 
     def retrying(self, work: Callable[[], T]) -> T:

@@ -78,6 +78,7 @@ class Upload:
         self._content = content
         self._on_progress = on_progress
         self._location: str | None = None
+        self._stale = False  # bytes were sent, and the answer with the next location has not come
         self._offset = 0
         self._furthest = 0  # of all attempts: bytes that are sent again do not count as progress
         self._sizes = ChunkSizes()
@@ -157,10 +158,11 @@ class Upload:
                     stop = min(self._offset + (self._chunk or size), size)
                     body = pieces.take(stop - self._offset)
                     span = (self._offset, stop)
+                    self._stale = True
                     location, self._offset = self._repository.send(
                         location, body, span, self._doing, ranged=self._chunk is not None
                     )
-                    self._location = location
+                    self._location, self._stale = location, False
                     if self._offset != stop:
                         host = self._repository.transport.host
                         raise TransientError(f"Registry {host} took {self._offset} bytes of {size} only.")
@@ -170,6 +172,7 @@ class Upload:
         return location
 
     def _send_whole(self, location: str, blob: Descriptor) -> None:
+        self._stale = True
         with closing(self._metered()) as chunks:
             try:
                 self._repository.put_monolithic(location, chunks, blob, self._doing)
@@ -190,6 +193,7 @@ class Upload:
             except RegistryError:
                 pass
             else:
+                self._stale = False
                 if self._offset <= self._content.size:
                     return self._has_headway()
         self._drop()
@@ -214,9 +218,9 @@ class Upload:
         return True
 
     def _drop(self) -> None:
-        if self._location is not None and self._repository.cancel_upload(self._location):
+        if self._location is not None and self._repository.cancel_upload(self._location, stale=self._stale):
             UPLOADS.end(self._number)
-        self._location, self._offset = None, 0
+        self._location, self._offset, self._stale = None, 0, False
 
     def _metered(self) -> Generator[Chunk]:
         """Yield the bytes to send, counting what is gone; ends early when they are wrong or no longer wanted.

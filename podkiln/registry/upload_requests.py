@@ -182,9 +182,12 @@ class UploadRequests(Reader):
             )
         self.confirm(blob)
 
-    def cancel_upload(self, location: str) -> bool:
-        """Drop an upload; False when the registry does not: it drops forgotten ones itself some day."""
-        return self.transport.drop(location)
+    def cancel_upload(self, location: str, *, stale: bool = False) -> bool:
+        """Drop an upload; False when the registry does not: it drops forgotten ones itself some day.
+
+        `stale`: bytes were sent since it said that this is where the upload lies.
+        """
+        return self.transport.drop(location, stale=stale)
 
     def _location(self, answer: Response, base: str) -> str:
         location = answer.headers.get("location")

@@ -31,6 +31,9 @@ _LAYERS: Final = ("RUN", "COPY", "ADD")
 _EITHER: Final = (
     "WORKDIR"  # a layer, or none where the folder is there and the exporter leaves empty ones out
 )
+STAGE_OF_SYSTEM: Final = "system"
+STAGE_BELOW: Final = "comfyui-installed"
+"""The stages of the Dockerfile that install system packages, and that the image's own stands on."""
 _OF_A_BASE: Final = ("User", "Volumes", "StopSignal", "Shell")  # what no instruction of podkiln sets
 _TITLE: Final = 30  # characters
 _NANOSECONDS: Final = {"s": 10**9, "m": 60 * 10**9}
@@ -64,7 +67,7 @@ def title(created_by: str) -> str:
     of_python = re.search(r"/requirements/([\w.-]+)\.txt", created_by)
     if of_python:
         return f"Python: {of_python[1]}"
-    if "apt-get" in created_by:
+    if "install-packages.sh" in created_by:
         return "system packages"
     tree = re.search(r"install-tree\.sh \S+ (\S+)", created_by)
     if tree:
@@ -109,6 +112,12 @@ class RenderedConfig:
         made.config["Env"] = [f"{name}={value}" for name, value in made.environment.items()]
         made.config = {key: value for key, value in made.config.items() if value}
         return made
+
+    @property
+    def layers_above(self) -> int:
+        """How many layers the image's own stage makes; the folder of a WORKDIR is there already."""
+        own = self.steps[self.stages[STAGE_BELOW] :]
+        return sum(not step.empty_layer and step.word != _EITHER for step in own)
 
     def document(self, exported: spec.ImageConfig) -> dict[str, Any]:
         """Return the config of an image that BuildKit has exported, but for its `rootfs`.

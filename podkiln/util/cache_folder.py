@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from podkiln.errors import UsageError
+from podkiln.util import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ PULLED: Final = "pulled"
 REBUILDS: Final = "rebuilds"
 UPPERMOST: Final = "uppermost"
 """The folders in it; podkiln.pipeline.kept says what is in each."""
-LOCK: Final = ".lock"
 
 
 def path() -> Path:
@@ -33,13 +33,7 @@ def path() -> Path:
 @contextlib.contextmanager
 def in_use() -> Iterator[None]:
     """Keep what is there from being cleaned away; builds may use it together. Raises UsageError."""
-    folder = path()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
-    except OSError as error:
-        raise UsageError(f"The cache folder {folder} cannot be written: {error.strerror}.") from None
-    with lock:
+    with lock_file.open_in(path(), f"The cache folder {path()}") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
@@ -49,10 +43,10 @@ def unused() -> Iterator[None]:
     """Keep builds from using what is there. Raises UsageError while one does, OSError."""
     folder = path()
     # A build of an earlier podkiln holds the export of its builder alone.
-    exports = [lock for name in (EXPORTS, UPPERMOST) for lock in (folder / name).glob(f"*/{LOCK}")]
+    exports = [lock for name in (EXPORTS, UPPERMOST) for lock in (folder / name).glob(f"*/{lock_file.NAME}")]
     with contextlib.ExitStack() as held:
-        for name in (folder / LOCK, *sorted(exports)):
-            lock = held.enter_context(name.open("w"))
+        for name in (folder / lock_file.NAME, *sorted(exports)):
+            lock = held.enter_context(lock_file.open_file(name))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

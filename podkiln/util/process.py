@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shlex
 import shutil
+import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from podkiln.errors import CommandError
+from podkiln.util.interrupts import INTERRUPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TAIL_LINES = 12
+GRACE: Final = 20.0  # seconds
 
 
 def echo(argv: Sequence[str]) -> None:
@@ -35,6 +40,34 @@ def find_executable(program: str) -> str:
 def tail(text: str, lines: int = _TAIL_LINES) -> str:
     """Return the last lines of a program's output: where programs say why they failed."""
     return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def run_group(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program that starts others, and capture what it prints; an interruption ends them all.
+
+    They are told to end, and have GRACE seconds to clean up. Raises CommandError.
+    """
+    echo(argv)
+    program = find_executable(argv[0])
+    with subprocess.Popen(
+        [program, *argv[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            out, said = process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError), INTERRUPTIONS.held():
+                os.killpg(process.pid, signal.SIGTERM)
+                try:
+                    process.communicate(timeout=GRACE)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(list(argv), process.returncode, out, said)
 
 
 def run(

@@ -16,6 +16,7 @@ from podkiln.weights.assemble import FILES, MODEL, WeightLayer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from podkiln.lock.runtimes import RuntimeLayer
     from podkiln.oci.spec import Descriptor, Digest, ImageConfig, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.plan.weight_layers import WeightLayerSpec
@@ -52,7 +53,7 @@ def compare(
     known: Mapping[Digest, Digest],
     held: RemoteImage,
     *,
-    runtime: Sequence[Digest] = (),
+    runtime: Sequence[RuntimeLayer] = (),
     deep: bool = False,
 ) -> list[str]:
     """Return what differs between an image and its lock, as far as its two documents tell.
@@ -79,7 +80,7 @@ def compare(
     return [
         *(*shape, *told, *weights),
         *_plain_layers(rendered, found, held),
-        *_runtime_digests(runtime, found, held),
+        *_runtime_findings(rendered, runtime, found, held),
         *_history_findings(rendered, found, held),
     ]
 
@@ -137,17 +138,25 @@ def _plain_layers(rendered: Rendered, found: Sequence[LocatedLayer], held: Remot
             yield f"Its layer {number} has the annotations {told}; podkiln writes none."
 
 
-def _runtime_digests(
-    runtime: Sequence[Digest], found: Sequence[LocatedLayer], held: RemoteImage
+def _runtime_findings(
+    rendered: Rendered, runtime: Sequence[RuntimeLayer], found: Sequence[LocatedLayer], held: RemoteImage
 ) -> Iterator[str]:
-    """Compare the runtime's layers with what the lock remembers of their last push."""
+    """Compare the runtime's layers with what the lock remembers of their last push, if it does."""
     weights = {each.number for each in found}
-    own = [(number, each) for number, each in enumerate(held.manifest.layers) if number not in weights]
-    if len(own) < len(runtime):
-        yield f"It has {len(own)} layers of the runtime; the lock remembers {len(runtime)} of the last push."
-    for (number, layer), wanted in zip(own, runtime, strict=False):
-        if layer.digest != wanted:
-            yield f"Its layer {number} is {layer.digest}; the lock remembers {wanted} of the last push."
+    layers = zip(held.manifest.layers, held.config.diff_ids, strict=True)
+    own = [(number, *each) for number, each in enumerate(layers) if number not in weights]
+    below = len(own) - rendered.layers_above
+    if runtime and below != len(runtime):
+        yield f"It has {below} layers of the runtime; the lock remembers {len(runtime)} of the last push."
+    for (number, layer, diff_id), wanted in zip(own, runtime, strict=False):
+        what = f"Its layer {number}"
+        if layer.digest != wanted.digest:
+            yield f"{what} is {layer.digest}; the lock remembers {wanted.digest} of the last push."
+        elif (layer.size, layer.media_type) != (wanted.size, spec.LAYER_ZSTD):
+            told = f"{layer.size} bytes as {shown(layer.media_type)}"
+            yield f"{what} is listed with {told}; it has {wanted.size} as {spec.LAYER_ZSTD}."
+        elif diff_id != wanted.diff_id:
+            yield f"{what} is listed to unpack to {diff_id}; it unpacks to {wanted.diff_id}."
 
 
 def _history_findings(rendered: Rendered, found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
+    from podkiln.lock.runtimes import RuntimeLayer
     from podkiln.oci.spec import Descriptor, Digest, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.registry import Progress, RegistryOptions
@@ -119,7 +120,7 @@ def verify(
     reference: Reference,
     settings: RegistryOptions,
     *,
-    runtime: Sequence[Digest] = (),
+    runtime: Sequence[RuntimeLayer] = (),
     deep: bool = False,
     on_progress: Progress,
 ) -> VerifyResult:

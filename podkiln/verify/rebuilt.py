@@ -178,9 +178,6 @@ def _layers(image: RemoteImage | Layout) -> list[_Layer]:
 
 def _pairs(there: Sequence[_Layer], here: Sequence[_Layer]) -> Iterator[tuple[_Layer, _Layer] | Difference]:
     """Yield the layers that are of one instruction, and what there is to say of those on one side alone."""
-    if len(there) == len(here):
-        yield from zip(there, here, strict=True)
-        return
     steps = SequenceMatcher(None, [each.instruction for each in there], [each.instruction for each in here])
     for word, start, end, begin, stop in steps.get_opcodes():
         if word == "equal" or end - start == stop - begin:

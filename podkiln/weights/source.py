@@ -24,8 +24,8 @@ from pod.net.integrity import check_type
 from pod.net.transfer_policy import TransferBackoff, TransferPolicy
 from podkiln.errors import IntegrityError, SourceError, UsageError
 from podkiln.registry.headers import content_range, number
-from podkiln.registry.timed_reader import LeastRate, headway
 from podkiln.registry.tls import tls_context
+from podkiln.registry.trickle import LeastRate, headway
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

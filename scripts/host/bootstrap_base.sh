@@ -162,7 +162,8 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 # The hooks' $1 is the root file system, expanded by the shell that mmdebstrap starts. When the network goes away in the
 # middle, apt neither ends nor keeps still: hence the limit, some 30 times what it takes.
 # shellcheck disable=SC2016
-if ! timeout --kill-after=10 900 mmdebstrap --variant=minbase --format=tar --keyring="$KEYRING" \
+# In the foreground, so that who ends this script's process group ends mmdebstrap, which then cleans up.
+if ! timeout --foreground --kill-after=10 900 mmdebstrap --variant=minbase --format=tar --keyring="$KEYRING" \
     --skip=output/dev --skip=cleanup/apt --skip=chroot/policy-rc.d \
     --dpkgopt="$work/dpkg-slim" "${options[@]}" \
     --customize-hook='rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' \

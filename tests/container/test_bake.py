@@ -16,7 +16,7 @@ import pytest
 import registries
 from baked_variant import BIG, SMALL, bake, describe, pushing, serve
 from containers import Container, docker
-from images import ROOT, SUBSTITUTES, SYSTEM_CA, Image, podkiln
+from images import ROOT, SUBSTITUTES, SYSTEM_CA, Image, own_cache, podkiln
 from publish_process import deliver
 from servers.hub import Hub
 from servers.hub_faults import Fault
@@ -221,9 +221,16 @@ def test_a_file_that_is_not_the_locked_one_is_never_committed(
 
 
 def test_a_build_that_is_killed_is_built_by_the_same_command(
-    hub: Hub, hashes: dict[str, str], here: Image, registry: Callable[[], str], tmp_path: Path
+    hub: Hub,
+    hashes: dict[str, str],
+    here: Image,
+    registry: Callable[[], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At random moments of the build and of the bake: what is left is right, and no rubbish is."""
+    cache = own_cache(tmp_path / "cache")  # without the memory of a runtime, which would not be built again
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     rng, dist, spool = random.Random(5), tmp_path / "dist", tmp_path / "spool"
     variant, options = describe(tmp_path, hashes), ("--spool", str(spool), *pushing(registry()))
     argv = [str(ROOT / "build.py"), "--variant", str(variant), *SUBSTITUTES, "--out", str(dist)]

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from images import SUBSTITUTES, SYSTEM_CA, podkiln
+from images import SUBSTITUTES, SYSTEM_CA, own_cache, podkiln
 from servers import counting_proxy
 
 from podkiln.lock import runtimes
@@ -29,10 +29,7 @@ class Machine:
     def __init__(self, folder: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.host = folder, host
         self.variant = folder / "mine.yaml"
-        base = cache_folder.path() / "base"
-        (folder / "cache/podkiln").mkdir(parents=True)
-        (folder / "cache/podkiln/base").symlink_to(base)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache(folder / "cache")))
 
     def push(self, stop_seconds: int) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
         """Build and push; return the report and what was printed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from pod.downloads import partial_file
+from pod.downloads import part_journal
 from pod.downloads.probe import ChangedError, Mode
 from pod.downloads.states import State
 from pod.downloads.transfer import Transfer
@@ -79,7 +79,7 @@ class Download:
     def _discard(self) -> None:
         for each in (self._goal.part, self._goal.copy):
             if each:
-                partial_file.remove(each)
+                part_journal.remove(each)
 
     def stop(self) -> None:
         """Let `run` end soon, with StoppedError."""

@@ -6,10 +6,11 @@ costs the file it goes wrong with, and one sentence.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
-from pod.downloads import disk_space, partial_file
+from pod.downloads import disk_space, part_journal
 from pod.downloads.download import Download, StoppedError
 from pod.downloads.probe import DownloadTarget
 from pod.downloads.progress import Progress
@@ -18,9 +19,11 @@ from pod.downloads.states import OVER, State
 from pod.errors import PodError
 from pod.net.http import RefusedError
 from pod.net.hubs import request_for
+from pod.net.integrity import check_contents
 from pod.resolve.model_refs import remarks
-from pod.util.dataclass import dataclass
+from pod.util.dataclass import dataclass, replace
 from pod.util.file_lease import FileLease
+from pod.util.pickles import is_pickle
 
 if TYPE_CHECKING:
     import threading
@@ -110,6 +113,7 @@ class DownloadJob:
         if not context.again and (path := context.store.known(self.file, resolved.expected, resolved.size)):
             self._finish(State.PRESENT, path)
             return True
+        resolved = self._sized(resolved)
         try:
             owned = self._lease.acquire()
         except OSError as error:
@@ -125,7 +129,7 @@ class DownloadJob:
             if right := self._examined(resolved):
                 self._finish(State.PRESENT, right)
             else:
-                self._fetch(resolved, workers)
+                self._fetch_unless_brought(resolved, workers)
         finally:
             self._lease.release()
             self._lease = self._new_lease()
@@ -140,13 +144,26 @@ class DownloadJob:
                 self._find()
             return self._context.resolver.resolve(self.file, self.progress.say)
         except RefusedError as error:
-            path = self._context.store.anywhere(self.file, None)
+            path = self._unchecked()
             if path is None:
                 raise
             self.progress.say(f"not checked: {error}")
             self._context.say(f"{self.file.label} is there, unchecked, since it {error}")
             self._finish(State.PRESENT, path)
             return None
+
+    def _unchecked(self) -> Path | None:
+        """Return a file that may stay as it is though no hub says what it must be: a pickle may not.
+
+        Raises RefusedError for one whose contents are not what its name says, OSError.
+        """
+        file, store = self.file, self._context.store
+        if not file.folder or (is_pickle(file.name) and not file.vouched):
+            return None
+        path = store.anywhere(file, None)
+        if path and not path.is_relative_to(store.baked):
+            check_contents(path, file.name, vouched=file.vouched)
+        return path
 
     def _find(self) -> None:
         """Learn what a wished file is, and where it belongs."""
@@ -167,15 +184,20 @@ class DownloadJob:
         self.progress.state = State.WAITING
         self.not_before = time.monotonic() + BUSY_SECONDS
 
+    def _sized(self, resolved: Resolved) -> Resolved:
+        """Ask for a size that is not known where something lies that would be hashed, however large it is."""
+        store = self._context.store
+        grown = any(os.path.lexists(store.staging(self.file, suffix)) for suffix in (".part", ".copy"))
+        if resolved.size is not None or not (grown or store.holds(self.file)):
+            return resolved
+        size = self._context.resolver.size(self.file, resolved.revision, self.progress.say)
+        return replace(resolved, size=size)
+
     def _unwritable(self, resolved: Resolved, error: OSError) -> Path | None:
-        """Return what is there on a volume that cannot be written; hashed only when that was asked for."""
-        if self._context.again:
-            return self._examined(resolved)
-        path = self._context.store.anywhere(self.file, resolved.size)
-        if path:
-            mount = disk_space.mount_point(path)
-            self.progress.say(f"not checked: {mount} cannot be written ({error.strerror})")
-        return path
+        """Return the right file on a volume that takes no lease, hashed: nothing may vouch for it there."""
+        if not disk_space.is_unwritable(error):
+            return None  # something planted, say: whoever writes the volume must not choose what is hashed
+        return self._examined(resolved)
 
     def _examined(self, resolved: Resolved) -> Path | None:
         """Return where the right file lies, hashing what must be hashed."""
@@ -185,6 +207,18 @@ class DownloadJob:
             self.file, resolved.expected, resolved.size, again=again, seen=seen
         )
 
+    def _fetch_unless_brought(self, resolved: Resolved, workers: WorkerPool | None) -> None:
+        """Fetch; what fails since another pod took this one for dead is over once that one has the file."""
+        try:
+            self._fetch(resolved, workers)
+        except (RefusedError, OSError):
+            there = self._lease.lost and self._context.store.known(
+                self.file, resolved.expected, resolved.size
+            )
+            if not there:
+                raise
+            self._finish(State.PRESENT, there)
+
     def _fetch(self, resolved: Resolved, workers: WorkerPool | None) -> None:
         growth = self._growth(self._context.store.area, resolved)
         try:
@@ -193,7 +227,7 @@ class DownloadJob:
             if growth.copy is None or error.errno not in disk_space.FULL:
                 raise disk_space.refusal(error, growth.part) from None
             self._context.say(f"{self.file.label}: {growth.part.parent} is full, so it goes on at its place")
-            partial_file.remove(growth.part)
+            part_journal.remove(growth.part)
             self._bring(resolved, self._growth(Staging(), resolved), workers)
 
     def _growth(self, area: Staging, resolved: Resolved) -> StagingPlan:

@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from pod.downloads import partial_file
+from pod.downloads import part_journal
 from pod.downloads.staging import Staging, StagingPlan
 from pod.net.http import RefusedError
 from pod.net.integrity import check_contents, digest, of_file
@@ -93,8 +93,7 @@ class ModelStore:
         Raises OSError.
         """
         if (place := self.place(file)).is_dir():
-            message = f"{place} is a folder, where the file belongs: remove it, or give the file another name"
-            raise OSError(errno.EISDIR, message)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
         for path in self._ours_and_theirs(file):
             if _is_file(path) and self._is_right(path, expected, size, seen, again=again):
                 return path
@@ -119,12 +118,12 @@ class ModelStore:
         except RefusedError:
             for each in (growth.part, growth.copy):
                 if each:
-                    partial_file.remove(each)
+                    part_journal.remove(each)
             raise
         grown.replace(place)
         for each in (growth.part, growth.copy):
             if each:
-                partial_file.remove(each)
+                part_journal.remove(each)
         _flush(place.parent)
         self._remember(place, expected)
         return place

@@ -1,40 +1,26 @@
 """The part of a file that has arrived: what need not be fetched again, after kill -9 and after power cuts.
 
-`<name>.part` has the file's full size from the start (sparse). `<name>.state` is a journal beside it: a line
-of JSON that says what is being fetched and under which kernel, then the number of each chunk, one a line,
-appended once its bytes are written; `=N` means that the first N of them were flushed to disk. The kernel
-keeps what a killed process wrote, so under the same one every line is a claim; under another one, after a
-power cut or on another host of a network volume, only what was flushed is. A torn last line does not count.
+`<name>.part` has the file's full size from the start (sparse). A journal beside it says which chunks have
+arrived (pod.downloads.part_journal).
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import re
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from pod.util import bounded_json, untrusted_files
-from pod.util.dataclass import asdict, dataclass
-from pod.util.file_lease import boot_id
+from pod.downloads import part_journal
+from pod.util import untrusted_files
+from pod.util.dataclass import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FLUSH = 64 << 20  # bytes that arrive between two flushes
-_NEW = os.O_CREAT | os.O_EXCL
-_LARGEST_JOURNAL = 16 << 20  # bytes; a file of 1 TB in chunks of 8 MiB has lines of 1 MB
-_LARGEST_FILE = 1 << 50  # bytes
-_MOST_CHUNKS = 1 << 17  # of a file: 1 TiB in chunks of 8 MiB
-# What a request may carry (RFC 9110, 5.5) and a hub's hash; anybody can write a journal on a shared volume.
-_IDENTITY = re.compile(r"[ -~\x80-\xff]{0,1024}")
-_EXPECTED = re.compile(r"[a-z0-9]{0,16}:?[0-9a-f]{0,128}")
+    from pod.downloads.part_journal import PartMetadata
 
-
-_NO_SIZE = frozenset({errno.EFBIG, errno.EINVAL})  # no file can have that size there
+FLUSH = 64 << 20  # bytes that arrive between two flushes
 
 
 class ClosedError(Exception):
@@ -47,19 +33,6 @@ class ByteRange:
 
     start: int
     stop: int
-
-
-@dataclass(frozen=True)
-class PartMetadata:
-    """What is being fetched; two answers may be mixed in one part only when this is equal.
-
-    `identity` is what the server says that names the bytes (an ETag), `expected` the hash we want.
-    """
-
-    size: int
-    chunk: int
-    identity: str
-    expected: str
 
 
 class PartialFile:
@@ -88,17 +61,17 @@ class PartialFile:
     @classmethod
     def create(cls, path: Path, contents: PartMetadata) -> PartialFile:
         """Begin from nothing; what was there is removed. Raises OSError."""
-        remove(path)
+        part_journal.remove(path)
         untrusted_files.make_folder(path.parent)
-        data = untrusted_files.open_plain(path, _NEW | os.O_RDWR)
+        data = untrusted_files.open_plain(path, part_journal.NEW | os.O_RDWR)
         os.ftruncate(data, contents.size)
-        return cls(path, contents, [], data, _new_journal(_state(path), contents, []))
+        return cls(path, contents, [], data, part_journal.create(part_journal.state(path), contents, []))
 
     @classmethod
     def recall(cls, path: Path) -> PartialFile | None:
         """Resume what an earlier process left; None when nothing of it can be used."""
         try:
-            contents, arrived = _read_journal(_state(path))
+            contents, arrived = part_journal.read(part_journal.state(path))
             data = untrusted_files.open_plain(path, os.O_RDWR)
         except (OSError, ValueError, TypeError, ArithmeticError):
             return None
@@ -106,10 +79,10 @@ class PartialFile:
             if os.fstat(data).st_size != contents.size:
                 raise ValueError("another size")  # noqa: TRY301 (as everything else that cannot be used)
             os.fdatasync(data)  # from now on all of it is flushed, under whichever kernel it was written
-            aside = _state(path).with_suffix(".state.new")
-            aside.unlink(missing_ok=True)
-            journal = _new_journal(aside, contents, arrived)
-            aside.replace(_state(path))
+            aside = part_journal.state(path).with_suffix(".state.new")
+            untrusted_files.remove(aside)
+            journal = part_journal.create(aside, contents, arrived)
+            aside.replace(part_journal.state(path))
         except (OSError, ValueError):
             os.close(data)
             return None
@@ -169,7 +142,7 @@ class PartialFile:
 
     def keep_flushing(self) -> None:
         """Flush every now and then, until all has arrived. Raises OSError, ClosedError."""
-        step = max(1, _FLUSH // self.contents.chunk)
+        step = max(1, FLUSH // self.contents.chunk)
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -241,117 +214,3 @@ class PartialFile:
             stop += 1
         taken.update(range(start, stop))
         return ByteRange(start * size + self._beginnings.get(start, 0), min(stop * size, self.contents.size))
-
-
-class JournaledCopy:
-    """A file that is written in order, as a copy is, and its journal: `adopt` makes both a part.
-
-    Only what was flushed to disk is claimed; that happens every now and then. Raises OSError.
-    """
-
-    def __init__(self, path: Path, contents: PartMetadata) -> None:
-        remove(path)
-        untrusted_files.make_folder(path.parent)
-        self._contents = contents
-        self._data = untrusted_files.open_plain(path, _NEW | os.O_WRONLY)
-        self._journal = _new_journal(_state(path), contents, [])
-        self._written = 0
-        self._claimed = 0  # chunks
-
-    def write(self, block: bytes | memoryview) -> None:
-        """Write the next bytes."""
-        view = memoryview(block)
-        while view:
-            written = os.write(self._data, view)
-            view = view[written:]
-            self._written += written
-        if self._written - self._claimed * self._contents.chunk >= _FLUSH:
-            self._claim(self._written // self._contents.chunk)
-
-    def finish(self) -> None:
-        """Bring all of it to disk."""
-        self._claim(-(-self._written // self._contents.chunk))
-
-    def close(self) -> None:
-        """Let go of both files; they stay."""
-        os.close(self._data)
-        os.close(self._journal)
-
-    def _claim(self, chunks: int) -> None:
-        os.fdatasync(self._data)
-        lines = [f"{chunk}\n" for chunk in range(self._claimed, chunks)]
-        os.write(self._journal, "".join([*lines, f"={chunks}\n"]).encode())
-        self._claimed = chunks
-
-
-def adopt(copy: Path, path: Path) -> bool:
-    """Make a part of a copy and its journal; False when nothing of it is safe. Raises OSError."""
-    try:
-        contents, arrived = _read_journal(_state(copy))
-        data = untrusted_files.open_plain(copy, os.O_RDWR)
-    except (OSError, ValueError, TypeError, ArithmeticError):
-        return False
-    try:
-        there = os.fstat(data).st_size
-        if not arrived or any(min((n + 1) * contents.chunk, contents.size) > there for n in arrived):
-            return False
-        os.ftruncate(data, contents.size)
-    except OSError as error:
-        if error.errno in _NO_SIZE:
-            return False
-        raise
-    finally:
-        os.close(data)
-    copy.replace(path)
-    _state(copy).replace(_state(path))
-    return True
-
-
-def _new_journal(path: Path, contents: PartMetadata, arrived: list[int]) -> int:
-    """Write a journal and return its descriptor, open to append."""
-    journal = untrusted_files.open_plain(path, _NEW | os.O_WRONLY | os.O_APPEND)
-    lines = [json.dumps({**asdict(contents), "kernel": boot_id()}), *map(str, arrived)]
-    if arrived:
-        lines.append(f"={len(arrived)}")
-    os.write(journal, "".join(f"{line}\n" for line in lines).encode())
-    return journal
-
-
-def _read_journal(path: Path) -> tuple[PartMetadata, list[int]]:
-    """Read what is being fetched, and the chunks that are safe. Raises OSError, ValueError, TypeError."""
-    written = untrusted_files.read_plain(path, _LARGEST_JOURNAL)
-    head, *lines = written[: written.rindex(b"\n")].split(b"\n")
-    fields = bounded_json.parse(head)
-    kernel = fields.pop("kernel", "") if isinstance(fields, dict) else ""
-    contents = PartMetadata(**fields)
-    _check(contents)
-    count = -(-contents.size // contents.chunk)
-    claims = [line for line in lines if not line.startswith(b"=")]
-    if not kernel or kernel != boot_id():
-        marks = [int(line[1:]) for line in lines if line.startswith(b"=") and line[1:].isdigit()]
-        claims = claims[: max(marks, default=0)]
-    chunks = [int(line) for line in claims if line.isdigit()]
-    return contents, list(dict.fromkeys(chunk for chunk in chunks if chunk < count))
-
-
-def _check(contents: PartMetadata) -> None:
-    """Check what a journal says, each field by its type. Raises ValueError."""
-    size, chunk = contents.size, contents.chunk
-    if not (type(size) is int and 0 <= size <= _LARGEST_FILE and type(chunk) is int and chunk > 0):
-        raise ValueError("sizes that are none")
-    if size > chunk * _MOST_CHUNKS:
-        raise ValueError("more chunks than a file is fetched in")
-    for text, form in ((contents.identity, _IDENTITY), (contents.expected, _EXPECTED)):
-        if not (isinstance(text, str) and form.fullmatch(text)):
-            raise ValueError("an identity or a hash that is none")
-
-
-def remove(path: Path) -> None:
-    """Remove a part and its journal, if they are there."""
-    path.unlink(missing_ok=True)
-    _state(path).with_suffix(".state.new").unlink(missing_ok=True)
-    _state(path).unlink(missing_ok=True)
-
-
-def _state(path: Path) -> Path:
-    return path.with_suffix(".state")

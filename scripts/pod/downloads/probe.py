@@ -7,7 +7,8 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from pod.downloads.partial_file import ByteRange, ClosedError, PartialFile, PartMetadata
+from pod.downloads.part_journal import PartMetadata
+from pod.downloads.partial_file import ByteRange, ClosedError, PartialFile
 from pod.net import content_range
 from pod.net.content_range import PARTIAL, UNSATISFIABLE
 from pod.net.http import RefusedError

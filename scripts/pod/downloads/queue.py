@@ -59,7 +59,7 @@ class Fetcher:
         self._stopping = threading.Event()
         self._finished = threading.Event()
         pins = store.target.parent / ".podkiln/resolved.json"
-        resolver = Resolver(pins, hubs, policy, self._stopping, facts)
+        resolver = Resolver(pins, hubs, policy, self._stopping, facts, self._display.say)
         context = RunContext(
             store,
             hubs,

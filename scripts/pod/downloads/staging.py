@@ -14,15 +14,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod.downloads import disk_space, partial_file
+from pod.downloads import disk_space, journaled_copy, part_journal
 from pod.hardware import mounts
-from pod.util import env
+from pod.util import env, untrusted_files
 from pod.util.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pod.downloads.partial_file import PartMetadata
+    from pod.downloads.part_journal import PartMetadata
     from pod.net.integrity import Block
 
 LOCAL = Path("/var/tmp/podkiln")  # noqa: S108 (the container's own disk; names are ours, and nobody else is in here)
@@ -90,11 +90,11 @@ class Staging:
         copy = beside.with_suffix(".copy")
         grown = None if beside.exists() else self._roomy(beside, size, reserve)
         if beside.exists():  # what arrived beside goes on there
-            copy.unlink(missing_ok=True)
-        elif not (grown and grown.exists()) and partial_file.adopt(copy, beside):
+            untrusted_files.remove(copy)
+        elif not (grown and grown.exists()) and journaled_copy.adopt(copy, beside):
             grown = None
         else:
-            partial_file.remove(copy)
+            part_journal.remove(copy)
         if grown is None:
             return StagingPlan(beside)
         return StagingPlan(grown, copy, f", staged in {grown.parent}")
@@ -115,7 +115,7 @@ class Staging:
         """Remove what was staged of a file that another pod has brought meanwhile."""
         if self.folder is not None:
             with contextlib.suppress(OSError):
-                partial_file.remove(self._staged(beside))
+                part_journal.remove(self._staged(beside))
 
     def _staged(self, beside: Path) -> Path:
         if self.folder is None:
@@ -133,7 +133,7 @@ def copied(blocks: Iterator[Block], path: Path, contents: PartMetadata) -> Itera
     cannot be written.
     """
     with _refusing(path):
-        trail = partial_file.JournaledCopy(path, contents)
+        trail = journaled_copy.JournaledCopy(path, contents)
     with contextlib.closing(trail):
         for block in blocks:
             with _refusing(path):
@@ -150,5 +150,5 @@ def _refusing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         with contextlib.suppress(OSError):
-            partial_file.remove(path)
+            part_journal.remove(path)
         raise disk_space.refusal(error, path) from None

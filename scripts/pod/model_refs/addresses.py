@@ -247,12 +247,12 @@ def _url(address: str, *, vouched: bool) -> Address:
         raise ModelRefError(
             f"has {shown(host, 80)!r}, and there is no such host name: copy the address again"
         )
+    if parts.username is not None:
+        raise ModelRefError("holds a login, which is not sent: take an address that works without one")
     if host in _HF_HOSTS | _CIVITAI_HOSTS:
         if "," in parts.query:  # the query is not sent, and what it swallowed would be lost without a sound
             raise ModelRefError("has a comma after its '?': put a blank between this word and the next one")
         return _huggingface_page(parts) if host in _HF_HOSTS else _civitai_page(parts)
-    if parts.username is not None:
-        raise ModelRefError("holds a login, which is not sent: take an address that works without one")
     if not vouched:
         raise ModelRefError(
             "has no sha256, so nothing vouches for the file: add #sha256= and the 64 hex digits that its "

@@ -144,7 +144,7 @@ class Answer:
     def hurry(self) -> None:
         """Let the rest of the body come soon, or not at all: each byte that comes would buy more time."""
         if isinstance(self.response, TimedResponse):
-            self.response.end_within(_SHORT_SECONDS)
+            self.response.timed.limit(_SHORT_SECONDS)
 
     def drain(self) -> None:
         """Read and drop a short body, so that the connection can be reused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -36,10 +37,15 @@ def digest(blocks: Iterable[Block], size: int, expected: str) -> str:
 
 
 def of_file(path: Path) -> Iterator[Block]:
-    """Read a file in blocks, each of which is good until the next one is asked for. Raises OSError."""
+    """Read a file in blocks, each of which is good until the next one is asked for. Raises OSError.
+
+    No more is read than its size at the start: a link to /proc, or a file that grows, may have no end.
+    """
     view = memoryview(bytearray(BLOCK))
     with path.open("rb", buffering=0) as handle:
-        while count := handle.readinto(view):
+        left = os.fstat(handle.fileno()).st_size
+        while left and (count := handle.readinto(view[:left])):
+            left -= count
             yield view[:count]
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pod.net.http import RefusedError
-from pod.net.hubs import Request
+from pod.net.hubs import Request, request_for
 from pod.resolve import civitai
 from pod.resolve.hub_client import HubClient
-from pod.resolve.remembered import is_commit_of
+from pod.resolve.remembered import is_commit_of, is_pinned
 from pod.resolve.resolved_cache import FILES, ResolvedCache
 from pod.util.dataclass import asdict, dataclass
 from pod.util.pickles import is_pickle
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pod.resolve.model_facts import Facts
 
 _EXPECTED = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
+_FEW_TRIES = 2  # where the volume's record will do: a pod that is offline should not wait long
 _REVISION = re.compile(r"[\w./-]{1,200}")
 
 
@@ -44,15 +45,28 @@ class Resolver:
     """Asks the hubs, each thing once a run, and remembers the answers for all later runs."""
 
     def __init__(
-        self, path: Path, hubs: Hubs, policy: TransferPolicy, halted: threading.Event, facts: Facts
+        self,
+        path: Path,
+        hubs: Hubs,
+        policy: TransferPolicy,
+        halted: threading.Event,
+        facts: Facts,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.hubs = hubs
+        self._say = say
         self.facts = facts
         self.pins = ResolvedCache(path)
         self.asker = HubClient(policy, halted)
 
-    def resolve(self, file: ModelFile, note: Callable[[str], None]) -> Resolved:
-        """Return what to expect of a file. Raises RefusedError."""
+    def resolve(
+        self, file: ModelFile, note: Callable[[str], None], record: Resolved | None = None
+    ) -> Resolved:
+        """Return what to expect of a file. Raises RefusedError.
+
+        Where a commit is stated, the bytes are, and the volume's record of them (`record`, or its own) counts
+        only while the hub does not say what they are.
+        """
         if is_pickle(file.name) and not file.vouched:
             raise RefusedError(
                 "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for "
@@ -65,11 +79,32 @@ class Resolver:
             return Resolved(f"sha256:{file.sha256}", file.size, file.source.get("revision"))
         key = _key(file.source)
         known = _remembered(self.pins.get(FILES, key))
-        if known and _agrees(known, file.source):
+        if not (known and _agrees(known, file.source)):
+            known = record
+        if known and not is_pinned(file.wish.source if file.wish else file.source):
             return known
-        resolved = self._ask(file, note)
+        try:
+            resolved = self._ask(file, note, _FEW_TRIES if known else None)
+        except RefusedError as error:
+            if known is None:
+                raise
+            self._say(
+                f"{file.label} {error}; so {known.expected} is expected, as the volume's record has it, "
+                "which whoever writes the volume can change: add #sha256=… to be sure"
+            )
+            return known
         self.pins.put(FILES, key, asdict(resolved))
         return resolved
+
+    def size(self, file: ModelFile, revision: str | None, note: Callable[[str], None]) -> int | None:
+        """Ask a file's source how many bytes it has, before one of another size is hashed for hours.
+
+        Returns None where the source does not say.
+        """
+        try:
+            return self.asker.size(request_for(file.source, self.hubs, revision), note, _FEW_TRIES)
+        except RefusedError:
+            return None
 
     def pin(self, source: Mapping[str, Any], resolved: Resolved) -> None:
         """Remember what is known of a source without asking for it."""
@@ -104,7 +139,7 @@ class Resolver:
             note(sentence)
         return Resolved(f"sha256:{sha256}", None)  # sizeKB is rounded
 
-    def _ask(self, file: ModelFile, note: Callable[[str], None]) -> Resolved:
+    def _ask(self, file: ModelFile, note: Callable[[str], None], tries: int | None) -> Resolved:
         source, hubs = file.source, self.hubs
         page = ""
         try:
@@ -115,7 +150,7 @@ class Resolver:
                     api = f"{hubs.huggingface}/api/models/{quote(source['repo'])}"
                     url = f"{api}/revision/{revision}?blobs=true"
                     request = Request(url, page, hubs.credential("HF_TOKEN"), "HF_TOKEN")
-                    return _from_huggingface(self.asker.json(request, note), source["path"], page)
+                    return _from_huggingface(self.asker.json(request, note, tries), source["path"], page)
                 case "civitai":
                     return self._from_civitai(source, note)
         except (KeyError, TypeError, AttributeError) as error:

@@ -6,10 +6,12 @@ import threading
 from email.message import Message
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pod.net import content_range
 from pod.net.http import RefusedError, TransientError
 from pod.net.transfer_policy import TransferBackoff, TransferPolicy
 from pod.resolve import safetensors_header
 from pod.util import bounded_json
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,15 +37,17 @@ class HubClient:
         self._turns: dict[str, threading.Lock] = {}
         self._answers: dict[str, Any] = {}
 
-    def json(self, request: Request, note: Note) -> Any:
-        """Return what an address answers. Raises RefusedError."""
+    def json(self, request: Request, note: Note, tries: int | None = None) -> Any:
+        """Return what an address answers; `tries` fewer than usual may do. Raises RefusedError."""
         with self._lock:
             turn = self._turns.setdefault(request.url, threading.Lock())
         with turn:
             if request.url not in self._answers:
                 try:
-                    self._answers[request.url] = self._patiently(lambda: self._json(request), note)
+                    self._answers[request.url] = self._patiently(lambda: self._json(request), note, tries)
                 except RefusedError as error:
+                    if tries:  # who has to know asks with more patience
+                        raise
                     self._answers[request.url] = error
             answer = self._answers[request.url]
         if isinstance(answer, RefusedError):
@@ -63,6 +67,15 @@ class HubClient:
 
         return self._patiently(ask, note)
 
+    def size(self, request: Request, note: Note, tries: int) -> int | None:
+        """Return how many bytes a file has at its source, None where it does not say. Raises RefusedError."""
+
+        def ask() -> int | None:
+            with request.send(self._policy.limits, {"Range": "bytes=0-0"}) as answer:
+                return None if answer.status == content_range.UNSATISFIABLE else content_range.size(answer)
+
+        return self._patiently(ask, note, tries)
+
     def _json(self, request: Request) -> Any:
         with request.send(self._policy.limits) as answer:
             try:
@@ -72,8 +85,9 @@ class HubClient:
                     f"cannot be resolved: {request.page} did not answer with JSON of a usual size"
                 ) from None
 
-    def _patiently(self, ask: Callable[[], T], note: Note) -> T:
-        patience = TransferBackoff(self._policy, self._halted, note)
+    def _patiently(self, ask: Callable[[], T], note: Note, tries: int | None = None) -> T:
+        policy = replace(self._policy, tries=min(tries or self._policy.tries, self._policy.tries))
+        patience = TransferBackoff(policy, self._halted, note)
         while not self._halted.is_set():
             try:
                 return ask()

@@ -17,8 +17,11 @@ from pod.net.http import RefusedError
 from pod.net.hubs import request_for
 from pod.net.integrity import digest, of_file
 from pod.resolve import civitai, remembered
+from pod.resolve.folder_choice import ResolvedFile, agreed, of_loras
+from pod.resolve.hashes import Resolved
+from pod.resolve.model_names import again, another_name, called, safe, say_it, told_name, unvouched
 from pod.resolve.resolved_cache import WISHES
-from pod.util.dataclass import dataclass, replace
+from pod.util.dataclass import replace
 from pod.util.pickles import is_pickle
 from pod.util.printable import shown
 
@@ -28,24 +31,11 @@ if TYPE_CHECKING:
 
     from pod.model_refs.model_ref import ModelRef
     from pod.resolve.hashes import Resolver
-    from pod.resolve.model_type import ModelType
 
     Note = Callable[[str], None]
 
 _HEADED = frozenset({".safetensors", ".sft"})
 _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.")
-
-
-@dataclass(frozen=True)
-class ResolvedFile:
-    """The file that a reference names. `claimed`: the type that its hub gives; sizes in bytes."""
-
-    name: str
-    source: Mapping[str, Any]
-    expected: str
-    size: int | None = None
-    claimed: ModelType | None = None
-    remarks: tuple[str, ...] = ()
 
 
 class Downloaded(Protocol):
@@ -84,7 +74,8 @@ class ModelRefResolver:
         wish = unplaced.wish
         if wish is None:
             return unplaced
-        if file := self._remembered(unplaced, wish):
+        remembered_file = self._remembered(unplaced, wish)
+        if remembered_file and (file := self._confirmed(remembered_file, wish, note)):
             self._take(file, self._resolver.resolve(file, note).expected, wish)
             return file
         try:
@@ -98,7 +89,7 @@ class ModelRefResolver:
                 raise
             raise RefusedError(f"{error} (it {'; it '.join(found.remarks)})") from None
         if is_pickle(name) and not wish.sha256:  # the name that will be written, however it came about
-            raise _unvouched()
+            raise unvouched()
         sha256 = found.expected.removeprefix("sha256:") if found.expected.startswith("sha256:") else None
         file = replace(
             unplaced,
@@ -110,7 +101,7 @@ class ModelRefResolver:
             remarks=found.remarks,
         )
         self._take(file, found.expected, wish)
-        self._check_place(file, found.expected, wish)
+        self._check_place(file, found.expected, wish, note)
         self._remember(file, wish)
         return file
 
@@ -131,11 +122,11 @@ class ModelRefResolver:
         return found
 
     def _of_huggingface(self, wish: ModelRef, note: Note) -> ResolvedFile:
-        name = _told(wish) or ""
+        name = told_name(wish) or ""
         if wish.sha256:
             return ResolvedFile(name, wish.source, f"sha256:{wish.sha256}")
         if is_pickle(name):
-            raise _unvouched()
+            raise unvouched()
         resolved = self._resolver.resolve(replace(ModelFile.wished(wish), name=name), note)
         source = {**wish.source, "revision": resolved.revision}
         if not resolved.expected.startswith("sha256:"):
@@ -156,7 +147,7 @@ class ModelRefResolver:
             row = civitai.safer(version, row)
         said += self._facts.terms.check_file(row, page, token=self._resolver.has_token)
         if row.unsafe and not wish.sha256:
-            raise _unvouched()
+            raise unvouched()
         expected = civitai.sha256(row, page, "add the one that you trust, #sha256=…")
         if query := civitai.query(row):
             source = {**source, "query": query}
@@ -169,23 +160,23 @@ class ModelRefResolver:
                 f"is a {shown(version.type, 80)} on CivitAI, but a {wish.address.kind} by its AIR: "
                 "copy that again"
             )
-        return ResolvedFile(_safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
+        return ResolvedFile(safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
 
     def _of_address(self, wish: ModelRef, note: Note) -> ResolvedFile:
         request = request_for(wish.source, self._resolver.hubs)
-        name = _told(wish) or self._resolver.asker.name(request, note) or ""
+        name = told_name(wish) or self._resolver.asker.name(request, note) or ""
         if not filenames.suffix(name):
             raise RefusedError(
                 "does not say what its file is called: say it beforehand, "
-                f"FOLDER/NAME.safetensors={_again(wish)}"
+                f"FOLDER/NAME.safetensors={again(wish)}"
             )
-        return ResolvedFile(_safe(name), wish.source, f"sha256:{wish.sha256}")
+        return ResolvedFile(safe(name), wish.source, f"sha256:{wish.sha256}")
 
     # --- where it belongs
 
     def _place(self, wish: ModelRef, found: ResolvedFile, note: Note) -> tuple[str, str]:
         """Return folder and name. Raises RefusedError."""
-        name = _called(wish, found.name)
+        name = called(wish, found.name)
         if offered := self._offered_as(wish, found.expected):
             return offered.folder, offered.name
         return wish.folder or self._folder(wish, found, note), name
@@ -198,16 +189,16 @@ class ModelRefResolver:
 
     def _folder(self, wish: ModelRef, found: ResolvedFile, note: Note) -> str:
         if _ONE_OF_SEVERAL.search(found.name):
-            raise RefusedError(f"is one piece of several, of which ComfyUI loads none: {_say_it(wish)}")
+            raise RefusedError(f"is one piece of several, of which ComfyUI loads none: {say_it(wish)}")
         told = None
         if filenames.suffix(found.name) in _HEADED:
             request = request_for(found.source, self._resolver.hubs)
             told = self._facts.types.of(self._resolver.asker.header(request, note))
         if wish.only_lora:
-            return _of_loras(wish, told or found.claimed)
-        result = _agreed(wish, told, found)
+            return of_loras(wish, told or found.claimed)
+        result = agreed(wish, told, found)
         if result.folder is None:
-            raise RefusedError(f"{result.homeless}: {_say_it(wish, result.beside)}")
+            raise RefusedError(f"{result.homeless}: {say_it(wish, result.beside)}")
         return result.folder
 
     def _take(self, file: ModelFile, expected: str, wish: ModelRef) -> None:
@@ -216,18 +207,20 @@ class ModelRefResolver:
             there, owner = self._taken.setdefault(file.label, (expected, wish.word))
         if there not in {expected, _origin(file.source)}:
             raise RefusedError(
-                f"would be {file.label}, as {owner} is, which is another file: {_another_name(wish, file)}"
+                f"would be {file.label}, as {owner} is, which is another file: {another_name(wish, file)}"
             )
 
-    def _check_place(self, file: ModelFile, expected: str, wish: ModelRef) -> None:
+    def _check_place(self, file: ModelFile, expected: str, wish: ModelRef, note: Note) -> None:
         """Leave alone what somebody else put there under this name. Raises RefusedError, OSError."""
         place = self._store.place(file)
         if not place.is_file() or self._store.known(file, expected, file.size):
             return
         size = place.stat().st_size
-        if file.size not in {None, size} or digest(of_file(place), size, expected) != expected:
+        wanted = self._resolver.size(file, None, note) if file.size is None else file.size
+        note(f"{place} is there; its hash is checked")
+        if wanted not in {None, size} or digest(of_file(place), size, expected) != expected:
             raise RefusedError(
-                f"would be {place}, where another file lies: move that away, or {_another_name(wish, file)}"
+                f"would be {place}, where another file lies: move that away, or {another_name(wish, file)}"
             )
 
     # --- what was found before
@@ -239,13 +232,24 @@ class ModelRefResolver:
         except (KeyError, TypeError, ValueError, AttributeError, RefusedError):
             return None  # nothing, nothing to go by, or another file than the word states
 
+    def _confirmed(self, file: ModelFile, wish: ModelRef, note: Note) -> ModelFile | None:
+        """Return a remembered file; None where its hash is not that of the commit that the word states.
+
+        Raises RefusedError.
+        """
+        if wish.sha256 or file.sha256 is None or not remembered.is_pinned(wish.source):
+            return file
+        record = Resolved(f"sha256:{file.sha256}", file.size, file.source["revision"])
+        found = self._resolver.resolve(replace(file, sha256=None), note, record)
+        return replace(file, size=found.size) if found.expected == record.expected else None
+
     def _is_place_of(self, file: ModelFile, wish: ModelRef) -> bool:
         """Tell whether a hub's answer could have led to a remembered place; says no to an unvouched pickle.
 
         Raises RefusedError, ValueError for a name that the word cannot have.
         """
-        told = remembered.name_told(wish) or wish.name or _safe(file.name)
-        name = _called(wish, told)
+        told = remembered.name_told(wish) or wish.name or safe(file.name)
+        name = called(wish, told)
         if is_pickle(name) and not wish.sha256:
             return False
         offered = self._offered_as(wish, f"sha256:{file.sha256}")
@@ -269,79 +273,14 @@ def remarks(file: ModelFile) -> list[str]:
     """Return what else is to be said about a file that was wished for."""
     said = list(file.remarks)
     if is_pickle(file.name):
-        said.append("it is a pickle, which can run code when it is loaded; the sha256 given vouches for it")
+        said.append(
+            "it is a pickle, which can run code when it is loaded; it is taken because its sha256 was given"
+        )
     if filenames.suffix(file.name) in filenames.UNLISTED:
         said.append("ComfyUI itself does not list files of this kind; a custom node has to")
     return said
 
 
-def _agreed(wish: ModelRef, told: ModelType | None, found: ResolvedFile) -> ModelType:
-    """Put together what the head of a file and its hub say. Raises RefusedError where they do not agree."""
-    claimed = found.claimed
-    if claimed and claimed.vague and filenames.suffix(found.name) != ".ckpt":
-        claimed = None
-    if told and claimed and not told.agrees_with(claimed):
-        raise RefusedError(f"is {told.what} by its tensors, and {claimed.what} on CivitAI: {_say_it(wish)}")
-    if result := told or claimed:
-        return result
-    raise RefusedError(f"does not say what kind of model it is: {_say_it(wish)}")
-
-
-def _of_loras(wish: ModelRef, told: ModelType | None) -> str:
-    """LORAS says what it is, and nothing that says otherwise is fetched. Raises RefusedError."""
-    if told and told.folder != LORAS:
-        place = f", as {told.beside}={_again(wish)}" if told.beside else ""
-        raise RefusedError(
-            f"is {told.what}, not a LoRA: put it into MODELS{place}, or insist by {LORAS}={_again(wish)} "
-            "in LORAS"
-        )
-    return LORAS
-
-
-def _unvouched() -> RefusedError:
-    return RefusedError(
-        "is a pickle, which can run code when it is loaded: choose a .safetensors file, or vouch for it "
-        "by adding its hash, #sha256=…"
-    )
-
-
-def _safe(name: str) -> str:
-    try:
-        return filenames.safe(name)
-    except ValueError as error:
-        raise RefusedError(f"has an invalid file name: {error}") from None
-
-
-def _told(wish: ModelRef) -> str | None:
-    try:
-        return remembered.name_told(wish)
-    except ValueError as error:
-        raise RefusedError(f"has an invalid file name: {error}") from None
-
-
-def _called(wish: ModelRef, given: str) -> str:
-    """Return the name that a file gets which its source calls `given`. Raises RefusedError."""
-    name = wish.name or given
-    if filenames.suffix(name) != filenames.suffix(given):
-        raise RefusedError(f"is a {filenames.suffix(given)} file, and cannot be called {name}")
-    if not filenames.suffix(name) and not wish.folder:
-        raise RefusedError(f"is called {name}, which is not a model file: {_say_it(wish)}")
-    return name
-
-
 def _origin(source: Mapping[str, Any]) -> str:
     """Name a source whose hash is not known, so that it can be compared at all."""
     return " ".join(str(source.get(key)) for key in ("kind", "repo", "path", "version", "url"))
-
-
-def _say_it(wish: ModelRef, folder: str | None = None) -> str:
-    return f"say where it belongs, as {folder or 'FOLDER'}={_again(wish)}"
-
-
-def _another_name(wish: ModelRef, file: ModelFile) -> str:
-    return f"give this one another name, {file.folder}/NAME{filenames.suffix(file.name)}={_again(wish)}"
-
-
-def _again(wish: ModelRef) -> str:
-    """Return a word as it has to be written again, without what must not be shown."""
-    return f"{wish.word}#sha256=…" if wish.sha256 else wish.word

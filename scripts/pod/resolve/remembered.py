@@ -2,6 +2,10 @@
 
 Everybody who can write the volume can write the record, so a row is only believed as far as the word, or
 the image's models.json, says nothing of its own.
+
+What was hashed before (`.verified.json`, beside the files) is another matter: it is believed as long as size
+and mtime are the same, and cannot be authenticated. Who writes the volume can forge it; they can also put
+code into custom_nodes, which ComfyUI runs. `fetch --verify` believes no such record, and hashes all.
 """
 
 from __future__ import annotations
@@ -62,6 +66,11 @@ def is_commit_of(stated: str, commit: str | None) -> bool:
     if commit is None or not _COMMIT.fullmatch(commit):
         return False
     return not _COMMIT_PREFIX.fullmatch(stated) or commit.startswith(stated)
+
+
+def is_pinned(source: Mapping[str, Any]) -> bool:
+    """Tell whether a source states a commit, and so its bytes: nothing is left to add but what they are."""
+    return source["kind"] == "huggingface" and bool(_COMMIT_PREFIX.fullmatch(source.get("revision") or ""))
 
 
 def _source(told: Mapping[str, Any], wish: ModelRef) -> dict[str, Any]:

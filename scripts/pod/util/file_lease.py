@@ -94,7 +94,9 @@ class FileLease:
         except FileNotFoundError:
             return None  # released a moment ago: the next call creates it
         except untrusted_files.PlantedError:
-            self._path.unlink()  # no lease, and never the target of a link; the next call creates ours
+            untrusted_files.remove(
+                self._path
+            )  # no lease, and never what a link leads to; next time it is ours
             return None
         record = os.pread(descriptor, _RECORD, 0)
         try:
@@ -127,9 +129,7 @@ class FileLease:
         aside = self._path.with_name(f"{self._path.name}.{self._owner}")
         with contextlib.suppress(FileNotFoundError):
             self._path.rename(aside)
-            if (
-                untrusted_files.read_plain(aside, _RECORD) != record
-            ):  # a live one that came in between: give it back
+            if _beginning(aside) != record:  # a live one that came in between: give it back
                 with contextlib.suppress(OSError):
                     os.link(aside, self._path)
             aside.unlink()
@@ -160,6 +160,15 @@ class FileLease:
                 if self._descriptor is None or not self._is_ours():
                     return
                 self._beat(count)
+
+
+def _beginning(path: Path) -> bytes:
+    """Read a lease's record, or as much of what lies in its place. Raises OSError."""
+    descriptor = untrusted_files.open_plain(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, _RECORD, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _flock(descriptor: int) -> bool:

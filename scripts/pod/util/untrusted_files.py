@@ -70,13 +70,25 @@ def read_plain(path: Name, largest: int) -> bytes:
     descriptor = open_plain(path, os.O_RDONLY)
     try:
         if os.fstat(descriptor).st_size > largest:
-            raise OSError(errno.EFBIG, f"{os.fspath(path)} has more than {largest} bytes", os.fspath(path))
+            raise PlantedError(path, f"a file of more than {largest} bytes", "a smaller one")
         found = bytearray()
         while len(found) <= largest and (block := os.read(descriptor, 1 << 20)):
             found += block
     finally:
         os.close(descriptor)
     return bytes(found)
+
+
+def remove(path: Name) -> None:
+    """Remove a file, if one is there. Raises PlantedError for a folder, OSError."""
+    try:
+        os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        return
+    except OSError:  # of a folder EISDIR or, as POSIX has it, EPERM
+        if (what := kind(path)) == "a folder":
+            raise PlantedError(path, what) from None
+        raise
 
 
 def make_folder(path: Name) -> None:

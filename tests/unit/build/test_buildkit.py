@@ -253,3 +253,10 @@ def test_a_package_that_is_not_the_locked_one_is_a_breach_of_integrity() -> None
     error = buildkit.explain(1, output, ["--variant", "lazy"])
     assert (type(error), str(error)) == (IntegrityError, said)
     assert "--apt-mirror" in str(error.hint)
+
+
+def test_a_push_is_told_that_a_substitute_has_to_be_allowed() -> None:
+    said = (SAID / "base-context-refused.txt").read_text()
+    assert str(buildkit.explain(1, said, [*LINE, "--push"]).hint).endswith(
+        "--push --base bootstrap --allow-substituted"
+    )

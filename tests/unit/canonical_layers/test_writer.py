@@ -265,12 +265,13 @@ def test_a_list_of_entries_is_stored_and_read_again_or_refused(tmp_path: Path) -
         Node("c", tarfile.SYMTYPE, target="../é"),
     ]
     found = read(tar(tmp_path / "one", nodes))
-    stored = entry_list.dump(found)
-    assert entry_list.load(stored) == found
-    assert [each.offset for each in entry_list.load(stored)] == [each.offset for each in found]
-    for damaged in (b"", stored[:-9], stored.replace(stored[40:44], b"????"), entry_list.dump([])[:-1]):
+    stored = entry_list.dump(found, "key")
+    assert entry_list.load(stored, "key") == found
+    assert [each.offset for each in entry_list.load(stored, "key")] == [each.offset for each in found]
+    other = (entry_list.dump([], "key")[:-1], entry_list.dump(found, "other"))
+    for damaged in (b"", stored[:-9], stored.replace(stored[40:44], b"????"), *other):
         with pytest.raises(ValueError, match=r"\w"):
-            entry_list.load(damaged)
+            entry_list.load(damaged, "key")
 
 
 def lay(tree: Tree, path: Path, nodes: Sequence[Node]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from plans import plan_of
@@ -14,6 +15,7 @@ from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 HERE, THERE = Reference.parse("ghcr.io/you/podkiln"), Reference.parse("docker.io/you/podkiln")
@@ -71,3 +73,50 @@ def test_it_lies_beside_the_other_locks_or_on_this_machine(
     described = plan_of("lazy").described
     assert runtimes.path_of(described, substituted=False) == schema.LOCKS / "runtimes.json"
     assert runtimes.path_of(described, substituted=True) == tmp_path / "podkiln" / "runtimes.json"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry["layers"].pop(),
+        lambda entry: entry["layers"].append(entry["layers"][0]),
+        lambda entry: entry["layers"][0].update(diff_id="sha256:" + "0" * 64),
+        lambda entry: entry["layers"][0].update(size=10),
+        lambda entry: entry.update(history=[]),
+        lambda entry: entry.update(base=99),
+        lambda entry: entry.update(settings={"User": "nobody"}),
+    ],
+)
+def test_what_was_changed_by_hand_or_by_a_merge_is_one_sentence(
+    change: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    path, recipe = tmp_path / "runtimes.json", spec.digest_of(b"recipe")
+    made = runtime()
+    runtimes.write(path, recipe, made.model_copy(update={"layers": made.layers * 2}), HERE)
+    data = json.loads(path.read_text())
+    change(data["runtimes"][recipe])
+    path.write_text(json.dumps(data))
+    with pytest.raises(LockError, match="is not what was written there") as error:
+        runtimes.read(path)
+    assert error.value.hint == "Delete it: the next push writes it again."
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema_version": 1, "runtimes": {}, "more": 1}'])
+def test_a_damaged_memory_of_this_machine_is_begun_anew(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path, recipe = runtimes.path_of(plan_of("lazy").described, substituted=True), spec.digest_of(b"recipe")
+    path.parent.mkdir()
+    path.write_text(text)
+    assert runtimes.read(path) == {}
+    runtimes.write(path, recipe, runtime(), HERE)
+    assert list(runtimes.read(path)) == [recipe]
+
+
+def test_what_a_registry_has_lost_is_forgotten(tmp_path: Path) -> None:
+    path, recipes = tmp_path / "runtimes.json", [spec.digest_of(b"1"), spec.digest_of(b"2")]
+    for recipe in recipes:
+        runtimes.write(path, recipe, runtime(), HERE)
+    runtimes.forget(path, recipes[0])
+    assert list(runtimes.read(path)) == recipes[1:]

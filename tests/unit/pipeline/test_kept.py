@@ -12,7 +12,7 @@ from podkiln.build.kept_export import KeptExport
 from podkiln.cli import main
 from podkiln.lock import runtimes
 from podkiln.pipeline import build, kept
-from podkiln.util import cache_folder
+from podkiln.util import cache_folder, lock_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.name != cache_folder.LOCK}
+    return {path.name for path in folder.iterdir() if path.name != lock_file.NAME}
 
 
 def test_what_can_be_made_again_goes_and_what_decides_digests_and_pushes_stays(

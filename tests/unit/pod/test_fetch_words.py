@@ -14,8 +14,11 @@ from servers.hub_answers import Handler
 from servers.hub_content import generate, make_file, tensors
 from servers.hub_faults import Fault
 
+from pod.downloads.part_journal import PartMetadata
+from pod.downloads.partial_file import PartialFile
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from servers.hub_content import HubFile
@@ -212,7 +215,9 @@ def test_a_pickle_that_somebody_vouches_for_is_fetched_with_a_warning(pod: Pod) 
     file = pod.hub.add("org/repo", "a.pt", b"pickle")
     code, said = pod.fetch(f"embeddings=hf:org/repo/a.pt#sha256={file.sha256}")
     assert code == 0, said
-    assert "embeddings/a.pt: it is a pickle, which can run code when it is loaded; the sha256 given" in said
+    assert (
+        "embeddings/a.pt: it is a pickle, which can run code when it is loaded; it is taken because" in said
+    )
 
 
 def test_a_dead_hub_says_what_could_not_be_looked_into(pod: Pod) -> None:
@@ -247,7 +252,7 @@ def test_a_pickle_by_the_name_that_is_written_comes_only_with_a_hash(pod: Pod, n
     assert there(pod) == set()
     code, said = pod.fetch(f"loras=civitai:11@22#sha256={file.sha256}")
     assert (code, len(there(pod))) == (0, 1), said
-    assert "the sha256 given vouches for it" in said
+    assert "it is taken because its sha256 was given" in said
 
 
 def test_a_pickle_under_another_name_is_refused_at_the_gate_and_leaves_nothing(pod: Pod) -> None:
@@ -433,3 +438,57 @@ def test_no_answer_of_a_hub_is_a_mistake_of_ours(
     assert code == 1
     assert "mistake" not in said
     assert "cannot be" in said
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 43)
+
+
+ENDLESS: dict[str, Callable[[Path], None]] = {
+    "sparse": sparse,
+    "of the kernel": lambda path: path.symlink_to("/proc/self/pagemap"),
+}
+
+
+@pytest.mark.parametrize("plant", ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_file_of_another_size_than_its_source_has_is_not_hashed(
+    pod: Pod, plant: Callable[[Path], None], known: bool
+) -> None:
+    """A word tells no size; without one a planted file would be hashed for hours, or for ever."""
+    file = pod.hub.add_file("a.safetensors", generate(2000, safetensors=True))
+    word = f"loras={pod.hub.url}/files/a.safetensors#sha256={file.sha256}"
+    place = pod.models / "loras/a.safetensors"
+    if known:
+        assert pod.fetch(word)[0] == 0
+        place.unlink()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    plant(place)
+    code, said = pod.fetch(word)
+    if known:
+        assert (code, place.stat().st_size) == (0, 2000), said
+    else:
+        assert code == 1, said
+        assert "where another file lies" in said
+
+
+def test_a_planted_part_of_another_size_is_not_hashed(pod: Pod) -> None:
+    file = pod.hub.add_file("a.safetensors", generate(2000, safetensors=True))
+    part = pod.models / "loras/.podkiln/a.safetensors.part"
+    contents = PartMetadata(1 << 43, 1 << 43, "", f"sha256:{file.sha256}")
+    PartialFile.create(part, contents).mark_complete(0)
+    code, said = pod.fetch(f"loras={pod.hub.url}/files/a.safetensors#sha256={file.sha256}")
+    assert (code, (pod.models / "loras/a.safetensors").stat().st_size) == (0, 2000), said
+
+
+def test_a_source_that_tells_no_size_costs_no_file(pod: Pod) -> None:
+    """What is there is hashed then, as long as it is."""
+    content = generate(2000, safetensors=True)
+    file = pod.hub.add_file("a.safetensors", content)
+    place = pod.models / "loras/a.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    pod.hub.fault(Fault("status", where="hub", status=404, times=-1))
+    code, said = pod.fetch(f"loras={pod.hub.url}/files/a.safetensors#sha256={file.sha256}")
+    assert code == 0, said

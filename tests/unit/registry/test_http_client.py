@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
+from pod.net.response_head import TimedResponse, UnfinishedError
 from podkiln.registry import http_client
 from podkiln.registry.cancellation import Cancellation
 from podkiln.registry.errors import (
     ConnectError,
-    EndlessAnswerError,
     ExchangeError,
     TransientError,
     unreachable,
@@ -263,7 +263,7 @@ def test_an_answer_that_drips_is_not_waited_for_to_its_end() -> None:
                     time.sleep(0.05)
 
         threading.Thread(target=drip, daemon=True).start()
-        with failing(EndlessAnswerError):
+        with failing(UnfinishedError):
             send_by(sender, url, None, method="GET", write=0.3)
 
 
@@ -392,8 +392,8 @@ def test_a_head_without_an_end_is_not_waited_for(piece: bytes) -> None:
     thread = threading.Thread(target=drip, daemon=True)
     thread.start()
     ours.settimeout(0.3)
-    response, begun = http_client._Response(ours, method="GET"), time.monotonic()
-    with pytest.raises(EndlessAnswerError):
+    response, begun = TimedResponse(ours, method="GET"), time.monotonic()
+    with pytest.raises(UnfinishedError):
         response.begin()
     assert time.monotonic() - begun < 2
     stop.set()
@@ -405,18 +405,18 @@ def test_a_head_without_an_end_is_not_waited_for(piece: bytes) -> None:
 
 def test_a_head_has_a_largest_size() -> None:
     ours, theirs = socket.socketpair()
-    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50_000
+    head = b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 60_000 + b"\r\n") * 40
 
     def send() -> None:
         with suppress(OSError):
-            theirs.sendall(hints)
+            theirs.sendall(head)
         theirs.close()
 
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
     ours.settimeout(5)
-    response = http_client._Response(ours, method="GET")
-    with pytest.raises(EndlessAnswerError, match="no end"):
+    response = TimedResponse(ours, method="GET")
+    with pytest.raises(UnfinishedError, match="no end"):
         response.begin()
     response.close()
     ours.close()

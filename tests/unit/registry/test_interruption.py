@@ -117,6 +117,17 @@ def test_uploads_that_cannot_be_deleted_are_not_denied(image: Path) -> None:
     assert said == [f"podkiln: Interrupted; {left}, and stay until the registry removes them by itself."]
 
 
+def test_an_upload_that_the_registry_knows_by_another_address_only_may_be_left(image: Path) -> None:
+    """The answer to the body names the next address of an upload; of the last one, registries say 404."""
+    with Registry(faults=[slow("PATCH", 20), Fault("status", "DELETE", times=-1, status=404)]) as registry:
+        process = start(image, registry)
+        process.send_signal(signal.SIGINT)
+        ended, said = end(process)
+        assert len(registry.uploads) == 3
+    assert ended == 130
+    assert "3 half-made uploads" in said[-1]
+
+
 def test_cleaning_up_takes_a_bounded_time(image: Path) -> None:
     with Registry(faults=[slow("PATCH", 1), slow("DELETE", 60)]) as registry:
         process = start(image, registry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,3 +53,22 @@ def test_output_in_another_encoding_does_no_harm() -> None:
 def test_the_tail_is_where_programs_say_why() -> None:
     lines = [str(number) for number in range(40)]
     assert process.tail("\n".join(lines) + "\n\n").splitlines() == lines[-12:]
+
+
+def test_an_interruption_ends_what_a_program_has_started_and_lets_it_clean_up(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    started, cleaned = tmp_path / "pid", tmp_path / "cleaned"
+    script = f"trap 'touch {cleaned}; exit' TERM; sleep 60 & echo $! >{started}; wait"
+    earlier = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.run_group(["sh", "-c", script])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    assert cleaned.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)

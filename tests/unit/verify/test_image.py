@@ -16,6 +16,7 @@ from small_weights import BUNDLES, LAYERS, A, B, baked, content, weight
 
 from podkiln.config.variant import BaseSets
 from podkiln.errors import IntegrityError
+from podkiln.lock.runtimes import RuntimeLayer
 from podkiln.oci import spec as oci
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
 from podkiln.plan.plan import MAX_LAYERS
@@ -72,18 +73,32 @@ def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents
 
 
 def test_layers_of_the_runtime_are_those_that_the_lock_remembers(plan: Plan, runtime: Runtime) -> None:
-    remembered = [each.digest for each in runtime.manifest.layers][:-3]
+    rendered = RenderedConfig.of(plan)
+    layers = [replace(each, media_type=oci.LAYER_ZSTD) for each in runtime.manifest.layers]
+    image = RemoteImage(replace(runtime.manifest, layers=tuple(layers)), runtime.config)
+    remembered = [
+        RuntimeLayer(digest=each.digest, size=each.size, diff_id=diff_id)
+        for each, diff_id in zip(layers, runtime.config.diff_ids, strict=True)
+    ][: -rendered.layers_above]
     other = oci.digest_of(b"another layer")
 
-    def found(layers: list[oci.Digest]) -> list[str]:
-        held = RemoteImage(runtime.manifest, runtime.config)
-        return compare(replace(plan, bundles=()), RenderedConfig.of(plan), {}, held, runtime=layers)
+    def found(wanted: list[RuntimeLayer], held: RemoteImage = image) -> list[str]:
+        told = compare(replace(plan, bundles=()), rendered, {}, held, runtime=wanted)
+        return [each for each in told if "last push" in each or "listed" in each]
 
-    assert found(remembered) == []
-    assert found([*remembered[:-1], other]) == [
-        f"Its layer {len(remembered) - 1} is {remembered[-1]}; the lock remembers {other} of the last push."
+    last = len(remembered) - 1
+
+    def changed(**values: Any) -> list[str]:
+        return found([*remembered[:-1], remembered[-1].model_copy(update=values)])
+
+    assert changed(digest=other) == [
+        f"Its layer {last} is {layers[last].digest}; the lock remembers {other} of the last push."
     ]
-    assert "the lock remembers 99 of the last push" in found([*remembered, *[other] * 99][:99])[0]
+    assert "is listed with" in changed(size=1)[0]
+    assert f"it unpacks to {other}." in changed(diff_id=other)[0]
+    plain = replace(image, manifest=replace(image.manifest, layers=runtime.manifest.layers))
+    assert len(found(remembered, plain)) == len(remembered)
+    assert "the lock remembers 1 of the last push" in found(remembered[:1])[0]
 
 
 def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) -> None:

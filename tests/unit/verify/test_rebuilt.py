@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import runtimes
 import zstandard
+from apt_locks import make, with_apt
 from exports import tar
 from layouts import put_blob, put_index
 from plans import plan_of
@@ -16,6 +17,7 @@ from runtimes import Blob, Runtime
 from small_weights import BUNDLES, LAYERS, A, B, baked, content
 
 from podkiln.cli import main
+from podkiln.lock import schema
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
 from podkiln.pipeline import build
@@ -161,6 +163,21 @@ def test_a_layer_that_the_image_lacks_is_named_too(plan: Plan, compare: Any) -> 
     assert difference.what == "It lacks a layer that the rebuild has: base 1."
 
 
+def test_layers_are_compared_with_those_of_the_same_instruction(plan: Plan, compare: Any) -> None:
+    """One is new in the image, and one that came after it is lost."""
+    there, here = (
+        runtimes.make(plan, [zstd(tar(name)) for name in names]) for names in (("a", "b"), ("b", "c"))
+    )
+    rows = [dict(row) for row in there.config.document["history"]]
+    for row, by in zip(rows[1:3], ("RUN a", "base 1"), strict=True):
+        row["created_by"] = by
+    found = compare(with_config(there, history=rows), here).found
+    assert [each.what.partition(": ")[0] for each in found] == [
+        "Its layer 3 (RUN a) is not in the rebuild",
+        "It lacks a layer that the rebuild has",
+    ]
+
+
 def with_config(made: Runtime, **changed: Any) -> Runtime:
     """Return a runtime with another config."""
     data = spec.canonical_json({**made.config.document, **changed})
@@ -196,8 +213,13 @@ def test_a_long_instruction_stands_as_in_the_dockerfile() -> None:
 def builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Runtime], list[tuple[BuildRequest, Path]]]:
-    """Have builds come out with a runtime; return what was asked of them, and the cache they were given."""
+    """Have builds come out with a runtime; return what was asked of them, and the cache they were given.
+
+    The lock has an apt index for the base.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    base = plan_of("lazy").lock.runtime.base_digest
+    monkeypatch.setattr(schema, "apt_locks", lambda _: {base: make(base)})
     asked: list[tuple[BuildRequest, Path]] = []
 
     def ready(made: Runtime) -> list[tuple[BuildRequest, Path]]:
@@ -205,6 +227,7 @@ def builds(
             _: object, request: BuildRequest, __: object, cache: Path
         ) -> tuple[str, dict[str, float], Any]:
             asked.append((request, cache))
+            assert main(["clean", "--all"]) == 2, "what it builds in is not removed meanwhile"
             return "", {}, [rebuilt(request.output.out / "lazy/image", made)]
 
         monkeypatch.setattr(build, "prepare_engine", lambda _: "mine")
@@ -217,7 +240,7 @@ def builds(
 def test_a_build_that_gives_the_image_again_ends_with_0_and_leaves_nothing(
     registry: Registry, builds: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = runtimes.make(plan_of("lazy"))
+    made = runtimes.make(with_apt(plan_of("lazy")))
     asked = builds(made)
     line = ["verify", push(registry, made), "--variant", "lazy", "--no-weights", "--rebuild"]
     assert main([*line, "--builder", "mine"]) == 0, capsys.readouterr().err
@@ -237,8 +260,8 @@ def test_a_build_that_gives_the_image_again_ends_with_0_and_leaves_nothing(
 def test_an_image_that_a_build_does_not_give_ends_with_13(
     registry: Registry, builds: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    builds(runtimes.make(plan_of("lazy"), [zstd(tar("a"))]))
-    image = push(registry, runtimes.make(plan_of("lazy"), [zstd(tar("a", data=b"y"))]))
+    builds(runtimes.make(with_apt(plan_of("lazy")), [zstd(tar("a"))]))
+    image = push(registry, runtimes.make(with_apt(plan_of("lazy")), [zstd(tar("a", data=b"y"))]))
     line = ["verify", image, "--variant", "lazy", "--no-weights", "--rebuild"]
     assert main(line) == 13
     told = capsys.readouterr()
@@ -257,7 +280,7 @@ def test_substitutes_that_are_named_for_the_rebuild_are_no_finding(
     (tmp_path / "comfyui").mkdir()
     (tmp_path / "comfyui/main.py").write_text("")
     source = f"comfyui={tmp_path / 'comfyui'}"
-    made = runtimes.make(plan_of("lazy", source=(source,)))
+    made = runtimes.make(with_apt(plan_of("lazy", source=(source,))))
     builds(made)
     line = ["verify", push(registry, made), "--variant", "lazy", "--no-weights"]
     assert main(line) == 13
@@ -272,7 +295,7 @@ def test_substitutes_that_are_named_for_the_rebuild_are_no_finding(
 def test_what_cannot_be_read_is_not_built_for(
     registry: Registry, builds: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = runtimes.make(plan_of("lazy"))
+    made = runtimes.make(with_apt(plan_of("lazy")))
     asked = builds(made)
     image = push(registry, made)
     del registry.blobs["you/app", spec.digest_of(made.layers[1].data)]

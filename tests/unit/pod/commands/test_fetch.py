@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from fakes.pod import CHUNK, Pod, huggingface, row
@@ -26,11 +26,14 @@ from servers.hub_content import generate
 from servers.hub_faults import Fault
 
 from pod.commands import fetch
-from pod.downloads import disk_space, download, job, partial_file, queue, terminal
+from pod.downloads import disk_space, download, job, journaled_copy, partial_file, queue, terminal
+from pod.downloads.states import State
 from pod.downloads.terminal import Display
 from pod.downloads.worker_pool import WorkerPool
-from pod.model_refs import models_json
+from pod.model_refs import model_ref, models_json
+from pod.net.http import RefusedError
 from pod.net.hubs import Hubs
+from pod.resolve.hashes import Resolved
 from pod.resolve.model_facts import Facts
 from pod.util.file_lease import STALE, FileLease
 from podkiln.config import model_types
@@ -177,7 +180,7 @@ def claimed(pod: Pod) -> set[int]:
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_9_at_any_moment_then_again(pod: Pod, seed: int) -> None:
     """What was claimed is not fetched again, and each connection loses no more than the chunk it was at."""
-    size, chunk = 2 * SIZE, 16 * 1024
+    size, chunk = 2 * SIZE, 24 * 1024  # which no send of the hub fills
     file = offer_one(pod, size)
     settings = {"FETCH_CONNECTIONS": str(CONNECTIONS), "PODKILN_FETCH_CHUNK": str(chunk)}
     moments = random.Random(seed)
@@ -470,7 +473,7 @@ def test_a_staged_file_survives_its_container(pod: Pod, monkeypatch: pytest.Monk
     file = offer_one(pod)
     staged = pod.root / "local"
     settings = {"FETCH_STAGING": str(staged), "PODKILN_FETCH_CHUNK": "16384", "FETCH_CONNECTIONS": "2"}
-    monkeypatch.setattr(partial_file, "_FLUSH", 65536)
+    monkeypatch.setattr(journaled_copy, "FLUSH", 65536)
     pod.hub.rate = 300_000
     running = inside(pod, monkeypatch, **settings)
     state = pod.models / f"checkpoints/.podkiln/{file.name}.state"
@@ -513,7 +516,7 @@ def test_a_local_disk_that_fills_up_costs_speed_not_the_file(
         write(self, offset, data)
 
     monkeypatch.setattr(partial_file.PartialFile, "write", full)
-    monkeypatch.setattr(partial_file, "_FLUSH", 65536)
+    monkeypatch.setattr(journaled_copy, "FLUSH", 65536)
     settings = {"FETCH_STAGING": str(staged), "PODKILN_FETCH_CHUNK": "16384"}
     assert inside(pod, monkeypatch, **settings).run(1) == 0
     assert sha256(pod.models / "checkpoints" / file.name) == file.sha256
@@ -623,6 +626,110 @@ def test_what_lies_on_a_read_only_volume_is_used(pod: Pod) -> None:
     code, said = pod.fetch(prefix=without_override())
     assert code == 0, said
     assert not pod.hub.hits
+
+
+@pytest.mark.parametrize("planted", ["link", "file", "folder for the lease", "read-only"])
+def test_what_cannot_be_leased_is_hashed_all_the_same(pod: Pod, planted: str) -> None:
+    """Who writes the volume must not choose what is hashed."""
+    file = offer_one(pod)
+    folder = pod.models / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / file.name).write_bytes(b"x" * file.size)
+    (pod.root / "elsewhere").mkdir()
+    match planted:
+        case "link":
+            (folder / ".podkiln").symlink_to(pod.root / "elsewhere")
+        case "file":
+            (folder / ".podkiln").write_text("")
+        case "folder for the lease":
+            (folder / f".podkiln/{file.name}.lock").mkdir(parents=True)
+        case _:
+            for path in (folder, pod.models, pod.workspace):
+                path.chmod(0o555)
+    code, said = pod.fetch(prefix=without_override() if planted == "read-only" else ())
+    assert code == 1, said
+    assert {each["state"] for each in pod.state()["files"]} == {"failed"}
+    if planted != "read-only":
+        assert f"{folder}/.podkiln" in pod.state()["files"][0]["error"]
+        assert "remove it" in said
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_a_pod_that_was_taken_for_dead_uses_what_the_other_brought(pod: Pod, brought: bool) -> None:
+    """After SIGSTOP, and SIGCONT when the lease is another's."""
+    there = pod.root / "there"
+    there.write_bytes(b"x")
+    store = SimpleNamespace(known=lambda *_: there if brought else None)
+    done: list[Any] = []
+    fails = RefusedError("is being fetched by another pod")
+
+    def fetch_it(*_: Any) -> None:
+        raise fails
+
+    late = SimpleNamespace(
+        _fetch=fetch_it,
+        _lease=SimpleNamespace(lost=True),
+        _context=SimpleNamespace(store=store),
+        _finish=lambda *what: done.append(what),
+        file=None,
+    )
+    with contextlib.nullcontext() if brought else pytest.raises(RefusedError):
+        job.DownloadJob._fetch_unless_brought(cast("job.DownloadJob", late), Resolved("sha256:", 1), None)
+    assert done == ([(State.PRESENT, there)] if brought else [])
+
+
+@pytest.mark.parametrize("by", ["wish's row", "file's row"])
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_record_does_not_say_what_a_stated_commit_holds(pod: Pod, by: str, offline: bool) -> None:
+    """The hub does; where it does not answer the record is taken, and that is said."""
+    file = pod.hub.add("org/repo", "a.safetensors", generate(2000, safetensors=True))
+    commit = pod.hub.repositories["org/repo"].head
+    planted = generate(2000, 7, safetensors=True)
+    place = pod.models / "loras/a.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(planted)
+    found = hashlib.sha256(planted).hexdigest()
+    key = f"huggingface:org/repo@{commit}/a.safetensors"
+    rows: dict[str, Any] = {key: {"expected": f"sha256:{found}", "size": 2000, "revision": commit}}
+    wishes: dict[str, Any] = {}
+    word = f"loras=hf:org/repo@{commit}/a.safetensors"
+    if by == "wish's row" or offline:
+        wish = model_ref.parse("--", word)
+        source = huggingface(file, revision=commit)
+        wishes[wish.key] = {
+            "folder": "loras",
+            "name": place.name,
+            "size": 2000,
+            "sha256": found,
+            "source": source,
+        }
+        rows = {} if by == "wish's row" else rows
+    record = pod.workspace / ".podkiln/resolved.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"schema": 1, "files": rows, "wishes": wishes}))
+    pod.offer({})
+    if offline:
+        pod.hub.fault(Fault("status", where="hub", status=502, times=-1))
+    code, said = pod.fetch(word)
+    assert ("as the volume's record has it" in said) == offline
+    if offline:
+        assert (code, sha256(place)) == (0, found), said
+    else:
+        assert code == 1, said
+        assert "where another file lies" in said
+
+
+@pytest.mark.parametrize(("name", "pickle"), [("a.ckpt", True), ("a.safetensors", False)])
+def test_no_pickle_is_kept_unchecked(pod: Pod, name: str, pickle: bool) -> None:
+    """Neither by its name nor by its contents, whoever cannot say what it must be."""
+    file = pod.hub.add("org/repo", name, 2000)
+    pod.offer({"m": [row(file, huggingface(file), sha256=None, size=None, pickle=pickle)]})
+    (pod.models / "checkpoints").mkdir(parents=True)
+    (pod.models / "checkpoints" / name).write_bytes(b"\x80\x04cos\nsystem\n(S'id'\ntR.")
+    pod.hub.fault(Fault("status", where="hub", status=404, times=-1))
+    code, said = pod.fetch()
+    assert code == 1, said
+    assert "is there, unchecked" not in said
 
 
 def test_a_web_page_is_never_published(pod: Pod) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +15,10 @@ from pod.downloads import disk_space
 from pod.downloads.progress import Progress
 from pod.downloads.states import State
 from pod.net.http import RefusedError
+from pod.util.untrusted_files import make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GB = 1_000_000_000
 
@@ -74,7 +80,9 @@ def test_the_mount_point_of_a_path_that_is_not_there_yet() -> None:
     [
         (errno.ENOSPC, "is full"),
         (errno.EDQUOT, "is full"),
-        (errno.EFBIG, "is full"),
+        (errno.EFBIG, "takes no file of this size"),
+        (errno.EMFILE, "too many open files; raise the limit"),
+        (errno.ENFILE, "too many open files in system; raise the limit"),
         (errno.EROFS, "mount the volume writable"),
         (errno.EACCES, "mount the volume writable"),
         (errno.EIO, "could not be written to / .*check the volume"),
@@ -84,3 +92,33 @@ def test_errors_of_the_file_system(number: int, sentence: str) -> None:
     refusal = disk_space.refusal(OSError(number, os.strerror(number)), Path("/podkiln/models/a"))
     with pytest.raises(RefusedError, match=sentence):
         raise refusal
+
+
+def test_a_volume_without_inodes_is_not_called_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"f_files": 6, "f_favail": 0, "f_bavail": 100}
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(**counts))
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "no inodes" in str(disk_space.refusal(error, Path("/podkiln/models/a")))
+    counts["f_bavail"] = 0
+    assert "is full" in str(disk_space.refusal(error, Path("/podkiln/models/a")))
+    counts |= {"f_files": 0, "f_bavail": 100}  # btrfs does not count files
+    assert "is full" in str(disk_space.refusal(error, Path("/podkiln/models/a")))
+
+
+@pytest.mark.parametrize("plant", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("deep", ["checkpoints", "checkpoints/.podkiln"])
+def test_what_lies_where_a_folder_belongs_is_named(
+    tmp_path: Path, plant: Callable[[Path], None], deep: str
+) -> None:
+    plant(tmp_path / "checkpoints")
+    with pytest.raises(OSError, match=r".") as failed:
+        make_folder(tmp_path / deep)
+    said = str(disk_space.refusal(failed.value, tmp_path / "checkpoints/a"))
+    assert re.search(r"/checkpoints is an? \w+ where a folder is expected: remove it, then fetch again", said)
+
+
+def test_a_folder_where_the_file_belongs_is_named(tmp_path: Path) -> None:
+    error = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(tmp_path / "a"))
+    assert f"{tmp_path}/a is a folder where a file is expected: remove it" in str(
+        disk_space.refusal(error, tmp_path / "a")
+    )

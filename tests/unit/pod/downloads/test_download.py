@@ -17,7 +17,8 @@ from servers.hub_faults import Fault
 
 from pod.downloads import partial_file
 from pod.downloads.download import Download, StoppedError
-from pod.downloads.partial_file import PartialFile, PartMetadata
+from pod.downloads.part_journal import PartMetadata
+from pod.downloads.partial_file import PartialFile
 from pod.downloads.probe import DownloadTarget
 from pod.downloads.progress import Progress
 from pod.net.connection_pool import ConnectionPool

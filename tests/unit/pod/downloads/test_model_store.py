@@ -278,5 +278,5 @@ def test_a_volume_that_may_not_be_read_holds_nothing(
 
 def test_a_folder_of_the_files_name_is_seen_before_anything_is_fetched(store: ModelStore) -> None:
     store.place(FILE).mkdir(parents=True)
-    with pytest.raises(IsADirectoryError, match="is a folder, where the file belongs: remove it"):
+    with pytest.raises(IsADirectoryError, match="Is a directory"):
         store.examine(FILE, EXPECTED, 3000)

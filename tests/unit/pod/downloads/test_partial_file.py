@@ -12,15 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.downloads.partial_file import (
-    ByteRange,
-    ClosedError,
-    JournaledCopy,
-    PartialFile,
-    PartMetadata,
-    adopt,
-    remove,
-)
+from pod.downloads.journaled_copy import JournaledCopy, adopt
+from pod.downloads.part_journal import PartMetadata, remove
+from pod.downloads.partial_file import ByteRange, ClosedError, PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +99,7 @@ def test_another_kernel_trusts_only_what_was_flushed(path: Path, monkeypatch: py
     assert again
     assert again.received == 30
     journal(path).write_bytes(before)
-    monkeypatch.setattr("pod.downloads.partial_file.boot_id", lambda: "another")
+    monkeypatch.setattr("pod.downloads.part_journal.boot_id", lambda: "another")
     other = PartialFile.recall(path)
     assert other
     assert other.received == 20
@@ -122,14 +116,14 @@ def test_what_was_recalled_is_flushed_and_claimed_anew(
     monkeypatch.setattr("os.fdatasync", flushed.append)
     assert PartialFile.recall(path)
     assert len(flushed) == 1
-    monkeypatch.setattr("pod.downloads.partial_file.boot_id", lambda: kernel)
+    monkeypatch.setattr("pod.downloads.part_journal.boot_id", lambda: kernel)
     last = PartialFile.recall(path)
     assert last
     assert last.received == 10
 
 
 def test_it_flushes_by_itself_while_bytes_arrive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pod.downloads.partial_file._FLUSH", 2 * CHUNK)
+    monkeypatch.setattr("pod.downloads.partial_file.FLUSH", 2 * CHUNK)
     part = PartialFile.create(path, CONTENTS)
     thread = threading.Thread(target=part.keep_flushing)
     thread.start()
@@ -268,7 +262,7 @@ def test_remove_takes_both_files(path: Path) -> None:
 
 def trail(copy: Path, upto: int, monkeypatch: pytest.MonkeyPatch) -> JournaledCopy:
     """Write a copy up to a byte, flushing every 25."""
-    monkeypatch.setattr("pod.downloads.partial_file._FLUSH", 25)
+    monkeypatch.setattr("pod.downloads.journaled_copy.FLUSH", 25)
     made = JournaledCopy(copy, CONTENTS)
     for start in range(0, upto, 7):
         made.write(DATA[start : min(start + 7, upto)])
@@ -282,7 +276,7 @@ def test_a_copy_becomes_a_part_as_far_as_it_was_flushed(
     """Under another kernel: its container is gone, and the disk that it was copied from."""
     copy = path.with_suffix(".copy")
     trail(copy, upto, monkeypatch)
-    monkeypatch.setattr("pod.downloads.partial_file.boot_id", lambda: "another")
+    monkeypatch.setattr("pod.downloads.part_journal.boot_id", lambda: "another")
     assert adopt(copy, path) == bool(safe)
     if safe:
         part = PartialFile.recall(path)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.downloads import disk_space, partial_file, staging
-from pod.downloads.partial_file import ClosedError, PartMetadata
+from pod.downloads import disk_space, journaled_copy, partial_file, staging
+from pod.downloads.part_journal import PartMetadata
+from pod.downloads.partial_file import ClosedError
 from pod.downloads.staging import Staging, StagingPlan, copied, on_network
 from pod.errors import PodError
 from pod.hardware import mounts
@@ -149,7 +150,7 @@ def test_what_was_copied_goes_on_where_the_staged_part_is_gone(
     tmp_path: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pod that is stopped loses its container's disk; the volume keeps the copy."""
-    monkeypatch.setattr(partial_file, "_FLUSH", 3)
+    monkeypatch.setattr(journaled_copy, "FLUSH", 3)
 
     def blocks() -> Iterator[bytes]:
         yield b"one"
@@ -170,7 +171,7 @@ def test_what_was_copied_goes_on_where_the_staged_part_is_gone(
 def test_while_the_staged_part_is_there_the_copy_is_made_anew(
     tmp_path: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partial_file, "_FLUSH", 3)
+    monkeypatch.setattr(journaled_copy, "FLUSH", 3)
     area = Staging(tmp_path / "local")
     growth = area.growth(beside, 6, lambda _folder, _need: True)
     assert growth.copy

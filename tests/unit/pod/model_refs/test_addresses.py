@@ -189,6 +189,8 @@ def test_a_number_that_selects_is_never_dropped(query: str) -> None:
             )
         ],
         ("https://me:canary@files.test/a", "holds a login, which is not sent"),
+        ("https://me:canary@huggingface.co/o/r/resolve/main/a.sft", "holds a login, which is not sent"),
+        ("https://me:canary@civitai.com/models/1?modelVersionId=2", "holds a login, which is not sent"),
         ("https://civitai.com/models/1?modelVersionId=2,sdxl-base", "has a comma after its '?'"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.downloads import partial_file
+from pod.downloads import part_journal
 from pod.downloads.download import Download
 from pod.downloads.probe import DownloadTarget
 from pod.downloads.progress import Progress
@@ -107,4 +107,4 @@ def test_no_answer_is_a_mistake_of_ours(serve: Callable[[bytes], str], tmp_path:
             sentence = str(error)
         assert sentence.isprintable()
         assert len(sentence) < 600
-    partial_file.remove(goal.part)
+    part_journal.remove(goal.part)

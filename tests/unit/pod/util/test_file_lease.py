@@ -110,7 +110,7 @@ def test_another_hosts_owner_is_judged_by_its_heartbeat_alone(
     heir.release()
 
 
-@pytest.mark.parametrize("text", ["", "garbage", "[]", '{"owner": "x"}'])
+@pytest.mark.parametrize("text", ["", "garbage", "[]", '{"owner": "x"}', "x" * 5000])
 def test_a_lock_that_says_nothing_is_waited_out(lock: Path, text: str) -> None:
     """Its owner may be just writing it, or died doing so."""
     lock.parent.mkdir()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.downloads import partial_file
-from pod.downloads.partial_file import PartialFile, PartMetadata
+from pod.downloads import journaled_copy, part_journal
+from pod.downloads.part_journal import PartMetadata
+from pod.downloads.partial_file import PartialFile
 from pod.resolve.resolved_cache import WISHES, ResolvedCache
 from pod.services import service, sshd
 from pod.supervisor import log_file
@@ -22,7 +24,6 @@ from pod.volume import package_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SECRET = "secret of somebody else\n"
 
@@ -124,8 +125,32 @@ def test_a_folder_of_ours_that_is_a_link_takes_nothing(tmp_path: Path) -> None:
 def test_a_file_is_not_read_beyond_its_limit(here: Path) -> None:
     (here / "x").write_bytes(b"x" * 1001)
     assert len(untrusted_files.read_plain(here / "x", 1001)) == 1001
-    with pytest.raises(OSError, match="more than 1000 bytes"):
+    with pytest.raises(OSError, match="more than 1000 bytes where a smaller one is expected: remove it"):
         untrusted_files.read_plain(here / "x", 1000)
+
+
+def test_what_is_removed_is_no_folder(here: Path, victim: Path) -> None:
+    for plant in (Path.touch, lambda path: path.symlink_to(victim), os.mkfifo):
+        plant(here / "x")
+        untrusted_files.remove(here / "x")
+        untrusted_files.remove(here / "x")
+    (here / "x").mkdir()
+    with pytest.raises(PlantedError, match=r"/x is a folder where a plain file is expected: remove it"):
+        untrusted_files.remove(here / "x")
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("suffix", [".part", ".state"])
+def test_a_folder_in_the_place_of_a_part_is_named(here: Path, suffix: str) -> None:
+    (here / f"a{suffix}").mkdir()
+    with pytest.raises(PlantedError, match=rf"/a\{suffix} is a folder"):
+        PartialFile.create(here / "a.part", PartMetadata(1, 1, "", ""))
+
+
+def test_a_folder_in_the_place_of_a_lease_is_named(here: Path) -> None:
+    (here / "a.lock").mkdir()
+    with pytest.raises(PlantedError, match=r"/a\.lock is a folder where a plain file is expected"):
+        FileLease(here / "a.lock").acquire()
 
 
 # --- who opens files there
@@ -168,18 +193,18 @@ def test_a_part_is_not_taken_up_from_what_is_none(
         assert found is None or (planted == "a.state" and plant is hard)
         if plant is folder:
             (here / planted).rmdir()
-        partial_file.remove(here / "a.part")
+        part_journal.remove(here / "a.part")
 
 
 def test_a_copy_that_is_a_link_is_not_adopted(here: Path, victim: Path) -> None:
     contents = PartMetadata(4, 4, "etag", "sha256:0")
-    trail = partial_file.JournaledCopy(here / "a.copy", contents)
+    trail = journaled_copy.JournaledCopy(here / "a.copy", contents)
     trail.write(b"abcd")
     trail.finish()
     trail.close()
     (here / "a.copy").unlink()
     link(here / "a.copy", victim)
-    assert not partial_file.adopt(here / "a.copy", here / "a.part")
+    assert not journaled_copy.adopt(here / "a.copy", here / "a.part")
 
 
 def test_what_is_written_aside_follows_no_link(here: Path, victim: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pod.net.http import TransientError
-from podkiln.registry.timed_reader import LeastRate
+from podkiln.registry.trickle import LeastRate
 
 
 def test_a_trickle_ends() -> None:
