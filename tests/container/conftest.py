@@ -7,6 +7,7 @@ import itertools
 import json
 from typing import TYPE_CHECKING
 
+import debian_mirror
 import engines
 import pytest
 import registries
@@ -15,9 +16,8 @@ from images import REQUIREMENTS, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, 
 from servers import package_index
 from servers.hub import Hub
 
-from podkiln.build import base_image
 from podkiln.lock import schema
-from podkiln.util import cache_folder
+from podkiln.pipeline.build import bootstrapped_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,10 +40,19 @@ def docker_engine() -> str:
     return done.stdout.strip()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def debian_packages(request: pytest.FixtureRequest, docker_engine: str) -> None:
+    """Every build of these tests takes the locked Debian packages, so these have to be served."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter
+    for line in debian_mirror.require_packages():
+        reporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def bootstrap_base(docker_engine: str) -> BaseLayout:
-    """The base image of all tests, made from Debian packages; once on a machine."""
-    return base_image.base_layout(cache_folder.path())
+    """The base image of all tests, made from the locked Debian packages; once on a machine."""
+    return bootstrapped_base()
 
 
 @pytest.fixture(scope="session")
