@@ -21,7 +21,7 @@ import click  # noqa: E402 - the path comes first: podkiln is run from its check
 from docs import architecture_page  # noqa: E402
 from pod import errors as failure  # noqa: E402
 from podkiln import cli, errors  # noqa: E402
-from podkiln.config import messages, model, variant  # noqa: E402
+from podkiln.config import messages, model, strip_list, variant  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +53,7 @@ def pages() -> dict[Path, str]:
         PAGES.parent / "architecture.md": GENERATED + "\n" + architecture_page.page(ROOT),
         PAGES / "variant-keys.md": keys("Keys of a variant", _VARIANT, variant.Variant),
         PAGES / "model-keys.md": keys("Keys of a model", _MODEL, model.Model),
+        PAGES / "strip-list.md": keys("The strip list", _STRIP, strip_list.StripList),
     }
 
 
@@ -110,6 +111,12 @@ one; mappings merge key by key, lists and plain values replace the parent's. Wha
 said again. Unknown keys are errors. Editors complete and check these keys by the first line of each file:
 `# yaml-language-server: $schema=schemas/variant.schema.json`.
 """
+_STRIP = """\
+`variants/system/strip.yaml` lists files that packages bring and a pod has no use for; a build leaves them
+out where it installs the package. `./build.py render` writes what applies to a variant to `build/strip-*.txt`
+of its build context. A row whose pattern matches nothing ends the build. A variant keeps all of them with
+`runtime.strip: false`.
+"""
 _MODEL = """\
 A model is `variants/models/ID.yaml`, or an entry under `define:` of a variant of your own. Unknown keys are
 errors. Editors complete and check these keys by the first line of each file:
@@ -147,7 +154,7 @@ def _section(name: str, schema: dict[str, Any]) -> str:
 # What a pattern means, in the words that an error uses.
 _WORDS = {
     each.pattern: each.what
-    for module in (model, variant)
+    for module in (model, strip_list, variant)
     for kind in vars(module).values()
     for each in getattr(kind, "__metadata__", ())
     if isinstance(each, messages.PatternType)

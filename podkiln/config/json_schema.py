@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from podkiln.config.model import Model
+from podkiln.config.strip_list import StripList
 from podkiln.config.variant import SHIPPED, Variant
 from podkiln.util import atomic
 
@@ -31,6 +32,7 @@ def rendered() -> dict[Path, str]:
             part.pop("required", None)
     return {
         FOLDER / "model.schema.json": _text("A model", Model.model_json_schema()),
+        FOLDER / "strip.schema.json": _text("The strip list", StripList.model_json_schema()),
         FOLDER / "variant.schema.json": _text("A variant", variant),
     }
 

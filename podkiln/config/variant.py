@@ -123,6 +123,12 @@ class Runtime(StrictModel):
         "it; null leaves JupyterLab out.",
     )
     comfyui: ComfyUI
+    strip: bool = Field(True, description="Leave out what variants/system/strip.yaml lists.")
+    media: bool = Field(
+        True,
+        description="false: without the pictures and films of the workflow templates, for pods that nobody "
+        "opens in a browser; 13 % less to pull.",
+    )
     cuda: Version
     driver: Version = Field(description="Least NVIDIA driver for this CUDA.")
     port: Port

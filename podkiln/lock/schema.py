@@ -164,10 +164,16 @@ class Lock:
 
     def python_packages(self) -> frozenset[str]:
         """Return the canonical names of what ComfyUI's Python environment has."""
-        texts = [
-            (self.folder / layer.file).read_text(encoding="utf-8") for layer in self.runtime.python_layers
-        ]
-        return frozenset(name for text in texts for name in requirements.pinned_blocks(text))
+        return frozenset(name for names in self.packages_by_layer().values() for name in names)
+
+    def packages_by_layer(self) -> dict[str, frozenset[str]]:
+        """Return the canonical names of the packages of each of ComfyUI's Python layers, by layer."""
+        return {
+            layer.name: frozenset(
+                requirements.pinned_blocks((self.folder / layer.file).read_text(encoding="utf-8"))
+            )
+            for layer in self.runtime.python_layers
+        }
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:

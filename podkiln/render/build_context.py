@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pod.net.hubs import Hubs
 from pod.util import secret_variables
-from podkiln.config import comfyui_flags, model_folders, model_types
+from podkiln.config import comfyui_flags, model_folders, model_types, strip_list
 from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
 from podkiln.lock.apt import NOT_LOCKED
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 TEMPLATES = ROOT / "templates"
 SCRIPTS = ROOT / "scripts"
 _DOCKERFILE = "Dockerfile.j2"
+_SYSTEM_RULES = "build/strip-system.txt"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/folders.json": _json(model_folders.to_json(plan.described.spec.runtime.comfyui.version)),
         **{path: File(content) for path, content in apt_index.texts(plan.apt).items()},
         **{path: File(content, copied=True) for path, content in apt_index.packed(plan.apt).items()},
+        **_strip_rules(plan),
         **_requirements(plan),
         **_scripts(),
     }
@@ -128,6 +130,8 @@ def _locked(plan: Plan, package: str) -> str | None:
 def _facts(plan: Plan) -> dict[str, Any]:
     spec, runtime = plan.described.spec, plan.described.spec.runtime
     files = {layer.name: layer.file.rsplit("/", 1)[-1] for layer in plan.lock.runtime.python_layers}
+    rules = _strip_rules(plan)
+    stripped = {name: f"strip-python-{name}.txt" if _rules_path(name) in rules else "" for name in files}
     return {
         "variant": {"name": plan.name, "title": spec.title, "description": spec.description},
         "context": f"dist/{plan.name}",
@@ -140,11 +144,17 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "python": {
             "version": runtime.python.version,
             "layers": [
-                {"name": layer.name, "why": layer.why, "file": files[layer.name]}
+                {
+                    "name": layer.name,
+                    "why": layer.why,
+                    "file": files[layer.name],
+                    "strip": stripped[layer.name],
+                }
                 for layer in runtime.python.layers
             ],
         },
         "jupyter": runtime.jupyter is not None,
+        "strip_system": _SYSTEM_RULES in rules,
         "port": runtime.port,
         "workspace": runtime.workspace,
         "stop_seconds": runtime.stop_seconds,
@@ -225,6 +235,18 @@ def _place(wrong: jinja2.TemplateError, name: str) -> str:
 
 def _json(data: dict[str, Any]) -> File:
     return File((json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _strip_rules(plan: Plan) -> dict[str, File]:
+    """Return what each install step leaves out, a file a step, so that a new rule rebuilds its own layer."""
+    runtime, layers = plan.described.spec.runtime, plan.lock.packages_by_layer()
+    texts = {_rules_path(name): strip_list.of_layer(runtime, each) for name, each in layers.items()}
+    texts[_SYSTEM_RULES] = strip_list.of_system(runtime)
+    return {path: File(text.encode()) for path, text in texts.items() if text}
+
+
+def _rules_path(layer: str) -> str:
+    return f"build/strip-python-{layer}.txt"
 
 
 def _requirements(plan: Plan) -> dict[str, File]:

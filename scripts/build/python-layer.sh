@@ -1,7 +1,8 @@
 #!/bin/sh
-# Install one hash-locked requirements file into a Python environment of the image, and compile what it brought.
+# Install one hash-locked requirements file into a Python environment of the image, leave out what the image does not
+# need, and compile the rest.
 #
-# Usage: python-layer.sh REQUIREMENTS ENVIRONMENT
+# Usage: python-layer.sh REQUIREMENTS ENVIRONMENT [RULES]
 #
 # Runs at build time, bind-mounted: nothing of it stays in the image. Optional build secrets:
 #   ca            PEM bundle of a corporate certificate authority
@@ -10,6 +11,7 @@ set -eu
 
 requirements=$1
 environment=$2
+rules=${3-}
 secrets=/run/secrets
 
 if [ -s "$secrets/ca" ]; then
@@ -29,5 +31,10 @@ fi
 # nothing reads them.
 rm -f "$environment/.lock"
 find "$environment/lib" -name uv_cache.json -path '*.dist-info/*' -delete
+
+if [ -n "$rules" ]; then
+    site=$("$environment/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    "$environment/bin/python" -I -S "$(dirname "$0")/strip_files.py" "$rules" "$site"
+fi
 
 "$environment/bin/python" -I -S "$(dirname "$0")/compile_bytecode.py" "$environment/lib"

@@ -10,6 +10,7 @@ import pytest
 
 from podkiln.config import json_schema
 from podkiln.config.model import Model
+from podkiln.config.strip_list import StripList
 from podkiln.config.variant import SHIPPED, Variant
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 VARIANTS = [path for path in sorted(SHIPPED.glob("*.yaml")) if not path.stem.startswith("folders")]
 MODELS = sorted((SHIPPED / "models").glob("*.yaml"))
+STRIP = SHIPPED / "system" / "strip.yaml"
 
 
 def committed(name: str) -> dict[str, Any]:
@@ -33,17 +35,18 @@ def test_a_schema_that_is_changed_by_hand_is_noticed_and_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_schema, "FOLDER", tmp_path / "schemas")
-    assert len(json_schema.write()) == 2
+    assert len(json_schema.write()) == 3
     assert json_schema.write() == []
     path = tmp_path / "schemas" / "model.schema.json"
     path.write_text("{}")
     assert json_schema.stale() == [path]
     assert json_schema.write() == [path]
-    assert sorted(each.name for each in path.parent.iterdir()) == ["model.schema.json", "variant.schema.json"]
+    names = ["model.schema.json", "strip.schema.json", "variant.schema.json"]
+    assert sorted(each.name for each in path.parent.iterdir()) == names
 
 
 def test_a_description_that_names_a_schema_names_its_own_in_the_first_line() -> None:
-    assert [path.name for path in [*VARIANTS, *MODELS] if not names_its_own(path)] == []
+    assert [path.name for path in [*VARIANTS, *MODELS, STRIP] if not names_its_own(path)] == []
 
 
 def names_its_own(path: Path) -> bool:
@@ -51,12 +54,12 @@ def names_its_own(path: Path) -> bool:
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
     if named is None:  # an editor's help that may be left out
         return "yaml-language-server" not in text
-    kind = "model" if path.parent.name == "models" else "variant"
+    kind = {"models": "model", "system": "strip"}.get(path.parent.name, "variant")
     return (path.parent / named[1]).resolve() == json_schema.FOLDER / f"{kind}.schema.json"
 
 
-@pytest.mark.parametrize(("name", "shape"), [("model", Model), ("variant", Variant)])
-def test_a_schema_has_every_key_and_no_other(name: str, shape: type[Model | Variant]) -> None:
+@pytest.mark.parametrize(("name", "shape"), [("model", Model), ("strip", StripList), ("variant", Variant)])
+def test_a_schema_has_every_key_and_no_other(name: str, shape: type[Model | StripList | Variant]) -> None:
     schema = committed(name)
     assert set(schema["properties"]) == set(shape.model_fields)
     assert schema["additionalProperties"] is False

@@ -88,7 +88,8 @@ def test_only_scripts_and_commands_are_executable(plan: Plan) -> None:
 def test_what_is_only_carried_along_is_not_golden(plan: Plan) -> None:
     kept = build_context.rendered_only(build_context.render(plan))
     assert {"Dockerfile", "start.sh", "podkiln/flags.json"} <= kept.keys()
-    assert not [path for path in kept if path.startswith(("requirements/", "build/", "podkiln/pod/"))]
+    assert not [path for path in kept if path.startswith(("requirements/", "podkiln/pod/"))]
+    assert {path.partition("/strip-")[0] for path in kept if path.startswith("build/")} == {"build"}
 
 
 def test_each_input_is_a_stage_that_can_be_replaced(plan: Plan) -> None:
