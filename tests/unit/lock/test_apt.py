@@ -127,8 +127,8 @@ def test_one_of_other_packages_does_not_count_and_check_says_so(tmp_path: Path) 
     wanted = tuple(sorted(described.spec.runtime.apt))
     fitting = apt_locks.write(tmp_path / "mine.locks/apt", BASE, wanted)
     offered = catalog.offered(described, catalog.load())
-    assert set(schema.read(described, offered).apt) == {BASE}
+    assert BASE in schema.read(described, offered).apt
     assert not [said for said in relock.check([str(path)]) if "runtime.apt" in said]
     apt_locks.write(tmp_path / "mine.locks/apt", BASE, wanted[1:])
-    assert schema.read(described, offered).apt == {}
+    assert BASE not in schema.read(described, offered).apt
     assert f"mine: {fitting} is of other packages than runtime.apt lists." in relock.check([str(path)])
