@@ -43,9 +43,11 @@ FAILS = (
     "triton._internal_testing",
     "triton.profiler.viewer",
 )
-# The driver's; those of other machines' networks; and torch's own, which it has loaded before.
+# The driver's; those of other machines' networks; and torch's own and the CUDA runtime, which torch has
+# loaded before.
 NOT_FOUND = {
     "libcuda.so.1",
+    "libcudart.so.13",
     "libmlx5.so.1",
     "librdmacm.so.1",
     "libibverbs.so.1",
