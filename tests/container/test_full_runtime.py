@@ -17,7 +17,7 @@ from containers import Container, docker
 from images import BASE, COMFYUI, SYSTEM_CA, Image, podkiln
 
 from podkiln.config import catalog, comfyui_flags, variant
-from podkiln.lock import schema
+from podkiln.lock import reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,7 +193,7 @@ def normal(name: str) -> str:
 def locked_versions() -> dict[str, str]:
     """Return what the lock names for ComfyUI, by normalised name; JupyterLab is locked apart."""
     described = variant.load("consumer")
-    texts = schema.read(described, catalog.offered(described, catalog.load())).requirements()
+    texts = reader.read(described, catalog.offered(described, catalog.load())).requirements()
     own = "\n".join(text for name, text in texts.items() if name != "jupyter.txt")
     rows = re.findall(r"^([\w.-]+)==([^\s;\\]+)", own, re.MULTILINE)
     assert len(rows) == 103

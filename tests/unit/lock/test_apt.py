@@ -14,7 +14,7 @@ from plans import plan_of
 
 from podkiln.config import catalog, variant
 from podkiln.errors import LockError
-from podkiln.lock import apt, schema
+from podkiln.lock import apt, reader
 from podkiln.lock.resolve import relock
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def test_one_of_other_packages_does_not_count_and_check_says_so(tmp_path: Path) 
     wanted = tuple(sorted(described.spec.runtime.apt))
     fitting = apt_locks.write(tmp_path / "mine.locks/apt", BASE, wanted)
     offered = catalog.offered(described, catalog.load())
-    assert BASE in schema.read(described, offered).apt
+    assert BASE in reader.read(described, offered).apt
     assert not [said for said in relock.check([str(path)]) if "runtime.apt" in said]
     apt_locks.write(tmp_path / "mine.locks/apt", BASE, wanted[1:])
-    assert BASE not in schema.read(described, offered).apt
+    assert BASE not in reader.read(described, offered).apt
     assert f"mine: {fitting} is of other packages than runtime.apt lists." in relock.check([str(path)])
