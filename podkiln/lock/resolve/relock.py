@@ -151,8 +151,8 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
         found.append(f"There is no lock {folder / 'runtime.json'}.")
     else:
         drifts = drift.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
-        found += [f"{described.name}: {drift}" for drift in drifts]
-    found += [f"{described.name}: {drift}" for drift in drift.apt_drifts(described)]
+        found += [f"{described.name}: {each}" for each in drifts]
+    found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]
     entries = _entries(described, shipped)
     own = locations.user_lock_dir(described)
     exact = own is None or file.parent != locations.LOCKS
