@@ -145,6 +145,19 @@ def test_what_the_strip_list_takes_is_missed_by_nothing(pod: Container) -> None:
     assert pod.exec("sh", "-c", "ls /opt/venv/lib/*/site-packages/numpy/tests", check=False).returncode != 0
 
 
+def test_no_bytecode_depends_on_when_it_was_made(full: Image) -> None:
+    """PEP 552: the word behind the magic number is 0 where the rest is the time of the source."""
+    code = (
+        "import pathlib\n"
+        "found = [p for top in ('/opt', '/usr/lib/python3') for p in pathlib.Path(top).rglob('*.pyc')]\n"
+        "print(len(found), [str(p) for p in found if p.read_bytes()[4:8] != bytes([1, 0, 0, 0])])"
+    )
+    told = docker("run", "--rm", "--entrypoint=python3", full.name, "-ISBc", code).stdout
+    count, _, wrong = told.strip().partition(" ")
+    assert int(count) > 10_000
+    assert wrong == "[]"
+
+
 def test_no_package_misses_another(pod: Container) -> None:
     done = pod.exec("/opt/venv/bin/python", "-m", "pip", "--disable-pip-version-check", "check", check=False)
     assert done.returncode == 0, done.stdout
