@@ -132,7 +132,9 @@ def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     known = layers.read(layers.path_of(described))
     found = substitutes(request, locked)
     made = planning.make(described, locked, offered, found, request, known, _shipped())
-    return replace(made, kept=kept_image.find(described))
+    if kept := kept_image.find(described):
+        return replace(made, kept=kept, notes=(*made.notes, f"Packages are taken first from {kept}."))
+    return made
 
 
 def with_registry_state(made: Plan, settings: RegistryOptions) -> Plan:

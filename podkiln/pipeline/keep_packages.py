@@ -7,6 +7,7 @@ repository.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass, field
@@ -79,7 +80,10 @@ class _Runtime:
             base = schema.read_runtime(schema.folders(each)[0]).base_digest
             if base not in schema.apt_locks(each):
                 log.warning(
-                    "%s: apt is %s for its base %s, so no .deb is kept.", each.name, apt.NOT_LOCKED, base
+                    "%s: apt is %s for its base %s, so none of its .debs is kept.",
+                    each.name,
+                    apt.NOT_LOCKED,
+                    base,
                 )
         debs = [part for base in sorted(locks) for part in _debs(locks[base], request)]
         wheels = {part.recipe: part for each in self.variants for part in _wheels(each)}
@@ -112,7 +116,7 @@ def keep(names: Sequence[str], request: BuildRequest, target: str) -> KeepResult
     before = kept_image.read(runtime.path).get(runtime.name)
     bases, warnings = _keep_bases(runtime, request, reference, settings)
     kept = _keep(runtime, request, reference, before, settings)
-    kept = kept.model_copy(update={"bases": bases})
+    kept = kept.model_copy(update={"bases": (*_bases_there(reference, before, bases, settings), *bases)})
     changed = kept_image.write(runtime.path, runtime.name, kept)
     return KeepResult((kept,), (runtime.path,) if changed else (), tuple(warnings))
 
@@ -260,6 +264,21 @@ def _keep_bases(
             _copy_image(named, reference, settings)
             kept.append(other.actual)
     return tuple(dict.fromkeys(kept)), warnings
+
+
+def _bases_there(
+    reference: Reference, before: KeptImage | None, now: Sequence[str], settings: RegistryOptions
+) -> list[str]:
+    """Return the bases that were kept earlier, and are there still."""
+    if before is None or before.repository != reference.name:
+        return []
+    found = []
+    for digest in before.bases:
+        with contextlib.suppress(RegistryError, IntegrityError):
+            if digest not in now:
+                registry.pull_manifest(reference.with_digest(Digest(digest)), settings)
+                found.append(digest)
+    return found
 
 
 def _base_tag(digest: str) -> str:

@@ -38,10 +38,13 @@ fi
 /opt/uv/bin/uv pip install --python "$environment/bin/python" --require-hashes --no-deps --link-mode copy \
     --only-binary :all: --no-progress --requirements "$requirements" "$@"
 
-# uv's lock can be written by anybody. Records of where and when a wheel was installed differ between builders;
-# nothing reads them.
+# uv's lock can be written by anybody. Records of where and when a wheel was installed differ between builders, and
+# only wheels from a folder have one; nothing reads them.
 rm -f "$environment/.lock"
-find "$environment/lib" -name uv_cache.json -path '*.dist-info/*' -delete
+find "$environment/lib" -name uv_cache.json -path '*.dist-info/*' | while read -r record; do
+    sed -i '\|\.dist-info/uv_cache\.json,|d' "${record%/*}/RECORD"
+    rm "$record"
+done
 
 if [ -n "$rules" ]; then
     site=$("$environment/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

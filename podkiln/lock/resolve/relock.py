@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from podkiln.config import catalog, variant
 from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
-from podkiln.lock import layers, runtimes, schema
+from podkiln.lock import kept_image, layers, runtimes, schema
 from podkiln.lock.resolve import changes, runtime, upgrades, weights
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
@@ -158,8 +158,9 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
     exact = own is None or file.parent != schema.LOCKS
     models = {name: entry.model for name, entry in entries.items()}
     found += schema.weight_drifts(file, models, exact=exact, target=own and own / schema.WEIGHTS)
-    layers.read(layers.path_of(described))  # refuses one that is damaged, as does the next
+    layers.read(layers.path_of(described))  # refuses one that is damaged, as do the next
     runtimes.read(runtimes.path_of(described, substituted=False))
+    kept_image.find(described)
     return found
 
 
