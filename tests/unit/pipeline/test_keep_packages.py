@@ -221,6 +221,19 @@ def test_a_base_is_copied_with_all_its_platforms_so_that_its_digest_stays(regist
     assert [registry.blobs["me/kept", spec.digest_of(each)] for each in blobs] == blobs
 
 
+def test_bases_kept_earlier_stay_named_as_long_as_they_are_there(
+    mine: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = put(registry, "me/kept", spec.MANIFEST, {"of": "a base"}).digest
+    monkeypatch.setattr(keep_packages, "_keep_bases", lambda *_: ((base,), []))
+    assert keep(mine, f"{registry.host()}/me/kept").images[0].bases == (base,)
+    monkeypatch.setattr(keep_packages, "_keep_bases", lambda *_: ((), []))
+    assert keep(mine, f"{registry.host()}/me/kept").images[0].bases == (base,)
+    assert keep(mine, f"{registry.host()}/me/other").images[0].bases == ()
+    del registry.manifests["me/kept", base]
+    assert keep(mine, f"{registry.host()}/me/kept").images[0].bases == ()
+
+
 @pytest.fixture
 def plans() -> tuple[Plan, Plan]:
     """A plan without and with kept packages and a kept base."""
