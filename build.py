@@ -20,8 +20,10 @@ try:  # Ctrl-C may come while these are imported
     import shutil
     import signal
     import subprocess
+    import tempfile
+    import time
     from pathlib import Path
-    from typing import TYPE_CHECKING, NoReturn
+    from typing import IO, TYPE_CHECKING, NoReturn
 except KeyboardInterrupt:
     os.write(2, f"podkiln: {NOTHING_MADE}\n".encode())
     os._exit(INTERRUPTED)
@@ -34,6 +36,8 @@ VENV = ROOT / ".venv"
 OLDEST = (3, 11)
 RUN = "requirements.txt"
 DEVELOP = "requirements-dev.txt"  # holds all of RUN, and the linters and test tools
+
+SILENCE = 2  # seconds after which the set-up says what it is doing
 
 # Variables of the caller's that must not decide what goes into .venv.
 MISLEADING = {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER"}
@@ -107,8 +111,8 @@ def ensure(requirements: str = RUN) -> None:
             print("podkiln: making .venv (once)", file=sys.stderr)
             shutil.rmtree(VENV, ignore_errors=True)
             call([sys.executable, "-m", "venv", str(VENV)], "Python cannot make a virtual environment here")
-        pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        install = [*pip, "--require-hashes", "-r", str(ROOT / requirements)]
+        pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
+        install = [*pip, "--progress-bar=off", "--require-hashes", "-r", str(ROOT / requirements)]
         call(install, f"{requirements} cannot be installed")
         aside = VENV / "podkiln-stamp.part"
         aside.write_text(stamp(requirements), encoding="utf-8")
@@ -116,18 +120,48 @@ def ensure(requirements: str = RUN) -> None:
 
 
 def call(argv: list[str], failure: str) -> None:
-    """Run a step of the set-up; show what it printed only when it fails."""
+    """Run a step of the set-up; show that it goes on, and what it printed only when it fails."""
     environment = {name: value for name, value in os.environ.items() if name not in MISLEADING}
     environment["PYTHONSAFEPATH"] = "1"  # nor what happens to lie in the folder that we are called from
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
-    if not done.returncode:
+    with tempfile.TemporaryFile() as printed:
+        code = wait(argv, environment, printed)
+        printed.seek(0)
+        said = printed.read().decode(errors="replace")
+    if not code:
         return
-    said = done.stdout + done.stderr
     for sign, hint in HINTS.items():
         if sign in said:
             fail(f"{failure}: {hint}.")
     print("\n".join(said.strip().splitlines()[-12:]), file=sys.stderr)
     fail(f"{failure} (see above).")
+
+
+def wait(argv: list[str], environment: dict[str, str], printed: IO[bytes]) -> int:
+    """Run a command whose output goes into a file; tell every two seconds what it printed last."""
+    began, terminal = time.monotonic(), sys.stderr.isatty()
+    with subprocess.Popen(argv, stdout=printed, stderr=subprocess.STDOUT, env=environment) as process:
+        try:
+            while True:
+                try:
+                    return process.wait(SILENCE)
+                except subprocess.TimeoutExpired:
+                    line = f"podkiln: .venv: {time.monotonic() - began:.0f} s, {last_line(printed)}"[:79]
+                    text = f"\r\x1b[K{line}" if terminal else f"{line}\n"
+                    print(text, end="", file=sys.stderr, flush=True)
+        except BaseException:  # Ctrl-C: it goes first
+            process.kill()
+            raise
+        finally:
+            if terminal:
+                print("\r\x1b[K", end="", file=sys.stderr)
+
+
+def last_line(printed: IO[bytes]) -> str:
+    """Return the last line of a file that is being written, warnings apart."""
+    end = os.fstat(printed.fileno()).st_size
+    tail = os.pread(printed.fileno(), 4096, max(0, end - 4096)).decode(errors="replace")
+    lines = [line.strip() for line in tail.splitlines() if line.strip() and not line.startswith("WARNING")]
+    return lines[-1].partition(" (")[0] if lines else "an environment for Python packages"
 
 
 def main() -> NoReturn:

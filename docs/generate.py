@@ -114,8 +114,8 @@ said again. Unknown keys are errors. Editors complete and check these keys by th
 _STRIP = """\
 `variants/system/strip.yaml` lists files that packages bring and a pod has no use for; a build leaves them
 out where it installs the package. `./build.py render` writes what applies to a variant to `build/strip-*.txt`
-of its build context. A row whose pattern matches nothing ends the build. A variant keeps all of them with
-`runtime.strip: false`.
+of its build context. A row whose pattern matches nothing of its package ends the build. A variant keeps all
+of them with `runtime.strip: false`.
 """
 _MODEL = """\
 A model is `variants/models/ID.yaml`, or an entry under `define:` of a variant of your own. Unknown keys are

@@ -13,7 +13,7 @@ import httpx2
 from images import podkiln
 
 from podkiln.config import variant
-from podkiln.lock import apt, schema
+from podkiln.lock import apt, locations, reader
 from podkiln.pipeline.build import BOOTSTRAP
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def require_packages() -> list[str]:
 
 def _sources() -> Iterator[Sequence[str]]:
     """Yield the addresses of each locked package, in the order in which a build asks them."""
-    locks: list[AptLock | BaseLock | None] = [apt.read_base(schema.LOCKS / BOOTSTRAP)]
-    locks += schema.apt_locks(variant.load("lazy")).values()
+    locks: list[AptLock | BaseLock | None] = [apt.read_base(locations.LOCKS / BOOTSTRAP)]
+    locks += reader.apt_locks(variant.load("lazy")).values()
     for lock in filter(None, locks):
         for archive in lock.index.archives:
             servers = (archive.mirror, f"{archive.snapshot}/{lock.index.snapshot_at}")

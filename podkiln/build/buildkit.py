@@ -144,6 +144,7 @@ _CAUSES = (
 
 # What scripts/build/install-packages.sh says when something is not what the apt lock names.
 _NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
+_DISK_FULL = "no space left on device"
 _SUBSTITUTES = ("--base", "--source")  # with which a push has to be allowed
 
 
@@ -153,6 +154,11 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     if found := _NOT_AS_LOCKED.search(said):
         hint = "Another mirror may have the right one: --apt-mirror URL. Or lock again: lock --upgrade apt."
         return IntegrityError(masked(found["what"]), hint=hint)
+    if _DISK_FULL in said.lower():
+        return BuildFailedError(
+            "The disk that BuildKit builds on is full.",
+            hint="`docker buildx prune` gives back its cache; `./build.py doctor` shows what podkiln keeps.",
+        )
     for pattern, what, (option, value, effect) in _CAUSES:
         found = pattern.search(said)
         if found:

@@ -9,7 +9,7 @@ import click
 from podkiln.cli.options import json_option, names_of, variant_option
 from podkiln.config import catalog, variant
 from podkiln.errors import LockError
-from podkiln.lock import schema
+from podkiln.lock import drift, locations, reader, schema
 from podkiln.util import console
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _variant_row(described: LoadedVariant, shipped: dict[str, catalog.Entry]) ->
     spec = described.spec
     baked = [offer for offer in offered if offer.baked]
     try:
-        schema.read(described, offered)
+        reader.read(described, offered)
         state = "current"
     except LockError:
         state = "stale"
@@ -91,10 +91,10 @@ def _offers(names: tuple[str, ...]) -> list[tuple[VariantModel, tuple[schema.Loc
     for name in names_of(names, default="lazy"):
         described = variant.load(name)
         offered = catalog.offered(described, catalog.load())
-        weights = schema.read(described, offered, check=False).weights
-        lock = schema.folders(described)[1]
+        weights = reader.read(described, offered, check=False).weights
+        lock = locations.folders(described)[1]
         for offer in offered:
-            held = not schema.weight_drifts(lock, {offer.id: offer.model}, exact=False)
+            held = not drift.weight_drifts(lock, {offer.id: offer.model}, exact=False)
             found.setdefault(offer.id, (offer, weights[offer.id], held))
     return list(found.values())
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from podkiln.config.document import TupleOf
 from podkiln.config.fields import Digest as Sha256Digest
-from podkiln.lock import schema, validation
+from podkiln.lock import locations, validation
 from podkiln.lock.layers import Place
 from podkiln.lock.validation import Locked, Schema, Size, Text
 from podkiln.oci import spec
@@ -70,7 +70,7 @@ class KeptLock(Locked):
 
 def path_of(described: LoadedVariant) -> Path:
     """Return where it is written for a variant: with the shipped locks, or those of a user's own file."""
-    return (schema.user_lock_dir(described) or schema.LOCKS) / FILE
+    return (locations.user_lock_dir(described) or locations.LOCKS) / FILE
 
 
 def find(described: LoadedVariant) -> KeptImage | None:
@@ -78,7 +78,7 @@ def find(described: LoadedVariant) -> KeptImage | None:
 
     Raises LockError for a damaged file.
     """
-    for path in (path_of(described), schema.LOCKS / FILE):
+    for path in (path_of(described), locations.LOCKS / FILE):
         if found := read(path).get(described.spec.runtime.name):
             return found
     return None

@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from podkiln.config.document import TupleOf
 from podkiln.config.fields import Digest as Sha256Digest
 from podkiln.errors import UsageError
-from podkiln.lock import schema, validation
+from podkiln.lock import locations, validation
 from podkiln.lock.validation import Locked, Schema, Size, Text
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Digest
@@ -62,7 +62,7 @@ class LayersLock(Locked):
 
 def path_of(described: LoadedVariant) -> Path:
     """Return where a variant's memory lies: with the shipped locks, or with those of a user's own file."""
-    return (schema.user_lock_dir(described) or schema.LOCKS) / FILE
+    return (locations.user_lock_dir(described) or locations.LOCKS) / FILE
 
 
 def read(path: Path) -> dict[Digest, Digest]:

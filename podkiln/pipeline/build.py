@@ -18,7 +18,7 @@ from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
 from podkiln.config import catalog, variant
 from podkiln.errors import IntegrityError, RegistryError, SourceError, UsageError
-from podkiln.lock import apt, kept_image, layers, schema
+from podkiln.lock import apt, kept_image, layers, locations, reader
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report, reuse
 from podkiln.pipeline.publish import Publisher
@@ -128,7 +128,7 @@ def decide(request: BuildRequest) -> list[Plan]:
 def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     """Read the lock, look at the substitutes, and decide."""
     offered = catalog.offered(described, _shipped())
-    locked = schema.read(described, offered)
+    locked = reader.read(described, offered)
     known = layers.read(layers.path_of(described))
     found = substitutes(request, locked)
     made = planning.make(described, locked, offered, found, request, known, _shipped())
@@ -204,7 +204,7 @@ def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
 
 def bootstrapped_base() -> BaseLayout:
     """Return the base made from Debian packages: the locked ones, as long as they can be had."""
-    locked = apt.read_base(schema.LOCKS / BOOTSTRAP)
+    locked = apt.read_base(locations.LOCKS / BOOTSTRAP)
     if locked is None or locked.index.architecture != base_image.architecture():
         return base_image.base_layout(cache_folder.path())
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln import registry
 from podkiln.errors import IntegrityError, RegistryError, UsageError
-from podkiln.lock import apt, kept_image, schema
+from podkiln.lock import apt, kept_image, locations, reader, schema
 from podkiln.lock.kept_image import KeptImage, KeptLayer
 from podkiln.lock.resolve import python, relock
 from podkiln.lock.resolve.http import Web
@@ -75,10 +75,10 @@ class _Runtime:
 
     def parts(self, request: BuildRequest) -> list[_Part]:
         """Return its layers. Raises LockError."""
-        locks = {base: each for one in self.variants for base, each in schema.apt_locks(one).items()}
+        locks = {base: each for one in self.variants for base, each in reader.apt_locks(one).items()}
         for each in self.variants:
-            base = schema.read_runtime(schema.folders(each)[0]).base_digest
-            if base not in schema.apt_locks(each):
+            base = schema.read_runtime(locations.folders(each)[0]).base_digest
+            if base not in reader.apt_locks(each):
                 log.warning(
                     "%s: apt is %s for its base %s, so none of its .debs is kept.",
                     each.name,
@@ -154,7 +154,7 @@ def _servers(archive: LockedArchive, snapshot_at: str, mirror: str | None) -> li
 
 
 def _wheels(described: LoadedVariant) -> Iterator[_Part]:
-    folder = schema.folders(described)[0]
+    folder = locations.folders(described)[0]
     runtime = schema.read_runtime(folder)
     for layer in (*runtime.installed, runtime.uv):
 
@@ -244,7 +244,7 @@ def _keep_bases(
     """Copy the base images beside the packages, under own tags. Returns their digests, and warnings."""
     kept, warnings = [], []
     for described in runtime.variants[:1]:  # one runtime has one base
-        folder = schema.folders(described)[0]
+        folder = locations.folders(described)[0]
         locked = Lock(folder, schema.read_runtime(folder), {})
         own = Reference.parse(f"{locked.runtime.base_image}@{locked.runtime.base_digest}")
         try:

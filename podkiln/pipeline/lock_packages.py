@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln.build import apt_resolver, base_image, engine
 from podkiln.errors import PodkilnError, UsageError
-from podkiln.lock import apt, schema
+from podkiln.lock import apt, locations, reader, schema
 from podkiln.lock.resolve import relock
 from podkiln.lock.schema import Lock
 from podkiln.pipeline import build
@@ -55,7 +55,9 @@ class _Base:
     @classmethod
     def of(cls, described: LoadedVariant, request: BuildRequest) -> _Base:
         """Return the base of a variant, or the one that was asked for in its place. Raises UsageError."""
-        locked = Lock(schema.folders(described)[0], schema.read_runtime(schema.folders(described)[0]), {})
+        locked = Lock(
+            locations.folders(described)[0], schema.read_runtime(locations.folders(described)[0]), {}
+        )
         runtime = locked.runtime
         context, digest = f"docker-image://{runtime.base_image}@{runtime.base_digest}", runtime.base_digest
         for each in build.substitutes(request, locked):
@@ -64,8 +66,8 @@ class _Base:
             raise UsageError(
                 f"--base: {digest} names no digest, and each apt lock is of one.", hint="Write NAME@sha256:…"
             )
-        folder = schema.apt_folders(described)[0] / apt.folder_name(digest)
-        return cls(described, context, digest, folder, schema.apt_locks(described).get(digest))
+        folder = locations.apt_folders(described)[0] / apt.folder_name(digest)
+        return cls(described, context, digest, folder, reader.apt_locks(described).get(digest))
 
     def resolve(self, request: BuildRequest, builder: str | None) -> ResolvedPackages:
         """Ask apt in it."""
@@ -128,7 +130,7 @@ def lock(
 
 def _lock_bootstrapped(request: BuildRequest, *, upgrade: bool) -> PackagesResult:
     """Lock the packages that the base made here consists of: those of one that is made of today's."""
-    folder = schema.LOCKS / build.BOOTSTRAP
+    folder = locations.LOCKS / build.BOOTSTRAP
     before = apt.read_base(folder)
     if before and not upgrade:
         return PackagesResult()

@@ -14,6 +14,8 @@ from podkiln.lock import apt
 if TYPE_CHECKING:
     from podkiln.lock.apt import AptLock, BaseLock
 
+FOLDER: Final = "apt/"
+"""Where they lie in the context."""
 MOUNT: Final = "/apt"
 """Where the step that installs packages finds them."""
 
@@ -23,7 +25,7 @@ def texts(locked: AptLock | None) -> dict[str, bytes]:
     if locked is None:
         return {}
     own = f"{locked.index.base_packages}  -\n".encode()
-    return {"apt/base.sha256": own} | {f"apt/{path}": text for path, text in mirrors(locked).items()}
+    return {f"{FOLDER}base.sha256": own} | {f"{FOLDER}{path}": text for path, text in mirrors(locked).items()}
 
 
 def mirrors(locked: AptLock | BaseLock) -> dict[str, bytes]:
@@ -41,7 +43,7 @@ def mirrors(locked: AptLock | BaseLock) -> dict[str, bytes]:
 
 def packed(locked: AptLock | None) -> dict[str, bytes]:
     """Return the indexes, by path in the context."""
-    return {f"apt/{path}": data for path, data in indexes(locked).items()} if locked else {}
+    return {f"{FOLDER}{path}": data for path, data in indexes(locked).items()} if locked else {}
 
 
 def indexes(locked: AptLock | BaseLock) -> dict[str, bytes]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import zstandard
 
 from podkiln.canonical_layers import writer
+from podkiln.lock.apt import NOT_LOCKED
 from podkiln.oci import spec
-from podkiln.render import bake_file, build_context
+from podkiln.render import apt_index, bake_file, build_context
 
 if TYPE_CHECKING:
     from podkiln.oci.spec import Digest
@@ -31,8 +32,9 @@ def of(plan: Plan) -> Digest:
         "files": {
             path: spec.digest_of(file.content)
             for path, file in sorted(files.items())
-            if not path.startswith(_ABOVE)
+            if not path.startswith((*_ABOVE, apt_index.FOLDER))
         },
+        "apt": plan.apt.digest if plan.apt else NOT_LOCKED,  # packed, its files depend on this machine's xz
         "inputs": {each.name: each.actual for each in plan.inputs},
     }
     return spec.digest_of(spec.canonical_json(inputs))

@@ -1,11 +1,11 @@
 """Compile .py files to bytecode that stays valid when file times are rewritten.
 
-Usage: compile_bytecode.py [--force] FOLDER...
+Usage: compile_bytecode.py FOLDER...
 
 Python's default .pyc carries its source's mtime. A reproducible image rewrites all mtimes, so each of those
 would be stale and ComfyUI would start 25 s later; an unchecked-hash .pyc (PEP 552) is never compared with its
-source. Files that have a .pyc already keep it, so that a layer holds only its own files; --force is for those
-that a package manager compiled the default way.
+source. Files that have one already keep it, so that a layer holds only its own files. One of the default kind
+is made anew, whether a package manager left it or a program that ran while the image was built.
 """
 
 from __future__ import annotations
@@ -14,23 +14,33 @@ import os
 import py_compile
 import subprocess
 import sys
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 # What a .pyc holds depends a little on what its process compiled before it (which strings were interned), so
 # files are dealt out to a fixed number of workers in a fixed order, however many cores the builder has.
 WORKERS = 4
+UNCHECKED = MAGIC_NUMBER + (0b01).to_bytes(4, "little")  # PEP 552: how such a file begins
 
 
-def find(folders: list[str], *, force: bool) -> list[str]:
-    """Return the sources that have no bytecode yet, or all of them, in a fixed order."""
-    tag = sys.implementation.cache_tag
+def find(folders: list[str]) -> list[str]:
+    """Return the sources that have no such bytecode yet, in a fixed order."""
     return [
         str(source)
         for folder in folders
         for source in sorted(Path(folder).rglob("*.py"))
-        if source.is_file()
-        and (force or not (source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc").exists())
+        if source.is_file() and not is_unchecked(source)
     ]
+
+
+def is_unchecked(source: Path) -> bool:
+    """Return whether a source has unchecked-hash bytecode of this Python."""
+    made = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
+    try:
+        with made.open("rb") as file:
+            return file.read(len(UNCHECKED)) == UNCHECKED
+    except OSError:
+        return False
 
 
 def compile_listed() -> None:
@@ -44,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--worker"]:
         compile_listed()
         return 0
-    sources = find([each for each in arguments if each != "--force"], force="--force" in arguments)
+    sources = find(arguments)
     command = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), "--worker"]
     workers = []
     for share in range(WORKERS):

@@ -47,8 +47,8 @@ find "$environment/lib" -name uv_cache.json -path '*.dist-info/*' | while read -
 done
 
 if [ -n "$rules" ]; then
-    site=$("$environment/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    "$environment/bin/python" -I -S "$(dirname "$0")/strip_files.py" "$rules" "$site"
+    # The packages are not imported here, not even by a .pth file: that would leave bytecode of this moment.
+    "$environment/bin/python" -I -S "$(dirname "$0")/strip_files.py" "$rules" "$environment"/lib/python*/site-packages
 fi
 
 "$environment/bin/python" -I -S "$(dirname "$0")/compile_bytecode.py" "$environment/lib"

@@ -6,7 +6,7 @@ Usage: strip_files.py RULES SITE_PACKAGES     files of Python distributions
 RULES has a line `VERB PACKAGE PATTERN` a rule; # begins a comment. `remove` takes the files away, with
 folders that are then empty, and their lines out of RECORD; `empty` leaves files of 0 bytes, and RECORD says
 so. In a pattern * matches / too. Several Debian packages that share a rule are joined by commas. A rule that
-matches no file ends the build: a new release has moved what it was written for.
+matches no file of an installed package ends the build: a new release has moved what it was written for.
 
 RECORD: https://packaging.python.org/en/latest/specifications/recording-installed-packages/. dpkg's
 info/*.list has an absolute path a line, and is left as it is, as dpkg's own path-exclude leaves it.
@@ -49,9 +49,9 @@ def strip_python(rules: list[tuple[str, str, str]], site: Path) -> int:
 
 
 def strip_one(verb: str, package: str, pattern: str, record: Path | None, site: Path) -> int:
-    """Apply one rule to a distribution. Raises NoMatchError."""
-    if record is None:
-        raise NoMatchError(f"the Python package {package} is not installed in {site}")
+    """Apply one rule to a distribution, if it is installed. Raises NoMatchError."""
+    if record is None:  # rules are for what is locked; `--source requirements=` may bring less
+        return 0
     kept: list[list[str]] = []
     freed = found = 0
     for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"), newline="")):

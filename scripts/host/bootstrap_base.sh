@@ -99,11 +99,16 @@ use_index() { # FOLDER
     # mmdebstrap keeps apt's settings for the new root in a file.
     options=(--skip=update
         --setup-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get update && cp $work/index/*.mirrors $work/lists")
+    # The base's own sources: the mirrors that the lock names, whichever is asked today.
     {
-        source_of http://deb.debian.org/debian "$SUITE"
-        source_of http://deb.debian.org/debian "$SUITE-updates"
-        source_of http://deb.debian.org/debian-security "$SUITE-security"
+        source_of "$(locked_mirror debian)" "$SUITE"
+        source_of "$(locked_mirror debian)" "$SUITE-updates"
+        source_of "$(locked_mirror debian-security)" "$SUITE-security"
     } >"$work/debian.sources"
+}
+
+locked_mirror() { # ARCHIVE
+    sed -n 's|/\tpriority:2\ttype:deb$||p' "$work/index/$1.mirrors"
 }
 
 ending() { # ARCHIVE.mirrors: what the address of Debian's archive gets for this one

@@ -16,7 +16,7 @@ from images import REQUIREMENTS, SHIPPED, SYSTEM_CA, TINY, Built, Image, build, 
 from servers import package_index
 from servers.hub import Hub
 
-from podkiln.lock import schema
+from podkiln.lock import locations
 from podkiln.pipeline.build import bootstrapped_base
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from podkiln.build.base_image import BaseLayout
 
-UV_LOCK = schema.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
+UV_LOCK = locations.LOCKS / "comfyui-0.33.0-cuda-13.0" / "uv.txt"
 CANARY = "canary-7f1d0b9c-must-not-be-in-an-image"
 
 

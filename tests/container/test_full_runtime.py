@@ -17,7 +17,7 @@ from containers import Container, docker
 from images import BASE, COMFYUI, SYSTEM_CA, Image, podkiln
 
 from podkiln.config import catalog, comfyui_flags, variant
-from podkiln.lock import schema
+from podkiln.lock import reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +43,11 @@ FAILS = (
     "triton._internal_testing",
     "triton.profiler.viewer",
 )
-# The driver's; those of other machines' networks; and torch's own, which it has loaded before.
+# The driver's; those of other machines' networks; and torch's own and the CUDA runtime, which torch has
+# loaded before.
 NOT_FOUND = {
     "libcuda.so.1",
+    "libcudart.so.13",
     "libmlx5.so.1",
     "librdmacm.so.1",
     "libibverbs.so.1",
@@ -143,6 +145,19 @@ def test_what_the_strip_list_takes_is_missed_by_nothing(pod: Container) -> None:
     assert pod.exec("sh", "-c", "ls /opt/venv/lib/*/site-packages/numpy/tests", check=False).returncode != 0
 
 
+def test_no_bytecode_depends_on_when_it_was_made(full: Image) -> None:
+    """PEP 552: the word behind the magic number is 0 where the rest is the time of the source."""
+    code = (
+        "import pathlib\n"
+        "found = [p for top in ('/opt', '/usr/lib/python3') for p in pathlib.Path(top).rglob('*.pyc')]\n"
+        "print(len(found), [str(p) for p in found if p.read_bytes()[4:8] != bytes([1, 0, 0, 0])])"
+    )
+    told = docker("run", "--rm", "--entrypoint=python3", full.name, "-ISBc", code).stdout
+    count, _, wrong = told.strip().partition(" ")
+    assert int(count) > 10_000
+    assert wrong == "[]"
+
+
 def test_no_package_misses_another(pod: Container) -> None:
     done = pod.exec("/opt/venv/bin/python", "-m", "pip", "--disable-pip-version-check", "check", check=False)
     assert done.returncode == 0, done.stdout
@@ -191,7 +206,7 @@ def normal(name: str) -> str:
 def locked_versions() -> dict[str, str]:
     """Return what the lock names for ComfyUI, by normalised name; JupyterLab is locked apart."""
     described = variant.load("consumer")
-    texts = schema.read(described, catalog.offered(described, catalog.load())).requirements()
+    texts = reader.read(described, catalog.offered(described, catalog.load())).requirements()
     own = "\n".join(text for name, text in texts.items() if name != "jupyter.txt")
     rows = re.findall(r"^([\w.-]+)==([^\s;\\]+)", own, re.MULTILINE)
     assert len(rows) == 103

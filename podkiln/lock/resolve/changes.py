@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from podkiln.errors import CommandError, LockError, UsageError
-from podkiln.lock import schema, validation
+from podkiln.lock import locations, validation
 from podkiln.lock.resolve import python
 from podkiln.lock.schema import LockedFile, RuntimeLock, WeightsLock
 from podkiln.util import process
@@ -69,7 +69,7 @@ def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
     """Read the locks of variants. A damaged one counts as unknown; its users refuse it themselves."""
     found = State()
     for described in variants:
-        folder, weights = schema.folders(described)
+        folder, weights = locations.folders(described)
         if locked := _load(weights, WeightsLock, read):
             for model, files in locked.models.items():
                 found.weights |= {(model, file.destination): file for file in files}

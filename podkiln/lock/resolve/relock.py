@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from podkiln.config import catalog, variant
 from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
-from podkiln.lock import kept_image, layers, runtimes, schema
+from podkiln.lock import drift, kept_image, layers, locations, runtimes, schema
 from podkiln.lock.resolve import changes, runtime, upgrades, weights
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
@@ -94,9 +94,9 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
     before = changes.state(variants, changes.from_disk)
     changed: list[Path] = []
     warnings: list[str] = []
-    once = {(schema.user_lock_dir(each), each.spec.runtime.name): each for each in reversed(variants)}
+    once = {(locations.user_lock_dir(each), each.spec.runtime.name): each for each in reversed(variants)}
     for described in reversed(once.values()):
-        with schema.hinted(described):
+        with locations.hinted(described):
             changed += runtime.relock(described, wanted.packages, warnings)
     _refuse_two_meanings(variants)
     outcomes = _relock_weights(variants, shipped, wanted.models)
@@ -136,7 +136,7 @@ def check(names: Sequence[str], since: str | None = None) -> list[str]:
     variants = load_variants(names)
     found: list[str] = []
     for described in variants:
-        with schema.hinted(described):
+        with locations.hinted(described):
             found += _check(described, shipped)
     if since is not None:
         found += _forgotten(variants, shipped, since)
@@ -146,19 +146,19 @@ def check(names: Sequence[str], since: str | None = None) -> list[str]:
 def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
     """Return where a variant's locks have come apart from it. Raises LockError for one that is damaged."""
     found: list[str] = []
-    folder, file = schema.folders(described)
+    folder, file = locations.folders(described)
     if folder.is_dir() and not os.path.lexists(folder / "runtime.json"):
         found.append(f"There is no lock {folder / 'runtime.json'}.")
     else:
-        drifts = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
-        found += [f"{described.name}: {drift}" for drift in drifts]
-    found += [f"{described.name}: {drift}" for drift in schema.apt_drifts(described)]
+        drifts = drift.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
+        found += [f"{described.name}: {each}" for each in drifts]
+    found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]
     entries = _entries(described, shipped)
-    own = schema.user_lock_dir(described)
-    exact = own is None or file.parent != schema.LOCKS
+    own = locations.user_lock_dir(described)
+    exact = own is None or file.parent != locations.LOCKS
     models = {name: entry.model for name, entry in entries.items()}
-    found += schema.weight_drifts(file, models, exact=exact, target=own and own / schema.WEIGHTS)
-    layers.read(layers.path_of(described))  # refuses one that is damaged, as do the next
+    found += drift.weight_drifts(file, models, exact=exact, target=own and own / locations.WEIGHTS)
+    layers.read(layers.path_of(described))  # refuses one that is damaged, as does the next
     runtimes.read(runtimes.path_of(described, substituted=False))
     kept_image.find(described)
     return found
@@ -175,7 +175,7 @@ def _forgotten(variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], 
     }
     after = changes.state(variants, changes.from_disk)
     found: list[str] = []
-    for described in {schema.folders(each): each for each in variants}.values():
+    for described in {locations.folders(each): each for each in variants}.values():
         then = changes.from_git(since, described.chain[0].path.parent)
         differences = changes.compare(changes.state([described], then), after)
         found += [str(each) for each in changes.losses(differences, stated)]
@@ -191,7 +191,7 @@ def load_variants(names: Sequence[str]) -> list[LoadedVariant]:
 def _entries(described: LoadedVariant, shipped: Mapping[str, Entry]) -> dict[str, Entry]:
     """Return the models of a variant's weights lock: all shipped ones, or those that a user's file offers."""
     offered = {offer.id: offer.entry for offer in catalog.offered(described, dict(shipped))}
-    return dict(shipped) if schema.user_lock_dir(described) is None else offered
+    return dict(shipped) if locations.user_lock_dir(described) is None else offered
 
 
 def _sorted(
@@ -230,8 +230,8 @@ def _newer(pins: Iterable[str], variants: Sequence[LoadedVariant]) -> list[str]:
 def _refuse_two_meanings(variants: Iterable[LoadedVariant]) -> None:
     """After locking, only two variants that give one name to different runtimes can still be apart."""
     for described in variants:
-        folder, _ = schema.folders(described)
-        drifts = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
+        folder, _ = locations.folders(described)
+        drifts = drift.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
         if drifts:
             what = f"another variant describes a runtime of this name otherwise: {drifts[0]}"
             raise described.error(
@@ -242,16 +242,16 @@ def _refuse_two_meanings(variants: Iterable[LoadedVariant]) -> None:
 def _relock_weights(
     variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], upgrade: Iterable[str]
 ) -> list[ResolveResult]:
-    shared = schema.LOCKS / schema.WEIGHTS
+    shared = locations.LOCKS / locations.WEIGHTS
     outcomes = []
-    if any(schema.user_lock_dir(each) is None for each in variants):
+    if any(locations.user_lock_dir(each) is None for each in variants):
         outcomes.append(weights.relock(shared, shipped, frozenset(upgrade), start=shared))
     for described in variants:
-        own = schema.user_lock_dir(described)
+        own = locations.user_lock_dir(described)
         if own is not None:
-            path = own / schema.WEIGHTS
-            start = path if schema.is_there(path) else shared
+            path = own / locations.WEIGHTS
+            start = path if locations.is_there(path) else shared
             entries = _entries(described, shipped)
-            with schema.hinted(described):
+            with locations.hinted(described):
                 outcomes.append(weights.relock(path, entries, frozenset(upgrade), start=start))
     return outcomes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError, SourceError
-from podkiln.lock import requirements, schema, validation
+from podkiln.lock import drift, locations, requirements, schema, validation
 from podkiln.lock.resolve import python, upgrades
 from podkiln.lock.schema import Lock, LockedLayer, LockedNode, RuntimeLock
 from podkiln.lock.validation import UnreadableLockError
@@ -61,7 +61,7 @@ class Present:
         """Return where it is not what is described."""
         if self.runtime is None:
             return [f"There is no lock in {self.folder}."]
-        return schema.find_drift(described, Lock(self.folder, self.runtime, {}))
+        return drift.find_drift(described, Lock(self.folder, self.runtime, {}))
 
 
 def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
@@ -76,12 +76,12 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
 
     Raises LockError for what could not be resolved, or must not be written over.
     """
-    shared = Present.at(schema.LOCKS / described.spec.runtime.name)
-    own = schema.user_lock_dir(described)
+    shared = Present.at(locations.LOCKS / described.spec.runtime.name)
+    own = locations.user_lock_dir(described)
     if own is None:
         return _write(described, shared, shared.folder, upgrade, warnings)
     private = own / described.spec.runtime.name
-    if schema.is_there(private):
+    if locations.is_there(private):
         if not private.is_dir():
             schema.read_runtime(private)  # raises what is wrong with it
         return _write(described, Present.at(private), private, upgrade, warnings)
@@ -92,7 +92,7 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
 
 def packages(described: LoadedVariant) -> set[str]:
     """Return the names of the Python packages that a variant's lock pins."""
-    folder, _ = schema.folders(described)
+    folder, _ = locations.folders(described)
     return {name for pins in Present.at(folder).pins.values() for name in pins}
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from podkiln.build import apt_resolver
+from podkiln.config import apt_archives
 from podkiln.errors import CommandError, LockError, SourceError
 from podkiln.render.bake_file import BuildSecrets
 from podkiln.util import process
@@ -17,9 +18,9 @@ LIBC = "1" * 64
 NGINX = "2" * 64
 ANSWERS = {
     "archives": (
-        "Debian|http://deb.debian.org/debian/\n"
-        "Debian|http://deb.debian.org/debian/\n"
-        "Debian-Security|http://deb.debian.org/debian-security/\n"
+        "Debian|http://mirror.example/debian/\n"
+        "Debian|http://mirror.example/debian/\n"
+        "Debian-Security|http://mirror.example/debian-security/\n"
     ),
     "base": "apt 3.0.4\nlibc6 2.41-12\n",
     "simulated": (
@@ -29,9 +30,9 @@ ANSWERS = {
         "Conf nginx (1.26.3-3+deb13u9 Debian-Security:13/stable-security [amd64])\n"
     ),
     "uris": (
-        "'http://deb.debian.org/debian/pool/main/g/glibc/libc6_2.41-12%2bdeb13u1_amd64.deb' "
+        "'http://mirror.example/debian/pool/main/g/glibc/libc6_2.41-12%2bdeb13u1_amd64.deb' "
         f"libc6_2.41-12+deb13u1_amd64.deb 2846000 SHA256:{LIBC}\n"
-        "'http://deb.debian.org/debian-security/pool/updates/main/n/nginx/"
+        "'http://mirror.example/debian-security/pool/updates/main/n/nginx/"
         "nginx_1.26.3-3%2bdeb13u9_amd64.deb' "
         f"nginx_1.26.3-3+deb13u9_amd64.deb 620588 SHA256:{NGINX}\n"
     ),
@@ -48,15 +49,15 @@ ANSWERS = {
 
 
 def test_the_lock_has_each_package_in_its_archive_and_what_it_replaces() -> None:
-    found = apt_resolver.read(ANSWERS, BASE, ["nginx"], NOW)
+    found, archives = apt_resolver.read(ANSWERS, BASE, ["nginx"], NOW), apt_archives.load()
     names = {archive: [each.name for each in group] for archive, group in found.packages.items()}
     assert names == {"debian": ["libc6"], "debian-security": ["nginx"]}
     assert found.index.replaced == {"libc6": "2.41-12"}
     assert found.index.installed == ("nginx",)
     assert found.index.snapshot_at == "20261128T004427Z"
     assert [(each.name, each.mirror) for each in found.index.archives] == [
-        ("debian", "http://deb.debian.org/debian"),
-        ("debian-security", "http://deb.debian.org/debian-security"),
+        ("debian", archives["Debian"].mirror),
+        ("debian-security", archives["Debian-Security"].mirror),
     ]
     assert found.security == {"nginx"}
 
@@ -64,7 +65,7 @@ def test_the_lock_has_each_package_in_its_archive_and_what_it_replaces() -> None
 def test_a_mirror_is_locked_under_the_public_name_of_its_archive() -> None:
     """Also one whose URL holds a login: neither stands in the lock."""
     mirrored = {
-        name: text.replace("http://deb.debian.org", "https://me:canary@10.0.0.7/mirror")
+        name: text.replace("http://mirror.example", "https://me:canary@10.0.0.7/mirror")
         for name, text in ANSWERS.items()
     }
     assert apt_resolver.read(mirrored, BASE, ["nginx"], NOW) == apt_resolver.read(

@@ -255,6 +255,12 @@ def test_a_package_that_is_not_the_locked_one_is_a_breach_of_integrity() -> None
     assert "--apt-mirror" in str(error.hint)
 
 
+def test_a_full_disk_is_told_as_one() -> None:
+    error = buildkit.explain(1, (SAID / "disk-full.txt").read_text(), LINE)
+    assert (type(error), str(error)) == (BuildFailedError, "The disk that BuildKit builds on is full.")
+    assert "docker buildx prune" in str(error.hint)
+
+
 def test_a_push_is_told_that_a_substitute_has_to_be_allowed() -> None:
     said = (SAID / "base-context-refused.txt").read_text()
     assert str(buildkit.explain(1, said, [*LINE, "--push"]).hint).endswith(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "build" / "compile_by
 UNCHECKED_HASH = 0b01  # PEP 552: the word behind the magic number
 
 
-def compile_all(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-I", "-S", str(SCRIPT), *options, str(folder)]
+def compile_all(folder: Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-I", "-S", str(SCRIPT), str(folder)]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
@@ -44,20 +45,31 @@ def test_every_source_gets_one_that_is_never_stale(package: Path) -> None:
     assert "stale" not in done.stderr
 
 
-def test_bytecode_that_is_there_stays_unless_forced(package: Path) -> None:
-    there = bytecode(package / "a.py")
-    there.parent.mkdir()
-    there.write_bytes(b"made by another")
+def test_bytecode_of_this_kind_stays(package: Path) -> None:
     compile_all(package)
-    assert there.read_bytes() == b"made by another"
-    compile_all(package, "--force")
-    assert there.read_bytes() != b"made by another"
+    there = bytecode(package / "a.py")
+    made = there.read_bytes()
+    (package / "a.py").write_text("OTHER = 1\n")
+    compile_all(package)
+    assert there.read_bytes() == made
+
+
+def test_bytecode_with_the_time_of_its_source_is_made_anew(package: Path) -> None:
+    """As Debian's packages leave it, and any Python that imports a module while an image is built."""
+    py_compile.compile(str(package / "a.py"))
+    bytecode(package / "sub/b.py").parent.mkdir()
+    bytecode(package / "sub/b.py").write_bytes(b"cut off")
+    compile_all(package)
+    for source in package.rglob("*.py"):
+        assert int.from_bytes(bytecode(source).read_bytes()[4:8], "little") == UNCHECKED_HASH
 
 
 def test_two_runs_give_the_same_bytes(package: Path) -> None:
     found = []
     for _ in range(2):
-        compile_all(package, "--force")
+        for made in package.rglob("*.pyc"):
+            made.unlink()
+        compile_all(package)
         found.append(
             [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.pyc"))]
         )

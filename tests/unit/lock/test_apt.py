@@ -14,7 +14,7 @@ from plans import plan_of
 
 from podkiln.config import catalog, variant
 from podkiln.errors import LockError
-from podkiln.lock import apt, schema
+from podkiln.lock import apt, reader
 from podkiln.lock.resolve import relock
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def hashed(old: str, new: str) -> Callable[[Path], None]:
         (edit(apt.FILE, BASE, "sha256:" + "0" * 64), "is that of another base"),
         (edit(apt.FILE, "20261128T000000Z", "2026-11-28"), "snapshot_at: "),
         (edit(apt.FILE, '"replaced"', '"more": 1, "replaced"'), "more: "),
-        (edit(apt.FILE, "http://deb.debian.org/debian-", "file:/debian-"), "mirror: "),
+        (edit(apt.FILE, "http://mirror.example/debian-", "file:/debian-"), "mirror: "),
         (edit(apt.FILE, '"nginx",\n    "tini"', '"tini",\n    "tini"'), "'tini' is duplicated"),
         (hashed("Section: admin\n", "Section: admin\nTag: role::program\n"), "not as podkiln writes it"),
         (hashed("pool/main/t/", "pool/../t/"), "'tini' has no Filename of the right form"),
@@ -127,8 +127,8 @@ def test_one_of_other_packages_does_not_count_and_check_says_so(tmp_path: Path) 
     wanted = tuple(sorted(described.spec.runtime.apt))
     fitting = apt_locks.write(tmp_path / "mine.locks/apt", BASE, wanted)
     offered = catalog.offered(described, catalog.load())
-    assert set(schema.read(described, offered).apt) == {BASE}
+    assert BASE in reader.read(described, offered).apt
     assert not [said for said in relock.check([str(path)]) if "runtime.apt" in said]
     apt_locks.write(tmp_path / "mine.locks/apt", BASE, wanted[1:])
-    assert schema.read(described, offered).apt == {}
+    assert BASE not in reader.read(described, offered).apt
     assert f"mine: {fitting} is of other packages than runtime.apt lists." in relock.check([str(path)])

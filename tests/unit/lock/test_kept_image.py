@@ -9,7 +9,7 @@ from descriptions import VARIANT, write
 
 from podkiln.config import variant
 from podkiln.errors import LockError
-from podkiln.lock import kept_image, schema
+from podkiln.lock import kept_image, locations
 from podkiln.lock.kept_image import KeptImage, KeptLayer
 from podkiln.lock.resolve import relock
 
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_and_no_news_the_second_time(tmp_path: Path) -> 
 def test_a_users_own_image_goes_before_the_shipped_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "LOCKS", tmp_path / "shipped")
+    monkeypatch.setattr(locations, "LOCKS", tmp_path / "shipped")
     mine = variant.load(str(write(tmp_path / "mine.yaml", VARIANT)))
     assert kept_image.find(mine) is None
     kept_image.write(tmp_path / "shipped" / kept_image.FILE, RUNTIME, image("example.com/shipped"))

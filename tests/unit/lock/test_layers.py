@@ -13,7 +13,7 @@ import pytest
 from plans import plan_of
 
 from podkiln.errors import LockError
-from podkiln.lock import layers, schema
+from podkiln.lock import layers, locations
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Descriptor, Digest
@@ -100,7 +100,7 @@ def test_a_damaged_memory_is_one_sentence(text: str, tmp_path: Path) -> None:
 
 
 def test_it_lies_beside_the_other_locks() -> None:
-    assert layers.path_of(plan_of("lazy").described) == schema.LOCKS / "layers.json"
+    assert layers.path_of(plan_of("lazy").described) == locations.LOCKS / "layers.json"
     own = Path(__file__).parents[2] / "fixtures/variants/asks.yaml"
     assert layers.path_of(plan_of(str(own)).described) == own.parent / "asks.locks" / "layers.json"
 

@@ -9,7 +9,7 @@ import pytest
 from plans import plan_of
 
 from podkiln.errors import LockError
-from podkiln.lock import runtimes, schema
+from podkiln.lock import locations, runtimes
 from podkiln.lock.runtimes import MAX_RUNTIMES, RememberedRuntime, RuntimeLayer
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
@@ -71,7 +71,7 @@ def test_it_lies_beside_the_other_locks_or_on_this_machine(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     described = plan_of("lazy").described
-    assert runtimes.path_of(described, substituted=False) == schema.LOCKS / "runtimes.json"
+    assert runtimes.path_of(described, substituted=False) == locations.LOCKS / "runtimes.json"
     assert runtimes.path_of(described, substituted=True) == tmp_path / "podkiln" / "runtimes.json"
 
 

@@ -14,7 +14,7 @@ from podkiln.config import catalog, document
 from podkiln.config import variant as variants
 from podkiln.config.model import Model, ModelFile
 from podkiln.errors import LockError
-from podkiln.lock import requirements, schema
+from podkiln.lock import drift, locations, reader, requirements, schema
 from podkiln.lock.resolve import relock
 from podkiln.lock.schema import Lock, LockedFile, WeightsLock
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def test_each_shipped_variant_has_a_lock_that_fits(name: str) -> None:
     described = variants.load(name)
     offered = catalog.offered(described, catalog.load())
-    read = schema.read(described, offered)
+    read = reader.read(described, offered)
     layers = {f"{each.name}.txt" for each in described.spec.runtime.python.layers}
     assert set(read.requirements()) == layers | {"jupyter.txt"}
     for offer in offered:
@@ -43,13 +43,13 @@ def copy(tmp_path: Path) -> Path:
     """A user's variant with a copy of the shipped runtime's lock beside it."""
     path = write(tmp_path / "mine.yaml", VARIANT)
     name = variants.load(str(path)).spec.runtime.name
-    shutil.copytree(schema.LOCKS / name, tmp_path / "mine.locks" / name)
+    shutil.copytree(locations.LOCKS / name, tmp_path / "mine.locks" / name)
     return path
 
 
 def private(path: Path) -> tuple[LoadedVariant, Path]:
     described = variants.load(str(path))
-    folder, _ = schema.folders(described)
+    folder, _ = locations.folders(described)
     assert folder.is_relative_to(path.parent)
     return described, folder
 
@@ -70,17 +70,17 @@ def private(path: Path) -> tuple[LoadedVariant, Path]:
 )
 def test_whatever_is_not_as_described_is_drift(key: str, value: Any, says: str, copy: Path) -> None:
     described, folder = private(copy)
-    assert schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {})) == []
+    assert drift.find_drift(described, Lock(folder, schema.read_runtime(folder), {})) == []
     file = folder / "runtime.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
-    (drift,) = schema.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
-    assert says in drift
+    (told,) = drift.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
+    assert says in told
     with pytest.raises(LockError, match="The lock does not fit the description") as raised:
-        schema.read(described, [])
+        reader.read(described, [])
     assert raised.value.exit_code == 4
     named = f"`./build.py lock --variant {copy}`"  # without, it would lock the shipped variants
     assert raised.value.hint == requirements.RELOCK.replace("`./build.py lock`", named)
-    assert schema.read(described, [], check=False)
+    assert reader.read(described, [], check=False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 2}', "\udcff"])
@@ -88,7 +88,7 @@ def test_a_lock_that_is_damaged_is_one_sentence(text: str, copy: Path) -> None:
     described, folder = private(copy)
     (folder / "runtime.json").write_text(text, errors="surrogateescape")
     with pytest.raises(LockError, match="cannot be read") as raised:
-        schema.read(described, [])
+        reader.read(described, [])
     assert "\n" not in str(raised.value)
 
 
@@ -106,7 +106,7 @@ def test_a_users_own_lock_that_is_no_file_is_damage_and_not_absence(kind: str, c
     described, folder = private(copy)
     ODD[kind](folder.parent / "weights.json")
     for read in (
-        lambda: schema.read(described, []),
+        lambda: reader.read(described, []),
         lambda: relock.check([str(copy)]),
         lambda: relock.relock([str(copy)]),
     ):
@@ -120,7 +120,7 @@ def test_a_file_in_place_of_the_folder_of_a_users_own_locks_is_damage(copy: Path
     shutil.rmtree(folder.parent)
     folder.parent.write_text("")
     for read in (
-        lambda: schema.read(described, []),
+        lambda: reader.read(described, []),
         lambda: relock.check([str(copy)]),
         lambda: relock.relock([str(copy)]),
     ):
@@ -131,13 +131,13 @@ def test_a_file_in_place_of_the_folder_of_a_users_own_locks_is_damage(copy: Path
 def test_a_lock_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", variant("runtime: {name: other}\n"))
     with pytest.raises(LockError, match=r"There is no lock .*/other/runtime.json") as raised:
-        schema.read(variants.load(str(path)), [])
+        reader.read(variants.load(str(path)), [])
     assert "lock" in str(raised.value.hint)
 
 
 def test_the_digest_of_a_lock_changes_with_any_pin() -> None:
     described = variants.load("baked")
-    read = schema.read(described, catalog.offered(described, catalog.load()))
+    read = reader.read(described, catalog.offered(described, catalog.load()))
     other = Lock(read.folder, read.runtime.model_copy(update={"epoch": 5}), read.weights)
     fewer = Lock(read.folder, read.runtime, {})
     assert len({read.digest, other.digest, fewer.digest}) == 3
@@ -226,7 +226,7 @@ def test_a_weights_lock_holds_the_described_files_and_no_others(
 ) -> None:
     path = weights_lock(tmp_path, **locked)
     mine = document.load(write(tmp_path / "mine.yaml", model(FILE))).parse(Model)
-    assert schema.weight_drifts(path, {"mine": mine}, exact=True) == [f"{path}: {each}" for each in says]
+    assert drift.weight_drifts(path, {"mine": mine}, exact=True) == [f"{path}: {each}" for each in says]
 
 
 @pytest.mark.parametrize("key", ["size", "sha256", "revision"])
@@ -237,17 +237,17 @@ def test_a_weights_lock_may_know_more_than_the_description_but_nothing_else(key:
     for facts, says in ((stated, []), ({**stated, key: other[key]}, [f"another {key}"])):
         fields: dict[str, Any] = {"files": (described_file(**facts),)}
         mine = Model.model_construct(**fields)
-        drifts = schema.weight_drifts(path, {"mine": mine}, exact=True)
-        assert [drift.rpartition("with ")[2].rstrip(".") for drift in drifts] == says
+        drifts = drift.weight_drifts(path, {"mine": mine}, exact=True)
+        assert [each.rpartition("with ")[2].rstrip(".") for each in drifts] == says
 
 
 def test_a_users_variant_may_use_the_shipped_lock_of_more_models(tmp_path: Path) -> None:
     path = weights_lock(tmp_path, mine=(MINE,), other=())
     mine = document.load(write(tmp_path / "mine.yaml", model(FILE))).parse(Model)
-    assert schema.weight_drifts(path, {"mine": mine}, exact=False) == []
+    assert drift.weight_drifts(path, {"mine": mine}, exact=False) == []
 
 
 def test_a_weights_lock_that_is_not_there(tmp_path: Path) -> None:
-    assert schema.weight_drifts(tmp_path / "none.json", {}, exact=True) == [
+    assert drift.weight_drifts(tmp_path / "none.json", {}, exact=True) == [
         f"There is no lock {tmp_path}/none.json."
     ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from podkiln import cli
 from podkiln.config import variant as variants
 from podkiln.errors import LockError
-from podkiln.lock import schema, validation
+from podkiln.lock import locations, validation
 from podkiln.lock.layers import LayersLock
 from podkiln.lock.schema import RuntimeLock, WeightsLock
 from podkiln.lock.validation import UnreadableLockError
@@ -217,8 +217,8 @@ def mine(tmp_path: Path) -> Path:
     bakes = VARIANT.replace("{offer: [sdxl-base]}", "{offer: [sdxl-base], bake: [sdxl-base]}")
     path = write(tmp_path / "mine.yaml", bakes)
     name = variants.load(str(path)).spec.runtime.name
-    shutil.copytree(schema.LOCKS / name, tmp_path / "mine.locks" / name)
-    shutil.copy(schema.LOCKS / "weights.json", tmp_path / "mine.locks")
+    shutil.copytree(locations.LOCKS / name, tmp_path / "mine.locks" / name)
+    shutil.copy(locations.LOCKS / "weights.json", tmp_path / "mine.locks")
     write(tmp_path / "mine.locks/layers.json", json.dumps(LAYERS))
     weights = json.loads((tmp_path / "mine.locks/weights.json").read_text())
     weights["models"] = {"sdxl-base": weights["models"]["sdxl-base"]}

@@ -10,7 +10,7 @@ from plans import plan_of
 
 from podkiln.config import catalog
 from podkiln.config import variant as variants
-from podkiln.lock import schema
+from podkiln.lock import reader
 from podkiln.plan import plan, update_cost
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def test_the_layers_of_a_variant_of_ones_own_may_be_called_anything(tmp_path: Pa
     text = variant(more, mine=model(file)).replace("{offer: [sdxl-base]}", "{offer: [], bake: [mine]}")
     described = variants.load(str(write(tmp_path / "mine.yaml", text)))
     offered = catalog.offered(described, {})
-    made = plan.make(described, schema.read(described, offered, check=False), offered)
+    made = plan.make(described, reader.read(described, offered, check=False), offered)
     rows = {(each.change, each.order, each.storage): each.runtime for each in update_cost.usual(made)}
     assert rows["a Python wheel", "below", "containerd"] == ("Python: rest",)
     assert rows["ComfyUI's commit", "below", "containerd"] == ("ComfyUI 0.33.0",)
@@ -75,7 +75,7 @@ def test_the_layers_of_a_variant_of_ones_own_may_be_called_anything(tmp_path: Pa
     )
     path = write(tmp_path / "only.yaml", only.replace("{offer: [sdxl-base]}", "{offer: [], bake: [mine]}"))
     described = variants.load(str(path))
-    made = plan.make(described, schema.read(described, offered, check=False), catalog.offered(described, {}))
+    made = plan.make(described, reader.read(described, offered, check=False), catalog.offered(described, {}))
     assert {each.change for each in update_cost.usual(made)} == {
         "start.sh",
         "a Python wheel",

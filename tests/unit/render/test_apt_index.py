@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MIRRORS = """\
 file:/apt/debian-security/\tpriority:1\ttype:index
-http://deb.debian.org/debian-security/\tpriority:2\ttype:deb
+http://mirror.example/debian-security/\tpriority:2\ttype:deb
 http://snapshot.debian.org/archive/debian-security/20261128T000000Z/\tpriority:3\ttype:deb
 """
 MOUNT = "    --mount=type=bind,from=apt,target=/apt \\\n"

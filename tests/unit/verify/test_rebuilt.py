@@ -17,7 +17,7 @@ from runtimes import Blob, Runtime
 from small_weights import BUNDLES, LAYERS, A, B, baked, content
 
 from podkiln.cli import main
-from podkiln.lock import schema
+from podkiln.lock import reader
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
 from podkiln.pipeline import build
@@ -219,7 +219,7 @@ def builds(
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     base = plan_of("lazy").lock.runtime.base_digest
-    monkeypatch.setattr(schema, "apt_locks", lambda _: {base: make(base)})
+    monkeypatch.setattr(reader, "apt_locks", lambda _: {base: make(base)})
     asked: list[tuple[BuildRequest, Path]] = []
 
     def ready(made: Runtime) -> list[tuple[BuildRequest, Path]]:

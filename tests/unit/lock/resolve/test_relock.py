@@ -21,7 +21,7 @@ from wheels import Shelf
 from podkiln import registry
 from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError, LockError, RegistryError, SourceError, UsageError
-from podkiln.lock import schema
+from podkiln.lock import locations, schema
 from podkiln.lock.resolve import relock
 from podkiln.util import atomic, process
 
@@ -99,7 +99,7 @@ def test_a_lock_that_fits_is_left_alone_without_a_network(monkeypatch: pytest.Mo
 
 def test_the_shipped_python_lock_is_the_one_that_was_tried() -> None:
     """reference/comfyui.md, 4.1: 103 packages, these versions among them; one wheel each."""
-    folder = schema.LOCKS / variants.load("lazy").spec.runtime.name
+    folder = locations.LOCKS / variants.load("lazy").spec.runtime.name
     runtime = schema.read_runtime(folder)
     assert sum(layer.packages for layer in runtime.python_layers) == 103
     texts = "".join((folder / layer.file).read_text() for layer in runtime.python_layers)
@@ -439,7 +439,7 @@ def test_two_variants_cannot_share_a_name_for_different_runtimes(
     house = tmp_path / "variants"
     shutil.copytree(variants.SHIPPED, house)
     monkeypatch.setattr(variants, "SHIPPED", house)
-    monkeypatch.setattr(schema, "LOCKS", house / "locks")
+    monkeypatch.setattr(locations, "LOCKS", house / "locks")
     lazy = house / "lazy.yaml"
     lazy.write_text(lazy.read_text() + "runtime:\n  epoch: 5\n")
     with pytest.raises(

@@ -1,0 +1,51 @@
+"""Locks, read and checked: every failure is a LockError with the command that mends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podkiln.errors import LockError
+from podkiln.lock import apt, drift, requirements, schema
+from podkiln.lock.locations import apt_folders, folders, hint_for, hinted
+from podkiln.lock.schema import Lock, LockedFile, WeightsLock, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from podkiln.config.catalog import VariantModel
+    from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.apt import AptLock
+
+
+def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bool = True) -> Lock:
+    """Read a variant's lock. Raises LockError: missing, damaged, or no longer what is described."""
+    folder, weights_file = folders(described)
+    with hinted(described):
+        runtime = schema.read_runtime(folder)
+        known = schema.read_weights(weights_file)
+        packages = apt_locks(described)
+    weights = {offer.id: _weights(offer, known) for offer in offered}
+    lock = Lock(folder=folder, runtime=runtime, weights=weights, apt=packages)
+    if check:
+        drifts = drift.find_drift(described, lock)
+        if drifts:
+            what = f"The lock does not fit the description: {drifts[0]}"
+            raise LockError(what, hint=hint_for(described, requirements.RELOCK))
+    return lock
+
+
+def apt_locks(described: LoadedVariant) -> dict[str, AptLock]:
+    """Return the apt locks of the packages that are described, by base. Raises LockError: a damaged one."""
+    wanted = tuple(sorted(described.spec.runtime.apt))
+    fitting: dict[str, AptLock] = {}
+    for folder in apt_folders(described):
+        for base, each in apt.read_all(folder).items():
+            if each.index.installed == wanted:
+                fitting.setdefault(base, each)
+    return fitting
+
+
+def _weights(offer: VariantModel, known: WeightsLock) -> tuple[LockedFile, ...]:
+    """Put what the lock found out on top of what the description knows; a description's own hash wins."""
+    found = {file.destination: file for file in known.models.get(offer.id, ())}
+    return tuple(merged(file, found.get(file.destination)) for file in offer.model.files)
