@@ -21,7 +21,7 @@ from servers.registry import Registry
 from podkiln import cli
 from podkiln.config import variant
 from podkiln.errors import IntegrityError, SourceError, UsageError
-from podkiln.lock import apt, kept_image, locations, schema
+from podkiln.lock import apt, kept_image, locations, reader, schema
 from podkiln.lock.apt import AptLock, Package
 from podkiln.lock.resolve import python
 from podkiln.lock.resolve.python import Wheel
@@ -111,7 +111,7 @@ def mine(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
         for each in made.index.archives
     )
     locked = AptLock(Path(), made.index.model_copy(update={"archives": archives}), packages)
-    monkeypatch.setattr(schema, "apt_locks", lambda _: {made.index.base_digest: locked})
+    monkeypatch.setattr(reader, "apt_locks", lambda _: {made.index.base_digest: locked})
     monkeypatch.setattr(publish, "registry_options", lambda _: SETTINGS)
     monkeypatch.setattr(keep_packages, "_keep_bases", lambda *_: ((), []))
 
