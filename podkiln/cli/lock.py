@@ -14,6 +14,7 @@ from podkiln.cli.options import names_of, variant_option
 from podkiln.config import json_schema
 from podkiln.errors import DescriptionError, LockError, UsageError
 from podkiln.lock.resolve import relock
+from podkiln.lock.resolve.http import trusting
 from podkiln.lock.resolve.table import markdown
 from podkiln.options import (
     FILE,
@@ -84,10 +85,11 @@ def lock_command(
                 )
         _check(names, since, f" --variant {shlex.join([','.join(variant)])}" if variant else "")
         return
-    summary = relock.relock(names, [name for name in upgrade if name != APT])
-    summary = _with_packages(summary, names, upgrade, options)
-    if keep:
-        summary = _with_kept(summary, names, keep, options)
+    with trusting(options["ca_bundle"]):
+        summary = relock.relock(names, [name for name in upgrade if name != APT])
+        summary = _with_packages(summary, names, upgrade, options)
+        if keep:
+            summary = _with_kept(summary, names, keep, options)
     _tell(summary, table)
 
 

@@ -49,7 +49,7 @@ class Site:
         (folder / "offline" / "config.json").write_text(json.dumps(config))
 
     def lock(self, *options: str) -> subprocess.CompletedProcess[str]:
-        done = podkiln("lock", "--variant", self.variant, *options)
+        done = podkiln("lock", "--variant", self.variant, "--ca-bundle", SYSTEM_CA, *options)
         assert done.returncode == 0, done.stderr[-3000:]
         return done
 

@@ -213,7 +213,10 @@ def _uv(source: Path, target: Path, python: Python, options: Sequence[str], *, a
         process.run(argv, cwd=target.parent)  # not where a stranger's pyproject.toml could have a say
     except CommandError as failed:
         reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
+        hint = "Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX)."
+        if "UnknownIssuer" in reason:
+            hint = "Name the authorities to trust: --ca-bundle /etc/ssl/certs/ca-certificates.crt."
         raise LockError(
             f"{asked}: uv could not resolve it for Python {python.version} on {python.platform}: {reason}",
-            hint="Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX).",
+            hint=hint,
         ) from None
