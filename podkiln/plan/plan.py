@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from podkiln.config.catalog import Entry, VariantModel
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.apt import AptLock
+    from podkiln.lock.kept_image import KeptImage
     from podkiln.lock.schema import Lock
     from podkiln.oci.spec import Digest
     from podkiln.plan.destination import Destination
@@ -56,6 +57,7 @@ class Plan:
         bundles: The weight layers, in declared order.
         known: What earlier bakes came to: recipe of a bundle -> digest of its layer.
         there: How layers come that need not be made, by what a registry was asked; None: none was.
+        kept: The image that packages are taken from first; None: there is none.
     """
 
     described: LoadedVariant
@@ -68,6 +70,7 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
     there: Mapping[Digest, ReuseKind] | None = None
+    kept: KeptImage | None = None
 
     @property
     def name(self) -> str:

@@ -40,6 +40,7 @@ class Wheel:
     version: str
     url: str
     sha256: str
+    size: int | None = None
 
     @property
     def filename(self) -> str:
@@ -124,6 +125,22 @@ def resolve(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence
     return [_best(package, order) for package in sorted(answer["packages"], key=lambda each: each["name"])]
 
 
+def locate(locked: Path, python: Python) -> list[Wheel]:
+    """Ask the index where the wheels of a locked requirements file are, by package name.
+
+    Raises LockError: the index cannot be asked, or has one of them no more.
+    """
+    wanted = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", locked.read_text(encoding="utf-8")))
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        found = Path(scratch, "pylock.toml")
+        _uv(locked, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=locked)
+        answer = tomllib.loads(found.read_text(encoding="utf-8"))
+    wheels = [wheel for package in answer["packages"] for wheel in _wheels(package) if wheel.sha256 in wanted]
+    if lacking := wanted - {each.sha256 for each in wheels}:
+        raise LockError(f"{locked}: the package index has no wheel with the sha256 {min(lacking)}.")
+    return sorted({each.sha256: each for each in wheels}.values(), key=lambda each: each.package)
+
+
 def platform_tags(version: str, platform: str) -> Iterable[Tag]:
     """Return the wheel tags that fit an interpreter on a platform, the best first (PEP 425, PEP 600)."""
     parsed = re.fullmatch(r"(x86_64|aarch64)-manylinux_2_(\d+)", platform)
@@ -148,19 +165,30 @@ def known_pins(texts: Iterable[str]) -> dict[str, str]:
     return {canonicalize_name(line[1]): line[2] for line in lines if line}
 
 
+def _wheels(package: dict[str, Any]) -> list[Wheel]:
+    """Return the wheels that a pylock.toml has of a package."""
+    return [
+        Wheel(
+            package["name"],
+            package["version"],
+            each.get("url") or each.get("path", ""),
+            each["hashes"].get("sha256", ""),
+            each.get("size"),
+        )
+        for each in package.get("wheels", ())
+    ]
+
+
 def _best(package: dict[str, Any], order: dict[Tag, int]) -> Wheel:
     """Choose among a release's wheels as installers do: by rank of the tags, then by build number."""
-    name, version = package["name"], package["version"]
     ranked = []
-    for each in package.get("wheels", ()):
-        wheel = Wheel(
-            name, version, each.get("url") or each.get("path", ""), each["hashes"].get("sha256", "")
-        )
+    for wheel in _wheels(package):
         _, _, build, tags = parse_wheel_filename(wheel.filename)
         fitting = [order[tag] for tag in tags if tag in order]
         if fitting and wheel.sha256:
             ranked.append((-min(fitting), build, wheel))
     if not ranked:
+        name, version = package["name"], package["version"]
         raise LockError(f"The package {name} {version} has no wheel with a sha256 for this platform.")
     return max(ranked, key=lambda each: each[:2])[2]
 
@@ -185,7 +213,10 @@ def _uv(source: Path, target: Path, python: Python, options: Sequence[str], *, a
         process.run(argv, cwd=target.parent)  # not where a stranger's pyproject.toml could have a say
     except CommandError as failed:
         reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
+        hint = "Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX)."
+        if "UnknownIssuer" in reason:
+            hint = "Name the authorities to trust: --ca-bundle /etc/ssl/certs/ca-certificates.crt."
         raise LockError(
             f"{asked}: uv could not resolve it for Python {python.version} on {python.platform}: {reason}",
-            hint="Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX).",
+            hint=hint,
         ) from None
