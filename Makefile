@@ -57,6 +57,7 @@ bench: venv engine ## the benchmarks, each with the limit that it must keep
 	$(BIN)/python bench/fetch.py
 	$(BIN)/python bench/rebuild.py
 	$(BIN)/python bench/repush.py
+	$(BIN)/python bench/push_all.py
 	$(BIN)/python bench/rebake.py
 	$(BIN)/python bench/update_pull.py
 	$(BIN)/python bench/bake.py

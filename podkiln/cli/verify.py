@@ -13,7 +13,8 @@ from podkiln import registry as registries
 from podkiln.cli.options import json_option, one_of, variant_option
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
-from podkiln.lock import layers, runtimes
+from podkiln.lock import layers
+from podkiln.lock.runtimes import Remembered
 from podkiln.oci.reference import Reference
 from podkiln.options import (
     BuildRequest,
@@ -35,7 +36,6 @@ from podkiln.verify import image as verify
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from podkiln.lock.runtimes import RuntimeLayer
     from podkiln.plan.plan import Plan
 
 log = logging.getLogger("podkiln")
@@ -81,7 +81,7 @@ def verify_command(
             known,
             reference,
             settings,
-            runtime=_runtime(made),
+            remembered=_remembered(made),
             deep=deep,
             on_progress=bar,
         )
@@ -108,10 +108,10 @@ def _refuse_options_of_a_build(options: Mapping[str, Any]) -> None:
             raise UsageError(f"{option} is for a build.", hint="Add --rebuild, or leave it out.")
 
 
-def _runtime(made: Plan) -> tuple[RuntimeLayer, ...]:
-    """Return the layers of the runtime, where the lock remembers them."""
-    known = runtimes.read(publish.runtimes_of(made)).get(runtime_recipe.of(made))
-    return known.layers if known else ()
+def _remembered(made: Plan) -> Remembered:
+    """Return what the lock remembers of the runtime and of podkiln's own layers."""
+    recipes = runtime_recipe.of(made), runtime_recipe.of_own(made)
+    return Remembered.read(publish.runtimes_of(made), *recipes)
 
 
 def _reference(image: str | None, made: Plan) -> Reference:

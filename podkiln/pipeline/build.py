@@ -82,8 +82,9 @@ def _build(request: BuildRequest) -> list[Report]:
                 if not whole:  # it had what it does not know now
                     reuse.forget(plan)
                 raise
-            if done.pushed and whole:
-                publisher.remember_runtime(reuse.remember(plan, runtime))
+            if done.pushed:
+                own = reuse.remember_own(plan, runtime)
+                publisher.remember_runtime(reuse.remember(plan, runtime) if whole else None, own)
             told = Report(
                 plan,
                 str(publisher.name),

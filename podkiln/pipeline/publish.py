@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from podkiln.lock.runtimes import RememberedRuntime
+    from podkiln.lock.runtimes import OwnLayers, RememberedRuntime
     from podkiln.oci.layout import Layout
     from podkiln.oci.reference import Reference
     from podkiln.options import BuildRequest
@@ -152,14 +152,16 @@ class Publisher:
                 "%s cannot be written (%s): the next bake fetches everything again.", memory, full.strerror
             )
 
-    def remember_runtime(self, runtime: RememberedRuntime) -> None:
-        """Have the lock know the layers of a runtime that was pushed."""
+    def remember_runtime(self, runtime: RememberedRuntime | None, own: OwnLayers) -> None:
+        """Have the lock know the layers of an image that was pushed: its runtime's, if built, and our own."""
         memory = runtimes_of(self.plan)
         # What had a substitute stands in a file of this machine, which is none to commit.
         reporting = contextlib.nullcontext() if self.plan.substituted else _report_lock_change(memory)
         with reporting:
             try:
-                runtimes.write(memory, runtime_recipe.of(self.plan), runtime, self.name)
+                if runtime:
+                    runtimes.write(memory, runtime_recipe.of(self.plan), runtime, self.name)
+                runtimes.write_own(memory, runtime_recipe.of_own(self.plan), own)
             except OSError as full:
                 log.warning(
                     "%s cannot be written (%s): the next push builds the runtime again.",

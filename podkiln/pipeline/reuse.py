@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.canonical_layers.exported import ExportedImage
-    from podkiln.lock.runtimes import RememberedRuntime, RuntimeLayer
+    from podkiln.lock.runtimes import OwnLayers, RememberedRuntime, RuntimeLayer
     from podkiln.oci.layout import Layout
     from podkiln.plan.plan import Plan
     from podkiln.registry import RegistryOptions
@@ -170,18 +170,30 @@ def remember(plan: Plan, image: Layout) -> RememberedRuntime:
     rendered = RenderedConfig.of(plan)
     own = image.config.history[len(image.config.history) - len(rendered.steps) :]
     base = image.config.history[: -len(own)]
-    above = _layers(own[rendered.stages[STAGE_BELOW] :])
-    layers = [
-        runtimes.RuntimeLayer(digest=blob.digest, size=blob.size, diff_id=diff_id)
-        for blob, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
-    ]
     return runtimes.RememberedRuntime(
         name=plan.name,
-        layers=tuple(layers[: len(layers) - above]),
+        layers=_split(rendered, image)[0],
         base=_layers(base) + _layers(own[: rendered.stages[STAGE_OF_SYSTEM]]),
         settings=_settings_of_base(rendered, image.config.document["config"]),
         history=tuple(dict(row) for row in base),
     )
+
+
+def remember_own(plan: Plan, image: Layout) -> OwnLayers:
+    """Return what is to be remembered of the layers of podkiln's own code."""
+    return runtimes.OwnLayers(name=plan.name, layers=_split(RenderedConfig.of(plan), image)[1])
+
+
+def _split(
+    rendered: RenderedConfig, image: Layout
+) -> tuple[tuple[RuntimeLayer, ...], tuple[RuntimeLayer, ...]]:
+    """Return the layers of an image without weights: those of the runtime, and podkiln's own above them."""
+    layers = tuple(
+        runtimes.RuntimeLayer(digest=blob.digest, size=blob.size, diff_id=diff_id)
+        for blob, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
+    )
+    below = len(layers) - rendered.layers_above
+    return layers[:below], layers[below:]
 
 
 def _layers(history: Sequence[Mapping[str, Any]]) -> int:

@@ -13,10 +13,15 @@ from podkiln.oci import spec
 from podkiln.render import apt_index, bake_file, build_context
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podkiln.oci.spec import Digest
     from podkiln.plan.plan import Plan
+    from podkiln.render.build_context import File
 
-_ABOVE: Final = ("podkiln/", "bin/", "start.sh", "Dockerfile", ".dockerignore")
+_OWN: Final = ("podkiln/", "bin/", "start.sh")
+"""Files that podkiln's own layers are made from."""
+_ABOVE: Final = (*_OWN, "Dockerfile", ".dockerignore")
 """Files that no layer of the runtime is made from; of the Dockerfile, what comes before counts by itself."""
 
 
@@ -24,11 +29,9 @@ def of(plan: Plan) -> Digest:
     """Return the recipe of a plan's runtime. Raises RenderError."""
     # Where packages are taken from changes none of them.
     files = build_context.render(replace(plan, kept=None))
-    dockerfile = files["Dockerfile"].content.decode()
-    before = dockerfile.rpartition(f" AS {bake_file.TARGET}\n")[0]
     inputs = {
         "writer": [writer.VERSION, writer.LEVEL, zstandard.__version__],
-        "dockerfile": [line for line in before.splitlines() if line and not line.startswith("#")],
+        "dockerfile": _instructions(_dockerfile(files)[0]),
         "files": {
             path: spec.digest_of(file.content)
             for path, file in sorted(files.items())
@@ -38,3 +41,28 @@ def of(plan: Plan) -> Digest:
         "inputs": {each.name: each.actual for each in plan.inputs},
     }
     return spec.digest_of(spec.canonical_json(inputs))
+
+
+def of_own(plan: Plan) -> Digest:
+    """Return the recipe of the layers of podkiln's own code, above a plan's runtime. Raises RenderError."""
+    files = build_context.render(plan)
+    inputs = {
+        "runtime": of(plan),
+        "dockerfile": _instructions(_dockerfile(files)[1]),
+        "files": {
+            path: spec.digest_of(file.content)
+            for path, file in sorted(files.items())
+            if path.startswith(_OWN)
+        },
+    }
+    return spec.digest_of(spec.canonical_json(inputs))
+
+
+def _dockerfile(files: Mapping[str, File]) -> tuple[str, str]:
+    """Return what the Dockerfile says before the stage of the image, and in it."""
+    before, _, own = files["Dockerfile"].content.decode().rpartition(f" AS {bake_file.TARGET}\n")
+    return before, own
+
+
+def _instructions(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.util.printable import printable
+from podkiln.lock.runtimes import NOTHING
 from podkiln.oci import spec
 from podkiln.plan.plan import MAX_LAYERS
 from podkiln.util.quoting import shown
@@ -16,7 +17,7 @@ from podkiln.weights.assemble import FILES, MODEL, WeightLayer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from podkiln.lock.runtimes import RuntimeLayer
+    from podkiln.lock.runtimes import Remembered
     from podkiln.oci.spec import Descriptor, Digest, ImageConfig, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.plan.weight_layers import WeightLayerSpec
@@ -53,13 +54,13 @@ def compare(
     known: Mapping[Digest, Digest],
     held: RemoteImage,
     *,
-    runtime: Sequence[RuntimeLayer] = (),
+    remembered: Remembered = NOTHING,
     deep: bool = False,
 ) -> list[str]:
     """Return what differs between an image and its lock, as far as its two documents tell.
 
-    `runtime`: the runtime's layers below podkiln's own, where the lock remembers them. `deep`: what is in the
-    layers is compared too, so that a digest which the lock does not know says nothing.
+    `remembered`: what the lock knows of the runtime's layers and podkiln's own. `deep`: what is in the layers
+    is compared too, so that a digest which the lock does not know says nothing.
     """
     shape = [*_type_findings(held), *_count_findings(held)]
     told = [
@@ -80,8 +81,8 @@ def compare(
     return [
         *(*shape, *told, *weights),
         *_plain_layers(rendered, found, held),
-        *_runtime_findings(rendered, runtime, found, held),
-        *_history_findings(rendered, found, held),
+        *_runtime_findings(rendered, remembered, found, held),
+        *_history_findings(rendered, remembered, found, held),
     ]
 
 
@@ -139,16 +140,19 @@ def _plain_layers(rendered: Rendered, found: Sequence[LocatedLayer], held: Remot
 
 
 def _runtime_findings(
-    rendered: Rendered, runtime: Sequence[RuntimeLayer], found: Sequence[LocatedLayer], held: RemoteImage
+    rendered: Rendered, remembered: Remembered, found: Sequence[LocatedLayer], held: RemoteImage
 ) -> Iterator[str]:
-    """Compare the runtime's layers with what the lock remembers of their last push, if it does."""
+    """Compare the runtime's layers, and podkiln's own above them, with what the lock remembers of a push."""
     weights = {each.number for each in found}
     layers = zip(held.manifest.layers, held.config.diff_ids, strict=True)
-    own = [(number, *each) for number, each in enumerate(layers) if number not in weights]
-    below = len(own) - rendered.layers_above
+    image = [(number, *each) for number, each in enumerate(layers) if number not in weights]
+    below = len(image) - rendered.layers_above
+    runtime = remembered.runtime.layers if remembered.runtime else ()
     if runtime and below != len(runtime):
         yield f"It has {below} layers of the runtime; the lock remembers {len(runtime)} of the last push."
-    for (number, layer, diff_id), wanted in zip(own, runtime, strict=False):
+    own = remembered.own.layers if remembered.own else ()
+    pairs = [*zip(image[: max(below, 0)], runtime, strict=False), *zip(image[below:], own, strict=False)]
+    for (number, layer, diff_id), wanted in pairs:
         what = f"Its layer {number}"
         if layer.digest != wanted.digest:
             yield f"{what} is {layer.digest}; the lock remembers {wanted.digest} of the last push."
@@ -159,8 +163,10 @@ def _runtime_findings(
             yield f"{what} is listed to unpack to {diff_id}; it unpacks to {wanted.diff_id}."
 
 
-def _history_findings(rendered: Rendered, found: Sequence[LocatedLayer], held: RemoteImage) -> Iterator[str]:
-    """Compare what the history tells of the runtime with the Dockerfile. The base's part comes before it."""
+def _history_findings(
+    rendered: Rendered, remembered: Remembered, found: Sequence[LocatedLayer], held: RemoteImage
+) -> Iterator[str]:
+    """Compare what the history tells: of the runtime with the Dockerfile, of the base with the last push."""
     layers = held.config.layer_history
     weights = {id(layers[each.number]) for each in found}
     others = [row for row in held.config.history if id(row) not in weights]
@@ -177,6 +183,12 @@ def _history_findings(rendered: Rendered, found: Sequence[LocatedLayer], held: R
         )
         return
     yield from islice(_row_findings(rendered, own, held), 1)
+    known = remembered.runtime
+    if known and [dict(row) for row in base] != list(known.history):
+        yield (
+            f"What its history tells of the base image, in {len(base)} entries, is not what the lock "
+            "remembers of the last push."
+        )
 
 
 def _row_findings(rendered: Rendered, own: Sequence[Mapping[str, Any]], held: RemoteImage) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.errors import IntegrityError, VerifyError
+from podkiln.lock.runtimes import NOTHING
 from podkiln.oci import spec
 from podkiln.oci.reference import DEFAULT_TAG, Reference
 from podkiln.registry import Repository
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
-    from podkiln.lock.runtimes import RuntimeLayer
+    from podkiln.lock.runtimes import Remembered
     from podkiln.oci.spec import Descriptor, Digest, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.registry import Progress, RegistryOptions
@@ -45,7 +46,6 @@ _DOCUMENTS: Final = (
 _INSIDE: Final = (
     "every file of the weights by its sha256, and that the layers of the runtime leave the weights alone"
 )
-_RUNTIME: Final = ", and those of the runtime's layers below podkiln's own"
 _NOT_COMPARED: Final = "the base image's own history, and the digests of "
 _REBUILT: Final = "and layers, config and manifest with those of a build made now, every step anew"
 _OWN: Final = "podkiln's own layers, the uppermost"
@@ -56,15 +56,16 @@ _ALL: Final = "the runtime's layers, which the lock does not hold before they ar
 class VerifyResult:
     """What was found: nothing, or what differs. `digest` is that of the image's manifest.
 
-    `runtime`: the lock held the digests of the runtime's layers. `held`: the image, where all of it is there.
-    `rebuild`: what differs from a build made now; None where none was made. `substitutes`: of that build.
+    `remembered`: what the lock knew of the runtime's layers and podkiln's own. `held`: the image, where all
+    of it is there. `rebuild`: what differs from a build made now; None where none was made.
+    `substitutes`: of that build.
     """
 
     image: str
     digest: Digest
     findings: tuple[str, ...]
     deep: bool = False
-    runtime: bool = False
+    remembered: Remembered = NOTHING
     held: RemoteImage | None = field(default=None, compare=False, repr=False)
     rebuild: tuple[Difference, ...] | None = None
     substitutes: tuple[str, ...] = ()
@@ -89,13 +90,24 @@ class VerifyResult:
         pinned = Reference.parse(self.image).with_tag(None).with_digest(self.digest)
         said = f"The result holds for {pinned}: pull that, as a tag can move."
         read = f", {_INSIDE}" if self.deep else "; what is in the layers was not read (--deep reads it)"
+        digests, others = self._runtime_compared()
         if self.rebuild is not None:
             names = ", ".join(self.substitutes)
             less = f" with substitutes for {names}, which are not what the lock names" if names else ""
             read = f", {_INSIDE}" if self.deep else ""
-            return f"{_DOCUMENTS}{_RUNTIME if self.runtime else ''}{read}, {_REBUILT}{less}. {said}"
-        others = f"not compared: {_NOT_COMPARED}{_OWN if self.runtime else _ALL}"
-        return f"{_DOCUMENTS}{_RUNTIME if self.runtime else ''}{read}; {others}. {said}"
+            return f"{_DOCUMENTS}{digests}{read}, {_REBUILT}{less}. {said}"
+        return f"{_DOCUMENTS}{digests}{read}{others}. {said}"
+
+    def _runtime_compared(self) -> tuple[str, str]:
+        """Say which digests of layers without weights were compared, and what was not, both as an end."""
+        runtime, own = self.remembered.runtime, self.remembered.own
+        if runtime and own:
+            return ", the base image's own history, and the digests of all other layers", ""
+        if runtime:
+            own_too = f", the base image's own history, and the digests of the layers below {_OWN}"
+            return own_too, f"; not compared: the digests of {_OWN}, which the lock holds after their push"
+        below = f"; not compared: {_NOT_COMPARED}{_ALL}"
+        return (f", and those of {_OWN}" if own else ""), below
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for scripts."""
@@ -120,7 +132,7 @@ def verify(
     reference: Reference,
     settings: RegistryOptions,
     *,
-    runtime: Sequence[RuntimeLayer] = (),
+    remembered: Remembered = NOTHING,
     deep: bool = False,
     on_progress: Progress,
 ) -> VerifyResult:
@@ -131,7 +143,7 @@ def verify(
         known: What the lock remembers: recipe of a bundle -> digest of its layer.
         reference: The image.
         settings: Options of registry connections.
-        runtime: The runtime's layers below podkiln's own, lowest first, where the lock remembers them.
+        remembered: What the lock knows of the runtime's layers, and of podkiln's own above them.
         deep: Read all layers too: hash the files of the weights, look for what hides them.
         on_progress: Told what is read.
 
@@ -166,10 +178,10 @@ def verify(
         findings += bad.values()
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
         if held:
-            findings += compare(plan, rendered, known, held, runtime=runtime, deep=deep)
+            findings += compare(plan, rendered, known, held, remembered=remembered, deep=deep)
             findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
     whole = held if held and not bad else None
-    return VerifyResult(str(reference), found.digest, tuple(findings), deep, bool(runtime), whole)
+    return VerifyResult(str(reference), found.digest, tuple(findings), deep, remembered, whole)
 
 
 def _deep_findings(

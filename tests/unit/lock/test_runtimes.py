@@ -10,7 +10,14 @@ from plans import plan_of
 
 from podkiln.errors import LockError
 from podkiln.lock import locations, runtimes
-from podkiln.lock.runtimes import MAX_RUNTIMES, RememberedRuntime, RuntimeLayer
+from podkiln.lock.runtimes import (
+    MAX_OWN,
+    MAX_RUNTIMES,
+    OwnLayers,
+    Remembered,
+    RememberedRuntime,
+    RuntimeLayer,
+)
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 
@@ -47,6 +54,27 @@ def test_another_result_of_one_recipe_takes_its_place(tmp_path: Path) -> None:
     runtimes.write(path, recipe, runtime("b"), THERE)
     (found,) = runtimes.read(path).values()
     assert (found.layers, found.places) == (runtime("b").layers, (THERE.name,))
+
+
+def test_podkilns_own_layers_are_remembered_beside_it(tmp_path: Path) -> None:
+    path, recipe = tmp_path / "runtimes.json", spec.digest_of(b"recipe")
+    runtimes.write(path, recipe, runtime(), HERE)
+    own = OwnLayers(name="lazy", layers=runtime("own").layers)
+    for number in range(MAX_OWN + 1):
+        runtimes.write_own(path, spec.digest_of(b"%d" % number), own)
+    found = Remembered.read(path, recipe, spec.digest_of(b"%d" % MAX_OWN))
+    assert found.runtime
+    assert found.runtime.layers == runtime().layers
+    assert found.own
+    assert found.own.layers == own.layers
+    assert Remembered.read(path, recipe, spec.digest_of(b"0")).own is None, "the one pushed longest ago"
+    runtimes.forget(path, recipe)
+    assert Remembered.read(path, recipe, spec.digest_of(b"1")).own, "it is not the runtime's"
+    data = json.loads(path.read_text())
+    data["own"][spec.digest_of(b"1")]["layers"][0]["size"] = 10
+    path.write_text(json.dumps(data))
+    with pytest.raises(LockError, match="is not what was written there"):
+        runtimes.read(path)
 
 
 def test_those_pushed_longest_ago_are_forgotten(tmp_path: Path) -> None:

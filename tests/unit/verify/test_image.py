@@ -16,7 +16,7 @@ from small_weights import BUNDLES, LAYERS, A, B, baked, content, weight
 
 from podkiln.config.variant import BaseSets
 from podkiln.errors import IntegrityError
-from podkiln.lock.runtimes import RuntimeLayer
+from podkiln.lock.runtimes import OwnLayers, Remembered, RememberedRuntime, RuntimeLayer
 from podkiln.oci import spec as oci
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
 from podkiln.plan.plan import MAX_LAYERS
@@ -72,33 +72,43 @@ def test_layers_that_the_lock_does_not_know_are_not_proven(plan: Plan, documents
     assert compare(plan, RenderedConfig.of(plan), known, held, deep=True) == []
 
 
-def test_layers_of_the_runtime_are_those_that_the_lock_remembers(plan: Plan, runtime: Runtime) -> None:
-    rendered = RenderedConfig.of(plan)
+def test_layers_without_weights_are_those_that_the_lock_remembers(plan: Plan, runtime: Runtime) -> None:
+    """Those of the runtime, podkiln's own above them, and what the history tells of the base."""
+    plan, rendered = replace(plan, bundles=()), RenderedConfig.of(plan)
     layers = [replace(each, media_type=oci.LAYER_ZSTD) for each in runtime.manifest.layers]
     image = RemoteImage(replace(runtime.manifest, layers=tuple(layers)), runtime.config)
-    remembered = [
+    known = [
         RuntimeLayer(digest=each.digest, size=each.size, diff_id=diff_id)
         for each, diff_id in zip(layers, runtime.config.diff_ids, strict=True)
-    ][: -rendered.layers_above]
+    ]
+    below = len(known) - rendered.layers_above
+    base = tuple(dict(row) for row in runtime.config.history[: -len(rendered.steps)])
     other = oci.digest_of(b"another layer")
 
-    def found(wanted: list[RuntimeLayer], held: RemoteImage = image) -> list[str]:
-        told = compare(replace(plan, bundles=()), rendered, {}, held, runtime=wanted)
-        return [each for each in told if "last push" in each or "listed" in each]
+    def found(wanted: list[RuntimeLayer], held: RemoteImage = image, **more: Any) -> list[str]:
+        values = {"layers": tuple(wanted[:below]), "base": 1, "settings": {}, "history": base, **more}
+        remembered = Remembered(
+            RememberedRuntime(name="lazy", **values), OwnLayers(name="lazy", layers=tuple(wanted[below:]))
+        )
+        return compare(plan, rendered, {}, held, remembered=remembered)
 
-    last = len(remembered) - 1
+    assert found(known) == []
+    for number in (below - 1, below, len(known) - 1):
 
-    def changed(**values: Any) -> list[str]:
-        return found([*remembered[:-1], remembered[-1].model_copy(update=values)])
+        def changed(number: int = number, **values: Any) -> list[str]:
+            one = known[number].model_copy(update=values)
+            return found([*known[:number], one, *known[number + 1 :]])
 
-    assert changed(digest=other) == [
-        f"Its layer {last} is {layers[last].digest}; the lock remembers {other} of the last push."
-    ]
-    assert "is listed with" in changed(size=1)[0]
-    assert f"it unpacks to {other}." in changed(diff_id=other)[0]
+        assert changed(digest=other) == [
+            f"Its layer {number} is {layers[number].digest}; the lock remembers {other} of the last push."
+        ]
+        assert "is listed with" in changed(size=1)[0]
+        assert f"it unpacks to {other}." in changed(diff_id=other)[0]
     plain = replace(image, manifest=replace(image.manifest, layers=runtime.manifest.layers))
-    assert len(found(remembered, plain)) == len(remembered)
-    assert "the lock remembers 1 of the last push" in found(remembered[:1])[0]
+    assert len(found(known, plain)) == len(known)
+    assert "the lock remembers 1 of the last push" in found(known, layers=tuple(known[:1]))[0]
+    (found_of_base,) = found(known, history=(*base, {"created_by": "more", "empty_layer": True}))
+    assert found_of_base.startswith("What its history tells of the base image, in ")
 
 
 def test_an_image_as_it_is_assembled_is_right(plan: Plan, documents: Documents) -> None:
