@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import os
@@ -127,17 +128,25 @@ def test_another_package_than_the_locked_one_stops_the_build_with_its_sentence(
 
 
 class Mirror(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, and notes what it was asked for."""
+    """Serves a folder to who brings the login, and notes what it was asked for."""
 
     asked: list[str]
+    login: str
+
+    def do_GET(self) -> None:
+        wanted = "Basic " + base64.b64encode(self.server.login.encode()).decode()  # type: ignore[attr-defined]
+        if self.headers.get("Authorization") == wanted:
+            super().do_GET()
+        else:
+            self.send_error(http.HTTPStatus.UNAUTHORIZED)
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         self.server.asked.append((self.path, int(code)))  # type: ignore[attr-defined, call-overload]
 
 
 @pytest.fixture
-def mirror(plan: Plan, tmp_path: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    """A mirror that has one package of them all, and what it was asked for."""
+def mirror(plan: Plan, canary: str, tmp_path: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """A mirror with a login that has one package of them all, and what it was asked for."""
     assert plan.apt
     pool = plan.apt.all["tini"].values["Filename"]
     path = tmp_path / "mirror" / "debian" / pool
@@ -145,14 +154,14 @@ def mirror(plan: Plan, tmp_path: Path) -> Iterator[tuple[str, list[tuple[str, in
     urllib.request.urlretrieve(f"{plan.apt.index.archives[0].mirror}/{pool}", path)
     handler = functools.partial(Mirror, directory=str(tmp_path / "mirror"))
     with http.server.ThreadingHTTPServer(("0.0.0.0", 0), handler) as server:
-        server.asked = []  # type: ignore[attr-defined]
+        server.asked, server.login = [], f"me:{canary}"  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{gateway()}:{server.server_port}/debian", server.asked  # type: ignore[attr-defined]
+        yield f"http://me:{canary}@{gateway()}:{server.server_port}/debian", server.asked  # type: ignore[attr-defined]
         server.shutdown()
 
 
-def test_what_one_mirror_lacks_the_next_one_serves(
-    plan: Plan, mirror: tuple[str, list[tuple[str, int]]], tmp_path: Path
+def test_what_one_mirror_lacks_the_next_one_serves_and_its_login_is_nowhere(
+    plan: Plan, mirror: tuple[str, list[tuple[str, int]]], canary: str, tmp_path: Path
 ) -> None:
     url, asked = mirror
     code, said = build(plan, tmp_path, url)
@@ -163,3 +172,6 @@ def test_what_one_mirror_lacks_the_next_one_serves(
     assert set(codes.values()) == {404}
     assert len(codes) == len(plan.apt.all) - 1
     assert versions(tmp_path / "told")["python3"] == plan.apt.all["python3"].version
+    assert canary not in said
+    written = [*(tmp_path / "context").rglob("*"), *(tmp_path / "told").rglob("*")]
+    assert [path for path in written if path.is_file() and canary.encode() in path.read_bytes()] == []
