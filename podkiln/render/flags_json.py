@@ -25,6 +25,7 @@ from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from pod.flags.decision import Decision
     from pod.flags.model_selection import ModelOffer
@@ -40,6 +41,7 @@ def to_json(
     workspace: str = "/workspace",
     driver: str | None = None,
     architectures: Sequence[str] | None = None,
+    folder: Path = DIRECTORY,
 ) -> dict[str, Any]:
     """Return flags.json for an image. Raises DescriptionError where rules combine to no command line.
 
@@ -51,15 +53,16 @@ def to_json(
         workspace: What WORKSPACE is by default.
         driver: The least NVIDIA driver for the image's CUDA.
         architectures: What the image's torch has machine code for; None for unknown.
+        folder: Where the release's own files lie.
     """
-    described = load(comfyui_version)
+    described = load(comfyui_version, folder, DIRECTORY)
     data = _data(described, common, profile) | {
         "port": port,
         "workspace": workspace,
         "driver": driver,
         "architectures": None if architectures is None else list(architectures),
     }
-    _check_combinations(comfyui_version, tuple(common))
+    _check_combinations(comfyui_version, tuple(common), folder)
     return data
 
 
@@ -178,13 +181,13 @@ def _data(described: FlagData, common: list[str], profile: str) -> dict[str, Any
 
 
 @lru_cache(maxsize=8)
-def _check_combinations(version: str, common: tuple[str, ...]) -> None:
+def _check_combinations(version: str, common: tuple[str, ...], folder: Path) -> None:
     """Choose for every card, RAM, memory mode and profile, and read each command line again.
 
     Groups are resolved when rules meet, so this is what shows that no pod can be given a line that ComfyUI
     refuses.
     """
-    described = load(version)
+    described = load(version, folder, DIRECTORY)
     rules = pod_rules.from_json(_data(described, list(common), "dynamic"))
     try:
         rules.catalogue.parse(
