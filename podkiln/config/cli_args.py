@@ -133,9 +133,7 @@ class _Reader:
             raise self.module.error(call, "podkiln reads one parser, that is given a name")
         changed = {each.arg for each in call.keywords} - {"description", "prog", "epilog", "formatter_class"}
         if changed:
-            raise self.module.error(
-                call, f"podkiln cannot read what {sorted(map(str, changed))[0]} does here"
-            )
+            raise self.module.error(call, f"podkiln cannot read what {min(map(str, changed))} does here")
         self.parser = statement.targets[0].id  # type: ignore[union-attr] # `named` says so
 
     def _group(self, statement: ast.stmt, call: ast.Call, owner: str) -> None:

@@ -1,7 +1,7 @@
 """What a description that names a ComfyUI release alone stands for: commit, tree and the name of its lock.
 
-`runtime: {comfyui: 0.32.0}`, or `version` without `commit`, is filled in from the release's own file before the
-description is laid over its parent's: so none of the parent's release is left in it.
+`runtime: {comfyui: 0.32.0}`, or `version` without `commit`, is filled in from the release's own file before
+the description is laid over its parent's: so none of the parent's release is left in it.
 """
 
 from __future__ import annotations

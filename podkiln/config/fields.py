@@ -150,12 +150,11 @@ FlagName = Annotated[str, StringConstraints(pattern=r"^--[a-z0-9][a-z0-9_-]*$")]
 def _releases(value: str) -> str:
     """Check a range of releases, as packages write theirs (https://peps.python.org/pep-0440/)."""
     try:
-        if not list(SpecifierSet(value)):
-            raise ValueError("it names no release")
-    except (InvalidSpecifier, ValueError):
-        raise ValueError(
-            f"{shown(value)} is no range of releases; expected one such as >=0.22,<0.38"
-        ) from None
+        found = list(SpecifierSet(value))
+    except InvalidSpecifier:
+        found = []
+    if not found:
+        raise ValueError(f"{shown(value)} is no range of releases; expected one such as >=0.22,<0.38")
     return value
 
 

@@ -41,33 +41,39 @@ def read(tree: Path) -> ReadFolders:
     that is not understood.
     """
     module = Module.read(tree / FILE)
-    inside: dict[str, list[str]] = {}
-    outside: list[str] = []
-    legacy: dict[str, str] = {}
+    places: dict[str, tuple[list[str], list[str]]] = {}
+    known: dict[str, str] = {}
     for statement in module.tree.body:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if isinstance(statement, ast.FunctionDef) and statement.name == _LEGACY:
-                legacy = _legacy(module, statement)
-            continue
-        for target, value in _entries(statement):
-            if not _is_entry(statement, target):
-                raise module.error(target, "a model folder is set in a way that podkiln cannot read")
-            key = _key(module, target)
-            below, beside = _places(module, key, value)
-            if below and beside:
-                raise module.error(value, f"{key} has folders below models/ and beside it")
-            if key in inside or key in outside:
-                raise module.error(target, f"the folder {key} is set twice")
-            if below:
-                inside[key] = below
-            else:
-                outside.append(key)
+        if isinstance(statement, ast.FunctionDef) and statement.name == _LEGACY:
+            known = _legacy(module, statement)
+        if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            for target, value in _entries(statement):
+                _add(module, statement, target, value, places)
+    inside = {key: below for key, (below, _) in places.items() if below}
     if not inside:
         raise module.error(module.tree, f"there is no `{_TABLE}[NAME] = …` here")
-    known = {**legacy}
-    for key, places in inside.items():
-        known |= {name: key for name in places if name not in {key, *known}}
-    return ReadFolders(tuple(inside), tuple(outside), known)
+    for key, below in inside.items():
+        known |= {name: key for name in below if name not in {key, *known}}
+    return ReadFolders(tuple(inside), tuple(key for key in places if key not in inside), known)
+
+
+def _add(
+    module: Module,
+    statement: ast.stmt,
+    target: ast.Subscript,
+    value: ast.expr,
+    places: dict[str, tuple[list[str], list[str]]],
+) -> None:
+    """Take in the directories of one key."""
+    if not _is_entry(statement, target):
+        raise module.error(target, "a model folder is set in a way that podkiln cannot read")
+    key = _key(module, target)
+    below, beside = _places(module, key, value)
+    if below and beside:
+        raise module.error(value, f"{key} has folders below models/ and beside it")
+    if key in places:
+        raise module.error(target, f"the folder {key} is set twice")
+    places[key] = below, beside
 
 
 def _entries(statement: ast.stmt) -> Iterator[tuple[ast.Subscript, ast.expr]]:

@@ -51,7 +51,7 @@ def lines(described: LoadedVariant) -> list[str]:
 
 
 def composed(described: LoadedVariant) -> str | None:
-    """Return the text to resolve where that is not the file itself: it may name others, relative to itself."""
+    """Return the text to resolve, where that is not the file itself: it may name files beside it."""
     asked = path(described)
     if releases.INCLUDE not in plain_lines(asked):
         return None

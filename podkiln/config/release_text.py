@@ -1,4 +1,4 @@
-"""The files of a ComfyUI release as they are written: one fixed form, so that a release read again is the same."""
+"""The files of a ComfyUI release as they are written: in one form, so that reading twice changes nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 _WIDTH = 120  # columns of a list; a flag always stands on one line
 _FLAGS = """\
-# The flags of ComfyUI {release}, in the order of its parser. Read off {file} by `./build.py comfyui`: do not edit.
-# What podkiln knows of them besides stands in variants/flags/annotations.yaml. A name that is not here stops a boot.
+# The flags of ComfyUI {release}, in the order of its parser: {file}.
+# Written by `./build.py comfyui`; do not edit. A name that is not here stops a boot. What podkiln knows of
+# flags besides stands in variants/flags/annotations.yaml.
 #
-#   arity     none (a switch, when not written) | one | optional (none or one) | any | some (one or more); most: at most N
+#   arity     none (a switch, when not written) | one | optional (none or one) | any | some (one or more)
+#   most      at most so many values
 #   type      str (when not written) | int | float | folder, file (must be there when ComfyUI starts)
 #   choices   the only values
 #   group     flags of one group exclude each other (argparse's mutually exclusive groups)
@@ -27,16 +29,17 @@ _FLAGS = """\
 #   action    the class in {file} that reads its values
 """
 _FOLDERS = """\
-# The model folders that ComfyUI {release} knows by itself, in its order. Read off {file} by `./build.py comfyui`: do not
-# edit. A key that is not here makes a new folder, which lists every file whatever its extension.
+# The model folders that ComfyUI {release} knows by itself, in its order: {file}.
+# Written by `./build.py comfyui`; do not edit. A key that is not here makes a new folder, which lists every
+# file whatever its extension.
 #
 #   folders   below models/
 #   outside   keys too, but of folders beside models/: nothing of a model goes there
 #   legacy    old names that are still read, as keys or as directories, and the key that each belongs to
 """
 _REQUIREMENTS = """\
-# What ComfyUI {release} itself asks for: the lines of its requirements.txt, read by `./build.py comfyui`. Do not edit.
-# It stands where a requirements file has the line `-r {{comfyui}}`.
+# What ComfyUI {release} itself asks for: the lines of its requirements.txt. They stand where another
+# requirements file has the line `-r {{comfyui}}`. Written by `./build.py comfyui`; do not edit.
 """
 
 
@@ -62,8 +65,9 @@ def folders(pin: Pin, found: ReadFolders) -> str:
     """Return flags/folders-V.yaml."""
     comment = _FOLDERS.format(release=pin.release, file=folder_paths.FILE)
     head = {"comfyui": pin.release, "commit": pin.commit}
-    lists = f"outside: {_flow(list(found.outside))}\n\n{_block({'legacy': found.legacy})}"
-    return f"{comment}{_block(head)}\n{_block({'folders': list(found.folders)})}\n{lists}"
+    outside = f"outside: {_flow(list(found.outside))}\n"
+    parts = (_block({"folders": list(found.folders)}), outside, _block({"legacy": found.legacy}))
+    return "\n".join((f"{comment}{_block(head)}", *parts))
 
 
 def requirements(pin: Pin, found: tuple[str, ...]) -> str:

@@ -1,13 +1,13 @@
 """A release of ComfyUI as data: what `./build.py comfyui` reads off its source, in three files.
 
-`flags/comfyui-V.yaml` has the commit and the flags, `flags/folders-V.yaml` the model folders, `python/comfyui-V.in`
-the Python packages that it asks for. They lie in variants/, or in folders of the same names beside a variant of
-one's own. A commit that is no release is called by the release before it and its first digits: 0.33.0-783545f689a0.
+`flags/comfyui-V.yaml` has the commit and the flags, `flags/folders-V.yaml` the model folders, and
+`python/comfyui-V.in` the Python packages that it asks for. They lie in variants/, or in folders of the same
+names beside a variant of one's own. A commit that is no release is called by the release before it and its
+first digits: 0.33.0-783545f689a0.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
@@ -20,6 +20,7 @@ from podkiln.util.quoting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from podkiln.config.document import Document
 

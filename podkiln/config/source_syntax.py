@@ -1,12 +1,13 @@
 """Reading Python source without running it: the constants of a module, and where something is that is none.
 
-ComfyUI's source is read as Python's own syntax tree (https://docs.python.org/3/library/ast.html): nothing of it
-is imported or executed, whoever wrote it.
+ComfyUI's source is read as Python's own syntax tree (https://docs.python.org/3/library/ast.html): nothing of
+it is imported or executed, whoever wrote it.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,7 +65,7 @@ class Module:
         line = getattr(node, "lineno", 1)
         return DescriptionError(
             f"{self.path}:{line}: {what}.",
-            hint="Nothing was written. podkiln reads what stands there as it is written, and runs none of it: "
+            hint="Nothing was written. podkiln reads what stands there as written, and runs none of it: "
             "report this line, or write the release's files by hand.",
         )
 
@@ -82,13 +83,11 @@ class Module:
             for target in targets:
                 if isinstance(target, ast.Name):
                     self.constants.pop(target.id, None)
-                    try:
+                    with contextlib.suppress(UnknownValueError):  # refused where it is used
                         self.constants[target.id] = self.value(statement.value)
-                    except UnknownValueError:
-                        pass  # refused where it is used
 
     def value(self, node: ast.expr) -> Any:
-        """Return the value of a constant expression, an enum's member by its value. Raises UnknownValueError."""
+        """Return a constant expression's value, for an enum's member its value. Raises UnknownValueError."""
         if isinstance(node, ast.Name) and node.id in self.constants:
             return self.constants[node.id]
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

@@ -1,4 +1,4 @@
-"""A ComfyUI release described: its source is read, its files and its lock are written, and what that changes is said.
+"""A ComfyUI release described: its source is read, its files and lock are written, and the changes are said.
 
 Everything is read before anything is written, and nothing of the source is run.
 """
@@ -19,7 +19,6 @@ from podkiln.errors import DescriptionError, UsageError
 from podkiln.lock import locations
 from podkiln.lock.resolve import comfyui_checkout, runtime
 from podkiln.pipeline import release_report
-from podkiln.pipeline.release_report import ReleaseReport
 from podkiln.util import atomic
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from podkiln.config.comfyui_source import Source
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.resolve.comfyui_checkout import Checkout
+    from podkiln.pipeline.release_report import ReleaseReport
 
 _SHIPPED: Final = "lazy"  # any shipped variant: they share one runtime
 _BASE: Final = variant.SHIPPED / "base.yaml"

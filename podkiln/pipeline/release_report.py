@@ -1,15 +1,16 @@
-"""What another ComfyUI release changes: flags, folders, rules of ours, wheels, and the layers that hosts pull again."""
+"""What another ComfyUI release changes: flags, folders, rules, wheels, and the layers to pull again."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from podkiln.config import comfyui_flags, python_requirements, releases
+from podkiln.errors import LockError
 from podkiln.lock import locations, schema
 from podkiln.lock.requirements import pinned_blocks
 from podkiln.lock.resolve import python, table
-from podkiln.errors import LockError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ class ReleaseReport:
         found += [f"  rule left out: {text}" for text in self.outdated]
         if not (self.rows or self.problems or self.outdated):
             found.append("  nothing that podkiln reads has changed.")
-        found.append(f"  layers to pull again: {', '.join(self.layers)}.")
+        found.append(f"  layers to pull again: {', '.join(self.layers) or 'none'}.")
         return found
 
     def markdown(self) -> str:
@@ -82,7 +83,8 @@ def compare(
     """Compare what was built with what is described now."""
     old, new = (each.spec.runtime.comfyui.version for each in (before, after))
     layers = _changed_layers(before, after)
-    same = before.spec.runtime.comfyui.tree == after.spec.runtime.comfyui.tree
+    if before.spec.runtime.comfyui.tree != after.spec.runtime.comfyui.tree:
+        layers += ["ComfyUI", "podkiln's own files"]
     return ReleaseReport(
         before=old,
         after=new,
@@ -93,7 +95,7 @@ def compare(
             *_asked(before, after),
             *_wheels(before, after),
         ),
-        layers=(*layers, *(() if same else ("ComfyUI",)), "podkiln's own files"),
+        layers=tuple(layers),
         written=tuple(written),
         warnings=tuple(warnings),
         problems=tuple(problems),
@@ -109,9 +111,8 @@ def _flags(before: LoadedVariant, after: LoadedVariant) -> list[tuple[str, str, 
     old, new = ({flag.name: flag for flag in _release(each).flags} for each in (before, after))
     known = {flag.name for flag in comfyui_flags.annotations()}
     rows = [("flag gone", name, "", "") for name in old if name not in new]
-    for name in new:
-        if name not in old:
-            rows.append(("flag new", name, "", "" if name in known else "not described in annotations.yaml"))
+    note = "not described in annotations.yaml"
+    rows += [("flag new", name, "", "" if name in known else note) for name in new if name not in old]
     for name in new.keys() & old.keys():
         rows += [
             ("flag changed", f"{name} ({key})", then, now)
@@ -148,9 +149,25 @@ def _folders(before: LoadedVariant, after: LoadedVariant) -> list[tuple[str, str
 
 
 def _asked(before: LoadedVariant, after: LoadedVariant) -> list[tuple[str, str, str, str]]:
-    old, new = (set(python_requirements.lines(each)) for each in (before, after))
-    rows = [("requirement gone", line, "", "") for line in sorted(old - new)]
-    return rows + [("requirement new", line, "", "") for line in sorted(new - old)]
+    old, new = (_by_name(python_requirements.lines(each)) for each in (before, after))
+    return _compared("requirement", old, new)
+
+
+def _by_name(lines: Sequence[str]) -> dict[str, str]:
+    """Return what requirements say, by package: of the release, and of what the runtime adds to it."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        name = re.match(r"[A-Za-z0-9._-]*", line)[0]  # type: ignore[index] # it matches nothing, too
+        found.setdefault(name, []).append(line.removeprefix(name).strip() or "any")
+    return {name: ", ".join(sorted(wanted)) for name, wanted in found.items()}
+
+
+def _compared(what: str, old: dict[str, str], new: dict[str, str]) -> list[tuple[str, str, str, str]]:
+    """Return rows for what is gone, new and changed."""
+    rows = [(f"{what} gone", name, old[name], "") for name in sorted(old.keys() - new.keys())]
+    rows += [(f"{what} new", name, "", new[name]) for name in sorted(new.keys() - old.keys())]
+    both = sorted(old.keys() & new.keys())
+    return rows + [(f"{what} changed", name, old[name], new[name]) for name in both if old[name] != new[name]]
 
 
 def _texts(described: LoadedVariant) -> dict[str, str]:
@@ -172,14 +189,13 @@ def _wheels(before: LoadedVariant, after: LoadedVariant) -> list[tuple[str, str,
     if not all(texts):
         return []
     old, new = (python.known_pins(text for name, text in each.items() if name != "jupyter") for each in texts)
-    rows = [("wheel gone", name, old[name], "") for name in sorted(old.keys() - new.keys())]
-    rows += [("wheel new", name, "", new[name]) for name in sorted(new.keys() - old.keys())]
-    both = sorted(old.keys() & new.keys())
-    return rows + [("wheel changed", name, old[name], new[name]) for name in both if old[name] != new[name]]
+    return _compared("wheel", old, new)
 
 
 def _changed_layers(before: LoadedVariant, after: LoadedVariant) -> list[str]:
     old, new = _texts(before), _texts(after)
+    if not new:
+        return ["those of the Python packages that change, which are not locked yet"]
     return [name for name in new if pinned_blocks(new[name]) != pinned_blocks(old.get(name, ""))]
 
 

@@ -20,7 +20,8 @@ from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
 from pod.util.files import SCHEMA
 from podkiln.config import start_arguments
-from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, Profiles, load
+from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, load
+from podkiln.config.flag_files import Profiles
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:

@@ -156,7 +156,8 @@ def _of_checkout(
     tag = _git(folder, "rev-parse", "--verify", "--quiet", f"refs/tags/v{version}^{{commit}}")
     if named.version and not named.commit and tag and tag != head:
         raise UsageError(
-            f"--source comfyui: {folder} is at {head}, and v{version} is {tag}: check that out, or name the commit."
+            f"--source comfyui: {folder} is at {head}, and v{version} is {tag}: check that out, or name "
+            "the commit."
         )
     notes = []
     actual = tree_id(folder)

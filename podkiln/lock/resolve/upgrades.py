@@ -1,7 +1,7 @@
 """What is newer than the pins that people set in descriptions: it is told, with the line to change.
 
-A base digest stands in YAML beside the reason for it, and a ComfyUI release moves together with flags, folders
-and requirements (podkiln.pipeline.comfyui). Here it is only said what there is.
+A base digest stands in YAML beside the reason for it, and a ComfyUI release moves together with flags,
+folders and requirements (podkiln.pipeline.comfyui). Here it is only said what there is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def comfyui(described: LoadedVariant) -> str | None:
         return None
     newest = max(found)
     version = ".".join(map(str, newest))
-    what = f"{version} is released, {found[newest]}; `./build.py comfyui {version}` describes it, and what it changes."
+    what = f"{version} is released, {found[newest]}; `./build.py comfyui {version}` says what it changes."
     return str(described.error(("runtime", "comfyui", "commit"), what))
 
 
