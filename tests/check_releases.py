@@ -74,10 +74,7 @@ def choices(release: str, folder: Path) -> tuple[int, list[list[str]]]:
         81559,
     ]
     modes = [None, *(mode["mode"] for mode in data["memory_modes"])]
-    rams: list[dict[str, int | None]] = [{"ram_mib": None, "host_ram_mib": None}]
-    for gb in RAMS_GB:
-        rams.append({"ram_mib": gb * MIB, "host_ram_mib": None})
-        rams.append({"ram_mib": gb * MIB, "host_ram_mib": 2048 * MIB})
+    rams = [(None, None), *((gb * MIB, host) for gb in RAMS_GB for host in (None, 2048 * MIB))]
     tiers = [None, *data["tiers"]]
     asked = [
         *itertools.product(cards, rams, modes, data["profiles"], [None]),
@@ -86,7 +83,13 @@ def choices(release: str, folder: Path) -> tuple[int, list[list[str]]]:
     found: dict[tuple[str, ...], None] = {}
     for card, ram, mode, profile, tier in asked:
         decision = flags_json.preview(
-            data, vram_mib=card, **ram, memory_mode=mode, profile=profile, tier=tier
+            data,
+            vram_mib=card,
+            ram_mib=ram[0],
+            host_ram_mib=ram[1],
+            memory_mode=mode,
+            profile=profile,
+            tier=tier,
         )
         found[tuple(decision.args)] = None
     return len(asked), [list(each) for each in found]

@@ -59,7 +59,6 @@ def architectures(torch: str | None, cuda: str, directory: Path = DIRECTORY) -> 
     return next((each.architectures for each in wheels if (each.torch, each.cuda) == (torch, cuda)), None)
 
 
-@lru_cache(maxsize=8)
 def load(release: str, directory: Path = DIRECTORY, rules: Path | None = None) -> FlagData:
     """Read and check the flags of one ComfyUI release, and the profiles. Raises DescriptionError.
 
@@ -74,14 +73,15 @@ def load(release: str, directory: Path = DIRECTORY, rules: Path | None = None) -
     return described
 
 
-def annotations(rules: Path = DIRECTORY) -> tuple[Annotation, ...]:
+def known_flags(rules: Path = DIRECTORY) -> tuple[Annotation, ...]:
     """Return what podkiln knows of flags, whatever the release. Raises DescriptionError."""
     return document.load(rules / ANNOTATIONS).parse(AnnotationsFile).flags
 
 
+@lru_cache(maxsize=8)
 def check(
     release: str, directory: Path = DIRECTORY, rules: Path | None = None
-) -> tuple[FlagData, list[DescriptionError]]:
+) -> tuple[FlagData, tuple[DescriptionError, ...]]:
     """Read a release's flags and the profiles; return them, and which rules name what the release lacks.
 
     Raises DescriptionError for files that are wrong whatever the release.
@@ -111,7 +111,7 @@ def check(
         if holds(entry.releases, release)
     )
     profiles = profiles.model_copy(update={"ram": ram})
-    return FlagData(flags, DeadFile(flags=here), profiles), problems
+    return FlagData(flags, DeadFile(flags=here), profiles), tuple(problems)
 
 
 def _that_hold(file: Document, release: str) -> dict[str, Any]:

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 _KEY = ("runtime", "comfyui")
 
 
-def expand(file: Document, data: dict[str, Any], flags: Path) -> tuple[dict[str, Any], Path]:
+def expand(
+    file: Document, data: dict[str, Any], flags: Path, *, replaced: bool = False
+) -> tuple[dict[str, Any], Path]:
     """Return a description's data with the release that it names written out, and where its files lie.
 
     Args:
         file: The description; a release beside it goes before a shipped one.
         data: What it says; returned as it is where it names no release.
         flags: Where the files of the parent's release lie.
+        replaced: Whether another release takes its place, so that it need not be described.
 
     Raises DescriptionError: there is no such release, or its file is wrong.
     """
@@ -43,6 +46,9 @@ def expand(file: Document, data: dict[str, Any], flags: Path) -> tuple[dict[str,
     found = releases.find(release, folders)
     if "commit" in given:
         return data, found or releases.SHIPPED
+    if found is None and replaced:
+        rest = {key: value for key, value in given.items() if key != "version"}
+        return {**data, "runtime": {**runtime, "comfyui": rest}}, flags
     if found is None:
         raise _unknown(file, release, folders)
     described, _ = releases.load(release, found)
@@ -57,8 +63,10 @@ def name_runtime(data: dict[str, Any]) -> None:
     runtime = data.get("runtime")
     if isinstance(runtime, dict) and runtime.get("name") is None:
         comfyui = runtime.get("comfyui")
-        release = comfyui.get("version") if isinstance(comfyui, dict) else None
-        runtime["name"] = f"comfyui-{release}-cuda-{runtime.get('cuda')}"
+        parts = [comfyui.get("version") if isinstance(comfyui, dict) else None, runtime.get("cuda")]
+        # Of another kind, each is refused for itself.
+        release, cuda = (each if isinstance(each, str) else "unknown" for each in parts)
+        runtime["name"] = f"comfyui-{release}-cuda-{cuda}"
 
 
 def _unknown(file: Document, release: str, folders: list[Path]) -> DescriptionError:

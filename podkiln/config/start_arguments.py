@@ -40,11 +40,9 @@ def check(described: LoadedVariant) -> None:
             raise described.error(_KEY, what, hint="Without it, ComfyUI cannot be reached in a pod.")
     if not releases.flags_path(comfyui.version, described.flags).is_file():
         return  # a version whose flags are not known is refused where they are needed
-    needed = {
-        flag.name: flag.package or flag.module
-        for flag in comfyui_flags.load(comfyui.version, described.flags, comfyui_flags.DIRECTORY).flags.flags
-        if flag.module
-    }
+    # Rules that do not fit the release are said when its flags are needed.
+    known, _ = comfyui_flags.check(comfyui.version, described.flags, comfyui_flags.DIRECTORY)
+    needed = {flag.name: flag.package or flag.module for flag in known.flags.flags if flag.module}
     asked = _required(described)
     for number, name in enumerate(words):
         package = needed.get(name)

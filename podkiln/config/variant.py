@@ -243,7 +243,7 @@ def load(name: str, *, release: str | None = None) -> LoadedVariant:
     flags = releases.SHIPPED
     for parent in reversed(chain):
         own = {key: value for key, value in parent.data.items() if key != "abstract"}
-        own, flags = comfyui_release.expand(parent, own, flags)
+        own, flags = comfyui_release.expand(parent, own, flags, replaced=release is not None)
         data = _merge(data, own)
     if release:
         own, flags = comfyui_release.expand(chain[0], {"runtime": {"comfyui": release}}, flags)

@@ -109,7 +109,7 @@ def _release(described: LoadedVariant) -> ReleaseFile:
 
 def _flags(before: LoadedVariant, after: LoadedVariant) -> list[tuple[str, str, str, str]]:
     old, new = ({flag.name: flag for flag in _release(each).flags} for each in (before, after))
-    known = {flag.name for flag in comfyui_flags.annotations()}
+    known = {flag.name for flag in comfyui_flags.known_flags()}
     rows = [("flag gone", name, "", "") for name in old if name not in new]
     note = "not described in annotations.yaml"
     rows += [("flag new", name, "", "" if name in known else note) for name in new if name not in old]

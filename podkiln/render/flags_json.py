@@ -206,7 +206,10 @@ def _check_combinations(version: str, common: tuple[str, ...], folder: Path) -> 
     for card, ram, mode, profile in product(cards, rams, modes, rules.profiles):
         environ = {"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}
         settings = read(environ, rules)
-        decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing))
+        try:
+            decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing))
+        except RefusedError as refused:
+            raise DescriptionError(f"No pod could start ComfyUI {version}: {refused}") from None
         _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
     unified = Detection(Gpu(index=0, uuid="", name="unified", vram_mib=None, unified=True), visible=1)
     for mode, profile in product(modes, rules.profiles):
