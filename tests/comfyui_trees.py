@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from descriptions import write
+from wheels import Shelf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +121,31 @@ def map_legacy(name: str) -> str:
 def add(name, path):
     folder_names_and_paths[name] = ([path], set())
 """
+
+
+def with_folders(*names: str) -> str:
+    """Return a folder_paths.py that has further folders."""
+    rows = (
+        f'folder_names_and_paths["{name}"] = ([os.path.join(models_dir, "{name}")], exts)' for name in names
+    )
+    return FOLDERS + "\n".join(rows) + "\n"
+
+
+def stocked(folder: Path, requirements: Path) -> Shelf:
+    """Return an index with what the shipped runtime and a release that asks for `foo` would resolve to.
+
+    `requirements`: variants/python/requirements.in, whose pins are there in the version that they name.
+    """
+    shelf = Shelf(folder)
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        if "==" in line and not line.startswith("#"):
+            shelf.add(*line.split("=="))
+    # One for each layer, so that none of them is empty.
+    needs = ("nvidia-cublas", "nvidia-cudnn-cu13", "comfyui-workflow-templates-media-x", "comfy-kitchen")
+    for name in (*needs, "uv", "jupyterlab"):
+        shelf.add(name, "1.0")
+    shelf.add("foo", "1.0", requires=needs)
+    return shelf
 
 
 def cli_args(*switches: str, without: tuple[str, ...] = ()) -> str:

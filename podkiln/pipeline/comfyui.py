@@ -70,12 +70,12 @@ def describe(request: Request) -> ReleaseReport:
     _check_python(before, source, found)
     written = _write(found, source, place)
     problems = comfyui_flags.check(found.release, place, comfyui_flags.DIRECTORY)[1]
-    if request.pin and not problems:
-        written += _pin(found.release)
     after = variant.load(request.variant or _SHIPPED, release=found.release)
     warnings: list[str] = list(found.notes)
     if request.lock:
         written += _lock(after, warnings)
+    if request.pin and not problems:  # last: until then the new lock begins with the old one's versions
+        written += _pin(found.release)
     return release_report.compare(before, after, found, written, warnings, [str(each) for each in problems])
 
 
