@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from descriptions import write
 from wheels import Shelf
 
+from podkiln.config import releases
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -131,6 +133,14 @@ def with_folders(*names: str) -> str:
     return FOLDERS + "\n".join(rows) + "\n"
 
 
+def describe_as(release: str, folder: Path) -> None:
+    """Describe a release beside a variant in a folder, with all that the shipped one has."""
+    shipped = releases.SHIPPED
+    for path in (releases.flags_path("0.33.0", shipped), releases.folders_path("0.33.0", shipped)):
+        text = path.read_text(encoding="utf-8").replace("0.33.0", release)
+        write(folder / "flags" / path.name.replace("0.33.0", release), text)
+
+
 def stocked(folder: Path, requirements: Path) -> Shelf:
     """Return an index with what the shipped runtime and a release that asks for `foo` would resolve to.
 
@@ -139,7 +149,8 @@ def stocked(folder: Path, requirements: Path) -> Shelf:
     shelf = Shelf(folder)
     for line in requirements.read_text(encoding="utf-8").splitlines():
         if "==" in line and not line.startswith("#"):
-            shelf.add(*line.split("=="))
+            name, _, version = line.partition("==")
+            shelf.add(name, version)
     # One for each layer, so that none of them is empty.
     needs = ("nvidia-cublas", "nvidia-cudnn-cu13", "comfyui-workflow-templates-media-x", "comfy-kitchen")
     for name in (*needs, "uv", "jupyterlab"):

@@ -128,13 +128,13 @@ class _Reader:
         )
 
     def _parser(self, statement: ast.stmt, call: ast.Call) -> None:
-        named = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-        if self.parser is not None or not named:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if self.parser is not None or not isinstance(target, ast.Name):
             raise self.module.error(call, "podkiln reads one parser, that is given a name")
         changed = {each.arg for each in call.keywords} - {"description", "prog", "epilog", "formatter_class"}
         if changed:
             raise self.module.error(call, f"podkiln cannot read what {min(map(str, changed))} does here")
-        self.parser = statement.targets[0].id  # type: ignore[union-attr] # `named` says so
+        self.parser = target.id
 
     def _group(self, statement: ast.stmt, call: ast.Call, owner: str) -> None:
         assert isinstance(call.func, ast.Attribute)  # noqa: S101 - take() has looked

@@ -160,6 +160,7 @@ def _annotated(
                     ("flags", number), f"{note.name} is described twice for ComfyUI {found.comfyui}."
                 )
             fitting[note.name] = note
+    _check_names(annotations, notes)
     names = {flag.name for flag in found.flags}
     flags = [
         _flag(flag, fitting.get(flag.name), names, file, number) for number, flag in enumerate(found.flags)
@@ -172,6 +173,21 @@ def _annotated(
     return FlagsOfRelease(
         comfyui=found.comfyui, commit=found.commit, later=tuple(dict.fromkeys(later)), flags=tuple(flags)
     )
+
+
+def _check_names(annotations: tuple[Annotation, ...], file: Document) -> None:
+    """See that flags name others that there are, in some release, and that opposites name each other."""
+    opposites = {note.name: note.opposite for note in annotations}
+    for number, note in enumerate(annotations):
+        for key in ("opposite", "companion"):
+            name = getattr(note, key)
+            if name and name not in opposites:
+                raise file.error(("flags", number, key), f"there is no flag {name}.")
+    for number, note in enumerate(annotations):
+        if note.opposite and opposites[note.opposite] != note.name:
+            raise file.error(
+                ("flags", number, "opposite"), f"{note.opposite} does not name {note.name} in return."
+            )
 
 
 def _flag(
@@ -230,9 +246,6 @@ def _catalogue(flags: FlagsOfRelease, file: Document) -> Catalogue:
         if entry.arity == "none" and (entry.type != "str" or entry.choices or entry.first or entry.most):
             raise file.error(here, f"{entry.name} takes no value, so it has no type, choices or most.")
         known[entry.name] = Flag(**entry.model_dump())
-    for entry in flags.flags:
-        if entry.opposite and known[entry.opposite].opposite != entry.name:
-            raise file.error(("flags",), f"{entry.opposite} does not name {entry.name} in return.")
     return Catalogue(flags.comfyui, known)
 
 

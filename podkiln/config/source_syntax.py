@@ -128,7 +128,7 @@ def _last_name(node: ast.expr) -> str:
 
 def _members(definition: ast.ClassDef) -> dict[str, Any]:
     """Return an enum's members whose value is written out."""
-    found = {}
+    found: dict[str, Any] = {}
     for statement in definition.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
             found |= {

@@ -54,13 +54,11 @@ def test_the_how_to_is_enough(
     studio = tmp_path / "studio"
     studio.mkdir()
     monkeypatch.chdir(studio)
-    Path("studio.yaml").write_text(block("yaml"))
+    Path("older.yaml").write_text(block("yaml"))
     describe, plan, build = (shlex.split(line)[1:] for line in block("sh").splitlines())
 
     assert cli.main(plan) == 3  # not described yet: the hint is the next command of the page
-    assert (
-        f"`{shlex.join(['./build.py', *describe]).replace('./studio', 'studio')}`" in capsys.readouterr().err
-    )
+    assert f"`{shlex.join(['./build.py', *describe]).replace('./older', 'older')}`" in capsys.readouterr().err
 
     assert cli.main(describe) == 0
     said = capsys.readouterr().out

@@ -27,6 +27,8 @@ from podkiln.render import flags_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from podkiln.pipeline.release_report import ReleaseReport
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEWER = '[project]\nrequires-python = ">=3.14"\n'
 OWN = """\
@@ -70,7 +72,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write(tmp_path / "studio/mine.yaml", VARIANT + OWN)
 
 
-def describe(name: str, mine: Path, source: Path, **more: Any) -> comfyui.ReleaseReport:
+def describe(name: str, mine: Path, source: Path, **more: Any) -> ReleaseReport:
     return comfyui.describe(comfyui.Request(name, str(mine), source, **more))
 
 
