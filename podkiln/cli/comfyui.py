@@ -28,7 +28,9 @@ def comfyui_command(
 
     The source is read and never run. VERSION@COMMIT names both, where no repository can be asked.
     """
-    found = comfyui.describe(comfyui.Request(release, variant, _folder(source), pin=pin, lock=not no_lock))
+    found = comfyui.describe(
+        comfyui.ReleaseRequest(release, variant, _folder(source), pin=pin, lock=not no_lock)
+    )
     for warning in found.warnings:
         log.warning("%s", warning)
     for path in found.written:

@@ -34,7 +34,7 @@ _BASE: Final = variant.SHIPPED / "base.yaml"
 
 
 @dataclass(frozen=True)
-class Request:
+class ReleaseRequest:
     """What is asked for.
 
     Attributes:
@@ -52,7 +52,7 @@ class Request:
     lock: bool = True
 
 
-def describe(request: Request) -> ReleaseReport:
+def describe(request: ReleaseRequest) -> ReleaseReport:
     """Write a release's files and its lock. Returns what changed against the release that was built so far.
 
     Raises UsageError, SourceError, DescriptionError and LockError.
@@ -99,7 +99,7 @@ def _before(name: str | None) -> LoadedVariant:
         return variant.load(_SHIPPED)
 
 
-def _checkout(request: Request, repo: str, places: list[Path], scratch: Path) -> Checkout:
+def _checkout(request: ReleaseRequest, repo: str, places: list[Path], scratch: Path) -> Checkout:
     if request.name == comfyui_checkout.NEWEST:
         named = comfyui_checkout.newest(repo)
     else:

@@ -73,7 +73,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def describe(name: str, mine: Path, source: Path, **more: Any) -> ReleaseReport:
-    return comfyui.describe(comfyui.Request(name, str(mine), source, **more))
+    return comfyui.describe(comfyui.ReleaseRequest(name, str(mine), source, **more))
 
 
 def test_the_shipped_release_is_written_as_it_is_committed(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_a_source_that_is_not_what_is_asked_for(
 
 def test_without_a_source_github_is_asked(mine: Path) -> None:
     with pytest.raises(SourceError, match=r"no folder is given .*, and https://.* could not be asked"):
-        comfyui.describe(comfyui.Request("0.34.0", str(mine)))
+        comfyui.describe(comfyui.ReleaseRequest("0.34.0", str(mine)))
 
 
 @pytest.mark.parametrize(
