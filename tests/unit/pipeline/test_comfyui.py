@@ -265,6 +265,15 @@ def test_a_flag_that_came_later_is_said_to(ruled: Path) -> None:
     assert "--high-ram" not in found.later  # this one has it
 
 
+def test_a_flag_is_not_said_to_undo_one_that_its_release_lacks(ruled: Path) -> None:
+    path = releases.flags_path("0.20.0", ruled)
+    lines = [line for line in path.read_text().splitlines() if "--enable-dynamic-vram" not in line]
+    path.write_text("\n".join(lines))
+    for version, other in (("0.20.0", None), ("0.33.0", "--enable-dynamic-vram")):
+        flags = {flag.name: flag for flag in comfyui_flags.load(version, ruled).flags.flags}
+        assert flags["--disable-dynamic-vram"].opposite == other
+
+
 # --- what contradicts itself: one sentence, before anything is built
 
 
@@ -298,6 +307,15 @@ def test_the_shipped_release_may_be_named_too(tmp_path: Path) -> None:
     own, shipped = (variants.load(name).spec.runtime for name in (str(path), "lazy"))
     assert own == shipped
     assert relock.check([str(path)]) == []
+
+
+def test_another_release_is_another_runtime_than_the_parents(mine: Path, source: Path) -> None:
+    describe(f"0.34.0@{COMMIT}", mine, source, lock=False)
+    parent = "extends: base\ntitle: x\ndescription: x\nmodels: {offer: []}\n"
+    write(mine.parent / "parent.yaml", parent + "runtime: {name: parent-1, comfyui: 0.33.0}\n")
+    mine.write_text("extends: parent.yaml\nruntime: {comfyui: 0.34.0}\n")
+    assert variants.load(str(mine.parent / "parent.yaml")).spec.runtime.name == "parent-1"
+    assert variants.load(str(mine)).spec.runtime.name == "comfyui-0.34.0-cuda-13.0"
 
 
 @pytest.mark.parametrize(
