@@ -26,8 +26,9 @@ class Shelf:
         """Put a wheel on the shelf; return its sha256."""
         shelf = self.folder / name
         shelf.mkdir(parents=True, exist_ok=True)
-        path = shelf / f"{name}-{version}-{tag}.whl"
-        info = f"{name}-{version}.dist-info"
+        file = name.replace("-", "_")  # a dash ends a part of a wheel's name
+        path = shelf / f"{file}-{version}-{tag}.whl"
+        info = f"{file}-{version}.dist-info"
         needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
         with zipfile.ZipFile(path, "w") as wheel:
             wheel.writestr(

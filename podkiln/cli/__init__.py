@@ -40,6 +40,7 @@ COMMANDS = {
     "render": ("render", "Write Dockerfile, start.sh and the rest; or compare them with the golden ones."),
     "lint": ("render", "hadolint, shellcheck and our own rules over what is rendered."),
     "lock": ("lock", "Resolve every input and write the lock; or check it, without a network."),
+    "comfyui": ("comfyui", "Describe another ComfyUI release: flags, folders, lock, and what it changes."),
     "verify": ("verify", "What a registry holds, against the lock; pulls nothing."),
     "doctor": ("kept", "What podkiln keeps on this machine: where, and how large it is."),
     "clean": ("kept", "Remove what podkiln keeps on this machine and can make again."),

@@ -121,7 +121,7 @@ def offered(described: LoadedVariant, shipped: dict[str, Entry]) -> tuple[Varian
         for name in ids
     )
     _refuse_unknown_requirements(chosen, known)
-    _refuse_unknown_folders(chosen, described.spec.runtime.comfyui.version)
+    _refuse_unknown_folders(chosen, described)
     _refuse_shared_variables(chosen)
     _refuse_collisions(chosen)
     _refuse_spellings(chosen)
@@ -205,8 +205,9 @@ def _refuse_unknown_requirements(chosen: tuple[VariantModel, ...], known: dict[s
                 raise offer.entry.error(("requires", number), "a model cannot require itself.")
 
 
-def _refuse_unknown_folders(chosen: tuple[VariantModel, ...], comfyui: str) -> None:
+def _refuse_unknown_folders(chosen: tuple[VariantModel, ...], described: LoadedVariant) -> None:
     """Refuse files in folders that neither ComfyUI nor a required node reads."""
+    comfyui, folder = described.spec.runtime.comfyui.version, described.flags
     for offer in chosen:
         foreign = any(want.startswith(("node:", "runtime:")) for want in offer.model.requires)
         for number, file in enumerate(offer.model.files):
@@ -215,7 +216,7 @@ def _refuse_unknown_folders(chosen: tuple[VariantModel, ...], comfyui: str) -> N
                     ("files", number, "name"),
                     f"{shown(file.filename)} is an archive, which nobody unpacks: expected the model itself.",
                 )
-            problem = model_folders.problem(comfyui, file.folder, foreign=foreign)
+            problem = model_folders.problem(comfyui, file.folder, foreign=foreign, described=folder)
             if problem:
                 what, hint = problem
                 raise offer.entry.error(("files", number, "folder"), what, hint=hint)

@@ -1,177 +1,53 @@
-"""The files in variants/flags/: their shapes, and whether they agree with each other.
+"""The files in variants/flags/, read for one ComfyUI release, and whether they agree with each other.
 
-Rules that name no flag, or flags that exclude each other, are found here and not in a pod.
+What a release's parser takes stands in a file of its own (podkiln.config.releases); what podkiln knows of
+flags and which it chooses holds for all releases, or for a range of them. Rules that name no flag, or flags
+that exclude each other, are found here and not in a pod.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, Field, StringConstraints
+from packaging.specifiers import InvalidSpecifier
 
 from pod.flags.arguments import Catalogue, Flag, RefusedError
-from podkiln.config import document
-from podkiln.config.document import ROOT, StrictModel, TupleOf
-from podkiln.errors import DescriptionError
+from podkiln.config import document, releases
+from podkiln.config.fields import holds
+from podkiln.config.flag_files import (
+    Annotation,
+    AnnotationsFile,
+    DeadFile,
+    FlagEntry,
+    FlagsOfRelease,
+    Profiles,
+    ProfilesFile,
+    RuleEntry,
+    TorchFile,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from podkiln.config.document import Document
+    from podkiln.errors import DescriptionError
 
-DIRECTORY = ROOT / "variants" / "flags"
+DIRECTORY = releases.SHIPPED
+ANNOTATIONS = "annotations.yaml"
 PROFILES = "profiles.yaml"
 DEAD = "dead.yaml"
 TORCH = "torch.yaml"
-
-FlagName = Annotated[str, StringConstraints(pattern=r"^--[a-z0-9][a-z0-9_-]*$")]
-TierName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
-Architecture = Annotated[str, StringConstraints(pattern=r"^(sm|compute)_[0-9]{2,3}[a-z]?$")]
-Gigabytes = Annotated[int, Field(gt=0)]
-
-
-def _phrase(text: str) -> str:
-    """Refuse what does not fit into a sentence: reasons are joined with other words."""
-    if not text.strip() or "\n" in text or text.endswith("."):
-        raise ValueError("expected a phrase on one line without a full stop at its end")
-    return text
-
-
-Phrase = Annotated[str, AfterValidator(_phrase)]
-
-
-class FlagEntry(StrictModel):
-    """One flag of ComfyUI; what the keys mean stands at the head of the file."""
-
-    name: FlagName
-    arity: Literal["none", "one", "optional", "any", "some"] = "none"
-    type: Literal["str", "int", "float", "file", "folder"] = "str"
-    choices: TupleOf[str] = ()
-    first: TupleOf[str] = ()
-    most: Gigabytes | None = None
-    minimum: int | None = None
-    maximum: int | None = None
-    group: str | None = None
-    opposite: FlagName | None = None
-    repeat: bool = False
-    note: Phrase | None = None
-    module: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$")] | None = None
-    package: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")] | None = None
-    companion: FlagName | None = None
-    holds: str | None = None
-    help: str
-
-
-class FlagsFile(StrictModel):
-    """variants/flags/comfyui-*.yaml."""
-
-    comfyui: str
-    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-    later: TupleOf[FlagName]
-    flags: TupleOf[FlagEntry] = Field(min_length=1)
-
-
-class DeadFlag(StrictModel):
-    """A flag of old guides."""
-
-    history: Phrase
-    say: Phrase
-
-
-class DeadFile(StrictModel):
-    """variants/flags/dead.yaml."""
-
-    flags: dict[FlagName, DeadFlag]
-
-
-class RuleEntry(StrictModel):
-    """Arguments and their reason; they make way for the flags in `unless` from a stronger source."""
-
-    args: TupleOf[str]
-    reason: Phrase
-    unless: TupleOf[FlagName] = ()
-
-
-class ClassEntry(StrictModel):
-    """A nominal size of card."""
-
-    gb: Gigabytes
-    tier: TierName
-    memory_mode: str
-
-
-class Span(StrictModel):
-    """The classes that a tier means."""
-
-    from_gb: Gigabytes
-    to_gb: Gigabytes
-
-
-class ProfileEntry(StrictModel):
-    """Arguments by class of card."""
-
-    about: Phrase
-    no_gpu: RuleEntry
-    unified: RuleEntry
-    classes: dict[int, RuleEntry]
-
-
-class ModeEntry(StrictModel):
-    """A memory mode, and what it means in each profile."""
-
-    mode: str
-    aliases: TupleOf[str] = ()
-    dynamic: RuleEntry
-    conservative: RuleEntry
-
-
-class RamEntry(RuleEntry):
-    """Arguments for little RAM."""
-
-    below_gb: Gigabytes
-    limited: bool = False
-
-
-class Profiles(StrictModel):
-    """The two profiles that variants may name."""
-
-    dynamic: ProfileEntry
-    conservative: ProfileEntry
-
-
-class ProfilesFile(StrictModel):
-    """variants/flags/profiles.yaml."""
-
-    tolerance: Annotated[float, Field(ge=0, lt=0.5)]
-    classes: TupleOf[ClassEntry] = Field(min_length=1)
-    tiers: dict[TierName, Span]
-    unified_cards: TupleOf[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+$")]]
-    profiles: Profiles
-    memory_modes: TupleOf[ModeEntry] = Field(min_length=1)
-    ram: TupleOf[RamEntry]
-
-
-class TorchWheel(StrictModel):
-    """What one build of torch has machine code for."""
-
-    torch: str
-    cuda: str
-    architectures: TupleOf[Architecture] = Field(min_length=1)
-
-
-class TorchFile(StrictModel):
-    """variants/flags/torch.yaml."""
-
-    wheels: TupleOf[TorchWheel]
+_RANGE = "Say in `releases` for which releases the rule holds, and write one for the others."
 
 
 @dataclass(frozen=True)
 class FlagData:
-    """The three files, each valid in itself and all in agreement."""
+    """What holds for one release: all of it valid in itself, and in agreement."""
 
-    flags: FlagsFile
+    flags: FlagsOfRelease
     dead: DeadFile
     profiles: ProfilesFile
 
@@ -183,55 +59,152 @@ def architectures(torch: str | None, cuda: str, directory: Path = DIRECTORY) -> 
     return next((each.architectures for each in wheels if (each.torch, each.cuda) == (torch, cuda)), None)
 
 
-@lru_cache(maxsize=8)
-def load(comfyui_version: str, directory: Path = DIRECTORY) -> FlagData:
-    """Read and check the flags of one ComfyUI version, and the profiles. Raises DescriptionError."""
-    path = directory / f"comfyui-{comfyui_version}.yaml"
-    if not path.is_file():
-        known = ", ".join(
-            sorted(found.stem.removeprefix("comfyui-") for found in directory.glob("comfyui-*.yaml"))
-        )
-        raise DescriptionError(
-            f"{path}: the flags of ComfyUI {comfyui_version} are not described.",
-            hint=f"Described: {known or 'none'}. A new pin needs a new file: read comfy/cli_args.py for it.",
-        )
-    flags_document = document.load(path)
-    dead_document = document.load(directory / DEAD)
-    profiles_document = document.load(directory / PROFILES)
-    described = FlagData(
-        flags_document.parse(FlagsFile), dead_document.parse(DeadFile), profiles_document.parse(ProfilesFile)
-    )
-    catalogue = _check_flags(described.flags, flags_document, comfyui_version)
-    for name in described.dead.flags:
-        if name in catalogue.flags:
-            raise dead_document.error(("flags", name), f"ComfyUI {comfyui_version} does have this flag.")
-    _check_tables(described.profiles, profiles_document)
-    _check_rules(described.profiles, profiles_document, catalogue)
+def load(release: str, directory: Path = DIRECTORY, rules: Path | None = None) -> FlagData:
+    """Read and check the flags of one ComfyUI release, and the profiles. Raises DescriptionError.
+
+    Args:
+        release: The release.
+        directory: Where the release's own file lies.
+        rules: Where the files lie that hold for all releases; beside that by default.
+    """
+    described, problems = check(release, directory, rules)
+    if problems:
+        raise problems[0]
     return described
 
 
-def _check_flags(flags: FlagsFile, file: Document, version: str) -> Catalogue:
-    if flags.comfyui != version:
-        raise file.error(("comfyui",), f"the file is named after {version}, but says {flags.comfyui}.")
-    known: dict[str, Flag] = {}
-    for number, entry in enumerate(flags.flags):
-        here = ("flags", number)
-        if entry.name in known:
-            raise file.error(here, f"{entry.name} is duplicated.")
-        if entry.arity == "none" and (entry.type != "str" or entry.choices or entry.first or entry.most):
-            raise file.error(here, f"{entry.name} takes no value, so it has no type, choices or most.")
-        known[entry.name] = Flag(**entry.model_dump())
-    for number, entry in enumerate(flags.flags):
-        if entry.opposite and (entry.opposite not in known or known[entry.opposite].opposite != entry.name):
+def known_flags(rules: Path = DIRECTORY) -> tuple[Annotation, ...]:
+    """Return what podkiln knows of flags, whatever the release. Raises DescriptionError."""
+    return document.load(rules / ANNOTATIONS).parse(AnnotationsFile).flags
+
+
+@lru_cache(maxsize=8)
+def check(
+    release: str, directory: Path = DIRECTORY, rules: Path | None = None
+) -> tuple[FlagData, tuple[DescriptionError, ...]]:
+    """Read a release's flags and the profiles; return them, and which rules name what the release lacks.
+
+    Raises DescriptionError for files that are wrong whatever the release.
+    """
+    found, file = releases.load(release, directory)
+    folder = rules or directory
+    dead_document = document.load(folder / DEAD)
+    dead = dead_document.parse(DeadFile)
+    here = {name: flag for name, flag in dead.flags.items() if holds(flag.releases, release)}
+    notes = document.load(folder / ANNOTATIONS)
+    annotated = notes.parse(AnnotationsFile).flags
+    profiles_document = document.load(folder / PROFILES)
+    profiles = profiles_document.parse(ProfilesFile, _that_hold(profiles_document, release))
+    flags = _annotated(found, file, annotated, notes)
+    catalogue = _catalogue(flags, file)
+    problems = [
+        dead_document.error(("flags", name), f"ComfyUI {release} does have this flag.")
+        for name in here
+        if name in catalogue.flags
+    ]
+    _check_tables(profiles, profiles_document)
+    known = {each.name for each in annotated}
+    problems += _rule_problems(profiles, profiles_document, catalogue, known)
+    ram = tuple(
+        entry.model_copy(update={"reason": entry.reason.replace("{comfyui}", release)})
+        for entry in profiles.ram
+        if holds(entry.releases, release)
+    )
+    profiles = profiles.model_copy(update={"ram": ram})
+    return FlagData(flags, DeadFile(flags=here), profiles), tuple(problems)
+
+
+def _that_hold(file: Document, release: str) -> dict[str, Any]:
+    """Return the profiles with one rule where a list has one for each range of releases.
+
+    Raises DescriptionError where none of a list holds for the release.
+    """
+
+    def one(value: Any, location: tuple[str | int, ...]) -> Any:
+        if isinstance(value, dict):
+            return {key: one(each, (*location, key)) for key, each in value.items()}
+        if not isinstance(value, list):
+            return value
+        if (
+            location != ("ram",)
+            and value
+            and all(isinstance(each, dict) and "args" in each for each in value)
+        ):
+            fitting = [each for each in value if _may_hold(each.get("releases"), release)]
+            if not fitting:
+                raise file.error(location, f"none of these rules is for ComfyUI {release}.")
+            return fitting[0]
+        return [one(each, (*location, number)) for number, each in enumerate(value)]
+
+    found: dict[str, Any] = one(file.data, ())
+    return found
+
+
+def _may_hold(releases: Any, release: str) -> bool:
+    """Whether a rule that is not checked yet holds for a release; a range that is none is refused later."""
+    try:
+        return holds(releases, release)
+    except (InvalidSpecifier, TypeError, AttributeError):
+        return True
+
+
+def _annotated(
+    found: releases.ReleaseFile, file: Document, annotations: tuple[Annotation, ...], notes: Document
+) -> FlagsOfRelease:
+    """Put what is known of flags beside what the release's parser says."""
+    fitting: dict[str, Annotation] = {}
+    for number, note in enumerate(annotations):
+        if holds(note.releases, found.comfyui):
+            if note.name in fitting:
+                raise notes.error(
+                    ("flags", number), f"{note.name} is described twice for ComfyUI {found.comfyui}."
+                )
+            fitting[note.name] = note
+    _check_names(annotations, notes)
+    names = {flag.name for flag in found.flags}
+    flags = [
+        _flag(flag, fitting.get(flag.name), names, file, number) for number, flag in enumerate(found.flags)
+    ]
+    later = [
+        note.name
+        for note in annotations
+        if note.since and note.name not in names and holds(f">{found.comfyui.partition('-')[0]}", note.since)
+    ]
+    return FlagsOfRelease(
+        comfyui=found.comfyui, commit=found.commit, later=tuple(dict.fromkeys(later)), flags=tuple(flags)
+    )
+
+
+def _check_names(annotations: tuple[Annotation, ...], file: Document) -> None:
+    """See that flags name others that there are, in some release, and that opposites name each other."""
+    opposites = {note.name: note.opposite for note in annotations}
+    for number, note in enumerate(annotations):
+        for key in ("opposite", "companion"):
+            name = getattr(note, key)
+            if name and name not in opposites:
+                raise file.error(("flags", number, key), f"there is no flag {name}.")
+    for number, note in enumerate(annotations):
+        if note.opposite and opposites[note.opposite] != note.name:
             raise file.error(
-                ("flags", number, "opposite"), f"{entry.opposite} does not name {entry.name} in return."
+                ("flags", number, "opposite"), f"{note.opposite} does not name {note.name} in return."
             )
-        if entry.companion and entry.companion not in known:
-            raise file.error(("flags", number, "companion"), f"there is no flag {entry.companion}.")
-    for number, name in enumerate(flags.later):
-        if name in known:
-            raise file.error(("later", number), f"{name} stands among the flags of this version.")
-    return Catalogue(version, known)
+
+
+def _flag(
+    flag: releases.ParsedFlag, note: Annotation | None, names: set[str], file: Document, number: int
+) -> FlagEntry:
+    if flag.action and (note is None or note.action != flag.action):
+        raise file.error(
+            ("flags", number, "action"),
+            f"what {flag.action} does with the values of {flag.name} is not known.",
+            hint=f"Read that class in comfy/cli_args.py, and say it in variants/flags/{ANNOTATIONS}.",
+        )
+    read = flag.model_dump(exclude={"default", "action"}, exclude_none=True, exclude_defaults=True)
+    known = note.model_dump(exclude={"since", "releases", "action"}, exclude_defaults=True) if note else {}
+    for key in ("opposite", "companion"):  # of a flag that this release does not have
+        if known.get(key) not in names:
+            known.pop(key, None)
+    return FlagEntry(**{**read, **known})
 
 
 def _check_tables(tables: ProfilesFile, file: Document) -> None:
@@ -264,23 +237,57 @@ def _check_tables(tables: ProfilesFile, file: Document) -> None:
             )
 
 
-def _check_rules(tables: ProfilesFile, file: Document, catalogue: Catalogue) -> None:
-    """Check the arguments of each rule alone: flags that exist, arity, choices, groups."""
-    rules: list[tuple[tuple[str | int, ...], RuleEntry]] = []
+def _catalogue(flags: FlagsOfRelease, file: Document) -> Catalogue:
+    known: dict[str, Flag] = {}
+    for number, entry in enumerate(flags.flags):
+        here = ("flags", number)
+        if entry.name in known:
+            raise file.error(here, f"{entry.name} is duplicated.")
+        if entry.arity == "none" and (entry.type != "str" or entry.choices or entry.first or entry.most):
+            raise file.error(here, f"{entry.name} takes no value, so it has no type, choices or most.")
+        known[entry.name] = Flag(**entry.model_dump())
+    return Catalogue(flags.comfyui, known)
+
+
+def _rules(tables: ProfilesFile) -> Iterator[tuple[tuple[str | int, ...], RuleEntry]]:
+    """Yield each rule with its place in profiles.yaml."""
     for name, profile in tables.profiles:
-        here = ("profiles", name)
-        rules += [((*here, "no_gpu"), profile.no_gpu), ((*here, "unified"), profile.unified)]
-        rules += [((*here, "classes", gb), rule) for gb, rule in profile.classes.items()]
+        yield ("profiles", name, "no_gpu"), profile.no_gpu
+        yield ("profiles", name, "unified"), profile.unified
+        for gb, rule in profile.classes.items():
+            yield ("profiles", name, "classes", gb), rule
     for number, mode in enumerate(tables.memory_modes):
-        rules += [(("memory_modes", number, name), getattr(mode, name)) for name in Profiles.model_fields]
-    rules += [(("ram", number), entry) for number, entry in enumerate(tables.ram)]
-    for where, rule in rules:
+        for name in Profiles.model_fields:
+            yield ("memory_modes", number, name), getattr(mode, name)
+    for number, entry in enumerate(tables.ram):
+        yield ("ram", number), entry
+
+
+def _rule_problems(
+    tables: ProfilesFile, file: Document, catalogue: Catalogue, annotated: set[str]
+) -> Iterator[DescriptionError]:
+    """Yield what is wrong with the arguments of each rule alone: flags that exist, arity, choices, groups."""
+    for where, rule in _rules(tables):
+        if not holds(rule.releases, catalogue.version):
+            continue
         try:
             parsed = catalogue.parse(rule.args, "args")
         except RefusedError as refused:
-            raise file.error((*where, "args"), str(refused)) from None
+            yield file.error((*where, "args"), str(refused), hint=_RANGE)
+            continue
         if parsed.notes:
-            raise file.error((*where, "args"), parsed.notes[0])
+            yield file.error((*where, "args"), parsed.notes[0], hint=_RANGE)
         for name in rule.unless:
-            if name not in catalogue.flags:
-                raise file.error((*where, "unless"), f"ComfyUI {catalogue.version} has no flag {name}.")
+            if name not in catalogue.flags and name not in annotated:
+                yield file.error((*where, "unless"), f"ComfyUI {catalogue.version} has no flag {name}.")
+
+
+def outdated(before: str, after: str, rules: Path = DIRECTORY) -> list[str]:
+    """Return which rules hold for one release and not for another, one sentence each."""
+    file = document.load(rules / PROFILES)
+    found = []
+    for where, rule in _rules(file.parse(ProfilesFile, _that_hold(file, before))):
+        if holds(rule.releases, before) and not holds(rule.releases, after):
+            here = file.error(where, f"holds for ComfyUI {rule.releases}, and is left out.")
+            found.append(str(here))
+    return found

@@ -10,7 +10,8 @@ import unicodedata
 from pathlib import PurePosixPath
 from typing import Annotated, Final, TypeVar
 
-from pydantic import AfterValidator, Field
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import AfterValidator, Field, StringConstraints
 
 from podkiln.config.messages import PatternType
 from podkiln.errors import UsageError
@@ -78,6 +79,13 @@ Digest = Annotated[str, PatternType(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lo
 # One that ended in a - would be removed by apt-get, not installed.
 AptPackage = Annotated[str, PatternType(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "the name of a Debian package")]
 Version = Annotated[str, PatternType(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
+Release = Annotated[
+    str,
+    PatternType(
+        r"^[0-9]+(\.[0-9]+)+(-[0-9a-f]{12})?$",
+        "a release of ComfyUI such as 0.33.0, or one and the first 12 digits of a commit after it",
+    ),
+]
 PythonVersion = Annotated[str, PatternType(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
 Platform = Annotated[
     str, PatternType(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
@@ -126,6 +134,37 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 SafePath = Annotated[str, AfterValidator(safe_path)]
+
+
+def _phrase(text: str) -> str:
+    """Refuse what does not fit into a sentence: reasons are joined with other words."""
+    if not text.strip() or "\n" in text or text.endswith("."):
+        raise ValueError("expected a phrase on one line without a full stop at its end")
+    return text
+
+
+Phrase = Annotated[str, AfterValidator(_phrase)]
+FlagName = Annotated[str, StringConstraints(pattern=r"^--[a-z0-9][a-z0-9_-]*$")]
+
+
+def _releases(value: str) -> str:
+    """Check a range of releases, as packages write theirs (https://peps.python.org/pep-0440/)."""
+    try:
+        found = list(SpecifierSet(value))
+    except InvalidSpecifier:
+        found = []
+    if not found:
+        raise ValueError(f"{shown(value)} is no range of releases; expected one such as >=0.22,<0.38")
+    return value
+
+
+def holds(releases: str | None, release: str) -> bool:
+    """Return whether a range of releases has one in it; a commit after a release counts as that release."""
+    number = release.partition("-")[0]
+    return releases is None or SpecifierSet(releases).contains(number, prereleases=True)
+
+
+Releases = Annotated[str, AfterValidator(_releases)]
 
 
 def _workspace(value: str) -> str:

@@ -30,6 +30,10 @@ def rendered() -> dict[Path, str]:
     for name, part in (("Variant", variant), *variant["$defs"].items()):
         if name not in whole:
             part.pop("required", None)
+    # A release that is described may be written alone (podkiln.config.comfyui_release).
+    release = variant["$defs"]["ComfyUI"]["properties"]["version"]
+    comfyui = variant["$defs"]["Runtime"]["properties"]["comfyui"]
+    variant["$defs"]["Runtime"]["properties"]["comfyui"] = {"anyOf": [comfyui, release]}
     return {
         FOLDER / "model.schema.json": _text("A model", Model.model_json_schema()),
         FOLDER / "strip.schema.json": _text("The strip list", StripList.model_json_schema()),

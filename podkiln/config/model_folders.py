@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import StringConstraints
 
-from podkiln.config import document
+from podkiln.config import document, releases
 from podkiln.config.document import StrictModel, TupleOf
-from podkiln.config.fields import Identifier, Revision, Version
-from podkiln.config.variant import SHIPPED
-from podkiln.errors import DescriptionError
+from podkiln.config.fields import Identifier
 from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+OTHERS = "other-programs.yaml"
 RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
@@ -28,14 +27,16 @@ class Elsewhere(StrictModel):
     places: TupleOf[RelativePath]
 
 
-class Folders(StrictModel):
-    """One version's folders, in ComfyUI's own order."""
+class OtherPrograms(StrictModel):
+    """variants/flags/other-programs.yaml."""
 
-    comfyui: Version
-    commit: Revision
-    folders: TupleOf[Identifier]
-    outside: TupleOf[Identifier]
-    legacy: dict[Identifier, Identifier]
+    webui: dict[Identifier, TupleOf[RelativePath]]
+    elsewhere: Elsewhere
+
+
+class Folders(releases.FoldersFile):
+    """One release's folders, in ComfyUI's own order, and those of other programs."""
+
     webui: dict[Identifier, TupleOf[RelativePath]]
     elsewhere: Elsewhere
 
@@ -50,9 +51,9 @@ class Folders(StrictModel):
         }
 
 
-def to_json(version: str) -> dict[str, Any]:
+def to_json(version: str, folder: Path = releases.SHIPPED) -> dict[str, Any]:
     """Return folders.json, from which a pod names the models folders that it finds on its volume."""
-    found = load(version)
+    found = load(version, folder)
     return {
         "schema": 1,
         "comfyui": version,
@@ -62,18 +63,21 @@ def to_json(version: str) -> dict[str, Any]:
     }
 
 
-def problem(version: str, folder: str, *, foreign: bool) -> tuple[str, str | None] | None:
+def problem(
+    version: str, folder: str, *, foreign: bool, described: Path = releases.SHIPPED
+) -> tuple[str, str | None] | None:
     """Return what is wrong with a model's folder, and a hint; None where files in it are read.
 
     Args:
         version: ComfyUI's. Of one whose folders are not known, nothing is said here.
         folder: Below models/, such as loras or checkpoints/sdxl.
         foreign: Whether the model requires a node or a program, which may bring folders of its own.
+        described: Where the release's own files lie.
     """
     top = folder.partition("/")[0]
-    if not _path(version).is_file():
+    if not releases.folders_path(version, described).is_file():
         return None
-    found = load(version)
+    found = load(version, described)
     known = [*found.folders, *found.legacy]
     if top in known:
         return None
@@ -91,17 +95,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower()).rstrip("s")
 
 
-def _path(version: str) -> Path:
-    return SHIPPED / "flags" / f"folders-{version}.yaml"
-
-
 @cache
-def load(version: str) -> Folders:
-    """Load the folders of a ComfyUI version. Raises DescriptionError."""
-    path = _path(version)
-    if not path.is_file():
-        raise DescriptionError(
-            f"There is no {path.name}: the model folders of ComfyUI {version} are not known.",
-            hint="Read them off its folder_paths.py.",
-        )
-    return document.load(path).parse(Folders)
+def load(version: str, folder: Path = releases.SHIPPED) -> Folders:
+    """Load the folders of a ComfyUI release. Raises DescriptionError.
+
+    Args:
+        version: The release.
+        folder: Where its own files lie.
+    """
+    found = releases.load_folders(version, folder)
+    others = document.load(releases.SHIPPED / OTHERS).parse(OtherPrograms)
+    return Folders(**found.model_dump(), **others.model_dump())

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from packaging.utils import canonicalize_name
 
-from podkiln.config import comfyui_flags
+from podkiln.config import comfyui_flags, python_requirements, releases
+from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
@@ -37,13 +38,11 @@ def check(described: LoadedVariant) -> None:
         if flag not in words:
             what = f"a list replaces the parent's, and this one lacks {written}."
             raise described.error(_KEY, what, hint="Without it, ComfyUI cannot be reached in a pod.")
-    if not (comfyui_flags.DIRECTORY / f"comfyui-{comfyui.version}.yaml").is_file():
+    if not releases.flags_path(comfyui.version, described.flags).is_file():
         return  # a version whose flags are not known is refused where they are needed
-    needed = {
-        flag.name: flag.package or flag.module
-        for flag in comfyui_flags.load(comfyui.version).flags.flags
-        if flag.module
-    }
+    # Rules that do not fit the release are said when its flags are needed.
+    known, _ = comfyui_flags.check(comfyui.version, described.flags, comfyui_flags.DIRECTORY)
+    needed = {flag.name: flag.package or flag.module for flag in known.flags.flags if flag.module}
     asked = _required(described)
     for number, name in enumerate(words):
         package = needed.get(name)
@@ -56,10 +55,9 @@ def check(described: LoadedVariant) -> None:
 
 def _required(described: LoadedVariant) -> set[str]:
     """Return the packages that the requirements file names; none where it cannot be read."""
-    key = ("runtime", "python", "requirements")
-    path = described.owner(key).path.parent / described.spec.runtime.python.requirements
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):  # reported where the file is needed
+        lines = python_requirements.lines(described)
+    except (DescriptionError, OSError, ValueError):  # reported where the file is needed
         return set()
-    return {canonicalize_name(name) for name in re.findall(r"(?m)^\s*([A-Za-z0-9][\w.-]*)", text)}
+    named = (re.match(r"[A-Za-z0-9][\w.-]*", line) for line in lines)
+    return {canonicalize_name(each[0]) for each in named if each}

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from pod.util.env import nearest
-from podkiln.config import document, start_arguments, system_packages
+from podkiln.config import comfyui_release, document, releases, start_arguments, system_packages
 from podkiln.config.document import ROOT, Document, StrictModel, TupleOf
 from podkiln.config.fields import (
     AptPackage,
@@ -31,6 +31,7 @@ from podkiln.config.fields import (
     Port,
     PythonVersion,
     RegistryName,
+    Release,
     RepositoryName,
     Revision,
     Text,
@@ -98,9 +99,12 @@ class Python(StrictModel):
 
 
 class ComfyUI(StrictModel):
-    """The pinned ComfyUI. `tree` is git's hash of its files; substitutes are compared with it."""
+    """The pinned ComfyUI. `tree` is git's hash of its files; substitutes are compared with it.
 
-    version: Version
+    A release that is described (`./build.py comfyui`) is written alone: `comfyui: 0.33.0`, or `version`.
+    """
+
+    version: Release = Field(description="A release; with it alone, the rest is that release's.")
     repo: HttpsUrl
     commit: Revision
     tree: Revision
@@ -110,7 +114,9 @@ class ComfyUI(StrictModel):
 class Runtime(StrictModel):
     """Everything below the weights."""
 
-    name: Identifier = Field(description="Names the lock: variants/locks/<name>/.")
+    name: Identifier = Field(
+        description="Names the lock: variants/locks/<name>/. Without it: comfyui-RELEASE-cuda-CUDA."
+    )
     epoch: Annotated[int, Field(gt=0)] = Field(description="SOURCE_DATE_EPOCH, seconds since 1970 UTC.")
     base: Base
     apt: Annotated[TupleOf[AptPackage], AfterValidator(distinct)] = Field(
@@ -198,6 +204,8 @@ class LoadedVariant:
     name: str
     spec: Variant
     chain: tuple[Document, ...]
+    flags: Path = releases.SHIPPED
+    """The folder with the files of its ComfyUI release."""
 
     @property
     def option(self) -> str:
@@ -221,8 +229,10 @@ def names() -> list[str]:
     return [path.stem for path in document.files(SHIPPED) if not document.load(path).data.get("abstract")]
 
 
-def load(name: str) -> LoadedVariant:
+def load(name: str, *, release: str | None = None) -> LoadedVariant:
     """Load a shipped variant by name, or a user's own by the path of its YAML file.
+
+    `release`: of ComfyUI, instead of the one that the variant describes.
 
     Raises DescriptionError: no such variant, a missing parent, a cycle, or anything wrong in the files.
     """
@@ -230,9 +240,15 @@ def load(name: str) -> LoadedVariant:
     _check_name(path)
     chain = _chain(path)
     data: dict[str, Any] = {}
+    flags = releases.SHIPPED
     for parent in reversed(chain):
         own = {key: value for key, value in parent.data.items() if key != "abstract"}
+        own, flags = comfyui_release.expand(parent, own, flags, replaced=release is not None)
         data = _merge(data, own)
+    if release:
+        own, flags = comfyui_release.expand(chain[0], {"runtime": {"comfyui": release}}, flags)
+        data = _merge(data, own)
+    comfyui_release.name_runtime(data)
     if "abstract" in chain[0].data:
         data["abstract"] = chain[0].data["abstract"]
     spec = _parse(chain, data)
@@ -240,7 +256,7 @@ def load(name: str) -> LoadedVariant:
         raise chain[0].error(
             ("abstract",), "this description is only there to be extended; it cannot be built."
         )
-    described = LoadedVariant(name=path.stem, spec=spec, chain=chain)
+    described = LoadedVariant(name=path.stem, spec=spec, chain=chain, flags=flags)
     _check_packages(described)
     start_arguments.check(described)
     return described

@@ -41,10 +41,18 @@ def folders(described: LoadedVariant) -> tuple[Path, Path]:
 
 
 def apt_folders(described: LoadedVariant) -> tuple[Path, ...]:
-    """Return where the apt locks of a variant's bases lie: beside a user's file, then with the shipped."""
+    """Return where the apt locks of a variant's bases lie: beside a user's file, then with the shipped.
+
+    Last those of the shipped variants: Debian's packages are the base's, whichever ComfyUI is built.
+    """
     own = user_lock_dir(described)
-    shipped = LOCKS / described.spec.runtime.name / APT
-    return (own / APT, shipped) if own else (shipped,)
+    shipped = [LOCKS / described.spec.runtime.name / APT, default_runtime() / APT]
+    return tuple(dict.fromkeys([own / APT, *shipped] if own else shipped))
+
+
+def default_runtime() -> Path:
+    """Return the folder of the lock that the shipped variants have; others begin with its versions."""
+    return LOCKS / variant.load(variant.names()[0]).spec.runtime.name
 
 
 def is_there(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import json
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from podkiln.config import python_requirements
 from podkiln.errors import LockError
-from podkiln.util.quoting import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,40 +30,21 @@ def inputs_digest(described: LoadedVariant) -> str:
     described_inputs: list[object] = [
         python.version,
         python.platform,
-        _wanted(python_file(described)),
+        sorted(python_requirements.lines(described)),
         layers,
     ]
     if jupyter := jupyter_file(described):
-        described_inputs.append(_wanted(jupyter))
+        described_inputs.append(sorted(python_requirements.plain_lines(jupyter)))
     text = json.dumps(described_inputs, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def _wanted(requirements: Path) -> list[str]:
-    lines = [line.split(" #")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
-    return sorted(line for line in lines if line and not line.startswith("#"))
-
-
-def python_file(described: LoadedVariant) -> Path:
-    """Return the requirements file that a variant names, relative to the description that names it."""
-    return _beside(
-        described, ("runtime", "python", "requirements"), described.spec.runtime.python.requirements
-    )
 
 
 def jupyter_file(described: LoadedVariant) -> Path | None:
     """Return the requirements file of JupyterLab's environment; None where the image has none."""
     named = described.spec.runtime.jupyter
-    return _beside(described, ("runtime", "jupyter"), named) if named else None
-
-
-def _beside(described: LoadedVariant, location: tuple[str, ...], named: str) -> Path:
-    owner = next((file for file in described.chain if file.has(location)), described.chain[-1])
-    path = owner.path.parent / named
-    with contextlib.suppress(OSError):  # a name that no file system takes
-        if path.is_file():
-            return path
-    raise owner.error(location, f"there is no file {cut(str(path))}.")
+    if not named:
+        return None
+    return python_requirements.beside(described, ("runtime", "jupyter"), named)
 
 
 def assign(requirements: str, layers: Iterable[PythonLayer]) -> dict[str, str]:

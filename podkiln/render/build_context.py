@@ -64,7 +64,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/models.json": _json(image_metadata.models(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
         "podkiln/model-types.json": _json(model_types.to_json()),
-        "podkiln/folders.json": _json(model_folders.to_json(plan.described.spec.runtime.comfyui.version)),
+        "podkiln/folders.json": _json(_folders_json(plan)),
         **{path: File(content) for path, content in apt_index.texts(plan.apt).items()},
         **{path: File(content, copied=True) for path, content in apt_index.packed(plan.apt).items()},
         **_strip_rules(plan),
@@ -78,10 +78,15 @@ def dockerfile(plan: Plan) -> str:
     return _template(_DOCKERFILE, _facts(plan)).content.decode()
 
 
+def _folders_json(plan: Plan) -> dict[str, Any]:
+    described = plan.described
+    return model_folders.to_json(described.spec.runtime.comfyui.version, described.flags)
+
+
 def _check_version(plan: Plan) -> None:
     """See that flags and folders of the variant's ComfyUI are known. Raises DescriptionError."""
     try:
-        model_folders.load(plan.described.spec.runtime.comfyui.version)
+        model_folders.load(plan.described.spec.runtime.comfyui.version, plan.described.flags)
     except DescriptionError as unknown:
         what = str(unknown)
         raise plan.described.error(
@@ -105,6 +110,7 @@ def flags_json(plan: Plan) -> dict[str, Any]:
             port=runtime.port,
             workspace=runtime.workspace,
             driver=runtime.driver,
+            folder=plan.described.flags,
             architectures=comfyui_flags.architectures(_locked(plan, "torch"), runtime.cuda),
         )
     except DescriptionError as wrong:
@@ -162,7 +168,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "stop_seconds": runtime.stop_seconds,
         "access_secrets": secret_variables.ACCESS,
         "labels": labels(plan),
-        "folders": model_folders.load(runtime.comfyui.version).places(),
+        "folders": model_folders.load(runtime.comfyui.version, plan.described.flags).places(),
         "hubs": Hubs(),
         "weights": baked_stage.steps(plan),
     }

@@ -20,11 +20,13 @@ from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
 from pod.util.files import SCHEMA
 from podkiln.config import start_arguments
-from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, Profiles, load
+from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, load
+from podkiln.config.flag_files import Profiles
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from pod.flags.decision import Decision
     from pod.flags.model_selection import ModelOffer
@@ -40,6 +42,7 @@ def to_json(
     workspace: str = "/workspace",
     driver: str | None = None,
     architectures: Sequence[str] | None = None,
+    folder: Path = DIRECTORY,
 ) -> dict[str, Any]:
     """Return flags.json for an image. Raises DescriptionError where rules combine to no command line.
 
@@ -51,15 +54,16 @@ def to_json(
         workspace: What WORKSPACE is by default.
         driver: The least NVIDIA driver for the image's CUDA.
         architectures: What the image's torch has machine code for; None for unknown.
+        folder: Where the release's own files lie.
     """
-    described = load(comfyui_version)
+    described = load(comfyui_version, folder, DIRECTORY)
     data = _data(described, common, profile) | {
         "port": port,
         "workspace": workspace,
         "driver": driver,
         "architectures": None if architectures is None else list(architectures),
     }
-    _check_combinations(comfyui_version, tuple(common))
+    _check_combinations(comfyui_version, tuple(common), folder)
     return data
 
 
@@ -178,13 +182,13 @@ def _data(described: FlagData, common: list[str], profile: str) -> dict[str, Any
 
 
 @lru_cache(maxsize=8)
-def _check_combinations(version: str, common: tuple[str, ...]) -> None:
+def _check_combinations(version: str, common: tuple[str, ...], folder: Path) -> None:
     """Choose for every card, RAM, memory mode and profile, and read each command line again.
 
     Groups are resolved when rules meet, so this is what shows that no pod can be given a line that ComfyUI
     refuses.
     """
-    described = load(version)
+    described = load(version, folder, DIRECTORY)
     rules = pod_rules.from_json(_data(described, list(common), "dynamic"))
     try:
         rules.catalogue.parse(
@@ -202,7 +206,10 @@ def _check_combinations(version: str, common: tuple[str, ...]) -> None:
     for card, ram, mode, profile in product(cards, rams, modes, rules.profiles):
         environ = {"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}
         settings = read(environ, rules)
-        decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing))
+        try:
+            decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing))
+        except RefusedError as refused:
+            raise DescriptionError(f"No pod could start ComfyUI {version}: {refused}") from None
         _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
     unified = Detection(Gpu(index=0, uuid="", name="unified", vram_mib=None, unified=True), visible=1)
     for mode, profile in product(modes, rules.profiles):

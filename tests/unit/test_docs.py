@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+from comfyui_trees import describe_as
 
 from docs import generate
 from pod.commands import fetch
@@ -27,6 +28,7 @@ MODELS = catalog.load()
 # The variants that the pages show as examples, and what they switch on.
 EXAMPLES: dict[str, list[str]] = {
     "studio.yaml": ["sdxl-base", "studio-style"],
+    "older.yaml": [],
     "sdxl-only.yaml": ["sdxl-base"],
     "two-of-them.yaml": [],
     "with-nodes.yaml": [],
@@ -188,6 +190,8 @@ def test_examples_of_descriptions_are_right(page: str, text: str, tmp_path: Path
     title = text.partition("\n")[0].removeprefix("# ")
     path = tmp_path / ("model.yaml" if title == "model" else title)
     path.write_text(text)
+    for release in re.findall(r"^  comfyui: ([0-9.]+)$", text, re.MULTILINE):
+        describe_as(release, tmp_path)
     if title == "model":
         document.load(path).parse(Model)
         return

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from podkiln.config import python_requirements
 from podkiln.errors import CommandError, DescriptionError, LockError
 from podkiln.lock import requirements
 from podkiln.util import process
@@ -64,8 +65,9 @@ def compile_layers(described: LoadedVariant, pins: dict[str, str], upgrade: Sequ
     Raises LockError: uv cannot resolve it, or a package has no wheel with a hash for the platform.
     """
     python = described.spec.runtime.python
-    asked = requirements.python_file(described)
-    dealt = requirements.assign(_requirements(resolve(asked, python, pins, upgrade)), python.layers)
+    asked = python_requirements.path(described)
+    wheels = resolve(asked, python, pins, upgrade, text=python_requirements.composed(described))
+    dealt = requirements.assign(_requirements(wheels), python.layers)
     texts: dict[str, str] = {}
     for number, layer in enumerate(python.layers):
         if not dealt[layer.name]:
@@ -107,8 +109,12 @@ def compile_uv(python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> 
     return _header("uv, which installs the Python layers when the image is built.") + _requirements(wheels)
 
 
-def resolve(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> list[Wheel]:
+def resolve(
+    asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str], *, text: str | None = None
+) -> list[Wheel]:
     """Resolve a requirements file for an interpreter and platform: one wheel a package, by package name.
+
+    `text`: what is resolved in the place of the file, which names it in errors.
 
     Index, mirrors and certificates are those that uv is configured with (UV_DEFAULT_INDEX, SSL_CERT_FILE).
     """
@@ -117,7 +123,11 @@ def resolve(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence
         pinned, found = folder / "pinned.txt", folder / "pylock.toml"
         pinned.write_text("".join(f"{name}=={pins[name]}\n" for name in sorted(pins)), encoding="utf-8")
         given_up = ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={name}" for name in upgrade]
-        _uv(asked, pinned, python, given_up, asked=asked)
+        source = asked
+        if text is not None:
+            source = folder / "asked.in"
+            source.write_text(text, encoding="utf-8")
+        _uv(source, pinned, python, given_up, asked=asked)
         # Of the formats that uv writes, only this one says which hash belongs to which wheel.
         _uv(pinned, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=asked)
         answer = tomllib.loads(found.read_text(encoding="utf-8"))

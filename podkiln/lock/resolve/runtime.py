@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError, SourceError
@@ -101,7 +101,7 @@ def _write(
 ) -> list[Path]:
     if folder == present.folder and not upgrade and not present.drifts(described):
         return _fill_trees(described, present, folder, warnings)
-    texts = _texts(described, present, upgrade)
+    texts = _texts(described, _begun(present), upgrade)
     layers = described.spec.runtime.python.layers
     locked = _lock(
         described,
@@ -122,6 +122,13 @@ def _write(
         said = present.damage.rstrip(".")
         warnings.append(f"{said}; everything in it was resolved again: compare before you commit.")
     return changed
+
+
+def _begun(present: Present) -> Present:
+    """Return the versions to begin with: those of the shipped variants, where there is no lock at all yet."""
+    if present.runtime or any(present.pins.values()):
+        return present
+    return replace(present, pins=Present.at(locations.default_runtime()).pins)
 
 
 def _texts(described: LoadedVariant, present: Present, upgrade: Sequence[str]) -> dict[str, str]:

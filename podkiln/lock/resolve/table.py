@@ -22,7 +22,7 @@ _SPECIAL: Final = str.maketrans(
 
 
 def markdown(summary: RelockResult) -> str:
-    """Return the page. Rows that do not fit are counted."""
+    """Return the page."""
     total = summary.resolved + summary.unresolved
     newly = [each for each in summary.changes if each.kind == "resolved"]
     others = [each for each in summary.changes if each.kind != "resolved"]
@@ -34,13 +34,18 @@ def markdown(summary: RelockResult) -> str:
         f"| still unresolved | {summary.unresolved} |",
     ]
     sections = [
-        _section("Resolved", ("model", "file", "bytes", "sha256", "commit"), _resolved(summary, newly)),
-        _section("Changed", ("where", "what", "how", "before", "now"), map(_changed, others)),
-        _section("Debian packages", ("package", "before", "now", "security update"), _packages(summary)),
-        _section("Still unresolved", ("model", "file", "why"), summary.open_files),
-        _section("For a person to decide", ("what",), ([text] for text in summary.problems)),
-        _section("Warnings", ("what",), ([text] for text in summary.warnings)),
+        section("Resolved", ("model", "file", "bytes", "sha256", "commit"), _resolved(summary, newly)),
+        section("Changed", ("where", "what", "how", "before", "now"), map(_changed, others)),
+        section("Debian packages", ("package", "before", "now", "security update"), _packages(summary)),
+        section("Still unresolved", ("model", "file", "why"), summary.open_files),
+        section("For a person to decide", ("what",), ([text] for text in summary.problems)),
+        section("Warnings", ("what",), ([text] for text in summary.warnings)),
     ]
+    return page(head, sections)
+
+
+def page(head: Sequence[str], sections: Iterable[Sequence[str]]) -> str:
+    """Return some lines and the sections below them. Rows that do not fit are counted."""
     lines, left = [*head], _MOST - sum(len(line) + 1 for line in head)
     for section in filter(None, sections):
         for number, line in enumerate(section):
@@ -54,7 +59,8 @@ def markdown(summary: RelockResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def section(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return a heading and a table, text of strangers made harmless; nothing where there are no rows."""
     cells = [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
     if not cells:
         return []

@@ -1,7 +1,7 @@
 """What is newer than the pins that people set in descriptions: it is told, with the line to change.
 
-A base digest or a ComfyUI commit stands in YAML beside the reason for it, and moves together with other keys
-(version, tree, flags, requirements). No program rewrites that; it says what there is.
+A base digest stands in YAML beside the reason for it, and a ComfyUI release moves together with flags,
+folders and requirements (podkiln.pipeline.comfyui). Here it is only said what there is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from podkiln.errors import CommandError, SourceError
 from podkiln.util import process
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from podkiln.config.variant import LoadedVariant
 
 _SECONDS = 60
@@ -35,19 +38,24 @@ def base(described: LoadedVariant) -> str | None:
 def comfyui(described: LoadedVariant) -> str | None:
     """Return what to change for the newest release of ComfyUI; None when it is pinned. Raises SourceError."""
     pinned = described.spec.runtime.comfyui
-    releases: dict[tuple[int, ...], str] = {}
-    for commit, name in _references(pinned.repo, "refs/tags/v*"):
+    found = releases(pinned.repo)
+    if not found or max(found) <= numbers(pinned.version):
+        return None
+    newest = max(found)
+    version = ".".join(map(str, newest))
+    what = f"{version} is released, {found[newest]}; `./build.py comfyui {version}` says what it changes."
+    return str(described.error(("runtime", "comfyui", "commit"), what))
+
+
+def releases(repo: str) -> dict[tuple[int, ...], str]:
+    """Return the commit of each release of ComfyUI, by the numbers of its version. Raises SourceError."""
+    found: dict[tuple[int, ...], str] = {}
+    for commit, name in _references(repo, "refs/tags/v*"):
         # An annotated tag is listed twice; the line with ^{} has the commit, and comes second.
         release = re.fullmatch(r"refs/tags/v([0-9]{1,9}(?:\.[0-9]{1,9}){0,5})(?:\^\{\})?", name)
         if release:
-            releases[_numbers(release[1])] = commit
-    if not releases or max(releases) <= _numbers(pinned.version):
-        return None
-    newest = max(releases)
-    version = ".".join(map(str, newest))
-    what = f"{version} is released, {releases[newest]}; "
-    what += "version, commit, tree, flags and requirements move together."
-    return str(described.error(("runtime", "comfyui", "commit"), what))
+            found[numbers(release[1])] = commit
+    return found
 
 
 def node(described: LoadedVariant, name: str) -> str | None:
@@ -77,6 +85,17 @@ def tree(repo: str, commit: str) -> str:
     return found[1]
 
 
+def fetch(repo: str, commit: str, folder: Path, files: Sequence[str]) -> None:
+    """Check some files of a commit out into an empty folder. Raises SourceError."""
+    _git(repo, "init", "--quiet", str(folder))
+    _git(repo, "-C", str(folder), "remote", "add", "origin", repo)
+    # The files alone, where the server knows filters; one that does not sends more.
+    options = ("--quiet", "--depth=1", "--no-tags", "--filter=blob:none")
+    _git(repo, "-C", str(folder), "fetch", *options, "origin", commit)
+    listed = _git(repo, "-C", str(folder), "ls-tree", "--name-only", commit, *files).split()
+    _git(repo, "-C", str(folder), "checkout", "--quiet", commit, "--", *listed)
+
+
 def _git(repo: str, *arguments: str) -> str:
     """Run git without asking anybody for a password. Raises SourceError."""
     try:
@@ -99,5 +118,6 @@ def _references(repo: str, pattern: str) -> list[tuple[str, str]]:
     return [(commit, name) for commit, name in (line for line in lines if len(line) == 2)]  # noqa: PLR2004
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version; a commit after a release counts as that release."""
+    return tuple(int(part) for part in version.partition("-")[0].split("."))

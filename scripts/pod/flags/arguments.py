@@ -43,7 +43,7 @@ class RefusedError(PodError):
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag; the keys are those of variants/flags/comfyui-*.yaml, where they are explained."""
+    """One flag; the keys are explained in variants/flags/: comfyui-*.yaml and annotations.yaml."""
 
     name: str
     arity: str = "none"

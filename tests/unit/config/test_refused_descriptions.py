@@ -301,10 +301,6 @@ def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tm
             "{arguments: ['--listen', '--port={port}', '--preview-size={prt}']}",
             r"mine\.yaml:6: runtime\.comfyui\.arguments: --preview-size needs",
         ),
-        (
-            "{version: '0.99.0'}",
-            r"mine\.yaml:6: runtime\.comfyui\.version: there is no folders-0\.99\.0\.yaml",
-        ),
     ],
 )
 def test_what_only_rendering_finds_has_its_place_too(more: str, says: str, tmp_path: Path) -> None:
@@ -312,6 +308,16 @@ def test_what_only_rendering_finds_has_its_place_too(more: str, says: str, tmp_p
     made = make_plan(variants.load(str(path)), BuildRequest.of((str(path),), no_weights=True))
     with pytest.raises(DescriptionError, match=says):
         build_context.render(made)
+
+
+def test_a_pin_written_out_whose_release_is_not_described(tmp_path: Path) -> None:
+    pin = f"{{version: 0.99.0, commit: {'1' * 40}}}"
+    name = "comfyui-0.33.0-cuda-13.0"  # a lock that there is
+    path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{name: {name}, comfyui: {pin}}}\n")
+    says = r"mine\.yaml:6: runtime\.comfyui: .* there is no file .*python/comfyui"
+    with pytest.raises(DescriptionError, match=says) as refused:
+        make_plan(variants.load(str(path)), BuildRequest.of((str(path),), no_weights=True))
+    assert f"`./build.py comfyui 0.99.0 --variant {path}`" in str(refused.value.hint)
 
 
 def test_a_name_that_no_file_system_takes_is_no_file(tmp_path: Path) -> None:

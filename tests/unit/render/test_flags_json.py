@@ -26,6 +26,7 @@ COMMON = [
     "--extra-model-paths-config={root}/extra_model_paths.yaml",
 ]
 FLAGS = "comfyui-0.33.0.yaml"
+NOTES = "annotations.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +52,18 @@ def test_what_does_not_exist_is_no_flag(data: dict[str, Any], never: str) -> Non
         (FLAGS, "name: --cpu, group", "nme: --cpu, group", r"flags\[\d+\]", "missing|unknown key"),
         (FLAGS, "name: --cpu, group", "name: --CPU, group", r"flags\[\d+\]\.name", "of the form"),
         (FLAGS, "name: --cpu, group", "name: --novram, group", r"flags\[\d+\]", "--novram is duplicated"),
-        (FLAGS, "arity: one, type: int, minimum: 1,", "arity: two, type: int,", r"arity", "expected 'none'"),
+        (FLAGS, "arity: one, type: int", "arity: two, type: int", r"arity", "expected 'none'"),
         (
             FLAGS,
-            "name: --cpu-vae,",
-            "name: --cpu-vae, type: int,",
+            "name: --cpu-vae}",
+            "name: --cpu-vae, type: int}",
             r"flags\[\d+\]",
             "takes no value, so it has no type",
         ),
-        (FLAGS, "opposite: --auto-launch", "opposite: --cpu", "opposite", "does not name"),
-        (FLAGS, "later: [", "later: [--cpu, ", r"later\[0\]", "--cpu stands among the flags of this version"),
+        (NOTES, "opposite: --auto-launch", "opposite: --cpu", "opposite", "does not name"),
+        (NOTES, "opposite: --auto-launch", "opposite: --cpuu", "opposite", "there is no flag --cpuu"),
+        (NOTES, "companion: --tls-certfile", "companion: --tls-cert", "companion", "no flag --tls-cert"),
+        (NOTES, "since: 0.38.0", "since: soon", "since", "a version of numbers and dots"),
         (FLAGS, "comfyui: 0.33.0", "comfyui: 0.34.0", "comfyui", "named after 0.33.0, but says 0.34.0"),
         (FLAGS, "commit: 2f35", "commit: zf35", "commit", "zf35"),
         ("dead.yaml", "  --medvram:", "  --cpu:", "flags.--cpu", "does have this flag"),

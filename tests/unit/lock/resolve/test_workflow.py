@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from comfyui_trees import stocked, tree, with_folders
 from servers.hub import Hub
 from servers.hub_content import CivitaiVersion, HubFile, Repository
 from servers.hub_faults import Fault
@@ -272,18 +274,71 @@ def test_a_lock_that_forgot_something_stops_the_run(runner: Runner, hub: Hub) ->
     assert "and is not known any more." in done.stderr
 
 
+@pytest.fixture
+def upstream(runner: Runner, tmp_path: Path) -> Path:
+    """A repository in ComfyUI's place, with one release, and an index that has what it asks for."""
+    more = with_folders("diffusion_models", "clip_vision", "latent_upscale_models", "upscale_models")
+    folder = tree(tmp_path / "comfyui", "0.34.0", "foo\ntorch\n", folders=more)
+    config = tmp_path / "gitconfig"
+    config.write_text(
+        f'[url "{folder}"]\n  insteadOf = https://github.com/Comfy-Org/ComfyUI\n'
+        "[user]\n  name = Test\n  email = test@example.com\n"
+    )
+    runner.environment["GIT_CONFIG_GLOBAL"] = str(config)
+    for arguments in (["init"], ["add", "."], ["commit", "--message=0.34.0"], ["tag", "v0.34.0"]):
+        quiet = [] if arguments[0] in {"tag", "add"} else ["--quiet"]
+        subprocess.run(["git", *arguments, *quiet], cwd=folder, env=runner.environment, check=True)
+    shelf = stocked(tmp_path / "shelf", runner.checkout / "variants/python/requirements.in")
+    shelf.add("comfy-kitchen", "0.2.31")  # what is locked now, and still fits
+    runner.environment |= shelf.environment
+    shutil.copytree(ROOT / "tests/golden/lazy", runner.checkout / "tests/golden/lazy")
+    runner.git("add", ".")
+    runner.git("commit", "--quiet", "--message=golden")
+    return folder
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_newer_comfyui_moves_the_shipped_variants_in_one_pull_request(runner: Runner) -> None:
+    runner.run("release")
+    page = (runner.temp / "release/table.md").read_text()
+    assert page.startswith("ComfyUI 0.34.0, commit ")
+    assert "against 0.33.0." in page
+    assert "| flag gone | --tls-keyfile |  |  |" in page
+    runner.fresh()
+    runner.git("clean", "--quiet", "--force", "-d")
+    runner.run("propose-release", BASE="main")
+    asked = runner.log.read_text().splitlines()
+    assert asked[-1].startswith("pr create --base main --head comfyui-release --title Move to another")
+    changed = runner.git("diff", "--name-only", "main", "comfyui-release").split()
+    assert {"variants/base.yaml", "tests/golden/lazy/Dockerfile"} <= set(changed)
+    assert "variants/flags/comfyui-0.34.0.yaml" in changed
+    assert "variants/locks/comfyui-0.34.0-cuda-13.0/runtime.json" in changed
+    assert "variants/locks/comfyui-0.34.0-cuda-13.0/apt/238901ecd27d/apt.json" in changed
+    locked = runner.git("show", "comfyui-release:variants/locks/comfyui-0.34.0-cuda-13.0/python/comfyui.txt")
+    assert "\ncomfy-kitchen==0.2.31 " in locked
+    moved = runner.git("diff", "main", "comfyui-release", "--", "variants/base.yaml")
+    lines = [line for line in moved.splitlines() if line.startswith(("+ ", "- "))]
+    assert [re.sub(r" +", " ", line).split("#")[0].strip() for line in lines] == [
+        '- version: "0.33.0"',
+        '+ version: "0.34.0"',
+    ]
+
+
 def test_the_workflow_may_do_no_more_than_it_must() -> None:
     workflow = yaml.safe_load(WORKFLOW.read_text())
     assert workflow["permissions"] == {"contents": "read"}
-    resolve, propose = workflow["jobs"]["resolve"], workflow["jobs"]["propose"]
-    assert "permissions" not in resolve
-    assert propose["permissions"] == {"contents": "write", "pull-requests": "write"}
-    assert not any("build.py" in step.get("run", "") for step in propose["steps"])
+    jobs = workflow["jobs"]
+    assert set(jobs) == {"resolve", "propose", "release", "propose-release"}
+    for reading, writing in (("resolve", "propose"), ("release", "propose-release")):
+        assert "permissions" not in jobs[reading]
+        assert jobs[writing]["needs"] == reading
+        assert jobs[writing]["permissions"] == {"contents": "write", "pull-requests": "write"}
+        assert not any("build.py" in step.get("run", "") for step in jobs[writing]["steps"])
     secret = [
-        step["name"] for job in (resolve, propose) for step in job["steps"] if "secrets." in json.dumps(step)
+        step["name"] for job in jobs.values() for step in job["steps"] if "secrets." in json.dumps(step)
     ]
     assert secret == ["Resolve"]
-    for job in (resolve, propose):
+    for job in jobs.values():
         for step in job["steps"]:
             assert "uses" not in step or len(step["uses"].partition("@")[2]) == 40, step
             assert "${{" not in step.get("run", "")  # what is filled in there could run

@@ -1,0 +1,113 @@
+"""ComfyUI's source tree, read: what podkiln has to know of a release, none of it run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from podkiln.config import cli_args, folder_paths
+from podkiln.config.source_syntax import Module
+from podkiln.errors import DescriptionError, SourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.config.cli_args import ReadFlag
+    from podkiln.config.folder_paths import ReadFolders
+
+VERSION: Final = "comfyui_version.py"
+REQUIREMENTS: Final = "requirements.txt"
+PROJECT: Final = "pyproject.toml"
+_MARKS: Final = (VERSION, cli_args.FILE, folder_paths.FILE, REQUIREMENTS)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a tree says.
+
+    Attributes:
+        version: What the tree calls itself.
+        python: The versions of Python that it is for, as pip writes them; None where it does not say.
+        flags: Its command line.
+        folders: Its model folders.
+        requirements: The lines of its requirements.txt that ask for something.
+    """
+
+    version: str
+    python: str | None
+    flags: tuple[ReadFlag, ...]
+    folders: ReadFolders
+    requirements: tuple[str, ...]
+
+
+def read(tree: Path) -> Source:
+    """Read a source tree.
+
+    Raises SourceError: it is not ComfyUI's. Raises DescriptionError: a construct that is not understood.
+    """
+    missing = next((name for name in _MARKS if not (tree / name).is_file()), None)
+    if missing:
+        raise SourceError(
+            f"{tree} is not a source tree of ComfyUI: there is no {missing}.",
+            hint="Name the folder that has main.py in it; before 0.3.0 there were no releases to describe.",
+        )
+    return Source(
+        version=version_of(tree),
+        python=_python(tree / PROJECT),
+        flags=cli_args.read(tree),
+        folders=folder_paths.read(tree),
+        requirements=_requirements(tree / REQUIREMENTS),
+    )
+
+
+def version_of(tree: Path) -> str:
+    """Return what a tree calls itself. Raises SourceError and DescriptionError."""
+    module = Module.read(tree / VERSION)
+    for statement in module.tree.body:
+        module.learn(statement)
+    found = module.constants.get("__version__")
+    if not isinstance(found, str) or not re.fullmatch(r"[0-9]+(\.[0-9]+)+", found):
+        raise module.error(module.tree, "there is no `__version__` of numbers and dots here")
+    return found
+
+
+def _requirements(path: Path) -> tuple[str, ...]:
+    found = []
+    for number, raw in enumerate(_text(path).splitlines(), start=1):
+        line = re.split(r"(?:^|\s)#", raw)[0].strip()
+        if not line:
+            continue
+        try:
+            asked = Requirement(line)
+        except InvalidRequirement:
+            asked = None
+        if asked is None or asked.url:
+            raise DescriptionError(
+                f"{path}:{number}: podkiln locks packages of an index, and this line is none: {line[:80]}",
+                hint="Nothing was written.",
+            )
+        found.append(line)
+    return tuple(found)
+
+
+def _python(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        asked = tomllib.loads(_text(path)).get("project", {}).get("requires-python")
+        return str(SpecifierSet(asked)) if asked else None
+    except (tomllib.TOMLDecodeError, InvalidSpecifier, AttributeError, TypeError) as broken:
+        raise SourceError(f"{path} cannot be read: {' '.join(str(broken).split())}.") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as unreadable:
+        why = getattr(unreadable, "strerror", None) or "it is no UTF-8 text"
+        raise SourceError(f"{path} cannot be read: {why}.") from None

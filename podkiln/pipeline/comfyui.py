@@ -1,0 +1,152 @@
+"""A ComfyUI release described: its source is read, its files and lock are written, and the changes are said.
+
+Everything is read before anything is written, and nothing of the source is run.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from packaging.specifiers import SpecifierSet
+
+from podkiln.config import comfyui_flags, comfyui_source, document, release_text, releases, variant
+from podkiln.errors import DescriptionError, UsageError
+from podkiln.lock import locations
+from podkiln.lock.resolve import comfyui_checkout, runtime
+from podkiln.pipeline import release_report
+from podkiln.util import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podkiln.config.comfyui_source import Source
+    from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.resolve.comfyui_checkout import Checkout
+    from podkiln.pipeline.release_report import ReleaseReport
+
+_SHIPPED: Final = "lazy"  # any shipped variant: they share one runtime
+_BASE: Final = variant.SHIPPED / "base.yaml"
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """What is asked for.
+
+    Attributes:
+        name: VERSION, COMMIT, VERSION@COMMIT or newest.
+        variant: A variant of one's own, beside which the files go; None for the shipped ones.
+        source: The folder of the source tree; None to fetch it.
+        pin: Whether the shipped variants move to it.
+        lock: Whether its Python packages are locked.
+    """
+
+    name: str
+    variant: str | None = None
+    source: Path | None = None
+    pin: bool = False
+    lock: bool = True
+
+
+def describe(request: ReleaseRequest) -> ReleaseReport:
+    """Write a release's files and its lock. Returns what changed against the release that was built so far.
+
+    Raises UsageError, SourceError, DescriptionError and LockError.
+    """
+    if request.pin and request.variant:
+        raise UsageError(
+            "--pin moves the shipped variants, so it takes no --variant.", hint="Give one of the two."
+        )
+    place = _place(request.variant)
+    before = _before(request.variant)
+    repo = variant.load(_SHIPPED).spec.runtime.comfyui.repo
+    with tempfile.TemporaryDirectory(prefix="podkiln-comfyui-") as scratch:
+        found = _checkout(request, repo, [place, releases.SHIPPED], Path(scratch))
+        source = comfyui_source.read(found.folder)
+    _check_python(before, source, found)
+    written = _write(found, source, place)
+    problems = comfyui_flags.check(found.release, place, comfyui_flags.DIRECTORY)[1]
+    after = variant.load(request.variant or _SHIPPED, release=found.release)
+    warnings: list[str] = list(found.notes)
+    if request.lock:
+        written += _lock(after, warnings)
+    if request.pin and not problems:  # last: until then the new lock begins with the old one's versions
+        written += _pin(found.release)
+    return release_report.compare(before, after, found, written, warnings, [str(each) for each in problems])
+
+
+def _place(name: str | None) -> Path:
+    """Return the folder for a release's flags: beside a variant of one's own, or the shipped one."""
+    if name is None:
+        return releases.SHIPPED
+    path = Path(name)
+    if path.suffix != ".yaml" or not path.is_file():
+        if name in variant.names():
+            return releases.SHIPPED
+        variant.load(name)  # raises what is wrong with the name
+    return path.parent / releases.FOLDER
+
+
+def _before(name: str | None) -> LoadedVariant:
+    """Return what was built so far: one's own variant where that can be read, or the shipped ones."""
+    try:
+        return variant.load(name or _SHIPPED)
+    except DescriptionError:  # it may name the release that is not described yet
+        return variant.load(_SHIPPED)
+
+
+def _checkout(request: ReleaseRequest, repo: str, places: list[Path], scratch: Path) -> Checkout:
+    if request.name == comfyui_checkout.NEWEST:
+        named = comfyui_checkout.newest(repo)
+    else:
+        named = comfyui_checkout.Named.parse(request.name)
+    if request.source:
+        return comfyui_checkout.of_folder(named, request.source, repo, places)
+    return comfyui_checkout.fetched(named, repo, scratch)
+
+
+def _check_python(before: LoadedVariant, source: Source, found: Checkout) -> None:
+    wanted = before.spec.runtime.python.version
+    if source.python and not SpecifierSet(source.python).contains(f"{wanted}.99"):
+        raise before.error(
+            ("runtime", "python", "version"),
+            f"ComfyUI {found.release} is for Python {source.python}, and this is {wanted}.",
+        )
+
+
+def _write(found: Checkout, source: Source, place: Path) -> list[Path]:
+    pin = release_text.Pin(found.release, found.repo, found.commit, found.tree)
+    texts: Mapping[Path, str] = {
+        releases.flags_path(found.release, place): release_text.flags(pin, source.flags),
+        releases.folders_path(found.release, place): release_text.folders(pin, source.folders),
+        releases.requirements_path(found.release, place): release_text.requirements(pin, source.requirements),
+    }
+    return [path for path, text in texts.items() if atomic.write(path, text)]
+
+
+def _pin(release: str) -> list[Path]:
+    """Have base.yaml name a release, in the one line where it does. Raises DescriptionError."""
+    file = document.load(_BASE)
+    key = ("runtime", "comfyui", "version")
+    number = file.line(key) - 1
+    lines = _BASE.read_text(encoding="utf-8").splitlines(keepends=True)
+    changed, count = re.subn(r'^(\s*version:\s*)"[^"]+"', rf'\g<1>"{release}"', lines[number])
+    if not file.has(key) or not count:
+        raise file.error(key, 'expected `version: "RELEASE"` on one line, to be changed.')
+    lines[number] = changed
+    return [_BASE] if atomic.write(_BASE, "".join(lines)) else []
+
+
+def _lock(described: LoadedVariant, warnings: list[str]) -> list[Path]:
+    """Lock the Python packages; Debian's are those of the base, whichever release is built."""
+    written = runtime.relock(described, (), warnings)
+    own = locations.apt_folders(described)
+    target = locations.LOCKS / described.spec.runtime.name / locations.APT
+    if locations.user_lock_dir(described) is None and not target.exists() and own[-1].is_dir():
+        shutil.copytree(own[-1], target)
+        written = [*written, target]
+    return written
