@@ -11,7 +11,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from podkiln.config import variant
+from podkiln.config import cuda_releases, variant
+from podkiln.config.cuda_releases import AMD64
 from podkiln.errors import LockError
 
 if TYPE_CHECKING:
@@ -40,11 +41,26 @@ def folders(described: LoadedVariant) -> tuple[Path, Path]:
     return runtime, weights
 
 
+def kin(described: LoadedVariant) -> Path:
+    """Return the lock of the runtime that a variant's differs from in CUDA or platform only, if at all."""
+    version = described.spec.runtime.comfyui.version
+    return LOCKS / cuda_releases.runtime_name(version, cuda_releases.default(), AMD64)
+
+
 def apt_folders(described: LoadedVariant) -> tuple[Path, ...]:
     """Return where the apt locks of a variant's bases lie: beside a user's file, then with the shipped."""
     own = user_lock_dir(described)
-    shipped = LOCKS / described.spec.runtime.name / APT
+    shipped = LOCKS / _apt_of(described) / APT
     return (own / APT, shipped) if own else (shipped,)
+
+
+def _apt_of(described: LoadedVariant) -> str:
+    """Return the runtime that holds a variant's apt locks: CUDA has no part in them, the platform has."""
+    runtime, platform = described.spec.runtime, described.platform
+    version = runtime.comfyui.version
+    if runtime.name == cuda_releases.runtime_name(version, runtime.cuda, platform):
+        return cuda_releases.runtime_name(version, cuda_releases.default(), platform)
+    return runtime.name
 
 
 def is_there(path: Path) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError, SourceError
-from podkiln.lock import drift, locations, requirements, schema, validation
+from podkiln.lock import cuda_wheels, drift, locations, requirements, schema, validation
 from podkiln.lock.resolve import python, upgrades
 from podkiln.lock.schema import Lock, LockedLayer, LockedNode, RuntimeLock
 from podkiln.lock.validation import UnreadableLockError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.resolve.python import CompiledLayer
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Present:
         for file in _requirements_files(folder):
             environment = "python" if file.parent != folder else file.stem
             validation.refuse_merge(file)
-            pins[environment] |= python.known_pins([file.read_text(encoding="utf-8", errors="replace")])
+            pins[environment] |= requirements.known_pins([file.read_text(encoding="utf-8", errors="replace")])
         return cls(folder, runtime, pins, damage)
 
     def drifts(self, described: LoadedVariant) -> list[str]:
@@ -76,7 +77,7 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
 
     Raises LockError for what could not be resolved, or must not be written over.
     """
-    shared = Present.at(locations.LOCKS / described.spec.runtime.name)
+    shared = _with_pins_of_kin(Present.at(locations.LOCKS / described.spec.runtime.name), described)
     own = locations.user_lock_dir(described)
     if own is None:
         return _write(described, shared, shared.folder, upgrade, warnings)
@@ -90,6 +91,16 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
     return _write(described, shared, private, upgrade, warnings)
 
 
+def _with_pins_of_kin(present: Present, described: LoadedVariant) -> Present:
+    """Give a lock that pins nothing yet the versions of the runtime that differs in CUDA or platform only.
+
+    So what CUDA does not concern becomes the same layers.
+    """
+    if any(present.pins.values()):
+        return present
+    return replace(present, pins=Present.at(locations.kin(described)).pins)
+
+
 def packages(described: LoadedVariant) -> set[str]:
     """Return the names of the Python packages that a variant's lock pins."""
     folder, _ = locations.folders(described)
@@ -101,16 +112,16 @@ def _write(
 ) -> list[Path]:
     if folder == present.folder and not upgrade and not present.drifts(described):
         return _fill_trees(described, present, folder, warnings)
-    texts = _texts(described, present, upgrade)
+    compiled = _compiled(described, present, upgrade)
     layers = described.spec.runtime.python.layers
     locked = _lock(
         described,
-        [_layer(layer.name, python.layer_file(layer.name), texts[layer.name]) for layer in layers],
-        _layer("jupyter", "jupyter.txt", texts["jupyter"]) if "jupyter" in texts else None,
-        _layer("uv", "uv.txt", texts["uv"]),
+        [_layer(layer.name, python.layer_file(layer.name), compiled[layer.name]) for layer in layers],
+        _layer("jupyter", "jupyter.txt", compiled["jupyter"]) if "jupyter" in compiled else None,
+        _layer("uv", "uv.txt", compiled["uv"]),
         _nodes(described, present, warnings),
     )
-    files = {layer.file: texts[layer.name] for layer in (*locked.installed, locked.uv)}
+    files = {layer.file: compiled[layer.name].text for layer in (*locked.installed, locked.uv)}
     changed = [folder / file for file, text in files.items() if atomic.write(folder / file, text)]
     # Last: until it is there, the hashes in the old one say that something is not finished.
     if atomic.write_json(folder / "runtime.json", locked.model_dump()):
@@ -124,20 +135,29 @@ def _write(
     return changed
 
 
-def _texts(described: LoadedVariant, present: Present, upgrade: Sequence[str]) -> dict[str, str]:
-    """Return the requirements files by layer name, `jupyter` and `uv` included."""
+def _compiled(described: LoadedVariant, present: Present, upgrade: Sequence[str]) -> dict[str, CompiledLayer]:
+    """Return the requirements files by layer name, `jupyter` and `uv` included.
+
+    Raises DescriptionError where the wheels are of another CUDA than is described.
+    """
     packages = [name for name in upgrade if name != "uv"]
     target = described.spec.runtime.python
-    texts = python.compile_layers(described, present.pins["python"], packages)
+    compiled = python.compile_layers(described, present.pins["python"], packages)
+    cuda_wheels.require(described, requirements.known_pins(each.text for each in compiled.values()))
     if asked := requirements.jupyter_file(described):
-        texts["jupyter"] = python.compile_jupyter(asked, target, present.pins["jupyter"], packages)
+        compiled["jupyter"] = python.compile_jupyter(asked, target, present.pins["jupyter"], packages)
     wanted = [name for name in upgrade if name in {"uv", "all"}]
-    return {**texts, "uv": python.compile_uv(target, present.pins["uv"], wanted)}
+    return {**compiled, "uv": python.compile_uv(target, present.pins["uv"], wanted)}
 
 
-def _layer(name: str, file: str, text: str) -> LockedLayer:
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return LockedLayer(name=name, file=file, sha256=digest, packages=len(requirements.pinned_blocks(text)))
+def _layer(name: str, file: str, compiled: CompiledLayer) -> LockedLayer:
+    return LockedLayer(
+        name=name,
+        file=file,
+        sha256=hashlib.sha256(compiled.text.encode()).hexdigest(),
+        packages=len(requirements.pinned_blocks(compiled.text)),
+        wheel_bytes=compiled.wheel_bytes,
+    )
 
 
 def _fill_trees(described: LoadedVariant, present: Present, folder: Path, warnings: list[str]) -> list[Path]:
