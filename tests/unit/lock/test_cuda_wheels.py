@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from podkiln.config import cuda_releases, variant
+from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError
 from podkiln.lock import cuda_wheels, drift, locations, schema
 from podkiln.lock.schema import Lock
@@ -50,6 +53,16 @@ def test_what_cuda_does_not_concern_is_locked_alike(described: variant.LoadedVar
         shared = ("libraries", "comfyui-media", "comfyui")
         digests = [{each.name: each.sha256 for each in lock.runtime.installed} for lock in (own, first)]
         assert all(digests[0][name] == digests[1][name] for name in (*shared, "jupyter"))
+
+
+@pytest.mark.parametrize("described", RUNTIMES, ids=IDS)
+def test_what_has_a_native_wheel_is_locked_to_it(described: variant.LoadedVariant) -> None:
+    """The fixture has what PyPI offers beside it on 2026-11-27: comfy-aimdo's is without its library."""
+    pure = json.loads((ROOT / "tests" / "fixtures" / "pure_wheels.json").read_text())
+    lock = lock_of(described)
+    text = "".join((lock.folder / layer.file).read_text() for layer in lock.runtime.installed)
+    assert len(pure) == 9
+    assert [name for name, sha256 in pure.items() if sha256 in text] == []
 
 
 @pytest.mark.parametrize("described", RUNTIMES, ids=IDS)

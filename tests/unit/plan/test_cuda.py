@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 from plans import plan_of
 
+from podkiln import cli
 from podkiln.config import variant
 from podkiln.options import BuildRequest
 from podkiln.pipeline import build
@@ -105,3 +107,11 @@ def test_the_dockerfile_has_a_step_for_each_of_its_layers() -> None:
     for layer in ("cuda-math", "cuda-solvers", "cuda-deep-learning"):
         assert f"requirements/{layer}.txt" in text
     assert 'io.podkiln.cuda="12.8"' in text
+
+
+def test_every_command_that_takes_a_variant_takes_a_cuda() -> None:
+    with click.Context(cli.cli) as context:
+        commands = [cli.cli, *filter(None, (cli.cli.get_command(context, name) for name in cli.COMMANDS))]
+    taken = [{option.name for option in command.params} for command in commands]
+    assert sum("cuda" in names for names in taken) == 9, "also `variants`, which takes none"
+    assert all("cuda" in names for names in taken if "variant" in names)
