@@ -40,7 +40,7 @@ def test_each_shipped_runtime_is_locked_to_its_cuda(described: variant.LoadedVar
 
 @pytest.mark.parametrize("described", RUNTIMES[1:], ids=IDS[1:])
 def test_what_cuda_does_not_concern_is_locked_alike(described: variant.LoadedVariant) -> None:
-    """So the layers of libraries, ComfyUI's packages and JupyterLab are shared where the platform is."""
+    """So nothing else changes with the CUDA, and layers can be shared where the platform is."""
     own, first = lock_of(described), lock_of(RUNTIMES[0])
     pins, before = own.pins(), first.pins()
     concerned = {
