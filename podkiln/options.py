@@ -106,6 +106,16 @@ class Group:
 
 
 @dataclass(frozen=True)
+class RuntimeOptions(Group):
+    """What is built otherwise than the variants say."""
+
+    cuda: Annotated[
+        str | None,
+        _opt("--cuda X.Y", "For another CUDA release than the variant's: 12.8 for drivers before 580."),
+    ] = None
+
+
+@dataclass(frozen=True)
 class ImageOptions(Group):
     """Where the image goes. `push`: None plans for a push where a registry is known, and else for none."""
 
@@ -240,6 +250,7 @@ class BuildRequest:
     """All that the command line asked for, and the environment, which may name a registry."""
 
     variants: tuple[str, ...]
+    runtime: RuntimeOptions = RuntimeOptions()
     image: ImageOptions = ImageOptions()
     transfer: TransferOptions = TransferOptions()
     output: OutputOptions = OutputOptions()

@@ -24,7 +24,7 @@ class Shelf:
 
     def add(self, name: str, version: str, tag: str = "py3-none-any", requires: tuple[str, ...] = ()) -> str:
         """Put a wheel on the shelf; return its sha256."""
-        shelf = self.folder / name
+        shelf = self.folder / name.replace("_", "-")  # as an index has it (PEP 503)
         shelf.mkdir(parents=True, exist_ok=True)
         file = name.replace("-", "_")  # a dash ends a part of a wheel's name
         path = shelf / f"{file}-{version}-{tag}.whl"

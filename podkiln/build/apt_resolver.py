@@ -59,7 +59,12 @@ class ResolvedPackages:
 
 
 def resolve(
-    base: str, digest: str, wanted: Sequence[str], environment: BuildSecrets, builder: str | None
+    base: str,
+    digest: str,
+    wanted: Sequence[str],
+    environment: BuildSecrets,
+    builder: str | None,
+    platform: str | None = None,
 ) -> ResolvedPackages:
     """Ask apt in a base.
 
@@ -69,14 +74,19 @@ def resolve(
         wanted: The packages to install.
         environment: The builder's network.
         builder: The buildx builder; None is the default one.
+        platform: What to resolve for; None is what the builder is.
 
     Raises SourceError where base or packages cannot be fetched, LockError for what cannot be locked.
     """
-    return read(_answers(base, wanted, environment, builder), digest, wanted, datetime.now(UTC))
+    return read(_answers(base, wanted, environment, builder, platform), digest, wanted, datetime.now(UTC))
 
 
 def _answers(
-    base: str, wanted: Sequence[str], environment: BuildSecrets, builder: str | None
+    base: str,
+    wanted: Sequence[str],
+    environment: BuildSecrets,
+    builder: str | None,
+    platform: str | None = None,
 ) -> dict[str, str]:
     """Run the script in a base; return its files by name."""
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as name:
@@ -84,6 +94,7 @@ def _answers(
         shutil.copy(_SCRIPT, folder)
         (folder / "Dockerfile").write_text(_DOCKERFILE.format(packages=" ".join(sorted(wanted))))
         argv = ["docker", "buildx", "build", *(["--builder", builder] if builder else []), "--no-cache"]
+        argv += [f"--platform={platform}"] if platform else []
         argv += ["--progress=plain", "--provenance=false", f"--build-context=base={base}"]
         argv += [word for secret in environment.secrets() for word in ("--secret", secret)]
         argv += [f"--output=type=local,dest={folder / 'answers'}", name]

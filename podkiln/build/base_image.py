@@ -96,6 +96,11 @@ def architecture() -> str:
     return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
+def platform_here() -> str:
+    """Return the platform of images that this machine runs, such as linux/amd64."""
+    return f"linux/{architecture()}"
+
+
 def _make(path: Path, locked: BaseLock | None) -> None:
     """Run the script and wrap its tar in a temporary folder, which is renamed when it is complete."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as name:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,6 +61,12 @@ class _Builder:
     driver: str
     told: str
 
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """What its nodes build for; those that a person has set stand with a * behind."""
+        lines = re.findall(r"(?m)^Platforms:(.*)$", self.told)
+        return tuple(dict.fromkeys(each.strip().rstrip("*") for line in lines for each in line.split(",")))
+
 
 def ensure() -> None:
     """Set up an engine where none answers, unless PODKILN_NO_ENGINE_SETUP=1. Raises EngineError.
@@ -93,6 +100,17 @@ def require(builder: str | None) -> Engine:
         f"The engine {engine.name} cannot export OCI layouts with plain layers: {said}",
         hint="Use Docker Engine 26 with buildx 0.13, or newer, or another builder: --builder NAME.",
     )
+
+
+def require_platform(builder: str | None, platform: str) -> None:
+    """Raise EngineError where a builder does not build for a platform such as linux/arm64."""
+    found = _inspect(builder)
+    if found.platforms and platform not in found.platforms:
+        raise EngineError(
+            f"The builder {found.name} builds for {', '.join(found.platforms)}, and not for {platform}.",
+            hint="Name one that does (--builder NAME), or give its machine an emulator "
+            "(https://docs.docker.com/build/building/multi-platform/#qemu).",
+        )
 
 
 def probe(builder: str | None) -> Engine:

@@ -18,6 +18,7 @@ from podkiln.options import (
     ImageOptions,
     NetworkOptions,
     OutputOptions,
+    RuntimeOptions,
     SubstituteOptions,
     TransferOptions,
     WeightOptions,
@@ -51,6 +52,7 @@ COMMANDS = {
 
 BUILD_OPTIONS: list[Decorator] = [
     variant_option,
+    *RuntimeOptions.options(),
     *ImageOptions.options(),
     *TransferOptions.options("mount_from", "copy_from", "spool", "jobs"),
     *OutputOptions.options("load", "out"),

@@ -10,7 +10,7 @@ import click
 from podkiln.cli.options import json_option, one_of
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
-from podkiln.options import BuildRequest, option
+from podkiln.options import BuildRequest, RuntimeOptions, apply, option
 from podkiln.pipeline import build
 from podkiln.render import build_context, flags_json
 from podkiln.util import console
@@ -23,6 +23,7 @@ from podkiln.util import console
     metavar="V",
     help="Whose profile and common arguments to use; lazy's by default.",
 )
+@apply(RuntimeOptions.options())
 @option("--vram-mib", type=click.IntRange(0, 10_000_000), required=True, help="Of the card; 0 for none.")
 @option("--ram-mib", type=click.IntRange(1, 100_000_000), help="Of the pod, its limit counted.")
 @option("--host-ram-mib", type=click.IntRange(1, 100_000_000), help="Of the machine, where it is more.")
@@ -31,11 +32,11 @@ from podkiln.util import console
 @option("--profile", help="FLAG_PROFILE: dynamic or conservative.")
 @option("--args", default="", may_be_empty=True, help="COMFYUI_ARGS.")
 @json_option
-def flags_command(variant: tuple[str, ...], as_json: bool, **figures: Any) -> None:
+def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **figures: Any) -> None:
     """Show the flags that a pod would choose. The same code and data decide in the image."""
     name = one_of(variant, "flags are chosen for one image", default="lazy")
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
-    made = build.make_plan(variants.load(name), BuildRequest.of([name], no_weights=True))
+    made = build.make_plan(variants.load(name, cuda), BuildRequest.of([name], cuda=cuda, no_weights=True))
     packages = made.lock.python_packages()
     data = build_context.flags_json(made)
     decision = flags_json.preview(data, packages=packages if variant else None, **figures)

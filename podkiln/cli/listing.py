@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from podkiln.cli.options import json_option, names_of, variant_option
-from podkiln.config import catalog, variant
+from podkiln.config import catalog, cuda_releases, variant
 from podkiln.errors import LockError
 from podkiln.lock import drift, locations, reader, schema
+from podkiln.options import RuntimeOptions, apply
+from podkiln.plan import cuda as cuda_of
 from podkiln.util import console
 
 if TYPE_CHECKING:
@@ -18,13 +20,14 @@ if TYPE_CHECKING:
 
 
 @click.command("variants")
+@apply(RuntimeOptions.options())
 @json_option
-def variants_command(as_json: bool) -> None:
+def variants_command(cuda: str | None, as_json: bool) -> None:
     """List the variants: tier, cards, models, and whether their lock is current."""
     shipped = catalog.load()
-    rows = [_variant_row(variant.load(name), shipped) for name in variant.names()]
+    rows = [_variant_row(variant.load(name, cuda), shipped) for name in variant.names()]
     if as_json:
-        console.result({"schema": 1, "variants": rows})
+        console.result({"schema": 1, "variants": rows, "cuda": cuda_releases.names()})
         return
     for row in rows:
         cards = "/".join(map(str, row["vram_gb"]))
@@ -48,6 +51,7 @@ def _variant_row(described: LoadedVariant, shipped: dict[str, catalog.Entry]) ->
         "title": spec.title,
         "tier": spec.tier,
         "vram_gb": list(spec.vram_gb),
+        "cuda": spec.runtime.cuda,
         "models": len(offered),
         "default": sum(offer.default for offer in offered),
         "baked": len(baked),
@@ -58,19 +62,21 @@ def _variant_row(described: LoadedVariant, shipped: dict[str, catalog.Entry]) ->
 
 @click.command("models")
 @variant_option
+@apply(RuntimeOptions.options())
 @json_option
-def models_command(variant: tuple[str, ...], as_json: bool) -> None:
+def models_command(variant: tuple[str, ...], cuda: str | None, as_json: bool) -> None:
     """List the models: VRAM, size, licence, the variable that switches them on, what they lack."""
-    rows = [_model_row(*pair) for pair in _offers(variant)]
+    rows = [_model_row(*pair) for pair in _offers(variant, cuda)]
     if as_json:
         console.result({"schema": 1, "models": rows})
         return
     for row in rows:
+        slower = f"; slower with this CUDA: {', '.join(row['slower'])}" if row["slower"] else ""
         missing = f"; needs {', '.join(row['unmet'])}" if row["unmet"] else ""
         size = console.size(row["bytes"], lacks=bool(row["unknown_sizes"]))
         click.echo(
             f"{row['id']:21} {row['vram_gb']:>3g} GB  {size:>9}  {row['env']:28} "
-            f"{row['licence']}; {_state(row)}{missing}"
+            f"{row['licence']}; {_state(row)}{missing}{slower}"
         )
     if any(row["unknown_sizes"] for row in rows):
         click.echo("A size with > before it, or unknown, lacks files whose size is not known.")
@@ -82,24 +88,34 @@ def _state(row: dict[str, Any]) -> str:
     return "locked" if row["locked"] else "not locked yet"
 
 
-def _offers(names: tuple[str, ...]) -> list[tuple[VariantModel, tuple[schema.LockedFile, ...], bool]]:
-    """Return the models of the variants named (of lazy, which has all, when none is), each once.
+class _Offer(NamedTuple):
+    """A model, what is known of its files, whether the lock holds all of them, and what its CUDA slows."""
 
-    With each are what is known of its files, and whether the lock holds all of them.
-    """
-    found: dict[str, tuple[VariantModel, tuple[schema.LockedFile, ...], bool]] = {}
+    offer: VariantModel
+    files: tuple[schema.LockedFile, ...]
+    held: bool
+    slower: list[str]
+
+
+def _offers(names: tuple[str, ...], cuda: str | None) -> list[_Offer]:
+    """Return the models of the variants named (of lazy, which has all, when none is), each once."""
+    found: dict[str, _Offer] = {}
     for name in names_of(names, default="lazy"):
-        described = variant.load(name)
+        described = variant.load(name, cuda)
         offered = catalog.offered(described, catalog.load())
-        weights = reader.read(described, offered, check=False).weights
+        locked = reader.read(described, offered, check=False)
+        limits = cuda_of.limits(described, locked)
         lock = locations.folders(described)[1]
         for offer in offered:
             held = not drift.weight_drifts(lock, {offer.id: offer.model}, exact=False)
-            found.setdefault(offer.id, (offer, weights[offer.id], held))
+            slower = [each for limit in limits for each in cuda_of.concerned(limit, offer.model)]
+            found.setdefault(offer.id, _Offer(offer, locked.weights[offer.id], held, slower))
     return list(found.values())
 
 
-def _model_row(offer: VariantModel, files: tuple[schema.LockedFile, ...], held: bool) -> dict[str, Any]:
+def _model_row(
+    offer: VariantModel, files: tuple[schema.LockedFile, ...], held: bool, slower: list[str]
+) -> dict[str, Any]:
     model = offer.model
     wanted = [known for file, known in zip(model.files, files, strict=True) if not file.optional]
     unresolved = sum(not known.resolved for known in wanted)
@@ -121,4 +137,5 @@ def _model_row(offer: VariantModel, files: tuple[schema.LockedFile, ...], held: 
         "gated": model.gated,
         "requires": list(model.requires),
         "unmet": list(offer.unmet),
+        "slower": slower,
     }

@@ -21,6 +21,7 @@ from podkiln.options import (
     BuildRequest,
     EngineOptions,
     NetworkOptions,
+    RuntimeOptions,
     SubstituteOptions,
     apply,
     option,
@@ -41,6 +42,7 @@ APT: Final = "apt"
 
 @click.command("lock")
 @variant_option
+@apply(RuntimeOptions.options())
 @option(
     "--check", is_flag=True, help="Write nothing, ask no network; fail where lock and description differ."
 )
@@ -66,6 +68,7 @@ APT: Final = "apt"
 @apply(EngineOptions.options("builder"))
 def lock_command(
     variant: tuple[str, ...],
+    cuda: str | None,
     check: bool,
     upgrade: tuple[str, ...],
     since: str | None,
@@ -73,8 +76,11 @@ def lock_command(
     keep: str | None,
     **options: Any,
 ) -> None:
-    """Resolve what descriptions leave open (of all variants by default), and write it down."""
-    names = names_of(variant, default="all")
+    """Resolve what descriptions leave open, and write it down.
+
+    By default of all variants, for each CUDA release and platform.
+    """
+    names = names_of(variant, default="all" if cuda else None) if variant or cuda else ()
     if since is not None and not check:
         raise UsageError("--since belongs to --check.", hint="Write `lock --check --since REV`.")
     if check:
@@ -83,13 +89,15 @@ def lock_command(
                 raise UsageError(
                     f"--check writes nothing, so it takes no {name}.", hint="Give one of the two."
                 )
-        _check(names, since, f" --variant {shlex.join([','.join(variant)])}" if variant else "")
+        named = f" --variant {shlex.join([','.join(variant)])}" if variant else ""
+        _check(names, since, cuda, named + (f" --cuda {cuda}" if cuda else ""))
         return
+    asked = {"cuda": cuda, **options}
     with trusting(options["ca_bundle"]):
-        summary = relock.relock(names, [name for name in upgrade if name != APT])
-        summary = _with_packages(summary, names, upgrade, options)
+        summary = relock.relock(names, [name for name in upgrade if name != APT], cuda)
+        summary = _with_packages(summary, names, upgrade, asked)
         if keep:
-            summary = _with_kept(summary, names, keep, options)
+            summary = _with_kept(summary, names, keep, asked)
     _tell(summary, table)
 
 
@@ -152,8 +160,8 @@ def _with_kept(
     )
 
 
-def _check(names: tuple[str, ...], since: str | None, option: str) -> None:
-    found = relock.check(names, since)
+def _check(names: tuple[str, ...], since: str | None, cuda: str | None, option: str) -> None:
+    found = relock.check(names, since, cuda)
     for line in found[1:]:
         click.echo(line, err=True)
     if found:

@@ -13,6 +13,7 @@ from podkiln.options import (
     BuildRequest,
     ImageOptions,
     NetworkOptions,
+    RuntimeOptions,
     SubstituteOptions,
     TransferOptions,
     WeightOptions,
@@ -20,7 +21,7 @@ from podkiln.options import (
 )
 from podkiln.pipeline import build
 from podkiln.pipeline.publish import registry_options
-from podkiln.plan import ci_runners, update_cost
+from podkiln.plan import ci_runners, cuda, update_cost
 from podkiln.plan.destination import OPTION
 from podkiln.plan.plan import MAX_LAYERS
 from podkiln.util import console
@@ -33,6 +34,7 @@ _NEARBY: Final = {"existing": "there already", "mounted": "mounted", "copied": "
 
 @click.command("plan")
 @variant_option
+@apply(RuntimeOptions.options())
 @apply(ImageOptions.options("registry"))
 @apply(TransferOptions.options("mount_from", "copy_from", spool="Weights would be written to disk first."))
 @apply(TransferOptions.options("rate"))
@@ -73,6 +75,7 @@ def show(made: Plan) -> None:
     where = made.destination
     if where and where.source != OPTION:
         click.echo(f"  registry: {where.registry} ({where.source})")
+    click.echo(f"  {cuda.sentence(made.described, made.lock)}")
     for number, layer in enumerate(made.layers, start=1):
         size = console.size(layer.size) if layer.size else "known after the build"
         there = f", {_NEARBY[nearby]}" if (nearby := made.nearby(layer.digest)) else ""

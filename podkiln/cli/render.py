@@ -12,7 +12,7 @@ from podkiln.build import output_dir
 from podkiln.cli.options import names_of, variant_option
 from podkiln.config import variant
 from podkiln.errors import LintError, RenderError, UsageError
-from podkiln.options import FOLDER, BuildRequest, option
+from podkiln.options import FOLDER, BuildRequest, RuntimeOptions, apply, option
 from podkiln.pipeline import build
 from podkiln.render import bake_file, build_context, golden, lint
 from podkiln.util import atomic
@@ -25,10 +25,13 @@ log = logging.getLogger("podkiln")
 
 @click.command("render")
 @variant_option
+@apply(RuntimeOptions.options())
 @option("--out", type=FOLDER, help="Where to write.  [default: dist]")
 @option("--check", is_flag=True, help="Write nothing; compare with the golden copies in tests/golden/.")
 @option("--update-golden", "update", is_flag=True, help="Write the golden copies instead.")
-def render_command(variant: tuple[str, ...], out: Path | None, check: bool, update: bool) -> None:
+def render_command(
+    variant: tuple[str, ...], cuda: str | None, out: Path | None, check: bool, update: bool
+) -> None:
     """Render the build contexts of variants (all by default)."""
     chosen = [*(["--check"] if check else []), *(["--update-golden"] if update else [])]
     if len(chosen) + (out is not None) > 1:
@@ -37,7 +40,7 @@ def render_command(variant: tuple[str, ...], out: Path | None, check: bool, upda
             f"{others} exclude each other.",
             hint="--out is where contexts go; golden copies have their place.",
         )
-    plans = _plans(variant)
+    plans = _plans(variant, cuda)
     _refuse_own(plans, chosen)
     if check:
         drift = golden.drift(plans)
@@ -61,10 +64,13 @@ def render_command(variant: tuple[str, ...], out: Path | None, check: bool, upda
 
 @click.command("lint")
 @variant_option
-def lint_command(variant: tuple[str, ...]) -> None:
+@apply(RuntimeOptions.options())
+def lint_command(variant: tuple[str, ...], cuda: str | None) -> None:
     """Check what is rendered (all variants by default)."""
     found = [
-        f"{plan.name}/{each}" for plan in _plans(variant) for each in lint.check(build_context.render(plan))
+        f"{plan.name}/{each}"
+        for plan in _plans(variant, cuda)
+        for each in lint.check(build_context.render(plan))
     ]
     for line in found:
         click.echo(line)
@@ -74,7 +80,9 @@ def lint_command(variant: tuple[str, ...]) -> None:
 
 def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
     """Golden copies are of this repository: of what it ships."""
-    own = next((plan for plan in plans if chosen and plan.described.option), None)
+    if chosen and any(plan.described.cuda for plan in plans):
+        raise UsageError(f"{chosen[0]} is for the variants' own CUDA.", hint="Leave --cuda out.")
+    own = next((plan for plan in plans if chosen and not plan.described.shipped), None)
     if own:
         raise UsageError(
             f"{chosen[0]} takes shipped variants only; {own.described.chain[0].path} is not one.",
@@ -82,7 +90,7 @@ def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
         )
 
 
-def _plans(names: tuple[str, ...]) -> list[Plan]:
+def _plans(names: tuple[str, ...], cuda: str | None) -> list[Plan]:
     chosen = names_of(names, default="all")
-    request = BuildRequest.of(chosen, no_weights=True)
-    return [build.make_plan(variant.load(name), request) for name in chosen]
+    request = BuildRequest.of(chosen, cuda=cuda, no_weights=True)
+    return [build.make_plan(variant.load(name, cuda), request) for name in chosen]

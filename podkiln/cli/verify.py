@@ -21,6 +21,7 @@ from podkiln.options import (
     EngineOptions,
     ImageOptions,
     NetworkOptions,
+    RuntimeOptions,
     SubstituteOptions,
     WeightOptions,
     apply,
@@ -44,6 +45,7 @@ log = logging.getLogger("podkiln")
 @click.command("verify")
 @click.argument("image", required=False)
 @variant_option
+@apply(RuntimeOptions.options())
 @apply(ImageOptions.options("registry", tag="Instead of VARIANT-COMFYUI-cuda-CUDA, where IMAGE is left out."))
 @option("--deep", is_flag=True, help="Read all layers too: hash the weights, and look for what hides them.")
 @option("--rebuild", is_flag=True, help="Build its runtime again, every step anew, and compare the files.")
@@ -69,7 +71,7 @@ def verify_command(
     name = one_of(variant, f"{image or 'what is verified'} is one image")
     pushed = BuildRequest.of([name], os.environ, push=True, **options)
     check_options(pushed)
-    described = variants.load(name)
+    described = variants.load(name, pushed.runtime.cuda)
     made = build.make_plan(described, replace(pushed, image=ImageOptions()))
     made.require()
     reference = _reference(image, replace(made, request=pushed))

@@ -58,17 +58,6 @@ def expand(
     return {**data, "runtime": whole}, found
 
 
-def name_runtime(data: dict[str, Any]) -> None:
-    """Name the runtime after its release and CUDA, where no description does."""
-    runtime = data.get("runtime")
-    if isinstance(runtime, dict) and runtime.get("name") is None:
-        comfyui = runtime.get("comfyui")
-        parts = [comfyui.get("version") if isinstance(comfyui, dict) else None, runtime.get("cuda")]
-        # Of another kind, each is refused for itself.
-        release, cuda = (each if isinstance(each, str) else "unknown" for each in parts)
-        runtime["name"] = f"comfyui-{release}-cuda-{cuda}"
-
-
 def _unknown(file: Document, release: str, folders: list[Path]) -> DescriptionError:
     shipped = file.path.parent.resolve() == releases.SHIPPED.parent
     option = "" if shipped else f" --variant {shlex.quote(str(file.path))}"

@@ -112,6 +112,17 @@ def load(path: Path) -> Document:
     return Document(path=path, data=yaml_nodes.construct(root), root=root)
 
 
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Put the data of one description over that of another: mappings key by key, all else whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
 def _first(data: dict[str, Any], invalid: ValidationError) -> tuple[Any, Location]:
     """Return the first error and its place; of a union's errors, the one that got furthest into the data."""
     errors = invalid.errors(include_url=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from podkiln.config.cuda_releases import CudaRelease
 from podkiln.config.model import Model
 from podkiln.config.strip_list import StripList
 from podkiln.config.variant import SHIPPED, Variant
@@ -35,6 +36,7 @@ def rendered() -> dict[Path, str]:
     comfyui = variant["$defs"]["Runtime"]["properties"]["comfyui"]
     variant["$defs"]["Runtime"]["properties"]["comfyui"] = {"anyOf": [comfyui, release]}
     return {
+        FOLDER / "cuda.schema.json": _text("A CUDA release", CudaRelease.model_json_schema()),
         FOLDER / "model.schema.json": _text("A model", Model.model_json_schema()),
         FOLDER / "strip.schema.json": _text("The strip list", StripList.model_json_schema()),
         FOLDER / "variant.schema.json": _text("A variant", variant),

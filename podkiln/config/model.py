@@ -30,7 +30,7 @@ Tier: TypeAlias = Literal["consumer", "prosumer", "datacenter"]
 Confidence: TypeAlias = Literal[
     "hf_page", "curated", "manifest", "upstream", "reupload", "estimate", "declared"
 ]
-Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "fp8", "int8", "mixed"]
+Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "fp8", "nvfp4", "int8", "mixed"]
 MemoryMode: TypeAlias = Literal[
     "model_full_load",
     "model_cpu_offload",

@@ -15,7 +15,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from pod.util.env import nearest
-from podkiln.config import comfyui_release, document, releases, start_arguments, system_packages
+from podkiln.config import (
+    comfyui_release,
+    cuda_choice,
+    cuda_releases,
+    document,
+    releases,
+    start_arguments,
+    system_packages,
+)
+from podkiln.config.cuda_releases import AMD64, CudaRelease, ImagePlatform
 from podkiln.config.document import ROOT, Document, StrictModel, TupleOf
 from podkiln.config.fields import (
     AptPackage,
@@ -83,7 +92,11 @@ class Python(StrictModel):
     """The Python environment: what is asked for; the lock says what that resolves to."""
 
     version: PythonVersion
-    platform: Platform = Field(description="uv's name of the platform that wheels are chosen for.")
+    platform: Platform = Field(
+        default_factory=str,  # load() fills it in, and what else has this default
+        description="uv's name of the platform that wheels are chosen for; by default what the file of the "
+        "CUDA release says for `platforms`.",
+    )
     requirements: Text = Field(description="Requirements file, relative to the YAML file that names it.")
     layers: TupleOf[PythonLayer] = Field(min_length=1)
 
@@ -115,7 +128,8 @@ class Runtime(StrictModel):
     """Everything below the weights."""
 
     name: Identifier = Field(
-        description="Names the lock: variants/locks/<name>/. Without it: comfyui-RELEASE-cuda-CUDA."
+        default_factory=str,
+        description="Names the lock: variants/locks/<name>/. comfyui-RELEASE-cuda-CUDA by default.",
     )
     epoch: Annotated[int, Field(gt=0)] = Field(description="SOURCE_DATE_EPOCH, seconds since 1970 UTC.")
     base: Base
@@ -135,8 +149,12 @@ class Runtime(StrictModel):
         description="false: without the pictures and films of the workflow templates, for pods that nobody "
         "opens in a browser; 13 % less to pull.",
     )
-    cuda: Version
-    driver: Version = Field(description="Least NVIDIA driver for this CUDA.")
+    cuda: Version = Field(description="The CUDA release, a file of variants/cuda/.")
+    driver: Version = Field(
+        default_factory=str,
+        description="The NVIDIA driver that has all of this CUDA: by default, and at least, what the file of "
+        "the release says.",
+    )
     port: Port
     workspace: Workspace
     stop_seconds: Annotated[int, Field(ge=1, le=600)]
@@ -176,6 +194,12 @@ class Models(StrictModel):
     )
 
 
+def _one_platform(platforms: tuple[ImagePlatform, ...]) -> tuple[ImagePlatform, ...]:
+    if len(platforms) != 1:
+        raise ValueError("expected one platform: an image for another one is a variant of its own")
+    return platforms
+
+
 class Variant(StrictModel):
     """A whole variant, after its parents are merged in."""
 
@@ -190,6 +214,9 @@ class Variant(StrictModel):
         (), description="Cards it is meant for, nominal GB."
     )
     profile: Literal["dynamic", "conservative"]
+    platforms: Annotated[TupleOf[ImagePlatform], AfterValidator(_one_platform)] = Field(
+        (AMD64,), description="What the image is built for: one platform."
+    )
     runtime: Runtime
     image: Image
     models: Models
@@ -199,19 +226,35 @@ class Variant(StrictModel):
 
 @dataclass(frozen=True)
 class LoadedVariant:
-    """A variant and the files that it was described in, the child first."""
+    """A variant and the files that it was described in, the child first; `cuda` is what --cuda named."""
 
     name: str
     spec: Variant
     chain: tuple[Document, ...]
     flags: Path = releases.SHIPPED
     """The folder with the files of its ComfyUI release."""
+    cuda: str | None = None
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it lies in variants/."""
+        return self.chain[0].path.resolve().parent == SHIPPED
 
     @property
     def option(self) -> str:
-        """What names the variant behind a command in a hint; empty for a shipped one."""
-        path = self.chain[0].path
-        return "" if path.resolve().parent == SHIPPED else f" --variant {shlex.quote(str(path))}"
+        """What names the variant behind a command in a hint; empty for a shipped one with its own CUDA."""
+        named = "" if self.shipped else f" --variant {shlex.quote(str(self.chain[0].path))}"
+        return named + (f" --cuda {self.cuda}" if self.cuda else "")
+
+    @property
+    def release(self) -> CudaRelease:
+        """What is known of its CUDA."""
+        return cuda_releases.load(self.spec.runtime.cuda)
+
+    @property
+    def platform(self) -> ImagePlatform:
+        """What it is built for."""
+        return self.spec.platforms[0]
 
     def error(
         self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
@@ -229,13 +272,25 @@ def names() -> list[str]:
     return [path.stem for path in document.files(SHIPPED) if not document.load(path).data.get("abstract")]
 
 
-def load(name: str, *, release: str | None = None) -> LoadedVariant:
+def load(
+    name: str,
+    cuda: str | None = None,
+    platform: ImagePlatform | None = None,
+    *,
+    release: str | None = None,
+) -> LoadedVariant:
     """Load a shipped variant by name, or a user's own by the path of its YAML file.
 
-    `release`: of ComfyUI, instead of the one that the variant describes.
+    Args:
+        name: The name, or the path.
+        cuda: The CUDA release that --cuda names, in the place of the one that is described.
+        platform: In the place of `platforms`.
+        release: Of ComfyUI, instead of the one that the variant describes.
 
-    Raises DescriptionError: no such variant, a missing parent, a cycle, or anything wrong in the files.
+    Raises DescriptionError: no such variant, a missing parent, a cycle, or anything wrong in the files; and
+    UsageError for a CUDA release that there is not.
     """
+    cuda_releases.check(cuda)
     path = _find(name, beside=None)
     _check_name(path)
     chain = _chain(path)
@@ -244,19 +299,22 @@ def load(name: str, *, release: str | None = None) -> LoadedVariant:
     for parent in reversed(chain):
         own = {key: value for key, value in parent.data.items() if key != "abstract"}
         own, flags = comfyui_release.expand(parent, own, flags, replaced=release is not None)
-        data = _merge(data, own)
+        data = document.merge(data, own)
     if release:
         own, flags = comfyui_release.expand(chain[0], {"runtime": {"comfyui": release}}, flags)
-        data = _merge(data, own)
-    comfyui_release.name_runtime(data)
+        data = document.merge(data, own)
     if "abstract" in chain[0].data:
         data["abstract"] = chain[0].data["abstract"]
+    if platform:
+        data["platforms"] = [platform]
+    chain, data = cuda_choice.apply(chain, data, cuda)
     spec = _parse(chain, data)
     if spec.abstract:
         raise chain[0].error(
             ("abstract",), "this description is only there to be extended; it cannot be built."
         )
-    described = LoadedVariant(name=path.stem, spec=spec, chain=chain, flags=flags)
+    described = LoadedVariant(name=path.stem, spec=spec, chain=chain, flags=flags, cuda=cuda)
+    cuda_choice.check(described)
     _check_packages(described)
     start_arguments.check(described)
     return described
@@ -339,16 +397,6 @@ def _chain(path: Path) -> tuple[Document, ...]:
         seen.add(above.resolve())
         chain.append(document.load(above))
     return tuple(chain)
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def _parse(chain: tuple[Document, ...], data: dict[str, Any]) -> Variant:

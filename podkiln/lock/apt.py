@@ -172,6 +172,11 @@ class AptLock(_PackagesLock):
 
     index: AptIndex
 
+    def serves(self, platform: str) -> bool:
+        """Whether its packages are for a platform such as linux/amd64: Debian's names are those of OCI."""
+        machines = {each.values["Architecture"] for each in self.all.values()} - {"all"}
+        return machines <= {platform.partition("/")[2]}
+
 
 @dataclass(frozen=True)
 class BaseLock(_PackagesLock):

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from podkiln.lock import apt, requirements
+from podkiln.lock import apt, cuda_wheels, requirements
 from podkiln.lock.locations import apt_folders
 from podkiln.lock.schema import contradiction, from_description, read_weights
 
@@ -25,7 +25,7 @@ def apt_drifts(described: LoadedVariant) -> list[str]:
     return [
         f"{each.folder} is of other packages than runtime.apt lists."
         for each in apt.read_all(apt_folders(described)[0]).values()
-        if each.index.installed != wanted
+        if each.index.installed != wanted and each.serves(described.platform)
     ]
 
 
@@ -79,6 +79,8 @@ def find_drift(described: LoadedVariant, lock: Lock) -> list[str]:
         found.append("the custom nodes described and locked are not the same.")
     if requirements.inputs_digest(described) != locked.inputs:
         found.append("the Python requirements or layers have changed since they were resolved.")
+    if of_another := cuda_wheels.contradiction(described, lock.pins()):
+        found.append(f"runtime.cuda is {runtime.cuda}, and {of_another}.")
     return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
 
 

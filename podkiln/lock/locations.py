@@ -11,7 +11,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from podkiln.config import variant
+from podkiln.config import cuda_releases, variant
+from podkiln.config.cuda_releases import AMD64
 from podkiln.errors import LockError
 
 if TYPE_CHECKING:
@@ -40,19 +41,36 @@ def folders(described: LoadedVariant) -> tuple[Path, Path]:
     return runtime, weights
 
 
+def kin(described: LoadedVariant) -> Path:
+    """Return the lock of the runtime that a variant's differs from in CUDA or platform only, if at all."""
+    version = described.spec.runtime.comfyui.version
+    return LOCKS / cuda_releases.runtime_name(version, cuda_releases.default(), AMD64)
+
+
 def apt_folders(described: LoadedVariant) -> tuple[Path, ...]:
     """Return where the apt locks of a variant's bases lie: beside a user's file, then with the shipped.
 
     Last those of the shipped variants: Debian's packages are the base's, whichever ComfyUI is built.
     """
     own = user_lock_dir(described)
-    shipped = [LOCKS / described.spec.runtime.name / APT, default_runtime() / APT]
+    shipped = [LOCKS / _apt_of(described) / APT]
+    if described.platform == AMD64:  # one digest of a base may stand for those of several machines
+        shipped.append(default_runtime() / APT)
     return tuple(dict.fromkeys([own / APT, *shipped] if own else shipped))
 
 
 def default_runtime() -> Path:
     """Return the folder of the lock that the shipped variants have; others begin with its versions."""
     return LOCKS / variant.load(variant.names()[0]).spec.runtime.name
+
+
+def _apt_of(described: LoadedVariant) -> str:
+    """Return the runtime that holds a variant's apt locks: CUDA has no part in them, the platform has."""
+    runtime, platform = described.spec.runtime, described.platform
+    version = runtime.comfyui.version
+    if runtime.name == cuda_releases.runtime_name(version, runtime.cuda, platform):
+        return cuda_releases.runtime_name(version, cuda_releases.default(), platform)
+    return runtime.name
 
 
 def is_there(path: Path) -> bool:

@@ -40,7 +40,7 @@ def apt_locks(described: LoadedVariant) -> dict[str, AptLock]:
     fitting: dict[str, AptLock] = {}
     for folder in apt_folders(described):
         for base, each in apt.read_all(folder).items():
-            if each.index.installed == wanted:
+            if each.index.installed == wanted and each.serves(described.platform):
                 fitting.setdefault(base, each)
     return fitting
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant, PythonLayer
 
 RELOCK = "Run `./build.py lock`, look at the difference, and commit it."
+_NAMED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)\s*(?P<rest>(?:[=<>!~@\[]|===).*)?$")
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;\\]+)")
 
 
@@ -30,13 +31,30 @@ def inputs_digest(described: LoadedVariant) -> str:
     described_inputs: list[object] = [
         python.version,
         python.platform,
-        sorted(python_requirements.lines(described)),
+        sorted({*python_requirements.lines(described), *constraints(described)}),
         layers,
     ]
     if jupyter := jupyter_file(described):
         described_inputs.append(sorted(python_requirements.plain_lines(jupyter)))
     text = json.dumps(described_inputs, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def constraints(described: LoadedVariant) -> tuple[str, ...]:
+    """Return the versions that the CUDA release asks for, but of what the variant's own requirements pin."""
+    wanted = {canonicalize_name(found["name"]): found["rest"] for found in _named(described)}
+    return tuple(
+        line
+        for line in described.release.torch
+        for found in [_NAMED.match(line)]
+        if found and not wanted.get(canonicalize_name(found["name"]))
+    )
+
+
+def _named(described: LoadedVariant) -> list[re.Match[str]]:
+    """Return the requirements of a variant that begin with a name; one that is pinned comes last."""
+    found = [match for line in python_requirements.lines(described) if (match := _NAMED.match(line))]
+    return sorted(found, key=lambda match: bool(match["rest"]))
 
 
 def jupyter_file(described: LoadedVariant) -> Path | None:
@@ -57,6 +75,12 @@ def assign(requirements: str, layers: Iterable[PythonLayer]) -> dict[str, str]:
     for name, block in blocks.items():
         dealt[_layer_of(name, layers)].append(block)
     return {name: "\n".join(texts) + "\n" if texts else "" for name, texts in dealt.items()}
+
+
+def known_pins(texts: Iterable[str]) -> dict[str, str]:
+    """Return the versions that requirements files pin, by package; other lines are skipped."""
+    lines = (_PINNED.match(line) for text in texts for line in text.splitlines())
+    return {canonicalize_name(line["name"]): line["version"] for line in lines if line}
 
 
 def pinned_blocks(requirements: str) -> dict[str, str]:

@@ -31,12 +31,13 @@ _MOST_PACKAGES = 100_000
 
 
 class LockedLayer(Locked):
-    """One Python layer: its requirements file, and that file's sha256."""
+    """One Python layer: its requirements file, that file's sha256, and the bytes of its wheels if known."""
 
     name: LayerName
     file: SafePath
     sha256: Sha256
     packages: Annotated[int, Field(ge=0, le=_MOST_PACKAGES)]
+    wheel_bytes: Size | None = None
 
 
 class LockedNode(Locked):
@@ -151,6 +152,13 @@ class Lock:
         """Return the text of each layer's requirements file, by the file's plain name."""
         files = [self.folder / layer.file for layer in self.runtime.installed]
         return {file.name: file.read_text(encoding="utf-8") for file in files}
+
+    def pins(self) -> dict[str, str]:
+        """Return the versions of ComfyUI's Python packages, by canonical name; a file may be missing."""
+        files = [self.folder / layer.file for layer in self.runtime.python_layers]
+        return requirements.known_pins(
+            file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()
+        )
 
     def python_packages(self) -> frozenset[str]:
         """Return the canonical names of what ComfyUI's Python environment has."""

@@ -69,6 +69,7 @@ def _build(request: BuildRequest) -> list[Report]:
     preflight.check(plans, request, lambda made: with_registry_state(made, settings))
     plans = [with_kept_packages(each, settings) for each in plans]
     builder = prepare_engine(request)
+    _require_platforms(plans, builder)
     with output_dir.exclusive_lock(request.output.out):
         made = _reused(plans, request, builder, settings)
         whole = made is None
@@ -117,7 +118,7 @@ def _reused(
 
 def decide(request: BuildRequest) -> list[Plan]:
     """Return the plans of a request. Refusals stand in the plans. Raises UsageError."""
-    described = [variant.load(name) for name in request.variants]
+    described = [variant.load(name, request.runtime.cuda) for name in request.variants]
     models = {*_shipped(), *(name for each in described for name in each.spec.define)}
     check(request, described, models if request.weights.accept_licence else None)
     plans = [make_plan(each, request) for each in described]
@@ -128,6 +129,7 @@ def decide(request: BuildRequest) -> list[Plan]:
 
 def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     """Read the lock, look at the substitutes, and decide."""
+    _check_bootstrap(described, request)
     offered = catalog.offered(described, _shipped())
     locked = reader.read(described, offered)
     known = layers.read(layers.path_of(described))
@@ -136,6 +138,16 @@ def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     if kept := kept_image.find(described):
         return replace(made, kept=kept, notes=(*made.notes, f"Packages are taken first from {kept}."))
     return made
+
+
+def _check_bootstrap(described: LoadedVariant, request: BuildRequest) -> None:
+    """Refuse a base made here for another machine. Raises UsageError."""
+    made = base_image.platform_here()
+    if request.substitutes.base == BOOTSTRAP and described.platform != made:
+        raise UsageError(
+            f"--base bootstrap makes a base for {made}, and {described.name} is for {described.platform}.",
+            hint=f"Build it on a machine of {described.platform}, or name a base: --base REF.",
+        )
 
 
 def with_registry_state(made: Plan, settings: RegistryOptions) -> Plan:
@@ -222,6 +234,12 @@ def prepare_engine(request: BuildRequest) -> str | None:
     if request.engine.builder is None:
         engine.ensure()
     return engine.require(request.engine.builder).builder
+
+
+def _require_platforms(plans: Sequence[Plan], builder: str | None) -> None:
+    """See that the builder builds for platforms that are not this machine's own. Raises EngineError."""
+    for platform in {each.described.platform for each in plans} - {base_image.platform_here()}:
+        engine.require_platform(builder, platform)
 
 
 def build_all(plans: Sequence[Plan], request: BuildRequest, builder: str | None, cache: Path) -> Built:

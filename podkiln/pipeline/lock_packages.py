@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from podkiln.build import apt_resolver, base_image, engine
-from podkiln.errors import PodkilnError, UsageError
+from podkiln.errors import EngineError, PodkilnError, UsageError
 from podkiln.lock import apt, locations, reader, schema
 from podkiln.lock.resolve import relock
 from podkiln.lock.schema import Lock
@@ -74,7 +74,9 @@ class _Base:
         log.info("Asking apt in %s what it would install.", self.context)
         runtime = self.described.spec.runtime
         secrets = BuildSecrets(request.network, runtime.base.suite)
-        return apt_resolver.resolve(self.context, self.digest, runtime.apt, secrets, builder)
+        return apt_resolver.resolve(
+            self.context, self.digest, runtime.apt, secrets, builder, self.described.platform
+        )
 
     def write(self, found: ResolvedPackages) -> PackagesResult:
         """Write down what apt answered, unless it is what is locked."""
@@ -110,7 +112,7 @@ def lock(
     if request.substitutes.base == build.BOOTSTRAP:
         made = _lock_bootstrapped(request, upgrade=upgrade)
     bases = {}
-    for described in relock.load_variants(names):
+    for described in relock.load_variants(names, request.runtime.cuda):
         base = _Base.of(described, request)
         if base.known is None or upgrade:
             bases[base.folder, base.digest] = base
@@ -120,12 +122,28 @@ def lock(
         if required:
             engine.ensure()
         builder = engine.require(request.engine.builder).builder
-        return _joined([made, *(each.write(each.resolve(request, builder)) for each in bases.values())])
+        done = [
+            _resolved(each, request, builder, required=bool(required and names)) for each in bases.values()
+        ]
+        return _joined([made, *done])
     except PodkilnError as failed:
         if required:
             raise
         named = ", ".join(dict.fromkeys(each.digest for each in bases.values()))
         return PackagesResult(warnings=(f"apt stays {apt.NOT_LOCKED} for the base {named}: {failed}",))
+
+
+def _resolved(base: _Base, request: BuildRequest, builder: str | None, *, required: bool) -> PackagesResult:
+    """Ask apt in one base. Raises EngineError where the builder is not for its platform, and that counts."""
+    platform = base.described.platform
+    try:
+        if platform != base_image.platform_here():
+            engine.require_platform(builder, platform)
+    except EngineError as other:
+        if required:
+            raise
+        return PackagesResult(warnings=(f"apt stays {apt.NOT_LOCKED} for {platform}: {other}",))
+    return base.write(base.resolve(request, builder))
 
 
 def _lock_bootstrapped(request: BuildRequest, *, upgrade: bool) -> PackagesResult:
@@ -155,6 +173,7 @@ def _joined(results: Iterable[PackagesResult]) -> PackagesResult:
     return PackagesResult(
         tuple(path for each in results for path in each.changed),
         tuple(dict.fromkeys(change for each in results for change in each.changes)),
+        tuple(dict.fromkeys(warning for each in results for warning in each.warnings)),
     )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from podkiln.config import comfyui_flags, python_requirements, releases
 from podkiln.errors import LockError
 from podkiln.lock import locations, schema
-from podkiln.lock.requirements import pinned_blocks
-from podkiln.lock.resolve import python, table
+from podkiln.lock.requirements import known_pins, pinned_blocks
+from podkiln.lock.resolve import table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,7 +188,7 @@ def _wheels(before: LoadedVariant, after: LoadedVariant) -> list[tuple[str, str,
     texts = [_texts(each) for each in (before, after)]
     if not all(texts):
         return []
-    old, new = (python.known_pins(text for name, text in each.items() if name != "jupyter") for each in texts)
+    old, new = (known_pins(text for name, text in each.items() if name != "jupyter") for each in texts)
     return _compared("wheel", old, new)
 
 

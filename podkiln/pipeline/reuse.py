@@ -127,16 +127,17 @@ def _base_layout(reused: ReusedRuntime, folder: Path, known: LayerCache, setting
             canonical_image.link(
                 known.add(each, repository.read(each)), blobs / each.digest.partition(":")[2]
             )
+    platform = spec.Platform.parse(reused.plan.described.platform)
     config = spec.canonical_json(
         {
-            "architecture": "amd64",
-            "os": "linux",
+            "architecture": platform.architecture,
+            "os": platform.os,
             "config": reused.runtime.settings,
             "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in _base(reused)]},
             "history": [{"created_by": "podkiln"} for _ in layers],
         }
     )
-    return canonical_image.write_documents(folder, config, layers, spec.Platform("linux", "amd64"))
+    return canonical_image.write_documents(folder, config, layers, platform)
 
 
 def take(reused: ReusedRuntime, exported: ExportedImage, known: LayerCache, out: Path) -> Layout:

@@ -15,7 +15,6 @@ from pydantic import Field
 from podkiln.config import document
 from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.variant import SHIPPED
-from podkiln.plan import estimates
 from podkiln.util.console import GB
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def check_runners(plan: Plan) -> list[RunnerCheck]:
 def disk(plan: Plan) -> int:
     """Return the bytes of disk that a build with its push takes at most."""
     spooled = _spooled(plan) if plan.request.transfer.spool else []
-    return estimates.BUILD_DISK + sum(spooled)
+    return plan.described.release.measured.build_disk + sum(spooled)
 
 
 def _spooled(plan: Plan) -> list[int]:
@@ -120,8 +119,9 @@ def seconds(plan: Plan) -> float:
 
     Weights are fetched and sent in the same time, so the larger of both counts.
     """
-    moved = estimates.COMPRESSED + max(plan.fetch_bytes, plan.upload_bytes)
-    return estimates.BUILD_SECONDS + moved / plan.request.transfer.rate
+    measured = plan.described.release.measured
+    moved = measured.compressed + max(plan.fetch_bytes, plan.upload_bytes)
+    return measured.build_seconds + moved / plan.request.transfer.rate
 
 
 @cache

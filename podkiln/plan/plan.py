@@ -15,8 +15,8 @@ from podkiln.lock.apt import NOT_LOCKED
 from podkiln.lock.schema import ModelSize
 from podkiln.options import BuildRequest
 from podkiln.plan import (
+    cuda,
     destination,
-    estimates,
     image_layers,
     refusals,
     registry_limits,
@@ -151,7 +151,7 @@ class Plan:
     @property
     def fit(self) -> LimitCheck | None:
         """The largest layer beside the limits of the registry; None where no registry is named."""
-        largest = max([estimates.LARGEST_LAYER, *(each.size for each in self.bundles)])
+        largest = max([self.described.release.measured.largest_layer, *(each.size for each in self.bundles)])
         return registry_limits.fit(self.host, largest, self.request.transfer.rate) if self.host else None
 
     @property
@@ -200,7 +200,7 @@ class Plan:
     @property
     def container_disk_gb(self) -> int:
         """GB of container disk that a pod needs, without a volume for its models."""
-        need = estimates.UNPACKED + self.weight_bytes + self.fetched_at_start
+        need = self.described.release.measured.unpacked + self.weight_bytes + self.fetched_at_start
         return -(-need // GB) + WORKING_GB
 
     def require(self) -> None:
@@ -238,6 +238,8 @@ class Plan:
             "substituted": [
                 {"name": each.name, "locked": each.locked, "actual": each.actual} for each in self.substituted
             ],
+            "cuda": cuda.as_json(self.described, self.lock),
+            "platform": self.described.platform,
             "apt": self.apt.digest if self.apt else NOT_LOCKED,
             "refusals": [each.what for each in self.refusals],
             "alternatives": [{"refusal": each.what, "instead": list(each.instead)} for each in self.refusals],
@@ -312,6 +314,7 @@ def _notes(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
         for offer in made.offered
         if offer.model.local and not offer.baked
     ]
+    notes += cuda.notes(made.described, made.lock, made.offered)
     if made.apt is None:
         notes.append(f"apt is {NOT_LOCKED}: the lock has no index for the base {made.base_digest}.")
     left_out = [offer for offer in made.offered if offer.baked] if made.request.weights.no_weights else []

@@ -75,7 +75,7 @@ def _target(plan: Plan, environment: BuildSecrets, sources: Mapping[str, str]) -
         "context": plan.name,
         "dockerfile": "Dockerfile",
         "target": TARGET,
-        "platforms": ["linux/amd64"],
+        "platforms": [plan.described.platform],
         "args": {"SOURCE_DATE_EPOCH": str(plan.described.spec.runtime.epoch)},
         "attest": ["type=provenance,disabled=true"],
         "output": [f"type=oci,dest={plan.name}/{PARTIAL},{_EXPORT}"],

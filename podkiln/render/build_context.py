@@ -7,7 +7,6 @@ copied as it is.
 from __future__ import annotations
 
 import json
-import re
 import traceback
 from dataclasses import dataclass
 from functools import cache
@@ -19,10 +18,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pod.net.hubs import Hubs
 from pod.util import secret_variables
-from podkiln.config import comfyui_flags, model_folders, model_types, strip_list
+from podkiln.config import model_folders, model_types, strip_list
 from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
 from podkiln.lock.apt import NOT_LOCKED
+from podkiln.plan import cuda
 from podkiln.render import apt_index, baked_stage, image_metadata
 from podkiln.render import flags_json as flags
 
@@ -109,9 +109,8 @@ def flags_json(plan: Plan) -> dict[str, Any]:
             spec.profile,
             port=runtime.port,
             workspace=runtime.workspace,
-            driver=runtime.driver,
             folder=plan.described.flags,
-            architectures=comfyui_flags.architectures(_locked(plan, "torch"), runtime.cuda),
+            cuda=cuda.for_pods(plan.described, plan.lock),
         )
     except DescriptionError as wrong:
         raise _placed(plan, wrong) from None
@@ -124,13 +123,6 @@ def _placed(plan: Plan, wrong: DescriptionError) -> DescriptionError:
     if not colon or location[0] != "runtime":
         return wrong
     return plan.described.error(location, what, hint=wrong.hint)
-
-
-def _locked(plan: Plan, package: str) -> str | None:
-    """Return the version of a Python package in the lock; None where it holds none."""
-    texts = "\n".join(plan.lock.requirements().values())
-    found = re.search(rf"^{re.escape(package)}==([^\s;]+)", texts, re.MULTILINE)
-    return found[1] if found else None
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

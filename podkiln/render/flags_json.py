@@ -25,7 +25,7 @@ from podkiln.config.flag_files import Profiles
 from podkiln.errors import DescriptionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from pod.flags.decision import Decision
@@ -40,8 +40,7 @@ def to_json(
     *,
     port: int = 8188,
     workspace: str = "/workspace",
-    driver: str | None = None,
-    architectures: Sequence[str] | None = None,
+    cuda: Mapping[str, Any] | None = None,
     folder: Path = DIRECTORY,
 ) -> dict[str, Any]:
     """Return flags.json for an image. Raises DescriptionError where rules combine to no command line.
@@ -52,16 +51,14 @@ def to_json(
         profile: What FLAG_PROFILE is by default.
         port: What COMFYUI_PORT is by default.
         workspace: What WORKSPACE is by default.
-        driver: The least NVIDIA driver for the image's CUDA.
-        architectures: What the image's torch has machine code for; None for unknown.
+        cuda: What the image's CUDA needs and lacks, as podkiln.plan.cuda.for_pods gives it; None for unknown.
         folder: Where the release's own files lie.
     """
     described = load(comfyui_version, folder, DIRECTORY)
     data = _data(described, common, profile) | {
         "port": port,
         "workspace": workspace,
-        "driver": driver,
-        "architectures": None if architectures is None else list(architectures),
+        "cuda": None if cuda is None else dict(cuda),
     }
     _check_combinations(comfyui_version, tuple(common), folder)
     return data
@@ -176,8 +173,7 @@ def _data(described: FlagData, common: list[str], profile: str) -> dict[str, Any
         "profile": profile,
         "port": 8188,
         "workspace": "/workspace",
-        "driver": None,
-        "architectures": None,
+        "cuda": None,
     }
 
 

@@ -39,6 +39,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
         },
         "cuda": runtime.cuda,
         "driver": runtime.driver,
+        "platform": plan.described.platform,
         "nodes": {name: node.commit for name, node in locked.nodes.items()},
         "baked": [offer.id for offer in plan.baked],
         "substituted": {

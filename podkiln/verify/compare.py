@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from podkiln.plan.weight_layers import WeightLayerSpec
     from podkiln.render.image_config import RenderedConfig as Rendered
 
-PLATFORM: Final = spec.Platform("linux", "amd64")
 _ALGORITHM: Final = "sha256:"
 _ROW: Final = {"created", "created_by", "comment", "empty_layer", "author"}
 _LAYERS: Final = (spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD)
@@ -62,7 +61,7 @@ def compare(
     `remembered`: what the lock knows of the runtime's layers and podkiln's own. `deep`: what is in the layers
     is compared too, so that a digest which the lock does not know says nothing.
     """
-    shape = [*_type_findings(held), *_count_findings(held)]
+    shape = [*_type_findings(held, plan.described.platform), *_count_findings(held)]
     told = [
         *documents.of_config(rendered, held.config),
         *documents.of_apt(plan, held.config),
@@ -92,7 +91,7 @@ def _numbers(found: Sequence[LocatedLayer], above: Sequence[WeightLayerSpec], la
     return [layers - sum(high[at:]) if top else at - sum(high[:at]) for at, top in enumerate(high)]
 
 
-def _type_findings(held: RemoteImage) -> Iterator[str]:
+def _type_findings(held: RemoteImage, wanted: str) -> Iterator[str]:
     manifest = held.manifest
     if manifest.media_type != spec.MANIFEST:
         yield f"Its manifest is of type {shown(manifest.media_type)}, not {spec.MANIFEST}."
@@ -105,8 +104,9 @@ def _type_findings(held: RemoteImage) -> Iterator[str]:
     other = next((digest for digest in named if not digest.startswith(_ALGORITHM)), None)
     if other:
         yield f"It names {spec.short(other)}: engines unpack what is named by sha256 alone."
-    if not held.config.platform.serves(PLATFORM):
-        yield f"It is an image for {printable(str(held.config.platform))}, not {PLATFORM}."
+    platform = spec.Platform.parse(wanted)
+    if not held.config.platform.serves(platform):
+        yield f"It is an image for {printable(str(held.config.platform))}, not {platform}."
 
 
 def too_many(manifest: Manifest) -> list[str]:

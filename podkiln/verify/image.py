@@ -20,7 +20,6 @@ from podkiln.util.quoting import shown
 from podkiln.verify import documents
 from podkiln.verify.blobs import blob_findings, deep_findings, runtime_findings
 from podkiln.verify.compare import (
-    PLATFORM,
     RemoteImage,
     compare,
     placed,
@@ -159,12 +158,12 @@ def verify(
         findings = list(_head_findings(repository, asked, found))
         if found.media_type in spec.INDEXES:
             where = f"Index {reference}"
-            fitting = _fitting(
-                spec.Index.parse(data, where)
-            )  # pulled by its digest, so no HEAD names another
+            platform = spec.Platform.parse(plan.described.platform)
+            # Pulled by its digest, so no HEAD names another.
+            fitting = _fitting(spec.Index.parse(data, where), platform)
             findings += documents.of_index(spec.parse_json(data, where))
             if fitting is None:
-                why = f"It is an index without an image for {PLATFORM}."
+                why = f"It is an index without an image for {platform}."
                 return VerifyResult(str(reference), found.digest, (why,), deep)
             found, data = repository.manifest(fitting.digest)
             if (found.size, found.media_type) != (fitting.size, fitting.media_type):
@@ -207,11 +206,11 @@ def _deep_findings(
     yield from runtime_findings(repository, runtime, on_progress)
 
 
-def _fitting(index: spec.Index) -> Descriptor | None:
+def _fitting(index: spec.Index, platform: spec.Platform) -> Descriptor | None:
     """Return the image for the platform, or the only one, of which the index does not say for which it is."""
     if len(index.manifests) == 1 and not index.manifests[0].platform:
         return index.manifests[0]
-    fitting = (each for each in index.manifests if each.platform and each.platform.serves(PLATFORM))
+    fitting = (each for each in index.manifests if each.platform and each.platform.serves(platform))
     return next(fitting, None)
 
 

@@ -28,8 +28,8 @@ def test_a_machine_that_cannot_run_comfyui_ends_at_once_and_says_why(lazy: Image
         assert pod.wait_exit() == 69
         assert pod.logs().splitlines()[-1] == (
             "podkiln: ComfyUI cannot work here: the NVIDIA driver here is 535.183.01, and this image's CUDA "
-            "needs 580.65.06 or newer: rent a machine with a newer driver (PODKILN_DOCTOR=warn starts it all "
-            "the same)."
+            "needs 580.65.06 or newer: rent a machine with a newer driver, or take the image with cuda-12.8 "
+            "in its tag (PODKILN_DOCTOR=warn starts it all the same)."
         )
 
 

@@ -33,6 +33,8 @@ EXAMPLES: dict[str, list[str]] = {
     "two-of-them.yaml": [],
     "with-nodes.yaml": [],
     "with-packages.yaml": [],
+    "older-drivers.yaml": [],
+    "arm.yaml": [],
 }
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if not page.read_text().startswith(generate.GENERATED)]
@@ -197,6 +199,31 @@ def test_examples_of_descriptions_are_right(page: str, text: str, tmp_path: Path
         return
     offered = catalog.offered(variant.load(str(path)), MODELS)
     assert [offer.id for offer in offered if offer.default] == EXAMPLES[title]
+
+
+def test_commands_for_older_drivers_do_what_they_are_shown_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What would build and push is planned; the rest runs as it stands, for both of the page's variants."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(layer_lookup, "probe", lambda *_: {})
+    page = "docs/how-to/older-drivers.md"
+    own = {text.partition("\n")[0].removeprefix("# "): text for name, text in blocks("yaml") if name == page}
+    for name, text in own.items():
+        (tmp_path / name).write_text(text)
+    lines = [line for name, text in blocks("sh") if name == page for line in text.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        pushed = " --dry-run --registry ghcr.io/you" if "--push" in line else ""
+        assert cli.main(shlex.split(line + pushed)[1:]) == 0, line
+        told = capsys.readouterr().out
+        assert ("slower with this CUDA" if " models " in line else "CUDA 12.8 on linux/amd64") in told
+    for name, says in (
+        ("older-drivers.yaml", "driver 570 or newer"),
+        ("arm.yaml", "was ever built or booted"),
+    ):
+        assert cli.main(["plan", "--variant", name]) == 0
+        assert says in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from podkiln.errors import CommandError, LockError, UsageError
-from podkiln.lock import locations, validation
-from podkiln.lock.resolve import python
+from podkiln.lock import locations, requirements, validation
 from podkiln.lock.schema import LockedFile, RuntimeLock, WeightsLock
 from podkiln.util import process
 
@@ -171,7 +170,7 @@ def _pins(folder: Path, runtime: RuntimeLock, read: Reader) -> Iterator[tuple[st
     for layer in (*runtime.installed, runtime.uv):
         text = (read(folder / layer.file) or b"").decode(errors="replace")
         environment = {"jupyter": " of JupyterLab", "uv": " of the build"}.get(layer.name, "")
-        for package, version in python.known_pins([text]).items():
+        for package, version in requirements.known_pins([text]).items():
             yield f"package {package}{environment}", version
 
 

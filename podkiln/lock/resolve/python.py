@@ -35,7 +35,7 @@ _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
 
 @dataclass(frozen=True)
 class Wheel:
-    """One locked wheel."""
+    """One locked wheel; its size in bytes, where the index tells it."""
 
     package: str
     version: str
@@ -54,8 +54,25 @@ def layer_file(name: str) -> str:
     return f"python/{name}.txt"
 
 
-def compile_layers(described: LoadedVariant, pins: dict[str, str], upgrade: Sequence[str]) -> dict[str, str]:
-    """Resolve a variant's requirements. Returns the text of each layer's requirements file, by layer name.
+@dataclass(frozen=True)
+class CompiledLayer:
+    """A requirements file, and the bytes of its wheels; None where the index does not tell them."""
+
+    text: str
+    wheel_bytes: int | None = None
+
+    @classmethod
+    def of(cls, text: str, wheels: Iterable[Wheel]) -> CompiledLayer:
+        """Add up the wheels whose packages the text pins."""
+        pinned = requirements.known_pins([text])
+        sizes = [each.size for each in wheels if canonicalize_name(each.package) in pinned]
+        return cls(text, None if None in sizes else sum(size or 0 for size in sizes))
+
+
+def compile_layers(
+    described: LoadedVariant, pins: dict[str, str], upgrade: Sequence[str]
+) -> dict[str, CompiledLayer]:
+    """Resolve a variant's requirements. Returns each layer's requirements file, by layer name.
 
     Args:
         described: The variant.
@@ -65,16 +82,17 @@ def compile_layers(described: LoadedVariant, pins: dict[str, str], upgrade: Sequ
     Raises LockError: uv cannot resolve it, or a package has no wheel with a hash for the platform.
     """
     python = described.spec.runtime.python
-    asked = python_requirements.path(described)
-    wheels = resolve(asked, python, pins, upgrade, text=python_requirements.composed(described))
+    asked, text = python_requirements.path(described), python_requirements.composed(described)
+    wheels = resolve(asked, python, pins, upgrade, requirements.constraints(described), text=text)
     dealt = requirements.assign(_requirements(wheels), python.layers)
-    texts: dict[str, str] = {}
+    compiled: dict[str, CompiledLayer] = {}
     for number, layer in enumerate(python.layers):
         if not dealt[layer.name]:
             raise _empty_layer(described, number)
         # No more than the name: a reworded description must not make another lock.
-        texts[layer.name] = _header(f"The Python layer {layer.name}.") + dealt[layer.name]
-    return texts
+        text = _header(f"The Python layer {layer.name}.") + dealt[layer.name]
+        compiled[layer.name] = CompiledLayer.of(text, wheels)
+    return compiled
 
 
 def _empty_layer(described: LoadedVariant, number: int) -> DescriptionError:
@@ -94,39 +112,53 @@ def _empty_layer(described: LoadedVariant, number: int) -> DescriptionError:
     )
 
 
-def compile_jupyter(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:
+def compile_jupyter(
+    asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]
+) -> CompiledLayer:
     """Resolve JupyterLab's own environment. Returns its requirements file."""
     wheels = resolve(asked, python, pins, upgrade)
-    return _header("JupyterLab, in an environment of its own.") + _requirements(wheels)
+    text = _header("JupyterLab, in an environment of its own.") + _requirements(wheels)
+    return CompiledLayer.of(text, wheels)
 
 
-def compile_uv(python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:
+def compile_uv(python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> CompiledLayer:
     """Resolve uv itself, the installer of the image's build. Returns its requirements file."""
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
         asked = Path(scratch, "uv.in")
         asked.write_text("uv\n", encoding="utf-8")
         wheels = resolve(asked, python, pins, upgrade)
-    return _header("uv, which installs the Python layers when the image is built.") + _requirements(wheels)
+    text = _header("uv, which installs the Python layers when the image is built.") + _requirements(wheels)
+    return CompiledLayer.of(text, wheels)
 
 
 def resolve(
-    asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str], *, text: str | None = None
+    asked: Path,
+    python: Python,
+    pins: dict[str, str],
+    upgrade: Sequence[str],
+    constraints: Sequence[str] = (),
+    *,
+    text: str | None = None,
 ) -> list[Wheel]:
     """Resolve a requirements file for an interpreter and platform: one wheel a package, by package name.
 
-    `text`: what is resolved in the place of the file, which names it in errors.
-
-    Index, mirrors and certificates are those that uv is configured with (UV_DEFAULT_INDEX, SSL_CERT_FILE).
+    `constraints` are requirements that hold for what is asked for, and ask for nothing themselves. `text`:
+    what is resolved in the place of the file, which names it in errors. Index, mirrors and certificates are
+    those that uv is configured with (UV_DEFAULT_INDEX, SSL_CERT_FILE).
     """
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
         folder = Path(scratch)
         pinned, found = folder / "pinned.txt", folder / "pylock.toml"
         pinned.write_text("".join(f"{name}=={pins[name]}\n" for name in sorted(pins)), encoding="utf-8")
-        given_up = ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={name}" for name in upgrade]
+        (folder / "constraints.txt").write_text(
+            "".join(f"{line}\n" for line in constraints), encoding="utf-8"
+        )
         source = asked
         if text is not None:
             source = folder / "asked.in"
             source.write_text(text, encoding="utf-8")
+        given_up = ["--constraint=constraints.txt"] if constraints else []
+        given_up += ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={name}" for name in upgrade]
         _uv(source, pinned, python, given_up, asked=asked)
         # Of the formats that uv writes, only this one says which hash belongs to which wheel.
         _uv(pinned, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=asked)
@@ -165,14 +197,6 @@ def platform_tags(version: str, platform: str) -> Iterable[Tag]:
     numbers = tuple(int(part) for part in version.split(".")[:2])
     yield from cpython_tags(numbers, platforms=platforms)
     yield from compatible_tags(numbers, "cp" + "".join(map(str, numbers)), platforms)
-
-
-def known_pins(texts: Iterable[str]) -> dict[str, str]:
-    """Return the versions that requirements files pin, by package; other lines are skipped."""
-    lines = (
-        re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", line) for text in texts for line in text.splitlines()
-    )
-    return {canonicalize_name(line[1]): line[2] for line in lines if line}
 
 
 def _wheels(package: dict[str, Any]) -> list[Wheel]:

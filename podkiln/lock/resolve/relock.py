@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from podkiln.config import catalog, variant
+from podkiln.config import catalog, cuda_releases, variant
+from podkiln.config.cuda_releases import AMD64
 from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import drift, kept_image, layers, locations, runtimes, schema
@@ -74,18 +75,20 @@ class _Upgrade:
     pins: tuple[str, ...]
 
 
-def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
+def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None = None) -> RelockResult:
     """Write the locks of variants.
 
     Args:
-        names: Shipped variants, or paths of users' files; `all` or none for everything shipped.
+        names: Shipped variants, or paths of users' files; `all` for all shipped ones, none for these and each
+            CUDA release and platform.
         upgrade: What is looked up again although it is locked: Python packages, `uv`, model ids, or `all` of
             these. `base`, `comfyui` and node ids are pinned in descriptions: for those it is said what is
             newest and which line to change, which counts as a problem.
+        cuda: The CUDA release to lock them for; else each variant's own.
 
     Raises DescriptionError, LockError, UsageError (an unknown name in `upgrade`), RegistryError, SourceError.
     """
-    variants = load_variants(names)
+    variants = load_variants(names, cuda)
     shipped = catalog.load()
     wanted = _sorted(upgrade, variants, shipped)
     problems = _newer(
@@ -123,17 +126,18 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = ()) -> RelockResult:
     )
 
 
-def check(names: Sequence[str], since: str | None = None) -> list[str]:
+def check(names: Sequence[str], since: str | None = None, cuda: str | None = None) -> list[str]:
     """Return where locks have come apart from descriptions, one sentence each; touches no network.
 
     Args:
         names: As for `relock`.
         since: A git revision: what the locks knew there they must know still.
+        cuda: As for `relock`.
 
     Raises DescriptionError, LockError for a lock that is damaged, and UsageError for an unknown revision.
     """
     shipped = catalog.load()
-    variants = load_variants(names)
+    variants = load_variants(names, cuda)
     found: list[str] = []
     for described in variants:
         with locations.hinted(described):
@@ -182,10 +186,25 @@ def _forgotten(variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], 
     return found
 
 
-def load_variants(names: Sequence[str]) -> list[LoadedVariant]:
-    """Return the variants that are named; `all`, or no name, for everything shipped."""
+def load_variants(names: Sequence[str], cuda: str | None = None) -> list[LoadedVariant]:
+    """Return the variants that are named, `all` being the shipped ones; for no name, see `relock`."""
     wanted = [each for name in names or ["all"] for each in (variant.names() if name == "all" else [name])]
-    return [variant.load(name) for name in dict.fromkeys(wanted)]
+    named = [variant.load(name, cuda) for name in dict.fromkeys(wanted)]
+    return named if names else [*named, *_for_other_runtimes(wanted)]
+
+
+def _for_other_runtimes(names: Sequence[str]) -> list[LoadedVariant]:
+    """Return shipped variants for each CUDA release and platform that they are not described for."""
+    others = {
+        (release, platform)
+        for release in cuda_releases.names()
+        for platform in cuda_releases.load(release).platforms
+    } - {(cuda_releases.default(), AMD64)}
+    return [
+        variant.load(name, None if release == cuda_releases.default() else release, platform)
+        for release, platform in sorted(others)
+        for name in names
+    ]
 
 
 def _entries(described: LoadedVariant, shipped: Mapping[str, Entry]) -> dict[str, Entry]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError, SourceError
-from podkiln.lock import drift, locations, requirements, schema, validation
+from podkiln.lock import cuda_wheels, drift, locations, requirements, schema, validation
 from podkiln.lock.resolve import python, upgrades
 from podkiln.lock.schema import Lock, LockedLayer, LockedNode, RuntimeLock
 from podkiln.lock.validation import UnreadableLockError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.resolve.python import CompiledLayer
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Present:
         for file in _requirements_files(folder):
             environment = "python" if file.parent != folder else file.stem
             validation.refuse_merge(file)
-            pins[environment] |= python.known_pins([file.read_text(encoding="utf-8", errors="replace")])
+            pins[environment] |= requirements.known_pins([file.read_text(encoding="utf-8", errors="replace")])
         return cls(folder, runtime, pins, damage)
 
     def drifts(self, described: LoadedVariant) -> list[str]:
@@ -101,16 +102,16 @@ def _write(
 ) -> list[Path]:
     if folder == present.folder and not upgrade and not present.drifts(described):
         return _fill_trees(described, present, folder, warnings)
-    texts = _texts(described, _begun(present), upgrade)
+    compiled = _compiled(described, _begun(present, described), upgrade)
     layers = described.spec.runtime.python.layers
     locked = _lock(
         described,
-        [_layer(layer.name, python.layer_file(layer.name), texts[layer.name]) for layer in layers],
-        _layer("jupyter", "jupyter.txt", texts["jupyter"]) if "jupyter" in texts else None,
-        _layer("uv", "uv.txt", texts["uv"]),
+        [_layer(layer.name, python.layer_file(layer.name), compiled[layer.name]) for layer in layers],
+        _layer("jupyter", "jupyter.txt", compiled["jupyter"]) if "jupyter" in compiled else None,
+        _layer("uv", "uv.txt", compiled["uv"]),
         _nodes(described, present, warnings),
     )
-    files = {layer.file: texts[layer.name] for layer in (*locked.installed, locked.uv)}
+    files = {layer.file: compiled[layer.name].text for layer in (*locked.installed, locked.uv)}
     changed = [folder / file for file, text in files.items() if atomic.write(folder / file, text)]
     # Last: until it is there, the hashes in the old one say that something is not finished.
     if atomic.write_json(folder / "runtime.json", locked.model_dump()):
@@ -124,27 +125,43 @@ def _write(
     return changed
 
 
-def _begun(present: Present) -> Present:
-    """Return the versions to begin with: those of the shipped variants, where there is no lock at all yet."""
+def _begun(present: Present, described: LoadedVariant) -> Present:
+    """Return the versions to begin with, where there is no lock at all yet: so most layers stay the same.
+
+    Those of the runtime that differs in CUDA or platform only, or else those of the shipped variants.
+    """
     if present.runtime or any(present.pins.values()):
         return present
-    return replace(present, pins=Present.at(locations.default_runtime()).pins)
+    for folder in (locations.kin(described), locations.default_runtime()):
+        pins = Present.at(folder).pins
+        if any(pins.values()):
+            return replace(present, pins=pins)
+    return present
 
 
-def _texts(described: LoadedVariant, present: Present, upgrade: Sequence[str]) -> dict[str, str]:
-    """Return the requirements files by layer name, `jupyter` and `uv` included."""
+def _compiled(described: LoadedVariant, present: Present, upgrade: Sequence[str]) -> dict[str, CompiledLayer]:
+    """Return the requirements files by layer name, `jupyter` and `uv` included.
+
+    Raises DescriptionError where the wheels are of another CUDA than is described.
+    """
     packages = [name for name in upgrade if name != "uv"]
     target = described.spec.runtime.python
-    texts = python.compile_layers(described, present.pins["python"], packages)
+    compiled = python.compile_layers(described, present.pins["python"], packages)
+    cuda_wheels.require(described, requirements.known_pins(each.text for each in compiled.values()))
     if asked := requirements.jupyter_file(described):
-        texts["jupyter"] = python.compile_jupyter(asked, target, present.pins["jupyter"], packages)
+        compiled["jupyter"] = python.compile_jupyter(asked, target, present.pins["jupyter"], packages)
     wanted = [name for name in upgrade if name in {"uv", "all"}]
-    return {**texts, "uv": python.compile_uv(target, present.pins["uv"], wanted)}
+    return {**compiled, "uv": python.compile_uv(target, present.pins["uv"], wanted)}
 
 
-def _layer(name: str, file: str, text: str) -> LockedLayer:
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return LockedLayer(name=name, file=file, sha256=digest, packages=len(requirements.pinned_blocks(text)))
+def _layer(name: str, file: str, compiled: CompiledLayer) -> LockedLayer:
+    return LockedLayer(
+        name=name,
+        file=file,
+        sha256=hashlib.sha256(compiled.text.encode()).hexdigest(),
+        packages=len(requirements.pinned_blocks(compiled.text)),
+        wheel_bytes=compiled.wheel_bytes,
+    )
 
 
 def _fill_trees(described: LoadedVariant, present: Present, folder: Path, warnings: list[str]) -> list[Path]:

@@ -87,12 +87,12 @@ def choose(rules: Rules, facts: Facts, asked: Asked) -> Decision:
     decision = replace(
         decision,
         args=line.words(),
-        reasons=tuple(map(as_sentence, _reasons(decision, line, why_mode))),
+        reasons=tuple(map(as_sentence, _reasons(rules, decision, line, why_mode))),
         warnings=tuple(map(as_sentence, _warnings(decision, line, asked))),
     )
     if _does_without(rules, asked.user, decision):
         return decision
-    return decision.with_findings(compatibility.examine(facts.detection, rules.driver, rules.architectures))
+    return decision.with_findings(compatibility.examine(facts.detection, rules.cuda))
 
 
 def _command_line(rules: Rules, facts: Facts, asked: Asked, card: GpuClass, volume: Volume) -> CommandLine:
@@ -116,10 +116,16 @@ def _addresses(listen: str | None) -> tuple[str, ...]:
     return tuple(each.strip() for each in (listen or "0.0.0.0,::").split(","))
 
 
-def _reasons(decision: Decision, line: CommandLine, why_mode: Sequence[str]) -> list[str]:
+def _limits(rules: Rules) -> list[str]:
+    """Say what does not work with the image's CUDA as it does with others."""
+    return [f"CUDA {rules.cuda.version}: {each}" for each in rules.cuda.limits] if rules.cuda else []
+
+
+def _reasons(rules: Rules, decision: Decision, line: CommandLine, why_mode: Sequence[str]) -> list[str]:
     """Say why, in the order in which one thing follows from another."""
     return [
         *decision.card.reasons,
+        *(_limits(rules) if decision.card.usable else ()),
         *_ram(decision.memory),
         *decision.volume.reasons,
         *line.reasons,

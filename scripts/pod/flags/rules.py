@@ -7,6 +7,7 @@ shape is damage, not a mistake to explain in detail.
 from __future__ import annotations
 
 from pod.flags.arguments import Catalogue, Flag
+from pod.hardware.compatibility import Cuda, OtherCuda
 from pod.util import files
 from pod.util.dataclass import dataclass
 
@@ -81,8 +82,7 @@ class Rules:
     profile: str
     port: int
     workspace: str
-    driver: str | None
-    architectures: tuple[str, ...] | None
+    cuda: Cuda | None
 
     def reaches(self, mib: int, gb: float) -> bool:
         """Whether so many MiB are as good as so many nominal GB."""
@@ -132,13 +132,26 @@ def from_json(data: Mapping[str, Any]) -> Rules:
         profile=data["profile"],
         port=data["port"],
         workspace=data["workspace"],
-        driver=data["driver"],
-        architectures=_frozen(data["architectures"]),
+        cuda=_cuda(data["cuda"]) if data["cuda"] else None,
     )
 
 
 def _frozen(value: object) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _cuda(data: Mapping[str, Any]) -> Cuda:
+    return Cuda(
+        version=data["version"],
+        driver=data["driver"],
+        least_driver=data["least_driver"],
+        architectures=_frozen(data["architectures"]),
+        limits=tuple(data["limits"]),
+        others=tuple(
+            OtherCuda(each["version"], each["least_driver"], _frozen(each["architectures"]))
+            for each in data["others"]
+        ),
+    )
 
 
 def _rule(entry: Mapping[str, Any]) -> Rule:

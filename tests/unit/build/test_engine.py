@@ -199,3 +199,21 @@ def test_a_script_that_succeeds_is_silent(docker: Docker, script: Path) -> None:
     docker.answer(version=1)
     script.write_text("#!/bin/sh\nexit 0\n")
     engine.ensure()
+
+
+PLATFORMS = (
+    "Name: default\nDriver: docker\nPlatforms: linux/amd64*, linux/386\nPlatforms: linux/amd64, linux/arm\n"
+)
+
+
+def test_a_builder_says_what_it_builds_for(docker: Docker) -> None:
+    docker.answer(inspect=PLATFORMS)
+    engine.require_platform(None, "linux/amd64")
+    with pytest.raises(EngineError) as refused:
+        engine.require_platform(None, "linux/arm64")
+    assert str(refused.value) == (
+        "The builder default builds for linux/amd64, linux/386, linux/arm, and not for linux/arm64."
+    )
+    assert "--builder NAME" in (refused.value.hint or "")
+    docker.answer(inspect="Name: default\nDriver: docker\n")
+    engine.require_platform(None, "linux/arm64")  # it says nothing, so the build will tell

@@ -88,8 +88,8 @@ def test_what_is_there_already_stands_at_its_layer(capsys: pytest.CaptureFixture
     known = {each.recipe: digest for each, digest in zip(found.bundles, digests, strict=False)}
     there = dict(zip(digests, kinds, strict=True))
     lines = shown(replace(found, known=known, there=there), capsys).splitlines()
-    assert [line.rpartition(", ")[2] for line in lines[1:4]] == ["there already)", "mounted)", "copied)"]
-    assert lines[4].endswith("(7.1 GB)")
+    assert [line.rpartition(", ")[2] for line in lines[2:5]] == ["there already)", "mounted)", "copied)"]
+    assert lines[5].endswith("(7.1 GB)")
 
 
 def test_ways_out_that_several_refusals_share_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:

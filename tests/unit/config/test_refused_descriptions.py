@@ -304,7 +304,8 @@ def test_a_model_cannot_be_called_by_a_word_of_the_variable_models(name: str, tm
     ],
 )
 def test_what_only_rendering_finds_has_its_place_too(more: str, says: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{comfyui: {more}}}\n")
+    named = "name: comfyui-0.33.0-cuda-13.0"  # whose lock is there, whatever the version
+    path = write(tmp_path / "mine.yaml", f"{VARIANT}runtime: {{comfyui: {more}, {named}}}\n")
     made = make_plan(variants.load(str(path)), BuildRequest.of((str(path),), no_weights=True))
     with pytest.raises(DescriptionError, match=says):
         build_context.render(made)

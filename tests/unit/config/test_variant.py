@@ -29,7 +29,7 @@ def test_a_shipped_variant_is_right(name: str) -> None:
     described = variants.load(name)
     assert described.name == name
     assert described.chain[0].path.stem == name
-    assert described.chain[-1].path.stem == "base"
+    assert [file.path.stem for file in described.chain[-2:]] == ["base", "13.0"], "CUDA lies below all"
 
 
 def test_what_is_baked_and_what_is_on_by_default_is_as_decided() -> None:
@@ -48,7 +48,7 @@ def test_mappings_merge_and_lists_and_values_replace(tmp_path: Path) -> None:
     assert described.spec.title == "Mine"
     assert described.spec.vram_gb == (24,)
     assert (runtime.port, runtime.stop_seconds, runtime.workspace) == (9000, 30, "/workspace")
-    assert [file.path.name for file in described.chain] == ["mine.yaml", "up.yaml", "base.yaml"]
+    assert [file.path.name for file in described.chain] == ["mine.yaml", "up.yaml", "base.yaml", "13.0.yaml"]
 
 
 def test_only_the_parent_stays_abstract(tmp_path: Path) -> None:

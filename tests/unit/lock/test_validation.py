@@ -38,9 +38,11 @@ RUNTIME: dict[str, Any] = {
     "comfyui_tree": SHA[:40],
     "nodes": {"x": {"repo": "https://github.com/x/x", "commit": SHA[:40], "tree": None}},
     "python": "3.13",
-    "python_layers": [{"name": "torch", "file": "python/torch.txt", "sha256": SHA, "packages": 4}],
+    "python_layers": [
+        {"name": "torch", "file": "python/torch.txt", "sha256": SHA, "packages": 4, "wheel_bytes": 5}
+    ],
     "jupyter": None,
-    "uv": {"name": "uv", "file": "uv.txt", "sha256": SHA, "packages": 1},
+    "uv": {"name": "uv", "file": "uv.txt", "sha256": SHA, "packages": 1, "wheel_bytes": None},
 }
 FILE = {
     "destination": "vae/m.bin",

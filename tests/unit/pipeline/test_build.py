@@ -8,19 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from descriptions import VARIANT, write
 from descriptions import variant as description
-from descriptions import write
 from plans import plan_of
 from servers.registry import Registry
 
 from podkiln import registry
-from podkiln.build import base_image
+from podkiln.build import base_image, engine
 from podkiln.config import variant
-from podkiln.errors import DescriptionError, PlanRefusedError, PodkilnError, RegistryError, UsageError
+from podkiln.errors import (
+    DescriptionError,
+    EngineError,
+    PlanRefusedError,
+    PodkilnError,
+    RegistryError,
+    UsageError,
+)
 from podkiln.oci import spec
 from podkiln.options import BuildRequest
 from podkiln.pipeline import build
 from podkiln.pipeline.request import image_name
+from podkiln.render import bake_file
 from podkiln.util import cache_folder
 
 if TYPE_CHECKING:
@@ -245,3 +253,35 @@ def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert cache_folder.path() == tmp_path / "podkiln"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder.path() == Path.home() / ".cache" / "podkiln"
+
+
+def test_no_base_is_made_here_for_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    path = write(tmp_path / "arm.yaml", VARIANT + "platforms: [linux/arm64]\n")
+    request = BuildRequest.of((str(path),), base="bootstrap", dry_run=True)
+    says = r"^--base bootstrap makes a base for linux/amd64, and arm is for linux/arm64\."
+    with pytest.raises(UsageError, match=says):
+        build.make_plan(variant.load(str(path)), request)
+
+
+def test_a_builder_of_another_platform_is_refused_before_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(builder: str | None, platform: str) -> None:
+        raise EngineError(f"{builder} is not for {platform}.")
+
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(build, "prepare_engine", lambda _: "mine")
+    monkeypatch.setattr(engine, "require_platform", other)
+    path = write(tmp_path / "arm.yaml", VARIANT + "platforms: [linux/arm64]\n")
+    with pytest.raises(EngineError, match=r"^mine is not for linux/arm64\."):
+        build.build(BuildRequest.of((str(path),), out=tmp_path / "dist"))
+
+
+def test_the_platform_is_what_bake_builds_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "arm.yaml", VARIANT + "platforms: [linux/arm64]\n")
+    made = build.make_plan(variant.load(str(path)), BuildRequest.of((str(path),), no_weights=True))
+    target = bake_file.bake_file([made], bake_file.BuildSecrets(), {})["target"]["arm"]
+    assert target["platforms"] == ["linux/arm64"]
+    assert str(image_name(made)) == "localhost/podkiln:arm-0.33.0-cuda-13.0"
+    assert made.as_json()["platform"] == "linux/arm64"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import apt_locks
 import pytest
@@ -16,13 +17,10 @@ from podkiln.build.apt_resolver import ResolvedPackages
 from podkiln.build.engine import Engine
 from podkiln.config import variant
 from podkiln.errors import EngineError, SourceError, UsageError
-from podkiln.lock import apt
+from podkiln.lock import apt, drift, reader
 from podkiln.lock.resolve import relock
 from podkiln.options import BuildRequest
 from podkiln.pipeline import lock_packages
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OTHER = "sha256:" + "cd" * 32
 
@@ -129,3 +127,36 @@ def test_a_base_that_cannot_be_asked_is_a_failure_only_where_that_was_wanted(
         with pytest.raises(type(failure)):
             lock(mine, **wanted)
     assert asked == []
+
+
+@pytest.fixture
+def arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A variant for arm64, on a machine and with a builder of amd64."""
+
+    def other(_: str | None, platform: str) -> None:
+        raise EngineError(f"The builder x builds for linux/amd64, and not for {platform}.")
+
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(engine, "require_platform", other)
+    return str(write(tmp_path / "mine.yaml", VARIANT + "platforms: [linux/arm64]\n"))
+
+
+def test_a_platform_that_the_builder_is_not_for_stays_unlocked(asked: Asked, arm: str) -> None:
+    says = (
+        "apt stays not locked for linux/arm64: The builder x builds for linux/amd64, and not for linux/arm64."
+    )
+    assert lock(arm).warnings == (says,)
+    with pytest.raises(EngineError):
+        lock(arm, required=True)
+    assert asked == []
+
+
+def test_a_lock_of_another_platform_is_not_taken(asked: Asked, mine: str, arm: str) -> None:
+    assert Path(mine) == Path(arm), "its packages are those of amd64"
+    Path(mine).write_text(VARIANT)
+    lock(mine)
+    own = variant.load(mine)
+    assert own.spec.runtime.base.digest in reader.apt_locks(own)
+    Path(mine).write_text(VARIANT + "platforms: [linux/arm64]\n")
+    assert reader.apt_locks(variant.load(mine)) == {}
+    assert drift.apt_drifts(variant.load(mine)) == []

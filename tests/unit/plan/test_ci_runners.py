@@ -9,8 +9,9 @@ import pytest
 import yaml
 from plans import plan_of
 
+from podkiln.config import cuda_releases
 from podkiln.config.document import ROOT
-from podkiln.plan import ci_runners, estimates
+from podkiln.plan import ci_runners
 from podkiln.plan.ci_runners import Reclaimable, Runner, RunnerCheck
 from podkiln.util.executor import JOBS
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
 
 GB = 10**9
+MEASURED = cuda_releases.load("13.0").measured
 RUNNER = Runner(
     name="a runner",
     free_bytes=14 * GB,
@@ -48,17 +50,17 @@ def test_a_build_is_judged_by_disk_and_time(disk: int, seconds: float, suffices:
 
 
 def test_weights_take_no_disk_unless_they_are_spooled() -> None:
-    assert ci_runners.disk(planned("lazy")) == ci_runners.disk(planned("baked")) == estimates.BUILD_DISK
+    assert ci_runners.disk(planned("lazy")) == ci_runners.disk(planned("baked")) == MEASURED.build_disk
     largest = sorted(each.size for each in planned().bundles)[-JOBS:]
-    assert ci_runners.disk(planned(spool=True)) == estimates.BUILD_DISK + sum(largest)
-    assert ci_runners.disk(planned("lazy", spool=True)) == estimates.BUILD_DISK
+    assert ci_runners.disk(planned(spool=True)) == MEASURED.build_disk + sum(largest)
+    assert ci_runners.disk(planned("lazy", spool=True)) == MEASURED.build_disk
 
 
 def test_layers_that_are_there_take_neither_disk_nor_time() -> None:
     found = planned(spool=True)
     known = {each.recipe: digest_of(number) for number, each in enumerate(found.bundles)}
     there = replace(found, known=known, there=dict.fromkeys(known.values(), "existing"))
-    assert ci_runners.disk(there) == estimates.BUILD_DISK
+    assert ci_runners.disk(there) == MEASURED.build_disk
     assert ci_runners.seconds(there) == ci_runners.seconds(planned("lazy"))
 
 
@@ -68,9 +70,9 @@ def digest_of(number: int) -> Any:
 
 def test_what_is_fetched_is_sent_meanwhile() -> None:
     found = planned(rate=20_000_000)
-    moved = estimates.COMPRESSED + found.upload_bytes
+    moved = MEASURED.compressed + found.upload_bytes
     assert found.fetch_bytes < found.upload_bytes, "a layer is larger than its files"
-    assert ci_runners.seconds(found) == pytest.approx(estimates.BUILD_SECONDS + moved / 20_000_000)
+    assert ci_runners.seconds(found) == pytest.approx(MEASURED.build_seconds + moved / 20_000_000)
 
 
 def test_scripts_see_the_verdict() -> None:

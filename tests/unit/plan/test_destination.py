@@ -191,5 +191,5 @@ def test_our_own_workflow_leaves_the_registry_to_the_command() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())
     ran = [step.get("run", "") for step in workflow["jobs"]["image"]["steps"]]
     (line,) = [each for each in ran if "./build.py" in each]
-    assert line.split()[:4] == ["./build.py", "--variant", '"$VARIANT"', "--push"]
+    assert line.split()[:6] == ["./build.py", "--variant", '"$VARIANT"', "--cuda", '"$CUDA"', "--push"]
     assert "--registry" not in line

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plans import plan_of
 
-from podkiln.config import variant
+from podkiln.config import cuda_releases, variant
 from podkiln.errors import PlanRefusedError
 from podkiln.oci.spec import Digest
 from podkiln.options import BuildRequest
-from podkiln.plan import estimates, plan
+from podkiln.plan import plan
 from podkiln.plan.substitutes import Substitute
 from podkiln.util.console import GB
 
@@ -97,7 +97,7 @@ def test_a_shipped_model_that_is_described_anew_is_named(tmp_path: Path) -> None
 def test_the_disk_holds_the_runtime_the_defaults_and_room() -> None:
     lazy, consumer = made("lazy"), made("consumer")
     assert lazy.fetched_at_start == 0
-    assert lazy.container_disk_gb == estimates.UNPACKED // GB + plan.WORKING_GB
+    assert lazy.container_disk_gb == cuda_releases.load("13.0").measured.unpacked // GB + plan.WORKING_GB
     more = consumer.container_disk_gb - lazy.container_disk_gb
     assert more == -(-consumer.fetched_at_start // GB) > 0
 
@@ -230,7 +230,7 @@ def test_the_biggest_file_is_named() -> None:
 @pytest.mark.parametrize("name", ["lazy", "baked"])
 def test_the_largest_layer_stands_beside_what_the_registry_takes(name: str) -> None:
     found = made(name, registry="ghcr.io/you", rate=10**7)
-    largest = max([estimates.LARGEST_LAYER, *(each.size for each in found.bundles)])
+    largest = max([cuda_releases.load("13.0").measured.largest_layer, *(each.size for each in found.bundles)])
     registry = found.as_json()["registry"]
     assert registry["largest_layer_bytes"] == largest
     assert registry["most_layer_bytes"] == 10**10

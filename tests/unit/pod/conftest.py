@@ -42,7 +42,15 @@ def own_signals() -> Generator[None]:
 @pytest.fixture(scope="session")
 def flags_json() -> dict[str, Any]:
     wheel = comfyui_flags.architectures("2.11.0", "13.0")
-    return flags.to_json("0.33.0", COMMON, driver="580.65.06", architectures=wheel)
+    cuda: dict[str, Any] = {
+        "version": "13.0",
+        "driver": "580.65.06",
+        "least_driver": "580",
+        "architectures": wheel,
+        "limits": [],
+        "others": [],
+    }
+    return flags.to_json("0.33.0", COMMON, cuda=cuda)
 
 
 @pytest.fixture(scope="session")

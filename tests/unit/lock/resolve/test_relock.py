@@ -533,3 +533,56 @@ def test_a_tree_that_nobody_tells_stays_open_and_is_asked_for_again(upstream: Pa
     away.rename(upstream)
     assert relock.relock([str(mine)]).changed == (path / "runtime.json",)
     assert schema.read_runtime(path).nodes["x"].tree == git(upstream, "rev-parse", "HEAD^{tree}")
+
+
+# --- CUDA and platforms
+
+
+NATIVE = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+
+
+@pytest.mark.parametrize("platform", NATIVE)
+def test_what_has_a_native_wheel_is_locked_to_it(shelf: Shelf, mine: Path, platform: str) -> None:
+    """comfy-aimdo has both, and its py3-none-any wheel is without the library that it is there for."""
+    shelf.add("foo", "2.0", requires=("bar",))
+    native = {
+        machine: shelf.add("foo", "2.0", f"py3-none-manylinux_2_17_{machine}", ("bar",))
+        for machine in NATIVE.values()
+    }
+    mine.write_text(mine.read_text() + f"platforms: [{platform}]\n")
+    relock.relock([str(mine)])
+    assert native[NATIVE[platform]] in locked(mine)["python/rest.txt"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "gets"), [("foo\ntorch\n", "2.11.0"), ("foo\ntorch>=2.12,<2.13\n", "2.12.1")]
+)
+def test_torch_is_the_one_of_the_cuda_release_unless_it_is_asked_for(
+    shelf: Shelf, mine: Path, asked: str, gets: str
+) -> None:
+    shelf.add("nvidia_cuda_runtime", "13.0.96")
+    for version in ("2.11.0", "2.12.1", "2.15.0"):
+        shelf.add("torch", version, requires=("nvidia-cuda-runtime",))
+    (mine.parent / "mine.in").write_text(asked)
+    relock.relock([str(mine)])
+    assert f"torch=={gets}" in pins(mine)
+
+
+def test_torch_of_another_cuda_is_refused_before_anything_is_written(shelf: Shelf, mine: Path) -> None:
+    shelf.add("nvidia_cuda_runtime", "13.2.75")
+    shelf.add("torch", "2.15.0", requires=("nvidia-cuda-runtime",))
+    (mine.parent / "mine.in").write_text("foo\ntorch==2.15.0\n")
+    says = r"runtime.cuda: 13.0 is described, and the wheels are of CUDA 13.2 \(nvidia-cuda-runtime 13.2.75\)"
+    with pytest.raises(DescriptionError, match=says):
+        relock.relock([str(mine)])
+    assert not mine.with_suffix(".locks").exists()
+
+
+def test_another_cuda_has_a_lock_of_its_own(shelf: Shelf, mine: Path) -> None:
+    relock.relock([str(mine)])
+    relock.relock([str(mine)], cuda="12.8")
+    assert sorted(each.name for each in mine.with_suffix(".locks").iterdir() if each.is_dir()) == [
+        "mine-1",
+        "mine-1-cuda-12.8",
+    ]
+    assert relock.check([str(mine)], cuda="12.8") == []

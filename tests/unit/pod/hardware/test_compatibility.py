@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pod.hardware import compatibility
+from pod.hardware.compatibility import Cuda, OtherCuda
 from pod.hardware.gpu import Detection, Gpu
 from pod.util.dataclass import replace
 
@@ -19,15 +20,19 @@ if TYPE_CHECKING:
 WHEEL = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")  # torch 2.11.0, CUDA 13.0
 
 
+CUDA_13 = Cuda("13.0", driver="580.65.06", least_driver="580", architectures=WHEEL)
+CUDA_12 = Cuda("12.8", driver="570", least_driver="525", architectures=("sm_70", *WHEEL))
+
+
 def examine(detection: Detection, rules: Rules) -> list[Finding]:
-    return compatibility.examine(detection, rules.driver, rules.architectures)
+    return compatibility.examine(detection, rules.cuda)
 
 
 def found(
-    rules: Rules, driver: str | None, capability: str | None, visible: int = 1
+    rules: Rules, driver: str | None, capability: str | None, visible: int = 1, cuda: Cuda = CUDA_13
 ) -> list[tuple[str, str]]:
     detection = Detection(Gpu(0, "GPU-1", "A card", 24576, driver, capability), visible=visible)
-    own = replace(rules, driver="580.65.06", architectures=WHEEL)
+    own = replace(rules, cuda=cuda)
     return [(finding.level, finding.check) for finding in examine(detection, own)]
 
 
@@ -76,9 +81,42 @@ def test_a_driver_of_an_older_branch_cannot_work(
     assert found(known, driver, "8.9") == expected
 
 
+OLD_DRIVERS = [
+    ("470.256.02", [("fatal", "driver")]),
+    ("525.60.13", [("warning", "driver")]),
+    ("560.28.03", [("warning", "driver")]),
+    ("570.26", []),
+    ("580.95.05", []),
+]
+
+
+@pytest.mark.parametrize(("driver", "expected"), OLD_DRIVERS)
+def test_cuda_12_loads_with_drivers_of_older_branches(
+    known: Rules, driver: str, expected: list[tuple[str, str]]
+) -> None:
+    """NVIDIA's minor version compatibility: 525 for all of CUDA 12, with less than all of it."""
+    assert found(known, driver, "7.0", cuda=CUDA_12) == expected
+
+
+def test_who_has_another_image_is_told_of_it(known: Rules) -> None:
+    """A card or a driver that this image is not for, where the same one with another CUDA is."""
+    own = replace(known, cuda=replace(CUDA_13, others=(OtherCuda("12.8", "525", ("sm_70", *WHEEL)),)))
+
+    def told(driver: str, capability: str) -> list[str]:
+        gpu = Gpu(0, "GPU-1", "A card", 24576, driver, capability)
+        return [each.message for each in examine(Detection(gpu, visible=1), own)]
+
+    (driver,) = told("570.1", "8.9")
+    assert driver.endswith("rent a machine with a newer driver, or take the image with cuda-12.8 in its tag")
+    (card,) = told("580.95.05", "7.0")
+    assert card.endswith("only: rent a newer card, or take the image with cuda-12.8 in its tag")
+    assert not any("12.8" in said for said in told("470.1", "8.9")), "that CUDA does not load there either"
+    assert not any("12.8" in said for said in told("535.1", "6.1"))
+
+
 def test_both_are_said_in_a_sentence_each(known: Rules) -> None:
     gpu = Gpu(0, "GPU-1", "Tesla P40", 24576, "535.1", "6.1")
-    own = replace(known, driver="580.65.06", architectures=WHEEL)
+    own = replace(known, cuda=CUDA_13)
     driver, card = [each.message for each in examine(Detection(gpu, visible=1), own)]
     assert driver == (
         "the NVIDIA driver here is 535.1, and this image's CUDA needs 580.65.06 or newer: "
@@ -91,7 +129,7 @@ def test_both_are_said_in_a_sentence_each(known: Rules) -> None:
 
 
 def test_a_card_that_is_too_new_wants_another_image(known: Rules) -> None:
-    own = replace(known, architectures=WHEEL)
+    own = replace(known, cuda=CUDA_13)
     gpu = Gpu(0, "GPU-1", "A card", 24576, None, "13.0")
     (finding,) = examine(Detection(gpu, visible=1), own)
     assert finding.message.endswith("take an image with a newer torch")
@@ -105,7 +143,7 @@ def test_one_of_several_cards_stops_nothing(known: Rules) -> None:
 def test_nothing_is_said_where_nothing_is_known(known: Rules) -> None:
     assert found(known, None, None) == []
     assert examine(Detection(None), known) == []
-    unknown = replace(known, driver=None, architectures=None)
+    unknown = replace(known, cuda=None)
     old = Gpu(0, "GPU-1", "A card", 24576, "535.1", "6.1")
     assert examine(Detection(old, visible=1), unknown) == []
 
