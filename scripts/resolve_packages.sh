@@ -5,6 +5,9 @@
 #
 # Without packages: where those come from that the base has already.
 #
+# /build/locked may hold packages, as dpkg's status file tells of them: apt is asked as if they were installed onto the
+# base, in the place of what that has of their names.
+#
 # Build secret: apt-sources, a Debian mirror to use instead of the base's own.
 set -eu
 
@@ -17,12 +20,23 @@ if [ -s /run/secrets/apt-sources ]; then
 fi
 export LC_ALL=C
 sources="Dir::Etc::SourceParts=/tmp/sources"
+for answer in stanzas unknown refused blamed; do
+    : >"$out/$answer"
+done
+
+installed=/var/lib/dpkg
+if [ -s /build/locked ]; then
+    installed=/tmp/installed
+    mkdir "$installed"
+    awk 'BEGIN { RS = ""; ORS = "\n\n" } NR == FNR { locked[$2] = 1 } NR == FNR || !($2 in locked)' \
+        /build/locked /var/lib/dpkg/status >"$installed/status"
+fi
 
 apt-get --option "$sources" --error-on=any update
 # shellcheck disable=SC2016  # the dollars are apt's and dpkg's
 apt-get --option "$sources" indextargets --format '$(LABEL)|$(REPO_URI)' 'Identifier: Packages' >"$out/archives"
 # shellcheck disable=SC2016
-dpkg-query --show --showformat='${binary:Package} ${Version}\n' | sort >"$out/base"
+dpkg-query --admindir="$installed" --show --showformat='${binary:Package} ${Version}\n' | sort >"$out/base"
 
 if [ $# -eq 0 ]; then
     cd /tmp
@@ -35,8 +49,33 @@ if [ $# -eq 0 ]; then
     exit
 fi
 
-set -- --option "$sources" --yes --quiet=2 --no-install-recommends install "$@"
-apt-get --simulate "$@" >"$out/simulated"
+ask() { # PACKAGE...
+    apt-get --option "$sources" --option Dir::State::status="$installed/status" --simulate --yes --quiet=2 \
+        --no-install-recommends install "$@"
+}
+
+# Above what is locked, a package that cannot be had is told of by its name, and so is one that changes another.
+if [ -s /build/locked ]; then
+    for package in "$@"; do
+        apt-cache --option "$sources" show "$package" >/dev/null 2>&1 || echo "$package" >>"$out/unknown"
+    done
+    if ask "$@" >"$out/simulated" 2>"$out/refused"; then
+        : >"$out/refused" # of warnings
+    else
+        cat "$out/simulated" >>"$out/refused"
+    fi
+    if [ -s "$out/refused" ] || grep -Eq '^Remv |^Inst [^ ]+ \[' "$out/simulated"; then
+        for package in "$@"; do
+            ask "$package" 2>/dev/null | sed "s/^/$package /" >>"$out/blamed" || true
+        done
+        : >"$out/uris"
+        exit
+    fi
+fi
+
+ask "$@" >"$out/simulated"
+set -- --option "$sources" --option Dir::State::status="$installed/status" --yes --quiet=2 --no-install-recommends \
+    install "$@"
 # For the main archive it prints MD5, unless it is told.
 apt-get --print-uris --option Acquire::ForceHash=sha256 "$@" >"$out/uris"
 sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1=\2/p' "$out/simulated" >/tmp/chosen

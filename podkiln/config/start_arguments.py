@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from packaging.utils import canonicalize_name
 
-from podkiln.config import comfyui_flags
+from podkiln.config import comfyui_flags, list_changes
+from podkiln.config.fields import requirement_name
 
 if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
+    from podkiln.errors import DescriptionError
 
 _KEY: Final = ("runtime", "comfyui", "arguments")
 TAKEN: Final = {22: "sshd", 8888: "JupyterLab"}
@@ -35,8 +37,7 @@ def check(described: LoadedVariant) -> None:
             )
     for flag, written in (("--listen", "--listen=0.0.0.0"), ("--port", _PORT)):
         if flag not in words:
-            what = f"a list replaces the parent's, and this one lacks {written}."
-            raise described.error(_KEY, what, hint="Without it, ComfyUI cannot be reached in a pod.")
+            raise _lacking(described, flag, written)
     if not (comfyui_flags.DIRECTORY / f"comfyui-{comfyui.version}.yaml").is_file():
         return  # a version whose flags are not known is refused where they are needed
     needed = {
@@ -54,12 +55,22 @@ def check(described: LoadedVariant) -> None:
             )
 
 
+def _lacking(described: LoadedVariant, flag: str, written: str) -> DescriptionError:
+    """Return what is wrong where an argument was left out, or taken out, without which no pod can be used."""
+    for each in described.lists[list_changes.ARGUMENTS].removed:
+        if each.value.partition("=")[0] == flag:
+            return each.error(f"{flag} cannot be taken out: without it, ComfyUI cannot be reached in a pod.")
+    what = f"a list replaces the parent's, and this one lacks {written}."
+    return described.error(_KEY, what, hint="Without it, ComfyUI cannot be reached in a pod.")
+
+
 def _required(described: LoadedVariant) -> set[str]:
-    """Return the packages that the requirements file names; none where it cannot be read."""
+    """Return the packages that the requirements file names, and those added; none where it cannot be read."""
     key = ("runtime", "python", "requirements")
     path = described.owner(key).path.parent / described.spec.runtime.python.requirements
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):  # reported where the file is needed
         return set()
-    return {canonicalize_name(name) for name in re.findall(r"(?m)^\s*([A-Za-z0-9][\w.-]*)", text)}
+    added = {requirement_name(each) or "" for each in described.additions.requirements}
+    return added | {canonicalize_name(name) for name in re.findall(r"(?m)^\s*([A-Za-z0-9][\w.-]*)", text)}

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
 from pod.util.env import nearest
-from podkiln.config import document, start_arguments, system_packages
+from podkiln.config import additions, document, list_changes, start_arguments, system_packages
 from podkiln.config.document import ROOT, Document, StrictModel, TupleOf
 from podkiln.config.fields import (
     AptPackage,
@@ -29,6 +30,7 @@ from podkiln.config.fields import (
     PackageGlob,
     Platform,
     Port,
+    PythonRequirement,
     PythonVersion,
     RegistryName,
     RepositoryName,
@@ -39,15 +41,28 @@ from podkiln.config.fields import (
     Workspace,
     distinct,
 )
+from podkiln.config.list_changes import Changeable, ListChange, ModelsChange, PackagesChange
 from podkiln.config.model import Model, Tier
 from podkiln.errors import DescriptionError
 from podkiln.util import files
 from podkiln.util.quoting import shown
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podkiln.config.additions import Additions
+    from podkiln.config.document import Location
+    from podkiln.config.list_changes import ChangedList
+
 SHIPPED = ROOT / "variants"
 ALL = "all"  # what --variant calls every shipped variant
 _OF_THE_POD = (
     "unknown key: the variables of a pod are set in its template, not here (docs/reference/environment.md)."
+)
+_OF_THE_RUNTIME = "unknown key: it stands under `runtime:`."
+_REMOVED_PYTHON = (
+    "unknown key: Python packages are only added; `requirements` names another list in the place of all that "
+    "is shared (docs/how-to/python-packages.md)."
 )
 
 
@@ -85,14 +100,20 @@ class Python(StrictModel):
     platform: Platform = Field(description="uv's name of the platform that wheels are chosen for.")
     requirements: Text = Field(description="Requirements file, relative to the YAML file that names it.")
     layers: TupleOf[PythonLayer] = Field(min_length=1)
+    add: TupleOf[PythonRequirement] = Field(
+        (),
+        description="Packages besides, such as `matplotlib>=3.9`, in a layer above the shared ones, which "
+        "stay as they are. What a parent adds stays.",
+    )
 
     @field_validator("layers")
     @classmethod
     def _distinct_layers(cls, layers: tuple[PythonLayer, ...]) -> tuple[PythonLayer, ...]:
-        taken = {"jupyter", "uv"}  # other requirements files of the lock
+        taken = {"jupyter", "uv", additions.LAYER}  # other requirements files
+        others = "jupyter or uv, or additions"
         for layer in layers:
             if layer.name in taken:
-                raise ValueError(f"the layer {layer.name!r} is duplicated, or is called jupyter or uv")
+                raise ValueError(f"the layer {layer.name!r} is duplicated, or is called {others}")
             taken.add(layer.name)
         return layers
 
@@ -104,7 +125,10 @@ class ComfyUI(StrictModel):
     repo: HttpsUrl
     commit: Revision
     tree: Revision
-    arguments: TupleOf[str] = Field(description="What every start passes; {port} and {root} are filled in.")
+    arguments: Annotated[TupleOf[str], Changeable(ListChange)] = Field(
+        description="What every start passes; {port} and {root} are filled in. A list replaces the parent's; "
+        "`{add: [...], remove: [...]}` changes it."
+    )
 
 
 class Runtime(StrictModel):
@@ -113,8 +137,12 @@ class Runtime(StrictModel):
     name: Identifier = Field(description="Names the lock: variants/locks/<name>/.")
     epoch: Annotated[int, Field(gt=0)] = Field(description="SOURCE_DATE_EPOCH, seconds since 1970 UTC.")
     base: Base
-    apt: Annotated[TupleOf[AptPackage], AfterValidator(distinct)] = Field(
-        description="Debian packages. A list replaces the parent's; what the image needs must stand in it."
+    apt: Annotated[TupleOf[AptPackage], AfterValidator(distinct), Changeable(PackagesChange)] = Field(
+        description="Debian packages. `{add: [...]}` installs more, in a layer above the shared ones; "
+        "`{remove: [...]}` takes some out. A list replaces the parent's; it must name what the image needs."
+    )
+    extras: Annotated[TupleOf[Identifier], AfterValidator(distinct)] = Field(
+        (), description="What most images do without, by its name in variants/system/extras.yaml: compiler."
     )
     python: Python
     jupyter: Text | None = Field(
@@ -158,12 +186,13 @@ class Node(StrictModel):
 class Models(StrictModel):
     """Which models the image offers, switches on by default, and bakes."""
 
-    offer: Literal["all", "tier"] | TupleOf[Identifier] = Field(
-        description="all: every model there is. tier: those that list this variant's tier. Or a list of ids."
+    offer: Annotated[Literal["all", "tier"] | TupleOf[Identifier], Changeable(ModelsChange)] = Field(
+        description="all: every model there is. tier: those that list this variant's tier. Or a list of ids. "
+        "`{add: [...], remove: [...]}` changes what the parent offers; so it does below."
     )
-    default: TupleOf[Identifier] = ()
-    bake: TupleOf[Identifier] = ()
-    above: TupleOf[Identifier] = Field(
+    default: Annotated[TupleOf[Identifier], Changeable(ModelsChange)] = ()
+    bake: Annotated[TupleOf[Identifier], Changeable(ModelsChange)] = ()
+    above: Annotated[TupleOf[Identifier], Changeable(ModelsChange)] = Field(
         (),
         description="Those of `bake` whose weights lie above the runtime: pulled alone when they are added "
         "later, but again after each change of the runtime on engines that store by chain id (overlay2).",
@@ -173,7 +202,11 @@ class Models(StrictModel):
 class Variant(StrictModel):
     """A whole variant, after its parents are merged in."""
 
-    ELSEWHERE: ClassVar = dict.fromkeys(("env", "environment", "variables"), _OF_THE_POD)
+    ELSEWHERE: ClassVar = {
+        **dict.fromkeys(("env", "environment", "variables"), _OF_THE_POD),
+        **dict.fromkeys(("apt", "python", "extras", "comfyui"), _OF_THE_RUNTIME),
+        "remove": _REMOVED_PYTHON,
+    }
 
     extends: str | None = None
     abstract: bool = Field(False, description="Only to be extended, never built.")
@@ -198,6 +231,12 @@ class LoadedVariant:
     name: str
     spec: Variant
     chain: tuple[Document, ...]
+    lists: Mapping[Location, ChangedList] = field(default_factory=dict)
+
+    @cached_property
+    def additions(self) -> Additions:
+        """What is installed above the layers of its runtime."""
+        return additions.of(self)
 
     @property
     def option(self) -> str:
@@ -209,7 +248,12 @@ class LoadedVariant:
         self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
     ) -> DescriptionError:
         """Make the error for a key, in whichever file of the chain says it."""
-        return self.owner(location).error(location, what, hint=hint)
+        file, place = self.find(location)
+        return file.error(place, what, hint=hint)
+
+    def find(self, location: tuple[str | int, ...]) -> tuple[Document, tuple[str | int, ...]]:
+        """Return the file of the chain that writes a key, and where: an entry may be one that it adds."""
+        return list_changes.place_finder(self.lists, self.owner)(location)
 
     def owner(self, location: tuple[str | int, ...]) -> Document:
         """Return the file of the chain that writes a key, or the nearest of its parents."""
@@ -235,13 +279,16 @@ def load(name: str) -> LoadedVariant:
         data = _merge(data, own)
     if "abstract" in chain[0].data:
         data["abstract"] = chain[0].data["abstract"]
-    spec = _parse(chain, data)
+    lists = list_changes.read(chain)
+    data = list_changes.put(data, lists)
+    spec = _parse(chain, data, lists)
     if spec.abstract:
         raise chain[0].error(
             ("abstract",), "this description is only there to be extended; it cannot be built."
         )
-    described = LoadedVariant(name=path.stem, spec=spec, chain=chain)
+    described = LoadedVariant(name=path.stem, spec=spec, chain=chain, lists=lists)
     _check_packages(described)
+    additions.check(described)
     start_arguments.check(described)
     return described
 
@@ -250,6 +297,10 @@ def _check_packages(described: LoadedVariant) -> None:
     """A list of packages replaces the parent's: refuse one that the image could not start with."""
     listed = described.spec.runtime.apt
     lacking = system_packages.missing(listed)
+    for each in described.lists[list_changes.APT].removed if lacking else ():
+        what = next((one.purpose for one in lacking if one.name == each.value), None)
+        if what:
+            raise each.error(f"{each.value} cannot be taken out: the image needs it ({what}).")
     if lacking:
         named = ", ".join(f"{each.name} ({each.purpose})" for each in lacking)
         whole = ", ".join([*listed, *(each.name for each in lacking)])
@@ -335,9 +386,12 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _parse(chain: tuple[Document, ...], data: dict[str, Any]) -> Variant:
+def _parse(
+    chain: tuple[Document, ...], data: dict[str, Any], lists: Mapping[Location, ChangedList]
+) -> Variant:
     """Validate the merged data; an error is blamed on the file that wrote the key."""
-    return chain[0].parse(Variant, data, owner=lambda location: _owner(chain, location))
+    find = list_changes.place_finder(lists, lambda location: _owner(chain, location))
+    return chain[0].parse(Variant, data, find=find)
 
 
 def _owner(chain: tuple[Document, ...], location: tuple[str | int, ...]) -> Document:

@@ -79,7 +79,9 @@ def find_drift(described: LoadedVariant, lock: Lock) -> list[str]:
         found.append("the custom nodes described and locked are not the same.")
     if requirements.inputs_digest(described) != locked.inputs:
         found.append("the Python requirements or layers have changed since they were resolved.")
-    return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
+    return found + [
+        problem for layer in (*locked.installed, locked.uv) for problem in damage(lock.folder, layer)
+    ]
 
 
 def _same_nodes(described: LoadedVariant, locked: RuntimeLock) -> bool:
@@ -92,8 +94,9 @@ def _same_nodes(described: LoadedVariant, locked: RuntimeLock) -> bool:
     )
 
 
-def _damage(lock: Lock, layer: LockedLayer) -> list[str]:
-    path = lock.folder / layer.file
+def damage(folder: Path, layer: LockedLayer) -> list[str]:
+    """Return what is wrong with a requirements file of a lock: one sentence, or none."""
+    path = folder / layer.file
     if not path.is_file():
         return [f"{path} is missing."]
     if hashlib.sha256(path.read_bytes()).hexdigest() != layer.sha256:

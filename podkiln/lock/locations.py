@@ -2,7 +2,8 @@
 
 A runtime's lock is a folder, variants/locks/<runtime>/: `runtime.json` with the pins, one hash-locked
 requirements file a Python layer, and in `apt/` a folder for each base (podkiln.lock.apt). The weights' lock,
-variants/locks/weights.json, is shared by all runtimes.
+variants/locks/weights.json, is shared by all runtimes. What a variant adds above its runtime's layers is
+locked for it alone (podkiln.lock.additions).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 LOCKS = variant.SHIPPED / "locks"
 WEIGHTS = "weights.json"
 APT = "apt"
+ADDITIONS = "additions"
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:
@@ -45,6 +47,12 @@ def apt_folders(described: LoadedVariant) -> tuple[Path, ...]:
     own = user_lock_dir(described)
     shipped = LOCKS / described.spec.runtime.name / APT
     return (own / APT, shipped) if own else (shipped,)
+
+
+def additions_folder(described: LoadedVariant) -> Path:
+    """Return where the lock of what a variant adds lies: beside its file, or with the shipped ones."""
+    own = user_lock_dir(described)
+    return own / ADDITIONS if own else LOCKS / ADDITIONS / described.name
 
 
 def is_there(path: Path) -> bool:

@@ -95,6 +95,12 @@ def pinned_blocks(requirements: str) -> dict[str, str]:
     return {name: "\n".join(lines) for name, lines in blocks.items()}
 
 
+def pins(text: str) -> dict[str, str]:
+    """Return the versions that a requirements file pins, by canonical name; other lines are skipped."""
+    found = map(_PINNED.match, text.splitlines())
+    return {canonicalize_name(each["name"]): each["version"] for each in found if each}
+
+
 def _layer_of(name: str, layers: Iterable[PythonLayer]) -> str:
     by_rank = sorted(layers, key=lambda layer: layer.packages == ("*",))
     for layer in by_rank:

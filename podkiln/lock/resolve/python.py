@@ -17,19 +17,28 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 
 from podkiln.errors import CommandError, DescriptionError, LockError
 from podkiln.lock import requirements
 from podkiln.util import process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from podkiln.config.variant import LoadedVariant, Python
 
 _OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # PEP 600: the first manylinux of each machine
 _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
+
+
+class UnresolvedError(LockError):
+    """uv found no way to have it all. `reason` is uv's own, on one line."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        hint = "Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX)."
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Wheel:
     version: str
     url: str
     sha256: str
+    size: int = 0  # bytes; 0 where the index does not tell
 
     @property
     def filename(self) -> str:
@@ -64,13 +74,13 @@ def compile_layers(described: LoadedVariant, pins: dict[str, str], upgrade: Sequ
     """
     python = described.spec.runtime.python
     asked = requirements.python_file(described)
-    dealt = requirements.assign(_requirements(resolve(asked, python, pins, upgrade)), python.layers)
+    dealt = requirements.assign(as_text(resolve(asked, python, pins, upgrade)), python.layers)
     texts: dict[str, str] = {}
     for number, layer in enumerate(python.layers):
         if not dealt[layer.name]:
             raise _empty_layer(described, number)
         # No more than the name: a reworded description must not make another lock.
-        texts[layer.name] = _header(f"The Python layer {layer.name}.") + dealt[layer.name]
+        texts[layer.name] = header(f"The Python layer {layer.name}.") + dealt[layer.name]
     return texts
 
 
@@ -94,7 +104,7 @@ def _empty_layer(described: LoadedVariant, number: int) -> DescriptionError:
 def compile_jupyter(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:
     """Resolve JupyterLab's own environment. Returns its requirements file."""
     wheels = resolve(asked, python, pins, upgrade)
-    return _header("JupyterLab, in an environment of its own.") + _requirements(wheels)
+    return header("JupyterLab, in an environment of its own.") + as_text(wheels)
 
 
 def compile_uv(python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> str:
@@ -103,7 +113,7 @@ def compile_uv(python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> 
         asked = Path(scratch, "uv.in")
         asked.write_text("uv\n", encoding="utf-8")
         wheels = resolve(asked, python, pins, upgrade)
-    return _header("uv, which installs the Python layers when the image is built.") + _requirements(wheels)
+    return header("uv, which installs the Python layers when the image is built.") + as_text(wheels)
 
 
 def resolve(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> list[Wheel]:
@@ -113,13 +123,61 @@ def resolve(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence
     """
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
         folder = Path(scratch)
-        pinned, found = folder / "pinned.txt", folder / "pylock.toml"
-        pinned.write_text("".join(f"{name}=={pins[name]}\n" for name in sorted(pins)), encoding="utf-8")
-        given_up = ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={name}" for name in upgrade]
-        _uv(asked, pinned, python, given_up, asked=asked)
-        # Of the formats that uv writes, only this one says which hash belongs to which wheel.
-        _uv(pinned, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=asked)
-        answer = tomllib.loads(found.read_text(encoding="utf-8"))
+        pinned = folder / "pinned.txt"
+        pinned.write_text(_pinning(pins), encoding="utf-8")
+        _uv(asked, pinned, python, _given_up(upgrade), asked=asked)
+        return _wheels(pinned, python, asked)
+
+
+def resolve_added(
+    asked: Sequence[str],
+    python: Python,
+    locked: Mapping[str, str],
+    pins: Mapping[str, str],
+    upgrade: Sequence[str],
+    *,
+    binding: bool = True,
+) -> list[Wheel]:
+    """Resolve requirements onto packages that are there. Returns the wheels that come to them.
+
+    Args:
+        asked: Requirements, a line each.
+        python: The interpreter and platform.
+        locked: Version by package of what is there.
+        pins: Versions by package that are kept where they still fit.
+        upgrade: Packages whose pin is given up, or `all`.
+        binding: False: what is there is only preferred, and returned where it would change.
+
+    Raises UnresolvedError.
+    """
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        folder = Path(scratch)
+        source, there, pinned, new = (folder / name for name in ("add.in", "there.txt", "add.txt", "new.txt"))
+        source.write_text("".join(f"{line}\n" for line in asked), encoding="utf-8")
+        there.write_text(_pinning(locked), encoding="utf-8")
+        pinned.write_text(_pinning(pins if binding else {**pins, **locked}), encoding="utf-8")
+        options = [f"--constraint={there}", *_given_up(upgrade)] if binding else []
+        _uv(source, pinned, python, options, asked=source)
+        found = requirements.pins(pinned.read_text(encoding="utf-8"))
+        come = {name: version for name, version in found.items() if locked.get(name) != version}
+        new.write_text(_pinning(come), encoding="utf-8")
+        return _wheels(new, python, source) if come else []
+
+
+def _given_up(upgrade: Sequence[str]) -> list[str]:
+    return ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={name}" for name in upgrade]
+
+
+def _pinning(pins: Mapping[str, str]) -> str:
+    return "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
+
+
+def _wheels(pinned: Path, python: Python, asked: Path) -> list[Wheel]:
+    """Choose a wheel for each package that a file pins, by package name."""
+    found = pinned.with_name("pylock.toml")
+    # Of the formats that uv writes, only this one says which hash belongs to which wheel.
+    _uv(pinned, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=asked)
+    answer = tomllib.loads(found.read_text(encoding="utf-8"))
     order = {tag: rank for rank, tag in enumerate(platform_tags(python.version, python.platform))}
     return [_best(package, order) for package in sorted(answer["packages"], key=lambda each: each["name"])]
 
@@ -142,10 +200,7 @@ def platform_tags(version: str, platform: str) -> Iterable[Tag]:
 
 def known_pins(texts: Iterable[str]) -> dict[str, str]:
     """Return the versions that requirements files pin, by package; other lines are skipped."""
-    lines = (
-        re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", line) for text in texts for line in text.splitlines()
-    )
-    return {canonicalize_name(line[1]): line[2] for line in lines if line}
+    return {name: version for text in texts for name, version in requirements.pins(text).items()}
 
 
 def _best(package: dict[str, Any], order: dict[Tag, int]) -> Wheel:
@@ -153,9 +208,8 @@ def _best(package: dict[str, Any], order: dict[Tag, int]) -> Wheel:
     name, version = package["name"], package["version"]
     ranked = []
     for each in package.get("wheels", ()):
-        wheel = Wheel(
-            name, version, each.get("url") or each.get("path", ""), each["hashes"].get("sha256", "")
-        )
+        url, sha256 = each.get("url") or each.get("path", ""), each["hashes"].get("sha256", "")
+        wheel = Wheel(name, version, url, sha256, each.get("size", 0))
         _, _, build, tags = parse_wheel_filename(wheel.filename)
         fitting = [order[tag] for tag in tags if tag in order]
         if fitting and wheel.sha256:
@@ -165,11 +219,13 @@ def _best(package: dict[str, Any], order: dict[Tag, int]) -> Wheel:
     return max(ranked, key=lambda each: each[:2])[2]
 
 
-def _requirements(wheels: Iterable[Wheel]) -> str:
+def as_text(wheels: Iterable[Wheel]) -> str:
+    """Return a requirements file, without its header."""
     return "".join(f"{each.package}=={each.version} \\\n    --hash=sha256:{each.sha256}\n" for each in wheels)
 
 
-def _header(title: str) -> str:
+def header(title: str) -> str:
+    """Return the first lines of a requirements file."""
     return f"# {title}\n# Generated by `./build.py lock`; do not edit.\n"
 
 
@@ -185,7 +241,7 @@ def _uv(source: Path, target: Path, python: Python, options: Sequence[str], *, a
         process.run(argv, cwd=target.parent)  # not where a stranger's pyproject.toml could have a say
     except CommandError as failed:
         reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
-        raise LockError(
+        raise UnresolvedError(
             f"{asked}: uv could not resolve it for Python {python.version} on {python.platform}: {reason}",
-            hint="Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX).",
+            reason,
         ) from None
