@@ -171,6 +171,8 @@ def _type(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{word}`" for word in words)
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
+    if "properties" in schema:
+        return f"`{{{', '.join(schema['properties'])}}}`"
     if schema["type"] == "object":
         values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
         return f"mapping of names to {_type(values[0])}"

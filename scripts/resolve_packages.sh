@@ -24,15 +24,20 @@ for answer in stanzas unknown refused blamed; do
     : >"$out/$answer"
 done
 
+apt-get --option "$sources" --error-on=any update
 installed=/var/lib/dpkg
 if [ -s /build/locked ]; then
     installed=/tmp/installed
     mkdir "$installed"
-    awk 'BEGIN { RS = ""; ORS = "\n\n" } NR == FNR { locked[$2] = 1 } NR == FNR || !($2 in locked)' \
-        /build/locked /var/lib/dpkg/status >"$installed/status"
+    # As the archive tells of them, where it still has that version: the lock keeps a part of that, and apt would take
+    # what lacks the rest (Source) for another build.
+    sed -n 's/^Package: //p; s/^Version: //p' /build/locked | paste -d = - - >/tmp/locked
+    xargs apt-cache --option "$sources" show </tmp/locked 2>/dev/null |
+        awk 'BEGIN { RS = ""; ORS = "\n\n" } sub(/\n/, "\nStatus: install ok installed\n")' >/tmp/told
+    awk 'BEGIN { RS = ""; ORS = "\n\n" } !($2 in seen) { seen[$2] = 1; print }' \
+        /tmp/told /build/locked /var/lib/dpkg/status >"$installed/status"
 fi
 
-apt-get --option "$sources" --error-on=any update
 # shellcheck disable=SC2016  # the dollars are apt's and dpkg's
 apt-get --option "$sources" indextargets --format '$(LABEL)|$(REPO_URI)' 'Identifier: Packages' >"$out/archives"
 # shellcheck disable=SC2016

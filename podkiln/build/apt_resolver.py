@@ -111,7 +111,7 @@ def _answers(
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as name:
         folder = Path(name)
         shutil.copy(_SCRIPT, folder)
-        (folder / "locked").write_text(_installed(shared) if shared else "", encoding="ascii")
+        (folder / "locked").write_text(installed(shared) if shared else "", encoding="ascii")
         (folder / "Dockerfile").write_text(_DOCKERFILE.format(packages=" ".join(sorted(wanted))))
         argv = ["docker", "buildx", "build", *(["--builder", builder] if builder else []), "--no-cache"]
         argv += ["--progress=plain", "--provenance=false", f"--build-context=base={base}"]
@@ -149,8 +149,8 @@ def resolve_base(
     return index, packages
 
 
-def _installed(shared: AptLock) -> str:
-    """Return packages as dpkg's status file tells of those that are installed (deb-src(5), dpkg(1))."""
+def installed(shared: AptLock) -> str:
+    """Return locked packages as dpkg's status file tells of those that are installed (dpkg(1))."""
     packages = sorted(shared.all.values(), key=lambda each: each.name)
     return "\n".join(str(each).replace("\n", "\nStatus: install ok installed\n", 1) for each in packages)
 

@@ -156,8 +156,6 @@ class Lock:
     def requirements(self) -> dict[str, str]:
         """Return the text of each layer's requirements file, by the file's plain name."""
         files = [self.folder / layer.file for layer in self.runtime.installed]
-        if self.additions and self.additions.python:
-            files.append(self.additions.folder / self.additions.python.layer.file)
         return {file.name: file.read_text(encoding="utf-8") for file in files}
 
     def python_packages(self) -> frozenset[str]:

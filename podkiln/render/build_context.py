@@ -186,17 +186,20 @@ def labels(plan: Plan) -> dict[str, str]:
         "io.podkiln.cuda": runtime.cuda,
     }
     if plan.lock.additions:
-        own["io.podkiln.added"] = _added_label(plan)
+        own |= _added_labels(plan)
     if plan.substituted:
         own["io.podkiln.substituted"] = " ".join(f"{each.name}={each.actual}" for each in plan.substituted)
     return {**own, **spec.image.labels}
 
 
-def _added_label(plan: Plan) -> str:
-    """Return the packages that are added, and the digest of the lock of the Debian ones."""
+def _added_labels(plan: Plan) -> dict[str, str]:
+    """Return what is asked for above the shared layers, and the digest of the lock of the Debian packages."""
     added = plan.described.additions
-    locked = [plan.added_apt.digest if plan.added_apt else f"apt {NOT_LOCKED}"] if added.packages else []
-    return " ".join([*added.packages, *(each.replace(" ", "") for each in added.requirements), *locked])
+    asked = [*added.packages, *(each.replace(" ", "") for each in added.requirements)]
+    labels = {"io.podkiln.added": " ".join(asked)}
+    if added.packages:
+        labels["io.podkiln.added-apt"] = plan.added_apt.digest if plan.added_apt else NOT_LOCKED
+    return labels
 
 
 @cache
@@ -289,6 +292,9 @@ def _additions(plan: Plan) -> dict[str, Any]:
 
 def _requirements(plan: Plan) -> dict[str, File]:
     texts = {f"requirements/{name}": text for name, text in plan.lock.requirements().items()}
+    if plan.lock.additions and plan.lock.additions.python:
+        # By itself, and not in the stage of the others: what stands in for that one knows nothing of it.
+        texts[f"build/{LAYER}.txt"] = plan.lock.additions.requirements
     texts["build/uv.txt"] = (plan.lock.folder / plan.lock.runtime.uv.file).read_text(encoding="utf-8")
     return {path: File(text.encode(), copied=True) for path, text in sorted(texts.items())}
 

@@ -29,8 +29,10 @@ EXAMPLES: dict[str, list[str]] = {
     "studio.yaml": ["sdxl-base", "studio-style"],
     "sdxl-only.yaml": ["sdxl-base"],
     "two-of-them.yaml": [],
+    "with-ffmpeg.yaml": [],
     "with-nodes.yaml": [],
     "with-packages.yaml": [],
+    "without-opengl.yaml": [],
 }
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if not page.read_text().startswith(generate.GENERATED)]
