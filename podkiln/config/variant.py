@@ -287,28 +287,10 @@ def load(name: str) -> LoadedVariant:
             ("abstract",), "this description is only there to be extended; it cannot be built."
         )
     described = LoadedVariant(name=path.stem, spec=spec, chain=chain, lists=lists)
-    _check_packages(described)
+    system_packages.check(described)
     additions.check(described)
     start_arguments.check(described)
     return described
-
-
-def _check_packages(described: LoadedVariant) -> None:
-    """A list of packages replaces the parent's: refuse one that the image could not start with."""
-    listed = described.spec.runtime.apt
-    lacking = system_packages.missing(listed)
-    for each in described.lists[list_changes.APT].removed if lacking else ():
-        what = next((one.purpose for one in lacking if one.name == each.value), None)
-        if what:
-            raise each.error(f"{each.value} cannot be taken out: the image needs it ({what}).")
-    if lacking:
-        named = ", ".join(f"{each.name} ({each.purpose})" for each in lacking)
-        whole = ", ".join([*listed, *(each.name for each in lacking)])
-        raise described.error(
-            ("runtime", "apt"),
-            f"a list replaces the parent's, and this one lacks what the image itself needs: {named}.",
-            hint=f"Write the whole list: [{whole}]",
-        )
 
 
 def _check_name(path: Path) -> None:

@@ -45,7 +45,7 @@ def test_the_plan_shows_about_how_large_an_addition_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan_command.show(added.plan(tmp_path))
-    assert re.search(r"added Debian packages: git, compiler  \(about [0-9.]+ MB\)", capsys.readouterr().out)
+    assert re.search(r"added Debian packages: git, compiler  \(about [0-9.]+ kB\)", capsys.readouterr().out)
 
 
 def test_shared_steps_are_those_of_the_shipped_variants(tmp_path: Path) -> None:
