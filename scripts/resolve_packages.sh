@@ -34,14 +34,17 @@ if [ -s /build/locked ]; then
     sed -n 's/^Package: //p; s/^Version: //p' /build/locked | paste -d = - - >/tmp/locked
     xargs apt-cache --option "$sources" show </tmp/locked 2>/dev/null |
         awk 'BEGIN { RS = ""; ORS = "\n\n" } sub(/\n/, "\nStatus: install ok installed\n")' >/tmp/told
+    # dpkg refuses a status file that tells of archives.
     awk 'BEGIN { RS = ""; ORS = "\n\n" } !($2 in seen) { seen[$2] = 1; print }' \
-        /tmp/told /build/locked /var/lib/dpkg/status >"$installed/status"
+        /tmp/told /build/locked /var/lib/dpkg/status |
+        sed -E '/^(Filename|Size|MD5sum|SHA256): /d' >"$installed/status"
 fi
 
 # shellcheck disable=SC2016  # the dollars are apt's and dpkg's
 apt-get --option "$sources" indextargets --format '$(LABEL)|$(REPO_URI)' 'Identifier: Packages' >"$out/archives"
 # shellcheck disable=SC2016
-dpkg-query --admindir="$installed" --show --showformat='${binary:Package} ${Version}\n' | sort >"$out/base"
+dpkg-query --admindir="$installed" --show --showformat='${binary:Package} ${Version}\n' >/tmp/base
+sort /tmp/base >"$out/base"
 
 if [ $# -eq 0 ]; then
     cd /tmp
