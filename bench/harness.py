@@ -87,13 +87,20 @@ def fail(why: str) -> NoReturn:
 
 def run(argv: Sequence[str | Path], env: Mapping[str, str] | None = None, stdin: str | None = None) -> str:
     """Run a program to its end and return what it printed; what goes wrong with it is the end of all."""
+    return finish(argv, env, stdin).stdout
+
+
+def finish(
+    argv: Sequence[str | Path], env: Mapping[str, str] | None = None, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program as `run` does; return all that it said."""
     words = [str(word) for word in argv]
     full = {**os.environ, **(env or {})}
     done = subprocess.run(words, env=full, input=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-12:]
         fail(f"{' '.join(words[:4])} … ended with {done.returncode}:\n" + "\n".join(last))
-    return done.stdout
+    return done
 
 
 def need(*programs: str) -> None:

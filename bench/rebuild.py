@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
 """What a build costs when little or nothing changed, beside plain BuildKit with the same cache.
 
-    bench/rebuild.py [--rounds 3] [--no-keep] [--work DIR] [-- OPTION ...]
+    bench/rebuild.py [--rounds 3] [--no-keep] [--against DIR] [--work DIR] [-- OPTION ...]
 
 Each round builds lazy again with nothing changed, with another `stop_seconds`, which changes start.sh alone,
 and then, with one more line in the start.sh that was rendered, runs plain `docker buildx bake` to an OCI
-folder. Medians count. The first build fills the caches and is shown by itself.
+folder; then with another version of one small wheel of the last Python layer. Of that build the seconds of
+the steps that install wheels are taken off. Medians count. The first build fills the caches and is shown by
+itself.
 
 OPTION: for ./build.py, where a base, a source, or a certificate has to be given.
 --no-keep: also build once more so, and measure the disk that it takes beyond the engine's own store.
+--against: a checkout of an older commit; both build lazy with every step anew and no cache of podkiln's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -32,6 +36,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PLAIN = "type=oci,tar=false"
+LAST_LAYER = "comfyui.txt"
+SMALL_WHEEL = "comfyui-workflow-templates-json"  # 3.6 MB
+SMALL_WHEEL_PIN = re.compile(rf"^{SMALL_WHEEL}==.*\n.*\n", re.MULTILINE)
+VERSIONS = {
+    "0.1.92": "680dd90525faeeb41dbcd6724c6006513d607b7c3a418ab173fa850c83dc91b1",
+    "0.1.93": "a131f57bd643fef1ebb67b197a174793923045af66f176d7d23cc8619f112e2f",
+    "0.1.94": "be5928fa87d49f722982cccdb5ec6d8a433e784dfffeef2f8bc297a4bc585048",
+    "0.1.95": "9068931045d901e7c18af960d9dab55982ab872c036cc856c2f0745c21b71e01",
+    "0.1.96": "1e063d88c03160fe56121a50b3e34cd9b2bc90ee855bee30f3a062f7950b47b5",
+}
+# A step of BuildKit's plain progress that installs wheels, and the seconds that a step took.
+INSTALLS = re.compile(r"^#(\d+) \[[^\]]+\] RUN .*python-layer\.sh", re.MULTILINE)
+TOOK = re.compile(r"^#(\d+) DONE ([\d.]+)s$", re.MULTILINE)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-keep", action="store_true")
+    parser.add_argument("--against", type=Path, metavar="DIR")
     parser.add_argument("--work", type=Path, help="where builds and their cache go; usually TMPDIR")
     parser.add_argument("options", nargs="*", metavar="OPTION")
     asked = parser.parse_args(arguments)
@@ -50,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         limits = measure(builds, asked.rounds)
         if asked.no_keep:
             limits.append(peak(builds))
+        if asked.against:
+            limits.append(first(builds, asked.against.resolve()))
     return harness.conclude(limits)
 
 
@@ -66,16 +86,41 @@ class Builds:
         text = f"extends: lazy\ndescription: rebuilt again and again\nruntime: {{stop_seconds: {seconds}}}\n"
         self.variant.write_text(text)
 
-    def podkiln(self, *more: str) -> tuple[float, dict[str, Any]]:
+    def podkiln(self, *more: str | Path) -> tuple[float, dict[str, Any]]:
         """Run ./build.py; return its seconds and its report."""
         report = self.work / "report.json"
         argv: list[str | Path] = ["--variant", self.variant, "--out", self.out, "--report", report]
         begun = time.monotonic()
-        harness.run(
+        self.said = harness.finish(
             [ROOT / "build.py", *argv, "--allow-substituted", *self.options, *more],
             {"XDG_CACHE_HOME": str(self.cache)},
-        )
+        ).stderr
         return time.monotonic() - begun, json.loads(report.read_text())
+
+    def wheel(self, version: str) -> float:
+        """Build with another small wheel; return the seconds beyond the steps that install wheels."""
+        requirements = self.work / "requirements"
+        shutil.rmtree(requirements, ignore_errors=True)
+        shutil.copytree(self.locked(), requirements)
+        shutil.copy(self.locked().with_name("jupyter.txt"), requirements)
+        layer = requirements / LAST_LAYER
+        pin = f"{SMALL_WHEEL}=={version} \\\n    --hash=sha256:{VERSIONS[version]}\n"
+        text, found = SMALL_WHEEL_PIN.subn(lambda _: pin, layer.read_text())
+        if found != 1:
+            harness.fail(f"{layer} does not pin {SMALL_WHEEL}")
+        layer.write_text(text)
+        whole, _ = self.podkiln("--source", f"requirements={requirements}")
+        steps = set(INSTALLS.findall(self.said))
+        installing = sum(float(took) for step, took in TOOK.findall(self.said) if step in steps)
+        if not installing:
+            harness.fail("BuildKit showed no step that installs wheels")
+        return whole - installing
+
+    @staticmethod
+    def locked() -> Path:
+        """Return the folder of the runtime's Python layers."""
+        name = re.findall(r"^  name: (\S+)", (ROOT / "variants/base.yaml").read_text(), re.MULTILINE)[0]
+        return ROOT / f"variants/locks/{name}/python"
 
     def plain(self, number: int, by_hand: str) -> float:
         """Change a line of the rendered start.sh and run the command that the report tells."""
@@ -90,26 +135,44 @@ class Builds:
 
 def measure(builds: Builds, rounds: int) -> list[Limit]:
     """Build again and again; print the table."""
-    first, report = builds.podkiln()
-    harness.tell(f"the first build took {first:.0f} s")
-    took: dict[str, list[float]] = {"nothing": [], "start.sh": [], "start.sh, plain BuildKit": []}
-    for number in range(rounds):
-        took["nothing"].append(builds.podkiln()[0])
+    filled, report = builds.podkiln()
+    harness.tell(f"the first build took {filled:.0f} s")
+    legs = ("nothing", "start.sh", "start.sh, plain BuildKit", "a small wheel, without installing it")
+    took: dict[str, list[float]] = {leg: [] for leg in legs}
+    for number, version in zip(range(rounds), VERSIONS, strict=False):
+        took[legs[0]].append(builds.podkiln()[0])
         builds.stop_seconds(10 + number)
-        took["start.sh"].append(builds.podkiln()[0])
-        took["start.sh, plain BuildKit"].append(builds.plain(number, report["command"]))
+        took[legs[1]].append(builds.podkiln()[0])
+        took[legs[2]].append(builds.plain(number, report["command"]))
+        took[legs[3]].append(builds.wheel(version))
         told = ", ".join(f"{what} {each[-1]:.1f} s" for what, each in took.items())
         harness.tell(f"round {number + 1} of {rounds}: {told}")
     size = sum(layer["size"] for layer in report["layers"])
-    rows = [["first build", f"{first:.1f}"]]
+    rows = [["first build", f"{filled:.1f}"]]
     rows += [[what, f"{statistics.median(each):.1f}"] for what, each in took.items()]
     print(harness.table([f"changed, of {size / 1e9:.2f} GB", "seconds"], rows))
-    nothing, start, plain = (statistics.median(each) for each in took.values())
+    nothing, start, plain, wheel = (statistics.median(each) for each in took.values())
     return [
         Limit("nothing changed", nothing, 5, " s"),
         Limit("start.sh changed", start, 8, " s"),
         Limit("start.sh changed, of plain BuildKit's time", start / plain, 0.25),
+        Limit("a small wheel changed, beyond the install steps", wheel, 25, " s"),
     ]
+
+
+def first(builds: Builds, older: Path) -> Limit:
+    """Build with every step anew, here and with an older commit, each with an empty cache of its own."""
+    seconds = {}
+    for root in (older, ROOT):
+        harness.run([root / "build.py", "--help"])  # its .venv is made first
+        place = builds.work / "first"
+        argv: list[str | Path] = ["--variant", "lazy", "--no-cache", "--out", place / "dist"]
+        begun = time.monotonic()
+        harness.run([root / "build.py", *argv, *builds.options], {"XDG_CACHE_HOME": str(place / "cache")})
+        seconds[root] = time.monotonic() - begun
+        shutil.rmtree(place)
+    harness.tell(f"every step anew: {seconds[older]:.0f} s at {older.name}, {seconds[ROOT]:.0f} s here")
+    return Limit("a first build, of the older commit's time", seconds[ROOT] / seconds[older], 0.7)
 
 
 def peak(builds: Builds) -> Limit:

@@ -171,11 +171,10 @@ def _type(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{word}`" for word in words)
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
-    if "properties" in schema:
-        return f"`{{{', '.join(schema['properties'])}}}`"
     if schema["type"] == "object":
         values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
-        return f"mapping of names to {_type(values[0])}"
+        keys = ", ".join(schema.get("properties", {}))
+        return f"`{{{keys}}}`" if keys else f"mapping of names to {_type(values[0])}"
     return _WORDS[schema["pattern"]] if "pattern" in schema else _TYPES[schema["type"]]
 
 

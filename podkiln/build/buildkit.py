@@ -144,6 +144,8 @@ _CAUSES = (
 
 # What scripts/build/install-packages.sh says when something is not what the apt lock names.
 _NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
+# The stage of packages that `lock --keep` has pushed, where BuildKit cannot read it although podkiln could.
+_KEPT = re.compile(r">>> FROM (?P<what>\S+) AS kept$", re.MULTILINE)
 _DISK_FULL = "no space left on device"
 _SUBSTITUTES = ("--base", "--source")  # with which a push has to be allowed
 
@@ -158,6 +160,12 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
         return BuildFailedError(
             "The disk that BuildKit builds on is full.",
             hint="`docker buildx prune` gives back its cache; `./build.py doctor` shows what podkiln keeps.",
+        )
+    if found := _KEPT.search(said):
+        return SourceError(
+            f"The builder could not fetch the kept packages {found['what']}.",
+            hint="See that it reaches that registry and is logged in there (docker login). Or take the image "
+            "out of kept.json: packages come from their mirrors then.",
         )
     for pattern, what, (option, value, effect) in _CAUSES:
         found = pattern.search(said)

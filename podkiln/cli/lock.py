@@ -14,6 +14,7 @@ from podkiln.cli.options import names_of, variant_option
 from podkiln.config import json_schema
 from podkiln.errors import DescriptionError, LockError, UsageError
 from podkiln.lock.resolve import additions, relock
+from podkiln.lock.resolve.http import trusting
 from podkiln.lock.resolve.table import markdown
 from podkiln.options import (
     FILE,
@@ -24,7 +25,8 @@ from podkiln.options import (
     apply,
     option,
 )
-from podkiln.pipeline import lock_packages
+from podkiln.pipeline import keep_packages, lock_packages
+from podkiln.util.console import GB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +54,11 @@ APT: Final = "apt"
     "--since", metavar="REV", help="With --check: fail too where the lock knew more at this git revision."
 )
 @option("--table", type=FILE, help="Write what changed, and what is unresolved and why, as Markdown.")
+@option(
+    "--keep",
+    metavar="HOST/NAME[:TAG]",
+    help="Push the locked Debian packages and wheels there as an image; builds take them from it first.",
+)
 @apply(
     SubstituteOptions.options(base="Lock the Debian packages of another base: NAME@sha256:…, or bootstrap.")
 )
@@ -63,6 +70,7 @@ def lock_command(
     upgrade: tuple[str, ...],
     since: str | None,
     table: Path | None,
+    keep: str | None,
     **options: Any,
 ) -> None:
     """Resolve what descriptions leave open (of all variants by default), and write it down."""
@@ -70,14 +78,23 @@ def lock_command(
     if since is not None and not check:
         raise UsageError("--since belongs to --check.", hint="Write `lock --check --since REV`.")
     if check:
-        if upgrade:
-            raise UsageError("--check writes nothing, so it takes no --upgrade.", hint="Give one of the two.")
-        if table:
-            raise UsageError("--check writes nothing, so it takes no --table.", hint="Give one of the two.")
+        for name, given in (("--upgrade", upgrade), ("--table", table), ("--keep", keep)):
+            if given:
+                raise UsageError(
+                    f"--check writes nothing, so it takes no {name}.", hint="Give one of the two."
+                )
         _check(names, since, f" --variant {shlex.join([','.join(variant)])}" if variant else "")
         return
-    summary = relock.relock(names, [name for name in upgrade if name != APT])
-    summary = _with_packages(summary, names, upgrade, options)
+    with trusting(options["ca_bundle"]):
+        summary = relock.relock(names, [name for name in upgrade if name != APT])
+        summary = _with_packages(summary, names, upgrade, options)
+        if keep:
+            summary = _with_kept(summary, names, keep, options)
+    _tell(summary, table)
+
+
+def _tell(summary: RelockResult, table: Path | None) -> None:
+    """Say what was locked. Raises LockError for what only a person can put right."""
     for warning in summary.warnings:
         log.warning("%s", warning)
     for path in summary.changed:
@@ -121,6 +138,23 @@ def _with_packages(
         changed=(*summary.changed, *found.changed),
         warnings=(*summary.warnings, *found.warnings),
         packages=found.changes,
+    )
+
+
+def _with_kept(
+    summary: RelockResult, names: Sequence[str], keep: str, options: Mapping[str, Any]
+) -> RelockResult:
+    """Keep what is locked now, and say where."""
+    found = keep_packages.keep(names, BuildRequest.of(names, os.environ, **options), keep)
+    for image in found.images:
+        size = sum(each.size for each in image.layers) / GB
+        log.info("kept %d layers of packages, %.1f GB: %s", len(image.layers), size, image)
+        for base in image.bases:
+            log.info("kept the base: %s@%s", image.repository, base)
+    return replace(
+        summary,
+        changed=(*summary.changed, *found.changed),
+        warnings=(*summary.warnings, *found.warnings),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
+from podkiln import registry
 from podkiln.build import base_image, buildkit, engine, output_dir
 from podkiln.build.kept_export import KeptExport
 from podkiln.build.streamed_export import StreamedExport
@@ -17,7 +18,7 @@ from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
 from podkiln.config import catalog, variant
 from podkiln.errors import IntegrityError, RegistryError, SourceError, UsageError
-from podkiln.lock import apt, layers, locations, reader
+from podkiln.lock import apt, kept_image, layers, locations, reader
 from podkiln.oci import layout, spec
 from podkiln.pipeline import preflight, publish, report, reuse
 from podkiln.pipeline.publish import Publisher
@@ -66,6 +67,7 @@ def _build(request: BuildRequest) -> list[Report]:
         each.require()
     settings = publish.registry_options(request)
     preflight.check(plans, request, lambda made: with_registry_state(made, settings))
+    plans = [with_kept_packages(each, settings) for each in plans]
     builder = prepare_engine(request)
     with output_dir.exclusive_lock(request.output.out):
         made = _reused(plans, request, builder, settings)
@@ -129,7 +131,10 @@ def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
     locked = reader.read(described, offered)
     known = layers.read(layers.path_of(described))
     found = substitutes(request, locked)
-    return planning.make(described, locked, offered, found, request, known, _shipped())
+    made = planning.make(described, locked, offered, found, request, known, _shipped())
+    if kept := kept_image.find(described):
+        return replace(made, kept=kept, notes=(*made.notes, f"Packages are taken first from {kept}."))
+    return made
 
 
 def with_registry_state(made: Plan, settings: RegistryOptions) -> Plan:
@@ -155,6 +160,23 @@ def with_registry_state(made: Plan, settings: RegistryOptions) -> Plan:
         log.warning("%s What is there already is not known.", failure)
         return made
     return replace(made, there=there)
+
+
+def with_kept_packages(made: Plan, settings: RegistryOptions) -> Plan:
+    """See that the image with the kept packages is there. Where not, that is said, and it is not used."""
+    if made.kept is None:
+        return made
+    try:
+        registry.pull_manifest(made.kept.reference, settings)
+    except (RegistryError, IntegrityError) as gone:
+        again = f"`./build.py lock{made.described.option} --keep {made.kept.repository}`"
+        log.warning(
+            "The kept image %s cannot be had, so packages come from their mirrors: %s Keep them again (%s), "
+            "or take it out of %s.",
+            *(made.kept, gone, again, kept_image.path_of(made.described)),
+        )
+        return replace(made, kept=None)
+    return made
 
 
 @cache

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from podkiln.config.list_changes import ChangedList
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.apt import AptLock
+    from podkiln.lock.kept_image import KeptImage
     from podkiln.lock.schema import Lock
     from podkiln.oci.spec import Digest
     from podkiln.plan.destination import Destination
@@ -58,6 +59,7 @@ class Plan:
         bundles: The weight layers, in declared order.
         known: What earlier bakes came to: recipe of a bundle -> digest of its layer.
         there: How layers come that need not be made, by what a registry was asked; None: none was.
+        kept: The image that packages are taken from first; None: there is none.
     """
 
     described: LoadedVariant
@@ -70,6 +72,7 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
     there: Mapping[Digest, ReuseKind] | None = None
+    kept: KeptImage | None = None
 
     @property
     def name(self) -> str:
@@ -105,7 +108,9 @@ class Plan:
     @property
     def _added(self) -> list[Layer]:
         locked = self.lock.additions
-        return image_layers.of_additions(self.described, self.added_apt, locked.python if locked else None)
+        # On another base they are about as large.
+        apt = self.added_apt or (next(iter(locked.apt.values()), None) if locked else None)
+        return image_layers.of_additions(self.described, apt, locked.python if locked else None)
 
     @property
     def baked(self) -> tuple[VariantModel, ...]:

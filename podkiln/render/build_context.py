@@ -139,6 +139,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "context": f"dist/{plan.name}",
         "epoch": runtime.epoch,
         "base": runtime.base,
+        "base_image": _base_image(plan),
+        "kept": str(plan.kept) if plan.kept else "",
         "comfyui": runtime.comfyui,
         "nodes": spec.nodes,
         "apt": sorted(runtime.apt),
@@ -167,6 +169,12 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "hubs": Hubs(),
         "weights": baked_stage.steps(plan),
     }
+
+
+def _base_image(plan: Plan) -> str:
+    """Return the repository of the base: that of the kept packages, where the base lies there too."""
+    base = plan.described.spec.runtime.base
+    return plan.kept.repository if plan.kept and base.digest in plan.kept.bases else base.image
 
 
 def labels(plan: Plan) -> dict[str, str]:

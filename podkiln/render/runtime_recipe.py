@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import zstandard
@@ -21,7 +22,8 @@ _ABOVE: Final = ("podkiln/", "bin/", "start.sh", "Dockerfile", ".dockerignore")
 
 def of(plan: Plan) -> Digest:
     """Return the recipe of a plan's runtime. Raises RenderError."""
-    files = build_context.render(plan)
+    # Where packages are taken from changes none of them.
+    files = build_context.render(replace(plan, kept=None))
     dockerfile = files["Dockerfile"].content.decode()
     before = dockerfile.rpartition(f" AS {bake_file.TARGET}\n")[0]
     inputs = {

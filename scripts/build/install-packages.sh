@@ -5,6 +5,7 @@
 #
 # Runs at build time, bind-mounted: nothing of it stays in the image. What may be mounted besides:
 #   /apt         the lock: an index and a list of mirrors for each archive, and what the base has to hold
+#   /kept        the kept packages: the .debs of each archive, as its own server has them
 #   apt-sources  a build secret: a Debian mirror to use instead (may hold a login)
 set -eu
 
@@ -20,9 +21,10 @@ fail() {
     exit 1
 }
 
-# The mirror that was given comes first. Its security archive has the name that Debian gives to its own.
+# The kept packages come first, and then the mirror that was given. Its security archive has the name that Debian gives to its own.
 mirrors_of() { # ARCHIVE
     cat "$lock/$1.mirrors"
+    [ ! -d "/kept/debs/$1" ] || printf 'file:/kept/debs/%s/\tpriority:0\ttype:deb\n' "$1"
     [ -s "$mirror" ] || return 0
     given=$(sed -n 's|^URIs: *\([^ ]*[^/ ]\)/*$|\1|p' "$mirror")
     printf '%s%s/\tpriority:1\ttype:deb\n' "$given" "${1#debian}"

@@ -4,7 +4,8 @@
 #
 # Usage: python-layer.sh REQUIREMENTS ENVIRONMENT [RULES]
 #
-# Runs at build time, bind-mounted: nothing of it stays in the image. Optional build secrets:
+# Runs at build time, bind-mounted: nothing of it stays in the image. /kept may have the kept packages: each wheel in a
+# folder that is called by its sha256. Optional build secrets:
 #   ca            PEM bundle of a corporate certificate authority
 #   python-index  URL of a package index to use instead of the default (may hold a login, hence a secret)
 set -eu
@@ -17,7 +18,17 @@ secrets=/run/secrets
 if [ -s "$secrets/ca" ]; then
     export SSL_CERT_FILE="$secrets/ca"
 fi
-if [ -s "$secrets/python-index" ]; then
+# Where all wheels are kept, no index is asked.
+set -- --offline --no-index
+hashes=$(sed -n 's/.*--hash=sha256:\([0-9a-f]*\).*/\1/p' "$requirements")
+for hash in $hashes; do
+    if [ ! -d "/kept/wheels/$hash" ]; then
+        set --
+        break
+    fi
+    set -- "$@" --find-links "/kept/wheels/$hash"
+done
+if [ $# -eq 0 ] && [ -s "$secrets/python-index" ]; then
     UV_DEFAULT_INDEX=$(cat "$secrets/python-index")
     export UV_DEFAULT_INDEX
 fi
@@ -25,12 +36,15 @@ fi
 # Copies, because the cache is a mount of its own and hard links end at its edge. No dependencies are looked up: the
 # lock has all of them, each in one of the layers.
 /opt/uv/bin/uv pip install --python "$environment/bin/python" --require-hashes --no-deps --link-mode copy \
-    --only-binary :all: --no-progress --requirements "$requirements"
+    --only-binary :all: --no-progress --requirements "$requirements" "$@"
 
-# uv's lock can be written by anybody. Records of where and when a wheel was installed differ between builders;
-# nothing reads them.
+# uv's lock can be written by anybody. Records of where and when a wheel was installed differ between builders, and
+# only wheels from a folder have one; nothing reads them.
 rm -f "$environment/.lock"
-find "$environment/lib" -name uv_cache.json -path '*.dist-info/*' -delete
+find "$environment/lib" -name uv_cache.json -path '*.dist-info/*' | while read -r record; do
+    sed -i '\|\.dist-info/uv_cache\.json,|d' "${record%/*}/RECORD"
+    rm "$record"
+done
 
 if [ -n "$rules" ]; then
     # The packages are not imported here, not even by a .pth file: that would leave bytecode of this moment.

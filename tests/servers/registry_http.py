@@ -134,11 +134,11 @@ class Handler(QuietHandler):
     def _manifest(self, repository: str, name: str) -> None:
         if self.command == "PUT":
             data = self._body()
-            missing = [
-                blob["digest"]
-                for blob in (json.loads(data)["config"], *json.loads(data)["layers"])
-                if (repository, blob["digest"]) not in self.registry.blobs
-            ]
+            document = json.loads(data)
+            index = "manifests" in document
+            known = self.registry.manifests if index else self.registry.blobs
+            named = document["manifests"] if index else [document["config"], *document["layers"]]
+            missing = [each["digest"] for each in named if (repository, each["digest"]) not in known]
             if missing or (":" in name and sha256(data) != name):
                 return self._error(400, "MANIFEST_BLOB_UNKNOWN" if missing else "DIGEST_INVALID")
             held = self.registry.manifests.get((repository, name))

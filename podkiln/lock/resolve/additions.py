@@ -53,7 +53,7 @@ def relock(described: LoadedVariant, upgrade: Sequence[str]) -> list[Path]:
         asked=wanted.requirements,
         onto=additions.onto(locked.runtime),
         layer=additions.layer_of(text),
-        wheel_bytes=sum(each.size for each in wheels),
+        wheel_bytes=sum(each.size or 0 for each in wheels),
     )
     changed = [folder / REQUIREMENTS] if atomic.write(folder / REQUIREMENTS, text) else []
     # Last: until it is there, the hash in the old one says that something is not finished.

@@ -6,8 +6,10 @@ scripts/pod/net/): a token goes to the origin that it belongs to, and no other.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import os
 import re
 import threading
 import zlib
@@ -31,8 +33,9 @@ from podkiln.lock.resolve.errors import FileMetadata, RefusedError, UnclearError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from email.message import Message
+    from pathlib import Path
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -291,6 +294,22 @@ def _size(reply: Reply) -> FileMetadata:
     if size is None or not 0 < int(size[1]) <= LARGEST_FILE:
         raise RefusedError(f"{reply.host} does not give the file's size: write it into the description")
     return FileMetadata(revision=None, size=int(size[1]), sha256=None)
+
+
+@contextlib.contextmanager
+def trusting(ca_bundle: Path | None) -> Iterator[None]:
+    """Trust a PEM file of authorities meanwhile, and have uv do so, as the steps of a build do."""
+    before = os.environ.get("SSL_CERT_FILE")
+    if ca_bundle:
+        os.environ["SSL_CERT_FILE"] = str(ca_bundle.resolve())
+    _trust.cache_clear()
+    try:
+        yield
+    finally:
+        _trust.cache_clear()
+        if ca_bundle:
+            del os.environ["SSL_CERT_FILE"]
+            os.environ |= {"SSL_CERT_FILE": before} if before is not None else {}
 
 
 @functools.cache

@@ -35,8 +35,7 @@ _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
 class UnresolvedError(LockError):
     """uv found no way to have it all. `reason` is uv's own, on one line."""
 
-    def __init__(self, message: str, reason: str) -> None:
-        hint = "Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX)."
+    def __init__(self, message: str, reason: str, hint: str) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
 
@@ -49,7 +48,7 @@ class Wheel:
     version: str
     url: str
     sha256: str
-    size: int = 0  # bytes; 0 where the index does not tell
+    size: int | None = None
 
     @property
     def filename(self) -> str:
@@ -126,7 +125,7 @@ def resolve(asked: Path, python: Python, pins: dict[str, str], upgrade: Sequence
         pinned = folder / "pinned.txt"
         pinned.write_text(_pinning(pins), encoding="utf-8")
         _uv(asked, pinned, python, _given_up(upgrade), asked=asked)
-        return _wheels(pinned, python, asked)
+        return _choose(pinned, python, asked)
 
 
 def resolve_added(
@@ -161,7 +160,7 @@ def resolve_added(
         found = requirements.pins(pinned.read_text(encoding="utf-8"))
         come = {name: version for name, version in found.items() if locked.get(name) != version}
         new.write_text(_pinning(come), encoding="utf-8")
-        return _wheels(new, python, source) if come else []
+        return _choose(new, python, source) if come else []
 
 
 def _given_up(upgrade: Sequence[str]) -> list[str]:
@@ -172,7 +171,7 @@ def _pinning(pins: Mapping[str, str]) -> str:
     return "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
 
 
-def _wheels(pinned: Path, python: Python, asked: Path) -> list[Wheel]:
+def _choose(pinned: Path, python: Python, asked: Path) -> list[Wheel]:
     """Choose a wheel for each package that a file pins, by package name."""
     found = pinned.with_name("pylock.toml")
     # Of the formats that uv writes, only this one says which hash belongs to which wheel.
@@ -180,6 +179,22 @@ def _wheels(pinned: Path, python: Python, asked: Path) -> list[Wheel]:
     answer = tomllib.loads(found.read_text(encoding="utf-8"))
     order = {tag: rank for rank, tag in enumerate(platform_tags(python.version, python.platform))}
     return [_best(package, order) for package in sorted(answer["packages"], key=lambda each: each["name"])]
+
+
+def locate(locked: Path, python: Python) -> list[Wheel]:
+    """Ask the index where the wheels of a locked requirements file are, by package name.
+
+    Raises LockError: the index cannot be asked, or has one of them no more.
+    """
+    wanted = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", locked.read_text(encoding="utf-8")))
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        found = Path(scratch, "pylock.toml")
+        _uv(locked, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=locked)
+        answer = tomllib.loads(found.read_text(encoding="utf-8"))
+    wheels = [wheel for package in answer["packages"] for wheel in _wheels(package) if wheel.sha256 in wanted]
+    if lacking := wanted - {each.sha256 for each in wheels}:
+        raise LockError(f"{locked}: the package index has no wheel with the sha256 {min(lacking)}.")
+    return sorted({each.sha256: each for each in wheels}.values(), key=lambda each: each.package)
 
 
 def platform_tags(version: str, platform: str) -> Iterable[Tag]:
@@ -203,18 +218,30 @@ def known_pins(texts: Iterable[str]) -> dict[str, str]:
     return {name: version for text in texts for name, version in requirements.pins(text).items()}
 
 
+def _wheels(package: dict[str, Any]) -> list[Wheel]:
+    """Return the wheels that a pylock.toml has of a package."""
+    return [
+        Wheel(
+            package["name"],
+            package["version"],
+            each.get("url") or each.get("path", ""),
+            each["hashes"].get("sha256", ""),
+            each.get("size"),
+        )
+        for each in package.get("wheels", ())
+    ]
+
+
 def _best(package: dict[str, Any], order: dict[Tag, int]) -> Wheel:
     """Choose among a release's wheels as installers do: by rank of the tags, then by build number."""
-    name, version = package["name"], package["version"]
     ranked = []
-    for each in package.get("wheels", ()):
-        url, sha256 = each.get("url") or each.get("path", ""), each["hashes"].get("sha256", "")
-        wheel = Wheel(name, version, url, sha256, each.get("size", 0))
+    for wheel in _wheels(package):
         _, _, build, tags = parse_wheel_filename(wheel.filename)
         fitting = [order[tag] for tag in tags if tag in order]
         if fitting and wheel.sha256:
             ranked.append((-min(fitting), build, wheel))
     if not ranked:
+        name, version = package["name"], package["version"]
         raise LockError(f"The package {name} {version} has no wheel with a sha256 for this platform.")
     return max(ranked, key=lambda each: each[:2])[2]
 
@@ -241,7 +268,11 @@ def _uv(source: Path, target: Path, python: Python, options: Sequence[str], *, a
         process.run(argv, cwd=target.parent)  # not where a stranger's pyproject.toml could have a say
     except CommandError as failed:
         reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
+        hint = "Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX)."
+        if "UnknownIssuer" in reason:
+            hint = "Name the authorities to trust: --ca-bundle /etc/ssl/certs/ca-certificates.crt."
         raise UnresolvedError(
             f"{asked}: uv could not resolve it for Python {python.version} on {python.platform}: {reason}",
             reason,
+            hint,
         ) from None

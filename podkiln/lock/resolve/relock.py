@@ -15,7 +15,7 @@ from podkiln.config import catalog, variant
 from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import additions as locked_additions
-from podkiln.lock import drift, layers, locations, reader, runtimes, schema
+from podkiln.lock import drift, kept_image, layers, locations, reader, runtimes, schema
 from podkiln.lock.resolve import additions, changes, runtime, upgrades, weights
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
@@ -174,6 +174,7 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
     found += drift.weight_drifts(file, models, exact=exact, target=own and own / locations.WEIGHTS)
     layers.read(layers.path_of(described))  # refuses one that is damaged, as does the next
     runtimes.read(runtimes.path_of(described, substituted=False))
+    kept_image.find(described)
     return found
 
 

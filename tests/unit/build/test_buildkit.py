@@ -140,6 +140,13 @@ def test_what_cannot_be_had_is_one_sentence_and_a_command(said: str, sentence: s
     assert "--source requirements=r" in command or "--source=requirements=r" in command
 
 
+def test_kept_packages_that_the_builder_cannot_fetch_are_not_taken_for_the_base() -> None:
+    error = buildkit.explain(1, (SAID / "kept-unreachable.txt").read_text(), LINE)
+    assert isinstance(error, SourceError)
+    assert str(error).startswith("The builder could not fetch the kept packages 127.0.0.1:9/me/kept@sha256:0")
+    assert "kept.json" in str(error.hint)
+
+
 def test_a_repeated_command_shows_no_login() -> None:
     line = [*LINE, "--python-index", f"https://me:{SECRET}@mirror.example/simple"]
     error = buildkit.explain(1, (SAID / "certificate.txt").read_text(), line)

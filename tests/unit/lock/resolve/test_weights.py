@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
 from descriptions import FILE, SHA, model, write
 from model_locks import civitai, entry, from_hub
+from servers.hub import Hub
 from servers.hub_content import make_file
 from servers.hub_faults import Fault
+from servers.package_index import certificates
 
-from podkiln.lock.resolve.errors import RefusedError
+from podkiln.lock.resolve import http
+from podkiln.lock.resolve.errors import RefusedError, UnreachableError
 from podkiln.lock.resolve.http import Web
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from model_locks import ModelLocks
-    from servers.hub import Hub
 
 
 # --- Hugging Face
@@ -444,6 +449,18 @@ def test_the_size_behind_a_url_is_asked_for_without_fetching_it(hub: Hub) -> Non
     hub.add_file("a.bin", b"x" * 100_000)
     assert Web().size(f"{hub.url}/files/a.bin").size == 100_000
     assert [(hit.range, hit.status) for hit in hub.hits] == [("bytes=0-0", 206)]
+
+
+def test_a_company_ca_is_trusted_where_it_is_named_and_not_after(tmp_path: Path) -> None:
+    authority, server = certificates(tmp_path, "127.0.0.1")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(server)
+    with Hub(tls=tls) as hub:
+        hub.add_file("a.bin", b"x" * 5000)
+        with http.trusting(authority):
+            assert Web().size(f"{hub.url}/files/a.bin").size == 5000
+        with http.trusting(None), pytest.raises(UnreachableError, match="certificate"):
+            Web().size(f"{hub.url}/files/a.bin")
 
 
 def test_a_server_that_ignores_ranges_tells_the_size_too(hub: Hub) -> None:
