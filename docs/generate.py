@@ -173,7 +173,8 @@ def _type(schema: dict[str, Any]) -> str:
         return f"list of {_type(schema['items'])}"
     if schema["type"] == "object":
         values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
-        return f"mapping of names to {_type(values[0])}"
+        keys = ", ".join(schema.get("properties", {}))
+        return f"`{{{keys}}}`" if keys else f"mapping of names to {_type(values[0])}"
     return _WORDS[schema["pattern"]] if "pattern" in schema else _TYPES[schema["type"]]
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
+from podkiln.build import apt_conflicts as conflicts
 from podkiln.config import apt_archives
 from podkiln.errors import CommandError, LockError, SourceError
 from podkiln.lock import apt
-from podkiln.lock.apt import AptIndex, BaseIndex, LockedArchive, Package
+from podkiln.lock.apt import AddedIndex, AptIndex, BaseIndex, LockedArchive, Package
 from podkiln.util import process
 from podkiln.util.masking import masked
 
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from podkiln.config.apt_archives import AptArchive
+    from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.apt import AptLock
     from podkiln.render.bake_file import BuildSecrets
 
 _SCRIPT: Final = Path(__file__).parents[2] / "scripts" / "resolve_packages.sh"
 _DOCKERFILE: Final = """\
 FROM base AS resolved
-COPY resolve_packages.sh /build/resolve_packages.sh
+COPY resolve_packages.sh locked /build/
 RUN --mount=type=secret,id=apt-sources \\
     --mount=type=secret,id=apt-conf,target=/etc/apt/apt.conf.d/99podkiln \\
     sh /build/resolve_packages.sh /answers {packages}
@@ -44,7 +47,7 @@ _SECONDS: Final = 900
 # The snapshot service imports an archive some times a day, and what is replaced stays there for longer than
 # that: a day later its copy has all of the index.
 _UNTIL_SNAPSHOT: Final = timedelta(days=1)
-_FILES: Final = ("archives", "base", "simulated", "uris", "stanzas")
+_FILES: Final = ("archives", "base", "simulated", "uris", "stanzas", "unknown", "refused", "blamed")
 _URI: Final = re.compile(r"^'(?P<url>[^']+)' \S+ (?P<size>[0-9]+) SHA256:(?P<sha256>[0-9a-f]{64})$")
 _INSTALLED: Final = re.compile(r"^Inst (?P<name>\S+)( \[(?P<before>[^\]]+)\])? \(\S+ (?P<origins>[^\[]*)\[")
 
@@ -81,17 +84,41 @@ def resolve(
     return read(_answers(base, wanted, environment, builder, platform), digest, wanted, datetime.now(UTC))
 
 
+def resolve_added(
+    base: str, shared: AptLock, described: LoadedVariant, environment: BuildSecrets, builder: str | None
+) -> ResolvedPackages:
+    """Ask apt in a base what the packages that a variant adds come to, above those of its runtime.
+
+    Args:
+        base: The base as BuildKit names a context.
+        shared: What the runtime installs onto it; all of that stays as it is.
+        described: The variant.
+        environment: The builder's network.
+        builder: The buildx builder; None is the default one.
+
+    Raises as `resolve`, and DescriptionError for a package that there is not, or that changes another one.
+    """
+    wanted = described.additions.packages
+    answers = _answers(base, wanted, environment, builder, described.platform, shared)
+    conflicts.require_none(answers, described)
+    found = read(answers, shared.index.base_digest, wanted, datetime.now(UTC))
+    index = AddedIndex(**{**dict(found.index), "onto": shared.digest})
+    return ResolvedPackages(index, found.packages, found.security)
+
+
 def _answers(
     base: str,
     wanted: Sequence[str],
     environment: BuildSecrets,
     builder: str | None,
     platform: str | None = None,
+    shared: AptLock | None = None,
 ) -> dict[str, str]:
-    """Run the script in a base; return its files by name."""
+    """Run the script in a base, as if what is `shared` were installed; return its files by name."""
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as name:
         folder = Path(name)
         shutil.copy(_SCRIPT, folder)
+        (folder / "locked").write_text(installed(shared) if shared else "", encoding="ascii")
         (folder / "Dockerfile").write_text(_DOCKERFILE.format(packages=" ".join(sorted(wanted))))
         argv = ["docker", "buildx", "build", *(["--builder", builder] if builder else []), "--no-cache"]
         argv += [f"--platform={platform}"] if platform else []
@@ -128,6 +155,12 @@ def resolve_base(
         archives=tuple(_locked(archive, packages) for archive in _listed(packages)),
     )
     return index, packages
+
+
+def installed(shared: AptLock) -> str:
+    """Return locked packages as dpkg's status file tells of those that are installed (dpkg(1))."""
+    packages = sorted(shared.all.values(), key=lambda each: each.name)
+    return "\n".join(str(each).replace("\n", "\nStatus: install ok installed\n", 1) for each in packages)
 
 
 def _snapshot_time(now: datetime) -> str:

@@ -13,7 +13,7 @@ import click
 from podkiln.cli.options import names_of, variant_option
 from podkiln.config import json_schema
 from podkiln.errors import DescriptionError, LockError, UsageError
-from podkiln.lock.resolve import relock
+from podkiln.lock.resolve import additions, relock
 from podkiln.lock.resolve.http import trusting
 from podkiln.lock.resolve.table import markdown
 from podkiln.options import (
@@ -50,7 +50,7 @@ APT: Final = "apt"
     "--upgrade",
     multiple=True,
     metavar="NAME",
-    help="Look up again: a package, uv, apt, a model, base, comfyui, all.",
+    help="Look up again: a package, uv, apt, additions, a model, base, comfyui, all.",
 )
 @option(
     "--since", metavar="REV", help="With --check: fail too where the lock knew more at this git revision."
@@ -127,8 +127,14 @@ def _with_packages(
     """Lock Debian's packages too, and show what changed."""
     request = BuildRequest.of(names, os.environ, **options)
     renewed = not {APT, "all"}.isdisjoint(upgrade)
-    found = lock_packages.lock(names, request, upgrade=renewed, required=APT in upgrade)
-    if found.changes and renewed:
+    found = lock_packages.lock(
+        names,
+        request,
+        upgrade=renewed,
+        required=APT in upgrade,
+        upgrade_added=additions.ALL in upgrade,
+    )
+    if found.changes and (renewed or additions.ALL in upgrade):
         for line in lock_packages.table(found.changes):
             click.echo(line)
     elif found.changes:

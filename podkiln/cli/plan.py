@@ -27,6 +27,7 @@ from podkiln.plan.plan import MAX_LAYERS
 from podkiln.util import console
 
 if TYPE_CHECKING:
+    from podkiln.plan.image_layers import Layer
     from podkiln.plan.plan import Plan
 
 _NEARBY: Final = {"existing": "there already", "mounted": "mounted", "copied": "copied"}
@@ -77,7 +78,7 @@ def show(made: Plan) -> None:
         click.echo(f"  registry: {where.registry} ({where.source})")
     click.echo(f"  {cuda.sentence(made.described, made.lock)}")
     for number, layer in enumerate(made.layers, start=1):
-        size = console.size(layer.size) if layer.size else "known after the build"
+        size = console.size(layer.size) if layer.size else _foreseen(layer)
         there = f", {_NEARBY[nearby]}" if (nearby := made.nearby(layer.digest)) else ""
         click.echo(f"  {number:3}  {layer.what}  ({size}{there})")
     click.echo(f"  {len(made.layers)} of at most {MAX_LAYERS} layers")
@@ -99,6 +100,11 @@ def show(made: Plan) -> None:
             click.echo(f"  refused: {refusal.what}")
         for sentence in instead:
             click.echo(f"    {sentence}")
+
+
+def _foreseen(layer: Layer) -> str:
+    """Say what is known before the build of the size of a layer of the runtime."""
+    return f"about {console.size(layer.about)}" if layer.about else "known after the build"
 
 
 def show_disk(made: Plan) -> None:

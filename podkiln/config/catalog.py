@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, get_args
 
-from podkiln.config import document, model_folders, variant
+from podkiln.config import document, list_changes, model_folders, variant
 from podkiln.config.fields import one_name
 from podkiln.config.model import RESERVED, Model, Tier, default_env
 from podkiln.errors import DescriptionError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.config.document import Document
+    from podkiln.config.list_changes import ChangedList
     from podkiln.config.model import ModelFile
     from podkiln.config.variant import LoadedVariant
 
@@ -149,6 +150,29 @@ def _defined(described: LoadedVariant) -> dict[str, Entry]:
 
 
 def _offered_ids(described: LoadedVariant, known: dict[str, Entry]) -> list[str]:
+    ids = _listed_ids(described, known)
+    if isinstance(described.spec.models.offer, str) and list_changes.OFFER in described.lists:
+        return _changed_ids(described.lists[list_changes.OFFER], ids, known)
+    return ids
+
+
+def _changed_ids(changed: ChangedList, ids: list[str], known: dict[str, Entry]) -> list[str]:
+    """Return what is offered once a list that only a word stands for has been changed."""
+    for each in (*changed.added, *changed.removed):
+        if each.value not in known:
+            what = f"there is no model {each.value!r}. {did_you_mean(each.value, known)}".rstrip()
+            raise each.error(what, hint="`./build.py models` lists them.")
+    for each in changed.removed:
+        if each.value not in ids:
+            raise each.error(f"{each.value!r} is not offered, so it cannot be taken out.")
+    for each in changed.added:
+        if each.value in ids:
+            raise each.error(f"{each.value!r} is there already: the parent offers it.")
+    gone = {each.value for each in changed.removed}
+    return [*(name for name in ids if name not in gone), *(each.value for each in changed.added)]
+
+
+def _listed_ids(described: LoadedVariant, known: dict[str, Entry]) -> list[str]:
     offer = described.spec.models.offer
     own = list(described.spec.define)
     if offer == "all":

@@ -76,22 +76,24 @@ class Document:
         shape: type[T],
         data: dict[str, Any] | None = None,
         *,
-        owner: Callable[[Location], Document] | None = None,
+        find: Callable[[Location], tuple[Document, Location]] | None = None,
+        at: Location = (),
     ) -> T:
         """Validate the data against a shape. Raises DescriptionError for the first thing that is wrong.
 
         Args:
             shape: The pydantic model.
             data: What to validate instead of the file's own data (a merge of several files).
-            owner: Finds the file that an error is blamed on; this one by default.
+            find: Finds the file that an error is blamed on, and the place in it; by default this one.
+            at: The key that the data stands under.
         """
         data = self.data if data is None else data
         try:
             return shape.model_validate(data)
         except ValidationError as invalid:
             error, location = _first(data, invalid)
-            file = owner(location) if owner else self
-            raise file.error(location, messages.sentence(error, shape, location)) from None
+            file, place = find(location) if find else (self, (*at, *location))
+            raise file.error(place, messages.sentence(error, shape, location)) from None
 
 
 def files(folder: Path) -> list[Path]:

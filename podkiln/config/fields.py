@@ -10,7 +10,9 @@ import unicodedata
 from pathlib import PurePosixPath
 from typing import Annotated, Final, TypeVar
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, StringConstraints
 
 from podkiln.config.messages import PatternType
@@ -211,6 +213,30 @@ def _own(name: str) -> str:
     return name
 
 
+def _requirement(value: str) -> str:
+    """Check one Python requirement (PEP 508): a name, maybe with extras and versions."""
+    try:
+        wanted = Requirement(value)
+    except InvalidRequirement:
+        raise ValueError(f"{shown(value)} is not a Python requirement such as matplotlib>=3.9") from None
+    if wanted.url:
+        raise ValueError(
+            f"{shown(wanted.name)} has an address, and only wheels of the package index are locked"
+        )
+    if wanted.marker:
+        raise ValueError(f"{shown(value)} has a marker, and the image has one Python on one platform")
+    return value
+
+
+def requirement_name(value: str) -> str | None:
+    """Return the canonical name of the package that a requirement asks for; None where it is none."""
+    try:
+        return canonicalize_name(Requirement(value).name)
+    except InvalidRequirement:
+        return None
+
+
+PythonRequirement = Annotated[str, AfterValidator(_requirement)]
 Workspace = Annotated[str, AfterValidator(_workspace)]
 ImageName = Annotated[str, AfterValidator(_image)]
 RepositoryName = Annotated[str, AfterValidator(_repository)]

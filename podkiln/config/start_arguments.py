@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from packaging.utils import canonicalize_name
 
-from podkiln.config import comfyui_flags, python_requirements, releases
+from podkiln.config import comfyui_flags, list_changes, python_requirements, releases
+from podkiln.config.fields import requirement_name
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def check(described: LoadedVariant) -> None:
             )
     for flag, written in (("--listen", "--listen=0.0.0.0"), ("--port", _PORT)):
         if flag not in words:
-            what = f"a list replaces the parent's, and this one lacks {written}."
-            raise described.error(_KEY, what, hint="Without it, ComfyUI cannot be reached in a pod.")
+            raise _lacking(described, flag, written)
     if not releases.flags_path(comfyui.version, described.flags).is_file():
         return  # a version whose flags are not known is refused where they are needed
     # Rules that do not fit the release are said when its flags are needed.
@@ -53,11 +53,21 @@ def check(described: LoadedVariant) -> None:
             )
 
 
+def _lacking(described: LoadedVariant, flag: str, written: str) -> DescriptionError:
+    """Return what is wrong where an argument was left out, or taken out, without which no pod can be used."""
+    for each in described.lists[list_changes.ARGUMENTS].removed:
+        if each.value.partition("=")[0] == flag:
+            return each.error(f"{flag} cannot be taken out: without it, ComfyUI cannot be reached in a pod.")
+    what = f"a list replaces the parent's, and this one lacks {written}."
+    return described.error(_KEY, what, hint="Without it, ComfyUI cannot be reached in a pod.")
+
+
 def _required(described: LoadedVariant) -> set[str]:
-    """Return the packages that the requirements file names; none where it cannot be read."""
+    """Return the packages that the requirements file names, and those added; none where it cannot be read."""
     try:
         lines = python_requirements.lines(described)
     except (DescriptionError, OSError, ValueError):  # reported where the file is needed
         return set()
     named = (re.match(r"[A-Za-z0-9][\w.-]*", line) for line in lines)
-    return {canonicalize_name(each[0]) for each in named if each}
+    added = {requirement_name(each) or "" for each in described.additions.requirements}
+    return added | {canonicalize_name(each[0]) for each in named if each}

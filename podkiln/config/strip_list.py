@@ -14,7 +14,7 @@ from podkiln.config.fields import AptPackage, Identifier, PackageGlob, Text, dis
 from podkiln.config.messages import PatternType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from podkiln.config.variant import Runtime
 
@@ -91,10 +91,27 @@ def of_system(runtime: Runtime) -> str:
     if not runtime.strip:
         return ""
     rows = [row for row in load().debian if row.on and row.suite == runtime.base.suite]
-    return "".join(
-        _rules(row, "remove", [",".join(row.packages)])
-        for row in rows
-        if row.brought_by in runtime.apt and not {*row.unless} & {*runtime.apt}
+    return "".join(_rules(row, "remove", [",".join(row.packages)]) for row in rows if _applies(row, runtime))
+
+
+def _applies(row: DebianRow, runtime: Runtime) -> bool:
+    return row.brought_by in runtime.apt and not {*row.unless} & {*runtime.apt}
+
+
+def restored(runtime: Runtime, added: Collection[str]) -> tuple[str, ...]:
+    """Return the Debian packages of which the shared layer lacks files that what is added may use."""
+    if not runtime.strip:
+        return ()
+    rows = [row for row in load().debian if row.on and row.suite == runtime.base.suite]
+    return tuple(
+        sorted(
+            name
+            for row in rows
+            if row.brought_by in runtime.apt
+            and {*row.unless} & {*added}
+            and not {*row.unless} & {*runtime.apt}
+            for name in row.packages
+        )
     )
 
 

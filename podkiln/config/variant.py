@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
 from pod.util.env import nearest
 from podkiln.config import (
+    additions,
     comfyui_release,
     cuda_choice,
     cuda_releases,
     document,
+    list_changes,
     releases,
     start_arguments,
     system_packages,
@@ -38,6 +41,7 @@ from podkiln.config.fields import (
     PackageGlob,
     Platform,
     Port,
+    PythonRequirement,
     PythonVersion,
     RegistryName,
     Release,
@@ -49,15 +53,28 @@ from podkiln.config.fields import (
     Workspace,
     distinct,
 )
+from podkiln.config.list_changes import Changeable, ListChange, ModelsChange, PackagesChange
 from podkiln.config.model import Model, Tier
 from podkiln.errors import DescriptionError
 from podkiln.util import files
 from podkiln.util.quoting import shown
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podkiln.config.additions import Additions
+    from podkiln.config.document import Location
+    from podkiln.config.list_changes import ChangedList
+
 SHIPPED = ROOT / "variants"
 ALL = "all"  # what --variant calls every shipped variant
 _OF_THE_POD = (
     "unknown key: the variables of a pod are set in its template, not here (docs/reference/environment.md)."
+)
+_OF_THE_RUNTIME = "unknown key: it stands under `runtime:`."
+_REMOVED_PYTHON = (
+    "unknown key: Python packages are only added; `requirements` names another list in the place of all that "
+    "is shared (docs/how-to/python-packages.md)."
 )
 
 
@@ -99,14 +116,20 @@ class Python(StrictModel):
     )
     requirements: Text = Field(description="Requirements file, relative to the YAML file that names it.")
     layers: TupleOf[PythonLayer] = Field(min_length=1)
+    add: TupleOf[PythonRequirement] = Field(
+        (),
+        description="Packages besides, such as `matplotlib>=3.9`, in a layer above the shared ones, which "
+        "stay as they are. What a parent adds stays.",
+    )
 
     @field_validator("layers")
     @classmethod
     def _distinct_layers(cls, layers: tuple[PythonLayer, ...]) -> tuple[PythonLayer, ...]:
-        taken = {"jupyter", "uv"}  # other requirements files of the lock
+        taken = {"jupyter", "uv", additions.LAYER}  # other requirements files
+        others = "jupyter or uv, or additions"
         for layer in layers:
             if layer.name in taken:
-                raise ValueError(f"the layer {layer.name!r} is duplicated, or is called jupyter or uv")
+                raise ValueError(f"the layer {layer.name!r} is duplicated, or is called {others}")
             taken.add(layer.name)
         return layers
 
@@ -121,7 +144,10 @@ class ComfyUI(StrictModel):
     repo: HttpsUrl
     commit: Revision
     tree: Revision
-    arguments: TupleOf[str] = Field(description="What every start passes; {port} and {root} are filled in.")
+    arguments: Annotated[TupleOf[str], Changeable(ListChange)] = Field(
+        description="What every start passes; {port} and {root} are filled in. A list replaces the parent's; "
+        "`{add: [...], remove: [...]}` changes it."
+    )
 
 
 class Runtime(StrictModel):
@@ -133,8 +159,12 @@ class Runtime(StrictModel):
     )
     epoch: Annotated[int, Field(gt=0)] = Field(description="SOURCE_DATE_EPOCH, seconds since 1970 UTC.")
     base: Base
-    apt: Annotated[TupleOf[AptPackage], AfterValidator(distinct)] = Field(
-        description="Debian packages. A list replaces the parent's; what the image needs must stand in it."
+    apt: Annotated[TupleOf[AptPackage], AfterValidator(distinct), Changeable(PackagesChange)] = Field(
+        description="Debian packages. `{add: [...]}` installs more, in a layer above the shared ones; "
+        "`{remove: [...]}` takes some out. A list replaces the parent's; it must name what the image needs."
+    )
+    extras: Annotated[TupleOf[Identifier], AfterValidator(distinct)] = Field(
+        (), description="What most images do without, by its name in variants/system/extras.yaml: compiler."
     )
     python: Python
     jupyter: Text | None = Field(
@@ -182,12 +212,13 @@ class Node(StrictModel):
 class Models(StrictModel):
     """Which models the image offers, switches on by default, and bakes."""
 
-    offer: Literal["all", "tier"] | TupleOf[Identifier] = Field(
-        description="all: every model there is. tier: those that list this variant's tier. Or a list of ids."
+    offer: Annotated[Literal["all", "tier"] | TupleOf[Identifier], Changeable(ModelsChange)] = Field(
+        description="all: every model there is. tier: those that list this variant's tier. Or a list of ids. "
+        "`{add: [...], remove: [...]}` changes what the parent offers; so it does below."
     )
-    default: TupleOf[Identifier] = ()
-    bake: TupleOf[Identifier] = ()
-    above: TupleOf[Identifier] = Field(
+    default: Annotated[TupleOf[Identifier], Changeable(ModelsChange)] = ()
+    bake: Annotated[TupleOf[Identifier], Changeable(ModelsChange)] = ()
+    above: Annotated[TupleOf[Identifier], Changeable(ModelsChange)] = Field(
         (),
         description="Those of `bake` whose weights lie above the runtime: pulled alone when they are added "
         "later, but again after each change of the runtime on engines that store by chain id (overlay2).",
@@ -203,7 +234,11 @@ def _one_platform(platforms: tuple[ImagePlatform, ...]) -> tuple[ImagePlatform, 
 class Variant(StrictModel):
     """A whole variant, after its parents are merged in."""
 
-    ELSEWHERE: ClassVar = dict.fromkeys(("env", "environment", "variables"), _OF_THE_POD)
+    ELSEWHERE: ClassVar = {
+        **dict.fromkeys(("env", "environment", "variables"), _OF_THE_POD),
+        **dict.fromkeys(("apt", "python", "extras", "comfyui"), _OF_THE_RUNTIME),
+        "remove": _REMOVED_PYTHON,
+    }
 
     extends: str | None = None
     abstract: bool = Field(False, description="Only to be extended, never built.")
@@ -234,11 +269,17 @@ class LoadedVariant:
     flags: Path = releases.SHIPPED
     """The folder with the files of its ComfyUI release."""
     cuda: str | None = None
+    lists: Mapping[Location, ChangedList] = field(default_factory=dict)
 
     @property
     def shipped(self) -> bool:
         """Whether it lies in variants/."""
         return self.chain[0].path.resolve().parent == SHIPPED
+
+    @cached_property
+    def additions(self) -> Additions:
+        """What is installed above the layers of its runtime."""
+        return additions.of(self)
 
     @property
     def option(self) -> str:
@@ -260,7 +301,12 @@ class LoadedVariant:
         self, location: tuple[str | int, ...], what: str, *, hint: str | None = None
     ) -> DescriptionError:
         """Make the error for a key, in whichever file of the chain says it."""
-        return self.owner(location).error(location, what, hint=hint)
+        file, place = self.find(location)
+        return file.error(place, what, hint=hint)
+
+    def find(self, location: tuple[str | int, ...]) -> tuple[Document, tuple[str | int, ...]]:
+        """Return the file of the chain that writes a key, and where: an entry may be one that it adds."""
+        return list_changes.place_finder(self.lists, self.owner)(location)
 
     def owner(self, location: tuple[str | int, ...]) -> Document:
         """Return the file of the chain that writes a key, or the nearest of its parents."""
@@ -307,31 +353,19 @@ def load(
         data["abstract"] = chain[0].data["abstract"]
     if platform:
         data["platforms"] = [platform]
-    chain, data = cuda_choice.apply(chain, data, cuda)
-    spec = _parse(chain, data)
+    lists = list_changes.read(chain)
+    chain, data = cuda_choice.apply(chain, list_changes.put(data, lists), cuda)
+    spec = _parse(chain, data, lists)
     if spec.abstract:
         raise chain[0].error(
             ("abstract",), "this description is only there to be extended; it cannot be built."
         )
-    described = LoadedVariant(name=path.stem, spec=spec, chain=chain, flags=flags, cuda=cuda)
+    described = LoadedVariant(path.stem, spec, chain, flags=flags, cuda=cuda, lists=lists)
     cuda_choice.check(described)
-    _check_packages(described)
+    system_packages.check(described)
+    additions.check(described)
     start_arguments.check(described)
     return described
-
-
-def _check_packages(described: LoadedVariant) -> None:
-    """A list of packages replaces the parent's: refuse one that the image could not start with."""
-    listed = described.spec.runtime.apt
-    lacking = system_packages.missing(listed)
-    if lacking:
-        named = ", ".join(f"{each.name} ({each.purpose})" for each in lacking)
-        whole = ", ".join([*listed, *(each.name for each in lacking)])
-        raise described.error(
-            ("runtime", "apt"),
-            f"a list replaces the parent's, and this one lacks what the image itself needs: {named}.",
-            hint=f"Write the whole list: [{whole}]",
-        )
 
 
 def _check_name(path: Path) -> None:
@@ -399,9 +433,12 @@ def _chain(path: Path) -> tuple[Document, ...]:
     return tuple(chain)
 
 
-def _parse(chain: tuple[Document, ...], data: dict[str, Any]) -> Variant:
+def _parse(
+    chain: tuple[Document, ...], data: dict[str, Any], lists: Mapping[Location, ChangedList]
+) -> Variant:
     """Validate the merged data; an error is blamed on the file that wrote the key."""
-    return chain[0].parse(Variant, data, owner=lambda location: _owner(chain, location))
+    find = list_changes.place_finder(lists, lambda location: _owner(chain, location))
+    return chain[0].parse(Variant, data, find=find)
 
 
 def _owner(chain: tuple[Document, ...], location: tuple[str | int, ...]) -> Document:

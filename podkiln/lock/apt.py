@@ -138,6 +138,16 @@ class AptIndex(Locked):
     archives: Annotated[TupleOf[LockedArchive], Field(min_length=1)]
 
 
+class AddedIndex(AptIndex):
+    """apt.json of what a variant adds above the packages of its runtime.
+
+    `base_digest` is the base below all of them, and `base_packages` what there is once the runtime's are
+    installed. `onto`: the digest of the runtime's own lock for that base.
+    """
+
+    onto: Digest
+
+
 class BaseIndex(Locked):
     """apt.json of the base that is made here: all of its packages, of an architecture as Debian calls it."""
 
@@ -159,6 +169,11 @@ class _PackagesLock:
     def digest(self) -> str:
         """Digest over all of it: the index names the sha256 of each archive's part."""
         return "sha256:" + hashlib.sha256(self.index.model_dump_json().encode()).hexdigest()
+
+    @property
+    def deb_bytes(self) -> int:
+        """Bytes of all the .debs."""
+        return sum(each.size for each in self.all.values())
 
     @property
     def all(self) -> dict[str, Package]:
@@ -190,17 +205,17 @@ def folder_name(base_digest: str) -> str:
     return base_digest.partition(":")[2][:_DIGITS]
 
 
-def read_all(folder: Path) -> dict[str, AptLock]:
+def read_all(folder: Path, shape: type[AptIndex] = AptIndex) -> dict[str, AptLock]:
     """Return the apt locks below a folder, by the digest of their base. Raises LockError: a damaged one."""
-    found = [read(path.parent) for path in sorted(folder.glob(f"*/{FILE}"))]
+    found = [read(path.parent, shape) for path in sorted(folder.glob(f"*/{FILE}"))]
     return {each.index.base_digest: each for each in found}
 
 
-def read(folder: Path) -> AptLock:
+def read(folder: Path, shape: type[AptIndex] = AptIndex) -> AptLock:
     """Read one base's lock. Raises LockError: missing, damaged, changed by hand."""
     path = folder / FILE
     try:
-        index = validation.read(path, AptIndex, hint=_HINT)
+        index = validation.read(path, shape, hint=_HINT)
     except FileNotFoundError:
         raise LockError(f"There is no lock {path}.", hint="`./build.py lock` makes it.") from None
     if folder.name != folder_name(index.base_digest):

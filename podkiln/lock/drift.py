@@ -81,7 +81,9 @@ def find_drift(described: LoadedVariant, lock: Lock) -> list[str]:
         found.append("the Python requirements or layers have changed since they were resolved.")
     if of_another := cuda_wheels.contradiction(described, lock.pins()):
         found.append(f"runtime.cuda is {runtime.cuda}, and {of_another}.")
-    return found + [problem for layer in (*locked.installed, locked.uv) for problem in _damage(lock, layer)]
+    return found + [
+        problem for layer in (*locked.installed, locked.uv) for problem in damage(lock.folder, layer)
+    ]
 
 
 def _same_nodes(described: LoadedVariant, locked: RuntimeLock) -> bool:
@@ -94,8 +96,9 @@ def _same_nodes(described: LoadedVariant, locked: RuntimeLock) -> bool:
     )
 
 
-def _damage(lock: Lock, layer: LockedLayer) -> list[str]:
-    path = lock.folder / layer.file
+def damage(folder: Path, layer: LockedLayer) -> list[str]:
+    """Return what is wrong with a requirements file of a lock: one sentence, or none."""
+    path = folder / layer.file
     if not path.is_file():
         return [f"{path} is missing."]
     if hashlib.sha256(path.read_bytes()).hexdigest() != layer.sha256:

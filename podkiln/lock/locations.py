@@ -2,7 +2,8 @@
 
 A runtime's lock is a folder, variants/locks/<runtime>/: `runtime.json` with the pins, one hash-locked
 requirements file a Python layer, and in `apt/` a folder for each base (podkiln.lock.apt). The weights' lock,
-variants/locks/weights.json, is shared by all runtimes.
+variants/locks/weights.json, is shared by all runtimes. What a variant adds above its runtime's layers is
+locked for it alone (podkiln.lock.additions).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 LOCKS = variant.SHIPPED / "locks"
 WEIGHTS = "weights.json"
 APT = "apt"
+ADDITIONS = "additions"
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:
@@ -71,6 +73,12 @@ def _apt_of(described: LoadedVariant) -> str:
     if runtime.name == cuda_releases.runtime_name(version, runtime.cuda, platform):
         return cuda_releases.runtime_name(version, cuda_releases.default(), platform)
     return runtime.name
+
+
+def additions_folder(described: LoadedVariant) -> Path:
+    """Return where the lock of what a variant adds lies: beside its file, or with the shipped ones."""
+    own = user_lock_dir(described)
+    return own / ADDITIONS if own else LOCKS / ADDITIONS / described.name
 
 
 def is_there(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError
-from podkiln.lock import apt, drift, requirements, schema
+from podkiln.lock import additions, apt, drift, requirements, schema
 from podkiln.lock.locations import apt_folders, folders, hint_for, hinted
 from podkiln.lock.schema import Lock, LockedFile, WeightsLock, merged
 
@@ -25,9 +25,13 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
         known = schema.read_weights(weights_file)
         packages = apt_locks(described)
     weights = {offer.id: _weights(offer, known) for offer in offered}
-    lock = Lock(folder=folder, runtime=runtime, weights=weights, apt=packages)
+    added = additions.read(described, packages)
+    lock = Lock(folder=folder, runtime=runtime, weights=weights, apt=packages, additions=added)
     if check:
         drifts = drift.find_drift(described, lock)
+        if not drifts and added:
+            additions.check(described, lock.pins())
+            drifts = additions.python_drifts(described, runtime)
         if drifts:
             what = f"The lock does not fit the description: {drifts[0]}"
             raise LockError(what, hint=hint_for(described, requirements.RELOCK))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from podkiln.lock.additions import LockedAdditions
     from podkiln.lock.apt import AptLock
-
 
 _DAMAGED = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 _MOST_PACKAGES = 100_000
@@ -130,12 +130,16 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Lock:
-    """The lock of one variant, read and checked. `apt`: by the digest of the base that each is for."""
+    """The lock of one variant, read and checked. `apt`: by the digest of the base that each is for.
+
+    `additions`: what lies above the layers of the runtime; None where a variant adds nothing.
+    """
 
     folder: Path
     runtime: RuntimeLock
     weights: dict[str, tuple[LockedFile, ...]]
     apt: Mapping[str, AptLock] = field(default_factory=dict)
+    additions: LockedAdditions | None = None
 
     @property
     def digest(self) -> str:
@@ -146,6 +150,8 @@ class Lock:
         # Of its own base alone: what is locked for a substitute of that changes no other image.
         if own := self.apt.get(self.runtime.base_digest):
             text += own.digest
+        if self.additions:
+            text += self.additions.digest_text(self.runtime.base_digest)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def requirements(self) -> dict[str, str]:
@@ -162,10 +168,11 @@ class Lock:
 
     def python_packages(self) -> frozenset[str]:
         """Return the canonical names of what ComfyUI's Python environment has."""
-        return frozenset(name for names in self.packages_by_layer().values() for name in names)
+        added = requirements.pinned_blocks(self.additions.requirements) if self.additions else ()
+        return frozenset([*added, *(name for names in self.packages_by_layer().values() for name in names)])
 
     def packages_by_layer(self) -> dict[str, frozenset[str]]:
-        """Return the canonical names of the packages of each of ComfyUI's Python layers, by layer."""
+        """Return the canonical names of the packages of each shared Python layer of ComfyUI's, by layer."""
         return {
             layer.name: frozenset(
                 requirements.pinned_blocks((self.folder / layer.file).read_text(encoding="utf-8"))

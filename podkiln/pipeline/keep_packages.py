@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln import registry
 from podkiln.errors import IntegrityError, RegistryError, UsageError
-from podkiln.lock import apt, kept_image, locations, reader, schema
+from podkiln.lock import additions, apt, kept_image, locations, reader, schema
 from podkiln.lock.kept_image import KeptImage, KeptLayer
 from podkiln.lock.resolve import python, relock
 from podkiln.lock.resolve.http import Web
@@ -85,7 +85,12 @@ class _Runtime:
                     apt.NOT_LOCKED,
                     base,
                 )
-        debs = [part for base in sorted(locks) for part in _debs(locks[base], request)]
+        added = [each for one in self.variants for each in additions.apt_locks(one, locks).values()]
+        debs = [
+            part
+            for each in (*(locks[base] for base in sorted(locks)), *added)
+            for part in _debs(each, request)
+        ]
         wheels = {part.recipe: part for each in self.variants for part in _wheels(each)}
         return [*debs, *wheels.values()]
 
@@ -154,12 +159,15 @@ def _servers(archive: LockedArchive, snapshot_at: str, mirror: str | None) -> li
 
 
 def _wheels(described: LoadedVariant) -> Iterator[_Part]:
-    folder = locations.folders(described)[0]
+    folder, own = locations.folders(described)[0], locations.additions_folder(described)
     runtime = schema.read_runtime(folder)
-    for layer in (*runtime.installed, runtime.uv):
+    layers = [(folder, layer) for layer in (*runtime.installed, runtime.uv)]
+    if described.additions.requirements and (added := additions.read_python(own)):
+        layers.append((own, added.layer))
+    for place, layer in layers:
 
-        def contents(layer: LockedLayer = layer) -> PackageLayer:
-            found = python.locate(folder / layer.file, described.spec.runtime.python)
+        def contents(place: Path = place, layer: LockedLayer = layer) -> PackageLayer:
+            found = python.locate(place / layer.file, described.spec.runtime.python)
             web = Web()
             sized = [(each, each.size or web.size(each.url).size or 0) for each in found]
             return package_layers.of_wheels(f"Python: {layer.name}", sized)

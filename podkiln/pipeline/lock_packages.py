@@ -7,14 +7,16 @@ has: a warning where nobody asked for just this, because the lock of all else is
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from podkiln.build import apt_resolver, base_image, engine
-from podkiln.errors import EngineError, PodkilnError, UsageError
-from podkiln.lock import apt, locations, reader, schema
+from podkiln.errors import DescriptionError, EngineError, PodkilnError, UsageError
+from podkiln.lock import additions, apt, locations, reader, schema
+from podkiln.lock.apt import AddedIndex
 from podkiln.lock.resolve import relock
 from podkiln.lock.schema import Lock
 from podkiln.pipeline import build
@@ -81,20 +83,63 @@ class _Base:
     def write(self, found: ResolvedPackages) -> PackagesResult:
         """Write down what apt answered, unless it is what is locked."""
         before = self.known or (apt.read(self.folder) if (self.folder / apt.FILE).is_file() else None)
-        if before and found.index == before.index.model_copy(update={"snapshot_at": found.index.snapshot_at}):
+        return _write(self.folder, found, before)
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What a variant adds above the packages of a base, which have to be locked by then."""
+
+    base: _Base
+    upgrade: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where it is locked."""
+        own = locations.additions_folder(self.base.described) / locations.APT
+        return own / apt.folder_name(self.base.digest)
+
+    def lock(self, request: BuildRequest, builder: str | None) -> PackagesResult:
+        """Ask apt for it, and write that down. Raises DescriptionError, SourceError, LockError."""
+        described = self.base.described
+        shared = reader.apt_locks(described).get(self.base.digest)
+        if shared is None:  # of which a warning tells
             return PackagesResult()
-        changed = apt.write(self.folder, found.index, found.packages)
-        after = {each.name: each for packages in found.packages.values() for each in packages}
-        changes = apt.compare(before.all if before else {}, after, found.security)
-        of_base = (
-            replace(each, before=found.index.replaced.get(each.name)) if each.before is None else each
-            for each in changes
-        )
-        return PackagesResult(tuple(changed), tuple(of_base))
+        before = apt.read(self.folder, AddedIndex) if (self.folder / apt.FILE).is_file() else None
+        log.info("Asking apt in %s what %s adds to it.", self.base.context, described.name)
+        secrets = BuildSecrets(request.network, described.spec.runtime.base.suite)
+        found = apt_resolver.resolve_added(self.base.context, shared, described, secrets, builder)
+        return _write(self.folder, found, before)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether apt has to be asked."""
+        described = self.base.described
+        known = additions.apt_locks(described, reader.apt_locks(described))
+        return bool(described.additions.packages) and (self.upgrade or self.base.digest not in known)
+
+
+def _write(folder: Path, found: ResolvedPackages, before: AptLock | None) -> PackagesResult:
+    """Write a lock, unless it is the one that is there, and say how it differs."""
+    if before and found.index == before.index.model_copy(update={"snapshot_at": found.index.snapshot_at}):
+        return PackagesResult()
+    changed = apt.write(folder, found.index, found.packages)
+    after = {each.name: each for packages in found.packages.values() for each in packages}
+    changes = apt.compare(before.all if before else {}, after, found.security)
+    of_base = (
+        replace(each, before=found.index.replaced.get(each.name)) if each.before is None else each
+        for each in changes
+    )
+    return PackagesResult(tuple(changed), tuple(of_base))
 
 
 def lock(
-    names: Sequence[str], request: BuildRequest, *, upgrade: bool = False, required: bool = False
+    names: Sequence[str],
+    request: BuildRequest,
+    *,
+    upgrade: bool = False,
+    required: bool = False,
+    upgrade_added: bool = False,
 ) -> PackagesResult:
     """Lock the packages of variants, for their own base or the one that the request names.
 
@@ -103,33 +148,36 @@ def lock(
         request: Base, builder and network.
         upgrade: Ask again for what is locked.
         required: Fail where a base cannot be asked, as when the request names one.
+        upgrade_added: Ask again for what variants add.
 
-    Raises UsageError, LockError for a damaged lock; and where required EngineError and SourceError.
+    Raises UsageError, LockError for a damaged lock, DescriptionError for what cannot be added; and where
+    required EngineError and SourceError.
     """
     check_options(request)
     required = required or request.substitutes.base is not None
     made = PackagesResult()
     if request.substitutes.base == build.BOOTSTRAP:
         made = _lock_bootstrapped(request, upgrade=upgrade)
-    bases = {}
-    for described in relock.load_variants(names, request.runtime.cuda):
-        base = _Base.of(described, request)
-        if base.known is None or upgrade:
-            bases[base.folder, base.digest] = base
-    if not bases:
+    described = relock.load_variants(names, request.runtime.cuda)
+    variants = [_Base.of(each, request) for each in described]
+    bases = {(each.folder, each.digest): each for each in variants if each.known is None or upgrade}
+    added = [_Added(each, upgrade or upgrade_added) for each in variants]
+    made = _joined([made, *map(_without_stale, added)])
+    due = [each for each in added if each.is_due]
+    if not bases and not due:
         return made
     try:
         if required:
             engine.ensure()
         builder = engine.require(request.engine.builder).builder
-        done = [
+        shared = [
             _resolved(each, request, builder, required=bool(required and names)) for each in bases.values()
         ]
-        return _joined([made, *done])
+        return _joined([made, *shared, *(each.lock(request, builder) for each in due)])
     except PodkilnError as failed:
-        if required:
+        if required or isinstance(failed, DescriptionError):
             raise
-        named = ", ".join(dict.fromkeys(each.digest for each in bases.values()))
+        named = ", ".join(dict.fromkeys([*(base for _, base in bases), *(each.base.digest for each in due)]))
         return PackagesResult(warnings=(f"apt stays {apt.NOT_LOCKED} for the base {named}: {failed}",))
 
 
@@ -144,6 +192,20 @@ def _resolved(base: _Base, request: BuildRequest, builder: str | None, *, requir
             raise
         return PackagesResult(warnings=(f"apt stays {apt.NOT_LOCKED} for {platform}: {other}",))
     return base.write(base.resolve(request, builder))
+
+
+def _without_stale(added: _Added) -> PackagesResult:
+    """Remove locks of additions that fit no more: of other packages, or of a base that has others by now."""
+    described, folder = added.base.described, added.folder.parent
+    fitting = additions.apt_locks(described, reader.apt_locks(described))
+    stale = {path.parent for path in folder.glob(f"*/{apt.FILE}")} - {
+        each.folder for each in fitting.values()
+    }
+    if described.additions.packages:
+        stale -= {added.folder}  # it is written anew
+    for each in stale:
+        shutil.rmtree(each)
+    return PackagesResult(tuple(sorted(stale)))
 
 
 def _lock_bootstrapped(request: BuildRequest, *, upgrade: bool) -> PackagesResult:

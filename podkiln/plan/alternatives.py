@@ -70,9 +70,10 @@ def _other_registries(found: OversizedFile) -> Iterator[str]:
 
 def at_start(offer: VariantModel, described: LoadedVariant) -> str:
     """Return how to have a model fetched by the pods instead: the line to change, or the option."""
-    owner, listed = described.owner(("models", "bake")), described.spec.models.bake
-    line = owner.line(("models", "bake", *([listed.index(offer.id)] if offer.id in listed else [])))
-    where = f"{owner.path.name}:{line}"
+    listed = described.spec.models.bake
+    at = [listed.index(offer.id)] if offer.id in listed else []
+    file, place = described.find(("models", "bake", *at))
+    where = f"{file.path.name}:{file.line(place)}"
     return f"Fetch it at start: take {offer.id} out of `bake:` ({where}), or build with --no-weights."
 
 

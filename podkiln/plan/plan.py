@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from podkiln.config import catalog
+from podkiln.config.list_changes import APT
 from podkiln.errors import PlanRefusedError
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.lock.schema import ModelSize
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from podkiln.config.catalog import Entry, VariantModel
+    from podkiln.config.list_changes import ChangedList
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.apt import AptLock
     from podkiln.lock.kept_image import KeptImage
@@ -99,9 +101,16 @@ class Plan:
         below = [each for each in self.bundles if each not in high]
         return (
             *image_layers.of_weights(below, self.known),
-            *image_layers.of_runtime(self.described),
+            *image_layers.of_runtime(self.described, self._added),
             *image_layers.of_weights(high, self.known),
         )
+
+    @property
+    def _added(self) -> list[Layer]:
+        locked = self.lock.additions
+        # On another base they are about as large.
+        apt = self.added_apt or (next(iter(locked.apt.values()), None) if locked else None)
+        return image_layers.of_additions(self.described, apt, locked.python if locked else None)
 
     @property
     def baked(self) -> tuple[VariantModel, ...]:
@@ -130,6 +139,11 @@ class Plan:
     def apt(self) -> AptLock | None:
         """The apt lock of that base; None: Debian's packages are taken as its archive has them that day."""
         return self.lock.apt.get(self.base_digest)
+
+    @property
+    def added_apt(self) -> AptLock | None:
+        """The apt lock of what the variant adds above that; None: it adds nothing, or that is not locked."""
+        return self.lock.additions.apt.get(self.base_digest) if self.lock.additions else None
 
     @property
     def above(self) -> tuple[WeightLayerSpec, ...]:
@@ -200,7 +214,9 @@ class Plan:
     @property
     def container_disk_gb(self) -> int:
         """GB of container disk that a pod needs, without a volume for its models."""
-        need = self.described.release.measured.unpacked + self.weight_bytes + self.fetched_at_start
+        added = sum(image_layers.UNPACKING * (layer.about or 0) for layer in self.layers)
+        measured = self.described.release.measured
+        need = measured.unpacked + added + self.weight_bytes + self.fetched_at_start
         return -(-need // GB) + WORKING_GB
 
     def require(self) -> None:
@@ -218,6 +234,7 @@ class Plan:
                 {
                     "what": layer.what,
                     "size": layer.size,
+                    "about_bytes": layer.about,
                     "digest": layer.digest,
                     "reuse": self.nearby(layer.digest),
                 }
@@ -269,7 +286,12 @@ def make(
     models = {**(shipped or {}), **{offer.id: offer.entry for offer in offered}}
     return replace(
         made,
-        refusals=(*unresolved, *_refused_push(made, models), *refusals.of_count(len(made.layers))),
+        refusals=(
+            *unresolved,
+            *refusals.of_additions(made),
+            *_refused_push(made, models),
+            *refusals.of_count(len(made.layers)),
+        ),
         notes=tuple(_notes(made, shipped or {})),
     )
 
@@ -297,6 +319,17 @@ def _file_json(weight: WeightFile | None) -> dict[str, Any] | None:
     return {"model": weight.model, "path": weight.destination, "bytes": weight.size}
 
 
+def _replaced(changed: ChangedList) -> str:
+    """Say that a list of a parent was replaced."""
+    child, parent = changed.replaced or ("", "")
+    name = ".".join(map(str, changed.path))
+    layers = ", and the layers from the system packages on are its own" if changed.path == APT else ""
+    return (
+        f"{child} replaces the list {name} of {parent} whole{layers}; "
+        "`{add: [...], remove: [...]}` would change it."
+    )
+
+
 def _notes(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
     notes = [
         f"{offer.id} is what `define:` describes ({offer.entry.where}), "
@@ -304,6 +337,11 @@ def _notes(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
         for offer in made.offered
         if offer.entry.place and offer.id in shipped
     ]
+    gone = made.described.lists[APT].removed if APT in made.described.lists else ()
+    if gone:
+        names = ", ".join(each.value for each in gone)
+        notes.append(f"Without {names}, the layers from the system packages on are this variant's own.")
+    notes += map(_replaced, filter(lambda each: each.replaced, made.described.lists.values()))
     notes += [
         f"{offer.id} needs {', '.join(offer.unmet)}, which this image lacks: it is fetched only when named."
         for offer in made.offered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import LockedFile
     from podkiln.plan.licences import LicenceTerms
+    from podkiln.plan.plan import Plan
     from podkiln.plan.substitutes import Substitute
 
 MAX_LAYERS: Final = 120
@@ -109,6 +111,18 @@ def of_substitutes(inputs: Sequence[Substitute]) -> list[Refusal]:
         return []
     what = f"{', '.join(strangers)} is not what the lock names."
     return [Refusal(what, ("An image with substitutes is pushed only with --allow-substituted.",))]
+
+
+def of_additions(made: Plan) -> list[Refusal]:
+    """Refuse Debian packages that are added and not locked, above others that are."""
+    if made.apt is None or made.added_apt or not made.described.additions.packages:
+        return []
+    base = made.request.substitutes.base
+    option = made.described.option + (f" --base {shlex.quote(base)}" if base else "")
+    what = f"the Debian packages that are added ({made.described.additions.named()}) are not locked"
+    return [
+        Refusal(f"{what} for the base {made.base_digest}.", (f"Lock them with `./build.py lock{option}`.",))
+    ]
 
 
 def of_count(layers: int) -> list[Refusal]:

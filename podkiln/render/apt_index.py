@@ -7,25 +7,30 @@ what the base has to hold. Format of the lists: apt-transport-mirror(1).
 from __future__ import annotations
 
 import lzma
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from podkiln.lock import apt
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from podkiln.lock.apt import AptLock, BaseLock
 
 FOLDER: Final = "apt/"
 """Where they lie in the context."""
+ADDED: Final = "apt-added/"
+"""Where those of a variant's additions lie."""
 MOUNT: Final = "/apt"
 """Where the step that installs packages finds them."""
 
 
-def texts(locked: AptLock | None) -> dict[str, bytes]:
+def texts(locked: AptLock | None, folder: str = FOLDER) -> dict[str, bytes]:
     """Return the text files, by path in the context: none without a lock."""
     if locked is None:
         return {}
     own = f"{locked.index.base_packages}  -\n".encode()
-    return {f"{FOLDER}base.sha256": own} | {f"{FOLDER}{path}": text for path, text in mirrors(locked).items()}
+    return {f"{folder}base.sha256": own} | {f"{folder}{path}": text for path, text in mirrors(locked).items()}
 
 
 def mirrors(locked: AptLock | BaseLock) -> dict[str, bytes]:
@@ -41,9 +46,27 @@ def mirrors(locked: AptLock | BaseLock) -> dict[str, bytes]:
     return found
 
 
-def packed(locked: AptLock | None) -> dict[str, bytes]:
+def packed(locked: AptLock | None, folder: str = FOLDER) -> dict[str, bytes]:
     """Return the indexes, by path in the context."""
-    return {f"{FOLDER}{path}": data for path, data in indexes(locked).items()} if locked else {}
+    return {f"{folder}{path}": data for path, data in indexes(locked).items()} if locked else {}
+
+
+def with_restored(added: AptLock | None, shared: AptLock | None, names: Collection[str]) -> AptLock | None:
+    """Return the lock of additions with shared packages in it that are installed once more."""
+    if added is None or shared is None or not names:
+        return added
+    archives = {each.name: each for each in (*shared.index.archives, *added.index.archives)}
+    packages = {
+        name: (
+            *added.packages.get(name, ()),
+            *(each for each in shared.packages.get(name, ()) if each.name in names),
+        )
+        for name in sorted(archives)
+    }
+    index = added.index.model_copy(
+        update={"archives": tuple(archives[name] for name in packages if packages[name])}
+    )
+    return replace(added, index=index, packages={name: each for name, each in packages.items() if each})
 
 
 def indexes(locked: AptLock | BaseLock) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pod.net.hubs import Hubs
 from pod.util import secret_variables
 from podkiln.config import model_folders, model_types, strip_list
+from podkiln.config.additions import LAYER
 from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
 from podkiln.lock.apt import NOT_LOCKED
@@ -67,6 +68,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/folders.json": _json(_folders_json(plan)),
         **{path: File(content) for path, content in apt_index.texts(plan.apt).items()},
         **{path: File(content, copied=True) for path, content in apt_index.packed(plan.apt).items()},
+        **_added_index(plan),
         **_strip_rules(plan),
         **_requirements(plan),
         **_scripts(),
@@ -154,6 +156,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
             ],
         },
         "jupyter": runtime.jupyter is not None,
+        "added": _additions(plan),
         "strip_system": _SYSTEM_RULES in rules,
         "port": runtime.port,
         "workspace": runtime.workspace,
@@ -188,9 +191,21 @@ def labels(plan: Plan) -> dict[str, str]:
         "io.podkiln.comfyui": base.comfyui_commit,
         "io.podkiln.cuda": runtime.cuda,
     }
+    if plan.lock.additions:
+        own |= _added_labels(plan)
     if plan.substituted:
         own["io.podkiln.substituted"] = " ".join(f"{each.name}={each.actual}" for each in plan.substituted)
     return {**own, **spec.image.labels}
+
+
+def _added_labels(plan: Plan) -> dict[str, str]:
+    """Return what is asked for above the shared layers, and the digest of the lock of the Debian packages."""
+    added = plan.described.additions
+    asked = [*added.packages, *(each.replace(" ", "") for each in added.requirements)]
+    labels = {"io.podkiln.added": " ".join(asked)}
+    if added.packages:
+        labels["io.podkiln.added-apt"] = plan.added_apt.digest if plan.added_apt else NOT_LOCKED
+    return labels
 
 
 @cache
@@ -255,8 +270,37 @@ def _rules_path(layer: str) -> str:
     return f"build/strip-python-{layer}.txt"
 
 
+def _added_index(plan: Plan) -> dict[str, File]:
+    """Return the apt lock of what the variant adds, as files."""
+    added = apt_index.with_restored(plan.added_apt, plan.apt, _restored(plan))
+    texts, packed = (made(added, apt_index.ADDED) for made in (apt_index.texts, apt_index.packed))
+    return {path: File(content) for path, content in texts.items()} | {
+        path: File(content, copied=True) for path, content in packed.items()
+    }
+
+
+def _restored(plan: Plan) -> tuple[str, ...]:
+    wanted = plan.described.additions.packages
+    return strip_list.restored(plan.described.spec.runtime, wanted)
+
+
+def _additions(plan: Plan) -> dict[str, Any]:
+    """Return what the template says of additions."""
+    added = plan.described.additions
+    return {
+        "apt": added.packages,
+        "named": added.named(),
+        "apt_locked": plan.added_apt is not None,
+        "restored": _restored(plan),
+        "python": f"{LAYER}.txt" if added.requirements else "",
+    }
+
+
 def _requirements(plan: Plan) -> dict[str, File]:
     texts = {f"requirements/{name}": text for name, text in plan.lock.requirements().items()}
+    if plan.lock.additions and plan.lock.additions.python:
+        # By itself, and not in the stage of the others: what stands in for that one knows nothing of it.
+        texts[f"build/{LAYER}.txt"] = plan.lock.additions.requirements
     texts["build/uv.txt"] = (plan.lock.folder / plan.lock.runtime.uv.file).read_text(encoding="utf-8")
     return {path: File(text.encode(), copied=True) for path, text in sorted(texts.items())}
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from podkiln.config.additions import LAYER
 from podkiln.errors import IntegrityError, RenderError
 from podkiln.render import bake_file, build_context, lint
 
@@ -65,8 +66,12 @@ class Instruction:
 def title(created_by: str) -> str:
     """Return what a layer is, in a word or two for a line of progress, by its history entry."""
     of_python = re.search(r"/requirements/([\w.-]+)\.txt", created_by)
+    if of_python and of_python[1] == LAYER:
+        return "added Python packages"
     if of_python:
         return f"Python: {of_python[1]}"
+    if "add-packages.sh" in created_by:
+        return "added Debian packages"
     if "install-packages.sh" in created_by:
         return "system packages"
     tree = re.search(r"install-tree\.sh \S+ (\S+)", created_by)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from podkiln import __version__
+from podkiln.lock import requirements
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan import weight_layers
 
@@ -21,6 +22,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
     """Return what the image holds: every pin, and every input that was put in the place of one."""
     runtime = plan.described.spec.runtime
     locked = plan.lock.runtime
+    added = {"additions": _additions(plan)} if plan.lock.additions else {}
     return {
         "schema": 1,
         "podkiln": __version__,
@@ -41,10 +43,26 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "driver": runtime.driver,
         "platform": plan.described.platform,
         "nodes": {name: node.commit for name, node in locked.nodes.items()},
+        **added,
         "baked": [offer.id for offer in plan.baked],
         "substituted": {
             each.name: {"locked": each.locked, "actual": each.actual} for each in plan.substituted
         },
+    }
+
+
+def _additions(plan: Plan) -> dict[str, Any]:
+    """Return what lies above the layers that the variant shares: asked for, and what that came to."""
+    added, locked = plan.described.additions, plan.lock.additions
+    apt = plan.added_apt
+    python = locked.python if locked else None
+    return {
+        "extras": [each.name for each in added.extras],
+        "apt": list(added.packages),
+        "apt_lock": apt.digest if apt else NOT_LOCKED if added.packages else None,
+        "debian_packages": {name: each.version for name, each in sorted(apt.all.items())} if apt else {},
+        "python": list(added.requirements),
+        "python_packages": requirements.known_pins([locked.requirements]) if locked and python else {},
     }
 
 

@@ -35,11 +35,13 @@ def of(plan: Plan) -> Digest:
         "files": {
             path: spec.digest_of(file.content)
             for path, file in sorted(files.items())
-            if not path.startswith((*_ABOVE, apt_index.FOLDER))
+            if not path.startswith((*_ABOVE, apt_index.FOLDER, apt_index.ADDED))
         },
         "apt": plan.apt.digest if plan.apt else NOT_LOCKED,  # packed, its files depend on this machine's xz
         "inputs": {each.name: each.actual for each in plan.inputs},
     }
+    if plan.described.additions.packages:
+        inputs["added"] = plan.added_apt.digest if plan.added_apt else NOT_LOCKED
     return spec.digest_of(spec.canonical_json(inputs))
 
 

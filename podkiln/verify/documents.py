@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SUBSTITUTED: Final = "io.podkiln.substituted"
 _APT: Final = "io.podkiln.apt"
+_ADDED_APT: Final = "io.podkiln.added-apt"
 _MOST_NAMED: Final = 10
 _EMPTY: Final[dict[str, Any]] = {"annotations": {}, "variant": "", "os.version": "", "os.features": []}
 
@@ -34,8 +35,9 @@ def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
     if labels.get(_SUBSTITUTED, "").split() and not _named(rendered):
         del labels[_SUBSTITUTED]  # said one by one
     labels_wanted = dict(wanted["Labels"])
-    if labels.get(_APT) == NOT_LOCKED or _on_another_base(config):
-        labels[_APT] = labels_wanted[_APT]  # said in a sentence of its own
+    for name in labels_wanted.keys() & {_APT, _ADDED_APT}:
+        if labels.get(name) == NOT_LOCKED or _on_another_base(config):
+            labels[name] = labels_wanted[name]  # said in a sentence of its own
     held.pop("Labels", None)
     yield from _mapping("label", labels, labels_wanted)
     variables = held.pop("Env", None)
@@ -130,6 +132,8 @@ def of_apt(plan: Plan, config: ImageConfig) -> Iterator[str]:
     elif plan.apt is None and not _on_another_base(config):
         base = plan.base_digest
         yield f"apt is {NOT_LOCKED} for {base}, so nothing says which Debian packages it should hold."
+    elif config.labels.get(_ADDED_APT) == NOT_LOCKED:
+        yield f"What it adds to its apt packages is {NOT_LOCKED}."
 
 
 def _on_another_base(config: ImageConfig) -> bool:

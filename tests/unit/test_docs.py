@@ -31,10 +31,12 @@ EXAMPLES: dict[str, list[str]] = {
     "older.yaml": [],
     "sdxl-only.yaml": ["sdxl-base"],
     "two-of-them.yaml": [],
+    "with-ffmpeg.yaml": [],
     "with-nodes.yaml": [],
     "with-packages.yaml": [],
     "older-drivers.yaml": [],
     "arm.yaml": [],
+    "without-opengl.yaml": [],
 }
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if not page.read_text().startswith(generate.GENERATED)]

@@ -25,12 +25,20 @@ from podkiln.lock import requirements
 from podkiln.util import process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from podkiln.config.variant import LoadedVariant, Python
 
 _OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # PEP 600: the first manylinux of each machine
 _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
+
+
+class UnresolvedError(LockError):
+    """uv found no way to have it all. `reason` is uv's own, on one line."""
+
+    def __init__(self, message: str, reason: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -84,13 +92,13 @@ def compile_layers(
     python = described.spec.runtime.python
     asked, text = python_requirements.path(described), python_requirements.composed(described)
     wheels = resolve(asked, python, pins, upgrade, requirements.constraints(described), text=text)
-    dealt = requirements.assign(_requirements(wheels), python.layers)
+    dealt = requirements.assign(as_text(wheels), python.layers)
     compiled: dict[str, CompiledLayer] = {}
     for number, layer in enumerate(python.layers):
         if not dealt[layer.name]:
             raise _empty_layer(described, number)
         # No more than the name: a reworded description must not make another lock.
-        text = _header(f"The Python layer {layer.name}.") + dealt[layer.name]
+        text = header(f"The Python layer {layer.name}.") + dealt[layer.name]
         compiled[layer.name] = CompiledLayer.of(text, wheels)
     return compiled
 
@@ -117,7 +125,7 @@ def compile_jupyter(
 ) -> CompiledLayer:
     """Resolve JupyterLab's own environment. Returns its requirements file."""
     wheels = resolve(asked, python, pins, upgrade)
-    text = _header("JupyterLab, in an environment of its own.") + _requirements(wheels)
+    text = header("JupyterLab, in an environment of its own.") + as_text(wheels)
     return CompiledLayer.of(text, wheels)
 
 
@@ -127,7 +135,7 @@ def compile_uv(python: Python, pins: dict[str, str], upgrade: Sequence[str]) -> 
         asked = Path(scratch, "uv.in")
         asked.write_text("uv\n", encoding="utf-8")
         wheels = resolve(asked, python, pins, upgrade)
-    text = _header("uv, which installs the Python layers when the image is built.") + _requirements(wheels)
+    text = header("uv, which installs the Python layers when the image is built.") + as_text(wheels)
     return CompiledLayer.of(text, wheels)
 
 
@@ -148,8 +156,8 @@ def resolve(
     """
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
         folder = Path(scratch)
-        pinned, found = folder / "pinned.txt", folder / "pylock.toml"
-        pinned.write_text("".join(f"{name}=={pins[name]}\n" for name in sorted(pins)), encoding="utf-8")
+        pinned = folder / "pinned.txt"
+        pinned.write_text(_pinning(pins), encoding="utf-8")
         (folder / "constraints.txt").write_text(
             "".join(f"{line}\n" for line in constraints), encoding="utf-8"
         )
@@ -157,12 +165,60 @@ def resolve(
         if text is not None:
             source = folder / "asked.in"
             source.write_text(text, encoding="utf-8")
-        given_up = ["--constraint=constraints.txt"] if constraints else []
-        given_up += ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={name}" for name in upgrade]
-        _uv(source, pinned, python, given_up, asked=asked)
-        # Of the formats that uv writes, only this one says which hash belongs to which wheel.
-        _uv(pinned, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=asked)
-        answer = tomllib.loads(found.read_text(encoding="utf-8"))
+        options = ["--constraint=constraints.txt"] if constraints else []
+        _uv(source, pinned, python, [*options, *_given_up(upgrade)], asked=asked)
+        return _choose(pinned, python, asked)
+
+
+def resolve_added(
+    asked: Sequence[str],
+    python: Python,
+    locked: Mapping[str, str],
+    pins: Mapping[str, str],
+    upgrade: Sequence[str],
+    *,
+    binding: bool = True,
+) -> list[Wheel]:
+    """Resolve requirements onto packages that are there. Returns the wheels that come to them.
+
+    Args:
+        asked: Requirements, a line each.
+        python: The interpreter and platform.
+        locked: Version by package of what is there.
+        pins: Versions by package that are kept where they still fit.
+        upgrade: Packages whose pin is given up, or `all`.
+        binding: False: what is there is only preferred, and returned where it would change.
+
+    Raises UnresolvedError.
+    """
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        folder = Path(scratch)
+        source, there, pinned, new = (folder / name for name in ("add.in", "there.txt", "add.txt", "new.txt"))
+        source.write_text("".join(f"{line}\n" for line in asked), encoding="utf-8")
+        there.write_text(_pinning(locked), encoding="utf-8")
+        pinned.write_text(_pinning(pins if binding else {**pins, **locked}), encoding="utf-8")
+        options = [f"--constraint={there}", *_given_up(upgrade)] if binding else []
+        _uv(source, pinned, python, options, asked=source)
+        found = requirements.known_pins([pinned.read_text(encoding="utf-8")])
+        come = {name: version for name, version in found.items() if locked.get(name) != version}
+        new.write_text(_pinning(come), encoding="utf-8")
+        return _choose(new, python, source) if come else []
+
+
+def _given_up(upgrade: Sequence[str]) -> list[str]:
+    return ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={name}" for name in upgrade]
+
+
+def _pinning(pins: Mapping[str, str]) -> str:
+    return "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
+
+
+def _choose(pinned: Path, python: Python, asked: Path) -> list[Wheel]:
+    """Choose a wheel for each package that a file pins, by package name."""
+    found = pinned.with_name("pylock.toml")
+    # Of the formats that uv writes, only this one says which hash belongs to which wheel.
+    _uv(pinned, found, python, ["--no-deps", "--generate-hashes", "--format=pylock.toml"], asked=asked)
+    answer = tomllib.loads(found.read_text(encoding="utf-8"))
     order = {tag: rank for rank, tag in enumerate(platform_tags(python.version, python.platform))}
     return [_best(package, order) for package in sorted(answer["packages"], key=lambda each: each["name"])]
 
@@ -227,11 +283,13 @@ def _best(package: dict[str, Any], order: dict[Tag, int]) -> Wheel:
     return max(ranked, key=lambda each: each[:2])[2]
 
 
-def _requirements(wheels: Iterable[Wheel]) -> str:
+def as_text(wheels: Iterable[Wheel]) -> str:
+    """Return a requirements file, without its header."""
     return "".join(f"{each.package}=={each.version} \\\n    --hash=sha256:{each.sha256}\n" for each in wheels)
 
 
-def _header(title: str) -> str:
+def header(title: str) -> str:
+    """Return the first lines of a requirements file."""
     return f"# {title}\n# Generated by `./build.py lock`; do not edit.\n"
 
 
@@ -250,7 +308,8 @@ def _uv(source: Path, target: Path, python: Python, options: Sequence[str], *, a
         hint = "Correct the requirements, or see that the package index can be reached (UV_DEFAULT_INDEX)."
         if "UnknownIssuer" in reason:
             hint = "Name the authorities to trust: --ca-bundle /etc/ssl/certs/ca-certificates.crt."
-        raise LockError(
+        raise UnresolvedError(
             f"{asked}: uv could not resolve it for Python {python.version} on {python.platform}: {reason}",
-            hint=hint,
+            reason,
+            hint,
         ) from None

@@ -15,8 +15,9 @@ from podkiln.config import catalog, cuda_releases, variant
 from podkiln.config.cuda_releases import AMD64
 from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
-from podkiln.lock import drift, kept_image, layers, locations, runtimes, schema
-from podkiln.lock.resolve import changes, runtime, upgrades, weights
+from podkiln.lock import additions as locked_additions
+from podkiln.lock import drift, kept_image, layers, locations, reader, runtimes, schema
+from podkiln.lock.resolve import additions, changes, runtime, upgrades, weights
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
 
@@ -100,8 +101,11 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
     once = {(locations.user_lock_dir(each), each.spec.runtime.name): each for each in reversed(variants)}
     for described in reversed(once.values()):
         with locations.hinted(described):
-            changed += runtime.relock(described, wanted.packages, warnings)
+            changed += runtime.relock(described, _of_runtime(described, wanted), warnings)
     _refuse_two_meanings(variants)
+    for described in variants:
+        with locations.hinted(described):
+            changed += additions.relock(described, wanted.packages)
     outcomes = _relock_weights(variants, shipped, wanted.models)
     after = changes.state(variants, changes.from_disk)
     return RelockResult(
@@ -124,6 +128,12 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
             if not file.resolved
         ),
     )
+
+
+def _of_runtime(described: LoadedVariant, wanted: _Upgrade) -> list[str]:
+    """Return the packages to look up again that are not only among those that the variant adds."""
+    added = {additions.ALL, *additions.packages(described)}
+    return [name for name in wanted.packages if name not in added]
 
 
 def check(names: Sequence[str], since: str | None = None, cuda: str | None = None) -> list[str]:
@@ -154,9 +164,13 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
     if folder.is_dir() and not os.path.lexists(folder / "runtime.json"):
         found.append(f"There is no lock {folder / 'runtime.json'}.")
     else:
-        drifts = drift.find_drift(described, Lock(folder, schema.read_runtime(folder), {}))
+        locked = schema.read_runtime(folder)
+        drifts = drift.find_drift(described, Lock(folder, locked, {}))
+        drifts += locked_additions.python_drifts(described, locked)
         found += [f"{described.name}: {each}" for each in drifts]
     found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]
+    added = locked_additions.apt_drifts(described, reader.apt_locks(described))
+    found += [f"{described.name}: {each}" for each in added]
     entries = _entries(described, shipped)
     own = locations.user_lock_dir(described)
     exact = own is None or file.parent != locations.LOCKS
@@ -220,10 +234,11 @@ def _sorted(
     models = {name for each in variants for name in _entries(each, shipped)}
     pins = {"base", "comfyui", *(name for each in variants for name in each.spec.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
+    packages |= {additions.ALL, *(name for each in variants for name in additions.packages(each))}
     for name in upgrade:
         if name not in models | pins and canonicalize_name(name) not in packages:
             meant = did_you_mean(name, models | pins | packages)
-            hint = meant or "A Python package, uv, apt, a model, a node, base or all."
+            hint = meant or "A Python package, uv, apt, additions, a model, a node, base or all."
             raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
     return _Upgrade(
         packages=tuple(

@@ -104,4 +104,9 @@ def test_an_error_in_merged_data_is_blamed_on_the_file_that_says_it(
     path.write_text("# a comment\ntitle: 5\n")
     parent = document.load(path)
     with pytest.raises(DescriptionError, match=r"parent.yaml:2: title: expected text"):
-        file.parse(Whole, {**file.data, "title": 5}, owner=lambda _: parent)
+        file.parse(Whole, {**file.data, "title": 5}, find=lambda place: (parent, place))
+
+
+def test_an_error_in_a_part_is_named_under_its_key(file: document.Document) -> None:
+    with pytest.raises(DescriptionError, match=r"either\.title: expected text"):
+        file.parse(Whole, {"title": 5}, at=("either",))

@@ -17,7 +17,7 @@ from podkiln.build.apt_resolver import ResolvedPackages
 from podkiln.build.engine import Engine
 from podkiln.config import variant
 from podkiln.errors import EngineError, SourceError, UsageError
-from podkiln.lock import apt, drift, reader
+from podkiln.lock import additions, apt, drift, reader
 from podkiln.lock.resolve import relock
 from podkiln.options import BuildRequest
 from podkiln.pipeline import lock_packages
@@ -160,3 +160,89 @@ def test_a_lock_of_another_platform_is_not_taken(asked: Asked, mine: str, arm: s
     Path(mine).write_text(VARIANT + "platforms: [linux/arm64]\n")
     assert reader.apt_locks(variant.load(mine)) == {}
     assert drift.apt_drifts(variant.load(mine)) == []
+
+
+class Adding(list[tuple[str, ...]]):
+    """What apt was asked to add, and onto which lock."""
+
+    def resolve(self, _context: str, shared: apt.AptLock, described: Any, *_: object) -> ResolvedPackages:
+        self.append(described.additions.packages)
+        made = apt_locks.make(shared.index.base_digest, described.additions.packages)
+        return ResolvedPackages(
+            apt.AddedIndex(**dict(made.index), onto=shared.digest), made.packages, frozenset()
+        )
+
+
+@pytest.fixture
+def adding(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Adding:
+    found = Adding()
+    monkeypatch.setattr(apt_resolver, "resolve_added", found.resolve)
+    return found
+
+
+def with_additions(path: str, *names: str) -> str:
+    change = f"runtime: {{apt: {{add: [{', '.join(names)}]}}}}\n" if names else ""
+    write(Path(path), VARIANT + change)
+    return path
+
+
+def added_lock(mine: str) -> apt.AptLock | None:
+    """The lock of additions that a build would take."""
+    described = variant.load(mine)
+    locks = reader.apt_locks(described)
+    return additions.apt_locks(described, locks).get(described.spec.runtime.base.digest)
+
+
+def test_additions_are_locked_onto_the_shared_packages_and_then_kept(
+    adding: Adding, mine: str, tmp_path: Path
+) -> None:
+    with_additions(mine, "git", "tree")
+    changed = lock(mine).changed
+    assert {path.relative_to(tmp_path / "mine.locks").parts[0] for path in changed} == {"apt", "additions"}
+    assert added_lock(mine)
+    assert lock(mine) == lock_packages.PackagesResult()
+    assert adding == [("git", "tree")]
+    assert lock(mine, upgrade_added=True).changed == ()
+    assert len(adding) == 2
+
+
+def test_other_additions_and_other_shared_packages_are_locked_anew(
+    adding: Adding, asked: Asked, mine: str
+) -> None:
+    lock(with_additions(mine, "git"))
+    lock(with_additions(mine, "tree"))
+    assert adding == [("git",), ("tree",)]
+    asked.newer = True
+    before = added_lock(mine)
+    lock(mine, upgrade=True)
+    assert adding == [("git",), ("tree",), ("tree",)]
+    after = added_lock(mine)
+    assert before
+    assert after
+    assert before.index != after.index
+
+
+def test_a_lock_onto_other_packages_fits_no_more_and_check_says_so(
+    adding: Adding, asked: Asked, mine: str, tmp_path: Path
+) -> None:
+    lock(with_additions(mine, "git"))
+    folder = next((tmp_path / "mine.locks/additions/apt").iterdir())
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    asked.newer = True
+    lock(mine, upgrade=True)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert added_lock(mine) is None
+    assert any("was made for others below them" in each for each in relock.check([mine]))
+
+
+def test_what_is_added_no_more_leaves_no_lock(adding: Adding, mine: str, tmp_path: Path) -> None:
+    lock(with_additions(mine, "git"))
+    assert any("no base" in each for each in relock.check([with_additions(mine, "git")])) is False
+    lock(with_additions(mine))
+    assert not list((tmp_path / "mine.locks/additions/apt").glob("*"))
+
+
+def test_additions_that_were_never_locked_are_said(mine: str) -> None:
+    said = relock.check([with_additions(mine, "git")])
+    assert "mine: git: these Debian packages are added, and locked for no base." in said

@@ -322,7 +322,11 @@ def test_a_requirements_file_that_is_not_there(shelf: Shelf, mine: Path) -> None
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("tensorflow", "A Python package, uv, apt, a model"), ("trch", "'torch'"), ("sdxl-bse", "'sdxl-base'")],
+    [
+        ("tensorflow", "A Python package, uv, apt, additions, a model"),
+        ("trch", "'torch'"),
+        ("sdxl-bse", "'sdxl-base'"),
+    ],
 )
 @pytest.mark.usefixtures("no_network")
 def test_an_upgrade_of_nothing(name: str, hint: str) -> None:
