@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from descriptions import write
 from wheels import Shelf
 
-from podkiln.config import releases
+from podkiln.config import cuda_releases, releases
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,16 +141,12 @@ def describe_as(release: str, folder: Path) -> None:
         write(folder / "flags" / path.name.replace("0.33.0", release), text)
 
 
-def stocked(folder: Path, requirements: Path) -> Shelf:
-    """Return an index with what the shipped runtime and a release that asks for `foo` would resolve to.
-
-    `requirements`: variants/python/requirements.in, whose pins are there in the version that they name.
-    """
+def stocked(folder: Path) -> Shelf:
+    """Return an index with what the shipped runtime and a release that asks for `foo` would resolve to."""
     shelf = Shelf(folder)
-    for line in requirements.read_text(encoding="utf-8").splitlines():
-        if "==" in line and not line.startswith("#"):
-            name, _, version = line.partition("==")
-            shelf.add(name, version)
+    for line in cuda_releases.load(cuda_releases.default()).torch:
+        name, _, version = line.partition("==")
+        shelf.add(name, version)
     # One for each layer, so that none of them is empty.
     needs = ("nvidia-cublas", "nvidia-cudnn-cu13", "comfyui-workflow-templates-media-x", "comfy-kitchen")
     for name in (*needs, "uv", "jupyterlab"):

@@ -109,7 +109,7 @@ def require_platform(builder: str | None, platform: str) -> None:
         raise EngineError(
             f"The builder {found.name} builds for {', '.join(found.platforms)}, and not for {platform}.",
             hint="Name one that does (--builder NAME), or give its machine an emulator "
-            "(https://docs.docker.com/build/building/multi-platform/#qemu).",
+            "(https://docs.docker.com/build/building/multi-platform/).",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from podkiln.errors import DescriptionError, UsageError
-from podkiln.options import FILE, SubstituteOptions, apply, option
+from podkiln.options import FILE, RuntimeOptions, SubstituteOptions, apply, option
 from podkiln.pipeline import comfyui
 
 log = logging.getLogger("podkiln")
@@ -17,19 +17,26 @@ log = logging.getLogger("podkiln")
 @click.command("comfyui")
 @click.argument("release", metavar="VERSION|COMMIT|newest")
 @option("--variant", metavar="FILE", help="Write beside this variant of your own, and lock it.")
+@apply(RuntimeOptions.options())
 @apply(SubstituteOptions.options(source="comfyui=DIR: its source tree; without it GitHub is asked."))
 @option("--pin", is_flag=True, help="Move the shipped variants to it.")
 @option("--no-lock", is_flag=True, help="Write flags, folders and requirements, and lock nothing.")
 @option("--table", type=FILE, help="Write what changes as Markdown, for a pull request.")
 def comfyui_command(
-    release: str, variant: str | None, source: tuple[str, ...], pin: bool, no_lock: bool, table: Path | None
+    release: str,
+    variant: str | None,
+    cuda: str | None,
+    source: tuple[str, ...],
+    pin: bool,
+    no_lock: bool,
+    table: Path | None,
 ) -> None:
     """Read flags, folders and requirements off a release's source, lock it, and say what it changes.
 
     The source is read and never run. VERSION@COMMIT names both, where no repository can be asked.
     """
     found = comfyui.describe(
-        comfyui.ReleaseRequest(release, variant, _folder(source), pin=pin, lock=not no_lock)
+        comfyui.ReleaseRequest(release, variant, _folder(source), pin=pin, lock=not no_lock, cuda=cuda)
     )
     for warning in found.warnings:
         log.warning("%s", warning)

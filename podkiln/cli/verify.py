@@ -14,7 +14,7 @@ from podkiln.cli.options import json_option, one_of, variant_option
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
 from podkiln.lock import layers
-from podkiln.lock.runtimes import Remembered
+from podkiln.lock.runtimes import PushedLayers
 from podkiln.oci.reference import Reference
 from podkiln.options import (
     BuildRequest,
@@ -110,10 +110,10 @@ def _refuse_options_of_a_build(options: Mapping[str, Any]) -> None:
             raise UsageError(f"{option} is for a build.", hint="Add --rebuild, or leave it out.")
 
 
-def _remembered(made: Plan) -> Remembered:
+def _remembered(made: Plan) -> PushedLayers:
     """Return what the lock remembers of the runtime and of podkiln's own layers."""
     recipes = runtime_recipe.of(made), runtime_recipe.of_own(made)
-    return Remembered.read(publish.runtimes_of(made), *recipes)
+    return PushedLayers.read(publish.runtimes_of(made), *recipes)
 
 
 def _reference(image: str | None, made: Plan) -> Reference:

@@ -16,7 +16,7 @@ from podkiln.config.messages import PatternType
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from podkiln.config.variant import Runtime
+    from podkiln.config.runtime import Runtime
 
 FILE = ROOT / "variants" / "system" / "strip.yaml"
 FilePattern = Annotated[

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from podkiln.config.variant import LoadedVariant, PythonLayer
+    from podkiln.config.runtime import PythonLayer
+    from podkiln.config.variant import LoadedVariant
 
 RELOCK = "Run `./build.py lock`, look at the difference, and commit it."
 _NAMED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)\s*(?P<rest>(?:[=<>!~@\[]|===).*)?$")

@@ -92,7 +92,7 @@ class RuntimesLock(Locked):
 
 
 @dataclass(frozen=True)
-class Remembered:
+class PushedLayers:
     """What is remembered of one image: its runtime, and podkiln's own layers above it."""
 
     runtime: RememberedRuntime | None = None
@@ -113,7 +113,7 @@ def path_of(described: LoadedVariant, *, substituted: bool) -> Path:
     return cache_folder.path() / FILE if substituted else layers.path_of(described).with_name(FILE)
 
 
-NOTHING: Final = Remembered()
+NOTHING: Final = PushedLayers()
 
 
 def read(path: Path) -> dict[Digest, RememberedRuntime]:

@@ -43,6 +43,7 @@ class ReleaseRequest:
         source: The folder of the source tree; None to fetch it.
         pin: Whether the shipped variants move to it.
         lock: Whether its Python packages are locked.
+        cuda: The CUDA release that they are locked for; None for that of the variant.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ReleaseRequest:
     source: Path | None = None
     pin: bool = False
     lock: bool = True
+    cuda: str | None = None
 
 
 def describe(request: ReleaseRequest) -> ReleaseReport:
@@ -62,7 +64,7 @@ def describe(request: ReleaseRequest) -> ReleaseReport:
             "--pin moves the shipped variants, so it takes no --variant.", hint="Give one of the two."
         )
     place = _place(request.variant)
-    before = _before(request.variant)
+    before = _before(request.variant, request.cuda)
     repo = variant.load(_SHIPPED).spec.runtime.comfyui.repo
     with tempfile.TemporaryDirectory(prefix="podkiln-comfyui-") as scratch:
         found = _checkout(request, repo, [place, releases.SHIPPED], Path(scratch))
@@ -70,7 +72,7 @@ def describe(request: ReleaseRequest) -> ReleaseReport:
     _check_python(before, source, found)
     written = _write(found, source, place)
     problems = comfyui_flags.check(found.release, place, comfyui_flags.DIRECTORY)[1]
-    after = variant.load(request.variant or _SHIPPED, release=found.release)
+    after = variant.load(request.variant or _SHIPPED, request.cuda, release=found.release)
     warnings: list[str] = list(found.notes)
     if request.lock:
         written += _lock(after, warnings)
@@ -91,12 +93,12 @@ def _place(name: str | None) -> Path:
     return path.parent / releases.FOLDER
 
 
-def _before(name: str | None) -> LoadedVariant:
+def _before(name: str | None, cuda: str | None) -> LoadedVariant:
     """Return what was built so far: one's own variant where that can be read, or the shipped ones."""
     try:
-        return variant.load(name or _SHIPPED)
+        return variant.load(name or _SHIPPED, cuda)
     except DescriptionError:  # it may name the release that is not described yet
-        return variant.load(_SHIPPED)
+        return variant.load(_SHIPPED, cuda)
 
 
 def _checkout(request: ReleaseRequest, repo: str, places: list[Path], scratch: Path) -> Checkout:

@@ -17,7 +17,7 @@ from podkiln.weights.assemble import FILES, MODEL, WeightLayer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from podkiln.lock.runtimes import Remembered
+    from podkiln.lock.runtimes import PushedLayers
     from podkiln.oci.spec import Descriptor, Digest, ImageConfig, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.plan.weight_layers import WeightLayerSpec
@@ -53,7 +53,7 @@ def compare(
     known: Mapping[Digest, Digest],
     held: RemoteImage,
     *,
-    remembered: Remembered = NOTHING,
+    remembered: PushedLayers = NOTHING,
     deep: bool = False,
 ) -> list[str]:
     """Return what differs between an image and its lock, as far as its two documents tell.
@@ -140,7 +140,7 @@ def _plain_layers(rendered: Rendered, found: Sequence[LocatedLayer], held: Remot
 
 
 def _runtime_findings(
-    rendered: Rendered, remembered: Remembered, found: Sequence[LocatedLayer], held: RemoteImage
+    rendered: Rendered, remembered: PushedLayers, found: Sequence[LocatedLayer], held: RemoteImage
 ) -> Iterator[str]:
     """Compare the runtime's layers, and podkiln's own above them, with what the lock remembers of a push."""
     weights = {each.number for each in found}
@@ -164,7 +164,7 @@ def _runtime_findings(
 
 
 def _history_findings(
-    rendered: Rendered, remembered: Remembered, found: Sequence[LocatedLayer], held: RemoteImage
+    rendered: Rendered, remembered: PushedLayers, found: Sequence[LocatedLayer], held: RemoteImage
 ) -> Iterator[str]:
     """Compare what the history tells: of the runtime with the Dockerfile, of the base with the last push."""
     layers = held.config.layer_history

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
-    from podkiln.lock.runtimes import Remembered
+    from podkiln.lock.runtimes import PushedLayers
     from podkiln.oci.spec import Descriptor, Digest, Manifest
     from podkiln.plan.plan import Plan
     from podkiln.registry import Progress, RegistryOptions
@@ -64,7 +64,7 @@ class VerifyResult:
     digest: Digest
     findings: tuple[str, ...]
     deep: bool = False
-    remembered: Remembered = NOTHING
+    remembered: PushedLayers = NOTHING
     held: RemoteImage | None = field(default=None, compare=False, repr=False)
     rebuild: tuple[Difference, ...] | None = None
     substitutes: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ def verify(
     reference: Reference,
     settings: RegistryOptions,
     *,
-    remembered: Remembered = NOTHING,
+    remembered: PushedLayers = NOTHING,
     deep: bool = False,
     on_progress: Progress,
 ) -> VerifyResult:

@@ -27,7 +27,8 @@ from podkiln.util import process
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from podkiln.config.variant import LoadedVariant, Python
+    from podkiln.config.runtime import Python
+    from podkiln.config.variant import LoadedVariant
 
 _OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # PEP 600: the first manylinux of each machine
 _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}

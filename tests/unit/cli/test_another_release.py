@@ -14,7 +14,6 @@ import pytest
 from comfyui_trees import cli_args, stocked, tree, with_folders
 
 from podkiln import cli
-from podkiln.config import variant as variants
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/another-comfyui-release.md").read_text()
 FOLDERS = ("diffusion_models", "clip_vision", "latent_upscale_models", "upscale_models")
@@ -29,7 +28,13 @@ def block(language: str) -> str:
 @pytest.fixture
 def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """GitHub and PyPI, for this release."""
-    folder = tree(tmp_path / "upstream", "0.32.0", cli_args=cli_args("--x"), folders=with_folders(*FOLDERS))
+    folder = tree(
+        tmp_path / "upstream",
+        "0.32.0",
+        "foo\ntorch\n",
+        cli_args=cli_args("--x"),
+        folders=with_folders(*FOLDERS),
+    )
     settings = {
         f"url.{folder}.insteadOf": "https://github.com/Comfy-Org/ComfyUI",
         "user.name": "Test",
@@ -41,7 +46,7 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
     for line in ("init --quiet", "add --all", "commit --quiet --message=0.32.0", "tag v0.32.0"):
         subprocess.run(["git", *line.split()], cwd=folder, check=True)
-    index = stocked(tmp_path / "index", variants.SHIPPED / "python/requirements.in")
+    index = stocked(tmp_path / "index")
     for key, value in index.environment.items():
         monkeypatch.setenv(key, value)
     return folder

@@ -14,7 +14,7 @@ from podkiln.errors import DescriptionError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from podkiln.config.variant import Runtime
+    from podkiln.config.runtime import Runtime
 
 ROW = "{name: a, packages: [p], files: [f], why: w"
 

@@ -14,7 +14,7 @@ from podkiln.lock.runtimes import (
     MAX_OWN,
     MAX_RUNTIMES,
     OwnLayers,
-    Remembered,
+    PushedLayers,
     RememberedRuntime,
     RuntimeLayer,
 )
@@ -62,14 +62,14 @@ def test_podkilns_own_layers_are_remembered_beside_it(tmp_path: Path) -> None:
     own = OwnLayers(name="lazy", layers=runtime("own").layers)
     for number in range(MAX_OWN + 1):
         runtimes.write_own(path, spec.digest_of(b"%d" % number), own)
-    found = Remembered.read(path, recipe, spec.digest_of(b"%d" % MAX_OWN))
+    found = PushedLayers.read(path, recipe, spec.digest_of(b"%d" % MAX_OWN))
     assert found.runtime
     assert found.runtime.layers == runtime().layers
     assert found.own
     assert found.own.layers == own.layers
-    assert Remembered.read(path, recipe, spec.digest_of(b"0")).own is None, "the one pushed longest ago"
+    assert PushedLayers.read(path, recipe, spec.digest_of(b"0")).own is None, "the one pushed longest ago"
     runtimes.forget(path, recipe)
-    assert Remembered.read(path, recipe, spec.digest_of(b"1")).own, "it is not the runtime's"
+    assert PushedLayers.read(path, recipe, spec.digest_of(b"1")).own, "it is not the runtime's"
     data = json.loads(path.read_text())
     data["own"][spec.digest_of(b"1")]["layers"][0]["size"] = 10
     path.write_text(json.dumps(data))

@@ -14,9 +14,9 @@ from plans import plan_of
 from runtimes import Runtime
 from small_weights import BUNDLES, LAYERS, A, B, baked, content, weight
 
-from podkiln.config.variant import BaseSets
+from podkiln.config.runtime import BaseSets
 from podkiln.errors import IntegrityError
-from podkiln.lock.runtimes import OwnLayers, Remembered, RememberedRuntime, RuntimeLayer
+from podkiln.lock.runtimes import OwnLayers, PushedLayers, RememberedRuntime, RuntimeLayer
 from podkiln.oci import spec as oci
 from podkiln.oci.spec import Descriptor, ImageConfig, Manifest
 from podkiln.plan.plan import MAX_LAYERS
@@ -87,7 +87,7 @@ def test_layers_without_weights_are_those_that_the_lock_remembers(plan: Plan, ru
 
     def found(wanted: list[RuntimeLayer], held: RemoteImage = image, **more: Any) -> list[str]:
         values = {"layers": tuple(wanted[:below]), "base": 1, "settings": {}, "history": base, **more}
-        remembered = Remembered(
+        remembered = PushedLayers(
             RememberedRuntime(name="lazy", **values), OwnLayers(name="lazy", layers=tuple(wanted[below:]))
         )
         return compare(plan, rendered, {}, held, remembered=remembered)

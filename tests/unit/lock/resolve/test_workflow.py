@@ -288,7 +288,7 @@ def upstream(runner: Runner, tmp_path: Path) -> Path:
     for arguments in (["init"], ["add", "."], ["commit", "--message=0.34.0"], ["tag", "v0.34.0"]):
         quiet = [] if arguments[0] in {"tag", "add"} else ["--quiet"]
         subprocess.run(["git", *arguments, *quiet], cwd=folder, env=runner.environment, check=True)
-    shelf = stocked(tmp_path / "shelf", runner.checkout / "variants/python/requirements.in")
+    shelf = stocked(tmp_path / "shelf")
     shelf.add("comfy-kitchen", "0.2.31")  # what is locked now, and still fits
     runner.environment |= shelf.environment
     shutil.copytree(ROOT / "tests/golden/lazy", runner.checkout / "tests/golden/lazy")
