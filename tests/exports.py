@@ -8,6 +8,8 @@ import json
 import tarfile
 from typing import TYPE_CHECKING, Any
 
+import zstandard
+
 from podkiln.oci import layout, spec
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ def tar(*names: str, data: bytes = b"x", time: int = EPOCH) -> bytes:
     return made.getvalue()
 
 
-def export(place: Path, *layers: tuple[str, bytes], blobs: Path | None = None) -> Layout:
-    """Write what BuildKit exports: each layer with the instruction that made it, as a plain tar."""
+def export(place: Path, *layers: tuple[str, bytes], blobs: Path | None = None, zstd: bool = False) -> Layout:
+    """Write what BuildKit exports: each layer with the instruction that made it, plain or in zstd."""
     (blobs or place / "blobs").joinpath("sha256").mkdir(parents=True, exist_ok=True)
     if blobs:
         (place / "blobs").symlink_to(blobs)
@@ -39,7 +41,11 @@ def export(place: Path, *layers: tuple[str, bytes], blobs: Path | None = None) -
         (place / "blobs" / "sha256" / digits).write_bytes(data)
         return {"mediaType": kind, "digest": f"sha256:{digits}", "size": len(data)}
 
-    told = [blob(spec.LAYER, data) for _, data in layers]
+    diff_ids = [spec.digest_of(data) for _, data in layers]
+    told = [
+        blob(spec.LAYER_ZSTD, zstandard.compress(data)) if zstd else blob(spec.LAYER, data)
+        for _, data in layers
+    ]
     history = [
         {"created_by": word, "created": "2020-01-01T00:00:00Z"} if word != "ENV" else {"empty_layer": True}
         for word, _ in layers
@@ -48,7 +54,7 @@ def export(place: Path, *layers: tuple[str, bytes], blobs: Path | None = None) -
         "architecture": "amd64",
         "os": "linux",
         "config": {"Env": ["A=1"]},
-        "rootfs": {"type": "layers", "diff_ids": [each["digest"] for each in told]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": [*history, {"created_by": "ENV A=1", "empty_layer": True}],
     }
     manifest = {

@@ -112,10 +112,10 @@ class _Writing:
         return [there or made[key] for key, there in zip(keys, found, strict=True)]
 
     def _read(self, layer: ExportedLayer) -> tuple[Digest, list[Entry]]:
-        def pieces(tar: Iterable[bytes]) -> Iterator[bytes]:
-            for piece in self._until(tar):
-                self._progress(layer, len(piece))
-                yield piece
+        def pieces(tar: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+            for piece, count in self._until(tar):
+                self._progress(layer, count)
+                yield piece, count
 
         entries = exported.read(layer, self.epoch, pieces)
         self.known.remember_entries(layer.diff_id, self.epoch, entries)
@@ -127,8 +127,11 @@ class _Writing:
         uses = Counter(work.layer.diff_id for work in works)  # one layer may stand in several places
 
         def entries(work: _Work) -> Iterator[Entry]:
+            done, whole = 0, sum(entry.size for entry in work.entries) or 1
             for entry in self._until(work.entries):
-                self._progress(work.layer, entry.size)
+                before = work.layer.size * done // whole
+                done += entry.size
+                self._progress(work.layer, work.layer.size * done // whole - before)
                 yield entry
 
         def write_one(work: _Work) -> tuple[str, WrittenLayer]:

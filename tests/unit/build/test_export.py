@@ -52,6 +52,7 @@ def test_a_variant_and_a_cache_folder_may_have_any_name(tmp_path: Path) -> None:
         (_, option) = kept.options(["blobs"])
     (fields,) = csv.reader([option.partition("=")[2]])
     assert fields[:2] == ["type=oci", f"dest={kept.folder}/images/blobs"]
+    assert {"tar=false", "compression=zstd", "force-compression=true"} < set(fields)
 
 
 def test_an_export_that_cannot_be_read_says_which_folder_to_delete(tmp_path: Path) -> None:

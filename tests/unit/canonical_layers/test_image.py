@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 import tarfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
 from exports import EPOCH, export, tar
 
-from podkiln.canonical_layers import image
+from podkiln.canonical_layers import compressed, image
 from podkiln.canonical_layers.cache import LayerCache
 from podkiln.canonical_layers.exported import ExportedImage, PlainLayer
 from podkiln.errors import IntegrityError
@@ -28,6 +31,17 @@ def write(exported: Layout, place: Path, known: LayerCache, *, consume: bool = F
     document = {**exported.config.document, "history": history}
     made = ExportedImage.of(exported)
     image.write(made, document, place, EPOCH, known, image.unneeded(made, (), EPOCH) if consume else ())
+
+
+def joined(*tars: bytes) -> bytes:
+    """Return one tar of all that is in several."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as whole:
+        for each in tars:
+            with tarfile.open(fileobj=io.BytesIO(each)) as part:
+                for member in part:
+                    whole.addfile(member, part.extractfile(member))
+    return made.getvalue()
 
 
 def names(made: Layout) -> list[list[str]]:
@@ -58,6 +72,72 @@ def test_the_empty_layer_of_a_folder_that_is_there_is_left_out_and_no_other(tmp_
     assert [row.get("empty_layer", False) for row in made.config.history] == [False, True, False, False, True]
 
 
+@pytest.mark.parametrize("order", ["abc", "cab"])  # as a differ writes them, and as another maker may
+def test_layers_in_zstd_are_written_as_plain_ones_are(
+    tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressed, "_CHUNK", 700)
+    texts = {name: name.encode() * 5000 for name in order}
+    layer = ("COPY a", joined(*(tar(name, data=text) for name, text in texts.items())))
+    for zstd in (False, True):
+        exported = export(tmp_path / f"kept{zstd}", layer, zstd=zstd)
+        write(exported, tmp_path / f"made{zstd}", LayerCache(tmp_path / f"cache{zstd}"))
+    plain, packed = (layout.read(tmp_path / f"made{zstd}", full=True) for zstd in (False, True))
+    assert packed.descriptor.digest == plain.descriptor.digest
+    assert names(packed) == [["a", "b", "c"]]
+
+
+def test_what_lies_behind_in_zstd_is_not_unpacked_again_for_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressed, "_CHUNK", 700)
+    opened: list[Any] = []
+    really = compressed.unpacked
+
+    def counted(file: Any) -> Any:
+        opened.append(file)
+        return really(file)
+
+    monkeypatch.setattr(compressed, "unpacked", counted)
+    layer = joined(*(tar(name, data=name.encode() * 5000) for name in "zyxwvutsrq"))
+    exported = export(tmp_path / "kept", ("COPY a", layer), zstd=True)
+    write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
+    assert len(opened) == 3  # to know it, to write it, and once more for what lies behind
+
+
+@pytest.mark.parametrize("spoil", ["other", "half", "noise"])
+def test_a_layer_in_zstd_that_somebody_has_changed_is_not_taken(tmp_path: Path, spoil: str) -> None:
+    exported = export(tmp_path / "kept", ("COPY a", tar("a", data=b"right")), zstd=True)
+    blob = exported.blob_path(exported.manifest.layers[0].digest)
+    whole = blob.read_bytes()
+    other = zstandard.compress(tar("a", data=b"wrong"))
+    blob.write_bytes({"other": other, "half": whole[:-9], "noise": bytes(len(whole))}[spoil])
+    with pytest.raises(IntegrityError, match="kept export of the build was damaged"):
+        write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
+    assert not blob.exists()
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_damaged_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: Any) -> Any:
+        raise OSError(errno.EIO, "no answer")
+
+    monkeypatch.setattr(compressed, "unpacked", failing)
+    exported = export(tmp_path / "kept", ("COPY a", tar("a")), zstd=True)
+    with pytest.raises(OSError, match="no answer"):
+        write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
+    assert exported.blob_path(exported.manifest.layers[0].digest).exists()
+
+
+def test_a_layer_of_another_kind_is_refused_with_its_kind(tmp_path: Path) -> None:
+    exported = export(tmp_path / "kept", ("COPY a", tar("a")))
+    gzip = replace(exported.manifest.layers[0], media_type=spec.LAYER_GZIP)
+    changed = replace(exported, manifest=replace(exported.manifest, layers=(gzip,)))
+    with pytest.raises(IntegrityError, match=re.escape(spec.LAYER_GZIP)):
+        ExportedImage.of(changed)
+
+
 def test_other_exports_of_the_same_files_give_one_digest(tmp_path: Path) -> None:
     digests = set()
     for number, layers in enumerate(
@@ -76,13 +156,18 @@ def test_other_exports_of_the_same_files_give_one_digest(tmp_path: Path) -> None
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of layers, one for each time that their tar is opened."""
     found: list[str] = []
-    really = PlainLayer.open
 
-    def counted(self: PlainLayer, *more: Any) -> Any:
-        found.append(self.diff_id)
-        return really(self, *more)
+    def count(name: str) -> None:
+        really = getattr(PlainLayer, name)
 
-    monkeypatch.setattr(PlainLayer, "open", counted)
+        def counted(self: PlainLayer, *more: Any) -> Any:
+            found.append(self.diff_id)
+            return really(self, *more)
+
+        monkeypatch.setattr(PlainLayer, name, counted)
+
+    for name in ("open", "pieces"):
+        count(name)
     return found
 
 
@@ -168,8 +253,9 @@ def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
     assert list((tmp_path / "cache/blobs").iterdir()) == []
 
 
-def test_progress_is_told_of_each_layer_that_is_read_and_written(tmp_path: Path) -> None:
-    made = ExportedImage.of(export(tmp_path / "kept", ("COPY a", tar("a")), ("COPY b", tar("b"))))
+@pytest.mark.parametrize("zstd", [False, True])
+def test_progress_is_told_of_each_layer_that_is_read_and_written(tmp_path: Path, zstd: bool) -> None:
+    made = ExportedImage.of(export(tmp_path / "kept", ("COPY a", tar("a")), ("COPY b", tar("b")), zstd=zstd))
     told: dict[str, list[tuple[int, int]]] = {}
     image.write(
         made,
