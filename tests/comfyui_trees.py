@@ -144,9 +144,16 @@ def describe_as(release: str, folder: Path) -> None:
 def stocked(folder: Path) -> Shelf:
     """Return an index with what the shipped runtime and a release that asks for `foo` would resolve to."""
     shelf = Shelf(folder)
-    for line in cuda_releases.load(cuda_releases.default()).torch:
-        name, _, version = line.partition("==")
-        shelf.add(name, version)
+    for cuda in cuda_releases.names():
+        old = cuda.startswith("12.")  # whose packages end so, and of which one more layer is made
+        brought = [f"nvidia-cuda-runtime{'-cu12' if old else ''}=={cuda}.1"]
+        brought += [f"nvidia-{name}-cu12==1.0" for name in ("cublas", "cusolver", "cudnn") if old]
+        for line in cuda_releases.load(cuda).torch:
+            name, _, version = line.partition("==")
+            shelf.add(name, version, requires=tuple(brought) if name == "torch" else ())
+        for package in brought:
+            name, _, version = package.partition("==")
+            shelf.add(name, version)
     # One for each layer, so that none of them is empty.
     needs = ("nvidia-cublas", "nvidia-cudnn-cu13", "comfyui-workflow-templates-media-x", "comfy-kitchen")
     for name in (*needs, "uv", "jupyterlab"):

@@ -120,6 +120,12 @@ def check(asked: str | None) -> None:
         )
 
 
+def runtimes() -> list[tuple[str, ImagePlatform]]:
+    """Return each release with each of its platforms; the default one on linux/amd64 comes first."""
+    found = [(release, platform) for release in names() for platform in load(release).platforms]
+    return sorted(found, key=lambda each: (each != (default(), AMD64), each))
+
+
 def of_platform(platform: ImagePlatform) -> list[str]:
     """Return the releases whose torch has CUDA on a platform, the newest first."""
     return [name for name in names() if platform in load(name).platforms]

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 from packaging.specifiers import SpecifierSet
 
-from podkiln.config import comfyui_flags, comfyui_source, document, release_text, releases, variant
+from podkiln.config import (
+    comfyui_flags,
+    comfyui_source,
+    cuda_releases,
+    document,
+    release_text,
+    releases,
+    variant,
+)
 from podkiln.errors import DescriptionError, UsageError
 from podkiln.lock import locations
 from podkiln.lock.resolve import comfyui_checkout, runtime
@@ -74,8 +82,8 @@ def describe(request: ReleaseRequest) -> ReleaseReport:
     problems = comfyui_flags.check(found.release, place, comfyui_flags.DIRECTORY)[1]
     after = variant.load(request.variant or _SHIPPED, request.cuda, release=found.release)
     warnings: list[str] = list(found.notes)
-    if request.lock:
-        written += _lock(after, warnings)
+    for described in _to_lock(request, after, found.release):
+        written += _lock(described, warnings)
     if request.pin and not problems:  # last: until then the new lock begins with the old one's versions
         written += _pin(found.release)
     return release_report.compare(before, after, found, written, warnings, [str(each) for each in problems])
@@ -141,6 +149,16 @@ def _pin(release: str) -> list[Path]:
         raise file.error(key, 'expected `version: "RELEASE"` on one line, to be changed.')
     lines[number] = changed
     return [_BASE] if atomic.write(_BASE, "".join(lines)) else []
+
+
+def _to_lock(request: ReleaseRequest, after: LoadedVariant, release: str) -> list[LoadedVariant]:
+    """Return what is locked: one variant a runtime, of the shipped ones for each CUDA and platform."""
+    if not request.lock:
+        return []
+    if request.variant or request.cuda:
+        return [after]
+    others = cuda_releases.runtimes()[1:]
+    return [after, *(variant.load(_SHIPPED, cuda, platform, release=release) for cuda, platform in others)]
 
 
 def _lock(described: LoadedVariant, warnings: list[str]) -> list[Path]:

@@ -10,6 +10,7 @@ import zstandard
 from podkiln.canonical_layers import writer
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.oci import spec
+from podkiln.options import NetworkOptions
 from podkiln.render import apt_index, bake_file, build_context
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ _ABOVE: Final = (*_OWN, "Dockerfile", ".dockerignore")
 def of(plan: Plan) -> Digest:
     """Return the recipe of a plan's runtime. Raises RenderError."""
     # Where packages are taken from changes none of them.
-    files = build_context.render(replace(plan, kept=None))
+    anywhere = replace(plan, kept=None, request=replace(plan.request, network=NetworkOptions()))
+    files = build_context.render(anywhere)
     inputs = {
         "writer": [writer.VERSION, writer.LEVEL, zstandard.__version__],
         "dockerfile": _instructions(_dockerfile(files)[0]),

@@ -5,8 +5,8 @@
 # Usage: python-layer.sh REQUIREMENTS ENVIRONMENT [RULES]
 #
 # Runs at build time, bind-mounted: nothing of it stays in the image. /kept may have the kept packages: each wheel in a
-# folder that is called by its sha256. Optional build secrets:
-#   ca            PEM bundle of a corporate certificate authority
+# folder that is called by its sha256, /ca/ca.pem is the bundle of a corporate certificate authority. An optional build
+# secret:
 #   python-index  URL of a package index to use instead of the default (may hold a login, hence a secret)
 set -eu
 
@@ -15,8 +15,8 @@ environment=$2
 rules=${3-}
 secrets=/run/secrets
 
-if [ -s "$secrets/ca" ]; then
-    export SSL_CERT_FILE="$secrets/ca"
+if [ -s /ca/ca.pem ]; then
+    export SSL_CERT_FILE=/ca/ca.pem
 fi
 # Where all wheels are kept, no index is asked.
 set -- --offline --no-index

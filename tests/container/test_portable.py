@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,10 +80,13 @@ def build(
     rendered = podkiln("render", "--variant", variant, "--out", folder / "dist")
     assert rendered.returncode == 0, rendered.stderr
     (folder / "token").write_text(f"{canary}\n")
+    (folder / "ca").mkdir()
+    shutil.copy(SYSTEM_CA, folder / "ca" / "ca.pem")
     return docker(
         *("buildx", "build", "--target=baked", "--load", f"--tag={TAG}", "--progress=plain"),
         f"--build-context=base=oci-layout://{base.path}@{base.digest}",
         *(f"--build-context=comfyui={COMFYUI}", f"--build-context=requirements={REQUIREMENTS}"),
+        f"--build-context=ca={folder / 'ca'}",
         *(f"--build-arg=HF_ENDPOINT={hub.url}", f"--build-arg=CIVITAI_ENDPOINT={hub.url}"),
         *(f"--secret=id=ca,src={SYSTEM_CA}", f"--secret=id=hf_token,src={folder / 'token'}"),
         str(folder / "dist" / "portable"),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from podkiln.config import catalog, cuda_releases, variant
-from podkiln.config.cuda_releases import AMD64
 from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import additions as locked_additions
@@ -209,14 +208,9 @@ def load_variants(names: Sequence[str], cuda: str | None = None) -> list[LoadedV
 
 def _for_other_runtimes(names: Sequence[str]) -> list[LoadedVariant]:
     """Return shipped variants for each CUDA release and platform that they are not described for."""
-    others = {
-        (release, platform)
-        for release in cuda_releases.names()
-        for platform in cuda_releases.load(release).platforms
-    } - {(cuda_releases.default(), AMD64)}
     return [
         variant.load(name, None if release == cuda_releases.default() else release, platform)
-        for release, platform in sorted(others)
+        for release, platform in cuda_releases.runtimes()[1:]
         for name in names
     ]
 

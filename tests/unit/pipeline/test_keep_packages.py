@@ -253,9 +253,8 @@ def test_the_dockerfile_takes_packages_and_base_from_it_and_keeps_its_rules(plan
     text = build_context.dockerfile(kept)
     assert f"FROM example.com/kept@sha256:{'ef' * 32} AS kept\n" in text
     assert f"FROM example.com/kept@{kept.base_digest} AS base\n" in text
-    runs = len([line for line in text.splitlines() if "install-packages.sh,target" in line]) + text.count(
-        "id=python-index"
-    )
+    scripts = ("install-packages.sh", "install-uv.sh", "python-layer.sh")
+    runs = sum(text.count(f"source=build/{script},target=") for script in scripts)
     assert text.count("--mount=type=bind,from=kept,target=/kept \\\n") == runs
     assert "kept" not in build_context.dockerfile(bare)
     assert lint.check(build_context.render(kept)) == []

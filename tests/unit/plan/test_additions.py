@@ -138,7 +138,7 @@ def test_packages_that_come_back_are_in_the_index_that_apt_is_given(tmp_path: Pa
                 "runtime: {apt: [ca-certificates, nginx, openssh-server, python3, python3-venv, "
                 "systemd-standalone-sysusers, tini]}\n"
             ),
-            r"mine.yaml:6 replaces the list runtime.apt of base.yaml:\d+ whole, and the layers from the system",
+            r"mine.yaml:6 replaces the list runtime.apt of base.yaml:\d+ whole, and the layers from the",
         ),
         (
             "runtime: {apt: {remove: [libgl1]}}\n",
