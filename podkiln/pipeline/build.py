@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import shutil
 import time
@@ -280,12 +281,26 @@ def _render(
         lint.require(each.name, files, each.described.option)
         output_dir.write(files, out / each.name)
     contexts = {each.name: each.context for each in plans[0].inputs}
-    contexts |= bake_file.write_authorities(request.network, out)
+    contexts |= _authorities(request)
     environment = BuildSecrets(request.network, plans[0].described.spec.runtime.base.suite)
     text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts))
     atomic.write(out / bake_file.BAKE_FILE, text)
     names = [each.name for each in plans]
     return buildkit.command_line(names, builder=builder, no_cache=request.engine.no_cache), environment
+
+
+def _authorities(request: BuildRequest) -> dict[str, str]:
+    """Put the bundle of --ca-bundle alone into a folder, and return that as a context. Raises OSError.
+
+    BuildKit takes folders; the command that is told to repeat the build names it too, so it stays.
+    """
+    if request.network.ca_bundle is None:
+        return {}
+    content = request.network.ca_bundle.read_bytes()
+    place = cache_folder.path() / cache_folder.AUTHORITIES / hashlib.sha256(content).hexdigest()[:16]
+    place.mkdir(parents=True, exist_ok=True)
+    atomic.write(place / "ca.pem", content)
+    return {"ca": str(place)}
 
 
 def _build_uppermost(

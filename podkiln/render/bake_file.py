@@ -7,15 +7,13 @@ Format: https://docs.docker.com/build/bake/reference/.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from podkiln.options import NetworkOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from podkiln.plan.plan import Plan
 
@@ -23,8 +21,6 @@ BAKE_FILE = "docker-bake.json"
 PARTIAL = "image.partial"
 TARGET = "image"
 """The stage of the Dockerfile that becomes the image."""
-AUTHORITIES: Final = ".ca"
-"""The folder beside the bake file with the certificate authorities that a build trusts."""
 # zstd, because it takes half of gzip's time here, and hosts unpack it several times faster.
 _EXPORT = "tar=false,rewrite-timestamp=true,compression=zstd,force-compression=true,oci-mediatypes=true"
 
@@ -64,20 +60,6 @@ class BuildSecrets:
                 "Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
             )
         return found
-
-
-def write_authorities(network: NetworkOptions, out: Path) -> dict[str, str]:
-    """Put the bundle of --ca-bundle where the stage `ca` is taken from; return that as a named context.
-
-    Raises OSError.
-    """
-    folder = out / AUTHORITIES
-    shutil.rmtree(folder, ignore_errors=True)
-    if network.ca_bundle is None:
-        return {}
-    folder.mkdir(parents=True)
-    shutil.copyfile(network.ca_bundle, folder / "ca.pem")
-    return {"ca": AUTHORITIES}
 
 
 def bake_file(plans: Sequence[Plan], environment: BuildSecrets, sources: Mapping[str, str]) -> dict[str, Any]:

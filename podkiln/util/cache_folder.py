@@ -14,6 +14,7 @@ from podkiln.util import lock_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+AUTHORITIES: Final = "ca"
 BASE: Final = "base"
 ENGINES: Final = "engines"
 EXPORTS: Final = "exports"
