@@ -34,7 +34,7 @@ from podkiln.config import variant
 from podkiln.oci import layout, spec
 from podkiln.oci.reference import Reference
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build as job
+from podkiln.pipeline import planning
 from podkiln.weights import assemble
 from podkiln.weights.assemble import WeightLayer
 
@@ -171,7 +171,7 @@ def changed_wheel(work: Path) -> Path:
 
 def bake(work: Path, path: Path, host: str) -> list[WeightLayer]:
     """Bake all weights into the registry."""
-    plan = job.make_plan(variant.load(str(path)), BuildRequest.of(variants=(str(path),)))
+    plan = planning.make_plan(variant.load(str(path)), BuildRequest.of(variants=(str(path),)))
     told = json.dumps([asdict(weight) for bundle in plan.bundles for weight in bundle.weights])
     argv = [sys.executable, str(harness.ROOT / "tests" / "bake_process.py"), f"{host}/bench", told]
     with file_server.serve(work / "files") as serving:

@@ -13,7 +13,7 @@ from podkiln.lock import additions, locations, schema
 from podkiln.lock.additions import LockedAdditions, PythonAdditions
 from podkiln.lock.apt import AddedIndex, AptLock
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def plan(folder: Path, *, apt: str = "git", locked: bool = True) -> Plan:
     )
     write(own / additions.FILE, python.model_dump_json())
     write(own / additions.REQUIREMENTS, WHEEL)
-    made = apt_locks.with_apt(build.make_plan(described, BuildRequest.of([str(path)], no_weights=True)))
+    made = apt_locks.with_apt(planning.make_plan(described, BuildRequest.of([str(path)], no_weights=True)))
     base = made.lock.runtime.base_digest
     found = {base: added(made)} if locked else {}
     return replace(made, lock=replace(made.lock, additions=LockedAdditions(own, python, found)))

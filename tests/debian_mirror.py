@@ -14,7 +14,7 @@ from images import podkiln
 
 from podkiln.config import variant
 from podkiln.lock import apt, locations, reader
-from podkiln.pipeline.build import BOOTSTRAP
+from podkiln.pipeline.planning import BOOTSTRAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

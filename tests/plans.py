@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from podkiln.config import variant
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 @cache
 def plan_of(name: str = "lazy", **asked: Any) -> Plan:
     """Return the plan of a variant; nothing is baked unless that is asked for."""
-    return build.make_plan(variant.load(name), BuildRequest.of([name], **{"no_weights": True, **asked}))
+    return planning.make_plan(variant.load(name), BuildRequest.of([name], **{"no_weights": True, **asked}))

@@ -17,7 +17,7 @@ from podkiln.config import variant  # noqa: E402 - the path comes first
 from podkiln.oci import layout  # noqa: E402 - the path comes first
 from podkiln.oci.reference import Reference  # noqa: E402
 from podkiln.options import BuildRequest  # noqa: E402
-from podkiln.pipeline import build, publish  # noqa: E402 - the path comes first
+from podkiln.pipeline import planning, publish  # noqa: E402 - the path comes first
 from podkiln.pipeline.publish import Publisher  # noqa: E402
 from podkiln.pipeline.report import Report  # noqa: E402
 
@@ -27,7 +27,7 @@ def deliver(described: Path, runtime: Path, image: str, **transfer: Any) -> Repo
     name = Reference.parse(image)
     where = f"{name.host}/{name.repository.rpartition('/')[0]}"
     request = BuildRequest.of([str(described)], push=True, registry=where, **transfer)
-    plan = build.make_plan(variant.load(str(described)), request)
+    plan = planning.make_plan(variant.load(str(described)), request)
     publisher = Publisher(plan, name, publish.sources_of(plan), publish.registry_options(request))
     done = publisher.publish(layout.read(runtime))
     return Report(plan, image, "", done.layout, done.seconds, done.baked, done.pushed)

@@ -5,12 +5,13 @@ Source: RFC 8878; python-zstandard's documentation of `ZstdDecompressor.stream_r
 
 from __future__ import annotations
 
-import io
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import zstandard
+
+from podkiln.canonical_layers.offset_reader import OffsetReader, Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-class _Reader(io.RawIOBase):
+class _Reader(OffsetReader):
     """The tar, to be read and sought in.
 
     Contents are read in nearly the order in which a differ writes them. Where one lies before what was read
@@ -70,26 +71,11 @@ class _Reader(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
         self._file: BinaryIO = path.open("rb")
         self._pieces = Pieces(unpacked(self._file))
         self._plain: BinaryIO | None = None
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence != io.SEEK_SET:
-            raise io.UnsupportedOperation("only an offset from the beginning is known")
-        self._at = offset
-        return offset
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer, unless the tar ends before."""
@@ -115,39 +101,3 @@ class _Reader(io.RawIOBase):
         self._plain = cast("BinaryIO", tempfile.TemporaryFile(dir=self._path.parent))  # noqa: SIM115
         self._file.seek(0)
         self._plain.writelines(unpacked(self._file))
-
-
-class Pieces:
-    """Pieces of a tar as they come, read by offset: forwards, and backwards within the last two."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._left = pieces
-        self._before, self._piece = b"", b""
-        self._end = 0  # offset behind _piece
-
-    @property
-    def earliest(self) -> int:
-        """The lowest offset that can still be read."""
-        return self._end - len(self._piece) - len(self._before)
-
-    def read(self, at: int, count: int) -> bytes:
-        """Return bytes from an offset on; fewer where the tar ends. Raises ValueError behind `earliest`."""
-        if at < self.earliest:
-            raise ValueError("what stands there was read already")
-        while self._end <= at and self._next():
-            pass
-        found = bytearray()
-        while len(found) < count and (at < self._end or self._next()):
-            start = self._end - len(self._piece)
-            held, first = (self._piece, start) if at >= start else (self._before, self.earliest)
-            part = held[at - first : at - first + count - len(found)]
-            found += part
-            at += len(part)
-        return bytes(found)
-
-    def _next(self) -> bool:
-        piece = next(self._left, b"")
-        if piece:
-            self._before, self._piece = self._piece, piece
-            self._end += len(piece)
-        return bool(piece)

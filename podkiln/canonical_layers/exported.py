@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 from podkiln.canonical_layers import entries
-from podkiln.canonical_layers.compressed import CompressedLayer, Pieces
+from podkiln.canonical_layers.compressed import CompressedLayer
+from podkiln.canonical_layers.offset_reader import OffsetReader, Pieces
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
 
@@ -129,27 +129,15 @@ def _compare(tar: _Hashed, layer: ExportedLayer) -> None:
         )
 
 
-class _Hashed(io.RawIOBase):
+class _Hashed(OffsetReader):
     """A tar, read once from its beginning to its end, and hashed meanwhile: a disk is slower than both."""
 
     def __init__(self, pieces: Iterable[tuple[bytes, int]]) -> None:
+        super().__init__()
         self._hash = spec.hasher(spec.digest_of(b""))
         self._source = self._hashing(pieces)
         self._pieces = Pieces(self._source)
-        self._at = 0
         self._failed: OSError | None = None
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence != io.SEEK_SET:
-            raise io.UnsupportedOperation("only an offset from the beginning is known")
-        self._at = offset
-        return offset
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_HEADER:

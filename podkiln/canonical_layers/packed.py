@@ -6,7 +6,6 @@ image once, compressed, needs little more while it is written anew.
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 import zstandard
 
 from podkiln.canonical_layers.entries import FILE
+from podkiln.canonical_layers.offset_reader import OffsetReader
 from podkiln.oci import spec
 from podkiln.oci.spec import Digest
 
@@ -83,30 +83,16 @@ class PackedLayer:
         return left
 
 
-class _Reader(io.RawIOBase):
+class _Reader(OffsetReader):
     """The tar of a folder of frames. `left`: bytes still to be read of each; None: nothing is removed."""
 
     def __init__(self, folder: Path, size: int, left: list[int] | None) -> None:
+        super().__init__()
         self._folder, self._size, self._left = folder, size, left
-        self._at = 0
         self._held: OrderedDict[int, bytes] = OrderedDict()
         for number, count in enumerate(left or ()):
             if not count:
                 _frame(folder, number).unlink(missing_ok=True)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer, unless the tar ends before."""

@@ -11,6 +11,7 @@ from podkiln.cli.plan import show
 from podkiln.errors import UsageError
 from podkiln.options import BuildRequest
 from podkiln.pipeline import build as job
+from podkiln.pipeline import planning
 from podkiln.pipeline.publish import registry_options
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def build(variants: tuple[str, ...], options: Mapping[str, Any]) -> None:
     if request.output.dry_run and request.output.report:
         raise UsageError("--dry-run builds nothing, so it has no --report.", hint="Give one of the two.")
     if request.output.dry_run:
-        plans, settings = job.decide(request), registry_options(request)
+        plans, settings = planning.decide(request), registry_options(request)
         for each in plans if not options["quiet"] else ():  # the code says whether something is refused
-            show(job.with_registry_state(each, settings))
+            show(planning.with_registry_state(each, settings))
         for each in plans:
             each.require()
         return

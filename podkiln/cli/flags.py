@@ -11,7 +11,7 @@ from podkiln.cli.options import json_option, one_of
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
 from podkiln.options import BuildRequest, RuntimeOptions, apply, option
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 from podkiln.render import build_context, flags_json
 from podkiln.util import console
 
@@ -36,7 +36,7 @@ def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **f
     """Show the flags that a pod would choose. The same code and data decide in the image."""
     name = one_of(variant, "flags are chosen for one image", default="lazy")
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
-    made = build.make_plan(variants.load(name, cuda), BuildRequest.of([name], cuda=cuda, no_weights=True))
+    made = planning.make_plan(variants.load(name, cuda), BuildRequest.of([name], cuda=cuda, no_weights=True))
     packages = made.lock.python_packages()
     data = build_context.flags_json(made)
     decision = flags_json.preview(data, packages=packages if variant else None, **figures)

@@ -19,7 +19,7 @@ from podkiln.options import (
     WeightOptions,
     apply,
 )
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 from podkiln.pipeline.publish import registry_options
 from podkiln.plan import ci_runners, cuda, update_cost
 from podkiln.plan.destination import OPTION
@@ -50,7 +50,7 @@ def plan_command(variant: tuple[str, ...], as_json: bool, **options: Any) -> Non
     """
     request = BuildRequest.of(names_of(variant), os.environ, push=None, dry_run=True, **options)
     settings = registry_options(request)
-    plans = [build.with_registry_state(each, settings) for each in build.decide(request)]
+    plans = [planning.with_registry_state(each, settings) for each in planning.decide(request)]
     if as_json:
         found = [_as_json(each) for each in plans]
         console.result(found[0] if len(found) == 1 else {"schema": 2, "plans": found})

@@ -13,7 +13,7 @@ from podkiln.cli.options import names_of, variant_option
 from podkiln.config import variant
 from podkiln.errors import LintError, RenderError, UsageError
 from podkiln.options import FOLDER, BuildRequest, RuntimeOptions, apply, option
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 from podkiln.render import bake_file, build_context, golden, lint
 from podkiln.util import atomic
 
@@ -93,4 +93,4 @@ def _refuse_own(plans: list[Plan], chosen: list[str]) -> None:
 def _plans(names: tuple[str, ...], cuda: str | None) -> list[Plan]:
     chosen = names_of(names, default="all")
     request = BuildRequest.of(chosen, cuda=cuda, no_weights=True)
-    return [build.make_plan(variant.load(name, cuda), request) for name in chosen]
+    return [planning.make_plan(variant.load(name, cuda), request) for name in chosen]

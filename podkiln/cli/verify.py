@@ -27,7 +27,7 @@ from podkiln.options import (
     apply,
     option,
 )
-from podkiln.pipeline import build, publish, rebuilds
+from podkiln.pipeline import planning, publish, rebuilds
 from podkiln.pipeline.request import check_options, image_name
 from podkiln.plan import destination
 from podkiln.render import runtime_recipe
@@ -72,7 +72,7 @@ def verify_command(
     pushed = BuildRequest.of([name], os.environ, push=True, **options)
     check_options(pushed)
     described = variants.load(name, pushed.runtime.cuda)
-    made = build.make_plan(described, replace(pushed, image=ImageOptions()))
+    made = planning.make_plan(described, replace(pushed, image=ImageOptions()))
     made.require()
     reference = _reference(image, replace(made, request=pushed))
     image, known = str(reference), layers.read(layers.path_of(described))

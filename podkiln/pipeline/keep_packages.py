@@ -23,7 +23,7 @@ from podkiln.lock.schema import Lock
 from podkiln.oci import layout, spec, tar_layer
 from podkiln.oci.reference import DEFAULT_TAG, Reference
 from podkiln.oci.spec import Descriptor, Digest
-from podkiln.pipeline import build, publish
+from podkiln.pipeline import planning, publish
 from podkiln.registry.blob_copy import RemoteBlob
 from podkiln.registry.parallel import at_once
 from podkiln.registry.upload import Upload, ignore_progress
@@ -260,14 +260,14 @@ def _keep_bases(
             kept.append(locked.runtime.base_digest)
         except (RegistryError, IntegrityError) as away:
             warnings.append(f"The base {own.familiar} is not kept: {away}")
-        if request.substitutes.base == build.BOOTSTRAP:
-            made = build.bootstrapped_base()
+        if request.substitutes.base == planning.BOOTSTRAP:
+            made = planning.bootstrapped_base()
             registry.push(
                 layout.read(made.path), reference.with_tag(_base_tag(made.digest)), settings=settings
             )
             kept.append(made.digest)
         elif request.substitutes.base:
-            (other,) = build.substitutes(request, locked)
+            (other,) = planning.substitutes(request, locked)
             named = Reference.parse(request.substitutes.base).with_digest(Digest(other.actual))
             _copy_image(named, reference, settings)
             kept.append(other.actual)

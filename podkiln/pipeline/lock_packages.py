@@ -19,7 +19,7 @@ from podkiln.lock import additions, apt, locations, reader, schema
 from podkiln.lock.apt import AddedIndex
 from podkiln.lock.resolve import relock
 from podkiln.lock.schema import Lock
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 from podkiln.pipeline.request import check_options
 from podkiln.render.bake_file import BuildSecrets
 
@@ -62,7 +62,7 @@ class _Base:
         )
         runtime = locked.runtime
         context, digest = f"docker-image://{runtime.base_image}@{runtime.base_digest}", runtime.base_digest
-        for each in build.substitutes(request, locked):
+        for each in planning.substitutes(request, locked):
             context, digest = each.context, each.actual
         if not digest.startswith("sha256:"):
             raise UsageError(
@@ -156,7 +156,7 @@ def lock(
     check_options(request)
     required = required or request.substitutes.base is not None
     made = PackagesResult()
-    if request.substitutes.base == build.BOOTSTRAP:
+    if request.substitutes.base == planning.BOOTSTRAP:
         made = _lock_bootstrapped(request, upgrade=upgrade)
     described = relock.load_variants(names, request.runtime.cuda)
     variants = [_Base.of(each, request) for each in described]
@@ -210,7 +210,7 @@ def _without_stale(added: _Added) -> PackagesResult:
 
 def _lock_bootstrapped(request: BuildRequest, *, upgrade: bool) -> PackagesResult:
     """Lock the packages that the base made here consists of: those of one that is made of today's."""
-    folder = locations.LOCKS / build.BOOTSTRAP
+    folder = locations.LOCKS / planning.BOOTSTRAP
     before = apt.read_base(folder)
     if before and not upgrade:
         return PackagesResult()

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from podkiln.config import catalog
-from podkiln.config.list_changes import APT
 from podkiln.errors import PlanRefusedError
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.lock.schema import ModelSize
@@ -19,6 +18,7 @@ from podkiln.plan import (
     cuda,
     destination,
     image_layers,
+    notes,
     refusals,
     registry_limits,
     weight_layers,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from podkiln.config.catalog import Entry, VariantModel
-    from podkiln.config.list_changes import ChangedList
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.apt import AptLock
     from podkiln.lock.kept_image import KeptImage
@@ -292,7 +291,7 @@ def make(
             *_refused_push(made, models),
             *refusals.of_count(len(made.layers)),
         ),
-        notes=tuple(_notes(made, shipped or {})),
+        notes=tuple(notes.of(made, shipped or {})),
     )
 
 
@@ -317,49 +316,3 @@ def _file_json(weight: WeightFile | None) -> dict[str, Any] | None:
     if weight is None:
         return None
     return {"model": weight.model, "path": weight.destination, "bytes": weight.size}
-
-
-def _replaced(changed: ChangedList) -> str:
-    """Say that a list of a parent was replaced."""
-    child, parent = changed.replaced or ("", "")
-    name = ".".join(map(str, changed.path))
-    layers = ", and the layers from the system packages on are its own" if changed.path == APT else ""
-    return (
-        f"{child} replaces the list {name} of {parent} whole{layers}; "
-        "`{add: [...], remove: [...]}` would change it."
-    )
-
-
-def _notes(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
-    notes = [
-        f"{offer.id} is what `define:` describes ({offer.entry.where}), "
-        "in place of the shipped model of that id."
-        for offer in made.offered
-        if offer.entry.place and offer.id in shipped
-    ]
-    gone = made.described.lists[APT].removed if APT in made.described.lists else ()
-    if gone:
-        names = ", ".join(each.value for each in gone)
-        notes.append(f"Without {names}, the layers from the system packages on are this variant's own.")
-    notes += map(_replaced, filter(lambda each: each.replaced, made.described.lists.values()))
-    notes += [
-        f"{offer.id} needs {', '.join(offer.unmet)}, which this image lacks: it is fetched only when named."
-        for offer in made.offered
-        if offer.unmet
-    ]
-    notes += [
-        f"{offer.id} has files of this machine and is not baked: no pod gets it."
-        for offer in made.offered
-        if offer.model.local and not offer.baked
-    ]
-    notes += cuda.notes(made.described, made.lock, made.offered)
-    if made.apt is None:
-        notes.append(f"apt is {NOT_LOCKED}: the lock has no index for the base {made.base_digest}.")
-    left_out = [offer for offer in made.offered if offer.baked] if made.request.weights.no_weights else []
-    if left_out:
-        sizes = [ModelSize.of(offer.model, made.lock.weights[offer.id]) for offer in left_out]
-        more = "more than " if any(size.unknown for size in sizes) else ""
-        total = sum(size.known_bytes for size in sizes) / GB
-        names = ", ".join(offer.id for offer in left_out)
-        notes.append(f"--no-weights leaves out {names} ({more}{total:.1f} GB); they are fetched at start.")
-    return notes

@@ -17,7 +17,7 @@ from servers import package_index
 from servers.hub import Hub
 
 from podkiln.lock import locations
-from podkiln.pipeline.build import bootstrapped_base
+from podkiln.pipeline.planning import bootstrapped_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

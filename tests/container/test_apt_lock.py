@@ -21,7 +21,7 @@ from podkiln.config import variant
 from podkiln.errors import IntegrityError
 from podkiln.lock.apt import AptLock, Package
 from podkiln.options import BuildRequest, NetworkOptions
-from podkiln.pipeline import build as job
+from podkiln.pipeline import planning
 from podkiln.plan import substitutes
 from podkiln.render import build_context
 from podkiln.render.bake_file import BuildSecrets
@@ -49,7 +49,7 @@ def plan(bootstrap_base: BaseLayout) -> Plan:
     """The lazy variant with few packages, on the base made from packages, with a lock taken now."""
     base = f"oci-layout://{bootstrap_base.path}@{bootstrap_base.digest}"
     found = apt_resolver.resolve(base, bootstrap_base.digest, WANTED, BuildSecrets(), None)
-    made = job.make_plan(variant.load("lazy"), BuildRequest.of(["lazy"]))
+    made = planning.make_plan(variant.load("lazy"), BuildRequest.of(["lazy"]))
     spec = made.described.spec
     spec = spec.model_copy(update={"runtime": spec.runtime.model_copy(update={"apt": WANTED})})
     locked = AptLock(Path(), found.index, found.packages)

@@ -12,7 +12,7 @@ import pytest
 
 from podkiln.build import base_image
 from podkiln.oci import layout
-from podkiln.pipeline.build import bootstrapped_base
+from podkiln.pipeline.planning import bootstrapped_base
 
 if TYPE_CHECKING:
     from podkiln.build.base_image import BaseLayout

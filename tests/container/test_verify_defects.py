@@ -28,7 +28,7 @@ from podkiln.lock import layers
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 from podkiln.registry import RegistryOptions
 from podkiln.verify.image import verify
 
@@ -150,7 +150,7 @@ def spoilt(pushed: tuple[Path, Image]) -> Spoilt:
 def plan(pushed: tuple[Path, Image]) -> Plan:
     """What is locked for the image."""
     name = str(pushed[0])
-    return build.make_plan(variant.load(name), BuildRequest.of([name]))
+    return planning.make_plan(variant.load(name), BuildRequest.of([name]))
 
 
 def findings(plan: Plan, image: Image, tag: str, *, deep: bool = False) -> list[str]:

@@ -9,7 +9,7 @@ import files
 
 from podkiln.config import variant
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +41,6 @@ def test_what_an_earlier_run_has_left_is_taken(tmp_path: Path) -> None:
 def test_the_variant_bakes_them(tmp_path: Path) -> None:
     made = files.make(tmp_path / "files", 2, SIZE)
     path = str(files.describe(made, tmp_path / "variants" / "bench.yaml"))
-    plan = build.make_plan(variant.load(path), BuildRequest.of(variants=(path,)))
+    plan = planning.make_plan(variant.load(path), BuildRequest.of(variants=(path,)))
     baked = [weight for bundle in plan.bundles for weight in bundle.weights]
     assert [(each.size, each.sha256) for each in baked] == [(each.size, each.sha256) for each in made]

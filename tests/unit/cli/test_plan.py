@@ -11,7 +11,7 @@ import pytest
 from plans import plan_of
 
 from podkiln.cli import main, plan
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 from podkiln.plan import registry_limits
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def of(*line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask no registry what is there: these are plans for ones that cannot be reached."""
-    monkeypatch.setattr(build, "with_registry_state", lambda made, _: made)
+    monkeypatch.setattr(planning, "with_registry_state", lambda made, _: made)
 
 
 @pytest.mark.usefixtures("unasked")

@@ -14,7 +14,7 @@ from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError, SourceError
 from podkiln.options import BuildRequest
 from podkiln.pipeline import preflight
-from podkiln.pipeline.build import make_plan
+from podkiln.pipeline.planning import make_plan
 from podkiln.plan import image_layers
 from podkiln.render import baked_stage, build_context
 

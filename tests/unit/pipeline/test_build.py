@@ -26,7 +26,7 @@ from podkiln.errors import (
 )
 from podkiln.oci import spec
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build
+from podkiln.pipeline import build, planning
 from podkiln.pipeline.request import image_name
 from podkiln.render import bake_file
 from podkiln.util import cache_folder
@@ -143,7 +143,7 @@ def test_an_image_is_named_after_variant_comfyui_and_cuda(asked: dict[str, str],
 
 def test_a_dry_run_makes_no_base(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_image, "base_layout", lambda _: pytest.fail("made a base"))
-    (plan,) = build.decide(BuildRequest.of(LAZY, base="bootstrap", dry_run=True))
+    (plan,) = planning.decide(BuildRequest.of(LAZY, base="bootstrap", dry_run=True))
     assert [each.name for each in plan.substituted] == ["base"]
 
 
@@ -201,7 +201,7 @@ def baking(tmp_path: Path) -> Path:
     )
     path = tmp_path / "one.yaml"
     path.write_text(text)
-    (bundle,) = build.make_plan(variant.load(str(path)), BuildRequest.of((str(path),))).bundles
+    (bundle,) = planning.make_plan(variant.load(str(path)), BuildRequest.of((str(path),))).bundles
     layer = {"name": "n", "digest": spec.digest_of(b"layer"), "size": bundle.size}
     (tmp_path / "one.locks").mkdir()
     (tmp_path / "one.locks/layers.json").write_text(
@@ -228,17 +228,17 @@ def test_a_plan_is_exact_once_the_registry_was_asked(
         names = {"host": host, "port": host.rpartition(":")[2]}
         given: dict[str, Any] = {key: (value[0].format(**names),) for key, value in options.items()}
         asked = BuildRequest.of((str(baking),), push=True, registry=f"{host}/team", **given)
-        made = build.make_plan(variant.load(str(baking)), asked)
+        made = planning.make_plan(variant.load(str(baking)), asked)
         server.blobs[held, spec.digest_of(b"layer")] = bytes(made.bundles[0].size)
-        seen = build.with_registry_state(made, registry.RegistryOptions())
+        seen = planning.with_registry_state(made, registry.RegistryOptions())
     assert (seen.fetch_bytes, seen.upload_bytes) == (9 * fetched, made.bundles[0].size * sent)
 
 
 def test_a_registry_that_cannot_be_asked_is_said(baking: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("WARNING", "podkiln")
     asked = BuildRequest.of((str(baking),), push=True, registry="localhost:1/team")
-    made = build.make_plan(variant.load(str(baking)), asked)
-    assert build.with_registry_state(made, registry.RegistryOptions()) == made
+    made = planning.make_plan(variant.load(str(baking)), asked)
+    assert planning.with_registry_state(made, registry.RegistryOptions()) == made
     assert "What is there already is not known." in caplog.text
 
 
@@ -261,7 +261,7 @@ def test_no_base_is_made_here_for_another_machine(tmp_path: Path, monkeypatch: p
     request = BuildRequest.of((str(path),), base="bootstrap", dry_run=True)
     says = r"^--base bootstrap makes a base for linux/amd64, and arm is for linux/arm64\."
     with pytest.raises(UsageError, match=says):
-        build.make_plan(variant.load(str(path)), request)
+        planning.make_plan(variant.load(str(path)), request)
 
 
 def test_a_builder_of_another_platform_is_refused_before_the_build(
@@ -280,7 +280,7 @@ def test_a_builder_of_another_platform_is_refused_before_the_build(
 
 def test_the_platform_is_what_bake_builds_for(tmp_path: Path) -> None:
     path = write(tmp_path / "arm.yaml", VARIANT + "platforms: [linux/arm64]\n")
-    made = build.make_plan(variant.load(str(path)), BuildRequest.of((str(path),), no_weights=True))
+    made = planning.make_plan(variant.load(str(path)), BuildRequest.of((str(path),), no_weights=True))
     target = bake_file.bake_file([made], bake_file.BuildSecrets(), {})["target"]["arm"]
     assert target["platforms"] == ["linux/arm64"]
     assert str(image_name(made)) == "localhost/podkiln:arm-0.33.0-cuda-13.0"

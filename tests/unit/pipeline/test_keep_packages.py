@@ -28,7 +28,7 @@ from podkiln.lock.resolve.python import Wheel
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build, keep_packages, publish
+from podkiln.pipeline import keep_packages, planning, publish
 from podkiln.registry import RegistryOptions
 from podkiln.render import build_context, image_config, lint, runtime_recipe
 
@@ -278,9 +278,9 @@ def test_one_that_is_gone_is_said_and_the_mirrors_are_asked(
     assert kept.kept
     here = f"{registry.host()}/me/kept"
     gone = replace(kept, kept=kept.kept.model_copy(update={"repository": here}))
-    assert build.with_kept_packages(gone, SETTINGS) == bare
+    assert planning.with_kept_packages(gone, SETTINGS) == bare
     (said,) = caplog.messages
     assert said.startswith(f"The kept image {gone.kept} cannot be had, so packages come from their mirrors: ")
     assert f"`./build.py lock --keep {here}`" in said
     registry.manifests["me/kept", str(kept.kept.digest)] = (spec.MANIFEST, b"{}")
-    assert build.with_kept_packages(bare, SETTINGS) is bare
+    assert planning.with_kept_packages(bare, SETTINGS) is bare

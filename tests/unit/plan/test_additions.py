@@ -16,7 +16,7 @@ from podkiln.cli import plan as plan_command
 from podkiln.config import strip_list
 from podkiln.config import variant as variants
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build
+from podkiln.pipeline.planning import make_plan
 from podkiln.plan import plan as planning
 from podkiln.render import apt_index, build_context, runtime_recipe
 from podkiln.render.image_config import STAGE_BELOW, RenderedConfig, title
@@ -152,6 +152,6 @@ def test_packages_that_come_back_are_in_the_index_that_apt_is_given(tmp_path: Pa
 )
 def test_a_list_that_is_replaced_is_said(text: str, says: str, tmp_path: Path) -> None:
     described = variants.load(str(write(tmp_path / "mine.yaml", variant(text))))
-    made = build.make_plan(described, BuildRequest.of(["mine"]))
+    made = make_plan(described, BuildRequest.of(["mine"]))
     assert any(re.search(says, note) for note in made.notes), made.notes
     assert not any("whole" in note for note in plan_of("baked").notes)

@@ -12,7 +12,7 @@ from plans import plan_of
 from podkiln import cli
 from podkiln.config import variant
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 from podkiln.pipeline.request import image_name
 from podkiln.plan import cuda
 from podkiln.render import build_context
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def for_cuda(release: str | None, name: str = "lazy") -> Plan:
-    return build.make_plan(
+    return planning.make_plan(
         variant.load(name, release), BuildRequest.of([name], cuda=release, no_weights=True)
     )
 
@@ -57,7 +57,7 @@ def test_an_image_without_the_package_is_not_concerned() -> None:
 def test_what_was_never_tried_is_said() -> None:
     assert "CUDA 12.8 on linux/amd64: it was booted without a GPU only." in for_cuda("12.8").notes
     described = variant.load("lazy", platform="linux/arm64")
-    notes = build.make_plan(described, BuildRequest.of(["lazy"], no_weights=True)).notes
+    notes = planning.make_plan(described, BuildRequest.of(["lazy"], no_weights=True)).notes
     assert (
         "CUDA 13.0 on linux/arm64: all of its wheels are locked, and no image of it was ever built or booted."
         in notes

@@ -17,6 +17,7 @@ from podkiln.errors import PodkilnError, UsageError
 from podkiln.oci import layout
 from podkiln.options import BuildRequest
 from podkiln.pipeline import build as job
+from podkiln.pipeline import planning
 from podkiln.pipeline.report import Report
 from podkiln.pipeline.request import image_name
 from podkiln.plan import destination
@@ -88,7 +89,7 @@ def test_without_a_push_only_the_option_counts(tmp_path: Path) -> None:
 def test_each_variant_goes_to_its_own_registry(tmp_path: Path) -> None:
     path = own(tmp_path)
     request = BuildRequest.of((path, "lazy"), push=True, environ=ACTIONS, dry_run=True)
-    plans = job.decide(request)
+    plans = planning.decide(request)
     assert [image_name(made).name for made in plans] == [
         "registry.example.com/team/podkiln",
         "ghcr.io/acme-labs/podkiln",
@@ -164,7 +165,7 @@ def test_the_report_says_who_named_the_registry(
     given: str | None, environ: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     request = BuildRequest.of(("lazy",), push=True, registry=given, environ=environ)
-    (made,) = job.decide(request)
+    (made,) = planning.decide(request)
     image = str(image_name(made))
     built = layout.read(make_layout(tmp_path / "l"))
     sent = PushedBlob(built.manifest.layers[0].digest, 0, "existing", 0.1)

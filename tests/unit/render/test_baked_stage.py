@@ -11,7 +11,7 @@ from plans import plan_of
 
 from podkiln.config import variant
 from podkiln.options import BuildRequest
-from podkiln.pipeline import build
+from podkiln.pipeline import planning
 from podkiln.render import baked_stage, build_context, lint
 from podkiln.render.baked_stage import BakedStep
 
@@ -35,7 +35,9 @@ def plan(folder: Path, **models: str) -> Plan:
     lists = f"{{offer: [], bake: [{', '.join(models)}]}}"
     text = descriptions.variant(**models).replace("{offer: [sdxl-base]}", lists)
     path = descriptions.write(folder / "mine.yaml", text)
-    return build.make_plan(variant.load(str(path)), BuildRequest.of(variants=(str(path),), no_weights=True))
+    return planning.make_plan(
+        variant.load(str(path)), BuildRequest.of(variants=(str(path),), no_weights=True)
+    )
 
 
 def added(url: str, name: str) -> BakedStep:
