@@ -11,9 +11,10 @@ import contextlib
 import logging
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from podkiln import registry
+from podkiln.config import variant
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.lock import additions, apt, kept_image, locations, reader, schema
 from podkiln.lock.kept_image import KeptImage, KeptLayer
@@ -22,7 +23,7 @@ from podkiln.lock.resolve.http import Web
 from podkiln.lock.schema import Lock
 from podkiln.oci import layout, spec, tar_layer
 from podkiln.oci.reference import DEFAULT_TAG, Reference
-from podkiln.oci.spec import Descriptor, Digest
+from podkiln.oci.spec import Descriptor, Digest, Platform
 from podkiln.pipeline import planning, publish
 from podkiln.registry.blob_copy import RemoteBlob
 from podkiln.registry.parallel import at_once
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from podkiln.weights.package_layers import PackageLayer
 
 log = logging.getLogger(__name__)
-_PLATFORM: Final = {"architecture": "amd64", "os": "linux"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class _Runtime:
     name: str
     variants: list[LoadedVariant] = field(default_factory=list)
 
+    @property
+    def platform(self) -> Platform:
+        """What they are built for."""
+        return Platform.parse(self.variants[0].platform)
+
     def parts(self, request: BuildRequest) -> list[_Part]:
         """Return its layers. Raises LockError."""
         locks = {base: each for one in self.variants for base, each in reader.apt_locks(one).items()}
@@ -99,8 +104,8 @@ def keep(names: Sequence[str], request: BuildRequest, target: str) -> KeepResult
     """Keep the locked packages of variants.
 
     Args:
-        names: Variants, as for relock.relock.
-        request: Another base to keep, and the network.
+        names: Variants; the shipped ones with their own CUDA for none.
+        request: The CUDA release, another base to keep, and the network.
         target: Where to: HOST/NAME[:TAG].
 
     Raises UsageError, LockError, SourceError (a package cannot be had), IntegrityError (it is another
@@ -108,7 +113,7 @@ def keep(names: Sequence[str], request: BuildRequest, target: str) -> KeepResult
     """
     reference = _target(target)
     runtimes: dict[tuple[Path, str], _Runtime] = {}
-    for each in relock.load_variants(names):
+    for each in relock.load_variants(names or [variant.ALL], request.runtime.cuda):
         key = kept_image.path_of(each), each.spec.runtime.name
         runtimes.setdefault(key, _Runtime(*key)).variants.append(each)
     if len(runtimes) > 1:
@@ -206,7 +211,7 @@ def _keep(
                     name=part.name, recipe=part.recipe, digest=each.blob.digest, size=each.blob.size
                 )
         layers = list({there[part.recipe].digest: there[part.recipe] for part in parts}.values())
-        digest = _put_image(repository, reference.tag or DEFAULT_TAG, layers)
+        digest = _put_image(repository, reference.tag or DEFAULT_TAG, layers, runtime.platform)
     return KeptImage(repository=reference.name, digest=digest, bases=(), layers=tuple(layers))
 
 
@@ -226,12 +231,13 @@ class _Bytes:
         yield self._data[offset:]
 
 
-def _put_image(repository: Repository, tag: str, layers: Sequence[KeptLayer]) -> Digest:
+def _put_image(repository: Repository, tag: str, layers: Sequence[KeptLayer], platform: Platform) -> Digest:
     """Push config and manifest. The same layers make the same digest."""
     diff_ids = [each.digest for each in layers]  # they are not compressed
     history = [{"created_by": f"podkiln lock --keep: {each.name}"} for each in layers]
     document = {
-        **_PLATFORM,
+        "architecture": platform.architecture,
+        "os": platform.os,
         "config": {},
         "history": history,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},

@@ -180,6 +180,21 @@ def test_another_deb_than_the_locked_one_stops_it_and_nothing_is_named(
     assert kept_image.find(variant.load(mine)) is None
 
 
+@pytest.mark.parametrize(("cuda", "runtime"), [(None, "cuda-13.0"), ("12.8", "cuda-12.8")])
+def test_without_a_variant_it_is_what_the_shipped_ones_need_for_one_cuda(
+    cuda: str | None, runtime: str, mine: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def write(_path: Path, name: str, _kept: object) -> bool:
+        written.append(name)
+        return True
+
+    monkeypatch.setattr(kept_image, "write", write)
+    keep_packages.keep((), BuildRequest.of((), cuda=cuda), f"{registry.host()}/me/kept")
+    assert written == [f"comfyui-0.33.0-{runtime}"]
+
+
 def test_a_package_that_nobody_has_is_named(mine: str, registry: Registry, mirror: Mirror) -> None:
     mirror.debs.clear()
     with pytest.raises(SourceError, match=r"\.deb \("):
