@@ -29,7 +29,7 @@ def plan(folder: Path, *, apt: str = "git", locked: bool = True) -> Plan:
     path = write(folder / "studio.yaml", variant(RUNTIME % apt))
     described = variants.load(str(path))
     runtime = schema.read_runtime(locations.folders(described)[0])
-    own = locations.additions_folder(described)
+    own = locations.python_additions_folder(described)
     layer = additions.layer_of(WHEEL)
     python = PythonAdditions(
         asked=("humanize",), onto=additions.onto(runtime), layer=layer, wheel_bytes=128_000

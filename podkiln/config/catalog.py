@@ -206,7 +206,9 @@ def _reject_unknown_ids(described: LoadedVariant, key: tuple[str, str], ids: lis
     for number, name in enumerate(listed):
         if name not in ids:
             raise described.error(
-                (*key, number), f"{name!r} is not among the models that this variant offers."
+                (*key, number),
+                f"{name!r} is not among the models that this variant offers.",
+                hint=f"Offer it, or take it out here too: `models: {{{key[1]}: {{remove: [{name}]}}}}`.",
             )
         if name in listed[:number]:
             raise described.error((*key, number), f"{name!r} is duplicated.")

@@ -22,14 +22,15 @@ _KEY = ("runtime", "comfyui")
 
 
 def expand(
-    file: Document, data: dict[str, Any], flags: Path, *, replaced: bool = False
+    file: Document, data: dict[str, Any], flags: Path, child: Document, *, replaced: bool = False
 ) -> tuple[dict[str, Any], Path]:
     """Return a description's data with the release that it names written out, and where its files lie.
 
     Args:
-        file: The description; a release beside it goes before a shipped one.
+        file: The description; a release beside `child` goes before one beside it, and that before a shipped one.
         data: What it says; returned as it is where it names no release.
         flags: Where the files of the parent's release lie.
+        child: The description that is built, beside which `./build.py comfyui --variant` writes.
         replaced: Whether another release takes its place, so that it need not be described.
 
     Raises DescriptionError: there is no such release, or its file is wrong.
@@ -42,7 +43,8 @@ def expand(
     release = given.get("version") if isinstance(given, dict) else None
     if not isinstance(runtime, dict) or not isinstance(given, dict) or not isinstance(release, str):
         return data, flags
-    folders = [file.path.parent / releases.FOLDER, releases.SHIPPED]
+    beside = dict.fromkeys(each.path.parent / releases.FOLDER for each in (child, file))
+    folders = [*beside, releases.SHIPPED]
     found = releases.find(release, folders)
     if "commit" in given:
         return data, found or releases.SHIPPED
@@ -50,7 +52,7 @@ def expand(
         rest = {key: value for key, value in given.items() if key != "version"}
         return {**data, "runtime": {**runtime, "comfyui": rest}}, flags
     if found is None:
-        raise _unknown(file, release, folders)
+        raise _unknown(file, release, folders, child)
     described, _ = releases.load(release, found)
     filled = {"version": release, "repo": described.repo, "commit": described.commit, "tree": described.tree}
     # None: of the parent's release, and to be made anew.
@@ -58,8 +60,8 @@ def expand(
     return {**data, "runtime": whole}, found
 
 
-def _unknown(file: Document, release: str, folders: list[Path]) -> DescriptionError:
-    shipped = file.path.parent.resolve() == releases.SHIPPED.parent
-    option = "" if shipped else f" --variant {shlex.quote(str(file.path))}"
+def _unknown(file: Document, release: str, folders: list[Path], child: Document) -> DescriptionError:
+    shipped = child.path.parent.resolve() == releases.SHIPPED.parent
+    option = "" if shipped else f" --variant {shlex.quote(str(child.path))}"
     missing = releases.unknown(release, folders, option=option)
     return file.error(_KEY, cut(str(missing)), hint=missing.hint)

@@ -55,5 +55,6 @@ def check(described: LoadedVariant) -> None:
         raise described.error(
             ("runtime", "apt"),
             f"a list replaces the parent's, and this one lacks what the image itself needs: {named}.",
-            hint=f"Write the whole list: [{whole}]",
+            hint="`apt: {add: [...]}` installs more than the parent does. Or write the whole list: "
+            f"[{whole}]",
         )

@@ -219,10 +219,10 @@ def load(
     flags = releases.SHIPPED
     for parent in reversed(chain):
         own = {key: value for key, value in parent.data.items() if key != "abstract"}
-        own, flags = comfyui_release.expand(parent, own, flags, replaced=release is not None)
+        own, flags = comfyui_release.expand(parent, own, flags, chain[0], replaced=release is not None)
         data = document.merge(data, own)
     if release:
-        own, flags = comfyui_release.expand(chain[0], {"runtime": {"comfyui": release}}, flags)
+        own, flags = comfyui_release.expand(chain[0], {"runtime": {"comfyui": release}}, flags, chain[0])
         data = document.merge(data, own)
     if "abstract" in chain[0].data:
         data["abstract"] = chain[0].data["abstract"]
@@ -272,7 +272,9 @@ def _find(name: str, beside: Document | None) -> Path:
         raise beside.error(("extends",), what) if beside else DescriptionError(what)
     what = f"here is no variant {shown(name)}{': there is no such file' if is_path else ''}."
     if beside:
-        raise beside.error(("extends",), f"t{what}", hint=f"Shipped: base, {shipped}.")
+        own = beside.path.with_name(f"{name}.yaml")
+        meant = f"Did you mean ./{own.name}? " if not is_path and files.problem(own) is None else ""
+        raise beside.error(("extends",), f"t{what}", hint=f"{meant}Shipped: base, {shipped}.")
     near = _nearest(name)
     meant = f"Did you mean {near}? " if near else ""
     hint = f"{meant}Shipped: {shipped}. Or give the path of your own YAML file."

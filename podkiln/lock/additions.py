@@ -1,8 +1,8 @@
 """The lock of what a variant adds above its runtime's shared layers, and whether it still fits.
 
-It lies beside the variant's other locks, in `additions/`: `additions.json` and `additions.txt` for the Python
-packages, and in `apt/` a folder a base, as a runtime's (podkiln.lock.apt). Both say what they were resolved
-onto, because they hold only what is not there already.
+It lies beside the variant's other locks, in `additions/`: in a folder a runtime `additions.json` and
+`additions.txt` for the Python packages, and in `apt/` a folder a base, as a runtime's (podkiln.lock.apt). All
+say what they were resolved onto, because they hold only what is not there already.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from podkiln.lock.schema import LockedLayer
 from podkiln.lock.validation import Locked, Schema, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
-    from podkiln.lock.schema import RuntimeLock
+    from podkiln.lock.schema import Lock, RuntimeLock
 
 FILE: Final = "additions.json"
 REQUIREMENTS: Final = f"{LAYER}.txt"
@@ -90,7 +90,7 @@ def read(described: LoadedVariant, shared: Mapping[str, AptLock]) -> LockedAddit
     wanted = described.additions
     if not wanted.packages and not wanted.requirements:
         return None
-    folder = locations.additions_folder(described)
+    folder = locations.python_additions_folder(described)
     with locations.hinted(described):
         python = read_python(folder) if wanted.requirements else None
         return LockedAdditions(folder, python, apt_locks(described, shared))
@@ -121,10 +121,13 @@ def read_python(folder: Path) -> PythonAdditions | None:
         return None
 
 
-def python_drifts(described: LoadedVariant, runtime: RuntimeLock) -> list[str]:
-    """Return where the Python packages that are added are not those that are locked: one sentence each."""
+def python_drifts(described: LoadedVariant, lock: Lock) -> list[str]:
+    """Return where the Python packages that are added are not those that are locked: one sentence each.
+
+    `lock`: that of the runtime.
+    """
     wanted = described.additions.requirements
-    folder = locations.additions_folder(described)
+    folder = locations.python_additions_folder(described)
     if not wanted:
         return []
     locked = read_python(folder)
@@ -132,9 +135,28 @@ def python_drifts(described: LoadedVariant, runtime: RuntimeLock) -> list[str]:
         return [f"runtime.python.add is not locked: there is no {folder / FILE}."]
     if locked.asked != wanted:
         return ["runtime.python.add has changed since it was locked."]
-    if locked.onto != onto(runtime):
+    if locked.onto != onto(lock.runtime):
         return ["runtime.python.add was locked for other Python layers than the runtime has now."]
-    return damage(folder, locked.layer)
+    return damage(folder, locked.layer) or _contradictions(folder / REQUIREMENTS, wanted, lock.pins())
+
+
+def _contradictions(path: Path, wanted: Sequence[str], shared: Mapping[str, str]) -> list[str]:
+    """Return what no resolution would come to, of a file that is whole: one merged and hashed again."""
+    pins = requirements.known_pins([path.read_text(encoding="utf-8")])
+    found = [
+        f"{path} has {name} {pins[name]}, which the layers of the runtime have as {shared[name]}."
+        for name in sorted(pins.keys() & shared.keys())
+    ]
+    for each in map(Requirement, wanted):
+        name = canonicalize_name(each.name)
+        there = pins.get(name) or (shared.get(name) if each.extras else None)
+        if there is None or not each.specifier.contains(there, prereleases=True):
+            found.append(
+                f"{path} has {each.name} {there}, and `{each}` is added."
+                if there
+                else f"{path} lacks {each.name}, which is added."
+            )
+    return found
 
 
 def apt_drifts(described: LoadedVariant, shared: Mapping[str, AptLock]) -> list[str]:

@@ -242,7 +242,7 @@ def _read_archives(folder: Path, archives: Sequence[LockedArchive]) -> dict[str,
 
 def _read_archive(path: Path, archive: LockedArchive) -> tuple[Package, ...]:
     try:
-        content = path.read_bytes()
+        content = validation.content_of(path)
     except OSError as unreadable:
         why = unreadable.strerror or unreadable
         raise LockError(f"The lock {path} cannot be read: {why}.", hint=_HINT) from None

@@ -103,4 +103,9 @@ def damage(folder: Path, layer: LockedLayer) -> list[str]:
         return [f"{path} is missing."]
     if hashlib.sha256(path.read_bytes()).hexdigest() != layer.sha256:
         return [f"{path} was changed by hand: its sha256 is not the locked one."]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if number := requirements.foreign_line(text):
+        return [f"{path}:{number}: a lock has versions and hashes alone."]
+    if len(requirements.known_pins([text])) != layer.packages:
+        return [f"{path} has other packages than the {layer.packages} that are locked."]
     return []

@@ -81,6 +81,11 @@ def additions_folder(described: LoadedVariant) -> Path:
     return own / ADDITIONS if own else LOCKS / ADDITIONS / described.name
 
 
+def python_additions_folder(described: LoadedVariant) -> Path:
+    """Return where the Python packages that a variant adds are locked: each runtime has its own."""
+    return additions_folder(described) / described.spec.runtime.name
+
+
 def is_there(path: Path) -> bool:
     """Whether a user's own lock exists, even damaged (a dangling link, or a file in place of the folder)."""
     return os.path.lexists(path) or (os.path.lexists(path.parent) and not path.parent.is_dir())

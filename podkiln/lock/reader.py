@@ -31,7 +31,7 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
         drifts = drift.find_drift(described, lock)
         if not drifts and added:
             additions.check(described, lock.pins())
-            drifts = additions.python_drifts(described, runtime)
+            drifts = additions.python_drifts(described, lock)
         if drifts:
             what = f"The lock does not fit the description: {drifts[0]}"
             raise LockError(what, hint=hint_for(described, requirements.RELOCK))

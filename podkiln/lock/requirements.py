@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RELOCK = "Run `./build.py lock`, look at the difference, and commit it."
 _NAMED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)\s*(?P<rest>(?:[=<>!~@\[]|===).*)?$")
+_WRITTEN = re.compile(r"(#.*|[A-Za-z0-9][\w.-]*==[A-Za-z0-9.!+_-]+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?)?")
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;\\]+)")
 
 
@@ -82,6 +83,12 @@ def known_pins(texts: Iterable[str]) -> dict[str, str]:
     """Return the versions that requirements files pin, by package; other lines are skipped."""
     lines = (_PINNED.match(line) for text in texts for line in text.splitlines())
     return {canonicalize_name(line["name"]): line["version"] for line in lines if line}
+
+
+def foreign_line(text: str) -> int | None:
+    """Return the number of the first line that is no pin, hash or comment: an option of pip's, a URL."""
+    lines = enumerate(text.splitlines(), start=1)
+    return next((number for number, line in lines if not _WRITTEN.fullmatch(line)), None)
 
 
 def pinned_blocks(requirements: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ def read(path: Path, shape: type[L], *, hint: str) -> L:
     Raises FileNotFoundError, and UnreadableLockError for everything else that is not a lock.
     """
     try:
-        content = _bytes(path)
+        content = content_of(path)
     except FileNotFoundError:
         raise
     except OSError as unreadable:
@@ -130,8 +130,8 @@ def parse(content: bytes) -> Any:
         raise ValueError(f"line {broken.lineno} is not JSON ({broken.msg})") from None
 
 
-def _bytes(path: Path) -> bytes:
-    """Return a file's content. Raises OSError, ValueError."""
+def content_of(path: Path) -> bytes:
+    """Return what stands in a file of a lock. Raises OSError, ValueError where it is none, or too large."""
     if not path.is_file():  # a FIFO would be waited for
         if path.exists():
             raise OSError(None, "it is not a file")

@@ -164,7 +164,7 @@ def _servers(archive: LockedArchive, snapshot_at: str, mirror: str | None) -> li
 
 
 def _wheels(described: LoadedVariant) -> Iterator[_Part]:
-    folder, own = locations.folders(described)[0], locations.additions_folder(described)
+    folder, own = locations.folders(described)[0], locations.python_additions_folder(described)
     runtime = schema.read_runtime(folder)
     layers = [(folder, layer) for layer in (*runtime.installed, runtime.uv)]
     if described.additions.requirements and (added := additions.read_python(own)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from podkiln.config import document
+from podkiln.config.cuda_releases import ImagePlatform
 from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.variant import SHIPPED
 from podkiln.util.console import GB
@@ -41,6 +42,7 @@ class Runner(StrictModel):
     """One kind of runner: what it promises."""
 
     name: str
+    platform: ImagePlatform = Field(description="What its machine builds without an emulator.")
     free_bytes: Positive = Field(description="Disk that a job may fill, by what is promised.")
     unused: Reclaimable
     job_seconds: Positive = Field(description="How long a job may take.")
@@ -100,8 +102,9 @@ class RunnerCheck:
 
 
 def check_runners(plan: Plan) -> list[RunnerCheck]:
-    """Return how a build of a plan, with its push, stands to each runner that is known."""
-    return [RunnerCheck(runner, disk(plan), seconds(plan)) for runner in load()]
+    """Return how a build of a plan, with its push, stands to each runner of its platform that is known."""
+    able = [runner for runner in load() if runner.platform == plan.described.platform]
+    return [RunnerCheck(runner, disk(plan), seconds(plan)) for runner in able]
 
 
 def disk(plan: Plan) -> int:

@@ -52,7 +52,7 @@ def studio(
     lock, plan, build = commands()
     done = podkiln(*lock, *BASE, "--ca-bundle", SYSTEM_CA, root=ROOT, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert (folder / "with-ffmpeg.locks" / "additions" / "additions.txt").is_file()
+    assert (folder / "with-ffmpeg.locks/additions/comfyui-0.33.0-cuda-13.0/additions.txt").is_file()
     planned = podkiln(*plan, *BASE, cwd=folder)
     assert planned.returncode == 0, planned.stderr
     report, out = folder / "report.json", folder / "dist"

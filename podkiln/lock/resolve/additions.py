@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -34,17 +35,17 @@ def relock(described: LoadedVariant, upgrade: Sequence[str]) -> list[Path]:
     `upgrade`: packages whose pin is given up, or `all`. The runtime's own lock has to be there already.
     Raises DescriptionError for what does not go with the runtime, LockError.
     """
-    folder = locations.additions_folder(described)
+    folder = locations.python_additions_folder(described)
     wanted = described.additions
     if not wanted.requirements:
-        return _remove(folder)
+        return _remove(locations.additions_folder(described))
     runtime_folder, _ = locations.folders(described)
     locked = Lock(runtime_folder, schema.read_runtime(runtime_folder), {})
     shared = locked.pins()
     additions.check(described, shared)
     pins = _pins(folder)
     upgraded = ["all"] if {ALL, "all"} & set(upgrade) else [name for name in upgrade if name in pins]
-    if not upgraded and not additions.python_drifts(described, locked.runtime):
+    if not upgraded and not additions.python_drifts(described, locked):
         return []
     wheels = _resolved(described, shared, pins, upgraded)
     text = python.header(f"What {described.name} adds to the Python packages of its runtime.")
@@ -64,15 +65,18 @@ def relock(described: LoadedVariant, upgrade: Sequence[str]) -> list[Path]:
 
 def _remove(folder: Path) -> list[Path]:
     """Remove the lock of a variant that adds no Python packages any more."""
-    stale = [path for name in (FILE, REQUIREMENTS) if (path := folder / name).is_file()]
+    stale = [path for name in (FILE, REQUIREMENTS) for path in folder.glob(f"*/{name}") if path.is_file()]
     for path in stale:
         path.unlink()
+    for place in {path.parent for path in stale}:
+        with contextlib.suppress(OSError):  # something of somebody's own is in it
+            place.rmdir()
     return stale
 
 
 def packages(described: LoadedVariant) -> set[str]:
     """Return the names of the Python packages that are locked as additions."""
-    return set(_pins(locations.additions_folder(described)))
+    return set(_pins(locations.python_additions_folder(described)))
 
 
 def _pins(folder: Path) -> dict[str, str]:

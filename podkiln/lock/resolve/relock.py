@@ -163,8 +163,8 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
     if folder.is_dir() and not os.path.lexists(folder / "runtime.json"):
         found.append(f"There is no lock {folder / 'runtime.json'}.")
     else:
-        locked = schema.read_runtime(folder)
-        drifts = drift.find_drift(described, Lock(folder, locked, {}))
+        locked = Lock(folder, schema.read_runtime(folder), {})
+        drifts = drift.find_drift(described, locked)
         drifts += locked_additions.python_drifts(described, locked)
         found += [f"{described.name}: {each}" for each in drifts]
     found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]

@@ -22,6 +22,7 @@ GB = 10**9
 MEASURED = cuda_releases.load("13.0").measured
 RUNNER = Runner(
     name="a runner",
+    platform="linux/amd64",
     free_bytes=14 * GB,
     unused=Reclaimable(folders=("/a", "/b"), bytes=16 * GB),
     job_seconds=6 * 3600,

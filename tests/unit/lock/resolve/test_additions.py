@@ -6,6 +6,7 @@ The resolver is the real uv, over a folder of empty wheels.
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from podkiln.lock import additions, locations, reader
 from podkiln.lock.resolve import relock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 RUNTIME = """\
@@ -62,7 +64,7 @@ def adding(parent: Path, *asked: str, name: str = "mine") -> Path:
 
 
 def locked(path: Path) -> dict[str, str]:
-    folder = path.with_suffix(".locks") / "additions"
+    folder = path.with_suffix(".locks") / "additions" / "mine-1"
     return {str(each.relative_to(folder)): each.read_text() for each in folder.rglob("*") if each.is_file()}
 
 
@@ -146,6 +148,29 @@ def test_additions_that_only_together_cannot_be_had(parent: Path, shelf: Shelf) 
         relock.relock([str(adding(parent, "low", "high"))])
 
 
+def test_each_runtime_has_its_own(parent: Path, shelf: Shelf) -> None:
+    """As those of two CUDA releases: to lock for one leaves the other as it is."""
+    path = adding(parent, "tall")
+    relock.relock([str(path)])
+    before = locked(path)
+    other = path.read_text()
+    path.write_text(other.replace("name: mine-1", "name: mine-2"))
+    relock.relock([str(path)])
+    assert locked(path) == before
+    assert relock.check([str(path)]) == []
+    path.write_text(other)
+    assert relock.check([str(path)]) == []
+
+
+HASHED_AGAIN: dict[str, Callable[[str], str]] = {
+    "tall==1.0": lambda text: text.replace("tall==", "taller=="),
+    "brick==1.0": lambda text: text.replace("brick==", "bar=="),
+    "an option": lambda text: "--extra-index-url http://example.com/\n" + text,
+    "a URL": lambda text: "other @ http://example.com/x.whl\n" + text,
+    "fewer": lambda text: text,
+}
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -154,6 +179,12 @@ def test_additions_that_only_together_cannot_be_had(parent: Path, shelf: Shelf) 
         ("runtime", "runtime.python.add was locked for other Python layers than the runtime has now."),
         ("by hand", "additions.txt was changed by hand: its sha256 is not the locked one."),
         ("missing", "additions.txt is missing."),
+        # Hashed again, as after a merge.
+        ("tall==1.0", "additions.txt lacks tall, which is added."),
+        ("brick==1.0", "additions.txt has bar 1.0, which the layers of the runtime have as 1.0."),
+        ("an option", "additions.txt:1: a lock has versions and hashes alone."),
+        ("a URL", "additions.txt:1: a lock has versions and hashes alone."),
+        ("fewer", "additions.txt has other packages than the 3 that are locked."),
     ],
 )
 def test_a_lock_that_does_not_fit_is_noticed_by_the_build_and_by_check(
@@ -162,7 +193,7 @@ def test_a_lock_that_does_not_fit_is_noticed_by_the_build_and_by_check(
     path = adding(parent, "tall")
     if damage != "unlocked":
         relock.relock([str(path)])
-    folder = locations.additions_folder(variants.load(str(path)))
+    folder = locations.python_additions_folder(variants.load(str(path)))
     if damage == "asked":
         adding(parent, "brick")
     if damage == "runtime":
@@ -174,6 +205,14 @@ def test_a_lock_that_does_not_fit_is_noticed_by_the_build_and_by_check(
     if damage == "by hand":
         with (folder / additions.REQUIREMENTS).open("a") as file:
             file.write("# mine\n")
+    if found := HASHED_AGAIN.get(damage):
+        text = found((folder / additions.REQUIREMENTS).read_text())
+        (folder / additions.REQUIREMENTS).write_text(text)
+        told = json.loads((folder / additions.FILE).read_text())
+        told["layer"] |= {"sha256": sha256(text.encode()).hexdigest()}
+        if damage == "fewer":
+            told["layer"]["packages"] += 1
+        (folder / additions.FILE).write_text(json.dumps(told))
     if damage == "missing":
         (folder / additions.REQUIREMENTS).unlink()
     described = variants.load(str(path))
