@@ -27,7 +27,8 @@ def expand(
     """Return a description's data with the release that it names written out, and where its files lie.
 
     Args:
-        file: The description; a release beside `child` goes before one beside it, and that before a shipped one.
+        file: The description. A release beside `child` goes before one beside it, and a shipped one comes
+            last.
         data: What it says; returned as it is where it names no release.
         flags: Where the files of the parent's release lie.
         child: The description that is built, beside which `./build.py comfyui --variant` writes.
