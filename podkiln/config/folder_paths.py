@@ -53,7 +53,7 @@ def read(tree: Path) -> ReadFolders:
     if not inside:
         raise module.error(module.tree, f"there is no `{_TABLE}[NAME] = …` here")
     for key, below in inside.items():
-        known |= {name: key for name in below if name not in {key, *known}}
+        known |= {name: key for name in below if name not in {key, *known, *places}}
     return ReadFolders(tuple(inside), tuple(key for key in places if key not in inside), known)
 
 

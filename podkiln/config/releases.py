@@ -8,7 +8,7 @@ first digits: 0.33.0-783545f689a0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -37,7 +37,7 @@ class ParsedFlag(StrictModel):
     arity: Literal["none", "one", "optional", "any", "some"] = "none"
     type: Literal["str", "int", "float", "file", "folder"] = "str"
     choices: TupleOf[str] = ()
-    most: int | None = None
+    most: Annotated[int, Field(gt=0)] | None = None
     group: str | None = None
     repeat: bool = False
     default: str | int | float | None = None
@@ -116,6 +116,7 @@ def load_folders(release: str, folder: Path = SHIPPED) -> FoldersFile:
     found = file.parse(FoldersFile)
     if found.comfyui != release:
         raise file.error(("comfyui",), f"the file is named after {release}, but says {found.comfyui}.")
+    check_folders(found, file)
     if flags_path(release, folder).is_file():
         commit = load(release, folder)[0].commit
         if found.commit != commit:
@@ -123,6 +124,20 @@ def load_folders(release: str, folder: Path = SHIPPED) -> FoldersFile:
                 ("commit",), f"its flags are those of another commit, {commit}: read both again."
             )
     return found
+
+
+def check_folders(found: FoldersFile, file: Document) -> None:
+    """See that each folder is named once, and that old names mean one of them. Raises DescriptionError."""
+    known = [*found.folders, *found.outside]
+    for key, names in (("folders", found.folders), ("outside", found.outside)):
+        for number, name in enumerate(names):
+            if known.count(name) > 1:
+                raise file.error((key, number), f"{name} is duplicated.")
+    for old, name in found.legacy.items():
+        if old == name or old in found.folders:
+            raise file.error(("legacy", old), f"{old} is a folder itself, and no old name of one.")
+        if name not in known:
+            raise file.error(("legacy", old), f"there is no folder {name}.")
 
 
 def unknown(

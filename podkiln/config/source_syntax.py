@@ -12,12 +12,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.errors import DescriptionError, SourceError
+from podkiln.util import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-MOST_BYTES: Final = 4 << 20  # of one module; ComfyUI's two have 17 KB and 20 KB
+MOST_BYTES: Final = 1 << 20  # of one file; those that are read have up to 20 KB
+
+
+def content_of(path: Path) -> bytes:
+    """Return what a file of a source tree holds. Raises SourceError: missing, no file, too large."""
+    if problem := files.problem(path):  # a FIFO would be waited for
+        raise SourceError(f"{path} {problem}.")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as unreadable:
+        raise SourceError(f"{path} cannot be read: {unreadable.strerror or unreadable}.") from None
+    if len(content) > MOST_BYTES:
+        raise SourceError(f"{path} is larger than {MOST_BYTES >> 20} MiB, and none of ComfyUI's.")
+    return content
 
 
 class UnknownValueError(Exception):
@@ -46,19 +61,14 @@ class Module:
 
     @classmethod
     def read(cls, path: Path) -> Module:
-        """Parse a file. Raises SourceError: missing, too large, no Python."""
-        try:
-            with path.open("rb") as file:
-                content = file.read(MOST_BYTES + 1)
-        except OSError as unreadable:
-            raise SourceError(f"{path} cannot be read: {unreadable.strerror or unreadable}.") from None
-        if len(content) > MOST_BYTES:
-            raise SourceError(f"{path} is larger than {MOST_BYTES >> 20} MiB, and no module of ComfyUI.")
+        """Parse a file. Raises SourceError: missing, no file, too large, no Python."""
+        content = content_of(path)
         try:
             return cls(path, ast.parse(content, filename=str(path)))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as broken:
             line = getattr(broken, "lineno", None) or 1
-            raise SourceError(f"{path}:{line}: this is not Python that can be parsed: {broken}.") from None
+            why = f": {broken}" if str(broken) else ""  # of a MemoryError there is none
+            raise SourceError(f"{path}:{line}: this is not Python that can be parsed{why}.") from None
 
     def error(self, node: ast.AST, what: str) -> DescriptionError:
         """Make the error for a construct that is not understood."""

@@ -49,7 +49,7 @@ class Named:
         version, at, commit = text.partition("@")
         if not at and "." not in text:
             version, commit = "", text
-        wrong = (version and not re.fullmatch(r"v?[0-9]+(\.[0-9]+)+", version)) or (
+        wrong = (version and not re.fullmatch(f"v?{comfyui_source.RELEASE}", version)) or (
             (commit or at) and not re.fullmatch(r"[0-9a-f]{7,40}", commit)
         )
         if wrong or not text:
