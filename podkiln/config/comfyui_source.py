@@ -95,9 +95,10 @@ def _requirements(path: Path) -> tuple[str, ...]:
             asked = requirement(line)
         except InvalidRequirement:
             asked = None
-        if asked is None or asked.url:
+        if asked is None or asked.url or not line.isprintable():
             raise DescriptionError(
-                f"{path}:{number}: podkiln locks packages of an index, and this line is none: {line[:80]}",
+                f"{path}:{number}: podkiln locks packages of an index, and this line is none: "
+                f"{shown(line[:80])}",
                 hint="Nothing was written.",
             )
         found.append(line)

@@ -98,10 +98,15 @@ def load(release: str, folder: Path = SHIPPED) -> tuple[ReleaseFile, Document]:
     if not path.is_file():
         raise unknown(release, [folder], what=f"{path}: the flags of ComfyUI {release} are not described.")
     file = document.load(path)
+    return read(release, file), file
+
+
+def read(release: str, file: Document) -> ReleaseFile:
+    """Read what a release's own file says. Raises DescriptionError."""
     found = file.parse(ReleaseFile)
     if found.comfyui != release:
         raise file.error(("comfyui",), f"the file is named after {release}, but says {found.comfyui}.")
-    return found, file
+    return found
 
 
 def load_folders(release: str, folder: Path = SHIPPED) -> FoldersFile:
@@ -113,10 +118,7 @@ def load_folders(release: str, folder: Path = SHIPPED) -> FoldersFile:
             hint=f"`./build.py comfyui {release}` reads them off its source.",
         )
     file = document.load(path)
-    found = file.parse(FoldersFile)
-    if found.comfyui != release:
-        raise file.error(("comfyui",), f"the file is named after {release}, but says {found.comfyui}.")
-    check_folders(found, file)
+    found = read_folders(release, file)
     if flags_path(release, folder).is_file():
         commit = load(release, folder)[0].commit
         if found.commit != commit:
@@ -126,8 +128,11 @@ def load_folders(release: str, folder: Path = SHIPPED) -> FoldersFile:
     return found
 
 
-def check_folders(found: FoldersFile, file: Document) -> None:
-    """See that each folder is named once, and that old names mean one of them. Raises DescriptionError."""
+def read_folders(release: str, file: Document) -> FoldersFile:
+    """Read a release's model folders: each named once, and by old names. Raises DescriptionError."""
+    found = file.parse(FoldersFile)
+    if found.comfyui != release:
+        raise file.error(("comfyui",), f"the file is named after {release}, but says {found.comfyui}.")
     known = [*found.folders, *found.outside]
     for key, names in (("folders", found.folders), ("outside", found.outside)):
         for number, name in enumerate(names):
@@ -138,6 +143,7 @@ def check_folders(found: FoldersFile, file: Document) -> None:
             raise file.error(("legacy", old), f"{old} is a folder itself, and no old name of one.")
         if name not in known:
             raise file.error(("legacy", old), f"there is no folder {name}.")
+    return found
 
 
 def unknown(

@@ -52,6 +52,11 @@ def text(content: str) -> Callable[[Path], None]:
         ("folder_paths.py", sparse, "folder_paths.py is larger than 1 MiB"),
         ("requirements.txt", text(f"foo\nx; {DEEP}"), "requirements.txt:2: podkiln locks packages"),
         ("requirements.txt", text(f"foo\nx=={DIGITS}"), "requirements.txt:2: podkiln locks packages"),
+        (
+            "requirements.txt",
+            text("foo; sys_platform == '\x1b'"),
+            "requirements.txt:1: podkiln locks packages",
+        ),
         ("pyproject.toml", text(f"x = {'[' * 3000}"), "pyproject.toml cannot be read: it is nested too deep"),
         ("pyproject.toml", text("project = [1]"), "pyproject.toml: project is no table"),
         ("pyproject.toml", text("[project]\nrequires-python = 3"), "requires-python is '?3'?; expected"),
