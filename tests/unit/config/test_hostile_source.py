@@ -35,7 +35,10 @@ def sparse(path: Path) -> None:
 
 
 def text(content: str) -> Callable[[Path], None]:
-    return lambda path: write(path, content) and None
+    def make(path: Path) -> None:
+        write(path, content)
+
+    return make
 
 
 @pytest.mark.parametrize(

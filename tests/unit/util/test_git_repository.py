@@ -118,6 +118,14 @@ def test_no_program_that_a_repository_names_is_run(root: Path, text: str, place:
     assert not (root.parent / "ran").exists()
 
 
+def test_the_config_of_a_repository_is_not_even_read(root: Path) -> None:
+    commit = git(root, "rev-parse", "HEAD")
+    (root / ".git/config").write_text("[this is no config\n")
+    with opened(root) as given:
+        assert given is not None
+        assert given.commit("HEAD") == commit
+
+
 def test_what_the_caller_is_a_hook_of_is_not_asked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = git(root, "rev-parse", "HEAD")
     monkeypatch.setenv("GIT_DIR", str(root.parent / "none"))
