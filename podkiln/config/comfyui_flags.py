@@ -87,7 +87,20 @@ def check(
     Raises DescriptionError for files that are wrong whatever the release.
     """
     found, file = releases.load(release, directory)
-    folder = rules or directory
+    return agree(found, file, rules or directory)
+
+
+def agree(
+    found: releases.ReleaseFile, file: Document, folder: Path
+) -> tuple[FlagData, tuple[DescriptionError, ...]]:
+    """Return what `check` does of a release's file, which need not be written yet. Raises DescriptionError.
+
+    Args:
+        found: What the file says.
+        file: The file.
+        folder: Where the files lie that hold for all releases.
+    """
+    release = found.comfyui
     dead_document = document.load(folder / DEAD)
     dead = dead_document.parse(DeadFile)
     here = {name: flag for name, flag in dead.flags.items() if holds(flag.releases, release)}

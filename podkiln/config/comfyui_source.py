@@ -7,12 +7,14 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import InvalidRequirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from podkiln.config import cli_args, folder_paths
-from podkiln.config.source_syntax import Module
+from podkiln.config.fields import requirement
+from podkiln.config.source_syntax import Module, content_of
 from podkiln.errors import DescriptionError, SourceError
+from podkiln.util.quoting import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 VERSION: Final = "comfyui_version.py"
 REQUIREMENTS: Final = "requirements.txt"
 PROJECT: Final = "pyproject.toml"
+RELEASE: Final = r"[0-9]{1,9}(\.[0-9]{1,9}){1,5}"
 _MARKS: Final = (VERSION, cli_args.FILE, folder_paths.FILE, REQUIREMENTS)
 
 
@@ -50,12 +53,9 @@ def read(tree: Path) -> Source:
 
     Raises SourceError: it is not ComfyUI's. Raises DescriptionError: a construct that is not understood.
     """
-    missing = next((name for name in _MARKS if not (tree / name).is_file()), None)
+    missing = next((name for name in _MARKS if not (tree / name).exists()), None)
     if missing:
-        raise SourceError(
-            f"{tree} is not a source tree of ComfyUI: there is no {missing}.",
-            hint="Name the folder that has main.py in it; before 0.3.0 there were no releases to describe.",
-        )
+        raise _no_tree(tree, missing)
     return Source(
         version=version_of(tree),
         python=_python(tree / PROJECT),
@@ -65,13 +65,22 @@ def read(tree: Path) -> Source:
     )
 
 
+def _no_tree(tree: Path, missing: str) -> SourceError:
+    return SourceError(
+        f"{tree} is not a source tree of ComfyUI: there is no {missing}.",
+        hint="Name the folder that has main.py in it; before 0.3.0 there were no releases to describe.",
+    )
+
+
 def version_of(tree: Path) -> str:
     """Return what a tree calls itself. Raises SourceError and DescriptionError."""
+    if not (tree / VERSION).exists():
+        raise _no_tree(tree, VERSION)
     module = Module.read(tree / VERSION)
     for statement in module.tree.body:
         module.learn(statement)
     found = module.constants.get("__version__")
-    if not isinstance(found, str) or not re.fullmatch(r"[0-9]+(\.[0-9]+)+", found):
+    if not isinstance(found, str) or not re.fullmatch(RELEASE, found):
         raise module.error(module.tree, "there is no `__version__` of numbers and dots here")
     return found
 
@@ -83,12 +92,13 @@ def _requirements(path: Path) -> tuple[str, ...]:
         if not line:
             continue
         try:
-            asked = Requirement(line)
+            asked = requirement(line)
         except InvalidRequirement:
             asked = None
-        if asked is None or asked.url:
+        if asked is None or asked.url or not line.isprintable():
             raise DescriptionError(
-                f"{path}:{number}: podkiln locks packages of an index, and this line is none: {line[:80]}",
+                f"{path}:{number}: podkiln locks packages of an index, and this line is none: "
+                f"{shown(line[:80])}",
                 hint="Nothing was written.",
             )
         found.append(line)
@@ -96,18 +106,32 @@ def _requirements(path: Path) -> tuple[str, ...]:
 
 
 def _python(path: Path) -> str | None:
-    if not path.is_file():
+    """Return the versions of Python that a project is for. Raises SourceError."""
+    if not path.exists() and not path.is_symlink():
         return None
     try:
-        asked = tomllib.loads(_text(path)).get("project", {}).get("requires-python")
-        return str(SpecifierSet(asked)) if asked else None
-    except (tomllib.TOMLDecodeError, InvalidSpecifier, AttributeError, TypeError) as broken:
-        raise SourceError(f"{path} cannot be read: {' '.join(str(broken).split())}.") from None
+        project = tomllib.loads(_text(path)).get("project", {})
+    except (tomllib.TOMLDecodeError, RecursionError) as broken:
+        why = "it is nested too deep" if isinstance(broken, RecursionError) else " ".join(str(broken).split())
+        raise SourceError(f"{path} cannot be read: {why}.") from None
+    if not isinstance(project, dict):
+        raise SourceError(f"{path}: project is no table.")
+    asked = project.get("requires-python", "")
+    try:
+        if not isinstance(asked, str):
+            raise InvalidSpecifier
+        found = SpecifierSet(asked)
+        found.contains("3.13")  # of too many digits it is a ValueError, and only here
+    except ValueError:
+        raise SourceError(
+            f"{path}: requires-python is {shown(str(asked))}; expected versions such as '>=3.10'."
+        ) from None
+    return str(found) or None
 
 
 def _text(path: Path) -> str:
+    """Return a file's text. Raises SourceError."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as unreadable:
-        why = getattr(unreadable, "strerror", None) or "it is no UTF-8 text"
-        raise SourceError(f"{path} cannot be read: {why}.") from None
+        return content_of(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SourceError(f"{path} cannot be read: it is no UTF-8 text.") from None

@@ -108,9 +108,14 @@ def files(folder: Path) -> list[Path]:
     return found
 
 
-def load(path: Path) -> Document:
-    """Read one YAML file whose top level is a mapping. Raises DescriptionError."""
-    root = yaml_nodes.parse(path)
+def load(path: Path, text: str | None = None) -> Document:
+    """Read one YAML file whose top level is a mapping. Raises DescriptionError.
+
+    Args:
+        path: The file.
+        text: What it will hold, where it is not written yet.
+    """
+    root = yaml_nodes.parse(path, text)
     return Document(path=path, data=yaml_nodes.construct(root), root=root)
 
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Final, TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -80,15 +80,15 @@ HttpsUrl = Annotated[
 Digest = Annotated[str, PatternType(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
 # One that ended in a - would be removed by apt-get, not installed.
 AptPackage = Annotated[str, PatternType(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "the name of a Debian package")]
-Version = Annotated[str, PatternType(r"^[0-9]+(\.[0-9]+)*$", "a version of numbers and dots")]
+Version = Annotated[str, PatternType(r"^[0-9]{1,9}(\.[0-9]{1,9}){0,5}$", "a version of numbers and dots")]
 Release = Annotated[
     str,
     PatternType(
-        r"^[0-9]+(\.[0-9]+)+(-[0-9a-f]{12})?$",
+        r"^[0-9]{1,9}(\.[0-9]{1,9}){1,5}(-[0-9a-f]{12})?$",
         "a release of ComfyUI such as 0.33.0, or one and the first 12 digits of a commit after it",
     ),
 ]
-PythonVersion = Annotated[str, PatternType(r"^3\.[0-9]+$", "a version of Python such as 3.13")]
+PythonVersion = Annotated[str, PatternType(r"^3\.[0-9]{1,3}$", "a version of Python such as 3.13")]
 Platform = Annotated[
     str, PatternType(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
 ]
@@ -153,7 +153,9 @@ def _releases(value: str) -> str:
     """Check a range of releases, as packages write theirs (https://peps.python.org/pep-0440/)."""
     try:
         found = list(SpecifierSet(value))
-    except InvalidSpecifier:
+        for each in found:
+            each.contains("1")  # a number of thousands of digits is a ValueError, and only here
+    except ValueError:
         found = []
     if not found:
         raise ValueError(f"{shown(value)} is no range of releases; expected one such as >=0.22,<0.38")
@@ -213,10 +215,21 @@ def _own(name: str) -> str:
     return name
 
 
+def requirement(value: str) -> Requirement:
+    """Read one Python requirement (PEP 508). Raises InvalidRequirement, whatever stands there."""
+    try:
+        found = Requirement(value)
+        for version in found.specifier:
+            version.contains("1")  # a number of thousands of digits is a ValueError, and only here
+    except (RecursionError, ValueError) as wrong:  # packaging reads parentheses in each other by recursion
+        raise InvalidRequirement(str(wrong)) from None
+    return found
+
+
 def _requirement(value: str) -> str:
     """Check one Python requirement (PEP 508): a name, maybe with extras and versions."""
     try:
-        wanted = Requirement(value)
+        wanted = requirement(value)
     except InvalidRequirement:
         raise ValueError(f"{shown(value)} is not a Python requirement such as matplotlib>=3.9") from None
     if wanted.url:
@@ -231,7 +244,7 @@ def _requirement(value: str) -> str:
 def requirement_name(value: str) -> str | None:
     """Return the canonical name of the package that a requirement asks for; None where it is none."""
     try:
-        return canonicalize_name(Requirement(value).name)
+        return canonicalize_name(requirement(value).name)
     except InvalidRequirement:
         return None
 

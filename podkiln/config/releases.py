@@ -8,7 +8,7 @@ first digits: 0.33.0-783545f689a0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -37,7 +37,7 @@ class ParsedFlag(StrictModel):
     arity: Literal["none", "one", "optional", "any", "some"] = "none"
     type: Literal["str", "int", "float", "file", "folder"] = "str"
     choices: TupleOf[str] = ()
-    most: int | None = None
+    most: Annotated[int, Field(gt=0)] | None = None
     group: str | None = None
     repeat: bool = False
     default: str | int | float | None = None
@@ -98,10 +98,15 @@ def load(release: str, folder: Path = SHIPPED) -> tuple[ReleaseFile, Document]:
     if not path.is_file():
         raise unknown(release, [folder], what=f"{path}: the flags of ComfyUI {release} are not described.")
     file = document.load(path)
+    return read(release, file), file
+
+
+def read(release: str, file: Document) -> ReleaseFile:
+    """Read what a release's own file says. Raises DescriptionError."""
     found = file.parse(ReleaseFile)
     if found.comfyui != release:
         raise file.error(("comfyui",), f"the file is named after {release}, but says {found.comfyui}.")
-    return found, file
+    return found
 
 
 def load_folders(release: str, folder: Path = SHIPPED) -> FoldersFile:
@@ -113,15 +118,31 @@ def load_folders(release: str, folder: Path = SHIPPED) -> FoldersFile:
             hint=f"`./build.py comfyui {release}` reads them off its source.",
         )
     file = document.load(path)
-    found = file.parse(FoldersFile)
-    if found.comfyui != release:
-        raise file.error(("comfyui",), f"the file is named after {release}, but says {found.comfyui}.")
+    found = read_folders(release, file)
     if flags_path(release, folder).is_file():
         commit = load(release, folder)[0].commit
         if found.commit != commit:
             raise file.error(
                 ("commit",), f"its flags are those of another commit, {commit}: read both again."
             )
+    return found
+
+
+def read_folders(release: str, file: Document) -> FoldersFile:
+    """Read a release's model folders: each named once, and by old names. Raises DescriptionError."""
+    found = file.parse(FoldersFile)
+    if found.comfyui != release:
+        raise file.error(("comfyui",), f"the file is named after {release}, but says {found.comfyui}.")
+    known = [*found.folders, *found.outside]
+    for key, names in (("folders", found.folders), ("outside", found.outside)):
+        for number, name in enumerate(names):
+            if known.count(name) > 1:
+                raise file.error((key, number), f"{name} is duplicated.")
+    for old, name in found.legacy.items():
+        if old == name or old in found.folders:
+            raise file.error(("legacy", old), f"{old} is a folder itself, and no old name of one.")
+        if name not in known:
+            raise file.error(("legacy", old), f"there is no folder {name}.")
     return found
 
 

@@ -9,15 +9,36 @@ from __future__ import annotations
 import ast
 import contextlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from podkiln.config import source_names
 from podkiln.errors import DescriptionError, SourceError
+from podkiln.util import files
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable
     from pathlib import Path
 
-MOST_BYTES: Final = 4 << 20  # of one module; ComfyUI's two have 17 KB and 20 KB
+_READING: Final = frozenset({"set", "list", "tuple", "len", "sorted", "map"})  # nothing is changed
+# Methods that decide which members an enum has, or which values they are found by.
+_SHAPING: Final = frozenset({"__new__", "__init__", "_missing_", "_generate_next_value_", "__iter__"})
+MOST_BYTES: Final = 1 << 20  # of one file; those that are read have up to 20 KB
+
+
+def content_of(path: Path) -> bytes:
+    """Return what a file of a source tree holds. Raises SourceError: missing, no file, too large."""
+    if problem := files.problem(path):  # a FIFO would be waited for
+        raise SourceError(f"{path} {problem}.")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as unreadable:
+        raise SourceError(f"{path} cannot be read: {unreadable.strerror or unreadable}.") from None
+    if len(content) > MOST_BYTES:
+        raise SourceError(f"{path} is larger than {MOST_BYTES >> 20} MiB, and none of ComfyUI's.")
+    return content
 
 
 class UnknownValueError(Exception):
@@ -35,6 +56,7 @@ class Module:
         enums: The members of each enum.Enum, values by name, in their order.
         functions: Functions by name.
         classes: All other classes by name.
+        unread: What is no such thing though it looks like one, with the place why.
     """
 
     path: Path
@@ -43,22 +65,28 @@ class Module:
     enums: dict[str, dict[str, Any]] = field(default_factory=dict)
     functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)
+    unread: dict[str, ast.AST] = field(default_factory=dict)
+
+    @cached_property
+    def above(self) -> dict[ast.AST, ast.AST]:
+        """Return the node that each node stands in."""
+        return source_names.parents(self.tree)
+
+    @cached_property
+    def bound(self) -> Counter[str]:
+        """Return how often each name is bound."""
+        return source_names.bound(self.tree)
 
     @classmethod
     def read(cls, path: Path) -> Module:
-        """Parse a file. Raises SourceError: missing, too large, no Python."""
-        try:
-            with path.open("rb") as file:
-                content = file.read(MOST_BYTES + 1)
-        except OSError as unreadable:
-            raise SourceError(f"{path} cannot be read: {unreadable.strerror or unreadable}.") from None
-        if len(content) > MOST_BYTES:
-            raise SourceError(f"{path} is larger than {MOST_BYTES >> 20} MiB, and no module of ComfyUI.")
+        """Parse a file. Raises SourceError: missing, no file, too large, no Python."""
+        content = content_of(path)
         try:
             return cls(path, ast.parse(content, filename=str(path)))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as broken:
             line = getattr(broken, "lineno", None) or 1
-            raise SourceError(f"{path}:{line}: this is not Python that can be parsed: {broken}.") from None
+            why = f": {broken}" if str(broken) else ""  # of a MemoryError there is none
+            raise SourceError(f"{path}:{line}: this is not Python that can be parsed{why}.") from None
 
     def error(self, node: ast.AST, what: str) -> DescriptionError:
         """Make the error for a construct that is not understood."""
@@ -70,10 +98,14 @@ class Module:
         )
 
     def learn(self, statement: ast.stmt) -> None:
-        """Take in what a statement of the module's top level defines."""
-        if isinstance(statement, ast.ClassDef):
+        """Take in what a statement of the module's top level defines, where nothing else changes it."""
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef) and (
+            self.bound[statement.name] > 1 or statement.decorator_list
+        ):
+            self.unread[statement.name] = statement
+        elif isinstance(statement, ast.ClassDef):
             if any(_last_name(base).endswith("Enum") for base in statement.bases):
-                self.enums[statement.name] = _members(statement)
+                self._enum(statement)
             else:
                 self.classes[statement.name] = statement
         elif isinstance(statement, ast.FunctionDef):
@@ -81,10 +113,60 @@ class Module:
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             for target in targets:
-                if isinstance(target, ast.Name):
-                    self.constants.pop(target.id, None)
+                if isinstance(target, ast.Name) and self.bound[target.id] == 1:
                     with contextlib.suppress(UnknownValueError):  # refused where it is used
-                        self.constants[target.id] = self.value(statement.value)
+                        value = self.value(statement.value)
+                        fixed = isinstance(statement.value, ast.Constant | ast.Tuple)
+                        if fixed or self.changed(target.id, ()) is None:
+                            self.constants[target.id] = value
+
+    def _enum(self, definition: ast.ClassDef) -> None:
+        members, strange = _members(definition)
+        self.enums[definition.name] = members
+        strange = strange or self.changed(definition.name, members)
+        if strange is not None:
+            self.unread[definition.name] = strange
+
+    def changed(self, name: str, members: Iterable[str]) -> ast.AST | None:
+        """Return the first use of a name that may change what it stands for, in place or by another name."""
+        uses = (
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+        )
+        return next((use for use in uses if not self._only_read(use, members)), None)
+
+    def _only_read(self, use: ast.Name, members: Iterable[str]) -> bool:
+        above = self.above[use]
+        if isinstance(above, ast.Attribute):
+            beyond = self.above[above]
+            read = not isinstance(beyond, ast.Attribute) or beyond.attr in {"name", "value"}
+            return isinstance(above.ctx, ast.Load) and above.attr in members and read
+        if isinstance(above, ast.Call):
+            return use in above.args and isinstance(above.func, ast.Name) and above.func.id in _READING
+        if isinstance(above, ast.keyword):
+            call = self.above[above]
+            return isinstance(call, ast.Call) and _last_name(call.func) == "add_argument"
+        if isinstance(above, ast.For | ast.comprehension):
+            return use is above.iter
+        return isinstance(above, ast.Compare | ast.arg)
+
+    def refuse_hidden(self) -> None:
+        """Raise DescriptionError for names that are not written: imports of all, code from text."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.alias) and node.name == "*":
+                raise self.error(self.above[node], "podkiln cannot read which names are imported here")
+            if isinstance(node, ast.Name) and node.id in source_names.HIDDEN:
+                raise self.error(node, f"podkiln cannot read what {node.id} does here")
+
+    def is_own(self, node: ast.Name) -> bool:
+        """Return whether a name is the module's, and no argument of a function around it."""
+        above: ast.AST | None = self.above.get(node)
+        while above is not None:
+            if isinstance(above, source_names.Function) and source_names.takes(above, node.id):
+                return False
+            above = self.above.get(above)
+        return True
 
     def value(self, node: ast.expr) -> Any:
         """Return a constant expression's value, for an enum's member its value. Raises UnknownValueError."""
@@ -126,14 +208,26 @@ def _last_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _members(definition: ast.ClassDef) -> dict[str, Any]:
-    """Return an enum's members whose value is written out."""
-    found: dict[str, Any] = {}
+def _members(definition: ast.ClassDef) -> tuple[dict[str, str], ast.AST | None]:
+    """Return an enum's members, and the first place where one is no plain text, or may be."""
+    found: dict[str, str] = {}
+    strange: ast.AST | None = definition if definition.keywords else None
     for statement in definition.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
-            found |= {
-                target.id: statement.value.value
-                for target in statement.targets
-                if isinstance(target, ast.Name)
-            }
-    return found
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            value = statement.value.value if isinstance(statement.value, ast.Constant) else None
+            named = [each.id for each in targets if isinstance(each, ast.Name)]
+            if len(named) < len(targets) or not isinstance(value, str) or named[0].startswith("_"):
+                strange = strange or statement
+            else:
+                found |= dict.fromkeys(named, value)
+        elif isinstance(statement, ast.FunctionDef):
+            strange = strange or (statement if statement.name in _SHAPING else None)
+        elif not isinstance(statement, ast.Pass) and not _is_text(statement):
+            strange = strange or statement
+    return found, strange
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether a statement is a text alone, as documentation is."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

@@ -53,9 +53,14 @@ for _tag, _form in _FORMS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_form.pattern})\Z"), _first)
 
 
-def parse(path: Path) -> yaml.MappingNode:
-    """Read a YAML file whose top level is a mapping. Raises DescriptionError with file and line."""
-    text = _text(path)
+def parse(path: Path, text: str | None = None) -> yaml.MappingNode:
+    """Read a YAML file whose top level is a mapping. Raises DescriptionError with file and line.
+
+    Args:
+        path: The file.
+        text: What it will hold, where it is not written yet.
+    """
+    text = _text(path) if text is None else text
     _refuse_depth(path, text)
     try:
         root = _compose(text)

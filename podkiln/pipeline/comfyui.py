@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Final
 from packaging.specifiers import SpecifierSet
 
 from podkiln.config import (
+    cli_args,
     comfyui_flags,
     comfyui_source,
     cuda_releases,
     document,
+    folder_paths,
     release_text,
     releases,
     variant,
@@ -30,14 +32,16 @@ from podkiln.pipeline import release_report
 from podkiln.util import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from podkiln.config.cli_args import ReadFlag
     from podkiln.config.comfyui_source import Source
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.resolve.comfyui_checkout import Checkout
     from podkiln.pipeline.release_report import ReleaseReport
 
 _SHIPPED: Final = "lazy"  # any shipped variant: they share one runtime
+_NOTHING: Final = "Nothing was written."
 _BASE: Final = variant.SHIPPED / "base.yaml"
 
 
@@ -78,8 +82,7 @@ def describe(request: ReleaseRequest) -> ReleaseReport:
         found = _checkout(request, repo, [place, releases.SHIPPED], Path(scratch))
         source = comfyui_source.read(found.folder)
     _check_python(before, source, found)
-    written = _write(found, source, place)
-    problems = comfyui_flags.check(found.release, place, comfyui_flags.DIRECTORY)[1]
+    written, problems = _write(found, source, place)
     after = variant.load(request.variant or _SHIPPED, request.cuda, release=found.release)
     warnings: list[str] = list(found.notes)
     for described in _to_lock(request, after, found.release):
@@ -128,14 +131,58 @@ def _check_python(before: LoadedVariant, source: Source, found: Checkout) -> Non
         )
 
 
-def _write(found: Checkout, source: Source, place: Path) -> list[Path]:
+def _write(found: Checkout, source: Source, place: Path) -> tuple[list[Path], tuple[DescriptionError, ...]]:
+    """Write a release's files. Returns those that changed, and which rules name what the release lacks.
+
+    Raises DescriptionError, with nothing written: what was read does not make files that can be read again.
+    """
     pin = release_text.Pin(found.release, found.repo, found.commit, found.tree)
     texts: Mapping[Path, str] = {
         releases.flags_path(found.release, place): release_text.flags(pin, source.flags),
         releases.folders_path(found.release, place): release_text.folders(pin, source.folders),
         releases.requirements_path(found.release, place): release_text.requirements(pin, source.requirements),
     }
-    return [path for path, text in texts.items() if atomic.write(path, text)]
+    problems = _read_again(found, source, place, texts)
+    written = [path for path, text in texts.items() if atomic.write(path, text)]
+    comfyui_flags.check.cache_clear()  # it remembers the files as they were
+    return written, problems
+
+
+def _read_again(
+    found: Checkout, source: Source, place: Path, texts: Mapping[Path, str]
+) -> tuple[DescriptionError, ...]:
+    """Read what will be written, as all that read it later will. Raises DescriptionError of the source."""
+    flags, folders = releases.flags_path(found.release, place), releases.folders_path(found.release, place)
+    try:
+        file = document.load(flags, texts[flags])
+        again = releases.read(found.release, file)
+        problems = comfyui_flags.agree(again, file, comfyui_flags.DIRECTORY)[1]
+    except DescriptionError as wrong:
+        raise _of_source(wrong, flags, found.folder / cli_args.FILE, source.flags) from None
+    try:
+        read = releases.read_folders(found.release, document.load(folders, texts[folders]))
+    except DescriptionError as wrong:
+        raise _of_source(wrong, folders, found.folder / folder_paths.FILE, ()) from None
+    for before, after in zip(source.flags, again.flags, strict=True):
+        if any(getattr(before, key) != getattr(after, key) for key in releases.ParsedFlag.model_fields):
+            where = f"{found.folder / cli_args.FILE}:{before.line}"
+            raise DescriptionError(f"{where}: {before.name} is not read again as it is.", hint=_NOTHING)
+    if any(getattr(read, key) != getattr(source.folders, key) for key in ("folders", "outside", "legacy")):
+        where = str(found.folder / folder_paths.FILE)
+        raise DescriptionError(f"{where}: its folders are not read again as they are.", hint=_NOTHING)
+    return problems
+
+
+def _of_source(
+    wrong: DescriptionError, path: Path, source: Path, flags: Sequence[ReadFlag]
+) -> DescriptionError:
+    """Blame what is wrong with a file that is not written on the source that it was to be made of."""
+    said = re.fullmatch(rf"{re.escape(str(path))}:[0-9]+: (.*)", str(wrong), re.DOTALL)
+    if said is None:  # of a file that holds for all releases
+        return wrong
+    row = re.match(r"flags\[([0-9]+)\]", said[1])
+    line = f":{flags[int(row[1])].line}" if row and int(row[1]) < len(flags) else ""
+    return DescriptionError(f"{source}{line}: {said[1]}", hint=wrong.hint or _NOTHING)
 
 
 def _pin(release: str) -> list[Path]:

@@ -6,16 +6,14 @@ It is compared with the lock: the same bytes from elsewhere (a mirror, a checkou
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.errors import SourceError, UsageError
 from podkiln.oci.reference import Reference
+from podkiln.util import git_repository
 from podkiln.util.git_tree import EMPTY, tree_id, tree_id_of
 from podkiln.util.masking import has_secret, masked
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"^(?P<url>[a-z+]+://\S+|git@\S+)#(?P<commit>[0-9a-f]{40})$")
 _GIT_OVER_HTTP = re.compile(r"^https?://(?!\S+\.git$)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
-_GIT_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -130,20 +127,16 @@ def _tree(name: str, folder: Path, value: str) -> str:
 def _checked_out_tree(folder: Path, commit: str, actual: str) -> str:
     """Return the tree of a locked commit whose own is not locked: a checkout has the commit.
 
-    Nothing there is trusted: the commit's text has to have the locked hash, and the files the tree that the
+    Nothing there is run or trusted: the commit has to have the locked hash, and the files the tree that its
     text names. Where that cannot be shown, the commit is returned, which no tree equals.
     Format: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
     """
-    argv = ["git", "-c", "safe.directory=*", "-C", str(folder), "cat-file", "commit", commit]
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        text = subprocess.run(
-            argv, capture_output=True, check=True, timeout=_GIT_SECONDS, env={**own, "GIT_NO_LAZY_FETCH": "1"}
-        ).stdout
-    except (OSError, subprocess.SubprocessError):  # no git, no checkout, or not of this commit
-        return commit
-    digest = hashlib.sha1(b"commit %d\0" % len(text) + text, usedforsecurity=False).hexdigest()
-    return actual if digest == commit and text.startswith(f"tree {actual}\n".encode()) else commit
+        with git_repository.opened(folder) as given:
+            tree = given.tree(commit) if given else None
+    except SourceError:  # no git
+        tree = None
+    return actual if tree == actual else commit
 
 
 def replaceable(lock: Lock) -> dict[str, str]:

@@ -18,6 +18,7 @@ IGNORED = frozenset({".git", "__pycache__"})
 # The tree of a folder without files.
 EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _CHUNK = 1 << 20
+_DEEPEST = 200  # folders in each other; ComfyUI has 8
 
 
 def tree_id(folder: Path) -> str:
@@ -35,12 +36,14 @@ def tree_id_of(files: dict[str, bytes]) -> str:
     return _hash_tree(lines).hex()
 
 
-def _tree(folder: Path) -> bytes:
+def _tree(folder: Path, depth: int = 0) -> bytes:
+    if depth > _DEEPEST:
+        raise SourceError(f"{folder} lies more than {_DEEPEST} folders deep: no source tree is like that.")
     entries = []
     with os.scandir(folder) as found:
         listed = [entry for entry in found if entry.name not in IGNORED]
     for entry in listed:
-        mode, digest = _entry(entry)
+        mode, digest = _entry(entry, depth)
         if mode is None:
             continue
         # git sorts a directory as if its name ended in a slash.
@@ -54,11 +57,11 @@ def _hash_tree(lines: list[bytes]) -> bytes:
     return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
 
 
-def _entry(entry: os.DirEntry[str]) -> tuple[bytes | None, bytes]:
+def _entry(entry: os.DirEntry[str], depth: int) -> tuple[bytes | None, bytes]:
     if entry.is_symlink():
         return b"120000", _blob(os.fsencode(Path(entry.path).readlink()))
     if entry.is_dir():
-        digest = _tree(Path(entry.path))
+        digest = _tree(Path(entry.path), depth + 1)
         # git does not know empty folders.
         return (None, b"") if digest.hex() == EMPTY else (b"40000", digest)
     status = entry.stat()

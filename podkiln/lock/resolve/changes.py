@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from podkiln.errors import CommandError, LockError, UsageError
+from podkiln.errors import LockError, SourceError, UsageError
 from podkiln.lock import locations, requirements, validation
 from podkiln.lock.schema import LockedFile, RuntimeLock, WeightsLock
-from podkiln.util import process
+from podkiln.util import git_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -88,20 +88,18 @@ def from_disk(path: Path) -> bytes | None:
 def from_git(revision: str, folder: Path) -> Reader:
     """Return what reads a file as it was at a git revision; None without one.
 
-    Raises UsageError: no such revision of the repository that a folder lies in.
+    Raises UsageError: no such revision of the repository that a folder lies in. What is returned raises
+    SourceError: the repository was cloned in part, without the file.
     """
-
-    def git(*arguments: str, cwd: Path) -> str | None:
-        done = process.run(["git", *arguments], cwd=cwd, check=False)
-        return None if done.returncode else done.stdout
-
+    root = git_repository.root_of(folder.resolve())
     try:
-        commit = git(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", cwd=folder
-        )
-    except CommandError as failed:
+        commit = None
+        if root:
+            with git_repository.opened(root) as given:
+                commit = given.commit(revision) if given else None
+    except SourceError as failed:
         raise UsageError(f"--since: {failed}") from None
-    if commit is None:
+    if root is None or commit is None:
         raise UsageError(
             f"--since: git has no revision {revision!r} in {folder}.",
             hint="Name a commit, a tag or a branch; a shallow clone has no others.",
@@ -109,8 +107,12 @@ def from_git(revision: str, folder: Path) -> Reader:
 
     def read(path: Path) -> bytes | None:
         parent = next(each for each in path.parents if each.is_dir())
-        shown = git("show", f"{commit.strip()}:./{path.relative_to(parent)}", cwd=parent)
-        return None if shown is None else shown.encode()
+        try:
+            inside = parent.resolve().relative_to(root) / path.relative_to(parent)
+        except ValueError:  # of another repository
+            return None
+        with git_repository.opened(root) as then:
+            return then.file(commit, str(inside)) if then else None
 
     return read
 

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 from podkiln.config import comfyui_source, folder_paths, releases
 from podkiln.config.cli_args import FILE as CLI_ARGS
-from podkiln.errors import CommandError, SourceError, UsageError
+from podkiln.errors import SourceError, UsageError
 from podkiln.lock.resolve import upgrades
-from podkiln.util import process
+from podkiln.util import git_repository
 from podkiln.util.git_tree import tree_id
 from podkiln.util.quoting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from podkiln.util.git_repository import Repository
 
 NEWEST: Final = "newest"
 _WHOLE: Final = 40  # digits of a commit
@@ -47,7 +49,7 @@ class Named:
         version, at, commit = text.partition("@")
         if not at and "." not in text:
             version, commit = "", text
-        wrong = (version and not re.fullmatch(r"v?[0-9]+(\.[0-9]+)+", version)) or (
+        wrong = (version and not re.fullmatch(f"v?{comfyui_source.RELEASE}", version)) or (
             (commit or at) and not re.fullmatch(r"[0-9a-f]{7,40}", commit)
         )
         if wrong or not text:
@@ -95,9 +97,10 @@ def of_folder(named: Named, folder: Path, repo: str, places: Sequence[Path]) -> 
     version = comfyui_source.version_of(folder)
     if named.version and named.version != version:
         raise UsageError(f"--source comfyui: {folder} is ComfyUI {version}, and not {named.version}.")
-    head = _git(folder, "rev-parse", "HEAD") if _is_checkout(folder) else None
-    if head:
-        return _of_checkout(named, folder, repo, version, head, places)
+    with git_repository.opened(folder) as given:
+        head = given.commit("HEAD") if given else None
+        if given and head:
+            return _of_checkout(named, given, repo, version, head, places)
     known = _described(version, places)
     actual = tree_id(folder)
     commit, notes = named.commit, []
@@ -130,8 +133,10 @@ def fetched(named: Named, repo: str, folder: Path) -> Checkout:
     version = comfyui_source.version_of(folder)
     if named.version and named.version != version:
         raise UsageError(f"{repo}: {commit} is ComfyUI {version}, and not {named.version}.")
-    tree = _git(folder, "rev-parse", f"{commit}^{{tree}}")
-    assert tree is not None  # noqa: S101 - it was just fetched
+    with git_repository.opened(folder) as given:
+        tree = given.tree(commit) if given else None
+    if tree is None:
+        raise SourceError(f"{repo} answered with something else than a commit for {commit}.")
     found = Checkout(version, repo, commit, tree, folder)
     return found if named.version else _release(found, version)
 
@@ -146,14 +151,17 @@ def newest(repo: str) -> Named:
 
 
 def _of_checkout(
-    named: Named, folder: Path, repo: str, version: str, head: str, places: Sequence[Path]
+    named: Named, given: Repository, repo: str, version: str, head: str, places: Sequence[Path]
 ) -> Checkout:
+    folder = given.root
     if named.commit and not head.startswith(named.commit):
         raise UsageError(
             f"--source comfyui: {folder} is at {head}, and not at {named.commit}: check that commit out."
         )
-    tree = _git(folder, "rev-parse", "HEAD^{tree}") or tree_id(folder)
-    tag = _git(folder, "rev-parse", "--verify", "--quiet", f"refs/tags/v{version}^{{commit}}")
+    tree = given.tree(head)
+    if tree is None:
+        raise SourceError(f"--source comfyui: {folder}: its commit {head} is damaged, as `git fsck` says.")
+    tag = given.commit(f"refs/tags/v{version}")
     if named.version and not named.commit and tag and tag != head:
         raise UsageError(
             f"--source comfyui: {folder} is at {head}, and v{version} is {tag}: check that out, or name "
@@ -210,17 +218,3 @@ def _tree(repo: str, commit: str) -> str | None:
         return upgrades.tree(repo, commit)
     except SourceError:
         return None
-
-
-def _is_checkout(folder: Path) -> bool:
-    """Whether a folder is itself a checkout, and not a part of one."""
-    return (folder / ".git").exists() and _git(folder, "rev-parse", "--verify", "--quiet", "HEAD") is not None
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        # Not a config of the tree's own: it could name programs to run.
-        done = process.run(["git", "-c", "core.fsmonitor=", "-C", str(folder), *arguments], check=False)
-    except CommandError as failed:
-        raise SourceError(f"{folder}: {failed}") from None
-    return None if done.returncode else done.stdout.strip()

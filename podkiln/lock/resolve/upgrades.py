@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podkiln.errors import CommandError, SourceError
-from podkiln.util import process
+from podkiln.util import git_repository, process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
 
 _SECONDS = 60
+# No password is asked for. What a person's own config says of hosts and proxies holds; programs that it runs
+# on files of a repository (filters, hooks) are not for one that others wrote.
+_GIT = ("git", "-c", "credential.helper=", "-c", "core.askPass=", "-c", "core.hooksPath=/dev/null")
 
 
 def base(described: LoadedVariant) -> str | None:
@@ -88,6 +91,11 @@ def tree(repo: str, commit: str) -> str:
 def fetch(repo: str, commit: str, folder: Path, files: Sequence[str]) -> None:
     """Check some files of a commit out into an empty folder. Raises SourceError."""
     _git(repo, "init", "--quiet", str(folder))
+    # These attributes come before those of the repository's own .gitattributes.
+    attributes = folder / ".git/info/attributes"
+    attributes.parent.mkdir(parents=True, exist_ok=True)
+    attributes.write_text("* -filter -text -ident -working-tree-encoding\n", encoding="utf-8")
+    _git(repo, "-C", str(folder), "config", "core.symlinks", "false")  # a link could name any file of ours
     _git(repo, "-C", str(folder), "remote", "add", "origin", repo)
     # The files alone, where the server knows filters; one that does not sends more.
     options = ("--quiet", "--depth=1", "--no-tags", "--filter=blob:none")
@@ -97,24 +105,33 @@ def fetch(repo: str, commit: str, folder: Path, files: Sequence[str]) -> None:
 
 
 def _git(repo: str, *arguments: str) -> str:
-    """Run git without asking anybody for a password. Raises SourceError."""
+    """Run git in none but our own repositories. Raises SourceError."""
     try:
-        argv = ["git", "-c", "credential.helper=", "-c", "core.askPass=", *arguments]
-        return process.run(argv, input="", timeout=_SECONDS).stdout
+        return _run(*arguments)
     except CommandError as failed:
         reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
         raise SourceError(f"{repo} could not be asked: {reason}") from None
 
 
+def _run(*arguments: str) -> str:
+    """Run git without asking anybody for a password. Raises CommandError.
+
+    It starts in an empty folder: in the one that podkiln was called in, git would take up the config of a
+    checkout, which may be of others, and name programs to run.
+    """
+    with tempfile.TemporaryDirectory(prefix="podkiln-git-") as empty:
+        own = {**git_repository.own_environment(), "GIT_CEILING_DIRECTORIES": str(Path(empty).parent)}
+        return process.run([*_GIT, *arguments], env=own, cwd=Path(empty), input="", timeout=_SECONDS).stdout
+
+
 def _references(repo: str, pattern: str) -> list[tuple[str, str]]:
     """Return commits and names of a remote repository, as `git ls-remote` lists them."""
-    argv = ["git", "-c", "credential.helper=", "-c", "core.askPass=", "ls-remote", repo, pattern]
     try:
-        done = process.run(argv, input="", timeout=_SECONDS)
+        listed = _run("ls-remote", "--", repo, pattern)
     except CommandError as failed:
         reason = " ".join(str(failed).partition("\n")[2].split()) or str(failed)
         raise SourceError(f"{repo} could not be asked what is newest: {reason}") from None
-    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    lines = [line.split("\t") for line in listed.splitlines()]
     return [(commit, name) for commit, name in (line for line in lines if len(line) == 2)]  # noqa: PLR2004
 
 

@@ -128,7 +128,7 @@ TABLE = "folder_names_and_paths"
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (f"for name in names:\n    {TABLE}[name] = ([], exts)\n", "in a way that podkiln cannot read"),
+        (f"for name in names:\n    {TABLE}[name] = ([], exts)\n", f"what is done with {TABLE}"),
         (f'{TABLE}[name] = ([os.path.join(models_dir, "x")], exts)\n', "is no plain text"),
         (f'{TABLE}["x"] = make()\n', "the directories of x"),
         (f'{TABLE}["x"] = ([find("x")], exts)\n', "the directories of x"),
