@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from podkiln.errors import DescriptionError, UsageError
-from podkiln.options import FILE, RuntimeOptions, SubstituteOptions, apply, option
+from podkiln.lock.resolve.http import trusting
+from podkiln.options import FILE, NetworkOptions, RuntimeOptions, SubstituteOptions, apply, option
 from podkiln.pipeline import comfyui
 
 log = logging.getLogger("podkiln")
@@ -19,6 +20,7 @@ log = logging.getLogger("podkiln")
 @option("--variant", metavar="FILE", help="Write beside this variant of your own, and lock it.")
 @apply(RuntimeOptions.options())
 @apply(SubstituteOptions.options(source="comfyui=DIR: its source tree; without it GitHub is asked."))
+@apply(NetworkOptions.options("ca_bundle"))
 @option("--pin", is_flag=True, help="Move the shipped variants to it.")
 @option("--no-lock", is_flag=True, help="Write flags, folders and requirements, and lock nothing.")
 @option("--table", type=FILE, help="Write what changes as Markdown, for a pull request.")
@@ -27,6 +29,7 @@ def comfyui_command(
     variant: str | None,
     cuda: str | None,
     source: tuple[str, ...],
+    ca_bundle: Path | None,
     pin: bool,
     no_lock: bool,
     table: Path | None,
@@ -35,9 +38,9 @@ def comfyui_command(
 
     The source is read and never run. VERSION@COMMIT names both, where no repository can be asked.
     """
-    found = comfyui.describe(
-        comfyui.ReleaseRequest(release, variant, _folder(source), pin=pin, lock=not no_lock, cuda=cuda)
-    )
+    asked = comfyui.ReleaseRequest(release, variant, _folder(source), pin=pin, lock=not no_lock, cuda=cuda)
+    with trusting(ca_bundle):
+        found = comfyui.describe(asked)
     for warning in found.warnings:
         log.warning("%s", warning)
     for path in found.written:

@@ -84,6 +84,7 @@ def describe(request: ReleaseRequest) -> ReleaseReport:
     _check_python(before, source, found)
     written, problems = _write(found, source, place)
     after = variant.load(request.variant or _SHIPPED, request.cuda, release=found.release)
+    before = _compared_with(before, after)
     warnings: list[str] = list(found.notes)
     for described in _to_lock(request, after, found.release):
         written += _lock(described, warnings)
@@ -99,8 +100,12 @@ def _place(name: str | None) -> Path:
     path = Path(name)
     if path.suffix != ".yaml" or not path.is_file():
         if name in variant.names():
-            return releases.SHIPPED
+            what = f"--variant {name} is a shipped one, and here it names a file of your own."
+            raise UsageError(what, hint="Without it, the release is described for the shipped variants.")
         variant.load(name)  # raises what is wrong with the name
+    if document.load(path).data.get("abstract"):
+        what = f"{path} is only there to be extended, and a release is locked for a variant that is built."
+        raise UsageError(what, hint="Name one that extends it.")
     return path.parent / releases.FOLDER
 
 
@@ -110,6 +115,17 @@ def _before(name: str | None, cuda: str | None) -> LoadedVariant:
         return variant.load(name or _SHIPPED, cuda)
     except DescriptionError:  # it may name the release that is not described yet
         return variant.load(_SHIPPED, cuda)
+
+
+def _compared_with(before: LoadedVariant, after: LoadedVariant) -> LoadedVariant:
+    """Return what was built so far with the CUDA and for the platform of a variant.
+
+    Where it named the release already, that is what the shipped variants come to.
+    """
+    old, new = before.spec.runtime, after.spec.runtime
+    if (old.cuda, before.platform) == (new.cuda, after.platform) and old.comfyui != new.comfyui:
+        return before
+    return variant.load(_SHIPPED, None if new.cuda == cuda_releases.default() else new.cuda, after.platform)
 
 
 def _checkout(request: ReleaseRequest, repo: str, places: list[Path], scratch: Path) -> Checkout:
@@ -211,9 +227,9 @@ def _to_lock(request: ReleaseRequest, after: LoadedVariant, release: str) -> lis
 def _lock(described: LoadedVariant, warnings: list[str]) -> list[Path]:
     """Lock the Python packages; Debian's are those of the base, whichever release is built."""
     written = runtime.relock(described, (), warnings)
-    own = locations.apt_folders(described)
-    target = locations.LOCKS / described.spec.runtime.name / locations.APT
-    if locations.user_lock_dir(described) is None and not target.exists() and own[-1].is_dir():
-        shutil.copytree(own[-1], target)
+    found = locations.apt_folders(described)
+    target, known = found[0], found[-1]
+    if locations.user_lock_dir(described) is None and not target.exists() and known.is_dir():
+        shutil.copytree(known, target)
         written = [*written, target]
     return written

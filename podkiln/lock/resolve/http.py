@@ -44,6 +44,7 @@ MOST_BYTES: Final = 8 << 20  # of an answer; the listing of ten thousand files h
 _SAID_SECONDS: Final = 5.0  # a wait as long as this is announced
 _MISSES: Final = 5  # questions in a row that a host did not answer: then it is left alone
 _GZIP: Final = 1 << 10  # bytes by which what is compressed may be larger
+_AUTHORITIES: Final = ("SSL_CERT_FILE", "GIT_SSL_CAINFO")  # what uv and Python, and git, trust
 _TOTAL: Final = re.compile(r"(?:bytes [0-9]+-[0-9]+/)?([0-9]{1,15})")
 
 
@@ -298,18 +299,17 @@ def _size(reply: Reply) -> FileMetadata:
 
 @contextlib.contextmanager
 def trusting(ca_bundle: Path | None) -> Iterator[None]:
-    """Trust a PEM file of authorities meanwhile, and have uv do so, as the steps of a build do."""
-    before = os.environ.get("SSL_CERT_FILE")
-    if ca_bundle:
-        os.environ["SSL_CERT_FILE"] = str(ca_bundle.resolve())
+    """Trust a PEM file of authorities meanwhile, and have uv and git do so, as the steps of a build do."""
+    before = {name: os.environ.get(name) for name in _AUTHORITIES} if ca_bundle else {}
+    os.environ |= dict.fromkeys(before, str(ca_bundle and ca_bundle.resolve()))
     _trust.cache_clear()
     try:
         yield
     finally:
         _trust.cache_clear()
-        if ca_bundle:
-            del os.environ["SSL_CERT_FILE"]
-            os.environ |= {"SSL_CERT_FILE": before} if before is not None else {}
+        for name, value in before.items():
+            del os.environ[name]
+            os.environ |= {name: value} if value is not None else {}
 
 
 @functools.cache

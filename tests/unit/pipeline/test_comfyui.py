@@ -116,14 +116,29 @@ def test_a_release_beside_a_variant_is_enough_to_name_it(mine: Path, source: Pat
     assert model_folders.load("0.34.0", described.flags).outside == ("custom_nodes",)
 
 
-def test_a_release_that_is_read_again_changes_nothing(mine: Path, source: Path) -> None:
-    describe(f"0.34.0@{COMMIT}", mine, source)
+def test_a_release_that_is_read_again_is_written_no_more_and_compared_as_before(
+    mine: Path, source: Path
+) -> None:
+    first = describe(f"0.34.0@{COMMIT}", mine, source)
     report = describe("0.34.0", mine, source)
     assert report.written == ()
-    assert report.lines()[1:] == [
-        "  nothing that podkiln reads has changed.",
-        "  layers to pull again: none.",
-    ]
+    assert (report.before, report.rows) == ("0.33.0", first.rows)
+
+
+def test_it_is_compared_with_what_the_same_cuda_comes_to() -> None:
+    before, after = variants.load("lazy"), variants.load("lazy", "12.8")
+    assert comfyui._compared_with(before, after).spec.runtime.name == "comfyui-0.33.0-cuda-12.8"
+
+
+@pytest.mark.parametrize(("named", "says"), [("lazy", "is a shipped one"), ("base.yaml", "only there to be")])
+def test_only_a_variant_of_ones_own_that_is_built_is_written_beside(
+    named: str, says: str, source: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "base.yaml", VARIANT + "abstract: true\n")
+    path = named if named == "lazy" else str(tmp_path / named)
+    with pytest.raises(UsageError, match=says):
+        comfyui.describe(comfyui.ReleaseRequest(f"0.34.0@{COMMIT}", path, source))
+    assert not (tmp_path / "flags").exists()
 
 
 def test_the_report_says_what_changes(mine: Path, source: Path, tmp_path: Path) -> None:
