@@ -101,8 +101,7 @@ class Builds:
         """Build with another small wheel; return the seconds beyond the steps that BuildKit runs."""
         requirements = self.work / "requirements"
         shutil.rmtree(requirements, ignore_errors=True)
-        shutil.copytree(self.locked(), requirements)
-        shutil.copy(self.locked().with_name("jupyter.txt"), requirements)
+        shutil.copytree(self.out / "rebuilt" / "requirements", requirements)
         layer = requirements / LAST_LAYER
         pin = f"{SMALL_WHEEL}=={version} \\\n    --hash=sha256:{VERSIONS[version]}\n"
         text, found = SMALL_WHEEL_PIN.subn(lambda _: pin, layer.read_text())
@@ -115,12 +114,6 @@ class Builds:
         if not installing:
             harness.fail("BuildKit showed no step that was run")
         return whole - installing
-
-    @staticmethod
-    def locked() -> Path:
-        """Return the folder of the runtime's Python layers."""
-        name = re.findall(r"^  name: (\S+)", (ROOT / "variants/base.yaml").read_text(), re.MULTILINE)[0]
-        return ROOT / f"variants/locks/{name}/python"
 
     def plain(self, number: int, by_hand: str) -> float:
         """Change a line of the rendered start.sh and run the command that the report tells."""
@@ -146,6 +139,7 @@ def measure(builds: Builds, rounds: int) -> list[Limit]:
         took[legs[2]].append(builds.plain(number, report["command"]))
         told = ", ".join(f"{what} {each[-1]:.1f} s" for what, each in took.items() if each)
         harness.tell(f"round {number + 1} of {rounds}: {told}")
+    shutil.rmtree(builds.work / "plain")  # the disk may not hold it beside what follows
     for version in list(VERSIONS)[:rounds]:
         took[legs[3]].append(builds.wheel(version))
         harness.tell(f"{legs[3]}: {took[legs[3]][-1]:.1f} s")
