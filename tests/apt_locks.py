@@ -54,8 +54,6 @@ def make(base_digest: str, installed: tuple[str, ...] = ("nginx", "tini")) -> Ap
     archives = tuple(
         LockedArchive(
             name=name,
-            mirror=f"http://mirror.example/{name}",
-            snapshot=f"http://snapshot.debian.org/archive/{name}",
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             packages=text.count("Package: "),
         )

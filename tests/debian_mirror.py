@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx2
 from images import podkiln
 
+from podkiln.build import apt_servers
 from podkiln.config import variant
 from podkiln.lock import apt, locations, reader
 from podkiln.pipeline.planning import BOOTSTRAP
@@ -44,7 +45,7 @@ def _sources() -> Iterator[Sequence[str]]:
     locks += reader.apt_locks(variant.load("lazy")).values()
     for lock in filter(None, locks):
         for archive in lock.index.archives:
-            servers = (archive.mirror, f"{archive.snapshot}/{lock.index.snapshot_at}")
+            servers = apt_servers.of(archive.name, lock.index.snapshot_at, None)
             for each in lock.packages[archive.name]:
                 yield [f"{server}/{each.values['Filename']}" for server in servers]
 

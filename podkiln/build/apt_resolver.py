@@ -249,8 +249,6 @@ def _locked(archive: AptArchive, packages: Mapping[str, tuple[Package, ...]]) ->
     own = packages[archive.name]
     return LockedArchive(
         name=archive.name,
-        mirror=archive.mirror,
-        snapshot=archive.snapshot,
         sha256=hashlib.sha256(apt.as_text(own).encode()).hexdigest(),
         packages=len(own),
     )

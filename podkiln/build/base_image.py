@@ -10,6 +10,7 @@ import fcntl
 import gzip
 import hashlib
 import logging
+import os
 import platform
 import tempfile
 from contextlib import contextmanager
@@ -44,10 +45,11 @@ class BaseLayout:
     digest: Digest
 
 
-def base_layout(cache_dir: Path, locked: BaseLock | None = None) -> BaseLayout:
+def base_layout(cache_dir: Path, locked: BaseLock | None = None, mirror: str | None = None) -> BaseLayout:
     """Return the base made from Debian packages, making it when the cache holds none. Raises SourceError.
 
     It is made once, some 20 s; delete the folder to take in newer packages. `locked`: of these and no others.
+    `mirror`: the Debian mirror to take them from; None is this host's own. It may hold a login.
     """
     # The script says what a base is, so a changed one makes another; the old one stays valid for who uses it.
     says = _WRAPPING + _SCRIPT.read_bytes() + (locked.digest.encode() if locked else b"")
@@ -56,7 +58,7 @@ def base_layout(cache_dir: Path, locked: BaseLock | None = None) -> BaseLayout:
     with _locked(path.with_suffix(".lock")):
         if not path.exists():
             log.info("Making the base image from Debian packages: once, some 20 s.")
-            _make(path, locked)
+            _make(path, locked, mirror)
     return BaseLayout(path, layout.read(path).descriptor.digest)
 
 
@@ -101,13 +103,14 @@ def platform_here() -> str:
     return f"linux/{architecture()}"
 
 
-def _make(path: Path, locked: BaseLock | None) -> None:
+def _make(path: Path, locked: BaseLock | None, mirror: str | None) -> None:
     """Run the script and wrap its tar in a temporary folder, which is renamed when it is complete."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as name:
         aside = Path(name)
         tar = aside / "root.tar"
         options = ["--index", str(_index(aside / "index", locked))] if locked else []
-        done = process.run_group([str(_SCRIPT), *options, str(tar)])
+        given = {"APT_MIRROR": mirror} if mirror else {}
+        done = process.run_group([str(_SCRIPT), *options, str(tar)], env={**os.environ, **given})
         if done.returncode:
             *before, last = process.tail(done.stderr or "it said nothing").splitlines()
             for line in before:
@@ -115,7 +118,7 @@ def _make(path: Path, locked: BaseLock | None) -> None:
             said = last.removeprefix("bootstrap_base: ")
             raise SourceError(
                 f"No base image could be made from Debian packages: {said}",
-                hint="Name one that can be pulled: --base REF.",
+                hint="Name one that can be pulled (--base REF), or a Debian mirror (--apt-mirror URL).",
             )
         wrap(tar, aside / "layout")
         (aside / "layout").rename(path)
@@ -123,7 +126,8 @@ def _make(path: Path, locked: BaseLock | None) -> None:
 
 def _index(folder: Path, locked: BaseLock) -> Path:
     """Write what the script gives to apt."""
-    for name, content in {**apt_index.indexes(locked), **apt_index.mirrors(locked)}.items():
+    files = {**apt_index.indexes(locked), apt_index.SNAPSHOT: apt_index.snapshot(locked)}
+    for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder

@@ -1,4 +1,7 @@
-"""The archives that locked Debian packages may come from, as variants/system/archives.yaml lists them."""
+"""The archives that locked Debian packages may come from, as variants/system/archives.yaml lists them.
+
+Where they are served is no part of it: the client knows that, from its own sources.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,6 @@ class AptArchive(StrictModel):
 
     label: str
     name: LayerName
-    mirror: str
-    snapshot: str
     security: bool = False
 
 

@@ -71,9 +71,6 @@ _ANY: Final = re.compile(r"[ -~]+")  # dependencies are names, versions and sign
 DebianVersion = Annotated[
     str, PatternType(r"^([0-9]+:)?[0-9][A-Za-z0-9.+~-]*$", "the version of a Debian package")
 ]
-ArchiveUrl = Annotated[
-    str, PatternType(r"^https?://[A-Za-z0-9][A-Za-z0-9.:-]*(/[A-Za-z0-9._~-]+)+$", "an archive's URL")
-]
 Timestamp = Annotated[str, PatternType(r"^[0-9]{8}T[0-9]{6}Z$", "a time such as 20260824T000000Z")]
 
 
@@ -103,11 +100,9 @@ class Package:
 
 
 class LockedArchive(Locked):
-    """An archive: where its .debs are, today and on the day of the lock, and its part of the index."""
+    """An archive and its part of the index. Whoever installs asks the mirrors that apt has there."""
 
     name: LayerName
-    mirror: ArchiveUrl
-    snapshot: ArchiveUrl
     sha256: Sha256
     packages: Annotated[int, Field(ge=1, le=10_000)]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from podkiln import registry
+from podkiln.build import apt_servers
 from podkiln.config import variant
 from podkiln.errors import IntegrityError, RegistryError, UsageError
 from podkiln.lock import additions, apt, kept_image, locations, reader, schema
@@ -147,7 +148,12 @@ def _debs(locked: AptLock, request: BuildRequest) -> Iterator[_Part]:
     base = apt.folder_name(locked.index.base_digest)
     for archive in locked.index.archives:
         name = f"{archive.name} for {base}"
-        servers = _servers(archive, locked.index.snapshot_at, request.network.apt_mirror)
+        servers = apt_servers.of(archive.name, locked.index.snapshot_at, request.network.apt_mirror)
+        if not servers:
+            raise UsageError(
+                "--keep: this machine's apt has no Debian mirror to fetch the packages from.",
+                hint="Name one: --apt-mirror URL, such as http://mirror.example.com/debian",
+            )
 
         def contents(
             archive: LockedArchive = archive, name: str = name, servers: Sequence[str] = servers
@@ -155,12 +161,6 @@ def _debs(locked: AptLock, request: BuildRequest) -> Iterator[_Part]:
             return package_layers.of_debs(name, archive.name, locked.packages[archive.name], servers)
 
         yield _Part(name, _recipe("debs", archive.name, archive.sha256), contents)
-
-
-def _servers(archive: LockedArchive, snapshot_at: str, mirror: str | None) -> list[str]:
-    """Return where the .debs of an archive may be had, as scripts/build/install-packages.sh asks for them."""
-    given = [mirror.rstrip("/") + archive.name.removeprefix("debian")] if mirror else []
-    return [*given, archive.mirror, f"{archive.snapshot}/{snapshot_at}"]
 
 
 def _wheels(described: LoadedVariant) -> Iterator[_Part]:
@@ -267,7 +267,7 @@ def _keep_bases(
         except (RegistryError, IntegrityError) as away:
             warnings.append(f"The base {own.familiar} is not kept: {away}")
         if request.substitutes.base == planning.BOOTSTRAP:
-            made = planning.bootstrapped_base()
+            made = planning.bootstrapped_base(request.network.apt_mirror)
             registry.push(
                 layout.read(made.path), reference.with_tag(_base_tag(made.digest)), settings=settings
             )

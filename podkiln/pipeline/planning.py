@@ -126,22 +126,25 @@ def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
     if request.substitutes.base == BOOTSTRAP and request.output.dry_run:
         found.append(inputs.unmade_base(locked))
     elif request.substitutes.base == BOOTSTRAP:
-        base = bootstrapped_base()
+        base = bootstrapped_base(request.network.apt_mirror)
         found.append(inputs.layout_base(base.path, base.digest, locked))
     elif request.substitutes.base:
         found.append(inputs.base(request.substitutes.base, locked))
     return found
 
 
-def bootstrapped_base() -> BaseLayout:
-    """Return the base made from Debian packages: the locked ones, as long as they can be had."""
+def bootstrapped_base(mirror: str | None = None) -> BaseLayout:
+    """Return the base made from Debian packages: the locked ones, as long as they can be had.
+
+    `mirror`: where from; None is the mirror that this host uses.
+    """
     locked = apt.read_base(locations.LOCKS / BOOTSTRAP)
     if locked is None or locked.index.architecture != base_image.architecture():
-        return base_image.base_layout(cache_folder.path())
+        return base_image.base_layout(cache_folder.path(), mirror=mirror)
     try:
-        return base_image.base_layout(cache_folder.path(), locked)
+        return base_image.base_layout(cache_folder.path(), locked, mirror)
     except SourceError as lost:
         log.warning(
             "%s So it is made of the packages of today, and is another base than the locked one.", lost
         )
-        return base_image.base_layout(cache_folder.path())
+        return base_image.base_layout(cache_folder.path(), mirror=mirror)

@@ -1,7 +1,7 @@
 """The apt lock as files of a build context: what scripts/build/install-packages.sh gives to apt, and no more.
 
-Below apt/: for each archive its index, packed, and a list of the mirrors that its .debs may come from; and
-what the base has to hold. Format of the lists: apt-transport-mirror(1).
+Below apt/: for each archive its index, packed; the time that snapshots of the archives are asked for; and
+what the base has to hold.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FOLDER: Final = "apt/"
 """Where they lie in the context."""
 ADDED: Final = "apt-added/"
 """Where those of a variant's additions lie."""
-MOUNT: Final = "/apt"
-"""Where the step that installs packages finds them."""
+SNAPSHOT: Final = "snapshot"
+"""The name of the file with the time of the snapshots."""
 
 
 def texts(locked: AptLock | None, folder: str = FOLDER) -> dict[str, bytes]:
@@ -30,20 +30,12 @@ def texts(locked: AptLock | None, folder: str = FOLDER) -> dict[str, bytes]:
     if locked is None:
         return {}
     own = f"{locked.index.base_packages}  -\n".encode()
-    return {f"{folder}base.sha256": own} | {f"{folder}{path}": text for path, text in mirrors(locked).items()}
+    return {f"{folder}base.sha256": own, f"{folder}{SNAPSHOT}": snapshot(locked)}
 
 
-def mirrors(locked: AptLock | BaseLock) -> dict[str, bytes]:
-    """Return the list of each archive, by name."""
-    found = {}
-    for archive in locked.index.archives:
-        rows = (
-            f"file:{MOUNT}/{archive.name}/\tpriority:1\ttype:index",
-            f"{archive.mirror}/\tpriority:2\ttype:deb",
-            f"{archive.snapshot}/{locked.index.snapshot_at}/\tpriority:3\ttype:deb",
-        )
-        found[f"{archive.name}.mirrors"] = "".join(f"{row}\n" for row in rows).encode()
-    return found
+def snapshot(locked: AptLock | BaseLock) -> bytes:
+    """Return the file that says what time to ask snapshots of the archives for."""
+    return f"{locked.index.snapshot_at}\n".encode()
 
 
 def packed(locked: AptLock | None, folder: str = FOLDER) -> dict[str, bytes]:

@@ -42,7 +42,7 @@ def tail(text: str, lines: int = _TAIL_LINES) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
 
 
-def run_group(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run_group(argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program that starts others, and capture what it prints; an interruption ends them all.
 
     They are told to end, and have GRACE seconds to clean up. Raises CommandError.
@@ -55,6 +55,7 @@ def run_group(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        env=env,
         start_new_session=True,
     ) as process:
         try:

@@ -2,6 +2,7 @@
 # Make a base image's root file system without a registry: Debian trixie as a tar, from a Debian mirror.
 #
 #   scripts/host/bootstrap_base.sh [--index FOLDER] OUT_TAR [MIRROR]
+#   APT_MIRROR=MIRROR  the same as the argument, for one that holds a login
 #
 # With --index it is made of the packages of the lock, which are in the folder as in a build context's apt/.
 # For air-gapped sites and tests, where debian:trixie-slim cannot be pulled. What comes out is meant to be that
@@ -11,6 +12,7 @@ set -Eeuo pipefail
 
 readonly SUITE=trixie
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+readonly EXAMPLE=/usr/share/doc/apt/examples/debian.sources # in Debian's package of apt
 
 die() {
     printf 'bootstrap_base: %s\n' "$1" >&2
@@ -85,39 +87,65 @@ EOF
 # The index alone counts, whose hashes are in the lock. apt asks every line of a list for a Release file, and gives up
 # where one does not answer: so it has the index first, and the mirrors once that is read.
 use_index() { # FOLDER
-    local list name
+    local folder name row
     suite="" # of an index without a Release file, nobody can tell
-    mkdir "$work/lists"
+    mkdir "$work/lists" "$work/mirrors"
     cp -R "$1" "$work/index"
-    for list in "$work"/index/*.mirrors; do
-        name=$(basename "$list")
-        sed -i "s|^file:/apt/|file:$work/index/|" "$list"
-        [[ -z $mirror ]] || printf '%s%s/\tpriority:1\ttype:deb\n' "$mirror" "$(ending "$name")" >>"$list"
-        grep type:index "$list" >"$work/lists/$name"
+    for folder in "$work"/index/*/; do
+        name=$(basename "$folder")
+        row="file:$folder"$'\tpriority:1\ttype:index'
+        printf '%s\n' "$row" >"$work/lists/$name"
+        {
+            printf '%s\n' "$row"
+            printf '%s/\tpriority:2\ttype:deb\n' "$mirror${name#debian}"
+            snapshot_of "$name" | sed 's|$|\tpriority:3\ttype:deb|'
+        } >"$work/mirrors/$name"
         printf 'deb [trusted=yes] mirror+file:%s ./\n' "$work/lists/$name" >>"$work/sources"
     done
     # mmdebstrap keeps apt's settings for the new root in a file.
     options=(--skip=update
-        --setup-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get update && cp $work/index/*.mirrors $work/lists")
-    # The base's own sources: the mirrors that the lock names, whichever is asked today.
+        --setup-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get update && cp $work/mirrors/* $work/lists"
+        --customize-hook="$work/own-sources \"\$1\" >$work/debian.sources")
+    write_own_sources
+}
+
+# Which snapshot service this host's apt knows: the one of Debian 13 and newer does (apt.conf(5), Acquire::Snapshots).
+snapshot_of() { # ARCHIVE
+    apt-config dump --format '%f|%v%n' Acquire::Snapshots::URI |
+        awk -F'|' -v archive="$1" -v time="$(<"$work/index/snapshot")" '
+            tolower($1) ~ "::(origin|override::label)::" archive "$" {
+                sub(/^https:/, "http:", $2); sub(/@SNAPSHOTID@/, time, $2); print $2
+            }'
+}
+
+# Whichever mirror is asked today, the base's own sources are those that its apt comes with, as an example: the locked
+# packages alone decide what is in the base. The example is documentation, which the base is to be without.
+write_own_sources() {
+    cat "$work/dpkg-slim" >"$work/dpkg-final"
+    printf 'path-include=%s\n' "$EXAMPLE" >>"$work/dpkg-slim"
     {
-        source_of "$(locked_mirror debian)" "$SUITE"
-        source_of "$(locked_mirror debian)" "$SUITE-updates"
-        source_of "$(locked_mirror debian-security)" "$SUITE-security"
-    } >"$work/debian.sources"
+        printf '#!/usr/bin/env bash\nset -Eeuo pipefail\n'
+        declare -f source_of own_sources
+        printf 'SUITE=%q KEYRING=%q EXAMPLE=%q FINAL=%q\n' "$SUITE" "$KEYRING" "$EXAMPLE" "$work/dpkg-final"
+        # shellcheck disable=SC2016  # the dollar is that script's
+        printf 'own_sources "$1"\n'
+    } >"$work/own-sources"
+    chmod 755 "$work/own-sources"
 }
 
-locked_mirror() { # ARCHIVE
-    sed -n 's|/\tpriority:2\ttype:deb$||p' "$work/index/$1.mirrors"
-}
-
-ending() { # ARCHIVE.mirrors: what the address of Debian's archive gets for this one
-    local name=${1%.mirrors}
-    printf '%s' "${name#debian}"
+own_sources() { # ROOT
+    local uris
+    mapfile -t uris < <(sed -n 's|^URIs: *||p' "$1$EXAMPLE")
+    [[ ${#uris[@]} -eq 2 ]] || { echo "apt's example of sources has another form" >&2 && return 1; }
+    rm -r "$1${EXAMPLE%/*}"
+    cat "$FINAL" >"$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+    source_of "${uris[0]}" "$SUITE"
+    source_of "${uris[0]}" "$SUITE-updates"
+    source_of "${uris[1]}" "$SUITE-security"
 }
 
 use_mirror() {
-    reachable "$mirror" "$SUITE" || die "the mirror $mirror does not serve $SUITE: give another one as the second argument."
+    reachable "$mirror" "$SUITE" || die "the mirror $mirror does not serve $SUITE: name another one."
     {
         source_of "$mirror" "$SUITE"
         if reachable "$mirror" "$SUITE-updates"; then source_of "$mirror" "$SUITE-updates"; fi
@@ -136,15 +164,16 @@ out=$1
 [[ -d $(dirname -- "$out") ]] || die "the directory of $out does not exist: make it first."
 
 install_tools
-mirror=${2:-$(host_mirror Debian)}
-if [[ -z $mirror && $# -lt 2 ]] && is_root_on_debian; then
+given=${2:-${APT_MIRROR:-}}
+mirror=${given:-$(host_mirror Debian)}
+if [[ -z $mirror ]] && is_root_on_debian; then
     apt-get -qq update >&2 # a fresh container has no package lists, and then apt knows no origins either
     mirror=$(host_mirror Debian)
 fi
-[[ -n $mirror || -n $index ]] || die "this host has no Debian source to take the mirror from: give one as the second argument."
+[[ -n $mirror ]] || die "this host has no Debian source to take the mirror from: name a mirror."
 mirror=$(as_http "${mirror%/}")
 # A mirror that was given may well carry no security suite; a host's own is only known by its label.
-if [[ $# -eq 2 ]]; then security=$mirror-security; else security=$(as_http "$(host_mirror Debian-Security)"); fi
+if [[ -n $given ]]; then security=$mirror-security; else security=$(as_http "$(host_mirror Debian-Security)"); fi
 
 work=$(mktemp -d)
 aside=$(mktemp -- "$out.XXXXXX")
@@ -182,7 +211,7 @@ if ! timeout --foreground --kill-after=10 900 mmdebstrap --variant=minbase --for
     --customize-hook="upload $work/apt-slim /etc/apt/apt.conf.d/99slim" \
     "$suite" "$aside" "$work/sources" >"$work/log" 2>&1; then
     tail -n 20 "$work/log" >&2
-    die "mmdebstrap failed on ${mirror:-the mirrors of the lock}; its last lines are above."
+    die "mmdebstrap failed on $mirror; its last lines are above."
 fi
 chmod 644 "$aside"
 mv -f -- "$aside" "$out"

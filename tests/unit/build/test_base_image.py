@@ -93,10 +93,9 @@ def test_of_locked_packages_another_base_is_made_and_the_script_gets_their_index
     )
     base_image.base_layout(tmp_path / "cache", locked)
     assert (tmp_path / "index").read_text().split() == [
-        "./debian-security.mirrors",
         "./debian-security/Packages.xz",
-        "./debian.mirrors",
         "./debian/Packages.xz",
+        "./snapshot",
     ]
     with pytest.raises(SourceError):
         base_image.base_layout(tmp_path / "cache")

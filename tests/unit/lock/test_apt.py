@@ -75,7 +75,7 @@ def hashed(old: str, new: str) -> Callable[[Path], None]:
         (edit(apt.FILE, BASE, "sha256:" + "0" * 64), "is that of another base"),
         (edit(apt.FILE, "20261128T000000Z", "2026-11-28"), "snapshot_at: "),
         (edit(apt.FILE, '"replaced"', '"more": 1, "replaced"'), "more: "),
-        (edit(apt.FILE, "http://mirror.example/debian-", "file:/debian-"), "mirror: "),
+        (edit(apt.FILE, '"packages": 2', '"packages": 2, "mirror": "http://m.example"'), "mirror: "),
         (edit(apt.FILE, '"nginx",\n    "tini"', '"tini",\n    "tini"'), "'tini' is duplicated"),
         (hashed("Section: admin\n", "Section: admin\nTag: role::program\n"), "not as podkiln writes it"),
         (hashed("pool/main/t/", "pool/../t/"), "'tini' has no Filename of the right form"),

@@ -19,6 +19,7 @@ from plans import plan_of
 from servers.registry import Registry
 
 from podkiln import cli
+from podkiln.build import apt_servers
 from podkiln.config import variant
 from podkiln.errors import IntegrityError, SourceError, UsageError
 from podkiln.lock import apt, kept_image, locations, reader, schema
@@ -106,11 +107,9 @@ def mine(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
             for each in group
         )
         mirror.debs |= {each.values["Filename"].removeprefix("pool/"): debs[each.name] for each in group}
-    archives = tuple(
-        each.model_copy(update={"mirror": f"{mirror.url}/gone", "snapshot": f"{mirror.url}/snapshot"})
-        for each in made.index.archives
-    )
-    locked = AptLock(Path(), made.index.model_copy(update={"archives": archives}), packages)
+    locked = AptLock(Path(), made.index, packages)
+    servers = [f"{mirror.url}/gone", f"{mirror.url}/snapshot/{made.index.snapshot_at}"]
+    monkeypatch.setattr(apt_servers, "of", lambda *_: servers)
     monkeypatch.setattr(reader, "apt_locks", lambda _: {made.index.base_digest: locked})
     monkeypatch.setattr(publish, "registry_options", lambda _: SETTINGS)
     monkeypatch.setattr(keep_packages, "_keep_bases", lambda *_: ((), []))

@@ -16,11 +16,6 @@ from podkiln.render import apt_index, build_context, lint
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
 
-MIRRORS = """\
-file:/apt/debian-security/\tpriority:1\ttype:index
-http://mirror.example/debian-security/\tpriority:2\ttype:deb
-http://snapshot.debian.org/archive/debian-security/20261128T000000Z/\tpriority:3\ttype:deb
-"""
 MOUNT = "    --mount=type=bind,from=apt,target=/apt \\\n"
 STAGE = "FROM scratch AS apt\nCOPY apt/ /\n"
 
@@ -30,17 +25,16 @@ def locked() -> Plan:
     return apt_locks.with_apt(plan_of("lazy"))
 
 
-def test_index_and_mirrors_are_files_of_the_context(locked: Plan) -> None:
+def test_index_and_time_of_snapshots_are_files_of_the_context(locked: Plan) -> None:
     files = build_context.render(locked)
     own = {path: file.content for path, file in files.items() if path.startswith("apt/")}
     assert sorted(own) == [
         "apt/base.sha256",
-        "apt/debian-security.mirrors",
         "apt/debian-security/Packages.xz",
-        "apt/debian.mirrors",
         "apt/debian/Packages.xz",
+        "apt/snapshot",
     ]
-    assert own["apt/debian-security.mirrors"].decode() == MIRRORS
+    assert own["apt/snapshot"].decode() == "20261128T000000Z\n"
     assert own["apt/base.sha256"].decode() == "0" * 64 + "  -\n"
     for archive, text in apt_locks.PACKAGES.items():
         assert lzma.decompress(own[f"apt/{archive}/Packages.xz"]).decode() == text
