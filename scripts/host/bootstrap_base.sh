@@ -137,7 +137,7 @@ own_sources() { # ROOT
     local uris
     mapfile -t uris < <(sed -n 's|^URIs: *||p' "$1$EXAMPLE")
     [[ ${#uris[@]} -eq 2 ]] || { echo "apt's example of sources has another form" >&2 && return 1; }
-    rm -r "$1${EXAMPLE%/*}"
+    rm "$1$EXAMPLE"
     cat "$FINAL" >"$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
     source_of "${uris[0]}" "$SUITE"
     source_of "${uris[0]}" "$SUITE-updates"
