@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from podkiln.build import base_image, buildkit, engine, output_dir
+from podkiln.build import base_image, buildkit, engine, output_dir, source_image
 from podkiln.build.kept_export import KeptExport
 from podkiln.build.streamed_export import StreamedExport
 from podkiln.canonical_layers import image as canonical_image
@@ -154,7 +154,8 @@ def _render(
         files = build_context.render(each)
         lint.require(each.name, files, each.described.option)
         output_dir.write(files, out / each.name)
-    contexts = {each.name: each.context for each in plans[0].inputs}
+    platform = plans[0].described.platform
+    contexts = {each.name: source_image.context(each, platform) for each in plans[0].inputs}
     contexts |= _authorities(request)
     environment = BuildSecrets(request.network, plans[0].described.spec.runtime.base.suite)
     text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts))
