@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from podkiln.canonical_layers import cache, exported
+from podkiln.canonical_layers import cache, exported, writer
 from podkiln.canonical_layers.tree import Tree
 from podkiln.oci import layout, spec
 from podkiln.util.executor import run_all
@@ -88,7 +88,7 @@ class _Writing:
     def _layers(self, image: ExportedImage) -> list[WrittenLayer]:
         keys = _keys(image, self.epoch)
         written = self.below.layers[: self.below.exported]
-        found = [*written, *(self.known.find(key) for key in keys[len(written) :])]
+        found = [*written, *self._known(keys[len(written) :], image.layers[len(written) :])]
         if all(found):
             return [each for each in found if each]
         # A layer that is to be written is read in full; of one that is remembered, what it holds may be, too.
@@ -110,6 +110,20 @@ class _Writing:
             if layer.diff_id in self.consume:
                 layer.remove()
         return [there or made[key] for key, there in zip(keys, found, strict=True)]
+
+    def _known(self, keys: Sequence[str], layers: Sequence[ExportedLayer]) -> list[WrittenLayer | None]:
+        """Return what is remembered; several are hashed at once, where they were not today."""
+
+        def find(wanted: tuple[str, ExportedLayer]) -> tuple[str, WrittenLayer | None]:
+            def told(done: int, whole: int) -> None:
+                if self.given_up.is_set():
+                    raise _CancelledError
+                self.on_progress(wanted[1].diff_id, done, whole)
+
+            return wanted[0], self.known.find(wanted[0], told)
+
+        found = self._run(find, zip(keys, layers, strict=True))
+        return [found[key] for key in keys]
 
     def _read(self, layer: ExportedLayer) -> tuple[Digest, list[Entry]]:
         def pieces(tar: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
@@ -136,8 +150,11 @@ class _Writing:
 
         def write_one(work: _Work) -> tuple[str, WrittenLayer]:
             consume = work.layer.diff_id in self.consume and uses[work.layer.diff_id] == 1
-            with work.layer.open(work.entries if consume else None) as tar:
-                made = self.known.write(work.key, entries(work), tar)
+            try:
+                with work.layer.open(work.entries if consume else None) as tar:
+                    made = self.known.write(work.key, entries(work), tar)
+            except writer.ChangedError:
+                raise exported.damaged(work.layer) from None
             self._progress(work.layer, 2 * work.layer.size)
             return work.key, made
 
