@@ -57,7 +57,7 @@ class VerifyResult:
 
     `remembered`: what the lock knew of the runtime's layers and podkiln's own. `held`: the image, where all
     of it is there. `rebuild`: what differs from a build made now; None where none was made.
-    `substitutes`: of that build.
+    `substitutes`: of that build. `proven`: whether of each weight layer the digest is known, or it was read.
     """
 
     image: str
@@ -68,11 +68,38 @@ class VerifyResult:
     held: RemoteImage | None = field(default=None, compare=False, repr=False)
     rebuild: tuple[Difference, ...] | None = None
     substitutes: tuple[str, ...] = ()
+    proven: bool = True
 
     @property
     def ok(self) -> bool:
-        """Whether the image is what the lock says."""
+        """Whether nothing differs from what the lock says."""
         return not (self.findings or self.rebuild)
+
+    @property
+    def complete(self) -> bool:
+        """Whether each layer of the image was compared, by its digest or by all that is in it."""
+        pushed = self.remembered.runtime is not None and self.remembered.own is not None
+        return self.held is not None and self.proven and (pushed or self.rebuild is not None)
+
+    @property
+    def headline(self) -> str:
+        """What to think of the image, before all else that there is to say."""
+        count = len(self.finding_lines)
+        if count:
+            differ = "one thing differs" if count == 1 else f"{count} things differ"
+            return f"Spoiled: in {self.image} ({self.digest}), {differ} from what is to be there."
+        says = "the lock says" if self.rebuild is None else "a build gives now"
+        if self.complete:
+            return f"Sound: {self.image} ({self.digest}) is what {says}, in each of its layers."
+        return (
+            f"Incomplete: {self.image} ({self.digest}) is what {says} as far as it was compared, which not "
+            "each of its layers was: commit the runtimes.json that its push wrote, or compare with --rebuild."
+        )
+
+    @property
+    def finding_lines(self) -> list[str]:
+        """What differs, one line each."""
+        return [*self.findings, *(each.what for each in self.rebuild or ())]
 
     @property
     def lines(self) -> list[str]:
@@ -110,8 +137,13 @@ class VerifyResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for scripts."""
-        findings = [*self.findings, *(each.what for each in self.rebuild or ())]
-        found = {"ok": self.ok, "deep": self.deep, "compared": self.compared, "findings": findings}
+        found = {
+            "ok": self.ok,
+            "complete": self.complete,
+            "deep": self.deep,
+            "compared": self.compared,
+            "findings": self.finding_lines,
+        }
         if self.rebuild is not None:
             found["rebuild"] = [each.as_json() for each in self.rebuild]
         return {"schema": 1, "image": self.image, "digest": self.digest, **found}
@@ -180,7 +212,8 @@ def verify(
             findings += compare(plan, rendered, known, held, remembered=remembered, deep=deep)
             findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
     whole = held if held and not bad else None
-    return VerifyResult(str(reference), found.digest, tuple(findings), deep, remembered, whole)
+    proven = deep or all(each.recipe in known for each in plan.bundles)
+    return VerifyResult(str(reference), found.digest, tuple(findings), deep, remembered, whole, proven=proven)
 
 
 def _deep_findings(

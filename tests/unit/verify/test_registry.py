@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,13 @@ from servers.registry import Fault, Registry
 from small_weights import BUNDLES, LAYERS, A, B, baked, content
 
 from podkiln.errors import IntegrityError, RegistryError, VerifyError
+from podkiln.lock.runtimes import OwnLayers, PushedLayers, RememberedRuntime, RuntimeLayer
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Descriptor, Manifest
 from podkiln.registry import RegistryOptions
 from podkiln.verify.image import VerifyResult, verify
+from podkiln.verify.rebuilt import Difference
 from podkiln.weights.assemble import assemble
 
 if TYPE_CHECKING:
@@ -74,6 +77,7 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
         "image": f"{registry.host()}/you/app:v1",
         "digest": spec.digest_of(registry.manifests["you/app", "v1"][1]),
         "ok": True,
+        "complete": False,
         "deep": False,
         "compared": (
             "Compared with the lock: all of manifest, config and labels, in the history the steps that made "
@@ -87,6 +91,41 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
     config = Manifest.parse(registry.manifests["you/app", "v1"][1], "x").config
     assert [hit.path for hit in registry.asked("GET", "/blobs/")] == [f"/v2/you/app/blobs/{config.digest}"]
     assert len(registry.asked("HEAD", "/blobs/")) == 19
+
+
+_LAYER = RuntimeLayer(digest=spec.digest_of(b"1"), size=1, diff_id=spec.digest_of(b"2"))
+_OWN = OwnLayers(name="lazy", layers=(_LAYER,))
+_BOTH = PushedLayers(RememberedRuntime(name="lazy", layers=(_LAYER,), base=1, settings={}, history=()), _OWN)
+
+
+@pytest.mark.parametrize(
+    ("known", "says", "complete"),
+    [
+        ({}, "Incomplete: .* is what the lock says as far as it was compared", False),
+        ({"remembered": PushedLayers(own=_OWN)}, "Incomplete: ", False),
+        ({"remembered": PushedLayers(_BOTH.runtime)}, "Incomplete: ", False),
+        ({"remembered": _BOTH}, "Sound: .* is what the lock says, in each of its layers", True),
+        ({"rebuild": ()}, "Sound: .* is what a build gives now, in each of its layers", True),
+        ({"remembered": _BOTH, "proven": False}, "Incomplete: ", False),
+        ({"remembered": _BOTH, "findings": ("x",)}, "Spoiled: in .*, one thing differs from what", True),
+        ({"rebuild": (Difference("x"), Difference("y"))}, "Spoiled: in .*, 2 things differ", True),
+        ({"remembered": _BOTH, "held": None, "findings": ("x",)}, "Spoiled: ", False),
+    ],
+)
+def test_the_first_line_says_what_to_think_of_an_image(
+    known: dict[str, Any], says: str, complete: bool, registry: Registry, plan: Plan
+) -> None:
+    verdict = replace(ask(registry, plan), **known)
+    assert re.match(says, verdict.headline)
+    assert verdict.as_json()["complete"] is complete
+    assert verdict.digest in verdict.headline
+
+
+def test_a_weight_layer_of_which_nobody_knows_the_digest_is_not_compared_unless_it_is_read(
+    registry: Registry, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "LAYERS", {})
+    assert [ask(registry, plan, deep=deep).proven for deep in (False, True)] == [False, True]
 
 
 def test_a_finding_is_a_failure_of_its_own(registry: Registry, plan: Plan) -> None:
