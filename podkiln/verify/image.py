@@ -17,7 +17,7 @@ from podkiln.oci.reference import DEFAULT_TAG, Reference
 from podkiln.registry import Repository
 from podkiln.render.image_config import RenderedConfig
 from podkiln.util.quoting import shown
-from podkiln.verify import documents
+from podkiln.verify import documents, own_layers
 from podkiln.verify.blobs import blob_findings, deep_findings, runtime_findings
 from podkiln.verify.compare import (
     RemoteImage,
@@ -27,7 +27,7 @@ from podkiln.verify.compare import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
     from podkiln.lock.runtimes import PushedLayers
@@ -43,7 +43,8 @@ _DOCUMENTS: Final = (
     "and the kinds of all others, and the digests of weight layers"
 )
 _INSIDE: Final = (
-    "every file of the weights by its sha256, and that the layers of the runtime leave the weights alone"
+    "every file of the weights by its sha256, that the layers of the runtime leave the weights alone, and "
+    "the files of podkiln's own layers, but for what is in their bytecode, with what is rendered"
 )
 _NOT_COMPARED: Final = "the base image's own history, and the digests of "
 _REBUILT: Final = "and layers, config and manifest with those of a build made now, every step anew"
@@ -210,7 +211,8 @@ def verify(
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
         if held:
             findings += compare(plan, rendered, known, held, remembered=remembered, deep=deep)
-            findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
+            if deep:
+                findings += _deep_findings(repository, plan, rendered, known, held, bad, on_progress)
     whole = held if held and not bad else None
     proven = deep or all(each.recipe in known for each in plan.bundles)
     return VerifyResult(str(reference), found.digest, tuple(findings), deep, remembered, whole, proven=proven)
@@ -219,12 +221,13 @@ def verify(
 def _deep_findings(
     repository: Repository,
     plan: Plan,
+    rendered: RenderedConfig,
     known: Mapping[Digest, Digest],
     held: RemoteImage,
-    bad: Container[Digest],
+    bad: Collection[Digest],
     on_progress: Progress,
 ) -> Iterator[str]:
-    """Read all layers that can be read: those of weights, and those of the runtime."""
+    """Read all layers that can be read: those of weights, those of the runtime, and podkiln's own."""
     weights = placed(plan.bundles, known, held)
     yield from deep_findings(
         repository, [each for each in weights if each.blob.digest not in bad], on_progress
@@ -237,6 +240,9 @@ def _deep_findings(
         if number not in taken and blob.digest not in bad
     ]
     yield from runtime_findings(repository, runtime, on_progress)
+    if not bad and len(held.config.layer_history) == len(held.manifest.layers):  # else that is said already
+        substituted = documents.has_other_substitutes(rendered, held.config)
+        yield from own_layers.findings(plan, rendered, held, taken, repository.read, substituted=substituted)
 
 
 def _fitting(index: spec.Index, platform: spec.Platform) -> Descriptor | None:
