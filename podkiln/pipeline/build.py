@@ -127,16 +127,18 @@ def _published(publisher: Publisher, runtime: Layout, *, whole: bool) -> Publish
     """Publish an image; `whole`: its runtime was built, and not taken for one that is in the registry."""
     try:
         return publisher.publish(runtime)
-    except RegistryError:
-        if not whole:  # it had what it does not know now
-            reuse.forget(publisher.plan)
-        raise
     except DamagedBlobError as damaged:
         # It may be a kept layer under another name: these are read before they are used again.
         damaged.file.unlink(missing_ok=True)
         LayerCache(cache_folder.path() / cache_folder.LAYERS).doubt()
         hint = "It was removed. Build again: it is made anew, and kept layers are read before they are used."
         raise IntegrityError(str(damaged), hint=hint) from None
+    except (RegistryError, IntegrityError) as failed:
+        if not whole:  # it had what it does not know now, or has it no more
+            reuse.forget(publisher.plan)
+            reuse.clear(publisher.plan, publisher.plan.request.output.out)
+            failed.hint = failed.hint or "Push again: the runtime is built then, and what is missing is sent."
+        raise
 
 
 def _reused(
@@ -150,6 +152,8 @@ def _reused(
         return _build_uppermost(reused, request, builder, settings)
     except (RegistryError, IntegrityError) as lost:
         log.warning("%s So the runtime is built.", lost)
+        for each in plans:
+            reuse.clear(each, request.output.out)
         return None
 
 

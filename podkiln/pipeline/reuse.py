@@ -61,7 +61,10 @@ def find(plan: Plan, settings: RegistryOptions) -> ReusedRuntime | None:
     """Look for a plan's runtime in the repository that it is pushed to; what neighbours have is mounted.
 
     None: the image is wanted on this disk, or the runtime was never pushed, or not all of it can be there.
-    Raises LockError for a damaged memory.
+
+    Raises:
+        LockError: The memory is damaged.
+        IntegrityError: The registry holds a layer with another size, so that no push would get through.
     """
     request = plan.request
     if not request.image.push or request.output.load or request.engine.no_cache:
@@ -75,8 +78,9 @@ def find(plan: Plan, settings: RegistryOptions) -> ReusedRuntime | None:
         with Repository(target, settings, push=True, mount_from=near) as repository:
             if not all(_brought(repository, _blob(each), near) for each in runtime.layers):
                 return None
-    except RegistryError:
-        return None  # the push says it, should it last
+    except RegistryError as refused:
+        log.warning("%s What it has of the runtime is not known, so the runtime is built.", refused)
+        return None
     log.info("%s: its runtime is in the registry already; what lies above it is built.", plan.name)
     return ReusedRuntime(plan, runtime)
 
@@ -158,6 +162,11 @@ def take(reused: ReusedRuntime, exported: ExportedImage, known: LayerCache, out:
         shutil.rmtree(earlier, ignore_errors=True)
     canonical_image.write(exported, document, place, epoch, known, below=written)
     return layout.read_documents(place)
+
+
+def clear(plan: Plan, out: Path) -> None:
+    """Remove what was made of an image whose runtime lies in a registry alone: by itself it is none."""
+    shutil.rmtree(out / plan.name / IMAGE, ignore_errors=True)
 
 
 def forget(plan: Plan) -> None:
