@@ -20,7 +20,7 @@ from podkiln.canonical_layers import entries, image, writer
 from podkiln.canonical_layers.entries import Entry
 from podkiln.errors import IntegrityError, SourceError
 from podkiln.oci import layout, spec
-from podkiln.util import atomic, cache_folder, git_tree
+from podkiln.util import atomic, cache_folder, disk_space, git_tree
 
 if TYPE_CHECKING:
     from podkiln.oci.spec import Digest
@@ -54,6 +54,7 @@ def pack(folder: Path, tree: str, root: Path, platform: spec.Platform) -> tuple[
 
     Raises:
         SourceError: The folder cannot be read, or does not have the hash `tree` any more.
+        PodkilnError: The disk is full.
         OSError: The disk does not take it.
     """
     place = root / tree
@@ -61,9 +62,13 @@ def pack(folder: Path, tree: str, root: Path, platform: spec.Platform) -> tuple[
         aside = Path(name) / "layout"
         blobs = aside / "blobs" / "sha256"
         blobs.mkdir(parents=True)
-        with (blobs / "layer").open("wb") as file:
+        files = git_tree.files(folder)
+        with (
+            disk_space.room(root, sum(each.size for each in files)),
+            (blobs / "layer").open("wb") as file,
+        ):
             tar = _Tar(file)
-            for each in git_tree.files(folder):
+            for each in files:
                 tar.add(each)
             found, layer = tar.end()
         if found != tree:

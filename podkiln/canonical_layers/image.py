@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from podkiln.canonical_layers import cache, exported, writer
 from podkiln.canonical_layers.tree import Tree
 from podkiln.oci import layout, spec
+from podkiln.util import disk_space
 from podkiln.util.executor import run_all
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ class _Writing:
         found = [*written, *self._known(keys[len(written) :], image.layers[len(written) :])]
         if all(found):
             return [each for each in found if each]
+        lacking = (layer.size for layer, there in zip(image.layers, found, strict=True) if there is None)
+        with disk_space.room(self.known.folder, sum(lacking)):
+            return self._made(image, keys, found)
+
+    def _made(
+        self, image: ExportedImage, keys: Sequence[str], found: Sequence[WrittenLayer | None]
+    ) -> list[WrittenLayer]:
+        """Write the layers that are not `found`; return all."""
         # A layer that is to be written is read in full; of one that is remembered, what it holds may be, too.
         held: dict[Digest, list[Entry] | None] = {
             layer.diff_id: self.known.entries(layer.diff_id, self.epoch) if there else None
@@ -207,11 +216,13 @@ def write(
     )
     there = {each.digest for each in below.layers} if below else set()
     blobs = place / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    for digest in {each.digest for each in layers} - there:  # empty ones are alike
-        link(known.blob(digest), blobs / digest.partition(":")[2])
-    config = spec.canonical_json(config_of)
-    write_documents(place, config, [each.descriptor for each in layers], image.config.platform)
+    own = {each.digest: each for each in layers if each.digest not in there}  # empty ones are alike
+    with disk_space.room(place.parent, sum(each.size for each in own.values())):
+        blobs.mkdir(parents=True)
+        for digest in own:
+            link(known.blob(digest), blobs / digest.partition(":")[2])
+        config = spec.canonical_json(config_of)
+        write_documents(place, config, [each.descriptor for each in layers], image.config.platform)
 
 
 def write_documents(

@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from podkiln.build import base_image, buildkit, engine, output_dir, source_image
@@ -25,13 +26,12 @@ from podkiln.pipeline.report import Report
 from podkiln.render import bake_file, build_context, image_config, lint
 from podkiln.render.bake_file import BuildSecrets
 from podkiln.render.image_config import RenderedConfig
-from podkiln.util import atomic, cache_folder, console
+from podkiln.util import atomic, cache_folder, console, disk_space
 from podkiln.weights import local_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from podkiln.canonical_layers.exported import ExportedImage
     from podkiln.oci.layout import Layout
@@ -48,13 +48,19 @@ Built: TypeAlias = "tuple[str, dict[str, float], list[Layout]]"
 
 @dataclass(frozen=True)
 class _Run:
-    """BuildKit, about to be run; `options`: those that a person who builds by hand does without."""
+    """BuildKit, about to be run.
+
+    `options`: those that a person who builds by hand does without. `needed`: about the bytes of its export;
+    `takes`: those of a first build.
+    """
 
     argv: Sequence[str]
     out: Path
     environment: BuildSecrets
     names: Sequence[str]
     options: Sequence[str]
+    needed: int | None
+    takes: int
     quiet: bool
 
     def taken(
@@ -78,7 +84,15 @@ class _Run:
     def _run(self, argv: Sequence[str], export: KeptExport | StreamedExport) -> None:
         export.prepare(self.names)
         options = [*self.options, *export.options(self.names)]
-        buildkit.run(argv, self.out, self.environment, options, quiet=self.quiet)
+        before = disk_space.free(export.folder)
+        try:
+            buildkit.run(argv, self.out, self.environment, options, quiet=self.quiet)
+        except buildkit.BuildDiskFullError as full:
+            # BuildKit's client writes what is exported: that disk is podkiln's, and not BuildKit's.
+            if full.path and Path(full.path).is_relative_to(export.folder):
+                raise disk_space.error(export.folder, self.needed, before) from None
+            full.hint = f"A first build takes about {console.size(self.takes)} there. {full.hint}"
+            raise
 
 
 def build(request: BuildRequest) -> list[Report]:
@@ -192,8 +206,11 @@ def build_all(plans: Sequence[Plan], request: BuildRequest, builder: str | None,
                 for at, (each, image) in enumerate(zip(plans, images, strict=True), start=1)
             ]
 
-        run = _Run(argv, out, environment, names, (), quiet=request.console.quiet)
-        built, runtimes = run.taken(export, take)
+        measured = max((each.described.release.measured for each in plans), key=lambda each: each.compressed)
+        needed, takes = measured.compressed, measured.build_disk
+        run = _Run(argv, out, environment, names, (), needed, takes, quiet=request.console.quiet)
+        with disk_space.room(cache / cache_folder.EXPORTS, needed):
+            built, runtimes = run.taken(export, take)
         export.prune()
         known.prune()
     took = {"render": rendered - begun, "build": built - rendered, "layers": time.monotonic() - built}
@@ -251,8 +268,10 @@ def _build_uppermost(
         def take() -> list[Layout]:
             return [reuse.take(each, export.exported(each.plan.name), known, out) for each in reused]
 
-        run = _Run(argv, out, environment, names, contexts, quiet=request.console.quiet)
-        built, made = run.taken(export, take)
+        takes = sum(layer.size for each in reused for layer in each.runtime.layers[: each.runtime.base])
+        run = _Run(argv, out, environment, names, contexts, None, takes, quiet=request.console.quiet)
+        with disk_space.room(export.folder):
+            built, made = run.taken(export, take)
         export.prune()
         known.prune()
     took = {

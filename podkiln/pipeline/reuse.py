@@ -26,6 +26,7 @@ from podkiln.pipeline.request import image_name
 from podkiln.registry import Repository
 from podkiln.render import runtime_recipe
 from podkiln.render.image_config import STAGE_BELOW, STAGE_OF_SYSTEM, RenderedConfig
+from podkiln.util import disk_space
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +127,8 @@ def _base_layout(reused: ReusedRuntime, folder: Path, known: LayerCache, setting
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layers = [_blob(each) for each in _base(reused)]
-    with Repository(image_name(reused.plan), settings) as repository:
+    needed = sum(each.size for each in layers)
+    with Repository(image_name(reused.plan), settings) as repository, disk_space.room(known.folder, needed):
         for each in layers:
             canonical_image.link(
                 known.add(each, repository.read(each)), blobs / each.digest.partition(":")[2]
@@ -160,7 +162,11 @@ def take(reused: ReusedRuntime, exported: ExportedImage, known: LayerCache, out:
     place = out / plan.name / IMAGE
     for earlier in (place, out / plan.name / "image"):  # which would be taken for this one
         shutil.rmtree(earlier, ignore_errors=True)
-    canonical_image.write(exported, document, place, epoch, known, below=written)
+    try:
+        canonical_image.write(exported, document, place, epoch, known, below=written)
+    except BaseException:
+        clear(plan, out)
+        raise
     return layout.read_documents(place)
 
 

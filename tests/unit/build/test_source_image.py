@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tarfile
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from podkiln.build import source_image
-from podkiln.errors import SourceError
+from podkiln.errors import PodkilnError, SourceError
 from podkiln.oci import layout, spec
 from podkiln.plan.substitutes import Substitute
-from podkiln.util import cache_folder, git_tree
+from podkiln.util import cache_folder, disk_space, git_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,3 +165,19 @@ def test_a_failure_names_the_option(tree: Path) -> None:
     given = Substitute("comfyui", str(tree), "1" * 40, "1" * 40, tree)
     with pytest.raises(SourceError, match=r"^--source comfyui: .*changed since it was hashed"):
         source_image.context(given, "linux/amd64")
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_half_written_stays(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = git_tree.tree_id(tree)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(source_image._Tar, "_put", full)
+    monkeypatch.setattr(disk_space, "free", lambda _: 1_000_000)
+    says = rf"^The disk of {tmp_path / 'root'} is full: 1\.0 MB were free, and about 3\.1 MB are needed"
+    with pytest.raises(PodkilnError, match=says):
+        source_image.pack(tree, expected, tmp_path / "root", AMD64)
+    assert list((tmp_path / "root").iterdir()) == []

@@ -15,11 +15,12 @@ import pytest
 import zstandard
 from exports import EPOCH, export, tar
 
-from podkiln.canonical_layers import checks, compressed, image
+from podkiln.canonical_layers import checks, compressed, image, writer
 from podkiln.canonical_layers.cache import LayerCache
 from podkiln.canonical_layers.exported import DamagedExportError, ExportedImage, PlainLayer
-from podkiln.errors import IntegrityError
+from podkiln.errors import IntegrityError, PodkilnError
 from podkiln.oci import layout, spec
+from podkiln.util import disk_space
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -365,3 +366,23 @@ def test_a_layer_that_changes_between_its_two_readings_is_not_taken(
         write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
     assert not blob.exists()
     assert list((tmp_path / "cache/blobs").iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["cache", "made"])
+def test_a_full_disk_names_its_folder_and_what_is_missing_and_no_layer_stays(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    exported = export(tmp_path / "kept", ("COPY a", tar("a", data=b"x" * 100_000)))
+    monkeypatch.setattr(disk_space, "free", lambda _: 10)
+    if where == "cache":
+        monkeypatch.setattr(writer, "write", full)
+    else:
+        monkeypatch.setattr(image, "link", full)
+    folder = tmp_path if where == "made" else tmp_path / where
+    with pytest.raises(PodkilnError, match=rf"^The disk of {folder} is full: .* are missing\.") as raised:
+        write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
+    assert raised.value.exit_code == 1
+    assert len(list((tmp_path / "cache/blobs").iterdir())) == (1 if where == "made" else 0)
