@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 from podkiln.canonical_layers import entries
 from podkiln.canonical_layers.compressed import CompressedLayer
 from podkiln.canonical_layers.offset_reader import OffsetReader, Pieces
 from podkiln.errors import IntegrityError
 from podkiln.oci import spec
-from podkiln.oci.spec import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,15 +17,13 @@ if TYPE_CHECKING:
 
     from podkiln.canonical_layers.entries import Entry
     from podkiln.oci.layout import Layout
-    from podkiln.oci.spec import ImageConfig
+    from podkiln.oci.spec import Digest, ImageConfig
 
 
 class DamagedExportError(IntegrityError):
     """What lies in a kept export is not what BuildKit wrote; it was removed, so that it is exported anew."""
 
 
-Until: TypeAlias = "Callable[[Iterable[tuple[bytes, int]]], Iterable[tuple[bytes, int]]]"
-"""Passes the pieces of a tar on until the work is given up."""
 _CHUNK: Final = 1 << 20
 _MAX_HEADER: Final = 64 << 20  # bytes: only what is damaged has one so long
 
@@ -106,7 +103,11 @@ class ExportedImage:
         return cls(exported.config, tuple(layers))
 
 
-def read(layer: ExportedLayer, epoch: int, until: Until) -> list[Entry]:
+def read(
+    layer: ExportedLayer,
+    epoch: int,
+    until: Callable[[Iterable[tuple[bytes, int]]], Iterable[tuple[bytes, int]]],
+) -> list[Entry]:
     """Return the entries of a layer, all of which is compared with its digest.
 
     A kept export lies where anybody may change it; a damaged layer is removed, so that it is exported anew.
@@ -120,16 +121,6 @@ def read(layer: ExportedLayer, epoch: int, until: Until) -> list[Entry]:
         raise
     _compare(tar, layer)
     return found
-
-
-def scan(layer: ExportedLayer, until: Until, epoch: int) -> tuple[Digest, list[Entry]]:
-    """Return the digest of a layer's tar and its entries, for a layer of which no digest is known yet.
-
-    Raises IntegrityError for what is no layer, and OSError.
-    """
-    tar = _Hashed(until(layer.pieces()))
-    found = entries.read(cast("BinaryIO", tar), "A layer of the build", epoch)
-    return tar.digest(), found
 
 
 def _compare(tar: _Hashed, layer: ExportedLayer) -> None:
@@ -165,13 +156,13 @@ class _Hashed(OffsetReader):
         self._at += len(data)
         return data
 
-    def digest(self) -> Digest:
+    def digest(self) -> str:
         """Return the digest of all of it, what was not read included. Raises OSError."""
         for _ in self._source:
             pass
         if self._failed:
             raise self._failed
-        return Digest(f"sha256:{self._hash.hexdigest()}")
+        return f"sha256:{self._hash.hexdigest()}"
 
     def _hashing(self, pieces: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
         try:

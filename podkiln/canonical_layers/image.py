@@ -78,7 +78,6 @@ class _Writing:
     consume: Collection[Digest]
     below: Below
     on_progress: Progress
-    read: Mapping[Digest, list[Entry]]
     moved: Counter[Digest] = field(default_factory=Counter)
     given_up: threading.Event = field(default_factory=threading.Event)
 
@@ -103,9 +102,7 @@ class _Writing:
         """Write the layers that are not `found`; return all."""
         # A layer that is to be written is read in full; of one that is remembered, what it holds may be, too.
         held: dict[Digest, list[Entry] | None] = {
-            layer.diff_id: self.known.entries(layer.diff_id, self.epoch)
-            if there
-            else self.read.get(layer.diff_id)
+            layer.diff_id: self.known.entries(layer.diff_id, self.epoch) if there else None
             for layer, there in zip(image.layers, found, strict=True)
         }
         unread = {layer.diff_id: layer for layer in image.layers if held[layer.diff_id] is None}
@@ -198,9 +195,7 @@ def write(
     known: LayerCache,
     consume: Collection[Digest] = (),
     below: Below | None = None,
-    *,
     on_progress: Progress = lambda *_: None,
-    read: Mapping[Digest, list[Entry]] | None = None,
 ) -> None:
     """Make the layout `place` of an image that BuildKit has exported.
 
@@ -213,12 +208,11 @@ def write(
         consume: Exported layers that are removed as they are read, for a disk that does not hold both.
         below: What is not written again, nor put into the folder, where only the uppermost layers were built.
         on_progress: Told of each layer's digest, as exported, and its bytes: done, and in all.
-        read: What layers hold that were read whole while others were still exported.
 
     Raises IntegrityError where the export is damaged, OSError where the disk does not take it.
     """
     config_of, layers = _config(
-        document, _Writing(epoch, known, consume, below or Below(), on_progress, read or {}).layers(image)
+        document, _Writing(epoch, known, consume, below or Below(), on_progress).layers(image)
     )
     there = {each.digest for each in below.layers} if below else set()
     blobs = place / "blobs" / "sha256"

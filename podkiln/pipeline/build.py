@@ -16,7 +16,6 @@ from podkiln.build.kept_export import KeptExport
 from podkiln.build.streamed_export import StreamedExport
 from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
-from podkiln.canonical_layers.early_reader import EarlyReader
 from podkiln.canonical_layers.exported import DamagedExportError
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import layout, spec
@@ -31,10 +30,9 @@ from podkiln.util import atomic, cache_folder, console, disk_space
 from podkiln.weights import local_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from podkiln.canonical_layers.entries import Entry
     from podkiln.canonical_layers.exported import ExportedImage
     from podkiln.oci.layout import Layout
     from podkiln.oci.spec import Digest
@@ -53,7 +51,7 @@ class _Run:
     """BuildKit, about to be run.
 
     `options`: those that a person who builds by hand does without. `needed`: about the bytes of its export;
-    `takes`: those of a first build. `reader` reads what comes of an export that is kept.
+    `takes`: those of a first build.
     """
 
     argv: Sequence[str]
@@ -64,7 +62,6 @@ class _Run:
     needed: int | None
     takes: int
     quiet: bool
-    reader: EarlyReader | None = None
 
     def taken(
         self, export: KeptExport | StreamedExport, take: Callable[[], list[Layout]]
@@ -88,10 +85,8 @@ class _Run:
         export.prepare(self.names)
         options = [*self.options, *export.options(self.names)]
         before = disk_space.free(export.folder)
-        reading = self.reader.running() if self.reader else contextlib.nullcontext()
         try:
-            with reading:
-                buildkit.run(argv, self.out, self.environment, options, quiet=self.quiet)
+            buildkit.run(argv, self.out, self.environment, options, quiet=self.quiet)
         except buildkit.BuildDiskFullError as full:
             # BuildKit's client writes what is exported: that disk is podkiln's, and not BuildKit's.
             if full.path and Path(full.path).is_relative_to(export.folder):
@@ -203,36 +198,17 @@ def build_all(plans: Sequence[Plan], request: BuildRequest, builder: str | None,
     known = LayerCache(cache / cache_folder.LAYERS)
     here = request.output.load or not request.image.push
     with _export(request, names, builder, cache / cache_folder.EXPORTS) as export, _partials(plans, out):
-        reader = EarlyReader(export.folder / "blobs" / "sha256", plans[0].described.spec.runtime.epoch)
 
         def take() -> list[Layout]:
             images = [export.exported(each.name) for each in plans]
             return [
-                _take(
-                    each,
-                    image,
-                    known,
-                    out,
-                    here=here,
-                    later=images[at:] if export.consumed else None,
-                    read=reader.found if each.described.spec.runtime.epoch == reader.epoch else {},
-                )
+                _take(each, image, known, out, here=here, later=images[at:] if export.consumed else None)
                 for at, (each, image) in enumerate(zip(plans, images, strict=True), start=1)
             ]
 
         measured = max((each.described.release.measured for each in plans), key=lambda each: each.compressed)
         needed, takes = measured.compressed, measured.build_disk
-        run = _Run(
-            argv,
-            out,
-            environment,
-            names,
-            (),
-            needed,
-            takes,
-            quiet=request.console.quiet,
-            reader=None if export.consumed else reader,
-        )
+        run = _Run(argv, out, environment, names, (), needed, takes, quiet=request.console.quiet)
         with disk_space.room(cache / cache_folder.EXPORTS, needed):
             built, runtimes = run.taken(export, take)
         export.prune()
@@ -337,12 +313,11 @@ def _take(
     *,
     here: bool,
     later: Sequence[ExportedImage] | None,
-    read: Mapping[Digest, list[Entry]],
 ) -> Layout:
     """Write the image from what BuildKit exported, and put it in its place.
 
     Weights are to be baked `here`, into it, or not. Layers go as they are read, but for what images need that
-    come `later`; None: all stay. `read`: what layers hold that were read while others were exported.
+    come `later`; None: all stay.
     """
     partial, place = out / made.name / bake_file.PARTIAL, out / made.name / "image"
     epoch = made.described.spec.runtime.epoch
@@ -355,9 +330,7 @@ def _take(
         def progress(diff_id: Digest, done: int, whole: int) -> None:
             bar(titles.get(diff_id) or spec.short(diff_id), done, whole)
 
-        canonical_image.write(
-            exported, document, partial, epoch, known, consume, on_progress=progress, read=read
-        )
+        canonical_image.write(exported, document, partial, epoch, known, consume, on_progress=progress)
     if here:
         local_layers.keep(made.layers, place, partial)
     output_dir.replace_folder(partial, place)

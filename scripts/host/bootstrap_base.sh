@@ -122,7 +122,7 @@ snapshot_of() { # ARCHIVE
 # packages alone decide what is in the base. The example is documentation, which the base is to be without.
 write_own_sources() {
     cat "$work/dpkg-slim" >"$work/dpkg-final"
-    printf 'path-include=%s\n' "$EXAMPLE" >>"$work/dpkg-slim"
+    printf 'path-include=%s\nforce-unsafe-io\n' "$EXAMPLE" >>"$work/dpkg-slim"
     {
         printf '#!/usr/bin/env bash\nset -Eeuo pipefail\n'
         declare -f source_of own_sources

@@ -16,7 +16,6 @@ import zstandard
 from exports import EPOCH, export, tar
 
 from podkiln.canonical_layers import checks, compressed, image, writer
-from podkiln.canonical_layers import exported as exported_layers
 from podkiln.canonical_layers.cache import LayerCache
 from podkiln.canonical_layers.exported import DamagedExportError, ExportedImage, PlainLayer
 from podkiln.errors import IntegrityError, PodkilnError
@@ -367,19 +366,6 @@ def test_a_layer_that_changes_between_its_two_readings_is_not_taken(
         write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
     assert not blob.exists()
     assert list((tmp_path / "cache/blobs").iterdir()) == []
-
-
-def test_what_was_read_before_is_not_read_again_and_comes_to_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exported = export(tmp_path / "exported", ("RUN a", tar("a")), ("RUN b", tar("b")))
-    made = ExportedImage.of(exported)
-    document = {**exported.config.document}
-    image.write(made, document, tmp_path / "one", EPOCH, LayerCache(tmp_path / "first"))
-    read = {layer.diff_id: exported_layers.read(layer, EPOCH, iter) for layer in made.layers}
-    monkeypatch.setattr(exported_layers, "read", lambda *_: pytest.fail("it was read again"))
-    image.write(made, document, tmp_path / "two", EPOCH, LayerCache(tmp_path / "second"), read=read)
-    assert (tmp_path / "one/index.json").read_bytes() == (tmp_path / "two/index.json").read_bytes()
 
 
 @pytest.mark.parametrize("where", ["cache", "made"])
