@@ -144,6 +144,8 @@ _CAUSES = (
 
 # What scripts/build/install-packages.sh says when something is not what the apt lock names.
 _NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
+# What scripts/build/import_nodes.py and apply_patches.py say of a node.
+_NODE = re.compile(r" podkiln: (?P<what>The custom nodes? [^\n]*\.)")
 # The stage of packages that `lock --keep` has pushed, where BuildKit cannot read it although podkiln could.
 _KEPT = re.compile(r">>> FROM (?P<what>\S+) AS kept$", re.MULTILINE)
 _DISK_FULL = "no space left on device"
@@ -156,6 +158,12 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     if found := _NOT_AS_LOCKED.search(said):
         hint = "Another mirror may have the right one: --apt-mirror URL. Or lock again: lock --upgrade apt."
         return IntegrityError(masked(found["what"]), hint=hint)
+    if found := _NODE.search(said):
+        return BuildFailedError(
+            masked(found["what"]),
+            hint="Correct what its description installs, or take it out of `nodes:` "
+            "(docs/how-to/custom-nodes.md).",
+        )
     if _DISK_FULL in said.lower():
         return BuildFailedError(
             "The disk that BuildKit builds on is full.",

@@ -154,8 +154,7 @@ def _render(
         files = build_context.render(each)
         lint.require(each.name, files, each.described.option)
         output_dir.write(files, out / each.name)
-    contexts = {each.name: each.context for each in plans[0].inputs}
-    contexts |= _authorities(request)
+    contexts = _authorities(request)
     environment = BuildSecrets(request.network, plans[0].described.spec.runtime.base.suite)
     text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts))
     atomic.write(out / bake_file.BAKE_FILE, text)

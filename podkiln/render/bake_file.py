@@ -63,7 +63,10 @@ class BuildSecrets:
 
 
 def bake_file(plans: Sequence[Plan], environment: BuildSecrets, sources: Mapping[str, str]) -> dict[str, Any]:
-    """Return the bake file of one or more variants; paths are relative to the folder that it lies in."""
+    """Return the bake file of one or more variants; paths are relative to the folder that it lies in.
+
+    `sources`: named contexts of all of them, besides the inputs of each.
+    """
     return {
         "group": {"default": {"targets": [plan.name for plan in plans]}},
         "target": {plan.name: _target(plan, environment, sources) for plan in plans},
@@ -80,8 +83,9 @@ def _target(plan: Plan, environment: BuildSecrets, sources: Mapping[str, str]) -
         "attest": ["type=provenance,disabled=true"],
         "output": [f"type=oci,dest={plan.name}/{PARTIAL},{_EXPORT}"],
     }
-    if sources:
-        target["contexts"] = dict(sources)
+    own = {each.name: each.context for each in plan.inputs if each.context}
+    if contexts := {**own, **sources}:
+        target["contexts"] = contexts
     if secrets := environment.secrets():
         target["secret"] = secrets
     return target

@@ -10,8 +10,12 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from podkiln.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # What a checkout has beside its files, and what only running them leaves behind.
 IGNORED = frozenset({".git", "__pycache__"})
@@ -21,10 +25,14 @@ _CHUNK = 1 << 20
 _DEEPEST = 200  # folders in each other; ComfyUI has 8
 
 
-def tree_id(folder: Path) -> str:
-    """Return git's tree id of a folder, in hex, without .git and __pycache__. Raises SourceError."""
+def tree_id(folder: Path, submodules: Mapping[str, str] | None = None) -> str:
+    """Return git's tree id of a folder, in hex, without .git and __pycache__. Raises SourceError.
+
+    `submodules`: commits by path. A tree names them, and not what lies there, which is not looked at.
+    """
+    links = {tuple(path.split("/")): commit for path, commit in (submodules or {}).items()}
     try:
-        return _tree(folder).hex()
+        return _tree(folder, links).hex()
     except OSError as unreadable:
         what = unreadable.filename or folder
         raise SourceError(f"{what} cannot be read: {unreadable.strerror or unreadable}.") from None
@@ -36,14 +44,27 @@ def tree_id_of(files: dict[str, bytes]) -> str:
     return _hash_tree(lines).hex()
 
 
-def _tree(folder: Path, depth: int = 0) -> bytes:
+def _tree(folder: Path | None, links: Mapping[tuple[str, ...], str], depth: int = 0) -> bytes:
+    """Return the digest of a folder's tree; None: it is there for the submodules in it alone."""
     if depth > _DEEPEST:
         raise SourceError(f"{folder} lies more than {_DEEPEST} folders deep: no source tree is like that.")
-    entries = []
-    with os.scandir(folder) as found:
-        listed = [entry for entry in found if entry.name not in IGNORED]
+    listed: list[os.DirEntry[str]] = []
+    if folder is not None:
+        with os.scandir(folder) as found:
+            listed = [entry for entry in found if entry.name not in IGNORED]
+    entries = [
+        (os.fsencode(path[0]), b"160000 " + os.fsencode(path[0]) + b"\0" + bytes.fromhex(commit))
+        for path, commit in links.items()
+        if len(path) == 1
+    ]
+    inner = {path[0]: _below(links, path[0]) for path in links if len(path) > 1}
+    for name in inner.keys() - {entry.name for entry in listed}:
+        digest = _tree(None, inner[name], depth + 1)
+        entries.append((os.fsencode(name) + b"/", b"40000 " + os.fsencode(name) + b"\0" + digest))
     for entry in listed:
-        mode, digest = _entry(entry, depth)
+        if (entry.name,) in links:
+            continue
+        mode, digest = _entry(entry, inner.get(entry.name, {}), depth)
         if mode is None:
             continue
         # git sorts a directory as if its name ended in a slash.
@@ -57,11 +78,17 @@ def _hash_tree(lines: list[bytes]) -> bytes:
     return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
 
 
-def _entry(entry: os.DirEntry[str], depth: int) -> tuple[bytes | None, bytes]:
+def _below(links: Mapping[tuple[str, ...], str], name: str) -> dict[tuple[str, ...], str]:
+    return {path[1:]: commit for path, commit in links.items() if len(path) > 1 and path[0] == name}
+
+
+def _entry(
+    entry: os.DirEntry[str], links: Mapping[tuple[str, ...], str], depth: int
+) -> tuple[bytes | None, bytes]:
     if entry.is_symlink():
         return b"120000", _blob(os.fsencode(Path(entry.path).readlink()))
     if entry.is_dir():
-        digest = _tree(Path(entry.path), depth + 1)
+        digest = _tree(Path(entry.path), links, depth + 1)
         # git does not know empty folders.
         return (None, b"") if digest.hex() == EMPTY else (b"40000", digest)
     status = entry.stat()
