@@ -83,7 +83,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def full(bootstrap_base: BaseLayout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """The consumer image with the real wheels, loaded; base and ComfyUI are substituted, and nodes left out."""
+    """The consumer image with the real wheels, loaded, without nodes; base and ComfyUI are substituted."""
     out = tmp_path_factory.mktemp("full") / "dist"
     free = shutil.disk_usage(out.parent).free
     assert free > NEEDED_BYTES, f"{free / 1e9:.0f} GB free; the full runtime needs {NEEDED_BYTES / 1e9:.0f}"

@@ -94,8 +94,9 @@ class Studio:
     def build(self, out: str, *options: str | Path) -> tuple[dict[str, Any], str]:
         """Build as the page does; return the report, and what was said."""
         *_, build = commands()
-        sources = [f"node-{name}={self.folder / name}" for name in self.nodes()]
-        given = [*NODES, *(word for each in sources for word in ("--source", each)), "--ca-bundle", SYSTEM_CA]
+        given: list[str | Path] = [*NODES, "--ca-bundle", SYSTEM_CA]
+        for name in self.nodes():
+            given += ["--source", f"node-{name}={self.folder / name}"]
         done = self.run(*build, *given, "--out", self.folder / out, *options)
         assert done.returncode == 0, done.stderr[-5000:]
         return json.loads((self.folder / out / "with-nodes/report.json").read_text()), done.stderr
