@@ -7,6 +7,7 @@ tests/unit/test_docs.py compares too, so these pages cannot drift.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from docs import architecture_page  # noqa: E402
 from pod import errors as failure  # noqa: E402
 from podkiln import cli, errors  # noqa: E402
 from podkiln.config import fields, messages, model, strip_list, variant  # noqa: E402
+from podkiln.config import node as custom_node  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +55,7 @@ def pages() -> dict[Path, str]:
         PAGES.parent / "architecture.md": GENERATED + "\n" + architecture_page.page(ROOT),
         PAGES / "variant-keys.md": keys("Keys of a variant", _VARIANT, variant.Variant),
         PAGES / "model-keys.md": keys("Keys of a model", _MODEL, model.Model),
+        PAGES / "node-keys.md": keys("Keys of a custom node", _NODE, custom_node.Node),
         PAGES / "strip-list.md": keys("The strip list", _STRIP, strip_list.StripList),
     }
 
@@ -111,6 +114,12 @@ one; mappings merge key by key, lists and plain values replace the parent's. Wha
 said again. Unknown keys are errors. Editors complete and check these keys by the first line of each file:
 `# yaml-language-server: $schema=schemas/variant.schema.json`.
 """
+_NODE = """\
+A custom node is `variants/nodes/ID.yaml`, or an entry under `nodes:` of a variant of your own. Nothing of it
+is run before ComfyUI imports it: what its installer would do is said here. Unknown keys are errors. Editors
+complete and check these keys by the first line of each file:
+`# yaml-language-server: $schema=../schemas/node.schema.json`.
+"""
 _STRIP = """\
 `variants/system/strip.yaml` lists files that packages bring and a pod has no use for; a build leaves them
 out where it installs the package. `./build.py render` writes what applies to a variant to `build/strip-*.txt`
@@ -130,15 +139,20 @@ def keys(title: str, about: str, root: type[StrictModel]) -> str:
     parts = [GENERATED, f"# {title}\n", about, _section("The file", schema)]
     known = schema.get("$defs", {})
     parts += [
-        _section(name, known[name]) for name in known if not (root is variant.Variant and _of_models(name))
+        _section(name, known[name]) for name in known if not (root is variant.Variant and _elsewhere(name))
     ]
     if root is variant.Variant:
-        parts.append("`Model` is described in [model-keys.md](model-keys.md).\n")
+        parts.append("`Model` is described in [model-keys.md](model-keys.md), ")
+        parts[-1] += "`Node` in [node-keys.md](node-keys.md).\n"
     return "\n".join(parts)
 
 
-def _of_models(name: str) -> bool:
-    return name == "Model" or name in model.Model.model_json_schema().get("$defs", {})
+def _elsewhere(name: str) -> bool:
+    """Tell whether a part of a variant is described on a page of its own."""
+    shapes: dict[str, type[StrictModel]] = {"Model": model.Model, "Node": custom_node.Node}
+    return name in shapes or any(
+        name in shape.model_json_schema().get("$defs", {}) for shape in shapes.values()
+    )
 
 
 def _section(name: str, schema: dict[str, Any]) -> str:
@@ -154,7 +168,7 @@ def _section(name: str, schema: dict[str, Any]) -> str:
 # What a pattern means, in the words that an error uses.
 _WORDS = {
     each.pattern: each.what
-    for module in (fields, model, strip_list)
+    for module in (fields, model, custom_node, strip_list)
     for kind in vars(module).values()
     for each in getattr(kind, "__metadata__", ())
     if isinstance(each, messages.PatternType)
@@ -170,17 +184,19 @@ def _type(schema: dict[str, Any]) -> str:
     if words := schema.get("enum", [schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{word}`" for word in words)
     if schema["type"] == "array":
-        return f"list of {_type(schema['items'])}"
+        of_nodes = "maxProperties" in json.dumps(schema["items"])  # by id, or described in place
+        return "list of ids" if of_nodes else f"list of {_type(schema['items'])}"
     if schema["type"] == "object":
         values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
-        keys = ", ".join(schema.get("properties", {}))
-        return f"`{{{keys}}}`" if keys else f"mapping of names to {_type(values[0])}"
+        keys = ", ".join([*schema.get("properties", {}), *(["NAME"] if values[:-1] else [])])
+        return f"`{{{keys}}}`" if schema.get("properties") else f"mapping of names to {_type(values[0])}"
     return _WORDS[schema["pattern"]] if "pattern" in schema else _TYPES[schema["type"]]
 
 
 def _link(schema: dict[str, Any]) -> str:
     name = schema["$ref"].rpartition("/")[2]
-    return f"[{name}](#{name.lower()})" if name != "Model" else "[Model](model-keys.md)"
+    pages = {"Model": "model-keys.md", "Node": "node-keys.md"}
+    return f"[{name}]({pages.get(name, f'#{name.lower()}')})"
 
 
 def _about(schema: dict[str, Any]) -> str:

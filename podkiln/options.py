@@ -188,7 +188,11 @@ class SubstituteOptions(Group):
         str | None, _opt("--base REF|bootstrap", "Another base image; bootstrap: from Debian packages.")
     ] = None
     source: Annotated[
-        tuple[str, ...], _opt("--source NAME=DIR|URL#COMMIT", "Another source tree: comfyui, requirements.")
+        tuple[str, ...],
+        _opt(
+            "--source NAME=DIR|URL#COMMIT",
+            "Another source tree: comfyui, requirements, node-NAME; nodes=none.",
+        ),
     ] = ()
     allow_substituted: Annotated[
         bool, _opt("--allow-substituted", "Push even if an input is not the locked one.")
@@ -226,14 +230,14 @@ class EngineOptions(Group):
 
 @dataclass(frozen=True)
 class WeightOptions(Group):
-    """Whether weights are baked. `accept_licence`: models whose licence the user answers for."""
+    """Whether weights are baked. `accept_licence`: models and nodes whose licence the user answers for."""
 
     no_weights: Annotated[
         bool, _opt("--no-weights", "Bake no weights; they are fetched at start instead.")
     ] = False
     accept_licence: Annotated[
         tuple[str, ...],
-        _opt("--accept-licence MODEL", "Accept its licence, so that its weights may be pushed."),
+        _opt("--accept-licence NAME", "Accept that of a model or node, so that it may be in the image."),
     ] = ()
 
 

@@ -9,7 +9,7 @@ import apt_locks
 from descriptions import variant, write
 
 from podkiln.config import variant as variants
-from podkiln.lock import additions, locations, schema
+from podkiln.lock import additions, locations, nodes, schema
 from podkiln.lock.additions import LockedAdditions, PythonAdditions
 from podkiln.lock.apt import AddedIndex, AptLock
 from podkiln.options import BuildRequest
@@ -29,10 +29,12 @@ def plan(folder: Path, *, apt: str = "git", locked: bool = True) -> Plan:
     path = write(folder / "studio.yaml", variant(RUNTIME % apt))
     described = variants.load(str(path))
     runtime = schema.read_runtime(locations.folders(described)[0])
+    shared = schema.Lock(locations.folders(described)[0], runtime, {}).pins()
+    of_nodes, _ = nodes.read(described, runtime, shared)
     own = locations.python_additions_folder(described)
     layer = additions.layer_of(WHEEL)
     python = PythonAdditions(
-        asked=("humanize",), onto=additions.onto(runtime), layer=layer, wheel_bytes=128_000
+        asked=("humanize",), onto=additions.onto(runtime, of_nodes), layer=layer, wheel_bytes=128_000
     )
     write(own / additions.FILE, python.model_dump_json())
     write(own / additions.REQUIREMENTS, WHEEL)

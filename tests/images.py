@@ -23,7 +23,9 @@ REQUIREMENTS = ROOT / "tests" / "fixtures" / "requirements"
 
 # What CI cannot reach or does not want to move: debian:trixie-slim, ComfyUI's repository, 4 GB of wheels.
 BASE = ("--base", "bootstrap")
-SUBSTITUTES = (*BASE, "--source", f"comfyui={COMFYUI}", "--source", f"requirements={REQUIREMENTS}")
+# The nodes' repositories neither; those that a test is about it describes itself (NODES).
+NODES = (*BASE, "--source", f"comfyui={COMFYUI}", "--source", f"requirements={REQUIREMENTS}")
+SUBSTITUTES = (*NODES, "--source", "nodes=none")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from podkiln.plan.plan import Plan
-    from podkiln.render.build_context import File
+    from podkiln.render.context_file import File
 
 _NO_LAYER = ("ARG", "ENV", "LABEL", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT")
 

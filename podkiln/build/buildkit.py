@@ -152,6 +152,8 @@ _CAUSES = (
 
 # What scripts/build/install-packages.sh says when something is not what the apt lock names.
 _NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
+# What scripts/build/import_nodes.py and apply_patches.py say of a node.
+_NODE = re.compile(r" podkiln: (?P<what>The custom nodes? [^\n]*\.)")
 # The stage of packages that `lock --keep` has pushed, where BuildKit cannot read it although podkiln could.
 _KEPT = re.compile(r">>> FROM (?P<what>\S+) AS kept$", re.MULTILINE)
 # A full disk; of a client that writes what BuildKit exports, with the path on this machine.
@@ -167,6 +169,12 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     if found := _NOT_AS_LOCKED.search(said):
         hint = "Another mirror may have the right one: --apt-mirror URL. Or lock again: lock --upgrade apt."
         return IntegrityError(masked(found["what"]), hint=hint)
+    if found := _NODE.search(said):
+        return BuildFailedError(
+            masked(found["what"]),
+            hint="Correct what its description installs, or take it out of `nodes:` "
+            "(docs/how-to/custom-nodes.md).",
+        )
     if full := _DISK_FULL.search(said):
         path = full["path"] or ""
         where = f": it could not write to {path.rpartition('/')[0]}" if path else ""

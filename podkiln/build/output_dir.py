@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from podkiln.render.build_context import File
+    from podkiln.render.context_file import File
 
 # What a build adds to a context, and a later one keeps until it has something better.
 PRESERVED = ("image", "report.json")

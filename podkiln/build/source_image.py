@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from podkiln.canonical_layers import entries, image, writer
@@ -23,6 +24,8 @@ from podkiln.oci import layout, spec
 from podkiln.util import atomic, cache_folder, disk_space, git_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podkiln.oci.spec import Digest
     from podkiln.plan.substitutes import Substitute
     from podkiln.util.git_tree import SourceFile
@@ -41,14 +44,28 @@ def context(substitute: Substitute, platform: str) -> str:
         return substitute.context
     root = cache_folder.path() / cache_folder.SOURCES
     try:
-        place, digest = pack(substitute.folder, substitute.actual, root, spec.Platform.parse(platform))
+        place, digest = pack(
+            substitute.folder,
+            substitute.actual,
+            root,
+            spec.Platform.parse(platform),
+            dict(substitute.submodules),
+        )
     except SourceError as wrong:
         raise SourceError(f"--source {substitute.name}: {wrong}", hint=wrong.hint) from None
     return f"oci-layout://{place}@{digest}"
 
 
-def pack(folder: Path, tree: str, root: Path, platform: spec.Platform) -> tuple[Path, Digest]:
+def pack(
+    folder: Path,
+    tree: str,
+    root: Path,
+    platform: spec.Platform,
+    submodules: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Path, Digest]:
     """Return the layout of a folder below `root`, and its image's digest.
+
+    `submodules`: commits by path; what lies there is no part of it.
 
     It is written each time and compared with what lies there, since anybody may have changed that.
 
@@ -62,7 +79,7 @@ def pack(folder: Path, tree: str, root: Path, platform: spec.Platform) -> tuple[
         aside = Path(name) / "layout"
         blobs = aside / "blobs" / "sha256"
         blobs.mkdir(parents=True)
-        files = git_tree.files(folder)
+        files = git_tree.files(folder, submodules)
         with (
             disk_space.room(root, sum(each.size for each in files)),
             (blobs / "layer").open("wb") as file,
@@ -70,7 +87,7 @@ def pack(folder: Path, tree: str, root: Path, platform: spec.Platform) -> tuple[
             tar = _Tar(file)
             for each in files:
                 tar.add(each)
-            found, layer = tar.end()
+            found, layer = tar.end(submodules)
         if found != tree:
             raise SourceError(
                 f"{folder} changed since it was hashed: its tree was {tree[:12]}, and {found[:12]} when it "
@@ -126,11 +143,13 @@ class _Tar:
             self._put(bytes(-file.size % _BLOCK))
         self._files.append((file.path, file.mode, hashed.digest()))
 
-    def end(self) -> tuple[str, spec.Descriptor]:
+    def end(self, submodules: Mapping[str, str]) -> tuple[str, spec.Descriptor]:
         """End it; return git's id of the tree that was written, and what the layer came to."""
         self._put(bytes(2 * _BLOCK))
         digest = spec.parse_digest(f"sha256:{self._hash.hexdigest()}")
-        return git_tree.id_of(self._files), spec.Descriptor(spec.LAYER, digest, self._size)
+        return git_tree.id_of([*self._files, *git_tree.links(submodules)]), spec.Descriptor(
+            spec.LAYER, digest, self._size
+        )
 
     def _put(self, data: bytes) -> None:
         self._hash.update(data)

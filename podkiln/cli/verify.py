@@ -49,7 +49,7 @@ log = logging.getLogger("podkiln")
 @apply(ImageOptions.options("registry", tag="Instead of VARIANT-COMFYUI-cuda-CUDA, where IMAGE is left out."))
 @option("--deep", is_flag=True, help="Read all layers too: hash the weights, and look for what hides them.")
 @option("--rebuild", is_flag=True, help="Build its runtime again, every step anew, and compare the files.")
-@apply(WeightOptions.options(no_weights="The image was pushed with --no-weights."))
+@apply(WeightOptions.options("accept_licence", no_weights="The image was pushed with --no-weights."))
 @apply(NetworkOptions.options(ca_bundle="PEM file of a corporate CA that signs for it."))
 @apply(SubstituteOptions.options("base", "source"))
 @apply(NetworkOptions.options("python_index", "apt_mirror"))
@@ -77,6 +77,9 @@ def verify_command(
     reference = _reference(image, replace(made, request=pushed))
     image, known = str(reference), layers.read(layers.path_of(described))
     settings = registries.RegistryOptions(ca_bundle=pushed.network.ca_bundle)
+    if made.nodes and verify.lacks_nodes(reference, settings, described.platform):
+        # So that like is compared with like; that they are left out is said all the same.
+        made = planning.make_plan(described, made.request, nodes=False)
     with console.Bytes(f"reading {image}") as bar:
         verdict = verify.verify(
             made,

@@ -1,7 +1,7 @@
 """What a variant has besides the layers that all variants of its runtime share.
 
 Debian packages (`runtime.apt: {add: [...]}`), those of the extras in variants/system/extras.yaml
-(`runtime.extras`), and Python packages (`runtime.python.add`).
+(`runtime.extras`) and of custom nodes, and Python packages (`runtime.python.add`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from podkiln.config import document, list_changes
+from podkiln.config import document, list_changes, nodes
 from podkiln.config.document import ROOT, StrictModel, TupleOf
 from podkiln.config.fields import AptPackage, Identifier, Text, distinct
 from podkiln.util.quoting import did_you_mean, shown
@@ -78,7 +78,7 @@ def of(described: LoadedVariant) -> Additions:
     if not described.lists:
         return Additions()
     return Additions(
-        apt=described.lists[list_changes.APT].added,
+        apt=(*described.lists[list_changes.APT].added, *nodes.apt_items(described)),
         python=described.lists[list_changes.PYTHON].items,
         extras=tuple(load()[name] for name in described.spec.runtime.extras),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, get_args
 
-from podkiln.config import document, list_changes, model_folders, variant
+from podkiln.config import document, list_changes, model_folders, nodes, variant
 from podkiln.config.fields import one_name
 from podkiln.config.model import RESERVED, Model, Tier, default_env
 from podkiln.errors import DescriptionError
@@ -100,6 +100,7 @@ def offered(described: LoadedVariant, shipped: dict[str, Entry]) -> tuple[Varian
     want one variable, or two different files with one destination.
     """
     known = {**shipped, **_defined(described)}
+    nodes.check_models(described, known)
     for name in RESERVED & set(described.spec.define):
         raise described.error(
             ("define", name), f"{name!r} is a reserved word of MODELS: choose another name."
@@ -216,7 +217,7 @@ def _reject_unknown_ids(described: LoadedVariant, key: tuple[str, str], ids: lis
 
 def _unmet(described: LoadedVariant, model: Model, ids: list[str]) -> tuple[str, ...]:
     """Return what a model requires and this image does not have."""
-    have = {f"node:{name}" for name in described.spec.nodes} | {f"model:{name}" for name in ids}
+    have = {f"node:{name}" for name in described.nodes} | {f"model:{name}" for name in ids}
     return tuple(want for want in model.requires if want not in have)
 
 

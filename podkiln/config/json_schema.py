@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from podkiln.config.cuda_releases import CudaRelease
 from podkiln.config.model import Model
+from podkiln.config.node import Node
 from podkiln.config.strip_list import StripList
 from podkiln.config.variant import SHIPPED, Variant
 from podkiln.util import atomic
@@ -27,7 +28,8 @@ def rendered() -> dict[Path, str]:
     """Return the text of each schema, by the path where it is committed."""
     variant = Variant.model_json_schema()
     # What a parent gives need not be said again, in any part of a variant; a model is always described whole.
-    whole = set(Model.model_json_schema().get("$defs", {})) | {"Model"}
+    whole = {"Model"}  # and the parts of a node, but not a node, which a child may change in part
+    whole |= {name for each in (Model, Node) for name in each.model_json_schema().get("$defs", {})}
     for name, part in (("Variant", variant), *variant["$defs"].items()):
         if name not in whole:
             part.pop("required", None)
@@ -38,6 +40,7 @@ def rendered() -> dict[Path, str]:
     return {
         FOLDER / "cuda.schema.json": _text("A CUDA release", CudaRelease.model_json_schema()),
         FOLDER / "model.schema.json": _text("A model", Model.model_json_schema()),
+        FOLDER / "node.schema.json": _text("A custom node", Node.model_json_schema()),
         FOLDER / "strip.schema.json": _text("The strip list", StripList.model_json_schema()),
         FOLDER / "variant.schema.json": _text("A variant", variant),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -23,6 +23,8 @@ from podkiln.config import (
     cuda_releases,
     document,
     list_changes,
+    node_list,
+    nodes,
     releases,
     start_arguments,
     system_packages,
@@ -30,17 +32,17 @@ from podkiln.config import (
 from podkiln.config.cuda_releases import AMD64, CudaRelease, ImagePlatform
 from podkiln.config.document import ROOT, Document, StrictModel, TupleOf
 from podkiln.config.fields import (
-    HttpsUrl,
     Identifier,
     OwnLabel,
     RegistryName,
     RepositoryName,
-    Revision,
     Text,
     distinct,
 )
 from podkiln.config.list_changes import Changeable, ModelsChange
 from podkiln.config.model import Model, Tier
+from podkiln.config.node import Node
+from podkiln.config.node_list import NodesForm
 from podkiln.config.runtime import Runtime
 from podkiln.errors import DescriptionError
 from podkiln.util import files
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from podkiln.config.additions import Additions
     from podkiln.config.document import Location
     from podkiln.config.list_changes import ChangedList
+    from podkiln.config.node_list import NodeItem
+    from podkiln.config.nodes import NodeEntry
 
 SHIPPED = ROOT / "variants"
 ALL = "all"  # what --variant calls every shipped variant
@@ -74,14 +78,6 @@ class Image(StrictModel):
     )
     repository: RepositoryName = Field(description="The image's name, behind registry and namespace.")
     labels: dict[OwnLabel, str] = Field({})
-
-
-class Node(StrictModel):
-    """A custom node, pinned by commit."""
-
-    repo: HttpsUrl
-    commit: Revision
-    tree: Revision | None = None
 
 
 class Models(StrictModel):
@@ -131,7 +127,12 @@ class Variant(StrictModel):
     image: Image
     models: Models
     define: dict[Identifier, Model] = Field({}, description="Models of your own, described in place.")
-    nodes: dict[Identifier, Node] = Field({})
+    nodes: Annotated[dict[Identifier, Node], NodesForm()] = Field(
+        {},
+        description="Custom nodes, in the order of their layers: a list of ids of variants/nodes/, which "
+        "replaces the parent's, or a mapping: `add` and `remove` change the parent's, and any other key "
+        "describes a node in place.",
+    )
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,22 @@ class LoadedVariant:
     """The folder with the files of its ComfyUI release."""
     cuda: str | None = None
     lists: Mapping[Location, ChangedList] = field(default_factory=dict)
+    node_items: tuple[NodeItem, ...] = ()
+    """The nodes as they are named over all files; `nodes` has what each is."""
 
     @property
     def shipped(self) -> bool:
         """Whether it lies in variants/."""
         return self.chain[0].path.resolve().parent == SHIPPED
+
+    @cached_property
+    def nodes(self) -> Mapping[str, NodeEntry]:
+        """Its custom nodes by id, in the order of their layers. Raises DescriptionError."""
+        return nodes.of(self)
+
+    def without_nodes(self) -> LoadedVariant:
+        """Return the variant as it is described, but for its nodes: it has none."""
+        return replace(self, node_items=())
 
     @cached_property
     def additions(self) -> Additions:
@@ -228,15 +240,18 @@ def load(
         data["abstract"] = chain[0].data["abstract"]
     if platform:
         data["platforms"] = [platform]
-    lists = list_changes.read(chain)
+    lists, items = list_changes.read(chain), node_list.read(chain)
+    if node_list.KEY in data:
+        data[node_list.KEY] = node_list.inline_data(items)
     chain, data = cuda_choice.apply(chain, list_changes.put(data, lists), cuda)
-    spec = _parse(chain, data, lists)
+    spec = _parse(chain, data, lists, items)
     if spec.abstract:
         raise chain[0].error(
             ("abstract",), "this description is only there to be extended; it cannot be built."
         )
-    described = LoadedVariant(path.stem, spec, chain, flags=flags, cuda=cuda, lists=lists)
+    described = LoadedVariant(path.stem, spec, chain, flags=flags, cuda=cuda, lists=lists, node_items=items)
     cuda_choice.check(described)
+    nodes.check(described)
     system_packages.check(described)
     additions.check(described)
     start_arguments.check(described)
@@ -311,10 +326,17 @@ def _chain(path: Path) -> tuple[Document, ...]:
 
 
 def _parse(
-    chain: tuple[Document, ...], data: dict[str, Any], lists: Mapping[Location, ChangedList]
+    chain: tuple[Document, ...],
+    data: dict[str, Any],
+    lists: Mapping[Location, ChangedList],
+    items: tuple[NodeItem, ...],
 ) -> Variant:
     """Validate the merged data; an error is blamed on the file that wrote the key."""
-    find = list_changes.place_finder(lists, lambda location: _owner(chain, location))
+    elsewhere = list_changes.place_finder(lists, lambda location: _owner(chain, location))
+
+    def find(location: Location) -> tuple[Document, Location]:
+        return node_list.place_of(items, location) or elsewhere(location)
+
     return chain[0].parse(Variant, data, find=find)
 
 

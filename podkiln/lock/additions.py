@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.nodes import LockedNodes
     from podkiln.lock.schema import Lock, RuntimeLock
 
 FILE: Final = "additions.json"
@@ -72,9 +73,10 @@ class LockedAdditions:
         return (self.folder / REQUIREMENTS).read_text(encoding="utf-8") if self.python else ""
 
 
-def onto(runtime: RuntimeLock) -> str:
-    """Return the digest over what Python packages are resolved onto."""
+def onto(runtime: RuntimeLock, nodes: LockedNodes | None = None) -> str:
+    """Return the digest over what Python packages are resolved onto: the runtime's, and those of nodes."""
     text = "".join(layer.sha256 for layer in runtime.python_layers) + runtime.python
+    text += nodes.packages_digest if nodes else ""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -135,9 +137,11 @@ def python_drifts(described: LoadedVariant, lock: Lock) -> list[str]:
         return [f"runtime.python.add is not locked: there is no {folder / FILE}."]
     if locked.asked != wanted:
         return ["runtime.python.add has changed since it was locked."]
-    if locked.onto != onto(lock.runtime):
+    if locked.onto != onto(lock.runtime, lock.nodes):
         return ["runtime.python.add was locked for other Python layers than the runtime has now."]
-    return damage(folder, locked.layer) or _contradictions(folder / REQUIREMENTS, wanted, lock.pins())
+    return damage(folder, locked.layer) or _contradictions(
+        folder / REQUIREMENTS, wanted, lock.pins_with_nodes()
+    )
 
 
 def _contradictions(path: Path, wanted: Sequence[str], shared: Mapping[str, str]) -> list[str]:
@@ -173,11 +177,11 @@ def apt_drifts(described: LoadedVariant, shared: Mapping[str, AptLock]) -> list[
 
 
 def check(described: LoadedVariant, locked: Mapping[str, str]) -> None:
-    """Refuse Python packages that the runtime has already.
+    """Refuse Python packages that the runtime or a custom node has already.
 
     Args:
         described: The variant.
-        locked: Version by canonical name of each package of the runtime's Python layers.
+        locked: Version by canonical name of each package of their Python layers.
 
     Raises DescriptionError.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from podkiln.config.model import Model
     from podkiln.config.variant import LoadedVariant
-    from podkiln.lock.schema import Lock, LockedLayer, RuntimeLock
+    from podkiln.lock.schema import Lock, LockedLayer
 
 
 def apt_drifts(described: LoadedVariant) -> list[str]:
@@ -75,8 +75,6 @@ def find_drift(described: LoadedVariant, lock: Lock) -> list[str]:
         for key, described_value, locked_value in pairs
         if described_value != locked_value
     ]
-    if not _same_nodes(described, locked):
-        found.append("the custom nodes described and locked are not the same.")
     if requirements.inputs_digest(described) != locked.inputs:
         found.append("the Python requirements or layers have changed since they were resolved.")
     if of_another := cuda_wheels.contradiction(described, lock.pins()):
@@ -84,16 +82,6 @@ def find_drift(described: LoadedVariant, lock: Lock) -> list[str]:
     return found + [
         problem for layer in (*locked.installed, locked.uv) for problem in damage(lock.folder, layer)
     ]
-
-
-def _same_nodes(described: LoadedVariant, locked: RuntimeLock) -> bool:
-    """Whether the custom nodes are those that are locked; a tree that is not described may be known there."""
-    nodes = described.spec.nodes
-    return nodes.keys() == locked.nodes.keys() and all(
-        (node.repo, node.commit) == (there.repo, there.commit) and node.tree in (None, there.tree)
-        for name, node in nodes.items()
-        for there in (locked.nodes[name],)
-    )
 
 
 def damage(folder: Path, layer: LockedLayer) -> list[str]:

@@ -26,6 +26,7 @@ LOCKS = variant.SHIPPED / "locks"
 WEIGHTS = "weights.json"
 APT = "apt"
 ADDITIONS = "additions"
+NODES = "nodes"
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:
@@ -84,6 +85,19 @@ def additions_folder(described: LoadedVariant) -> Path:
 def python_additions_folder(described: LoadedVariant) -> Path:
     """Return where the Python packages that a variant adds are locked: each runtime has its own."""
     return additions_folder(described) / described.spec.runtime.name
+
+
+def node_folders(described: LoadedVariant) -> tuple[Path, ...]:
+    """Return where the lock of a variant's nodes lies, and then where those of shipped variants do."""
+    own, runtime = user_lock_dir(described), described.spec.runtime.name
+    place = own / NODES / runtime if own else LOCKS / NODES / described.name / runtime
+    return tuple(dict.fromkeys([place, *sorted((LOCKS / NODES).glob(f"*/{runtime}"))]))
+
+
+def kin_node_folders(described: LoadedVariant) -> tuple[Path, ...]:
+    """Return the locks of nodes whose versions a first one begins with: of the usual CUDA, or release."""
+    names = dict.fromkeys((kin(described).name, default_runtime().name))
+    return tuple(place for name in names for place in sorted((LOCKS / NODES).glob(f"*/{name}"), reverse=True))
 
 
 def is_there(path: Path) -> bool:

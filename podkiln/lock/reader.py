@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError
-from podkiln.lock import additions, apt, drift, requirements, schema
+from podkiln.lock import additions, apt, drift, nodes, requirements, schema
 from podkiln.lock.locations import apt_folders, folders, hint_for, hinted
 from podkiln.lock.schema import Lock, LockedFile, WeightsLock, merged
 
@@ -27,10 +28,12 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
     weights = {offer.id: _weights(offer, known) for offer in offered}
     added = additions.read(described, packages)
     lock = Lock(folder=folder, runtime=runtime, weights=weights, apt=packages, additions=added)
+    of_nodes, node_drifts = nodes.read(described, runtime, lock.pins())
+    lock = replace(lock, nodes=of_nodes)
     if check:
-        drifts = drift.find_drift(described, lock)
+        drifts = [*drift.find_drift(described, lock), *node_drifts]
         if not drifts and added:
-            additions.check(described, lock.pins())
+            additions.check(described, lock.pins_with_nodes())
             drifts = additions.python_drifts(described, lock)
         if drifts:
             what = f"The lock does not fit the description: {drifts[0]}"

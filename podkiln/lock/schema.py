@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from podkiln.lock.additions import LockedAdditions
     from podkiln.lock.apt import AptLock
+    from podkiln.lock.nodes import LockedNodes
 
 _DAMAGED = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 _MOST_PACKAGES = 100_000
@@ -40,14 +41,6 @@ class LockedLayer(Locked):
     wheel_bytes: Size | None = None
 
 
-class LockedNode(Locked):
-    """A custom node's source."""
-
-    repo: Text
-    commit: Revision
-    tree: Revision | None
-
-
 class RuntimeLock(Locked):
     """Everything below the weights. `inputs` is the digest of what was described when it was made."""
 
@@ -59,7 +52,6 @@ class RuntimeLock(Locked):
     comfyui_repo: Text
     comfyui_commit: Revision
     comfyui_tree: Revision
-    nodes: dict[Text, LockedNode]
     python: PythonVersion
     python_layers: TupleOf[LockedLayer]
     jupyter: LockedLayer | None = None
@@ -132,7 +124,7 @@ class ModelSize:
 class Lock:
     """The lock of one variant, read and checked. `apt`: by the digest of the base that each is for.
 
-    `additions`: what lies above the layers of the runtime; None where a variant adds nothing.
+    `nodes` and `additions`: what lies above the layers of the runtime; None where a variant has none.
     """
 
     folder: Path
@@ -140,6 +132,7 @@ class Lock:
     weights: dict[str, tuple[LockedFile, ...]]
     apt: Mapping[str, AptLock] = field(default_factory=dict)
     additions: LockedAdditions | None = None
+    nodes: LockedNodes | None = None
 
     @property
     def digest(self) -> str:
@@ -150,6 +143,8 @@ class Lock:
         # Of its own base alone: what is locked for a substitute of that changes no other image.
         if own := self.apt.get(self.runtime.base_digest):
             text += own.digest
+        if self.nodes:
+            text += self.nodes.digest
         if self.additions:
             text += self.additions.digest_text(self.runtime.base_digest)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
@@ -160,16 +155,23 @@ class Lock:
         return {file.name: file.read_text(encoding="utf-8") for file in files}
 
     def pins(self) -> dict[str, str]:
-        """Return the versions of ComfyUI's Python packages, by canonical name; a file may be missing."""
+        """Return the versions of the runtime's Python packages, by canonical name; a file may be missing."""
         files = [self.folder / layer.file for layer in self.runtime.python_layers]
         return requirements.known_pins(
             file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()
         )
 
+    def pins_with_nodes(self) -> dict[str, str]:
+        """Return the same, and those of the packages of custom nodes."""
+        return {**self.pins(), **(self.nodes.pins() if self.nodes else {})}
+
     def python_packages(self) -> frozenset[str]:
         """Return the canonical names of what ComfyUI's Python environment has."""
         added = requirements.pinned_blocks(self.additions.requirements) if self.additions else ()
-        return frozenset([*added, *(name for names in self.packages_by_layer().values() for name in names)])
+        of_nodes = self.nodes.pins() if self.nodes else ()
+        return frozenset(
+            [*added, *of_nodes, *(name for names in self.packages_by_layer().values() for name in names)]
+        )
 
     def packages_by_layer(self) -> dict[str, frozenset[str]]:
         """Return the canonical names of the packages of each shared Python layer of ComfyUI's, by layer."""

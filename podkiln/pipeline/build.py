@@ -227,10 +227,11 @@ def _render(
         lint.require(each.name, files, each.described.option)
         output_dir.write(files, out / each.name)
     platform = plans[0].described.platform
-    contexts = {each.name: source_image.context(each, platform) for each in plans[0].inputs}
-    contexts |= _authorities(request)
+    inputs = {each for plan in plans for each in plan.inputs if each.context}
+    packed = {each: source_image.context(each, platform) for each in inputs}
+    contexts = _authorities(request)
     environment = BuildSecrets(request.network, plans[0].described.spec.runtime.base.suite)
-    text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts))
+    text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts, packed))
     atomic.write(out / bake_file.BAKE_FILE, text)
     names = [each.name for each in plans]
     return buildkit.command_line(names, builder=builder, no_cache=request.engine.no_cache), environment

@@ -27,7 +27,7 @@ from podkiln.config import (
 )
 from podkiln.errors import DescriptionError, UsageError
 from podkiln.lock import locations
-from podkiln.lock.resolve import comfyui_checkout, runtime
+from podkiln.lock.resolve import comfyui_checkout, nodes, runtime
 from podkiln.pipeline import release_report
 from podkiln.util import atomic
 
@@ -227,9 +227,19 @@ def _to_lock(request: ReleaseRequest, after: LoadedVariant, release: str) -> lis
 def _lock(described: LoadedVariant, warnings: list[str]) -> list[Path]:
     """Lock the Python packages; Debian's are those of the base, whichever release is built."""
     written = runtime.relock(described, (), warnings)
+    for each in _with_the_same_runtime(described):
+        written += nodes.relock(each, (), warnings)
     found = locations.apt_folders(described)
     target, known = found[0], found[-1]
     if locations.user_lock_dir(described) is None and not target.exists() and known.is_dir():
         shutil.copytree(known, target)
         written = [*written, target]
     return written
+
+
+def _with_the_same_runtime(described: LoadedVariant) -> list[LoadedVariant]:
+    """Return the variants whose nodes are locked with a runtime: all shipped ones, or one's own."""
+    if not described.shipped:
+        return [described]
+    release, platform = described.spec.runtime.comfyui.version, described.platform
+    return [variant.load(name, described.cuda, platform, release=release) for name in variant.names()]

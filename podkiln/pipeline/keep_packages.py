@@ -17,7 +17,7 @@ from podkiln import registry
 from podkiln.build import apt_servers
 from podkiln.config import variant
 from podkiln.errors import IntegrityError, RegistryError, UsageError
-from podkiln.lock import additions, apt, kept_image, locations, reader, schema
+from podkiln.lock import additions, apt, kept_image, locations, nodes, reader, schema
 from podkiln.lock.kept_image import KeptImage, KeptLayer
 from podkiln.lock.resolve import python, relock
 from podkiln.lock.resolve.http import Web
@@ -167,6 +167,13 @@ def _wheels(described: LoadedVariant) -> Iterator[_Part]:
     folder, own = locations.folders(described)[0], locations.python_additions_folder(described)
     runtime = schema.read_runtime(folder)
     layers = [(folder, layer) for layer in (*runtime.installed, runtime.uv)]
+    of_nodes, _ = nodes.read(described, runtime, Lock(folder, runtime, {}).pins())
+    if of_nodes:
+        layers += [
+            (of_nodes.folder, each.layer.model_copy(update={"name": f"node {each.id}"}))
+            for each in of_nodes.document.nodes
+            if each.layer
+        ]
     if described.additions.requirements and (added := additions.read_python(own)):
         layers.append((own, added.layer))
     for place, layer in layers:

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 from podkiln import registry
 from podkiln.build import base_image
 from podkiln.config import catalog, variant
+from podkiln.config import nodes as node_config
 from podkiln.errors import IntegrityError, RegistryError, SourceError, UsageError
 from podkiln.lock import apt, kept_image, layers, locations, reader
 from podkiln.oci import spec
 from podkiln.pipeline import publish
 from podkiln.pipeline.request import check, image_name
-from podkiln.plan import plan
+from podkiln.plan import node_layers, plan
 from podkiln.plan import substitutes as inputs
 from podkiln.util import cache_folder
 from podkiln.weights import layer_lookup, local_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from podkiln.build.base_image import BaseLayout
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import Lock
@@ -39,19 +42,32 @@ def decide(request: BuildRequest) -> list[Plan]:
     described = [variant.load(name, request.runtime.cuda) for name in request.variants]
     models = {*_shipped(), *(name for each in described for name in each.spec.define)}
     check(request, described, models if request.weights.accept_licence else None)
-    plans = [make_plan(each, request) for each in described]
+    inputs_of_nodes = frozenset(name for each in described for name in node_config.inputs(each.nodes))
+    plans = [make_plan(each, request, inputs_of_nodes) for each in described]
     for each in plans:
         image_name(each)
     return plans
 
 
-def make_plan(described: LoadedVariant, request: BuildRequest) -> Plan:
-    """Read the lock, look at the substitutes, and decide."""
+def make_plan(
+    described: LoadedVariant, request: BuildRequest, elsewhere: Collection[str] = (), *, nodes: bool = True
+) -> Plan:
+    """Read the lock, look at the substitutes, and decide.
+
+    Args:
+        described: The variant.
+        request: What the command line asks for.
+        elsewhere: Inputs of custom nodes that may be named although only other variants have them.
+        nodes: False: for an image without the variant's custom nodes.
+    """
     _check_bootstrap(described, request)
     offered = catalog.offered(described, _shipped())
     locked = reader.read(described, offered)
     known = layers.read(layers.path_of(described))
-    found = substitutes(request, locked)
+    found = substitutes(request, locked, elsewhere)
+    if not nodes or any(each.name == inputs.NODES for each in found):
+        described, locked = described.without_nodes(), replace(locked, nodes=None)
+        offered = catalog.offered(described, _shipped())
     made = plan.make(described, locked, offered, found, request, known, _shipped())
     if kept := kept_image.find(described):
         return replace(made, kept=kept, notes=(*made.notes, f"Packages are taken first from {kept}."))
@@ -116,9 +132,18 @@ def _shipped() -> dict[str, catalog.Entry]:
     return catalog.load()
 
 
-def substitutes(request: BuildRequest, locked: Lock) -> list[Substitute]:
-    """Return the inputs that the command line puts in the place of locked ones."""
-    found = [inputs.source(option, locked) for option in request.substitutes.source]
+def substitutes(request: BuildRequest, locked: Lock, elsewhere: Collection[str] = ()) -> list[Substitute]:
+    """Return the inputs that the command line puts in the place of locked ones.
+
+    `elsewhere`: inputs that may be named although this variant has none of that name.
+    """
+    options = request.substitutes.source
+    foreign = set(elsewhere) - inputs.replaceable(locked).keys()
+    found = [inputs.source(each, locked) for each in options if each.partition("=")[0] not in foreign]
+    nodes = next((each for each in found if each.name == inputs.NODES), None)
+    one = next((each for each in found if each.name.startswith(node_layers.INPUT)), None)
+    if nodes and one:
+        raise UsageError(f"--source: {one.name} is given, and {inputs.WITHOUT_NODES} leaves all nodes out.")
     names = [each.name for each in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:

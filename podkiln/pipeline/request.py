@@ -82,7 +82,7 @@ def check(
     """
     names = [each.name for each in described]
     check_options(request)
-    _check_models(request, models)
+    _check_accepted(request, models, {name for each in described for name in each.nodes})
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"--variant: {twice} is named twice.", hint="Name it once.")
@@ -114,7 +114,6 @@ def check_options(request: BuildRequest) -> None:
     useless = {
         "--spool": no_weights and request.transfer.spool is not None,
         "--copy-from": no_weights and bool(request.transfer.copy_from),
-        "--accept-licence": no_weights and bool(request.weights.accept_licence),
     }
     for option in (option for option, given in useless.items() if given):
         raise UsageError(
@@ -141,12 +140,19 @@ def check_options(request: BuildRequest) -> None:
 _URL = re.compile(r"https?://[!-~]+")
 
 
-def _check_models(request: BuildRequest, models: Collection[str] | None) -> None:
+def _check_accepted(request: BuildRequest, models: Collection[str] | None, nodes: Collection[str]) -> None:
+    """Refuse a licence of what there is not, or of a model whose weights are left out. Raises UsageError."""
+    known = {*(models or ()), *nodes}
     for name in request.weights.accept_licence if models is not None else ():
-        if name not in (models or ()):
+        if name not in known:
             raise UsageError(
-                f"--accept-licence: there is no model {shown(name)}.",
-                hint=f"{did_you_mean(name, models or ())} `./build.py models` lists them.".lstrip(),
+                f"--accept-licence: there is no model or node {shown(name)}.",
+                hint=f"{did_you_mean(name, known)} `./build.py models` lists the models.".lstrip(),
+            )
+        if request.weights.no_weights and name not in nodes:
+            raise UsageError(
+                "--accept-licence is for weights, and --no-weights leaves them out.",
+                hint="Give one of the two.",
             )
 
 

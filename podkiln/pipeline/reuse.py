@@ -25,7 +25,13 @@ from podkiln.pipeline import publish
 from podkiln.pipeline.request import image_name
 from podkiln.registry import Repository
 from podkiln.render import runtime_recipe
-from podkiln.render.image_config import STAGE_BELOW, STAGE_OF_SYSTEM, RenderedConfig
+from podkiln.render.image_config import (
+    IMPORTED,
+    STAGE_BELOW,
+    STAGE_OF_IMPORTS,
+    STAGE_OF_SYSTEM,
+    RenderedConfig,
+)
 from podkiln.util import disk_space
 
 if TYPE_CHECKING:
@@ -110,11 +116,22 @@ def contexts(
             digest = _base_layout(each, folder, known, settings)
             context = f"oci-layout://{folder.absolute()}@{digest}"
             words += ["--set", f"{each.plan.name}.contexts.{STAGE_BELOW}={context}"]
+            words += _imported(each.plan, folder)
         known.keep_only({Digest(layer.digest) for each in reused for layer in _base(each)})
         yield words
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _imported(plan: Plan, folder: Path) -> list[str]:
+    """Put a file in the place of the test that imports the nodes: its runtime passed it when it was built."""
+    if not any(each.included for each in plan.nodes):
+        return []
+    place = folder / STAGE_OF_IMPORTS
+    place.mkdir()
+    (place / IMPORTED).touch()
+    return ["--set", f"{plan.name}.contexts.{STAGE_OF_IMPORTS}={place.absolute()}"]
 
 
 def _base(reused: ReusedRuntime) -> Sequence[RuntimeLayer]:

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 
 Kind: TypeAlias = Literal[
-    "weights", "base", "system", "environment", "python", "jupyter", "comfyui", "addition", "node", "podkiln"
+    "weights",
+    "base",
+    "system",
+    "environment",
+    "python",
+    "jupyter",
+    "comfyui",
+    "node packages",
+    "node",
+    "addition",
+    "podkiln",
 ]
 
 
@@ -65,8 +75,8 @@ def of_additions(
     return found
 
 
-def of_runtime(described: LoadedVariant, added: Sequence[Layer] = ()) -> list[Layer]:
-    """Return the layers of the runtime, from the bottom up; `added` are those of `of_additions`."""
+def of_runtime(described: LoadedVariant, above: Sequence[Layer] = ()) -> list[Layer]:
+    """Return the layers of the runtime, from the bottom up; `above`: those of nodes, and of additions."""
     runtime = described.spec.runtime
     return [
         Layer(f"base: {runtime.base.image}", "base"),
@@ -75,7 +85,6 @@ def of_runtime(described: LoadedVariant, added: Sequence[Layer] = ()) -> list[La
         *(Layer(f"Python: {layer.name}", "python", layer.name) for layer in runtime.python.layers),
         *([Layer("JupyterLab", "jupyter")] if runtime.jupyter else []),
         Layer(f"ComfyUI {runtime.comfyui.version}", "comfyui"),
-        *added,
-        *(Layer(f"custom node {name}", "node", name) for name in described.spec.nodes),
+        *above,
         Layer("podkiln and start.sh", "podkiln"),
     ]

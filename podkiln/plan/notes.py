@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from podkiln.config.list_changes import APT
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.lock.schema import ModelSize
-from podkiln.plan import cuda
+from podkiln.plan import cuda, node_layers
 from podkiln.util.console import GB
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def of(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
         for offer in made.offered
         if offer.model.local and not offer.baked
     ]
+    notes += node_layers.notes(made.nodes)
     notes += cuda.notes(made.described, made.lock, made.offered)
     if made.apt is None:
         notes.append(f"apt is {NOT_LOCKED}: the lock has no index for the base {made.base_digest}.")

@@ -18,6 +18,7 @@ from podkiln.plan import (
     cuda,
     destination,
     image_layers,
+    node_layers,
     notes,
     refusals,
     registry_limits,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from podkiln.oci.spec import Digest
     from podkiln.plan.destination import Destination
     from podkiln.plan.image_layers import Layer
+    from podkiln.plan.node_layers import PlannedNode
     from podkiln.plan.refusals import Refusal
     from podkiln.plan.registry_limits import LimitCheck
     from podkiln.plan.substitutes import Substitute
@@ -102,9 +104,15 @@ class Plan:
         below = [each for each in self.bundles if each not in high]
         return (
             *image_layers.of_weights(below, self.known),
-            *image_layers.of_runtime(self.described, self._added),
+            *image_layers.of_runtime(self.described, [*node_layers.layers(self.nodes), *self._added]),
             *image_layers.of_weights(high, self.known),
         )
+
+    @cached_property
+    def nodes(self) -> tuple[PlannedNode, ...]:
+        """The custom nodes, in the order of their layers; some of them without their code."""
+        accepted = self.request.weights.accept_licence
+        return node_layers.of(self.described, self.lock.nodes, accepted)
 
     @property
     def _added(self) -> list[Layer]:
@@ -250,6 +258,7 @@ class Plan:
             "registry": self.fit and self.fit.as_json(),
             "destination": _destination_json(self.destination),
             "licences": [each.as_json() for each in self.terms],
+            "nodes": [each.as_json() for each in self.nodes],
             "fetched_at_start_bytes": self.fetched_at_start,
             "unknown_sizes": list(self.unknown_sizes),
             "container_disk_gb": self.container_disk_gb,

@@ -9,17 +9,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from podkiln.errors import SourceError, UsageError
+from podkiln.lock.nodes import LockedNode
 from podkiln.oci.reference import Reference
+from podkiln.plan import node_layers
 from podkiln.util import git_repository
 from podkiln.util.git_tree import EMPTY, tree_id, tree_id_of
 from podkiln.util.masking import has_secret, masked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podkiln.lock.schema import Lock
 
+NODES: Final = "nodes"
+NONE: Final = "none"
+"""`--source nodes=none`: an image without the custom nodes of its variant."""
+WITHOUT_NODES: Final = f"{NODES}={NONE}"
 _COMMIT = re.compile(r"^(?P<url>[a-z+]+://\S+|git@\S+)#(?P<commit>[0-9a-f]{40})$")
 _GIT_OVER_HTTP = re.compile(r"^https?://(?!\S+\.git$)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
@@ -31,6 +39,7 @@ class Substitute:
 
     `context` is BuildKit's name of it; `locked` and `actual` are hashes of the same kind, or what names it.
     `folder`: the source tree on this disk, of which BuildKit is given those files alone that are hashed.
+    `submodules`: paths and commits of the folders in it that are inputs of their own.
     """
 
     name: str
@@ -38,6 +47,7 @@ class Substitute:
     locked: str
     actual: str
     folder: Path | None = None
+    submodules: tuple[tuple[str, str], ...] = ()
 
     @property
     def substituted(self) -> bool:
@@ -79,6 +89,8 @@ def layout_base(folder: Path, digest: str, lock: Lock) -> Substitute:
 def source(option: str, lock: Lock) -> Substitute:
     """Take another source tree: NAME=DIR or NAME=URL#COMMIT. Raises UsageError or SourceError."""
     name, separator, value = option.partition("=")
+    if name == NODES:
+        return no_nodes(value, lock)
     names = replaceable(lock)
     if not separator or not value:
         raise UsageError(f"--source: {masked(option)!r} is neither NAME=DIR nor NAME=URL#COMMIT.")
@@ -106,20 +118,37 @@ def source(option: str, lock: Lock) -> Substitute:
     folder = Path(value).expanduser()  # behind NAME= a shell leaves ~ as it is
     if not folder.is_dir():
         raise SourceError(f"--source {name}: there is no folder {masked(value)}.")
-    actual = _tree(name, folder, value)
+    links = _links(name, lock)
+    actual = _tree(name, folder, value, links)
     locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
     place = folder.resolve()
-    return Substitute(name=name, context=str(place), locked=locked, actual=actual, folder=place)
+    return Substitute(name, str(place), locked, actual, place, tuple(sorted(links.items())))
 
 
-def _tree(name: str, folder: Path, value: str) -> str:
+def no_nodes(value: str, lock: Lock) -> Substitute:
+    """Leave all custom nodes out of an image, with their packages. Raises UsageError."""
+    if value != NONE:
+        raise UsageError(
+            f"--source {NODES}: {masked(value)!r} is not the word {NONE}, which leaves all nodes out.",
+            hint="One of them is replaced by --source node-NAME=DIR.",
+        )
+    return Substitute(NODES, "", locked=lock.nodes.digest if lock.nodes else NONE, actual=NONE)
+
+
+def _links(name: str, lock: Lock) -> dict[str, str]:
+    """Return the commits of a node's submodules, by path: what a folder has there is not looked at."""
+    found = node_layers.inputs(lock).get(name)
+    return dict(found.submodules) if isinstance(found, LockedNode) else {}
+
+
+def _tree(name: str, folder: Path, value: str, links: Mapping[str, str]) -> str:
     """Return the tree of a folder. Raises SourceError where it is empty or cannot be what it is given for."""
     if not any(folder.iterdir()):
         raise SourceError(f"--source {name}: the folder {value} is empty.")
     if name == "comfyui" and not (folder / "main.py").is_file():
         raise SourceError(f"--source {name}: the folder {value} is no ComfyUI: it has no main.py.")
     try:
-        actual = tree_id(folder)
+        actual = tree_id(folder, links)
     except SourceError as unreadable:
         raise SourceError(f"--source {name}: {unreadable}") from None
     if actual == EMPTY:
@@ -144,7 +173,7 @@ def _checked_out_tree(folder: Path, commit: str, actual: str) -> str:
 
 def replaceable(lock: Lock) -> dict[str, str]:
     """Return the stages that --source can replace, with the tree of each; empty where none is locked."""
-    nodes = {f"node-{name}": node.tree or "" for name, node in lock.runtime.nodes.items()}
+    nodes = {name: each.tree or "" for name, each in node_layers.inputs(lock).items()}
     requirements = {name: text.encode() for name, text in lock.requirements().items()}
     return {"comfyui": lock.runtime.comfyui_tree, "requirements": tree_id_of(requirements), **nodes}
 
@@ -152,5 +181,5 @@ def replaceable(lock: Lock) -> dict[str, str]:
 def _locked_commit(name: str, lock: Lock) -> str:
     if name == "comfyui":
         return lock.runtime.comfyui_commit
-    node = lock.runtime.nodes.get(name.removeprefix("node-"))
-    return node.commit if node else ""
+    found = node_layers.inputs(lock).get(name)
+    return found.commit if found else ""

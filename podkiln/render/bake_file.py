@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from podkiln.plan.plan import Plan
+    from podkiln.plan.substitutes import Substitute
 
 BAKE_FILE = "docker-bake.json"
 PARTIAL = "image.partial"
@@ -62,15 +63,26 @@ class BuildSecrets:
         return found
 
 
-def bake_file(plans: Sequence[Plan], environment: BuildSecrets, sources: Mapping[str, str]) -> dict[str, Any]:
-    """Return the bake file of one or more variants; paths are relative to the folder that it lies in."""
+def bake_file(
+    plans: Sequence[Plan],
+    environment: BuildSecrets,
+    sources: Mapping[str, str],
+    packed: Mapping[Substitute, str] | None = None,
+) -> dict[str, Any]:
+    """Return the bake file of one or more variants; paths are relative to the folder that it lies in.
+
+    `sources`: named contexts of all of them, besides the inputs of each. `packed`: what BuildKit is given for
+    an input that is a folder.
+    """
     return {
         "group": {"default": {"targets": [plan.name for plan in plans]}},
-        "target": {plan.name: _target(plan, environment, sources) for plan in plans},
+        "target": {plan.name: _target(plan, environment, sources, packed or {}) for plan in plans},
     }
 
 
-def _target(plan: Plan, environment: BuildSecrets, sources: Mapping[str, str]) -> dict[str, Any]:
+def _target(
+    plan: Plan, environment: BuildSecrets, sources: Mapping[str, str], packed: Mapping[Substitute, str]
+) -> dict[str, Any]:
     target: dict[str, Any] = {
         "context": plan.name,
         "dockerfile": "Dockerfile",
@@ -80,8 +92,9 @@ def _target(plan: Plan, environment: BuildSecrets, sources: Mapping[str, str]) -
         "attest": ["type=provenance,disabled=true"],
         "output": [f"type=oci,dest={plan.name}/{PARTIAL},{_EXPORT}"],
     }
-    if sources:
-        target["contexts"] = dict(sources)
+    own = {each.name: packed.get(each, each.context) for each in plan.inputs if each.context}
+    if contexts := {**own, **sources}:
+        target["contexts"] = contexts
     if secrets := environment.secrets():
         target["secret"] = secrets
     return target

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import traceback
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,9 @@ from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan import cuda
-from podkiln.render import apt_index, baked_stage, image_metadata
+from podkiln.render import apt_index, baked_stage, image_metadata, node_stages
 from podkiln.render import flags_json as flags
+from podkiln.render.context_file import File
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,20 +36,6 @@ TEMPLATES = ROOT / "templates"
 SCRIPTS = ROOT / "scripts"
 _DOCKERFILE = "Dockerfile.j2"
 _SYSTEM_RULES = "build/strip-system.txt"
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of the context. `copied`: carried along from the repository as it is."""
-
-    content: bytes
-    executable: bool = False
-    copied: bool = False
-
-    @property
-    def mode(self) -> int:
-        """Permissions: fixed, because COPY keeps them and a umask must not reach an image."""
-        return 0o755 if self.executable else 0o644
 
 
 def render(plan: Plan) -> dict[str, File]:
@@ -63,6 +49,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/extra_model_paths.yaml": _template("extra_model_paths.yaml.j2", facts),
         "podkiln/manifest.json": _json(image_metadata.manifest(plan)),
         "podkiln/models.json": _json(image_metadata.models(plan)),
+        "podkiln/nodes.json": _json(image_metadata.nodes(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
         "podkiln/model-types.json": _json(model_types.to_json()),
         "podkiln/folders.json": _json(_folders_json(plan)),
@@ -71,6 +58,7 @@ def render(plan: Plan) -> dict[str, File]:
         **_added_index(plan),
         **_strip_rules(plan),
         **_requirements(plan),
+        **node_stages.files(plan),
         **_scripts(),
     }
 
@@ -142,7 +130,9 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "fresh": plan.fresh,
         "private_index": plan.request.network.python_index is not None,
         "comfyui": runtime.comfyui,
-        "nodes": spec.nodes,
+        "nodes": node_stages.facts(plan),
+        "nodes_imported": any(each.included for each in plan.nodes),
+        "node_environment": node_stages.environment(plan),
         "apt": sorted(runtime.apt),
         "apt_locked": plan.apt is not None,
         "python": {

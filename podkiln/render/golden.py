@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
 
 FOLDER = ROOT / "tests" / "golden"
-DATA = tuple(f"podkiln/{name}.json" for name in ("flags", "folders", "model-types", "models"))
+DATA = tuple(f"podkiln/{name}.json" for name in ("flags", "folders", "model-types", "models", "nodes"))
 DATA_OF = "lazy"
 
 

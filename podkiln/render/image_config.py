@@ -32,9 +32,15 @@ _LAYERS: Final = ("RUN", "COPY", "ADD")
 _EITHER: Final = (
     "WORKDIR"  # a layer, or none where the folder is there and the exporter leaves empty ones out
 )
+NODE: Final = "node-"
+"""How the requirements files of custom nodes begin."""
+NODE_FOLDERS: Final = "/opt/ComfyUI/custom_nodes"
 STAGE_OF_SYSTEM: Final = "system"
 STAGE_BELOW: Final = "comfyui-installed"
 """The stages of the Dockerfile that install system packages, and that the image's own stands on."""
+STAGE_OF_IMPORTS: Final = "nodes-imported"
+IMPORTED: Final = "imported"
+"""The stage that imports the custom nodes, and the file that it leaves, for which the image waits."""
 _OF_A_BASE: Final = ("User", "Volumes", "StopSignal", "Shell")  # what no instruction of podkiln sets
 _TITLE: Final = 30  # characters
 _NANOSECONDS: Final = {"s": 10**9, "m": 60 * 10**9}
@@ -66,20 +72,28 @@ class Instruction:
 def title(created_by: str) -> str:
     """Return what a layer is, in a word or two for a line of progress, by its history entry."""
     of_python = re.search(r"/requirements/([\w.-]+)\.txt", created_by)
-    if of_python and of_python[1] == LAYER:
-        return "added Python packages"
     if of_python:
-        return f"Python: {of_python[1]}"
+        return _title_of_packages(of_python[1])
     if "add-packages.sh" in created_by:
         return "added Debian packages"
     if "install-packages.sh" in created_by:
         return "system packages"
-    tree = re.search(r"install-tree\.sh \S+ (\S+)", created_by)
+    tree = re.search(r"install-(?:tree|node)\.sh \S+ (\S+)", created_by)
     if tree:
-        return tree[1]
+        return _cut(tree[1].removeprefix(f"{NODE_FOLDERS}/"))
     words = [word for word in _words(created_by) if not word.startswith(("|", "SOURCE_DATE_EPOCH", "#"))]
     text = " ".join(words).removeprefix("RUN ").removeprefix(_SHELL).removesuffix(" buildkit")
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _TITLE else f"{text[:_TITLE]}…"
+
+
+def _title_of_packages(layer: str) -> str:
+    if layer == LAYER:
+        return "added Python packages"
+    return f"packages of {layer.removeprefix(NODE)}" if layer.startswith(NODE) else f"Python: {layer}"
 
 
 def _words(created_by: object) -> list[str]:

@@ -42,7 +42,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "cuda": runtime.cuda,
         "driver": runtime.driver,
         "platform": plan.described.platform,
-        "nodes": {name: node.commit for name, node in locked.nodes.items()},
+        "nodes": {each.id: each.entry.node.commit for each in plan.nodes if each.included},
         **added,
         "baked": [offer.id for offer in plan.baked],
         "substituted": {
@@ -63,6 +63,26 @@ def _additions(plan: Plan) -> dict[str, Any]:
         "debian_packages": {name: each.version for name, each in sorted(apt.all.items())} if apt else {},
         "python": list(added.requirements),
         "python_packages": requirements.known_pins([locked.requirements]) if locked and python else {},
+    }
+
+
+def nodes(plan: Plan) -> dict[str, Any]:
+    """Return the custom nodes of the variant, as scripts/pod/ may read them; not all need be in the image."""
+    return {
+        "schema": 1,
+        "nodes": [
+            {
+                "id": each.id,
+                "title": each.entry.node.title or each.id,
+                "folder": each.entry.folder,
+                "repo": each.entry.node.repo,
+                "commit": each.entry.node.commit,
+                "tree": each.locked.tree if each.locked else each.entry.node.tree,
+                "included": each.included,
+                "models": list(each.entry.node.models),
+            }
+            for each in plan.nodes
+        ],
     }
 
 

@@ -17,7 +17,7 @@ from podkiln.util import process
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from podkiln.render.build_context import File
+    from podkiln.render.context_file import File
 
 _SECRET = re.compile(
     r"token(?!iz)|secret|passw|api_?key|credential|hf_[A-Za-z0-9]{20,}|bearer\s|[?&](token|key)=",

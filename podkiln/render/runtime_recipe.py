@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from podkiln.oci.spec import Digest
     from podkiln.plan.plan import Plan
-    from podkiln.render.build_context import File
+    from podkiln.render.context_file import File
 
 _OWN: Final = ("podkiln/", "bin/", "start.sh")
 """Files that podkiln's own layers are made from."""

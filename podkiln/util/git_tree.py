@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from podkiln.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 # What a checkout has beside its files, and what only running them leaves behind.
 IGNORED = frozenset({".git", "__pycache__"})
@@ -26,6 +26,7 @@ PLAIN: Final = b"100644"
 EXECUTABLE: Final = b"100755"
 LINK: Final = b"120000"
 """The modes of files that git knows."""
+SUBMODULE: Final = b"160000"
 _FOLDER: Final = b"40000"
 _CHUNK = 1 << 20
 _DEEPEST = 200  # folders in each other; ComfyUI has 8
@@ -58,23 +59,36 @@ class SourceFile:
             raise SourceError(f"{self.place} changed while it was read.", hint="Try again once it stays.")
 
 
-def files(folder: Path) -> list[SourceFile]:
-    """Return the files of a folder, sorted by path, without .git and __pycache__. Raises SourceError."""
+def files(folder: Path, submodules: Collection[str] = ()) -> list[SourceFile]:
+    """Return the files of a folder, sorted by path, without .git and __pycache__. Raises SourceError.
+
+    `submodules`: paths of folders that a tree only names; what lies there is not looked at.
+    """
+    others = frozenset(map(os.fsencode, submodules))
     try:
-        return sorted(_files(folder, b"", 0), key=lambda each: each.path.split(b"/"))
+        return sorted(_files(folder, b"", others, 0), key=lambda each: each.path.split(b"/"))
     except OSError as unreadable:
         raise _unreadable(unreadable, folder) from None
 
 
-def tree_id(folder: Path) -> str:
-    """Return git's tree id of a folder, in hex, without .git and __pycache__. Raises SourceError."""
+def tree_id(folder: Path, submodules: Mapping[str, str] | None = None) -> str:
+    """Return git's tree id of a folder, in hex, without .git and __pycache__. Raises SourceError.
+
+    `submodules`: commits by path. A tree names them, and not what lies there.
+    """
     found = []
-    for each in files(folder):
+    for each in files(folder, (submodules or {}).keys()):
         hashed = blob_hasher(each.size)
         for piece in each.pieces():
             hashed.update(piece)
         found.append((each.path, each.mode, hashed.digest()))
-    return id_of(found)
+    return id_of([*found, *links(submodules or {})])
+
+
+def links(submodules: Mapping[str, str]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield for each submodule, given by path and commit, what its tree has: path, mode and commit."""
+    for path, commit in submodules.items():
+        yield os.fsencode(path), SUBMODULE, bytes.fromhex(commit)
 
 
 def tree_id_of(named: dict[str, bytes]) -> str:
@@ -88,7 +102,7 @@ def tree_id_of(named: dict[str, bytes]) -> str:
 
 
 def id_of(found: Iterable[tuple[bytes, bytes, bytes]]) -> str:
-    """Return git's tree id of files, each with path, mode and the hash of its content."""
+    """Return git's tree id of files and submodules, each with path, mode, and hash or commit."""
     root: _Folder = {}
     for path, mode, digest in found:
         *folders, name = path.split(b"/")
@@ -116,7 +130,7 @@ def _tree(folder: _Folder) -> bytes:
     return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
 
 
-def _files(folder: Path, path: bytes, depth: int) -> Iterator[SourceFile]:
+def _files(folder: Path, path: bytes, others: Collection[bytes], depth: int) -> Iterator[SourceFile]:
     """Yield the files below a folder: git does not know empty folders, so what they lie in says enough."""
     if depth > _DEEPEST:
         raise SourceError(f"{folder} lies more than {_DEEPEST} folders deep: no source tree is like that.")
@@ -124,10 +138,12 @@ def _files(folder: Path, path: bytes, depth: int) -> Iterator[SourceFile]:
         listed = [entry for entry in found if entry.name not in IGNORED]
     for entry in listed:
         place, name = Path(entry.path), path + os.fsencode(entry.name)
+        if name in others:
+            continue
         if entry.is_symlink():
             yield SourceFile(name, place, LINK, len(os.fsencode(place.readlink())))
         elif entry.is_dir():
-            yield from _files(place, name + b"/", depth + 1)
+            yield from _files(place, name + b"/", others, depth + 1)
         else:
             status = entry.stat()
             if not stat.S_ISREG(status.st_mode):

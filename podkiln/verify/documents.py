@@ -136,6 +136,11 @@ def of_apt(plan: Plan, config: ImageConfig) -> Iterator[str]:
         yield f"What it adds to its apt packages is {NOT_LOCKED}."
 
 
+def substituted(config: ImageConfig) -> list[str]:
+    """Return what an image says of itself that was put in the place of a locked input: NAME=ACTUAL."""
+    return config.labels.get(_SUBSTITUTED, "").split()
+
+
 def _on_another_base(config: ImageConfig) -> bool:
     return any(each.startswith("base=") for each in config.labels.get(_SUBSTITUTED, "").split())
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from podkiln.errors import IntegrityError, VerifyError
+from podkiln.errors import IntegrityError, RegistryError, VerifyError
 from podkiln.lock.runtimes import NOTHING
 from podkiln.oci import spec
 from podkiln.oci.reference import DEFAULT_TAG, Reference
+from podkiln.plan.substitutes import WITHOUT_NODES
 from podkiln.registry import Repository
 from podkiln.render.image_config import RenderedConfig
 from podkiln.util.quoting import shown
@@ -216,6 +217,26 @@ def verify(
     whole = held if held and not bad else None
     proven = deep or all(each.recipe in known for each in plan.bundles)
     return VerifyResult(str(reference), found.digest, tuple(findings), deep, remembered, whole, proven=proven)
+
+
+def lacks_nodes(reference: Reference, settings: RegistryOptions, platform: str) -> bool:
+    """Tell whether an image says of itself that its custom nodes were left out (`--source nodes=none`).
+
+    What cannot be read is no answer: `verify` says what is wrong with it.
+    """
+    try:
+        with Repository(reference, settings) as repository:
+            found, data = repository.manifest(reference.digest or reference.tag or DEFAULT_TAG)
+            if found.media_type in spec.INDEXES:
+                fitting = _fitting(spec.Index.parse(data, "The index"), spec.Platform.parse(platform))
+                if fitting is None:
+                    return False
+                _, data = repository.manifest(fitting.digest)
+            manifest = spec.Manifest.parse(data, "The manifest")
+            config = spec.ImageConfig.parse(repository.blob(manifest.config), "The config")
+    except (RegistryError, IntegrityError):
+        return False
+    return WITHOUT_NODES in documents.substituted(config)
 
 
 def _deep_findings(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from podkiln.oci.spec import Descriptor
     from podkiln.plan.plan import Plan
-    from podkiln.render.build_context import File
+    from podkiln.render.context_file import File
     from podkiln.render.image_config import Instruction, RenderedConfig
     from podkiln.verify.compare import RemoteImage
 

@@ -120,7 +120,8 @@ def test_variants_share_all_but_the_last_layers(built: Built) -> None:
 def test_labels_say_what_was_substituted(shipped: Image) -> None:
     labels = shipped.config()["config"]["Labels"]
     actual = {name: each["actual"] for name, each in shipped.report["substituted"].items()}
-    assert set(actual) == {"base", "comfyui", "requirements"}
+    assert set(actual) == {"base", "comfyui", "requirements", "nodes"}
+    assert actual["nodes"] == "none"
     assert labels["io.podkiln.substituted"] == " ".join(
         f"{name}={actual[name]}" for name in shipped.report["substituted"]
     )

@@ -42,12 +42,12 @@ def main() -> int:
     found = devices.find(args)
     log.info("Python version: %s", sys.version)
     log.info("ComfyUI version: %s", VERSION)
-    nodes.load(args, folders.kinds["custom_nodes"].paths)
+    classes = nodes.load(args, folders.kinds["custom_nodes"].paths)
     database.open_(args, install)
     time.sleep(float(os.environ.get("CONTRACT_BOOT_SECONDS", "0.1")))
     if args.quick_test_for_ci:
         return 0
-    return server.serve(args, VERSION, folders, found)
+    return server.serve(args, VERSION, folders, found, classes)
 
 
 if __name__ == "__main__":

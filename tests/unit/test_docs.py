@@ -16,11 +16,14 @@ from pod.net import transfer_policy
 from podkiln import cli
 from podkiln.config import catalog, document, variant
 from podkiln.config.model import Model
+from podkiln.config.node import Node
 from podkiln.util import console
 from podkiln.weights import layer_lookup
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from podkiln.config.document import StrictModel
 
 ROOT = generate.ROOT
 GENERATED = generate.pages()
@@ -190,14 +193,15 @@ def test_samples_show_what_the_command_prints(
 
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"))
 def test_examples_of_descriptions_are_right(page: str, text: str, tmp_path: Path) -> None:
-    """A first line `# model` or `# NAME.yaml` says what the example is."""
+    """A first line `# model`, `# node` or `# NAME.yaml` says what the example is."""
     title = text.partition("\n")[0].removeprefix("# ")
-    path = tmp_path / ("model.yaml" if title == "model" else title)
+    shapes: dict[str, type[StrictModel]] = {"model": Model, "node": Node}
+    path = tmp_path / (f"{title}.yaml" if title in shapes else title)
     path.write_text(text)
     for release in re.findall(r"^  comfyui: ([0-9.]+)$", text, re.MULTILINE):
         describe_as(release, tmp_path)
-    if title == "model":
-        document.load(path).parse(Model)
+    if title in shapes:
+        document.load(path).parse(shapes[title])
         return
     offered = catalog.offered(variant.load(str(path)), MODELS)
     assert [offer.id for offer in offered if offer.default] == EXAMPLES[title]

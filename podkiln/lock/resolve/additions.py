@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podkiln.lock import additions, locations, requirements, schema, validation
+from podkiln.lock import additions, locations, nodes, requirements, schema, validation
 from podkiln.lock.additions import FILE, REQUIREMENTS, PythonAdditions
 from podkiln.lock.resolve import python
 from podkiln.lock.resolve.python import UnresolvedError
@@ -41,7 +42,10 @@ def relock(described: LoadedVariant, upgrade: Sequence[str]) -> list[Path]:
         return _remove(locations.additions_folder(described))
     runtime_folder, _ = locations.folders(described)
     locked = Lock(runtime_folder, schema.read_runtime(runtime_folder), {})
-    shared = locked.pins()
+    of_nodes, problems = nodes.read(described, locked.runtime, locked.pins())
+    nodes.require(problems, described)
+    locked = replace(locked, nodes=of_nodes)
+    shared = locked.pins_with_nodes()
     additions.check(described, shared)
     pins = _pins(folder)
     upgraded = ["all"] if {ALL, "all"} & set(upgrade) else [name for name in upgrade if name in pins]
@@ -52,7 +56,7 @@ def relock(described: LoadedVariant, upgrade: Sequence[str]) -> list[Path]:
     text += python.as_text(wheels)
     made = PythonAdditions(
         asked=wanted.requirements,
-        onto=additions.onto(locked.runtime),
+        onto=additions.onto(locked.runtime, locked.nodes),
         layer=additions.layer_of(text),
         wheel_bytes=sum(each.size or 0 for each in wheels),
     )

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from podkiln.errors import LockError, SourceError, UsageError
-from podkiln.lock import locations, requirements, validation
+from podkiln.lock import locations, nodes, requirements, validation
+from podkiln.lock.nodes import NodesLock
 from podkiln.lock.schema import LockedFile, RuntimeLock, WeightsLock
 from podkiln.util import git_repository
 
@@ -74,6 +75,12 @@ def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
                 found.weights |= {(model, file.destination): file for file in files}
         if runtime := _load(folder / "runtime.json", RuntimeLock, read):
             found.pins |= {(folder.name, name): value for name, value in _pins(folder, runtime, read)}
+        for place in locations.node_folders(described)[:1]:
+            if of_nodes := _load(place / nodes.FILE, NodesLock, read):
+                found.pins |= {
+                    (f"{described.name}, {folder.name}", name): value
+                    for name, value in _node_pins(place, of_nodes, read)
+                }
     return found
 
 
@@ -167,13 +174,20 @@ def _load(path: Path, shape: type[validation.L], read: Reader) -> validation.L |
 def _pins(folder: Path, runtime: RuntimeLock, read: Reader) -> Iterator[tuple[str, str]]:
     for name in (_INPUTS, "base_image", "base_digest", "comfyui_commit", "comfyui_tree", "python"):
         yield name, getattr(runtime, name)
-    for name, node in runtime.nodes.items():
-        yield f"node {name}", f"{node.commit} (tree {node.tree or 'unknown'})"
     for layer in (*runtime.installed, runtime.uv):
         text = (read(folder / layer.file) or b"").decode(errors="replace")
         environment = {"jupyter": " of JupyterLab", "uv": " of the build"}.get(layer.name, "")
         for package, version in requirements.known_pins([text]).items():
             yield f"package {package}{environment}", version
+
+
+def _node_pins(folder: Path, locked: NodesLock, read: Reader) -> Iterator[tuple[str, str]]:
+    yield _INPUTS, " ".join(line for node in locked.nodes for line in (node.id, *node.asked)) + locked.onto
+    for node in locked.nodes:
+        yield f"node {node.id}", f"{node.commit} (tree {node.tree or 'unknown'})"
+        text = (read(folder / node.packages.file) or b"").decode(errors="replace") if node.packages else ""
+        for package, version in requirements.known_pins([text]).items():
+            yield f"package {package} of nodes", version
 
 
 def _weight(place: tuple[str, str], old: LockedFile | None, new: LockedFile | None) -> Iterator[Change]:

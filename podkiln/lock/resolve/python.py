@@ -182,28 +182,57 @@ def resolve_added(
 ) -> list[Wheel]:
     """Resolve requirements onto packages that are there. Returns the wheels that come to them.
 
+    Args and errors as those of `versions_added`; `upgrade`: packages whose pin is given up, or `all`.
+    """
+    kept = {} if "all" in upgrade else {name: each for name, each in pins.items() if name not in upgrade}
+    return wheels_of(versions_added(asked, python, locked, kept, binding=binding), python)
+
+
+def versions_added(
+    asked: Sequence[str],
+    python: Python,
+    locked: Mapping[str, str],
+    pins: Mapping[str, str],
+    *,
+    binding: bool = True,
+    never: Sequence[str] = (),
+) -> dict[str, str]:
+    """Resolve requirements onto packages that are there. Returns the version of each package that comes.
+
     Args:
         asked: Requirements, a line each.
         python: The interpreter and platform.
         locked: Version by package of what is there.
         pins: Versions by package that are kept where they still fit.
-        upgrade: Packages whose pin is given up, or `all`.
         binding: False: what is there is only preferred, and returned where it would change.
+        never: Packages that are left out, whoever asks for them.
 
     Raises UnresolvedError.
     """
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
         folder = Path(scratch)
-        source, there, pinned, new = (folder / name for name in ("add.in", "there.txt", "add.txt", "new.txt"))
+        source, there, pinned, rules = (
+            folder / name for name in ("add.in", "there.txt", "add.txt", "overrides.txt")
+        )
         source.write_text("".join(f"{line}\n" for line in asked), encoding="utf-8")
         there.write_text(_pinning(locked), encoding="utf-8")
         pinned.write_text(_pinning(pins if binding else {**pins, **locked}), encoding="utf-8")
-        options = [f"--constraint={there}", *_given_up(upgrade)] if binding else []
+        rules.write_text("".join(f"{name}; sys_platform == 'never'\n" for name in never), encoding="utf-8")
+        options = [f"--constraint={there}"] if binding else []
+        options += [f"--override={rules}"] if never else []
         _uv(source, pinned, python, options, asked=source)
         found = requirements.known_pins([pinned.read_text(encoding="utf-8")])
-        come = {name: version for name, version in found.items() if locked.get(name) != version}
-        new.write_text(_pinning(come), encoding="utf-8")
-        return _choose(new, python, source) if come else []
+    return {name: version for name, version in found.items() if locked.get(name) != version}
+
+
+def wheels_of(pins: Mapping[str, str], python: Python) -> list[Wheel]:
+    """Return the wheel of each package that is pinned, by package name. Raises UnresolvedError, LockError."""
+    if not pins:
+        return []
+    with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as scratch:
+        new = Path(scratch, "new.txt")
+        new.write_text(_pinning(pins), encoding="utf-8")
+        return _choose(new, python, new)
 
 
 def _given_up(upgrade: Sequence[str]) -> list[str]:

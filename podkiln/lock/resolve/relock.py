@@ -6,7 +6,7 @@ Writing uses the network, and only for what is not locked yet; checking never do
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
@@ -16,7 +16,8 @@ from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import additions as locked_additions
 from podkiln.lock import drift, kept_image, layers, locations, reader, runtimes, schema
-from podkiln.lock.resolve import additions, changes, runtime, upgrades, weights
+from podkiln.lock import nodes as locked_nodes
+from podkiln.lock.resolve import additions, changes, nodes, runtime, upgrades, weights
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
 
@@ -104,6 +105,7 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
     _refuse_two_meanings(variants)
     for described in variants:
         with locations.hinted(described):
+            changed += nodes.relock(described, wanted.packages, warnings)
             changed += additions.relock(described, wanted.packages)
     outcomes = _relock_weights(variants, shipped, wanted.models)
     after = changes.state(variants, changes.from_disk)
@@ -130,8 +132,8 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
 
 
 def _of_runtime(described: LoadedVariant, wanted: _Upgrade) -> list[str]:
-    """Return the packages to look up again that are not only among those that the variant adds."""
-    added = {additions.ALL, *additions.packages(described)}
+    """Return the packages to look up again that are not only among those that the variant or a node adds."""
+    added = {additions.ALL, nodes.ALL, *additions.packages(described), *nodes.packages(described)}
     return [name for name in wanted.packages if name not in added]
 
 
@@ -164,7 +166,9 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
         found.append(f"There is no lock {folder / 'runtime.json'}.")
     else:
         locked = Lock(folder, schema.read_runtime(folder), {})
-        drifts = drift.find_drift(described, locked)
+        of_nodes, problems = locked_nodes.read(described, locked.runtime, locked.pins())
+        locked = replace(locked, nodes=of_nodes)
+        drifts = [*drift.find_drift(described, locked), *problems]
         drifts += locked_additions.python_drifts(described, locked)
         found += [f"{described.name}: {each}" for each in drifts]
     found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]
@@ -226,13 +230,14 @@ def _sorted(
 ) -> _Upgrade:
     """Sort the names of --upgrade by kind. Raises UsageError for an unknown name."""
     models = {name for each in variants for name in _entries(each, shipped)}
-    pins = {"base", "comfyui", *(name for each in variants for name in each.spec.nodes)}
+    pins = {"base", "comfyui", *(name for each in variants for name in each.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
     packages |= {additions.ALL, *(name for each in variants for name in additions.packages(each))}
+    packages |= {nodes.ALL, *(name for each in variants for name in nodes.packages(each))}
     for name in upgrade:
         if name not in models | pins and canonicalize_name(name) not in packages:
             meant = did_you_mean(name, models | pins | packages)
-            hint = meant or "A Python package, uv, apt, additions, a model, a node, base or all."
+            hint = meant or "A Python package, uv, apt, additions, nodes, a model, a node, base or all."
             raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
     return _Upgrade(
         packages=tuple(
@@ -250,7 +255,7 @@ def _newer(pins: Iterable[str], variants: Sequence[LoadedVariant]) -> list[str]:
         for described in variants:
             if name in asked:
                 found.append(asked[name](described))
-            elif name in described.spec.nodes:
+            elif name in described.nodes:
                 found.append(upgrades.node(described, name))
     return [text for text in dict.fromkeys(found) if text]
 

@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from podkiln.errors import LockError, SourceError
+from podkiln.errors import LockError
 from podkiln.lock import cuda_wheels, drift, locations, requirements, schema, validation
-from podkiln.lock.resolve import python, upgrades
-from podkiln.lock.schema import Lock, LockedLayer, LockedNode, RuntimeLock
+from podkiln.lock.resolve import python
+from podkiln.lock.schema import Lock, LockedLayer, RuntimeLock
 from podkiln.lock.validation import UnreadableLockError
 from podkiln.util import atomic
 
@@ -101,7 +101,7 @@ def _write(
     described: LoadedVariant, present: Present, folder: Path, upgrade: Sequence[str], warnings: list[str]
 ) -> list[Path]:
     if folder == present.folder and not upgrade and not present.drifts(described):
-        return _fill_trees(described, present, folder, warnings)
+        return []
     compiled = _compiled(described, _begun(present, described), upgrade)
     layers = described.spec.runtime.python.layers
     locked = _lock(
@@ -109,7 +109,6 @@ def _write(
         [_layer(layer.name, python.layer_file(layer.name), compiled[layer.name]) for layer in layers],
         _layer("jupyter", "jupyter.txt", compiled["jupyter"]) if "jupyter" in compiled else None,
         _layer("uv", "uv.txt", compiled["uv"]),
-        _nodes(described, present, warnings),
     )
     files = {layer.file: compiled[layer.name].text for layer in (*locked.installed, locked.uv)}
     changed = [folder / file for file, text in files.items() if atomic.write(folder / file, text)]
@@ -164,45 +163,11 @@ def _layer(name: str, file: str, compiled: CompiledLayer) -> LockedLayer:
     )
 
 
-def _fill_trees(described: LoadedVariant, present: Present, folder: Path, warnings: list[str]) -> list[Path]:
-    """Look up the trees of nodes that are still unknown; where there are none, no network is touched."""
-    runtime = present.runtime
-    if runtime is None or all(node.tree for node in runtime.nodes.values()):
-        return []
-    locked = runtime.model_copy(update={"nodes": _nodes(described, present, warnings)})
-    path = folder / "runtime.json"
-    return [path] if atomic.write_json(path, locked.model_dump()) else []
-
-
-def _nodes(described: LoadedVariant, present: Present, warnings: list[str]) -> dict[str, LockedNode]:
-    """Return the custom nodes, each with its tree: described, known already, or else asked of its repository.
-
-    Raises LockError where a lock that cannot be read may hold a tree that cannot be looked up now.
-    """
-    known = present.runtime.nodes if present.runtime else {}
-    found = {}
-    for name, node in described.spec.nodes.items():
-        before = known.get(name)
-        tree = node.tree
-        if tree is None and before and (before.repo, before.commit) == (node.repo, node.commit):
-            tree = before.tree
-        if tree is None:
-            try:
-                tree = upgrades.tree(node.repo, node.commit)
-            except SourceError as silent:
-                if present.damage:
-                    raise LockError(f"{present.damage} It was left as it is: {silent}") from None
-                warnings.append(f"The tree of node {name} stays unknown: {silent}")
-        found[name] = LockedNode(repo=node.repo, commit=node.commit, tree=tree)
-    return found
-
-
 def _lock(
     described: LoadedVariant,
     layers: Sequence[LockedLayer],
     jupyter: LockedLayer | None,
     uv: LockedLayer,
-    nodes: dict[str, LockedNode],
 ) -> RuntimeLock:
     runtime = described.spec.runtime
     return RuntimeLock(
@@ -213,7 +178,6 @@ def _lock(
         comfyui_repo=runtime.comfyui.repo,
         comfyui_commit=runtime.comfyui.commit,
         comfyui_tree=runtime.comfyui.tree,
-        nodes=nodes,
         python=runtime.python.version,
         python_layers=tuple(layers),
         jupyter=jupyter,

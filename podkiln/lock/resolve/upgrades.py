@@ -63,13 +63,12 @@ def releases(repo: str) -> dict[tuple[int, ...], str]:
 
 def node(described: LoadedVariant, name: str) -> str | None:
     """Return what to change for the newest commit of a custom node; None when it is pinned."""
-    pinned = described.spec.nodes[name]
+    entry = described.nodes[name]
+    pinned = entry.node
     head = next((commit for commit, found in _references(pinned.repo, "HEAD") if found == "HEAD"), None)
     if head in (None, pinned.commit):
         return None
-    return str(
-        described.error(("nodes", name, "commit"), f"{pinned.repo} is at {head} now; write that here.")
-    )
+    return str(entry.error(("commit",), f"{pinned.repo} is at {head} now; write that here."))
 
 
 def tree(repo: str, commit: str) -> str:

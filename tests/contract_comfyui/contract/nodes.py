@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def load(args: argparse.Namespace, places: Iterable[Path]) -> None:
-    """Load all nodes that the arguments leave, and log how long each took."""
+def load(args: argparse.Namespace, places: Iterable[Path]) -> dict[str, type]:
+    """Load all nodes that the arguments leave, and log how long each took. Returns their classes by name."""
+    classes: dict[str, type] = {}
     allowed = set(args.whitelist_custom_nodes or ())
     if args.disable_all_custom_nodes and not allowed:
-        return
+        return classes
     times = []
     for place in places:
         for name in os.listdir(place):  # noqa: PTH208 - what is missing fails in the real one's words
@@ -41,14 +42,15 @@ def load(args: argparse.Namespace, places: Iterable[Path]) -> None:
                 log.info("Skipping %s due to disable_all_custom_nodes and whitelist_custom_nodes", name)
                 continue
             begun = time.perf_counter()
-            times.append((_import(path), time.perf_counter() - begun, path))
+            times.append((_import(path, classes), time.perf_counter() - begun, path))
     if times:
         log.info("\nImport times for custom nodes:")
         for loaded, seconds, path in times:
             log.info("%6.1f seconds%s: %s", seconds, "" if loaded else " (IMPORT FAILED)", path)
+    return classes
 
 
-def _import(path: Path) -> bool:
+def _import(path: Path, classes: dict[str, type]) -> bool:
     name = str(path).replace(".", "_x_")
     spec = importlib.util.spec_from_file_location(name, path if path.is_file() else path / "__init__.py")
     assert spec
@@ -61,4 +63,9 @@ def _import(path: Path) -> bool:
         log.warning(traceback.format_exc())
         log.warning("Cannot import %s module for custom nodes: %s", path, wrong)
         return False
-    return hasattr(module, "NODE_CLASS_MAPPINGS")
+    if not hasattr(module, "NODE_CLASS_MAPPINGS"):
+        lack = "NODE_CLASS_MAPPINGS or comfy_entrypoint (need one)"
+        log.warning("Skip %s module for custom nodes due to the lack of %s.", path, lack)
+        return False
+    classes.update(module.NODE_CLASS_MAPPINGS)
+    return True

@@ -39,8 +39,14 @@ class Server:
     """The routes, and what they answer from."""
 
     def __init__(
-        self, args: argparse.Namespace, version: str, folders: Folders, found: list[dict[str, Any]]
+        self,
+        args: argparse.Namespace,
+        version: str,
+        folders: Folders,
+        found: list[dict[str, Any]],
+        classes: dict[str, type],
     ) -> None:
+        self.classes = classes
         self.args = args
         self.version = version
         self.folders = folders
@@ -87,7 +93,7 @@ class Server:
             ("CheckpointLoaderSimple", "required", "ckpt_name", "checkpoints"),
         ):
             nodes[node]["input"][group][name][0] = self.folders.kinds[folder].files()
-        return dict(nodes)
+        return {**nodes, **{name: _described(name, kind) for name, kind in self.classes.items()}}
 
     def refusal(self, prompt: dict[str, Any] | None) -> dict[str, Any] | None:
         """Return why a prompt is not taken; None when it is."""
@@ -310,12 +316,32 @@ def _inside(path: Path, top: Path) -> bool:
     return os.path.commonpath((top, os.path.normpath(path))) == str(top)
 
 
-def serve(args: argparse.Namespace, version: str, folders: Folders, found: list[dict[str, Any]]) -> int:
+def _described(name: str, kind: type) -> dict[str, Any]:
+    """Return what /object_info says of a node of others, as node_info of server.py makes it."""
+    inputs = kind.INPUT_TYPES()  # type: ignore[attr-defined]
+    return {
+        "input": inputs,
+        "input_order": {group: list(names) for group, names in inputs.items()},
+        "output": list(getattr(kind, "RETURN_TYPES", ())),
+        "name": name,
+        "display_name": name,
+        "category": getattr(kind, "CATEGORY", "sd"),
+        "output_node": getattr(kind, "OUTPUT_NODE", False),
+    }
+
+
+def serve(
+    args: argparse.Namespace,
+    version: str,
+    folders: Folders,
+    found: list[dict[str, Any]],
+    classes: dict[str, type],
+) -> int:
     """Serve until SIGINT, which is the clean end; on SIGTERM the process just dies, like the real one."""
     if not args.dont_print_server:
         log.info("Starting server\n")
     try:
-        asyncio.run(Server(args, version, folders, found).run())
+        asyncio.run(Server(args, version, folders, found, classes).run())
     except KeyboardInterrupt:
         log.info("\nStopped server")
     return 0

@@ -13,7 +13,7 @@ import pytest
 
 from podkiln.build import output_dir
 from podkiln.errors import PodkilnError, UsageError
-from podkiln.render.build_context import File
+from podkiln.render.context_file import File
 from podkiln.util import atomic
 
 if TYPE_CHECKING:

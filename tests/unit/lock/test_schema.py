@@ -64,7 +64,6 @@ def private(path: Path) -> tuple[LoadedVariant, Path]:
         ("comfyui_commit", "0" * 40, "runtime.comfyui.commit"),
         ("comfyui_tree", "0" * 40, "runtime.comfyui.tree"),
         ("python", "3.12", "runtime.python.version is 3.13, the lock says 3.12"),
-        ("nodes", {"x": {"repo": "https://r/x", "commit": "0" * 40, "tree": None}}, "the custom nodes"),
         ("inputs", f"sha256:{SHA}", "the Python requirements or layers have changed"),
     ],
 )

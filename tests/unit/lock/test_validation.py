@@ -17,6 +17,7 @@ from podkiln.config import variant as variants
 from podkiln.errors import LockError
 from podkiln.lock import locations, validation
 from podkiln.lock.layers import LayersLock
+from podkiln.lock.nodes import NodesLock
 from podkiln.lock.schema import RuntimeLock, WeightsLock
 from podkiln.lock.validation import UnreadableLockError
 
@@ -36,13 +37,28 @@ RUNTIME: dict[str, Any] = {
     "comfyui_repo": "https://github.com/Comfy-Org/ComfyUI",
     "comfyui_commit": SHA[:40],
     "comfyui_tree": SHA[:40],
-    "nodes": {"x": {"repo": "https://github.com/x/x", "commit": SHA[:40], "tree": None}},
     "python": "3.13",
     "python_layers": [
         {"name": "torch", "file": "python/torch.txt", "sha256": SHA, "packages": 4, "wheel_bytes": 5}
     ],
     "jupyter": None,
     "uv": {"name": "uv", "file": "uv.txt", "sha256": SHA, "packages": 1, "wheel_bytes": None},
+}
+NODES: dict[str, Any] = {
+    "schema_version": 1,
+    "onto": DIGEST,
+    "nodes": [
+        {
+            "id": "x",
+            "repo": "https://github.com/x/x",
+            "commit": SHA[:40],
+            "tree": None,
+            "parts": {"p": {"repo": "https://github.com/x/p", "commit": SHA[:40], "tree": SHA[:40]}},
+            "submodules": {"sub/p": SHA[:40]},
+            "asked": ["emoji>=2"],
+            "packages": {"file": "node-x.txt", "sha256": SHA, "packages": 1, "wheel_bytes": 5},
+        }
+    ],
 }
 FILE = {
     "destination": "vae/m.bin",
@@ -60,6 +76,7 @@ SHAPES: list[tuple[dict[str, Any], type[Locked]]] = [
     (RUNTIME, RuntimeLock),
     (WEIGHTS, WeightsLock),
     (LAYERS, LayersLock),
+    (NODES, NodesLock),
 ]
 
 
@@ -111,8 +128,13 @@ WRONG: list[tuple[dict[str, Any], type[Locked], str, list[Any]]] = [
     (RUNTIME, RuntimeLock, "comfyui_commit", [*NO_COMMIT, None]),
     (RUNTIME, RuntimeLock, "comfyui_tree", [*NO_COMMIT, None]),
     (RUNTIME, RuntimeLock, "epoch", [*NO_SIZE[:7], "x"]),
-    (RUNTIME, RuntimeLock, "nodes/x/commit", [*NO_COMMIT, None]),
-    (RUNTIME, RuntimeLock, "nodes/x/tree", NO_COMMIT),
+    (NODES, NodesLock, "onto", NO_DIGEST),
+    (NODES, NodesLock, "nodes/0/commit", [*NO_COMMIT, None]),
+    (NODES, NodesLock, "nodes/0/tree", NO_COMMIT),
+    (NODES, NodesLock, "nodes/0/parts/p/commit", [*NO_COMMIT, None]),
+    (NODES, NodesLock, "nodes/0/packages/sha256", [*NO_SHA256, None]),
+    (NODES, NodesLock, "nodes/0/packages/packages", [0, -1, True, 1.0, "4"]),
+    (NODES, NodesLock, "nodes/0/packages/file", ["../../x", "/etc/passwd"]),
     (RUNTIME, RuntimeLock, "python_layers/0/sha256", [*NO_SHA256, None]),
     (RUNTIME, RuntimeLock, "python_layers/0/packages", [-1, True, 1.0, "4", 10**9]),
     (RUNTIME, RuntimeLock, "uv/file", ["../../x", "/etc/passwd"]),

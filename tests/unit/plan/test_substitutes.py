@@ -12,7 +12,7 @@ import pytest
 from plans import plan_of
 
 from podkiln.errors import PodkilnError, SourceError, UsageError
-from podkiln.lock.schema import LockedNode
+from podkiln.lock.nodes import LockedNode, LockedNodes, NodesLock
 from podkiln.plan import substitutes
 from podkiln.util.git_tree import tree_id
 
@@ -71,8 +71,14 @@ def node(tmp_path: Path, lock: Lock) -> tuple[Path, Lock]:
     done = subprocess.run(
         ["git", "-C", str(folder), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
     )
-    locked = LockedNode(repo="https://x.example/node", commit=done.stdout.strip(), tree=None)
-    return folder, replace(lock, runtime=lock.runtime.model_copy(update={"nodes": {"mine": locked}}))
+    return folder, locking(lock, done.stdout.strip())
+
+
+def locking(lock: Lock, commit: str) -> Lock:
+    """The lock with one node, of which it has no tree."""
+    mine = LockedNode(id="mine", repo="https://x.example/node", commit=commit, tree=None)
+    document = NodesLock(onto=f"sha256:{'0' * 64}", nodes=(mine,))
+    return replace(lock, nodes=LockedNodes(lock.folder, document))
 
 
 def test_a_clean_checkout_of_a_locked_commit_is_no_substitute_though_its_tree_is_not_locked(
@@ -94,8 +100,7 @@ def test_what_a_checkout_holds_besides_its_commit_is_a_substitute(
     if damage == "no git":
         shutil.rmtree(folder / ".git")
     elif damage == "another":
-        other = LockedNode(repo="https://x.example/node", commit=COMMIT, tree=None)
-        locked = replace(locked, runtime=locked.runtime.model_copy(update={"nodes": {"mine": other}}))
+        locked = locking(locked, COMMIT)
     elif damage == "replaced":
         (folder / "nodes.py").write_text("import os\n")
         author = ["-c", "user.name=n", "-c", "user.email=n@example.com"]
@@ -110,7 +115,8 @@ def test_what_a_checkout_holds_besides_its_commit_is_a_substitute(
             subprocess.run([*git, "update-index", "--assume-unchanged", "nodes.py"], check=True)
     found = substitutes.source(f"node-mine={folder}", locked)
     assert found.substituted
-    assert found.locked == locked.runtime.nodes["mine"].commit
+    assert locked.nodes
+    assert found.locked == locked.nodes.nodes["mine"].commit
 
 
 def test_the_committed_requirements_are_no_substitute(tmp_path: Path, lock: Lock) -> None:

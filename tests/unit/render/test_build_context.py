@@ -34,10 +34,12 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 def test_a_context_holds_all_that_the_dockerfile_takes(plan: Plan) -> None:
     files = build_context.render(plan)
     dockerfile = files["Dockerfile"].content.decode()
-    for name in re.findall(r"/build/([\w.-]+)", dockerfile):
+    for name in set(re.findall(r"/build/([\w.-]+)", dockerfile)) - {"imported"}:
         assert f"build/{name}" in files
     for name in re.findall(r"/requirements/([\w.-]+)", dockerfile):
-        assert f"requirements/{name}" in files
+        assert f"build/{name}" in files if name.startswith("node-") else f"requirements/{name}" in files
+    for name in re.findall(r"source=(\S+),target=/patches", dockerfile):
+        assert f"{name}/01.patch" in files
     assert {
         "start.sh",
         "podkiln/__main__.py",
@@ -53,10 +55,12 @@ def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:
     assert len(steps(dockerfile)) == dockerfile.count("\nRUN ") > 10
     for step in steps(dockerfile):
         seen = set(re.findall(r"source=\S+,target=/((?:build|requirements)/[\w.-]+) ", step))
+        seen -= {"build/imported"}  # which is only waited for
         used = set(re.findall(r" /((?:build|requirements)/[\w.-]+)", step))
-        for script in [path for path in used if path.endswith(".sh")]:
-            beside = re.findall(r'"\$0"\)/([\w.-]+)', files[script].content.decode())
-            used |= {f"build/{name}" for name in beside}
+        for script in used | {"build/install-tree.sh"} if "install-node.sh" in step else set(used):
+            if script.endswith(".sh"):
+                beside = re.findall(r'(?:"\$0"\)"?|\$here)/([\w.-]+)', files[script].content.decode())
+                used |= {f"build/{name}" for name in beside}
         assert seen == used, step
         assert not re.search(r"target=/(build|requirements) ", step), step
 

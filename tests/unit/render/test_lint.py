@@ -7,7 +7,7 @@ from plans import plan_of
 
 from podkiln.errors import LintError
 from podkiln.render import build_context, lint
-from podkiln.render.build_context import File
+from podkiln.render.context_file import File
 from podkiln.render.lint import Finding
 
 SHA = "0123456789abcdef" * 4

@@ -29,6 +29,7 @@ runtime:
     requirements: mine.in
     layers: [{name: all, why: all of them, packages: ["*"]}]
   jupyter: null
+nodes: []
 """
 
 

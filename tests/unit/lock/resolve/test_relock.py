@@ -21,7 +21,7 @@ from wheels import Shelf
 from podkiln import registry
 from podkiln.config import variant as variants
 from podkiln.errors import DescriptionError, LockError, RegistryError, SourceError, UsageError
-from podkiln.lock import locations, schema
+from podkiln.lock import locations, nodes, schema
 from podkiln.lock.resolve import relock
 from podkiln.util import atomic, process
 
@@ -34,6 +34,7 @@ runtime:
       - {name: big, why: large, packages: [bar]}
       - {name: rest, why: small, packages: ["*"]}
   jupyter: null
+nodes: []
 """
 
 
@@ -323,7 +324,7 @@ def test_a_requirements_file_that_is_not_there(shelf: Shelf, mine: Path) -> None
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("tensorflow", "A Python package, uv, apt, additions, a model"),
+        ("tensorflow", "A Python package, uv, apt, additions, nodes, a model"),
         ("trch", "'torch'"),
         ("sdxl-bse", "'sdxl-base'"),
     ],
@@ -425,7 +426,8 @@ def test_a_newer_commit_of_a_node(upstream: Path, tmp_path: Path) -> None:
     head = git(upstream, "rev-parse", "HEAD")
     repo = "https://github.com/Comfy-Org/ComfyUI"
     text = variant(
-        f"nodes:\n  other: {{repo: {repo}, commit: {'0' * 40}}}\n  same: {{repo: {repo}, commit: {head}}}\n"
+        f"nodes:\n  other: {{repo: {repo}, commit: {'0' * 40}, folder: other}}\n"
+        f"  same: {{repo: {repo}, commit: {head}}}\n"
     )
     described = variants.load(str(write(tmp_path / "mine.yaml", text)))
     assert relock._newer(["same"], [described]) == []
@@ -502,6 +504,12 @@ def test_requirements_of_which_a_merge_left_two_versions_are_not_chosen_from(
 # --- trees of custom nodes
 
 
+def locked_tree(folder: Path) -> str | None:
+    found = nodes.read_at(folder)
+    assert found
+    return found.nodes["x"].tree
+
+
 @pytest.mark.usefixtures("quiet", "shelf")
 def test_the_tree_of_a_node_is_locked_where_its_description_leaves_it_open(
     upstream: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
@@ -513,30 +521,32 @@ def test_the_tree_of_a_node_is_locked_where_its_description_leaves_it_open(
     git(upstream, "config", "uploadpack.allowAnySHA1InWant", "true")
     commit, tree = git(upstream, "rev-parse", "HEAD"), git(upstream, "rev-parse", "HEAD^{tree}")
     repo = "https://github.com/Comfy-Org/ComfyUI"
-    mine.write_text(mine.read_text() + f"nodes:\n  x: {{repo: {repo}, commit: {commit}}}\n")
+    node = f"nodes: [{{x: {{repo: {repo}, commit: {commit}}}}}]\n"
+    mine.write_text(mine.read_text().replace("nodes: []\n", node))
     assert relock.relock([str(mine)]).warnings == ()
-    path = mine.with_suffix(".locks") / "mine-1"
-    assert schema.read_runtime(path).nodes["x"].tree == tree
+    path = mine.with_suffix(".locks") / "nodes/mine-1"
+    assert locked_tree(path) == tree
     assert relock.check([str(mine)]) == []
     shutil.rmtree(upstream)
     assert relock.relock([str(mine)]).changed == ()
     assert relock.relock([str(mine)], ["foo"]).warnings == ()
-    assert schema.read_runtime(path).nodes["x"].tree == tree
+    assert locked_tree(path) == tree
 
 
 @pytest.mark.usefixtures("quiet", "shelf")
 def test_a_tree_that_nobody_tells_stays_open_and_is_asked_for_again(upstream: Path, mine: Path) -> None:
     commit = git(upstream, "rev-parse", "HEAD")
     repo = "https://github.com/Comfy-Org/ComfyUI"
-    mine.write_text(mine.read_text() + f"nodes:\n  x: {{repo: {repo}, commit: {commit}}}\n")
+    node = f"nodes: [{{x: {{repo: {repo}, commit: {commit}}}}}]\n"
+    mine.write_text(mine.read_text().replace("nodes: []\n", node))
     away = upstream.rename(upstream.with_name("away"))
     (warning,) = relock.relock([str(mine)]).warnings
     assert warning.startswith(f"The tree of node x stays unknown: {repo} could not be asked: ")
-    path = mine.with_suffix(".locks") / "mine-1"
-    assert schema.read_runtime(path).nodes["x"].tree is None
+    path = mine.with_suffix(".locks") / "nodes/mine-1"
+    assert locked_tree(path) is None
     away.rename(upstream)
-    assert relock.relock([str(mine)]).changed == (path / "runtime.json",)
-    assert schema.read_runtime(path).nodes["x"].tree == git(upstream, "rev-parse", "HEAD^{tree}")
+    assert relock.relock([str(mine)]).changed == (path / "nodes.json",)
+    assert locked_tree(path) == git(upstream, "rev-parse", "HEAD^{tree}")
 
 
 # --- CUDA and platforms

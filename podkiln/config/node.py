@@ -1,0 +1,252 @@
+"""A custom node: one YAML file in variants/nodes/, or an entry under `nodes:` of a variant.
+
+Everything that its own installer would find out by itself is data here: its packages, what it unpacks beside
+them, where it keeps files. Nothing of a node is run before ComfyUI imports it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Final, Literal
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from podkiln.config.document import StrictModel, TupleOf
+from podkiln.config.fields import (
+    AptPackage,
+    HttpsUrl,
+    Identifier,
+    PythonRequirement,
+    Revision,
+    SafePath,
+    Text,
+    VariableName,
+    distinct,
+)
+from podkiln.config.messages import PatternType
+from podkiln.util.quoting import shown
+
+WORKSPACE: Final = "{workspace}"
+"""What stands for the volume in a value of `environment`."""
+_FOLDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_OF_COMFYUI: Final = {"websocket_image_save.py", "example_node.py.example", "__pycache__"}
+"""What ComfyUI's own tree has in custom_nodes, or makes there."""
+# Of the image itself: docs/reference/environment.md.
+_TAKEN_VARIABLES: Final = re.compile(
+    r"PATH|HOME|USER|LANG|SHELL|WORKSPACE|MODELS|LD_\w*|PYTHON\w*|COMFYUI_\w*|PODKILN_\w*|NVIDIA_\w*|GPU_\w*|"
+    r"ENABLE_\w*|HF_TOKEN|CIVITAI_TOKEN|SOURCE_DATE_EPOCH"
+)
+
+FileSha256 = Annotated[str, PatternType(r"^[0-9a-f]{64}$", "a sha256 of 64 lower-case hex digits")]
+HostName = Annotated[
+    str, PatternType(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9-]+)+$", "a host such as huggingface.co")
+]
+
+
+class CodeLicence(StrictModel):
+    """What the code may be used for."""
+
+    id: Text | None = Field(description="SPDX identifier or upstream's own name; null: the tree has none.")
+    note: str | None = None
+    commercial: bool | None = Field(None, description="null: unverified.")
+    bake: Literal["yes", "ask"] = Field(
+        "yes",
+        description="ask: lies in no image unless the build has --accept-licence; so without a licence, or "
+        "for non-commercial use.",
+    )
+
+    @model_validator(mode="after")
+    def _honest(self) -> CodeLicence:
+        why = "without a licence" if self.id is None else "not for commercial use"
+        if self.bake == "yes" and (self.id is None or self.commercial is False):
+            raise ValueError(f"code {why} is not handed on in images: write `bake: ask`")
+        return self
+
+
+class Dropped(StrictModel):
+    """A line of upstream's requirements that is left out."""
+
+    line: Text
+    why: Text
+
+
+class Replaced(StrictModel):
+    """A line of upstream's requirements in whose place another one is installed."""
+
+    line: Text
+    by: PythonRequirement
+    why: Text
+
+
+class NodePython(StrictModel):
+    """What a node needs of the package index, against what its upstream asks for."""
+
+    install: TupleOf[PythonRequirement] = Field((), description="What is installed, a requirement a line.")
+    replaced: TupleOf[Replaced] = Field((), description="Lines that are installed otherwise, and why.")
+    dropped: TupleOf[Dropped] = Field((), description="Lines that are not installed, and why.")
+
+    @model_validator(mode="after")
+    def _once(self) -> NodePython:
+        """Refuse a package that is installed twice, or installed and dropped."""
+        seen: dict[str, str] = {}
+        for line in self.lines:
+            name = canonicalize_name(Requirement(line).name)
+            if name in seen:
+                raise ValueError(f"{shown(line)} and {shown(seen[name])} are one package")
+            seen[name] = line
+        for each in self.dropped:
+            found = re.match(r"[A-Za-z0-9][\w.-]*", each.line)
+            if found and (name := canonicalize_name(found[0])) in seen:
+                raise ValueError(f"{shown(each.line)} is dropped, and {shown(seen[name])} is installed")
+        return self
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All that is installed."""
+        return (*self.install, *(each.by for each in self.replaced))
+
+
+class Submodule(StrictModel):
+    """A repository that lies in a folder of the node's own, as its .gitmodules says."""
+
+    path: SafePath
+    repo: HttpsUrl
+    commit: Revision
+    tree: Revision
+
+
+class SourcePath(StrictModel):
+    """A Python package that is on no index, or there as source alone: its tree, on Python's path."""
+
+    name: Identifier
+    repo: HttpsUrl
+    commit: Revision
+    tree: Revision
+    folder: SafePath | None = Field(
+        None, description="The folder in it that goes on the path; by default the whole tree."
+    )
+    licence: Text
+
+
+class Patch(StrictModel):
+    """A change of upstream's files: a unified diff, applied without fuzz."""
+
+    file: SafePath = Field(description="Relative to the YAML file.")
+    sha256: FileSha256
+    why: Text
+
+
+class Download(StrictModel):
+    """What the node fetches by itself when it is used: nothing says which bytes come."""
+
+    what: Text
+    hosts: Annotated[TupleOf[HostName], AfterValidator(distinct)] = Field(min_length=1)
+
+
+class Node(StrictModel):
+    """A custom node, pinned by commit."""
+
+    title: Text | None = None
+    repo: HttpsUrl
+    commit: Revision
+    tree: Revision | None = Field(
+        None, description="git's hash of its files; `./build.py lock` looks up one that is left out."
+    )
+    folder: Text | None = Field(
+        None, description="Its folder below custom_nodes; by default the last part of `repo`."
+    )
+    licence: CodeLicence | None = None
+    python: NodePython = NodePython()
+    submodules: TupleOf[Submodule] = ()
+    paths: TupleOf[SourcePath] = Field(
+        (), description="Packages that have no wheel, as pinned trees on Python's path."
+    )
+    apt: Annotated[TupleOf[AptPackage], AfterValidator(distinct)] = Field(
+        (), description="Debian packages that it calls, where the image lacks them."
+    )
+    patches: TupleOf[Patch] = ()
+    environment: dict[VariableName, Text] = Field(
+        {}, description="Variables of the image; {workspace} in a value is the volume."
+    )
+    models: Annotated[TupleOf[Identifier], AfterValidator(distinct)] = Field(
+        (), description="Ids of models that need it."
+    )
+    downloads: TupleOf[Download] = Field((), description="What it fetches when it is first used.")
+    installs: TupleOf[Text] = Field(
+        (), description="What its installer would do, which is never run: for people to compare."
+    )
+    homepage: HttpsUrl | None = None
+    notes: TupleOf[str] = ()
+
+    @field_validator("repo")
+    @classmethod
+    def _plain_repo(cls, repo: str) -> str:
+        if repo.endswith((".git", "/")):
+            raise ValueError("expected the address of the repository without .git and without / at its end")
+        return repo
+
+    @field_validator("folder")
+    @classmethod
+    def _folder_name(cls, folder: str | None) -> str | None:
+        return folder if folder is None else folder_name(folder)
+
+    @field_validator("environment")
+    @classmethod
+    def _free_variables(cls, environment: dict[str, str]) -> dict[str, str]:
+        for name, value in environment.items():
+            if _TAKEN_VARIABLES.fullmatch(name):
+                raise ValueError(f"{name} is a variable of the image itself, and no node's")
+            if not value.isprintable() or re.search(r"\{(?!workspace\})", value):
+                raise ValueError(f"{name}: expected one line, in which {WORKSPACE} alone is filled in")
+        return environment
+
+    @model_validator(mode="after")
+    def _apart(self) -> Node:
+        """Refuse two things in one place."""
+        folder_name(self.folder_name)  # that of the repository, where none is given
+        for kind, names in (
+            ("submodules", [each.path for each in self.submodules]),
+            ("paths", [each.name for each in self.paths]),
+            ("patches", [each.file for each in self.patches]),
+        ):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{kind} names one place twice")
+        places = [PurePosixPath(each.path) for each in self.submodules]
+        inner = next((one for one in places for other in places if other in one.parents), None)
+        if inner:
+            raise ValueError(f"the submodule {str(inner)!r} lies in another one")
+        if len(parts := [*self.parts]) > len(set(parts)):
+            raise ValueError("two of submodules and paths have one name at their end")
+        return self
+
+    @property
+    def folder_name(self) -> str:
+        """Its folder below custom_nodes."""
+        return self.folder or self.repo.rsplit("/", 1)[-1]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What its submodules and paths are called in the names of their inputs."""
+        return (*(part_name(each.path) for each in self.submodules), *(each.name for each in self.paths))
+
+    @property
+    def asks(self) -> bool:
+        """Whether its licence has to be accepted before it lies in an image."""
+        return self.licence is not None and self.licence.bake == "ask"
+
+
+def folder_name(folder: str) -> str:
+    """Return a folder that ComfyUI looks for nodes in. Raises ValueError."""
+    if not _FOLDER.fullmatch(folder):
+        raise ValueError(f"{shown(folder)} is no name of a folder: letters, digits and . _ -")
+    if folder.endswith((".disabled", ".py", ".pyc")) or folder in _OF_COMFYUI:
+        raise ValueError(f"{shown(folder)} is a name that ComfyUI does not take for a folder with a node")
+    return folder
+
+
+def part_name(path: str) -> str:
+    """Return what a submodule is called: the end of its path, in lower case."""
+    return re.sub(r"[^a-z0-9._-]", "-", PurePosixPath(path).name.lower())

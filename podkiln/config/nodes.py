@@ -1,0 +1,185 @@
+"""The custom nodes there are, and those of a variant, in the order of their layers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from podkiln.config import document, list_changes, node_list
+from podkiln.config.document import ROOT
+from podkiln.config.fields import one_name
+from podkiln.config.list_changes import Item
+from podkiln.config.node import WORKSPACE, Node, folder_name
+from podkiln.errors import DescriptionError
+from podkiln.util import files
+from podkiln.util.quoting import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
+
+    from podkiln.config.document import Document, Location
+    from podkiln.config.variant import LoadedVariant
+
+NODES: Final = ROOT / "variants" / "nodes"
+
+
+@dataclass(frozen=True)
+class NodeEntry:
+    """A node under its id, and the file that describes it; `place` is the key in that file."""
+
+    id: str
+    node: Node
+    source: Document
+    place: Location = ()
+
+    def error(self, location: Location, what: str, *, hint: str | None = None) -> DescriptionError:
+        """Make the error for a key of the node."""
+        return self.source.error((*self.place, *location), what, hint=hint)
+
+    def where(self, location: Location) -> str:
+        """File and line of a key, for other sentences."""
+        return f"{self.source.path.name}:{self.source.line((*self.place, *location))}"
+
+    @property
+    def folder(self) -> str:
+        """Its folder below custom_nodes."""
+        return self.node.folder_name
+
+    def requirements(self) -> Iterator[Item]:
+        """Yield the packages that are installed for it, each where it is written."""
+        python = self.node.python
+        for at, line in enumerate(python.install):
+            yield Item(line, self.source, (*self.place, "python", "install", at))
+        for at, each in enumerate(python.replaced):
+            yield Item(each.by, self.source, (*self.place, "python", "replaced", at, "by"))
+
+    def patches(self) -> Iterator[bytes]:
+        """Yield its patches. Raises DescriptionError: one is not there, or another one than is described."""
+        for at, each in enumerate(self.node.patches):
+            path = self.source.path.parent / each.file
+            if problem := files.problem(path):
+                raise self.error(("patches", at, "file"), f"{shown(each.file)} {problem}.")
+            content = path.read_bytes()
+            has = hashlib.sha256(content).hexdigest()
+            if has != each.sha256:
+                what = f"{shown(each.file)} has the sha256 {has}, which is not the one that stands here."
+                raise self.error(("patches", at, "sha256"), what)
+            yield content
+
+
+@cache
+def _load(path: Path) -> NodeEntry:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", path.stem) or path.stem in node_list.WORDS:
+        raise DescriptionError(
+            f"{path}:1: the file's name is the node's id: use only lower-case letters, digits and . _ -, "
+            f"and not the words {' and '.join(node_list.WORDS)}."
+        )
+    source = document.load(path)
+    return NodeEntry(path.stem, source.parse(Node), source)
+
+
+def load(folder: Path = NODES) -> dict[str, NodeEntry]:
+    """Load every node of a folder, by id. Raises DescriptionError."""
+    return {path.stem: _load(path) for path in document.files(folder)}
+
+
+def of(described: LoadedVariant) -> dict[str, NodeEntry]:
+    """Return a variant's nodes by id, in the order in which they are declared. Raises DescriptionError."""
+    found: dict[str, NodeEntry] = {}
+    for item in described.node_items:
+        inline = described.spec.nodes.get(item.value) if item.inline else None
+        if inline:
+            found[item.value] = NodeEntry(item.value, inline, item.file, item.place)
+        else:
+            found[item.value] = _shipped(item)
+    return found
+
+
+def _shipped(item: node_list.NodeItem) -> NodeEntry:
+    path = NODES / f"{item.value}.yaml"
+    if not path.is_file():
+        known = [each.stem for each in document.files(NODES)]
+        what = f"there is no node {shown(item.value)}. {did_you_mean(item.value, known)}".rstrip()
+        hint = "variants/nodes/ has those that there are; `NAME: {repo: …, commit: …}` describes one here."
+        raise item.file.error(item.place, what, hint=hint)
+    return _load(path)
+
+
+def check(described: LoadedVariant) -> None:
+    """Raise DescriptionError for nodes that cannot be in one image."""
+    entries = described.nodes
+    _check_folders(entries)
+    _check_inputs(entries)
+    _check_variables(entries)
+    for each in entries.values():
+        for _ in each.patches():
+            pass  # read, and so compared with their hashes
+
+
+def check_models(described: LoadedVariant, known: Collection[str]) -> None:
+    """Raise DescriptionError for a model that a node serves and that there is not."""
+    for entry in described.nodes.values():
+        for at, name in enumerate(entry.node.models):
+            if name not in known:
+                what = f"there is no model {shown(name)}. {did_you_mean(name, known)}".rstrip()
+                raise entry.error(("models", at), what)
+
+
+def _check_folders(entries: Mapping[str, NodeEntry]) -> None:
+    owners: dict[str, NodeEntry] = {}
+    for each in entries.values():
+        folder_name(each.folder)
+        other = owners.setdefault(one_name(each.folder), each)
+        if other is not each:
+            what = f"its folder {each.folder!r} is that of the node {other.id!r} already."
+            raise each.error(("folder",) if each.node.folder else ("repo",), what)
+
+
+def _check_inputs(entries: Mapping[str, NodeEntry]) -> None:
+    """Refuse two inputs of one name: the node `a-b`, and the part `b` of the node `a`."""
+    owners: dict[str, str] = {}
+    for each in entries.values():
+        for name in inputs({each.id: each}):
+            if name in owners:
+                what = f"its input {name} is one of the node {owners[name]!r} too: give one another name."
+                raise each.error((), what)
+            owners[name] = each.id
+
+
+def _check_variables(entries: Mapping[str, NodeEntry]) -> None:
+    owners: dict[str, tuple[str, str]] = {}
+    for each in entries.values():
+        for name, value in each.node.environment.items():
+            owner, other = owners.setdefault(name, (each.id, value))
+            if other != value:
+                what = f"{name} is {shown(value)}, and the node {owner!r} sets {shown(other)}."
+                raise each.error(("environment", name), what)
+
+
+def inputs(entries: Mapping[str, NodeEntry]) -> Iterator[str]:
+    """Yield what the sources of nodes are called as inputs of a build, those of their parts among them."""
+    for each in entries.values():
+        yield f"node-{each.id}"
+        yield from (f"node-{each.id}-{part}" for part in each.node.parts)
+
+
+def environment(entries: Mapping[str, NodeEntry], workspace: str) -> dict[str, str]:
+    """Return the variables that nodes ask for, by name."""
+    found = {name: value for each in entries.values() for name, value in each.node.environment.items()}
+    return {name: value.replace(WORKSPACE, workspace) for name, value in sorted(found.items())}
+
+
+def apt_items(described: LoadedVariant) -> Iterator[Item]:
+    """Yield the Debian packages that nodes call and that the variant does not list, each once."""
+    lists = described.lists
+    there = set(described.spec.runtime.apt)
+    there |= {each.value for each in lists[list_changes.APT].added} if lists else set()
+    for each in described.nodes.values():
+        for at, name in enumerate(each.node.apt):
+            if name not in there:
+                there.add(name)
+                yield Item(name, each.source, (*each.place, "apt", at))

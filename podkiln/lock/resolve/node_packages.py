@@ -1,0 +1,188 @@
+"""The Python packages of custom nodes: resolved node by node, onto those of the runtime, which stay.
+
+A node's packages are resolved together with those of all nodes before it, and prefer what these have come to:
+so a node that is appended leaves alone what is there, and variants that begin with the same nodes have the
+same packages for them. What unpacks into one folder (variants/system/import-folders.yaml) is had once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from podkiln.config import import_folders
+from podkiln.lock.resolve import python
+from podkiln.lock.resolve.python import UnresolvedError
+from podkiln.util.quoting import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from podkiln.config.list_changes import Item
+    from podkiln.config.nodes import NodeEntry
+    from podkiln.config.runtime import Python
+    from podkiln.errors import DescriptionError
+    from podkiln.lock.resolve.python import Wheel
+
+# uv's words.
+_UNKNOWN: Final = re.compile(r"(\S+) was not found in the package registry")
+_NO_WHEELS: Final = re.compile(
+    r"(?:all versions of |only )?(\S+?)(?:==\S+)? (?:has|have) no (?:usable )?wheels"
+)
+_UNREACHABLE: Final = re.compile(r"[Ff]ailed to fetch|error sending request|UnknownIssuer|dns error")
+_BEFORE_REASON: Final = re.compile(r"^.*?cause: ")
+_PAGE: Final = "docs/how-to/custom-nodes.md"
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One resolution: what is asked for, and what is kept of earlier ones. Equal ones are asked once."""
+
+    asked: tuple[str, ...]
+    target: tuple[str, str]
+    shared: frozenset[tuple[str, str]]
+    kept: frozenset[tuple[str, str]]
+
+
+_answers: dict[_Question, dict[str, str]] = {}
+
+
+@dataclass
+class Resolution:
+    """The packages of some nodes onto those of a runtime; `shared`: version by package of what that has."""
+
+    target: Python
+    shared: Mapping[str, str]
+    pins: Mapping[str, str]
+    asked: list[str] = field(default_factory=list)
+    entries: list[NodeEntry] = field(default_factory=list)
+    found: dict[str, str] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    """Package -> the first node that needs it."""
+
+    def add(self, entry: NodeEntry) -> None:
+        """Resolve one node more. Raises DescriptionError: what it asks for cannot be had here."""
+        lines = [import_folders.kept(each.value, self.shared) for each in entry.requirements()]
+        if lines:
+            try:
+                self.found = self._versions([*self.asked, *lines], {**self.pins, **self.found})
+            except UnresolvedError as failed:
+                if _UNREACHABLE.search(failed.reason):
+                    raise
+                raise self._explained(entry, failed) from None
+        self.asked += lines
+        self.entries.append(entry)
+        for name in self.found:
+            self.first.setdefault(name, entry.id)
+
+    def wheels(self) -> dict[str, list[Wheel]]:
+        """Return the wheels of each node: those that no node before it needs. Raises LockError."""
+        dealt: dict[str, list[Wheel]] = {each.id: [] for each in self.entries}
+        for wheel in python.wheels_of(self.found, self.target):
+            dealt[self.first[wheel.package]].append(wheel)
+        return dealt
+
+    def _versions(self, asked: Sequence[str], kept: Mapping[str, str]) -> dict[str, str]:
+        question = _Question(
+            tuple(asked),
+            (self.target.version, self.target.platform),
+            frozenset(self.shared.items()),
+            frozenset(kept.items()),
+        )
+        if question not in _answers:
+            _answers[question] = _one_owner(asked, self.target, self.shared, kept)
+        return _answers[question]
+
+    def _explained(self, entry: NodeEntry, failed: UnresolvedError) -> DescriptionError:
+        """Return what is wrong with one line of a node: by itself, or with what another node asks for."""
+        for item in entry.requirements():
+            if found := self._blamed(entry, item):
+                return found
+        for item in entry.requirements():
+            line = import_folders.kept(item.value, self.shared)
+            for earlier in self.entries:
+                for other in earlier.requirements():
+                    if not self._resolves([import_folders.kept(other.value, self.shared), line]):
+                        return _item_error(
+                            item,
+                            f"{item.value} does not go with {other.value} of the node {earlier.id} "
+                            f"({earlier.where(other.place[len(earlier.place) :])}): {_reason(failed)}",
+                            hint="Give one of them another version, or leave one of the nodes out.",
+                        )
+        what = f"the packages of this node do not go together: {_reason(failed)}"
+        return entry.error(("python",), what, hint=failed.hint)
+
+    def _blamed(self, entry: NodeEntry, item: Item) -> DescriptionError | None:
+        """Return why one line of a node cannot be had above the runtime; None where it can."""
+        line = import_folders.kept(item.value, self.shared)
+        try:
+            _one_owner([line], self.target, self.shared, {})
+        except UnresolvedError as failed:
+            alone = failed
+        else:
+            return None
+        if unknown := _UNKNOWN.search(alone.reason):
+            return _item_error(item, f"the package index has no package {shown(unknown[1])}.", alone.hint)
+        if found := _NO_WHEELS.search(alone.reason):
+            return _item_error(
+                item,
+                f"{item.value} of the node {entry.id} needs {found[1]}, which the package index has as "
+                "source alone, and a build compiles nothing.",
+                f"Put its repository on the path, pinned: `paths:` of the node ({_PAGE}).",
+            )
+        changed = self._changed(line)
+        if not changed:
+            return _item_error(item, f"{item.value} cannot be had: {_reason(alone)}", alone.hint)
+        needs = ", ".join(f"{name} {version}" for name, version in changed.items())
+        has = ", ".join(f"{name} {self.shared[name]}" for name in changed)
+        return _item_error(
+            item,
+            f"{item.value} of the node {entry.id} needs {needs}, and the layers of the runtime have {has}, "
+            "which stay as they are.",
+            f"Drop or replace the line, where the node does without ({_PAGE}).",
+        )
+
+    def _changed(self, line: str) -> dict[str, str]:
+        """Return which packages of the runtime a line would change, and to which versions."""
+        try:
+            free = python.versions_added([line], self.target, self.shared, {}, binding=False)
+        except UnresolvedError:
+            return {}
+        return {name: version for name, version in free.items() if name in self.shared}
+
+    def _resolves(self, asked: Sequence[str]) -> bool:
+        try:
+            _one_owner(asked, self.target, self.shared, self.found)
+        except UnresolvedError:
+            return False
+        return True
+
+
+def _one_owner(
+    asked: Iterable[str], target: Python, shared: Mapping[str, str], kept: Mapping[str, str]
+) -> dict[str, str]:
+    """Resolve, and again where packages asked for others that own one folder. Raises UnresolvedError."""
+    lines, never = list(asked), list[str]()
+    while True:
+        found = python.versions_added(lines, target, shared, kept, never=never)
+        strangers = [name for name in found if name not in never and _is_stranger(name, shared)]
+        if not strangers:
+            return found
+        never += strangers
+        owners = {each.owner(shared) for name in strangers if (each := import_folders.of_package(name))}
+        lines += sorted(owners - {*lines, *shared})
+
+
+def _is_stranger(name: str, shared: Mapping[str, str]) -> bool:
+    """Tell whether another package than this one owns its folder in images."""
+    folder = import_folders.of_package(name)
+    return folder is not None and name != folder.owner(shared)
+
+
+def _item_error(item: Item, what: str, hint: str | None = None) -> DescriptionError:
+    return item.error(what, hint=hint)
+
+
+def _reason(failed: UnresolvedError) -> str:
+    return _BEFORE_REASON.sub("", failed.reason).partition(" hint: ")[0]

@@ -1,0 +1,203 @@
+"""The lock of custom nodes, written: packages are resolved, and trees looked up that nobody describes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING
+
+from podkiln.errors import LockError, SourceError
+from podkiln.lock import locations, nodes, requirements, schema, validation
+from podkiln.lock.nodes import FILE, LockedNode, NodePackages, NodesLock
+from podkiln.lock.resolve import python, upgrades
+from podkiln.lock.resolve.node_packages import Resolution
+from podkiln.lock.schema import Lock
+from podkiln.util import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from podkiln.config.nodes import NodeEntry
+    from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.nodes import LockedNodes
+    from podkiln.lock.resolve.python import Wheel
+
+ALL = "nodes"
+"""What --upgrade calls the packages of all nodes."""
+
+
+def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]) -> list[Path]:
+    """Write the lock of a variant's nodes where none fits; return the files that changed.
+
+    Args:
+        described: The variant. Its runtime's own lock has to be there already.
+        upgrade: Packages whose pin is given up, or `all`.
+        warnings: Told what a person should know, one sentence each.
+
+    Raises DescriptionError for what cannot be had above the runtime, LockError.
+    """
+    folder = locations.node_folders(described)[0]
+    if not described.nodes:
+        return _remove(folder, set())
+    runtime_folder, _ = locations.folders(described)
+    runtime = schema.read_runtime(runtime_folder)
+    shared = Lock(runtime_folder, runtime, {}).pins()
+    with _unreadable_ones_made_anew(warnings):
+        found, problems = nodes.read(described, runtime, shared)
+        if found and not problems and not _upgraded(found, upgrade):
+            return _with_trees(described, found, warnings) if found.folder == folder else []
+    before = _before(described, folder)
+    pins = {} if {ALL, "all"} & set(upgrade) else _pins(described, before)
+    made = Resolution(
+        described.spec.runtime.python,
+        shared,
+        {name: each for name, each in pins.items() if name not in upgrade and name not in shared},
+    )
+    for entry in described.nodes.values():
+        made.add(entry)
+    wheels = made.wheels()
+    texts = {name: _text(name, each) for name, each in wheels.items() if each}
+    known = before.nodes if before else {}
+    document = NodesLock(
+        onto=nodes.onto(runtime),
+        nodes=tuple(
+            _locked(entry, texts.get(name), wheels[name], known, warnings)
+            for name, entry in described.nodes.items()
+        ),
+    )
+    return _write(folder, texts, document)
+
+
+def packages(described: LoadedVariant) -> set[str]:
+    """Return the names of the Python packages that are locked for a variant's nodes."""
+    found: set[str] = set()
+    for folder in locations.node_folders(described):
+        with contextlib.suppress(LockError):
+            locked = nodes.read_at(folder) if described.nodes else None
+            found |= set(locked.pins()) if locked else set()
+    return found
+
+
+def _write(folder: Path, texts: Mapping[str, str], document: NodesLock) -> list[Path]:
+    changed = [
+        folder / nodes.file_of(name)
+        for name, text in texts.items()
+        if atomic.write(folder / nodes.file_of(name), text)
+    ]
+    # Last: until it is there, the hashes in the old one say that something is not finished.
+    if atomic.write_json(folder / FILE, document.model_dump()):
+        changed.append(folder / FILE)
+    return [*changed, *_remove(folder, {FILE, *map(nodes.file_of, texts)})]
+
+
+def _remove(folder: Path, kept: set[str]) -> list[Path]:
+    """Remove the files of a lock, but for some."""
+    stale = [path for path in sorted(folder.glob("node*")) if path.is_file() and path.name not in kept]
+    for path in stale:
+        path.unlink()
+    with contextlib.suppress(OSError):  # it is not empty, or not there
+        folder.rmdir()
+    return stale
+
+
+@contextlib.contextmanager
+def _unreadable_ones_made_anew(warnings: list[str]) -> Iterator[None]:
+    """Go on where a lock cannot be read, and say so: it is resolved again."""
+    try:
+        yield
+    except validation.UnreadableLockError as damaged:
+        if damaged.newer:
+            raise
+        said = str(damaged).rstrip(".")
+        warnings.append(f"{said}; everything in it was resolved again: compare before you commit.")
+
+
+def _upgraded(found: LockedNodes, upgrade: Sequence[str]) -> bool:
+    return bool({ALL, "all"} & set(upgrade) or found.pins().keys() & set(upgrade))
+
+
+def _before(described: LoadedVariant, folder: Path) -> LockedNodes | None:
+    """Return the lock to begin with: the variant's own, or the one that has most of its nodes."""
+    found = []
+    for place in locations.node_folders(described):
+        with contextlib.suppress(LockError):
+            if locked := nodes.read_at(place):
+                found.append(locked)
+    own = next((each for each in found if each.folder == folder), None)
+    shared = lambda each: len(each.nodes.keys() & described.nodes.keys())  # noqa: E731
+    return own or max(found, key=shared, default=None)
+
+
+def _pins(described: LoadedVariant, before: LockedNodes | None) -> dict[str, str]:
+    """Return the versions that are kept where they fit; without a lock of one's own, those of its kin."""
+    if before is None:
+        for place in locations.kin_node_folders(described):
+            with contextlib.suppress(LockError):
+                if locked := nodes.read_at(place):
+                    return locked.pins()
+        return {}
+    for each in before.document.nodes:
+        if each.packages and (before.folder / each.packages.file).is_file():
+            validation.refuse_merge(before.folder / each.packages.file)
+    return before.pins()
+
+
+def _text(name: str, wheels: Sequence[Wheel]) -> str:
+    return python.header(f"What the node {name} brings: no node before it needs it.") + python.as_text(wheels)
+
+
+def _locked(
+    entry: NodeEntry,
+    text: str | None,
+    wheels: Sequence[Wheel],
+    known: Mapping[str, LockedNode],
+    warnings: list[str],
+) -> LockedNode:
+    packages_of = None
+    if text is not None:
+        sizes = [each.size for each in wheels]
+        packages_of = NodePackages(
+            file=nodes.file_of(entry.id),
+            sha256=hashlib.sha256(text.encode()).hexdigest(),
+            packages=len(requirements.pinned_blocks(text)),
+            wheel_bytes=None if None in sizes else sum(size or 0 for size in sizes),
+        )
+    return LockedNode(
+        id=entry.id,
+        repo=entry.node.repo,
+        commit=entry.node.commit,
+        tree=_tree(entry, known.get(entry.id), warnings),
+        parts=nodes.trees(entry),
+        submodules=nodes.submodules(entry),
+        asked=tuple(each.value for each in entry.requirements()),
+        packages=packages_of,
+    )
+
+
+def _with_trees(described: LoadedVariant, found: LockedNodes, warnings: list[str]) -> list[Path]:
+    """Look up the trees that are still unknown; where there are none, no network is touched."""
+    known = found.nodes
+    if all(each.tree for each in known.values()):
+        return []
+    made = tuple(
+        each.model_copy(update={"tree": _tree(described.nodes[name], each, warnings)})
+        for name, each in known.items()
+    )
+    document = found.document.model_copy(update={"nodes": made})
+    path = found.folder / FILE
+    return [path] if atomic.write_json(path, document.model_dump()) else []
+
+
+def _tree(entry: NodeEntry, before: LockedNode | None, warnings: list[str]) -> str | None:
+    """Return the tree of a node: described, known already, or else asked of its repository."""
+    node = entry.node
+    if node.tree:
+        return node.tree
+    if before and before.tree and (before.repo, before.commit) == (node.repo, node.commit):
+        return before.tree
+    try:
+        return upgrades.tree(node.repo, node.commit)
+    except SourceError as silent:
+        warnings.append(f"The tree of node {entry.id} stays unknown: {silent}")
+        return None

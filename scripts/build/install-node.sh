@@ -1,0 +1,45 @@
+#!/bin/sh
+# Put a custom node into the image: its tree at /source with its submodules, patched, and compiled. Packages that are on
+# no index come beside it, on Python's path.
+#
+# Usage: install-node.sh ID TARGET [submodule PART FOLDER | path PART NAME FOLDER | patched PROGRAM]...
+#
+# Runs at build time, bind-mounted beside install-tree.sh. /parts/PART are the other trees, /patches the patches that
+# PROGRAM applies.
+set -eu
+
+id=$1
+target=$2
+shift 2
+here=$(dirname "$0")
+assembled=$(mktemp -d)
+trap 'rm -rf "$assembled"' EXIT
+
+cp -R /source/. "$assembled/"
+while [ $# -gt 0 ]; do
+    case $1 in
+    submodule)
+        # What a checkout has there, or its address has today, is not what is locked.
+        rm -rf "${assembled:?}/$3"
+        mkdir -p "$assembled/$3"
+        cp -R "/parts/$2/." "$assembled/$3/"
+        shift 3
+        ;;
+    path)
+        sh "$here/install-tree.sh" "/parts/$2" "/opt/node-paths/$3"
+        for packages in /opt/venv/lib/python*/site-packages; do
+            echo "/opt/node-paths/$3/$4" >"$packages/podkiln-$3.pth"
+        done
+        shift 4
+        ;;
+    patched)
+        python3 -I -S "$2" "$id" "$assembled" /patches
+        shift 2
+        ;;
+    *)
+        echo "podkiln: install-node.sh knows no $1." >&2
+        exit 1
+        ;;
+    esac
+done
+sh "$here/install-tree.sh" "$assembled" "$target"
