@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 def facts(plan: Plan) -> list[dict[str, Any]]:
     """Return what the templates say of each node, in the order of their layers."""
-    return [_facts(each) for each in plan.nodes]
+    return [facts_of(each) for each in plan.nodes]
 
 
-def _facts(planned: PlannedNode) -> dict[str, Any]:
+def facts_of(planned: PlannedNode) -> dict[str, Any]:
+    """Return what they say of one."""
     entry = planned.entry
     parts = [*_submodules(entry), *_paths(entry), *_code(planned)]
     return {
