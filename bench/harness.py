@@ -115,7 +115,7 @@ def podkiln(
     variant: Path,
     out: Path,
     *options: str | Path,
-    sources: Mapping[str, Path] | None = None,
+    sources: Mapping[str, Path | str] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run ./build.py with the substitutes of the tests, as a user would; return its report."""
@@ -125,10 +125,11 @@ def podkiln(
 
 
 def command(
-    variant: Path, out: Path, report: Path, sources: Mapping[str, Path] | None = None
+    variant: Path, out: Path, report: Path, sources: Mapping[str, Path | str] | None = None
 ) -> list[str | Path]:
     """Return the command line of a build on the small runtime: contract ComfyUI, few wheels, own base."""
-    taken = {"comfyui": COMFYUI, "requirements": REQUIREMENTS, **(sources or {})}
+    own: dict[str, Path | str] = {"comfyui": COMFYUI, "requirements": REQUIREMENTS, "nodes": "none"}
+    taken = {**own, **(sources or {})}
     return [
         *(ROOT / "build.py", "--variant", variant, *BASE, "--ca-bundle", SYSTEM_CA),
         *(word for name, place in taken.items() for word in ("--source", f"{name}={place}")),

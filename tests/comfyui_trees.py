@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from descriptions import write
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from wheels import Shelf
 
-from podkiln.config import cuda_releases, releases
+from podkiln.config import cuda_releases, nodes, releases
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,7 +161,16 @@ def stocked(folder: Path) -> Shelf:
     for name in (*needs, "uv", "jupyterlab"):
         shelf.add(name, "1.0")
     shelf.add("foo", "1.0", requires=needs)
+    _stock_for_nodes(shelf)
     return shelf
+
+
+def _stock_for_nodes(shelf: Shelf) -> None:
+    """Add what the shipped custom nodes ask for; of what is there already, that one fits."""
+    lines = (item.value for entry in nodes.load().values() for item in entry.requirements())
+    for name in sorted({canonicalize_name(Requirement(line).name) for line in lines}):
+        if not (shelf.folder / name).exists():
+            shelf.add(name, "99.0")
 
 
 def cli_args(*switches: str, without: tuple[str, ...] = ()) -> str:

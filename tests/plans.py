@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 @cache
-def plan_of(name: str = "lazy", **asked: Any) -> Plan:
-    """Return the plan of a variant; nothing is baked unless that is asked for."""
-    return planning.make_plan(variant.load(name), BuildRequest.of([name], **{"no_weights": True, **asked}))
+def plan_of(name: str = "lazy", *, nodes: bool = True, **asked: Any) -> Plan:
+    """Return the plan of a variant; nothing is baked unless that is asked for. `nodes`: False for none."""
+    request = BuildRequest.of([name], **{"no_weights": True, **asked})
+    return planning.make_plan(variant.load(name), request, nodes=nodes)

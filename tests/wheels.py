@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import zipfile
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,11 +38,26 @@ class Shelf:
             )
             wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
             wheel.writestr(f"{info}/RECORD", "")
-        links = [
-            f'<a href="{each.name}#sha256={_sha256(each)}">{each.name}</a>' for each in shelf.glob("*.whl")
-        ]
-        (shelf / "index.html").write_text("\n".join(["<!DOCTYPE html>", *sorted(links)]))
+        _list(shelf)
         return _sha256(path)
+
+    def add_source(self, name: str, version: str) -> None:
+        """Put a source distribution on the shelf: nothing that podkiln would install."""
+        shelf = self.folder / name
+        shelf.mkdir(parents=True, exist_ok=True)
+        info = f"Metadata-Version: 2.2\nName: {name}\nVersion: {version}\n".encode()
+        with tarfile.open(shelf / f"{name}-{version}.tar.gz", "w:gz") as archive:
+            member = tarfile.TarInfo(f"{name}-{version}/PKG-INFO")
+            member.size = len(info)
+            archive.addfile(member, io.BytesIO(info))
+        _list(shelf)
+
+
+def _list(shelf: Path) -> None:
+    """Write the page of a package."""
+    files = [*shelf.glob("*.whl"), *shelf.glob("*.tar.gz")]
+    links = [f'<a href="{each.name}#sha256={_sha256(each)}">{each.name}</a>' for each in files]
+    (shelf / "index.html").write_text("\n".join(["<!DOCTYPE html>", *sorted(links)]))
 
 
 def _sha256(path: Path) -> str:

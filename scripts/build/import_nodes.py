@@ -100,6 +100,7 @@ def main(arguments: list[str]) -> int:
     }
     status, said = run(comfyui)
     sys.stdout.write(said)
+    sys.stdout.flush()  # what is wrong comes last: BuildKit repeats the end of a failed step alone
     there = imported(said)
     lacking = {name: folder for name, folder in folders.items() if str(folder) not in there}
     if status != 0 and not any(str(folder) in said for folder in lacking.values()):

@@ -111,6 +111,8 @@ def test_a_lock_that_wheels_do_not_fit_fails_in_one_sentence(tmp_path: Path) -> 
         f"comfyui={ROOT}/tests/contract_comfyui",
         "--source",
         f"requirements={wheels}",
+        "--source",
+        "nodes=none",
     ]
     done = podkiln("--variant", "lazy", *options, "--ca-bundle", SYSTEM_CA, "--out", tmp_path / "dist")
     words = last_words(done.stderr)

@@ -83,12 +83,13 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def full(bootstrap_base: BaseLayout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """The consumer image with the real wheels, loaded; only base and ComfyUI are substituted."""
+    """The consumer image with the real wheels, loaded, without nodes; base and ComfyUI are substituted."""
     out = tmp_path_factory.mktemp("full") / "dist"
     free = shutil.disk_usage(out.parent).free
     assert free > NEEDED_BYTES, f"{free / 1e9:.0f} GB free; the full runtime needs {NEEDED_BYTES / 1e9:.0f}"
     done = podkiln(
         *("--variant", "consumer", *BASE, "--source", f"comfyui={COMFYUI}", "--ca-bundle", SYSTEM_CA),
+        *("--source", "nodes=none"),
         *("--out", out, "--tag", "full-test", "--load", "--no-keep"),
     )
     assert done.returncode == 0, done.stderr[-6000:]

@@ -62,6 +62,8 @@ class Site:
             base,
             "--source",
             f"comfyui={COMFYUI}",
+            "--source",
+            "nodes=none",
             "--out",
             self.out(offline),
         ]

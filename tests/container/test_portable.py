@@ -27,6 +27,7 @@ extends: lazy
 title: Portable
 description: A model of each kind.
 models: {offer: [], bake: [open, shut, other]}
+nodes: []
 define:
 """
 MODEL = """

@@ -1,4 +1,4 @@
-"""A variant, a model and a registry are a new file each, and no code: done as the how-tos say, in a copy."""
+"""A variant, a model, a custom node and a registry are a new file each, and no code: done as the how-tos say, in a copy."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ models:
   offer: [sdxl-vae, mini, sdxl-base]
   default: [mini]
   bake: [sdxl-base, sdxl-vae]
+nodes: [example]
 """
 REGISTRY = """\
 name: Acme's registry
@@ -49,7 +50,7 @@ TESTS = [
     for name in (
         *("plan/test_alternatives", "plan/test_registry_limits"),
         *("config/test_catalog", "config/test_json_schema", "config/test_variant"),
-        *("render/test_golden", "test_docs", "test_models_data"),
+        *("render/test_golden", "test_docs", "test_models_data", "test_nodes_data"),
     )
 ]
 
@@ -85,6 +86,12 @@ def test_a_new_file_is_enough(copy: Path) -> None:
     example = re.search(r"```yaml\n(# model\n.*?)```", how_to, re.DOTALL)
     assert example
     (copy / "variants/models/mini.yaml").write_text(example[1])
+    nodes = (ROOT / "docs/how-to/custom-nodes.md").read_text()
+    node = re.search(r"```yaml\n(# node\n.*?)```", nodes, re.DOTALL)
+    assert node
+    # Without its packages, for which an index would be asked.
+    alone = re.sub(r"^python:\n(  .*\n)+", "", node[1], flags=re.MULTILINE)
+    (copy / "variants/nodes/example.yaml").write_text(alone)
     (copy / "variants/home.yaml").write_text(VARIANT)
     (copy / "variants/registries/acme.yaml").write_text(REGISTRY)
     for line in (

@@ -47,12 +47,12 @@ FIXED_ENV = {
 
 # Folders that no ComfyUI knows by itself, and who reads them. InfCam shares FlashPortrait's T5 and VAE.
 OWN_FOLDERS = {
-    "genfocus": {"node:comfyui-refocus"},
-    "mvinverse": {"node:comfyui-mvinverse"},
-    "flash_portrait": {"node:comfyui-flashportrait", "runtime:infcam"},
+    "genfocus": {"node:refocus"},
+    "mvinverse": {"node:mvinverse"},
+    "flash_portrait": {"node:flashportrait", "runtime:infcam"},
     "infcam": {"runtime:infcam"},
-    "CogVideo": {"node:comfyui-cogvideoxwrapper"},
-    "animatediff_models": {"node:comfyui-animatediff-evolved"},
+    "CogVideo": {"node:cogvideoxwrapper"},
+    "animatediff_models": {"node:animatediff-evolved"},
     "wan2gp": {"runtime:wan2gp"},
 }
 

@@ -43,7 +43,7 @@ def test_a_size_that_is_not_known_is_not_counted_as_none(
     assert main(["plan", "--variant", own]) == 0
     planned = capsys.readouterr().out
     assert "fetched at the first start by default: unknown" in planned
-    assert "container disk of a pod without a volume: more than 18 GB" in planned
+    assert "container disk of a pod without a volume: more than 19 GB" in planned
     assert "the size of mine: checkpoints/own.safetensors is not known" in planned
 
 

@@ -43,7 +43,7 @@ def test_a_plan_for_a_registry_says_all_that_a_person_decides_by(capsys: pytest.
     lines = [line.strip() for line in out.splitlines()]
     assert code == 0
     for line in (
-        "18 of at most 120 layers",
+        "30 of at most 120 layers",
         "biggest file: pony-realism-v21: checkpoints/ponyRealism_v21MainVAE.safetensors (7.1 GB)",
         "sdxl-vae          MIT, commercial use allowed",
         "ghcr.io: the largest layer has 7.1 GB of at most 10.0 GB, 178 s of at most 600 s at 40 MB/s",

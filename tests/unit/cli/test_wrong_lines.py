@@ -46,7 +46,7 @@ WRONG = [
     ("render --check --variant ./studio.yaml", "--check takes shipped variants only"),
     ("render --update-golden --variant ./studio.yaml", "--update-golden takes shipped variants only"),
     # --- names that name nothing
-    ("--variant lazy --accept-licence nope", "there is no model 'nope'"),
+    ("--variant lazy --accept-licence nope", "there is no model or node 'nope'"),
     ("plan --variant lazy --accept-licence svd-tx", "Did you mean 'svd-xt'?"),
     ("--variant lazy --copy-from 'a b'", "--copy-from: 'a b' is not an image name"),
     (f"--variant lazy --push {HERE} --mount-from quay.io/a/b", "not in the registry that is pushed to"),

@@ -91,7 +91,7 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_makes_no_sense_is_refused(
     request_: BuildRequest, error: type[PodkilnError], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podkiln.plan.substitutes.tree_id", lambda _: "1")
+    monkeypatch.setattr("podkiln.plan.substitutes.tree_id", lambda *_: "1")
     with pytest.raises(error, match=sentence):
         build.build(request_)
 

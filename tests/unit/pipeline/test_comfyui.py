@@ -40,6 +40,7 @@ runtime:
       - {name: big, why: large, packages: [bar]}
       - {name: rest, why: small, packages: ["*"]}
   jupyter: null
+nodes: []
 """
 
 

@@ -21,7 +21,7 @@ from servers.registry import Registry
 from podkiln import cli
 from podkiln.config import variant
 from podkiln.errors import IntegrityError, SourceError, UsageError
-from podkiln.lock import apt, kept_image, locations, reader, schema
+from podkiln.lock import apt, kept_image, locations, nodes, reader, schema
 from podkiln.lock.apt import AptLock, Package
 from podkiln.lock.resolve import python
 from podkiln.lock.resolve.python import Wheel
@@ -147,7 +147,10 @@ def test_what_is_kept_is_an_image_of_a_layer_an_archive_and_a_python_layer(
     config = spec.ImageConfig.parse(registry.blobs["me/kept", manifest.config.digest], "its config")
     assert config.diff_ids == tuple(each.digest for each in manifest.layers)
     runtime = schema.read_runtime(locations.LOCKS / RUNTIME)
-    assert len(manifest.layers) == 2 + len(runtime.installed) + 1
+    of_nodes = nodes.read_at(locations.LOCKS / "nodes/baked" / RUNTIME)
+    assert of_nodes
+    brought = [each for each in of_nodes.document.nodes if each.packages]
+    assert len(manifest.layers) == 2 + len(runtime.installed) + 1 + len(brought)
     files = [name for layer in image.layers for name in names(registry, layer.digest)]
     assert "debs/debian/pool/main/t/tini/tini_0.19.0-3+b8_amd64.deb" in files
     assert "debs/debian-security/pool/updates/main/n/nginx/nginx_1.26.3-3+deb13u9_amd64.deb" in files

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def test_layers_of_additions_lie_above_the_shared_ones_with_their_sizes(tmp_path: Path) -> None:
     made = added.plan(tmp_path)
-    shared = [layer.what for layer in plan_of("lazy").layers]
+    shared = [layer.what for layer in plan_of("consumer").layers]
     assert [layer.what for layer in made.layers] == [
         *shared[:-1],
         "added Debian packages: git, compiler",
@@ -51,7 +51,7 @@ def test_the_plan_shows_about_how_large_an_addition_is(
 def test_shared_steps_are_those_of_the_shipped_variants(tmp_path: Path) -> None:
     """The same instructions on the same files give the same layers: none comes between them."""
     mine = RenderedConfig.of(added.plan(tmp_path))
-    shipped = RenderedConfig.of(plan_of("lazy"))
+    shipped = RenderedConfig.of(plan_of("consumer"))
     count = shipped.stages[STAGE_BELOW]
     assert mine.steps[:count] == shipped.steps[:count]
     above = [

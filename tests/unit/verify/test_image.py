@@ -37,7 +37,7 @@ WRONG = "sha256:" + "0" * 64
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """The plan of a shipped variant, with two weight layers of a few bytes."""
-    return replace(with_apt(plan_of("lazy")), bundles=BUNDLES)
+    return replace(with_apt(plan_of("lazy", nodes=False)), bundles=BUNDLES)
 
 
 @pytest.fixture(scope="module")
@@ -511,7 +511,7 @@ def test_a_base_may_bring_what_the_description_says_of_it(plan: Plan) -> None:
 
 def test_an_image_whose_packages_nothing_names_is_not_right(plan: Plan) -> None:
     """It says so itself; or where it does not, the lock has none that it could be compared with."""
-    bare = replace(plan_of("lazy"), bundles=())
+    bare = replace(plan_of("lazy", nodes=False), bundles=())
     runtime = runtimes.make(bare)
     held = RemoteImage(runtime.manifest, runtime.config)
     said = "Its apt packages are not locked: it was built on a base for which the lock had no index."

@@ -292,6 +292,16 @@ def test_substitutes_that_are_named_for_the_rebuild_are_no_finding(
     assert "It was built with a substitute for comfyui" in capsys.readouterr().out
 
 
+def test_an_image_without_nodes_is_compared_with_what_is_planned_without_them(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One finding says that it lacks them; no layer, label or step is another one."""
+    made = runtimes.make(with_apt(plan_of("lazy", source=("nodes=none",))))
+    assert main(["verify", push(registry, made), "--variant", "lazy", "--no-weights", "--json"]) == 13
+    told = "It was built with a substitute for nodes: none, which is not what the lock names."
+    assert json.loads(capsys.readouterr().out)["findings"] == [told]
+
+
 def test_what_cannot_be_read_is_not_built_for(
     registry: Registry, builds: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,7 @@ WRONG = "sha256:" + "0" * 64
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """The plan of a shipped variant, with two weight layers of a few bytes."""
-    return replace(with_apt(plan_of("lazy")), bundles=BUNDLES)
+    return replace(with_apt(plan_of("lazy", nodes=False)), bundles=BUNDLES)
 
 
 @pytest.fixture(scope="module")

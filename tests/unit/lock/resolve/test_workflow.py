@@ -279,9 +279,6 @@ def upstream(runner: Runner, tmp_path: Path) -> Path:
     """A repository in ComfyUI's place, with one release, and an index that has what it asks for."""
     more = with_folders("diffusion_models", "clip_vision", "latent_upscale_models", "upscale_models")
     folder = tree(tmp_path / "comfyui", "0.34.0", "foo\ntorch\n", folders=more)
-    for file in runner.checkout.glob("variants/*.yaml"):  # whose packages the index has not
-        file.write_text(re.sub(r"^nodes:\n(  .*\n)+", "", file.read_text(), flags=re.MULTILINE))
-    shutil.rmtree(runner.checkout / "variants/locks/nodes")
     config = tmp_path / "gitconfig"
     config.write_text(
         f'[url "{folder}"]\n  insteadOf = https://github.com/Comfy-Org/ComfyUI\n'

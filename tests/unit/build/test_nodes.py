@@ -1,0 +1,192 @@
+"""What is run in the build for custom nodes: the test that imports them, and the patches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from plans import plan_of
+
+from podkiln.build import buildkit
+from podkiln.errors import BuildFailedError
+from podkiln.render import build_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPTS = ROOT / "scripts" / "build"
+GOOD = "NODE_CLASS_MAPPINGS = {'Mine': object}\n"
+
+Imported = tuple[int, str, Path]
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Callable[[dict[str, str]], Imported]:
+    """Run the import test over the stand-in of ComfyUI, with nodes in it: FOLDER/FILE -> text."""
+    comfyui = tmp_path / "ComfyUI"
+    shutil.copytree(ROOT / "tests/contract_comfyui", comfyui, ignore=shutil.ignore_patterns("__pycache__"))
+    root = tmp_path / "podkiln"
+    root.mkdir()
+    (root / "flags.json").write_bytes(build_context.render(plan_of())["podkiln/flags.json"].content)
+
+    def run(files: dict[str, str]) -> Imported:
+        for name, text in files.items():
+            path = comfyui / "custom_nodes" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        folders = dict.fromkeys(name.partition("/")[0] for name in files)
+        argv = [sys.executable, str(SCRIPTS / "import_nodes.py"), str(comfyui), str(tmp_path / "imported")]
+        argv += [f"{folder.lower()}={folder}" for folder in folders]
+        done = subprocess.run(
+            argv,
+            env={**os.environ, "PODKILN_ROOT": str(root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # in the order in which a build shows it
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, tmp_path / "imported"
+
+    return run
+
+
+def test_nodes_that_are_imported_leave_a_file_and_their_seconds(
+    imported: Callable[[dict[str, str]], Imported],
+) -> None:
+    code, said, passed = imported({"Good/__init__.py": GOOD, "Other/__init__.py": GOOD})
+    assert code == 0, said
+    assert passed.read_text() == "all custom nodes were imported\n"
+    assert "podkiln: imported without a network:" in said
+    assert said.rstrip().endswith("other")
+
+
+FAILING = {
+    "a package that is not there": (
+        {"Bad/__init__.py": "from . import nodes\n", "Bad/nodes.py": "\n\nimport emojy\n"},
+        "nodes.py:3: ModuleNotFoundError: No module named 'emojy'.",
+    ),
+    # What fails lies elsewhere: the node's own line is the one that led there.
+    "an error in a library": (
+        {"Bad/__init__.py": "import json\njson.loads('{')\n"},
+        "__init__.py:2: json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes",
+    ),
+    "a line that is no Python": ({"Bad/__init__.py": "def (\n"}, "SyntaxError: invalid syntax."),
+    "no nodes": (
+        {"Bad/__init__.py": "x = 1\n"},
+        "it defines no nodes: it has neither NODE_CLASS_MAPPINGS nor",
+    ),
+    "no module": ({"Bad/readme.md": "x"}, "FileNotFoundError: "),
+    "an end of the process": (
+        {"Bad/__init__.py": "import os\nos._exit(3)\n"},
+        "ComfyUI ended with exit code 3",
+    ),
+    "an exit": ({"Bad/__init__.py": "\nraise SystemExit('no licence')\n"}, "ComfyUI ended with exit code 1"),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_one_that_is_not_is_a_sentence_with_its_own_line(
+    case: str, imported: Callable[[dict[str, str]], Imported]
+) -> None:
+    files, says = FAILING[case]
+    code, said, passed = imported({"Good/__init__.py": GOOD, **files})
+    assert code == 1
+    assert not passed.exists()
+    (sentence,) = [line for line in said.splitlines() if line.startswith("podkiln: The custom node")]
+    assert says in sentence
+    assert said.rstrip().endswith(sentence), "a build repeats the end of what a failed step has said"
+    if "ended" not in says:
+        assert sentence.startswith("podkiln: The custom node bad cannot be imported: ")
+
+
+def test_it_asks_no_hub(imported: Callable[[dict[str, str]], Imported]) -> None:
+    text = "import os\nassert os.environ['HF_HUB_OFFLINE'] == '1'\n" + GOOD
+    code, said, _ = imported({"Good/__init__.py": text})
+    assert code == 0, said
+
+
+def test_the_build_ends_with_that_sentence() -> None:
+    said = (
+        "#9 5.2 Traceback\n------\n > [nodes-imported 1/1] RUN --network=none ...:\n"
+        "5.201 podkiln: The custom node mine cannot be imported: a.py:3: ModuleNotFoundError: "
+        "No module named 'x'.\n"
+        "------\nERROR: process did not complete successfully: exit code: 1\n"
+    )
+    error = buildkit.explain(1, said, ["--variant", "mine.yaml"])
+    assert isinstance(error, BuildFailedError)
+    assert str(error) == (
+        "The custom node mine cannot be imported: a.py:3: ModuleNotFoundError: No module named 'x'."
+    )
+    assert error.hint
+
+
+# --- patches
+
+
+OLD = "one\ntwo\nthree\nfour\nfive\nsix\nseven\n"
+PATCH = """\
+--- a/sub/x.py
++++ b/sub/x.py
+@@ -1,3 +1,3 @@
+ one
+-two
++TWO
+ three
+@@ -6,2 +6,3 @@
+ six
+ seven
++eight
+"""
+
+
+def patched(tree: Path, patch: str) -> subprocess.CompletedProcess[str]:
+    patches = tree.with_name("patches")
+    patches.mkdir()
+    (patches / "01.patch").write_text(patch)
+    argv = [sys.executable, str(SCRIPTS / "apply_patches.py"), "mine", str(tree), str(patches)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub/x.py").write_text(OLD)
+    return folder
+
+
+def test_a_patch_is_applied(tree: Path) -> None:
+    done = patched(tree, PATCH)
+    assert done.returncode == 0, done.stderr
+    assert (tree / "sub/x.py").read_text() == OLD.replace("two", "TWO") + "eight\n"
+
+
+def test_the_same_as_git_makes_of_it(tree: Path) -> None:
+    other = tree.with_name("other")
+    shutil.copytree(tree, other)
+    done = patched(tree, PATCH)
+    assert done.returncode == 0
+    subprocess.run(["git", "apply", "-"], input=PATCH, text=True, cwd=other, check=True)
+    assert (tree / "sub/x.py").read_text() == (other / "sub/x.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("patch", "says"),
+    [
+        (PATCH.replace("-two", "-zwei"), "does not apply to sub/x.py:2."),
+        (PATCH.replace("@@ -6,2", "@@ -5,2"), "does not apply to sub/x.py:5."),
+        (PATCH.replace("x.py", "y.py"), "changes sub/y.py, and there is no such file."),
+        (PATCH.replace("a/sub", "a/../sub"), "changes ../sub/x.py, and there is no such file."),
+        ("nothing\n", "is no unified diff."),
+    ],
+)
+def test_a_patch_that_does_not_fit_is_one_sentence(patch: str, says: str, tree: Path) -> None:
+    done = patched(tree, patch)
+    assert done.returncode == 1
+    assert done.stderr == f"podkiln: The custom node mine: its patch 01.patch {says}\n"

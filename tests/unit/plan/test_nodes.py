@@ -1,0 +1,236 @@
+"""Custom nodes in a plan: whose code is left out, what stands in for one, what a build of several takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from descriptions import SHA, VARIANT, write
+from plans import plan_of
+
+from podkiln.config import variant as variants
+from podkiln.errors import UsageError
+from podkiln.lock import nodes as node_locks
+from podkiln.lock.nodes import LockedNode, LockedNodes, LockedTree, NodesLock
+from podkiln.options import BuildRequest
+from podkiln.pipeline import planning
+from podkiln.pipeline.request import check
+from podkiln.plan import node_layers, substitutes
+from podkiln.render import bake_file, build_context
+from podkiln.render.image_config import RenderedConfig
+from podkiln.util.git_tree import tree_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from podkiln.plan.plan import Plan
+
+PIN = f"repo: https://github.com/x/Mine, commit: {SHA[:40]}, tree: {SHA[:40]}"
+ASKS = "licence: {id: CC-BY-NC-4.0, commercial: false, bake: ask}"
+
+
+def planned(tmp_path: Path, more: str = "", **asked: Any) -> Plan:
+    """A variant with one node of its own and none else, locked by hand: no package comes with it."""
+    path = write(tmp_path / "mine.yaml", f"{VARIANT}nodes: [{{mine: {{{PIN}, {more}}}}}]\n")
+    described = variants.load(str(path))
+    (entry,) = described.nodes.values()
+    mine = LockedNode(
+        id="mine",
+        repo=entry.node.repo,
+        commit=entry.node.commit,
+        tree=entry.node.tree,
+        parts=node_locks.trees(entry),
+        submodules=node_locks.submodules(entry),
+    )
+    runtime = plan_of("consumer").lock.runtime
+    document = NodesLock(onto=node_locks.onto(runtime), nodes=(mine,))
+    folder = tmp_path / "mine.locks/nodes" / described.spec.runtime.name
+    write(folder / node_locks.FILE, document.model_dump_json())
+    return planning.make_plan(described, BuildRequest.of([str(path)], no_weights=True, **asked))
+
+
+# --- licences
+
+
+def test_code_that_is_not_to_be_handed_on_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+    made = planned(tmp_path, f"{ASKS}, environment: {{MINE: '1'}}")
+    assert "custom node mine" not in [layer.what for layer in made.layers]
+    dockerfile = build_context.dockerfile(made)
+    assert "custom_nodes/Mine" not in dockerfile
+    assert "AS node-mine" not in dockerfile
+    assert "nodes-imported" not in dockerfile, "there is nothing to import"
+    assert "MINE" not in RenderedConfig.of(made).environment
+    says = "The node mine is under CC-BY-NC-4.0, so its code is not in the image; --accept-licence mine"
+    assert any(note.startswith(says) for note in made.notes)
+    files = build_context.render(made)
+    assert json.loads(files["podkiln/manifest.json"].content)["nodes"] == {}
+    (row,) = json.loads(files["podkiln/nodes.json"].content)["nodes"]
+    assert (row["folder"], row["included"]) == ("Mine", False)
+
+
+def test_a_licence_that_is_accepted_builds_it_in(tmp_path: Path) -> None:
+    made = planned(tmp_path, ASKS, accept_licence=("mine",))
+    assert "custom node mine" in [layer.what for layer in made.layers]
+    assert "mine=Mine" in build_context.dockerfile(made)
+    assert made.as_json()["nodes"][0]["included"] is True
+
+
+def test_code_without_a_licence_is_left_out_too(tmp_path: Path) -> None:
+    made = planned(tmp_path, "licence: {id: null, bake: ask}")
+    assert any("The node mine has no licence, so its code is not in the image" in note for note in made.notes)
+
+
+def test_a_licence_of_nothing_is_refused(tmp_path: Path) -> None:
+    described = planned(tmp_path).described
+    request = BuildRequest.of(["x"], no_weights=True, accept_licence=("mime",))
+    with pytest.raises(UsageError, match="there is no model or node 'mime'"):
+        check(request, [described], {"sdxl-base"})
+    check(replace(request, weights=replace(request.weights, accept_licence=("mine",))), [described], {"x"})
+
+
+# --- what stands in
+
+
+def test_no_nodes_is_a_substitute_that_leaves_out_nodes_and_their_packages() -> None:
+    whole, bare = plan_of("lazy"), plan_of("lazy", source=("nodes=none",))
+    assert [each.name for each in bare.substituted] == ["nodes"]
+    assert build_context.labels(bare)["io.podkiln.substituted"] == "nodes=none"
+    assert [layer.what for layer in whole.layers if "node" in layer.kind] != []
+    assert [layer.what for layer in bare.layers if "node" in layer.kind] == []
+    dockerfile = build_context.dockerfile(bare)
+    assert "node-" not in dockerfile
+    assert "nodes-imported" not in dockerfile
+    assert any("storymem needs node:wanvideowrapper, which this image lacks" in note for note in bare.notes)
+    contexts = bake_file.bake_file([bare], bake_file.BuildSecrets(), {})["target"]["lazy"]
+    assert "contexts" not in contexts, "it is no context of BuildKit's"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("nodes=x",), "'x' is not the word none, which leaves all nodes out"),
+        (("node-nope=.",), "there is no input 'node-nope'"),
+        (("nodes=none", "node-kjnodes=https://x.example/y.git#" + "0" * 40), "leaves all nodes out"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        plan_of("lazy", source=options)
+
+
+def test_of_several_variants_each_takes_the_nodes_that_it_has() -> None:
+    mirror = f"node-wanvideowrapper=https://x.example/wan.git#{'0' * 40}"
+    request = BuildRequest.of(["consumer", "lazy"], no_weights=True, source=(mirror,))
+    consumer, lazy = planning.decide(request)
+    assert consumer.inputs == ()
+    assert [each.name for each in lazy.substituted] == ["node-wanvideowrapper"]
+    targets = bake_file.bake_file([consumer, lazy], bake_file.BuildSecrets(), {"ca": "/ca"})["target"]
+    assert targets["consumer"]["contexts"] == {"ca": "/ca"}
+    assert targets["lazy"]["contexts"].keys() == {"ca", "node-wanvideowrapper"}
+    with pytest.raises(UsageError, match="there is no input 'node-wanvideowrapper'"):
+        planning.decide(replace(request, variants=("consumer",)))
+
+
+# --- trees
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with a submodule in it, as git makes it."""
+    quiet = ["-c", "user.name=n", "-c", "user.email=n@example.com", "-c", "protocol.file.allow=always"]
+
+    def git(folder: Path, *words: str) -> None:
+        subprocess.run(["git", "-C", str(folder), *quiet, *words], check=True, capture_output=True)
+
+    for name in ("part", "node"):
+        folder = tmp_path / name
+        folder.mkdir()
+        git(folder, "init", "--quiet")
+        (folder / f"{name}.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+        if name == "node":
+            git(folder, "submodule", "add", "--quiet", str(tmp_path / "part"), "more/part")
+        git(folder, "add", ".")
+        git(folder, "commit", "--quiet", "--message=one")
+    return tmp_path / "node"
+
+
+def of_git(folder: Path, what: str) -> str:
+    argv = ["git", "-C", str(folder), "rev-parse", what]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("state", ["checked out", "empty", "absent"])
+def test_a_checkout_has_its_tree_whatever_lies_in_the_place_of_a_submodule(
+    state: str, checkout: Path
+) -> None:
+    if state != "checked out":
+        shutil.rmtree(checkout / "more")
+    if state == "empty":
+        (checkout / "more/part").mkdir(parents=True)
+    links = {"more/part": of_git(checkout.parent / "part", "HEAD")}
+    assert tree_id(checkout, links) == of_git(checkout, "HEAD^{tree}")
+    assert tree_id(checkout) != of_git(checkout, "HEAD^{tree}")
+    (checkout / "node.py").write_text("pass\n")
+    assert tree_id(checkout, links) != of_git(checkout, "HEAD^{tree}")
+
+
+def test_a_node_and_its_submodule_are_two_inputs(checkout: Path) -> None:
+    part = checkout.parent / "part"
+    tree = LockedTree(repo="https://x/part", commit=of_git(part, "HEAD"), tree=of_git(part, "HEAD^{tree}"))
+    node = LockedNode(
+        id="mine",
+        repo="https://x/node",
+        commit=of_git(checkout, "HEAD"),
+        tree=of_git(checkout, "HEAD^{tree}"),
+        parts={"part": tree},
+        submodules={"more/part": tree.commit},
+    )
+    lock = replace(
+        plan_of().lock,
+        nodes=LockedNodes(checkout, NodesLock(onto=f"sha256:{'0' * 64}", nodes=(node,))),
+    )
+    assert list(node_layers.inputs(lock)) == ["node-mine", "node-mine-part"]
+    for name, folder in (("node-mine", checkout), ("node-mine-part", part)):
+        assert not substitutes.source(f"{name}={folder}", lock).substituted
+        (folder / "other.py").write_text("pass\n")
+        assert substitutes.source(f"{name}={folder}", lock).substituted
+
+
+# --- what is rendered
+
+
+def test_parts_and_patches_of_a_node_reach_its_step(tmp_path: Path) -> None:
+    part = f"repo: https://github.com/x/part, commit: {SHA[:40]}, tree: {SHA[:40]}"
+    more = f"submodules: [{{path: a/Sub, {part}}}], paths: [{{name: lib, {part}, folder: src, licence: MIT}}]"
+    made = planned(tmp_path, more)
+    dockerfile = build_context.dockerfile(made)
+    for name in ("node-mine", "node-mine-sub", "node-mine-lib"):
+        assert f"FROM scratch AS {name}\n" in dockerfile
+    assert "submodule sub a/Sub" in dockerfile
+    assert "path lib mine-lib src" in dockerfile
+
+
+def test_variables_of_nodes_are_those_of_the_image(tmp_path: Path) -> None:
+    made = planned(tmp_path, "environment: {MINE_CKPTS: '{workspace}/mine'}")
+    assert RenderedConfig.of(made).environment["MINE_CKPTS"] == "/workspace/mine"
+    test = build_context.dockerfile(made).partition("AS nodes-imported")[2].partition("\nFROM ")[0]
+    assert 'ENV MINE_CKPTS="/workspace/mine"' in test
+
+
+def test_the_image_waits_for_the_import_of_its_nodes(tmp_path: Path) -> None:
+    made = planned(tmp_path)
+    image = build_context.dockerfile(made).partition(" AS image\n")[2]
+    assert "--mount=type=bind,from=nodes-imported,source=/imported" in image
+    test = build_context.dockerfile(made).partition("AS nodes-imported")[2].partition("\nFROM ")[0]
+    assert "RUN --network=none" in test
+    assert "mine=Mine" in test
+
+
+def test_what_a_node_fetches_when_it_is_used_is_said(tmp_path: Path) -> None:
+    made = planned(tmp_path, "downloads: [{what: its checkpoint, hosts: [huggingface.co, x.org]}]")
+    says = "The node mine fetches from huggingface.co, x.org when it is used, and nothing hashes that"
+    assert any(note.startswith(says) for note in made.notes)
