@@ -228,6 +228,7 @@ def _of_nodes(decision: Decision) -> RunNodes:
         nodes.environment(volume.workspace, volume.local),
         tuple(nodes.folders(volume.workspace)),
         node_selection.nodes_folder(volume.local) if nodes.fetches else None,
+        listed=not nodes.by_user and nodes.arguments(volume.nodes) != (),
     )
 
 

@@ -85,9 +85,10 @@ class NodeDecision:
 
 @dataclass(frozen=True)
 class NodeSelection:
-    """All nodes of the image."""
+    """All nodes of the image; `by_user`: COMFYUI_ARGS say which nodes are loaded, of these and all others."""
 
     choices: tuple[NodeDecision, ...] = ()
+    by_user: bool = False
 
     @property
     def out(self) -> tuple[NodeDecision, ...]:
@@ -204,7 +205,8 @@ def select(
         user: COMFYUI_ARGS, which win.
         nodes: What lies in ComfyUI's folders: a node on the volume is the user's own.
     """
-    return NodeSelection(tuple(_decided(offer, models, named, user, nodes) for offer in offers))
+    choices = tuple(_decided(offer, models, named, user, nodes) for offer in offers)
+    return NodeSelection(choices, any(one.flag.name in (DISABLE, WHITELIST) for one in user.given))
 
 
 def _decided(

@@ -92,7 +92,6 @@ class Nodes:
             for one in self.left_out
         ]
         if said:
-            said.append("while a custom node is left out, new ones are loaded from the pod's next start on")
             said += [
                 f"custom node {name} is not loaded while another is left out, because ComfyUI takes its name "
                 "for a flag: rename its folder"

@@ -2,7 +2,8 @@
 
 `comfyui.env` holds variables (NAME=value, each followed by a NUL byte), `volume_paths.yaml` is an
 --extra-model-paths-config for ComfyUI, and `constraints.txt` holds pip to the image's versions. `nodes.fetch`
-is there where code of custom nodes has to be fetched before ComfyUI starts.
+is there where code of custom nodes has to be fetched before ComfyUI starts; `nodes.seen` names the nodes that
+were there, for those that come later (overlay/sitecustomize.py).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "comfyui.env"
 FETCH = "nodes.fetch"
+SEEN = "nodes.seen"
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class RunNodes:
     """What custom nodes of the image need.
 
     `environment` are their variables, `folders` those on the volume that these name. `fetched` is where nodes
-    will lie that are fetched; None: nothing is.
+    will lie that are fetched; None: nothing is. `listed`: ComfyUI loads what a whitelist of ours names.
     """
 
     environment: Mapping[str, str] = MappingProxyType({})
     folders: tuple[str, ...] = ()
     fetched: str | None = None
+    listed: bool = False
 
     def make(self, run: Path) -> None:
         """Make the folders, and say whether something has to be fetched. Raises OSError."""
@@ -60,6 +63,12 @@ def write(
     nodes.make(run)
     own = {name: value for name, value in nodes.environment.items() if not environ.get(name)}
     variables = own | volume.environment(environ, str(root))
+    if nodes.listed:
+        files.write_json(
+            run / SEEN, {"folders": list(volume.node_folders), "names": list(volume.nodes.names)}
+        )
+        variables["PODKILN_NODES_SEEN"] = f"{run / SEEN}"
+        variables["PYTHONPATH"] = package_overlay.python_path(environ, str(root))
     files.replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))
     node_folders = [*volume.node_folders, *([nodes.fetched] if nodes.fetched else [])]
     places: dict[str, dict[str, list[str]]] = {"folders": {}, "webui": {}}

@@ -142,6 +142,7 @@ def test_a_users_own_flags_win(choose: Choose, args: str) -> None:
         ]
         assert set(own) <= set(decision.args)
     assert " ".join(each.offer.id for each in decision.nodes.choices if each.loaded) == loaded
+    assert decision.nodes.by_user == ("custom-nodes" in args)
 
 
 @pytest.mark.parametrize("folder", ["Wan", "wan"])

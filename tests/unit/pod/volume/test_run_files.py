@@ -171,3 +171,19 @@ def test_comfyui_looks_into_the_folder_of_fetched_nodes_and_start_sh_knows(
         assert folders[-1] == "/work space/custom_nodes", "new nodes go to the volume"
         assert (run / "nodes.fetch").exists() == there
     assert os.path.isdir(fetched), "ComfyUI ends at a folder that is not there"  # noqa: PTH112
+
+
+def test_what_was_there_is_noted_where_a_whitelist_of_ours_counts(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, run = places
+    for listed in (False, True):
+        asked = run_files.RunNodes(listed=listed)
+        run_files.write(usual(tmp_path), {"PODKILN_VENV": sys.prefix}, root, run, asked)
+        written = (run / "comfyui.env").read_text().split("\0")
+        assert (f"PODKILN_NODES_SEEN={run}/nodes.seen" in written) == listed
+        assert (f"PYTHONPATH={root}/overlay" in written) == listed
+    assert json.loads((run / "nodes.seen").read_text()) == {
+        "folders": ["/work space/custom_nodes"],
+        "names": ["websocket_image_save.py"],
+    }
