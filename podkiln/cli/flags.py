@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pod.flags import model_selection, node_selection
 from podkiln.cli.options import json_option, one_of
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
 from podkiln.options import BuildRequest, RuntimeOptions, apply, option
 from podkiln.pipeline import planning
-from podkiln.render import build_context, flags_json
+from podkiln.render import build_context, flags_json, image_metadata
 from podkiln.util import console
+
+if TYPE_CHECKING:
+    from podkiln.plan.plan import Plan
 
 
 @click.command("flags")
@@ -30,6 +34,8 @@ from podkiln.util import console
 @option("--tier", help="GPU_TIER.")
 @option("--memory-mode", help="GPU_MEMORY_MODE.")
 @option("--profile", help="FLAG_PROFILE: dynamic or conservative.")
+@option("--models", default="", may_be_empty=True, help="MODELS, of the image that --variant names.")
+@option("--nodes", default="", may_be_empty=True, help="NODES, the same.")
 @option("--args", default="", may_be_empty=True, help="COMFYUI_ARGS.")
 @json_option
 def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **figures: Any) -> None:
@@ -39,7 +45,8 @@ def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **f
     made = planning.make_plan(variants.load(name, cuda), BuildRequest.of([name], cuda=cuda, no_weights=True))
     packages = made.lock.python_packages()
     data = build_context.flags_json(made)
-    decision = flags_json.preview(data, packages=packages if variant else None, **figures)
+    known = _offered(made) | {"packages": packages} if variant else {}
+    decision = flags_json.preview(data, **known, **figures)
     if as_json:
         console.result(decision.to_json())
         return
@@ -47,6 +54,14 @@ def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **f
     unsure = () if variant else flags_json.lacking(data, decision, packages)
     for line in (*unsure, *decision.warnings, *decision.reasons):
         click.echo(f"  {line}", err=True)
+
+
+def _offered(made: Plan) -> dict[str, Any]:
+    """Return the models and nodes of an image as its pods read them."""
+    return {
+        "offers": model_selection.from_json(image_metadata.models(made)),
+        "node_offers": node_selection.from_json(image_metadata.nodes(made)),
+    }
 
 
 def _check_memory(pod: int | None, host: int | None) -> None:

@@ -139,6 +139,28 @@ class Patch(StrictModel):
     why: Text
 
 
+class NodeCode(StrictModel):
+    """Code of others that a node imports from a folder: such as a model's own, where the node is ours."""
+
+    name: Identifier
+    repo: HttpsUrl
+    commit: Revision
+    tree: Revision
+    variable: VariableName = Field(description="The variable in which the node finds the folder.")
+    licence: CodeLicence
+    patches: TupleOf[Patch] = ()
+
+    @field_validator("repo")
+    @classmethod
+    def _plain_repo(cls, repo: str) -> str:
+        return plain_repo(repo)
+
+    @property
+    def asks(self) -> bool:
+        """Whether its licence has to be accepted before it lies in an image."""
+        return self.licence.bake == "ask"
+
+
 class Download(StrictModel):
     """What the node fetches by itself when it is used: nothing says which bytes come."""
 
@@ -168,8 +190,11 @@ class Node(StrictModel):
         (), description="Debian packages that it calls, where the image lacks them."
     )
     patches: TupleOf[Patch] = ()
+    code: TupleOf[NodeCode] = Field((), description="Repositories that it imports from a folder.")
     environment: dict[VariableName, Text] = Field(
-        {}, description="Variables of the image; {workspace} in a value is the volume."
+        {},
+        description="Variables, set where the node is loaded and the user has not set them. {workspace} in a "
+        "value is the volume; a folder that a value begins with it names is made.",
     )
     models: Annotated[TupleOf[Identifier], AfterValidator(distinct)] = Field(
         (), description="Ids of models that need it."
@@ -184,9 +209,7 @@ class Node(StrictModel):
     @field_validator("repo")
     @classmethod
     def _plain_repo(cls, repo: str) -> str:
-        if repo.endswith((".git", "/")):
-            raise ValueError("expected the address of the repository without .git and without / at its end")
-        return repo
+        return plain_repo(repo)
 
     @field_validator("folder")
     @classmethod
@@ -210,6 +233,7 @@ class Node(StrictModel):
         for kind, names in (
             ("submodules", [each.path for each in self.submodules]),
             ("paths", [each.name for each in self.paths]),
+            ("code", [each.variable for each in self.code]),
             ("patches", [each.file for each in self.patches]),
         ):
             if len(set(names)) < len(names):
@@ -219,7 +243,9 @@ class Node(StrictModel):
         if inner:
             raise ValueError(f"the submodule {str(inner)!r} lies in another one")
         if len(parts := [*self.parts]) > len(set(parts)):
-            raise ValueError("two of submodules and paths have one name at their end")
+            raise ValueError("two of submodules, paths and code have one name at their end")
+        if twice := {each.variable for each in self.code} & self.environment.keys():
+            raise ValueError(f"{min(twice)} is set by environment and by code")
         return self
 
     @property
@@ -229,13 +255,21 @@ class Node(StrictModel):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What its submodules and paths are called in the names of their inputs."""
-        return (*(part_name(each.path) for each in self.submodules), *(each.name for each in self.paths))
+        """What its submodules, paths and code are called in the names of their inputs."""
+        modules = [part_name(each.path) for each in self.submodules]
+        return (*modules, *(each.name for each in self.paths), *(each.name for each in self.code))
 
     @property
     def asks(self) -> bool:
         """Whether its licence has to be accepted before it lies in an image."""
         return self.licence is not None and self.licence.bake == "ask"
+
+
+def plain_repo(repo: str) -> str:
+    """Return the address of a repository in its one form. Raises ValueError."""
+    if repo.endswith((".git", "/")):
+        raise ValueError("expected the address of the repository without .git and without / at its end")
+    return repo
 
 
 def folder_name(folder: str) -> str:

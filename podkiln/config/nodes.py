@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from podkiln.config import document, list_changes, node_list
@@ -18,10 +19,11 @@ from podkiln.util import files
 from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from podkiln.config.document import Document, Location
+    from podkiln.config.node import Patch
     from podkiln.config.variant import LoadedVariant
 
 NODES: Final = ROOT / "variants" / "nodes"
@@ -59,15 +61,22 @@ class NodeEntry:
 
     def patches(self) -> Iterator[bytes]:
         """Yield its patches. Raises DescriptionError: one is not there, or another one than is described."""
-        for at, each in enumerate(self.node.patches):
+        yield from self._patches(self.node.patches, ())
+
+    def code_patches(self, at: int) -> Iterator[bytes]:
+        """Yield those of an entry of `code`. Raises DescriptionError likewise."""
+        yield from self._patches(self.node.code[at].patches, ("code", at))
+
+    def _patches(self, listed: Sequence[Patch], place: Location) -> Iterator[bytes]:
+        for at, each in enumerate(listed):
             path = self.source.path.parent / each.file
             if problem := files.problem(path):
-                raise self.error(("patches", at, "file"), f"{shown(each.file)} {problem}.")
+                raise self.error((*place, "patches", at, "file"), f"{shown(each.file)} {problem}.")
             content = path.read_bytes()
             has = hashlib.sha256(content).hexdigest()
             if has != each.sha256:
                 what = f"{shown(each.file)} has the sha256 {has}, which is not the one that stands here."
-                raise self.error(("patches", at, "sha256"), what)
+                raise self.error((*place, "patches", at, "sha256"), what)
             yield content
 
 
@@ -116,7 +125,8 @@ def check(described: LoadedVariant) -> None:
     _check_inputs(entries)
     _check_variables(entries)
     for each in entries.values():
-        for _ in each.patches():
+        patches = [each.patches(), *(each.code_patches(at) for at in range(len(each.node.code)))]
+        for _ in chain.from_iterable(patches):
             pass  # read, and so compared with their hashes
 
 
@@ -153,11 +163,13 @@ def _check_inputs(entries: Mapping[str, NodeEntry]) -> None:
 def _check_variables(entries: Mapping[str, NodeEntry]) -> None:
     owners: dict[str, tuple[str, str]] = {}
     for each in entries.values():
-        for name, value in each.node.environment.items():
+        variables = each.node.environment | {code.variable: f"code {code.name}" for code in each.node.code}
+        for name, value in variables.items():
             owner, other = owners.setdefault(name, (each.id, value))
             if other != value:
                 what = f"{name} is {shown(value)}, and the node {owner!r} sets {shown(other)}."
-                raise each.error(("environment", name), what)
+                place = ("environment", name) if name in each.node.environment else ("code",)
+                raise each.error(place, what)
 
 
 def inputs(entries: Mapping[str, NodeEntry]) -> Iterator[str]:

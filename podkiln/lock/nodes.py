@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from podkiln.config.node import SourcePath, Submodule
+    from podkiln.config.node import NodeCode, SourcePath, Submodule
     from podkiln.config.nodes import NodeEntry
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import RuntimeLock
@@ -56,9 +56,9 @@ class NodePackages(Locked):
 
 
 class LockedNode(Locked):
-    """A node. `parts`: its submodules and paths; `asked`: its requirements; `packages`: what those bring.
+    """A node. `parts`: its submodules, paths and code; `submodules`: the commit of each, by its path.
 
-    `submodules`: the commit of each, by its path.
+    `asked`: its requirements; `packages`: what those bring.
     """
 
     id: Identifier
@@ -190,14 +190,15 @@ def _node_drifts(entry: NodeEntry, locked: LockedNode) -> Iterator[str]:
     if (node.repo, node.commit) != (locked.repo, locked.commit) or node.tree not in (None, locked.tree):
         yield f"the node {entry.id} is described with another commit or tree than is locked."
     elif trees(entry) != dict(locked.parts) or submodules(entry) != dict(locked.submodules):
-        yield f"the node {entry.id} is described with other submodules or paths than are locked."
+        yield f"the node {entry.id} is described with other submodules, paths or code than are locked."
     if tuple(each.value for each in entry.requirements()) != locked.asked:
         yield f"the Python packages of the node {entry.id} have changed since they were locked."
 
 
 def trees(entry: NodeEntry) -> dict[str, LockedTree]:
-    """Return the trees of a node's submodules and paths, by what their inputs are called."""
-    parts: tuple[Submodule | SourcePath, ...] = (*entry.node.submodules, *entry.node.paths)
+    """Return the trees of a node's submodules, paths and code, by what their inputs are called."""
+    node = entry.node
+    parts: tuple[Submodule | SourcePath | NodeCode, ...] = (*node.submodules, *node.paths, *node.code)
     return {
         name: LockedTree(repo=each.repo, commit=each.commit, tree=each.tree)
         for name, each in zip(entry.node.parts, parts, strict=True)

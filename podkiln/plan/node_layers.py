@@ -10,6 +10,7 @@ from podkiln.plan.image_layers import Layer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from podkiln.config.node import NodeCode
     from podkiln.config.nodes import NodeEntry
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.nodes import LockedNode, LockedNodes, LockedTree
@@ -42,6 +43,10 @@ class PlannedNode:
     def included(self) -> bool:
         """Whether its code lies in the image; what it needs of packages does in any case."""
         return self.accepted or not self.entry.node.asks
+
+    def includes(self, code: NodeCode) -> bool:
+        """Whether an entry of `code` lies in the image."""
+        return self.included and (self.accepted or not code.asks)
 
     @property
     def brings_packages(self) -> bool:
@@ -98,9 +103,17 @@ def notes(nodes: Sequence[PlannedNode]) -> Iterator[str]:
         if licence and not each.included:
             terms = f"is under {licence.id}" if licence.id else "has no licence"
             yield (
-                f"The node {each.id} {terms}, so its code is not in the image; "
+                f"The node {each.id} {terms}, so its code is not in the image and is fetched at "
+                "the start where a model needs it; "
                 f"--accept-licence {each.id} builds it in."
             )
+        for code in each.entry.node.code:
+            if each.included and not each.includes(code):
+                terms = f"is under {code.licence.id}" if code.licence.id else "has no licence"
+                yield (
+                    f"The code {code.name} of the node {each.id} {terms}, so it is not in the image and is "
+                    f"fetched at the start; --accept-licence {each.id} builds it in."
+                )
     for each in nodes:
         downloads = each.entry.node.downloads
         if downloads:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.flags import node_selection
 from pod.flags import rules as pod_rules
 from pod.flags.arguments import RefusedError
 from pod.flags.choose import Asked, Facts, choose
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from pod.flags.decision import Decision
     from pod.flags.model_selection import ModelOffer
+    from pod.flags.node_selection import NodeOffer
     from pod.flags.rules import Rules
 
 
@@ -74,7 +76,10 @@ def preview(  # one parameter for each option of `./build.py flags`
     memory_mode: str | None = None,
     profile: str | None = None,
     args: str = "",
+    models: str = "",
+    nodes: str = "",
     offers: tuple[ModelOffer, ...] = (),
+    node_offers: tuple[NodeOffer, ...] = (),
     packages: Collection[str] | None = None,
 ) -> Decision:
     """Say what a pod would choose. Raises UsageError for what the pod would refuse.
@@ -88,7 +93,10 @@ def preview(  # one parameter for each option of `./build.py flags`
         memory_mode: GPU_MEMORY_MODE.
         profile: FLAG_PROFILE.
         args: COMFYUI_ARGS.
+        models: MODELS.
+        nodes: NODES.
         offers: The image's models, from pod.flags.model_selection.from_json.
+        node_offers: Its custom nodes, from pod.flags.node_selection.from_json.
         packages: Canonical names of the image's Python packages; None for an image that is not known.
     """
     environ = {
@@ -96,14 +104,17 @@ def preview(  # one parameter for each option of `./build.py flags`
         "GPU_MEMORY_MODE": memory_mode or "",
         "FLAG_PROFILE": profile or "",
         "COMFYUI_ARGS": args,
+        "MODELS": models,
+        "NODES": nodes,
     }
     rules = pod_rules.from_json(data)
     try:
         settings = read(environ, rules)
+        node_selection.check_names(settings.nodes, node_offers)
         user = rules.catalogue.parse_text(args, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
         has = lambda module: packages is None or packages_of(data).get(module) in packages  # noqa: E731
         facts = Facts(_detection(vram_mib), _memory(ram_mib, host_ram_mib), has_module=has)
-        decision = choose(rules, facts, Asked(settings, user, offers))
+        decision = choose(rules, facts, Asked(settings, user, offers, node_offers))
     except PodError as refused:
         hint = f"A pod would refuse it in the same words, with exit code {refused.exit_code}."
         raise UsageError(str(refused), hint=hint) from None

@@ -8,6 +8,7 @@ from podkiln import __version__
 from podkiln.lock import requirements
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan import weight_layers
+from podkiln.render import node_stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,23 +68,8 @@ def _additions(plan: Plan) -> dict[str, Any]:
 
 
 def nodes(plan: Plan) -> dict[str, Any]:
-    """Return the custom nodes of the variant, as scripts/pod/ may read them; not all need be in the image."""
-    return {
-        "schema": 1,
-        "nodes": [
-            {
-                "id": each.id,
-                "title": each.entry.node.title or each.id,
-                "folder": each.entry.folder,
-                "repo": each.entry.node.repo,
-                "commit": each.entry.node.commit,
-                "tree": each.locked.tree if each.locked else each.entry.node.tree,
-                "included": each.included,
-                "models": list(each.entry.node.models),
-            }
-            for each in plan.nodes
-        ],
-    }
+    """Return the custom nodes of the variant, as scripts/pod/ reads them; not all need be in the image."""
+    return {"schema": 1, "nodes": [node_stages.as_json(each) for each in plan.nodes]}
 
 
 def models(plan: Plan) -> dict[str, Any]:

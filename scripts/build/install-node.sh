@@ -1,11 +1,11 @@
 #!/bin/sh
 # Put a custom node into the image: its tree at /source with its submodules, patched, and compiled. Packages that are on
-# no index come beside it, on Python's path.
+# no index come beside it, on Python's path; code that it imports from a folder lies there.
 #
-# Usage: install-node.sh ID TARGET [submodule PART FOLDER | path PART NAME FOLDER | patched PROGRAM]...
+# Usage: install-node.sh ID TARGET [submodule PART FOLDER | path PART NAME FOLDER | code PART FOLDER | patched PATCHES]...
 #
-# Runs at build time, bind-mounted beside install-tree.sh. /parts/PART are the other trees, /patches the patches that
-# PROGRAM applies.
+# Runs at build time, bind-mounted beside install-tree.sh and apply_patches.py. /parts/PART are the other trees,
+# /patches/PART their patches.
 set -eu
 
 id=$1
@@ -13,7 +13,8 @@ target=$2
 shift 2
 here=$(dirname "$0")
 assembled=$(mktemp -d)
-trap 'rm -rf "$assembled"' EXIT
+code=$(mktemp -d)
+trap 'rm -rf "$assembled" "$code"' EXIT
 
 cp -R /source/. "$assembled/"
 while [ $# -gt 0 ]; do
@@ -32,8 +33,17 @@ while [ $# -gt 0 ]; do
         done
         shift 4
         ;;
+    code)
+        mkdir "$code/$2"
+        cp -R "/parts/$2/." "$code/$2/"
+        if [ -d "/patches/$2" ]; then
+            python3 -I -S "$here/apply_patches.py" "$id" "$code/$2" "/patches/$2"
+        fi
+        sh "$here/install-tree.sh" "$code/$2" "$3"
+        shift 3
+        ;;
     patched)
-        python3 -I -S "$2" "$id" "$assembled" /patches
+        python3 -I -S "$here/apply_patches.py" "$id" "$assembled" "$2"
         shift 2
         ;;
     *)

@@ -1,5 +1,8 @@
 """Put the packages for custom nodes at the end of sys.path: they add to the image's, and replace none.
 
+And put nodes that have come while the pod runs onto ComfyUI's whitelist, where it has one: ComfyUI-Manager
+installs a node and starts ComfyUI again, with the arguments of the pod's start.
+
 Python imports this module at its start where PYTHONPATH leads to it, which is for ComfyUI and its children.
 """
 
@@ -8,6 +11,8 @@ import site
 import sys
 
 _PLACE = os.environ.get("PODKILN_OVERLAY", "")
+_SEEN = os.environ.get("PODKILN_NODES_SEEN", "")
+_WHITELIST = "--whitelist-custom-nodes"
 
 
 def _add(place: str) -> None:
@@ -24,5 +29,22 @@ def _add(place: str) -> None:
         site.addsitedir(f"{place}/{name}")
 
 
+def _name_new_nodes(seen: str) -> None:
+    """Name what is in the folders of nodes now, and was not when the arguments were chosen."""
+    import json  # noqa: PLC0415 - the other Pythons of the pod do without it
+
+    try:
+        with open(seen, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms
+            known = json.load(file)
+        there = {name for folder in known["folders"] for name in os.listdir(folder)}  # noqa: PTH208
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # the volume is gone: nothing on it could be loaded
+    new = sorted(name for name in there - {*known["names"], "__pycache__"} if not name.startswith("-"))
+    at = sys.argv.index(_WHITELIST) + 1
+    sys.argv[at:at] = [name for name in new if name not in sys.argv]
+
+
+if _SEEN and _WHITELIST in sys.argv and os.path.basename(sys.argv[0]) == "main.py":  # noqa: PTH119
+    _name_new_nodes(_SEEN)
 if _PLACE and sys.prefix != sys.base_prefix:  # a virtual environment: ComfyUI's
     _add(_PLACE)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pod.flags.arguments import ParsedArgs
     from pod.flags.decision import Decision
     from pod.flags.rules import Rules
+    from pod.volume.run_files import RunNodes
     from pod.volume.volume import Volume
 
 RUN = "/run/podkiln"
@@ -39,11 +40,18 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
     with nvidia_smi.NvidiaSmiQuery(nvidia_smi.CARDS, limit) as cards:
         from pathlib import Path  # noqa: PLC0415 - costs 10 ms, beside nvidia-smi
 
-        from pod.flags import choose, model_selection, rules, settings  # noqa: PLC0415 - beside nvidia-smi
+        from pod.flags import (  # noqa: PLC0415 - beside nvidia-smi
+            choose,
+            model_selection,
+            node_selection,
+            rules,
+            settings,
+        )
         from pod.flags.arguments import check_folders  # noqa: PLC0415 - beside nvidia-smi
         from pod.hardware import gpu, gpu_presence, memory  # noqa: PLC0415 - beside nvidia-smi
         from pod.services import config, ping_config  # noqa: PLC0415 - beside nvidia-smi
         from pod.util import ports  # noqa: PLC0415 - beside nvidia-smi
+        from pod.util.dataclass import replace  # noqa: PLC0415 - loaded already
         from pod.volume import inspect, package_overlay  # noqa: PLC0415 - beside nvidia-smi
 
         root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
@@ -51,10 +59,15 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         offers = model_selection.load(root / "models.json")
         asked = settings.read(environ, known, {offer.env for offer in offers})
         asked = model_selection.checked(asked, offers, root)
+        nodes = node_selection.load(root / node_selection.FILE)
+        node_selection.check_names(asked.nodes, nodes)
         user = known.catalogue.parse_text(asked.arguments, "COMFYUI_ARGS")
         site = package_overlay.site(environ.get("PODKILN_VENV") or package_overlay.VENV)
         missing = _missing_modules(known, user, site)
         where = inspect.ProbeOptions.of(environ, asked.workspace, known.workspace, tuple(missing))
+        given = [one.values for one in user.given if one.flag.name == "--extra-model-paths-config"]
+        links = tuple(path for values in given for path in values)
+        where = replace(where, links=links, base=user.value(node_selection.BASE))
         ways = config.read(environ)
         with inspect.VolumeProbe(where, write=write) as volumes:
             pod_memory = memory.read(
@@ -77,12 +90,10 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
         places.check(user.given, "COMFYUI_ARGS")
         if volume.responsive:
             check_folders(user.given, "COMFYUI_ARGS")
-            given = [one.values for one in user.given if one.flag.name == "--extra-model-paths-config"]
-            if given:
+            if links:
                 from pod.volume import foreign_layouts  # noqa: PLC0415 - loaded already
 
-                paths = [path for values in given for path in values]
-                foreign_layouts.refuse_unreadable(paths, "COMFYUI_ARGS", site)
+                foreign_layouts.refuse_unreadable(links, "COMFYUI_ARGS", site)
         facts = choose.Facts(
             found,
             pod_memory,
@@ -91,7 +102,7 @@ def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch 
             str(root),
             has_module=lambda name: name not in missing or volume.has(name, missing[name]),
         )
-        decision = choose.choose(known, facts, choose.Asked(asked, user, offers))
+        decision = choose.choose(known, facts, choose.Asked(asked, user, offers, nodes))
         config.check_tls(decision.args)
         decision = decision.with_args(_with_loopback_name(decision.args))
         own = child_processes.group(environ.get("PODKILN_RUN") or RUN, "comfyui")
@@ -207,6 +218,20 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     return [line(sentence) for sentence in said]
 
 
+def _of_nodes(decision: Decision) -> RunNodes:
+    """Return what the chosen nodes of the image need: nobody asks for most of it."""
+    from pod.flags import node_selection  # noqa: PLC0415 - loaded already, see decide()
+    from pod.volume.run_files import RunNodes  # noqa: PLC0415 - the same
+
+    nodes, volume = decision.nodes, decision.volume
+    return RunNodes(
+        nodes.environment(volume.workspace, volume.local),
+        tuple(nodes.folders(volume.workspace)),
+        node_selection.nodes_folder(volume.local) if nodes.fetches else None,
+        listed=not nodes.by_user and nodes.arguments(volume.nodes) != (),
+    )
+
+
 def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, float]) -> None:
     """Write what start.sh reads, and begin boot.json. Raises PodError where the run folder refuses."""
     import json  # noqa: PLC0415 - loaded already, see decide()
@@ -223,7 +248,8 @@ def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, 
         files.replace(run / "boot.json", json.dumps({"schema": 1, "seconds": dict(seconds)}) + "\n")
         for told in run.glob("fetch*.json"):  # by the fetches of the container's last run
             told.unlink(missing_ok=True)
-        run_files.write(decision.volume, environ, Path(environ.get("PODKILN_ROOT") or "/opt/podkiln"), run)
+        root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
+        run_files.write(decision.volume, environ, root, run, _of_nodes(decision))
     except OSError as error:
         message = (
             f"{run} cannot be written ({error.strerror}): make it a writable directory, or set PODKILN_RUN."

@@ -38,6 +38,7 @@ container_env
 util
 hardware
 net
+source_trees
 model_refs
 resolve
 comfyui_http

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from pod.checks import model_needs
 from pod.util import files
-from pod.util.finding import WARNING, Finding, worst_first
+from pod.util.finding import NOTE, WARNING, Finding, worst_first
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
+
+NODES = "nodes"
 
 
 def offline(record: Mapping[str, Any], environ: Mapping[str, str]) -> list[Finding]:
@@ -41,9 +43,21 @@ def local(
     ]
     found = [
         *(Finding(WARNING, "volume", says) for says in volume["problems"]),
+        *nodes(record, environ),
         *model_needs.memory(record, models, rule_set.reaches),
     ]
     return [*found, *model_needs.room(record, models, roots)] if volume["responsive"] else found
+
+
+def nodes(record: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield which custom nodes of the image are left out, and what became of those that were fetched."""
+    for each in record["nodes"]:
+        if not each["loaded"]:
+            yield Finding(NOTE, NODES, f"custom node {each['id']} is not loaded: {each['why']}")
+    told = files.recall(Path(environ.get("PODKILN_RUN") or "/run/podkiln") / "nodes.json")
+    for each in told.get("nodes", ()):
+        says = f"custom node {each['node']} {each['message']}"
+        yield Finding(NOTE if each["good"] else WARNING, NODES, says)
 
 
 def online(

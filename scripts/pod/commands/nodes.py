@@ -1,18 +1,22 @@
-"""`nodes`: the custom nodes of the volume; which of them ComfyUI may load, and what they lack.
+"""`nodes`: the custom nodes of the image and of the volume; which of them ComfyUI loads, and what they lack.
 
 python3 -I -S /opt/podkiln nodes               says so, and changes nothing
-python3 -I -S /opt/podkiln nodes --install     puts what they lack onto the volume, for this image
+python3 -I -S /opt/podkiln nodes --install     puts what those of the volume lack onto it, for this image
+python3 -I -S /opt/podkiln nodes --fetch       fetches code that no image holds, of nodes that are switched on
+
+start.sh runs the latter two before ComfyUI starts. --fetch writes $PODKILN_RUN/nodes.json.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pod.decision import inspect_volume
 from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util import files
 from pod.util.printable import printable
 from pod.util.say import LONGEST_LINE, say
-from pod.volume import node_packages, package_overlay
 from pod.volume.custom_nodes import INSTALL, VARIABLE
 
 TYPE_CHECKING = False
@@ -21,19 +25,46 @@ if TYPE_CHECKING:
 
     from pod.volume.volume import Volume
 
+_OPTIONS = ("--install", "--fetch")
+
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Run the command; returns 0, or 1 where not all packages could be installed. Raises PodError."""
-    if unknown := [argument for argument in arguments if argument != "--install"]:
-        raise PodError(f"nodes takes --install only, but got {unknown[0]!r}.", ARGUMENTS_REFUSED)
-    seen = inspect_volume({**environ, VARIABLE: INSTALL} if arguments else environ)
+    """Run the command; returns 0, or 1 where not all could be installed or fetched. Raises PodError."""
+    if unknown := [argument for argument in arguments if argument not in _OPTIONS]:
+        raise PodError(f"nodes takes --install or --fetch, but got {unknown[0]!r}.", ARGUMENTS_REFUSED)
+    if "--fetch" in arguments:
+        from pod.source_trees import nodes  # noqa: PLC0415 - few pods have anything to fetch
+
+        if not nodes.fetch(environ, say):
+            return 1
+    if "--install" in arguments:
+        return _install(environ)
     if not arguments:
-        return _show(seen)
+        show_image(Path(environ.get("PODKILN_RUN") or "/run/podkiln"))
+        _show(inspect_volume(environ))
+    return 0
+
+
+def _install(environ: Mapping[str, str]) -> int:
+    from pod.volume import node_packages, package_overlay  # noqa: PLC0415 - by who asked for it alone
+
+    seen = inspect_volume({**environ, VARIABLE: INSTALL})
     venv = environ.get("PODKILN_VENV") or package_overlay.VENV
     return 0 if node_packages.serve(seen, venv, say) else 1
 
 
-def _show(seen: Volume) -> int:
+def show_image(run: Path) -> None:
+    """Print what the start decided about the image's nodes, and what became of those that it fetched."""
+    nodes = files.recall(run / "decision.json").get("nodes", [])
+    fetched = {each["node"]: each for each in files.recall(run / "nodes.json").get("nodes", [])}
+    for each in nodes:
+        state = "loaded" if each["loaded"] else "left out"
+        print(printable(f"{each['id']}  {state}: {each['why']}", LONGEST_LINE))
+        if each["id"] in fetched:
+            print(printable(f"{each['id']}  {fetched[each['id']]['message']}", LONGEST_LINE))
+
+
+def _show(seen: Volume) -> None:
     print(f"folders   {', '.join(seen.node_folders)}")
     print(f"packages  {seen.overlay or 'none are installed for nodes'}")
     for one in seen.nodes.verdicts:
@@ -42,4 +73,3 @@ def _show(seen: Volume) -> int:
                 print(printable(f"{one.node}  {what}: {', '.join(wants)}", LONGEST_LINE))
     for sentence in seen.nodes.warnings():
         say(sentence)
-    return 0

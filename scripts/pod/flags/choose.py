@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pod.flags import gpu_class, model_selection
+from pod.flags import gpu_class, model_selection, node_selection
 from pod.flags.arguments import check_modules
 from pod.flags.command_line import CommandLine
 from pod.flags.decision import Decision, as_sentence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pod.flags.arguments import ParsedArgs
     from pod.flags.gpu_class import GpuClass
     from pod.flags.model_selection import ModelOffer, Selection
+    from pod.flags.node_selection import NodeOffer, NodeSelection
     from pod.flags.rules import Rules
     from pod.flags.settings import Settings
     from pod.hardware.gpu import Detection
@@ -48,11 +49,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of it: the environment, COMFYUI_ARGS (stronger than all else), and the image's models."""
+    """What is asked of it: the environment, COMFYUI_ARGS (stronger than all else); what the image offers."""
 
     settings: Settings
     user: ParsedArgs
     offers: Sequence[ModelOffer] = ()
+    nodes: Sequence[NodeOffer] = ()
 
 
 def choose(rules: Rules, facts: Facts, asked: Asked) -> Decision:
@@ -66,7 +68,8 @@ def choose(rules: Rules, facts: Facts, asked: Asked) -> Decision:
     card = gpu_class.classify(facts.detection, facts.memory, settings, rules)
     selection = model_selection.select(asked.offers, settings, card, facts.memory.total_mib, rules)
     mode, why_mode = _memory_mode(rules, settings, card, selection)
-    line = _command_line(rules, facts, asked, card, volume)
+    nodes = node_selection.select(asked.nodes, selection.choices, settings.nodes, asked.user, volume.nodes)
+    line = _command_line(rules, facts, asked, card, volume, nodes)
     port = int(line.value("--port") or settings.port)
     access.check_ports(port)
     check_cors(line.value("--enable-cors-header", "*"), access.login)
@@ -82,6 +85,7 @@ def choose(rules: Rules, facts: Facts, asked: Asked) -> Decision:
         memory=facts.memory,
         selection=selection,
         volume=volume,
+        nodes=nodes,
     )
     line.replace(_behind_the_door(access, port, alone=decision.local), _LOGIN if access.login else _DOOR)
     decision = replace(
@@ -95,12 +99,14 @@ def choose(rules: Rules, facts: Facts, asked: Asked) -> Decision:
     return decision.with_findings(compatibility.examine(facts.detection, rules.cuda))
 
 
-def _command_line(rules: Rules, facts: Facts, asked: Asked, card: GpuClass, volume: Volume) -> CommandLine:
+def _command_line(
+    rules: Rules, facts: Facts, asked: Asked, card: GpuClass, volume: Volume, nodes: NodeSelection
+) -> CommandLine:
     """Put the arguments together, the weakest source first. Raises PodError for a module that is lacking."""
     settings, memory = asked.settings, facts.memory
     line = CommandLine(rules.catalogue)
     line.add(Rule(rules.common_for(settings.port, facts.root), ""), _COMMON)
-    line.add_folders(volume, asked.user)
+    line.add_folders(volume, nodes, asked.user)
     line.add(*_profile_rule(rules, settings, card))
     if ram := next((rule for rule in rules.ram if _holds(rule.below_gb, rule.limited, memory, rules)), None):
         line.add(ram.rule, f"{memory.total_mib} MiB of RAM")
@@ -131,6 +137,7 @@ def _reasons(rules: Rules, decision: Decision, line: CommandLine, why_mode: Sequ
         *line.reasons,
         *why_mode,
         *decision.selection.reasons,
+        *decision.nodes.reasons,
     ]
 
 

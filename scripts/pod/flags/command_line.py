@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pod.flags.arguments import Catalogue, FlagUse, ParsedArgs
+    from pod.flags.node_selection import NodeSelection
     from pod.volume.custom_nodes import Nodes
     from pod.volume.volume import Volume
 
@@ -49,14 +50,14 @@ class CommandLine:
         self._chosen += by_name.values()
         self.reasons.append(f"{source}: {' '.join(rule.args)} because {rule.reason}")
 
-    def add_folders(self, volume: Volume, user: ParsedArgs) -> None:
+    def add_folders(self, volume: Volume, nodes: NodeSelection, user: ParsedArgs) -> None:
         """Add the volume's folders and nodes, as far as a user has not said where all of them are."""
         own = {given.flag.name for given in user.given}
         skipped = _MOVED if "--base-directory" in own else ()
         words = [word for word in volume.arguments() if word.partition("=")[0] not in skipped]
         self.add(Rule(tuple(words), ""), _VOLUME)
         if "--disable-all-custom-nodes" not in own:
-            self.add(Rule(volume.nodes.arguments(), ""), _NODES)
+            self.add(Rule(nodes.arguments(volume.nodes), ""), _NODES)
 
     def add_user(self, user: ParsedArgs, nodes: Nodes) -> None:
         """Add what a user gives; everything else makes way for it, but for nodes that are left out."""

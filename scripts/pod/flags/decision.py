@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pod.flags.gpu_class import GpuClass
     from pod.flags.model_selection import Selection
+    from pod.flags.node_selection import NodeSelection
     from pod.hardware.gpu import Detection
     from pod.hardware.memory import Memory
     from pod.services.config import Access
@@ -40,6 +41,7 @@ class Decision:
     memory: Memory
     selection: Selection
     volume: Volume
+    nodes: NodeSelection
     findings: tuple[Finding, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ class Decision:
             "warnings": list(self.warnings),
             "findings": [finding.to_json() for finding in self.findings],
             "volume": self.volume.to_json(),
+            "nodes": [choice.to_json() for choice in self.nodes.choices],
             "models": [choice.to_json() for choice in self.selection.choices],
             "requested_files": [wish.to_json() for wish in self.selection.wishes],
         }

@@ -10,6 +10,7 @@ from pod.flags.rules import AUTO
 from pod.util.dataclass import dataclass
 from pod.util.env import (
     CIVITAI,
+    GITHUB,
     HUGGINGFACE,
     MOST,
     SettingError,
@@ -34,7 +35,7 @@ _YES = ("true", "1", "yes", "on")
 _NO = ("false", "0", "no", "off")
 _FOLDERS = ("PODKILN_ROOT", "PODKILN_RUN", "PODKILN_LOCAL", "PODKILN_BAKED", "PODKILN_VENV", "PODKILN_VOLUME")
 _TOKENS = ("HF_TOKEN", "CIVITAI_TOKEN")
-_ENDPOINTS = {"HF_ENDPOINT": HUGGINGFACE, "CIVITAI_ENDPOINT": CIVITAI}
+_ENDPOINTS = {"HF_ENDPOINT": HUGGINGFACE, "CIVITAI_ENDPOINT": CIVITAI, "GITHUB_ENDPOINT": GITHUB}
 _FEW = 6
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes: NAME_MAX, and PATH_MAX with room for what lies below
 _CUDA_ORDERS = ("FASTEST_FIRST", "PCI_BUS_ID")
@@ -45,8 +46,8 @@ class Settings:
     """What the environment asks for.
 
     `tier` and `memory_mode` are "auto" or a canonical name; `models` is None (the image's defaults), or the
-    ids in MODELS; `wishes` are the other files that MODELS and LORAS name; `toggles` holds the ENABLE_
-    variables of this image's models that are set.
+    ids in MODELS; `wishes` are the other files that MODELS and LORAS name; `nodes` are the words of NODES;
+    `toggles` holds the ENABLE_ variables of this image's models that are set.
     """
 
     port: int
@@ -56,6 +57,7 @@ class Settings:
     arguments: str = ""
     workspace: str = "/workspace"
     models: tuple[str, ...] | None = None
+    nodes: tuple[str, ...] = ()
     wishes: tuple[ModelRef, ...] = ()
     toggles: tuple[tuple[str, bool], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -83,6 +85,7 @@ def read(environ: Mapping[str, str], rules: Rules, toggles: Collection[str] = ()
         arguments=asked.get("COMFYUI_ARGS", ""),
         workspace=_workspace(asked.get("WORKSPACE", rules.workspace)),
         models=_models(asked.get("MODELS")),
+        nodes=tuple(word.lower() for word in re.split(r"[\s,]+", asked.get("NODES", "")) if word),
         wishes=_wishes(asked),
         toggles=tuple((name, _boolean(name, asked[name])) for name in sorted(toggles) if name in asked),
         warnings=tuple(_strangers(asked, toggles)),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 HIGHEST_PORT = 65535
 HUGGINGFACE = "https://huggingface.co"
 CIVITAI = "https://civitai.com"
+GITHUB = "https://github.com"
 # Upper limits: each connection is a thread, and servers drop clients that open hundreds.
 MOST = {
     "FETCH_JOBS": 256,

@@ -145,7 +145,7 @@ def replacing(path: Name, mode: int = 0o666) -> Iterator[int]:
     aside = os.path.join(folder, f".{name}.{os.getpid()}")  # noqa: PTH118
     with contextlib.suppress(FileNotFoundError):
         os.unlink(aside)  # noqa: PTH108 - what a killed process of this number left, or somebody planted
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, mode)
+    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, mode)
     try:
         yield descriptor
     except BaseException:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VARIABLE = "NODE_REQUIREMENTS"
 CHECK, INSTALL, IGNORE = ANSWERS = ("check", "install", "ignore")
 INSTALLED = "/opt/ComfyUI/custom_nodes"
+OF_COMFYUI = ("websocket_image_save.py",)  # what lies there before any node is put in
 _READERS = 16  # a network volume answers many questions at once as fast as one
 _SHOWN = 6
 
@@ -33,6 +34,7 @@ class Nodes:
     """All nodes that ComfyUI would load, and the verdicts on those whose requirements are not met.
 
     `names` are the folders' and files' names that ComfyUI loads; `twice` are in the image and on the volume.
+    `own` are the names of what lies outside of the image.
     `unread` says why nothing is known of them, None when they were looked at.
     """
 
@@ -41,6 +43,7 @@ class Nodes:
     verdicts: tuple[NodeReport, ...] = ()
     unread: str | None = None
     wish: str = CHECK
+    own: tuple[str, ...] = ()
 
     @property
     def left_out(self) -> tuple[NodeReport, ...]:
@@ -63,12 +66,22 @@ class Nodes:
         """The nodes that are loaded, and of whose requirements something is not understood."""
         return tuple(one for one in self.loaded if one.unclear)
 
-    def arguments(self) -> tuple[str, ...]:
-        """Return what keeps the wrong ones out; nothing when there is nothing to keep out."""
-        if not self.left_out:
+    def has_own(self, folder: str) -> bool:
+        """Whether something of a name is outside of the image; the case of letters makes no difference."""
+        return folder.lower() in (name.lower() for name in self.own)
+
+    def arguments(self, unwanted: Sequence[str] = (), further: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return what keeps the wrong ones out; nothing when there is nothing to keep out.
+
+        Args:
+            unwanted: Names of the image's own that are not to be loaded.
+            further: Names of nodes that will be there when ComfyUI starts.
+        """
+        out = {*unwanted, *(one.node for one in self.left_out)}
+        if not out:
             return ()
-        out = {one.node for one in self.left_out}
-        others = [name for name in self.names if name not in out and not name.startswith("-")]
+        names = sorted({*self.names, *further})
+        others = [name for name in names if name not in out and not name.startswith("-")]
         return ("--disable-all-custom-nodes", *(["--whitelist-custom-nodes", *others] if others else []))
 
     def warnings(self) -> list[str]:
@@ -79,7 +92,6 @@ class Nodes:
             for one in self.left_out
         ]
         if said:
-            said.append("while a custom node is left out, new ones are loaded from the pod's next start on")
             said += [
                 f"custom node {name} is not loaded while another is left out, because ComfyUI takes its name "
                 "for a flag: rename its folder"
@@ -131,7 +143,8 @@ class Nodes:
             NodeReport(row.pop("node"), **{key: tuple(wants) for key, wants in row.items()})
             for row in data["verdicts"]
         )
-        return cls(tuple(data["names"]), tuple(data["twice"]), verdicts, data["unread"], data["wish"])
+        names, twice, own = (tuple(data[key]) for key in ("names", "twice", "own"))
+        return cls(names, twice, verdicts, data["unread"], data["wish"], own)
 
 
 @dataclass
@@ -155,8 +168,13 @@ def asked(environ: Mapping[str, str]) -> str:
     raise PodError(f"{VARIABLE}={value!r} is not one of {', '.join(ANSWERS)}.", SETTING_MALFORMED)
 
 
-def inspect_nodes(
-    places: Sequence[str], site: str, overlay: str | None, wish: str, own: str = INSTALLED
+def inspect_nodes(  # one parameter for each place
+    places: Sequence[str],
+    site: str,
+    overlay: str | None,
+    wish: str,
+    image: str = INSTALLED,
+    linked: Sequence[str] = (),
 ) -> Nodes:
     """Read the nodes of a volume. Raises nothing: what cannot be read is said.
 
@@ -165,24 +183,31 @@ def inspect_nodes(
         site: ComfyUI's site-packages.
         overlay: Where packages for nodes were installed, if anywhere.
         wish: What NODE_REQUIREMENTS says.
-        own: The image's custom_nodes folder.
+        image: The image's custom_nodes folder.
+        linked: Further folders that ComfyUI loads nodes from; only their names are of interest.
     """
     there = {place: _entries(place) for place in places}
-    image = _entries(own)
-    names = tuple(sorted({*image, *(name for found in there.values() for name in found)}))
+    own = {name for found in (*there.values(), *map(_entries, linked)) for name in found}
+    in_image = _entries(image)
+    names, own_names = tuple(sorted({*in_image, *own})), tuple(sorted(own))
     folders = [Path(place, name) for place in places for name in there[place] if not name.endswith(".py")]
-    known = {name.lower() for name in image}
+    known = {name.lower() for name in in_image}
     twice = tuple(sorted(folder.name for folder in folders if folder.name.lower() in known))
     if not folders:
-        return Nodes(names, wish=wish)
+        return Nodes(names, wish=wish, own=own_names)
     parse = node_requirements.parser(site)
     if parse is None:
-        return Nodes(names, twice, unread=f"there is no `packaging` in {site}", wish=wish)
+        return Nodes(names, twice, unread=f"there is no `packaging` in {site}", wish=wish, own=own_names)
     verdicts = _judge(
         folders, node_requirements.installed(site), node_requirements.installed(overlay or ""), parse
     )
     notable = tuple(one for one in verdicts if one.conflicts or one.beyond or one.unclear)
-    return Nodes(names, twice, notable, wish=wish)
+    return Nodes(names, twice, notable, wish=wish, own=own_names)
+
+
+def known_names(places: Sequence[str], image: str = INSTALLED) -> tuple[str, ...]:
+    """Return the names of all that ComfyUI loads from the image and these folders, without a look at them."""
+    return tuple(sorted({name for place in (image, *places) for name in _entries(place)}))
 
 
 def _judge(

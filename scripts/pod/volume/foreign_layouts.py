@@ -104,6 +104,31 @@ def readable(links: Iterable[str], site: str) -> tuple[list[str], list[str]]:
     return good, notes
 
 
+def node_folders(links: Iterable[str], site: str) -> list[str]:
+    """Return the folders of custom nodes that link files name; of one that cannot be read, none."""
+    return [folder for path in links for folder in _node_folders(path, site)]
+
+
+def _node_folders(path: str, site: str) -> list[str]:
+    if not os.path.isfile(path) or _problem(path, site, largest=_LARGEST_GIVEN):  # noqa: PTH113
+        return []
+    load = _yaml(site)
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        sections = [each for each in load(file.read()).values() if each]
+    found = []
+    for entries in sections:
+        base = _base(entries, os.path.dirname(os.path.abspath(path)))  # noqa: PTH100, PTH120
+        lines = entries.get("custom_nodes", "").split("\n")
+        found += [os.path.join(base, line) for line in lines if line]  # noqa: PTH118
+    return found
+
+
+def _base(entries: Mapping[Any, Any], beside: str) -> str:
+    """Return the folder that a section's paths begin at, as ComfyUI has it."""
+    given = entries.get("base_path", "")
+    return os.path.join(beside, os.path.expandvars(os.path.expanduser(given)))  # noqa: PTH111, PTH118
+
+
 def refuse_unreadable(paths: Iterable[str], where: str, site: str) -> None:
     """Refuse the first link file that would end ComfyUI's boot. Raises PodError."""
     for path in paths:
@@ -158,11 +183,10 @@ def _wrong(config: dict[Any, Any], beside: str) -> Iterator[str]:
         if not isinstance(entries, dict):
             yield f"its section {section!r} is not a mapping"
             return
-        base = entries.get("base_path", "")
-        if not isinstance(base, str):
+        if not isinstance(entries.get("base_path", ""), str):
             yield f"base_path of its section {section!r} is not a path"
             return
-        base = os.path.join(beside, os.path.expandvars(os.path.expanduser(base)))  # noqa: PTH111, PTH118
+        base = _base(entries, beside)
         for kind, value in entries.items():
             if kind in ("base_path", "is_default"):
                 continue

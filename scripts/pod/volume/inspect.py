@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pod.hardware.mounts import Mount
 
 ROOT = "/opt/podkiln"
+COMFYUI = "/opt/ComfyUI"
 LIMIT = 2.0  # seconds: a network volume answers in hundredths, and ComfyUI would hang on one that hangs
 LONGEST = 60.0
 SERVERLESS = "/runpod-volume"
@@ -42,7 +43,8 @@ class ProbeOptions:
 
     `workspace` is WORKSPACE, `default` the image's own. `serverless` is where a serverless worker has its
     volume. `local` is a folder of the container, `run` the run folder, which serves where `local` cannot be
-    written. `limit` is in seconds. `root` is the image's data, as /opt/podkiln.
+    written. `limit` is in seconds. `root` is the image's data, as /opt/podkiln. `links` are files of further
+    folders that COMFYUI_ARGS name, `base` the folder in which ComfyUI looks for nodes by them.
     """
 
     workspace: str
@@ -55,6 +57,8 @@ class ProbeOptions:
     limit: float = LIMIT
     modules: tuple[str, ...] = ()
     root: str = ROOT
+    links: tuple[str, ...] = ()
+    base: str | None = None
 
     @classmethod
     def of(
@@ -124,20 +128,28 @@ class VolumeProbe:
         if other != self._root and os.path.isdir(other):  # noqa: PTH112
             second = layout.survey(other, write=False, elsewhere=known)
         report(second.to_json() if second else None)
-        base = package_overlay.base(found.root, site)
-        now = package_overlay.active(base)
+        packages = package_overlay.base(found.root, site)
+        now = package_overlay.active(packages)
         folders = [*found.nodes, *(second.nodes if second else ())]
         links, notes = foreign_layouts.readable([*found.links, *(second.links if second else ())], site)
         report(
             {
                 "links": links,
                 "notes": notes,
-                "nodes": custom_nodes.inspect_nodes(folders, site, now, asked.requirements).to_json(),
-                "base": base,
+                "nodes": custom_nodes.inspect_nodes(
+                    folders, site, now, asked.requirements, linked=self._linked(links, site)
+                ).to_json(),
+                "base": packages,
                 "now": now,
                 "modules": node_requirements.modules(asked.modules, now) if now else [],
             }
         )
+
+    def _linked(self, links: Sequence[str], site: str) -> list[str]:
+        """Return the folders besides that ComfyUI loads nodes from."""
+        given = self._asked.base
+        files = [*links, *self._asked.links, f"{COMFYUI}/{foreign_layouts.LINKS}"]
+        return [*foreign_layouts.node_folders(files, site), *([f"{given}/custom_nodes"] if given else [])]
 
     def answer(self) -> Volume:
         """Wait for the look to end, or for its limit. Raises PodError where nothing can be written."""
@@ -242,7 +254,7 @@ class VolumeProbe:
             local=local,
             run=self._asked.run,
             node_folders=chosen.nodes,
-            nodes=Nodes(wish=self._asked.requirements),
+            nodes=Nodes(custom_nodes.known_names(chosen.nodes), wish=self._asked.requirements),
             responsive=False,
             reasons=tuple(self._notes),
             problems=(problem,),

@@ -53,8 +53,13 @@ def active(place: str) -> str | None:
 
 def environment(environ: Mapping[str, str], root: str, place: str) -> dict[str, str]:
     """Return the variables with which Python sees the packages. `root`: /opt/podkiln."""
+    return {"PODKILN_OVERLAY": place, "PYTHONPATH": python_path(environ, root)}
+
+
+def python_path(environ: Mapping[str, str], root: str) -> str:
+    """Return the PYTHONPATH on which overlay/sitecustomize.py comes first."""
     paths = [f"{root}/overlay", *filter(None, environ.get("PYTHONPATH", "").split(":"))]
-    return {"PODKILN_OVERLAY": place, "PYTHONPATH": ":".join(dict.fromkeys(paths))}
+    return ":".join(dict.fromkeys(paths))
 
 
 def constraints(environ: Mapping[str, str], run: str) -> dict[str, str]:

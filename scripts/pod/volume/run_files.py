@@ -1,15 +1,20 @@
 """What `decide` hands over to start.sh about the volume: three files in the run folder.
 
 `comfyui.env` holds variables (NAME=value, each followed by a NUL byte), `volume_paths.yaml` is an
---extra-model-paths-config for ComfyUI, and `constraints.txt` holds pip to the image's versions.
+--extra-model-paths-config for ComfyUI, and `constraints.txt` holds pip to the image's versions. `nodes.fetch`
+is there where code of custom nodes has to be fetched before ComfyUI starts; `nodes.seen` names the nodes that
+were there, for those that come later (overlay/sitecustomize.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from types import MappingProxyType
 
 from pod.util import files
+from pod.util.dataclass import dataclass
 from pod.volume import package_overlay
 from pod.volume.volume import FOLDERS, PATHS
 
@@ -22,18 +27,56 @@ if TYPE_CHECKING:
     from pod.volume.volume import Volume
 
 ENVIRONMENT = "comfyui.env"
+FETCH = "nodes.fetch"
+SEEN = "nodes.seen"
 
 
-def write(volume: Volume, environ: Mapping[str, str], root: Path, run: Path) -> None:
+@dataclass(frozen=True)
+class RunNodes:
+    """What custom nodes of the image need.
+
+    `environment` are their variables, `folders` those on the volume that these name. `fetched` is where nodes
+    will lie that are fetched; None: nothing is. `listed`: ComfyUI loads what a whitelist of ours names.
+    """
+
+    environment: Mapping[str, str] = MappingProxyType({})
+    folders: tuple[str, ...] = ()
+    fetched: str | None = None
+    listed: bool = False
+
+    def make(self, run: Path) -> None:
+        """Make the folders, and say whether something has to be fetched. Raises OSError."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError):  # the node says what it cannot write
+                os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - one of the user's may be a link
+        (run / FETCH).unlink(missing_ok=True)
+        if self.fetched is not None:
+            os.makedirs(self.fetched, exist_ok=True)  # noqa: PTH103 - without it ComfyUI would not start
+            files.replace(run / FETCH, "")
+
+
+def write(
+    volume: Volume, environ: Mapping[str, str], root: Path, run: Path, nodes: RunNodes | None = None
+) -> None:
     """Write the files. Raises OSError, and PodError where the image is damaged."""
-    variables = volume.environment(environ, str(root))
+    nodes = nodes or RunNodes()
+    nodes.make(run)
+    own = {name: value for name, value in nodes.environment.items() if not environ.get(name)}
+    variables = own | volume.environment(environ, str(root))
+    if nodes.listed:
+        files.write_json(
+            run / SEEN, {"folders": list(volume.node_folders), "names": list(volume.nodes.names)}
+        )
+        variables["PODKILN_NODES_SEEN"] = f"{run / SEEN}"
+        variables["PYTHONPATH"] = package_overlay.python_path(environ, str(root))
     files.replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))
+    node_folders = [*volume.node_folders, *([nodes.fetched] if nodes.fetched else [])]
     places: dict[str, dict[str, list[str]]] = {"folders": {}, "webui": {}}
     if volume.models or volume.webui:
         places = files.read_image_data(root / FOLDERS, _places)
     files.replace(
         run / PATHS,
-        paths_yaml(volume.node_folders, volume.models, places["folders"], volume.webui, places["webui"]),
+        paths_yaml(node_folders, volume.models, places["folders"], volume.webui, places["webui"]),
     )
     if not (
         run / package_overlay.CONSTRAINTS

@@ -91,6 +91,10 @@ NODE_REQUIREMENTS="${NODE_REQUIREMENTS:-check}"
 if [[ "${NODE_REQUIREMENTS,,}" == install ]]; then
     pod nodes --install || say "some custom nodes will not load; the sentences above say why."
 fi
+# Code that lies in no image, for nodes that were switched on; a failure costs these alone.
+if [[ -e "$PODKILN_RUN/nodes.fetch" ]]; then
+    pod nodes --fetch || true
+fi
 
 # --- Services -------------------------------------------------------------------------------------------------------
 # The supervisor starts ComfyUI at once, because that takes longest; models that come later are seen without a restart.

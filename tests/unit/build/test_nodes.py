@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = ROOT / "scripts" / "build"
+PATCHES = ROOT / "scripts" / "pod" / "source_trees" / "patches.py"  # apply_patches.py in a build
 GOOD = "NODE_CLASS_MAPPINGS = {'Mine': object}\n"
 
 Imported = tuple[int, str, Path]
@@ -149,7 +150,7 @@ def patched(tree: Path, patch: str) -> subprocess.CompletedProcess[str]:
     patches = tree.with_name("patches")
     patches.mkdir()
     (patches / "01.patch").write_text(patch)
-    argv = [sys.executable, str(SCRIPTS / "apply_patches.py"), "mine", str(tree), str(patches)]
+    argv = [sys.executable, str(PATCHES), "mine", str(tree), str(patches)]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 

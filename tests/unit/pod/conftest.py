@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pod.flags.arguments import Catalogue
     from pod.flags.decision import Decision
     from pod.flags.model_selection import ModelOffer
+    from pod.flags.node_selection import NodeOffer
     from pod.volume.volume import Volume
 
 FAKES = Path(__file__).resolve().parents[2] / "fakes"
@@ -87,6 +88,7 @@ class Choose(Protocol):
         vram_mib: int | None = ...,
         memory: Memory = ...,
         offers: Sequence[ModelOffer] = ...,
+        nodes: Sequence[NodeOffer] = ...,
         *,
         detection: Detection | None = ...,
         volume: Volume | None = ...,
@@ -103,6 +105,7 @@ def choose_for(known: rules.Rules) -> Choose:
         vram_mib: int | None = 24576,
         memory: Memory = Memory(131072, None),  # noqa: B008 - frozen
         offers: Sequence[ModelOffer] = (),
+        nodes: Sequence[NodeOffer] = (),
         *,
         detection: Detection | None = None,
         volume: Volume | None = None,
@@ -120,6 +123,6 @@ def choose_for(known: rules.Rules) -> Choose:
             )
         )
         facts = Facts(found, memory, config.read(given), volume)
-        return choose(known, facts, Asked(asked, user, offers))
+        return choose(known, facts, Asked(asked, user, offers, nodes))
 
     return ask

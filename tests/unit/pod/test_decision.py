@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import packaging
 import pytest
+import yaml
 
 from pod import decision
 from pod.commands import run
@@ -405,3 +406,57 @@ def test_what_only_python_takes_for_a_number_is_refused(
     decide: Callable[..., Any], name: str, value: str
 ) -> None:
     assert decide(**{name: value}).returncode == 78
+
+
+def test_nodes_of_the_image_are_chosen_with_their_folders_and_variables(
+    decide: Callable[..., Any], tmp_path: Path
+) -> None:
+    environ = as_in_an_image(tmp_path)
+    (tmp_path / "workspace" / "custom_nodes" / "Mine").mkdir(parents=True)
+    (tmp_path / "linked" / "Far").mkdir(parents=True)
+    (tmp_path / "links.yaml").write_text(f"a: {{custom_nodes: {tmp_path}/linked}}")
+    (tmp_path / "venv/lib/python3/site-packages/yaml").symlink_to(Path(yaml.__file__).parent)
+    more: dict[str, Any] = {
+        "title": "",
+        "repo": "",
+        "tree": None,
+        "submodules": [],
+        "patches": [],
+        "code": [],
+    }
+    model = {"id": "film", "env": "ENABLE_FILM", "default": False, "baked": False, "unmet": []}
+    model |= {"memory_modes": [], "vram_gb": 1, "ram_gb": 1, "files": []}
+    nodes = [
+        {
+            "id": "film",
+            "folder": "Film",
+            "included": True,
+            "environment": {"CKPTS": "{workspace}/models/film"},
+        },
+        {"id": "asks", "folder": "Asks", "included": False, "environment": {}},
+    ]
+    nodes = [{**more, **each, "commit": "c" * 40, "models": ["film"]} for each in nodes]
+    (tmp_path / "opt" / "nodes.json").write_text(json.dumps({"schema": 1, "nodes": nodes}))
+    (tmp_path / "opt" / "models.json").write_text(json.dumps({"schema": 1, "models": [model]}))
+    args = f"--extra-model-paths-config {tmp_path}/links.yaml"
+    off = decide(**environ, COMFYUI_ARGS=args)
+    assert off.returncode == 0, off.stderr
+    assert "not loaded: film (ENABLE_FILM=true), asks (ENABLE_FILM=true); NODES=all loads" in off.stderr
+    words = arguments_written(tmp_path / "run")
+    at = words.index("--whitelist-custom-nodes")
+    assert words[at - 1 : at + 3] == ["--disable-all-custom-nodes", words[at], "Far", "Mine"]
+    assert not (tmp_path / "workspace" / "models").exists()
+    explained = json.loads(decide("decide", "--explain", **environ, ENABLE_FILM="1").stdout)
+    assert [(each["id"], each["loaded"], each["fetch"], each["why"]) for each in explained["nodes"]] == [
+        ("film", True, False, "film needs it"),
+        ("asks", True, True, "film needs it"),
+    ]
+    assert decide(**environ, ENABLE_FILM="1").returncode == 0
+    assert "--disable-all-custom-nodes" not in arguments_written(tmp_path / "run")
+    assert (tmp_path / "workspace" / "models" / "film").is_dir()
+    written = (tmp_path / "run" / "comfyui.env").read_text().split("\0")
+    assert f"CKPTS={tmp_path}/workspace/models/film" in written
+    assert (tmp_path / "run" / "nodes.fetch").exists()
+    assert f"{tmp_path}/local/nodes" in (tmp_path / "run" / "volume_paths.yaml").read_text()
+    wrong = decide(**environ, NODES="fim")
+    assert (wrong.returncode, "did you mean film?" in wrong.stderr) == (78, True)

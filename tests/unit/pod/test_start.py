@@ -294,3 +294,14 @@ def test_a_folder_called_ended_stops_no_start(pod: Pod) -> None:
     (pod.run / "ended").mkdir(parents=True)
     pod.start()
     pod.until("podkiln: ready in")
+
+
+def test_a_node_that_cannot_be_fetched_costs_its_node_alone(pod: Pod) -> None:
+    tree = {"repo": "https://github.com/o/n", "commit": "c" * 40, "tree": "d" * 40, "patches": []}
+    node = {**tree, "id": "asks", "folder": "Asks", "included": False, "models": ["film"], "environment": {}}
+    listed = {"schema": 1, "nodes": [{**node, "submodules": [], "code": []}]}
+    (pod.root / "opt" / "nodes.json").write_text(json.dumps(listed))
+    pod.start(NODES="asks", GITHUB_ENDPOINT=f"http://127.0.0.1:{free_port()}", PODKILN_FETCH_TRIES="1")
+    said = pod.until("podkiln: ready in")
+    assert said.index("custom node asks will not load: ") < said.index("serving")
+    assert list((pod.root / "local" / "nodes").iterdir()) == []

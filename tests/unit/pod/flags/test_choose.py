@@ -239,6 +239,7 @@ def test_the_json(choose: Choose) -> None:
         "volume": usual("/workspace").to_json(),
         "findings": [],
         "warnings": [],
+        "nodes": [],
         "models": [],
         "requested_files": [],
     } == {key: value for key, value in data.items() if key != "reasons"}

@@ -65,13 +65,12 @@ def test_the_one_that_clashes_is_left_out_and_the_others_are_named(volume: Path,
 
 
 def test_each_thing_is_said_in_a_sentence(volume: Path, image: Path) -> None:
-    clash, later, lacks, twice = look(volume, image).warnings()
+    clash, lacks, twice = look(volume, image).warnings()
     version = next(v for n, v in node_requirements.installed(SITE).items() if n == HAS)
     assert clash == (
         f"custom node clashes requires {HAS}<1, and the image has {version}: it is left out, because ComfyUI "
         "needs that version; NODE_REQUIREMENTS=ignore loads it all the same"
     )
-    assert "next start" in later
     assert "(lacks: insightface>=0.7)" in lacks
     assert "NODE_REQUIREMENTS=install" in lacks
     assert twice.startswith("custom node lacks is on the volume and in the image")
@@ -199,3 +198,30 @@ def test_names_that_are_no_utf_8_are_kept_as_they_are(volume: Path, image: Path)
     assert name in [one.node for one in found.left_out]
     assert os.fsdecode(b"autre\xe9") in found.arguments()
     assert Nodes.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_what_lies_outside_of_the_image_is_the_users_own(volume: Path, image: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    (linked / "far").mkdir(parents=True)
+    found = custom_nodes.inspect_nodes(
+        [str(volume)], SITE, None, custom_nodes.CHECK, str(image), [str(linked), "/nowhere"]
+    )
+    assert found.own == ("clashes", "far", "fine", "lacks", "plain", "single.py")
+    assert "far" in found.arguments()
+    assert (found.has_own("FAR"), found.has_own("Lacks"), found.has_own("websocket_image_save.py")) == (
+        True,
+        True,
+        False,
+    )
+
+
+def test_what_is_unwanted_is_kept_out_beside_what_clashes(volume: Path, image: Path) -> None:
+    found = look(volume, image)
+    others = ("fine", "lacks", "later", "plain", "single.py", "websocket_image_save.py")
+    assert found.arguments(["Lacks"], ["later"])[2:] == others
+    assert Nodes(("a", "b")).arguments(["b"], ["c"]) == (
+        "--disable-all-custom-nodes",
+        "--whitelist-custom-nodes",
+        "a",
+        "c",
+    )

@@ -113,3 +113,18 @@ def test_what_is_nested_deep_takes_no_time(tmp_path: Path) -> None:
     begun = time.monotonic()
     assert foreign_layouts.readable([str(path)], SITE)[0] == []
     assert time.monotonic() - begun < 0.5
+
+
+def test_folders_of_nodes_are_found_in_link_files_and_nothing_in_broken_ones(tmp_path: Path) -> None:
+    site = sysconfig.get_paths()["purelib"]
+    for name in ("mine", "other", "base/nodes"):
+        (tmp_path / name).mkdir(parents=True)
+    links = tmp_path / "links.yaml"
+    links.write_text(
+        "a: {custom_nodes: mine, loras: x}\nb:\n"
+        f"c:\n  base_path: base\n  custom_nodes: |\n    nodes\n    {tmp_path}/other\n"
+    )
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: {custom_nodes: nowhere}")
+    found = foreign_layouts.node_folders([str(broken), "/nowhere", str(links)], site)
+    assert found == [str(tmp_path / "mine"), str(tmp_path / "base" / "nodes"), str(tmp_path / "other")]

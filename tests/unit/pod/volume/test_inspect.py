@@ -159,7 +159,7 @@ def test_a_volume_that_hangs_is_left_alone(asked: ProbeOptions, monkeypatch: pyt
 def test_nodes_that_take_too_long_to_read_are_loaded_unread(
     asked: ProbeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(custom_nodes, "inspect_nodes", lambda *_: time.sleep(60))
+    monkeypatch.setattr(custom_nodes, "inspect_nodes", lambda *_, **_more: time.sleep(60))
     volume = look(replace(asked, limit=1.0), asked.workspace)
     assert volume.output == f"{asked.workspace}/output"
     assert volume.warnings == (

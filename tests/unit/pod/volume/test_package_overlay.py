@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -96,3 +97,32 @@ def test_a_users_own_constraints_and_paths_stay() -> None:
     found = package_overlay.environment(own, "/opt/podkiln", "/p")
     assert found["PYTHONPATH"] == "/opt/podkiln/overlay:/mine"
     assert package_overlay.environment(found, "/opt/podkiln", "/p") == found
+
+
+def started(folder: Path, seen: Path, *words: str, name: str = "main.py") -> list[str]:
+    """Return the arguments that a program sees at its start."""
+    (folder / name).write_text("import sys; print(*sys.argv[1:], sep='\\n')")
+    paths = {"PYTHONPATH": package_overlay.python_path({}, str(ROOT / "scripts"))}
+    environ = {**os.environ, **paths, "PODKILN_NODES_SEEN": str(seen)}
+    argv = [sys.executable, str(folder / name), *words]
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_node_that_comes_while_the_pod_runs_is_loaded_when_comfyui_starts_again(tmp_path: Path) -> None:
+    nodes, seen = tmp_path / "custom_nodes", tmp_path / "nodes.seen"
+    for each in ("mine", "left-out", "__pycache__"):
+        (nodes / each).mkdir(parents=True)
+    known = {"folders": [str(nodes)], "names": ["mine", "left-out", "of-the-image"]}
+    seen.write_text(json.dumps(known))
+    words = ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "mine", "--cpu")
+    assert started(tmp_path, seen, *words) == [*words]
+    (nodes / "new").mkdir()
+    (nodes / "later.py").touch()
+    again = started(tmp_path, seen, *words)
+    assert again == [*words[:2], "later.py", "new", *words[2:]]
+    assert started(tmp_path, seen, *again) == again, "ComfyUI-Manager passes on what it got"
+    assert started(tmp_path, seen, *words, name="other.py") == [*words], "it is no ComfyUI"
+    assert started(tmp_path, seen, "--cpu") == ["--cpu"]
+    for broken in ("", "[]", '{"folders": ["/nowhere"], "names": []}'):
+        seen.write_text(broken)
+        assert started(tmp_path, seen, *words) == [*words]

@@ -135,3 +135,55 @@ def test_names_that_are_no_utf_8_survive(tmp_path: Path) -> None:
     assert found["models_1"]["base_path"] == name
     files.replace(tmp_path / "file", f"{name}\0")
     assert (tmp_path / "file").read_bytes() == b"/caf\xe9/nodes\0"
+
+
+def test_what_nodes_of_the_image_ask_for_is_set_unless_the_user_has(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, run = places
+    asked = run_files.RunNodes({"CKPTS": "/a", "FFMPEG": "/b", "EMPTY": "/c"})
+    environ = {"PODKILN_VENV": sys.prefix, "FFMPEG": "/mine", "EMPTY": ""}
+    run_files.write(usual(tmp_path), environ, root, run, asked)
+    written = (run / "comfyui.env").read_text().split("\0")
+    assert written[:2] == ["CKPTS=/a", "EMPTY=/c"]
+    assert not any(line.startswith("FFMPEG") for line in written)
+
+
+def test_folders_are_made_where_they_can_be(places: tuple[Path, Path], tmp_path: Path) -> None:
+    root, run = places
+    (tmp_path / "file").touch()
+    folders = (f"{tmp_path}/file/below", f"{tmp_path}/models/rife")
+    run_files.write(usual(tmp_path), {"PODKILN_VENV": sys.prefix}, root, run, run_files.RunNodes({}, folders))
+    assert (tmp_path / "models" / "rife").is_dir()
+
+
+def test_comfyui_looks_into_the_folder_of_fetched_nodes_and_start_sh_knows(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, run = places
+    fetched = f"{tmp_path}/local/nodes"
+    for nodes, there in ((run_files.RunNodes(fetched=fetched), True), (None, False)):
+        run_files.write(usual(tmp_path), {"PODKILN_VENV": sys.prefix}, root, run, nodes)
+        folders = yaml.safe_load((run / "volume_paths.yaml").read_text())["nodes"][
+            "custom_nodes"
+        ].splitlines()
+        assert (fetched in folders) == there
+        assert folders[-1] == "/work space/custom_nodes", "new nodes go to the volume"
+        assert (run / "nodes.fetch").exists() == there
+    assert os.path.isdir(fetched), "ComfyUI ends at a folder that is not there"  # noqa: PTH112
+
+
+def test_what_was_there_is_noted_where_a_whitelist_of_ours_counts(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, run = places
+    for listed in (False, True):
+        asked = run_files.RunNodes(listed=listed)
+        run_files.write(usual(tmp_path), {"PODKILN_VENV": sys.prefix}, root, run, asked)
+        written = (run / "comfyui.env").read_text().split("\0")
+        assert (f"PODKILN_NODES_SEEN={run}/nodes.seen" in written) == listed
+        assert (f"PYTHONPATH={root}/overlay" in written) == listed
+    assert json.loads((run / "nodes.seen").read_text()) == {
+        "folders": ["/work space/custom_nodes"],
+        "names": ["websocket_image_save.py"],
+    }

@@ -43,7 +43,7 @@ def test_packages_for_nodes_are_found_where_they_lie() -> None:
 
 
 def test_nothing_is_kept_out_of_a_fresh_volume() -> None:
-    assert volume.usual("/workspace").nodes == Nodes()
+    assert volume.usual("/workspace").nodes.arguments() == ()
     assert Nodes().arguments() == ()
 
 
