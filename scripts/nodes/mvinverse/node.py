@@ -9,7 +9,7 @@ from . import pod_facts, sizes
 
 TITLE: Final = "MVInverse"
 MODEL: Final = "mvinverse"
-CODE: Final = "PODKILN_MVINVERSE"
+CODE = "PODKILN_MVINVERSE"
 ENABLE: Final = "ENABLE_MVINVERSE"
 WITNESS: Final = "mvinverse/models/mvinverse.py"
 WEIGHTS: Final = "model.safetensors"

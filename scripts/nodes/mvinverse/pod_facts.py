@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def weights(
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise NodeError(
-                f"{title} needs {folder}/{name}, which is neither in {places[0].parent} nor in "
+                f"{title} needs {PurePosixPath(folder, name)}, which is neither in {places[0].parent} nor in "
                 f"{places[1].parent}: start the pod with {enable}=1, which fetches it."
             )
         found[name] = path
