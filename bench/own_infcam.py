@@ -9,8 +9,8 @@ the configuration that its weights come with, and of ComfyUI. --packages is the 
 packages (docs/how-to/own-nodes.md), and with imageio-ffmpeg, with which upstream's script reads its video.
 
 Both run a copy of upstream's code whose models have fewer layers (the full ones of 18 GB take a card) and 32
-bits; upstream's script runs from a second copy in which every "cuda" is "cpu", and reads a video file with the
-frames that the node is given. What it is about to encode is compared with what the node returns.
+bits; upstream's script runs from a second copy in which every "cuda" is "cpu", and reads a video file with
+the frames that the node is given. What it is about to encode is compared with what the node returns.
 """
 
 from __future__ import annotations
