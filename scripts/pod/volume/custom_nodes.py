@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VARIABLE = "NODE_REQUIREMENTS"
 CHECK, INSTALL, IGNORE = ANSWERS = ("check", "install", "ignore")
 INSTALLED = "/opt/ComfyUI/custom_nodes"
+EXAMPLES = "/opt/podkiln/custom_nodes"  # a node without classes: ComfyUI shows the workflows in it
 _READERS = 16  # a network volume answers many questions at once as fast as one
 _SHOWN = 6
 
@@ -156,7 +157,11 @@ def asked(environ: Mapping[str, str]) -> str:
 
 
 def inspect_nodes(
-    places: Sequence[str], site: str, overlay: str | None, wish: str, own: str = INSTALLED
+    places: Sequence[str],
+    site: str,
+    overlay: str | None,
+    wish: str,
+    own: Sequence[str] = (INSTALLED, EXAMPLES),
 ) -> Nodes:
     """Read the nodes of a volume. Raises nothing: what cannot be read is said.
 
@@ -165,10 +170,10 @@ def inspect_nodes(
         site: ComfyUI's site-packages.
         overlay: Where packages for nodes were installed, if anywhere.
         wish: What NODE_REQUIREMENTS says.
-        own: The image's custom_nodes folder.
+        own: The image's custom_nodes folders.
     """
     there = {place: _entries(place) for place in places}
-    image = _entries(own)
+    image = [name for place in own for name in _entries(place)]
     names = tuple(sorted({*image, *(name for found in there.values() for name in found)}))
     folders = [Path(place, name) for place in places for name in there[place] if not name.endswith(".py")]
     known = {name.lower() for name in image}

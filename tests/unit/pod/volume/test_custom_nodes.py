@@ -50,7 +50,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def look(volume: Path, image: Path, wish: str = custom_nodes.CHECK) -> Nodes:
-    return custom_nodes.inspect_nodes([str(volume)], SITE, None, wish, str(image))
+    return custom_nodes.inspect_nodes([str(volume)], SITE, None, wish, [str(image)])
 
 
 def test_the_one_that_clashes_is_left_out_and_the_others_are_named(volume: Path, image: Path) -> None:
@@ -96,7 +96,7 @@ def test_without_nodes_nothing_is_looked_up(
     tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_requirements, "parser", None)
-    found = custom_nodes.inspect_nodes([str(tmp_path / "none")], SITE, None, custom_nodes.CHECK, str(image))
+    found = custom_nodes.inspect_nodes([str(tmp_path / "none")], SITE, None, custom_nodes.CHECK, [str(image)])
     assert (found.verdicts, found.names) == ((), ("Lacks", "websocket_image_save.py"))
 
 
@@ -199,3 +199,12 @@ def test_names_that_are_no_utf_8_are_kept_as_they_are(volume: Path, image: Path)
     assert name in [one.node for one in found.left_out]
     assert os.fsdecode(b"autre\xe9") in found.arguments()
     assert Nodes.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_the_image_s_own_nodes_of_every_folder_stay_when_one_is_left_out(
+    volume: Path, image: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "examples" / "podkiln").mkdir(parents=True)
+    own = (str(image), str(tmp_path / "examples"))
+    found = custom_nodes.inspect_nodes([str(volume)], SITE, None, custom_nodes.CHECK, own)
+    assert "podkiln" in found.arguments()
