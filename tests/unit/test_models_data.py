@@ -49,8 +49,8 @@ FIXED_ENV = {
 OWN_FOLDERS = {
     "genfocus": {"node:refocus"},
     "mvinverse": {"node:mvinverse"},
-    "flash_portrait": {"node:flashportrait", "runtime:infcam"},
-    "infcam": {"runtime:infcam"},
+    "flash_portrait": {"node:flashportrait", "node:infcam"},
+    "infcam": {"node:infcam"},
     "CogVideo": {"node:cogvideoxwrapper"},
     "animatediff_models": {"node:animatediff-evolved"},
     "wan2gp": {"runtime:wan2gp"},
