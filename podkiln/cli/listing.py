@@ -12,6 +12,8 @@ from podkiln.errors import LockError
 from podkiln.lock import drift, locations, reader, schema
 from podkiln.options import RuntimeOptions, apply
 from podkiln.plan import cuda as cuda_of
+from podkiln.plan import readiness
+from podkiln.render import examples
 from podkiln.util import console
 
 if TYPE_CHECKING:
@@ -65,27 +67,23 @@ def _variant_row(described: LoadedVariant, shipped: dict[str, catalog.Entry]) ->
 @apply(RuntimeOptions.options())
 @json_option
 def models_command(variant: tuple[str, ...], cuda: str | None, as_json: bool) -> None:
-    """List the models: VRAM, size, licence, the variable that switches them on, what they lack."""
+    """List the models: VRAM, size, licence, the variable that switches them on, whether they are ready."""
     rows = [_model_row(*pair) for pair in _offers(variant, cuda)]
     if as_json:
         console.result({"schema": 1, "models": rows})
         return
     for row in rows:
         slower = f"; slower with this CUDA: {', '.join(row['slower'])}" if row["slower"] else ""
-        missing = f"; needs {', '.join(row['unmet'])}" if row["unmet"] else ""
+        gated = "; gated: its licence has to be accepted on the hub, and HF_TOKEN set" if row["gated"] else ""
         size = console.size(row["bytes"], lacks=bool(row["unknown_sizes"]))
         click.echo(
             f"{row['id']:21} {row['vram_gb']:>3g} GB  {size:>9}  {row['env']:28} "
-            f"{row['licence']}; {_state(row)}{missing}{slower}"
+            f"{row['licence']}; {'not ready' if row['missing'] else 'ready'}{gated}{slower}"
         )
+        for what in row["missing"]:
+            click.echo(f"    {what}")
     if any(row["unknown_sizes"] for row in rows):
         click.echo("A size with > before it, or unknown, lacks files whose size is not known.")
-
-
-def _state(row: dict[str, Any]) -> str:
-    if row["unresolved"]:
-        return f"{row['unresolved']} of {row['files']} files unresolved: no {' and no '.join(row['lacking'])}"
-    return "locked" if row["locked"] else "not locked yet"
 
 
 class _Offer(NamedTuple):
@@ -120,6 +118,7 @@ def _model_row(
     wanted = [known for file, known in zip(model.files, files, strict=True) if not file.optional]
     unresolved = sum(not known.resolved for known in wanted)
     size = schema.ModelSize.of(model, files)
+    missing = readiness.missing(offer, files, held=held)
     return {
         "id": offer.id,
         "title": model.title,
@@ -137,5 +136,8 @@ def _model_row(
         "gated": model.gated,
         "requires": list(model.requires),
         "unmet": list(offer.unmet),
+        "missing": missing,
+        "ready": not missing,
+        "workflow": examples.has_one(offer),
         "slower": slower,
     }

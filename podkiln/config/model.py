@@ -209,6 +209,10 @@ class Model(StrictModel):
     requires: Annotated[TupleOf[Requirement], AfterValidator(distinct)] = Field(
         (), description="What must be there beside the files: node:, model:, …"
     )
+    example_with: Annotated[TupleOf[Identifier], AfterValidator(distinct)] = Field(
+        (),
+        description="Models whose files its example workflow names too: a part makes no picture alone.",
+    )
     files: TupleOf[ModelFile] = Field(min_length=1)
     homepage: HttpsUrl | None = None
     notes: TupleOf[str] = ()

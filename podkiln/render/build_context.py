@@ -23,7 +23,7 @@ from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan import cuda
-from podkiln.render import apt_index, baked_stage, image_metadata, node_stages
+from podkiln.render import apt_index, baked_stage, examples, image_metadata, node_stages
 from podkiln.render import flags_json as flags
 from podkiln.render.context_file import File
 
@@ -60,6 +60,7 @@ def render(plan: Plan) -> dict[str, File]:
         **_requirements(plan),
         **node_stages.files(plan),
         **_scripts(),
+        **_examples(plan),
     }
 
 
@@ -295,6 +296,11 @@ def _requirements(plan: Plan) -> dict[str, File]:
         texts[f"build/{LAYER}.txt"] = plan.lock.additions.requirements
     texts["build/uv.txt"] = (plan.lock.folder / plan.lock.runtime.uv.file).read_text(encoding="utf-8")
     return {path: File(text.encode(), copied=True) for path, text in sorted(texts.items())}
+
+
+def _examples(plan: Plan) -> dict[str, File]:
+    found = examples.paths(plan.offered)
+    return {target: File(path.read_bytes(), copied=True) for target, path in found.items()}
 
 
 @cache

@@ -25,6 +25,7 @@ VARIABLE = "NODE_REQUIREMENTS"
 CHECK, INSTALL, IGNORE = ANSWERS = ("check", "install", "ignore")
 INSTALLED = "/opt/ComfyUI/custom_nodes"
 OF_COMFYUI = ("websocket_image_save.py",)  # what lies there before any node is put in
+EXAMPLES = "/opt/podkiln/custom_nodes"  # a node without classes: ComfyUI shows the workflows in it
 _READERS = 16  # a network volume answers many questions at once as fast as one
 _SHOWN = 6
 
@@ -173,7 +174,7 @@ def inspect_nodes(  # one parameter for each place
     site: str,
     overlay: str | None,
     wish: str,
-    image: str = INSTALLED,
+    image: Sequence[str] = (INSTALLED, EXAMPLES),
     linked: Sequence[str] = (),
 ) -> Nodes:
     """Read the nodes of a volume. Raises nothing: what cannot be read is said.
@@ -183,12 +184,12 @@ def inspect_nodes(  # one parameter for each place
         site: ComfyUI's site-packages.
         overlay: Where packages for nodes were installed, if anywhere.
         wish: What NODE_REQUIREMENTS says.
-        image: The image's custom_nodes folder.
+        image: The image's custom_nodes folders.
         linked: Further folders that ComfyUI loads nodes from; only their names are of interest.
     """
     there = {place: _entries(place) for place in places}
     own = {name for found in (*there.values(), *map(_entries, linked)) for name in found}
-    in_image = _entries(image)
+    in_image = [name for place in image for name in _entries(place)]
     names, own_names = tuple(sorted({*in_image, *own})), tuple(sorted(own))
     folders = [Path(place, name) for place in places for name in there[place] if not name.endswith(".py")]
     known = {name.lower() for name in in_image}

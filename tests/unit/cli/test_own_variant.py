@@ -38,7 +38,7 @@ def test_a_size_that_is_not_known_is_not_counted_as_none(
     own = str(own_variant(tmp_path))
     assert main(["models", "--variant", own]) == 0
     listed = capsys.readouterr().out
-    assert re.search(r"mine .* unknown  .*; 1 of 1 files unresolved: no exact size", listed)
+    assert re.search(r"mine .* unknown  .*; not ready\n    1 of 1 files unresolved: no exact size", listed)
     assert "A size with > before it, or unknown, lacks files whose size is not known" in listed
     assert main(["plan", "--variant", own]) == 0
     planned = capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_only_what_the_lock_holds_is_locked(tmp_path: Path, capsys: pytest.Captu
     }
     lock.write_text(json.dumps({"schema_version": 1, "models": {"mine": [entry]}}))
     assert main(["models", "--variant", own]) == 0
-    assert "; locked" in capsys.readouterr().out
+    assert "; ready" in capsys.readouterr().out
     assert main(["lock", "--check", "--variant", own]) == 0
 
 

@@ -117,7 +117,7 @@ def test_data_is_what_programs_can_read(plan: Plan) -> None:
     for path in ("manifest", "models", "flags", "folders"):
         assert json.loads(files[f"podkiln/{path}.json"].content)["schema"] == 1
     paths = yaml.safe_load(files["podkiln/extra_model_paths.yaml"].content)
-    assert list(paths) == ["workspace", "baked"]
+    assert list(paths) == ["workspace", "baked", "examples"]
     # A YAML list would crash ComfyUI.
     assert all(isinstance(value, str | bool) for place in paths.values() for value in place.values())
 

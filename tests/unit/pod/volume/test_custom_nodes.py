@@ -50,7 +50,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def look(volume: Path, image: Path, wish: str = custom_nodes.CHECK) -> Nodes:
-    return custom_nodes.inspect_nodes([str(volume)], SITE, None, wish, str(image))
+    return custom_nodes.inspect_nodes([str(volume)], SITE, None, wish, [str(image)])
 
 
 def test_the_one_that_clashes_is_left_out_and_the_others_are_named(volume: Path, image: Path) -> None:
@@ -95,7 +95,7 @@ def test_without_nodes_nothing_is_looked_up(
     tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_requirements, "parser", None)
-    found = custom_nodes.inspect_nodes([str(tmp_path / "none")], SITE, None, custom_nodes.CHECK, str(image))
+    found = custom_nodes.inspect_nodes([str(tmp_path / "none")], SITE, None, custom_nodes.CHECK, [str(image)])
     assert (found.verdicts, found.names) == ((), ("Lacks", "websocket_image_save.py"))
 
 
@@ -114,7 +114,7 @@ def test_many_nodes_are_all_read(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"node-{number:03}").mkdir()
         (tmp_path / f"node-{number:03}" / "requirements.txt").write_text(f"missing-{number}\n" * 3)
-    found = custom_nodes.inspect_nodes([str(tmp_path)], SITE, None, custom_nodes.CHECK, "/nowhere")
+    found = custom_nodes.inspect_nodes([str(tmp_path)], SITE, None, custom_nodes.CHECK, ["/nowhere"])
     assert [one.missing for one in found.verdicts] == [(f"missing-{number}",) for number in range(100)]
     assert "and 94 more" in found.warnings()[0]
 
@@ -204,7 +204,7 @@ def test_what_lies_outside_of_the_image_is_the_users_own(volume: Path, image: Pa
     linked = tmp_path / "linked"
     (linked / "far").mkdir(parents=True)
     found = custom_nodes.inspect_nodes(
-        [str(volume)], SITE, None, custom_nodes.CHECK, str(image), [str(linked), "/nowhere"]
+        [str(volume)], SITE, None, custom_nodes.CHECK, [str(image)], [str(linked), "/nowhere"]
     )
     assert found.own == ("clashes", "far", "fine", "lacks", "plain", "single.py")
     assert "far" in found.arguments()
@@ -225,3 +225,12 @@ def test_what_is_unwanted_is_kept_out_beside_what_clashes(volume: Path, image: P
         "a",
         "c",
     )
+
+
+def test_the_image_s_own_nodes_of_every_folder_stay_when_one_is_left_out(
+    volume: Path, image: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "examples" / "podkiln").mkdir(parents=True)
+    own = (str(image), str(tmp_path / "examples"))
+    found = custom_nodes.inspect_nodes([str(volume)], SITE, None, custom_nodes.CHECK, own)
+    assert "podkiln" in found.arguments()
