@@ -40,7 +40,7 @@ WISHES = {
 }
 PROMPT = 'a room, "2 chairs"'
 MOST = 1e-3
-DIFFERENT = 1e-2
+DIFFERENT = 5e-3
 """What another input has to change at least, or the weights would hide a mistake."""
 
 
