@@ -77,6 +77,7 @@ class NodeDecision:
             "folder": self.offer.folder,
             "commit": self.offer.commit,
             "included": self.offer.included,
+            "models": list(self.offer.models),
             "loaded": self.loaded,
             "fetch": self.fetched or bool(self.fetched_code),
             "why": self.why,
