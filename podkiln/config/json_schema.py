@@ -28,7 +28,7 @@ def rendered() -> dict[Path, str]:
     """Return the text of each schema, by the path where it is committed."""
     variant = Variant.model_json_schema()
     # What a parent gives need not be said again, in any part of a variant; a model is always described whole.
-    whole = {"Model", "Node"}
+    whole = {"Model"}  # and the parts of a node, but not a node, which a child may change in part
     whole |= {name for each in (Model, Node) for name in each.model_json_schema().get("$defs", {})}
     for name, part in (("Variant", variant), *variant["$defs"].items()):
         if name not in whole:

@@ -8,9 +8,10 @@ lists, and every other key is a node that is described in place, and appended.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from podkiln.config import document
 from podkiln.config.list_changes import ListChange
 from podkiln.util.quoting import did_you_mean, shown
 
@@ -32,12 +33,34 @@ _ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class NodeItem:
-    """A node that is named, or described `inline`: its id, and where."""
+    """A node that is named, or described `inline`: its id, and where.
+
+    `below`: what a parent describes in place under this id; what stands here is laid over that.
+    """
 
     value: str
     file: Document
     place: Location
     inline: bool = False
+    below: NodeItem | None = None
+
+    @property
+    def data(self) -> Any:
+        """What is described in place."""
+        here: Any = self.file.data
+        for step in self.place:
+            here = here[step]
+        below = self.below.data if self.below else None
+        if isinstance(here, dict) and isinstance(below, dict):
+            return document.merge(below, here)
+        return here
+
+    def find(self, rest: Location) -> tuple[Document, Location]:
+        """Return the file that writes a key of it, and where."""
+        inherited = self.below if not self.file.has((*self.place, *rest)) else None
+        if inherited and inherited.file.has((*inherited.place, *rest)):
+            return inherited.find(rest)
+        return self.file, (*self.place, *rest)
 
     def error(self, what: str, *, hint: str | None = None) -> DescriptionError:
         """Make the error for this entry."""
@@ -83,14 +106,7 @@ def read(chain: Sequence[Document]) -> tuple[NodeItem, ...]:
 
 def inline_data(items: Sequence[NodeItem]) -> dict[str, Any]:
     """Return what the merged description holds of `nodes`: those that are described in place, by id."""
-    found: dict[str, Any] = {}
-    for item in items:
-        if item.inline:
-            here: Any = item.file.data
-            for step in item.place:
-                here = here[step]
-            found[item.value] = here
-    return found
+    return {item.value: item.data for item in items if item.inline}
 
 
 def place_of(items: Sequence[NodeItem], location: Location) -> tuple[Document, Location] | None:
@@ -98,7 +114,7 @@ def place_of(items: Sequence[NodeItem], location: Location) -> tuple[Document, L
     if location[:1] != (KEY,) or len(location) == 1:
         return None
     found = next((each for each in items if each.inline and each.value == location[1]), None)
-    return (found.file, (*found.place, *location[2:])) if found else None
+    return found.find(location[2:]) if found else None
 
 
 def _listed(file: Document, at: int, entry: Any) -> NodeItem:
@@ -128,9 +144,12 @@ def _changed(now: tuple[NodeItem, ...], file: Document, value: Mapping[str, Any]
 
 def _described(now: tuple[NodeItem, ...], item: NodeItem) -> tuple[NodeItem, ...]:
     """Append a node that is described in place, or put it where the parent has one of that name."""
-    if any(each.value == item.value for each in now):
-        return tuple(item if each.value == item.value else each for each in now)
-    return (*now, item)
+    there = next((each for each in now if each.value == item.value), None)
+    if there is None:
+        return (*now, item)
+    if there.inline:
+        item = replace(item, below=there)
+    return tuple(item if each is there else each for each in now)
 
 
 def _with(now: tuple[NodeItem, ...], item: NodeItem) -> tuple[NodeItem, ...]:

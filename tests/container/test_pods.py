@@ -60,7 +60,7 @@ def test_the_manifest_in_the_image_says_what_it_holds(pod: Container) -> None:
     labels = pod.inspect()["Config"]["Labels"]
     assert manifest["variant"] == labels["io.podkiln.variant"]
     assert manifest["lock"] == labels["io.podkiln.lock"]
-    assert set(manifest["substituted"]) == {"base", "comfyui", "requirements"}
+    assert set(manifest["substituted"]) == {"base", "comfyui", "requirements", "nodes"}
     assert manifest["baked"] == []
 
 

@@ -66,7 +66,7 @@ def substitutes(findings: list[str]) -> list[str]:
 def test_an_image_with_substitutes_is_never_right_and_else_as_locked(pushed: Pushed) -> None:
     for options in ((), ("--deep",)):
         named = substitutes(pushed.verify(*options)["findings"])
-        assert sorted(named) == ["base", "comfyui", "requirements"]
+        assert sorted(named) == ["base", "comfyui", "nodes", "requirements"]
 
 
 def test_weights_that_were_not_asked_for_are_found(pushed: Pushed) -> None:

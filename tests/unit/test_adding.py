@@ -1,4 +1,4 @@
-"""A variant, a model, a custom node and a registry are a new file each, and no code: done as the how-tos say, in a copy."""
+"""A variant, a model, a node and a registry are a new file each, and no code: done as the how-tos say."""
 
 from __future__ import annotations
 
