@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @option("--tier", help="GPU_TIER.")
 @option("--memory-mode", help="GPU_MEMORY_MODE.")
 @option("--profile", help="FLAG_PROFILE: dynamic or conservative.")
-@option("--models", default="", may_be_empty=True, help="MODELS, of the image that --variant names.")
-@option("--nodes", default="", may_be_empty=True, help="NODES, the same.")
+@option("--models", help="MODELS, of the image that --variant names.")
+@option("--nodes", help="NODES, the same.")
 @option("--args", default="", may_be_empty=True, help="COMFYUI_ARGS.")
 @json_option
 def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **figures: Any) -> None:

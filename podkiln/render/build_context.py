@@ -314,6 +314,7 @@ def _scripts() -> dict[str, File]:
     found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
     found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}
     found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
+    found["build/apply_patches.py"] = SCRIPTS / "pod/source_trees/patches.py"  # a pod applies them too
     return {
         target: File(
             path.read_bytes(),

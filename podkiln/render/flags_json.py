@@ -76,8 +76,8 @@ def preview(  # one parameter for each option of `./build.py flags`
     memory_mode: str | None = None,
     profile: str | None = None,
     args: str = "",
-    models: str = "",
-    nodes: str = "",
+    models: str | None = None,
+    nodes: str | None = None,
     offers: tuple[ModelOffer, ...] = (),
     node_offers: tuple[NodeOffer, ...] = (),
     packages: Collection[str] | None = None,
@@ -104,8 +104,8 @@ def preview(  # one parameter for each option of `./build.py flags`
         "GPU_MEMORY_MODE": memory_mode or "",
         "FLAG_PROFILE": profile or "",
         "COMFYUI_ARGS": args,
-        "MODELS": models,
-        "NODES": nodes,
+        "MODELS": models or "",
+        "NODES": nodes or "",
     }
     rules = pod_rules.from_json(data)
     try:

@@ -76,7 +76,8 @@ def _code(planned: PlannedNode) -> list[dict[str, str]]:
             "repo": each.repo,
             "commit": each.commit,
             "mount": each.name,
-            "words": f"code {each.name} {code_folder(entry.id, each.name)}",
+            "words": f"code {each.name} {code_folder(entry.id, each.name)} "
+            + ("/build/apply_patches.py" if each.patches else "-"),
             "patches": f"build/patches/{entry.id}-{each.name}" if each.patches else "",
         }
         for each in entry.node.code

@@ -2,10 +2,11 @@
 # Put a custom node into the image: its tree at /source with its submodules, patched, and compiled. Packages that are on
 # no index come beside it, on Python's path; code that it imports from a folder lies there.
 #
-# Usage: install-node.sh ID TARGET [submodule PART FOLDER | path PART NAME FOLDER | code PART FOLDER | patched PATCHES]...
+# Usage: install-node.sh ID TARGET [submodule PART FOLDER | path PART NAME FOLDER | code PART FOLDER PROGRAM |
+#                                   patched PROGRAM PATCHES]...
 #
-# Runs at build time, bind-mounted beside install-tree.sh and apply_patches.py. /parts/PART are the other trees,
-# /patches/PART their patches.
+# Runs at build time, bind-mounted beside install-tree.sh. /parts/PART are the other trees, /patches/PART the patches of
+# code, which PROGRAM applies; `-` for none.
 set -eu
 
 id=$1
@@ -36,15 +37,15 @@ while [ $# -gt 0 ]; do
     code)
         mkdir "$code/$2"
         cp -R "/parts/$2/." "$code/$2/"
-        if [ -d "/patches/$2" ]; then
-            python3 -I -S "$here/apply_patches.py" "$id" "$code/$2" "/patches/$2"
+        if [ "$4" != - ]; then
+            python3 -I -S "$4" "$id" "$code/$2" "/patches/$2"
         fi
         sh "$here/install-tree.sh" "$code/$2" "$3"
-        shift 3
+        shift 4
         ;;
     patched)
-        python3 -I -S "$here/apply_patches.py" "$id" "$assembled" "$2"
-        shift 2
+        python3 -I -S "$2" "$id" "$assembled" "$3"
+        shift 3
         ;;
     *)
         echo "podkiln: install-node.sh knows no $1." >&2

@@ -33,6 +33,7 @@ from pod.net.transfer_policy import TransferPolicy
 from pod.resolve import model_facts
 from pod.util import env
 from pod.util.dataclass import replace
+from pod.util.files import recall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> int:
     display = Display()
     for warning in _checked(wishes, root) if options.words else ():  # `decide` has said the boot's
         display.say(f"warning: {warning}")
+    for sentence in _without_node(names if options.words else (), run):
+        display.say(sentence)
     files = models_json.wanted(models, names, optional=options.optional or options.verify)
     place = store(os.environ, display.say, models_json.older(run))
     if options.verify:
@@ -88,6 +91,18 @@ def _asked(words: Sequence[str], run: Path) -> tuple[list[str], list[ModelRef]]:
 
 def _checked(wishes: Sequence[ModelRef], root: Path) -> list[str]:
     return model_ref.check_folders(wishes, models_json.folders(root), ARGUMENTS_REFUSED) if wishes else []
+
+
+def _without_node(names: Sequence[str], run: Path) -> list[str]:
+    """Say which models that were named by hand need a custom node that the start has left out."""
+    nodes = recall(run / "decision.json").get("nodes", ())
+    return [
+        f"{name} needs the custom node {node['id']}, which is not loaded: start the pod with "
+        f"NODES={node['id']}"
+        for name in names
+        for node in nodes
+        if name in node["models"] and not node["loaded"]
+    ]
 
 
 def _queue(wishes: Sequence[ModelRef], files: Sequence[ModelFile]) -> list[ModelFile]:

@@ -77,6 +77,7 @@ class NodeDecision:
             "folder": self.offer.folder,
             "commit": self.offer.commit,
             "included": self.offer.included,
+            "models": list(self.offer.models),
             "loaded": self.loaded,
             "fetch": self.fetched or bool(self.fetched_code),
             "why": self.why,
@@ -238,14 +239,14 @@ def _decided(
 def _wanted(offer: NodeOffer, models: Sequence[ModelDecision], named: Collection[str]) -> tuple[bool, str]:
     """Say whether a node is wanted: an everyday one always, a model's with its model."""
     enabled = [one.offer.id for one in models if one.enabled and one.offer.id in offer.models]
+    if offer.included and not offer.models:
+        return True, "in the image for every start"
     if enabled:
         return True, f"{', '.join(enabled)} {'needs' if len(enabled) == 1 else 'need'} it"
     if ALL in named or offer.id in named:
         return True, f"{VARIABLE}={ALL}" if ALL in named else f"{VARIABLE} names it"
     if offer.models:
         return False, f"no model that needs it is on ({', '.join(offer.models)})"
-    if offer.included:
-        return True, "in the image for every start"
     return False, "its code is not in the image"
 
 

@@ -77,7 +77,7 @@ def test_what_was_accepted_is_built_in(tmp_path: Path) -> None:
     data = node_stages.as_json(node)
     assert (data["patches"], data["submodules"], data["code"][0]["patches"]) == ([], [], [])
     folder = data["code"][0]["folder"]
-    assert inputs(node) == ["submodule inner lib/inner", f"code engine {folder}"]
+    assert inputs(node) == ["submodule inner lib/inner", f"code engine {folder} /build/apply_patches.py"]
     (offer,) = node_selection.from_json({"nodes": [data]})
     assert offer.code[0].folder == folder
 

@@ -221,7 +221,7 @@ HASH = f" \\\n    --hash=sha256:{'3' * 64}\n"
         ("unlocked", "the custom nodes (a, b) are not locked: there is no "),
         ("commit", "the node a is described with another commit or tree than is locked."),
         ("tree", "the node a is described with another commit or tree than is locked."),
-        ("part", "the node b is described with other submodules or paths than are locked."),
+        ("part", "the node b is described with other submodules, paths or code than are locked."),
         ("asked", "the Python packages of the node a have changed since they were locked."),
         ("runtime", "the custom nodes were locked for other Python layers than the runtime has now."),
         ("by hand", "node-a.txt was changed by hand: its sha256 is not the locked one."),

@@ -152,7 +152,7 @@ CASES = [
         "two parts of one name",
         one(f"submodules: [{{path: a/p, {PART}}}], paths: [{{name: p, {PART}, licence: MIT}}]"),
         "nodes.mine",
-        "two of submodules and paths have one name at their end",
+        "two of submodules, paths and code have one name at their end",
     ),
     Case(
         "a node that is called like a part",

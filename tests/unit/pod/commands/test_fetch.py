@@ -129,6 +129,17 @@ def test_a_model_by_name_and_its_optional_files(pod: Pod) -> None:
     assert "1 fetched (2 kB), 1 already there" in pod.fetch("m", "--optional")[1]
 
 
+def test_a_model_by_name_whose_node_is_left_out_says_how_to_load_it(pod: Pod) -> None:
+    file = pod.hub.add("org/repo", "a.safetensors", 2000)
+    pod.offer({"m": [row(file, huggingface(file))], "other": []}, enabled=[])
+    decision = json.loads((pod.run / "decision.json").read_text())
+    nodes = [{"id": name, "models": ["m"], "loaded": name == "on"} for name in ("on", "off")]
+    (pod.run / "decision.json").write_text(json.dumps({**decision, "nodes": nodes}))
+    hint = "m needs the custom node off, which is not loaded: start the pod with NODES=off"
+    assert pod.fetch("m")[1].count(hint) == 1
+    assert "custom node" not in pod.fetch()[1], "the start has said it"
+
+
 def test_one_failure_does_not_cost_the_others(pod: Pod) -> None:
     good = pod.hub.add("org/repo", "good.safetensors", 200_000)
     gone = pod.hub.add("org/repo", "gone.safetensors", 2000, seed=1)
