@@ -10,6 +10,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
 # Half of the unit tests' time is waiting, so there are more workers than a small machine has processors.
 WORKERS := 4
+# Container tests wait for pods and registries. A file shares its images and pods, so it stays with one worker.
+IN_PAIRS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # .ci/run takes the times of the parts from these lines.
 step = @printf '\n== %s\n' '$(1)'
 
@@ -20,7 +22,7 @@ help: ## list the commands
 .PHONY: test
 test: check engine unit ## everything: checks, unit, container and full tests; installs what it needs
 	$(call step,container tests)
-	$(PYTEST) --whole tests/container
+	$(PYTEST) --whole $(IN_PAIRS) tests/container
 
 .PHONY: check
 check: venv ## the cheap checks only: linters, types, what is generated and locked

@@ -12,6 +12,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -36,8 +37,7 @@ _OPTIONS = (
     "--remote-debugging-port=0",
     "--host-resolver-rules=MAP *.test 127.0.0.1",
 )
-_INTERFACE_CAME_OR_WENT = "net::ERR_NETWORK_CHANGED"
-_ADDRESSES = (Path("/proc/net/if_inet6"), Path("/proc/net/fib_trie"))
+_WITHOUT_NETLINK = Path(__file__).parent / "without_netlink.py"
 _PATIENCE = 60.0  # seconds; Chromium itself gives a handshake 30
 
 
@@ -47,7 +47,14 @@ def chromium(folder: Path) -> Iterator[str]:
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     assert program, "no Chromium here: scripts/host/ensure_engine.sh --with-tests installs it"
     with (folder / "log").open("wb") as log:
-        argv = [program, *_OPTIONS, f"--user-data-dir={folder}", "about:blank"]
+        argv = [
+            sys.executable,
+            str(_WITHOUT_NETLINK),
+            program,
+            *_OPTIONS,
+            f"--user-data-dir={folder}",
+            "about:blank",
+        ]
         process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
             told = folder / "DevToolsActivePort"
@@ -61,20 +68,6 @@ def chromium(folder: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(10)
-
-
-def wait_for_steady_interfaces(seconds: float = 3.0) -> None:
-    """Wait until this machine's interfaces have stayed as they are, so that no page loses what it fetches.
-
-    A container's interface gets its last address some 2 s after the container has started.
-    """
-    end = time.monotonic() + _PATIENCE
-    seen, since = [""], time.monotonic()
-    while time.monotonic() < min(end, since + seconds):
-        now = [path.read_text() for path in _ADDRESSES if path.is_file()]
-        if now != seen:
-            seen, since = now, time.monotonic()
-        time.sleep(0.1)
 
 
 class Session:
@@ -148,15 +141,9 @@ class Tab:
         self._name = name
 
     async def go(self, url: str) -> None:
-        """Open an address as if it was typed.
-
-        Chromium gives up a load when an interface of this machine comes or goes, as with any container that
-        starts or ends beside the test: such a load is asked for again.
-        """
-        end = time.monotonic() + _PATIENCE
-        while error := (await self._session.send("Page.navigate", self._name, url=url)).get("errorText"):
-            assert error == _INTERFACE_CAME_OR_WENT, f"{url}: {error}"
-            assert time.monotonic() < end, f"{url}: {error}, again and again"
+        """Open an address as if it was typed."""
+        error = (await self._session.send("Page.navigate", self._name, url=url)).get("errorText")
+        assert not error, f"{url}: {error}"
         await self.until("document.readyState == 'complete' && location.href != 'about:blank'")
 
     async def run(self, script: str) -> Any:

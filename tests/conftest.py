@@ -62,8 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: PARTS.index(part_of(item)))
+    if hasattr(
+        config, "workerinput"
+    ):  # one of several workers, which end together if the longest file is first
+        items.sort(key=lambda item: part_of(item) != "full")
     if shutil.which("nvidia-smi") is None:
         for item in items:
             if part_of(item) == "gpu":

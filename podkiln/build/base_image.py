@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from podkiln.errors import SourceError
 from podkiln.oci import layout, spec
 from podkiln.render import apt_index
-from podkiln.util import cache_folder, process
+from podkiln.util import cache_folder, disk_space, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,12 +105,17 @@ def platform_here() -> str:
 
 def _make(path: Path, locked: BaseLock | None, mirror: str | None) -> None:
     """Run the script and wrap its tar in a temporary folder, which is renamed when it is complete."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as name:
+    with (
+        disk_space.room(path.parent),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as name,
+    ):
         aside = Path(name)
         tar = aside / "root.tar"
         options = ["--index", str(_index(aside / "index", locked))] if locked else []
         given = {"APT_MIRROR": mirror} if mirror else {}
         done = process.run_group([str(_SCRIPT), *options, str(tar)], env={**os.environ, **given})
+        if done.returncode and disk_space.WORDS in (done.stderr or "").lower():
+            raise disk_space.error(path.parent)
         if done.returncode:
             *before, last = process.tail(done.stderr or "it said nothing").splitlines()
             for line in before:

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class BuildDiskFullError(BuildFailedError):
+    """A disk is full; `path`: what could not be written, where that is told."""
+
+    def __init__(self, message: str, *, path: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
 def command_line(names: Sequence[str], *, builder: str | None = None, no_cache: bool = False) -> list[str]:
     """Return the command that builds, as a person would type it in the output folder."""
     options = [*(["--builder", builder] if builder else []), *(["--no-cache"] if no_cache else [])]
@@ -146,7 +154,10 @@ _CAUSES = (
 _NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
 # The stage of packages that `lock --keep` has pushed, where BuildKit cannot read it although podkiln could.
 _KEPT = re.compile(r">>> FROM (?P<what>\S+) AS kept$", re.MULTILINE)
-_DISK_FULL = "no space left on device"
+# A full disk; of a client that writes what BuildKit exports, with the path on this machine.
+_DISK_FULL = re.compile(
+    r"(?:(?:write|open|mkdir|sync|create) (?P<path>/[^\n:]+): )?no space left on device", re.IGNORECASE
+)
 _SUBSTITUTES = ("--base", "--source")  # with which a push has to be allowed
 
 
@@ -156,9 +167,12 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     if found := _NOT_AS_LOCKED.search(said):
         hint = "Another mirror may have the right one: --apt-mirror URL. Or lock again: lock --upgrade apt."
         return IntegrityError(masked(found["what"]), hint=hint)
-    if _DISK_FULL in said.lower():
-        return BuildFailedError(
-            "The disk that BuildKit builds on is full.",
+    if full := _DISK_FULL.search(said):
+        path = full["path"] or ""
+        where = f": it could not write to {path.rpartition('/')[0]}" if path else ""
+        return BuildDiskFullError(
+            f"The disk that BuildKit builds on is full{where}.",
+            path=path,
             hint="`docker buildx prune` gives back its cache; `./build.py doctor` shows what podkiln keeps.",
         )
     if found := _KEPT.search(said):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from podkiln.build.engine import PLAIN_EXPORT
-from podkiln.canonical_layers.exported import ExportedImage
+from podkiln.canonical_layers.exported import DamagedExportError, ExportedImage
 from podkiln.errors import IntegrityError
 from podkiln.oci import layout
 from podkiln.util import lock_file
@@ -82,12 +82,28 @@ class KeptExport:
         return False
 
     def exported(self, name: str) -> ExportedImage:
-        """Return what BuildKit has exported for a variant. Raises IntegrityError."""
+        """Return what BuildKit has exported for a variant.
+
+        Raises DamagedExportError: it was damaged, and all that is kept was thrown away with it, since
+        BuildKit takes what is there for what it would write. Raises IntegrityError for one of another kind.
+        """
         try:
-            return ExportedImage.of(layout.read(self._place(name)))
+            found = layout.read(self._place(name))
         except IntegrityError as damaged:
-            hint = f"Delete {self.folder}, where exports are kept, and build again."
-            raise IntegrityError(str(damaged), hint=hint) from None
+            self._throw_away()
+            hint = f"Build again. If that does not help, delete {self.folder}, where exports are kept."
+            raise DamagedExportError(
+                f"The kept export of the build was damaged: {damaged}", hint=hint
+            ) from None
+        return ExportedImage.of(found)
+
+    def _throw_away(self) -> None:
+        for path in (self.folder / "blobs", self.folder / "images"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        (self.folder / "blobs").mkdir(exist_ok=True)
 
     def prune(self) -> None:
         """Remove the layers that the latest builds of the last few variants do not have."""

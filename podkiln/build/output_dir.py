@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from podkiln.errors import UsageError
-from podkiln.util import lock_file
+from podkiln.util import disk_space, lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,17 +36,16 @@ def exclusive_lock(out: Path) -> Iterator[None]:
 def write(files: Mapping[str, File], folder: Path) -> None:
     """Write a context aside and put it in its place by rename; what earlier builds made stays.
 
-    Modes are set whatever the umask is: COPY takes them into the image.
+    Modes are set whatever the umask is: COPY takes them into the image. Raises PodkilnError for a full disk.
     """
     recover_from_crash(folder)
     aside, old = _beside(folder, "next"), _beside(folder, "old")
-    for path, file in files.items():
-        target = aside / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.content)
-        target.chmod(file.mode)
-    for directory in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
-        directory.chmod(0o755)
+    try:
+        with disk_space.room(folder, sum(len(file.content) for file in files.values())):
+            _write(files, aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
@@ -54,6 +53,16 @@ def write(files: Mapping[str, File], folder: Path) -> None:
         if (old / name).exists():
             (old / name).rename(folder / name)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(files: Mapping[str, File], aside: Path) -> None:
+    for path, file in files.items():
+        target = aside / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.content)
+        target.chmod(file.mode)
+    for directory in (aside, *(path for path in aside.rglob("*") if path.is_dir())):
+        directory.chmod(0o755)
 
 
 def recover_from_crash(folder: Path) -> None:

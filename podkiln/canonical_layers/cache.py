@@ -1,8 +1,9 @@
 """Written layers, remembered by what they were written from: a build that changes one writes one.
 
-In the folder: `blobs/HEX`, the compressed layers by digest; `written/KEY.json`, what a layer came to; and
-`entries/KEY`, what an exported layer holds. The key of a written layer covers the rules and all exported
-layers up to that one: what lies below decides what changes nothing.
+In the folder: `blobs/HEX`, the compressed layers by digest; `checked/HEX`, when each was hashed;
+`written/KEY.json`, what a layer came to; and `entries/KEY`, what an exported layer holds. The key of a
+written layer covers the rules and all exported layers up to that one: what lies below decides what changes
+nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import stat
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -20,16 +23,19 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import zstandard
 
 from podkiln.canonical_layers import entry_list, writer
+from podkiln.canonical_layers.checks import Checks
 from podkiln.canonical_layers.writer import WrittenLayer
+from podkiln.oci import spec
 from podkiln.util import atomic, seal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from podkiln.canonical_layers.checks import Told
     from podkiln.canonical_layers.entries import Entry
-    from podkiln.oci import spec
     from podkiln.oci.spec import Digest
 
+log = logging.getLogger(__name__)
 MAX_BYTES: Final = 24 << 30  # of compressed layers: five variants and their last few changes
 MAX_LISTS: Final = 400  # of entries; each has at most a few MB
 _WRITTEN_AT: Final = 1  # seconds: the time that every layer here has; another one shows that it was changed
@@ -46,20 +52,44 @@ class LayerCache:
         """Return where a layer lies, or would."""
         return self.folder / "blobs" / digest.partition(":")[2]
 
-    def find(self, key: str) -> WrittenLayer | None:
-        """Return what a layer came to, where that is known and lies here whole."""
+    def find(self, key: str, told: Told = lambda *_: None) -> WrittenLayer | None:
+        """Return what a layer came to, where that is known and lies here whole.
+
+        It is read unless it was since the machine has started, and today: `told` hears how far.
+        """
         try:
-            told = json.loads(_content(self._record(key)))
-            if told.pop("seal") != seal.of(key, told):
+            known = json.loads(_content(self._record(key)))
+            if known.pop("seal") != seal.of(key, known):
                 return None
-            found = WrittenLayer(**told)
-            there = self.blob(found.digest).stat()
-            if (there.st_size, there.st_mtime) != (found.size, _WRITTEN_AT):
+            found = WrittenLayer(**known)
+            if not self._is_whole(found.digest, found.size, told=told):
                 return None
             os.utime(self._record(key))  # what was used longest ago is pruned first
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return found
+
+    def _is_whole(
+        self, digest: Digest, size: int, *, again: bool = False, told: Told = lambda *_: None
+    ) -> bool:
+        """Tell whether a layer lies here as it was written; one that does not goes. Raises OSError."""
+        place = self.blob(digest)
+        there = place.lstat()
+        if not stat.S_ISREG(there.st_mode) or (there.st_size, there.st_mtime) != (size, _WRITTEN_AT):
+            return False
+        if self._checks.holds(place, again=again, told=told):
+            return True
+        log.warning("The kept layer %s is not what was written there; it is made again.", spec.short(digest))
+        place.unlink(missing_ok=True)
+        return False
+
+    @property
+    def _checks(self) -> Checks:
+        return Checks(self.folder / "checked")
+
+    def doubt(self) -> None:
+        """Have each layer read again before it is used. Raises OSError."""
+        self._checks.forget()
 
     def entries(self, diff_id: Digest, epoch: int) -> list[Entry] | None:
         """Return what an exported layer holds, where that is remembered."""
@@ -83,7 +113,7 @@ class LayerCache:
         """
         place = self.blob(blob.digest)
         with contextlib.suppress(OSError):
-            if (place.stat().st_size, place.stat().st_mtime) == (blob.size, _WRITTEN_AT):
+            if self._is_whole(blob.digest, blob.size, again=True):  # these are small
                 return place
         with self._aside() as aside:
             with aside.open("wb") as file:
@@ -105,6 +135,7 @@ class LayerCache:
         for path in (self.folder / "blobs").glob("*"):
             if f"sha256:{path.name}" not in digests:
                 path.unlink(missing_ok=True)
+        self._checks.prune(self.folder / "blobs")
 
     @contextlib.contextmanager
     def _aside(self) -> Iterator[Path]:
@@ -121,6 +152,7 @@ class LayerCache:
         aside.chmod(0o644)
         os.utime(aside, (_WRITTEN_AT, _WRITTEN_AT))
         aside.replace(self.blob(digest))
+        self._checks.remember(self.blob(digest))
 
     def prune(self, most: int = MAX_BYTES) -> None:
         """Remove what was used longest ago, until no more than `most` bytes are left."""
@@ -142,6 +174,7 @@ class LayerCache:
         lists = sorted(self.folder.glob("entries/[!.]*"), key=lambda path: -path.stat().st_mtime)
         for path in [*filter(_is_left_over, old), *lists[MAX_LISTS:]]:
             path.unlink(missing_ok=True)
+        self._checks.prune(self.folder / "blobs")
 
     def _entries(self, diff_id: Digest, epoch: int) -> Path:
         return self.folder / "entries" / hashlib.sha256(_rules(epoch) + diff_id.encode()).hexdigest()

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from podkiln.oci.layout import Layout
     from podkiln.oci.spec import Digest, ImageConfig
 
+
+class DamagedExportError(IntegrityError):
+    """What lies in a kept export is not what BuildKit wrote; it was removed, so that it is exported anew."""
+
+
 _CHUNK: Final = 1 << 20
 _MAX_HEADER: Final = 64 << 20  # bytes: only what is damaged has one so long
 
@@ -106,7 +111,7 @@ def read(
     """Return the entries of a layer, all of which is compared with its digest.
 
     A kept export lies where anybody may change it; a damaged layer is removed, so that it is exported anew.
-    Raises IntegrityError, OSError. `until` passes pieces on until the work is given up.
+    Raises DamagedExportError, IntegrityError, OSError. `until` passes pieces on until the work is given up.
     """
     tar = _Hashed(until(layer.pieces()))
     try:
@@ -119,14 +124,19 @@ def read(
 
 
 def _compare(tar: _Hashed, layer: ExportedLayer) -> None:
-    """Read a tar to its end and compare its digest. Raises IntegrityError, OSError."""
+    """Read a tar to its end and compare its digest. Raises DamagedExportError, OSError."""
     if tar.digest() != layer.diff_id:
-        layer.remove()
-        raise IntegrityError(
-            f"The kept export of the build was damaged: its layer {spec.short(layer.diff_id)} was not "
-            "what BuildKit wrote. It was removed.",
-            hint="Build again: that layer is exported anew.",
-        )
+        raise damaged(layer)
+
+
+def damaged(layer: ExportedLayer) -> DamagedExportError:
+    """Remove a layer that is not what BuildKit wrote, and return what there is to say."""
+    layer.remove()
+    return DamagedExportError(
+        f"The kept export of the build was damaged: its layer {spec.short(layer.diff_id)} was not "
+        "what BuildKit wrote. It was removed.",
+        hint="Build again: that layer is exported anew.",
+    )
 
 
 class _Hashed(OffsetReader):

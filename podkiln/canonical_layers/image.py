@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from podkiln.canonical_layers import cache, exported
+from podkiln.canonical_layers import cache, exported, writer
 from podkiln.canonical_layers.tree import Tree
 from podkiln.oci import layout, spec
+from podkiln.util import disk_space
 from podkiln.util.executor import run_all
 
 if TYPE_CHECKING:
@@ -88,9 +89,17 @@ class _Writing:
     def _layers(self, image: ExportedImage) -> list[WrittenLayer]:
         keys = _keys(image, self.epoch)
         written = self.below.layers[: self.below.exported]
-        found = [*written, *(self.known.find(key) for key in keys[len(written) :])]
+        found = [*written, *self._known(keys[len(written) :], image.layers[len(written) :])]
         if all(found):
             return [each for each in found if each]
+        lacking = (layer.size for layer, there in zip(image.layers, found, strict=True) if there is None)
+        with disk_space.room(self.known.folder, sum(lacking)):
+            return self._made(image, keys, found)
+
+    def _made(
+        self, image: ExportedImage, keys: Sequence[str], found: Sequence[WrittenLayer | None]
+    ) -> list[WrittenLayer]:
+        """Write the layers that are not `found`; return all."""
         # A layer that is to be written is read in full; of one that is remembered, what it holds may be, too.
         held: dict[Digest, list[Entry] | None] = {
             layer.diff_id: self.known.entries(layer.diff_id, self.epoch) if there else None
@@ -110,6 +119,20 @@ class _Writing:
             if layer.diff_id in self.consume:
                 layer.remove()
         return [there or made[key] for key, there in zip(keys, found, strict=True)]
+
+    def _known(self, keys: Sequence[str], layers: Sequence[ExportedLayer]) -> list[WrittenLayer | None]:
+        """Return what is remembered; several are hashed at once, where they were not today."""
+
+        def find(wanted: tuple[str, ExportedLayer]) -> tuple[str, WrittenLayer | None]:
+            def told(done: int, whole: int) -> None:
+                if self.given_up.is_set():
+                    raise _CancelledError
+                self.on_progress(wanted[1].diff_id, done, whole)
+
+            return wanted[0], self.known.find(wanted[0], told)
+
+        found = self._run(find, zip(keys, layers, strict=True))
+        return [found[key] for key in keys]
 
     def _read(self, layer: ExportedLayer) -> tuple[Digest, list[Entry]]:
         def pieces(tar: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
@@ -136,8 +159,11 @@ class _Writing:
 
         def write_one(work: _Work) -> tuple[str, WrittenLayer]:
             consume = work.layer.diff_id in self.consume and uses[work.layer.diff_id] == 1
-            with work.layer.open(work.entries if consume else None) as tar:
-                made = self.known.write(work.key, entries(work), tar)
+            try:
+                with work.layer.open(work.entries if consume else None) as tar:
+                    made = self.known.write(work.key, entries(work), tar)
+            except writer.ChangedError:
+                raise exported.damaged(work.layer) from None
             self._progress(work.layer, 2 * work.layer.size)
             return work.key, made
 
@@ -190,11 +216,13 @@ def write(
     )
     there = {each.digest for each in below.layers} if below else set()
     blobs = place / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    for digest in {each.digest for each in layers} - there:  # empty ones are alike
-        link(known.blob(digest), blobs / digest.partition(":")[2])
-    config = spec.canonical_json(config_of)
-    write_documents(place, config, [each.descriptor for each in layers], image.config.platform)
+    own = {each.digest: each for each in layers if each.digest not in there}  # empty ones are alike
+    with disk_space.room(place.parent, sum(each.size for each in own.values())):
+        blobs.mkdir(parents=True)
+        for digest in own:
+            link(known.blob(digest), blobs / digest.partition(":")[2])
+        config = spec.canonical_json(config_of)
+        write_documents(place, config, [each.descriptor for each in layers], image.config.platform)
 
 
 def write_documents(

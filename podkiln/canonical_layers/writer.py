@@ -39,6 +39,10 @@ _MAX_SIZE: Final = 8 << 30
 _CHUNK: Final = 1 << 20
 
 
+class ChangedError(IntegrityError):
+    """A layer does not hold what was read of it before."""
+
+
 @dataclass(frozen=True)
 class WrittenLayer:
     """A layer as it is stored: descriptor of the compressed blob, and digest of the tar in it."""
@@ -56,7 +60,7 @@ class WrittenLayer:
 def write(entries: Iterable[Entry], tar: BinaryIO, blob: Path) -> WrittenLayer:
     """Write a compressed layer of these entries, whose contents lie in `tar`, to the file `blob`.
 
-    Raises IntegrityError where `tar` ends within a file, and OSError.
+    Raises ChangedError where `tar` does not have the contents that the entries tell of, and OSError.
     """
     plain, packed, size = hashlib.sha256(), hashlib.sha256(), 0
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False, threads=0).compressobj()
@@ -91,14 +95,19 @@ def chunks(entries: Iterable[Entry], tar: BinaryIO) -> Iterator[bytes]:
 
 
 def _content(source: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    """Yield a file's content, which is hashed once more: it was read before, and may have changed since."""
     source.seek(entry.offset)
-    left = entry.size
+    left, hashed = entry.size, hashlib.sha256()
     while left:
         piece = source.read(min(_CHUNK, left))
         if not piece:
-            raise IntegrityError(f"The build's layer ends within {entry.path.decode(errors='replace')}.")
+            raise ChangedError(f"The build's layer ends within {entry.path.decode(errors='replace')}.")
         left -= len(piece)
+        hashed.update(piece)
         yield piece
+    if hashed.digest() != entry.content:
+        name = entry.path.decode(errors="replace")
+        raise ChangedError(f"The build's layer changed while it was written anew: {name}.")
 
 
 def header(entry: Entry) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,7 @@ from podkiln.options import (
     WeightOptions,
     apply,
 )
-from podkiln.util import console, masking
+from podkiln.util import console, disk_space, masking
 from podkiln.util.interrupts import error_of
 from podkiln.util.quoting import did_you_mean
 
@@ -182,8 +183,17 @@ def _run(arguments: Sequence[str]) -> int:
         return ended.exit_code
     except BrokenPipeError:
         raise
-    except OSError as error:  # a full disk, a file that may not be read
-        where = f"{error.filename}: " if error.filename else ""
-        console.failure(PodkilnError(f"{where}{error.strerror or error}."))
-        return PodkilnError.exit_code
+    except OSError as error:
+        failure = _failure(error)
+        console.failure(failure)
+        return failure.exit_code
     return 0
+
+
+def _failure(error: OSError) -> PodkilnError:
+    """Return what there is to say of a disk that is full, or of a file that may not be read."""
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if place and error.errno in disk_space.FULL:
+        return disk_space.error(Path(place).absolute().parent)
+    where = f"{error.filename}: " if error.filename else ""
+    return PodkilnError(f"{where}{error.strerror or error}.")

@@ -89,17 +89,14 @@ def verify_command(
         )
     if rebuild and verdict.held:  # else it cannot be compared, and that was found
         verdict = rebuilds.compare(made, verdict, known, settings)
+    log.info("%s", verdict.headline)
     if as_json:
         console.result(verdict.as_json())
     else:
         for line in verdict.lines:
             click.echo(line)
-    if not verdict.ok:
-        log.info("%s", verdict.compared)
-    verdict.require()
-    says = "a build gives now" if rebuild else f"the lock of {made.name} says"
-    log.info("%s (%s) is what %s.", image, verdict.digest, says)
     log.info("%s", verdict.compared)
+    verdict.require()
 
 
 def _refuse_options_of_a_build(options: Mapping[str, Any]) -> None:

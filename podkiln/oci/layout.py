@@ -29,6 +29,14 @@ LAYOUT_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _MAX_CONFIG_BYTES: Final = 8 << 20  # a config of 127 layers has some 100 KB; more is not one
 
 
+class DamagedBlobError(IntegrityError):
+    """The file of a blob does not have the content that its name says."""
+
+    def __init__(self, message: str, file: Path) -> None:
+        super().__init__(message)
+        self.file = file
+
+
 @dataclass(frozen=True)
 class Layout:
     """One image in an OCI layout directory; what `read` returns has been checked."""
@@ -57,7 +65,7 @@ class Layout:
         """Yield a blob's bytes from an offset on, hashing all of it.
 
         The last chunk is only given out once size and digest are right, so a consumer
-        never gets the whole of a wrong blob. Raises IntegrityError.
+        never gets the whole of a wrong blob. Raises DamagedBlobError, IntegrityError.
         """
         where = _blob_name(self.path, blob)
         seen, held, hashed = 0, b"", spec.hasher(blob.digest)
@@ -72,8 +80,12 @@ class Layout:
         except OSError as wrong:
             raise IntegrityError(f"{where} could not be read: {wrong.strerror}.") from wrong
         if seen != blob.size:
-            raise IntegrityError(f"{where} does not have the {blob.size} bytes that its manifest promises.")
-        _check_digest(hashed, blob, where)
+            lost = f"{where} does not have the {blob.size} bytes that its manifest promises."
+            raise DamagedBlobError(lost, self.blob_path(blob.digest))
+        try:
+            _check_digest(hashed, blob, where)
+        except IntegrityError as wrong:
+            raise DamagedBlobError(str(wrong), self.blob_path(blob.digest)) from None
         if held:
             yield held
 

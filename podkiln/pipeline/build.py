@@ -7,28 +7,31 @@ import hashlib
 import logging
 import shutil
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from podkiln.build import base_image, buildkit, engine, output_dir
+from podkiln.build import base_image, buildkit, engine, output_dir, source_image
 from podkiln.build.kept_export import KeptExport
 from podkiln.build.streamed_export import StreamedExport
 from podkiln.canonical_layers import image as canonical_image
 from podkiln.canonical_layers.cache import LayerCache
+from podkiln.canonical_layers.exported import DamagedExportError
 from podkiln.errors import IntegrityError, RegistryError
 from podkiln.oci import layout, spec
+from podkiln.oci.layout import DamagedBlobError
 from podkiln.pipeline import planning, preflight, publish, report, reuse
-from podkiln.pipeline.publish import Publisher
+from podkiln.pipeline.publish import Published, Publisher
 from podkiln.pipeline.report import Report
 from podkiln.render import bake_file, build_context, image_config, lint
 from podkiln.render.bake_file import BuildSecrets
 from podkiln.render.image_config import RenderedConfig
-from podkiln.util import atomic, cache_folder, console
+from podkiln.util import atomic, cache_folder, console, disk_space
 from podkiln.weights import local_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from podkiln.canonical_layers.exported import ExportedImage
     from podkiln.oci.layout import Layout
@@ -41,6 +44,55 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Built: TypeAlias = "tuple[str, dict[str, float], list[Layout]]"
 """The command to build by hand, the seconds of each step, and a layout for each plan."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """BuildKit, about to be run.
+
+    `options`: those that a person who builds by hand does without. `needed`: about the bytes of its export;
+    `takes`: those of a first build.
+    """
+
+    argv: Sequence[str]
+    out: Path
+    environment: BuildSecrets
+    names: Sequence[str]
+    options: Sequence[str]
+    needed: int | None
+    takes: int
+    quiet: bool
+
+    def taken(
+        self, export: KeptExport | StreamedExport, take: Callable[[], list[Layout]]
+    ) -> tuple[float, list[Layout]]:
+        """Run it, and take what it has exported; return when that began, and what came out.
+
+        What was damaged in an export that is kept was removed, so that BuildKit writes it once more.
+        """
+        self._run(self.argv, export)
+        try:
+            return time.monotonic(), take()
+        except DamagedExportError as damaged:
+            if export.consumed:
+                raise
+            log.warning("%s It is exported once more.", damaged)
+        # What was built anew just now is in BuildKit's cache.
+        self._run([word for word in self.argv if word != "--no-cache"], export)
+        return time.monotonic(), take()
+
+    def _run(self, argv: Sequence[str], export: KeptExport | StreamedExport) -> None:
+        export.prepare(self.names)
+        options = [*self.options, *export.options(self.names)]
+        before = disk_space.free(export.folder)
+        try:
+            buildkit.run(argv, self.out, self.environment, options, quiet=self.quiet)
+        except buildkit.BuildDiskFullError as full:
+            # BuildKit's client writes what is exported: that disk is podkiln's, and not BuildKit's.
+            if full.path and Path(full.path).is_relative_to(export.folder):
+                raise disk_space.error(export.folder, self.needed, before) from None
+            full.hint = f"A first build takes about {console.size(self.takes)} there. {full.hint}"
+            raise
 
 
 def build(request: BuildRequest) -> list[Report]:
@@ -65,12 +117,7 @@ def _build(request: BuildRequest) -> list[Report]:
         reports = []
         for plan, runtime in zip(plans, runtimes, strict=True):
             publisher = Publisher.of(plan, settings)
-            try:
-                done = publisher.publish(runtime)
-            except RegistryError:
-                if not whole:  # it had what it does not know now
-                    reuse.forget(plan)
-                raise
+            done = _published(publisher, runtime, whole=whole)
             if done.pushed:
                 own = reuse.remember_own(plan, runtime)
                 publisher.remember_runtime(reuse.remember(plan, runtime) if whole else None, own)
@@ -90,6 +137,24 @@ def _build(request: BuildRequest) -> list[Report]:
     return reports
 
 
+def _published(publisher: Publisher, runtime: Layout, *, whole: bool) -> Published:
+    """Publish an image; `whole`: its runtime was built, and not taken for one that is in the registry."""
+    try:
+        return publisher.publish(runtime)
+    except DamagedBlobError as damaged:
+        # It may be a kept layer under another name: these are read before they are used again.
+        damaged.file.unlink(missing_ok=True)
+        LayerCache(cache_folder.path() / cache_folder.LAYERS).doubt()
+        hint = "It was removed. Build again: it is made anew, and kept layers are read before they are used."
+        raise IntegrityError(str(damaged), hint=hint) from None
+    except (RegistryError, IntegrityError) as failed:
+        if not whole:  # it had what it does not know now, or has it no more
+            reuse.forget(publisher.plan)
+            reuse.clear(publisher.plan, publisher.plan.request.output.out)
+            failed.hint = failed.hint or "Push again: the runtime is built then, and what is missing is sent."
+        raise
+
+
 def _reused(
     plans: Sequence[Plan], request: BuildRequest, builder: str | None, settings: RegistryOptions
 ) -> Built | None:
@@ -101,6 +166,8 @@ def _reused(
         return _build_uppermost(reused, request, builder, settings)
     except (RegistryError, IntegrityError) as lost:
         log.warning("%s So the runtime is built.", lost)
+        for each in plans:
+            reuse.clear(each, request.output.out)
         return None
 
 
@@ -129,16 +196,21 @@ def build_all(plans: Sequence[Plan], request: BuildRequest, builder: str | None,
     names = [each.name for each in plans]
     rendered = time.monotonic()
     known = LayerCache(cache / cache_folder.LAYERS)
+    here = request.output.load or not request.image.push
     with _export(request, names, builder, cache / cache_folder.EXPORTS) as export, _partials(plans, out):
-        export.prepare(names)
-        buildkit.run(argv, out, environment, export.options(names), quiet=request.console.quiet)
-        built = time.monotonic()
-        here = request.output.load or not request.image.push
-        images = [export.exported(each.name) for each in plans]
-        runtimes = [
-            _take(each, image, known, out, here=here, later=images[at:] if export.consumed else None)
-            for at, (each, image) in enumerate(zip(plans, images, strict=True), start=1)
-        ]
+
+        def take() -> list[Layout]:
+            images = [export.exported(each.name) for each in plans]
+            return [
+                _take(each, image, known, out, here=here, later=images[at:] if export.consumed else None)
+                for at, (each, image) in enumerate(zip(plans, images, strict=True), start=1)
+            ]
+
+        measured = max((each.described.release.measured for each in plans), key=lambda each: each.compressed)
+        needed, takes = measured.compressed, measured.build_disk
+        run = _Run(argv, out, environment, names, (), needed, takes, quiet=request.console.quiet)
+        with disk_space.room(cache / cache_folder.EXPORTS, needed):
+            built, runtimes = run.taken(export, take)
         export.prune()
         known.prune()
     took = {"render": rendered - begun, "build": built - rendered, "layers": time.monotonic() - built}
@@ -154,7 +226,8 @@ def _render(
         files = build_context.render(each)
         lint.require(each.name, files, each.described.option)
         output_dir.write(files, out / each.name)
-    contexts = {each.name: each.context for each in plans[0].inputs}
+    platform = plans[0].described.platform
+    contexts = {each.name: source_image.context(each, platform) for each in plans[0].inputs}
     contexts |= _authorities(request)
     environment = BuildSecrets(request.network, plans[0].described.spec.runtime.base.suite)
     text = bake_file.as_text(bake_file.bake_file(plans, environment, contexts))
@@ -191,11 +264,14 @@ def _build_uppermost(
         KeptExport.hold(cache_folder.path() / cache_folder.UPPERMOST, builder) as export,
     ):
         fetched = time.monotonic()
-        export.prepare(names)
-        options = [*contexts, *export.options(names)]
-        buildkit.run(argv, out, environment, options, quiet=request.console.quiet)
-        built = time.monotonic()
-        made = [reuse.take(each, export.exported(each.plan.name), known, out) for each in reused]
+
+        def take() -> list[Layout]:
+            return [reuse.take(each, export.exported(each.plan.name), known, out) for each in reused]
+
+        takes = sum(layer.size for each in reused for layer in each.runtime.layers[: each.runtime.base])
+        run = _Run(argv, out, environment, names, contexts, None, takes, quiet=request.console.quiet)
+        with disk_space.room(export.folder):
+            built, made = run.taken(export, take)
         export.prune()
         known.prune()
     took = {

@@ -37,6 +37,7 @@ KINDS: Final = (
     Kind(cache_folder.UPPERMOST, "exports of builds whose runtime the registry has"),
     Kind(cache_folder.PULLED, "base and system packages, read from a registry for those"),
     Kind(cache_folder.REBUILDS, "what verify --rebuild builds, while it does"),
+    Kind(cache_folder.SOURCES, "source trees of --source NAME=DIR, as builds are given them"),
     Kind(cache_folder.AUTHORITIES, "what --ca-bundle named, as builds are given it"),
     Kind(cache_folder.ENGINES, "which engines have shown that they can build"),
     # One that is made anew holds newer packages, and what is built on it has other digests.

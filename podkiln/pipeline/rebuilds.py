@@ -74,7 +74,8 @@ def _built(made: Plan, folder: Path) -> Layout:
         output=OutputOptions(out=folder / "out"),
         engine=replace(made.request.engine, no_cache=True, no_keep=True),
     )
-    plan = replace(made, request=request)
+    # A wheel that somebody put into BuildKit's cache would be in both images, and so found in neither.
+    plan = replace(made, request=request, fresh=True)
     builder = build.prepare_engine(request)
     _, _, (layout,) = build.build_all([plan], request, builder, folder / "cache")
     return layout

@@ -26,6 +26,7 @@ from podkiln.pipeline.request import image_name
 from podkiln.registry import Repository
 from podkiln.render import runtime_recipe
 from podkiln.render.image_config import STAGE_BELOW, STAGE_OF_SYSTEM, RenderedConfig
+from podkiln.util import disk_space
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +62,10 @@ def find(plan: Plan, settings: RegistryOptions) -> ReusedRuntime | None:
     """Look for a plan's runtime in the repository that it is pushed to; what neighbours have is mounted.
 
     None: the image is wanted on this disk, or the runtime was never pushed, or not all of it can be there.
-    Raises LockError for a damaged memory.
+
+    Raises:
+        LockError: The memory is damaged.
+        IntegrityError: The registry holds a layer with another size, so that no push would get through.
     """
     request = plan.request
     if not request.image.push or request.output.load or request.engine.no_cache:
@@ -75,8 +79,9 @@ def find(plan: Plan, settings: RegistryOptions) -> ReusedRuntime | None:
         with Repository(target, settings, push=True, mount_from=near) as repository:
             if not all(_brought(repository, _blob(each), near) for each in runtime.layers):
                 return None
-    except RegistryError:
-        return None  # the push says it, should it last
+    except RegistryError as refused:
+        log.warning("%s What it has of the runtime is not known, so the runtime is built.", refused)
+        return None
     log.info("%s: its runtime is in the registry already; what lies above it is built.", plan.name)
     return ReusedRuntime(plan, runtime)
 
@@ -122,7 +127,8 @@ def _base_layout(reused: ReusedRuntime, folder: Path, known: LayerCache, setting
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layers = [_blob(each) for each in _base(reused)]
-    with Repository(image_name(reused.plan), settings) as repository:
+    needed = sum(each.size for each in layers)
+    with Repository(image_name(reused.plan), settings) as repository, disk_space.room(known.folder, needed):
         for each in layers:
             canonical_image.link(
                 known.add(each, repository.read(each)), blobs / each.digest.partition(":")[2]
@@ -156,8 +162,17 @@ def take(reused: ReusedRuntime, exported: ExportedImage, known: LayerCache, out:
     place = out / plan.name / IMAGE
     for earlier in (place, out / plan.name / "image"):  # which would be taken for this one
         shutil.rmtree(earlier, ignore_errors=True)
-    canonical_image.write(exported, document, place, epoch, known, below=written)
+    try:
+        canonical_image.write(exported, document, place, epoch, known, below=written)
+    except BaseException:
+        clear(plan, out)
+        raise
     return layout.read_documents(place)
+
+
+def clear(plan: Plan, out: Path) -> None:
+    """Remove what was made of an image whose runtime lies in a registry alone: by itself it is none."""
+    shutil.rmtree(out / plan.name / IMAGE, ignore_errors=True)
 
 
 def forget(plan: Plan) -> None:

@@ -59,6 +59,7 @@ class Plan:
         known: What earlier bakes came to: recipe of a bundle -> digest of its layer.
         there: How layers come that need not be made, by what a registry was asked; None: none was.
         kept: The image that packages are taken from first; None: there is none.
+        fresh: Whether no wheel is taken from what BuildKit keeps of earlier builds.
     """
 
     described: LoadedVariant
@@ -72,6 +73,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     there: Mapping[Digest, ReuseKind] | None = None
     kept: KeptImage | None = None
+    fresh: bool = False
 
     @property
     def name(self) -> str:

@@ -30,12 +30,14 @@ class Substitute:
     """What stands in for one stage of the Dockerfile.
 
     `context` is BuildKit's name of it; `locked` and `actual` are hashes of the same kind, or what names it.
+    `folder`: the source tree on this disk, of which BuildKit is given those files alone that are hashed.
     """
 
     name: str
     context: str
     locked: str
     actual: str
+    folder: Path | None = None
 
     @property
     def substituted(self) -> bool:
@@ -106,7 +108,8 @@ def source(option: str, lock: Lock) -> Substitute:
         raise SourceError(f"--source {name}: there is no folder {masked(value)}.")
     actual = _tree(name, folder, value)
     locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
-    return Substitute(name=name, context=str(folder.resolve()), locked=locked, actual=actual)
+    place = folder.resolve()
+    return Substitute(name=name, context=str(place), locked=locked, actual=actual, folder=place)
 
 
 def _tree(name: str, folder: Path, value: str) -> str:

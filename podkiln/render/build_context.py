@@ -140,6 +140,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "base": runtime.base,
         "base_image": _base_image(plan),
         "kept": str(plan.kept) if plan.kept else "",
+        "fresh": plan.fresh,
         "private_index": plan.request.network.python_index is not None,
         "comfyui": runtime.comfyui,
         "nodes": spec.nodes,

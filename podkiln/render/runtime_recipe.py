@@ -29,7 +29,8 @@ _ABOVE: Final = (*_OWN, "Dockerfile", ".dockerignore")
 def of(plan: Plan) -> Digest:
     """Return the recipe of a plan's runtime. Raises RenderError."""
     # Where packages are taken from changes none of them.
-    anywhere = replace(plan, kept=None, request=replace(plan.request, network=NetworkOptions()))
+    request = replace(plan.request, network=NetworkOptions())
+    anywhere = replace(plan, kept=None, fresh=False, request=request)
     files = build_context.render(anywhere)
     inputs = {
         "writer": [writer.VERSION, writer.LEVEL, zstandard.__version__],

@@ -21,6 +21,7 @@ EXPORTS: Final = "exports"
 LAYERS: Final = "layers"
 PULLED: Final = "pulled"
 REBUILDS: Final = "rebuilds"
+SOURCES: Final = "sources"
 UPPERMOST: Final = "uppermost"
 """The folders in it; podkiln.pipeline.kept says what is in each."""
 

@@ -142,13 +142,22 @@ def _on_another_base(config: ImageConfig) -> bool:
 
 def of_substitutes(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
     """Name what the image itself says was put in the place of a locked input, and was not asked for here."""
-    others = (each for each in config.labels.get(_SUBSTITUTED, "").split() if each not in _named(rendered))
-    for each in islice(others, _MOST_NAMED):
+    for each in islice(_others(rendered, config), _MOST_NAMED):
         name, _, actual = each.partition("=")
         yield (
             f"It was built with a substitute for {printable(name)}: {printable(actual)}, "
             "which is not what the lock names."
         )
+
+
+def has_other_substitutes(rendered: Rendered, config: ImageConfig) -> bool:
+    """Tell whether the image says that it has substitutes which were not asked for here."""
+    return bool(_others(rendered, config))
+
+
+def _others(rendered: Rendered, config: ImageConfig) -> list[str]:
+    named = _named(rendered)
+    return [each for each in config.labels.get(_SUBSTITUTED, "").split() if each not in named]
 
 
 def _named(rendered: Rendered) -> list[str]:

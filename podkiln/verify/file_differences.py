@@ -51,8 +51,11 @@ class FileDifference:
         return f"{_shown(self.path)}: {self.text}"
 
 
-def compare(there: Sequence[Entry], here: Sequence[Entry]) -> list[FileDifference]:
-    """Return how the files of a layer in a registry differ from those of the same layer built again."""
+def compare(there: Sequence[Entry], here: Sequence[Entry], only_here: str = HERE) -> list[FileDifference]:
+    """Return how the files of a layer in a registry differ from those of the same layer built again.
+
+    `only_here`: what is said of those that the registry lacks, where they were not built again.
+    """
     registry, rebuild = ({each.path: each for each in entries} for entries in (there, here))
     found = []
     for path in registry.keys() | rebuild.keys():
@@ -65,7 +68,7 @@ def compare(there: Sequence[Entry], here: Sequence[Entry]) -> list[FileDifferenc
         elif one:
             found.append(FileDifference(path, (THERE,), f"{THERE}, {_told(one)}"))
         elif other:
-            found.append(FileDifference(path, (HERE,), f"{HERE}, {_told(other)}"))
+            found.append(FileDifference(path, (HERE,), f"{only_here}, {_told(other)}"))
     return sorted(found, key=lambda each: (each.aspects == (_TIME,), each.path))
 
 

@@ -17,7 +17,7 @@ from podkiln.oci.reference import DEFAULT_TAG, Reference
 from podkiln.registry import Repository
 from podkiln.render.image_config import RenderedConfig
 from podkiln.util.quoting import shown
-from podkiln.verify import documents
+from podkiln.verify import documents, own_layers
 from podkiln.verify.blobs import blob_findings, deep_findings, runtime_findings
 from podkiln.verify.compare import (
     RemoteImage,
@@ -27,7 +27,7 @@ from podkiln.verify.compare import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
     from podkiln.lock.runtimes import PushedLayers
@@ -43,7 +43,8 @@ _DOCUMENTS: Final = (
     "and the kinds of all others, and the digests of weight layers"
 )
 _INSIDE: Final = (
-    "every file of the weights by its sha256, and that the layers of the runtime leave the weights alone"
+    "every file of the weights by its sha256, that the layers of the runtime leave the weights alone, and "
+    "the files of podkiln's own layers, but for what is in their bytecode, with what is rendered"
 )
 _NOT_COMPARED: Final = "the base image's own history, and the digests of "
 _REBUILT: Final = "and layers, config and manifest with those of a build made now, every step anew"
@@ -57,7 +58,7 @@ class VerifyResult:
 
     `remembered`: what the lock knew of the runtime's layers and podkiln's own. `held`: the image, where all
     of it is there. `rebuild`: what differs from a build made now; None where none was made.
-    `substitutes`: of that build.
+    `substitutes`: of that build. `proven`: whether of each weight layer the digest is known, or it was read.
     """
 
     image: str
@@ -68,11 +69,38 @@ class VerifyResult:
     held: RemoteImage | None = field(default=None, compare=False, repr=False)
     rebuild: tuple[Difference, ...] | None = None
     substitutes: tuple[str, ...] = ()
+    proven: bool = True
 
     @property
     def ok(self) -> bool:
-        """Whether the image is what the lock says."""
+        """Whether nothing differs from what the lock says."""
         return not (self.findings or self.rebuild)
+
+    @property
+    def complete(self) -> bool:
+        """Whether each layer of the image was compared, by its digest or by all that is in it."""
+        pushed = self.remembered.runtime is not None and self.remembered.own is not None
+        return self.held is not None and self.proven and (pushed or self.rebuild is not None)
+
+    @property
+    def headline(self) -> str:
+        """What to think of the image, before all else that there is to say."""
+        count = len(self.finding_lines)
+        if count:
+            differ = "one thing differs" if count == 1 else f"{count} things differ"
+            return f"Spoiled: in {self.image} ({self.digest}), {differ} from what is to be there."
+        says = "the lock says" if self.rebuild is None else "a build gives now"
+        if self.complete:
+            return f"Sound: {self.image} ({self.digest}) is what {says}, in each of its layers."
+        return (
+            f"Incomplete: {self.image} ({self.digest}) is what {says} as far as it was compared, which not "
+            "each of its layers was: commit the runtimes.json that its push wrote, or compare with --rebuild."
+        )
+
+    @property
+    def finding_lines(self) -> list[str]:
+        """What differs, one line each."""
+        return [*self.findings, *(each.what for each in self.rebuild or ())]
 
     @property
     def lines(self) -> list[str]:
@@ -110,8 +138,13 @@ class VerifyResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for scripts."""
-        findings = [*self.findings, *(each.what for each in self.rebuild or ())]
-        found = {"ok": self.ok, "deep": self.deep, "compared": self.compared, "findings": findings}
+        found = {
+            "ok": self.ok,
+            "complete": self.complete,
+            "deep": self.deep,
+            "compared": self.compared,
+            "findings": self.finding_lines,
+        }
         if self.rebuild is not None:
             found["rebuild"] = [each.as_json() for each in self.rebuild]
         return {"schema": 1, "image": self.image, "digest": self.digest, **found}
@@ -178,20 +211,23 @@ def verify(
         held = None if manifest.config.digest in bad else _held(repository, manifest, findings)
         if held:
             findings += compare(plan, rendered, known, held, remembered=remembered, deep=deep)
-            findings += _deep_findings(repository, plan, known, held, bad, on_progress) if deep else ()
+            if deep:
+                findings += _deep_findings(repository, plan, rendered, known, held, bad, on_progress)
     whole = held if held and not bad else None
-    return VerifyResult(str(reference), found.digest, tuple(findings), deep, remembered, whole)
+    proven = deep or all(each.recipe in known for each in plan.bundles)
+    return VerifyResult(str(reference), found.digest, tuple(findings), deep, remembered, whole, proven=proven)
 
 
 def _deep_findings(
     repository: Repository,
     plan: Plan,
+    rendered: RenderedConfig,
     known: Mapping[Digest, Digest],
     held: RemoteImage,
-    bad: Container[Digest],
+    bad: Collection[Digest],
     on_progress: Progress,
 ) -> Iterator[str]:
-    """Read all layers that can be read: those of weights, and those of the runtime."""
+    """Read all layers that can be read: those of weights, those of the runtime, and podkiln's own."""
     weights = placed(plan.bundles, known, held)
     yield from deep_findings(
         repository, [each for each in weights if each.blob.digest not in bad], on_progress
@@ -204,6 +240,9 @@ def _deep_findings(
         if number not in taken and blob.digest not in bad
     ]
     yield from runtime_findings(repository, runtime, on_progress)
+    if not bad and len(held.config.layer_history) == len(held.manifest.layers):  # else that is said already
+        substituted = documents.has_other_substitutes(rendered, held.config)
+        yield from own_layers.findings(plan, rendered, held, taken, repository.read, substituted=substituted)
 
 
 def _fitting(index: spec.Index, platform: spec.Platform) -> Descriptor | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from podkiln.errors import UsageError
 from podkiln.registry.cancellation import CancelledError
 from podkiln.registry.upload import Upload
+from podkiln.util import disk_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ class LayoutSink:
 
     def take(self, content: BlobSource, on_progress: Progress) -> Descriptor:
         """Write a layer."""
-        aside = self._ingest / uuid.uuid4().hex
+        aside, before = self._ingest / uuid.uuid4().hex, disk_space.free(self._blobs)
         try:
             self._ingest.mkdir(parents=True, exist_ok=True)
             self._blobs.mkdir(parents=True, exist_ok=True)
@@ -93,6 +94,8 @@ class LayoutSink:
                 raise CancelledError("given up")
             aside.rename(self._place(content.blob))
         except OSError as full:
+            if full.errno in disk_space.FULL:
+                raise disk_space.error(self._blobs, content.size, before) from None
             raise UsageError(f"{content.name} cannot be written to {self._blobs}: {full.strerror}.") from None
         finally:
             aside.unlink(missing_ok=True)

@@ -7,8 +7,7 @@ set -eu
 mkdir -p "$2"
 cp -R "$1/." "$2/"
 # A mounted context carries its builder's owner and umask; an image must not.
-rm -rf "$2/.git"
-find "$2" -name __pycache__ -prune -exec rm -rf {} +
+find "$2" \( -name .git -o -name __pycache__ \) -prune -exec rm -rf {} +
 chown -R 0:0 "$2"
 chmod -R u=rwX,go=rX "$2"
 /opt/venv/bin/python -I -S "$(dirname "$0")/compile_bytecode.py" "$2"

@@ -33,6 +33,11 @@ if [ $# -eq 0 ] && [ -s "$secrets/python-index" ]; then
     export UV_DEFAULT_INDEX
 fi
 
+# Where no cache is mounted, what uv fetched would stay in the layer.
+if ! grep -q ' /root/\.cache/uv ' /proc/self/mountinfo; then
+    export UV_NO_CACHE=1
+fi
+
 # Copies, because the cache is a mount of its own and hard links end at its edge. No dependencies are looked up: the
 # lock has all of them, each in one of the layers.
 /opt/uv/bin/uv pip install --python "$environment/bin/python" --require-hashes --no-deps --link-mode copy \

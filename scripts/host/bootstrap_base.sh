@@ -122,7 +122,7 @@ snapshot_of() { # ARCHIVE
 # packages alone decide what is in the base. The example is documentation, which the base is to be without.
 write_own_sources() {
     cat "$work/dpkg-slim" >"$work/dpkg-final"
-    printf 'path-include=%s\n' "$EXAMPLE" >>"$work/dpkg-slim"
+    printf 'path-include=%s\nforce-unsafe-io\n' "$EXAMPLE" >>"$work/dpkg-slim"
     {
         printf '#!/usr/bin/env bash\nset -Eeuo pipefail\n'
         declare -f source_of own_sources
@@ -137,7 +137,7 @@ own_sources() { # ROOT
     local uris
     mapfile -t uris < <(sed -n 's|^URIs: *||p' "$1$EXAMPLE")
     [[ ${#uris[@]} -eq 2 ]] || { echo "apt's example of sources has another form" >&2 && return 1; }
-    rm -r "$1${EXAMPLE%/*}"
+    rm "$1$EXAMPLE"
     cat "$FINAL" >"$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
     source_of "${uris[0]}" "$SUITE"
     source_of "${uris[0]}" "$SUITE-updates"

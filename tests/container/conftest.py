@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import debian_mirror
@@ -41,12 +43,18 @@ def docker_engine() -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def debian_packages(request: pytest.FixtureRequest, docker_engine: str) -> None:
+def debian_packages(
+    request: pytest.FixtureRequest, docker_engine: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Every build of these tests takes the locked Debian packages, so these have to be served."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter
-    for line in debian_mirror.require_packages():
-        reporter.write_line(line)
+    # Workers share a checkout, and its locks: the second one finds what the first has locked.
+    with (tmp_path_factory.getbasetemp().parent / "debian-packages.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told = debian_mirror.require_packages()
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+    assert capture
+    with capture.global_and_fixture_disabled():  # a worker has no other way to say something
+        sys.stderr.writelines(f"{line}\n" for line in told)
 
 
 @pytest.fixture(scope="session")

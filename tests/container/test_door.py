@@ -92,7 +92,6 @@ def places(lazy: Image, tls: ssl.SSLContext) -> Iterator[dict[str, Place]]:
                 port = stack.enter_context(browser_proxies.front(to, with_tls, says=says))
                 scheme = "https" if with_tls else "http"
                 found[f"{name}, {kind}"] = Place(pod, scheme, host, port, kind == "login")
-        browser.wait_for_steady_interfaces()
         yield found
 
 

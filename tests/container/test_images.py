@@ -14,7 +14,11 @@ import pytest
 from containers import docker
 from images import BASE, ROOT, SHIPPED, TINY, Built, Image, build, podkiln
 
+from podkiln.build import source_image
+from podkiln.build.base_image import platform_here
 from podkiln.oci import spec
+from podkiln.plan.substitutes import Substitute
+from podkiln.util import git_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,6 +198,24 @@ def test_a_context_builds_without_podkiln(built: Built, bootstrap_base: BaseLayo
     options = [f"--build-context={name}={where}" for name, where in contexts.items()]
     argv = ["buildx", "build", "--output=type=cacheonly", *options, str(built.out / "lazy")]
     docker(*argv)
+
+
+def test_buildkit_takes_of_a_source_tree_what_was_hashed(docker_engine: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("main.py", "hidden.py", "sub/x.py", "sub/.git/config", "sub/node/.git", "empty/.git/x"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(name)
+    (tree / ".dockerignore").write_text("hidden.py\n")
+    (tree / "sub/x.py").chmod(0o700)
+    actual = git_tree.tree_id(tree)
+    where = source_image.context(Substitute("comfyui", str(tree), actual, actual, tree), platform_here())
+    (tmp_path / "Dockerfile").write_text("FROM scratch AS comfyui\nFROM scratch\nCOPY --from=comfyui / /\n")
+    argv = ["buildx", "build", f"--build-context=comfyui={where}", f"--file={tmp_path / 'Dockerfile'}"]
+    (tmp_path / "none").mkdir()
+    docker(*argv, f"--output=type=local,dest={tmp_path / 'taken'}", str(tmp_path / "none"))
+    taken = sorted(str(path.relative_to(tmp_path / "taken")) for path in (tmp_path / "taken").rglob("*"))
+    assert taken == [".dockerignore", "hidden.py", "main.py", "sub", "sub/x.py"]
+    assert git_tree.tree_id(tmp_path / "taken") == actual
 
 
 def test_a_push_of_substitutes_needs_a_yes(tmp_path: Path) -> None:

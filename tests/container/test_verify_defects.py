@@ -276,15 +276,46 @@ def altered(data: bytes, path: str) -> bytes | None:
     return out.getvalue() if seen else None
 
 
-def test_a_build_made_now_shows_the_file_that_was_altered(pushed: tuple[Path, Image], spoilt: Spoilt) -> None:
-    """All other layers come out with their digests, of a build that began with nothing."""
-    variant_file, image = pushed
+def alter(image: Image, spoilt: Spoilt, path: str) -> int:
+    """Alter a file in the uppermost layer that has it; return that layer's number."""
     top, tar = len(spoilt.manifest["layers"]), None
     while tar is None:
         top -= 1
-        tar = altered(image.blob(spoilt.manifest["layers"][top]["digest"]).read_bytes(), "start.sh")
+        tar = altered(image.blob(spoilt.manifest["layers"][top]["digest"]).read_bytes(), path)
     spoilt.manifest["layers"][top] |= spoilt.put(zstandard.ZstdCompressor().compress(tar))
     spoilt.config["rootfs"]["diff_ids"][top] = spec.digest_of(tar)
+    return top
+
+
+@pytest.mark.parametrize("path", ["start.sh", "usr/local/bin/podkiln-fetch", "opt/podkiln/flags.json"])
+def test_a_file_of_podkilns_own_that_was_altered_is_named_though_no_push_is_remembered(
+    path: str, pushed: tuple[Path, Image], plan: Plan, spoilt: Spoilt
+) -> None:
+    number = alter(pushed[1], spoilt, path)
+    spoilt.publish("altered")
+    assert findings(plan, pushed[1], "altered") == []
+    (found,) = findings(plan, pushed[1], "altered", deep=True)
+    assert found.startswith(f"Its layer {number} (COPY ")
+    assert f"is not what is rendered; 1 file differs (registry -> rendered): /{path}: size" in found
+
+
+def test_layers_of_podkilns_own_that_changed_places_are_found(
+    pushed: tuple[Path, Image], plan: Plan, spoilt: Spoilt
+) -> None:
+    """All that tells of them in the two documents stays."""
+    for held in (spoilt.manifest["layers"], spoilt.config["rootfs"]["diff_ids"]):
+        held[-2], held[-3] = held[-3], held[-2]
+    spoilt.publish("swapped")
+    assert findings(plan, pushed[1], "swapped") == []
+    commands, start = findings(plan, pushed[1], "swapped", deep=True)
+    assert "/start.sh: only in the registry" in commands
+    assert "/start.sh: only in what is rendered" in start
+
+
+def test_a_build_made_now_shows_the_file_that_was_altered(pushed: tuple[Path, Image], spoilt: Spoilt) -> None:
+    """All other layers come out with their digests, of a build that began with nothing."""
+    variant_file, image = pushed
+    top = alter(image, spoilt, "start.sh")
     spoilt.publish("altered")
     name = str(Reference.parse(image.name).with_tag("altered"))
     inputs = (*SUBSTITUTES, "--ca-bundle", SYSTEM_CA)

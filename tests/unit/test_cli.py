@@ -124,7 +124,6 @@ def test_codes_differ() -> None:
     ("raised", "code", "says"),
     [
         (KeyboardInterrupt(), 130, "Interrupted; nothing half-made was left behind."),
-        (OSError(28, "No space left on device", "/x/y"), 1, "/x/y: No space left on device."),
         (PermissionError(13, "Permission denied"), 1, "Permission denied."),
     ],
 )
@@ -300,3 +299,16 @@ def test_help_loads_nothing_heavy() -> None:
     own = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/scripts"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=own)
     assert not {"pydantic", "jinja2", "rich"} & set(re.findall(r"'([a-z0-9]+)'", done.stderr))
+
+
+def test_a_full_disk_is_one_sentence_with_its_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(28, "No space left on device", "/x/y")
+
+    monkeypatch.setattr(job, "build", fail)
+    monkeypatch.setattr("podkiln.util.disk_space.free", lambda _: 1500)
+    code, out, err = run(["--variant", "lazy"], capsys)
+    assert (code, out) == (1, "")
+    assert err.startswith("podkiln: The disk of /x is full: 1.5 kB are free.\n    Make room there,")

@@ -11,7 +11,7 @@ import pytest
 from layouts import layer_of
 
 from podkiln.build import base_image
-from podkiln.errors import SourceError
+from podkiln.errors import PodkilnError, SourceError
 from podkiln.lock import apt
 from podkiln.lock.apt import BaseIndex
 from podkiln.oci import layout, spec
@@ -75,6 +75,14 @@ def test_a_failure_leaves_nothing_and_says_why(tmp_path: Path, script: Path) -> 
     with pytest.raises(SourceError, match=r"no mirror: give one\.$") as caught:
         base_image.base_layout(tmp_path / "cache")
     assert "--base REF" in str(caught.value.hint)
+    assert [each.suffix for each in (tmp_path / "cache" / "base").iterdir()] == [".lock"]
+
+
+def test_a_disk_that_gets_full_is_told_as_one(tmp_path: Path, script: Path) -> None:
+    script.write_text("#!/bin/sh\necho 'tar: write error: No space left on device' >&2\nexit 1\n")
+    with pytest.raises(PodkilnError, match=rf"^The disk of {tmp_path}/cache/base is full: ") as caught:
+        base_image.base_layout(tmp_path / "cache")
+    assert caught.value.exit_code == 1
     assert [each.suffix for each in (tmp_path / "cache" / "base").iterdir()] == [".lock"]
 
 

@@ -17,6 +17,7 @@ from exports import EPOCH, export, tar
 from podkiln.build.kept_export import KeptExport
 from podkiln.build.streamed_export import StreamedExport
 from podkiln.canonical_layers import exported, packed
+from podkiln.canonical_layers.exported import DamagedExportError
 from podkiln.canonical_layers.packed import PackedLayer
 from podkiln.errors import IntegrityError
 
@@ -55,12 +56,29 @@ def test_a_variant_and_a_cache_folder_may_have_any_name(tmp_path: Path) -> None:
     assert {"tar=false", "compression=zstd", "force-compression=true"} < set(fields)
 
 
-def test_an_export_that_cannot_be_read_says_which_folder_to_delete(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", ["no index", "its manifest", "its config", "a layer's size", "a layer is gone"]
+)
+def test_a_kept_export_that_was_damaged_is_thrown_away(damage: str, tmp_path: Path) -> None:
+    """BuildKit takes a blob that is there for what it would write, so one that stayed would fail for ever."""
     with KeptExport.hold(tmp_path, None) as kept:
         kept.prepare(["one"])
-        with pytest.raises(IntegrityError) as failure:
+        made = export(kept.folder / "images" / "one", ("COPY a", tar("a")))
+        (layer,) = made.manifest.layers
+        if damage == "no index":
+            (made.path / "index.json").unlink()
+        elif damage == "a layer is gone":
+            made.blob_path(layer.digest).unlink()
+        else:
+            digest = {"its manifest": made.descriptor, "its config": made.manifest.config}.get(damage, layer)
+            made.blob_path(digest.digest).write_bytes(b"{}")
+        with pytest.raises(DamagedExportError, match="kept export of the build was damaged") as failure:
             kept.exported("one")
-    assert str(kept.folder) in str(failure.value.hint)
+        assert str(kept.folder) in str(failure.value.hint)
+        assert list((kept.folder / "blobs").iterdir()) == []
+        kept.prepare(["one"])
+        export(kept.folder / "images" / "one", ("COPY a", tar("a")))
+        assert len(kept.exported("one").layers) == 1
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pathlib
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from podkiln.build import output_dir
-from podkiln.errors import UsageError
+from podkiln.errors import PodkilnError, UsageError
 from podkiln.render.build_context import File
 from podkiln.util import atomic
 
@@ -154,3 +155,19 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     place = output_dir.exclusive_lock(tmp_path / "file" / "dist")
     with pytest.raises(UsageError, match=r"--out: .* cannot be written"), place:
         pytest.fail("written")
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output_dir.write(FILES, tmp_path / "lazy")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(PodkilnError, match=rf"^The disk of {tmp_path / 'lazy'} is full: ") as raised:
+        output_dir.write(NEWER, tmp_path / "lazy")
+    assert raised.value.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["lazy"]
+    assert (tmp_path / "lazy/Dockerfile").read_bytes() == b"FROM scratch\n"

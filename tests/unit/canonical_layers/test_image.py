@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import re
 import tarfile
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,15 @@ import pytest
 import zstandard
 from exports import EPOCH, export, tar
 
-from podkiln.canonical_layers import compressed, image
+from podkiln.canonical_layers import checks, compressed, image, writer
 from podkiln.canonical_layers.cache import LayerCache
-from podkiln.canonical_layers.exported import ExportedImage, PlainLayer
-from podkiln.errors import IntegrityError
+from podkiln.canonical_layers.exported import DamagedExportError, ExportedImage, PlainLayer
+from podkiln.errors import IntegrityError, PodkilnError
 from podkiln.oci import layout, spec
+from podkiln.util import disk_space
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from podkiln.oci.layout import Layout
@@ -269,3 +273,116 @@ def test_progress_is_told_of_each_layer_that_is_read_and_written(tmp_path: Path,
     for layer in made.layers:
         assert told[layer.diff_id] == sorted(told[layer.diff_id])
         assert told[layer.diff_id][-1] == (2 * layer.size, 2 * layer.size)
+
+
+def spoil(blob: Path) -> None:
+    """Change the last byte of a layer, and give it back the time that it had."""
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    with blob.open("r+b") as file:
+        file.write(data)
+    os.utime(blob, (1, 1))
+
+
+def test_a_kept_layer_that_was_changed_behind_its_times_back_is_found_at_its_first_use_in_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = LayerCache(tmp_path / "cache")
+    exported = export(tmp_path / "kept", ("COPY a", tar("a")))
+    write(exported, tmp_path / "made", known)
+    blob = known.blob(layout.read(tmp_path / "made").manifest.layers[0].digest)
+    spoil(blob)
+    write(exported, tmp_path / "same day", known)  # it is hashed again as it is sent
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + checks.MAX_AGE)
+    write(exported, tmp_path / "next day", known)
+    assert names(layout.read(tmp_path / "next day", full=True)) == [["a"]]
+
+
+@pytest.mark.parametrize(
+    "change", ["nothing", "a day", "the clock put back", "a boot", "another file", "a memory that was edited"]
+)
+def test_a_kept_layer_is_read_again_after_a_boot_and_a_day_and_not_before(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = LayerCache(tmp_path / "cache")
+    exported = export(tmp_path / "kept", ("COPY a", tar("a")))
+    write(exported, tmp_path / "made", known)
+    now = time.time()
+    blob = next((tmp_path / "cache/blobs").iterdir())
+    record = tmp_path / "cache/checked" / blob.name
+    if change in ("a day", "the clock put back"):
+        monkeypatch.setattr(
+            time, "time", lambda: now + (checks.MAX_AGE + 1) * (1 if change == "a day" else -1)
+        )
+    elif change == "a boot":
+        monkeypatch.setattr(checks, "boot_id", lambda: "another")
+    elif change == "another file":
+        copy = blob.read_bytes()
+        blob.rename(tmp_path / "aside")  # so that its inode is not used again
+        blob.write_bytes(copy)
+        os.utime(blob, (1, 1))
+    elif change == "a memory that was edited":
+        record.write_text(record.read_text().replace('"at": ', '"at": 1'))
+    (key,) = [path.stem for path in (tmp_path / "cache/written").iterdir()]
+    read: list[int] = []
+    for _ in range(2):  # once it was read, it is remembered
+        assert known.find(key, lambda done, _: read.append(done))
+    assert read == ([] if change == "nothing" else [blob.stat().st_size])
+
+
+def test_a_pulled_layer_is_read_each_time_and_had_again_where_it_was_changed(tmp_path: Path) -> None:
+    known = LayerCache(tmp_path / "cache")
+    blob = spec.Descriptor(spec.LAYER_ZSTD, spec.digest_of(b"layer"), 5)
+    asked: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        asked.append(1)
+        yield b"layer"
+
+    for wanted in (1, 1, 2):
+        if wanted == 2:
+            spoil(known.blob(blob.digest))
+        assert known.add(blob, pieces()).read_bytes() == b"layer"
+        assert len(asked) == wanted
+
+
+@pytest.mark.parametrize("zstd", [False, True])
+def test_a_layer_that_changes_between_its_two_readings_is_not_taken(
+    zstd: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = export(tmp_path / "kept", ("COPY a", tar("a", data=b"right")), zstd=zstd)
+    blob = exported.blob_path(exported.manifest.layers[0].digest)
+    kind = compressed.CompressedLayer if zstd else PlainLayer
+    opened = kind.open
+
+    def changed(layer: Any, consumed_by: Any = None) -> Any:
+        wrong = tar("a", data=b"wrong")
+        blob.write_bytes(zstandard.compress(wrong) if zstd else wrong)
+        return opened(layer, consumed_by)
+
+    monkeypatch.setattr(kind, "open", changed)
+    with pytest.raises(DamagedExportError, match=spec.short(exported.config.diff_ids[0])):
+        write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
+    assert not blob.exists()
+    assert list((tmp_path / "cache/blobs").iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["cache", "made"])
+def test_a_full_disk_names_its_folder_and_what_is_missing_and_no_layer_stays(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    exported = export(tmp_path / "kept", ("COPY a", tar("a", data=b"x" * 100_000)))
+    monkeypatch.setattr(disk_space, "free", lambda _: 10)
+    if where == "cache":
+        monkeypatch.setattr(writer, "write", full)
+    else:
+        monkeypatch.setattr(image, "link", full)
+    folder = tmp_path if where == "made" else tmp_path / where
+    with pytest.raises(PodkilnError, match=rf"^The disk of {folder} is full: .* are missing\.") as raised:
+        write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
+    assert raised.value.exit_code == 1
+    assert len(list((tmp_path / "cache/blobs").iterdir())) == (1 if where == "made" else 0)

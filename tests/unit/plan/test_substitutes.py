@@ -143,7 +143,7 @@ def test_a_home_folder_may_be_written_as_shells_do(
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "main.py").touch()
-    assert substitutes.source("comfyui=~/x", lock).context == str(tmp_path / "x")
+    assert substitutes.source("comfyui=~/x", lock).folder == tmp_path / "x"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from plans import plan_of
 from podkiln.config import fields, variant
 from podkiln.errors import RenderError
 from podkiln.plan.substitutes import Substitute
-from podkiln.render import build_context
+from podkiln.render import build_context, runtime_recipe
+from podkiln.render.image_config import RenderedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,15 @@ def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:
             used |= {f"build/{name}" for name in beside}
         assert seen == used, step
         assert not re.search(r"target=/(build|requirements) ", step), step
+
+
+def test_a_build_that_begins_with_nothing_takes_no_wheel_from_a_cache(plan: Plan) -> None:
+    """Its steps, and so its history and its recipe, are those of any other."""
+    usual, fresh = (RenderedConfig.of(each) for each in (plan, replace(plan, fresh=True)))
+    dockerfile = build_context.render(replace(plan, fresh=True))["Dockerfile"].content.decode()
+    assert "type=cache" not in dockerfile
+    assert fresh.steps == usual.steps
+    assert runtime_recipe.of(replace(plan, fresh=True)) == runtime_recipe.of(plan)
 
 
 def test_without_jupyter_there_is_nothing_of_it(plan: Plan) -> None:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
+import sys
+import tarfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import runtimes
 from apt_locks import with_apt
+from layouts import layer_of
 from plans import plan_of
 from runtimes import Runtime
 from servers.registry import Fault, Registry
 from small_weights import BUNDLES, LAYERS, A, B, baked, content
 
 from podkiln.errors import IntegrityError, RegistryError, VerifyError
+from podkiln.lock.runtimes import OwnLayers, PushedLayers, RememberedRuntime, RuntimeLayer
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.oci.spec import Descriptor, Manifest
 from podkiln.registry import RegistryOptions
 from podkiln.verify.image import VerifyResult, verify
+from podkiln.verify.rebuilt import Difference
 from podkiln.weights.assemble import assemble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from podkiln.plan.plan import Plan
     from podkiln.plan.weight_layers import WeightLayerSpec
@@ -74,6 +81,7 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
         "image": f"{registry.host()}/you/app:v1",
         "digest": spec.digest_of(registry.manifests["you/app", "v1"][1]),
         "ok": True,
+        "complete": False,
         "deep": False,
         "compared": (
             "Compared with the lock: all of manifest, config and labels, in the history the steps that made "
@@ -87,6 +95,41 @@ def test_what_is_right_is_said_to_be_and_nothing_is_pulled(registry: Registry, p
     config = Manifest.parse(registry.manifests["you/app", "v1"][1], "x").config
     assert [hit.path for hit in registry.asked("GET", "/blobs/")] == [f"/v2/you/app/blobs/{config.digest}"]
     assert len(registry.asked("HEAD", "/blobs/")) == 19
+
+
+_LAYER = RuntimeLayer(digest=spec.digest_of(b"1"), size=1, diff_id=spec.digest_of(b"2"))
+_OWN = OwnLayers(name="lazy", layers=(_LAYER,))
+_BOTH = PushedLayers(RememberedRuntime(name="lazy", layers=(_LAYER,), base=1, settings={}, history=()), _OWN)
+
+
+@pytest.mark.parametrize(
+    ("known", "says", "complete"),
+    [
+        ({}, "Incomplete: .* is what the lock says as far as it was compared", False),
+        ({"remembered": PushedLayers(own=_OWN)}, "Incomplete: ", False),
+        ({"remembered": PushedLayers(_BOTH.runtime)}, "Incomplete: ", False),
+        ({"remembered": _BOTH}, "Sound: .* is what the lock says, in each of its layers", True),
+        ({"rebuild": ()}, "Sound: .* is what a build gives now, in each of its layers", True),
+        ({"remembered": _BOTH, "proven": False}, "Incomplete: ", False),
+        ({"remembered": _BOTH, "findings": ("x",)}, "Spoiled: in .*, one thing differs from what", True),
+        ({"rebuild": (Difference("x"), Difference("y"))}, "Spoiled: in .*, 2 things differ", True),
+        ({"remembered": _BOTH, "held": None, "findings": ("x",)}, "Spoiled: ", False),
+    ],
+)
+def test_the_first_line_says_what_to_think_of_an_image(
+    known: dict[str, Any], says: str, complete: bool, registry: Registry, plan: Plan
+) -> None:
+    verdict = replace(ask(registry, plan), **known)
+    assert re.match(says, verdict.headline)
+    assert verdict.as_json()["complete"] is complete
+    assert verdict.digest in verdict.headline
+
+
+def test_a_weight_layer_of_which_nobody_knows_the_digest_is_not_compared_unless_it_is_read(
+    registry: Registry, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "LAYERS", {})
+    assert [ask(registry, plan, deep=deep).proven for deep in (False, True)] == [False, True]
 
 
 def test_a_finding_is_a_failure_of_its_own(registry: Registry, plan: Plan) -> None:
@@ -264,8 +307,8 @@ def test_a_tag_that_is_not_there_is_the_registrys_own_no(registry: Registry, pla
 def test_deep_hashes_every_file_even_over_a_bad_line(registry: Registry, plan: Plan) -> None:
     registry.faults = [Fault("torn", "GET", LAYERS[A.recipe], after=700)]
     assert ask(registry, plan, deep=True).ok
-    # The config, two layers of weights, the one that was torn, and sixteen of the runtime.
-    assert len(registry.asked("GET", "/blobs/")) == 20
+    # The config, two layers of weights, the torn one, sixteen of the runtime, podkiln's own once more.
+    assert len(registry.asked("GET", "/blobs/")) == 25
 
 
 def place_of(bundle: WeightLayerSpec, number: int) -> int:
@@ -291,3 +334,97 @@ def test_deep_finds_a_byte_that_storage_has_changed(
     layer_, inside = ask(registry, plan, deep=True).findings
     assert f"hashes to {spec.digest_of(data)}, not {LAYERS[B.recipe]}" in layer_
     assert re.search(wanted, inside)
+
+
+def replace_layer(registry: Registry, number: int, tar: bytes) -> None:
+    """Put another tar in the place of a layer, counted from the top; all documents agree with it."""
+    manifest = Manifest.parse(registry.manifests["you/app", "v1"][1], "x")
+    blob = runtimes.Blob.gzip(tar)
+    config = json.loads(registry.blobs["you/app", manifest.config.digest])
+    config["rootfs"]["diff_ids"][-number] = blob.diff_id
+    layers = list(manifest.layers)
+    layers[-number] = Descriptor(blob.media_type, spec.digest_of(blob.data), len(blob.data))
+    data = spec.canonical_json(config)
+    named = Descriptor(spec.CONFIG, spec.digest_of(data), len(data))
+    registry.blobs["you/app", named.digest] = data
+    registry.blobs["you/app", layers[-number].digest] = blob.data
+    made = replace(manifest, config=named, layers=tuple(layers)).encode()
+    for name in ("v1", spec.digest_of(made)):
+        registry.manifests["you/app", name] = (spec.MANIFEST, made)
+
+
+def altered(tar: bytes, change: Callable[[tarfile.TarInfo, bytes], bytes | None]) -> bytes:
+    """Return a tar with each member changed: other content, or None for one that goes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(tar)) as before, tarfile.open(fileobj=out, mode="w") as after:
+        for member in before:
+            file = before.extractfile(member)
+            content = change(member, file.read() if file else b"")
+            if content is not None:
+                member.size = len(content)
+                after.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def edited(name: str, /, **values: Any) -> Callable[[tarfile.TarInfo, bytes], bytes]:
+    """Change one file: its content, or what its header says."""
+
+    def change(member: tarfile.TarInfo, content: bytes) -> bytes:
+        if member.name == name:
+            for key, value in values.items():
+                setattr(member, key, value)
+            return content if values else content + b"# more"
+        return content
+
+    return change
+
+
+# podkiln's own layers from the top: the WORKDIR, bytecode, start.sh, commands, code.
+@pytest.mark.parametrize(
+    ("number", "change", "says"),
+    [
+        (5, edited("opt/podkiln/__main__.py"), r"/opt/podkiln/__main__\.py: size \d+ -> \d+ bytes, content"),
+        (5, edited("opt/podkiln/flags.json"), r"/opt/podkiln/flags\.json: size"),
+        (5, edited("opt/podkiln/extra_model_paths.yaml"), r"/opt/podkiln/extra_model_paths\.yaml: size"),
+        (5, edited("opt/podkiln/manifest.json"), r"/opt/podkiln/manifest\.json: size"),
+        (5, edited("opt/podkiln", mode=0o777), r"/opt/podkiln: mode 0777 -> 0755"),
+        (5, edited("opt/podkiln/__main__.py", uid=1), r"__main__\.py: owner 1:0 -> 0:0"),
+        (4, edited("usr/local/bin/podkiln-fetch"), r"/usr/local/bin/podkiln-fetch: size"),
+        (
+            4,
+            edited("usr/local/bin/podkiln-fetch", name="usr/local/bin/python3"),
+            "python3: only in the registry",
+        ),
+        (3, edited("start.sh"), r"/start\.sh: size"),
+        (3, edited("start.sh", mode=0o700), r"/start\.sh: mode 0700 -> 0755"),
+        (3, lambda *_: None, r"/start\.sh: only in what is rendered"),
+        (
+            2,
+            edited("opt/podkiln/__pycache__/__main__.cpython-313.pyc", name="opt/x.pyc"),
+            "only in the registry",
+        ),
+        (1, "start.sh", r"/start\.sh: only in the registry"),
+        (2, "opt/podkiln/__main__.py", r"/opt/podkiln/__main__\.py: only in the registry"),
+    ],
+)
+def test_deep_names_the_file_of_podkilns_own_layers_that_is_not_what_is_rendered(
+    number: int, change: Any, says: str, registry: Registry, plan: Plan, runtime: Runtime
+) -> None:
+    """Without a memory of any push: what stands there is known from variant and lock."""
+    tar = gzip.decompress(runtime.layers[-number].data)
+    replace_layer(
+        registry, number, layer_of(**{change: "x"}) if isinstance(change, str) else altered(tar, change)
+    )
+    assert ask(registry, plan).ok
+    (found,) = ask(registry, plan, deep=True).findings
+    assert re.search(rf"^Its layer \d+ .* is not what is rendered; .*{says}", found), found
+
+
+def test_two_layers_of_podkilns_own_that_changed_places_are_found(
+    registry: Registry, plan: Plan, runtime: Runtime
+) -> None:
+    for number, other in ((3, 4), (4, 3)):
+        replace_layer(registry, number, gzip.decompress(runtime.layers[-other].data))
+    first, second = ask(registry, plan, deep=True).findings
+    assert "/start.sh: only in the registry" in first
+    assert "/start.sh: only in what is rendered" in second

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln.errors import IntegrityError, UsageError
+from podkiln.errors import IntegrityError, PodkilnError, UsageError
 from podkiln.oci import spec
 from podkiln.registry.cancellation import CancelledError
+from podkiln.util import disk_space
 from podkiln.weights.sink import LayoutSink, RegistrySink
 
 if TYPE_CHECKING:
@@ -118,6 +121,21 @@ def test_a_layout_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     layer = Layer()
     with pytest.raises(UsageError, match=r"^a\.safetensors cannot be written to .*blobs/sha256: .*\.$"):
         LayoutSink(tmp_path).take(layer, layer.note)
+
+
+def test_a_disk_that_gets_full_is_told_with_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(disk_space, "free", lambda _: 1000)
+    layer = Layer(after=full)
+    with pytest.raises(
+        PodkilnError, match=r"blobs/sha256 is full: 1\.0 kB were free, .*: 6\.0 kB are missing"
+    ):
+        LayoutSink(tmp_path).take(layer, layer.note)
+    assert files(tmp_path) == []
 
 
 def test_a_registry_takes_a_layer_under_its_digest(registry: Registry, repository: Repository) -> None:
