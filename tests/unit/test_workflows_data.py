@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podkiln.config import catalog, node_definitions, workflow, workflows
+from podkiln.config import catalog, document, node_definitions, workflow, workflows
+from podkiln.config.variant import SHIPPED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,8 +49,12 @@ def test_a_workflow_names_what_comes_with_its_model(name: str) -> None:
     assert {file for each in named.values() for file in each} & wanted or name in NAMELESS
 
 
-def test_the_definitions_are_of_the_release_and_small() -> None:
-    assert PACKAGES[node_definitions.COMFYUI].version == workflows.release()
+def test_the_definitions_are_of_what_is_pinned_and_small() -> None:
+    """Of ComfyUI's release, and of each custom node that variants/nodes/ pins."""
+    pinned = {node_definitions.COMFYUI: workflows.release()}
+    pinned |= {path.stem: document.load(path).data["commit"] for path in (SHIPPED / "nodes").glob("*.yaml")}
+    known = {name: package.version for name, package in PACKAGES.items() if name in pinned}
+    assert known == {name: version for name, version in pinned.items() if name in PACKAGES}
     size = sum(path.stat().st_size for path in node_definitions.FOLDER.iterdir())
     assert size < KILOBYTES * 1000
 
