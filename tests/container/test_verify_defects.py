@@ -148,9 +148,9 @@ def spoilt(pushed: tuple[Path, Image]) -> Spoilt:
 
 @pytest.fixture(scope="module")
 def plan(pushed: tuple[Path, Image]) -> Plan:
-    """What is locked for the image."""
+    """What is locked for the image, which was built without custom nodes."""
     name = str(pushed[0])
-    return planning.make_plan(variant.load(name), BuildRequest.of([name]))
+    return planning.make_plan(variant.load(name), BuildRequest.of([name]), nodes=False)
 
 
 def findings(plan: Plan, image: Image, tag: str, *, deep: bool = False) -> list[str]:
