@@ -28,7 +28,7 @@ def of(archive: str, snapshot_at: str, given: str | None) -> list[str]:
         snapshot_at: The time to ask snapshots for.
         given: A mirror of the main archive; its security archive has the name that Debian gives to its own.
     """
-    label = next(each.label for each in apt_archives.load().values() if each.name == archive)
+    label = next((each.label for each in apt_archives.load().values() if each.name == archive), None)
     found = [given.rstrip("/") + archive.removeprefix("debian")] if given else []
     found += [url.rstrip("/") for name, url in _rows(_TARGETS) if name == label]
     for key, url in _rows(_SNAPSHOTS):

@@ -51,7 +51,7 @@ class StreamedExport:
     folder: Path
     _pool: ThreadPoolExecutor
     _reading: dict[str, Future[Layout]] = field(default_factory=dict)
-    _claimed: set[Digest] = field(default_factory=set)
+    _claimed: dict[Digest, str] = field(default_factory=dict)
     _packed: dict[Digest, PackedLayer] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -88,6 +88,9 @@ class StreamedExport:
     def exported(self, name: str) -> ExportedImage:
         """Return what BuildKit has exported for a variant. Raises IntegrityError, OSError."""
         found = self._reading[name].result()
+        # A layer that several variants share is read from the stream of one of them.
+        for other in {self._claimed.get(each.digest, name) for each in found.manifest.layers}:
+            self._reading[other].result()
         missing = next((each for each in found.manifest.layers if each.digest not in self._packed), None)
         if missing:
             raise IntegrityError(f"BuildKit exported {name} without its layer {spec.short(missing.digest)}.")
@@ -116,14 +119,13 @@ class StreamedExport:
 
     def _read(self, name: str) -> Layout:
         """Take one image, its layers apart. Raises IntegrityError, OSError."""
-        place = self.folder / name
         with self._fifo(name).open("rb") as stream:
             try:
                 with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive:
                     for member in archive:
                         file = archive.extractfile(member)
                         if file and _NAME.fullmatch(member.name):
-                            self._take(member, file, place)
+                            self._take(member, file, name)
             except tarfile.TarError as wrong:
                 raise IntegrityError(f"What BuildKit exported could not be read as a tar: {wrong}.") from None
             except OSError as failed:
@@ -133,10 +135,11 @@ class StreamedExport:
                 # BuildKit's client reads the FIFO, too, and so is never told that nobody else does.
                 while stream.read(_CHUNK):
                     pass
-        return layout.read_documents(place)
+        return layout.read_documents(self.folder / name)
 
-    def _take(self, member: tarfile.TarInfo, file: IO[bytes], place: Path) -> None:
-        """Take one file of the layout: a document, or a layer unless another variant has brought it."""
+    def _take(self, member: tarfile.TarInfo, file: IO[bytes], name: str) -> None:
+        """Take one file of a variant's layout: a document, or a layer unless another one brings it."""
+        place = self.folder / name
         head = file.read(_BLOCK)
         if head.startswith(b"{") and head[_MAGIC] != b"ustar" and member.size <= _MAX_DOCUMENT:
             (place / member.name).parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +149,7 @@ class StreamedExport:
         with self._lock:
             if digest in self._claimed:
                 return
-            self._claimed.add(digest)
+            self._claimed[digest] = name
         made = PackedLayer.pack(_pieces(head, file), self.folder / digest.partition(":")[2])
         if made.diff_id != digest:
             raise IntegrityError(f"BuildKit exported {spec.short(digest)} with the content of another layer.")

@@ -113,16 +113,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, file: int, name: str, start: int, size: int) -> None:
         self.wfile.flush()
         while start < size:
+            # Counted before it goes: whoever has the last byte and asks then is told of it.
+            most = min(_AT_ONCE, size - start)
+            self._count(name, most)
             try:
-                count = os.sendfile(self.connection.fileno(), file, start, min(_AT_ONCE, size - start))
+                count = os.sendfile(self.connection.fileno(), file, start, most)
             except OSError:  # the client has gone
                 count = 0
+            self._count(name, count - most)
             if not count:
                 self.close_connection = True
                 return
             start += count
-            with self.server.lock:
-                self.server.sent[name] += count
+
+    def _count(self, name: str, count: int) -> None:
+        with self.server.lock:
+            self.server.sent[name] += count
 
 
 class Source:

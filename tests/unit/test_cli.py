@@ -261,7 +261,7 @@ def test_no_line_gives_a_traceback(
 
     monkeypatch.setattr(job, "prepare_engine", none)
     monkeypatch.setattr("podkiln.pipeline.preflight.registry.Repository", none)
-    monkeypatch.setattr("podkiln.plan.substitutes.tree_id", lambda _: "1")
+    monkeypatch.setattr("podkiln.plan.substitutes.tree_id", lambda *_: "1")
     monkeypatch.setattr("podkiln.render.golden.update", lambda _: None)
     monkeypatch.setattr("podkiln.render.lint.check", lambda _: [])
     drawn = random.Random(2026)

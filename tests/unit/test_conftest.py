@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,14 @@ def test_the_cheap_parts_come_first(tmp_path: Path) -> None:
     assert code == 0, said
     lines = [line.partition("::")[0] for line in said.splitlines() if "::test_" in line and "%]" in line]
     assert lines == ["unit/test_c.py", "container/test_b.py", "container/test_a.py", "test_g.py"]
+
+
+def test_no_folder_with_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    """Pytest passes folders over by name: `build` was one, and with it all tests of podkiln/build."""
+    patterns = pytestconfig.getini("norecursedirs")
+    files = [path.relative_to(pytestconfig.rootpath) for path in Path(__file__).parents[1].rglob("test_*.py")]
+    passed_over = [
+        str(path) for path in files for part in path.parts[:-1] for each in patterns if fnmatch(part, each)
+    ]
+    assert len(files) > 200
+    assert passed_over == []

@@ -124,6 +124,26 @@ def test_images_come_as_streams_and_share_layers(streamed: StreamedExport, tmp_p
     assert one.layers[0] is two.layers[0]
 
 
+def test_a_shared_layer_is_waited_for_whoever_brings_it(
+    streamed: StreamedExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = ("COPY a", tar("a"))
+    export(tmp_path / "1", shared)
+    export(tmp_path / "2", shared)
+    claimed, pack = threading.Event(), PackedLayer.pack
+
+    def slowly(pieces: Iterator[bytes], path: Path) -> PackedLayer:
+        claimed.set()
+        time.sleep(0.3)
+        return pack(pieces, path)
+
+    monkeypatch.setattr(PackedLayer, "pack", slowly)
+    threading.Thread(target=send, args=(streamed, "two", tmp_path / "2"), daemon=True).start()
+    assert claimed.wait(20)
+    send(streamed, "one", tmp_path / "1")
+    assert listed(streamed.exported("one")) == [[b"a"]]
+
+
 def test_a_build_that_fails_at_once_leaves_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

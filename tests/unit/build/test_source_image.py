@@ -17,6 +17,7 @@ from podkiln.plan.substitutes import Substitute
 from podkiln.util import cache_folder, disk_space, git_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 AMD64 = spec.Platform("linux", "amd64")
@@ -111,8 +112,8 @@ def test_a_tree_that_changes_after_it_was_hashed_is_one_sentence(
     expected = git_tree.tree_id(tree)
     listed = git_tree.files
 
-    def files(folder: Path) -> list[git_tree.SourceFile]:
-        found = listed(folder)
+    def files(folder: Path, submodules: Collection[str] = ()) -> list[git_tree.SourceFile]:
+        found = listed(folder, submodules)
         (tree / "main.py").write_text("import os\n" if change == "while" else "print(1\n")
         return found
 
