@@ -17,6 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from pod.util import git_objects
+from pod.util.git_objects import EXECUTABLE, LINK, BlobHash
 from podkiln.canonical_layers import entries, image, writer
 from podkiln.canonical_layers.entries import Entry
 from podkiln.errors import IntegrityError, SourceError
@@ -117,7 +119,7 @@ class _Tar:
         self._hash = spec.hasher(spec.digest_of(b""))
         self._size = 0
         self._folders: set[bytes] = set()
-        self._files: list[tuple[bytes, bytes, bytes]] = []
+        self._files: dict[str, tuple[bytes, bytes]] = {}
 
     def add(self, file: SourceFile) -> None:
         """Write a file, and the folders before it that were not written yet. Raises SourceError, OSError."""
@@ -129,27 +131,25 @@ class _Tar:
             if folder not in self._folders:
                 self._folders.add(folder)
                 self._put(writer.header(Entry(folder, entries.FOLDER, 0o755, 0, 0, 0)))
-        hashed = git_tree.blob_hasher(file.size)
-        if file.mode == git_tree.LINK:
+        hashed = BlobHash(file.size)
+        if file.mode == LINK:
             target = b"".join(file.pieces())
             hashed.update(target)
             self._put(writer.header(Entry(file.path, entries.LINK, 0o777, 0, 0, 0, target=target)))
         else:
-            mode = 0o755 if file.mode == git_tree.EXECUTABLE else 0o644
+            mode = 0o755 if file.mode == EXECUTABLE else 0o644
             self._put(writer.header(Entry(file.path, entries.FILE, mode, 0, 0, 0, size=file.size)))
             for piece in file.pieces():
                 hashed.update(piece)
                 self._put(piece)
             self._put(bytes(-file.size % _BLOCK))
-        self._files.append((file.path, file.mode, hashed.digest()))
+        self._files[os.fsdecode(file.path)] = (file.mode, hashed.digest())
 
     def end(self, submodules: Mapping[str, str]) -> tuple[str, spec.Descriptor]:
         """End it; return git's id of the tree that was written, and what the layer came to."""
         self._put(bytes(2 * _BLOCK))
         digest = spec.parse_digest(f"sha256:{self._hash.hexdigest()}")
-        return git_tree.id_of([*self._files, *git_tree.links(submodules)]), spec.Descriptor(
-            spec.LAYER, digest, self._size
-        )
+        return git_objects.tree_id(self._files, submodules), spec.Descriptor(spec.LAYER, digest, self._size)
 
     def _put(self, data: bytes) -> None:
         self._hash.update(data)

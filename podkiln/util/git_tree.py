@@ -6,33 +6,25 @@ checkout, no history and no git program are needed.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING
 
+from pod.util import git_objects
+from pod.util.git_objects import EXECUTABLE, LINK, PLAIN, BlobHash
 from podkiln.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 # What a checkout has beside its files, and what only running them leaves behind.
 IGNORED = frozenset({".git", "__pycache__"})
 # The tree of a folder without files.
 EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-PLAIN: Final = b"100644"
-EXECUTABLE: Final = b"100755"
-LINK: Final = b"120000"
-"""The modes of files that git knows."""
-SUBMODULE: Final = b"160000"
-_FOLDER: Final = b"40000"
 _CHUNK = 1 << 20
 _DEEPEST = 200  # folders in each other; ComfyUI has 8
-
-_Folder: TypeAlias = "dict[bytes, _Folder | tuple[bytes, bytes]]"
-"""By name: a folder, or mode and hash of a file."""
 
 
 @dataclass(frozen=True)
@@ -76,58 +68,23 @@ def tree_id(folder: Path, submodules: Mapping[str, str] | None = None) -> str:
 
     `submodules`: commits by path. A tree names them, and not what lies there.
     """
-    found = []
+    entries = {}
     for each in files(folder, (submodules or {}).keys()):
-        hashed = blob_hasher(each.size)
+        hashed = BlobHash(each.size)
         for piece in each.pieces():
             hashed.update(piece)
-        found.append((each.path, each.mode, hashed.digest()))
-    return id_of([*found, *links(submodules or {})])
-
-
-def links(submodules: Mapping[str, str]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield for each submodule, given by path and commit, what its tree has: path, mode and commit."""
-    for path, commit in submodules.items():
-        yield os.fsencode(path), SUBMODULE, bytes.fromhex(commit)
+        entries[os.fsdecode(each.path)] = (each.mode, hashed.digest())
+    return git_objects.tree_id(entries, submodules or {})
 
 
 def tree_id_of(named: dict[str, bytes]) -> str:
     """Return git's tree id of plain files in one folder, given by name."""
-    found = []
+    entries = {}
     for name, content in named.items():
-        hashed = blob_hasher(len(content))
+        hashed = BlobHash(len(content))
         hashed.update(content)
-        found.append((os.fsencode(name), PLAIN, hashed.digest()))
-    return id_of(found)
-
-
-def id_of(found: Iterable[tuple[bytes, bytes, bytes]]) -> str:
-    """Return git's tree id of files and submodules, each with path, mode, and hash or commit."""
-    root: _Folder = {}
-    for path, mode, digest in found:
-        *folders, name = path.split(b"/")
-        place = root
-        for each in folders:
-            inner = place.setdefault(each, {})
-            assert isinstance(inner, dict)  # noqa: S101 - a folder and a file cannot have one name
-            place = inner
-        place[name] = (mode, digest)
-    return _tree(root).hex()
-
-
-def blob_hasher(size: int) -> hashlib._Hash:
-    """Return what a content of so many bytes is hashed with."""
-    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-
-
-def _tree(folder: _Folder) -> bytes:
-    lines = []
-    for name, held in folder.items():
-        mode, digest = (_FOLDER, _tree(held)) if isinstance(held, dict) else held
-        # git sorts a directory as if its name ended in a slash.
-        lines.append((name + b"/" if mode == _FOLDER else name, mode + b" " + name + b"\0" + digest))
-    body = b"".join(line for _, line in sorted(lines))
-    return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
+        entries[name] = (PLAIN, hashed.digest())
+    return git_objects.tree_id(entries, {})
 
 
 def _files(folder: Path, path: bytes, others: Collection[bytes], depth: int) -> Iterator[SourceFile]:

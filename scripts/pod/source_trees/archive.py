@@ -14,7 +14,7 @@ import zlib
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pod.source_trees import tree_id
+from pod.util import git_objects
 from pod.util.dataclass import dataclass, field
 from pod.util.printable import shown
 
@@ -129,7 +129,7 @@ class _Unpacking:
             raise ArchiveError("unpacks to too much")
         program = bool(member.mode & 0o100)
         content: Any = source.extractfile(member)
-        blob = tree_id.BlobHash(member.size)
+        blob = git_objects.BlobHash(member.size)
         made = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755 if program else 0o644)
         with os.fdopen(made, "wb") as file:
             while data := content.read(_CHUNK):
@@ -137,7 +137,7 @@ class _Unpacking:
                 file.write(data)
             if file.tell() != member.size:
                 raise ArchiveError("ends too early")
-        return (tree_id.PROGRAM if program else tree_id.PLAIN), blob.digest()
+        return (git_objects.EXECUTABLE if program else git_objects.PLAIN), blob.digest()
 
     def make_links(self) -> None:
         """Make the links, and see that none leads out, over others neither."""
@@ -145,9 +145,9 @@ class _Unpacking:
             if any(str(parent) in self.links for parent in PurePosixPath(path).parents):
                 raise ArchiveError(f"holds {shown(path, 80)}, which lies below a link")
             raw = os.fsencode(target)
-            blob = tree_id.BlobHash(len(raw))
+            blob = git_objects.BlobHash(len(raw))
             blob.update(raw)
-            self.entries[path] = (tree_id.LINK, blob.digest())
+            self.entries[path] = (git_objects.LINK, blob.digest())
             place = self.folder / path
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from pod.net.http import RefusedError, TransientError
 from pod.net.hubs import Request
 from pod.net.transfer_policy import ThroughputMonitor, TransferBackoff
-from pod.source_trees import archive, patches, tree_id
+from pod.source_trees import archive, patches
 from pod.source_trees.archive import ArchiveError
 from pod.source_trees.source_tree import archive_url
-from pod.util import untrusted_files
+from pod.util import git_objects, untrusted_files
 from pod.util.dataclass import dataclass
 from pod.util.printable import shown
 
@@ -169,7 +169,7 @@ def _unpack(source: SourceTree, file: BinaryIO, folder: Path) -> None:
         above = {str(each) for each in PurePosixPath(path).parents}
         if above & entries.keys() or not (folder / path).is_dir() or any((folder / path).iterdir()):
             raise ArchiveError(f"has no empty folder {shown(path, 80)} for a submodule")
-    found = tree_id.tree_id(entries, submodules)
+    found = git_objects.tree_id(entries, submodules)
     if found != source.tree:
         raise ArchiveError(f"holds the tree {found}, and {source.tree} is locked")
 

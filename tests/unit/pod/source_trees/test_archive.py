@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from git_archives import commit
 
-from pod.source_trees import archive, tree_id
+from pod.source_trees import archive
 from pod.source_trees.archive import ArchiveError
+from pod.util import git_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ def test_the_tree_is_the_one_that_git_has(tmp_path: Path, name: str, submodules:
     target = tmp_path / "out"
     target.mkdir()
     entries = archive.unpack(io.BytesIO(made.archive), target)
-    assert tree_id.tree_id(entries, submodules) == made.tree
+    assert git_objects.tree_id(entries, submodules) == made.tree
     for path, content in REPOSITORIES[name].items():
         there = target / path
         if isinstance(content, Path):

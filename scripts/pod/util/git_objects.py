@@ -1,4 +1,4 @@
-"""git's id of a tree, from what lies in it: what a commit names, so no history and no git program are needed.
+"""git's ids of contents and trees, from what lies in them: neither history nor a git program is needed.
 
 Format: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
 """
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PLAIN, PROGRAM, LINK = b"100644", b"100755", b"120000"
+PLAIN, EXECUTABLE, LINK = b"100644", b"100755", b"120000"
+"""The modes of files that git knows."""
 _FOLDER, _SUBMODULE = b"40000", b"160000"
 
 
