@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,10 +82,80 @@ def test_bake_takes_it_as_the_base_and_apt_works_in_it(
     assert len(layout.read(tmp_path / "image", full=True).manifest.layers) == 2
 
 
-def test_a_mirror_that_does_not_serve_is_one_sentence(tmp_path: Path) -> None:
-    argv = [str(SCRIPT), str(tmp_path / "base.tar"), "http://127.0.0.1:9/debian"]
+MMDEBSTRAP = """#!/bin/bash -eu
+# Makes a root of what decides about its sources, and runs the hooks.
+root=$(mktemp -d)
+mkdir -p "$root"/etc/{apt/sources.list.d,apt/apt.conf.d,dpkg/dpkg.cfg.d}
+mkdir -p "$root"/usr/{share/doc/apt/examples,sbin}
+mkdir -p "$root"/var/{log,cache/{ldconfig,debconf,apt},lib/{dpkg,apt/lists}}
+printf 'URIs: http://deb.debian.org/debian\\nURIs: http://deb.debian.org/debian-security\\n' \\
+    >"$root/usr/share/doc/apt/examples/debian.sources"
+cp "${@: -1}" "$SEEN"
+for word; do
+    case $word in
+    --customize-hook=upload*) read -r _ from to <<<"$word"; cp "$from" "$root$to" ;;
+    --customize-hook=*) sh -c "${word#*=}" hook "$root" ;;
+    esac
+done
+tar -cf "${@: -2:1}" -C "$root" .
+rm -r "$root"
+"""
+
+
+def test_a_mirrors_login_does_not_get_into_the_base(tmp_path: Path) -> None:
+    for suite in ("trixie", "trixie-security"):
+        (tmp_path / "debian/dists" / suite).mkdir(parents=True)
+        (tmp_path / "debian/dists" / suite / "InRelease").write_text("x")
+    (tmp_path / "mmdebstrap").write_text(MMDEBSTRAP)
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever).start()
+        mirror = f"http://me:hush@127.0.0.1:{server.server_port}/debian"
+        settings = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SEEN": f"{tmp_path}/seen"}
+        done = subprocess.run(
+            [str(SCRIPT), str(tmp_path / "base.tar")],
+            env={**os.environ, **settings, "APT_MIRROR": mirror},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert mirror in (tmp_path / "seen").read_text(), "the packages come from it"
+    with tarfile.open(tmp_path / "base.tar") as tar:
+        sources = tar.extractfile("./etc/apt/sources.list.d/debian.sources")
+        assert sources
+        assert "URIs: http://deb.debian.org/debian\n" in sources.read().decode()
+    assert b"hush" not in (tmp_path / "base.tar").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("http://me:hush@127.0.0.1:9/debian", "the mirror http://127.0.0.1:9/debian does not serve trixie"),
+        ("https://127.0.0.1:9/debian", "the mirror https://127.0.0.1:9/debian does not serve trixie"),
+    ],
+)
+def test_a_mirror_that_does_not_serve_is_one_sentence(given: str, said: str, tmp_path: Path) -> None:
+    argv = [str(SCRIPT), str(tmp_path / "base.tar"), given]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "does not serve trixie" in done.stderr
+    assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_where_apt_knows_no_debian_a_mirror_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "apt-get").write_text("#!/bin/sh\necho 'Ubuntu|Ubuntu|http://archive.ubuntu.com/ubuntu/'\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    own = {name: value for name, value in os.environ.items() if name != "APT_MIRROR"}
+    done = subprocess.run(
+        [str(SCRIPT), str(tmp_path / "base.tar")],
+        env={**own, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no source of Debian to take the mirror from, as on Ubuntu: name a mirror." in done.stderr
