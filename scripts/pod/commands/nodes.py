@@ -58,7 +58,7 @@ def show_image(run: Path) -> None:
     nodes = files.recall(run / "decision.json").get("nodes", [])
     fetched = files.recall(run / "nodes.json").get("nodes", [])  # of a node its own code and that of others
     for each in nodes:
-        state = "loaded" if each["loaded"] else "left out"
+        state = "loaded" if each["loaded"] or each["own"] else "left out"
         print(printable(f"{each['id']}  {state}: {each['why']}", LONGEST_LINE))
         for one in fetched:
             if one["node"] == each["id"]:

@@ -115,6 +115,7 @@ class Nodes:
         said += [
             f"custom node {name} is on the volume and in the image: both are loaded, and the image's wins"
             for name in self.twice
+            if name not in {one.node for one in self.left_out}  # then neither is
         ]
         said += self.doubts()
         return said

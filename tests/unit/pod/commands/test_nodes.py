@@ -51,7 +51,7 @@ class Pod:
                 "responsive": True,
             },
             "nodes": [
-                {"id": name, "fetch": True, "loaded": True, "why": "film needs it"}
+                {"id": name, "fetch": True, "loaded": True, "own": False, "why": "film needs it"}
                 for name in ("asks", "ours")
             ],
         }
@@ -127,8 +127,9 @@ def test_nodes_and_doctor_say_what_became_of_it(pod: Pod, capsys: pytest.Capture
     pod.hub.files.clear()
     pod.offer("node", pod.node)
     pod.fetch()
-    off = {"id": "film", "fetch": False, "loaded": False, "why": "no model that needs it is on (film)"}
-    pod.decision["nodes"].append(off)
+    off = {"fetch": False, "loaded": False, "own": False, "why": "no model that needs it is on (film)"}
+    mine = {**off, "id": "mine", "own": True, "why": "Mine is on the volume, and is used"}
+    pod.decision["nodes"] += [mine, {**off, "id": "film"}]
     pod.write("run/decision.json", pod.decision)
     levels = [(each.level, each.message) for each in report.nodes(pod.decision, pod.environ)]
     assert [level for level, _ in levels] == ["note", "note", "warning"]
@@ -139,7 +140,10 @@ def test_nodes_and_doctor_say_what_became_of_it(pod: Pod, capsys: pytest.Capture
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "asks  loaded: film needs it"
     assert shown[1] == f"asks  is fetched from https://github.com/o/node at {pod.node.commit[:12]}"
-    assert shown[-1] == "film  left out: no model that needs it is on (film)"
+    assert shown[-2:] == [
+        "mine  loaded: Mine is on the volume, and is used",
+        "film  left out: no model that needs it is on (film)",
+    ]
 
 
 def test_a_node_with_code_of_its_own_and_of_others_is_told_of_both(

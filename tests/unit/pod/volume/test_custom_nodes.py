@@ -74,6 +74,8 @@ def test_each_thing_is_said_in_a_sentence(volume: Path, image: Path) -> None:
     assert "(lacks: insightface>=0.7)" in lacks
     assert "NODE_REQUIREMENTS=install" in lacks
     assert twice.startswith("custom node lacks is on the volume and in the image")
+    (image / "clashes").mkdir()
+    assert look(volume, image).warnings() == [clash, lacks, twice], "where one is left out, none is loaded"
 
 
 def test_what_is_ignored_is_loaded_and_said(volume: Path, image: Path) -> None:
