@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -85,13 +87,16 @@ def run(
         progress: Told the steps done, and of how many.
         interrupted: Called every half second; what it raises ends the process, and is raised here.
 
-    Raises NodeError, with the reason that the process gave, where it did not succeed.
+    What it has started ends with it, and all of it with ComfyUI, whose end is that of its stdin
+    (infcam_runner/parent.py). Raises NodeError, with the reason that it gave, where it did not succeed.
     """
     log = logging.getLogger(__name__)
     with subprocess.Popen(
         argv,
         cwd=folder,
         env=dict(environ),
+        start_new_session=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -105,6 +110,8 @@ def run(
         try:
             while (line := _next(lines)) is not None:
                 interrupted()
+                if not line and child.poll() is not None:
+                    break  # what it has started holds its stdout open
                 message = _message(line)
                 if "of" in message:
                     progress(int(message["done"]), int(message["of"]))
@@ -113,9 +120,10 @@ def run(
                 elif line:
                     log.debug("InfCam: %s", line)
                     said.append(line)
-        except BaseException:
-            child.kill()
-            raise
+            child.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
     if child.returncode:
         log.error("InfCam's process said:\n%s", "\n".join(said))
         raise NodeError(why or _ending(child.returncode))
