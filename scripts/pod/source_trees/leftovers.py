@@ -36,10 +36,9 @@ def unpacking(folder: Path) -> Iterator[Path]:
 
 def clear(local: Path, wanted: Collection[Path]) -> None:
     """Remove what was unpacked in the container, but for what is wanted and what another fetch is at."""
-    for folder in {place.parent for place in wanted}:
-        for place in _in(folder):
-            if place not in wanted:
-                shutil.rmtree(place, ignore_errors=True)
+    for place in (*_in(local / "nodes"), *_in(local / "code")):
+        if place not in wanted:
+            shutil.rmtree(place, ignore_errors=True)
     for place in _in(local):
         if place.name.startswith(_PREFIX):
             with contextlib.suppress(OSError), _locked(place):

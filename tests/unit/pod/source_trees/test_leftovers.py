@@ -28,6 +28,10 @@ def test_what_was_unpacked_goes_but_for_what_is_wanted(tmp_path: Path) -> None:
     ]
 
 
+    leftovers.clear(tmp_path, wanted[:1])
+    assert not wanted[1].exists(), "nor code of which none is wanted any more"
+
+
 def test_the_folder_of_a_fetch_that_was_killed_goes_and_that_of_one_at_work_stays(tmp_path: Path) -> None:
     (tmp_path / ".unpacking-killed" / "tree").mkdir(parents=True)
     with leftovers.unpacking(tmp_path) as folder:
