@@ -27,7 +27,6 @@ def test_what_was_unpacked_goes_but_for_what_is_wanted(tmp_path: Path) -> None:
         "nodes/Asks",
     ]
 
-
     leftovers.clear(tmp_path, wanted[:1])
     assert not wanted[1].exists(), "nor code of which none is wanted any more"
 
