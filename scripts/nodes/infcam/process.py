@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .pod_facts import NodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 PYTHON = "PODKILN_INFCAM_PYTHON"
 """The interpreter of InfCam's environment; by default ComfyUI's own."""
@@ -108,10 +108,8 @@ def run(
         said: deque[str] = deque(maxlen=_LAST_WORDS)
         why = None
         try:
-            while (line := _next(lines)) is not None:
+            for line in _heard(child, lines):
                 interrupted()
-                if not line and child.poll() is not None:
-                    break  # what it has started holds its stdout open
                 message = _message(line)
                 if "of" in message:
                     progress(int(message["done"]), int(message["of"]))
@@ -135,12 +133,18 @@ def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _next(lines: queue.Queue[str | None]) -> str | None:
-    """Return the next line; an empty one where none came for a while, None after the last."""
-    try:
-        return lines.get(timeout=_LISTEN)
-    except queue.Empty:
-        return ""
+def _heard(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> Iterator[str]:
+    """Yield each line, and an empty one where none came for a while."""
+    while True:
+        try:
+            line = lines.get(timeout=_LISTEN)
+        except queue.Empty:
+            if child.poll() is not None:
+                return  # what it has started holds its stdout open
+            line = ""
+        if line is None:
+            return
+        yield line
 
 
 def _message(line: str) -> dict[str, Any]:
