@@ -91,7 +91,7 @@ def test_places_are_words_of_a_shell(tmp_path: Path) -> None:
     odd = "lib/in ner; $(x)'"
     changes = {"submodules": [{**NODE["submodules"][0], "path": odd}], "code": []}
     path = {"name": "p", "repo": "https://github.com/o/p", **AT, "folder": odd, "licence": "MIT"}
-    of_submodule, of_path = inputs(planned(tmp_path, accepted=True, paths=[path], **changes))
+    of_submodule, of_path = inputs(planned(tmp_path, accepted=True, licence=FREE, paths=[path], **changes))
     assert shlex.split(of_submodule)[2:] == shlex.split(of_path)[3:] == [odd]
 
 
