@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 # The engine hands a layer from process to process in small pieces, twice: to compress it takes less time than
-# that takes for the half of the bytes.
-_EXPORT: Final = PLAIN_EXPORT.replace("=uncompressed", "=zstd")
+# that takes for the half of the bytes. At level 1, since it is read twice here and sent to nobody else: a first
+# build spends a third less on it than at BuildKit's own, for the same bytes within a few per cent.
+_EXPORT: Final = PLAIN_EXPORT.replace("=uncompressed", "=zstd,compression-level=1")
 MAX_VARIANTS: Final = 8  # whose layers are kept; those of the one built longest ago are removed first
 
 

@@ -53,7 +53,7 @@ def test_a_variant_and_a_cache_folder_may_have_any_name(tmp_path: Path) -> None:
         (_, option) = kept.options(["blobs"])
     (fields,) = csv.reader([option.partition("=")[2]])
     assert fields[:2] == ["type=oci", f"dest={kept.folder}/images/blobs"]
-    assert {"tar=false", "compression=zstd", "force-compression=true"} < set(fields)
+    assert {"tar=false", "compression=zstd", "compression-level=1", "force-compression=true"} < set(fields)
 
 
 @pytest.mark.parametrize(
