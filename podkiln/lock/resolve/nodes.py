@@ -53,11 +53,12 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
         described.spec.runtime.python,
         shared,
         {name: each for name, each in pins.items() if name not in upgrade and name not in shared},
+        _venv_pins(before, upgrade),
     )
     for entry in described.nodes.values():
         made.add(entry)
     wheels = made.wheels()
-    texts = {name: _text(name, each) for name, each in wheels.items() if each}
+    texts = {name: _text(described.nodes[name], each) for name, each in wheels.items() if each}
     known = before.nodes if before else {}
     document = NodesLock(
         onto=nodes.onto(runtime),
@@ -75,7 +76,7 @@ def packages(described: LoadedVariant) -> set[str]:
     for folder in locations.node_folders(described):
         with contextlib.suppress(LockError):
             locked = nodes.read_at(folder) if described.nodes else None
-            found |= set(locked.pins()) if locked else set()
+            found |= locked.all_packages() if locked else set()
     return found
 
 
@@ -114,7 +115,7 @@ def _unreadable_ones_made_anew(warnings: list[str]) -> Iterator[None]:
 
 
 def _upgraded(found: LockedNodes, upgrade: Sequence[str]) -> bool:
-    return bool({ALL, "all"} & set(upgrade) or found.pins().keys() & set(upgrade))
+    return bool({ALL, "all"} & set(upgrade) or found.all_packages() & set(upgrade))
 
 
 def _before(described: LoadedVariant, folder: Path) -> LockedNodes | None:
@@ -143,8 +144,21 @@ def _pins(described: LoadedVariant, before: LockedNodes | None) -> dict[str, str
     return before.pins()
 
 
-def _text(name: str, wheels: Sequence[Wheel]) -> str:
-    return python.header(f"What the node {name} brings: no node before it needs it.") + python.as_text(wheels)
+def _venv_pins(before: LockedNodes | None, upgrade: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the versions that are kept in environments of nodes' own, by node."""
+    if before is None or {ALL, "all"} & set(upgrade):
+        return {}
+    return {
+        name: {package: version for package, version in pins.items() if package not in upgrade}
+        for name, pins in before.venv_pins().items()
+    }
+
+
+def _text(entry: NodeEntry, wheels: Sequence[Wheel]) -> str:
+    how = (
+        "has in an environment of its own" if entry.node.python.venv else "brings: no node before it needs it"
+    )
+    return python.header(f"What the node {entry.id} {how}.") + python.as_text(wheels)
 
 
 def _locked(
@@ -165,12 +179,14 @@ def _locked(
         )
     return LockedNode(
         id=entry.id,
+        source=entry.node.source,
         repo=entry.node.repo,
         commit=entry.node.commit,
         tree=_tree(entry, known.get(entry.id), warnings),
         parts=nodes.trees(entry),
         submodules=nodes.submodules(entry),
         asked=tuple(each.value for each in entry.requirements()),
+        venv=entry.node.python.venv is not None,
         packages=packages_of,
     )
 
@@ -178,7 +194,7 @@ def _locked(
 def _with_trees(described: LoadedVariant, found: LockedNodes, warnings: list[str]) -> list[Path]:
     """Look up the trees that are still unknown; where there are none, no network is touched."""
     known = found.nodes
-    if all(each.tree for each in known.values()):
+    if all(each.tree or each.source for each in known.values()):
         return []
     made = tuple(
         each.model_copy(update={"tree": _tree(described.nodes[name], each, warnings)})
@@ -192,7 +208,7 @@ def _with_trees(described: LoadedVariant, found: LockedNodes, warnings: list[str
 def _tree(entry: NodeEntry, before: LockedNode | None, warnings: list[str]) -> str | None:
     """Return the tree of a node: described, known already, or else asked of its repository."""
     node = entry.node
-    if node.tree:
+    if node.tree or not (node.repo and node.commit):  # it lies in this repository
         return node.tree
     if before and before.tree and (before.repo, before.commit) == (node.repo, node.commit):
         return before.tree
