@@ -13,6 +13,7 @@ import pytest
 from descriptions import SHA, VARIANT, write
 from plans import plan_of
 
+from pod.flags import node_selection
 from podkiln.config import nodes as node_config
 from podkiln.config import variant as variants
 from podkiln.config.document import ROOT
@@ -248,7 +249,12 @@ def test_an_environment_of_its_own_is_a_layer_above_the_image_s_and_named_for_th
     assert step.endswith(" /opt/node-venvs/infcam")
     assert 'ENV PODKILN_INFCAM_PYTHON="/opt/node-venvs/infcam/bin/python"' in dockerfile
     (row,) = (each for each in image_metadata.nodes(made)["nodes"] if each["id"] == "infcam")
-    assert row["environment"] == {"PODKILN_INFCAM_PYTHON": "/opt/node-venvs/infcam/bin/python"}
+    (offer,) = node_selection.from_json({"nodes": [row]})
+    chosen = node_selection.NodeSelection((node_selection.NodeDecision(offer, loaded=True, why="x"),))
+    assert chosen.environment("/workspace", "/local") == {
+        "PODKILN_INFCAM": "/local/code/infcam-upstream",
+        "PODKILN_INFCAM_PYTHON": "/opt/node-venvs/infcam/bin/python",
+    }
     assert "packages of the node infcam" in [layer.what for layer in made.layers]
 
 
