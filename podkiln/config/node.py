@@ -31,6 +31,8 @@ from podkiln.util.quoting import shown
 
 WORKSPACE: Final = "{workspace}"
 """What stands for the volume in a value of `environment`."""
+_EXAMPLES: Final = "podkiln"
+"""The folder of the image's examples: a whitelist of ComfyUI's has names alone, so one name is one node."""
 _FOLDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OF_COMFYUI: Final = {"websocket_image_save.py", "example_node.py.example", "__pycache__"}
 """What ComfyUI's own tree has in custom_nodes, or makes there."""
@@ -264,6 +266,11 @@ class Node(StrictModel):
     def _apart(self) -> Node:
         """Refuse two things in one place."""
         folder_name(self.folder_name)  # that of the repository, where none is given
+        if self.asks and self.paths:
+            raise ValueError(
+                "`paths` do not go with `bake: ask`: where the licence is not accepted, a pod fetches the "
+                "node's own code, and nothing beside it"
+            )
         for kind, names in (
             ("submodules", [each.path for each in self.submodules]),
             ("paths", [each.name for each in self.paths]),
@@ -316,6 +323,8 @@ def folder_name(folder: str) -> str:
         raise ValueError(f"{shown(folder)} is no name of a folder: letters, digits and . _ -")
     if folder.endswith((".disabled", ".py", ".pyc")) or folder in _OF_COMFYUI:
         raise ValueError(f"{shown(folder)} is a name that ComfyUI does not take for a folder with a node")
+    if folder == _EXAMPLES:
+        raise ValueError(f"{shown(folder)} is the folder of the image's own example workflows")
     return folder
 
 

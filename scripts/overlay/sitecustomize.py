@@ -33,13 +33,19 @@ def _name_new_nodes(seen: str) -> None:
     """Name what is in the folders of nodes now, and was not when the arguments were chosen."""
     import json  # noqa: PLC0415 - the other Pythons of the pod do without it
 
+    there: set[str] = set()
     try:
         with open(seen, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms
             known = json.load(file)
-        there = {name for folder in known["folders"] for name in os.listdir(folder)}  # noqa: PTH208
+        folders, names = [*known["folders"]], {*known["names"], "__pycache__"}
     except (OSError, ValueError, LookupError, TypeError):
-        return  # the volume is gone: nothing on it could be loaded
-    new = sorted(name for name in there - {*known["names"], "__pycache__"} if not name.startswith("-"))
+        return
+    for folder in folders:
+        try:
+            there.update(os.listdir(folder))  # noqa: PTH208
+        except (OSError, ValueError, TypeError):
+            continue  # it is gone, or its volume is: nothing in it could be loaded
+    new = sorted(name for name in there - names if not name.startswith("-"))
     at = sys.argv.index(_WHITELIST) + 1
     sys.argv[at:at] = [name for name in new if name not in sys.argv]
 

@@ -8,7 +8,6 @@ right, y down and z forward, in metres. One's own path is given as the latter, w
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 from .pod_facts import NodeError
@@ -37,6 +36,8 @@ STEP: Final = 4
 """Every fourth frame has a latent, and upstream reads the pose of these alone."""
 OWN: Final = 1
 """The number of the camera as which one's own path is written."""
+_FARTHEST: Final = 1e9
+"""Metres: JSON's whole numbers have no end, and what is no number is no less than this either."""
 
 
 def preset(name: str) -> int:
@@ -57,7 +58,7 @@ def own(text: str, frames: int) -> dict[str, dict[str, str]]:
     """
     try:
         data = json.loads(text)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise NodeError(f"The camera path is not JSON: {err}.") from err
     latents = (frames - 1) // STEP + 1
     if not isinstance(data, list) or len(data) not in (frames, latents):
@@ -75,7 +76,7 @@ def _matrix(rows: Any, number: int) -> Matrix:
     """Return the upper three rows of a matrix. Raises NodeError."""
     good = isinstance(rows, list) and len(rows) in (3, 4)
     good = good and all(isinstance(row, list) and len(row) == 4 for row in rows)  # noqa: PLR2004 - 4 x 4
-    good = good and all(type(each) in (int, float) and math.isfinite(each) for row in rows for each in row)
+    good = good and all(type(each) in (int, float) and abs(each) <= _FARTHEST for row in rows for each in row)
     if not good:
         raise NodeError(f"Matrix {number} of the camera path is no 4 x 4 or 3 x 4 list of numbers.")
     if len(rows) == 4 and rows[3] != [0, 0, 0, 1]:  # noqa: PLR2004 - as above

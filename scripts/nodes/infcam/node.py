@@ -80,7 +80,7 @@ class InfCam:
         mode, note = pod_facts.memory_mode(memory_mode, MODEL)
         if note:
             logging.getLogger(__name__).info(note)
-        code = pod_facts.code_folder(TITLE, CODE, ENABLE, WITNESS)
+        code = pod_facts.code_folder(TITLE, CODE, WITNESS)
         weights = pod_facts.weights(TITLE, "", [*job.WEIGHTS.values()], ENABLE)
 
         from . import comfy_process, conversion  # noqa: PLC0415 - torch and ComfyUI, as above without

@@ -22,6 +22,7 @@ MEMORY_MODES: Final = (FULL, OFFLOAD, SEQUENTIAL)
 """What GPU_MEMORY_MODE may say, least offloading first; `_and_qfloat8` may follow."""
 _ALIASES: Final = {"full": FULL}
 _FP8: Final = "_and_qfloat8"
+_CODE: Final = "docs/how-to/own-nodes.md of podkiln says how it comes there"
 
 
 class NodeError(RuntimeError):
@@ -59,15 +60,12 @@ def _chosen_at_start(model: str, environ: Mapping[str, str]) -> str | None:
     return mode if isinstance(mode, str) else None
 
 
-def code_folder(
-    title: str, variable: str, enable: str, witness: str, environ: Mapping[str, str] = os.environ
-) -> Path:
+def code_folder(title: str, variable: str, witness: str, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder with upstream's code.
 
     Args:
         title: What the model is called.
         variable: The variable that names the folder.
-        enable: The variable that has it fetched.
         witness: A file that the folder must have.
         environ: Where the variable is looked up.
 
@@ -75,22 +73,20 @@ def code_folder(
     """
     folder = environ.get(variable)
     if not folder:
-        raise NodeError(
-            f"The code of {title} is not in this pod ({variable} is not set): "
-            f"start the pod with {enable}=1, which fetches it."
-        )
+        raise NodeError(f"The code of {title} is not in this pod ({variable} is not set): {_CODE}.")
     if not Path(folder, witness).is_file():
-        raise NodeError(
-            f"{variable}={folder} has no {witness}, so it is not the code of {title}: "
-            f"start the pod with {enable}=1, which fetches it."
-        )
+        raise NodeError(f"{variable}={folder} has no {witness}, so it is not the code of {title}: {_CODE}.")
     return Path(folder)
 
 
 def model_roots(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Return the folders that hold models: the volume's, then the image's."""
+    """Return the folders that hold models: the volume's, that of a serverless worker's, then the image's.
+
+    As podkiln-fetch has them (scripts/pod/commands/fetch.py), which fetches nothing that is in one of them.
+    """
+    roots = [environ.get("WORKSPACE") or "/workspace", environ.get("PODKILN_VOLUME") or "/runpod-volume"]
     return [
-        Path(environ.get("WORKSPACE") or "/workspace", "models"),
+        *(Path(root, "models") for root in dict.fromkeys(roots)),
         Path(environ.get("PODKILN_BAKED") or "/opt/models"),
     ]
 
@@ -108,8 +104,9 @@ def weights(
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise NodeError(
-                f"{title} needs {PurePosixPath(folder, name)}, which is neither in {places[0].parent} nor in "
-                f"{places[1].parent}: start the pod with {enable}=1, which fetches it."
+                f"{title} needs {PurePosixPath(folder, name)}, which is in none of "
+                f"{', '.join(f'{root}' for root in model_roots(environ))}: start the pod with {enable}=1, "
+                "which fetches it."
             )
         found[name] = path
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .pod_facts import NodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 PYTHON = "PODKILN_INFCAM_PYTHON"
 """The interpreter of InfCam's environment, with upstream's pins; by default ComfyUI's own."""
@@ -77,13 +79,16 @@ def run(
         progress: Told the steps done, and of how many.
         interrupted: Called every half second; what it raises ends the process, and is raised here.
 
-    Raises NodeError, with the reason that the process gave, where it did not succeed.
+    What it has started ends with it, and all of it with ComfyUI, whose end is that of its stdin
+    (infcam_runner/parent.py). Raises NodeError, with the reason that it gave, where it did not succeed.
     """
     log = logging.getLogger(__name__)
     with subprocess.Popen(
         argv,
         cwd=folder,
         env=dict(environ),
+        start_new_session=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -95,7 +100,7 @@ def run(
         said: deque[str] = deque(maxlen=_LAST_WORDS)
         why = None
         try:
-            while (line := _next(lines)) is not None:
+            for line in _heard(child, lines):
                 interrupted()
                 message = _message(line)
                 if "of" in message:
@@ -105,9 +110,10 @@ def run(
                 elif line:
                     log.debug("InfCam: %s", line)
                     said.append(line)
-        except BaseException:
-            child.kill()
-            raise
+            child.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
     if child.returncode:
         log.error("InfCam's process said:\n%s", "\n".join(said))
         raise NodeError(why or _ending(child.returncode))
@@ -119,12 +125,18 @@ def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _next(lines: queue.Queue[str | None]) -> str | None:
-    """Return the next line; an empty one where none came for a while, None after the last."""
-    try:
-        return lines.get(timeout=_LISTEN)
-    except queue.Empty:
-        return ""
+def _heard(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> Iterator[str]:
+    """Yield each line, and an empty one where none came for a while."""
+    while True:
+        try:
+            line = lines.get(timeout=_LISTEN)
+        except queue.Empty:
+            if child.poll() is not None:
+                return  # what it has started holds its stdout open
+            line = ""
+        if line is None:
+            return
+        yield line
 
 
 def _message(line: str) -> dict[str, Any]:

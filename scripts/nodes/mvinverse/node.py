@@ -64,7 +64,7 @@ class MVInverse:
         mode, note = pod_facts.memory_mode(memory_mode, MODEL)
         if note:
             logging.getLogger(__name__).info(note)
-        code = pod_facts.code_folder(TITLE, CODE, ENABLE, WITNESS)
+        code = pod_facts.code_folder(TITLE, CODE, WITNESS)
         files = pod_facts.weights(TITLE, MODEL, (WEIGHTS, CONFIG), ENABLE)
 
         # Not above: they bring torch and ComfyUI, and what is missing can be said without.

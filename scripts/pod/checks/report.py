@@ -52,7 +52,7 @@ def local(
 def nodes(record: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield which custom nodes of the image are left out, and what became of those that were fetched."""
     for each in record["nodes"]:
-        if not each["loaded"]:
+        if not each["loaded"] and not each["own"]:
             yield Finding(NOTE, NODES, f"custom node {each['id']} is not loaded: {each['why']}")
     told = files.recall(Path(environ.get("PODKILN_RUN") or "/run/podkiln") / "nodes.json")
     for each in told.get("nodes", ()):

@@ -97,11 +97,11 @@ def _without_node(names: Sequence[str], run: Path) -> list[str]:
     """Say which models that were named by hand need a custom node that the start has left out."""
     nodes = recall(run / "decision.json").get("nodes", ())
     return [
-        f"{name} needs the custom node {node['id']}, which is not loaded: start the pod with "
-        f"NODES={node['id']}"
+        f"{name} needs the custom node {node['id']}, which is not loaded: "
+        + (f"start the pod with NODES={node['id']}" if node["switch"] else node["why"])
         for name in names
         for node in nodes
-        if name in node["models"] and not node["loaded"]
+        if name in node["models"] and not node["loaded"] and not node["own"]
     ]
 
 

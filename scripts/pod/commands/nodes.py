@@ -32,17 +32,17 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """Run the command; returns 0, or 1 where not all could be installed or fetched. Raises PodError."""
     if unknown := [argument for argument in arguments if argument not in _OPTIONS]:
         raise PodError(f"nodes takes --install or --fetch, but got {unknown[0]!r}.", ARGUMENTS_REFUSED)
+    status = 0
     if "--fetch" in arguments:
         from pod.source_trees import nodes  # noqa: PLC0415 - few pods have anything to fetch
 
-        if not nodes.fetch(environ, say):
-            return 1
+        status = 0 if nodes.fetch(environ, say) else 1
     if "--install" in arguments:
-        return _install(environ)
+        status = max(status, _install(environ))
     if not arguments:
         show_image(Path(environ.get("PODKILN_RUN") or "/run/podkiln"))
         _show(inspect_volume(environ))
-    return 0
+    return status
 
 
 def _install(environ: Mapping[str, str]) -> int:
@@ -56,12 +56,13 @@ def _install(environ: Mapping[str, str]) -> int:
 def show_image(run: Path) -> None:
     """Print what the start decided about the image's nodes, and what became of those that it fetched."""
     nodes = files.recall(run / "decision.json").get("nodes", [])
-    fetched = {each["node"]: each for each in files.recall(run / "nodes.json").get("nodes", [])}
+    fetched = files.recall(run / "nodes.json").get("nodes", [])  # of a node its own code and that of others
     for each in nodes:
-        state = "loaded" if each["loaded"] else "left out"
+        state = "loaded" if each["loaded"] or each["own"] else "left out"
         print(printable(f"{each['id']}  {state}: {each['why']}", LONGEST_LINE))
-        if each["id"] in fetched:
-            print(printable(f"{each['id']}  {fetched[each['id']]['message']}", LONGEST_LINE))
+        for one in fetched:
+            if one["node"] == each["id"]:
+                print(printable(f"{each['id']}  {one['message']}", LONGEST_LINE))
 
 
 def _show(seen: Volume) -> None:

@@ -8,7 +8,7 @@ files, wherever these lie (nodes.py, init_external_custom_nodes). Nodes of the u
 from __future__ import annotations
 
 from pod.util import files
-from pod.util.dataclass import dataclass
+from pod.util.dataclass import dataclass, replace
 from pod.util.env import SettingError, nearest
 
 TYPE_CHECKING = False
@@ -56,12 +56,21 @@ class NodeOffer:
 
 @dataclass(frozen=True)
 class NodeDecision:
-    """What was decided about one node; `why` is a phrase, `switch` what would load it."""
+    """What was decided about one node; `why` is a phrase, `switch` what would load it.
+
+    `own`: ComfyUI loads one of its name from outside of the image, the user's own.
+    """
 
     offer: NodeOffer
     loaded: bool
     why: str
     switch: str = ""
+    own: bool = False
+
+    @property
+    def used(self) -> bool:
+        """Whether any copy of it is loaded, which needs what it asks for."""
+        return self.loaded or self.own
 
     @property
     def fetched(self) -> bool:
@@ -71,7 +80,7 @@ class NodeDecision:
     @property
     def fetched_code(self) -> tuple[CodeOffer, ...]:
         """What it imports and no image holds."""
-        return tuple(each for each in self.offer.code if self.loaded and each.folder is None)
+        return tuple(each for each in self.offer.code if self.used and each.folder is None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of decision.json; `fetch` says whether code has to come from somewhere."""
@@ -82,6 +91,8 @@ class NodeDecision:
             "included": self.offer.included,
             "models": list(self.offer.models),
             "loaded": self.loaded,
+            "own": self.own,
+            "switch": self.switch,
             "fetch": self.fetched or bool(self.fetched_code),
             "why": self.why,
         }
@@ -126,10 +137,10 @@ class NodeSelection:
         return nodes.arguments([one.offer.folder for one in self.out if one.offer.included], loaded)
 
     def environment(self, workspace: str, local: str) -> dict[str, str]:
-        """Return the variables that the loaded nodes ask for. `local`: a folder of the container's own."""
+        """Return the variables that the nodes in use ask for. `local`: a folder of the container's own."""
         found: dict[str, str] = {}
         for one in self.choices:
-            if one.loaded:
+            if one.used:
                 values = dict(one.offer.environment)
                 found |= {name: text.replace(WORKSPACE, workspace) for name, text in values.items()}
                 found |= {
@@ -143,7 +154,7 @@ class NodeSelection:
         return [
             text.replace(WORKSPACE, workspace)
             for one in self.choices
-            if one.loaded
+            if one.used
             for _, text in one.offer.environment
             if text.startswith(f"{WORKSPACE}/")
         ]
@@ -209,8 +220,12 @@ def select(
         user: COMFYUI_ARGS, which win.
         nodes: What lies in ComfyUI's folders: a node on the volume is the user's own.
     """
-    choices = tuple(_decided(offer, models, named, user, nodes) for offer in offers)
-    return NodeSelection(choices, any(one.flag.name in (DISABLE, WHITELIST) for one in user.given))
+    choices = tuple(
+        replace(_decided(offer, models, named, user, nodes), own=_uses_own(offer, user, nodes))
+        for offer in offers
+    )
+    # A whitelist alone does nothing in ComfyUI.
+    return NodeSelection(choices, any(one.flag.name == DISABLE for one in user.given))
 
 
 def _decided(
@@ -221,8 +236,8 @@ def _decided(
     nodes: Nodes,
 ) -> NodeDecision:
     own = nodes.has_own(offer.folder)
-    if own and not offer.included:
-        return NodeDecision(offer, loaded=False, why=f"{offer.folder} is on the volume, and is used")
+    if instead := _in_its_place(offer, user, nodes):
+        return NodeDecision(offer, loaded=False, why=instead)
     wanted, why = _wanted(offer, models, named)
     if (wanted or offer.included) and (given := _by_user(offer, user)):
         return NodeDecision(offer, *given)
@@ -237,6 +252,35 @@ def _decided(
     variables = [one.offer.env for one in models if one.offer.id in offer.models]
     switch = " or ".join(f"{name}=true" for name in variables) or f"{VARIABLE}={offer.id}"
     return NodeDecision(offer, loaded=False, why=why, switch=switch)
+
+
+def _in_its_place(offer: NodeOffer, user: ParsedArgs, nodes: Nodes) -> str | None:
+    """Say what of the volume is used, or left out, in a node's place; None where the image's own counts."""
+    names = _left_out(nodes)
+    clash = f"{offer.folder} on the volume requires what the image does not have, and is left out by its name"
+    if offer.included:
+        return clash if offer.folder in names else None
+    if not nodes.has_own(offer.folder):
+        return None
+    if _uses_own(offer, user, nodes):
+        return f"{offer.folder} is on the volume, and is used"
+    if offer.folder.lower() in (name.lower() for name in names):
+        return clash
+    return f"{offer.folder} is on the volume, and COMFYUI_ARGS leave it out"
+
+
+def _left_out(nodes: Nodes) -> list[str]:
+    return [one.node for one in nodes.left_out]
+
+
+def _uses_own(offer: NodeOffer, user: ParsedArgs, nodes: Nodes) -> bool:
+    """Tell whether ComfyUI loads a node of the user's own that has this one's name, in any letters."""
+    given = {one.flag.name: one.values for one in user.given}
+    listed = given.get(WHITELIST, ()) if DISABLE in given else nodes.own
+    return any(
+        name.lower() == offer.folder.lower() and name in listed and name not in _left_out(nodes)
+        for name in nodes.own
+    )
 
 
 def _wanted(offer: NodeOffer, models: Sequence[ModelDecision], named: Collection[str]) -> tuple[bool, str]:

@@ -7,6 +7,8 @@ written through one.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import os
 import tarfile
@@ -29,17 +31,25 @@ DEEPEST = 100
 _LONGEST_READ = 1 << 20  # bytes: tarfile reads headers of any length at once, as long as they say they are
 _CHUNK = 1 << 18
 # What tarfile, gzip and the system make of archives that are damaged, cut off, or made to do harm.
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError)
+# RecursionError: it follows headers that announce a header, each with a call.
+_DAMAGE = (
+    *(tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile),
+    *(ValueError, OverflowError, RecursionError),
+)
 
 
 class ArchiveError(Exception):
     """An archive that is not unpacked; the message goes on after what it is."""
 
 
+class UnreadableError(ArchiveError):
+    """An archive that its disk does not give back: the same one may be read from elsewhere."""
+
+
 def unpack(archive: BinaryIO, folder: Path, largest: int = LARGEST) -> dict[str, tuple[bytes, bytes]]:
     """Unpack a .tar.gz into an empty folder; return mode and git's id of each file and link, by its path.
 
-    Raises ArchiveError, OSError where the folder cannot be written.
+    Raises ArchiveError, and OSError where the folder cannot be written: for that no archive is at fault.
     """
     unpacking = _Unpacking(folder, largest)
     try:
@@ -84,15 +94,41 @@ class _Bounded:
         if not 0 <= size <= _LONGEST_READ:
             raise ArchiveError("has a header that no commit's archive has")
         self._check(self._plain.tell() + size)
-        return self._plain.read(size)
+        with _reading():
+            return self._plain.read(size)
 
     def seek(self, offset: int) -> int:
         self._check(offset)
-        return self._plain.seek(offset)
+        with _reading():
+            return self._plain.seek(offset)
 
     def _check(self, offset: int) -> None:
         if offset > self._largest:
             raise ArchiveError(f"unpacks to more than {self._largest >> 20} MiB")
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Tell failures to read the archive from those to write what is in it."""
+    try:
+        yield
+    except gzip.BadGzipFile:  # an OSError too
+        raise
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror or error})") from None
+
+
+@contextlib.contextmanager
+def _placing(path: str) -> Iterator[None]:
+    """Say what is wrong with a path that no disk takes beside the others. Raises ArchiveError."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise ArchiveError(f"holds {shown(path, 80)} twice") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ArchiveError(f"holds {shown(path, 80)}, which is too long a name") from None
 
 
 @dataclass
@@ -110,7 +146,7 @@ class _Unpacking:
         if len(parts) > DEEPEST or any(part in ("", ".", "..") or part.lower() == ".git" for part in parts):
             raise ArchiveError(f"holds {shown(path, 80)}, which is no path of a file in a tree")
         target = self.folder.joinpath(*parts)
-        try:
+        with _placing(path):
             if member.isdir():
                 target.mkdir(parents=True, exist_ok=True)
             elif member.issym():
@@ -120,8 +156,6 @@ class _Unpacking:
                 self.entries[path] = self._file(member, target, source)
             else:
                 raise ArchiveError(f"holds {shown(path, 80)}, which is neither a file, a folder nor a link")
-        except (FileExistsError, NotADirectoryError, IsADirectoryError):
-            raise ArchiveError(f"holds {shown(path, 80)} twice") from None
 
     def _file(self, member: tarfile.TarInfo, target: Path, source: tarfile.TarFile) -> tuple[bytes, bytes]:
         self.left -= member.size
@@ -150,10 +184,9 @@ class _Unpacking:
             self.entries[path] = (git_objects.LINK, blob.digest())
             place = self.folder / path
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.symlink_to(target)
-            except (FileExistsError, NotADirectoryError):
-                raise ArchiveError(f"holds {shown(path, 80)} twice") from None
+                with _placing(path):
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.symlink_to(target)
             except (ValueError, FileNotFoundError):  # an empty target, or one with a NUL byte
                 raise ArchiveError(f"holds {shown(path, 80)}, a link to nothing") from None
         root = os.path.realpath(self.folder)

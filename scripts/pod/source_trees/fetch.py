@@ -7,21 +7,24 @@ been looked at, whoever can write to the volume, and what a node writes beside i
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import shutil
-import tempfile
 import threading
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pod.net.http import RefusedError, TransientError
 from pod.net.hubs import Request
+from pod.net.response_head import TimedResponse
 from pod.net.transfer_policy import ThroughputMonitor, TransferBackoff
-from pod.source_trees import archive, patches
-from pod.source_trees.archive import ArchiveError
+from pod.source_trees import archive, leftovers, patches
+from pod.source_trees.archive import ArchiveError, UnreadableError
 from pod.source_trees.source_tree import archive_url
 from pod.util import git_objects, untrusted_files
-from pod.util.dataclass import dataclass
+from pod.util.dataclass import dataclass, replace
 from pod.util.printable import shown
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class SourceTrees:
 
     `kept` are folders with archives, in the order in which they are looked at; what comes is put into the
     first that can be written. `github` stands for https://github.com. `note` takes a sentence about a wait.
+    After `deadline`, by time.monotonic(), nothing more comes from a host.
     """
 
     kept: Sequence[Path]
@@ -52,6 +56,7 @@ class SourceTrees:
     policy: TransferPolicy
     note: Callable[[str], None]
     largest: int = LARGEST
+    deadline: float = math.inf
 
     def get(self, source: SourceTree, target: Path) -> bool:
         """Put a tree into a folder, in place of what is there; return whether it had to be fetched.
@@ -62,7 +67,7 @@ class SourceTrees:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Beside the folder of nodes, and not in it: ComfyUI looks into all that is there.
-            with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent.parent) as aside:
+            with leftovers.unpacking(target.parent.parent) as aside:
                 made = Path(aside, "tree")
                 fetched = self._put(source, made)
                 _patch(source, made)
@@ -96,13 +101,18 @@ class SourceTrees:
                     self.note(f"{place / name} {wrong}, so it is fetched again")
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
+                    with contextlib.suppress(OSError):  # the volume may be read-only, or the file another's
+                        os.utime(file.fileno())  # it is in use: leftovers.expire
                     return False
         self._fetch(source, folder, name)
         return True
 
     def _fetch(self, source: SourceTree, folder: Path, name: str) -> None:
-        """Fetch an archive, unpack it, and keep it only if it is what is locked. Raises SourceTreeError."""
-        failed: OSError | None = None
+        """Fetch an archive, unpack it, and keep it only if it is what is locked. Raises SourceTreeError.
+
+        A place that does not keep it is the one failure that the next place cures.
+        """
+        failed = "there is no place for it"
         for place in self.kept:
             try:
                 with untrusted_files.replacing(place / name) as descriptor:
@@ -110,24 +120,37 @@ class SourceTrees:
                     with os.fdopen(os.dup(descriptor), "rb") as file:
                         file.seek(0)
                         self._compared(source, file, folder)
+            except UnreadableError as unreadable:
+                failed = f"it {unreadable}"
             except OSError as error:
-                failed = error
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            return
-        raise SourceTreeError(f"cannot be written anywhere ({failed and (failed.strerror or failed)})")
+                failed = error.strerror or f"{error}"
+            else:
+                return
+            shutil.rmtree(folder, ignore_errors=True)
+        raise SourceTreeError(f"cannot be kept anywhere ({failed})")
 
     def _compared(self, source: SourceTree, file: BinaryIO, folder: Path) -> None:
+        """Unpack what has come. Raises UnreadableError, SourceTreeError."""
         try:
             _unpack(source, file, folder)
+        except UnreadableError:
+            raise
         except ArchiveError as wrong:
             raise SourceTreeError(f"is not used: {archive_url(source, self.github)} {wrong}") from None
+        except OSError as error:
+            raise SourceTreeError(f"cannot be unpacked ({error.strerror or error})") from None
 
     def _download(self, source: SourceTree, descriptor: int) -> None:
         """Write an archive to a file, from its beginning as often as it takes. Raises SourceTreeError."""
         request = Request(archive_url(source, self.github), source.repo)
-        patience = TransferBackoff(self.policy, threading.Event(), self.note)
+        left = max(0.0, self.deadline - time.monotonic())
+        policy = replace(self.policy, wait_limit=min(self.policy.wait_limit, left))
+        patience = TransferBackoff(policy, threading.Event(), self.note)
         while True:
+            if time.monotonic() >= self.deadline:
+                raise SourceTreeError(
+                    "did not come in the time that there is for all; start the fetch again later"
+                )
             try:
                 return self._transfer(request, descriptor)
             except TransientError as error:
@@ -142,6 +165,8 @@ class SourceTrees:
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         with request.send(self.policy.limits) as answer:
+            if self.deadline < math.inf and isinstance(answer.response, TimedResponse):
+                answer.response.timed.limit(max(0.0, self.deadline - time.monotonic()))
             monitor = ThroughputMonitor(self.policy, answer.host, lambda: 0.0)
             buffer = memoryview(bytearray(_CHUNK))
             written = 0

@@ -6,10 +6,12 @@ node alone.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pod.net.transfer_policy import TransferPolicy
+from pod.source_trees import leftovers
 from pod.source_trees.fetch import SourceTreeError, SourceTrees
 from pod.source_trees.source_tree import SourceTree
 from pod.util import env, files
@@ -23,7 +25,8 @@ FILE = "nodes.json"  # in the image; in the run folder what became of them
 KEPT = ".podkiln/nodes"  # on the volume
 ARCHIVES = "archives"  # in the local folder, where the volume cannot be written
 # The boot waits for this: a host that does not answer must not hold it up for long.
-TRIES, LONGEST_WAIT, LONGEST_TOTAL = 5, 30.0, 90.0
+TRIES, LONGEST_WAIT, LONGEST_TOTAL = 5, 30.0, 90.0  # for each tree
+LONGEST = 300.0  # seconds for all of them
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,16 @@ def fetch(environ: Mapping[str, str], say: Callable[[str], None]) -> bool:
     root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
     decision = files.read_json(run / "decision.json", dict, "start the pod again")
     known = files.read_image_data(root / FILE, lambda data: {each["id"]: each for each in data["nodes"]})
-    told = []
-    for wanted in _wanted(decision, known):
-        message, good = _one(wanted, decision["volume"], environ, say)
+    volume, all_wanted, told = decision["volume"], [*_wanted(decision, known)], []
+    leftovers.clear(Path(volume["local"]), [each.target for each in all_wanted])
+    deadline = time.monotonic() + LONGEST
+    for wanted in all_wanted:
+        message, good = _one(wanted, volume, environ, say, deadline)
         say(f"{wanted.title} {message}.")
         told.append({"node": wanted.node, "commit": wanted.source.commit, "good": good, "message": message})
     files.write_json(run / FILE, {"schema": 1, "nodes": told})
+    for kept in _kept(volume):
+        leftovers.expire(kept)
     return all(each["good"] for each in told)
 
 
@@ -68,14 +75,19 @@ def _wanted(decision: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[_
 
 
 def _one(
-    wanted: _Wanted, volume: Mapping[str, Any], environ: Mapping[str, str], say: Callable[[str], None]
+    wanted: _Wanted,
+    volume: Mapping[str, Any],
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    deadline: float,
 ) -> tuple[str, bool]:
     """Fetch one; return the rest of the sentence about it, and whether it is there."""
     trees = SourceTrees(
-        _kept(wanted.node, volume),
+        [place / wanted.node for place in _kept(volume)],
         env.endpoint("GITHUB_ENDPOINT", environ.get("GITHUB_ENDPOINT"), env.GITHUB),
         _policy(environ),
         lambda text: say(f"{wanted.title}: {text}."),
+        deadline=deadline,
     )
     commit = wanted.source.commit[:12]
     try:
@@ -87,11 +99,11 @@ def _one(
     return f"is there at {commit}, kept from an earlier start", True
 
 
-def _kept(node: str, volume: Mapping[str, Any]) -> list[Path]:
-    """Return where archives may lie: on the volume, unless it hangs, and in the container."""
+def _kept(volume: Mapping[str, Any]) -> list[Path]:
+    """Return where archives may lie, a folder a node: on the volume, unless it hangs, and in here."""
     roots = [volume["workspace"], volume["root"]] if volume["responsive"] else []
     places = [f"{root.rstrip('/')}/{KEPT}" for root in dict.fromkeys(roots)]
-    return [Path(place, node) for place in (*places, f"{volume['local']}/{ARCHIVES}")]
+    return [Path(place) for place in (*places, f"{volume['local']}/{ARCHIVES}")]
 
 
 def _policy(environ: Mapping[str, str]) -> TransferPolicy:

@@ -11,65 +11,128 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 HUNK = re.compile(rb"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+# What git writes between the hunks of one file and the next file. Of an addition, a removal and a new name it
+# writes more, and none of them is done.
+_BETWEEN = (b"diff ", b"index ")
+_SIGNATURE = b"-- "  # of a mail, as `git format-patch` writes one
 
 
 class PatchError(Exception):
     """A patch that does not apply; the message goes on after its name."""
 
 
-def files_of(patch: bytes) -> list[tuple[str, list[bytes]]]:
-    """Return the files that a patch changes, each with its lines from the first hunk on."""
-    found: list[tuple[str, list[bytes]]] = []
-    for line in patch.splitlines(keepends=True):
-        if line.startswith(b"--- "):
-            name = line[4:].split(b"\t")[0].strip().decode()
-            found.append((name.partition("/")[2], []))
-        elif found and not line.startswith((b"+++ ", b"diff ", b"index ")):
-            found[-1][1].append(line)
+class Hunk(NamedTuple):
+    """A change: `old` lines in the place of which `new` ones come, the first being number `at`, from 0."""
+
+    at: int
+    old: list[bytes]
+    new: list[tuple[bytes, int | None]]
+    """Each with its number in `old` where it stays as it is."""
+
+
+def files_of(patch: bytes) -> list[tuple[str, list[Hunk]]]:
+    """Return the files that a patch changes, each with its hunks. Raises PatchError."""
+    found: list[tuple[str, list[Hunk]]] = []
+    lines = _lines(patch)
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        following = lines[number + 1] if number + 1 < len(lines) else b""
+        if line.startswith(b"--- ") and following.startswith(b"+++ "):
+            found.append((_name(line, following), []))
+            number += 2
+        elif found and (begun := HUNK.match(line)):
+            number, hunk = _hunk(begun, lines, number + 1, found[-1][0])
+            found[-1][1].append(hunk)
+        elif found and line.rstrip() == _SIGNATURE.rstrip():
+            break
+        elif found and not line.startswith(_BETWEEN):
+            raise PatchError(f"has a line for {found[-1][0]} that belongs to no hunk")
+        else:
+            number += 1
     if not found:
         raise PatchError("is no unified diff")
     return found
 
 
-def changed(name: str, lines: list[bytes], hunks: list[bytes]) -> list[bytes]:
+def _lines(content: bytes) -> list[bytes]:
+    """Return lines as diff has them: a carriage return alone ends none."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", content)
+
+
+def _name(before: bytes, after: bytes) -> str:
+    """Return the file of a header's two lines, of which each begins with a folder. Raises PatchError."""
+    old, new = (
+        line[4:].split(b"\t")[0].strip().decode(errors="replace").partition("/")[2]
+        for line in (before, after)
+    )
+    if old != new:
+        raise PatchError(f"makes {new} of {old}: files are changed, and neither made, moved nor removed")
+    return old
+
+
+def _hunk(begun: re.Match[bytes], lines: list[bytes], number: int, name: str) -> tuple[int, Hunk]:
+    """Read a hunk from its second line on; return the number of the line after it. Raises PatchError.
+
+    How many lines it has is in its first line: what is in it may look like anything.
+    """
+    start, left, gained = int(begun[1]), int(begun[2] or 1), int(begun[4] or 1)
+    # Of no lines the number is that of the line before them.
+    hunk = Hunk(start - 1 if left else start, [], [])
+    while left or gained:
+        line = lines[number] if number < len(lines) else b"@"
+        kind, text = (b" ", line) if line in (b"\n", b"\r\n") else (line[:1], line[1:])
+        number += 1
+        left -= kind in b" -"
+        gained -= kind in b" +"
+        if kind not in b" +-" or left < 0 or gained < 0:
+            raise PatchError(f"has a hunk for {name} that is not as long as it says")
+        if kind != b"-":
+            hunk.new.append((text, len(hunk.old) if kind == b" " else None))
+        if kind != b"+":
+            hunk.old.append(text)
+        if number < len(lines) and lines[number].startswith(b"\\"):  # no newline at the end of the file
+            number += 1
+            if kind == b"+":
+                hunk.new[-1] = (text.rstrip(b"\r\n"), None)
+    return number, hunk
+
+
+def changed(name: str, lines: list[bytes], hunks: list[Hunk]) -> list[bytes]:
     """Return the lines of a file after its hunks. Raises PatchError."""
     made: list[bytes] = []
     at = 0
-    number = 0
-    while number < len(hunks):
-        begun = HUNK.match(hunks[number])
-        if begun is None:
-            raise PatchError(f"has a line for {name} that belongs to no hunk")
-        start = int(begun[1]) - 1
-        if start < at:
+    for hunk in hunks:
+        if hunk.at < at:
             raise PatchError(f"has hunks for {name} that are out of order")
-        made += lines[at:start]
-        at, number = start, number + 1
-        while number < len(hunks) and not hunks[number].startswith(b"@@"):
-            kind, text = hunks[number][:1], hunks[number][1:]
-            number += 1
-            if kind == b"\\":  # no newline at the end of the file
-                continue
-            if kind in b" -":
-                if at >= len(lines) or lines[at].rstrip(b"\r\n") != text.rstrip(b"\r\n"):
-                    raise PatchError(f"does not apply to {name}:{at + 1}")
-                made += [lines[at]] if kind == b" " else []
-                at += 1
-            elif kind == b"+":
-                made.append(text)
-    return made + lines[at:]
+        there = lines[hunk.at : hunk.at + len(hunk.old)]
+        for number, old in enumerate(hunk.old):
+            if number >= len(there) or there[number].rstrip(b"\r\n") != old.rstrip(b"\r\n"):
+                raise PatchError(f"does not apply to {name}:{hunk.at + number + 1}")
+        if hunk.at > len(lines):
+            raise PatchError(f"does not apply to {name}:{hunk.at + 1}")
+        made += lines[at : hunk.at]
+        made += [text if kept is None else there[kept] for text, kept in hunk.new]
+        at = hunk.at + len(hunk.old)
+    made += lines[at:]
+    if not all(line.endswith(b"\n") for line in made[:-1]):
+        raise PatchError(f"does not apply to {name}: it ends without a newline")
+    return made
 
 
 def apply(tree: Path, patch: bytes) -> None:
-    """Apply one patch to a tree. Raises PatchError."""
+    """Apply one patch to a tree: all of it, or nothing. Raises PatchError."""
+    made: dict[Path, list[bytes]] = {}
     for name, hunks in files_of(patch):
         path = tree / name
         if ".." in Path(name).parts or not path.is_file() or path.is_symlink():
             raise PatchError(f"changes {name}, and there is no such file")
-        lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join(changed(name, lines, hunks)))
+        made[path] = changed(name, made[path] if path in made else _lines(path.read_bytes()), hunks)
+    for path, lines in made.items():
+        path.write_bytes(b"".join(lines))
 
 
 def main(arguments: list[str]) -> int:

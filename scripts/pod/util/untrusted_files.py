@@ -142,9 +142,8 @@ def replacing(path: Name, mode: int = 0o666) -> Iterator[int]:
     """Write a file aside, and give it its name at the end; yields a descriptor. Raises OSError."""
     folder, name = os.path.split(os.fspath(path))
     make_folder(folder)
-    aside = os.path.join(folder, f".{name}.{os.getpid()}")  # noqa: PTH118
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(aside)  # noqa: PTH108 - what a killed process of this number left, or somebody planted
+    # By chance, and not by its process: pods that share a volume have processes of one number.
+    aside = os.path.join(folder, f".{name}.{os.urandom(4).hex()}")  # noqa: PTH118
     descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, mode)
     try:
         yield descriptor

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 VARIABLE = "NODE_REQUIREMENTS"
 CHECK, INSTALL, IGNORE = ANSWERS = ("check", "install", "ignore")
 INSTALLED = "/opt/ComfyUI/custom_nodes"
-OF_COMFYUI = ("websocket_image_save.py",)  # what lies there before any node is put in
-EXAMPLES = "/opt/podkiln/custom_nodes"  # a node without classes: ComfyUI shows the workflows in it
+EXAMPLES = "/opt/podkiln/custom_nodes"  # in it a node without classes: ComfyUI shows its workflows
+OF_IMAGE = (INSTALLED, EXAMPLES)
+USUAL = ("podkiln", "websocket_image_save.py")  # what lies in these before any node is put in
 _READERS = 16  # a network volume answers many questions at once as fast as one
 _SHOWN = 6
 
@@ -115,6 +116,7 @@ class Nodes:
         said += [
             f"custom node {name} is on the volume and in the image: both are loaded, and the image's wins"
             for name in self.twice
+            if name not in {one.node for one in self.left_out}  # then neither is
         ]
         said += self.doubts()
         return said
@@ -174,7 +176,7 @@ def inspect_nodes(  # one parameter for each place
     site: str,
     overlay: str | None,
     wish: str,
-    image: Sequence[str] = (INSTALLED, EXAMPLES),
+    image: Sequence[str] = OF_IMAGE,
     linked: Sequence[str] = (),
 ) -> Nodes:
     """Read the nodes of a volume. Raises nothing: what cannot be read is said.
@@ -188,7 +190,8 @@ def inspect_nodes(  # one parameter for each place
         linked: Further folders that ComfyUI loads nodes from; only their names are of interest.
     """
     there = {place: _entries(place) for place in places}
-    own = {name for found in (*there.values(), *map(_entries, linked)) for name in found}
+    further = [place for place in linked if place not in image]  # a link file of the image's names EXAMPLES
+    own = {name for found in (*there.values(), *map(_entries, further)) for name in found}
     in_image = [name for place in image for name in _entries(place)]
     names, own_names = tuple(sorted({*in_image, *own})), tuple(sorted(own))
     folders = [Path(place, name) for place in places for name in there[place] if not name.endswith(".py")]
@@ -206,9 +209,11 @@ def inspect_nodes(  # one parameter for each place
     return Nodes(names, twice, notable, wish=wish, own=own_names)
 
 
-def known_names(places: Sequence[str], image: str = INSTALLED) -> tuple[str, ...]:
+def unjudged(places: Sequence[str], wish: str, image: Sequence[str] = OF_IMAGE) -> Nodes:
     """Return the names of all that ComfyUI loads from the image and these folders, without a look at them."""
-    return tuple(sorted({name for place in (image, *places) for name in _entries(place)}))
+    own = {name for place in places for name in _entries(place)}
+    names = own.union(*map(_entries, image))
+    return Nodes(tuple(sorted(names)), wish=wish, own=tuple(sorted(own)))
 
 
 def _judge(

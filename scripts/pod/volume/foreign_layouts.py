@@ -11,6 +11,7 @@ import re
 import sys
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util.dataclass import dataclass
 from pod.util.printable import shown
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ LOOSE = (
 )
 _WEIGHTS = (".safetensors", ".ckpt", ".gguf", ".pth", ".pt", ".sft")
 _LARGEST = 1 << 16  # bytes of a link file: parsing must not take up the time that the look at the volume has
-_LARGEST_GIVEN = 1 << 20  # of one that a user names
+LARGEST_GIVEN = 1 << 20  # of one that a user names
 _DEEPEST = 20
 _WEBUI = ("webui", "a1111", "automatic1111", "forge", "stable-diffusion")  # what their folders' names hold
 _LIKE_COMFYUI = ("comfy", "fooocus")
@@ -88,39 +89,46 @@ def model_folders(root: str, folders: Iterable[str]) -> list[str]:
     ]
 
 
-def readable(links: Iterable[str], site: str) -> tuple[list[str], list[str]]:
-    """Return the link files that ComfyUI can read, and sentences about those that would end its boot.
+@dataclass(frozen=True)
+class LinkFile:
+    """A file called `extra_model_paths.yaml`, or that is read as one.
+
+    `problem` says what in it would end ComfyUI's boot; `node_folders` are the folders of custom nodes that it
+    names, where it has none.
+    """
+
+    path: str
+    problem: str | None
+    node_folders: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """Say why it is left out, where it is."""
+        if self.problem is None:
+            return []
+        return [f"{self.path} is left out, because {self.problem}: correct it, and start the pod again"]
+
+
+def read(path: str, site: str, *, largest: int = _LARGEST) -> LinkFile:
+    """Read a link file once, for all that is asked of it.
 
     Args:
-        links: Paths of files called `extra_model_paths.yaml`.
+        path: Where it lies.
         site: ComfyUI's site-packages, for its YAML parser.
+        largest: In bytes.
     """
-    good, notes = [], []
-    for path in links:
-        if (problem := _problem(path, site)) is None:
-            good.append(path)
-        else:
-            notes.append(f"{path} is left out, because {problem}: correct it, and start the pod again")
-    return good, notes
+    config, problem = _parsed(path, site, largest)
+    beside = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120
+    problem = problem or next(_wrong(config, beside), None)
+    return LinkFile(path, problem, () if problem else tuple(_node_folders(config, beside)))
 
 
-def node_folders(links: Iterable[str], site: str) -> list[str]:
-    """Return the folders of custom nodes that link files name; of one that cannot be read, none."""
-    return [folder for path in links for folder in _node_folders(path, site)]
-
-
-def _node_folders(path: str, site: str) -> list[str]:
-    if not os.path.isfile(path) or _problem(path, site, largest=_LARGEST_GIVEN):  # noqa: PTH113
-        return []
-    load = _yaml(site)
-    with open(path, encoding="utf-8") as file:  # noqa: PTH123
-        sections = [each for each in load(file.read()).values() if each]
-    found = []
-    for entries in sections:
-        base = _base(entries, os.path.dirname(os.path.abspath(path)))  # noqa: PTH100, PTH120
-        lines = entries.get("custom_nodes", "").split("\n")
-        found += [os.path.join(base, line) for line in lines if line]  # noqa: PTH118
-    return found
+def _node_folders(config: Mapping[Any, Any], beside: str) -> Iterator[str]:
+    for entries in config.values():
+        if entries:
+            base = _base(entries, beside)
+            lines = entries.get("custom_nodes", "").split("\n")
+            yield from (os.path.join(base, line) for line in lines if line)  # noqa: PTH118
 
 
 def _base(entries: Mapping[Any, Any], beside: str) -> str:
@@ -132,7 +140,7 @@ def _base(entries: Mapping[Any, Any], beside: str) -> str:
 def refuse_unreadable(paths: Iterable[str], where: str, site: str) -> None:
     """Refuse the first link file that would end ComfyUI's boot. Raises PodError."""
     for path in paths:
-        if problem := _problem(path, site, largest=_LARGEST_GIVEN):
+        if problem := read(path, site, largest=LARGEST_GIVEN).problem:
             raise PodError(
                 f"{where}: --extra-model-paths-config: {shown(path)} would end ComfyUI's start, because "
                 f"{problem}: correct it, or leave it out.",
@@ -140,31 +148,33 @@ def refuse_unreadable(paths: Iterable[str], where: str, site: str) -> None:
             )
 
 
-def _problem(  # noqa: PLR0911 - one return a problem
-    path: str, site: str, *, largest: int = _LARGEST
-) -> str | None:
-    """Say what in a link file ends ComfyUI's boot (utils/extra_config.py of 0.33.0); None for nothing."""
+def _parsed(  # noqa: PLR0911 - one return a problem
+    path: str, site: str, largest: int
+) -> tuple[dict[Any, Any], str | None]:
+    """Return a link file's sections, or what ends ComfyUI's boot (utils/extra_config.py of 0.33.0)."""
     load = _yaml(site)
     if load is None:
-        return "this image has no parser for YAML"
+        return {}, "this image has no parser for YAML"
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 10 ms that a boot waits for
-            data = file.read(largest + 1)
+        # Without waiting: a user may name a FIFO.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(file, "rb") as stream:  # noqa: PTH123 - pathlib costs 10 ms that a boot waits for
+            data = stream.read(largest + 1)
         if len(data) > largest:
-            return f"it is larger than {largest >> 10} KiB"
+            return {}, f"it is larger than {largest >> 10} KiB"
         text = data.decode("utf-8")
         if _deepest(text) > _DEEPEST:  # takes the parser seconds, and no mapping of paths is like that
-            return "it is nested too deep"
+            return {}, "it is nested too deep"
         config = load(text)
     except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+        return {}, f"it cannot be read ({error.strerror})"
     except UnicodeDecodeError:
-        return "it is not UTF-8"
+        return {}, "it is not UTF-8"
     except Exception as error:  # noqa: BLE001 - yaml.YAMLError is not known here; others are its bugs
-        return f"it is not YAML ({(str(error).splitlines() or [type(error).__name__])[0]})"
+        return {}, f"it is not YAML ({(str(error).splitlines() or [type(error).__name__])[0]})"
     if not isinstance(config, dict):
-        return "it is empty" if config is None else "it is not a mapping of sections"
-    return next(_wrong(config, os.path.dirname(os.path.abspath(path))), None)  # noqa: PTH100, PTH120
+        return {}, "it is empty" if config is None else "it is not a mapping of sections"
+    return config, None
 
 
 def _deepest(text: str) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from pod.hardware.mounts import Mount
+    from pod.volume.foreign_layouts import LinkFile
 
 ROOT = "/opt/podkiln"
 COMFYUI = "/opt/ComfyUI"
@@ -131,13 +132,14 @@ class VolumeProbe:
         packages = package_overlay.base(found.root, site)
         now = package_overlay.active(packages)
         folders = [*found.nodes, *(second.nodes if second else ())]
-        links, notes = foreign_layouts.readable([*found.links, *(second.links if second else ())], site)
+        links = [*found.links, *(second.links if second else ())]
+        read = [foreign_layouts.read(path, site) for path in links]
         report(
             {
-                "links": links,
-                "notes": notes,
+                "links": [each.path for each in read if each.problem is None],
+                "notes": [note for each in read for note in each.notes],
                 "nodes": custom_nodes.inspect_nodes(
-                    folders, site, now, asked.requirements, linked=self._linked(links, site)
+                    folders, site, now, asked.requirements, linked=self._linked(read, site)
                 ).to_json(),
                 "base": packages,
                 "now": now,
@@ -145,11 +147,13 @@ class VolumeProbe:
             }
         )
 
-    def _linked(self, links: Sequence[str], site: str) -> list[str]:
-        """Return the folders besides that ComfyUI loads nodes from."""
-        given = self._asked.base
-        files = [*links, *self._asked.links, f"{COMFYUI}/{foreign_layouts.LINKS}"]
-        return [*foreign_layouts.node_folders(files, site), *([f"{given}/custom_nodes"] if given else [])]
+    def _linked(self, links: Sequence[LinkFile], site: str) -> list[str]:
+        """Return the folders besides that ComfyUI loads nodes from. `links` are those on the volume."""
+        given, most = self._asked.base, foreign_layouts.LARGEST_GIVEN
+        others = [*self._asked.links, f"{COMFYUI}/{foreign_layouts.LINKS}"]
+        read = [*links, *(foreign_layouts.read(path, site, largest=most) for path in others)]
+        found = [folder for each in read for folder in each.node_folders]
+        return [*found, *([f"{given}/custom_nodes"] if given else [])]
 
     def answer(self) -> Volume:
         """Wait for the look to end, or for its limit. Raises PodError where nothing can be written."""
@@ -254,7 +258,7 @@ class VolumeProbe:
             local=local,
             run=self._asked.run,
             node_folders=chosen.nodes,
-            nodes=Nodes(custom_nodes.known_names(chosen.nodes), wish=self._asked.requirements),
+            nodes=custom_nodes.unjudged(chosen.nodes, self._asked.requirements),
             responsive=False,
             reasons=tuple(self._notes),
             problems=(problem,),

@@ -3,7 +3,8 @@
 `comfyui.env` holds variables (NAME=value, each followed by a NUL byte), `volume_paths.yaml` is an
 --extra-model-paths-config for ComfyUI, and `constraints.txt` holds pip to the image's versions. `nodes.fetch`
 is there where code of custom nodes has to be fetched before ComfyUI starts; `nodes.seen` names the nodes that
-were there, for those that come later (overlay/sitecustomize.py).
+were there, for those that come later (overlay/sitecustomize.py). `nodes.json`, what became of those that were
+fetched, is written later, by the fetch (source_trees/nodes.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "comfyui.env"
 FETCH = "nodes.fetch"
+FETCHED = "nodes.json"
 SEEN = "nodes.seen"
 
 
@@ -49,7 +51,8 @@ class RunNodes:
         for folder in self.folders:
             with contextlib.suppress(OSError):  # the node says what it cannot write
                 os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - one of the user's may be a link
-        (run / FETCH).unlink(missing_ok=True)
+        for told in (FETCH, FETCHED):  # by the start before
+            (run / told).unlink(missing_ok=True)
         if self.fetched is not None:
             os.makedirs(self.fetched, exist_ok=True)  # noqa: PTH103 - without it ComfyUI would not start
             files.replace(run / FETCH, "")
@@ -64,9 +67,8 @@ def write(
     own = {name: value for name, value in nodes.environment.items() if not environ.get(name)}
     variables = own | volume.environment(environ, str(root))
     if nodes.listed:
-        files.write_json(
-            run / SEEN, {"folders": list(volume.node_folders), "names": list(volume.nodes.names)}
-        )
+        # The image's own are left out: one that comes onto the volume under such a name is the user's.
+        files.write_json(run / SEEN, {"folders": list(volume.node_folders), "names": list(volume.nodes.own)})
         variables["PODKILN_NODES_SEEN"] = f"{run / SEEN}"
         variables["PYTHONPATH"] = package_overlay.python_path(environ, str(root))
     files.replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))

@@ -10,7 +10,7 @@ import re
 
 from pod.util.dataclass import dataclass, field
 from pod.volume import layout, package_overlay
-from pod.volume.custom_nodes import INSTALL, OF_COMFYUI, Nodes
+from pod.volume.custom_nodes import INSTALL, USUAL, Nodes
 from pod.volume.node_requirements import normalized
 
 TYPE_CHECKING = False
@@ -109,5 +109,5 @@ class Volume:
 def usual(workspace: str) -> Volume:
     """Return what a fresh volume that can be written gives: what `./build.py flags` counts on."""
     new = layout.fresh(workspace)
-    nodes = Nodes(names=OF_COMFYUI)
+    nodes = Nodes(names=USUAL)
     return Volume(new.root, new.root, new.output, new.input, new.user, node_folders=new.nodes, nodes=nodes)

@@ -5,9 +5,13 @@ That its frames are upstream's is shown by bench/own_infcam.py, in a Python that
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +73,7 @@ def test_what_is_missing_is_said_before_anything_is_loaded(
     monkeypatch.delenv("PODKILN_INFCAM", raising=False)
     monkeypatch.setenv("WORKSPACE", str(tmp_path))
     asked: dict[str, Any] = {"camera_path": "pan left", "prompt": "a room", "num_frames": 5}
-    with pytest.raises(NodeError, match=r"PODKILN_INFCAM is not set.*ENABLE_INFCAM=1"):
+    with pytest.raises(NodeError, match=r"PODKILN_INFCAM is not set.*own-nodes\.md"):
         NODE().film(frames=[None] * 5, **asked)
     (tmp_path / "inference_infcam.py").touch()
     monkeypatch.setenv("PODKILN_INFCAM", str(tmp_path))
@@ -192,3 +196,66 @@ def test_the_stop_button_ends_the_process(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped):
         ran(tmp_path, "import time; print('up', flush=True); time.sleep(600)", stop)
+
+
+# Starts a child that keeps its stdout open, and says which.
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+"""
+
+
+def gone(number: int) -> bool:
+    """Tell whether a process ends within five seconds; one that nobody waits for is a zombie."""
+    late = time.monotonic() + 5
+    while time.monotonic() < late:
+        try:
+            state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed", "done"])
+def test_what_the_process_has_started_ends_with_it(tmp_path: Path, end: str) -> None:
+    """It held the node for ever: its stdout is the process's own."""
+    rest = {"stopped": "time.sleep(600)", "killed": "import os; os.kill(os.getpid(), 9)", "done": ""}[end]
+    child = tmp_path / "child"
+
+    def interrupted() -> None:
+        if end == "stopped" and child.is_file() and child.read_text():
+            raise RuntimeError("stopped")
+
+    text = PARENT.replace("print(child.pid", f"open({str(child)!r}, 'w').write(str(child.pid)); print(1")
+    expected = {"stopped": (RuntimeError, "stopped"), "killed": (NodeError, "was killed")}.get(end)
+    with pytest.raises(expected[0], match=expected[1]) if expected else contextlib.nullcontext():
+        ran(tmp_path, f"{text}{rest}", interrupted)
+    assert gone(int(child.read_text()))
+
+
+def test_the_process_ends_with_comfyui_and_takes_its_own_along() -> None:
+    text = f"from infcam_runner import parent; parent.watch(){PARENT}time.sleep(600)"
+    environ = {**os.environ, "PYTHONPATH": str(Path(process.__file__).parent)}
+    words = [sys.executable, "-c", text]
+    with subprocess.Popen(
+        words, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as comfyuis:
+        assert comfyuis.stdin
+        assert comfyuis.stdout
+        child = int(comfyuis.stdout.readline())
+        comfyuis.stdin.close()
+        assert comfyuis.wait(timeout=10) == -9
+    assert gone(child)
+    in_a_shell = subprocess.run(
+        [sys.executable, "-c", "from infcam_runner import parent; parent.watch(); print(1)"],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert in_a_shell.stdout == "1\n", "its session is another's"

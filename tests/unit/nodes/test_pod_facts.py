@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nodes.mvinverse import pod_facts
+from pod.commands import fetch
 
 NODES = Path(__file__).resolve().parents[3] / "scripts/nodes"
 
@@ -62,35 +63,53 @@ def test_an_unknown_mode_is_refused() -> None:
         pod_facts.memory_mode("half", "mine", {})
 
 
-def test_code_that_is_not_there_is_said_with_the_variable_that_fetches_it(tmp_path: Path) -> None:
+def test_code_that_is_not_there_is_said_with_the_page_that_tells_how_to_put_it_there(tmp_path: Path) -> None:
     def folder(**environ: str) -> Path:
-        return pod_facts.code_folder("Mine", "PODKILN_MINE", "ENABLE_MINE", "mine.py", environ)
+        return pod_facts.code_folder("Mine", "PODKILN_MINE", "mine.py", environ)
 
+    page = "docs/how-to/own-nodes.md"
+    assert (NODES.parents[1] / page).is_file()
     with pytest.raises(
-        pod_facts.NodeError, match=r"PODKILN_MINE is not set\): start the pod with ENABLE_MINE=1"
+        pod_facts.NodeError, match=rf"PODKILN_MINE is not set\): {page} of podkiln says how it comes there"
     ):
         folder()
-    with pytest.raises(
-        pod_facts.NodeError, match=r"has no mine.py, so it is not the code of Mine: .*ENABLE_MINE=1"
-    ):
+    with pytest.raises(pod_facts.NodeError, match=rf"has no mine.py, so it is not the code of Mine: {page}"):
         folder(PODKILN_MINE=str(tmp_path))
     (tmp_path / "mine.py").touch()
     assert folder(PODKILN_MINE=str(tmp_path)) == tmp_path
 
 
 def test_weights_come_from_the_volume_else_from_the_image(tmp_path: Path) -> None:
-    environ = {"WORKSPACE": str(tmp_path / "volume"), "PODKILN_BAKED": str(tmp_path / "baked")}
-    volume, baked = tmp_path / "volume/models/mine", tmp_path / "baked/mine"
-    for folder in (volume, baked):
+    environ = {
+        "WORKSPACE": str(tmp_path / "volume"),
+        "PODKILN_VOLUME": str(tmp_path / "worker"),
+        "PODKILN_BAKED": str(tmp_path / "baked"),
+    }
+    volume, worker, baked = (
+        tmp_path / f"{each}/mine" for each in ("volume/models", "worker/models", "baked")
+    )
+    for folder in (volume, worker, baked):
         folder.mkdir(parents=True)
 
     def found() -> dict[str, Path]:
         return pod_facts.weights("Mine", "mine", ("a.safetensors", "config.json"), "ENABLE_MINE", environ)
 
     (baked / "a.safetensors").touch()
-    sentence = f"Mine needs mine/config.json, which is neither in {volume} nor in {baked}: start the pod with"
+    places = f"{volume.parent}, {worker.parent}, {baked.parent}"
+    sentence = f"Mine needs mine/config.json, which is in none of {places}: start the pod with"
     with pytest.raises(pod_facts.NodeError, match=f"^{sentence} ENABLE_MINE=1, which fetches it.$"):
         found()
     (baked / "config.json").touch()
+    assert found()["config.json"] == baked / "config.json"
+    (worker / "config.json").touch()
+    assert found()["config.json"] == worker / "config.json"
     (volume / "config.json").touch()
     assert found() == {"a.safetensors": baked / "a.safetensors", "config.json": volume / "config.json"}
+
+
+def test_models_are_looked_for_where_podkiln_fetch_has_them() -> None:
+    """It fetches nothing that is in one of these folders."""
+    for environ in ({}, {"WORKSPACE": "/w", "PODKILN_VOLUME": "/v", "PODKILN_BAKED": "/b"}):
+        place = fetch.store(environ, lambda _: None)
+        assert pod_facts.model_roots(environ) == [place.target, place.volume, place.baked]
+    assert pod_facts.model_roots({"WORKSPACE": "/runpod-volume"})[1:] == [Path("/opt/models")]

@@ -104,7 +104,12 @@ def test_a_patch_of_code_is_the_one_that_was_hashed(tmp_path: Path) -> None:
     assert "code" in str(wrong.value) or "n0.yaml" in str(wrong.value)
 
 
+PACKAGE = {**NODE["code"][0], "name": "package", "licence": "MIT"}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "packages in the image of code that is not": (
+        {"paths": [{key: PACKAGE[key] for key in ("name", "repo", "commit", "tree", "licence")}]},
+        "`paths` do not go with `bake: ask`: where the licence is not accepted, a pod fetches",
+    ),
     "two folders in one variable": (
         {"code": [NODE["code"][0], {**NODE["code"][0], "name": "other"}]},
         "code names one place twice",

@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from . import depth, frames, pipeline, unused, words
+from . import depth, frames, parent, pipeline, unused, words
 
 SCRIPT = "inference_infcam.py"
 VARIABLE = "PODKILN_INFCAM_DEVICE"
@@ -18,6 +18,7 @@ VARIABLE = "PODKILN_INFCAM_DEVICE"
 
 def main(arguments: list[str]) -> int:
     """Run upstream's script; returns the exit code."""
+    parent.watch()
     request = Path(arguments[0])
     asked = json.loads(request.read_text(encoding="utf-8"))
     os.chdir(request.parent)

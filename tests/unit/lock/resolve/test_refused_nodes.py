@@ -166,6 +166,7 @@ CASES = [
         "nodes.mine.folder",
         "ComfyUI does not take for a folder",
     ),
+    Case("the folder of examples", one("folder: podkiln"), "nodes.mine.folder", "the image's own example"),
     Case(
         "one folder for two",
         two("notes: []", "folder: mine"),

@@ -133,10 +133,19 @@ def test_a_model_by_name_whose_node_is_left_out_says_how_to_load_it(pod: Pod) ->
     file = pod.hub.add("org/repo", "a.safetensors", 2000)
     pod.offer({"m": [row(file, huggingface(file))], "other": []}, enabled=[])
     decision = json.loads((pod.run / "decision.json").read_text())
-    nodes = [{"id": name, "models": ["m"], "loaded": name == "on"} for name in ("on", "off")]
+    left: dict[str, object] = {"models": ["m"], "loaded": False, "own": False, "switch": "ENABLE_M=true"}
+    nodes = [
+        {**left, "id": "on", "loaded": True},
+        {**left, "id": "off"},
+        {**left, "id": "mine", "own": True, "switch": ""},
+        {**left, "id": "kept-out", "switch": "", "why": "COMFYUI_ARGS leave it out"},
+    ]
     (pod.run / "decision.json").write_text(json.dumps({**decision, "nodes": nodes}))
     hint = "m needs the custom node off, which is not loaded: start the pod with NODES=off"
-    assert pod.fetch("m")[1].count(hint) == 1
+    said = pod.fetch("m")[1]
+    assert hint in said
+    assert "kept-out, which is not loaded: COMFYUI_ARGS leave it out" in said
+    assert said.count("needs the custom node") == 2
     assert "custom node" not in pod.fetch()[1], "the start has said it"
 
 

@@ -12,6 +12,7 @@ from servers.hub import Hub
 from pod.checks import report
 from pod.commands import nodes
 from pod.errors import PodError
+from pod.source_trees import nodes as fetching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Pod:
                 "responsive": True,
             },
             "nodes": [
-                {"id": name, "fetch": True, "loaded": True, "why": "film needs it"}
+                {"id": name, "fetch": True, "loaded": True, "own": False, "why": "film needs it"}
                 for name in ("asks", "ours")
             ],
         }
@@ -126,8 +127,9 @@ def test_nodes_and_doctor_say_what_became_of_it(pod: Pod, capsys: pytest.Capture
     pod.hub.files.clear()
     pod.offer("node", pod.node)
     pod.fetch()
-    off = {"id": "film", "fetch": False, "loaded": False, "why": "no model that needs it is on (film)"}
-    pod.decision["nodes"].append(off)
+    off = {"fetch": False, "loaded": False, "own": False, "why": "no model that needs it is on (film)"}
+    mine = {**off, "id": "mine", "own": True, "why": "Mine is on the volume, and is used"}
+    pod.decision["nodes"] += [mine, {**off, "id": "film"}]
     pod.write("run/decision.json", pod.decision)
     levels = [(each.level, each.message) for each in report.nodes(pod.decision, pod.environ)]
     assert [level for level, _ in levels] == ["note", "note", "warning"]
@@ -138,7 +140,67 @@ def test_nodes_and_doctor_say_what_became_of_it(pod: Pod, capsys: pytest.Capture
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "asks  loaded: film needs it"
     assert shown[1] == f"asks  is fetched from https://github.com/o/node at {pod.node.commit[:12]}"
-    assert shown[-1] == "film  left out: no model that needs it is on (film)"
+    assert shown[-2:] == [
+        "mine  loaded: Mine is on the volume, and is used",
+        "film  left out: no model that needs it is on (film)",
+    ]
+
+
+def test_a_node_with_code_of_its_own_and_of_others_is_told_of_both(
+    pod: Pod, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = json.loads((pod.root / "opt" / "nodes.json").read_text())
+    listed["nodes"][0]["code"] = [{**pod.json("code", pod.code), "name": "engine", "folder": None}]
+    pod.write("opt/nodes.json", listed)
+    pod.decision["nodes"].pop()
+    pod.write("run/decision.json", pod.decision)
+    assert pod.fetch() == 0
+    capsys.readouterr()
+    nodes.show_image(pod.root / "run")
+    assert [line.split(" at ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "asks  loaded: film needs it",
+        "asks  is fetched from https://github.com/o/node",
+        "asks  is fetched from https://github.com/o/code",
+    ]
+
+
+def test_all_fetches_share_one_deadline(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fetching, "LONGEST", 0.0)
+    assert pod.fetch() == 1
+    assert capsys.readouterr().err.count("did not come in the time that there is for all") == 2
+    assert pod.hub.downloads() == []
+
+
+def test_what_an_earlier_start_fetched_goes_with_its_model(pod: Pod) -> None:
+    assert pod.fetch() == 0
+    pod.decision["nodes"][1]["fetch"] = False
+    pod.decision["nodes"].append({**pod.decision["nodes"].pop(0)})
+    (pod.root / "local" / "nodes" / "Old").mkdir()
+    pod.write("run/decision.json", pod.decision)
+    assert pod.fetch() == 0
+    assert [path.name for path in (pod.root / "local" / "nodes").iterdir()] == ["Asks"]
+
+
+@pytest.mark.parametrize(("fetched", "installed"), [(True, 0), (True, 1), (False, 0)])
+def test_both_words_do_both(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, *, fetched: bool, installed: int
+) -> None:
+    done: list[str] = []
+
+    def fetch(*_: object) -> bool:
+        done.append("fetch")
+        return fetched
+
+    def install(*_: object) -> int:
+        done.append("install")
+        return installed
+
+    monkeypatch.setattr(fetching, "fetch", fetch)
+    monkeypatch.setattr(nodes, "_install", install)
+    assert nodes.main(["--install", "--fetch"], pod.environ) == max(int(not fetched), installed)
+    assert done == ["fetch", "install"]
 
 
 def test_another_word_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pod.errors import SETTING_MALFORMED
 from pod.flags import node_selection
 from pod.flags.model_selection import ModelOffer, Need
-from pod.flags.node_selection import CodeOffer, NodeOffer
+from pod.flags.node_selection import DISABLE, WHITELIST, CodeOffer, NodeOffer
 from pod.util.env import SettingError
 from pod.volume.custom_nodes import Nodes
 from pod.volume.node_requirements import NodeReport
@@ -44,6 +44,7 @@ NODES = (
     NodeOffer("asks", "Asks", COMMIT, False, ("story",)),
     NodeOffer("ours", "Ours", COMMIT, True, ("mv",), code=(CodeOffer("code", COMMIT, "MV_CODE", None),)),
 )
+ONLY = f"{DISABLE} {WHITELIST}"
 OF_IMAGE = ("Everyday", "Ours", "Wan", "websocket_image_save.py")
 
 
@@ -142,7 +143,7 @@ def test_a_users_own_flags_win(choose: Choose, args: str) -> None:
         ]
         assert set(own) <= set(decision.args)
     assert " ".join(each.offer.id for each in decision.nodes.choices if each.loaded) == loaded
-    assert decision.nodes.by_user == ("custom-nodes" in args)
+    assert decision.nodes.by_user == ("--disable" in args), "a whitelist alone does nothing in ComfyUI"
 
 
 @pytest.mark.parametrize("folder", ["Wan", "wan"])
@@ -177,6 +178,40 @@ def test_a_node_that_does_not_fit_stays_out_whatever_is_on(choose: Choose) -> No
     volume = Volume(**{**vars(usual("/workspace")), "nodes": seen})
     decision = choose(offers=MODELS, nodes=NODES, volume=volume, MODELS="all")
     assert whitelist(decision) == "Asks Everyday Ours Wan"
+
+
+# What on the volume clashes, what COMFYUI_ARGS say, whether the image has the node; whether that is
+# loaded, whether what it asks for is there, and why.
+CLASHES = "Wan on the volume requires what the image does not have, and is left out by its name"
+SHADOWED: dict[str, tuple[str, str, bool, bool, bool, str]] = {
+    "the image's": ("Wan", "", True, False, False, CLASHES),
+    "in other letters": ("wan", "", True, True, True, "wan needs it"),
+    "one that is fetched": ("Wan", "", False, False, False, CLASHES),
+    "that in other letters": ("wan", "", False, False, False, CLASHES),
+    "one that fits": ("", "", False, False, True, "Wan is on the volume, and is used"),
+    "one that is named": ("", f"{ONLY} Wan", False, False, True, "Wan is on the volume, and is used"),
+    "one that is not named": (
+        *("", f"{ONLY} Mine", False, False, False),
+        "Wan is on the volume, and COMFYUI_ARGS leave it out",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHADOWED)
+def test_a_node_with_the_name_of_one_on_the_volume_is_told_as_it_is(choose: Choose, case: str) -> None:
+    clash, args, included, loaded, used, why = SHADOWED[case]
+    code = () if included else (CodeOffer("code", COMMIT, "MV_CODE", None),)
+    offer = NodeOffer("wrapper", "Wan", COMMIT, included, ("wan",), (("CKPTS", "{workspace}/c"),), code)
+    own = clash or "Wan"
+    verdicts = (NodeReport(clash, ("numpy<2, and the image has 2.5.5",)),) if clash else ()
+    seen = Nodes(tuple(sorted({*OF_IMAGE, "Mine", own})), own=("Mine", own), verdicts=verdicts)
+    volume = Volume(**{**vars(usual("/workspace")), "nodes": seen})
+    decision = choose(offers=MODELS, nodes=(offer,), volume=volume, ENABLE_WAN="1", COMFYUI_ARGS=args)
+    (one,) = decision.nodes.choices
+    assert (one.loaded, one.switch, one.why) == (loaded, "", why)
+    assert decision.nodes.environment("/data", "/local").get("CKPTS") == ("/data/c" if used else None)
+    assert decision.nodes.folders("/data") == (["/data/c"] if used else [])
+    assert decision.nodes.fetches == bool(code and used), "of a copy on the volume the code alone"
 
 
 def test_variables_are_those_of_the_nodes_that_load(choose: Choose) -> None:

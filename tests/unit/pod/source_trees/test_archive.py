@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +80,13 @@ def claiming(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
 
 
+def chained(count: int) -> bytes:
+    """Return an archive of headers that each announce a longer name for the next one."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.size, info.type = 4, tarfile.GNUTYPE_LONGNAME
+    return gzip.compress((info.tobuf(tarfile.GNU_FORMAT) + b"r/a\0" + bytes(508)) * count)
+
+
 REFUSED: dict[str, tuple[bytes, str]] = {
     "no gzip": (b"<html>", "is no whole .tar.gz"),
     "cut off": (packed("r/a")[:-20], "is no whole .tar.gz"),
@@ -104,6 +113,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "too much": (claiming(archive.LARGEST + 1), "unpacks to too much"),
     "an endless header": (claiming(1 << 40, tarfile.GNUTYPE_LONGNAME), "a header that no commit's"),
     "an endless extension": (claiming(8 << 20, tarfile.XHDTYPE), "a header that no commit's"),
+    "headers of headers": (chained(5000), "is no whole .tar.gz"),
+    "too long a name": (packed(f"r/{'x' * 300}"), "too long a name"),
+    "too long a name of a folder": (packed(f"r/{'x' * 300}/a"), "too long a name"),
+    "too long a link": (packed(("r/a", "x" * 5000)), "too long a name"),
     "less than it says": (claiming(1 << 20), "is no whole .tar.gz"),
 }
 
@@ -117,6 +130,26 @@ def test_what_is_no_archive_of_a_commit_is_refused(tmp_path: Path, name: str) ->
         archive.unpack(io.BytesIO(content), target)
     assert [path for path in tmp_path.rglob("evil") if target not in path.parents] == []
     assert [path.name for path in target.parent.iterdir()] == ["out"]
+
+
+def test_a_disk_that_fails_is_told_from_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure to read is cured by another copy, and one to write is not."""
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    with pytest.raises(archive.UnreadableError, match=r"cannot be read \(Input/output error\)"):
+        archive.unpack(Failing(packed("r/a")), tmp_path)
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OSError, match="No space left"):
+        archive.unpack(io.BytesIO(packed("r/a")), tmp_path)
 
 
 def test_an_archive_of_much_is_unpacked_no_further_than_allowed(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +12,7 @@ from servers.hub import Hub
 from servers.hub_faults import Fault
 
 from pod.net.transfer_policy import TransferPolicy
+from pod.source_trees import archive
 from pod.source_trees.fetch import SourceTreeError, SourceTrees
 from pod.source_trees.source_tree import SourceTree, Submodule, archive_url
 from pod.util.dataclass import replace
@@ -18,6 +21,7 @@ from pod.util.env import GITHUB
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 REPO = f"{GITHUB}/o/node"
 PATCH = "--- a/nodes.py\n+++ b/nodes.py\n@@ -1 +1 @@\n-first\n+second\n"
@@ -85,6 +89,60 @@ def test_a_kept_archive_that_somebody_changed_is_fetched_again(place: Place) -> 
         assert (place.target / "nodes.py").read_text() == "first\n"
         assert kept.read_bytes() == place.made.archive
         assert "so it is fetched again" in place.said.pop()
+
+
+def test_a_kept_archive_that_cannot_be_read_is_fetched_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.trees.get(place.source, place.target)
+    real = archive.unpack
+    failures = [archive.UnreadableError("cannot be read (Input/output error)")]
+
+    def unpack(file: BinaryIO, folder: Path) -> dict[str, tuple[bytes, bytes]]:
+        if failures:
+            raise failures.pop()
+        return real(file, folder)
+
+    monkeypatch.setattr(archive, "unpack", unpack)
+    assert place.trees.get(place.source, place.target)
+    assert "cannot be read (Input/output error), so it is fetched again" in place.said.pop()
+    # What has just come does not stay on the volume either: the container keeps it.
+    failures += [archive.UnreadableError("cannot be read (Input/output error)")] * 2
+    assert place.trees.get(place.source, place.target)
+    assert [path.name for path in (place.root / "local" / "archives").iterdir()] == place.kept()
+
+
+def test_a_full_disk_of_the_container_is_a_sentence_and_no_reason_to_fetch_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archive, "unpack", full)
+    assert "cannot be unpacked (No space left on device)" in place.refusal()
+    assert len(place.hub.downloads()) == 1
+    assert place.kept() == []
+
+
+def test_past_the_deadline_nothing_comes_from_a_host_and_what_is_kept_is_used(place: Place) -> None:
+    place.trees.get(place.source, place.target)
+    place.trees = replace(place.trees, deadline=time.monotonic())
+    assert not place.trees.get(place.source, place.target)
+    (place.root / "volume" / f"{place.made.commit}.tar.gz").unlink()
+    assert "did not come in the time that there is for all" in place.refusal()
+    assert len(place.hub.downloads()) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("status", where="hub", times=-1), Fault("hang", where="hub", after=20)]
+)
+def test_a_host_that_gives_nothing_holds_up_no_longer_than_the_deadline(place: Place, fault: Fault) -> None:
+    place.hub.fault(fault)
+    policy = replace(place.trees.policy, tries=100, backoff=0.2)
+    place.trees = replace(place.trees, policy=policy, deadline=time.monotonic() + 1)
+    began = time.monotonic()
+    assert "start the fetch again later" in place.refusal()
+    assert time.monotonic() - began < 5
 
 
 def test_a_link_in_the_place_of_an_archive_is_not_followed(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,10 +30,22 @@ REFUSED = {
     "another line": (TWO_HUNKS.replace(" two", " zwei"), r"does not apply to f:2"),
     "a line that is not there": (TWO_HUNKS.replace("-4 +5", "-5 +6"), r"does not apply to f:5"),
     "hunks in disorder": (TWO_HUNKS.replace("-4 +5", "-1 +5"), r"out of order"),
-    "another file": (TWO_HUNKS.replace("a/f", "a/g"), r"changes g, and there is no such file"),
-    "a file outside": (TWO_HUNKS.replace("a/f", "a/../f"), r"changes ../f, and there is no such file"),
-    "a link": (TWO_HUNKS.replace("a/f", "a/link"), r"changes link, and there is no such file"),
+    "another file": (TWO_HUNKS.replace("/f", "/g"), r"changes g, and there is no such file"),
+    "a file outside": (TWO_HUNKS.replace("/f", "/../f"), r"changes ../f, and there is no such file"),
+    "a link": (TWO_HUNKS.replace("/f", "/link"), r"changes link, and there is no such file"),
     "no patch": ("hello\n", r"is no unified diff"),
+    "a new name": (TWO_HUNKS.replace("b/f", "b/g"), r"makes g of f: files are changed, and neither"),
+    "an end within a hunk": (TWO_HUNKS.removesuffix("+FOUR\n"), r"not as long as it says"),
+    "a hunk that is longer": (TWO_HUNKS.replace("-1,2 +1,3", "-1,3 +1,4"), r"not as long as it says"),
+    "a hunk that is shorter": (f"{TWO_HUNKS} five\n", r"belongs to no hunk"),
+    "a second file that does not fit": (
+        f"{TWO_HUNKS}--- a/g\n+++ b/g\n@@ -1 +1 @@\n-no\n+yes\n",
+        r"changes g, and there is no such file",
+    ),
+    "more after an end without a newline": (
+        "--- a/bare\n+++ b/bare\n@@ -1 +1,2 @@\n one\n+two\n",
+        r"does not apply to bare: it ends without a newline",
+    ),
     "something else in it": (TWO_HUNKS.replace("@@ -1,2 +1,3 @@\n", "hello\n"), r"belongs to no hunk"),
 }
 
@@ -40,6 +53,7 @@ REFUSED = {
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     (tmp_path / "f").write_text("one\ntwo\nthree\nfour\n")
+    (tmp_path / "bare").write_text("one")
     (tmp_path / "link").symlink_to("f")
     return tmp_path
 
@@ -53,6 +67,34 @@ def test_lines_keep_their_ends(tree: Path) -> None:
     (tree / "f").write_bytes(b"one\r\ntwo\r\nthree\r\nfour")
     patches.apply(tree, TWO_HUNKS.encode())
     assert (tree / "f").read_bytes() == b"one\r\none and a half\ntwo\r\nthree\r\nFOUR\n"
+
+
+# What a file had, and has afterwards: `diff -U0` and git's own output make the patch.
+ODD: dict[str, tuple[str, str]] = {
+    "an insertion at the beginning": ("a\nb\n", "new\na\nb\n"),
+    "an insertion in the middle": ("a\nb\n", "a\nnew\nb\n"),
+    "an insertion at the end": ("a\nb\n", "a\nb\nnew\n"),
+    "a deletion": ("a\nb\nc\n", "a\nc\n"),
+    "all of it": ("a\nb\n", ""),
+    "into nothing": ("", "a\n"),
+    "lines like a header of files": ("-- q\nb\n", "++ x\nb\n-- y\n"),
+    "lines like a header of hunks": ("a\n@ -1 @@\n", "a\n@ -2 @@\n@@ -1 +1 @@\n"),
+    "an end without a newline": ("a\nb", "a\nc"),
+    "a carriage return within": ("a\rb\nc\n", "a\rb\nd\n"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("lines", ["-U0", "-U3"])
+def test_what_diff_makes_is_what_comes_out(tmp_path: Path, name: str, lines: str) -> None:
+    before, after = (text.encode() for text in ODD[name])
+    for folder, content in (("a", before), ("b", after)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "f").write_bytes(content)
+    words = ["git", "diff", "--no-index", "--src-prefix=", "--dst-prefix=", lines, "a/f", "b/f"]
+    patch = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False).stdout
+    patches.apply(tmp_path / "a", patch + b"-- \n2.47.0\n")
+    assert (tmp_path / "a" / "f").read_bytes() == after
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -207,10 +207,25 @@ def test_a_copy_that_is_a_link_is_not_adopted(here: Path, victim: Path) -> None:
     assert not journaled_copy.adopt(here / "a.copy", here / "a.part")
 
 
-def test_what_is_written_aside_follows_no_link(here: Path, victim: Path) -> None:
-    link(here / f".a.json.{os.getpid()}", victim)
-    write_json(here / "a.json", {"a": 1})
-    assert not (here / "a.json").is_symlink()
+def test_what_is_written_aside_follows_no_link(
+    here: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link(here / ".a.json.61616161", victim)
+    monkeypatch.setattr(os, "urandom", lambda size: b"a" * size)
+    with pytest.raises(FileExistsError):
+        write_json(here / "a.json", {"a": 1})
+
+
+def test_two_of_one_process_number_write_aside_apart(here: Path) -> None:
+    """As pods do that share a volume: one took the other's half-written file for its own."""
+    with untrusted_files.replacing(here / "a") as first:
+        with untrusted_files.replacing(here / "a") as second:
+            os.write(second, b"second")
+            os.write(first, b"fir")
+        assert (here / "a").read_bytes() == b"second"
+        os.write(first, b"st")
+    assert (here / "a").read_bytes() == b"first"
+    assert [path.name for path in here.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("plant", [*KINDS, hard])

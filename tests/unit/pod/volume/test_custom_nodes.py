@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sysconfig
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from pod.errors import PodError
 from pod.volume import custom_nodes, node_requirements
 from pod.volume.custom_nodes import Nodes
 from pod.volume.node_requirements import NodeReport
+from podkiln.render import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +76,8 @@ def test_each_thing_is_said_in_a_sentence(volume: Path, image: Path) -> None:
     assert "(lacks: insightface>=0.7)" in lacks
     assert "NODE_REQUIREMENTS=install" in lacks
     assert twice.startswith("custom node lacks is on the volume and in the image")
+    (image / "clashes").mkdir()
+    assert look(volume, image).warnings() == [clash, lacks, twice], "where one is left out, none is loaded"
 
 
 def test_what_is_ignored_is_loaded_and_said(volume: Path, image: Path) -> None:
@@ -234,3 +238,22 @@ def test_the_image_s_own_nodes_of_every_folder_stay_when_one_is_left_out(
     own = (str(image), str(tmp_path / "examples"))
     found = custom_nodes.inspect_nodes([str(volume)], SITE, None, custom_nodes.CHECK, own)
     assert "podkiln" in found.arguments()
+    # A link file of the image's names the folder with its examples: that does not make them the user's own.
+    again = custom_nodes.inspect_nodes([str(volume)], SITE, None, custom_nodes.CHECK, own, [own[1]])
+    assert again.own == found.own
+    assert "podkiln" not in again.own
+
+
+def test_without_a_look_the_same_nodes_are_known(volume: Path, image: Path, tmp_path: Path) -> None:
+    """As where a folder of the container's stands in for a volume that hangs."""
+    (tmp_path / "examples" / "podkiln").mkdir(parents=True)
+    images = (str(image), str(tmp_path / "examples"))
+    judged = custom_nodes.inspect_nodes([str(volume)], SITE, None, custom_nodes.CHECK, images)
+    found = custom_nodes.unjudged([str(volume)], custom_nodes.CHECK, images)
+    assert (found.names, found.own, found.wish) == (judged.names, judged.own, judged.wish)
+    assert "podkiln" in found.names
+
+
+def test_what_lies_in_every_image_is_what_is_counted_on() -> None:
+    assert set(custom_nodes.USUAL) == {PurePath(examples.NODE).name, "websocket_image_save.py"}
+    assert PurePath("/opt", examples.NODE).parent == PurePath(custom_nodes.EXAMPLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import time
 from typing import TYPE_CHECKING
@@ -45,7 +46,8 @@ def test_what_comfyui_can_read_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "models" / "nodes").mkdir(parents=True)
     path = tmp_path / foreign_layouts.LINKS
     path.write_text(text)
-    assert foreign_layouts.readable([str(path)], SITE) == ([str(path)], [])
+    found = foreign_layouts.read(str(path), SITE)
+    assert (found.path, found.problem, found.notes) == (str(path), None, [])
 
 
 @pytest.mark.parametrize(("text", "why"), BAD, ids=[case[1][:40] for case in BAD])
@@ -54,17 +56,19 @@ def test_what_would_end_comfyuis_boot_is_left_out_with_a_sentence(
 ) -> None:
     path = tmp_path / foreign_layouts.LINKS
     path.write_text(text)
-    good, (note,) = foreign_layouts.readable([str(path)], SITE)
-    assert good == []
+    (note,) = foreign_layouts.read(str(path), SITE).notes
     assert note.startswith(f"{path} is left out, because ")
     assert why in note
 
 
 def test_what_cannot_be_read_or_parsed_is_said(tmp_path: Path) -> None:
     path = tmp_path / foreign_layouts.LINKS
-    assert "cannot be read (No such file" in foreign_layouts.readable([str(path)], SITE)[1][0]
+    assert "cannot be read (No such file" in foreign_layouts.read(str(path), SITE).notes[0]
+    os.mkfifo(path)
+    assert "it is empty" in foreign_layouts.read(str(path), SITE).notes[0]
+    path.unlink()
     path.write_bytes(b"a:\n  loras: caf\xe9\n")
-    assert "it is not UTF-8" in foreign_layouts.readable([str(path)], SITE)[1][0]
+    assert "it is not UTF-8" in foreign_layouts.read(str(path), SITE).notes[0]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -80,9 +84,8 @@ def test_any_file_is_read_or_left_out(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / foreign_layouts.LINKS
     path.write_bytes(data)
     begun = time.monotonic()
-    good, notes = foreign_layouts.readable([str(path)], SITE)
+    notes = foreign_layouts.read(str(path), SITE).notes
     assert time.monotonic() - begun < 1
-    assert len(good) + len(notes) == 1
     assert all("\n" not in note and len(note) < 1000 for note in notes)
 
 
@@ -111,7 +114,7 @@ def test_what_is_nested_deep_takes_no_time(tmp_path: Path) -> None:
     path = tmp_path / foreign_layouts.LINKS
     path.write_text("[" * 50_000)
     begun = time.monotonic()
-    assert foreign_layouts.readable([str(path)], SITE)[0] == []
+    assert foreign_layouts.read(str(path), SITE).problem
     assert time.monotonic() - begun < 0.5
 
 
@@ -126,5 +129,8 @@ def test_folders_of_nodes_are_found_in_link_files_and_nothing_in_broken_ones(tmp
     )
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: {custom_nodes: nowhere}")
-    found = foreign_layouts.node_folders([str(broken), "/nowhere", str(links)], site)
-    assert found == [str(tmp_path / "mine"), str(tmp_path / "base" / "nodes"), str(tmp_path / "other")]
+    found = {path: foreign_layouts.read(path, site) for path in (str(broken), "/nowhere", str(links))}
+    assert [each.node_folders for each in found.values()] == [
+        *((), ()),
+        (str(tmp_path / "mine"), str(tmp_path / "base" / "nodes"), str(tmp_path / "other")),
+    ]

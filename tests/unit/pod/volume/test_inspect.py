@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,13 +14,11 @@ import pytest
 from pod.errors import PodError
 from pod.hardware.mounts import Mount
 from pod.util.dataclass import replace
-from pod.volume import custom_nodes, layout
+from pod.volume import custom_nodes, foreign_layouts, layout
 from pod.volume.inspect import ProbeOptions, VolumeProbe
 from podkiln.config import model_folders
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pod.volume.volume import Volume
 
 
@@ -310,6 +309,28 @@ def test_models_of_others_are_read_and_that_is_said(asked: ProbeOptions, tmp_pat
         f"the models of another program in {asked.workspace}/stable-diffusion-webui are used where they lie",
         f"{link} is read for further folders",
     )
+
+
+def test_each_link_file_is_parsed_once(
+    asked: ProbeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A big one takes a second, and the look at the volume has two."""
+    (tmp_path / "workspace" / "nodes" / "far").mkdir(parents=True)
+    links = [f"{tmp_path}/workspace/extra_model_paths.yaml", f"{tmp_path}/given.yaml"]
+    for path in links:
+        Path(path).write_text(f"a:\n  custom_nodes: {tmp_path}/workspace/nodes\n")
+    real = foreign_layouts._parsed
+
+    def parsed(path: str, *rest: Any) -> Any:
+        with (tmp_path / "parsed").open("a") as file:
+            file.write(f"{path}\n")
+        return real(path, *rest)
+
+    monkeypatch.setattr(foreign_layouts, "_parsed", parsed)
+    volume = look(replace(asked, links=(links[1],)), asked.workspace)
+    assert volume.links == (links[0],)
+    assert "far" in volume.nodes.own
+    assert [path for path in (tmp_path / "parsed").read_text().splitlines() if path in links] == links
 
 
 def test_a_link_file_that_comfyui_cannot_read_is_a_problem(asked: ProbeOptions, tmp_path: Path) -> None:

@@ -123,6 +123,9 @@ def test_a_node_that_comes_while_the_pod_runs_is_loaded_when_comfyui_starts_agai
     assert started(tmp_path, seen, *again) == again, "ComfyUI-Manager passes on what it got"
     assert started(tmp_path, seen, *words, name="other.py") == [*words], "it is no ComfyUI"
     assert started(tmp_path, seen, "--cpu") == ["--cpu"]
+    known["folders"] = ["/nowhere", "\0", str(nodes)]  # one that is gone hides no other
+    seen.write_text(json.dumps(known))
+    assert started(tmp_path, seen, *words) == again
     for broken in ("", "[]", '{"folders": ["/nowhere"], "names": []}'):
         seen.write_text(broken)
         assert started(tmp_path, seen, *words) == [*words]

@@ -13,6 +13,7 @@ import yaml
 from pod.errors import PodError
 from pod.util import files
 from pod.volume import run_files, volume
+from pod.volume.custom_nodes import Nodes
 from podkiln.config import model_folders
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def test_comfyui_looks_into_the_folder_of_fetched_nodes_and_start_sh_knows(
 ) -> None:
     root, run = places
     fetched = f"{tmp_path}/local/nodes"
+    (run / "nodes.json").write_text("what became of them at the last start")
     for nodes, there in ((run_files.RunNodes(fetched=fetched), True), (None, False)):
         run_files.write(usual(tmp_path), {"PODKILN_VENV": sys.prefix}, root, run, nodes)
         folders = yaml.safe_load((run / "volume_paths.yaml").read_text())["nodes"][
@@ -170,6 +172,7 @@ def test_comfyui_looks_into_the_folder_of_fetched_nodes_and_start_sh_knows(
         assert (fetched in folders) == there
         assert folders[-1] == "/work space/custom_nodes", "new nodes go to the volume"
         assert (run / "nodes.fetch").exists() == there
+        assert not (run / "nodes.json").exists()
     assert os.path.isdir(fetched), "ComfyUI ends at a folder that is not there"  # noqa: PTH112
 
 
@@ -179,11 +182,12 @@ def test_what_was_there_is_noted_where_a_whitelist_of_ours_counts(
     root, run = places
     for listed in (False, True):
         asked = run_files.RunNodes(listed=listed)
-        run_files.write(usual(tmp_path), {"PODKILN_VENV": sys.prefix}, root, run, asked)
+        there = usual(tmp_path, nodes=Nodes(("Mine", "OfTheImage"), own=("Mine",)))
+        run_files.write(there, {"PODKILN_VENV": sys.prefix}, root, run, asked)
         written = (run / "comfyui.env").read_text().split("\0")
         assert (f"PODKILN_NODES_SEEN={run}/nodes.seen" in written) == listed
         assert (f"PYTHONPATH={root}/overlay" in written) == listed
     assert json.loads((run / "nodes.seen").read_text()) == {
         "folders": ["/work space/custom_nodes"],
-        "names": ["websocket_image_save.py"],
-    }
+        "names": ["Mine"],
+    }, "one of the image's names that comes onto the volume is new"
