@@ -15,7 +15,7 @@ from podkiln.lock.schema import Lock
 from podkiln.util import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from podkiln.config.nodes import NodeEntry
@@ -48,12 +48,12 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
         if found and not problems and not _upgraded(found, upgrade):
             return _with_trees(described, found, warnings) if found.folder == folder else []
     before = _before(described, folder)
-    pins = {} if {ALL, "all"} & set(upgrade) else _pins(described, before)
+    kept = None if {ALL, "all"} & set(upgrade) else _begun_with(described, before)
     made = Resolution(
         described.spec.runtime.python,
         shared,
-        {name: each for name, each in pins.items() if name not in upgrade and name not in shared},
-        _venv_pins(before, upgrade),
+        _without(kept.pins(), {*upgrade, *shared}) if kept else {},
+        {name: _without(pins, upgrade) for name, pins in kept.venv_pins().items()} if kept else {},
     )
     for entry in described.nodes.values():
         made.add(entry)
@@ -130,28 +130,22 @@ def _before(described: LoadedVariant, folder: Path) -> LockedNodes | None:
     return own or max(found, key=shared, default=None)
 
 
-def _pins(described: LoadedVariant, before: LockedNodes | None) -> dict[str, str]:
-    """Return the versions that are kept where they fit; without a lock of one's own, those of its kin."""
+def _begun_with(described: LoadedVariant, before: LockedNodes | None) -> LockedNodes | None:
+    """Return the lock whose versions are kept where they fit; without one of its own, that of its kin."""
     if before is None:
         for place in locations.kin_node_folders(described):
             with contextlib.suppress(LockError):
                 if locked := nodes.read_at(place):
-                    return locked.pins()
-        return {}
+                    return locked
+        return None
     for each in before.document.nodes:
         if each.packages and (before.folder / each.packages.file).is_file():
             validation.refuse_merge(before.folder / each.packages.file)
-    return before.pins()
+    return before
 
 
-def _venv_pins(before: LockedNodes | None, upgrade: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the versions that are kept in environments of nodes' own, by node."""
-    if before is None or {ALL, "all"} & set(upgrade):
-        return {}
-    return {
-        name: {package: version for package, version in pins.items() if package not in upgrade}
-        for name, pins in before.venv_pins().items()
-    }
+def _without(pins: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    return {name: version for name, version in pins.items() if name not in names}
 
 
 def _text(entry: NodeEntry, wheels: Sequence[Wheel]) -> str:
