@@ -34,7 +34,7 @@ def plan(folder: Path, *, apt: str = "git", locked: bool = True) -> Plan:
     own = locations.python_additions_folder(described)
     layer = additions.layer_of(WHEEL)
     python = PythonAdditions(
-        asked=("humanize",), onto=additions.onto(runtime, of_nodes), layer=layer, wheel_bytes=128_000
+        asked=("humanize",), onto=nodes.onto(runtime, of_nodes), layer=layer, wheel_bytes=128_000
     )
     write(own / additions.FILE, python.model_dump_json())
     write(own / additions.REQUIREMENTS, WHEEL)

@@ -111,6 +111,7 @@ def unpacked(name: str, host: str) -> Unpacked:
         return Unpacked(_files(copied.stdout), "")
     finally:
         _docker(host, "rm", container)
+        _docker(host, "rmi", name)
 
 
 def _files(tar: bytes) -> dict[str, bytes]:

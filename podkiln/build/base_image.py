@@ -24,7 +24,7 @@ from podkiln.render import apt_index
 from podkiln.util import cache_folder, disk_space, process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from podkiln.lock.apt import BaseLock
     from podkiln.oci.spec import Digest
@@ -113,9 +113,11 @@ def _make(path: Path, locked: BaseLock | None, mirror: str | None) -> None:
         tar = aside / "root.tar"
         options = ["--index", str(_index(aside / "index", locked))] if locked else []
         given = {"APT_MIRROR": mirror} if mirror else {}
+        free = {folder: disk_space.free(folder) for folder in (_temporary(), path.parent)}
         done = process.run_group([str(_SCRIPT), *options, str(tar)], env={**os.environ, **given})
-        if done.returncode and disk_space.WORDS in (done.stderr or "").lower():
-            raise disk_space.error(path.parent)
+        if done.returncode and disk_space.WORDS in (said := done.stderr or "").lower():
+            full = _full(said, free, aside)
+            raise disk_space.error(full, before=free[full])
         if done.returncode:
             *before, last = process.tail(done.stderr or "it said nothing").splitlines()
             for line in before:
@@ -127,6 +129,22 @@ def _make(path: Path, locked: BaseLock | None, mirror: str | None) -> None:
             )
         wrap(tar, aside / "layout")
         (aside / "layout").rename(path)
+
+
+def _temporary() -> Path:
+    """Return where the script works, and mmdebstrap: mktemp(1)'s folder."""
+    return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - where they do; nothing is made here
+
+
+def _full(said: str, free: Mapping[Path, int], aside: Path) -> Path:
+    """Return the folder whose disk got full: the one that is named with it, or that had less room before.
+
+    The system grows in the temporary folder, and its tar in `aside`, on what may be another disk.
+    """
+    line = next(each for each in said.splitlines() if disk_space.WORDS in each.lower())
+    if str(aside) in line:
+        return aside.parent
+    return _temporary() if f"{_temporary()}/" in line else min(free, key=lambda each: free[each])
 
 
 def _index(folder: Path, locked: BaseLock) -> Path:

@@ -169,9 +169,9 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     if found := _NOT_AS_LOCKED.search(said):
         hint = "Another mirror may have the right one: --apt-mirror URL. Or lock again: lock --upgrade apt."
         return IntegrityError(masked(found["what"]), hint=hint)
-    if found := _NODE.search(said):
+    if nodes := dict.fromkeys(_NODE.findall(said)):
         return BuildFailedError(
-            masked(found["what"]),
+            masked(" ".join(nodes)),
             hint="Correct what its description installs, or take it out of `nodes:` "
             "(docs/how-to/custom-nodes.md).",
         )

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MAX_TREES: Final = 16  # that are kept; those used longest ago are removed first
+_IN_USE: Final = 24 * 3600  # seconds in which a build may still read what it was given
 _BLOCK: Final = 512
 
 
@@ -166,7 +168,8 @@ def _holds(place: Path, digest: Digest) -> bool:
 
 
 def _prune(root: Path) -> None:
-    """Remove the trees that were used longest ago."""
-    trees = sorted(root.glob("[!.]*"), key=lambda path: -path.stat().st_mtime)
-    for path in trees[MAX_TREES:]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove the trees that were used longest ago, and none that a build may still read."""
+    used = {path: path.stat().st_mtime for path in root.glob("[!.]*")}
+    for path in sorted(used, key=lambda path: -used[path])[MAX_TREES:]:
+        if used[path] < time.time() - _IN_USE:
+            shutil.rmtree(path, ignore_errors=True)

@@ -28,7 +28,7 @@ from podkiln.options import (
     option,
 )
 from podkiln.pipeline import planning, publish, rebuilds
-from podkiln.pipeline.request import check_options, image_name
+from podkiln.pipeline.request import check_accepted, check_options, image_name
 from podkiln.plan import destination
 from podkiln.render import runtime_recipe
 from podkiln.util import console
@@ -72,6 +72,7 @@ def verify_command(
     pushed = BuildRequest.of([name], os.environ, push=True, **options)
     check_options(pushed)
     described = variants.load(name, pushed.runtime.cuda)
+    check_accepted(pushed, planning.models_of([described]), described.nodes)
     made = planning.make_plan(described, replace(pushed, image=ImageOptions()))
     made.require()
     reference = _reference(image, replace(made, request=pushed))

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, get_args
 
 from podkiln.config import document, list_changes, model_folders, nodes, variant
-from podkiln.config.fields import one_name
+from podkiln.config.fields import IDENTIFIER, one_name
 from podkiln.config.model import RESERVED, Model, Tier, default_env
 from podkiln.errors import DescriptionError
 from podkiln.util import files
@@ -83,7 +83,7 @@ def load(folder: Path = MODELS) -> dict[str, Entry]:
 
 
 def _load_entry(path: Path) -> Entry:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", path.stem):
+    if not re.fullmatch(IDENTIFIER, path.stem):
         raise DescriptionError(
             f"{path}:1: the file's name is the model's id: use only lower-case letters, digits and . _ -"
         )

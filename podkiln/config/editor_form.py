@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.config.node_definitions import COMBO, COMFYUI, DYNAMIC
+from podkiln.config.workflow import order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,32 +85,31 @@ def text(workflow: Workflow, packages: Mapping[str, Package], entry: Entry, load
 
 
 def _placed(workflow: Workflow, classes: Mapping[str, NodeClass], loaders: set[str]) -> dict[str, _Placed]:
-    depths: dict[str, int] = {}
-    for key in workflow.nodes:
-        _depth(workflow, key, depths)
-    groups = _groups(workflow, classes, loaders)
+    depths = _depths(workflow)
+    groups = _groups(workflow, classes, loaders, depths)
     return {
         key: _Placed(node, classes[node.class_type], depths[key], groups[key], *_size(node, classes))
         for key, node in workflow.nodes.items()
     }
 
 
-def _depth(workflow: Workflow, key: str, depths: dict[str, int]) -> int:
-    """Return how many nodes come before one, at most."""
-    if key not in depths:
-        depths[key] = 0  # ComfyUI refuses circles; here one only ends the way
-        before = [_depth(workflow, link.node, depths) for link in workflow.nodes[key].links.values()]
-        depths[key] = 1 + max(before) if before else 0
-    return depths[key]
+def _depths(workflow: Workflow) -> dict[str, int]:
+    """Return how many nodes come before each, at most."""
+    depths: dict[str, int] = {}
+    for key in order(workflow):
+        depths[key] = max((depths[each.node] + 1 for each in workflow.nodes[key].links.values()), default=0)
+    return depths
 
 
-def _groups(workflow: Workflow, classes: Mapping[str, NodeClass], loaders: set[str]) -> dict[str, str]:
+def _groups(
+    workflow: Workflow, classes: Mapping[str, NodeClass], loaders: set[str], depths: Mapping[str, int]
+) -> dict[str, str]:
     users: dict[str, set[str]] = {key: set() for key in workflow.nodes}
     for key, node in workflow.nodes.items():
         for link in node.links.values():
             users[link.node].add(key)
     found: dict[str, str] = {}
-    for key in sorted(workflow.nodes, key=lambda key: _depth(workflow, key, {})):
+    for key in sorted(workflow.nodes, key=lambda key: depths[key]):
         node, known = workflow.nodes[key], classes[workflow.nodes[key].class_type]
         if key in loaders or (node.links and all(found[each.node] == LOADED for each in node.links.values())):
             found[key] = LOADED
@@ -119,7 +119,7 @@ def _groups(workflow: Workflow, classes: Mapping[str, NodeClass], loaders: set[s
             found[key] = STEPS
         if found[key] == LOADED and key not in loaders and _asks(known):
             found[key] = CHANGED
-    for key in sorted(workflow.nodes, key=lambda key: -_depth(workflow, key, {})):
+    for key in sorted(workflow.nodes, key=lambda key: -depths[key]):
         known = classes[workflow.nodes[key].class_type]
         shown = _PICTURES & {kind for kind, _ in known.outputs} and not any(
             each.control for each in known.inputs

@@ -39,13 +39,15 @@ _WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes 
 # Folders of the system, and those that templates/dockerfile/ fills: a volume there would hide what runs.
 _TAKEN = (
     *("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"),
-    *("opt/ComfyUI", "opt/jupyter", "opt/models", "opt/node-paths", "opt/podkiln", "opt/venv"),
+    *("opt/ComfyUI", "opt/jupyter", "opt/models", "opt/podkiln", "opt/venv"),
+    *("opt/node-code", "opt/node-paths"),
 )
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 Text = Annotated[str, PatternType(r"\S", "text that is not empty")]
+IDENTIFIER: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 Identifier = Annotated[
-    str, PatternType(r"^[a-z0-9][a-z0-9._-]{0,63}$", "a short name of lower-case letters, digits and . _ -")
+    str, PatternType(rf"^{IDENTIFIER}$", "a short name of lower-case letters, digits and . _ -")
 ]
 Revision = Annotated[str, PatternType(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
 
@@ -93,6 +95,9 @@ Platform = Annotated[
     str, PatternType(r"^(x86_64|aarch64)-manylinux_2_[0-9]+$", "a platform such as x86_64-manylinux_2_28")
 ]
 PackageGlob = Annotated[str, PatternType(r"^[a-z0-9*][a-z0-9*-]*$", "a package's name, maybe with *")]
+PackageName = Annotated[
+    str, PatternType(r"^[a-z0-9]+(-[a-z0-9]+)*$", "a package's name of lower-case letters, digits and -")
+]
 LayerName = Annotated[str, PatternType(r"^[a-z][a-z0-9-]*$", "a name of lower-case letters, digits and -")]
 LabelName = Annotated[
     str,

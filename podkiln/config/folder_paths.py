@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.config import source_names
+from podkiln.config.fields import IDENTIFIER
 from podkiln.config.source_syntax import Module, UnknownValueError
 from podkiln.util.quoting import shown
 
@@ -20,7 +21,7 @@ _TABLE: Final = "folder_names_and_paths"
 _MODELS: Final = "models_dir"
 _BASE: Final = "base_path"
 _LEGACY: Final = "map_legacy"
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # podkiln.config.fields.Identifier
+_NAME: Final = re.compile(IDENTIFIER)
 # Of folders in each other each has a name, and none begins with a dot: it would lead elsewhere.
 _DIRECTORY: Final = re.compile(r"\w[\w.-]{0,63}(/\w[\w.-]{0,63}){0,7}")
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from podkiln.config import document
 from podkiln.config.document import ROOT, StrictModel, TupleOf
-from podkiln.config.fields import PackageGlob, Text, distinct, requirement
+from podkiln.config.fields import PackageName, Text, distinct, requirement
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,8 +22,8 @@ class ImportFolder(StrictModel):
     """A folder below site-packages, and the packages that own it."""
 
     folder: Text
-    keep: PackageGlob = Field(description="The one that nodes get, whichever they ask for.")
-    names: Annotated[TupleOf[PackageGlob], AfterValidator(distinct)] = Field(min_length=1)
+    keep: PackageName = Field(description="The one that nodes get, whichever they ask for.")
+    names: Annotated[TupleOf[PackageName], AfterValidator(distinct)] = Field(min_length=1)
 
     @property
     def owners(self) -> tuple[str, ...]:

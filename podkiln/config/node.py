@@ -36,11 +36,19 @@ _EXAMPLES: Final = "podkiln"
 _FOLDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OF_COMFYUI: Final = {"websocket_image_save.py", "example_node.py.example", "__pycache__"}
 """What ComfyUI's own tree has in custom_nodes, or makes there."""
-# Of the image itself: docs/reference/environment.md.
+# Of the image itself, and of who starts a pod: docs/reference/environment.md.
 _TAKEN_VARIABLES: Final = re.compile(
-    r"PATH|HOME|USER|LANG|SHELL|WORKSPACE|MODELS|LD_\w*|PYTHON\w*|COMFYUI_\w*|PODKILN_\w*|NVIDIA_\w*|GPU_\w*|"
-    r"ENABLE_\w*|HF_TOKEN|CIVITAI_TOKEN|SOURCE_DATE_EPOCH"
+    r"PATH|HOME|USER|LOGNAME|PWD|LANG|LC_\w*|SHELL|TERM|TMPDIR|ENV|BASH_ENV|LD_\w*|PYTHON\w*|SOURCE_DATE_EPOCH|"
+    r"WORKSPACE|MODELS|LORAS|NODES|NODE_REQUIREMENTS|FLAG_PROFILE|ENABLE_\w*|COMFYUI_\w*|FETCH_\w*|"
+    r"NVIDIA_\w*|GPU_\w*|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|PIP_CONSTRAINT|UV_CONSTRAINT|"
+    r"HF_TOKEN|HF_ENDPOINT|HUGGING_FACE_HUB_TOKEN|CIVITAI_\w*|GITHUB_ENDPOINT|(?i:(HTTPS?|ALL|NO)_PROXY)|"
+    r"PODKILN_\w*|WEB_\w*|PORT|PORT_HEALTH|HEALTH_CHECK_PATH|PUBLIC_KEY|SSH_\w*|JUPYTER_\w*|RUNPOD_\w*|VAST_\w*"
 )
+_OF_THE_POD: Final = re.compile(
+    r"PODKILN_(AGAIN|BAKED|CGROUP_ROOT|DEBUG|DOCTOR|FETCH_\w*|LOCAL|MEMINFO|NODES_SEEN|NVIDIA_SMI_TIMEOUT|OVERLAY|"
+    r"ROOT|RUN|STARTED_BY|STARTS|VENV|VOLUME\w*)"
+)
+"""What scripts/pod reads or sets; in other names that begin so, nodes find the code of others."""
 
 FileSha256 = Annotated[str, PatternType(r"^[0-9a-f]{64}$", "a sha256 of 64 lower-case hex digits")]
 HostName = Annotated[
@@ -98,9 +106,7 @@ class NodePython(StrictModel):
     @field_validator("venv")
     @classmethod
     def _free_variable(cls, venv: str | None) -> str | None:
-        if venv and not venv.startswith("PODKILN_") and _TAKEN_VARIABLES.fullmatch(venv):
-            raise ValueError(f"{venv} is a variable of the image itself, and no node's")
-        return venv
+        return venv if venv is None else place_variable(venv)
 
     @model_validator(mode="after")
     def _once(self) -> NodePython:
@@ -168,6 +174,11 @@ class NodeCode(StrictModel):
     @classmethod
     def _plain_repo(cls, repo: str) -> str:
         return plain_repo(repo)
+
+    @field_validator("variable")
+    @classmethod
+    def _free_variable(cls, variable: str) -> str:
+        return place_variable(variable)
 
     @property
     def asks(self) -> bool:
@@ -238,8 +249,7 @@ class Node(StrictModel):
     @classmethod
     def _free_variables(cls, environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items():
-            if _TAKEN_VARIABLES.fullmatch(name):
-                raise ValueError(f"{name} is a variable of the image itself, and no node's")
+            free_variable(name)
             if not value.isprintable() or re.search(r"\{(?!workspace\})", value):
                 raise ValueError(f"{name}: expected one line, in which {WORKSPACE} alone is filled in")
         return environment
@@ -308,6 +318,19 @@ class Node(StrictModel):
     def asks(self) -> bool:
         """Whether its licence has to be accepted before it lies in an image."""
         return self.licence is not None and self.licence.bake == "ask"
+
+
+def free_variable(name: str) -> str:
+    """Return a variable's name. Raises ValueError for one of the image itself, or of who starts a pod."""
+    if _TAKEN_VARIABLES.fullmatch(name):
+        raise ValueError(f"{name} is a variable of the image itself, and no node's")
+    return name
+
+
+def place_variable(name: str) -> str:
+    """Return the name of a variable in which a node finds a folder or a program. Raises ValueError."""
+    own = name.startswith("PODKILN_") and not _OF_THE_POD.fullmatch(name)
+    return name if own else free_variable(name)
 
 
 def plain_repo(repo: str) -> str:

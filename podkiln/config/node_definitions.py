@@ -143,14 +143,24 @@ def taken(
         object_info: The whole answer of a ComfyUI whose models folders hold `markers`.
         modules: Folders below custom_nodes that are wanted: the id of each, and the commit that lies there.
         comfyui: The release.
+
+    Raises DescriptionError: no class comes from one of them, or this is no such answer.
     """
     files = {"": (COMFYUI, comfyui), **modules}
     classes: dict[str, dict[str, Any]] = {folder: {} for folder in files}
     for name, said in object_info.items():
-        first, _, rest = said["python_module"].partition(".")
-        folder = rest.partition(".")[0] if first == "custom_nodes" else ""
-        if folder in classes:
-            classes[folder][name] = _told(said)
+        try:
+            first, _, rest = said["python_module"].partition(".")
+            folder = rest.partition(".")[0] if first == "custom_nodes" else ""
+            if folder in classes:
+                classes[folder][name] = _told(said)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            raise DescriptionError(f"What is said of the class {name} is no entry of /object_info.") from None
+    for folder, (name, _) in files.items():
+        if not classes[folder]:
+            what = f"no class of {name} is there"
+            where = f"custom_nodes/{folder} brings none, or did not load" if folder else "this is no ComfyUI"
+            raise DescriptionError(f"{what}: {where}.")
     return {
         f"{name}.json": _text({"id": name, "version": version}, classes[folder])
         for folder, (name, version) in files.items()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.config import document
+from podkiln.config.fields import IDENTIFIER
 from podkiln.config.list_changes import ListChange
 from podkiln.util.quoting import did_you_mean, shown
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 KEY: Final = "nodes"
 WORDS: Final = ("add", "remove")
 """Keys of the mapping that are no nodes."""
-_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_ID: Final = re.compile(IDENTIFIER)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from pod.util.git_objects import LINK
 from podkiln.config import document, list_changes, node_list
 from podkiln.config.document import ROOT
-from podkiln.config.fields import one_name
+from podkiln.config.fields import IDENTIFIER, one_name
 from podkiln.config.list_changes import Item
-from podkiln.config.node import Node, folder_name
+from podkiln.config.node import Node
 from podkiln.errors import DescriptionError, SourceError
 from podkiln.util import files, git_tree
 from podkiln.util.quoting import did_you_mean, shown
@@ -111,7 +111,7 @@ class NodeEntry:
 
 @cache
 def _load(path: Path) -> NodeEntry:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", path.stem) or path.stem in node_list.WORDS:
+    if not re.fullmatch(IDENTIFIER, path.stem) or path.stem in node_list.WORDS:
         raise DescriptionError(
             f"{path}:1: the file's name is the node's id: use only lower-case letters, digits and . _ -, "
             f"and not the words {' and '.join(node_list.WORDS)}."
@@ -172,7 +172,6 @@ def check_models(described: LoadedVariant, known: Collection[str]) -> None:
 def _check_folders(entries: Mapping[str, NodeEntry]) -> None:
     owners: dict[str, NodeEntry] = {}
     for each in entries.values():
-        folder_name(each.folder)
         other = owners.setdefault(one_name(each.folder), each)
         if other is not each:
             what = f"its folder {each.folder!r} is that of the node {other.id!r} already."
@@ -194,7 +193,8 @@ def _check_inputs(entries: Mapping[str, NodeEntry]) -> None:
 def _check_variables(entries: Mapping[str, NodeEntry]) -> None:
     owners: dict[str, tuple[str, str]] = {}
     for each in entries.values():
-        variables = each.node.environment | {code.variable: f"code {code.name}" for code in each.node.code}
+        code = {one.variable: f"code {one.name} of {each.id}" for one in each.node.code}
+        variables = each.node.environment | code
         if each.node.python.venv:
             variables[each.node.python.venv] = f"the Python of {each.id}"
         for name, value in variables.items():

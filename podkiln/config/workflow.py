@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -110,11 +111,14 @@ def _node(path: Path, key: str, said: Any) -> Node:
         raise DescriptionError(f"{path}: {_NO_API}")
     if not key.isdecimal():
         raise DescriptionError(f"{path}: the id of a node is a number (it is {shown(key)}).")
-    inputs = said.get("inputs", {})
+    inputs, meta = said.get("inputs", {}), said.get("_meta", {})
+    for name, mapping in (("inputs", inputs), ("_meta", meta)):
+        if not isinstance(mapping, dict):
+            raise DescriptionError(f"{path}: node {key}: {name} is no mapping (it is {shown(mapping)}).")
     links = {name: Link(value[0], value[1]) for name, value in inputs.items() if _is_link(value)}
     values = {name: value for name, value in inputs.items() if name not in links}
-    title = said.get("_meta", {}).get("title", "")
-    return Node(key, said["class_type"], title, values, links)
+    title = meta.get("title")
+    return Node(key, said["class_type"], title if isinstance(title, str) else "", values, links)
 
 
 def _is_link(value: Any) -> bool:
@@ -123,6 +127,12 @@ def _is_link(value: Any) -> bool:
         case [str(), int()]:
             return True
     return False
+
+
+def order(workflow: Workflow) -> list[str]:
+    """Return the ids of the nodes, each behind those that it is linked to. Raises CycleError."""
+    before = {key: [link.node for link in node.links.values()] for key, node in workflow.nodes.items()}
+    return [key for key in TopologicalSorter(before).static_order() if key in workflow.nodes]
 
 
 def packages_used(workflow: Workflow, packages: Mapping[str, Package]) -> list[str]:
@@ -160,6 +170,11 @@ class _Check:
                 yield f"{self.workflow.model}{API}: node {node.id} ({node.class_type}): {what}."
         if not ends:
             yield f"{self.workflow.model}{API}: no node of it saves or shows anything."
+        try:
+            order(self.workflow)
+        except CycleError as circle:
+            nodes = " and ".join(dict.fromkeys(circle.args[1]))
+            yield f"{self.workflow.model}{API}: the nodes {nodes} are linked in a circle."
 
     def _class(self, node: Node) -> NodeClass | None:
         found = (package.classes.get(node.class_type) for package in self.packages.values())

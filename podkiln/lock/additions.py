@@ -18,7 +18,7 @@ from pydantic import Field
 from podkiln.config.additions import LAYER
 from podkiln.config.document import TupleOf
 from podkiln.config.fields import Digest
-from podkiln.lock import apt, locations, requirements, validation
+from podkiln.lock import apt, locations, nodes, requirements, validation
 from podkiln.lock.apt import AddedIndex, AptLock
 from podkiln.lock.drift import damage
 from podkiln.lock.schema import LockedLayer
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
-    from podkiln.lock.nodes import LockedNodes
-    from podkiln.lock.schema import Lock, RuntimeLock
+    from podkiln.lock.schema import Lock
 
 FILE: Final = "additions.json"
 REQUIREMENTS: Final = f"{LAYER}.txt"
@@ -71,13 +70,6 @@ class LockedAdditions:
     def requirements(self) -> str:
         """The text of the requirements file; empty without Python packages. Raises OSError."""
         return (self.folder / REQUIREMENTS).read_text(encoding="utf-8") if self.python else ""
-
-
-def onto(runtime: RuntimeLock, nodes: LockedNodes | None = None) -> str:
-    """Return the digest over what Python packages are resolved onto: the runtime's, and those of nodes."""
-    text = "".join(layer.sha256 for layer in runtime.python_layers) + runtime.python
-    text += nodes.packages_digest if nodes else ""
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def read(described: LoadedVariant, shared: Mapping[str, AptLock]) -> LockedAdditions | None:
@@ -137,7 +129,7 @@ def python_drifts(described: LoadedVariant, lock: Lock) -> list[str]:
         return [f"runtime.python.add is not locked: there is no {folder / FILE}."]
     if locked.asked != wanted:
         return ["runtime.python.add has changed since it was locked."]
-    if locked.onto != onto(lock.runtime, lock.nodes):
+    if locked.onto != nodes.onto(lock.runtime, lock.nodes):
         return ["runtime.python.add was locked for other Python layers than the runtime has now."]
     return damage(folder, locked.layer) or _contradictions(
         folder / REQUIREMENTS, wanted, lock.pins_with_nodes()

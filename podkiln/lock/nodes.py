@@ -145,9 +145,10 @@ class LockedNodes:
         )
 
 
-def onto(runtime: RuntimeLock) -> str:
-    """Return the digest over what the packages are resolved onto."""
+def onto(runtime: RuntimeLock, below: LockedNodes | None = None) -> str:
+    """Return the digest over what Python packages are resolved onto: the runtime's, and those of nodes."""
     text = "".join(layer.sha256 for layer in runtime.python_layers) + runtime.python
+    text += below.packages_digest if below else ""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -22,7 +22,7 @@ from podkiln.util import cache_folder
 from podkiln.weights import layer_lookup, local_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from podkiln.build.base_image import BaseLayout
     from podkiln.config.variant import LoadedVariant
@@ -40,13 +40,17 @@ BOOTSTRAP = "bootstrap"
 def decide(request: BuildRequest) -> list[Plan]:
     """Return the plans of a request. Refusals stand in the plans. Raises UsageError."""
     described = [variant.load(name, request.runtime.cuda) for name in request.variants]
-    models = {*_shipped(), *(name for each in described for name in each.spec.define)}
-    check(request, described, models if request.weights.accept_licence else None)
+    check(request, described, models_of(described) if request.weights.accept_licence else None)
     inputs_of_nodes = frozenset(name for each in described for name in node_config.inputs(each.nodes))
     plans = [make_plan(each, request, inputs_of_nodes) for each in described]
     for each in plans:
         image_name(each)
     return plans
+
+
+def models_of(described: Iterable[LoadedVariant]) -> set[str]:
+    """Return the ids of the shipped models, and of those that variants define."""
+    return {*_shipped(), *(name for each in described for name in each.spec.define)}
 
 
 def make_plan(

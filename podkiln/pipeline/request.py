@@ -82,7 +82,7 @@ def check(
     """
     names = [each.name for each in described]
     check_options(request)
-    _check_accepted(request, models, {name for each in described for name in each.nodes})
+    check_accepted(request, models, {name for each in described for name in each.nodes})
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"--variant: {twice} is named twice.", hint="Name it once.")
@@ -140,7 +140,7 @@ def check_options(request: BuildRequest) -> None:
 _URL = re.compile(r"https?://[!-~]+")
 
 
-def _check_accepted(request: BuildRequest, models: Collection[str] | None, nodes: Collection[str]) -> None:
+def check_accepted(request: BuildRequest, models: Collection[str] | None, nodes: Collection[str]) -> None:
     """Refuse a licence of what there is not, or of a model whose weights are left out. Raises UsageError."""
     known = {*(models or ()), *nodes}
     for name in request.weights.accept_licence if models is not None else ():

@@ -134,6 +134,12 @@ def no_nodes(value: str, lock: Lock) -> Substitute:
             f"--source {NODES}: {masked(value)!r} is not the word {NONE}, which leaves all nodes out.",
             hint="One of them is replaced by --source node-NAME=DIR.",
         )
+    if lock.additions and lock.additions.python and lock.nodes and lock.nodes.packages_digest:
+        raise UsageError(
+            f"--source {WITHOUT_NODES}: what the variant adds (runtime.python.add) is locked above the "
+            "packages of its nodes, and may need them.",
+            hint="Take the nodes out of the variant (`nodes: []`) and lock it again.",
+        )
     return Substitute(NODES, "", locked=lock.nodes.digest if lock.nodes else NONE, actual=NONE)
 
 

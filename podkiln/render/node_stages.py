@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from pod.util.git_objects import EXECUTABLE
@@ -53,7 +54,7 @@ def _submodules(entry: NodeEntry) -> list[dict[str, str]]:
             "repo": each.repo,
             "commit": each.commit,
             "mount": name,
-            "words": f"submodule {name} {each.path}",
+            "words": f"submodule {name} {shlex.quote(each.path)}",
         }
         for name, each in zip(names, entry.node.submodules, strict=True)
     ]
@@ -66,7 +67,7 @@ def _paths(entry: NodeEntry) -> list[dict[str, str]]:
             "repo": each.repo,
             "commit": each.commit,
             "mount": each.name,
-            "words": f"path {each.name} {entry.id}-{each.name} {each.folder or '.'}",
+            "words": f"path {each.name} {entry.id}-{each.name} {shlex.quote(each.folder or '.')}",
         }
         for each in entry.node.paths
     ]

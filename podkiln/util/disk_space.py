@@ -18,7 +18,8 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 WORDS: Final = "no space left on device"
 """How programs say it (strerror(3)), in any case."""
 _HINT: Final = (
-    "Make room there, or give another folder: --out DIR, and XDG_CACHE_HOME for what podkiln keeps. "
+    "Make room there, or give another folder: --out DIR, XDG_CACHE_HOME for what podkiln keeps, TMPDIR for "
+    "what is there for a while. "
     "`./build.py doctor` shows that, `./build.py clean` removes it."
 )
 

@@ -56,7 +56,7 @@ def files(folder: Path, submodules: Collection[str] = ()) -> list[SourceFile]:
 
     `submodules`: paths of folders that a tree only names; what lies there is not looked at.
     """
-    others = frozenset(map(os.fsencode, submodules))
+    others = {os.fsencode(each): each for each in submodules}
     try:
         return sorted(_files(folder, b"", others, 0), key=lambda each: each.path.split(b"/"))
     except OSError as unreadable:
@@ -87,7 +87,7 @@ def tree_id_of(named: dict[str, bytes]) -> str:
     return git_objects.tree_id(entries, {})
 
 
-def _files(folder: Path, path: bytes, others: Collection[bytes], depth: int) -> Iterator[SourceFile]:
+def _files(folder: Path, path: bytes, others: Mapping[bytes, str], depth: int) -> Iterator[SourceFile]:
     """Yield the files below a folder: git does not know empty folders, so what they lie in says enough."""
     if depth > _DEEPEST:
         raise SourceError(f"{folder} lies more than {_DEEPEST} folders deep: no source tree is like that.")
@@ -97,6 +97,10 @@ def _files(folder: Path, path: bytes, others: Collection[bytes], depth: int) -> 
         place, name = Path(entry.path), path + os.fsencode(entry.name)
         if name in others:
             continue
+        if entry.is_symlink() or not entry.is_dir():
+            within = next((each for raw, each in others.items() if raw.startswith(name + b"/")), None)
+            if within:
+                raise SourceError(f"{entry.path} is no folder, and the submodule {within} is to lie in it.")
         if entry.is_symlink():
             yield SourceFile(name, place, LINK, len(os.fsencode(place.readlink())))
         elif entry.is_dir():

@@ -32,7 +32,7 @@ def of_config(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
     document = config.document
     held, wanted = dict(document.get("config") or {}), rendered.config
     labels = dict(config.labels)
-    if labels.get(_SUBSTITUTED, "").split() and not _named(rendered):
+    if substituted(config) and not _named(rendered):
         del labels[_SUBSTITUTED]  # said one by one
     labels_wanted = dict(wanted["Labels"])
     for name in labels_wanted.keys() & {_APT, _ADDED_APT}:
@@ -142,7 +142,7 @@ def substituted(config: ImageConfig) -> list[str]:
 
 
 def _on_another_base(config: ImageConfig) -> bool:
-    return any(each.startswith("base=") for each in config.labels.get(_SUBSTITUTED, "").split())
+    return any(each.startswith("base=") for each in substituted(config))
 
 
 def of_substitutes(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
@@ -162,7 +162,7 @@ def has_other_substitutes(rendered: Rendered, config: ImageConfig) -> bool:
 
 def _others(rendered: Rendered, config: ImageConfig) -> list[str]:
     named = _named(rendered)
-    return [each for each in config.labels.get(_SUBSTITUTED, "").split() if each not in named]
+    return [each for each in substituted(config) if each not in named]
 
 
 def _named(rendered: Rendered) -> list[str]:

@@ -14,8 +14,10 @@ readonly SUITE=trixie
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 readonly EXAMPLE=/usr/share/doc/apt/examples/debian.sources # in Debian's package of apt
 
+without_logins() { sed 's|://[^/@]*@|://|g'; }
+
 die() {
-    printf 'bootstrap_base: %s\n' "$1" >&2
+    printf 'bootstrap_base: %s\n' "$1" | without_logins >&2
     exit 1
 }
 
@@ -32,7 +34,8 @@ is_root_on_debian() {
     [[ $EUID -eq 0 && -r /etc/debian_version ]] && command -v apt-get >/dev/null
 }
 
-# Plain http: the base has no CA certificates, and apt checks signatures, not transport.
+# Plain http, for a host's own mirror, which the base's sources name: the base has no CA certificates, and apt checks
+# signatures, not transport. A mirror that is given is asked as it stands, since a login may be in it.
 as_http() { printf '%s\n' "${1/#https:/http:}"; }
 
 reachable() { # MIRROR SUITE
@@ -97,16 +100,19 @@ use_index() { # FOLDER
         printf '%s\n' "$row" >"$work/lists/$name"
         {
             printf '%s\n' "$row"
-            printf '%s/\tpriority:2\ttype:deb\n' "$mirror${name#debian}"
+            mirror_of "$name" | sed 's|$|/\tpriority:2\ttype:deb|'
             snapshot_of "$name" | sed 's|$|\tpriority:3\ttype:deb|'
         } >"$work/mirrors/$name"
         printf 'deb [trusted=yes] mirror+file:%s ./\n' "$work/lists/$name" >>"$work/sources"
     done
     # mmdebstrap keeps apt's settings for the new root in a file.
     options=(--skip=update
-        --setup-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get update && cp $work/mirrors/* $work/lists"
-        --customize-hook="$work/own-sources \"\$1\" >$work/debian.sources")
+        --setup-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get update && cp $work/mirrors/* $work/lists")
     write_own_sources
+}
+
+mirror_of() { # ARCHIVE
+    if [[ $1 != debian-security ]]; then printf '%s\n' "$mirror"; elif [[ -n $security ]]; then printf '%s\n' "$security"; fi
 }
 
 # Which snapshot service this host's apt knows: the one of Debian 13 and newer does (apt.conf(5), Acquire::Snapshots).
@@ -118,8 +124,9 @@ snapshot_of() { # ARCHIVE
             }'
 }
 
-# Whichever mirror is asked today, the base's own sources are those that its apt comes with, as an example: the locked
-# packages alone decide what is in the base. The example is documentation, which the base is to be without.
+# Whichever mirror is asked today, the base's own sources are those that its apt comes with, as an example: the packages
+# alone decide what is in the base, and a mirror's login is not for those who get it. The example is documentation,
+# which the base is to be without.
 write_own_sources() {
     cat "$work/dpkg-slim" >"$work/dpkg-final"
     printf 'path-include=%s\nforce-unsafe-io\n' "$EXAMPLE" >>"$work/dpkg-slim"
@@ -131,6 +138,7 @@ write_own_sources() {
         printf 'own_sources "$1"\n'
     } >"$work/own-sources"
     chmod 755 "$work/own-sources"
+    options+=(--customize-hook="$work/own-sources \"\$1\" >$work/debian.sources")
 }
 
 own_sources() { # ROOT
@@ -150,8 +158,8 @@ use_mirror() {
         source_of "$mirror" "$SUITE"
         if reachable "$mirror" "$SUITE-updates"; then source_of "$mirror" "$SUITE-updates"; fi
         if [[ -n $security ]] && reachable "$security" "$SUITE-security"; then source_of "$security" "$SUITE-security"; fi
-    } >"$work/debian.sources"
-    cp "$work/debian.sources" "$work/sources"
+    } >"$work/sources"
+    if [[ -n $given || $mirror$security == *@* ]]; then write_own_sources; else cp "$work/sources" "$work/debian.sources"; fi
 }
 
 index=""
@@ -170,10 +178,16 @@ if [[ -z $mirror ]] && is_root_on_debian; then
     apt-get -qq update >&2 # a fresh container has no package lists, and then apt knows no origins either
     mirror=$(host_mirror Debian)
 fi
-[[ -n $mirror ]] || die "this host has no Debian source to take the mirror from: name a mirror."
-mirror=$(as_http "${mirror%/}")
+[[ -n $mirror ]] ||
+    die "this host's apt has no source of Debian to take the mirror from, as on Ubuntu: name a mirror."
+mirror=${mirror%/}
 # A mirror that was given may well carry no security suite; a host's own is only known by its label.
-if [[ -n $given ]]; then security=$mirror-security; else security=$(as_http "$(host_mirror Debian-Security)"); fi
+if [[ -n $given ]]; then
+    security=$mirror-security
+else
+    mirror=$(as_http "$mirror")
+    security=$(as_http "$(host_mirror Debian-Security)")
+fi
 
 work=$(mktemp -d)
 aside=$(mktemp -- "$out.XXXXXX")
@@ -210,7 +224,7 @@ if ! timeout --foreground --kill-after=10 900 mmdebstrap --variant=minbase --for
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \
     --customize-hook="upload $work/apt-slim /etc/apt/apt.conf.d/99slim" \
     "$suite" "$aside" "$work/sources" >"$work/log" 2>&1; then
-    tail -n 20 "$work/log" >&2
+    tail -n 20 "$work/log" | without_logins >&2
     die "mmdebstrap failed on $mirror; its last lines are above."
 fi
 chmod 644 "$aside"

@@ -14,8 +14,10 @@ Run it with the checkout's Python: .venv/bin/python scripts/host/workflows.py
 from __future__ import annotations
 
 import json
+import re
 import sys
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +29,8 @@ from podkiln.config import (  # noqa: E402 - the path comes first: podkiln is ru
     node_definitions,
     workflows,
 )
-from podkiln.errors import PodkilnError  # noqa: E402 - as above
+from podkiln.config.fields import IDENTIFIER  # noqa: E402 - as above
+from podkiln.errors import PodkilnError, SourceError, UsageError  # noqa: E402 - as above
 from podkiln.util import atomic  # noqa: E402 - as above
 
 
@@ -81,14 +84,21 @@ def make_markers(folder: Path) -> int:
 
 
 def take(url: str, nodes: list[str]) -> int:
-    """Take the definitions from a ComfyUI that runs."""
+    """Take the definitions from a ComfyUI that runs. Raises UsageError, SourceError, DescriptionError."""
     modules = {}
     for each in nodes:
-        name, _, place = each.partition("=")
-        folder, _, commit = place.partition("@")
-        modules[folder] = (name, commit)
-    with urllib.request.urlopen(f"{url.rstrip('/')}/object_info", timeout=60) as answer:  # noqa: S310 - a person gives it
-        told = json.load(answer)
+        given = re.fullmatch(rf"({IDENTIFIER})=([^@/]+)@([0-9a-f]{{40}})", each)
+        if given is None:
+            raise UsageError(f"{each!r} is not ID=FOLDER@COMMIT, of a commit the 40 digits.")
+        if given[1] == node_definitions.COMFYUI or given[2] in modules:
+            raise UsageError(f"{each!r} is of what is named already.")
+        modules[given[2]] = (given[1], given[3])
+    address = f"{url.rstrip('/')}/object_info"
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - a person gives it
+            told = dict(json.load(answer))
+    except (OSError, ValueError, TypeError, HTTPException) as failed:
+        raise SourceError(f"{address} does not say what nodes there are: {failed}.") from None
     for name, text in node_definitions.taken(told, modules, workflows.release()).items():
         path = node_definitions.FOLDER / name
         path.write_text(text, encoding="utf-8")
@@ -99,5 +109,5 @@ def take(url: str, nodes: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except PodkilnError as failure:
+    except (PodkilnError, OSError) as failure:
         sys.exit(str(failure))

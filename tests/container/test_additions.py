@@ -26,13 +26,13 @@ SMALL = {"ffmpeg, git": "tree", "[compiler]": "[]"}
 
 
 def example(folder: Path) -> Path:
-    """The page's first description, with other packages in the place of large ones."""
+    """The page's first description, with other packages in the place of large ones, and without nodes."""
     (text,) = re.findall(r"```yaml\n(# with-ffmpeg\.yaml\n.*?)```", PAGE, re.DOTALL)
     for large, small in SMALL.items():
         assert large in text
         text = text.replace(large, small)
     path = folder / "with-ffmpeg.yaml"
-    path.write_text(text)
+    path.write_text(text + "nodes: []\n")
     return path
 
 

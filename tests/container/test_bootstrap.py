@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,10 +82,96 @@ def test_bake_takes_it_as_the_base_and_apt_works_in_it(
     assert len(layout.read(tmp_path / "image", full=True).manifest.layers) == 2
 
 
-def test_a_mirror_that_does_not_serve_is_one_sentence(tmp_path: Path) -> None:
-    argv = [str(SCRIPT), str(tmp_path / "base.tar"), "http://127.0.0.1:9/debian"]
+MMDEBSTRAP = """#!/bin/bash -eu
+# Makes a root of what decides about its sources, and runs the hooks.
+root=$(mktemp -d)
+mkdir -p "$root"/etc/{apt/sources.list.d,apt/apt.conf.d,dpkg/dpkg.cfg.d}
+mkdir -p "$root"/usr/{share/doc/apt/examples,sbin}
+mkdir -p "$root"/var/{log,cache/{ldconfig,debconf,apt},lib/{dpkg,apt/lists}}
+printf 'URIs: http://deb.debian.org/debian\\nURIs: http://deb.debian.org/debian-security\\n' \\
+    >"$root/usr/share/doc/apt/examples/debian.sources"
+cp -r "$(dirname "${@: -1}")" "$SEEN"
+for word; do
+    case $word in
+    --customize-hook=upload*) read -r _ from to <<<"$word"; cp "$from" "$root$to" ;;
+    --customize-hook=*) sh -c "${word#*=}" hook "$root" ;;
+    esac
+done
+tar -cf "${@: -2:1}" -C "$root" .
+rm -r "$root"
+"""
+
+
+def run_with(
+    folder: Path, programs: dict[str, str], *options: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the script with other programs, which go before the host's."""
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    own = {name: value for name, value in os.environ.items() if name != "APT_MIRROR"}
+    path = {"PATH": f"{folder}:{os.environ['PATH']}", "SEEN": f"{folder}/seen"}
+    return subprocess.run(
+        [str(SCRIPT), *options, str(folder / "base.tar")],
+        env={**own, **path, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_locked_packages_come_from_the_hosts_mirror_of_each_archive(tmp_path: Path) -> None:
+    for name in ("debian", "debian-security"):
+        (tmp_path / "index" / name).mkdir(parents=True)
+    (tmp_path / "index/snapshot").write_text("20261128T000000Z")
+    apt = (
+        "#!/bin/sh\necho 'Debian|Debian|http://one/debian/'; echo 'Debian|Debian-Security|http://two/sec/'\n"
+    )
+    programs = {"mmdebstrap": MMDEBSTRAP, "apt-get": apt}
+    done = run_with(tmp_path, programs, "--index", str(tmp_path / "index"))
+    assert done.returncode == 0, done.stderr
+    for name, mirror in (("debian", "http://one/debian/"), ("debian-security", "http://two/sec/")):
+        rows = (tmp_path / "seen/mirrors" / name).read_text().splitlines()
+        assert rows[1] == f"{mirror}\tpriority:2\ttype:deb"
+
+
+def test_a_mirrors_login_does_not_get_into_the_base(tmp_path: Path) -> None:
+    for suite in ("trixie", "trixie-security"):
+        (tmp_path / "debian/dists" / suite).mkdir(parents=True)
+        (tmp_path / "debian/dists" / suite / "InRelease").write_text("x")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever).start()
+        mirror = f"http://me:hush@127.0.0.1:{server.server_port}/debian"
+        done = run_with(tmp_path, {"mmdebstrap": MMDEBSTRAP}, APT_MIRROR=mirror)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert mirror in (tmp_path / "seen/sources").read_text(), "the packages come from it"
+    with tarfile.open(tmp_path / "base.tar") as tar:
+        sources = tar.extractfile("./etc/apt/sources.list.d/debian.sources")
+        assert sources
+        assert "URIs: http://deb.debian.org/debian\n" in sources.read().decode()
+    assert b"hush" not in (tmp_path / "base.tar").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("http://me:hush@127.0.0.1:9/debian", "the mirror http://127.0.0.1:9/debian does not serve trixie"),
+        ("https://127.0.0.1:9/debian", "the mirror https://127.0.0.1:9/debian does not serve trixie"),
+    ],
+)
+def test_a_mirror_that_does_not_serve_is_one_sentence(given: str, said: str, tmp_path: Path) -> None:
+    argv = [str(SCRIPT), str(tmp_path / "base.tar"), given]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "does not serve trixie" in done.stderr
+    assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_where_apt_knows_no_debian_a_mirror_is_asked_for(tmp_path: Path) -> None:
+    apt = "#!/bin/sh\necho 'Ubuntu|Ubuntu|http://archive.ubuntu.com/ubuntu/'\n"
+    done = run_with(tmp_path, {"apt-get": apt})
+    assert done.returncode == 1
+    assert "no source of Debian to take the mirror from, as on Ubuntu: name a mirror." in done.stderr

@@ -69,7 +69,8 @@ class Site:
         ]
         options += [] if offline else ["--ca-bundle", SYSTEM_CA]
         env = {"DOCKER_CONFIG": str(self.folder / "offline")} if offline else {}
-        return podkiln("--variant", self.variant, "--no-cache", *options, env=env)
+        options += ["--no-cache"] if offline else []
+        return podkiln("--variant", self.variant, *options, env=env)
 
     def report(self, *, offline: bool) -> dict[str, Any]:
         return dict(json.loads((self.out(offline) / "small/report.json").read_text()))

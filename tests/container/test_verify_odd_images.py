@@ -1,6 +1,6 @@
-"""What `verify --deep` calls right, every engine unpacks to the locked files: tried with 500 images.
+"""What `verify --deep` calls right, every engine unpacks to the locked files: tried with 200 images.
 
-Half of them are sound in all the ways that layers are written; the others are odd. Their layers lie in the
+A third of them are sound in all the ways that layers are written; the others are odd. Their layers lie in the
 base image, where no history is known beforehand, so only what is in them can be wrong.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-SEED, COUNT, SAMPLE = "podkiln", 500, 12
+SEED, COUNT, SAMPLE = "podkiln", 200, 12
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def odd() -> list[Odd]:
     return list(odd_layers.images(SEED, COUNT))
 
 
-def test_the_images_are_of_all_kinds_and_half_of_them_sound(odd: list[Odd]) -> None:
+def test_the_images_are_of_all_kinds_and_a_third_of_them_sound(odd: list[Odd]) -> None:
     kinds = Counter(each.recipe for each in odd)
-    assert sum(each.sound for each in odd) * 2 >= COUNT
+    assert sum(each.sound for each in odd) * 3 >= COUNT
     assert kinds.keys() == odd_layers.RECIPES
 
 

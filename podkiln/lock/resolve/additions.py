@@ -56,7 +56,7 @@ def relock(described: LoadedVariant, upgrade: Sequence[str]) -> list[Path]:
     text += python.as_text(wheels)
     made = PythonAdditions(
         asked=wanted.requirements,
-        onto=additions.onto(locked.runtime, locked.nodes),
+        onto=nodes.onto(locked.runtime, locked.nodes),
         layer=additions.layer_of(text),
         wheel_bytes=sum(each.size or 0 for each in wheels),
     )

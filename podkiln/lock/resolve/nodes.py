@@ -11,6 +11,7 @@ from podkiln.lock import locations, nodes, requirements, schema, validation
 from podkiln.lock.nodes import FILE, LockedNode, NodePackages, NodesLock
 from podkiln.lock.resolve import python, upgrades
 from podkiln.lock.resolve.node_packages import Resolution
+from podkiln.lock.resolve.python import CompiledLayer
 from podkiln.lock.schema import Lock
 from podkiln.util import atomic
 
@@ -37,7 +38,7 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
 
     Raises DescriptionError for what cannot be had above the runtime, LockError.
     """
-    folder = locations.node_folders(described)[0]
+    folder, found = locations.node_folders(described)[0], None
     if not described.nodes:
         return _remove(folder, set())
     runtime_folder, _ = locations.folders(described)
@@ -45,8 +46,11 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
     shared = Lock(runtime_folder, runtime, {}).pins()
     with _unreadable_ones_made_anew(warnings):
         found, problems = nodes.read(described, runtime, shared)
-        if found and not problems and not _upgraded(found, upgrade):
-            return _with_trees(described, found, warnings) if found.folder == folder else []
+        if found and not problems:
+            if locations.user_lock_dir(described) is None:
+                folder = found.folder  # of shipped variants with the same nodes, one has the lock
+            if not _upgraded(found, upgrade):
+                return _with_trees(described, found, warnings) if found.folder == folder else []
     before = _before(described, folder)
     kept = None if {ALL, "all"} & set(upgrade) else _begun_with(described, before)
     made = Resolution(
@@ -164,12 +168,11 @@ def _locked(
 ) -> LockedNode:
     packages_of = None
     if text is not None:
-        sizes = [each.size for each in wheels]
         packages_of = NodePackages(
             file=nodes.file_of(entry.id),
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             packages=len(requirements.pinned_blocks(text)),
-            wheel_bytes=None if None in sizes else sum(size or 0 for size in sizes),
+            wheel_bytes=CompiledLayer.of(text, wheels).wheel_bytes,
         )
     return LockedNode(
         id=entry.id,

@@ -132,9 +132,9 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
 
 
 def _of_runtime(described: LoadedVariant, wanted: _Upgrade) -> list[str]:
-    """Return the packages to look up again that are not only among those that the variant or a node adds."""
-    added = {additions.ALL, nodes.ALL, *additions.packages(described), *nodes.packages(described)}
-    return [name for name in wanted.packages if name not in added]
+    """Return the packages to look up again that its runtime has, JupyterLab's environment among it."""
+    own = {"all", "uv", *runtime.packages(described)}
+    return [name for name in wanted.packages if name in own]
 
 
 def check(names: Sequence[str], since: str | None = None, cuda: str | None = None) -> list[str]:
@@ -196,10 +196,10 @@ def _forgotten(variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], 
     }
     after = changes.state(variants, changes.from_disk)
     found: list[str] = []
-    for described in {locations.folders(each): each for each in variants}.values():
-        then = changes.from_git(since, described.chain[0].path.parent)
-        differences = changes.compare(changes.state([described], then), after)
-        found += [str(each) for each in changes.losses(differences, stated)]
+    for place in dict.fromkeys(each.chain[0].path.parent for each in variants):
+        there = [each for each in variants if each.chain[0].path.parent == place]
+        before = changes.state(there, changes.from_git(since, place))
+        found += [str(each) for each in changes.losses(changes.compare(before, after), stated)]
     return found
 
 
@@ -239,10 +239,8 @@ def _sorted(
             meant = did_you_mean(name, models | pins | packages)
             hint = meant or "A Python package, uv, apt, additions, nodes, a model, a node, base or all."
             raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
-    return _Upgrade(
-        packages=tuple(
-            canonicalize_name(name) for name in upgrade if canonicalize_name(name) in packages - pins
-        ),
+    return _Upgrade(  # a node and a package may have one name, and so may a model: all of them are meant
+        packages=tuple(canonicalize_name(name) for name in upgrade if canonicalize_name(name) in packages),
         models=frozenset(name for name in upgrade if name in models | {"all"}),
         pins=tuple(name for name in upgrade if name in pins),
     )

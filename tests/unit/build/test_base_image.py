@@ -15,6 +15,7 @@ from podkiln.errors import PodkilnError, SourceError
 from podkiln.lock import apt
 from podkiln.lock.apt import BaseIndex
 from podkiln.oci import layout, spec
+from podkiln.util import disk_space
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,9 +79,27 @@ def test_a_failure_leaves_nothing_and_says_why(tmp_path: Path, script: Path) -> 
     assert [each.suffix for each in (tmp_path / "cache" / "base").iterdir()] == [".lock"]
 
 
-def test_a_disk_that_gets_full_is_told_as_one(tmp_path: Path, script: Path) -> None:
-    script.write_text("#!/bin/sh\necho 'tar: write error: No space left on device' >&2\nexit 1\n")
-    with pytest.raises(PodkilnError, match=rf"^The disk of {tmp_path}/cache/base is full: ") as caught:
+@pytest.mark.parametrize(
+    ("what", "room", "folder"),
+    [
+        ("dpkg: cannot copy to '/usr/x'", {"work": 10, "cache": 20}, "work"),
+        ("tar: write error", {"work": 20, "cache": 10}, "cache/base"),
+        ("cannot write $1", {"work": 10, "cache": 20}, "cache/base"),
+        ("cannot write $TMPDIR/mmdebstrap.x/usr", {"work": 20, "cache": 10}, "work"),
+    ],
+)
+def test_a_disk_that_gets_full_is_told_as_one_and_is_the_one_that_was_written_to(
+    what: str,
+    room: dict[str, int],
+    folder: str,
+    tmp_path: Path,
+    script: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "work"))
+    monkeypatch.setattr(disk_space, "free", lambda place: room[place.relative_to(tmp_path).parts[0]])
+    script.write_text(f'#!/bin/sh\necho "{what}: No space left on device" >&2\nexit 1\n')
+    with pytest.raises(PodkilnError, match=rf"^The disk of {tmp_path}/{folder} is full: ") as caught:
         base_image.base_layout(tmp_path / "cache")
     assert caught.value.exit_code == 1
     assert [each.suffix for each in (tmp_path / "cache" / "base").iterdir()] == [".lock"]

@@ -117,12 +117,14 @@ def test_the_build_ends_with_that_sentence() -> None:
         "#9 5.2 Traceback\n------\n > [nodes-imported 1/1] RUN --network=none ...:\n"
         "5.201 podkiln: The custom node mine cannot be imported: a.py:3: ModuleNotFoundError: "
         "No module named 'x'.\n"
+        "5.201 podkiln: The custom node other cannot be imported: it defines no nodes.\n"
         "------\nERROR: process did not complete successfully: exit code: 1\n"
     )
     error = buildkit.explain(1, said, ["--variant", "mine.yaml"])
     assert isinstance(error, BuildFailedError)
     assert str(error) == (
-        "The custom node mine cannot be imported: a.py:3: ModuleNotFoundError: No module named 'x'."
+        "The custom node mine cannot be imported: a.py:3: ModuleNotFoundError: No module named 'x'. "
+        "The custom node other cannot be imported: it defines no nodes."
     )
     assert error.hint
 

@@ -139,7 +139,7 @@ def test_a_name_that_removes_files_is_refused(tree: Path, tmp_path: Path) -> Non
         source_image.pack(tree, git_tree.tree_id(tree), tmp_path / "root", AMD64)
 
 
-def test_trees_used_longest_ago_are_removed(
+def test_trees_used_longest_ago_are_removed_but_none_of_a_build_that_may_run(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source_image, "MAX_TREES", 2)
@@ -147,7 +147,10 @@ def test_trees_used_longest_ago_are_removed(
     for number in range(3):
         (tree / "main.py").write_text(f"print({number})\n")
         made.append(pack(tree, tmp_path / "root").path)
-        os.utime(made[-1], (number, number))
+    assert all(path.exists() for path in made)
+    for number, path in enumerate(made):
+        os.utime(path, (number, number))
+    pack(tree, tmp_path / "root")
     assert [path.exists() for path in made] == [False, True, True]
 
 

@@ -48,6 +48,7 @@ WRONG = [
     # --- names that name nothing
     ("--variant lazy --accept-licence nope", "there is no model or node 'nope'"),
     ("plan --variant lazy --accept-licence svd-tx", "Did you mean 'svd-xt'?"),
+    ("verify x --variant lazy --accept-licence svd-tx", "Did you mean 'svd-xt'?"),
     ("--variant lazy --copy-from 'a b'", "--copy-from: 'a b' is not an image name"),
     (f"--variant lazy --push {HERE} --mount-from quay.io/a/b", "not in the registry that is pushed to"),
     (f"plan --variant lazy {HERE} --mount-from quay.io/a/b", "--copy-from HOST/NAME"),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from podkiln.config import node_definitions
+from podkiln.config.document import ROOT
 from podkiln.config.node_definitions import MARKER, Input
 from podkiln.errors import DescriptionError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+DEAD = "http://127.0.0.1:9"
 
 
 def told(module: str, required: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -98,6 +104,40 @@ def test_a_file_that_is_none_is_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / "comfyui.json").write_text(text)
     with pytest.raises(DescriptionError, match=r"comfyui\.json: this is no file of node definitions"):
         node_definitions.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([DEAD], "http://127.0.0.1:9/object_info does not say what nodes there are: "),
+        (["file:///tmp/none"], "file:///tmp/none/object_info does not say what nodes there are: "),
+        (["127.0.0.1"], "127.0.0.1/object_info does not say what nodes there are: unknown url type"),
+        ([DEAD, "gguf"], "'gguf' is not ID=FOLDER@COMMIT"),
+        ([DEAD, "gguf=ComfyUI-GGUF@main"], "is not ID=FOLDER@COMMIT"),
+        ([DEAD, f"comfyui=x@{'c' * 40}"], "is of what is named already"),
+        (["[1]"], "does not say what nodes there are: "),
+        (['{"A": {"python_module": "nodes"}}'], "What is said of the class A is no entry of /object_info."),
+    ],
+)
+def test_what_definitions_cannot_be_taken_from_is_one_sentence(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    url, *nodes = words
+    if url[0] in "{[":
+        (tmp_path / "object_info").write_text(url)
+        url = tmp_path.as_uri()
+    argv = [sys.executable, str(ROOT / "scripts/host/workflows.py"), "definitions", url, *nodes]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_node_without_classes_is_not_taken() -> None:
+    with pytest.raises(DescriptionError, match="no class of gguf is there: custom_nodes/GGUF brings none"):
+        node_definitions.taken(OBJECT_INFO, {"GGUF": ("gguf", "c" * 40)}, "0.33.0")
+    with pytest.raises(DescriptionError, match="no class of comfyui is there: this is no ComfyUI"):
+        node_definitions.taken({}, {}, "0.33.0")
 
 
 def test_comfyui_itself_must_be_there(tmp_path: Path) -> None:

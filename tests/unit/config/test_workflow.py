@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,6 +101,8 @@ def test_a_fault_is_said_where_it_is(node: str, key: str, value: Any, said: str,
         ("[]", "this is no workflow in the API form"),
         ('{"nodes": [], "links": []}', "this is no workflow in the API form"),
         ('{"a": {"class_type": "KSampler"}}', "the id of a node is a number (it is 'a')"),
+        ('{"1": {"class_type": "A", "inputs": ["x"]}}', "node 1: inputs is no mapping (it is ['x'])"),
+        ('{"1": {"class_type": "A", "_meta": null}}', "node 1: _meta is no mapping (it is null)"),
     ],
 )
 def test_what_is_no_workflow_is_one_sentence(text: str, said: str, tmp_path: Path) -> None:
@@ -107,6 +110,16 @@ def test_what_is_no_workflow_is_one_sentence(text: str, said: str, tmp_path: Pat
     with pytest.raises(DescriptionError) as told:
         workflow.load("mine", tmp_path)
     assert said in str(told.value)
+
+
+def test_a_circle_is_said(tmp_path: Path) -> None:
+    data = copy.deepcopy(GOOD)
+    data["8"] = {"class_type": "ConditioningConcat", "inputs": {}}
+    data["9"] = copy.deepcopy(data["8"])
+    for one, other in (("8", "9"), ("9", "8")):
+        data[one]["inputs"] = {"conditioning_to": [PROMPT, 0], "conditioning_from": [other, 0]}
+    (said,) = checked(data, tmp_path)
+    assert re.fullmatch(r"mine\.api\.json: the nodes (8 and 9|9 and 8) are linked in a circle\.", said)
 
 
 def test_a_folder_counts_as_a_file_where_a_list_is_of_folders() -> None:

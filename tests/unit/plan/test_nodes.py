@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import added
 import pytest
 from descriptions import SHA, VARIANT, write
 from plans import plan_of
@@ -124,6 +125,13 @@ def test_no_nodes_is_a_substitute_that_leaves_out_nodes_and_their_packages() -> 
 def test_what_makes_no_sense_is_refused(options: tuple[str, ...], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         plan_of("lazy", source=options)
+
+
+def test_what_is_locked_above_nodes_is_not_built_without_them(tmp_path: Path) -> None:
+    lock = added.plan(tmp_path, locked=False).lock
+    with pytest.raises(UsageError, match=r"nodes=none: what the variant adds \(.+\) is locked above"):
+        substitutes.source("nodes=none", lock)
+    assert substitutes.source("nodes=none", replace(lock, additions=None)).actual == "none"
 
 
 def test_of_several_variants_each_takes_the_nodes_that_it_has() -> None:

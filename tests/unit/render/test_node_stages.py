@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from pod.flags import node_selection
 from pod.source_trees.source_tree import SourceTree
 from podkiln.config import nodes
+from podkiln.config.document import ROOT
+from podkiln.config.node import NodeCode
 from podkiln.errors import DescriptionError
 from podkiln.plan import node_layers
 from podkiln.plan.node_layers import PlannedNode
@@ -82,6 +87,14 @@ def test_what_was_accepted_is_built_in(tmp_path: Path) -> None:
     assert offer.code[0].folder == folder
 
 
+def test_places_are_words_of_a_shell(tmp_path: Path) -> None:
+    odd = "lib/in ner; $(x)'"
+    changes = {"submodules": [{**NODE["submodules"][0], "path": odd}], "code": []}
+    path = {"name": "p", "repo": "https://github.com/o/p", **AT, "folder": odd, "licence": "MIT"}
+    of_submodule, of_path = inputs(planned(tmp_path, accepted=True, licence=FREE, paths=[path], **changes))
+    assert shlex.split(of_submodule)[2:] == shlex.split(of_path)[3:] == [odd]
+
+
 def test_a_node_of_our_own_is_built_in_without_the_code_that_asks(tmp_path: Path) -> None:
     node = planned(tmp_path, accepted=False, licence=FREE, submodules=[])
     assert node.included
@@ -115,6 +128,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "code names one place twice",
     ),
     "a variable twice": ({"environment": {"PODKILN_X": "1"}}, "PODKILN_X is a variable of the image itself"),
+    "code in a variable of the image": (
+        {"code": [{**NODE["code"][0], "variable": "CUDA_VISIBLE_DEVICES"}]},
+        "CUDA_VISIBLE_DEVICES is a variable of the image itself",
+    ),
     "code without terms": (
         {"code": [{**NODE["code"][0], "licence": {"id": None}}]},
         "code without a licence is not handed on in images",
@@ -128,6 +145,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "two of submodules, paths and code have one name",
     ),
 }
+
+
+def test_what_the_pod_reads_is_no_variable_of_a_node() -> None:
+    sources = [*(ROOT / "scripts/pod").rglob("*.py"), *(ROOT / "templates").rglob("*.j2")]
+    names = {name for path in sources for name in re.findall(r"\bPODKILN_[A-Z_]+\b", path.read_text())}
+    assert "PODKILN_RUN" in names
+    for name in names:
+        with pytest.raises(ValidationError, match=f"{name} is a variable of the image itself"):
+            NodeCode.model_validate({**NODE["code"][0], "variable": name})
 
 
 @pytest.mark.parametrize("name", REFUSED)

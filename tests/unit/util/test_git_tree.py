@@ -122,3 +122,12 @@ def test_what_git_cannot_hold_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be read"):
         tree_id(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "make", [several("a"), lambda root: (root / "a").symlink_to("b")], ids=["file", "link"]
+)
+def test_what_a_submodule_cannot_lie_in_is_refused(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(SourceError, match=r"/a is no folder, and the submodule a/b/c is to lie in it\.$"):
+        tree_id(tmp_path, {"a/b/c": "1" * 40})

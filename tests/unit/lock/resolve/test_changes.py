@@ -9,7 +9,10 @@ import pytest
 from descriptions import FILE, SHA, model, variant, write
 
 from podkiln import cli
+from podkiln.config.variant import load
 from podkiln.errors import UsageError
+from podkiln.lock import locations
+from podkiln.lock.nodes import LockedNode, NodePackages, NodesLock
 from podkiln.lock.resolve import relock
 from podkiln.lock.resolve.changes import Change, State, compare, from_git, losses
 from podkiln.lock.resolve.relock import RelockResult
@@ -89,13 +92,17 @@ def mine(tmp_path: Path) -> Path:
     )
     text = WeightsLock(models={"mine": (done,)}).model_dump_json(indent=2)
     write(tmp_path / "mine.locks/weights.json", text)
+    commit(tmp_path)
+    return path
+
+
+def commit(folder: Path) -> None:
     for argv in (
         ["init", "--quiet"],
         ["add", "."],
         ["-c", "user.name=T", "-c", "user.email=t@example.com", "commit", "--quiet", "--message=one"],
     ):
-        subprocess.run(["git", *argv], cwd=tmp_path, check=True, capture_output=True)
-    return path
+        subprocess.run(["git", *argv], cwd=folder, check=True, capture_output=True)
 
 
 def test_a_check_since_a_revision_finds_what_was_forgotten(
@@ -109,6 +116,24 @@ def test_a_check_since_a_revision_finds_what_was_forgotten(
     assert cli.main(command) == 4
     said = capsys.readouterr().err
     assert f"mine: checkpoints/model.safetensors: its sha256 was {SHA}, and is not known any more." in said
+
+
+def test_a_check_since_a_revision_looks_at_the_nodes_of_every_variant(tmp_path: Path) -> None:
+    """Though all of them are above one runtime."""
+    paths = [write(tmp_path / f"{name}.yaml", variant("nodes: [gguf]\n")) for name in ("one", "two")]
+    for path in paths:
+        packages = NodePackages(file="node-gguf.txt", sha256=SHA, packages=1)
+        node = LockedNode(id="gguf", repo="r", commit=SHA[:40], tree=None, packages=packages)
+        folder = locations.node_folders(load(str(path)))[0]
+        write(folder / "nodes.json", NodesLock(onto=f"sha256:{SHA}", nodes=(node,)).model_dump_json())
+        write(folder / "node-gguf.txt", "gguf==1.0\n")
+    commit(tmp_path)
+    for path in paths:
+        write(locations.node_folders(load(str(path)))[0] / "node-gguf.txt", "gguf==2.0\n")
+    found = relock.check([str(path) for path in paths], "HEAD")
+    for name in ("one", "two"):
+        said = f"{name}, {load(str(paths[0])).spec.runtime.name}: package gguf of nodes: "
+        assert f"{said}its pin was 1.0, and is 2.0 now." in found
 
 
 @pytest.mark.parametrize("revision", ["none", "", "--help", "HEAD~5"])

@@ -17,7 +17,7 @@ from podkiln.config import import_folders
 from podkiln.config import variant as variants
 from podkiln.errors import LockError
 from podkiln.lock import locations, nodes, reader
-from podkiln.lock.resolve import node_packages, relock
+from podkiln.lock.resolve import node_packages, relock, upgrades
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,6 +207,23 @@ def test_a_node_of_this_repository_is_locked_by_its_place(shelf: Shelf) -> None:
         relock.check([str(path)])
 
 
+@pytest.mark.parametrize("name", ["a", "brick"])
+def test_an_upgrade_reaches_all_that_have_a_name(
+    name: str, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package of JupyterLab's environment and of a node, and a node that is called as its package."""
+    monkeypatch.setattr(upgrades, "node", lambda *_: None)
+    shelf.add("lab", "1.0", requires=("brick",))
+    write(shelf.folder.with_name("lab.in"), "lab\n")
+    path = having(shelf, entry(name, "brick"))
+    write(path, path.read_text().replace("jupyter: null", "jupyter: lab.in"))
+    relock.relock([str(path)])
+    shelf.add("brick", "2.0")
+    relock.relock([str(path)], ["brick"])
+    assert locked(path)[name] == ["brick==2.0"]
+    assert "brick==2.0" in files(path)["mine-1/jupyter.txt"]
+
+
 @pytest.mark.parametrize(
     ("asks", "comes"),
     [
@@ -247,6 +264,11 @@ def test_a_variant_with_the_nodes_of_another_uses_its_lock(
     (first.with_suffix(".locks") / "mine-1").rename(house / "mine-1")
     monkeypatch.setattr(locations, "LOCKS", house)
     assert relock.check([str(second)]) == [f"There is no lock {house / 'weights.json'}."]
+    monkeypatch.setattr(relock, "_relock_weights", lambda *_: [])
+    monkeypatch.setattr(locations, "user_lock_dir", lambda _: None)  # both are shipped ones
+    shelf.add("brick", "2.0")
+    changed = relock.relock([str(second)], ["nodes"]).changed
+    assert [each.relative_to(house / "nodes").parts[0] for each in changed] == ["first", "first"]
     having(shelf, entry("a", "tall", "emoji"), name="second")
     found = relock.check([str(second)])
     assert found[0].startswith("second: the custom nodes (a) are not locked: there is no ")

@@ -32,6 +32,7 @@ OTHER = f"repo: https://github.com/x/Other, commit: {SHA[:40]}, tree: {SHA[:40]}
 PART = f"repo: https://github.com/x/part, commit: {SHA[:40]}, tree: {SHA[:40]}"
 COMMIT = f"commit: {SHA[:40]}"
 OWN = "scripts/nodes/mvinverse"
+CODE = f"code: [{{name: part, {PART}, variable: PODKILN_X, licence: {{id: MIT}}}}]"
 
 
 class Case(NamedTuple):
@@ -228,6 +229,12 @@ CASES = [
         two("environment: {X: a}", "environment: {X: b}"),
         "nodes.other.environment.X",
         "X is 'b', and the node 'mine' sets 'a'",
+    ),
+    Case(
+        "one variable, two folders",
+        two(CODE, CODE),
+        "nodes.other.code",
+        "PODKILN_X is 'code part of other', and the node 'mine' sets 'code part of mine'",
     ),
     Case(
         "an unknown model",
