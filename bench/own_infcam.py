@@ -2,11 +2,12 @@
 
 Run by hand, in a Python that has torch, torchvision and what ComfyUI needs (an image's /opt/venv has them):
 
-    python bench/own_infcam.py --code DIR --unidepth DIR --comfyui DIR --packages DIR
+    python bench/own_infcam.py --code DIR --unidepth DIR --comfyui DIR --python FILE
 
 The first three are checkouts: of emjay73/InfCam at the pinned commit, of lpiccinelli-eth/UniDepth, which has
-the configuration that its weights come with, and of ComfyUI. --packages is the folder with InfCam's own
-packages (docs/how-to/own-nodes.md), and with imageio-ffmpeg, with which upstream's script reads its video.
+the configuration that its weights come with, and of ComfyUI. --python is the interpreter of InfCam's own
+environment (an image's /opt/node-venvs/infcam/bin/python), which here has imageio-ffmpeg too: with that
+upstream's script reads its video.
 
 Both run a copy of upstream's code whose models have fewer layers (the full ones of 18 GB take a card) and 32
 bits; upstream's script runs from a second copy in which every "cuda" is "cpu", and reads a video file with
@@ -52,7 +53,7 @@ def main() -> int:
     parser.add_argument("--code", type=Path, required=True, help="a checkout of emjay73/InfCam")
     parser.add_argument("--unidepth", type=Path, required=True, help="a checkout of lpiccinelli-eth/UniDepth")
     parser.add_argument("--comfyui", type=Path, required=True, help="a checkout of ComfyUI")
-    parser.add_argument("--packages", type=Path, required=True, help="the folder with InfCam's packages")
+    parser.add_argument("--python", type=Path, required=True, help="the Python of InfCam's environment")
     parser.add_argument("--step", choices=[*STEPS], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> int:
         (asked.code, "inference_infcam.py"),
         (asked.unidepth, "configs/config_v2_vits14.json"),
         (asked.comfyui, "comfy/model_patcher.py"),
-        (asked.packages, "transformers/__init__.py"),
+        (asked.python.parent, asked.python.name),
     ):
         kit.need_file(folder, witness)
     if asked.step:
@@ -69,11 +70,10 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="infcam-") as work:
         for step in STEPS:
-            environ = dict(os.environ)
-            if step != "node":  # ComfyUI does not run with InfCam's packages, nor InfCam without
-                environ["PYTHONPATH"] = str(asked.packages)
+            # ComfyUI does not run with InfCam's packages, nor InfCam without.
+            python = sys.executable if step == "node" else str(asked.python)
             again = [*sys.argv[1:], "--step", step, "--work", work]
-            subprocess.run([sys.executable, __file__, *again], check=True, env=environ)
+            subprocess.run([python, __file__, *again], check=True)
         return _compare(Path(work))
 
 
@@ -137,7 +137,7 @@ def _node(asked: argparse.Namespace) -> None:
 
     os.environ |= {
         "PODKILN_INFCAM": str(asked.work / "code"),
-        "PODKILN_INFCAM_PACKAGES": str(asked.packages),
+        "PODKILN_INFCAM_PYTHON": str(asked.python),
         "PODKILN_INFCAM_DEVICE": "cpu",
         "WORKSPACE": str(asked.work),
     }

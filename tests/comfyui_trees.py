@@ -167,10 +167,14 @@ def stocked(folder: Path) -> Shelf:
 
 def _stock_for_nodes(shelf: Shelf) -> None:
     """Add what the shipped custom nodes ask for; of what is there already, that one fits."""
-    lines = (item.value for entry in nodes.load().values() for item in entry.requirements())
-    for name in sorted({canonicalize_name(Requirement(line).name) for line in lines}):
+    lines = [Requirement(item.value) for entry in nodes.load().values() for item in entry.requirements()]
+    for name in sorted({canonicalize_name(each.name) for each in lines}):
         if not (shelf.folder / name).exists():
             shelf.add(name, "99.0")
+    for each in lines:  # what an environment of a node's own pins
+        for pin in each.specifier:
+            if pin.operator == "==":
+                shelf.add(canonicalize_name(each.name), pin.version)
 
 
 def cli_args(*switches: str, without: tuple[str, ...] = ()) -> str:

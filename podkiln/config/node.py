@@ -97,6 +97,16 @@ class NodePython(StrictModel):
     install: TupleOf[PythonRequirement] = Field((), description="What is installed, a requirement a line.")
     replaced: TupleOf[Replaced] = Field((), description="Lines that are installed otherwise, and why.")
     dropped: TupleOf[Dropped] = Field((), description="Lines that are not installed, and why.")
+    venv: VariableName | None = Field(
+        None,
+        description="They lie in a virtual environment of their own, for a process of the node's. ComfyUI "
+        "does not see it; it sees the image's packages behind its own. The variable that names its Python.",
+    )
+
+    @field_validator("venv")
+    @classmethod
+    def _free_variable(cls, venv: str | None) -> str | None:
+        return venv if venv is None else place_variable(venv)
 
     @model_validator(mode="after")
     def _once(self) -> NodePython:
@@ -168,8 +178,7 @@ class NodeCode(StrictModel):
     @field_validator("variable")
     @classmethod
     def _free_variable(cls, variable: str) -> str:
-        own = variable.startswith("PODKILN_") and not _OF_THE_POD.fullmatch(variable)
-        return variable if own else free_variable(variable)
+        return place_variable(variable)
 
     @property
     def asks(self) -> bool:
@@ -185,16 +194,20 @@ class Download(StrictModel):
 
 
 class Node(StrictModel):
-    """A custom node, pinned by commit."""
+    """A custom node, pinned by commit, or one that lies in this repository."""
 
     title: Text | None = None
-    repo: HttpsUrl
-    commit: Revision
+    source: SafePath | None = Field(
+        None,
+        description="A folder of this repository with its files, in the place of repo, commit and tree.",
+    )
+    repo: HttpsUrl | None = Field(None, description="Its repository; needed without `source`.")
+    commit: Revision | None = Field(None, description="Needed without `source`.")
     tree: Revision | None = Field(
         None, description="git's hash of its files; `./build.py lock` looks up one that is left out."
     )
     folder: Text | None = Field(
-        None, description="Its folder below custom_nodes; by default the last part of `repo`."
+        None, description="Its folder below custom_nodes; by default the last part of `repo` or `source`."
     )
     licence: CodeLicence | None = None
     python: NodePython = NodePython()
@@ -224,8 +237,8 @@ class Node(StrictModel):
 
     @field_validator("repo")
     @classmethod
-    def _plain_repo(cls, repo: str) -> str:
-        return plain_repo(repo)
+    def _plain_repo(cls, repo: str | None) -> str | None:
+        return repo if repo is None else plain_repo(repo)
 
     @field_validator("folder")
     @classmethod
@@ -240,6 +253,24 @@ class Node(StrictModel):
             if not value.isprintable() or re.search(r"\{(?!workspace\})", value):
                 raise ValueError(f"{name}: expected one line, in which {WORKSPACE} alone is filled in")
         return environment
+
+    @model_validator(mode="after")
+    def _of_one_origin(self) -> Node:
+        """Refuse a node that comes from nowhere, or from two places."""
+        if self.source is None:
+            lacking = [key for key in ("repo", "commit") if getattr(self, key) is None]
+            if lacking:
+                raise ValueError(
+                    f"the key {lacking[0]} is missing: a node has `repo` and `commit`, or else `source`, a "
+                    "folder of this repository"
+                )
+            return self
+        pinned = [key for key in ("repo", "commit", "tree", "submodules", "patches") if getattr(self, key)]
+        if pinned:
+            raise ValueError(f"`source` is a folder of this repository, which has no `{pinned[0]}`")
+        if self.asks:
+            raise ValueError("`source` lies in each image, so its licence cannot be one that asks")
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> Node:
@@ -264,14 +295,18 @@ class Node(StrictModel):
             raise ValueError(f"the submodule {str(inner)!r} lies in another one")
         if len(parts := [*self.parts]) > len(set(parts)):
             raise ValueError("two of submodules, paths and code have one name at their end")
-        if twice := {each.variable for each in self.code} & self.environment.keys():
-            raise ValueError(f"{min(twice)} is set by environment and by code")
+        of_code, of_venv = {each.variable for each in self.code}, {self.python.venv}
+        for name, other in (("code", of_code), ("python.venv", of_venv - {None})):
+            if twice := other & self.environment.keys():
+                raise ValueError(f"{min(map(str, twice))} is set by environment and by {name}")
+        if of_code & of_venv:
+            raise ValueError(f"{self.python.venv} is set by code and by python.venv")
         return self
 
     @property
     def folder_name(self) -> str:
         """Its folder below custom_nodes."""
-        return self.folder or self.repo.rsplit("/", 1)[-1]
+        return self.folder or str(self.source or self.repo).rsplit("/", 1)[-1]
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -290,6 +325,12 @@ def free_variable(name: str) -> str:
     if _TAKEN_VARIABLES.fullmatch(name):
         raise ValueError(f"{name} is a variable of the image itself, and no node's")
     return name
+
+
+def place_variable(name: str) -> str:
+    """Return the name of a variable in which a node finds a folder or a program. Raises ValueError."""
+    own = name.startswith("PODKILN_") and not _OF_THE_POD.fullmatch(name)
+    return name if own else free_variable(name)
 
 
 def plain_repo(repo: str) -> str:

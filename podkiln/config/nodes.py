@@ -9,13 +9,14 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from pod.util.git_objects import LINK
 from podkiln.config import document, list_changes, node_list
 from podkiln.config.document import ROOT
 from podkiln.config.fields import IDENTIFIER, one_name
 from podkiln.config.list_changes import Item
-from podkiln.config.node import WORKSPACE, Node
-from podkiln.errors import DescriptionError
-from podkiln.util import files
+from podkiln.config.node import Node
+from podkiln.errors import DescriptionError, SourceError
+from podkiln.util import files, git_tree
 from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from podkiln.config.document import Document, Location
     from podkiln.config.node import Patch
     from podkiln.config.variant import LoadedVariant
+    from podkiln.util.git_tree import SourceFile
 
 NODES: Final = ROOT / "variants" / "nodes"
 
@@ -58,6 +60,33 @@ class NodeEntry:
             yield Item(line, self.source, (*self.place, "python", "install", at))
         for at, each in enumerate(python.replaced):
             yield Item(each.by, self.source, (*self.place, "python", "replaced", at, "by"))
+
+    def own_files(self) -> list[SourceFile]:
+        """Return the files of a node that lies in this repository; none of another one.
+
+        Raises DescriptionError: there is no such folder, or not one that a build can take.
+        """
+        if self.node.source is None:
+            return []
+        folder = ROOT / self.node.source
+        if not folder.is_dir():
+            raise self.error(("source",), f"{shown(self.node.source)} is no folder of this repository.")
+        if not folder.resolve().is_relative_to(ROOT):
+            raise self.error(("source",), f"{shown(self.node.source)} leads out of this repository.")
+        try:
+            found = git_tree.files(folder)
+        except SourceError as unreadable:
+            raise self.error(("source",), str(unreadable)) from None
+        if link := next((each for each in found if each.mode == LINK), None):
+            raise self.error(("source",), f"{link.place} is a symlink, which a build does not take.")
+        if not found:
+            raise self.error(("source",), f"the folder {shown(self.node.source)} is empty.")
+        return found
+
+    @property
+    def own_tree(self) -> str | None:
+        """The tree, as git calls it, of these files as they are now; None of another node."""
+        return git_tree.tree_id(ROOT / self.node.source) if self.node.source else None
 
     def patches(self) -> Iterator[bytes]:
         """Yield its patches. Raises DescriptionError: one is not there, or another one than is described."""
@@ -125,6 +154,7 @@ def check(described: LoadedVariant) -> None:
     _check_inputs(entries)
     _check_variables(entries)
     for each in entries.values():
+        each.own_files()
         patches = [each.patches(), *(each.code_patches(at) for at in range(len(each.node.code)))]
         for _ in chain.from_iterable(patches):
             pass  # read, and so compared with their hashes
@@ -145,7 +175,8 @@ def _check_folders(entries: Mapping[str, NodeEntry]) -> None:
         other = owners.setdefault(one_name(each.folder), each)
         if other is not each:
             what = f"its folder {each.folder!r} is that of the node {other.id!r} already."
-            raise each.error(("folder",) if each.node.folder else ("repo",), what)
+            key = next(key for key in ("folder", "source", "repo") if getattr(each.node, key))
+            raise each.error((key,), what)
 
 
 def _check_inputs(entries: Mapping[str, NodeEntry]) -> None:
@@ -164,12 +195,19 @@ def _check_variables(entries: Mapping[str, NodeEntry]) -> None:
     for each in entries.values():
         code = {one.variable: f"code {one.name} of {each.id}" for one in each.node.code}
         variables = each.node.environment | code
+        if each.node.python.venv:
+            variables[each.node.python.venv] = f"the Python of {each.id}"
         for name, value in variables.items():
             owner, other = owners.setdefault(name, (each.id, value))
             if other != value:
                 what = f"{name} is {shown(value)}, and the node {owner!r} sets {shown(other)}."
-                place = ("environment", name) if name in each.node.environment else ("code",)
-                raise each.error(place, what)
+                raise each.error(_place_of(name, each.node), what)
+
+
+def _place_of(variable: str, node: Node) -> Location:
+    if variable in node.environment:
+        return ("environment", variable)
+    return ("python", "venv") if variable == node.python.venv else ("code",)
 
 
 def inputs(entries: Mapping[str, NodeEntry]) -> Iterator[str]:
@@ -177,12 +215,6 @@ def inputs(entries: Mapping[str, NodeEntry]) -> Iterator[str]:
     for each in entries.values():
         yield f"node-{each.id}"
         yield from (f"node-{each.id}-{part}" for part in each.node.parts)
-
-
-def environment(entries: Mapping[str, NodeEntry], workspace: str) -> dict[str, str]:
-    """Return the variables that nodes ask for, by name."""
-    found = {name: value for each in entries.values() for name, value in each.node.environment.items()}
-    return {name: value.replace(WORKSPACE, workspace) for name, value in sorted(found.items())}
 
 
 def apt_items(described: LoadedVariant) -> Iterator[Item]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from podkiln.config import import_folders
 from podkiln.config.document import TupleOf
@@ -26,7 +26,7 @@ from podkiln.lock.schema import LockedLayer
 from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from podkiln.config.node import NodeCode, SourcePath, Submodule
@@ -58,17 +58,27 @@ class NodePackages(Locked):
 class LockedNode(Locked):
     """A node. `parts`: its submodules, paths and code; `submodules`: the commit of each, by its path.
 
-    `asked`: its requirements; `packages`: what those bring.
+    `asked`: its requirements; `packages`: what those bring; `venv`: into an environment of its own. `source`:
+    its folder in this repository, in the place of repo and commit. Like podkiln's own code it is taken as it
+    is, and what it is stands in no lock.
     """
 
     id: Identifier
-    repo: Text
-    commit: Revision
-    tree: Revision | None
+    source: SafePath | None = Field(None, exclude_if=lambda value: value is None)
+    repo: Text | None = None
+    commit: Revision | None = None
+    tree: Revision | None = None
     parts: dict[Text, LockedTree] = Field(default_factory=dict)
     submodules: dict[SafePath, Revision] = Field(default_factory=dict)
     asked: TupleOf[Text] = ()
+    venv: bool = Field(default=False, exclude_if=lambda value: not value)
     packages: NodePackages | None = None
+
+    @model_validator(mode="after")
+    def _of_one_origin(self) -> LockedNode:
+        if (self.source is None) == (self.repo is None or self.commit is None):
+            raise ValueError(f"{self.id} has either repo and commit, or source")
+        return self
 
     @property
     def layer(self) -> LockedLayer | None:
@@ -105,8 +115,19 @@ class LockedNodes:
         }
 
     def pins(self) -> dict[str, str]:
-        """Return the version of each package; a file may be missing."""
-        files = [self.folder / each.packages.file for each in self.document.nodes if each.packages]
+        """Return the version of each package that ComfyUI sees; a file may be missing."""
+        return self._pins(each for each in self.document.nodes if not each.venv)
+
+    def venv_pins(self) -> dict[str, dict[str, str]]:
+        """Return those of each environment of a node's own, by its id; a file may be missing."""
+        return {each.id: self._pins([each]) for each in self.document.nodes if each.venv}
+
+    def all_packages(self) -> set[str]:
+        """Return the names of all of them."""
+        return {*self.pins(), *(name for pins in self.venv_pins().values() for name in pins)}
+
+    def _pins(self, of: Iterable[LockedNode]) -> dict[str, str]:
+        files = [self.folder / each.packages.file for each in of if each.packages]
         return requirements.known_pins(
             file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()
         )
@@ -118,8 +139,10 @@ class LockedNodes:
 
     @property
     def packages_digest(self) -> str:
-        """A digest over the packages alone, in their order."""
-        return "".join(each.packages.sha256 for each in self.document.nodes if each.packages)
+        """A digest over the packages that ComfyUI sees, in their order."""
+        return "".join(
+            each.packages.sha256 for each in self.document.nodes if each.packages and not each.venv
+        )
 
 
 def onto(runtime: RuntimeLock, below: LockedNodes | None = None) -> str:
@@ -188,11 +211,13 @@ def _drifts(
 
 def _node_drifts(entry: NodeEntry, locked: LockedNode) -> Iterator[str]:
     node = entry.node
-    if (node.repo, node.commit) != (locked.repo, locked.commit) or node.tree not in (None, locked.tree):
+    pinned = (node.source, node.repo, node.commit)
+    if pinned != (locked.source, locked.repo, locked.commit) or node.tree not in (None, locked.tree):
         yield f"the node {entry.id} is described with another commit or tree than is locked."
     elif trees(entry) != dict(locked.parts) or submodules(entry) != dict(locked.submodules):
         yield f"the node {entry.id} is described with other submodules, paths or code than are locked."
-    if tuple(each.value for each in entry.requirements()) != locked.asked:
+    asked = tuple(each.value for each in entry.requirements())
+    if (asked, node.python.venv is not None) != (locked.asked, locked.venv):
         yield f"the Python packages of the node {entry.id} have changed since they were locked."
 
 
@@ -216,7 +241,10 @@ def _contradictions(
 ) -> Iterator[str]:
     """Yield what no resolution would come to, of files that are whole: merged, and hashed again."""
     owners: dict[str, str] = {}
+    apart = locked.venv_pins()
     for name, text in locked.requirements().items():
+        if name in apart:
+            continue
         for package, version in requirements.known_pins([text]).items():
             path = locked.folder / file_of(name)
             if package in shared:
@@ -228,10 +256,11 @@ def _contradictions(
         folder, names = double
         yield f"{' and '.join(names)} are locked, and both unpack into the folder {folder.folder}/."
     for entry in described.nodes.values():
+        seen = {**shared, **apart[entry.id]} if entry.id in apart else pins
         for item in entry.requirements():
-            line = import_folders.kept(item.value, shared)
+            line = item.value if entry.id in apart else import_folders.kept(item.value, shared)
             wanted = Requirement(line)
-            there = pins.get(canonicalize_name(wanted.name))
+            there = seen.get(canonicalize_name(wanted.name))
             if there is None or not wanted.specifier.contains(there, prereleases=True):
                 has = f"has {wanted.name} {there}" if there else f"lacks {wanted.name}"
                 yield f"the lock in {locked.folder} {has}, and the node {entry.id} asks for `{item.value}`."

@@ -59,6 +59,7 @@ class PlannedNode:
         return {
             "node": self.id,
             "folder": self.entry.folder,
+            "source": node.source,
             "commit": node.commit,
             "licence": licence.id if licence else None,
             "included": self.included,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from podkiln.config import catalog, workflow
-from podkiln.config.variant import SHIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,8 +18,6 @@ _MENDS: Final = {
     "runtime": "another program, and no image here has it",
     "weights": "for who runs it: to be put on the volume by hand",
 }
-
-_BY_HAND: Final = "no image holds it yet; for who runs it: docs/how-to/own-nodes.md"
 
 
 def missing(offer: VariantModel, files: Sequence[LockedFile], *, held: bool) -> list[str]:
@@ -52,9 +49,7 @@ def _files(offer: VariantModel, files: Sequence[LockedFile], *, held: bool) -> I
 def _needs(offer: VariantModel) -> Iterator[str]:
     """Yield what the image lacks. That its custom nodes can be imported is a test of the build itself."""
     for want in offer.unmet:
-        kind, _, name = want.partition(":")
-        ours = kind == "node" and (SHIPPED / "own-nodes" / f"{name}.yaml").is_file()
-        yield f"needs {want} ({_BY_HAND if ours else _MENDS[kind]})"
+        yield f"needs {want} ({_MENDS[want.partition(':')[0]]})"
 
 
 def _workflow(offer: VariantModel) -> Iterator[str]:

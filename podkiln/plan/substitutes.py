@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from podkiln.config.document import ROOT
 from podkiln.errors import SourceError, UsageError
 from podkiln.lock.nodes import LockedNode
 from podkiln.oci.reference import Reference
@@ -22,6 +23,7 @@ from podkiln.util.masking import has_secret, masked
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from podkiln.lock.nodes import LockedTree
     from podkiln.lock.schema import Lock
 
 NODES: Final = "nodes"
@@ -179,7 +181,7 @@ def _checked_out_tree(folder: Path, commit: str, actual: str) -> str:
 
 def replaceable(lock: Lock) -> dict[str, str]:
     """Return the stages that --source can replace, with the tree of each; empty where none is locked."""
-    nodes = {name: each.tree or "" for name, each in node_layers.inputs(lock).items()}
+    nodes = {name: _locked_tree(each) or "" for name, each in node_layers.inputs(lock).items()}
     requirements = {name: text.encode() for name, text in lock.requirements().items()}
     return {"comfyui": lock.runtime.comfyui_tree, "requirements": tree_id_of(requirements), **nodes}
 
@@ -188,4 +190,10 @@ def _locked_commit(name: str, lock: Lock) -> str:
     if name == "comfyui":
         return lock.runtime.comfyui_commit
     found = node_layers.inputs(lock).get(name)
-    return found.commit if found else ""
+    return (found.commit or _locked_tree(found) or "") if found else ""
+
+
+def _locked_tree(found: LockedTree | LockedNode) -> str | None:
+    """Return the tree of a node's source; of one in this repository, what it is now."""
+    source = found.source if isinstance(found, LockedNode) else None
+    return tree_id(ROOT / source) if source else found.tree

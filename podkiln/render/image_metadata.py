@@ -43,7 +43,10 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "cuda": runtime.cuda,
         "driver": runtime.driver,
         "platform": plan.described.platform,
-        "nodes": {each.id: each.entry.node.commit for each in plan.nodes if each.included},
+        # Of a node of this repository, which has no commit of its own, git's hash of its files.
+        "nodes": {
+            each.id: each.entry.node.commit or each.entry.own_tree for each in plan.nodes if each.included
+        },
         **added,
         "baked": [offer.id for offer in plan.baked],
         "substituted": {

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from podkiln.config import nodes
+from pod.util.git_objects import EXECUTABLE
+from podkiln.config.node import WORKSPACE
 from podkiln.lock.nodes import file_of
 from podkiln.plan.node_layers import INPUT
 from podkiln.render.context_file import File
 
-_CODE = "/opt/node-code"
+_CODE, _VENVS, _OWN = "/opt/node-code", "/opt/node-venvs", "nodes"
 
 if TYPE_CHECKING:
     from podkiln.config.nodes import NodeEntry
@@ -31,6 +33,7 @@ def facts_of(planned: PlannedNode) -> dict[str, Any]:
         "id": planned.id,
         "title": entry.node.title or planned.id,
         "input": f"{INPUT}{planned.id}",
+        "own": f"{_OWN}/{planned.id}" if entry.node.source else "",
         "repo": entry.node.repo,
         "commit": entry.node.commit,
         "folder": entry.folder,
@@ -39,6 +42,7 @@ def facts_of(planned: PlannedNode) -> dict[str, Any]:
         "patches": f"build/patches/{planned.id}" if entry.node.patches else "",
         "patched": bool(entry.node.patches) or any(part.get("patches") for part in parts),
         "packages": file_of(planned.id) if planned.brings_packages else "",
+        "venv": _venv(planned),
     }
 
 
@@ -86,18 +90,37 @@ def _code(planned: PlannedNode) -> list[dict[str, str]]:
     ]
 
 
+def _venv(planned: PlannedNode) -> str:
+    """Return where its own environment lies in an image; empty where it has none."""
+    wanted = planned.entry.node.python.venv and planned.brings_packages
+    return f"{_VENVS}/{planned.id}" if wanted else ""
+
+
+def _variables(planned: PlannedNode) -> dict[str, str]:
+    """Return the variables that a node asks for, and those of what the image has for it."""
+    node, venv = planned.entry.node, _venv(planned)
+    return {
+        **node.environment,
+        **({node.python.venv: f"{venv}/bin/python"} if node.python.venv and venv else {}),
+    }
+
+
 def code_folder(node: str, name: str) -> str:
     """Return where the code lies in an image that a node imports."""
     return f"{_CODE}/{node}-{name}"
 
 
 def files(plan: Plan) -> dict[str, File]:
-    """Return the files that the steps of nodes need: requirements, and patches in their order."""
+    """Return the files that the steps of nodes need: requirements, patches in their order, our own nodes."""
     made: dict[str, File] = {}
     texts = plan.lock.nodes.requirements() if plan.lock.nodes else {}
     for each in plan.nodes:
         if each.brings_packages:
             made[f"build/{file_of(each.id)}"] = File(texts[each.id].encode(), copied=True)
+        for file in each.entry.own_files():
+            made[f"{_OWN}/{each.id}/{os.fsdecode(file.path)}"] = File(
+                b"".join(file.pieces()), executable=file.mode == EXECUTABLE, copied=True
+            )
         for number, content in enumerate(each.entry.patches(), start=1):
             made[f"build/patches/{each.id}/{number:02}.patch"] = File(content, copied=True)
         for at, code in enumerate(each.entry.node.code):
@@ -109,14 +132,14 @@ def files(plan: Plan) -> dict[str, File]:
 def environment(plan: Plan) -> dict[str, str]:
     """Return the variables that nodes in the image ask for, as they are for the import test."""
     included = [each for each in plan.nodes if each.included]
-    found = nodes.environment(
-        {each.id: each.entry for each in included}, plan.described.spec.runtime.workspace
-    )
+    workspace = plan.described.spec.runtime.workspace
+    found: dict[str, str] = {}
     for each in included:
+        found |= {name: text.replace(WORKSPACE, workspace) for name, text in _variables(each).items()}
         for code in each.entry.node.code:
             if each.includes(code):
                 found[code.variable] = code_folder(each.id, code.name)
-    return found
+    return dict(sorted(found.items()))
 
 
 def as_json(planned: PlannedNode) -> dict[str, Any]:
@@ -128,10 +151,10 @@ def as_json(planned: PlannedNode) -> dict[str, Any]:
         "folder": entry.folder,
         "repo": node.repo,
         "commit": node.commit,
-        "tree": planned.locked.tree if planned.locked else node.tree,
+        "tree": entry.own_tree or (planned.locked.tree if planned.locked else node.tree),
         "included": planned.included,
         "models": list(node.models),
-        "environment": dict(sorted(node.environment.items())),
+        "environment": dict(sorted(_variables(planned).items())),
         "submodules": []
         if planned.included
         else [

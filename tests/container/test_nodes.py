@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ FIXTURES = ROOT / "tests/fixtures/nodes"
 # Of the page's nodes, those that are large or far away.
 LARGE = "  - kjnodes\n  - videohelpersuite\n"
 FORTY = "0123456789abcdef0123456789abcdef01234567"
+# A node of this repository; its own environment has another version of what the page's node has.
+APART = """\
+  - apart: {source: scripts/nodes/mvinverse, python: {venv: APART_PYTHON, install: [emoji==2.8.0, humanize]}}
+"""
 
 
 def commands() -> list[list[str]]:
@@ -56,6 +61,8 @@ class Studio:
         studio = cls(folder, {"GIT_CONFIG_GLOBAL": str(config), "GIT_CONFIG_NOSYSTEM": "1"})
         for name in names:
             shutil.copytree(FIXTURES / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            with (folder / name / "__init__.py").open("a") as file:
+                file.write(f"# {uuid.uuid4()}\n")  # or an engine that ran these tests before has it all
             for words in ("init --quiet", "add .", "commit --quiet --message=one"):
                 studio.git(name, *words.split())
             studio.git(name, "config", "uploadpack.allowAnySHA1InWant", "true")
@@ -82,6 +89,7 @@ class Studio:
             commit = self.git(name, "rev-parse", "HEAD")
             text += f"  - {name}:\n      repo: https://github.com/example/{name.title()}\n"
             text += f"      commit: {commit}\n      python: {{install: [humanize]}}\n"
+        text += APART if nodes else ""
         (self.folder / "with-nodes.yaml").write_text(text + more)
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -148,11 +156,36 @@ def test_three_commands_make_an_image_whose_nodes_comfyui_has(made: Made) -> Non
         assert [(row["id"], row["folder"], row["included"]) for row in rows] == [
             ("example", "Example", True),
             ("second", "Second", True),
+            ("apart", "mvinverse", True),
         ]
         code = "import emoji, humanize; print(emoji.__spec__.cached, humanize.naturalsize(3e9))"
         assert pod.exec("/opt/venv/bin/python", "-c", code).stdout.endswith("3.0 GB\n")
         # Compiled with the image: nothing was left to do at the first start.
         pod.exec("sh", "-c", "ls /opt/ComfyUI/custom_nodes/Example/__pycache__/nodes.cpython-*.pyc")
+
+
+def test_a_node_of_this_repository_has_an_environment_that_comfyui_does_not_see(made: Made) -> None:
+    python = "/opt/node-venvs/apart/bin/python"
+    code = "import emoji, humanize as h, aiohttp; print(*(each.__file__ for each in (emoji, h, aiohttp)))"
+    with Container(made.second["image"]) as pod:
+        pod.wait_ready()
+        assert "PodkilnMVInverse" in pod.get("/object_info")
+        (row,) = (
+            each
+            for each in json.loads(pod.read("/opt/podkiln/nodes.json"))["nodes"]
+            if each["commit"] is None
+        )
+        assert row["environment"] == {"APART_PYTHON": python}
+        own, image = "/opt/node-venvs/apart/lib/", "/opt/venv/lib/"
+        places = pod.exec(python, "-c", code).stdout.split()
+        assert [each.startswith(own) for each in places] == [True, True, False], (
+            "what it lacks is the image's"
+        )
+        assert places[2].startswith(image)
+        places = pod.exec("/opt/venv/bin/python", "-c", code).stdout.split()
+        assert all(each.startswith(image) for each in places)
+        version = "import importlib.metadata; print(importlib.metadata.version('emoji'))"
+        assert pod.exec(python, "-c", version).stdout == "2.8.0\n"
 
 
 def test_a_checkout_of_the_locked_commit_is_no_substitute(made: Made) -> None:
@@ -168,7 +201,9 @@ def test_a_node_more_adds_its_own_layers_and_changes_none(made: Made) -> None:
     assert "custom_nodes/Example" in what[shared - 1], "all up to the first node's files"
     assert "/requirements/node-second.txt" in what[shared]
     assert "custom_nodes/Second" in what[shared + 1]
-    assert len(second) == len(first) + 2
+    assert "/requirements/node-apart.txt" in what[shared + 2]
+    assert "custom_nodes/mvinverse" in what[shared + 3]
+    assert len(second) == len(first) + 4
 
 
 def test_the_import_is_tested_once(made: Made, studio: Studio) -> None:

@@ -184,10 +184,10 @@ def _pins(folder: Path, runtime: RuntimeLock, read: Reader) -> Iterator[tuple[st
 def _node_pins(folder: Path, locked: NodesLock, read: Reader) -> Iterator[tuple[str, str]]:
     yield _INPUTS, " ".join(line for node in locked.nodes for line in (node.id, *node.asked)) + locked.onto
     for node in locked.nodes:
-        yield f"node {node.id}", f"{node.commit} (tree {node.tree or 'unknown'})"
+        yield f"node {node.id}", node.source or f"{node.commit} (tree {node.tree or 'unknown'})"
         text = (read(folder / node.packages.file) or b"").decode(errors="replace") if node.packages else ""
         for package, version in requirements.known_pins([text]).items():
-            yield f"package {package} of nodes", version
+            yield f"package {package} of {f'the node {node.id}' if node.venv else 'nodes'}", version
 
 
 def _weight(place: tuple[str, str], old: LockedFile | None, new: LockedFile | None) -> Iterator[Change]:

@@ -3,6 +3,8 @@
 A node's packages are resolved together with those of all nodes before it, and prefer what these have come to:
 so a node that is appended leaves alone what is there, and variants that begin with the same nodes have the
 same packages for them. What unpacks into one folder (variants/system/import-folders.yaml) is had once.
+
+An environment of a node's own is resolved by itself: what the runtime has is taken from there where it fits.
 """
 
 from __future__ import annotations
@@ -55,14 +57,21 @@ class Resolution:
     target: Python
     shared: Mapping[str, str]
     pins: Mapping[str, str]
+    venv_pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Those of each environment of a node's own, by its id."""
     asked: list[str] = field(default_factory=list)
     entries: list[NodeEntry] = field(default_factory=list)
     found: dict[str, str] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
     """Package -> the first node that needs it."""
+    venvs: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Node -> the packages of its own environment."""
 
     def add(self, entry: NodeEntry) -> None:
         """Resolve one node more. Raises DescriptionError: what it asks for cannot be had here."""
+        if entry.node.python.venv:
+            self.venvs[entry.id] = self._venv(entry)
+            return
         lines = [import_folders.kept(each.value, self.shared) for each in entry.requirements()]
         if lines:
             try:
@@ -79,6 +88,7 @@ class Resolution:
     def wheels(self) -> dict[str, list[Wheel]]:
         """Return the wheels of each node: those that no node before it needs. Raises LockError."""
         dealt: dict[str, list[Wheel]] = {each.id: [] for each in self.entries}
+        dealt |= {name: python.wheels_of(found, self.target) for name, found in self.venvs.items()}
         for wheel in python.wheels_of(self.found, self.target):
             dealt[self.first[wheel.package]].append(wheel)
         return dealt
@@ -93,6 +103,29 @@ class Resolution:
         if question not in _answers:
             _answers[question] = _one_owner(asked, self.target, self.shared, kept)
         return _answers[question]
+
+    def _venv(self, entry: NodeEntry) -> dict[str, str]:
+        """Resolve an environment of a node's own. Raises DescriptionError: its lines cannot be had."""
+        items, kept = [*entry.requirements()], self.venv_pins.get(entry.id, {})
+        if not items:
+            return {}
+
+        def resolved(lines: Sequence[str]) -> dict[str, str]:
+            return python.versions_added(lines, self.target, self.shared, kept, binding=False)
+
+        try:
+            return resolved([each.value for each in items])
+        except UnresolvedError as failed:
+            if _UNREACHABLE.search(failed.reason):
+                raise
+            together = failed
+        for item in items:
+            try:
+                resolved([item.value])
+            except UnresolvedError as alone:
+                raise _lacking(entry, item, alone) from None
+        what = f"the packages of this node do not go together: {_reason(together)}"
+        raise entry.error(("python",), what, hint=together.hint)
 
     def _explained(self, entry: NodeEntry, failed: UnresolvedError) -> DescriptionError:
         """Return what is wrong with one line of a node: by itself, or with what another node asks for."""
@@ -122,18 +155,9 @@ class Resolution:
             alone = failed
         else:
             return None
-        if unknown := _UNKNOWN.search(alone.reason):
-            return _item_error(item, f"the package index has no package {shown(unknown[1])}.", alone.hint)
-        if found := _NO_WHEELS.search(alone.reason):
-            return _item_error(
-                item,
-                f"{item.value} of the node {entry.id} needs {found[1]}, which the package index has as "
-                "source alone, and a build compiles nothing.",
-                f"Put its repository on the path, pinned: `paths:` of the node ({_PAGE}).",
-            )
-        changed = self._changed(line)
+        changed = {} if _NO_WHEELS.search(alone.reason) else self._changed(line)
         if not changed:
-            return _item_error(item, f"{item.value} cannot be had: {_reason(alone)}", alone.hint)
+            return _lacking(entry, item, alone)
         needs = ", ".join(f"{name} {version}" for name, version in changed.items())
         has = ", ".join(f"{name} {self.shared[name]}" for name in changed)
         return _item_error(
@@ -178,6 +202,20 @@ def _is_stranger(name: str, shared: Mapping[str, str]) -> bool:
     """Tell whether another package than this one owns its folder in images."""
     folder = import_folders.of_package(name)
     return folder is not None and name != folder.owner(shared)
+
+
+def _lacking(entry: NodeEntry, item: Item, alone: UnresolvedError) -> DescriptionError:
+    """Return why nobody can have a line: the index has no such package, or none that is built."""
+    if unknown := _UNKNOWN.search(alone.reason):
+        return _item_error(item, f"the package index has no package {shown(unknown[1])}.", alone.hint)
+    if found := _NO_WHEELS.search(alone.reason):
+        return _item_error(
+            item,
+            f"{item.value} of the node {entry.id} needs {found[1]}, which the package index has as "
+            "source alone, and a build compiles nothing.",
+            f"Put its repository on the path, pinned: `paths:` of the node ({_PAGE}).",
+        )
+    return _item_error(item, f"{item.value} cannot be had: {_reason(alone)}", alone.hint)
 
 
 def _item_error(item: Item, what: str, hint: str | None = None) -> DescriptionError:

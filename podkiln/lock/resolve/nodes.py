@@ -16,7 +16,7 @@ from podkiln.lock.schema import Lock
 from podkiln.util import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from podkiln.config.nodes import NodeEntry
@@ -52,16 +52,17 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
             if not _upgraded(found, upgrade):
                 return _with_trees(described, found, warnings) if found.folder == folder else []
     before = _before(described, folder)
-    pins = {} if {ALL, "all"} & set(upgrade) else _pins(described, before)
+    kept = None if {ALL, "all"} & set(upgrade) else _begun_with(described, before)
     made = Resolution(
         described.spec.runtime.python,
         shared,
-        {name: each for name, each in pins.items() if name not in upgrade and name not in shared},
+        _without(kept.pins(), {*upgrade, *shared}) if kept else {},
+        {name: _without(pins, upgrade) for name, pins in kept.venv_pins().items()} if kept else {},
     )
     for entry in described.nodes.values():
         made.add(entry)
     wheels = made.wheels()
-    texts = {name: _text(name, each) for name, each in wheels.items() if each}
+    texts = {name: _text(described.nodes[name], each) for name, each in wheels.items() if each}
     known = before.nodes if before else {}
     document = NodesLock(
         onto=nodes.onto(runtime),
@@ -79,7 +80,7 @@ def packages(described: LoadedVariant) -> set[str]:
     for folder in locations.node_folders(described):
         with contextlib.suppress(LockError):
             locked = nodes.read_at(folder) if described.nodes else None
-            found |= set(locked.pins()) if locked else set()
+            found |= locked.all_packages() if locked else set()
     return found
 
 
@@ -118,7 +119,7 @@ def _unreadable_ones_made_anew(warnings: list[str]) -> Iterator[None]:
 
 
 def _upgraded(found: LockedNodes, upgrade: Sequence[str]) -> bool:
-    return bool({ALL, "all"} & set(upgrade) or found.pins().keys() & set(upgrade))
+    return bool({ALL, "all"} & set(upgrade) or found.all_packages() & set(upgrade))
 
 
 def _before(described: LoadedVariant, folder: Path) -> LockedNodes | None:
@@ -133,22 +134,29 @@ def _before(described: LoadedVariant, folder: Path) -> LockedNodes | None:
     return own or max(found, key=shared, default=None)
 
 
-def _pins(described: LoadedVariant, before: LockedNodes | None) -> dict[str, str]:
-    """Return the versions that are kept where they fit; without a lock of one's own, those of its kin."""
+def _begun_with(described: LoadedVariant, before: LockedNodes | None) -> LockedNodes | None:
+    """Return the lock whose versions are kept where they fit; without one of its own, that of its kin."""
     if before is None:
         for place in locations.kin_node_folders(described):
             with contextlib.suppress(LockError):
                 if locked := nodes.read_at(place):
-                    return locked.pins()
-        return {}
+                    return locked
+        return None
     for each in before.document.nodes:
         if each.packages and (before.folder / each.packages.file).is_file():
             validation.refuse_merge(before.folder / each.packages.file)
-    return before.pins()
+    return before
 
 
-def _text(name: str, wheels: Sequence[Wheel]) -> str:
-    return python.header(f"What the node {name} brings: no node before it needs it.") + python.as_text(wheels)
+def _without(pins: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    return {name: version for name, version in pins.items() if name not in names}
+
+
+def _text(entry: NodeEntry, wheels: Sequence[Wheel]) -> str:
+    how = (
+        "has in an environment of its own" if entry.node.python.venv else "brings: no node before it needs it"
+    )
+    return python.header(f"What the node {entry.id} {how}.") + python.as_text(wheels)
 
 
 def _locked(
@@ -168,12 +176,14 @@ def _locked(
         )
     return LockedNode(
         id=entry.id,
+        source=entry.node.source,
         repo=entry.node.repo,
         commit=entry.node.commit,
         tree=_tree(entry, known.get(entry.id), warnings),
         parts=nodes.trees(entry),
         submodules=nodes.submodules(entry),
         asked=tuple(each.value for each in entry.requirements()),
+        venv=entry.node.python.venv is not None,
         packages=packages_of,
     )
 
@@ -181,7 +191,7 @@ def _locked(
 def _with_trees(described: LoadedVariant, found: LockedNodes, warnings: list[str]) -> list[Path]:
     """Look up the trees that are still unknown; where there are none, no network is touched."""
     known = found.nodes
-    if all(each.tree for each in known.values()):
+    if all(each.tree or each.source for each in known.values()):
         return []
     made = tuple(
         each.model_copy(update={"tree": _tree(described.nodes[name], each, warnings)})
@@ -195,7 +205,7 @@ def _with_trees(described: LoadedVariant, found: LockedNodes, warnings: list[str
 def _tree(entry: NodeEntry, before: LockedNode | None, warnings: list[str]) -> str | None:
     """Return the tree of a node: described, known already, or else asked of its repository."""
     node = entry.node
-    if node.tree:
+    if node.tree or not (node.repo and node.commit):  # it lies in this repository
         return node.tree
     if before and before.tree and (before.repo, before.commit) == (node.repo, node.commit):
         return before.tree

@@ -216,7 +216,7 @@ def versions_added(
         )
         source.write_text("".join(f"{line}\n" for line in asked), encoding="utf-8")
         there.write_text(_pinning(locked), encoding="utf-8")
-        pinned.write_text(_pinning(pins if binding else {**pins, **locked}), encoding="utf-8")
+        pinned.write_text(_pinning(pins if binding else {**locked, **pins}), encoding="utf-8")
         rules.write_text("".join(f"{name}; sys_platform == 'never'\n" for name in never), encoding="utf-8")
         options = [f"--constraint={there}"] if binding else []
         options += [f"--override={rules}"] if never else []

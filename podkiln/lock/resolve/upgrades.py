@@ -65,6 +65,8 @@ def node(described: LoadedVariant, name: str) -> str | None:
     """Return what to change for the newest commit of a custom node; None when it is pinned."""
     entry = described.nodes[name]
     pinned = entry.node
+    if pinned.repo is None:  # it lies in this repository
+        return None
     head = next((commit for commit, found in _references(pinned.repo, "HEAD") if found == "HEAD"), None)
     if head in (None, pinned.commit):
         return None

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 PYTHON = "PODKILN_INFCAM_PYTHON"
-"""The interpreter of InfCam's environment; by default ComfyUI's own."""
-PACKAGES = "PODKILN_INFCAM_PACKAGES"
-"""A folder of packages that come before the interpreter's: upstream's pins."""
+"""The interpreter of InfCam's environment, with upstream's pins; by default ComfyUI's own."""
 MARK: Final = "podkiln:"
 """How a line of the process begins that is meant for the node; JSON follows."""
 _LISTEN: Final = 0.5
@@ -51,19 +49,13 @@ def command(request: Path, environ: Mapping[str, str] = os.environ) -> list[str]
 
 
 def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables of the process: no token, no package of ComfyUI's nodes, and no hub to ask.
-
-    Raises NodeError where the folder with its packages is missing.
-    """
-    packages = environ.get(PACKAGES)
-    if packages and not Path(packages).is_dir():
-        raise NodeError(f"{PACKAGES}={packages} is no folder: it holds the packages that InfCam pins.")
+    """Return the variables of the process: no token, no package of ComfyUI's nodes, and no hub to ask."""
     kept = {
         name: value for name, value in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
     return {
         **kept,
-        "PYTHONPATH": os.pathsep.join([*([packages] if packages else []), str(_HERE)]),
+        "PYTHONPATH": str(_HERE),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
         "HF_HUB_OFFLINE": "1",

@@ -40,11 +40,14 @@ class CodeOffer:
 
 @dataclass(frozen=True)
 class NodeOffer:
-    """One node of nodes.json, as far as choosing is concerned; `included`: its files lie in the image."""
+    """One node of nodes.json, as far as choosing is concerned; `included`: its files lie in the image.
+
+    `commit`: None of a node of podkiln's own.
+    """
 
     id: str
     folder: str
-    commit: str
+    commit: str | None
     included: bool
     models: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()

@@ -129,7 +129,7 @@ WRONG: list[tuple[dict[str, Any], type[Locked], str, list[Any]]] = [
     (RUNTIME, RuntimeLock, "comfyui_tree", [*NO_COMMIT, None]),
     (RUNTIME, RuntimeLock, "epoch", [*NO_SIZE[:7], "x"]),
     (NODES, NodesLock, "onto", NO_DIGEST),
-    (NODES, NodesLock, "nodes/0/commit", [*NO_COMMIT, None]),
+    (NODES, NodesLock, "nodes/0/commit", NO_COMMIT),
     (NODES, NodesLock, "nodes/0/tree", NO_COMMIT),
     (NODES, NodesLock, "nodes/0/parts/p/commit", [*NO_COMMIT, None]),
     (NODES, NodesLock, "nodes/0/packages/sha256", [*NO_SHA256, None]),

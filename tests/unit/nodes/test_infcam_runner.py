@@ -209,5 +209,5 @@ def test_what_upstream_raises_is_one_sentence() -> None:
     )
     assert "ask for fewer frames or a smaller size" in words.reason(OutOfMemoryError(), most)
     missing = words.reason(ModuleNotFoundError("No module named 'timm'", name="timm"), full)
-    assert "lacks the module timm: PODKILN_INFCAM_PACKAGES" in missing
+    assert "lacks the module timm: PODKILN_INFCAM_PYTHON" in missing
     assert words.reason(KeyError("a\nb"), full) == r"InfCam's code failed: KeyError: 'a\nb'"

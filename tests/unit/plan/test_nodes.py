@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -13,15 +14,18 @@ import pytest
 from descriptions import SHA, VARIANT, write
 from plans import plan_of
 
+from pod.flags import node_selection
+from podkiln.config import nodes as node_config
 from podkiln.config import variant as variants
-from podkiln.errors import UsageError
+from podkiln.config.document import ROOT
+from podkiln.errors import DescriptionError, UsageError
 from podkiln.lock import nodes as node_locks
 from podkiln.lock.nodes import LockedNode, LockedNodes, LockedTree, NodesLock
 from podkiln.options import BuildRequest
 from podkiln.pipeline import planning
 from podkiln.pipeline.request import check
 from podkiln.plan import node_layers, substitutes
-from podkiln.render import bake_file, build_context
+from podkiln.render import bake_file, build_context, image_metadata
 from podkiln.render.image_config import RenderedConfig
 from podkiln.util.git_tree import tree_id
 
@@ -207,6 +211,95 @@ def test_a_node_and_its_submodule_are_two_inputs(checkout: Path) -> None:
         assert not substitutes.source(f"{name}={folder}", lock).substituted
         (folder / "other.py").write_text("pass\n")
         assert substitutes.source(f"{name}={folder}", lock).substituted
+
+
+# --- nodes of this repository
+
+
+def test_a_node_of_this_repository_is_an_input_like_another(tmp_path: Path) -> None:
+    own = ROOT / "scripts/nodes/mvinverse"
+    lock = plan_of("lazy").lock
+    same = tmp_path / "same"
+    shutil.copytree(own, same)
+    given = substitutes.source(f"node-mvinverse={same}", lock)
+    assert (given.substituted, given.locked) == (False, tree_id(own))
+    (same / "node.py").write_text("pass\n")
+    assert substitutes.source(f"node-mvinverse={same}", lock).substituted
+    commit = substitutes.source(f"node-mvinverse=https://x.example/y.git#{'0' * 40}", lock)
+    assert (commit.substituted, commit.locked) == (True, tree_id(own))
+    made = plan_of("lazy", source=(f"node-mvinverse={same}",))
+    assert [each.name for each in made.substituted] == ["node-mvinverse"]
+
+
+def test_a_node_of_this_repository_comes_with_the_build_context() -> None:
+    made = plan_of("lazy")
+    dockerfile, files = build_context.dockerfile(made), build_context.render(made)
+    assert "FROM scratch AS node-infcam\nCOPY nodes/infcam/ /\n" in dockerfile
+    own = ROOT / "scripts/nodes/infcam"
+    found = {path.removeprefix("nodes/infcam/") for path in files if path.startswith("nodes/infcam/")}
+    assert found == {str(path.relative_to(own)) for path in own.rglob("*.py")}
+    assert files["nodes/infcam/node.py"].content == (own / "node.py").read_bytes()
+    assert json.loads(files["podkiln/manifest.json"].content)["nodes"]["infcam"] == tree_id(own)
+    row = next(each for each in made.as_json()["nodes"] if each["node"] == "infcam")
+    assert (row["source"], row["commit"], row["included"]) == ("scripts/nodes/infcam", None, True)
+    assert any("The code upstream of the node infcam has no licence" in note for note in made.notes)
+
+
+def test_an_environment_of_its_own_is_a_layer_above_the_image_s_and_named_for_the_import() -> None:
+    made = plan_of("lazy")
+    dockerfile = build_context.dockerfile(made)
+    (step,) = re.findall(
+        r"^RUN (?:.*\\\n)+.*python-layer.sh /requirements/node-infcam.txt .*$", dockerfile, re.MULTILINE
+    )
+    assert "/venv --without-pip" not in step
+    assert "python3 -m venv --without-pip /opt/node-venvs/infcam " in step
+    assert "echo /opt/venv/lib/python3.13/site-packages" in step
+    assert step.endswith(" /opt/node-venvs/infcam")
+    assert 'ENV PODKILN_INFCAM_PYTHON="/opt/node-venvs/infcam/bin/python"' in dockerfile
+    (row,) = (each for each in image_metadata.nodes(made)["nodes"] if each["id"] == "infcam")
+    (offer,) = node_selection.from_json({"nodes": [row]})
+    chosen = node_selection.NodeSelection((node_selection.NodeDecision(offer, loaded=True, why="x"),))
+    assert chosen.environment("/workspace", "/local") == {
+        "PODKILN_INFCAM": "/local/code/infcam-upstream",
+        "PODKILN_INFCAM_PYTHON": "/opt/node-venvs/infcam/bin/python",
+    }
+    assert "packages of the node infcam" in [layer.what for layer in made.layers]
+
+
+def test_what_others_wrote_is_built_in_where_it_was_accepted() -> None:
+    made = plan_of("lazy", accept_licence=("mvinverse",))
+    dockerfile = build_context.dockerfile(made)
+    assert (
+        "FROM scratch AS node-mvinverse-upstream\nADD https://github.com/Maddog241/mvinverse.git#6a7f"
+        in dockerfile
+    )
+    assert "code upstream /opt/node-code/mvinverse-upstream -" in dockerfile
+    assert 'ENV PODKILN_MVINVERSE="/opt/node-code/mvinverse-upstream"' in dockerfile
+    assert "node-infcam-upstream" not in dockerfile
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("empty", "the folder 'own' is empty"),
+        ("link", "is a symlink, which a build does not take"),
+        ("out", "leads out"),
+    ],
+)
+def test_a_folder_that_a_build_cannot_take_is_refused(
+    damage: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_config, "ROOT", tmp_path / "repository")
+    own = tmp_path / "repository/own"
+    own.mkdir(parents=True)
+    if damage == "link":
+        (own / "x.py").symlink_to("/etc/hostname")
+    if damage == "out":
+        own.rmdir()
+        own.symlink_to(tmp_path)
+    path = write(tmp_path / "mine.yaml", f"{VARIANT}nodes: [{{mine: {{source: own}}}}]\n")
+    with pytest.raises(DescriptionError, match=f"nodes.*mine.source: .*{says}"):
+        variants.load(str(path))
 
 
 # --- what is rendered

@@ -81,7 +81,7 @@ def test_weights_that_are_left_out_are_named() -> None:
 
 
 def test_models_whose_needs_are_not_met_are_named() -> None:
-    assert any("mvinverse needs node:mvinverse" in note for note in made("lazy").notes)
+    assert any("scail-wan2gp needs runtime:wan2gp" in note for note in made("lazy").notes)
 
 
 def test_a_shipped_model_that_is_described_anew_is_named(tmp_path: Path) -> None:

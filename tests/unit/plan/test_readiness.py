@@ -52,8 +52,7 @@ def test_a_lock_of_other_files_is_said() -> None:
 
 
 def test_a_node_that_the_image_lacks_is_said_with_who_adds_it() -> None:
-    assert lacks("sdxl-base", unmet=("node:infcam", "node:x", "runtime:y")) == [
-        "needs node:infcam (no image holds it yet; for who runs it: docs/how-to/own-nodes.md)",
+    assert lacks("sdxl-base", unmet=("node:x", "runtime:y")) == [
         "needs node:x (for who builds: `nodes:` of the variant)",
         "needs runtime:y (another program, and no image here has it)",
     ]

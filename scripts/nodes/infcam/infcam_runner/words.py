@@ -27,7 +27,7 @@ def reason(err: BaseException, mode: str) -> str:
     if isinstance(err, ModuleNotFoundError):
         return (
             f"InfCam's environment lacks the module {err.name}: "
-            "PODKILN_INFCAM_PACKAGES names the folder with its packages."
+            "PODKILN_INFCAM_PYTHON names the Python of one that has it."
         )
     first = (str(err).strip().splitlines() or [""])[0]
     return f"InfCam's code failed: {type(err).__name__}: {first}"

@@ -144,6 +144,69 @@ def test_a_pin_is_kept_until_an_upgrade_is_asked_for(shelf: Shelf) -> None:
     assert files(path)["mine-1/python/all.txt"] == runtime
 
 
+def test_an_environment_of_its_own_has_what_differs_from_the_runtime_and_touches_nothing_else(
+    shelf: Shelf,
+) -> None:
+    shelf.add("bar", "0.5")
+    shelf.add("old", "1.0", requires=("bar<1", "foo", "brick<2"))
+    apart = entry("b", "old", more="").replace("python: {", "python: {venv: MINE_PYTHON, ")
+    path = having(shelf, entry("a", "brick"), entry("c", "wide"))
+    relock.relock([str(path)])
+    before = files(path)
+    shelf.add("brick", "2.0")
+    path = having(shelf, entry("a", "brick"), apart, entry("c", "wide"))
+    changed = relock.relock([str(path)]).changed
+    assert {each.name for each in changed} == {"node-b.txt", "nodes.json"}, "no file of another node"
+    assert locked(path)["b"] == ["bar==0.5", "brick==1.0", "old==1.0"], "foo is the runtime's"
+    assert files(path)["mine-1/python/all.txt"] == before["mine-1/python/all.txt"]
+    found = reader.read(variants.load(str(path)), ())
+    assert found.pins_with_nodes()["bar"] == "1.0", "what ComfyUI sees"
+    assert "old" not in found.python_packages()
+    assert relock.check([str(path)]) == []
+    shelf.add("old", "1.1", requires=("bar<1", "brick<2"))
+    node_packages._answers.clear()
+    relock.relock([str(path)], ["brick"])
+    assert "old==1.0" in locked(path)["b"], "a pin is kept here too"
+    relock.relock([str(path)], ["old"])
+    assert locked(path)["b"] == ["bar==0.5", "brick==1.0", "old==1.1"]
+    having(shelf, entry("a", "brick"), entry("b", "wide"), entry("c"))
+    assert any("Python packages of the node b have changed" in each for each in relock.check([str(path)]))
+
+
+def test_what_an_environment_of_its_own_lacks_is_noticed(shelf: Shelf) -> None:
+    apart = entry("b", "emoji", "foo").replace("python: {", "python: {venv: MINE_PYTHON, ")
+    path = having(shelf, apart)
+    relock.relock([str(path)])
+    assert locked(path) == {"b": ["emoji==2.0"]}
+    folder = path.with_suffix(".locks") / "nodes" / "mine-1"
+    hashed_again(folder, "b", lambda text: text.replace("emoji==", "smiley=="))
+    assert any("lacks emoji, and the node b asks for `emoji`" in each for each in relock.check([str(path)]))
+
+
+def test_a_node_of_this_repository_is_locked_by_its_place(shelf: Shelf) -> None:
+    """As podkiln's own code is: what lies there is taken as it is."""
+    own = "  - own: {source: scripts/nodes/mvinverse, python: {install: [emoji]}}\n"
+    path = having(shelf, own)
+    relock.relock([str(path)])
+    (row,) = json.loads(files(path)["nodes/mine-1/nodes.json"])["nodes"]
+    assert (row["source"], row["repo"], row["commit"], row["tree"]) == (
+        "scripts/nodes/mvinverse",
+        None,
+        None,
+        None,
+    )
+    assert relock.relock([str(path)]).changed == ()
+    having(shelf, own.replace("mvinverse", "infcam"))
+    assert any("described with another commit or tree" in each for each in relock.check([str(path)]))
+    having(shelf, entry("own", "emoji"))
+    assert any("described with another commit or tree" in each for each in relock.check([str(path)]))
+    (path.with_suffix(".locks") / "nodes/mine-1/nodes.json").write_text(
+        files(path)["nodes/mine-1/nodes.json"].replace('"scripts/nodes/mvinverse"', "null")
+    )
+    with pytest.raises(LockError, match="own has either repo and commit, or source"):
+        relock.check([str(path)])
+
+
 @pytest.mark.parametrize("name", ["a", "brick"])
 def test_an_upgrade_reaches_all_that_have_a_name(
     name: str, shelf: Shelf, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ PIN = f"{REPO}, commit: {SHA[:40]}, tree: {SHA[:40]}"
 OTHER = f"repo: https://github.com/x/Other, commit: {SHA[:40]}, tree: {SHA[:40]}"
 PART = f"repo: https://github.com/x/part, commit: {SHA[:40]}, tree: {SHA[:40]}"
 COMMIT = f"commit: {SHA[:40]}"
+OWN = "scripts/nodes/mvinverse"
 CODE = f"code: [{{name: part, {PART}, variable: PODKILN_X, licence: {{id: MIT}}}}]"
 
 
@@ -44,6 +45,10 @@ class Case(NamedTuple):
 
 def one(more: str) -> str:
     return f"{{mine: {{{PIN}, {more}}}}}"
+
+
+def own(more: str) -> str:
+    return f"{{mine: {{source: {OWN}, {more}}}}}"
 
 
 def two(first: str, second: str) -> str:
@@ -73,8 +78,45 @@ CASES = [
     ),
     Case("added and taken out", "{add: [gguf], remove: [gguf]}", "nodes.remove[0]", "both added and removed"),
     # --- the source
-    Case("no commit", f"{{mine: {{{REPO}}}}}", "nodes.mine.commit", "this key is missing"),
-    Case("no repository", f"{{mine: {{{COMMIT}}}}}", "nodes.mine.repo", "this key is missing"),
+    Case(
+        "no commit", f"{{mine: {{{REPO}}}}}", "nodes.mine", "the key commit is missing: a node has `repo` and"
+    ),
+    Case("no repository", f"{{mine: {{{COMMIT}}}}}", "nodes.mine", "the key repo is missing"),
+    Case("nothing", "{mine: {title: x}}", "nodes.mine", "the key repo is missing: .*, or else `source`"),
+    Case("of two origins", one(f"source: {OWN}"), "nodes.mine", "which has no `repo`"),
+    Case("a tree of ours", own(f"tree: {SHA[:40]}"), "nodes.mine", "which has no `tree`"),
+    Case(
+        "a patch of ours",
+        own(f"patches: [{{file: x, sha256: {SHA}, why: x}}]"),
+        "nodes.mine",
+        "which has no `patches`",
+    ),
+    Case(
+        "terms of ours",
+        own("licence: {id: null, bake: ask}"),
+        "nodes.mine",
+        "`source` lies in each image, so its licence cannot be one that asks",
+    ),
+    Case(
+        "no folder",
+        "{mine: {source: scripts/nodes/x}}",
+        "nodes.mine.source",
+        "'scripts/nodes/x' is no folder",
+    ),
+    Case(
+        "a file",
+        "{mine: {source: LICENSE}}",
+        "nodes.mine.source",
+        "'LICENSE' is no folder of this repository",
+    ),
+    Case("a way out", "{mine: {source: ../x}}", "nodes.mine.source", "climbs out of its folder"),
+    Case("another machine's path", "{mine: {source: /x}}", "nodes.mine.source", "expected a path"),
+    Case(
+        "one folder for two of ours",
+        f"{{mine: {{source: {OWN}}}, other: {{source: {OWN}}}}}",
+        "nodes.other.source",
+        "its folder 'mvinverse' is that of the node 'mine' already",
+    ),
     Case(
         "a branch",
         f"{{mine: {{{REPO}, commit: main}}}}",
@@ -249,6 +291,46 @@ CASES = [
         one("python: {dropped: [{line: foo}]}"),
         "nodes.mine.python.dropped[0].why",
         "missing",
+    ),
+    # --- an environment of its own
+    Case(
+        "no variable", one("python: {venv: a-b}"), "nodes.mine.python.venv", "name of an environment variable"
+    ),
+    Case(
+        "a variable of the image",
+        one("python: {venv: PATH}"),
+        "nodes.mine.python.venv",
+        "variable of the image",
+    ),
+    Case(
+        "a variable twice",
+        one("python: {venv: X}, environment: {X: '1'}"),
+        "nodes.mine",
+        "X is set by environment and by python.venv",
+    ),
+    Case(
+        "a variable twice, of two nodes",
+        two("environment: {X: '1'}", "python: {venv: X}"),
+        "nodes.other.python.venv",
+        "X is 'the Python of other', and the node 'mine' sets '1'",
+    ),
+    Case(
+        "of the environment, what nobody has",
+        one("python: {venv: X, install: [brick, nothing-of-the-kind]}"),
+        "nodes.mine.python.install[1]",
+        "the package index has no package 'nothing-of-the-kind'",
+    ),
+    Case(
+        "of the environment, source alone",
+        one("python: {venv: X, install: [cooked]}"),
+        "nodes.mine.python.install[0]",
+        "cooked of the node mine needs raw, which the package index has as source alone",
+    ),
+    Case(
+        "an environment against itself",
+        one("python: {venv: X, install: [low, high]}"),
+        "nodes.mine.python",
+        "the packages of this node do not go together: ",
     ),
     # --- what cannot be had together
     Case(
