@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pod.flags.decision import Decision
     from pod.flags.node_selection import NodeOffer
-    from pod.flags.rules import Rules
+    from pod.flags.rules import Rules, WorkingSet
     from podkiln.config.cards import Card
 
 
@@ -216,14 +216,16 @@ def _check_combinations(version: str, common: tuple[str, ...], folder: Path) -> 
     rams = [_memory(None, None), *(_memory(rule.below_gb * mib // 2, 4096 * mib) for rule in rules.ram)]
     modes = ["auto", *(entry.mode for entry in rules.memory_modes)]
     nothing = rules.catalogue.parse([], "")
-    for card, ram, mode, profile, offers in product(cards, rams, modes, rules.profiles, _offers(rules)):
-        environ = {"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}
-        settings = read(environ, rules)
-        try:
-            decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing, offers))
-        except RefusedError as refused:
-            raise DescriptionError(f"No pod could start ComfyUI {version}: {refused}") from None
-        _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
+    for mode, profile in product(modes, rules.profiles):
+        settings = read({"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}, rules)
+        # RAM has no say in what models change.
+        asked = [*product(rams, [()]), *product(rams[:1], _offers(rules.profiles[profile].working_set))]
+        for card, (ram, offers) in product(cards, asked):
+            try:
+                decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing, offers))
+            except RefusedError as refused:
+                raise DescriptionError(f"No pod could start ComfyUI {version}: {refused}") from None
+            _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
     unified = Detection(Gpu(index=0, uuid="", name="unified", vram_mib=None, unified=True), visible=1)
     for mode, profile in product(modes, rules.profiles):
         settings = read({"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}, rules)
@@ -231,13 +233,13 @@ def _check_combinations(version: str, common: tuple[str, ...], folder: Path) -> 
         _read_again(rules, decision, f"unified memory, {mode}, {profile}")
 
 
-def _offers(rules: Rules) -> list[tuple[ModelOffer, ...]]:
-    """Return what images may offer as far as flags go: nothing, a model that fits anywhere, and nowhere."""
-    sizes = [profile.working_set for profile in rules.profiles.values() if profile.working_set]
-    task = next((task for size in sizes for task in size.tasks), None)
+def _offers(known: WorkingSet | None) -> list[tuple[ModelOffer, ...]]:
+    """Return what may be enabled as far as flags go: a model that fits anywhere, one that fits nowhere."""
+    if known is None:
+        return []
     offer = ModelOffer("any", "ENABLE_ANY", default=True, baked=True, needs=(Need(None, 0, 0),), unmet=())
     files = (Weights(1), Weights(1 << 50))
-    return [(), *((replace(offer, task=task, weights=(file,)),) for file in files)]
+    return [(replace(offer, task=next(iter(known.tasks)), weights=(file,)),) for file in files]
 
 
 def _read_again(rules: Rules, decision: Decision, case: str) -> None:
