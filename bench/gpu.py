@@ -28,6 +28,7 @@ from typing import Any
 
 from gpu_kit import machine, results
 from gpu_kit.boot import Case, make_models, measure
+from gpu_kit.memory import HeldError
 
 HERE = Path(__file__).resolve().parent
 # A case is begun only when so many seconds of the budget are left.
@@ -126,7 +127,12 @@ def run(options: argparse.Namespace, found: dict[str, Any], deadline: float) -> 
             say(f"the budget ends before: {case.name}")
             break
         found["files"][case.workflow] = make_models(case.workflow, options.workspace)
-        result = measure(case, options.workspace, logs)
+        try:
+            result = measure(case, options.workspace, logs)
+        except HeldError as reason:
+            say(f"{case.name} is left out: {reason}")
+            failed = True
+            continue
         failed = failed or "exit" in result or "failed" in result
         found["cases"][case.name] = result
         results.save(options.out, found)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_kit import boot, checks, machine
+from gpu_kit.memory import HeldError
 from gpu_kit.real_pod import RealPod
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +88,7 @@ def run(pod: checks.Pod, names: list[str], deadline: float) -> dict[str, dict[st
                 said = checks.CHECKS[name](pod)
         except checks.NotHereError as reason:
             result, said = "not here", str(reason)
-        except checks.FaultError as fault:
+        except (checks.FaultError, HeldError) as fault:
             result, said = "failed", str(fault)
         seconds = round(time.monotonic() - begun, 1)
         results[name] = {"result": result, "said": said, "seconds": seconds}

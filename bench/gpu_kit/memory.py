@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +24,16 @@ time.sleep(3600)
 """
 
 
+class HeldError(Exception):
+    """No process could take the VRAM that was to be held."""
+
+
 @contextlib.contextmanager
 def held(free_gib: float | None) -> Iterator[int]:
-    """Hold VRAM so that only `free_gib` GiB stay free; yields the MiB in use before ComfyUI starts."""
+    """Hold VRAM so that only `free_gib` GiB stay free; yields the MiB in use before ComfyUI starts.
+
+    Raises HeldError.
+    """
     holder = None
     try:
         if free_gib is not None:
@@ -35,12 +41,12 @@ def held(free_gib: float | None) -> Iterator[int]:
                 [python(), "-c", HOLD, str(free_gib)], stdout=subprocess.PIPE, text=True
             )
             if holder.stdout is None or not holder.stdout.readline():
-                sys.exit(f"bench/gpu.py: VRAM could not be held so that {free_gib} GiB stay free.")
+                raise HeldError(f"VRAM could not be held so that {free_gib} GiB stay free.")
         yield used()
     finally:
         if holder is not None:
             holder.kill()
-            holder.wait()
+            holder.communicate()
 
 
 def used() -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gpu as bench
 import pytest
-from gpu_kit import boot, machine, results
+from gpu_kit import boot, machine, memory, results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +77,26 @@ def test_what_a_card_has_no_room_for_is_left_out(
     assert bench.main(["--out", str(tmp_path / "gpu.json"), "--only", "48 GiB", "--budget", "1000"]) == 0
     assert ran == []
     assert "the card has no 48 GiB to leave free: sdxl, 48 GiB free" in capsys.readouterr().err
+
+
+def test_a_case_whose_vram_cannot_be_held_costs_no_other(
+    ran: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "python", lambda: "/bin/false")
+    monkeypatch.setattr(memory, "used", lambda: 0)
+
+    def measure(case: boot.Case, _workspace: Path, _logs: Path) -> dict[str, Any]:
+        with memory.held(case.free_gib):
+            ran.append(case.name)
+            return {"prompts_s": [2.0]}
+
+    monkeypatch.setattr(bench, "measure", measure)
+    line = ["--out", str(tmp_path / "gpu.json"), "--only", "sdxl, ", "--budget", "1000"]
+    assert bench.main(line) == 1
+    said = capsys.readouterr().err
+    assert "sdxl, 8 GiB free, --enable-dynamic-vram is left out: VRAM could not be held" in said
+    assert ran[0] == bench.CASES[0].name
+    assert all("all free" in name for name in ran)
 
 
 @pytest.mark.parametrize(
