@@ -22,7 +22,7 @@ help: ## list the commands
 .PHONY: test
 test: check engine unit ## everything: checks, unit, container and full tests; installs what it needs
 	$(call step,container tests)
-	$(PYTEST) --whole $(IN_PAIRS) tests/container
+	$(PYTEST) --whole $(IN_PAIRS) tests/container tests/gpu
 
 .PHONY: check
 check: venv ## the cheap checks only: linters, types, what is generated and locked
@@ -63,6 +63,12 @@ bench: venv engine ## the benchmarks, each with the limit that it must keep
 	$(BIN)/python bench/rebake.py
 	$(BIN)/python bench/update_pull.py
 	$(BIN)/python bench/bake.py
+
+# On a machine with an NVIDIA GPU, with an engine (GPU_ARGS="--image IMAGE") or without one (GPU_ARGS="--comfyui DIR").
+# The machine may have no network, so nothing is installed: `GPU_ARGS=--check` says what is missing.
+.PHONY: gpu
+gpu: ## the checks of a real card; GPU_ARGS are those of tests/gpu/run.py
+	$(PYTHON) tests/gpu/run.py $(GPU_ARGS)
 
 .PHONY: clean
 clean: ## remove what builds and tests left here; .venv and the caches of the engine stay

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Which flags serve which card best: boots the rendered start.sh on a real GPU and times prompts.
 
-    bench/gpu.py [--budget 480] [--out bench/results/gpu.json] [--only TEXT] [--check]
-                 [--context dist/lazy] [--comfyui DIR] [--workspace /workspace]
+    bench/gpu.py [--budget 480] [--out bench/results/gpu.json] [--only TEXT] [--check] [--merge FILE ...]
+                 [--image IMAGE | --context dist/lazy --comfyui DIR] [--workspace /workspace] [--cpu]
 
-Runs where there is an NVIDIA GPU, with or without a Docker engine and with or without a network: on a
-bare machine it lays out /opt as the image does, from a rendered context (`./build.py render --variant
-lazy`) and a ComfyUI tree, with the Python that runs it as /opt/venv. The models are full-size files of
-random weights, made once (bench/gpu_kit/weights.py).
+Runs where there is an NVIDIA GPU, with or without a Docker engine and with or without a network. With
+--image it runs in that image; without, on a bare machine, it lays out /opt as the image does, from a rendered
+context (`./build.py render --variant lazy`) and a ComfyUI tree, with the Python that runs it as /opt/venv.
+The models are full-size files of random weights, made once (bench/gpu_kit/weights.py).
 
 Each case is one boot and a few prompts. A smaller card is imitated by another process that holds VRAM so
 that N GiB stay free. Cases come in order of use; the budget (seconds) ends the run between two of them,
 and the next run goes on with what the JSON lacks. A case that ran is never run again unless it is taken
-out of the JSON. Standard library only: it must run with any Python. What it wrote is kept in
-variants/flags/measured/.
+out of the JSON; --merge adds those of other runs on the same card, driver and releases. --cpu rehearses all
+of it without a GPU, with small models: its figures say nothing. Standard library only: it must run with any
+Python. What it wrote is kept in variants/flags/measured/.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_kit import machine
+from gpu_kit import machine, results
 from gpu_kit.boot import Case, make_models, measure
+from gpu_kit.memory import HeldError
 
 HERE = Path(__file__).resolve().parent
 # A case is begun only when so many seconds of the budget are left.
 CASE_SECONDS = 75
 CLASSIC = "--disable-dynamic-vram"
+# Of a card's memory, what a case may ask to be left free: a little is always held.
+MOST_FREE = 0.97
+DISK_GB, DISK_GB_CPU = 55, 3  # all models together
+MODES = ("full", "model_full_load_and_qfloat8", "model_cpu_offload", "sequential_cpu_offload")
 
 
 def pair(workflow: str, free_gib: int | None, prompts: int = 3) -> list[Case]:
@@ -42,30 +48,55 @@ def pair(workflow: str, free_gib: int | None, prompts: int = 3) -> list[Case]:
 CASES = [
     # The first boot on a machine fills caches of drivers and kernels; it says nothing about flags.
     Case("sdxl", "", None, 1, {"BENCH": "warm-up"}),
-    *pair("sdxl", 12),
-    *pair("wan14b-fp8", None, 2),
-    *pair("sdxl", 24),
-    *pair("wan14b-fp8", 24, 2),
-    *pair("sdxl", 16),
-    *pair("wan14b-fp8", 16, 2),
-    *pair("sdxl", 10),
-    *pair("wan14b-fp8", 48, 2),
-    *pair("sdxl", None),
-    *pair("wan14b-fp8", 12, 2),
-    *pair("sdxl", 8),
-    *pair("wan14b-fp16", None, 2),
-    *pair("wan14b-fp16", 48, 2),
-    *pair("wan14b-fp16", 32, 2),
-    *pair("wan14b-fp16", 24, 2),
-    *pair("sdxl", 48),
+    *(case for room in (None, 8, 24) for case in pair("sdxl", room)),
+    *(case for room in (None, 24) for case in pair("wan14b-fp8", room, 2)),
+    *(case for room in (12, 16, 48) for case in pair("sdxl", room)),
+    *(case for room in (12, 16, 48) for case in pair("wan14b-fp8", room, 2)),
+    *(Case("sdxl", "", None, 2, {"GPU_MEMORY_MODE": mode}) for mode in MODES),
     Case("sdxl", "--highvram"),
-    Case("sdxl", "--novram", prompts=1),
     Case("sdxl", "--lowvram --cpu-vae --preview-method auto", 8, 1),
+    Case("sdxl", "--disable-xformers --use-split-cross-attention"),
+    *pair("sdxl", 10),
+    *(case for room in (None, 48, 32, 24) for case in pair("wan14b-fp16", room, 2)),
+]
+REHEARSAL = [
+    Case("wan-small", "--cpu --disable-dynamic-vram", None, 2),
+    Case("flux-small", "--cpu", None, 1),
+    Case("sd15", "--cpu", None, 1),
 ]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the budget allows; returns 0, or 1 when something is missing or a case could not boot."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parse(given)
+    deadline = time.monotonic() + options.budget
+    if options.merge:
+        return merge(options.out, options.merge)
+    if options.image:
+        rest = [word for word in given if word not in ("--image", options.image, f"--image={options.image}")]
+        return machine.in_image(options.image, str(HERE / "gpu.py"), rest, options.workspace)
+    problems = [*machine.missing(options)]
+    for problem in problems:
+        say(problem)
+    if problems or options.check:
+        return int(bool(problems))
+    machine.lay_out(options.context, options.comfyui)
+    here = machine.describe(cpu=options.cpu)
+    try:
+        found = results.load(options.out)
+        results.merge(found, {"machine": here, "files": {}, "cases": {}})
+    except ValueError as wrong:
+        say(f"{options.out} cannot be gone on with, {wrong}; give another --out.")
+        return 1
+    found["machine"] = here
+    failed = run(options, found, deadline)
+    print(results.table(found))
+    return int(failed)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,77 +105,69 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, default=HERE / "results" / "gpu.json", help="read, completed and written"
     )
     parser.add_argument("--only", default="", help="cases whose name holds this text")
-    parser.add_argument("--check", action="store_true", help="say what is missing, and run nothing")
-    parser.add_argument(
-        "--context", type=Path, default=HERE.parent / "dist" / "lazy", help="a rendered variant"
-    )
-    parser.add_argument("--comfyui", type=Path, help="a ComfyUI tree, where /opt/ComfyUI is not there yet")
-    parser.add_argument("--workspace", type=Path, default=Path("/workspace"))
+    parser.add_argument("--merge", type=Path, nargs="+", help="add these results to --out, and run nothing")
+    machine.options_of(parser)
     options = parser.parse_args(arguments)
-    deadline = time.monotonic() + options.budget
+    options.disk_gb = DISK_GB_CPU if options.cpu else DISK_GB
+    return options
 
-    problems = [*machine.missing(options)]
-    for problem in problems:
-        print(f"bench/gpu.py: {problem}", file=sys.stderr)
-    if problems or options.check:
-        return int(bool(problems))
-    machine.lay_out(options.context, options.comfyui)
-    results = load(options.out)
-    results["machine"] = machine.describe()
+
+def run(options: argparse.Namespace, found: dict[str, Any], deadline: float) -> bool:
+    """Run the cases that are lacking while the budget lasts; returns whether one could not boot."""
     logs = options.out.parent / "gpu-logs"
     logs.mkdir(parents=True, exist_ok=True)
     failed = False
-    for case in CASES:
-        if options.only not in case.name or case.name in results["cases"]:
+    for case in REHEARSAL if options.cpu else CASES:
+        if options.only not in case.name or case.name in found["cases"]:
+            continue
+        if not fits(case, found["machine"]):
+            say(f"the card has no {case.free_gib} GiB to leave free: {case.name} is left out.")
             continue
         if deadline - time.monotonic() < CASE_SECONDS:
-            print(f"bench/gpu.py: the budget ends before: {case.name}", file=sys.stderr)
+            say(f"the budget ends before: {case.name}")
             break
-        make_models(case.workflow, options.workspace)
-        result = measure(case, options.workspace, logs)
-        failed = failed or "exit" in result
-        results["cases"][case.name] = result
-        save(options.out, results)
-        print(json.dumps({"case": case.name, **{k: v for k, v in result.items() if k != "boot"}}), flush=True)
-    print(table(results))
-    return int(failed)
+        found["files"][case.workflow] = make_models(case.workflow, options.workspace)
+        try:
+            result = measure(case, options.workspace, logs)
+        except HeldError as reason:
+            say(f"{case.name} is left out: {reason}")
+            failed = True
+            continue
+        failed = failed or "exit" in result or "failed" in result
+        found["cases"][case.name] = result
+        results.save(options.out, found)
+        print(json.dumps({"case": case.name, **result}), flush=True)
+    return failed
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Return the results so far, or empty ones."""
-    if path.exists():
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return results
-    return {"schema": 1, "machine": {}, "cases": {}}
+def fits(case: Case, here: dict[str, str]) -> bool:
+    """Whether the card is large enough for a case that wants VRAM left free."""
+    return case.free_gib is None or case.free_gib * 1024 <= int(here.get("vram_mib", 0)) * MOST_FREE
 
 
-def save(path: Path, results: dict[str, Any]) -> None:
-    """Write the results so that an interrupted run loses none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+def merge(out: Path, others: list[Path]) -> int:
+    """Add other results to those in `out`; returns 0, or 1 where one does not belong to them."""
+    try:
+        found = results.load(out)
+    except ValueError as wrong:
+        say(f"{out} cannot be added to: {wrong}.")
+        return 1
+    for other in others:
+        try:
+            if not other.exists():
+                raise ValueError("it is not there")  # noqa: TRY301 - the same sentence
+            results.merge(found, results.load(other))
+        except ValueError as wrong:
+            say(f"{other} is not merged into {out}: {wrong}.")
+            return 1
+    results.save(out, found)
+    print(results.table(found))
+    return 0
 
 
-def table(results: dict[str, Any]) -> str:
-    """Return the cases as a Markdown table."""
-    lines = [
-        "| case | first s | later s | it/s | VRAM MiB | RAM MiB | out of memory |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, result in results["cases"].items():
-        first, *later = result.get("prompts_s") or ["-"]
-        cells = [
-            name,
-            first,
-            " ".join(map(str, later)) or "-",
-            result.get("it_per_s", "-"),
-            result.get("vram_peak_mib", "-"),
-            result.get("ram_peak_mib") or "-",
-            "yes" if result.get("out_of_memory") else "no",
-        ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+def say(sentence: str) -> None:
+    """Tell a person."""
+    print(f"bench/gpu.py: {sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ _SWITCHES = (
     "--disable-dynamic-vram",
     "--disable-api-nodes",
     "--disable-pinned-memory",
+    "--disable-xformers",
+    "--use-split-cross-attention",
     "--fp8_e4m3fn-unet",
 )
 FOLDERS = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KIT = Path(__file__).resolve().parent
+DOOR, BEHIND = 8188, 18188  # as start.sh has them
+NGINX = Path("/usr/sbin/nginx")
 # What ComfyUI refuses to start without, and a prompt never uses.
 STUBS = ("comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs")
 NEEDED = (
@@ -34,8 +37,8 @@ NEEDED = (
 
 def missing(options: argparse.Namespace) -> Iterator[str]:
     """Yield what the run lacks, a sentence each, before anything is started."""
-    if shutil.which("nvidia-smi") is None:
-        yield "nvidia-smi is not here, so no NVIDIA GPU can be measured."
+    if not options.cpu and shutil.which("nvidia-smi") is None:
+        yield "nvidia-smi is not here, so there is no NVIDIA GPU; --cpu rehearses without one."
     if os.geteuid() != 0:
         yield "it lays out /opt and /start.sh as the image does, so it must run as root."
     if not Path("/start.sh").exists() and not (options.context / "start.sh").is_file():
@@ -52,11 +55,59 @@ def missing(options: argparse.Namespace) -> Iterator[str]:
     if absent.returncode or absent.stdout.strip():
         names = absent.stdout.strip() or absent.stderr.strip()
         yield f"{python()} lacks the packages {names}; give them by PYTHONPATH."
+    elif not options.cpu and shutil.which("nvidia-smi") and not cuda_works():
+        yield f"{python()}'s torch finds no CUDA device; --cpu rehearses without one."
+    alone = subprocess.run([python(), "-I", "-c", "import aiohttp"], capture_output=True, check=False)
+    if not absent.returncode and alone.returncode:
+        yield f"{python()} has aiohttp by PYTHONPATH alone, which podkiln-comfy does not read."
+    free = shutil.disk_usage(_existing(options.workspace)).free
+    if free < options.disk_gb * 10**9:
+        yield f"{options.workspace} has {free / 1e9:.0f} GB free, and the models take {options.disk_gb} GB."
+
+
+def cuda_works() -> bool:
+    """Whether torch finds a CUDA device."""
+    ask = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([python(), "-c", ask], capture_output=True, check=False).returncode == 0
+
+
+def _existing(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that is there."""
+    return path if path.exists() else _existing(path.parent)
+
+
+def port() -> int:
+    """Return where ComfyUI answers: at the door, or behind it where no nginx is there to be one."""
+    return DOOR if NGINX.exists() else BEHIND
+
+
+def in_image(image: str, program: str, arguments: list[str], workspace: Path) -> int:
+    """Run a program of this checkout in an image, with all cards; returns its exit code."""
+    root = KIT.parents[1]
+    mounts = [f"{root}:{root}", f"{workspace.absolute()}:{workspace.absolute()}"]
+    cards = [] if "--cpu" in arguments else ["--gpus", "all"]
+    command = ["docker", "run", "--rm", "--init", *cards, "--shm-size", "2g", "--workdir", str(root)]
+    command += ["--entrypoint", "/opt/venv/bin/python"]
+    command += [word for mount in mounts for word in ("--volume", mount)]
+    return subprocess.run([*command, image, program, *arguments], check=False).returncode
 
 
 def python() -> str:
     """Return the Python that runs ComfyUI: the image's, or else this one."""
     return "/opt/venv/bin/python" if Path("/opt/venv/bin/python").exists() else sys.executable
+
+
+def options_of(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what to run on."""
+    here = KIT.parents[1]
+    parser.add_argument("--check", action="store_true", help="say what is missing, and run nothing")
+    parser.add_argument("--cpu", action="store_true", help="rehearse without a GPU, with small models")
+    parser.add_argument("--image", help="run in this image, by docker, in the place of this machine")
+    parser.add_argument(
+        "--context", type=Path, default=here / "dist" / "lazy", help="a rendered variant, without an image"
+    )
+    parser.add_argument("--comfyui", type=Path, help="a ComfyUI tree, where /opt/ComfyUI is not there yet")
+    parser.add_argument("--workspace", type=Path, default=Path("/workspace"))
 
 
 def lay_out(context: Path, comfyui: Path | None) -> None:
@@ -103,8 +154,10 @@ def lay_out(context: Path, comfyui: Path | None) -> None:
     subprocess.run([python(), "-m", "compileall", "-q", "-j", "0", *trees], check=False, capture_output=True)
 
 
-def describe() -> dict[str, str]:
+def describe(*, cpu: bool = False) -> dict[str, str]:
     """Return what the figures hold for: card, driver, versions, date."""
+    card = {"gpu": "name", "vram_mib": "memory.total", "driver": "driver_version"}
+    card["compute_capability"] = "compute_cap"
     script = (
         "import torch, importlib.metadata as m\n"
         "print(torch.__version__, torch.version.cuda, m.version('comfy-aimdo'))"
@@ -114,10 +167,7 @@ def describe() -> dict[str, str]:
     ).stdout.split()
     release = Path("/opt/ComfyUI/comfyui_version.py").read_text(encoding="utf-8")
     return {
-        "gpu": smi("name"),
-        "vram_mib": smi("memory.total"),
-        "driver": smi("driver_version"),
-        "compute_capability": smi("compute_cap"),
+        **({"gpu": "none, on the CPU"} if cpu else {key: smi(field) for key, field in card.items()}),
         "cpus": str(os.cpu_count()),
         "ram_mib": str(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20),
         "python": platform.python_version(),
@@ -125,11 +175,21 @@ def describe() -> dict[str, str]:
         "cuda": versions[1],
         "comfy_aimdo": versions[2],
         "comfyui": re.findall(r'__version__ = "([^"]+)"', release)[0],
+        **image(),
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
+def image() -> dict[str, str]:
+    """Return which image this is, or which was laid out: its variant, and the digest of its lock."""
+    try:
+        manifest = json.loads(Path("/opt/podkiln/manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {"variant": str(manifest["variant"]), "lock": str(manifest["lock"])}
+
+
 def smi(query: str) -> str:
-    """Return one value of the first card."""
+    """Return one value of the first card. Raises OSError or CalledProcessError where it does not answer."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +24,16 @@ time.sleep(3600)
 """
 
 
+class HeldError(Exception):
+    """No process could take the VRAM that was to be held."""
+
+
 @contextlib.contextmanager
-def held(free_gib: int | None) -> Iterator[int]:
-    """Hold VRAM so that only `free_gib` GiB stay free; yields the MiB in use before ComfyUI starts."""
+def held(free_gib: float | None) -> Iterator[int]:
+    """Hold VRAM so that only `free_gib` GiB stay free; yields the MiB in use before ComfyUI starts.
+
+    Raises HeldError.
+    """
     holder = None
     try:
         if free_gib is not None:
@@ -35,12 +41,19 @@ def held(free_gib: int | None) -> Iterator[int]:
                 [python(), "-c", HOLD, str(free_gib)], stdout=subprocess.PIPE, text=True
             )
             if holder.stdout is None or not holder.stdout.readline():
-                sys.exit(f"bench/gpu.py: VRAM could not be held so that {free_gib} GiB stay free.")
-        yield int(smi("memory.used"))
+                raise HeldError(f"VRAM could not be held so that {free_gib} GiB stay free.")
+        yield used()
     finally:
         if holder is not None:
             holder.kill()
-            holder.wait()
+            holder.communicate()
+
+
+def used() -> int:
+    """Return the MiB of VRAM that are in use; 0 where nobody tells."""
+    with contextlib.suppress(ValueError, OSError, subprocess.CalledProcessError):
+        return int(smi("memory.used"))
+    return 0
 
 
 class Peak(threading.Thread):
@@ -54,8 +67,7 @@ class Peak(threading.Thread):
     def run(self) -> None:
         """Poll four times a second."""
         while not self._stop_asked.wait(0.25):
-            with contextlib.suppress(ValueError, OSError):
-                self.vram_mib = max(self.vram_mib, int(smi("memory.used")) - self.base)
+            self.vram_mib = max(self.vram_mib, used() - self.base)
             with contextlib.suppress(OSError):
                 self.ram_mib = max(self.ram_mib, ram_of_comfyui())
 
@@ -70,13 +82,20 @@ class Peak(threading.Thread):
 
 def ram_of_comfyui() -> int:
     """Return RssAnon + RssShmem of ComfyUI, MiB (proc(5)): of the largest process that runs main.py."""
-    sizes = [0]
+    return max([size for _, size in _comfyui()], default=0)
+
+
+def pid_of_comfyui() -> int | None:
+    """Return ComfyUI's process id: of the largest process that runs main.py; None for none."""
+    found = sorted(_comfyui(), key=lambda each: each[1])
+    return found[-1][0] if found else None
+
+
+def _comfyui() -> Iterator[tuple[int, int]]:
+    """Yield the processes that run main.py, and their MiB."""
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and b"main.py" in (entry / "cmdline").read_bytes().split(b"\0"):
                 status = (entry / "status").read_text(encoding="ascii", errors="replace")
-                sizes.append(
-                    sum(int(kib) for kib in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+)", status, re.MULTILINE))
-                    // 1024
-                )
-    return max(sizes)
+                sizes = re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+)", status, re.MULTILINE)
+                yield int(entry.name), sum(map(int, sizes)) // 1024

@@ -8,7 +8,7 @@ import torch
 
 
 class RandomConditioning:
-    """What a UMT5-XXL text encoder would return: (1, 512, 4096), float32."""
+    """What a UMT5-XXL or T5-XXL text encoder would return, (1, 512, 4096), and CLIP-L's (1, 768); float32."""
 
     CATEGORY = "bench"
     FUNCTION = "make"
@@ -25,7 +25,8 @@ class RandomConditioning:
     def make(self, seed: int) -> tuple[list[Any]]:
         """Return the conditioning."""
         generator = torch.Generator().manual_seed(seed)
-        return ([[torch.randn(1, 512, 4096, generator=generator), {}]],)
+        pooled = torch.randn(1, 768, generator=generator)
+        return ([[torch.randn(1, 512, 4096, generator=generator), {"pooled_output": pooled}]],)
 
 
 NODE_CLASS_MAPPINGS = {"BenchRandomConditioning": RandomConditioning}

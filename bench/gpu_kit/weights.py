@@ -1,9 +1,11 @@
-"""Write full-size model files of random weights that ComfyUI recognises. Runs in ComfyUI's Python, on a GPU.
+"""Write files of random weights that ComfyUI recognises. Runs in ComfyUI's Python, on a GPU where one is.
 
     weights.py COMFYUI_DIR KIND FILE
 
-Kinds: sdxl (checkpoint, fp16, 6.9 GB), wan14b-fp8 (Wan 2.1 text-to-video 14B, float8_e4m3fn, 14 GB),
-wan14b-fp16 (28 GB), wan-vae (0.25 GB). The shapes come from ComfyUI's own classes on the meta device, so
+Full size, to be measured: sdxl (checkpoint, fp16, 6.9 GB), wan14b-fp8 (Wan 2.1 text-to-video 14B,
+float8_e4m3fn, 14.5 GB), wan14b-fp16 (29 GB), wan-vae (0.25 GB). Small, to see that a class of models runs at
+all: sd15 (whole, 2.1 GB, since ComfyUI knows UNets by their shapes), wan-small and flux-small (few and narrow
+blocks, tens of MB), flux-vae (0.17 GB). The shapes come from ComfyUI's own classes on the meta device, so
 that ComfyUI's detection sees what it sees in the real files. The file is written as a stream (safetensors
 format: https://github.com/huggingface/safetensors#format), so RAM stays below 1 GB.
 """
@@ -16,8 +18,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-
-DEVICE = "cuda"
 
 DTYPES = {
     "torch.float16": "F16",
@@ -61,7 +61,8 @@ def write(torch: Any, tensors: dict[str, Any], out: Path) -> int:
         end += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    generator = torch.Generator(device=DEVICE).manual_seed(7)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device=device).manual_seed(7)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
     with part.open("wb") as file:
@@ -82,59 +83,110 @@ def random_bytes(torch: Any, name: str, tensor: Any, generator: Any) -> memoryvi
         )
     else:
         gain = 0.7 / (tensor.numel() / tensor.shape[0]) ** 0.5
-        made = torch.randn(tensor.shape, device=DEVICE, dtype=torch.float16, generator=generator).mul_(gain)
+        made = torch.randn(tensor.shape, device=generator.device, dtype=torch.float16, generator=generator)
+        made.mul_(gain)
         made = made.to(tensor.dtype).cpu()
     return memoryview(made.contiguous().view(-1).view(torch.uint8).numpy())
 
 
 def sdxl(torch: Any) -> dict[str, Any]:
     """Return the tensors of an SDXL base checkpoint, on the meta device but for the indices."""
-    import comfy.ops
     import comfy.sdxl_clip
     import comfy.supported_models
-    from comfy.ldm.models.autoencoder import AutoencoderKL
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    half = torch.float16
     config = {
-        "image_size": 32, "out_channels": 4, "use_spatial_transformer": True,
-        "legacy": False, "in_channels": 4,
-        "model_channels": 320, "use_temporal_attention": False, "use_temporal_resblock": False, "dtype": half,
-        "num_classes": "sequential", "adm_in_channels": 2816, "num_res_blocks": [2, 2, 2],
+        **_unet(torch), "num_classes": "sequential", "adm_in_channels": 2816, "num_res_blocks": [2, 2, 2],
         "transformer_depth": [0, 0, 2, 2, 10, 10], "channel_mult": [1, 2, 4], "transformer_depth_middle": 10,
         "use_linear_in_transformer": True, "context_dim": 2048, "num_head_channels": 64,
         "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
     }  # fmt: skip
+    text = comfy.sdxl_clip.SDXLClipModel(device="meta", dtype=torch.float16)
+    return _checkpoint(torch, config, comfy.supported_models.SDXL, text)
+
+
+def sd15(torch: Any) -> dict[str, Any]:
+    """Return the tensors of a Stable Diffusion 1.5 checkpoint."""
+    import comfy.sd1_clip
+    import comfy.supported_models
+
+    config = {
+        **_unet(torch), "adm_in_channels": None, "num_res_blocks": [2, 2, 2, 2], "context_dim": 768,
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "channel_mult": [1, 2, 4, 4], "num_heads": 8,
+        "transformer_depth_middle": 1, "use_linear_in_transformer": False,
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    }  # fmt: skip
+    text = comfy.sd1_clip.SD1ClipModel(device="meta", dtype=torch.float16)
+    return _checkpoint(torch, config, comfy.supported_models.SD15, text)
+
+
+def _unet(torch: Any) -> dict[str, Any]:
+    """Return what the UNets have in common."""
+    return {
+        "image_size": 32, "out_channels": 4, "use_spatial_transformer": True, "legacy": False,
+        "in_channels": 4, "model_channels": 320, "use_temporal_attention": False,
+        "use_temporal_resblock": False, "dtype": torch.float16,
+    }  # fmt: skip
+
+
+def _checkpoint(torch: Any, config: dict[str, Any], supported: Any, text: Any) -> dict[str, Any]:
+    """Return the tensors of a checkpoint: UNet, VAE, and text encoders as ComfyUI saves them."""
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
     unet = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
-    text = comfy.sdxl_clip.SDXLClipModel(device="meta", dtype=half)
-    vae_config = {
-        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+    tensors = {f"model.diffusion_model.{name}": value for name, value in _half(torch, unet).items()}
+    tensors |= {f"first_stage_model.{name}": value for name, value in _vae(torch, 4).items()}
+    saved = supported(config).process_clip_state_dict_for_saving(_half(torch, text))
+    return {**tensors, **saved}
+
+
+def _half(torch: Any, model: Any) -> dict[str, Any]:
+    """Return a model's tensors in 16 bits."""
+    state = model.state_dict().items()
+    return {name: value if value.dtype == torch.int64 else value.to(torch.float16) for name, value in state}
+
+
+def _vae(torch: Any, channels: int) -> dict[str, Any]:
+    """Return the tensors of a VAE with so many latent channels: 4 of Stable Diffusion, 16 of FLUX.1."""
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    config = {
+        "double_z": True, "z_channels": channels, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
         "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
     }  # fmt: skip
     with torch.device("meta"):
-        vae = AutoencoderKL(ddconfig=vae_config, embed_dim=4)
-
-    def cast(state: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: value if value.dtype == torch.int64 else value.to(half) for name, value in state.items()
-        }
-
-    tensors = {f"model.diffusion_model.{name}": value for name, value in cast(unet.state_dict()).items()}
-    tensors |= {f"first_stage_model.{name}": value for name, value in cast(vae.state_dict()).items()}
-    model = comfy.supported_models.SDXL(config)
-    saved = model.process_clip_state_dict_for_saving(cast(text.state_dict()))
-    return tensors | saved
+        return _half(torch, AutoencoderKL(ddconfig=config, embed_dim=channels))
 
 
-def wan14b(dtype: str) -> Any:
-    """Return a maker of the tensors of Wan 2.1 text-to-video 14B in one dtype."""
+def flux_vae(torch: Any) -> dict[str, Any]:
+    """Return the tensors of a VAE of FLUX.1's shape."""
+    return _vae(torch, 16)
+
+
+def flux_small(torch: Any) -> dict[str, Any]:
+    """Return the tensors of a FLUX.1 [schnell] of two narrow blocks of each kind."""
+    import comfy.ops
+    from comfy.ldm.flux.model import Flux
+
+    model = Flux(
+        in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=256, mlp_ratio=4.0,
+        num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
+        qkv_bias=True, guidance_embed=False, txt_ids_dims=[], device="meta", dtype=torch.float16,
+        operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    return _half(torch, model)
+
+
+def wan(dtype: str, blocks: int = 40, heads: int = 40) -> Any:
+    """Return a maker of the tensors of Wan 2.1 text-to-video in one dtype: 14B, or a smaller one."""
 
     def make(torch: Any) -> dict[str, Any]:
         import comfy.ops
         from comfy.ldm.wan.model import WanModel
 
         model = WanModel(
-            model_type="t2v", dim=5120, ffn_dim=13824, num_heads=40, num_layers=40, in_dim=16, out_dim=16,
+            model_type="t2v", dim=128 * heads, ffn_dim=128 * heads * 27 // 10, num_heads=heads,
+            num_layers=blocks, in_dim=16, out_dim=16,
             device="meta", dtype=torch.float16, operations=comfy.ops.disable_weight_init,
         )  # fmt: skip
         wanted = getattr(torch, dtype)
@@ -161,9 +213,13 @@ def wan_vae(torch: Any) -> dict[str, Any]:
 
 KINDS = {
     "sdxl": sdxl,
-    "wan14b-fp8": wan14b("float8_e4m3fn"),
-    "wan14b-fp16": wan14b("float16"),
+    "wan14b-fp8": wan("float8_e4m3fn"),
+    "wan14b-fp16": wan("float16"),
     "wan-vae": wan_vae,
+    "sd15": sd15,
+    "wan-small": wan("float16", blocks=2, heads=2),
+    "flux-small": flux_small,
+    "flux-vae": flux_vae,
 }
 
 if __name__ == "__main__":

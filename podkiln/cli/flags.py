@@ -9,6 +9,7 @@ import click
 
 from pod.flags import model_selection, node_selection
 from podkiln.cli.options import json_option, one_of
+from podkiln.config import cards
 from podkiln.config import variant as variants
 from podkiln.errors import UsageError
 from podkiln.options import BuildRequest, RuntimeOptions, apply, option
@@ -28,19 +29,23 @@ if TYPE_CHECKING:
     help="Whose profile and common arguments to use; lazy's by default.",
 )
 @apply(RuntimeOptions.options())
-@option("--vram-mib", type=click.IntRange(0, 10_000_000), required=True, help="Of the card; 0 for none.")
+@option("--gpu", metavar="NAME", help="A card by its name: 4090, L40S, H100; its VRAM is known.")
+@option("--vram-mib", type=click.IntRange(0, 10_000_000), help="Of the card; 0 for none.")
 @option("--ram-mib", type=click.IntRange(1, 100_000_000), help="Of the pod, its limit counted.")
 @option("--host-ram-mib", type=click.IntRange(1, 100_000_000), help="Of the machine, where it is more.")
 @option("--tier", help="GPU_TIER.")
 @option("--memory-mode", help="GPU_MEMORY_MODE.")
-@option("--profile", help="FLAG_PROFILE: dynamic or conservative.")
-@option("--models", help="MODELS, of the image that --variant names.")
+@option("--profile", help="FLAG_PROFILE: dynamic, conservative or no_xformers.")
+@option("--models", help="MODELS, of the image that --variant names, or lazy's.")
 @option("--nodes", help="NODES, the same.")
 @option("--args", default="", may_be_empty=True, help="COMFYUI_ARGS.")
 @json_option
-def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **figures: Any) -> None:
+def flags_command(
+    variant: tuple[str, ...], cuda: str | None, gpu: str | None, as_json: bool, **figures: Any
+) -> None:
     """Show the flags that a pod would choose. The same code and data decide in the image."""
     name = one_of(variant, "flags are chosen for one image", default="lazy")
+    figures |= _card(gpu, figures["vram_mib"])
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
     of_image = next((each for each in ("models", "nodes") if figures[each]), None)
     if of_image and not variant:
@@ -48,7 +53,8 @@ def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **f
     made = planning.make_plan(variants.load(name, cuda), BuildRequest.of([name], cuda=cuda, no_weights=True))
     packages = made.lock.python_packages()
     data = build_context.flags_json(made)
-    known = _offered(made) | {"packages": packages} if variant else {}
+    asked = variant or figures["models"] or figures["nodes"]
+    known = _offered(made) | ({"packages": packages} if variant else {}) if asked else {}
     decision = flags_json.preview(data, **known, **figures)
     if as_json:
         console.result(decision.to_json())
@@ -57,6 +63,21 @@ def flags_command(variant: tuple[str, ...], cuda: str | None, as_json: bool, **f
     unsure = () if variant else flags_json.lacking(data, decision, packages)
     for line in (*unsure, *decision.warnings, *decision.reasons):
         click.echo(f"  {line}", err=True)
+
+
+def _card(name: str | None, vram_mib: int | None) -> dict[str, Any]:
+    """Return the card that is meant, and its VRAM. Raises UsageError where none is said, or both ways."""
+    if (name is None) == (vram_mib is None):
+        raise UsageError(
+            "--gpu and --vram-mib both say which card is meant."
+            if name
+            else "--gpu or --vram-mib is missing.",
+            hint="Give one: --gpu 4090, or --vram-mib 24564 for any card, 0 for none.",
+        )
+    if name is None:
+        return {}
+    card = cards.find(name)
+    return {"card": card, "vram_mib": card.vram_mib}
 
 
 def _offered(made: Plan) -> dict[str, Any]:

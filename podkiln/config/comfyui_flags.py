@@ -22,6 +22,7 @@ from podkiln.config.flag_files import (
     DeadFile,
     FlagEntry,
     FlagsOfRelease,
+    ProfileEntry,
     Profiles,
     ProfilesFile,
     RuleEntry,
@@ -40,6 +41,7 @@ ANNOTATIONS = "annotations.yaml"
 PROFILES = "profiles.yaml"
 DEAD = "dead.yaml"
 TORCH = "torch.yaml"
+MEASURED = DIRECTORY / "measured"
 _RANGE = "Say in `releases` for which releases the rule holds, and write one for the others."
 
 
@@ -248,6 +250,17 @@ def _check_tables(tables: ProfilesFile, file: Document) -> None:
             raise file.error(
                 where, f"every class needs its rule, and no other: {', '.join(map(str, sizes))}."
             )
+        _check_working_set(name, profile, sizes, file)
+
+
+def _check_working_set(name: str, profile: ProfileEntry, sizes: list[int], file: Document) -> None:
+    """Check that each task begins at a class, and was measured in a file that is there."""
+    for task, entry in (profile.working_set.tasks if profile.working_set else {}).items():
+        where = ("profiles", name, "working_set", "tasks", task)
+        if entry.from_gb not in sizes:
+            raise file.error((*where, "from_gb"), f"{entry.from_gb} GB is no class.")
+        if not (MEASURED / entry.measured).is_file():
+            raise file.error((*where, "measured"), f"there is no {entry.measured} in {MEASURED}.")
 
 
 def _catalogue(flags: FlagsOfRelease, file: Document) -> Catalogue:
@@ -269,6 +282,8 @@ def _rules(tables: ProfilesFile) -> Iterator[tuple[tuple[str | int, ...], RuleEn
         yield ("profiles", name, "unified"), profile.unified
         for gb, rule in profile.classes.items():
             yield ("profiles", name, "classes", gb), rule
+        if profile.working_set:
+            yield ("profiles", name, "working_set"), profile.working_set
     for number, mode in enumerate(tables.memory_modes):
         for name in Profiles.model_fields:
             yield ("memory_modes", number, name), getattr(mode, name)

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.fields import FlagName, Phrase, Release, Releases, Version
+from podkiln.config.model import Precision, Task
 
 TierName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
 Architecture = Annotated[str, StringConstraints(pattern=r"^(sm|compute)_[0-9]{2,3}[a-z]?$")]
@@ -114,10 +115,33 @@ class Span(StrictModel):
     to_gb: Gigabytes
 
 
+class TaskEntry(StrictModel):
+    """What a task takes beside a model's files, and the cases of a file in measured/ that it was read from.
+
+    `from_gb`: the smallest class in which the arguments were measured to pay.
+    """
+
+    factor: Annotated[float, Field(ge=1, le=3)]
+    activation_mib: Gigabytes
+    from_gb: Gigabytes
+    measured: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+\.json$")]
+    workflow: str
+
+
+class WorkingSetEntry(RuleEntry):
+    """Arguments for models whose working set is no more than `share` of the free VRAM; see profiles.yaml."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    loaded: dict[Precision, Annotated[float, Field(gt=0, le=4)]]
+    tasks: dict[Task, TaskEntry]
+
+
 class ProfileEntry(StrictModel):
-    """Arguments by class of card."""
+    """Arguments by class of card, and where they were measured; with a working set, by the enabled models."""
 
     about: Phrase
+    measured: Phrase
+    working_set: WorkingSetEntry | None = None
     no_gpu: RuleEntry
     unified: RuleEntry
     classes: dict[int, RuleEntry]
@@ -130,6 +154,7 @@ class ModeEntry(StrictModel):
     aliases: TupleOf[str] = ()
     dynamic: RuleEntry
     conservative: RuleEntry
+    no_xformers: RuleEntry
 
 
 class RamEntry(RuleEntry):
@@ -140,10 +165,11 @@ class RamEntry(RuleEntry):
 
 
 class Profiles(StrictModel):
-    """The two profiles that variants may name."""
+    """The profiles that variants may name."""
 
     dynamic: ProfileEntry
     conservative: ProfileEntry
+    no_xformers: ProfileEntry
 
 
 class ProfilesFile(StrictModel):

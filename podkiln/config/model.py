@@ -31,6 +31,7 @@ Confidence: TypeAlias = Literal[
     "hf_page", "curated", "manifest", "upstream", "reupload", "estimate", "declared"
 ]
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "fp8", "nvfp4", "int8", "mixed"]
+Task: TypeAlias = Literal["image", "video", "other"]
 MemoryMode: TypeAlias = Literal[
     "model_full_load",
     "model_cpu_offload",
@@ -197,6 +198,9 @@ class Model(StrictModel):
     title: Text
     summary: Text
     env: EnvName | None = Field(None, description="The variable that switches it on in a pod.")
+    task: Task | None = Field(
+        None, description="What it makes. How much VRAM that takes beside the files was measured by task."
+    )
     family: Identifier | None = Field(
         None,
         description="Models that do the same, larger and smaller; the plan names them as alternatives.",

@@ -119,7 +119,7 @@ class Variant(StrictModel):
     vram_gb: Annotated[TupleOf[Annotated[int, Field(gt=0, le=4096)]], AfterValidator(distinct)] = Field(
         (), description="Cards it is meant for, nominal GB."
     )
-    profile: Literal["dynamic", "conservative"]
+    profile: Literal["dynamic", "conservative", "no_xformers"]
     platforms: Annotated[TupleOf[ImagePlatform], AfterValidator(_one_platform)] = Field(
         (AMD64,), description="What the image is built for: one platform."
     )

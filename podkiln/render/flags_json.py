@@ -16,9 +16,11 @@ from pod.flags import node_selection
 from pod.flags import rules as pod_rules
 from pod.flags.arguments import RefusedError
 from pod.flags.choose import Asked, Facts, choose
+from pod.flags.model_selection import ModelOffer, Need, Weights
 from pod.flags.settings import read
 from pod.hardware.gpu import Detection, Gpu
 from pod.hardware.memory import Memory
+from pod.util.dataclass import replace
 from pod.util.files import SCHEMA
 from podkiln.config import start_arguments
 from podkiln.config.comfyui_flags import DIRECTORY, PROFILES, FlagData, load
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pod.flags.decision import Decision
-    from pod.flags.model_selection import ModelOffer
     from pod.flags.node_selection import NodeOffer
-    from pod.flags.rules import Rules
+    from pod.flags.rules import Rules, WorkingSet
+    from podkiln.config.cards import Card
 
 
 def to_json(
@@ -70,6 +72,7 @@ def preview(  # one parameter for each option of `./build.py flags`
     data: dict[str, Any],
     *,
     vram_mib: int,
+    card: Card | None = None,
     ram_mib: int | None = None,
     host_ram_mib: int | None = None,
     tier: str | None = None,
@@ -87,6 +90,7 @@ def preview(  # one parameter for each option of `./build.py flags`
     Args:
         data: flags.json, from `to_json`.
         vram_mib: The card's memory as nvidia-smi reports it; 0 for no GPU.
+        card: The card, where it is known by name.
         ram_mib: The pod's RAM; None for unknown.
         host_ram_mib: The machine's RAM where the pod is limited to less of it.
         tier: GPU_TIER.
@@ -113,7 +117,7 @@ def preview(  # one parameter for each option of `./build.py flags`
         node_selection.check_names(settings.nodes, node_offers)
         user = rules.catalogue.parse_text(args, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
         has = lambda module: packages is None or packages_of(data).get(module) in packages  # noqa: E731
-        facts = Facts(_detection(vram_mib), _memory(ram_mib, host_ram_mib), has_module=has)
+        facts = Facts(_detection(vram_mib, card), _memory(ram_mib, host_ram_mib), has_module=has)
         decision = choose(rules, facts, Asked(settings, user, offers, node_offers))
     except PodError as refused:
         hint = f"A pod would refuse it in the same words, with exit code {refused.exit_code}."
@@ -144,10 +148,12 @@ def lacking(data: dict[str, Any], decision: Decision, packages: Collection[str])
     ]
 
 
-def _detection(vram_mib: int) -> Detection:
+def _detection(vram_mib: int, card: Card | None = None) -> Detection:
     if vram_mib == 0:
         return Detection(None, reasons=("there is no GPU",))
-    return Detection(Gpu(index=0, uuid="", name="as given", vram_mib=vram_mib), visible=1)
+    name, capability = (card.name, card.compute_capability) if card else ("as given", None)
+    gpu = Gpu(index=0, uuid="", name=name, vram_mib=vram_mib, compute_cap=capability)
+    return Detection(gpu, visible=1)
 
 
 def _memory(ram_mib: int | None, host_ram_mib: int | None) -> Memory:
@@ -210,19 +216,30 @@ def _check_combinations(version: str, common: tuple[str, ...], folder: Path) -> 
     rams = [_memory(None, None), *(_memory(rule.below_gb * mib // 2, 4096 * mib) for rule in rules.ram)]
     modes = ["auto", *(entry.mode for entry in rules.memory_modes)]
     nothing = rules.catalogue.parse([], "")
-    for card, ram, mode, profile in product(cards, rams, modes, rules.profiles):
-        environ = {"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}
-        settings = read(environ, rules)
-        try:
-            decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing))
-        except RefusedError as refused:
-            raise DescriptionError(f"No pod could start ComfyUI {version}: {refused}") from None
-        _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
+    for mode, profile in product(modes, rules.profiles):
+        settings = read({"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}, rules)
+        # RAM has no say in what models change.
+        asked = [*product(rams, [()]), *product(rams[:1], _offers(rules.profiles[profile].working_set))]
+        for card, (ram, offers) in product(cards, asked):
+            try:
+                decision = choose(rules, Facts(_detection(card), ram), Asked(settings, nothing, offers))
+            except RefusedError as refused:
+                raise DescriptionError(f"No pod could start ComfyUI {version}: {refused}") from None
+            _read_again(rules, decision, f"{card} MiB, {mode}, {profile}")
     unified = Detection(Gpu(index=0, uuid="", name="unified", vram_mib=None, unified=True), visible=1)
     for mode, profile in product(modes, rules.profiles):
         settings = read({"GPU_MEMORY_MODE": mode, "FLAG_PROFILE": profile}, rules)
         decision = choose(rules, Facts(unified, rams[-1]), Asked(settings, nothing))
         _read_again(rules, decision, f"unified memory, {mode}, {profile}")
+
+
+def _offers(known: WorkingSet | None) -> list[tuple[ModelOffer, ...]]:
+    """Return what may be enabled as far as flags go: a model that fits anywhere, one that fits nowhere."""
+    if known is None:
+        return []
+    offer = ModelOffer("any", "ENABLE_ANY", default=True, baked=True, needs=(Need(None, 0, 0),), unmet=())
+    files = (Weights(1), Weights(1 << 50))
+    return [(replace(offer, task=next(iter(known.tasks)), weights=(file,)),) for file in files]
 
 
 def _read_again(rules: Rules, decision: Decision, case: str) -> None:

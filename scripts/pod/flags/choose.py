@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pod.flags import gpu_class, model_selection, node_selection
+from pod.flags import gpu_class, model_selection, node_selection, working_set
 from pod.flags.arguments import check_modules
 from pod.flags.command_line import CommandLine
 from pod.flags.decision import Decision, as_sentence
@@ -69,7 +69,7 @@ def choose(rules: Rules, facts: Facts, asked: Asked) -> Decision:
     selection = model_selection.select(asked.offers, settings, card, facts.memory.total_mib, rules)
     mode, why_mode = _memory_mode(rules, settings, card, selection)
     nodes = node_selection.select(asked.nodes, selection.choices, settings.nodes, asked.user, volume.nodes)
-    line = _command_line(rules, facts, asked, card, volume, nodes)
+    line = _command_line(rules, facts, asked, card, selection, volume, nodes)
     port = int(line.value("--port") or settings.port)
     access.check_ports(port)
     check_cors(line.value("--enable-cors-header", "*"), access.login)
@@ -100,14 +100,20 @@ def choose(rules: Rules, facts: Facts, asked: Asked) -> Decision:
 
 
 def _command_line(
-    rules: Rules, facts: Facts, asked: Asked, card: GpuClass, volume: Volume, nodes: NodeSelection
+    rules: Rules,
+    facts: Facts,
+    asked: Asked,
+    card: GpuClass,
+    selection: Selection,
+    volume: Volume,
+    nodes: NodeSelection,
 ) -> CommandLine:
     """Put the arguments together, the weakest source first. Raises PodError for a module that is lacking."""
     settings, memory = asked.settings, facts.memory
     line = CommandLine(rules.catalogue)
     line.add(Rule(rules.common_for(settings.port, facts.root), ""), _COMMON)
     line.add_folders(volume, nodes, asked.user)
-    line.add(*_profile_rule(rules, settings, card))
+    line.add(*_profile_rule(rules, settings, card, selection))
     if ram := next((rule for rule in rules.ram if _holds(rule.below_gb, rule.limited, memory, rules)), None):
         line.add(ram.rule, f"{memory.total_mib} MiB of RAM")
     if settings.memory_mode != AUTO and card.usable:
@@ -157,13 +163,16 @@ def _warnings(decision: Decision, line: CommandLine, asked: Asked) -> Iterator[s
         yield f"GPU_MEMORY_MODE={mode} has no effect without a GPU"
 
 
-def _profile_rule(rules: Rules, settings: Settings, card: GpuClass) -> tuple[Rule, str]:
+def _profile_rule(rules: Rules, settings: Settings, card: GpuClass, selection: Selection) -> tuple[Rule, str]:
     profile = rules.profiles[settings.profile]
     if card.gb is None:
         return profile.no_gpu, f"profile {settings.profile}, no GPU"
     if card.unified:
         return profile.unified, f"profile {settings.profile}, unified memory"
-    return profile.classes[card.gb], f"profile {settings.profile}, {card.gb} GB"
+    rule = profile.classes[card.gb]
+    if profile.working_set:
+        rule = working_set.rule_for(rule, profile.working_set, card, selection)
+    return rule, f"profile {settings.profile}, {card.gb} GB"
 
 
 def _mode_rule(rules: Rules, settings: Settings) -> Rule:

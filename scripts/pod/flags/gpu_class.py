@@ -17,10 +17,14 @@ _SMALLEST = 0  # MiB: what falls below every class gets the smallest
 
 @dataclass(frozen=True)
 class GpuClass:
-    """What to plan with: a nominal class, and the MiB that models may count on; None without a GPU."""
+    """What to plan with: a nominal class, and the MiB that models may count on; None without a GPU.
+
+    `free_mib` is what of them nobody else holds.
+    """
 
     gb: int | None = None
     vram_mib: int | None = None
+    free_mib: int | None = None
     tier: str | None = None
     unified: bool = False
     reasons: tuple[str, ...] = ()
@@ -60,7 +64,8 @@ def classify(detection: Detection, memory: Memory, settings: Settings, rules: Ru
         elif gb < class_.gb:
             vram_mib = min(found_mib, gb * MIB_PER_GB)
             reasons.append(f"GPU_TIER={tier}: treated as a card of {gb} GB")
-    return GpuClass(gb, vram_mib, tier, gpu.unified, tuple(reasons), tuple(warnings))
+    free_mib = vram_mib if gpu.free_mib is None else min(vram_mib, gpu.free_mib)
+    return GpuClass(gb, vram_mib, free_mib, tier, gpu.unified, tuple(reasons), tuple(warnings))
 
 
 def _without(detection: Detection, settings: Settings, rules: Rules) -> GpuClass:
@@ -79,6 +84,7 @@ def _as_the_tier_says(detection: Detection, settings: Settings, rules: Rules, th
     return GpuClass(
         gb=from_gb,
         vram_mib=from_gb * MIB_PER_GB,
+        free_mib=from_gb * MIB_PER_GB,
         tier=settings.tier,
         reasons=detection.reasons,
         warnings=(*detection.warnings, warning),
@@ -98,6 +104,7 @@ def _unknown(gpu: Gpu, detection: Detection, settings: Settings, rules: Rules) -
     return GpuClass(
         gb=least.gb,
         vram_mib=least.gb * MIB_PER_GB,
+        free_mib=least.gb * MIB_PER_GB,
         tier=least.tier,
         reasons=detection.reasons,
         warnings=(*detection.warnings, warning),

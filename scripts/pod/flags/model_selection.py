@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pod.flags.settings import Settings
     from pod.model_refs.model_ref import ModelRef
 
+_WEIGHTS = (".safetensors", ".sft", ".gguf")  # beside pickles: what may lie on the card
+
 
 @dataclass(frozen=True)
 class Need:
@@ -30,8 +32,20 @@ class Need:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """One file that comes with a model: `size` in bytes, exact or about; None where nobody knows it."""
+
+    size: int | None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelOffer:
-    """One model of models.json, as far as choosing is concerned."""
+    """One model of models.json, as far as choosing is concerned.
+
+    `task` is what it makes, None for unknown; `weights` the files that are not optional; `requires` what has
+    to be there beside them.
+    """
 
     id: str
     env: str
@@ -39,6 +53,9 @@ class ModelOffer:
     baked: bool
     needs: tuple[Need, ...]
     unmet: tuple[str, ...]
+    task: str | None = None
+    weights: tuple[Weights, ...] = ()
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,13 @@ def from_json(data: Mapping[str, Any]) -> tuple[ModelOffer, ...]:
             baked=entry["baked"],
             needs=_needs(entry),
             unmet=tuple(entry["unmet"]),
+            task=entry["task"],
+            weights=tuple(
+                Weights(file["size"] or file["size_approx"], file["precision"])
+                for file in entry["files"]
+                if not file["optional"] and (file["pickle"] or file["name"].endswith(_WEIGHTS))
+            ),
+            requires=tuple(entry["requires"]),
         )
         for entry in data["models"]
     )

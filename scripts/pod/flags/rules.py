@@ -40,12 +40,35 @@ class CardClass:
 
 
 @dataclass(frozen=True)
+class TaskMeasure:
+    """What a task takes beside the files, as measured, from which class of card on."""
+
+    factor: float
+    activation_mib: int
+    from_gb: int
+
+
+@dataclass(frozen=True)
+class WorkingSet:
+    """Arguments for models whose working set is no more than `share` of the free VRAM.
+
+    `loaded` is what a file's bytes become on the card, by its precision; 1 for those that are not in it.
+    """
+
+    rule: Rule
+    share: float
+    loaded: Mapping[str, float]
+    tasks: Mapping[str, TaskMeasure]
+
+
+@dataclass(frozen=True)
 class Profile:
-    """One answer to "which flags for which card"."""
+    """One answer to "which flags for which card"; with a working set, for which models too."""
 
     no_gpu: Rule
     unified: Rule
     classes: Mapping[int, Rule]
+    working_set: WorkingSet | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +186,16 @@ def _profile(entry: Mapping[str, Any]) -> Profile:
         no_gpu=_rule(entry["no_gpu"]),
         unified=_rule(entry["unified"]),
         classes={int(gb): _rule(rule) for gb, rule in entry["classes"].items()},
+        working_set=_working_set(entry["working_set"]) if entry["working_set"] else None,
     )
+
+
+def _working_set(entry: Mapping[str, Any]) -> WorkingSet:
+    tasks = {
+        task: TaskMeasure(measure["factor"], measure["activation_mib"], measure["from_gb"])
+        for task, measure in entry["tasks"].items()
+    }
+    return WorkingSet(_rule(entry), entry["share"], entry["loaded"], tasks)
 
 
 def _memory_mode(entry: Mapping[str, Any]) -> MemoryMode:

@@ -31,8 +31,9 @@ class Gpu:
     """One card, or one MIG slice of a card.
 
     `vram_mib` is None where the driver reports none: because the card shares the machine's RAM (`unified`),
-    or because it could not be read; `memory` is then what the driver wrote instead. A slice has the index of
-    its card and its own UUID; `card` is its card's. `lost` is what the driver says of one that is unusable.
+    or because it could not be read; `memory` is then what the driver wrote instead. `free_mib` is what nobody
+    held when it was asked, where that is told. A slice has the index of its card and its own UUID; `card` is
+    its card's. `lost` is what the driver says of one that is unusable.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Gpu:
     unified: bool = False
     memory: str | None = None
     lost: str | None = None
+    free_mib: int | None = None
 
     def __str__(self) -> str:
         return f"{'slice of ' if self.card else ''}GPU {self.index} ({self.name})"
@@ -250,6 +252,7 @@ def _card(line: str, fields: Sequence[str] = nvidia_smi.FIELDS) -> tuple[Gpu, bo
         compute_cap=_known(told.get("compute_cap", "")),
         memory=None if memory else printable(told["memory.total"], _LONGEST),
         lost=next((printable(value, _LONGEST) for value in values if _LOST.search(value)), None),
+        free_mib=mig.integer(told.get("memory.free", "")),
     )
     return card, told.get("mig.mode.current") == "Enabled"
 

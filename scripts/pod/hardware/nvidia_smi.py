@@ -24,7 +24,16 @@ LONGEST = 60.0  # seconds; a boot that waits longer is worse than one without a 
 
 # Fields of `nvidia-smi --help-query-gpu`. A driver refuses the whole question for one field that it does not
 # know: compute_cap came after driver 470, mig.mode.current with 450. The first four every driver has.
-FIELDS = ("index", "uuid", "name", "memory.total", "mig.mode.current", "driver_version", "compute_cap")
+FIELDS = (
+    "index",
+    "uuid",
+    "name",
+    "memory.total",
+    "mig.mode.current",
+    "driver_version",
+    "compute_cap",
+    "memory.free",
+)
 BASIC_FIELDS = FIELDS[:4]
 LIST = ("-L",)
 DETAILS = ("-q", "-x")

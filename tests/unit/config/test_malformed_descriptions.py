@@ -104,7 +104,7 @@ VARIANTS = [
         VARIANT + "profile: fast\n",
         6,
         "profile",
-        "expected 'dynamic' or 'conservative'",
+        "expected 'dynamic', 'conservative' or 'no_xformers'",
     ),
     Case("an impossible port", VARIANT + "runtime: {port: 65536}\n", 6, "runtime.port", "at most 65535"),
     Case(

@@ -425,7 +425,7 @@ def test_nodes_of_the_image_are_chosen_with_their_folders_and_variables(
         "code": [],
     }
     model = {"id": "film", "env": "ENABLE_FILM", "default": False, "baked": False, "unmet": []}
-    model |= {"memory_modes": [], "vram_gb": 1, "ram_gb": 1, "files": []}
+    model |= {"memory_modes": [], "vram_gb": 1, "ram_gb": 1, "files": [], "task": None, "requires": []}
     nodes = [
         {
             "id": "film",

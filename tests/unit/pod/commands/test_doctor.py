@@ -27,12 +27,17 @@ MODEL: dict[str, Any] = {
     "ram_gb": 32,
     "memory_modes": [{"mode": "sequential_cpu_offload", "vram_gb": 10, "ram_gb": 64}],
     "unmet": [],
+    "task": None,
+    "requires": [],
     "files": [
         {
             "folder": "loras",
             "name": "a",
             "size": 5,
+            "size_approx": None,
+            "precision": None,
             "sha256": None,
+            "pickle": False,
             "optional": False,
             "source": {"kind": "https"},
         }

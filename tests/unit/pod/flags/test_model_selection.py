@@ -9,7 +9,7 @@ import pytest
 
 from pod.errors import PodError
 from pod.flags import model_selection, settings
-from pod.flags.model_selection import ModelOffer, Need
+from pod.flags.model_selection import ModelOffer, Need, Weights
 from pod.hardware.memory import Memory
 from pod.util.env import SettingError
 
@@ -235,6 +235,16 @@ def test_damaged_folders(known: Rules, root: Path, damage: str) -> None:
     assert refused.value.exit_code == 65
 
 
+WEIGHTS = {
+    "name": "a.safetensors",
+    "size": 7,
+    "size_approx": 9,
+    "precision": "fp16",
+    "optional": False,
+    "pickle": False,
+}
+
+
 def test_models_json(tmp_path: Path) -> None:
     path = tmp_path / "models.json"
     entry = {
@@ -246,13 +256,22 @@ def test_models_json(tmp_path: Path) -> None:
         "ram_gb": None,
         "memory_modes": [],
         "unmet": [],
-        "files": [],
+        "task": "image",
+        "requires": ["node:x"],
+        "files": [
+            WEIGHTS,
+            WEIGHTS | {"name": "b.ckpt", "size": None, "pickle": True},
+            WEIGHTS | {"name": "c.safetensors", "optional": True},
+            WEIGHTS | {"name": "config.json", "size": None, "size_approx": None},
+        ],
     }
     mode = {"mode": "model_cpu_offload", "vram_gb": 30.5, "ram_gb": 64}
     models = [entry, entry | {"id": "b", "memory_modes": [mode]}]
     path.write_text(json.dumps({"schema": 1, "models": models}), encoding="utf-8")
     first, second = model_selection.load(path)
     assert first.needs == (Need(None, 8, 0),)
+    assert (first.task, first.requires) == ("image", ("node:x",))
+    assert first.weights == (Weights(7, "fp16"), Weights(9, "fp16")), "what may lie on the card, and no other"
     assert second.needs == (Need("model_cpu_offload", 30.5, 64),)
 
 

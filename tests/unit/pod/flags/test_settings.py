@@ -37,7 +37,10 @@ MALFORMED = [
     ({"GPU_MEMORY_MODE": "lowvram"}, "GPU_MEMORY_MODE='lowvram' is not one of auto, model_full_load, full"),
     ({"GPU_MEMORY_MODE": "cpu_offload"}, "Did you mean model_cpu_offload?"),
     ({"GPU_MEMORY_MODE": "model_full_load_and_qint8"}, "Did you mean model_full_load_and_qfloat8?"),
-    ({"FLAG_PROFILE": "agressive"}, "FLAG_PROFILE='agressive' is not one of dynamic, conservative."),
+    (
+        {"FLAG_PROFILE": "agressive"},
+        "FLAG_PROFILE='agressive' is not one of dynamic, conservative, no_xformers.",
+    ),
     ({"WORKSPACE": "workspace"}, "WORKSPACE='workspace' is not an absolute path"),
     ({"WORKSPACE": "~/work"}, "WORKSPACE='~/work' is not an absolute path"),
     ({"WORKSPACE": "/a/../etc"}, "WORKSPACE='/a/../etc' is not an absolute path"),

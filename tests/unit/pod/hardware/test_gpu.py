@@ -106,9 +106,16 @@ def test_unified_memory(play: Play, what: str) -> None:
 
 
 def test_what_the_driver_does_not_tell_is_unknown() -> None:
-    found = gpu._card("3, GPU-1, A, strange, card, [Unknown Error], [N/A], [N/A], N/A")
+    found = gpu._card("3, GPU-1, A, strange, card, [Unknown Error], [N/A], [N/A], N/A, [N/A]")
     card = gpu.Gpu(3, "GPU-1", "A, strange, card", None, None, None, memory="[Unknown Error]")
     assert found == (card, False)
+
+
+def test_what_others_hold_of_a_card_is_not_free(play: Play) -> None:
+    play("80", FAKE_GPU_FREE="8192")
+    found = detect()
+    assert found.gpu is not None
+    assert (found.gpu.vram_mib, found.gpu.free_mib) == (81559, 8192)
 
 
 def test_a_card_without_memory_of_its_own_is_the_smallest() -> None:
@@ -302,7 +309,7 @@ def test_only_cards_known_for_it_share_the_machines_ram(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, memory: str, unified: bool
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no further question is answered
-    line = f"0, GPU-1, {name}, {memory}, [N/A], 580.1, 8.9"
+    line = f"0, GPU-1, {name}, {memory}, [N/A], 580.1, 8.9, 23000"
     card = gpu._card(line)
     assert card is not None
     (found,) = gpu._expand(*card, 1.0, UNIFIED)
@@ -311,7 +318,7 @@ def test_only_cards_known_for_it_share_the_machines_ram(
 
 def test_the_answers_of_a_real_card() -> None:
     csv, listed = H100.read_text(encoding="utf-8").split("\n\n")[:2]
-    assert gpu._card(csv) == (
+    assert gpu._card(csv, nvidia_smi.FIELDS[:-1]) == (  # recorded when memory.free was not asked for
         gpu.Gpu(
             0,
             "GPU-00000000-1111-2222-3333-444444444444",
@@ -334,7 +341,7 @@ def test_a_program_that_never_stops_talking_is_ended(monkeypatch: pytest.MonkeyP
     assert "printed more than 1 MiB and was ended" in (detect(witness=NODE).unusable or "")
 
 
-LINE = "0, GPU-1, A card, 24576, Disabled, 580.1, 8.9"
+LINE = "0, GPU-1, A card, 24576, Disabled, 580.1, 8.9, 23000"
 
 
 @settings(max_examples=200, deadline=None)
@@ -389,8 +396,8 @@ def made_of(output: str, code: int = 0) -> gpu.Detection:
     return gpu.detect(cast("nvidia_smi.NvidiaSmiQuery", Answer(output, code)), {}, unified=UNIFIED)
 
 
-GOOD_ROW = "1, GPU-24aaaaaa-0000-4000-8000-000000000001, NVIDIA A10G, 23028, [N/A], 580.95.05, 8.6"
-LOST_ROW = "0, GPU-24bbbbbb-0000-4000-8000-000000000002, {name}, {memory}, [N/A], 580.95.05, 8.6"
+GOOD_ROW = "1, GPU-24aaaaaa-0000-4000-8000-000000000001, NVIDIA A10G, 23028, [N/A], 580.95.05, 8.6, 22500"
+LOST_ROW = "0, GPU-24bbbbbb-0000-4000-8000-000000000002, {name}, {memory}, [N/A], 580.95.05, 8.6, 22500"
 
 
 @pytest.mark.parametrize("words", ["[GPU is lost]", "[GPU requires reset]"])

@@ -1,0 +1,181 @@
+"""bench/gpu.py without a GPU: what comes first, what it resumes, merges, leaves out, reads off a log."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import gpu as bench
+import pytest
+from gpu_kit import boot, machine, memory, results
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HERE = {"gpu": "NVIDIA L4", "vram_mib": "23034", "driver": "580.1", "comfyui": "0.33.0", "torch": "2.11.0"}
+
+
+def measured(path: Path, *cases: str, **other: str) -> Path:
+    found = {
+        "schema": 1,
+        "machine": HERE | other,
+        "files": {},
+        "cases": {name: {"prompts_s": [1.0]} for name in cases},
+    }
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return path
+
+
+def test_the_most_useful_comes_first() -> None:
+    names = [case.name for case in bench.CASES]
+    assert len(set(names)) == len(names)
+    rooms = [(case.workflow, case.free_gib) for case in bench.CASES[1:] if case.arguments == bench.CLASSIC]
+    assert rooms[:5] == [("sdxl", None), ("sdxl", 8), ("sdxl", 24), ("wan14b-fp8", None), ("wan14b-fp8", 24)]
+    assert {case.workflow for case in bench.CASES} <= set(boot.WORKFLOW_FILES)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which cases were run, none of them really."""
+    seen: list[str] = []
+
+    def measure(case: boot.Case, _workspace: Path, _logs: Path) -> dict[str, Any]:
+        seen.append(case.name)
+        return {"prompts_s": [2.0]}
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(bench, "make_models", lambda *_: 5)
+    monkeypatch.setattr(machine, "missing", lambda _: [])
+    monkeypatch.setattr(machine, "lay_out", lambda *_: None)
+    monkeypatch.setattr(machine, "describe", lambda **_: dict(HERE))
+    return seen
+
+
+def test_a_run_goes_on_where_the_last_one_ended(ran: list[str], tmp_path: Path) -> None:
+    there = bench.CASES[1].name
+    out = measured(tmp_path / "gpu.json", there)
+    assert bench.main(["--out", str(out), "--only", "sdxl, all", "--budget", "1000"]) == 0
+    assert there not in ran
+    assert ran[0] == bench.CASES[0].name
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["cases"][there] == {"prompts_s": [1.0]}, "never run again"
+    assert {*ran, there} == set(found["cases"])
+    assert found["files"] == {"sdxl": 5}
+
+
+def test_the_budget_ends_a_run_between_two_cases(
+    ran: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["--out", str(tmp_path / "gpu.json"), "--budget", "10"]) == 0
+    assert ran == []
+    assert f"the budget ends before: {bench.CASES[0].name}" in capsys.readouterr().err
+
+
+def test_what_a_card_has_no_room_for_is_left_out(
+    ran: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["--out", str(tmp_path / "gpu.json"), "--only", "48 GiB", "--budget", "1000"]) == 0
+    assert ran == []
+    assert "the card has no 48 GiB to leave free: sdxl, 48 GiB free" in capsys.readouterr().err
+
+
+def test_a_case_whose_vram_cannot_be_held_costs_no_other(
+    ran: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "python", lambda: "/bin/false")
+    monkeypatch.setattr(memory, "used", lambda: 0)
+
+    def measure(case: boot.Case, _workspace: Path, _logs: Path) -> dict[str, Any]:
+        with memory.held(case.free_gib):
+            ran.append(case.name)
+            return {"prompts_s": [2.0]}
+
+    monkeypatch.setattr(bench, "measure", measure)
+    line = ["--out", str(tmp_path / "gpu.json"), "--only", "sdxl, ", "--budget", "1000"]
+    assert bench.main(line) == 1
+    said = capsys.readouterr().err
+    assert "sdxl, 8 GiB free, --enable-dynamic-vram is left out: VRAM could not be held" in said
+    assert ran[0] == bench.CASES[0].name
+    assert all("all free" in name for name in ran)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("gpu", "NVIDIA H200"), ("driver", "590.1"), ("comfyui", "0.38.1")]
+)
+def test_figures_of_another_machine_are_not_gone_on_with(
+    ran: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: str
+) -> None:
+    out = measured(tmp_path / "gpu.json", "a", **{key: value})
+    before = out.read_bytes()
+    assert bench.main(["--out", str(out)]) == 1
+    assert (
+        f"it was measured elsewhere: {key} {value} against {HERE[key]}; give another"
+        in capsys.readouterr().err
+    )
+    assert (ran, out.read_bytes()) == ([], before)
+
+
+def test_results_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, more = measured(tmp_path / "out.json", "a"), measured(tmp_path / "more.json", "a", "b")
+    found = json.loads(more.read_text(encoding="utf-8"))
+    found["cases"]["a"] = {"prompts_s": [9.0]}
+    more.write_text(json.dumps(found), encoding="utf-8")
+    assert bench.main(["--out", str(out), "--merge", str(more)]) == 0
+    merged = json.loads(out.read_text(encoding="utf-8"))
+    assert merged["cases"] == {"a": {"prompts_s": [1.0]}, "b": {"prompts_s": [1.0]}}
+    assert "| b | 1.0 | - |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "it is not there"),
+        ("[]", "it is no result of bench/gpu.py"),
+        ("{", "Expecting property name"),
+        (json.dumps({"schema": 1, "machine": HERE | {"gpu": "T4"}, "cases": {}}), "gpu NVIDIA L4 against T4"),
+    ],
+)
+def test_what_does_not_belong_is_not_merged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, sentence: str
+) -> None:
+    out, other = measured(tmp_path / "out.json", "a"), tmp_path / "other.json"
+    if text is not None:
+        other.write_text(text, encoding="utf-8")
+    before = out.read_bytes()
+    assert bench.main(["--out", str(out), "--merge", str(other)]) == 1
+    assert sentence in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_what_a_log_says() -> None:
+    log = (
+        "podkiln: Profile dynamic, 80 GB: nothing to pass.\n"
+        "loaded completely; 9000.00 MB usable, 1560.51 MB loaded, full load: True\n"
+        "loaded partially; 1.00 MB usable, 4000.40 MB loaded, 897.00 MB offloaded, 1 MB buffer reserved\n"
+        "\r 50%|#####     | 1/2 [00:02<00:02,  2.00s/it]\r100%|##########| 2/2 [00:03<00:00,  1.25s/it]\n"
+        "torch.OutOfMemoryError: Allocation on device\n"
+    )
+    assert boot.read_log(log) == {
+        "out_of_memory": True,
+        "it_per_s": 0.8,
+        "loaded_mib": [["completely", 1561], ["partially", 4000]],
+        "decided": ["Profile dynamic, 80 GB: nothing to pass."],
+    }
+    assert boot.read_log("") == {"out_of_memory": False, "loaded_mib": [], "decided": []}
+
+
+def test_without_nginx_comfyui_answers_behind_where_the_door_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "NGINX", tmp_path / "nginx")
+    assert machine.port() == 18188
+    (tmp_path / "nginx").touch()
+    assert machine.port() == 8188
+
+
+def test_the_measured_files_can_be_gone_on_with() -> None:
+    folder = bench.HERE.parent / "variants" / "flags" / "measured"
+    for path in folder.glob("*.json"):
+        found = results.load(path)
+        assert set(found["files"]) <= set(boot.WORKFLOW_FILES)
+        assert all(name.partition(", ")[0] in boot.WORKFLOW_FILES for name in found["cases"])

@@ -1,0 +1,275 @@
+"""The checks of a real card, each shown to fail for its fault on a fake card."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from gpu_kit import check_run, checks
+from gpu_kit.real_pod import RealPod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+FAKES = Path(__file__).resolve().parents[2] / "fakes"
+ONE = "GPU-80aaaaaa-0000-4000-8000-000000000001"
+
+
+def png(pixels: bytes) -> bytes:
+    """A picture one pixel high, one byte a pixel."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", len(pixels), 1, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0" + pixels)),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in (*chunks, (b"IEND", b""))
+    )
+
+
+@dataclass
+class FakeBoot:
+    """A start.sh that does what it is told to."""
+
+    pod: FakePod
+    environment: Mapping[str, str]
+    stats: dict[str, Any] | None = None
+    decision: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        args = ["--port", "18188", *self.environment.get("COMFYUI_ARGS", "").split()]
+        gpu = self.pod.gpu | {"uuid": self.environment.get("CUDA_VISIBLE_DEVICES", self.pod.gpu["uuid"])}
+        mode = self.environment.get("GPU_MEMORY_MODE", "model_full_load")
+        self.decision = {"args": args, "gpu": gpu, "findings": [], "class_gb": 80, "memory_mode": mode}
+        self.stats = {"system": {"argv": ["main.py", *args]}, "devices": [{}]}
+        dynamic = checks.CLASSIC not in args
+        self.said = f"{checks.DYNAMIC_IS_ON if dynamic else 'legacy'}\n"
+        self.exit_code: int | None = None
+        self.seconds, self.comfyui_pid = 9.0, 100
+        self.pod.fault(self)
+
+    def log(self) -> str:
+        return self.said
+
+    def prompt(self, workflow: str) -> tuple[str | None, Sequence[Path]]:
+        if self.pod.is_held and workflow == checks.LARGE:
+            return self.pod.when_held(self), ()
+        if workflow in self.pod.broken:
+            return self.pod.broken[workflow], ()
+        path = self.pod.folder / f"{workflow}.png"
+        path.write_bytes(png(self.pod.pixels))
+        return None, [path]
+
+
+class FakePod:
+    """A machine with the fake nvidia-smi and a start.sh without a ComfyUI."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.real = RealPod(folder, folder)
+        self.classes = self.real.classes
+        self.gpu = {"uuid": ONE, "name": "NVIDIA H100 80GB HBM3", "vram_mib": 81559, "driver": "580.95.05"}
+        self.gpu |= {"compute_cap": "9.0", "slice": False}
+        self.pixels = bytes(range(64))
+        self.broken: dict[str, str] = {}
+        self.is_held = False
+
+    def fault(self, up: FakeBoot) -> None:
+        """Spoil a start."""
+
+    def when_held(self, up: FakeBoot) -> str | None:
+        """Say how a prompt fails without VRAM."""
+        return "KSampler: Allocation on device 0 would exceed allowed memory. (out of memory)"
+
+    @contextmanager
+    def boot(self, **environment: str) -> Iterator[FakeBoot]:
+        yield FakeBoot(self, environment)
+
+    @contextmanager
+    def held(self, free_gib: float) -> Iterator[None]:
+        self.is_held = True
+        yield
+        self.is_held = False
+
+    def cards(self) -> Sequence[Mapping[str, str]]:
+        return self.real.cards()
+
+    def slices(self) -> Sequence[str]:
+        return self.real.slices()
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePod:
+    monkeypatch.setenv("PATH", f"{FAKES}:/usr/bin:/bin")
+    monkeypatch.setenv("FAKE_GPU", "80")
+    return FakePod(tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in checks.CHECKS if name != "several_cards"])
+def test_a_good_card_passes(pod: FakePod, name: str) -> None:
+    assert checks.CHECKS[name](pod)
+
+
+@pytest.mark.parametrize(("play", "number"), [("pair", "2"), ("mig-pair", "4")])
+def test_several_cards_and_slices(
+    pod: FakePod, monkeypatch: pytest.MonkeyPatch, play: str, number: str
+) -> None:
+    monkeypatch.setenv("FAKE_GPU", play)
+    assert checks.several_cards(pod) == f"{number} of them"
+    monkeypatch.setenv("FAKE_GPU", "80")
+    with pytest.raises(checks.NotHereError, match="one card"):
+        checks.several_cards(pod)
+
+
+def slow(up: FakeBoot) -> None:
+    up.seconds = checks.COLD_START_SECONDS + 1
+
+
+def ends(up: FakeBoot) -> None:
+    up.stats, up.exit_code, up.said = None, 2, "main.py: error: unrecognized arguments: --medvram"
+
+
+def hangs(up: FakeBoot) -> None:
+    up.stats = None
+
+
+def other_flags(up: FakeBoot) -> None:
+    up.decision["args"] = [*up.decision["args"], "--novram"]
+
+
+def falls_back(up: FakeBoot) -> None:
+    up.said = "No working comfy-aimdo install detected"
+
+
+def other(key: str, value: object) -> Any:
+    def spoil(up: FakeBoot) -> None:
+        up.decision["gpu"][key] = value
+
+    return spoil
+
+
+def finding(up: FakeBoot) -> None:
+    up.decision["findings"] = [{"message": "the driver is too old"}]
+
+
+def other_mode(up: FakeBoot) -> None:
+    up.decision["memory_mode"] = "model_cpu_offload"
+
+
+def all_cards(up: FakeBoot) -> None:
+    assert up.stats is not None
+    up.stats["devices"] = [{}, {}]
+
+
+FAULTS = [
+    ("cold_start", slow, "the first prompt was done after 121 s, not 120"),
+    ("cold_start", ends, "ended with exit code 2; the last line of its log: main.py: error: unrecognized"),
+    ("cold_start", hangs, "ComfyUI did not answer"),
+    ("flags_accepted", ends, "ended with exit code 2"),
+    ("flags_accepted", other_flags, "--novram was decided"),
+    ("flags_accepted", falls_back, "Dynamic VRAM was meant by"),
+    ("decision_right", other("uuid", "GPU-other"), "has the card GPU-other, and nvidia-smi GPU-80aaaaaa"),
+    ("decision_right", other("vram_mib", 8192), "has vram_mib 8192, and nvidia-smi says 81559"),
+    ("decision_right", other("driver", None), "has driver None"),
+    ("decision_right", other("compute_cap", "8.9"), "has compute_cap 8.9, and nvidia-smi says 9.0"),
+    ("decision_right", finding, "something is found wrong: the driver is too old"),
+    ("memory_modes", other_mode, "GPU_MEMORY_MODE=model_full_load became model_cpu_offload"),
+]
+
+
+@pytest.mark.parametrize(("name", "fault", "sentence"), FAULTS)
+def test_a_start_that_is_wrong(
+    pod: FakePod, monkeypatch: pytest.MonkeyPatch, name: str, fault: Any, sentence: str
+) -> None:
+    monkeypatch.setattr(pod, "fault", fault)
+    with pytest.raises(checks.FaultError, match=sentence):
+        checks.CHECKS[name](pod)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (other("uuid", "GPU-other"), "decided was for GPU-other"),
+        (all_cards, "another number of cards than 1"),
+    ],
+)
+def test_another_card_than_the_one_that_is_named(
+    pod: FakePod, monkeypatch: pytest.MonkeyPatch, fault: Any, sentence: str
+) -> None:
+    monkeypatch.setenv("FAKE_GPU", "pair")
+    monkeypatch.setattr(pod, "fault", fault)
+    with pytest.raises(checks.FaultError, match=sentence):
+        checks.several_cards(pod)
+
+
+@pytest.mark.parametrize("workflow", checks.CLASSES)
+def test_a_class_of_models_that_does_not_run(pod: FakePod, workflow: str) -> None:
+    pod.broken = {workflow: "UNETLoader: Could not detect model type"}
+    with pytest.raises(checks.FaultError, match=f"the prompt {workflow} failed: UNETLoader"):
+        checks.model_classes(pod)
+
+
+def test_a_picture_of_one_colour(pod: FakePod) -> None:
+    pod.pixels = bytes(64)
+    with pytest.raises(checks.FaultError, match="the picture of sd15 is of one colour"):
+        checks.model_classes(pod)
+
+
+def restarted(up: FakeBoot) -> str:
+    up.comfyui_pid = 101
+    return "out of memory"
+
+
+def ended(up: FakeBoot) -> str:
+    up.exit_code = 1
+    return "out of memory"
+
+
+@pytest.mark.parametrize(
+    ("when_held", "sentence"),
+    [
+        (lambda _: None, "so nothing ran out of memory"),
+        (lambda _: "connection refused", "failed for another reason than memory: connection refused"),
+        (restarted, "ComfyUI ended when it ran out of VRAM"),
+        (ended, "ComfyUI ended when it ran out of VRAM"),
+    ],
+)
+def test_out_of_memory_that_is_not_survived(
+    pod: FakePod, monkeypatch: pytest.MonkeyPatch, when_held: Any, sentence: str
+) -> None:
+    monkeypatch.setattr(pod, "when_held", when_held)
+    with pytest.raises(checks.FaultError, match=sentence):
+        checks.out_of_memory_survived(pod)
+
+
+def test_the_run_says_what_became_of_each(pod: FakePod, capsys: pytest.CaptureFixture[str]) -> None:
+    pod.broken = {"sdxl": "it is broken"}
+    names = ["cold_start", "model_classes", "several_cards"]
+    results = check_run.run(pod, names, deadline=float("inf"))
+    assert [results[name]["result"] for name in names] == ["passed", "failed", "not here"]
+    assert "failed       model_classes (0 s): the prompt sdxl failed: it is broken" in capsys.readouterr().out
+    assert check_run.run(pod, names, deadline=0.0)["cold_start"]["result"] == "not reached"
+
+
+def test_what_is_missing_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    line = [
+        "--context",
+        str(tmp_path / "none"),
+        "--workspace",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "o.json"),
+    ]
+    assert check_run.main(line) == 1
+    said = capsys.readouterr().err
+    assert "nvidia-smi is not here" in said
+    assert "holds no rendered variant" in said
+    assert not (tmp_path / "o.json").exists()

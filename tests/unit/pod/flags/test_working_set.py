@@ -1,0 +1,218 @@
+"""Which loader enabled models get: by their size, what is free, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pod.flags.model_selection import ModelOffer, Need, Weights
+from pod.hardware.gpu import Detection, Gpu
+from podkiln.config import comfyui_flags
+from podkiln.config.flag_files import WorkingSetEntry
+
+if TYPE_CHECKING:
+    from unit.pod.conftest import Choose
+
+    from pod.flags.decision import Decision
+    from podkiln.config.model import Task
+
+GIB = 1 << 30
+MIB = 1 << 20
+CLASSIC = "--disable-dynamic-vram"
+
+
+def offer(size: int | None, task: str | None = "image", precision: str = "fp16", **more: Any) -> ModelOffer:
+    """A model of one file that is on by default."""
+    asked: dict[str, Any] = {"default": True, "baked": True, "needs": (Need(None, 0, 0),), "unmet": ()} | more
+    name = f"{task}-model"
+    return ModelOffer(name, "ENABLE_M", task=task, weights=(Weights(size, precision),), **asked)
+
+
+def reason_of(decision: Decision) -> str:
+    (reason,) = [each for each in decision.reasons if each.startswith("Profile dynamic")]
+    return reason
+
+
+SDXL = offer(6617 * MIB)
+VIDEO = offer(9 * GIB, "video")
+
+
+@pytest.mark.parametrize(
+    ("vram_mib", "model", "classic", "reason"),
+    [
+        (
+            12288,
+            SDXL,
+            True,
+            "image-model takes about 10172 MiB, within 85 % of the 12288 MiB that are free, and",
+        ),
+        (11968, SDXL, True, "of the 11968 MiB"),  # 10172 / 0.85 = 11967.06
+        (
+            11967,
+            SDXL,
+            False,
+            "Dynamic VRAM stays on because image-model takes about 10172 MiB, more than 85 %",
+        ),
+        (8192, offer(GIB), False, "which would fit, but image was measured on 12 GB and up alone"),
+        (20475, VIDEO, False, "which would fit, but video was measured on 24 GB and up alone"),
+        (24564, VIDEO, True, "video-model takes about 14318 MiB"),
+        (81559, offer(None), False, "the size of what image-model brings is not known"),
+        (
+            81559,
+            offer(GIB, "other"),
+            False,
+            "models of the task other, such as other-model, were not measured",
+        ),
+        (81559, offer(GIB, None), False, "models that name no task, such as None-model, were not measured"),
+        (81559, offer(GIB, requires=("node:x",)), False, "models that need node:x, such as image-model"),
+        # 20 GB in 32 bits are 10 GB on the card: 10240 + 3555 MiB.
+        (16384, offer(20 * GIB, precision="fp32"), True, "takes about 13795 MiB"),
+        (16384, offer(20 * GIB, precision="bf16"), False, "takes about 24035 MiB"),
+    ],
+)
+def test_one_model(choose: Choose, vram_mib: int, model: ModelOffer, classic: bool, reason: str) -> None:
+    decision = choose(vram_mib, offers=(model,))
+    assert (CLASSIC in decision.args) is classic
+    assert reason in reason_of(decision)
+
+
+def test_the_largest_decides(choose: Choose) -> None:
+    small, large = SDXL, offer(40 * GIB, "video")
+    assert CLASSIC in choose(46068, offers=(small,)).args
+    decision = choose(46068, offers=(small, large))
+    assert CLASSIC not in decision.args
+    assert "video-model takes about 46062 MiB, more than 85 % of the 46068 MiB" in reason_of(decision)
+
+
+@pytest.mark.parametrize(
+    ("vram_mib", "classic"), [(24564, False), (32607, False), (46068, True), (81559, True)]
+)
+def test_without_a_model_the_class_decides(choose: Choose, vram_mib: int, classic: bool) -> None:
+    for offers in ((), (SDXL,)):
+        assert (CLASSIC in choose(vram_mib, offers=offers, MODELS="none" if offers else "").args) is classic
+
+
+def test_what_others_hold_does_not_count(choose: Choose) -> None:
+    shared = Gpu(0, "GPU-1", "A card", 81559, "580.95.05", "8.9", free_mib=8192)
+    decision = choose(detection=Detection(shared, visible=1), offers=(SDXL,))
+    assert CLASSIC not in decision.args
+    assert "more than 85 % of the 8192 MiB that are free" in reason_of(decision)
+
+
+def test_a_smaller_card_that_is_asked_for_counts_as_one(choose: Choose) -> None:
+    decision = choose(81559, offers=(SDXL,), GPU_TIER="CONSUMER_8GB")
+    assert CLASSIC not in decision.args
+    assert "of the 8192 MiB that are free" in reason_of(decision)
+
+
+def test_what_the_class_passes_besides_stays(choose: Choose) -> None:
+    decision = choose(6144, offers=(SDXL,))
+    assert decision.args[-2:] == ("--preview-method", "latent2rgb")
+    assert "latent2rgb previews cost no VRAM; Dynamic VRAM stays on because" in reason_of(decision)
+
+
+@pytest.mark.parametrize(
+    ("variable", "classic"),
+    [("MODELS", False), ("LORAS", True)],  # a LoRA is small beside its model
+)
+def test_a_file_named_by_its_address_has_an_unknown_size(
+    choose: Choose, variable: str, classic: bool
+) -> None:
+    decision = choose(24564, offers=(SDXL,), environ={"ENABLE_M": "true", variable: "hf:o/r/a.safetensors"})
+    assert (CLASSIC in decision.args) is classic
+    assert (
+        "the size of what hf:o/r@main/a.safetensors brings is not known" in reason_of(decision)
+    ) is not classic
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "--enable-dynamic-vram",
+        "--highvram",
+        "--lowvram",
+        "--novram",
+        "--vram-headroom 1",
+        "--gpu-only",
+        "--cpu",
+    ],
+)
+def test_flags_of_a_user_win(choose: Choose, args: str) -> None:
+    assert CLASSIC not in choose(24564, offers=(SDXL,), COMFYUI_ARGS=args).args
+    assert CLASSIC in choose(24564, offers=(SDXL,), COMFYUI_ARGS="--preview-method none").args
+
+
+@pytest.mark.parametrize(
+    ("mode", "classic"), [("full", False), ("sequential_cpu_offload", False), ("model_cpu_offload", True)]
+)
+def test_a_memory_mode_wins(choose: Choose, mode: str, classic: bool) -> None:
+    assert (CLASSIC in choose(24564, offers=(SDXL,), GPU_MEMORY_MODE=mode).args) is classic
+
+
+@pytest.mark.parametrize("profile", ["conservative", "no_xformers"])
+def test_other_profiles_do_not_ask_for_it(choose: Choose, profile: str) -> None:
+    assert CLASSIC not in choose(24564, offers=(SDXL,), FLAG_PROFILE=profile).args
+
+
+WORKING_SET = comfyui_flags.load("0.33.0").profiles.profiles.dynamic.working_set
+assert WORKING_SET is not None
+
+
+def measured(entry: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((comfyui_flags.MEASURED / entry.measured).read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("task", WORKING_SET.tasks)
+def test_activation_is_what_was_measured_beyond_the_files(task: Task) -> None:
+    assert isinstance(WORKING_SET, WorkingSetEntry)
+    entry = WORKING_SET.tasks[task]
+    found = measured(entry)
+    files = found["files"][entry.workflow] / MIB
+    peaks = [
+        case["vram_peak_mib"]
+        for name, case in found["cases"].items()
+        if name.startswith(f"{entry.workflow}, ") and name.endswith(f", {CLASSIC}")
+    ]
+    # Where all fits, the peak is the same; with less room the loader keeps some of it in RAM.
+    most = max(peaks)
+    assert all(abs(peak - most) < 100 or peak < 0.9 * most for peak in peaks)
+    assert entry.activation_mib == round(most - entry.factor * files)
+
+
+PAIRS = [
+    (task, room)
+    for task, entry in WORKING_SET.tasks.items()
+    for room in dict.fromkeys(
+        name.split(", ")[1] for name in measured(entry)["cases"] if name.startswith(f"{entry.workflow}, ")
+    )
+    if f"{entry.workflow}, {room}, {CLASSIC}" in measured(entry)["cases"]
+]
+
+
+@pytest.mark.parametrize(("task", "room"), PAIRS)
+def test_the_choice_is_within_5_percent_of_the_best_that_was_measured(
+    choose: Choose, task: Task, room: str
+) -> None:
+    """By the prompts after the first, which reads the files: how fast depends on what RAM holds of them."""
+    assert isinstance(WORKING_SET, WorkingSetEntry)
+    entry = WORKING_SET.tasks[task]
+    found = measured(entry)
+    whole = int(found["machine"]["vram_mib"])
+    vram_mib = whole if room.startswith("all ") else int(room.split(maxsplit=1)[0]) * 1024
+    decision = choose(vram_mib, offers=(offer(found["files"][entry.workflow], task),))
+    seconds = {
+        name.rpartition(", ")[2]: mean(case["prompts_s"][1:])
+        for name, case in found["cases"].items()
+        if name.startswith(f"{entry.workflow}, {room}, --")
+    }
+    chosen = CLASSIC if CLASSIC in decision.args else "--enable-dynamic-vram"
+    assert seconds[chosen] <= 1.05 * min(seconds.values()), (seconds, reason_of(decision))
+
+
+def test_there_are_rooms_of_both_kinds() -> None:
+    assert {task for task, _ in PAIRS} == set(WORKING_SET.tasks if WORKING_SET else ())
+    assert len(PAIRS) >= 6
