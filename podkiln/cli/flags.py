@@ -47,9 +47,6 @@ def flags_command(
     name = one_of(variant, "flags are chosen for one image", default="lazy")
     figures |= _card(gpu, figures["vram_mib"])
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
-    of_image = next((each for each in ("models", "nodes") if figures[each]), None)
-    if of_image and not variant:
-        raise UsageError(f"--{of_image} needs --variant: each image has its own.", hint="Add --variant NAME.")
     made = planning.make_plan(variants.load(name, cuda), BuildRequest.of([name], cuda=cuda, no_weights=True))
     packages = made.lock.python_packages()
     data = build_context.flags_json(made)
