@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 # The engine hands a layer from process to process in small pieces, twice: to compress it takes less time than
-# that takes for the half of the bytes. Level 1, since it is read here and sent to nobody: a first build exports
-# in a fifth less time than at the level that BuildKit chooses.
+# that takes for the half of the bytes. Level 1, since it is read here and sent to nobody: a first build is a
+# fifth faster in this than at the level that BuildKit chooses.
 _EXPORT: Final = PLAIN_EXPORT.replace("=uncompressed", "=zstd,compression-level=1")
 MAX_VARIANTS: Final = 8  # whose layers are kept; those of the one built longest ago are removed first
 
