@@ -119,6 +119,7 @@ def slow_hub() -> Iterator[tuple[dict[str, str], Path]]:
             "id": "bench",
             "title": "Bench",
             "env": "ENABLE_BENCH",
+            "task": "other",
             "default": True,
             "baked": False,
             "gated": False,

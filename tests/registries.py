@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _START_SECONDS = 20
+_READ = re.compile(r'"GET /v2/\S+/blobs/(sha256:[0-9a-f]{64}) HTTP/1\.1" 20[06] ')
 HTPASSWD = "me:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n"  # bcrypt of s3cret
 
 
@@ -44,7 +46,7 @@ def serve(directory: Path, *, htpasswd: str = "", host: str = "", network_of: st
         subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
     config: dict[str, Any] = {
         "version": "0.1",
-        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "log": {"level": "warn"},
         "storage": {"filesystem": {"rootdirectory": str(directory / "data")}, "delete": {"enabled": True}},
         "http": {"addr": host, "secret": "for-tests-only"},
     }
@@ -62,6 +64,11 @@ def serve(directory: Path, *, htpasswd: str = "", host: str = "", network_of: st
         finally:
             process.terminate()
             process.wait(_START_SECONDS)
+
+
+def blobs_read(directory: Path) -> list[str]:
+    """Return the digests of the blobs that a registry in this folder has given away, by its access log."""
+    return _READ.findall((directory / "log").read_text())
 
 
 def _wait(process: subprocess.Popen[bytes], host: str, log: Path) -> None:

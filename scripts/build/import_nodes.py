@@ -99,8 +99,8 @@ def main(arguments: list[str]) -> int:
         for name, _, folder in (each.partition("=") for each in arguments[2:])
     }
     status, said = run(comfyui)
-    sys.stdout.write(said)
-    sys.stdout.flush()  # what is wrong comes last: BuildKit repeats the end of a failed step alone
+    # What is wrong comes last, since BuildKit repeats the end of a failed step alone: so both to one stream.
+    sys.stderr.write(said)
     there = imported(said)
     lacking = {name: folder for name, folder in folders.items() if str(folder) not in there}
     if status != 0 and not any(str(folder) in said for folder in lacking.values()):

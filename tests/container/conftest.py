@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import itertools
 import json
+import os
+import pickle
 import sys
 from typing import TYPE_CHECKING
 
@@ -129,20 +131,36 @@ def built(
 ) -> Iterator[Built]:
     """All shipped variants and a user's own, built, pushed and loaded by one command.
 
-    Where only smoke tests run, just the two that these ask for.
+    Where only smoke tests run, just the two that these ask for. Of several workers one builds, and its images
+    and their registry stay until the others have ended.
     """
     out = tmp_path_factory.mktemp("build") / "dist"
     smoke = all(item.get_closest_marker("smoke") for item in request.session.items)
-    made = build(
-        [*(("lazy",) if smoke else SHIPPED), str(TINY)],
-        out,
-        *("--no-weights", "--ca-bundle", ca_bundle),
-        *("--load", "--push", "--allow-substituted", "--registry", f"{registry()}/team"),
-        env={"HF_TOKEN": CANARY, "CIVITAI_TOKEN": CANARY},
-    )
-    yield made
-    for image in made.images.values():
-        docker("image", "rm", "--force", image.name, check=False)
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    kept = folder / "built.pickle"
+    with (folder / "built.users").open("w") as users:
+        with (folder / "built.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            own = not kept.exists()
+            if own:
+                made = build(
+                    [*(("lazy",) if smoke else SHIPPED), str(TINY)],
+                    out,
+                    *("--no-weights", "--ca-bundle", ca_bundle),
+                    *("--load", "--push", "--allow-substituted", "--registry", f"{registry()}/team"),
+                    env={"HF_TOKEN": CANARY, "CIVITAI_TOKEN": CANARY},
+                )
+                kept.write_bytes(pickle.dumps(made))
+            else:
+                made = pickle.loads(kept.read_bytes())  # noqa: S301 - written above, by another worker
+            fcntl.flock(users, fcntl.LOCK_SH)
+        yield made
+        if own:
+            kept.unlink()
+            fcntl.flock(users, fcntl.LOCK_EX)
+            for image in made.images.values():
+                docker("image", "rm", "--force", image.name, check=False)
 
 
 @pytest.fixture(scope="session", params=SHIPPED)

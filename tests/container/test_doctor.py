@@ -49,7 +49,7 @@ def test_a_pod_is_examined_beside_comfyui_and_by_hand(lazy: Image) -> None:
         asked = {"ENABLE_WAN21_T2V_14B": "true", "HF_ENDPOINT": "https://hub.invalid"}
         smi = "printf '#!/bin/sh\\necho \"$FAKE_CARD\"\\n' >/usr/bin/nvidia-smi; chmod +x /usr/bin/nvidia-smi"
         pod.exec("sh", "-c", smi)
-        card = "0, GPU-1, NVIDIA GeForce GTX 1080 Ti, 11264, [N/A], 580.95.05, 6.1"
+        card = "0, GPU-1, NVIDIA GeForce GTX 1080 Ti, 11264, [N/A], 580.95.05, 6.1, 11000"
         done = pod.exec(*PODKILN, "doctor", "--json", env={**asked, "FAKE_CARD": card}, check=False)
         assert done.returncode == 1
         found = findings(done.stdout)

@@ -27,7 +27,11 @@ PROMPT = {
 FIND = r"""
 import os, pathlib, signal
 for cmdline in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if cmdline.read_bytes().split(b"\0")[1:2] == [b"main.py"]:
+    try:
+        words = cmdline.read_bytes().split(b"\0")
+    except OSError:  # it has ended meanwhile
+        continue
+    if words[1:2] == [b"main.py"]:
         comfyui = int(cmdline.parent.name)
 """
 KILL = f"{FIND}\nos.kill(comfyui, signal.SIGKILL)"
@@ -143,7 +147,10 @@ def test_a_read_only_volume_has_its_log_in_the_container(lazy: Image) -> None:
 END = """
 import os, pathlib, signal, sys
 for cmdline in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    words = cmdline.read_bytes().decode().split("\\0")[:-1]
+    try:
+        words = cmdline.read_bytes().decode().split("\\0")[:-1]
+    except OSError:  # it has ended meanwhile
+        continue
     process = int(cmdline.parent.name)
     if sys.argv[1:] == [word for word in words if word in sys.argv[1:]] and process != os.getpid():
         os.kill(process, signal.SIGKILL)

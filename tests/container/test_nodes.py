@@ -12,15 +12,16 @@ import shutil
 import subprocess
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import registries
 from containers import Container, docker
 from images import BASE, NODES, ROOT, SYSTEM_CA, own_cache, podkiln
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from podkiln.build.base_image import BaseLayout
 
@@ -204,6 +205,29 @@ def test_a_node_more_adds_its_own_layers_and_changes_none(made: Made) -> None:
     assert "/requirements/node-apart.txt" in what[shared + 2]
     assert "custom_nodes/mvinverse" in what[shared + 3]
     assert len(second) == len(first) + 4
+
+
+def test_a_host_that_has_the_first_image_pulls_the_layers_of_the_further_nodes_alone(
+    made: Made, studio: Studio, containerd_engine: str, tmp_path: Path
+) -> None:
+    """Counted at the registry, of which the engine asks blobs."""
+    pid = Path(containerd_engine.removeprefix("unix://")).with_name("pid").read_text().strip()
+    read = []
+    with registries.serve(tmp_path) as host:
+        for out in ("one", "two"):
+            layout = f"oci:{studio.folder / out}/with-nodes/image"
+            copy = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", layout]
+            subprocess.run([*copy, f"docker://{host}/team/nodes:{out}"], check=True)
+        with registries.serve(tmp_path, host=host, network_of=pid):
+            for out in ("one", "two"):
+                docker("--host", containerd_engine, "pull", "--quiet", f"{host}/team/nodes:{out}")
+                read.append(registries.blobs_read(tmp_path))
+    first, second = ({layer["digest"] for layer in each["layers"]} for each in (made.first, made.second))
+    assert first & set(read[0])
+    again = read[1][len(read[0]) :]
+    (config,) = set(again) - second
+    assert sorted(again) == sorted([*(second - first), config])
+    docker("--host", containerd_engine, "rmi", *(f"{host}/team/nodes:{out}" for out in ("one", "two")))
 
 
 def test_the_import_is_tested_once(made: Made, studio: Studio) -> None:
