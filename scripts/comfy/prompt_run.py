@@ -16,12 +16,12 @@ import aiohttp
 
 from comfy import answers
 from comfy.connection import OK, check_size
-from comfy.failure import FAILED, TIMED_OUT, ComfyError
+from comfy.failure import FAILED, TIMED_OUT, ComfyError, LostError, RefusedError
 from comfy.progress import PromptProgress
 from comfy.retry import TRIES, PassingError, patiently, pause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from comfy.answers import Event, Frame, Outcome, Problem
     from comfy.connection import Connection, Socket
@@ -56,13 +56,15 @@ class PromptRun:
         self._say = say
         self._take = take
 
-    async def run(self, nodes: dict[str, Any], limit: float | None) -> Outcome:
+    async def run(
+        self, nodes: dict[str, Any], limit: float | None, extra: Mapping[str, Any] | None = None
+    ) -> Outcome:
         """Queue a workflow and wait for its end, at most `limit` seconds. Raises ComfyError."""
         # Before the prompt is queued, or its first events are missed.
         socket = await patiently(self._connection.websocket)
         try:
             async with asyncio.timeout(limit):
-                refused = await self._queue(nodes)
+                refused = await self._queue(nodes, extra)
                 record = await self._wait(socket)
         except TimeoutError:
             await self._cancel()
@@ -81,17 +83,18 @@ class PromptRun:
             )
         return found
 
-    async def _queue(self, nodes: dict[str, Any]) -> list[Problem]:
+    async def _queue(self, nodes: dict[str, Any], extra: Mapping[str, Any] | None) -> list[Problem]:
         """Queue a workflow; returns which of its nodes are refused. Raises ComfyError where none is taken."""
         body = {
             "prompt": nodes,
             "client_id": self._connection.client_id,
             "prompt_id": self._progress.prompt_id,
+            **({"extra_data": extra} if extra else {}),
         }
         status, answer = await self._submit(body)
         given = answer.get("prompt_id") if isinstance(answer, dict) else None
         if status != OK or not isinstance(given, str) or not _PROMPT_ID.fullmatch(given):
-            raise ComfyError(f"ComfyUI refused the workflow: {answers.refusal(answer, status)}.", FAILED)
+            raise RefusedError(f"ComfyUI refused the workflow: {answers.refusal(answer, status)}.", answer)
         self._progress.prompt_id = given
         return answers.refused(answer)
 
@@ -124,7 +127,7 @@ class PromptRun:
                 return record
             missed = 0 if waiting else missed + 1
             if missed > 1:  # one answer may be that of another worker behind a proxy, or come from a cache
-                raise ComfyError(
+                raise LostError(
                     "ComfyUI has neither run nor kept the prompt: it was deleted from the queue, or ComfyUI "
                     "was restarted, and its log says why.",
                     FAILED,
