@@ -14,7 +14,7 @@ from comfy.connection import OK, Connection
 from comfy.encoding import pieces
 from comfy.failure import FAILED, ComfyError, GoneError
 from comfy.limits import not_too_slow
-from comfy.prompt_run import PromptRun
+from comfy.prompt_run import PromptRun, drop
 from comfy.retry import TRIES, pause
 from pod.net.retry import PASSING
 from pod.util.printable import shown
@@ -100,6 +100,7 @@ class Client:
         limit: float | None = None,
         pictured: frozenset[str] = frozenset(),
         extra: Mapping[str, Any] | None = None,
+        prompt_id: str | None = None,
     ) -> Outcome:
         """Queue a workflow and wait for its end. Whatever stops the waiting takes it out of the queue.
 
@@ -108,13 +109,18 @@ class Client:
             limit: Seconds that it may take.
             pictured: The nodes whose pictures come by the websocket alone.
             extra: Sent beside it as `extra_data`: keys for nodes that ask paid services.
+            prompt_id: The UUID to queue it under; a new one without.
 
         Raises RefusedError when it is refused as a whole, LostError when ComfyUI was restarted, ComfyError
         when it takes too long. What is refused or fails in part is
         among the outcome's problems, and so is what came by the websocket and was lost.
         """
-        prompt = PromptRun(self._connection, pictured, self._say, self._take)
+        prompt = PromptRun(self._connection, pictured, self._say, self._take, prompt_id)
         return await prompt.run(nodes, limit, extra)
+
+    async def drop(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, or interrupt it, where ComfyUI can be reached."""
+        await drop(self._connection, prompt_id)
 
     async def content(self, output: Output) -> AsyncGenerator[bytes, None]:
         """Fetch a file in pieces. Raises GoneError where it was deleted, else ComfyError."""

@@ -42,6 +42,7 @@ class PromptRun:
         pictured: The nodes whose pictures come by the websocket alone.
         say: Told of the events of the prompt.
         take: Given those pictures.
+        prompt_id: The UUID to queue it under; a new one without.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class PromptRun:
         pictured: frozenset[str],
         say: Callable[[Event], None],
         take: Callable[[str, Frame], Any] | None,
+        prompt_id: str | None = None,
     ) -> None:
         self._connection = connection
-        self._progress = PromptProgress(str(uuid.uuid4()), pictured)
+        self._progress = PromptProgress(prompt_id or str(uuid.uuid4()), pictured)
         self._say = say
         self._take = take
 
@@ -67,12 +69,12 @@ class PromptRun:
                 refused = await self._queue(nodes, extra)
                 record = await self._wait(socket)
         except TimeoutError:
-            await self._cancel()
+            await drop(self._connection, self._progress.prompt_id)
             why = f"The prompt has not ended after {limit:.0f} s and was stopped."
             raise ComfyError(why, TIMED_OUT) from None
         except BaseException as stopped:
             if not isinstance(stopped, ComfyError):
-                await self._cancel()
+                await drop(self._connection, self._progress.prompt_id)
             raise
         found = answers.outcome(self._progress.prompt_id, record)
         succeeded = not found.problems
@@ -174,10 +176,10 @@ class PromptRun:
         number = self._progress.prompt_id
         return (await self._connection.insist(f"/history/{quote(number, safe='')}")).get(number)
 
-    async def _cancel(self) -> None:
-        """Take a prompt out of the queue, or interrupt it. What has ended by itself is left alone."""
-        number = self._progress.prompt_id
-        with contextlib.suppress(ComfyError, TimeoutError):
-            async with asyncio.timeout(_CANCEL_SECONDS):
-                await self._connection.ask("POST", "/queue", json={"delete": [number]})
-                await self._connection.ask("POST", "/interrupt", json={"prompt_id": number})
+
+async def drop(connection: Connection, prompt_id: str) -> None:
+    """Take a prompt out of the queue, or interrupt it. What has ended by itself is left alone."""
+    with contextlib.suppress(ComfyError, TimeoutError):
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            await connection.ask("POST", "/queue", json={"delete": [prompt_id]})
+            await connection.ask("POST", "/interrupt", json={"prompt_id": prompt_id})

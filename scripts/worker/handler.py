@@ -98,7 +98,12 @@ class Worker:
         try:
             asked = request.parse(given.get("input"))
             async with Reporter(lambda message: self._report(given, message), self.interval) as reporter:
-                answer = await job.run(asked, self.place, reporter.tell)
+                answer = await job.run(
+                    asked,
+                    self.place,
+                    reporter.tell,
+                    lambda prompt_id: self.open_jobs.note(str(given["id"]), prompt_id),
+                )
         except JobError as error:
             answer = error.answer
         except Exception as bug:  # noqa: BLE001 - whatever it is, its traceback is not the client's

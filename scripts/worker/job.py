@@ -67,15 +67,21 @@ class Place:
     patience: float = READY_SECONDS
 
 
-async def run(request: Request, place: Place, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+async def run(
+    request: Request,
+    place: Place,
+    report: Callable[[dict[str, Any]], None],
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
     """Run a job; returns its answer. Raises JobError, which says what its client is told.
 
     Args:
         request: What is asked for.
         place: Where it runs.
         report: Told how far it is.
+        note: Told the id of its prompt before that is queued.
     """
-    job = _Job(request, place, report)
+    job = _Job(request, place, report, note)
     try:
         async with Client(place.server, None, job.hear, take=job.take, trusted=True) as client:
             await _ready(client, place)
@@ -84,6 +90,12 @@ async def run(request: Request, place: Place, report: Callable[[dict[str, Any]],
         if error.exit_code == UNREACHABLE:
             raise JobError(messages.HTTP_FAILED.format(reason=error)) from None
         raise JobError(str(error)) from None
+
+
+async def drop(place: Place, prompt_id: str) -> None:
+    """End a prompt that nobody follows any more, where ComfyUI still has it."""
+    async with Client(place.server, None, lambda _: None, trusted=True) as client:
+        await client.drop(prompt_id)
 
 
 async def _while_comfyui_lives(work: Coroutine[Any, Any, dict[str, Any]], folder: Path) -> dict[str, Any]:
@@ -118,10 +130,17 @@ def _deaths(run: Path) -> list[Any]:
 
 
 class _Job:
-    def __init__(self, request: Request, place: Place, report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        place: Place,
+        report: Callable[[dict[str, Any]], None],
+        note: Callable[[str], None],
+    ) -> None:
         self._request = request
         self._place = place
         self._report = report
+        self._note = note
         self._percent = Percent(request.nodes)
         self._pictures: dict[str, list[Frame]] = {}  # that come by the websocket alone, by node
 
@@ -183,11 +202,14 @@ class _Job:
     async def _prompt(self, client: Client, nodes: Nodes) -> Outcome:
         key = self._request.api_key or self._place.api_key
         self._pictures.clear()
+        prompt_id = str(uuid.uuid4())
+        self._note(prompt_id)
         try:
             return await client.run(
                 nodes,
                 pictured=workflow.pictured(nodes),
                 extra={"api_key_comfy_org": key} if key else None,
+                prompt_id=prompt_id,
             )
         except RefusedError as refused:
             raise JobError(refusal(refused.answer) or str(refused)) from None

@@ -11,7 +11,6 @@ from pod.util.files import write_json
 from pod.util.say import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 SCHEMA: Final = 1
@@ -24,35 +23,44 @@ class JobFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._open: list[str] = []
+        self._open: dict[str, str] = {}
 
-    def left(self) -> list[str]:
-        """Return the jobs that an earlier process left open; what cannot be read is none."""
+    def left(self) -> dict[str, str]:
+        """Return the jobs that an earlier process left open, each with its prompt in ComfyUI, "" for none.
+
+        What cannot be read is none.
+        """
         try:
             found = json.loads(untrusted_files.read_plain(self._path, _LARGEST))
-            jobs = found["jobs"] if found["schema"] == SCHEMA else []
+            jobs = found["jobs"] if found["schema"] == SCHEMA else {}
         except (OSError, ValueError, LookupError, TypeError):
-            return []
-        return [str(each) for each in jobs if is_id(str(each))] if isinstance(jobs, list) else []
+            return {}
+        if not isinstance(jobs, dict):
+            return {}
+        return {job: str(prompt) for job, prompt in jobs.items() if is_id(job)}
 
     def begin(self, job: str) -> None:
         """Note that a job is open."""
-        self._open.append(job)
-        self._write(self._open)
+        self.note(job, "")
+
+    def note(self, job: str, prompt_id: str) -> None:
+        """Note the prompt that an open job has in ComfyUI."""
+        self._open[job] = prompt_id
+        self._write()
 
     def end(self, job: str) -> None:
         """Note that a job has an answer, or none is wanted."""
-        self._open.remove(job)
-        self._write(self._open)
+        self._open.pop(job, None)
+        self._write()
 
     def forget(self) -> None:
         """Drop what an earlier process left open."""
-        self._write(self._open)
+        self._write()
 
-    def _write(self, jobs: Iterable[str]) -> None:
+    def _write(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._path, {"schema": SCHEMA, "jobs": list(jobs)})
+            write_json(self._path, {"schema": SCHEMA, "jobs": self._open})
         except OSError as error:
             say(
                 f"{self._path} cannot be written ({os.strerror(error.errno or 0)}): a job that is open when "

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.errors import UNFIT, PodError
+from worker import job
 from worker.handler import CRASHED, log
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> Non
         await send(given, {"status": "IN_PROGRESS", "output": message})
 
     async def fail_what_was_left() -> None:
-        for number in worker.open_jobs.left():
+        for number, prompt_id in worker.open_jobs.left().items():
             log(number, "left open")
+            if prompt_id:  # or the next job waits until ComfyUI is done with it
+                await job.drop(worker.place, prompt_id)
             await send({"id": number}, {"error": CRASHED})
         worker.open_jobs.forget()
 

@@ -142,13 +142,13 @@ def test_a_cancelled_job_has_no_answer_and_is_not_left_open(
     async def work() -> None:
         task = asyncio.create_task(worker.handle(JOB))
         await at_work(comfyui)
-        assert open_jobs.left() == ["job-1"]
+        assert open_jobs.left() == {"job-1": comfyui.prompts[0]["prompt_id"]}
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(work())
-    assert open_jobs.left() == []
+    assert open_jobs.left() == {}
     assert not comfyui.running
 
 
@@ -182,7 +182,7 @@ def test_a_job_that_does_not_is_ended_with_that_reason(
     assert asyncio.run(work()) == {"error": STOPPED}
     assert terminations == [signal.SIGTERM]
     assert not comfyui.running, "interrupted"
-    assert open_jobs.left() == []
+    assert open_jobs.left() == {}
 
 
 def test_jobs_of_a_worker_that_was_killed_are_known_to_the_next(tmp_path: Path) -> None:
@@ -190,21 +190,23 @@ def test_jobs_of_a_worker_that_was_killed_are_known_to_the_next(tmp_path: Path) 
         "import os, sys; from pathlib import Path; from worker.job_file import JobFile\n"
         "jobs = JobFile(Path(sys.argv[1]))\n"
         "for job in ('one', 'two', 'three'): jobs.begin(job)\n"
-        "jobs.end('two'); os.kill(os.getpid(), 9)"
+        "jobs.end('two'); jobs.note('three', 'its prompt'); os.kill(os.getpid(), 9)"
     )
     path = tmp_path / "local" / "jobs.json"
     argv = [sys.executable, "-c", code, str(path)]
     assert subprocess.run(argv, cwd=ROOT / "scripts", check=False, timeout=20).returncode == -signal.SIGKILL
     jobs = JobFile(path)
-    assert jobs.left() == ["one", "three"]
+    assert jobs.left() == {"one": "", "three": "its prompt"}
     jobs.forget()
-    assert JobFile(path).left() == []
+    assert JobFile(path).left() == {}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2, "jobs": ["a"]}', '{"schema": 1, "jobs": 5}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"schema": 2, "jobs": {"a": ""}}', '{"schema": 1, "jobs": 5}']
+)
 def test_a_damaged_job_file_holds_no_jobs(tmp_path: Path, text: str) -> None:
     (tmp_path / "jobs.json").write_text(text)
-    assert JobFile(tmp_path / "jobs.json").left() == []
+    assert JobFile(tmp_path / "jobs.json").left() == {}
 
 
 def test_a_job_file_that_cannot_be_written_costs_no_job(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from servers.comfyui import ComfyUI
+
     from worker.job import Place
 
 PLATFORM = {"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1/v2/ep/job-take/$ID?gpu=X"}
@@ -78,14 +80,15 @@ def test_without_a_platform_nothing_is_sent(sdk: SDK, place: Place, tmp_path: Pa
 
 
 def test_a_job_that_a_killed_worker_left_open_fails_before_the_next_is_taken(
-    sdk: SDK, place: Place, tmp_path: Path
+    sdk: SDK, comfyui: ComfyUI, place: Place, tmp_path: Path
 ) -> None:
     path = tmp_path / "jobs.json"
-    JobFile(path).begin("left")
+    JobFile(path).note("left", "its prompt")
     runpod_sdk.serve(Worker(place, JobFile(path)), dict(PLATFORM))
     assert sdk.sent[0] == ("left", {"error": CRASHED})
     assert [number for number, _ in sdk.sent].count("left") == 1
-    assert JobFile(path).left() == []
+    assert JobFile(path).left() == {}
+    assert comfyui.cancelled == ["its prompt"]
 
 
 def test_checks_that_keep_good_workers_from_starting_are_off_unless_asked_for(
