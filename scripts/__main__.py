@@ -16,9 +16,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-COMMANDS = ("comfy", "decide", "doctor", "end", "fetch", "health", "nodes", "run", "services", "volume")
-# All but this one need nothing but the standard library, and are started by the system's Python.
-ELSEWHERE = {"comfy": "comfy.command"}
+COMMANDS = (
+    "comfy",
+    "decide",
+    "doctor",
+    "end",
+    "fetch",
+    "health",
+    "nodes",
+    "run",
+    "services",
+    "volume",
+    "worker",
+)
+# All but these need nothing but the standard library, and are started by the system's Python.
+ELSEWHERE = {"comfy": "comfy.command", "worker": "worker.command"}
 # What people call too, from a shell that may know nothing of the pod.
 BY_HAND = ("comfy", "fetch")
 

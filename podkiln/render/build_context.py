@@ -307,7 +307,7 @@ def _examples(plan: Plan) -> dict[str, File]:
 def _scripts() -> dict[str, File]:
     """Return what runs in the image and in its build, as in scripts/; scripts/host runs here alone."""
     found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
-    for package in ("comfy", "overlay", "pod"):
+    for package in ("comfy", "overlay", "pod", "worker"):
         modules = sorted((SCRIPTS / package).rglob("*.py"))
         found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in modules}
     configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())

@@ -63,12 +63,16 @@ class Problem:
 
 @dataclass
 class Outcome:
-    """How a prompt ended. `texts`: what nodes showed as text. It succeeded when there are no problems."""
+    """How a prompt ended. It succeeded when there are no problems.
+
+    `texts`: what nodes showed as text; `record`: its entry in the history, for whoever reads more of it.
+    """
 
     prompt_id: str
     outputs: list[Output] = field(default_factory=list)
     texts: dict[str, list[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ def outcome(prompt_id: str, record: Any) -> Outcome:
     """Read an entry of the history. What came out before a failure is there too. Raises ComfyError."""
     if not isinstance(record, dict) or not isinstance(record.get("outputs", {}), dict):
         raise ComfyError("ComfyUI's history has no entry of the prompt that can be read.", FAILED)
-    found = Outcome(prompt_id)
+    found = Outcome(prompt_id, record=record)
     status = record.get("status")
     status = status if isinstance(status, dict) else {}
     if status.get("status_str") != "success":

@@ -12,21 +12,22 @@ import aiohttp
 
 from comfy.connection import OK, Connection
 from comfy.encoding import pieces
-from comfy.failure import FAILED, ComfyError
+from comfy.failure import FAILED, ComfyError, GoneError
 from comfy.limits import not_too_slow
-from comfy.prompt_run import PromptRun
+from comfy.prompt_run import PromptRun, drop
 from comfy.retry import TRIES, pause
 from pod.net.retry import PASSING
 from pod.util.printable import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Mapping
     from types import TracebackType
 
     from comfy.answers import Event, Frame, Outcome, Output
     from comfy.pictures import Picture
 
 _TOO_LARGE: Final = 413
+_NOT_FOUND: Final = 404
 
 
 class Client:
@@ -61,6 +62,14 @@ class Client:
     ) -> None:
         await self._connection.close()
 
+    async def serves(self) -> bool:
+        """Ask once whether ComfyUI answers."""
+        try:
+            status, answer = await self._connection.ask("GET", "/prompt")
+        except ComfyError:
+            return False
+        return status == OK and isinstance(answer, dict)
+
     async def upload(self, picture: Picture, *, subfolder: str = "", overwrite: bool = False) -> str:
         """Upload a file; returns the name that a workflow uses for it. Raises ComfyError.
 
@@ -86,7 +95,12 @@ class Client:
         return f"{folder}/{name}" if isinstance(folder, str) and folder else name
 
     async def run(
-        self, nodes: dict[str, Any], limit: float | None = None, pictured: frozenset[str] = frozenset()
+        self,
+        nodes: dict[str, Any],
+        limit: float | None = None,
+        pictured: frozenset[str] = frozenset(),
+        extra: Mapping[str, Any] | None = None,
+        prompt_id: str | None = None,
     ) -> Outcome:
         """Queue a workflow and wait for its end. Whatever stops the waiting takes it out of the queue.
 
@@ -94,14 +108,22 @@ class Client:
             nodes: The workflow.
             limit: Seconds that it may take.
             pictured: The nodes whose pictures come by the websocket alone.
+            extra: Sent beside it as `extra_data`: keys for nodes that ask paid services.
+            prompt_id: The UUID to queue it under; a new one without.
 
-        Raises ComfyError when it is refused as a whole or takes too long. What is refused or fails in part is
+        Raises RefusedError when it is refused as a whole, LostError when ComfyUI was restarted, ComfyError
+        when it takes too long. What is refused or fails in part is
         among the outcome's problems, and so is what came by the websocket and was lost.
         """
-        return await PromptRun(self._connection, pictured, self._say, self._take).run(nodes, limit)
+        prompt = PromptRun(self._connection, pictured, self._say, self._take, prompt_id)
+        return await prompt.run(nodes, limit, extra)
+
+    async def drop(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, or interrupt it, where ComfyUI can be reached."""
+        await drop(self._connection, prompt_id)
 
     async def content(self, output: Output) -> AsyncGenerator[bytes, None]:
-        """Fetch a file in pieces. Raises ComfyError."""
+        """Fetch a file in pieces. Raises GoneError where it was deleted, else ComfyError."""
         for number in range(TRIES):
             try:
                 async with self._connection.request("GET", "/view", params=output.query) as answer:
@@ -109,6 +131,8 @@ class Client:
                         async for chunk in not_too_slow(pieces(answer), shown(output.filename)):
                             yield chunk
                         return
+                    if answer.status == _NOT_FOUND:
+                        raise GoneError(f"ComfyUI does not serve {shown(output.filename)} (404).", FAILED)
                     if answer.status not in PASSING or number == TRIES - 1:
                         raise ComfyError(
                             f"ComfyUI does not serve {shown(output.filename)} ({answer.status}).", FAILED

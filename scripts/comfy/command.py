@@ -217,7 +217,7 @@ def _client(
     events: _Events,
     take: Callable[[str, Frame], Awaitable[None]] | None = None,
 ) -> Client:
-    server = options.server or _of_this_pod()
+    server = options.server or comfyui_http.address(comfyui_http.arguments())
     if not _is_address(server):
         raise ComfyError(
             f"--server {shown(server)!r} is not an address such as http://127.0.0.1:8188.", USAGE
@@ -238,13 +238,6 @@ def _is_address(server: str) -> bool:
         return bool(parts.hostname) and parts.port != 0
     except ValueError:  # unclosed brackets, or an invalid port
         return False
-
-
-def _of_this_pod() -> str:
-    given = comfyui_http.arguments()
-    scheme = "https" if comfyui_http.value("--tls-certfile", given) else "http"
-    host = comfyui_http.host(given)
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{comfyui_http.port(given)}"
 
 
 class _Events:

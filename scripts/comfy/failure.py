@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pod.errors import PodError
 
 USAGE = 64
@@ -17,3 +19,19 @@ CANNOT_SAVE = 73
 
 class ComfyError(PodError):
     """A failure in words; the exit codes are those of sysexits.h where it has one."""
+
+
+class RefusedError(ComfyError):
+    """ComfyUI took nothing of a workflow; `answer` is what it said to /prompt, as it came."""
+
+    def __init__(self, message: str, answer: Any) -> None:
+        super().__init__(message, FAILED)
+        self.answer = answer
+
+
+class LostError(ComfyError):
+    """ComfyUI does not know a prompt that it took: it was restarted, or somebody deleted the prompt."""
+
+
+class GoneError(ComfyError):
+    """ComfyUI names a file that is not there: it remembers what a node made, and the file was deleted."""

@@ -16,12 +16,12 @@ import aiohttp
 
 from comfy import answers
 from comfy.connection import OK, check_size
-from comfy.failure import FAILED, TIMED_OUT, ComfyError
+from comfy.failure import FAILED, TIMED_OUT, ComfyError, LostError, RefusedError
 from comfy.progress import PromptProgress
 from comfy.retry import TRIES, PassingError, patiently, pause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from comfy.answers import Event, Frame, Outcome, Problem
     from comfy.connection import Connection, Socket
@@ -42,6 +42,7 @@ class PromptRun:
         pictured: The nodes whose pictures come by the websocket alone.
         say: Told of the events of the prompt.
         take: Given those pictures.
+        prompt_id: The UUID to queue it under; a new one without.
     """
 
     def __init__(
@@ -50,27 +51,30 @@ class PromptRun:
         pictured: frozenset[str],
         say: Callable[[Event], None],
         take: Callable[[str, Frame], Any] | None,
+        prompt_id: str | None = None,
     ) -> None:
         self._connection = connection
-        self._progress = PromptProgress(str(uuid.uuid4()), pictured)
+        self._progress = PromptProgress(prompt_id or str(uuid.uuid4()), pictured)
         self._say = say
         self._take = take
 
-    async def run(self, nodes: dict[str, Any], limit: float | None) -> Outcome:
+    async def run(
+        self, nodes: dict[str, Any], limit: float | None, extra: Mapping[str, Any] | None = None
+    ) -> Outcome:
         """Queue a workflow and wait for its end, at most `limit` seconds. Raises ComfyError."""
         # Before the prompt is queued, or its first events are missed.
         socket = await patiently(self._connection.websocket)
         try:
             async with asyncio.timeout(limit):
-                refused = await self._queue(nodes)
+                refused = await self._queue(nodes, extra)
                 record = await self._wait(socket)
         except TimeoutError:
-            await self._cancel()
+            await drop(self._connection, self._progress.prompt_id)
             why = f"The prompt has not ended after {limit:.0f} s and was stopped."
             raise ComfyError(why, TIMED_OUT) from None
         except BaseException as stopped:
             if not isinstance(stopped, ComfyError):
-                await self._cancel()
+                await drop(self._connection, self._progress.prompt_id)
             raise
         found = answers.outcome(self._progress.prompt_id, record)
         succeeded = not found.problems
@@ -81,17 +85,18 @@ class PromptRun:
             )
         return found
 
-    async def _queue(self, nodes: dict[str, Any]) -> list[Problem]:
+    async def _queue(self, nodes: dict[str, Any], extra: Mapping[str, Any] | None) -> list[Problem]:
         """Queue a workflow; returns which of its nodes are refused. Raises ComfyError where none is taken."""
         body = {
             "prompt": nodes,
             "client_id": self._connection.client_id,
             "prompt_id": self._progress.prompt_id,
+            **({"extra_data": extra} if extra else {}),
         }
         status, answer = await self._submit(body)
         given = answer.get("prompt_id") if isinstance(answer, dict) else None
         if status != OK or not isinstance(given, str) or not _PROMPT_ID.fullmatch(given):
-            raise ComfyError(f"ComfyUI refused the workflow: {answers.refusal(answer, status)}.", FAILED)
+            raise RefusedError(f"ComfyUI refused the workflow: {answers.refusal(answer, status)}.", answer)
         self._progress.prompt_id = given
         return answers.refused(answer)
 
@@ -124,7 +129,7 @@ class PromptRun:
                 return record
             missed = 0 if waiting else missed + 1
             if missed > 1:  # one answer may be that of another worker behind a proxy, or come from a cache
-                raise ComfyError(
+                raise LostError(
                     "ComfyUI has neither run nor kept the prompt: it was deleted from the queue, or ComfyUI "
                     "was restarted, and its log says why.",
                     FAILED,
@@ -171,10 +176,10 @@ class PromptRun:
         number = self._progress.prompt_id
         return (await self._connection.insist(f"/history/{quote(number, safe='')}")).get(number)
 
-    async def _cancel(self) -> None:
-        """Take a prompt out of the queue, or interrupt it. What has ended by itself is left alone."""
-        number = self._progress.prompt_id
-        with contextlib.suppress(ComfyError, TimeoutError):
-            async with asyncio.timeout(_CANCEL_SECONDS):
-                await self._connection.ask("POST", "/queue", json={"delete": [number]})
-                await self._connection.ask("POST", "/interrupt", json={"prompt_id": number})
+
+async def drop(connection: Connection, prompt_id: str) -> None:
+    """Take a prompt out of the queue, or interrupt it. What has ended by itself is left alone."""
+    with contextlib.suppress(ComfyError, TimeoutError):
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            await connection.ask("POST", "/queue", json={"delete": [prompt_id]})
+            await connection.ask("POST", "/interrupt", json={"prompt_id": prompt_id})

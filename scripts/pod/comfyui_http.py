@@ -44,6 +44,12 @@ def host(given: list[str]) -> str:
     return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(first, first)  # noqa: S104
 
 
+def address(given: list[str]) -> str:
+    """Return the address of this pod's ComfyUI itself, behind the door."""
+    scheme, name = "https" if value("--tls-certfile", given) else "http", host(given)
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port(given)}"
+
+
 def connect(given: list[str], timeout: float) -> http.client.HTTPConnection:
     """Open a connection to ComfyUI. With TLS its certificate is for other names, so it is not checked."""
     if value("--tls-certfile", given):

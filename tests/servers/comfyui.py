@@ -99,6 +99,7 @@ class ComfyUI:
         app = web.Application(middlewares=[self._login], client_max_size=1 << 20)
         app.router.add_post("/upload/image", self._upload)
         app.router.add_post("/prompt", self._prompt)
+        app.router.add_get("/prompt", self._remaining)
         app.router.add_post("/queue", self._drop)
         app.router.add_get("/queue", self._queue)
         app.router.add_post("/interrupt", self._interrupt)
@@ -156,7 +157,11 @@ class ComfyUI:
                 return web.json_response({"error": error, "node_errors": {}}, status=400)
             if node["inputs"].get("seed") == "none":
                 errors = [
-                    {"message": "Failed to convert an input value to a INT value", "details": "seed, none"}
+                    {
+                        "type": "invalid_input_type",
+                        "message": "Failed to convert an input value to a INT value",
+                        "details": "seed, none",
+                    }
                 ]
                 error = {
                     "type": "prompt_outputs_failed_validation",
@@ -271,6 +276,9 @@ class ComfyUI:
     async def _queue(self, _request: web.Request) -> web.Response:
         rows = [[0, prompt_id, {}, {}, []] for prompt_id in self.running]
         return web.json_response({"queue_running": rows, "queue_pending": []})
+
+    async def _remaining(self, _request: web.Request) -> web.Response:
+        return web.json_response({"exec_info": {"queue_remaining": len(self.running)}})
 
     async def _record(self, request: web.Request) -> web.Response:
         number = request.match_info["prompt_id"]

@@ -52,12 +52,30 @@ supervisor
 commands
 """
 POD_ORDER = _POD_ORDER.split()
+# The same for the worker: from a request's words to the platform's SDK.
+_WORKER_ORDER = """
+errors
+messages
+request
+outputs
+answer
+progress
+validation
+web
+job
+job_file
+termination
+handler
+runpod_sdk
+command
+"""
+WORKER_ORDER = _WORKER_ORDER.split()
 # What the builder shares with the pod: rules that must be one rule, and HTTP.
 SHARED = {"errors", "util", "hardware", "net", "resolve", "flags"}
 
 # What runs inside images stands on its own; the builder may use it, never the other way round. What talks to
-# ComfyUI runs where ComfyUI runs, and uses what ComfyUI has.
-IMAGE_PACKAGES = {"pod": set[str](), "comfy": {"pod", "aiohttp"}}
+# ComfyUI runs where ComfyUI runs, and uses what ComfyUI has. The worker's SDK is imported as it starts.
+IMAGE_PACKAGES = {"pod": set[str](), "comfy": {"pod", "aiohttp"}, "worker": {"comfy", "pod", "aiohttp"}}
 LONGEST = 400
 
 
@@ -125,6 +143,14 @@ def test_so_it_is_in_a_pod() -> None:
     pod = {name: path for name, path in IN_IMAGES.items() if name.split(".")[0] == "pod"}
     assert out_of_order(pod, POD_ORDER) == []
     assert {member(name) for name in pod} - {""} == set(POD_ORDER), "a place in the order that nobody has"
+
+
+def test_so_it_is_in_a_worker() -> None:
+    worker = {name: path for name, path in IN_IMAGES.items() if name.split(".")[0] == "worker"}
+    assert out_of_order(worker, WORKER_ORDER) == []
+    assert {member(name) for name in worker} - {""} == set(WORKER_ORDER), (
+        "a place in the order that nobody has"
+    )
 
 
 def test_the_builder_uses_what_is_shared_and_nothing_else_of_a_pod() -> None:

@@ -18,6 +18,7 @@ from servers.comfyui import MISSING, PNG, ComfyUI, Faults
 
 from comfy import command, connection, limits, prompt_run, retry, saving
 from comfy.failure import CANNOT_SAVE, FAILED, IMAGE_UNREADABLE, TIMED_OUT, UNREACHABLE, ComfyError
+from pod import comfyui_http
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -259,9 +260,9 @@ def test_what_cannot_be_saved_is_said(comfyui: ComfyUI, saved: Path) -> None:
 def test_without_a_server_the_pods_own_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PODKILN_RUN", str(tmp_path))
     (tmp_path / "comfyui.args").write_text("--listen=127.0.0.1\0--port=18188\0")
-    assert command._of_this_pod() == "http://127.0.0.1:18188"
+    assert comfyui_http.address(comfyui_http.arguments()) == "http://127.0.0.1:18188"
     (tmp_path / "comfyui.args").write_text("--listen\0--port=1\0--tls-certfile=c\0")
-    assert command._of_this_pod() == "https://127.0.0.1:1"
+    assert comfyui_http.address(comfyui_http.arguments()) == "https://127.0.0.1:1"
 
 
 # --- refused in part, failed in part

@@ -1,0 +1,55 @@
+"""Files that a job names by an address: fetched from public hosts alone.
+
+A job comes from whoever has the endpoint's key, and its worker stands in a network of its own: an address
+there, or the metadata service of a cloud, is nobody's to read through it. So each connection is looked at
+when it is made, with the address that it goes to: names that resolve to such an address, redirects to one and
+numbers in the place of a name come by here all alike. The runpod SDK has the same rule for its downloads.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from aiohttp.connector import AddrInfoType
+
+
+class PublicWeb:
+    """A session that reaches public addresses; `close` ends it.
+
+    Args:
+        private: Reach every address.
+    """
+
+    def __init__(self, *, private: bool = False) -> None:
+        self.refused = False  # whether an address was refused
+        self._private = private
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=self._socket))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+
+    def _socket(self, about: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, address = about
+        if not self._private and not is_public(address[0]):
+            self.refused = True
+            raise OSError(errno.EACCES, "not a public address")
+        return socket.socket(family, kind, protocol)
+
+
+def is_public(address: Any) -> bool:
+    """Tell whether an address, as numbers, is one of the public internet."""
+    try:
+        found = ipaddress.ip_address(str(address).partition("%")[0])
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_global and not (mapped or found).is_multicast

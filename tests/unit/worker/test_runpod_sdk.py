@@ -1,0 +1,135 @@
+"""The edge to RunPod: what the SDK is given, with its place taken by what records it.
+
+The calls are those of runpod 1.12.0: start, rp_http.send_result and AsyncClientSession.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from unit.worker.test_job import WORKFLOW
+
+from pod.errors import SETTING_MALFORMED, UNFIT, PodError
+from worker import command, runpod_sdk
+from worker.handler import CRASHED, Worker
+from worker.job_file import JobFile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from servers.comfyui import ComfyUI
+
+    from worker.job import Place
+
+PLATFORM = {"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1/v2/ep/job-take/$ID?gpu=X"}
+
+
+@dataclass
+class SDK:
+    """The SDK, as far as it is called: one job is handled when it starts."""
+
+    sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
+
+    def start(self, config: dict[str, Any]) -> None:
+        job = {"id": "job-1", "input": {"workflow": WORKFLOW}}
+        self.answers.append(asyncio.run(config["handler"](job)))
+
+    async def send_result(self, session: object, body: dict[str, Any], job: dict[str, Any]) -> None:
+        assert session == "a session"
+        self.sent.append((job["id"], body))
+
+
+@pytest.fixture
+def sdk(monkeypatch: pytest.MonkeyPatch) -> SDK:
+    found = SDK()
+
+    @asynccontextmanager
+    async def session() -> AsyncIterator[str]:
+        yield "a session"
+
+    parts = {
+        "runpod": SimpleNamespace(serverless=SimpleNamespace(start=found.start)),
+        "runpod.serverless.modules.rp_http": SimpleNamespace(send_result=found.send_result),
+        "runpod.http_client": SimpleNamespace(AsyncClientSession=session),
+    }
+    for name, part in parts.items():
+        monkeypatch.setitem(sys.modules, name, part)
+    return found
+
+
+def test_jobs_are_handled_and_their_progress_is_sent(sdk: SDK, place: Place, tmp_path: Path) -> None:
+    runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), dict(PLATFORM))
+    assert len(sdk.answers[0]["images"]) == 1
+    assert {number for number, _ in sdk.sent} == {"job-1"}
+    body = sdk.sent[0][1]
+    assert (body["status"], body["output"]["type"]) == ("IN_PROGRESS", "progress")
+
+
+def test_without_a_platform_nothing_is_sent(sdk: SDK, place: Place, tmp_path: Path) -> None:
+    JobFile(tmp_path / "jobs.json").begin("left")
+    runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), {})
+    assert (len(sdk.answers), sdk.sent) == (1, [])
+
+
+def test_a_job_that_a_killed_worker_left_open_fails_before_the_next_is_taken(
+    sdk: SDK, comfyui: ComfyUI, place: Place, tmp_path: Path
+) -> None:
+    path = tmp_path / "jobs.json"
+    JobFile(path).note("left", "its prompt")
+    runpod_sdk.serve(Worker(place, JobFile(path)), dict(PLATFORM))
+    assert sdk.sent[0] == ("left", {"error": CRASHED})
+    assert [number for number, _ in sdk.sent].count("left") == 1
+    assert JobFile(path).left() == {}
+    assert comfyui.cancelled == ["its prompt"]
+
+
+def test_checks_that_keep_good_workers_from_starting_are_off_unless_asked_for(
+    sdk: SDK, place: Place, tmp_path: Path
+) -> None:
+    environ = {"RUNPOD_SKIP_GPU_CHECK": "false"}
+    runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), environ)
+    assert environ == {"RUNPOD_SKIP_GPU_CHECK": "false", "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true"}
+
+
+def test_without_the_sdk_there_is_a_sentence(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "runpod", None)
+    with pytest.raises(PodError, match=r"install runpod>=1\.10\.1 into /opt/venv") as failed:
+        runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), {})
+    assert failed.value.exit_code == UNFIT
+
+
+def test_a_worker_is_what_its_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODKILN_RUN", str(tmp_path))
+    (tmp_path / "comfyui.args").write_text("--listen=127.0.0.1\0--port=18188\0")
+    plain = command.worker({})
+    assert (plain.place.server, plain.place.api_key) == ("http://127.0.0.1:18188", None)
+    assert (plain.refresh, plain.place.private_urls) == (False, False)
+    switches = {
+        "REFRESH_WORKER": "true",
+        "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS": "1",
+        "COMFY_ORG_API_KEY": "key",
+    }
+    full = command.worker(switches)
+    assert (full.refresh, full.place.private_urls, full.place.api_key) == (True, True, "key")
+    with pytest.raises(PodError, match="REFRESH_WORKER='maybe' is not valid: give true or false") as failed:
+        command.worker({"REFRESH_WORKER": "maybe"})
+    assert failed.value.exit_code == SETTING_MALFORMED
+
+
+def test_what_stands_behind_the_command_is_the_sdks(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Worker] = []
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(runpod_sdk, "serve", served.append)
+    assert command.main(["--rp_log_level", "INFO"]) == 0
+    assert sys.argv[1:] == ["--rp_log_level", "INFO"]
+    assert len(served) == 1
