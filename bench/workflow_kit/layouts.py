@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import own_node_kit as kit
+from workflow_kit import face_graphs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 HEAD: Final = 128
 """Channels of a head of FLUX.1 and of Wan, whose rotary embeddings divide them."""
 T5_TOKENIZER: Final = "comfy/text_encoders/t5_tokenizer"
+CLIP_LENGTH: Final = 77
+"""Tokens of a prompt, as FLUX.1's own tokenizer says; ComfyUI's file has another number and is not asked."""
 SMALL_VAE: Final = {"block_out_channels": (32, 32, 32, 32), "norm_num_groups": 8, "layers_per_block": 1}
 
 
@@ -55,7 +58,9 @@ def flux_diffusers(torch: Any, out: Path, comfyui: Path, _: Path) -> None:
             ),
         ),
         text_encoder=_random(torch, transformers.CLIPTextModel(clip)),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(comfyui / "comfy/sd1_tokenizer"),
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(
+            comfyui / "comfy/sd1_tokenizer", model_max_length=CLIP_LENGTH
+        ),
         text_encoder_2=_random(torch, transformers.T5EncoderModel(t5)),
         tokenizer_2=transformers.T5TokenizerFast.from_pretrained(comfyui / T5_TOKENIZER),
         transformer=_flux_transformer(torch),
@@ -138,7 +143,7 @@ def flashportrait(torch: Any, out: Path, comfyui: Path, nodes: Path) -> None:
         own / "portrait_encoder.pt",
     )
     _save(torch, _random(torch, pdf.FanEncoder()).state_dict(), own / "pd_fpg.pth")
-    _face_graphs(own)
+    face_graphs.write(own)
 
 
 def _wan_transformer(torch: Any, wan: Path, own: Path) -> None:
@@ -187,70 +192,6 @@ def _shared(torch: Any, model: Any) -> dict[str, Any]:
             made[key] = kit.random_state(part, chance)[key[1]].to(torch.bfloat16)
         state[name] = made[key]
     return state
-
-
-def _face_graphs(folder: Path) -> None:
-    """Write the face detector (NanoDet's outputs at strides 8, 16 and 32) and the one of 222 landmarks."""
-    import numpy as np  # noqa: PLC0415 - as above
-    import onnx  # noqa: PLC0415
-    from onnx import helper  # noqa: PLC0415
-
-    chance = np.random.default_rng(7)
-
-    def graph(
-        name: str, shape: list[int], nodes: list[Any], outputs: list[str], tensors: dict[str, Any]
-    ) -> None:
-        kept = [onnx.numpy_helper.from_array(value, key) for key, value in tensors.items()]
-        taken = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)]
-        given = [helper.make_tensor_value_info(each, onnx.TensorProto.FLOAT, None) for each in outputs]
-        model = helper.make_model(
-            helper.make_graph(nodes, name, taken, given, kept), opset_imports=[helper.make_opsetid("", 17)]
-        )
-        model.ir_version = 8
-        onnx.save(model, folder / name)
-
-    def random(*shape: int) -> Any:
-        return chance.normal(size=shape).astype(np.float32)
-
-    nodes: list[Any] = []
-    tensors: dict[str, Any] = {"rows": np.array([1, 33, -1]), "one": np.array([1, 32])}
-    for stride in (8, 16, 32):
-        tensors[f"w{stride}"] = random(33, 3, 1, 1)
-        nodes += [
-            helper.make_node(
-                "AveragePool",
-                ["x"],
-                [f"p{stride}"],
-                kernel_shape=[stride] * 2,
-                strides=[stride] * 2,
-                ceil_mode=1,
-            ),
-            helper.make_node("Conv", [f"p{stride}", f"w{stride}"], [f"c{stride}"]),
-            helper.make_node("Reshape", [f"c{stride}", "rows"], [f"f{stride}"]),
-            helper.make_node("Transpose", [f"f{stride}"], [f"t{stride}"], perm=[0, 2, 1]),
-            helper.make_node("Split", [f"t{stride}", "one"], [f"l{stride}", f"box{stride}"], axis=2),
-            helper.make_node("Sigmoid", [f"l{stride}"], [f"score{stride}"]),
-        ]
-    outputs = [f"{what}{stride}" for what in ("score", "box") for stride in (8, 16, 32)]
-    graph("face_det.onnx", [1, 3, 272, 160], nodes, outputs, tensors)
-    nodes = [
-        helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[16, 16], strides=[16, 16]),
-        helper.make_node("Flatten", ["p"], ["f"]),
-        *(
-            node
-            for name in ("landmark", "euler", "prob")
-            for node in (
-                helper.make_node("Gemm", ["f", f"w_{name}", f"b_{name}"], [f"g_{name}"]),
-                helper.make_node("Sigmoid", [f"g_{name}"], [name]),
-            )
-        ),
-    ]
-    tensors = {
-        f"w_{name}": random(192, count) * 0.1
-        for name, count in (("landmark", 444), ("euler", 3), ("prob", 1))
-    }
-    tensors |= {f"b_{name}": random(count) for name, count in (("landmark", 444), ("euler", 3), ("prob", 1))}
-    graph("face_landmark.onnx", [1, 3, 128, 128], nodes, ["landmark", "euler", "prob"], tensors)
 
 
 def _published(path: Path) -> dict[str, Any]:
