@@ -25,18 +25,13 @@ DTYPES = {
     "torch.float32": "F32",
     "torch.float8_e4m3fn": "F8_E4M3",
     "torch.int64": "I64",
+    "torch.uint8": "U8",
 }
 
 
 def main(root: str, kind: str, out: str) -> int:
     """Write one file; returns 0."""
-    sys.argv = ["weights", "--cpu"]  # ComfyUI parses the command line when it is imported
-    sys.path.insert(0, root)
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import torch
-
+    torch = with_comfyui(root)
     started = time.monotonic()
     with torch.no_grad():
         tensors = KINDS[kind](torch)
@@ -47,8 +42,24 @@ def main(root: str, kind: str, out: str) -> int:
     return 0
 
 
-def write(torch: Any, tensors: dict[str, Any], out: Path) -> int:
-    """Stream the tensors, meta ones as random ones, into a safetensors file; returns its size in bytes."""
+def with_comfyui(root: str) -> Any:
+    """Make ComfyUI's modules importable, for the CPU; returns torch."""
+    sys.argv = ["weights", "--cpu"]  # ComfyUI parses the command line when it is imported
+    sys.path.insert(0, root)
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import torch
+
+    return torch
+
+
+def write(torch: Any, tensors: dict[str, Any], out: Path, fill: Any = None) -> int:
+    """Stream the tensors, meta ones as random ones, into a safetensors file; returns its size in bytes.
+
+    `fill` takes the place of random_bytes.
+    """
+    fill = fill or random_bytes
     header: dict[str, Any] = {}
     end = 0
     for name, tensor in tensors.items():
@@ -68,7 +79,7 @@ def write(torch: Any, tensors: dict[str, Any], out: Path) -> int:
     with part.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, tensor in tensors.items():
-            file.write(random_bytes(torch, name, tensor, generator))
+            file.write(fill(torch, name, tensor, generator))
     part.replace(out)
     return 8 + len(text) + end
 
@@ -134,47 +145,51 @@ def _checkpoint(torch: Any, config: dict[str, Any], supported: Any, text: Any) -
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     unet = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
-    tensors = {f"model.diffusion_model.{name}": value for name, value in _half(torch, unet).items()}
-    tensors |= {f"first_stage_model.{name}": value for name, value in _vae(torch, 4).items()}
-    saved = supported(config).process_clip_state_dict_for_saving(_half(torch, text))
+    tensors = {f"model.diffusion_model.{name}": value for name, value in half(torch, unet).items()}
+    tensors |= {f"first_stage_model.{name}": value for name, value in vae(torch, 4).items()}
+    saved = supported(config).process_clip_state_dict_for_saving(half(torch, text))
     return {**tensors, **saved}
 
 
-def _half(torch: Any, model: Any) -> dict[str, Any]:
+def half(torch: Any, model: Any) -> dict[str, Any]:
     """Return a model's tensors in 16 bits."""
     state = model.state_dict().items()
     return {name: value if value.dtype == torch.int64 else value.to(torch.float16) for name, value in state}
 
 
-def _vae(torch: Any, channels: int) -> dict[str, Any]:
-    """Return the tensors of a VAE with so many latent channels: 4 of Stable Diffusion, 16 of FLUX.1."""
+def vae(torch: Any, channels: int, **more: Any) -> dict[str, Any]:
+    """Return the tensors of a VAE with so many latent channels: 4 of Stable Diffusion, 16 of FLUX.1.
+
+    `more` is further configuration, as ComfyUI's class has it.
+    """
     from comfy.ldm.models.autoencoder import AutoencoderKL
 
     config = {
         "double_z": True, "z_channels": channels, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
         "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+        **more,
     }  # fmt: skip
     with torch.device("meta"):
-        return _half(torch, AutoencoderKL(ddconfig=config, embed_dim=channels))
+        return half(torch, AutoencoderKL(ddconfig=config, embed_dim=channels))
 
 
 def flux_vae(torch: Any) -> dict[str, Any]:
     """Return the tensors of a VAE of FLUX.1's shape."""
-    return _vae(torch, 16)
+    return vae(torch, 16)
 
 
-def flux_small(torch: Any) -> dict[str, Any]:
-    """Return the tensors of a FLUX.1 [schnell] of two narrow blocks of each kind."""
+def flux_small(torch: Any, *, guidance: bool = False) -> dict[str, Any]:
+    """Return the tensors of a FLUX.1 of two narrow blocks of each kind: [schnell], or [dev] with guidance."""
     import comfy.ops
     from comfy.ldm.flux.model import Flux
 
     model = Flux(
         in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=256, mlp_ratio=4.0,
         num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
-        qkv_bias=True, guidance_embed=False, txt_ids_dims=[], device="meta", dtype=torch.float16,
+        qkv_bias=True, guidance_embed=guidance, txt_ids_dims=[], device="meta", dtype=torch.float16,
         operations=comfy.ops.disable_weight_init,
     )  # fmt: skip
-    return _half(torch, model)
+    return half(torch, model)
 
 
 def wan(dtype: str, blocks: int = 40, heads: int = 40) -> Any:
