@@ -59,7 +59,7 @@ def _landmarks(random: Any) -> tuple[list[Any], dict[str, int], dict[str, Any]]:
         make_node("AveragePool", ["x"], ["p"], kernel_shape=[16, 16], strides=[16, 16]),
         make_node("Flatten", ["p"], ["f"]),
     ]
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for name, count in LANDMARKS.items():
         tensors |= {f"w_{name}": random(192, count) * 0.1, f"b_{name}": random(count)}
         nodes += [

@@ -117,6 +117,8 @@ MODELS: Final = {
     ),
     "flashportrait": Small(
         {"flash_portrait": "flashportrait"},
+        # Its sampler wants a card: wan_image_encoder.py relies on CUDA's autocast, and pipeline_wan_long.py
+        # enters torch.cuda.device. On a CPU the first of them ends it, after the prompt's encoding.
         # accelerate cannot offload from a CPU to a CPU: "cpu:0" and "cpu" are two devices to it.
         {
             "1.GPU_memory_mode": "default", "5.context_size": 9, "5.context_overlap": 4,
