@@ -97,7 +97,7 @@ MODELS: Final = {
             "animatediff_models/mm_sdxl_v10_beta.ckpt": "motion-module",
         },
         # Two more frames than a context window has, so that there are two windows.
-        {"8.width": 64, "8.height": 64, "8.batch_size": 18, "9.steps": 2},
+        {"8.width": 64, "8.height": 64, "8.batch_size": 18, "9.steps": 1},
     ),
     "cogvideox-5b": Small(
         {"CogVideo/CogVideoX-5b": "cogvideox", "text_encoders/t5xxl_fp8_e4m3fn.safetensors": "t5xxl"},
@@ -117,9 +117,12 @@ MODELS: Final = {
     ),
     "flashportrait": Small(
         {"flash_portrait": "flashportrait"},
+        # Its sampler wants a card: wan_image_encoder.py relies on CUDA's autocast, and pipeline_wan_long.py
+        # enters torch.cuda.device. On a CPU the first of them ends it, after the prompt's encoding.
+        # accelerate cannot offload from a CPU to a CPU: "cpu:0" and "cpu" are two devices to it.
         {
-            "5.context_size": 9, "5.context_overlap": 4, "6.context_size": 9, "6.context_overlap": 4,
-            "6.steps": 2, "6.max_size": 128,
+            "1.GPU_memory_mode": "default", "5.context_size": 9, "5.context_overlap": 4,
+            "6.context_size": 9, "6.context_overlap": 4, "6.steps": 2, "6.max_size": 128,
         },
         {"example.png": "portrait", "example.mp4": "video"},
         "two narrow blocks; layers of encoders share their numbers; other graphs for the face models",
