@@ -8,13 +8,12 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _START_SECONDS = 20
@@ -59,7 +58,7 @@ def serve(directory: Path, *, htpasswd: str = "", host: str = "", network_of: st
             [*inside, "docker-registry", "serve", str(directory / "config.yml")], stdout=log, stderr=log
         )
         try:
-            _wait(process, host, directory / "log")
+            _wait(process, host, directory / "log", inside)
             yield host
         finally:
             process.terminate()
@@ -71,16 +70,15 @@ def blobs_read(directory: Path) -> list[str]:
     return _READ.findall((directory / "log").read_text())
 
 
-def _wait(process: subprocess.Popen[bytes], host: str, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], host: str, log: Path, inside: Sequence[str]) -> None:
+    """Wait until it takes connections where it runs: outside, another one may have its address."""
+    address, _, port = host.rpartition(":")
+    connect = f"import socket; socket.create_connection(({address!r}, {port}), 1).close()"
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"http://{host}/v2/", timeout=1).close()
-        except urllib.error.HTTPError as answer:  # 401 is an answer too
-            answer.close()
+        if not subprocess.run(
+            [*inside, sys.executable, "-ISc", connect], capture_output=True, check=False
+        ).returncode:
             return
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
+        time.sleep(0.05)
     raise AssertionError(f"docker-registry did not start:\n{log.read_text()}")

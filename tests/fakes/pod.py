@@ -23,7 +23,8 @@ FOLDERS = ("checkpoints", "loras", "vae", "text_encoders", "controlnet", "upscal
 def row(file: HubFile, source: dict[str, Any], folder: str = "checkpoints", **changes: Any) -> dict[str, Any]:
     """Return the row of models.json for a file on the hub."""
     known = {"name": file.name, "size": file.size, "sha256": file.sha256}
-    return {"folder": folder, **known, "pickle": False, "optional": False, "source": source, **changes}
+    what = {"precision": None, "pickle": False, "optional": False}
+    return {"folder": folder, **known, **what, "source": source, **changes}
 
 
 def huggingface(file: HubFile, repo: str = "org/repo", revision: str | None = None) -> dict[str, Any]:
