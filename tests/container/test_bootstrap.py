@@ -88,7 +88,7 @@ root=$(mktemp -d)
 mkdir -p "$root"/etc/{apt/sources.list.d,apt/apt.conf.d,dpkg/dpkg.cfg.d}
 mkdir -p "$root"/usr/{share/doc/apt/examples,sbin}
 mkdir -p "$root"/var/{log,cache/{ldconfig,debconf,apt},lib/{dpkg,apt/lists}}
-printf 'URIs: http://deb.debian.org/debian\\nURIs: http://deb.debian.org/debian-security\\n' \\
+printf 'URIs: http://example.invalid/debian\\nURIs: http://example.invalid/debian-security\\n' \\
     >"$root/usr/share/doc/apt/examples/debian.sources"
 cp -r "$(dirname "${@: -1}")" "$SEEN"
 for word; do
@@ -150,7 +150,7 @@ def test_a_mirrors_login_does_not_get_into_the_base(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "base.tar") as tar:
         sources = tar.extractfile("./etc/apt/sources.list.d/debian.sources")
         assert sources
-        assert "URIs: http://deb.debian.org/debian\n" in sources.read().decode()
+        assert "URIs: http://example.invalid/debian\n" in sources.read().decode()
     assert b"hush" not in (tmp_path / "base.tar").read_bytes()
 
 
