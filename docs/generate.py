@@ -22,7 +22,14 @@ import click  # noqa: E402 - the path comes first: podkiln is run from its check
 from docs import architecture_page  # noqa: E402
 from pod import errors as failure  # noqa: E402
 from podkiln import cli, errors  # noqa: E402
-from podkiln.config import fields, messages, model, strip_list, variant  # noqa: E402
+from podkiln.config import (  # noqa: E402
+    fields,
+    messages,
+    model,
+    node_parts,
+    strip_list,
+    variant,
+)
 from podkiln.config import node as custom_node  # noqa: E402
 
 if TYPE_CHECKING:
@@ -168,7 +175,7 @@ def _section(name: str, schema: dict[str, Any]) -> str:
 # What a pattern means, in the words that an error uses.
 _WORDS = {
     each.pattern: each.what
-    for module in (fields, model, custom_node, strip_list)
+    for module in (fields, model, node_parts, strip_list)
     for kind in vars(module).values()
     for each in getattr(kind, "__metadata__", ())
     if isinstance(each, messages.PatternType)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podkiln.config.document import Document, Location
-    from podkiln.config.node import Patch
+    from podkiln.config.node_parts import Patch
     from podkiln.config.variant import LoadedVariant
     from podkiln.util.git_tree import SourceFile
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from podkiln.config.node import NodeCode, SourcePath, Submodule
+    from podkiln.config.node_parts import NodeCode, SourcePath, Submodule
     from podkiln.config.nodes import NodeEntry
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import RuntimeLock

@@ -10,7 +10,7 @@ from podkiln.plan.image_layers import Layer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from podkiln.config.node import NodeCode
+    from podkiln.config.node_parts import NodeCode
     from podkiln.config.nodes import NodeEntry
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.nodes import LockedNode, LockedNodes, LockedTree

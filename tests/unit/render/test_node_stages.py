@@ -15,7 +15,7 @@ from pod.flags import node_selection
 from pod.source_trees.source_tree import SourceTree
 from podkiln.config import nodes
 from podkiln.config.document import ROOT
-from podkiln.config.node import NodeCode
+from podkiln.config.node_parts import NodeCode
 from podkiln.errors import DescriptionError
 from podkiln.plan import node_layers
 from podkiln.plan.node_layers import PlannedNode
