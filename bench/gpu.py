@@ -68,14 +68,12 @@ REHEARSAL = [
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the budget allows; returns 0, or 1 when something is missing or a case could not boot."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parse(given)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     deadline = time.monotonic() + options.budget
     if options.merge:
         return merge(options.out, options.merge)
     if options.image:
-        rest = [word for word in given if word not in ("--image", options.image, f"--image={options.image}")]
-        return machine.in_image(options.image, str(HERE / "gpu.py"), rest, options.workspace)
+        return machine.in_image(HERE / "gpu.py", options)
     problems = [*machine.missing(options)]
     for problem in problems:
         say(problem)
@@ -98,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--budget", type=float, default=480, help="seconds, everything together")
     parser.add_argument(

@@ -37,6 +37,7 @@ def main() -> int:
     asked = _parse()
     with tempfile.TemporaryDirectory(prefix="own-workflows-") as temporary:
         work = (asked.work or Path(temporary)).resolve()
+        work.mkdir(parents=True, exist_ok=True)
         outcomes = {}
         for name in asked.models or MODELS:
             outcomes[name] = _one(name, asked, work)
@@ -109,7 +110,7 @@ def _make(small: Small, asked: argparse.Namespace, work: Path) -> str:
     for path, kind in wanted.items():
         made = path if kind in FOLDERS else work / "made" / f"{kind}{path.suffix}"
         done = made.with_name(f"{made.name}.done")
-        if not done.exists():
+        if not (done.exists() and made.exists()):
             command = [str(asked.python), "-m", "workflow_kit.make", str(asked.comfyui.resolve())]
             command += [str((asked.nodes or Path()).resolve()), kind, str(made)]
             ended = subprocess.run(

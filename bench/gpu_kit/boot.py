@@ -86,6 +86,7 @@ def measure(case: Case, workspace: Path, logs: Path) -> dict[str, Any]:
 def started(workspace: Path, log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start start.sh without models of its own, its log in a file; ended as a platform ends it."""
     asked = {**os.environ, "WORKSPACE": str(workspace), "MODELS": "none", **environment}
+    asked.pop("PYTHONDONTWRITEBYTECODE", None)  # in_image sets it, and a pod writes its bytecode
     with log.open("wb") as file:
         process = subprocess.Popen(["/start.sh"], stdout=file, stderr=file, env=asked, start_new_session=True)
         try:

@@ -10,13 +10,12 @@ that image; without, on a bare machine, laid out as bench/gpu.py does. --cpu reh
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from gpu_kit import boot, checks, machine
+from gpu_kit import boot, checks, machine, results
 from gpu_kit.memory import HeldError
 from gpu_kit.real_pod import RealPod
 
@@ -28,12 +27,10 @@ DISK_GB = 14
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks; returns 0, or 1 where one failed, was not reached, or something is missing."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parse(given)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     deadline = time.monotonic() + options.budget
     if options.image:
-        rest = [word for word in given if word not in ("--image", options.image, f"--image={options.image}")]
-        return machine.in_image(options.image, str(PROGRAM), rest, options.workspace)
+        return machine.in_image(PROGRAM, options)
     problems = [*machine.missing(options)]
     for problem in problems:
         print(f"tests/gpu/run.py: {problem}", file=sys.stderr)
@@ -42,17 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
     names = [name for name in checks.CHECKS if not options.only or name in options.only]
     if options.cpu:
         names = [name for name in names if name in checks.WITHOUT_A_CARD]
-    made = run(prepare(options), names, deadline)
-    results = {"schema": 1, "machine": machine.describe(cpu=options.cpu), "checks": made}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    pod = prepare(options)
+    here = machine.describe(cpu=options.cpu)
+    made: dict[str, dict[str, Any]] = {}
+    for name in names:
+        made |= run(pod, [name], deadline)
+        results.save(options.out, {"schema": 1, "machine": here, "checks": made})
     return int(any(each["result"] in ("failed", "not reached") for each in made.values()))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--budget", type=float, default=540, help="seconds, everything together")
     parser.add_argument("--only", nargs="+", choices=list(checks.CHECKS), help="these checks")
@@ -77,7 +76,7 @@ def prepare(options: argparse.Namespace) -> RealPod:
 
 def run(pod: checks.Pod, names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
     """Make the checks while the budget lasts; a line and an entry each."""
-    results = {}
+    made = {}
     for name in names:
         begun = time.monotonic()
         result, said = "passed", ""
@@ -90,7 +89,9 @@ def run(pod: checks.Pod, names: list[str], deadline: float) -> dict[str, dict[st
             result, said = "not here", str(reason)
         except (checks.FaultError, HeldError) as fault:
             result, said = "failed", str(fault)
+        except Exception as bug:  # noqa: BLE001 - of a check or of this machine: the others are made all the same
+            result, said = "failed", f"{type(bug).__name__}: {bug}"
         seconds = round(time.monotonic() - begun, 1)
-        results[name] = {"result": result, "said": said, "seconds": seconds}
+        made[name] = {"result": result, "said": said, "seconds": seconds}
         print(f"{result:12} {name} ({seconds:.0f} s): {said}", flush=True)
-    return results
+    return made

@@ -11,11 +11,11 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 KIT = Path(__file__).resolve().parent
 DOOR, BEHIND = 8188, 18188  # as start.sh has them
@@ -81,15 +81,45 @@ def port() -> int:
     return DOOR if NGINX.exists() else BEHIND
 
 
-def in_image(image: str, program: str, arguments: list[str], workspace: Path) -> int:
+def in_image(program: Path, options: argparse.Namespace) -> int:
     """Run a program of this checkout in an image, with all cards; returns its exit code."""
     root = KIT.parents[1]
-    mounts = [f"{root}:{root}", f"{workspace.absolute()}:{workspace.absolute()}"]
-    cards = [] if "--cpu" in arguments else ["--gpus", "all"]
-    command = ["docker", "run", "--rm", "--init", *cards, "--shm-size", "2g", "--workdir", str(root)]
-    command += ["--entrypoint", "/opt/venv/bin/python"]
-    command += [word for mount in mounts for word in ("--volume", mount)]
-    return subprocess.run([*command, image, program, *arguments], check=False).returncode
+    if shutil.which("docker") is None:
+        print(
+            f"{program.relative_to(root)}: docker is not here, and --image needs it: install Docker and the "
+            "NVIDIA Container Toolkit, or leave --image out to run on this machine itself.",
+            file=sys.stderr,
+        )
+        return 1
+    out, workspace = options.out.absolute(), options.workspace.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    mounts = dict.fromkeys((root, out.parent, workspace))
+    docker = ["docker", "run", "--rm", "--init", "--entrypoint", "/opt/venv/bin/python"]
+    docker += [word for mount in mounts for word in ("--volume", f"{mount}:{mount}")]
+    cards = [] if options.cpu else ["--gpus", "all"]
+    # No bytecode in the checkout, which is root's there.
+    command = [*docker, *cards, "--shm-size", "2g", "--workdir", str(root), "--env", "PYTHONDONTWRITEBYTECODE=1"]
+    given = {"out": out, "workspace": workspace}
+    try:
+        return subprocess.run(
+            [*command, options.image, str(program), *_words(vars(options) | given)], check=False
+        ).returncode
+    finally:
+        if os.getuid() != 0:
+            tops = map(str, (out, out.parent / "gpu-logs", workspace))
+            owner = (str(os.getuid()), str(os.getgid()))
+            give_back = str(KIT / "give_back.py")
+            subprocess.run([*docker, options.image, give_back, *owner, *tops], check=False)
+
+
+def _words(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options for the program in the image, as words of its command line."""
+    for name in ("budget", "out", "workspace", "only", "check", "cpu"):
+        value = options[name]
+        if isinstance(value, list):
+            yield from (f"--{name}", *value)
+        elif value:
+            yield f"--{name}" if value is True else f"--{name}={value}"
 
 
 def python() -> str:

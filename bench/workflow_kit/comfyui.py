@@ -59,8 +59,9 @@ def run(
         except urllib.error.HTTPError as refused:
             return Outcome(stopped=f"refused: {_refusal(json.loads(refused.read()))}")
         while process.poll() is None and time.monotonic() - begun < asked.limit:
-            if found := _ask(port, f"/history/{number}").get(number):
-                return read(found, workflow, time.monotonic() - begun)
+            with contextlib.suppress(OSError):  # where it has ended, that is seen next
+                if found := _ask(port, f"/history/{number}").get(number):
+                    return read(found, workflow, time.monotonic() - begun)
             time.sleep(PAUSE)
         why = "it took too long" if process.poll() is None else f"ComfyUI ended with {process.returncode}"
         return Outcome(stopped=f"{why}; its log ends: {_last(log)}", seconds=time.monotonic() - begun)

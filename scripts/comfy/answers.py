@@ -53,12 +53,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a run lacks in the end: a sentence without its end, and the node that it is about."""
+    """What a run lacks in the end: a sentence without its end, and the node that it is about.
+
+    `raised`: ComfyUI's own words of it, where a node raised.
+    """
 
     says: str
     node: str | None = None
     stops: tuple[str, ...] = ()  # outputs that are not made because of it
     exit_code: int = FAILED
+    raised: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass
@@ -238,9 +242,8 @@ def _failure(messages: Any) -> Problem:
         about = number if isinstance(number, str) else None
         if kind == "execution_error":
             said = shown(" ".join(str(data.get("exception_message", ""))[: 2 * _LONGEST].split()), _LONGEST)
-            return Problem(
-                f"the prompt failed in {node}: {shown(data.get('exception_type'), 80)}: {said}", about
-            )
+            says = f"the prompt failed in {node}: {shown(data.get('exception_type'), 80)}: {said}"
+            return Problem(says, about, raised=data)
         if kind == "execution_interrupted":
             return Problem(f"the prompt was interrupted{f' in {node}' if about else ''}", about)
     return Problem("the prompt failed; ComfyUI's log says why")

@@ -111,9 +111,9 @@ class Client:
             extra: Sent beside it as `extra_data`: keys for nodes that ask paid services.
             prompt_id: The UUID to queue it under; a new one without.
 
-        Raises RefusedError when it is refused as a whole, LostError when ComfyUI was restarted, ComfyError
-        when it takes too long. What is refused or fails in part is
-        among the outcome's problems, and so is what came by the websocket and was lost.
+        Raises RefusedError when it is refused as a whole, ComfyError when it takes too long or ComfyUI was
+        restarted. What is refused or fails in part is among the outcome's problems, and so is what came by
+        the websocket and was lost.
         """
         prompt = PromptRun(self._connection, pictured, self._say, self._take, prompt_id)
         return await prompt.run(nodes, limit, extra)

@@ -29,9 +29,5 @@ class RefusedError(ComfyError):
         self.answer = answer
 
 
-class LostError(ComfyError):
-    """ComfyUI does not know a prompt that it took: it was restarted, or somebody deleted the prompt."""
-
-
 class GoneError(ComfyError):
     """ComfyUI names a file that is not there: it remembers what a node made, and the file was deleted."""

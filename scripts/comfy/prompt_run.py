@@ -16,7 +16,7 @@ import aiohttp
 
 from comfy import answers
 from comfy.connection import OK, check_size
-from comfy.failure import FAILED, TIMED_OUT, ComfyError, LostError, RefusedError
+from comfy.failure import FAILED, TIMED_OUT, ComfyError, RefusedError
 from comfy.progress import PromptProgress
 from comfy.retry import TRIES, PassingError, patiently, pause
 
@@ -129,7 +129,7 @@ class PromptRun:
                 return record
             missed = 0 if waiting else missed + 1
             if missed > 1:  # one answer may be that of another worker behind a proxy, or come from a cache
-                raise LostError(
+                raise ComfyError(
                     "ComfyUI has neither run nor kept the prompt: it was deleted from the queue, or ComfyUI "
                     "was restarted, and its log says why.",
                     FAILED,

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,7 @@ from worker.progress import INTERVAL, Reporter
 from worker.termination import Termination
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from worker.job import Place
     from worker.job_file import JobFile
@@ -32,8 +33,8 @@ STOPPED: Final = (
     "The worker was stopped while this job ran, and the platform's grace was too short for it: send it again."
 )
 CRASHED: Final = "The worker was killed while this job ran, for lack of memory perhaps: its log says more."
-_HIDDEN: Final = "…"
-_SHORTEST_SECRET: Final = 6  # characters: what is shorter stands in sentences by chance
+_LAST_SECOND: Final = 1.0
+"""Seconds that a job which is stopped has to leave ComfyUI in: what matters then is that it is answered."""
 
 
 @dataclass(frozen=True)
@@ -79,24 +80,29 @@ class Worker:
     async def _in_time(self, given: dict[str, Any]) -> dict[str, Any]:
         """Answer a job, or end it when SIGTERM's grace is over."""
         task = asyncio.create_task(self._answer(given))
-        stopped = False
-
-        def stop() -> None:
-            nonlocal stopped
-            stopped = task.cancel()
-
+        over = asyncio.Event()
+        end = asyncio.create_task(over.wait())
         try:
-            with self.termination.ends(stop):
-                return await task
+            with self.termination.ends(over.set):
+                await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_LAST_SECOND)
+            if over.is_set() and (not task.done() or task.cancelled()):
+                return {"error": STOPPED}
+            return task.result()
         except asyncio.CancelledError:
-            if not stopped:
-                raise
-            return {"error": STOPPED}
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+        finally:
+            end.cancel()
 
     async def _answer(self, given: dict[str, Any]) -> dict[str, Any]:
-        asked = None
+        asked, secrets = None, tuple[str, ...]()
         try:
             asked = request.parse(given.get("input"))
+            secrets = (asked.api_key,) if asked.api_key else ()
             async with Reporter(lambda message: self._report(given, message), self.interval) as reporter:
                 answer = await job.run(
                     asked,
@@ -107,10 +113,12 @@ class Worker:
         except JobError as error:
             answer = error.answer
         except Exception as bug:  # noqa: BLE001 - whatever it is, its traceback is not the client's
+            trace = "".join(traceback.format_exception(bug))
+            log(str(given["id"]), "bug", traceback=_without_secrets(trace, secrets))
             answer = {"error": messages.UNEXPECTED.format(reason=f"{type(bug).__name__}: {shown(bug)}")}
         for name in ("error", "errors", "details"):
             if name in answer:
-                answer[name] = _without_secrets(answer[name], asked.api_key if asked else None)
+                answer[name] = _without_secrets(answer[name], secrets)
         if self.refresh or (asked and asked.refresh_worker):
             answer["refresh_worker"] = True
         return answer
@@ -120,12 +128,11 @@ class Worker:
             await self.send(given, message)
 
 
-def _without_secrets(said: Any, key: str | None) -> Any:
+def _without_secrets(said: Any, secrets: Collection[str]) -> Any:
     """Return a sentence, or a list of them, without the job's key and the secrets of the environment."""
     if isinstance(said, list):
-        return [_without_secrets(each, key) for each in said]
-    text = hidden(str(said), os.environ)
-    return text.replace(key, _HIDDEN) if key and len(key) >= _SHORTEST_SECRET else text
+        return [_without_secrets(each, secrets) for each in said]
+    return hidden(str(said), os.environ, secrets)
 
 
 def log(number: str, event: str, **about: Any) -> None:

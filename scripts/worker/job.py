@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from comfy import answers, workflow
+from comfy import workflow
 from comfy.answers import Output
 from comfy.client import Client
 from comfy.failure import UNREACHABLE, ComfyError, GoneError, RefusedError
 from comfy.pictures import opened
+from pod import comfyui_http
+from pod.supervisor import boot_timeline
 from pod.util.files import recall
 from pod.util.printable import shown
 from worker import messages, outputs
@@ -43,7 +45,6 @@ READY_SECONDS: Final = 600.0
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # seconds between two looks at whether ComfyUI serves
 _LOOK_AFTER: Final = 1.0  # seconds between two looks at whether ComfyUI has ended
 _AGAIN: Final = "podkiln_again"
-_BOOT: Final = "boot.json"  # of the supervisor: pod/supervisor/boot_timeline.py
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Place:
     """Where jobs run, and under which limits.
 
     Args:
-        server: ComfyUI's address.
+        server: ComfyUI's address; None for this pod's, which start.sh decides while the worker runs.
         run: The pod's run folder, in which the supervisor notes how ComfyUI ended.
         api_key: For Comfy.org's paid services, where a job brings none.
         private_urls: Fetch files from addresses that are not public, too.
@@ -59,12 +60,19 @@ class Place:
         patience: Seconds that a job waits for ComfyUI to serve.
     """
 
-    server: str
+    server: str | None = None
     run: Path = Path("/run/podkiln")
     api_key: str | None = field(default=None, repr=False)
     private_urls: bool = False
     largest: int = LARGEST
     patience: float = READY_SECONDS
+
+    def address(self) -> str | None:
+        """Return where ComfyUI is now; None as long as that is not decided."""
+        if self.server:
+            return self.server
+        given = comfyui_http.arguments()
+        return comfyui_http.address(given) if given else None
 
 
 async def run(
@@ -83,8 +91,8 @@ async def run(
     """
     job = _Job(request, place, report, note)
     try:
-        async with Client(place.server, None, job.hear, take=job.take, trusted=True) as client:
-            await _ready(client, place)
+        server = await _ready(place)
+        async with Client(server, None, job.hear, take=job.take, trusted=True) as client:
             return await _while_comfyui_lives(job.run(client), place.run)
     except ComfyError as error:
         if error.exit_code == UNREACHABLE:
@@ -94,8 +102,9 @@ async def run(
 
 async def drop(place: Place, prompt_id: str) -> None:
     """End a prompt that nobody follows any more, where ComfyUI still has it."""
-    async with Client(place.server, None, lambda _: None, trusted=True) as client:
-        await client.drop(prompt_id)
+    if server := place.address():
+        async with Client(server, None, lambda _: None, trusted=True) as client:
+            await client.drop(prompt_id)
 
 
 async def _while_comfyui_lives(work: Coroutine[Any, Any, dict[str, Any]], folder: Path) -> dict[str, Any]:
@@ -105,7 +114,7 @@ async def _while_comfyui_lives(work: Coroutine[Any, Any, dict[str, Any]], folder
     try:
         while not task.done():
             await asyncio.wait({task}, timeout=_LOOK_AFTER)
-            if len(deaths := _deaths(folder)) > before:
+            if not task.done() and len(deaths := _deaths(folder)) > before:
                 raise JobError(f"ComfyUI ended while it worked on this job: {shown(deaths[-1], 400)}.")
     finally:
         task.cancel()
@@ -113,19 +122,26 @@ async def _while_comfyui_lives(work: Coroutine[Any, Any, dict[str, Any]], folder
     return task.result()
 
 
-async def _ready(client: Client, place: Place) -> None:
-    """Wait until ComfyUI serves. Raises JobError."""
+async def _ready(place: Place) -> str:
+    """Wait until ComfyUI serves; returns its address. Raises JobError."""
     end, pause = time.monotonic() + place.patience, _FIRST_LOOK
-    while not await client.serves():
+    while not (server := place.address()) or not await _serves(server):
         if time.monotonic() > end:
-            raise JobError(messages.NOT_REACHABLE.format(address=urlsplit(place.server).netloc))
+            address = server or comfyui_http.address([])
+            raise JobError(messages.NOT_REACHABLE.format(address=urlsplit(address).netloc))
         await asyncio.sleep(pause)
         pause = min(_LONGEST_LOOK, 1.5 * pause)
+    return server
+
+
+async def _serves(server: str) -> bool:
+    async with Client(server, None, lambda _: None, trusted=True) as client:
+        return await client.serves()
 
 
 def _deaths(run: Path) -> list[Any]:
     """Return why ComfyUI has ended so far, each time."""
-    found = recall(run / _BOOT).get("restarts")
+    found = recall(run / boot_timeline.NAME).get("restarts")
     return [each.get("why") for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
@@ -143,6 +159,7 @@ class _Job:
         self._note = note
         self._percent = Percent(request.nodes)
         self._pictures: dict[str, list[Frame]] = {}  # that come by the websocket alone, by node
+        self._pictured = 0  # bytes of them
 
     def hear(self, event: Event) -> None:
         """Take an event of the prompt."""
@@ -150,30 +167,51 @@ class _Job:
             self._report(message)
 
     async def take(self, node: str, frame: Frame) -> None:
-        """Take a picture of the websocket."""
-        self._pictures.setdefault(node, []).append(frame)
+        """Take a picture of the websocket. Raises JobError where they are more than an answer can hold."""
+        frames = self._pictures.setdefault(node, [])
+        frames.append(frame)
+        self._pictured += len(frame.data)
+        file, answer = self._picture(node, len(frames), frame), self._empty()
+        if self._pictured > answer.room(file):
+            raise answer.too_large(file)
 
     async def run(self, client: Client) -> dict[str, Any]:
         nodes = workflow.renamed(self._request.nodes, await self._upload(client))
-        outcome = await self._prompt(client, nodes)
-        found = outputs.read(outcome.record)
-        if gone := await self._gone(client, found.files, nodes):
-            outcome = await self._prompt(client, _made_anew(nodes, gone))
-            found = outputs.read(outcome.record)
-        answer = Answer(legacy=self._request.legacy_outputs, largest=self._place.largest)
-        errors = _errors(outcome)
+        answer, errors, gone = await self._fetch(client, await self._prompt(client, nodes))
+        if gone := gone & nodes.keys():
+            answer, errors, _ = await self._fetch(
+                client, await self._prompt(client, _made_anew(nodes, gone))
+            )
+        return answer.result(errors)
+
+    async def _fetch(self, client: Client, outcome: Outcome) -> tuple[Answer, list[str], set[str]]:
+        """Fetch what came out; returns it, what it lacks, a sentence each, and whose files were deleted since.
+
+        ComfyUI gives out what it remembers of a node that ran before, its files or not.
+        """
+        found, answer, errors = outputs.read(outcome.record), self._empty(), _errors(outcome)
+        gone: set[str] = set()
         answer.say(found.texts)
         for node, frames in self._pictures.items():
             for number, frame in enumerate(frames, 1):
-                answer.add(_picture(node, nodes[node]["class_type"], number, frame), frame.data)
+                answer.add(self._picture(node, number, frame), frame.data)
         for file in found.files:
             try:
                 answer.add(file, await _content(client, file, answer))
             except ComfyError as error:
                 if error.exit_code == UNREACHABLE:
                     raise
+                if isinstance(error, GoneError):
+                    gone.add(file.output.node)
                 errors.append(str(error))
-        return answer.result(errors)
+        return answer, errors, gone
+
+    def _empty(self) -> Answer:
+        return Answer(legacy=self._request.legacy_outputs, largest=self._place.largest)
+
+    def _picture(self, node: str, number: int, frame: Frame) -> OutputFile:
+        name = f"{self._request.nodes[node]['class_type']}_{node}_{number:05}_.{frame.suffix}"
+        return OutputFile(Output(node, name, "", "websocket"), outputs.mime_of(name), "images", "images")
 
     async def _upload(self, client: Client) -> dict[str, str]:
         """Upload what came with the job; returns ComfyUI's names by the job's. Raises JobError."""
@@ -202,6 +240,7 @@ class _Job:
     async def _prompt(self, client: Client, nodes: Nodes) -> Outcome:
         key = self._request.api_key or self._place.api_key
         self._pictures.clear()
+        self._pictured = 0
         prompt_id = str(uuid.uuid4())
         self._note(prompt_id)
         try:
@@ -213,22 +252,6 @@ class _Job:
             )
         except RefusedError as refused:
             raise JobError(refusal(refused.answer) or str(refused)) from None
-
-    @staticmethod
-    async def _gone(client: Client, files: list[OutputFile], nodes: Nodes) -> set[str]:
-        """Return the nodes whose files were deleted since: ComfyUI gives out what it remembers of them."""
-        gone = set()
-        for file in files:
-            if file.output.node in nodes and file.output.node not in gone:
-                async with aclosing(client.content(file.output)) as chunks:
-                    try:
-                        await anext(chunks, None)
-                    except GoneError:
-                        gone.add(file.output.node)
-                    except ComfyError as error:
-                        if error.exit_code == UNREACHABLE:
-                            raise
-        return gone
 
 
 def _made_anew(nodes: Nodes, gone: set[str]) -> Nodes:
@@ -254,17 +277,7 @@ async def _content(client: Client, file: OutputFile, answer: Answer) -> bytes:
 
 
 def _errors(outcome: Outcome) -> list[str]:
-    """Return what a run lacks, a sentence each; what a node raised, in worker-comfyui's words."""
-    raised = outputs.failure(outcome.record)
-    problems = list(outcome.problems)
-    said = []
-    if raised:
-        own = answers.outcome(outcome.prompt_id, outcome.record).problems
-        problems = [each for each in problems if each not in own]
-        said.append(raised)
-    return [*said, *(f"{each.says[:1].upper()}{each.says[1:]}." for each in problems)]
-
-
-def _picture(node: str, kind: str, number: int, frame: Frame) -> OutputFile:
-    name = f"{kind}_{node}_{number:05}_.{frame.suffix}"
-    return OutputFile(Output(node, name, "", "websocket"), outputs.mime_of(name), "images", "images")
+    """Return what a run lacks, a sentence each; first what a node raised, in worker-comfyui's words."""
+    raised = [outputs.failure(each.raised) for each in outcome.problems if each.raised is not None]
+    others = (each.says for each in outcome.problems if each.raised is None)
+    return [*raised, *(f"{says[:1].upper()}{says[1:]}." for says in others)]

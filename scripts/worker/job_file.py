@@ -1,9 +1,15 @@
-"""Which jobs are open, on disk: the successor of a worker that was killed tells the platform of them."""
+"""Which jobs are open, on disk: the successor of a worker that was killed tells the platform of them.
+
+A second worker may run beside the first, by hand perhaps. So the file is that of the process which has the
+lock beside it, and another keeps none and reads none: the jobs in it are at work.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Final
 
 from pod.util import untrusted_files
@@ -15,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1
 _LARGEST: Final = 1 << 20
-_LONGEST_ID: Final = 200
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 class JobFile:
@@ -24,6 +30,32 @@ class JobFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._open: dict[str, str] = {}
+        self._kept = True
+
+    def claim(self) -> dict[str, str]:
+        """Make the file this process's own until it ends, and return what an earlier one left open in it.
+
+        Each of these stays in the file until its end is noted. Where another process has the file, nothing
+        is returned, and nothing is noted from now on.
+        """
+        self._kept = False
+        try:
+            untrusted_files.make_folder(self._path.parent)
+            name = self._path.with_name(f".{self._path.name}.lock")
+            lock = untrusted_files.open_plain(name, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            self._complain(error)
+            return {}
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # kept until this process ends
+        except OSError as error:
+            os.close(lock)
+            if not isinstance(error, BlockingIOError):
+                self._complain(error)
+            return {}
+        self._kept = True
+        self._open = self.left()
+        return dict(self._open)
 
     def left(self) -> dict[str, str]:
         """Return the jobs that an earlier process left open, each with its prompt in ComfyUI, "" for none.
@@ -53,21 +85,21 @@ class JobFile:
         self._open.pop(job, None)
         self._write()
 
-    def forget(self) -> None:
-        """Drop what an earlier process left open."""
-        self._write()
-
     def _write(self) -> None:
+        if not self._kept:
+            return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._path, {"schema": SCHEMA, "jobs": self._open})
         except OSError as error:
-            say(
-                f"{self._path} cannot be written ({os.strerror(error.errno or 0)}): a job that is open when "
-                "this worker is killed ends by the platform's time limit alone."
-            )
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        say(
+            f"{self._path} cannot be written ({os.strerror(error.errno or 0)}): a job that is open when "
+            "this worker is killed ends by the platform's time limit alone."
+        )
 
 
 def is_id(text: str) -> bool:
     """Tell whether a text can be a job's id: it becomes part of an address."""
-    return 0 < len(text) <= _LONGEST_ID and text.isascii() and text.isprintable()
+    return _ID.fullmatch(text) is not None

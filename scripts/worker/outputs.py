@@ -105,19 +105,13 @@ def mime_of(filename: str) -> str:
     return _MIME.get(PurePosixPath(filename.lower()).suffix[1:], _OTHER)
 
 
-def failure(record: Any) -> str | None:
-    """Return which node raised what, by an entry of the history; None where none did."""
-    status = record.get("status") if isinstance(record, dict) else None
-    said = status.get("messages") if isinstance(status, dict) else None
-    for message in said if isinstance(said, list) else ():
-        kind, data = message if isinstance(message, list) and len(message) == 2 else (None, None)  # noqa: PLR2004
-        if kind == "execution_error" and isinstance(data, dict):
-            return messages.NODE_FAILED.format(
-                kind=shown(data.get("node_type"), 80),
-                node=shown(data.get("node_id"), 40),
-                message=shown(data.get("exception_message"), LONGEST_MESSAGE),
-            )
-    return None
+def failure(raised: dict[str, Any]) -> str:
+    """Return which node raised what, by ComfyUI's `execution_error`."""
+    return messages.NODE_FAILED.format(
+        kind=shown(raised.get("node_type"), 80),
+        node=shown(raised.get("node_id"), 40),
+        message=shown(raised.get("exception_message"), LONGEST_MESSAGE),
+    )
 
 
 def _items(outputs: Any) -> Iterator[tuple[str, str, Any]]:

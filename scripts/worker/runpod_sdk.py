@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.errors import UNFIT, PodError
+from pod.util.printable import shown
 from worker import job
 from worker.handler import CRASHED, log
 
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 # which many networks do not let through; 10 % of the disk, which an image with models may not have; a
 # benchmark in each cold start. Whether ComfyUI can work on this machine start.sh has found out before.
 _CHECKS: Final = ("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "RUNPOD_SKIP_GPU_CHECK")
+_OLDEST: Final = (1, 10, 1)  # older ones stop taking jobs where there is a network volume
+_REMEDY: Final = (
+    'build an image with runtime.python.add: ["runpod>=1.10.1"] in its variant (docs/how-to/own-packages.md).'
+)
 
 
 def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> None:
@@ -32,13 +38,13 @@ def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> Non
     for name in _CHECKS:
         environ.setdefault(name, "true")
     try:
-        serverless = import_module("runpod").serverless
+        sdk = import_module("runpod")
         http = import_module("runpod.serverless.modules.rp_http")
         client = import_module("runpod.http_client")
     except ImportError as missing:
-        raise PodError(
-            f"The runpod SDK cannot be imported ({missing}): install runpod>=1.10.1 into /opt/venv.", UNFIT
-        ) from None
+        raise PodError(f"The runpod SDK cannot be imported ({missing}): {_REMEDY}", UNFIT) from None
+    if _is_old(str(sdk.__version__)):
+        raise PodError(f"The runpod SDK is {shown(sdk.__version__, 40)}, which is too old: {_REMEDY}", UNFIT)
 
     async def send(given: dict[str, Any], body: dict[str, Any]) -> None:
         async with client.AsyncClientSession() as session:
@@ -47,15 +53,26 @@ def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> Non
     async def progress(given: dict[str, Any], message: dict[str, Any]) -> None:
         await send(given, {"status": "IN_PROGRESS", "output": message})
 
-    async def fail_what_was_left() -> None:
-        for number, prompt_id in worker.open_jobs.left().items():
+    async def fail_what_was_left(left: dict[str, str]) -> None:
+        for number, prompt_id in left.items():
             log(number, "left open")
             if prompt_id:  # or the next job waits until ComfyUI is done with it
                 await job.drop(worker.place, prompt_id)
-            await send({"id": number}, {"error": CRASHED})
-        worker.open_jobs.forget()
+            try:
+                await send({"id": number}, {"error": CRASHED})
+            except Exception as error:  # noqa: BLE001 - of the SDK, which logs most of them and raises none
+                log(number, "not reported", error=f"{type(error).__name__}: {shown(error)}")
+            else:
+                worker.open_jobs.end(number)
 
+    left = worker.open_jobs.claim()  # by hand, too: a job of such a worker is noted as well
     if environ.get("RUNPOD_WEBHOOK_GET_JOB"):
-        asyncio.run(fail_what_was_left())
+        asyncio.run(fail_what_was_left(left))
         worker = replace(worker, send=progress)
-    serverless.start({"handler": worker.handle})
+    sdk.serverless.start({"handler": worker.handle})
+
+
+def _is_old(version: str) -> bool:
+    """Tell whether a release is older than those that can be used; one that says no numbers is not."""
+    numbers = tuple(int(each) for each in re.findall(r"\d+", version)[: len(_OLDEST)])
+    return bool(numbers) and numbers < _OLDEST

@@ -27,12 +27,18 @@ class Termination:
         self._ends: list[Callable[[], None]] = []
         self._before: Any = None
         self._told = False
+        self._over = False
 
     @contextmanager
     def ends(self, end: Callable[[], None]) -> Iterator[None]:
-        """Call `end` when the grace is over, as long as the block lasts; in an event loop."""
+        """Call `end` when the grace is over, as long as the block lasts; in an event loop.
+
+        At once where it is over already: the SDK begins the jobs that it took before SIGTERM.
+        """
         self._listen(asyncio.get_running_loop())
         self._ends.append(end)
+        if self._over:
+            end()
         try:
             yield
         finally:
@@ -58,5 +64,6 @@ class Termination:
         self._before(number, frame)
 
     def _end_all(self) -> None:
+        self._over = True
         for end in list(self._ends):
             end()

@@ -27,9 +27,18 @@ class PublicWeb:
     """
 
     def __init__(self, *, private: bool = False) -> None:
-        self.refused = False  # whether an address was refused
         self._private = private
-        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=self._socket))
+        self._refused = self._tried = False
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_start.append(self._begin)
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(socket_factory=self._socket), trace_configs=[trace]
+        )
+
+    @property
+    def refused(self) -> bool:
+        """Whether the last host has no address that may be reached: a redirect leads to one of its own."""
+        return self._refused and not self._tried
 
     async def __aenter__(self) -> Self:
         return self
@@ -37,11 +46,15 @@ class PublicWeb:
     async def __aexit__(self, *_: object) -> None:
         await self.session.close()
 
+    async def _begin(self, *_: object) -> None:
+        self._refused = self._tried = False
+
     def _socket(self, about: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = about
         if not self._private and not is_public(address[0]):
-            self.refused = True
+            self._refused = True
             raise OSError(errno.EACCES, "not a public address")
+        self._tried = True
         return socket.socket(family, kind, protocol)
 
 

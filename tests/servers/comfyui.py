@@ -61,6 +61,7 @@ class ComfyUI:
     history: dict[str, Any] = field(default_factory=dict)
     sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
     running: dict[str, str] = field(default_factory=dict)
+    viewed: list[str] = field(default_factory=list)  # the files that were asked for
     cookies: list[str] = field(default_factory=list)  # of every request
     connections: int = 0
     url: str = ""
@@ -295,6 +296,7 @@ class ComfyUI:
         return answer
 
     async def _view(self, request: web.Request) -> web.StreamResponse:
+        self.viewed.append(request.query["filename"])
         if request.query["filename"].startswith("gone"):
             return web.Response(status=404)
         if request.query["filename"].startswith("trickle"):

@@ -13,9 +13,12 @@ from pod.util.env import (
     GITHUB,
     HUGGINGFACE,
     MOST,
+    NO,
+    YES,
     SettingError,
     endpoint,
     is_control,
+    is_on,
     nearest,
     number,
     port,
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     from pod.flags.rules import Rules
     from pod.model_refs.model_ref import ModelRef
 
-_YES = ("true", "1", "yes", "on")
-_NO = ("false", "0", "no", "off")
 _FOLDERS = ("PODKILN_ROOT", "PODKILN_RUN", "PODKILN_LOCAL", "PODKILN_BAKED", "PODKILN_VENV", "PODKILN_VOLUME")
 _TOKENS = ("HF_TOKEN", "CIVITAI_TOKEN")
 _ENDPOINTS = {"HF_ENDPOINT": HUGGINGFACE, "CIVITAI_ENDPOINT": CIVITAI, "GITHUB_ENDPOINT": GITHUB}
@@ -87,7 +88,7 @@ def read(environ: Mapping[str, str], rules: Rules, toggles: Collection[str] = ()
         models=_models(asked.get("MODELS")),
         nodes=tuple(word.lower() for word in re.split(r"[\s,]+", asked.get("NODES", "")) if word),
         wishes=_wishes(asked),
-        toggles=tuple((name, _boolean(name, asked[name])) for name in sorted(toggles) if name in asked),
+        toggles=tuple((name, is_on(name, asked[name])) for name in sorted(toggles) if name in asked),
         warnings=tuple(_strangers(asked, toggles)),
     )
 
@@ -189,16 +190,6 @@ def _read_words(name: str, value: str) -> tuple[list[str], list[ModelRef]]:
         raise SettingError(str(malformed)) from None
 
 
-def _boolean(name: str, value: str) -> bool:
-    if value.lower() in _YES:
-        return True
-    if value.lower() in _NO:
-        return False
-    raise SettingError(
-        f"{name}={value!r} is neither yes nor no: give true, 1, yes or on, or false, 0, no or off."
-    )
-
-
 def _strangers(asked: Mapping[str, str], toggles: Collection[str]) -> list[str]:
     """Say which ENABLE_ variables name no model of this image. Raises SettingError for what is meant as one.
 
@@ -209,11 +200,11 @@ def _strangers(asked: Mapping[str, str], toggles: Collection[str]) -> list[str]:
     strangers = sorted(name for name in asked if name.upper().startswith("ENABLE_") and name not in toggles)
     for name in strangers:
         meant = _meant(name, toggles)
-        if meant and asked[name].lower() in _YES:
+        if meant and asked[name].lower() in YES:
             raise SettingError(f"{name} names no model of this image: did you mean {meant}?")
     slips = {name: meant for name in strangers if (meant := _meant(name, toggles))}
     said = [f"{name} names no model of this image; did you mean {meant}?" for name, meant in slips.items()]
-    others = [name for name in strangers if name not in slips and asked[name].lower() in (*_YES, *_NO)]
+    others = [name for name in strangers if name not in slips and asked[name].lower() in (*YES, *NO)]
     if others:
         said.append(
             f"{', '.join(others[:_FEW])} {'name' if len(others) > 1 else 'names'} no model of this image, so "

@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+YES = ("true", "1", "yes", "on")
+NO = ("false", "0", "no", "off")
 HIGHEST_PORT = 65535
 HUGGINGFACE = "https://huggingface.co"
 CIVITAI = "https://civitai.com"
@@ -36,6 +38,18 @@ class SettingError(PodError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, SETTING_MALFORMED)
+
+
+def is_on(name: str, value: str | None) -> bool:
+    """Tell whether a variable's value says yes; one that is not set says no. Raises SettingError."""
+    word = (value or "").strip().lower()
+    if word in YES:
+        return True
+    if not word or word in NO:
+        return False
+    raise SettingError(
+        f"{name}={short(value or '')!r} is neither yes nor no: give true, 1, yes or on, or false, 0, no or off."
+    )
 
 
 def port(name: str, value: str | None, default: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 # What one service checks logins against; no other process needs it.
 ACCESS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
@@ -42,9 +42,15 @@ def is_secret(name: str) -> bool:
     return any(sign in upper for sign in _SIGNS) or not _PARTS.isdisjoint(upper.split("_"))
 
 
-def hidden(text: str, environ: Mapping[str, str]) -> str:
-    """Return a text without the values of the secret variables in it: the last look at what is printed."""
+def hidden(text: str, environ: Mapping[str, str], others: Collection[str] = ()) -> str:
+    """Return a text without the values of the secret variables in it: the last look at what is printed.
+
+    `others` are secrets that no variable holds.
+    """
     for name, value in environ.items():
         if len(value) >= _SHORTEST and name != "PUBLIC_KEY" and value in text and is_secret(name):
+            text = text.replace(value, _MASK)
+    for value in others:
+        if len(value) >= _SHORTEST:
             text = text.replace(value, _MASK)
     return text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gpu as bench
 import pytest
-from gpu_kit import boot, machine, memory, results
+from gpu_kit import boot, check_run, give_back, machine, memory, results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +131,7 @@ def test_results_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (None, "it is not there"),
         ("[]", "it is no result of bench/gpu.py"),
+        ('{"schema": 1, "cases": {}}', "it is no result of bench/gpu.py"),
         ("{", "Expecting property name"),
         (json.dumps({"schema": 1, "machine": HERE | {"gpu": "T4"}, "cases": {}}), "gpu NVIDIA L4 against T4"),
     ],
@@ -145,6 +146,73 @@ def test_what_does_not_belong_is_not_merged(
     assert bench.main(["--out", str(out), "--merge", str(other)]) == 1
     assert sentence in capsys.readouterr().err
     assert out.read_bytes() == before
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a docker that does nothing writes its arguments, a line a call."""
+    calls = tmp_path / "calls"
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexit 3\n', encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def test_in_an_image_it_does_what_was_asked_for_here(
+    docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    line = ["--image=an/image", "--out", "out/gpu.json", "--workspace=here", "--only=--lowvram"]
+    assert bench.main([*line, "--budget", "60", "--cpu"]) == 3
+    (call,) = docker.read_text(encoding="utf-8").splitlines()
+    before, _, inside = call.partition(" an/image ")
+    assert inside.split()[1:] == [
+        *("--budget=60.0", f"--out={tmp_path}/out/gpu.json", f"--workspace={tmp_path}/here"),
+        *("--only=--lowvram", "--cpu"),
+    ]
+    for folder in (bench.HERE.parent, tmp_path / "out", tmp_path / "here"):
+        assert f"--volume {folder}:{folder}" in before
+    assert "--gpus" not in before
+    assert (tmp_path / "out").is_dir(), "or docker makes it, and root has it"
+
+
+def test_checks_in_an_image_are_those_that_were_asked_for(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    assert check_run.main(["--image", "an/image", "--only", "cold_start", "memory_modes", "--out", "o.json"]) == 3
+    (call,) = docker.read_text(encoding="utf-8").splitlines()
+    assert call.endswith(" --only cold_start memory_modes")
+    assert " --gpus all " in call
+
+
+def test_what_root_wrote_there_is_given_back(docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 1001)
+    monkeypatch.setattr("os.getgid", lambda: 1002)
+    assert bench.main(["--image", "an/image", "--out", "gpu.json", "--workspace", "here"]) == 3
+    said = " ".join(docker.read_text(encoding="utf-8").splitlines())
+    assert said.endswith(f"/give_back.py 1001 1002 {tmp_path}/gpu.json {tmp_path}/gpu-logs {tmp_path}/here")
+
+
+def test_all_below_a_folder_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[str, int, int]] = []
+    (tmp_path / "here" / "models").mkdir(parents=True)
+    (tmp_path / "here" / "models" / "a").touch()
+    mine = (tmp_path / "here").stat().st_uid
+    monkeypatch.setattr("os.chown", lambda path, *owner, **_: given.append((path, *owner)))
+    for of in (mine, mine + 1):
+        give_back.main(1001, 1002, [f"{tmp_path}/gpu.json", f"{tmp_path}/here"], of)
+    names = ("here", "here/models", "here/models/a")
+    assert given == [(f"{tmp_path}/{name}", 1001, 1002) for name in names]
+
+
+def test_without_docker_there_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bench.main(["--image", "an/image", "--out", str(tmp_path / "gpu.json")]) == 1
+    assert "bench/gpu.py: docker is not here, and --image needs it" in capsys.readouterr().err
 
 
 def test_what_a_log_says() -> None:

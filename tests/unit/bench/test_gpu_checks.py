@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gpu_kit import check_run, checks
+from gpu_kit import check_run, checks, machine
 from gpu_kit.real_pod import RealPod
 
 if TYPE_CHECKING:
@@ -254,6 +255,31 @@ def test_the_run_says_what_became_of_each(pod: FakePod, capsys: pytest.CaptureFi
     assert [results[name]["result"] for name in names] == ["passed", "failed", "not here"]
     assert "failed       model_classes (0 s): the prompt sdxl failed: it is broken" in capsys.readouterr().out
     assert check_run.run(pod, names, deadline=0.0)["cold_start"]["result"] == "not reached"
+
+
+def test_what_a_check_breaks_on_is_its_failure_and_costs_no_other(
+    pod: FakePod, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(_: checks.Pod) -> str:
+        raise KeyError("uuid")
+
+    out = tmp_path / "out" / "o.json"
+    kept: list[list[str]] = []
+
+    def last(_: checks.Pod) -> str:
+        kept.append(list(json.loads(out.read_text())["checks"]))
+        return "done"
+
+    monkeypatch.setattr(checks, "CHECKS", {"broken": broken, "last": last})
+    monkeypatch.setattr(check_run, "prepare", lambda _: pod)
+    monkeypatch.setattr(machine, "missing", lambda _: [])
+    monkeypatch.setattr(machine, "describe", lambda **_: {"gpu": "a card"})
+    assert check_run.main(["--out", str(out)]) == 1
+    found = json.loads(out.read_text())
+    assert found["machine"] == {"gpu": "a card"}
+    said = {name: (each["result"], each["said"]) for name, each in found["checks"].items()}
+    assert said == {"broken": ("failed", "KeyError: 'uuid'"), "last": ("passed", "done")}
+    assert kept == [["broken"]], "written after each"
 
 
 def test_what_is_missing_is_said_before_anything_starts(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import own_workflows
 import pytest
 import yaml
 from workflow_kit import comfyui
-from workflow_kit.small import FOLDERS, MODELS, SAMPLERS
+from workflow_kit.small import FOLDERS, MODELS, SAMPLERS, Small
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VARIANTS = Path(__file__).resolve().parents[3] / "variants"
 NODES = {"1": {"class_type": "Loader"}, "2": {"class_type": "KSampler"}, "3": {"class_type": "SaveImage"}}
@@ -69,3 +75,49 @@ def test_a_failure_says_how_far_the_sampler_came(failed: str, executed: list[str
 def test_a_success_has_sampled() -> None:
     found = comfyui.read({"status": {"status_str": "success", "messages": []}}, NODES, 3)
     assert (found.sampled, found.stopped) == ("done", "")
+
+
+def test_a_comfyui_that_is_killed_while_it_is_asked_is_the_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed:
+        returncode: int | None = None
+
+        def poll(self) -> int | None:
+            return self.returncode
+
+    process = Killed()
+
+    @contextmanager
+    def started(*_: object) -> Iterator[tuple[Killed, int]]:
+        (tmp_path / "a.log").write_text("Killed\n")
+        yield process, 1
+
+    def ask(_port: int, path: str, _body: object = None) -> Any:
+        if path != "/prompt":
+            process.returncode = -9
+            raise ConnectionResetError
+        return {"prompt_id": "1"}
+
+    monkeypatch.setattr(comfyui, "_started", started)
+    monkeypatch.setattr(comfyui, "_ready", lambda *_: True)
+    monkeypatch.setattr(comfyui, "_ask", ask)
+    monkeypatch.setattr(comfyui, "PAUSE", 0.0)
+    found = comfyui.run(argparse.Namespace(limit=60.0), tmp_path, None, [], ("a", NODES))
+    assert found.stopped == "ComfyUI ended with -9; its log ends: Killed"
+
+
+def test_a_file_that_is_not_there_any_more_is_made_again(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nfor last in "$@"; do :; done\nmkdir -p "$(dirname "$last")"\necho x >> "$last"\n')
+    python.chmod(0o755)
+    asked = argparse.Namespace(python=python, comfyui=tmp_path, nodes=None)
+    small = Small({"vae/a.safetensors": "a-vae"}, {})
+    made = tmp_path / "made" / "a-vae.safetensors"
+    for _ in range(2):
+        assert own_workflows._make(small, asked, tmp_path) == ""
+        assert made.read_text() == "x\n", "once"
+    made.unlink()
+    (tmp_path / "models/vae/a.safetensors").unlink()
+    assert own_workflows._make(small, asked, tmp_path) == ""
+    assert made.read_text() == (tmp_path / "models/vae/a.safetensors").read_text() == "x\n"

@@ -15,7 +15,7 @@ import pytest
 from images import ROOT
 from unit.worker.test_job import WORKFLOW
 
-from worker import job
+from worker import handler, job
 from worker.handler import STOPPED, Worker
 from worker.job_file import JobFile
 from worker.termination import Termination
@@ -67,7 +67,7 @@ def test_a_job_is_answered_and_logged(worker: Worker, capsys: pytest.CaptureFixt
     assert lines[1]["images"] == 1
 
 
-@pytest.mark.parametrize("number", [None, "", "a\nb", "é", "x" * 300])
+@pytest.mark.parametrize("number", [None, "", "a\nb", "é", "a/b", "a b", "..", "x" * 300])
 def test_a_job_needs_an_id_that_can_stand_in_an_address(worker: Worker, number: Any) -> None:
     answer = asyncio.run(worker.handle({**JOB, "id": number}))
     assert answer == {"error": "The job has no id that can be used."}
@@ -81,12 +81,19 @@ def test_an_input_that_cannot_be_used_is_a_failed_job(
     assert (last["event"], last["error"]) == ("failed", "Please provide input")
 
 
-def test_a_bug_of_the_worker_is_a_sentence(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_the_worker_is_a_sentence_and_its_traceback_is_in_the_log(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def broken(*_: Any) -> dict[str, Any]:
-        raise KeyError("mood")
+        raise KeyError("mood of comfyui-abc")
 
     monkeypatch.setattr(job, "run", broken)
-    assert handle(worker) == {"error": "An unexpected error occurred: KeyError: 'mood'"}
+    answer = handle(worker, comfy_org_api_key="comfyui-abc")
+    assert answer == {"error": "An unexpected error occurred: KeyError: 'mood of …'"}
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (bug,) = [line for line in lines if line["event"] == "bug"]
+    assert bug["traceback"].startswith("Traceback (most recent call last):")
+    assert bug["traceback"].endswith("in broken\n    raise KeyError(\"mood of …\")\nKeyError: 'mood of …'\n")
 
 
 def test_no_secret_is_in_an_answer_or_in_the_log(
@@ -185,6 +192,51 @@ def test_a_job_that_does_not_is_ended_with_that_reason(
     assert open_jobs.left() == {}
 
 
+def test_one_that_does_not_even_then_is_answered_all_the_same(
+    worker: Worker, terminations: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def stubborn(*_: Any) -> dict[str, Any]:
+        try:
+            begun.set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(60)
+        return {}
+
+    monkeypatch.setattr(job, "run", stubborn)
+    monkeypatch.setattr(handler, "_LAST_SECOND", 0.1)
+
+    async def work() -> dict[str, Any]:
+        task = asyncio.create_task(replace(worker, termination=Termination(0.1)).handle(JOB))
+        await begun.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(20):
+            return await task
+
+    assert asyncio.run(work()) == {"error": STOPPED}
+    assert terminations == [signal.SIGTERM]
+
+
+def test_one_that_begins_after_the_grace_is_ended_at_once(
+    comfyui: ComfyUI, worker: Worker, terminations: list[int]
+) -> None:
+    comfyui.faults.endless = True
+
+    async def work() -> list[dict[str, Any]]:
+        stopped = replace(worker, termination=Termination(0.0))
+        first = asyncio.create_task(stopped.handle(JOB))
+        await at_work(comfyui)
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(20):
+            return [await first, await stopped.handle({**JOB, "id": "job-2"})]
+
+    assert asyncio.run(work()) == [{"error": STOPPED}] * 2
+    assert len(comfyui.prompts) == 1
+    assert terminations == [signal.SIGTERM]
+
+
 def test_jobs_of_a_worker_that_was_killed_are_known_to_the_next(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from worker.job_file import JobFile\n"
@@ -196,8 +248,10 @@ def test_jobs_of_a_worker_that_was_killed_are_known_to_the_next(tmp_path: Path) 
     argv = [sys.executable, "-c", code, str(path)]
     assert subprocess.run(argv, cwd=ROOT / "scripts", check=False, timeout=20).returncode == -signal.SIGKILL
     jobs = JobFile(path)
-    assert jobs.left() == {"one": "", "three": "its prompt"}
-    jobs.forget()
+    assert jobs.claim() == {"one": "", "three": "its prompt"}
+    jobs.end("one")
+    assert JobFile(path).left() == {"three": "its prompt"}, "until it is told, too"
+    jobs.end("three")
     assert JobFile(path).left() == {}
 
 

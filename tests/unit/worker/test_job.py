@@ -13,7 +13,7 @@ from registries import free_port
 from servers.comfyui import MISSING, PNG, ComfyUI, Faults
 from unit.test_contract_comfyui import SAVED, Server, root
 
-from worker import job, request
+from worker import job, request, web
 from worker.errors import JobError
 from worker.job import Place
 
@@ -88,6 +88,14 @@ def test_pictures_of_the_websocket_are_in_the_answer(comfyui: ComfyUI, place: Pl
     assert content(images[1]) == PNG + b"\1"
 
 
+def test_more_of_them_than_an_answer_can_hold_end_the_prompt(comfyui: ComfyUI, place: Place) -> None:
+    comfyui.faults.pictures = 50
+    nodes = {"7": {"class_type": "SaveImageWebsocket", "inputs": {}}}
+    said = failure(replace(place, largest=3000), workflow=nodes)["error"]
+    assert said.startswith("The results of this job are larger than 0.003 MB as base64")
+    assert comfyui.cancelled == [comfyui.prompts[0]["prompt_id"]]
+
+
 def test_how_far_a_job_is_is_told(comfyui: ComfyUI, place: Place) -> None:
     told: list[dict[str, Any]] = []
     run(place, told.append)
@@ -112,6 +120,17 @@ def test_an_address_that_is_not_public_is_not_asked(comfyui: ComfyUI, place: Pla
         "details": ["cat.png: its address is not one of the public internet."],
     }
     assert comfyui.prompts == []
+
+
+def test_a_redirect_to_one_that_is_not_is_not_followed(
+    comfyui: ComfyUI, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "is_public", lambda address: address == "127.0.0.1")
+    there = comfyui.url.replace("127.0.0.1", "127.0.0.2")
+    comfyui.faults.answers = {"/away": (302, {"Location": f"{there}/view?filename=a&subfolder="}, b"")}
+    said = failure(place, images=[{"name": "cat.png", "url": f"{comfyui.url}/away"}])
+    assert said["details"] == ["cat.png: its address is not one of the public internet."]
+    assert comfyui.viewed == []
 
 
 # --- What goes wrong
@@ -172,6 +191,11 @@ def test_a_file_that_cannot_be_had_costs_no_other(comfyui: ComfyUI, place: Place
     assert answer["errors"] == ["ComfyUI does not serve gone.png (404)."]
 
 
+def test_each_file_is_asked_for_once(comfyui: ComfyUI, place: Place) -> None:
+    run(place)
+    assert comfyui.viewed == ["SaveImage_4.png"]
+
+
 def test_a_result_that_the_platform_would_lose_is_said(comfyui: ComfyUI, place: Place) -> None:
     comfyui.faults.images = [{"filename": "trickle.png", "type": "output"}]  # it never ends
     said = failure(replace(place, largest=2000))["error"]
@@ -208,6 +232,23 @@ def test_a_comfyui_that_starts_late_is_waited_for(
         assert [each["filename"] for each in run(place, workflow=SAVED)["images"]] == ["lake_00001_.png"]
     finally:
         server.__exit__()
+
+
+def test_where_comfyui_is_may_be_decided_while_a_job_waits(
+    comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PODKILN_RUN", str(tmp_path))
+    words = f"--listen=127.0.0.1\0--port={comfyui.url.rpartition(':')[2]}\0"
+
+    async def work() -> dict[str, Any]:
+        asked = request.parse({"workflow": WORKFLOW})
+        task = asyncio.create_task(job.run(asked, Place(run=tmp_path, patience=20.0), lambda _: None))
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        (tmp_path / "comfyui.args").write_text(words)
+        return await task
+
+    assert len(asyncio.run(work())["images"]) == 1
 
 
 # --- What was made before
@@ -293,6 +334,15 @@ def test_a_comfyui_that_is_killed_ends_the_job_with_the_reason(
     assert failed.value.answer == {
         "error": "ComfyUI ended while it worked on this job: exit code 137, SIGKILL."
     }
+
+
+def test_one_that_ends_behind_the_result_costs_nothing(tmp_path: Path) -> None:
+    async def work() -> dict[str, Any]:
+        notes = {"schema": 1, "restarts": [{"ended": 1.0, "why": "exit code 137, SIGKILL"}]}
+        (tmp_path / "boot.json").write_text(json.dumps(notes))
+        return {"images": []}
+
+    assert asyncio.run(job._while_comfyui_lives(work(), tmp_path)) == {"images": []}
 
 
 def test_a_comfyui_that_is_killed_and_stays_away_ends_the_job_too(

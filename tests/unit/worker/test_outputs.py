@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from comfy import answers
 from worker import outputs
 
 
@@ -72,12 +73,13 @@ def test_texts_say_which_node_showed_them() -> None:
 )
 def test_what_cannot_be_understood_is_passed_over(odd: Any) -> None:
     assert outputs.read(odd) == outputs.Outputs()
-    assert outputs.failure(odd) is None
 
 
 def test_the_node_that_raised_is_named() -> None:
     data = {"node_id": "3", "node_type": "KSampler", "exception_message": "out of\nmemory"}
-    status = {"status": {"messages": [["execution_start", {}], ["execution_error", data]]}}
-    assert outputs.failure(status) == (
+    status = {"messages": [["execution_start", {}], ["execution_error", data]]}
+    (problem,) = answers.outcome("id", {"status": status}).problems
+    assert problem.raised is not None
+    assert outputs.failure(problem.raised) == (
         r"Workflow execution error: Node Type: KSampler, Node ID: 3, Message: out of\nmemory"
     )

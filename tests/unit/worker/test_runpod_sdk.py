@@ -56,7 +56,9 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> SDK:
         yield "a session"
 
     parts = {
-        "runpod": SimpleNamespace(serverless=SimpleNamespace(start=found.start)),
+        "runpod": SimpleNamespace(
+            __version__="1.12.0", serverless=SimpleNamespace(start=found.start)
+        ),
         "runpod.serverless.modules.rp_http": SimpleNamespace(send_result=found.send_result),
         "runpod.http_client": SimpleNamespace(AsyncClientSession=session),
     }
@@ -91,6 +93,33 @@ def test_a_job_that_a_killed_worker_left_open_fails_before_the_next_is_taken(
     assert comfyui.cancelled == ["its prompt"]
 
 
+def test_one_that_cannot_be_reported_is_kept_and_keeps_no_worker_from_starting(
+    sdk: SDK, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(sys.modules["runpod.serverless.modules.rp_http"], "send_result", away)
+    path = tmp_path / "jobs.json"
+    JobFile(path).note("left", "")
+    runpod_sdk.serve(Worker(place, JobFile(path)), dict(PLATFORM))
+    assert len(sdk.answers[0]["images"]) == 1
+    assert JobFile(path).left() == {"left": ""}
+
+
+def test_the_jobs_of_a_worker_beside_this_one_are_left_alone(
+    sdk: SDK, comfyui: ComfyUI, place: Place, tmp_path: Path
+) -> None:
+    path = tmp_path / "jobs.json"
+    live = JobFile(path)
+    assert live.claim() == {}
+    live.note("at-work", "its prompt")
+    runpod_sdk.serve(Worker(place, JobFile(path)), dict(PLATFORM))
+    assert {number for number, _ in sdk.sent} == {"job-1"}
+    assert comfyui.cancelled == []
+    assert JobFile(path).left() == {"at-work": "its prompt"}
+
+
 def test_checks_that_keep_good_workers_from_starting_are_off_unless_asked_for(
     sdk: SDK, place: Place, tmp_path: Path
 ) -> None:
@@ -103,16 +132,27 @@ def test_without_the_sdk_there_is_a_sentence(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "runpod", None)
-    with pytest.raises(PodError, match=r"install runpod>=1\.10\.1 into /opt/venv") as failed:
+    with pytest.raises(PodError, match=r'runtime\.python\.add: \["runpod>=1\.10\.1"\]') as failed:
         runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), {})
     assert failed.value.exit_code == UNFIT
 
 
+@pytest.mark.parametrize("version", ["1.10.0", "1.9.12", "0.14"])
+def test_an_sdk_that_is_too_old_is_refused(
+    sdk: SDK, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(sys.modules["runpod"], "__version__", version)
+    with pytest.raises(PodError, match=f"The runpod SDK is {version}, which is too old: build an image"):
+        runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), {})
+    assert sdk.answers == []
+
+
 def test_a_worker_is_what_its_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PODKILN_RUN", str(tmp_path))
-    (tmp_path / "comfyui.args").write_text("--listen=127.0.0.1\0--port=18188\0")
     plain = command.worker({})
-    assert (plain.place.server, plain.place.api_key) == ("http://127.0.0.1:18188", None)
+    assert (plain.place.address(), plain.place.api_key) == (None, None)
+    (tmp_path / "comfyui.args").write_text("--listen=127.0.0.1\0--port=18188\0")
+    assert plain.place.address() == "http://127.0.0.1:18188"
     assert (plain.refresh, plain.place.private_urls) == (False, False)
     switches = {
         "REFRESH_WORKER": "true",
@@ -121,7 +161,7 @@ def test_a_worker_is_what_its_environment_says(tmp_path: Path, monkeypatch: pyte
     }
     full = command.worker(switches)
     assert (full.refresh, full.place.private_urls, full.place.api_key) == (True, True, "key")
-    with pytest.raises(PodError, match="REFRESH_WORKER='maybe' is not valid: give true or false") as failed:
+    with pytest.raises(PodError, match="REFRESH_WORKER='maybe' is neither yes nor no: give true") as failed:
         command.worker({"REFRESH_WORKER": "maybe"})
     assert failed.value.exit_code == SETTING_MALFORMED
 
