@@ -62,15 +62,14 @@ def find(name: str, directory: Path = releases.SHIPPED) -> Card:
         return found
     near = difflib.get_close_matches(_key(name), known, n=2 * _FEW, cutoff=0.65)
     meant = list(dict.fromkeys(known[each].aliases[0] for each in near))[:_FEW]
-    hint = f"Did you mean {' or '.join(meant)}?" if meant else f"There are: {', '.join(aliases(directory))}."
+    hint = (
+        f"Did you mean {' or '.join(meant)}?"
+        if meant
+        else f"There are: {', '.join(card.aliases[0] for card in cards)}."
+    )
     raise UsageError(
         f"--gpu: no card is known by the name {shown(name)}.", hint=f"{hint} --vram-mib says it for any card."
     )
-
-
-def aliases(directory: Path = releases.SHIPPED) -> list[str]:
-    """Return the shortest name of each card."""
-    return [card.aliases[0] for card in load(directory)]
 
 
 def _key(name: str) -> str:

@@ -13,6 +13,7 @@ from podkiln.config.model import Precision, Task
 TierName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
 Architecture = Annotated[str, StringConstraints(pattern=r"^(sm|compute)_[0-9]{2,3}[a-z]?$")]
 Gigabytes = Annotated[int, Field(gt=0)]
+Mebibytes = Annotated[int, Field(gt=0)]
 
 
 class FlagEntry(StrictModel):
@@ -122,7 +123,7 @@ class TaskEntry(StrictModel):
     """
 
     factor: Annotated[float, Field(ge=1, le=3)]
-    activation_mib: Gigabytes
+    activation_mib: Mebibytes
     from_gb: Gigabytes
     measured: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+\.json$")]
     workflow: str

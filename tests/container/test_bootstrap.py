@@ -141,7 +141,7 @@ def test_a_mirrors_login_does_not_get_into_the_base(tmp_path: Path) -> None:
         (tmp_path / "debian/dists" / suite / "InRelease").write_text("x")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever).start()
+        Thread(target=server.serve_forever, daemon=True).start()
         mirror = f"http://me:hush@127.0.0.1:{server.server_port}/debian"
         done = run_with(tmp_path, {"mmdebstrap": MMDEBSTRAP}, APT_MIRROR=mirror)
         server.shutdown()

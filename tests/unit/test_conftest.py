@@ -24,9 +24,8 @@ def run(folder: Path, files: dict[str, str], *options: str, path: str = "") -> t
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *options]
-    done = subprocess.run(
-        argv, cwd=folder, env={"PATH": path}, capture_output=True, text=True, check=False, timeout=60
-    )
+    env = {"PATH": path, "GPU_ARGS": ""}
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -38,7 +38,7 @@ def relock(described: LoadedVariant, upgrade: Sequence[str], warnings: list[str]
 
     Raises DescriptionError for what cannot be had above the runtime, LockError.
     """
-    folder, found = locations.node_folders(described)[0], None
+    folder = locations.node_folders(described)[0]
     if not described.nodes:
         return _remove(folder, set())
     runtime_folder, _ = locations.folders(described)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pod.checks import model_needs
 from pod.util import files
 from pod.util.finding import NOTE, WARNING, Finding, worst_first
+from pod.volume.run_files import FETCHED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def nodes(record: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Fin
     for each in record["nodes"]:
         if not each["loaded"] and not each["own"]:
             yield Finding(NOTE, NODES, f"custom node {each['id']} is not loaded: {each['why']}")
-    told = files.recall(Path(environ.get("PODKILN_RUN") or "/run/podkiln") / "nodes.json")
+    told = files.recall(Path(environ.get("PODKILN_RUN") or "/run/podkiln") / FETCHED)
     for each in told.get("nodes", ()):
         says = f"custom node {each['node']} {each['message']}"
         yield Finding(NOTE if each["good"] else WARNING, NODES, says)

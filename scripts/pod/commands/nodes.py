@@ -18,6 +18,7 @@ from pod.util import files
 from pod.util.printable import printable
 from pod.util.say import LONGEST_LINE, say
 from pod.volume.custom_nodes import INSTALL, VARIABLE
+from pod.volume.run_files import FETCHED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _install(environ: Mapping[str, str]) -> int:
 def show_image(run: Path) -> None:
     """Print what the start decided about the image's nodes, and what became of those that it fetched."""
     nodes = files.recall(run / "decision.json").get("nodes", [])
-    fetched = files.recall(run / "nodes.json").get("nodes", [])  # of a node its own code and that of others
+    fetched = files.recall(run / FETCHED).get("nodes", [])  # of a node its own code and that of others
     for each in nodes:
         state = "loaded" if each["loaded"] or each["own"] else "left out"
         print(printable(f"{each['id']}  {state}: {each['why']}", LONGEST_LINE))

@@ -27,7 +27,6 @@ class _Load:
 
     offer: ModelOffer
     mib: int
-    measured: bool
 
 
 def rule_for(class_rule: Rule, known: WorkingSet, card: GpuClass, selection: Selection) -> Rule:
@@ -57,18 +56,23 @@ def _against(
     ]
     if unknown or named:
         return f"the size of what {(*unknown, *named)[0]} brings is not known"
-    largest = _largest(known, enabled)
-    offer, free = largest.offer, card.free_mib or 0
+    largest, free = _largest(known, enabled), card.free_mib or 0
     if largest.mib > free * known.share:
         return f"{_takes(largest)}, more than {_share(known)} of the {free} MiB that are free"
+    return next(filter(None, (_unmeasured(known, card, offer) for offer in enabled)), None)
+
+
+def _unmeasured(known: WorkingSet, card: GpuClass, offer: ModelOffer) -> str | None:
+    """Return the phrase that says why what was measured tells nothing of a model; None where it does."""
     if offer.requires:
         return f"models that need {offer.requires[0]}, such as {offer.id}, were not measured"
-    if not largest.measured:
-        task = f"of the task {offer.task}" if offer.task else "that name no task"
-        return f"models {task}, such as {offer.id}, were not measured"
-    least = known.tasks[offer.task or ""].from_gb
-    if (card.gb or 0) < least:
-        return f"{_takes(largest)}, which would fit, but {offer.task} was measured on {least} GB and up alone"
+    task = known.tasks.get(offer.task or "")
+    if task is None:
+        what = f"of the task {offer.task}" if offer.task else "that name no task"
+        return f"models {what}, such as {offer.id}, were not measured"
+    if (card.gb or 0) < task.from_gb:
+        takes = _takes(_load(known, offer))
+        return f"{takes}, which would fit, but {offer.task} was measured on {task.from_gb} GB and up alone"
     return None
 
 
@@ -88,5 +92,5 @@ def _load(known: WorkingSet, offer: ModelOffer) -> _Load:
     files = sum((file.size or 0) * known.loaded.get(file.precision or "", 1) for file in offer.weights)
     task = known.tasks.get(offer.task or "")
     if task is None:
-        return _Load(offer, round(files / _MIB), measured=False)
-    return _Load(offer, round(files * task.factor / _MIB) + task.activation_mib, measured=True)
+        return _Load(offer, round(files / _MIB))
+    return _Load(offer, round(files * task.factor / _MIB) + task.activation_mib)

@@ -141,10 +141,10 @@ class Answer:
                 raise RefusedError(f"cannot be resolved: {self.host} does not stop answering")
         return bytes(body)
 
-    def hurry(self) -> None:
+    def hurry(self, seconds: float | None = None) -> None:
         """Let the rest of the body come soon, or not at all: each byte that comes would buy more time."""
         if isinstance(self.response, TimedResponse):
-            self.response.timed.limit(_SHORT_SECONDS)
+            self.response.timed.limit(_SHORT_SECONDS if seconds is None else seconds)
 
     def drain(self) -> None:
         """Read and drop a short body, so that the connection can be reused."""

@@ -8,7 +8,6 @@ been looked at, whoever can write to the volume, and what a node writes beside i
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import threading
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from pod.net.http import RefusedError, TransientError
 from pod.net.hubs import Request
-from pod.net.response_head import TimedResponse
 from pod.net.transfer_policy import ThroughputMonitor, TransferBackoff
 from pod.source_trees import archive, leftovers, patches
 from pod.source_trees.archive import ArchiveError, UnreadableError
@@ -55,8 +53,8 @@ class SourceTrees:
     github: str
     policy: TransferPolicy
     note: Callable[[str], None]
+    deadline: float
     largest: int = LARGEST
-    deadline: float = math.inf
 
     def get(self, source: SourceTree, target: Path) -> bool:
         """Put a tree into a folder, in place of what is there; return whether it had to be fetched.
@@ -149,7 +147,8 @@ class SourceTrees:
         while True:
             if time.monotonic() >= self.deadline:
                 raise SourceTreeError(
-                    "did not come in the time that there is for all; start the fetch again later"
+                    "did not come in the time that a start waits for all; `python3 -I -S /opt/podkiln nodes "
+                    "--fetch` tries again, and ComfyUI loads it when it starts again"
                 )
             try:
                 return self._transfer(request, descriptor)
@@ -165,8 +164,7 @@ class SourceTrees:
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         with request.send(self.policy.limits) as answer:
-            if self.deadline < math.inf and isinstance(answer.response, TimedResponse):
-                answer.response.timed.limit(max(0.0, self.deadline - time.monotonic()))
+            answer.hurry(max(0.0, self.deadline - time.monotonic()))
             monitor = ThroughputMonitor(self.policy, answer.host, lambda: 0.0)
             buffer = memoryview(bytearray(_CHUNK))
             written = 0

@@ -64,7 +64,7 @@ def _wanted(decision: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[_
         if not choice["fetch"]:
             continue
         node = known[choice["id"]]
-        if not node["included"]:
+        if choice["loaded"] and not node["included"]:  # in the place of one of the user's own, its code alone
             target = Path(local, "nodes", node["folder"])
             yield _Wanted(node["id"], f"custom node {node['id']}", SourceTree.from_json(node), target)
         for code in node["code"]:

@@ -185,6 +185,7 @@ def test_the_shipped_list_and_a_longer_one_have_what_the_image_needs(tmp_path: P
         ("runtime: {workspace: /etc}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {workspace: /opt/ComfyUI/output}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {workspace: /opt/node-code}", "runtime.workspace", "is a folder of the image itself"),
+        ("runtime: {workspace: /opt/node-venvs}", "runtime.workspace", "is a folder of the image itself"),
         ("runtime: {jupyter: ''}", "runtime.jupyter", "expected text that is not empty"),
         ("runtime: {apt: [nginx-]}", "runtime.apt[0]", "expected the name of a Debian package"),
         ("runtime: {apt: [tini, tini]}", "runtime.apt", "'tini' is duplicated"),

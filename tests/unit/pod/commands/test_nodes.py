@@ -105,6 +105,17 @@ def test_node_and_code_lie_where_comfyui_finds_them(pod: Pod, capsys: pytest.Cap
     assert len(pod.hub.downloads()) == 2
 
 
+def test_of_a_node_that_the_user_has_too_the_code_alone_is_fetched(pod: Pod) -> None:
+    listed = json.loads((pod.root / "opt/nodes.json").read_text())
+    listed["nodes"][0]["code"] = listed["nodes"][1]["code"]
+    pod.write("opt/nodes.json", listed)
+    pod.decision["nodes"][0] |= {"loaded": False, "own": True}
+    pod.write("run/decision.json", pod.decision)
+    assert pod.fetch() == 0
+    assert (pod.root / "local/code/asks-engine").is_dir()
+    assert not (pod.root / "local/nodes").exists()
+
+
 def test_a_failure_costs_its_node_alone(pod: Pod, capsys: pytest.CaptureFixture[str]) -> None:
     pod.hub.files.clear()
     pod.offer("code", pod.code)
@@ -169,7 +180,7 @@ def test_all_fetches_share_one_deadline(
 ) -> None:
     monkeypatch.setattr(fetching, "LONGEST", 0.0)
     assert pod.fetch() == 1
-    assert capsys.readouterr().err.count("did not come in the time that there is for all") == 2
+    assert capsys.readouterr().err.count("did not come in the time that a start waits for all") == 2
     assert pod.hub.downloads() == []
 
 

@@ -88,6 +88,16 @@ def test_the_largest_decides(choose: Choose) -> None:
 
 
 @pytest.mark.parametrize(
+    "other",
+    [offer(GIB, "video", requires=("node:x",)), offer(GIB, "other"), offer(GIB, "video")],
+    ids=["needs a node", "of another task", "on too small a card"],
+)
+def test_what_was_not_measured_decides_beside_a_larger_model(choose: Choose, other: ModelOffer) -> None:
+    assert CLASSIC in choose(16384, offers=(SDXL,)).args
+    assert CLASSIC not in choose(16384, offers=(SDXL, other)).args
+
+
+@pytest.mark.parametrize(
     ("vram_mib", "classic"), [(24564, False), (32607, False), (46068, True), (81559, True)]
 )
 def test_without_a_model_the_class_decides(choose: Choose, vram_mib: int, classic: bool) -> None:
