@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def main(user: int, group: int, tops: list[str], of: int = 0) -> None:
     """Give the files and folders of one user, which is root, to another."""
     for top in tops:
-        below = (os.path.join(at, each) for at, *names in os.walk(top) for each in (*names[0], *names[1]))
-        for path in (top, *below):
-            if os.path.lexists(path) and os.lstat(path).st_uid == of:
+        below = (Path(at) / each for at, *names in os.walk(top) for each in (*names[0], *names[1]))
+        for path in (Path(top), *below):
+            if os.path.lexists(path) and path.lstat().st_uid == of:
                 os.chown(path, user, group, follow_symlinks=False)
 
 

@@ -98,7 +98,16 @@ def in_image(program: Path, options: argparse.Namespace) -> int:
     docker += [word for mount in mounts for word in ("--volume", f"{mount}:{mount}")]
     cards = [] if options.cpu else ["--gpus", "all"]
     # No bytecode in the checkout, which is root's there.
-    command = [*docker, *cards, "--shm-size", "2g", "--workdir", str(root), "--env", "PYTHONDONTWRITEBYTECODE=1"]
+    command = [
+        *docker,
+        *cards,
+        "--shm-size",
+        "2g",
+        "--workdir",
+        str(root),
+        "--env",
+        "PYTHONDONTWRITEBYTECODE=1",
+    ]
     given = {"out": out, "workspace": workspace}
     try:
         return subprocess.run(

@@ -18,7 +18,11 @@ def load(path: Path) -> dict[str, Any]:
         return {"schema": 1, "machine": {}, "files": {}, "cases": {}}
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     parts = ("machine", "cases")
-    if not isinstance(results, dict) or results.get("schema") != 1 or any(each not in results for each in parts):
+    if (
+        not isinstance(results, dict)
+        or results.get("schema") != 1
+        or any(each not in results for each in parts)
+    ):
         raise ValueError("it is no result of bench/gpu.py")
     results.setdefault("files", {})
     return results

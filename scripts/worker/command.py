@@ -30,9 +30,8 @@ def main(argv: list[str]) -> int:
 
 def worker(environ: Mapping[str, str]) -> Worker:
     """Return the worker that an environment describes. Raises SettingError."""
-    private, refresh = (
-        is_on(name, environ.get(name)) for name in ("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", "REFRESH_WORKER")
-    )
+    private = is_on("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", environ.get("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS"))
+    refresh = is_on("REFRESH_WORKER", environ.get("REFRESH_WORKER"))
     place = Place(
         run=Path(environ.get("PODKILN_RUN", "/run/podkiln")),
         api_key=environ.get("COMFY_ORG_API_KEY") or None,

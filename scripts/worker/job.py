@@ -179,13 +179,11 @@ class _Job:
         nodes = workflow.renamed(self._request.nodes, await self._upload(client))
         answer, errors, gone = await self._fetch(client, await self._prompt(client, nodes))
         if gone := gone & nodes.keys():
-            answer, errors, _ = await self._fetch(
-                client, await self._prompt(client, _made_anew(nodes, gone))
-            )
+            answer, errors, _ = await self._fetch(client, await self._prompt(client, _made_anew(nodes, gone)))
         return answer.result(errors)
 
     async def _fetch(self, client: Client, outcome: Outcome) -> tuple[Answer, list[str], set[str]]:
-        """Fetch what came out; returns it, what it lacks, a sentence each, and whose files were deleted since.
+        """Fetch what came out; returns it, a sentence for each that it lacks, and whose files are deleted.
 
         ComfyUI gives out what it remembers of a node that ran before, its files or not.
         """

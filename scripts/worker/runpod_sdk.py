@@ -37,14 +37,7 @@ def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> Non
     """Take jobs until SIGTERM; without a platform, the SDK's test input. Raises PodError without the SDK."""
     for name in _CHECKS:
         environ.setdefault(name, "true")
-    try:
-        sdk = import_module("runpod")
-        http = import_module("runpod.serverless.modules.rp_http")
-        client = import_module("runpod.http_client")
-    except ImportError as missing:
-        raise PodError(f"The runpod SDK cannot be imported ({missing}): {_REMEDY}", UNFIT) from None
-    if _is_old(str(sdk.__version__)):
-        raise PodError(f"The runpod SDK is {shown(sdk.__version__, 40)}, which is too old: {_REMEDY}", UNFIT)
+    sdk, http, client = _imported()
 
     async def send(given: dict[str, Any], body: dict[str, Any]) -> None:
         async with client.AsyncClientSession() as session:
@@ -70,6 +63,19 @@ def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> Non
         asyncio.run(fail_what_was_left(left))
         worker = replace(worker, send=progress)
     sdk.serverless.start({"handler": worker.handle})
+
+
+def _imported() -> tuple[Any, Any, Any]:
+    """Return the SDK, and its modules that send what a job's handler does not. Raises PodError."""
+    try:
+        sdk = import_module("runpod")
+        http = import_module("runpod.serverless.modules.rp_http")
+        client = import_module("runpod.http_client")
+    except ImportError as missing:
+        raise PodError(f"The runpod SDK cannot be imported ({missing}): {_REMEDY}", UNFIT) from None
+    if _is_old(str(sdk.__version__)):
+        raise PodError(f"The runpod SDK is {shown(sdk.__version__, 40)}, which is too old: {_REMEDY}", UNFIT)
+    return sdk, http, client
 
 
 def _is_old(version: str) -> bool:

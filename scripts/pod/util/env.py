@@ -47,9 +47,8 @@ def is_on(name: str, value: str | None) -> bool:
         return True
     if not word or word in NO:
         return False
-    raise SettingError(
-        f"{name}={short(value or '')!r} is neither yes nor no: give true, 1, yes or on, or false, 0, no or off."
-    )
+    said = f"{name}={short(value or '')!r} is neither yes nor no"
+    raise SettingError(f"{said}: give true, 1, yes or on, or false, 0, no or off.")
 
 
 def port(name: str, value: str | None, default: int) -> int:

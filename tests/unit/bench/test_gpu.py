@@ -179,15 +179,22 @@ def test_in_an_image_it_does_what_was_asked_for_here(
     assert (tmp_path / "out").is_dir(), "or docker makes it, and root has it"
 
 
-def test_checks_in_an_image_are_those_that_were_asked_for(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checks_in_an_image_are_those_that_were_asked_for(
+    docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.getuid", lambda: 0)
-    assert check_run.main(["--image", "an/image", "--only", "cold_start", "memory_modes", "--out", "o.json"]) == 3
+    assert (
+        check_run.main(["--image", "an/image", "--only", "cold_start", "memory_modes", "--out", "o.json"])
+        == 3
+    )
     (call,) = docker.read_text(encoding="utf-8").splitlines()
     assert call.endswith(" --only cold_start memory_modes")
     assert " --gpus all " in call
 
 
-def test_what_root_wrote_there_is_given_back(docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_root_wrote_there_is_given_back(
+    docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.getuid", lambda: 1001)
     monkeypatch.setattr("os.getgid", lambda: 1002)
     assert bench.main(["--image", "an/image", "--out", "gpu.json", "--workspace", "here"]) == 3
@@ -204,7 +211,7 @@ def test_all_below_a_folder_is_given_back(tmp_path: Path, monkeypatch: pytest.Mo
     for of in (mine, mine + 1):
         give_back.main(1001, 1002, [f"{tmp_path}/gpu.json", f"{tmp_path}/here"], of)
     names = ("here", "here/models", "here/models/a")
-    assert given == [(f"{tmp_path}/{name}", 1001, 1002) for name in names]
+    assert given == [(tmp_path / name, 1001, 1002) for name in names]
 
 
 def test_without_docker_there_is_a_sentence(

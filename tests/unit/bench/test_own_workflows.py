@@ -109,7 +109,9 @@ def test_a_comfyui_that_is_killed_while_it_is_asked_is_the_outcome(
 
 def test_a_file_that_is_not_there_any_more_is_made_again(tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nfor last in "$@"; do :; done\nmkdir -p "$(dirname "$last")"\necho x >> "$last"\n')
+    python.write_text(
+        '#!/bin/sh\nfor last in "$@"; do :; done\nmkdir -p "$(dirname "$last")"\necho x >> "$last"\n'
+    )
     python.chmod(0o755)
     asked = argparse.Namespace(python=python, comfyui=tmp_path, nodes=None)
     small = Small({"vae/a.safetensors": "a-vae"}, {})

@@ -56,9 +56,7 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> SDK:
         yield "a session"
 
     parts = {
-        "runpod": SimpleNamespace(
-            __version__="1.12.0", serverless=SimpleNamespace(start=found.start)
-        ),
+        "runpod": SimpleNamespace(__version__="1.12.0", serverless=SimpleNamespace(start=found.start)),
         "runpod.serverless.modules.rp_http": SimpleNamespace(send_result=found.send_result),
         "runpod.http_client": SimpleNamespace(AsyncClientSession=session),
     }

@@ -39,9 +39,16 @@ def test_all_others_are_not(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("addresses", "refused"),
-    [(["10.1.2.3"], True), (["8.8.8.8"], False), (["8.8.8.8", "10.1.2.3"], False), (["10.1.2.3", "8.8.8.8"], False)],
+    [
+        (["10.1.2.3"], True),
+        (["8.8.8.8"], False),
+        (["8.8.8.8", "10.1.2.3"], False),
+        (["10.1.2.3", "8.8.8.8"], False),
+    ],
 )
-def test_a_host_is_refused_where_none_of_its_addresses_is_public(addresses: list[str], *, refused: bool) -> None:
+def test_a_host_is_refused_where_none_of_its_addresses_is_public(
+    addresses: list[str], *, refused: bool
+) -> None:
     async def work() -> bool:
         async with PublicWeb() as web:
             for address in addresses:
