@@ -286,7 +286,7 @@ def _rules(tables: ProfilesFile) -> Iterator[tuple[tuple[str | int, ...], RuleEn
             yield ("profiles", name, "working_set"), profile.working_set
     for number, mode in enumerate(tables.memory_modes):
         for name in Profiles.model_fields:
-            yield ("memory_modes", number, name), getattr(mode, name)
+            yield ("memory_modes", number, name), mode.rule(name)
     for number, entry in enumerate(tables.ram):
         yield ("ram", number), entry
 

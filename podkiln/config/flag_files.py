@@ -149,13 +149,17 @@ class ProfileEntry(StrictModel):
 
 
 class ModeEntry(StrictModel):
-    """A memory mode, and what it means in each profile."""
+    """A memory mode, and what it means in each profile; where one does not say, what it means in dynamic."""
 
     mode: str
     aliases: TupleOf[str] = ()
     dynamic: RuleEntry
-    conservative: RuleEntry
-    no_xformers: RuleEntry
+    conservative: RuleEntry | None = None
+    no_xformers: RuleEntry | None = None
+
+    def rule(self, profile: str) -> RuleEntry:
+        """Return what the mode means in a profile."""
+        return getattr(self, profile) or self.dynamic
 
 
 class RamEntry(RuleEntry):

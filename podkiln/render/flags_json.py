@@ -181,7 +181,7 @@ def _data(described: FlagData, common: list[str], profile: str) -> dict[str, Any
             {
                 "mode": entry.mode,
                 "aliases": list(entry.aliases),
-                "profiles": {name: getattr(entry, name).model_dump(mode="json") for name in names},
+                "profiles": {name: entry.rule(name).model_dump(mode="json") for name in names},
             }
             for entry in profiles.memory_modes
         ],

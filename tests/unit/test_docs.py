@@ -14,7 +14,8 @@ from docs import generate
 from pod.commands import fetch
 from pod.net import transfer_policy
 from podkiln import cli
-from podkiln.config import catalog, document, variant
+from podkiln.config import catalog, comfyui_flags, document, variant
+from podkiln.config.flag_files import ProfilesFile
 from podkiln.config.model import Model
 from podkiln.config.node import Node
 from podkiln.util import console
@@ -107,6 +108,14 @@ def test_every_variable_that_is_described_is_read() -> None:
 )
 def test_defaults_are_the_real_ones(name: str, default: int) -> None:
     assert f"| `{name}` | `{default}` |" in ENVIRONMENT
+
+
+def test_the_page_of_flags_says_where_each_profile_was_measured() -> None:
+    page = (ROOT / "docs/how-to/choose-flags.md").read_text()
+    profiles = document.load(comfyui_flags.DIRECTORY / comfyui_flags.PROFILES).parse(ProfilesFile).profiles
+    assert [f"| `{name}` | {each.about} | {each.measured} |" for name, each in profiles] == [
+        line for line in page.splitlines() if re.match(r"\| `(dynamic|conservative|no_xformers)` ", line)
+    ]
 
 
 def command_lines() -> list[tuple[str, str]]:
