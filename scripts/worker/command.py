@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod.util.env import is_on
-from worker import runpod_sdk
+from pod.util import env
+from worker import bucket, runpod_sdk
 from worker.handler import Worker
 from worker.job import Place
 from worker.job_file import JobFile
+from worker.request import FREE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +31,24 @@ def main(argv: list[str]) -> int:
 
 def worker(environ: Mapping[str, str]) -> Worker:
     """Return the worker that an environment describes. Raises SettingError."""
-    private = is_on("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", environ.get("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS"))
-    refresh = is_on("REFRESH_WORKER", environ.get("REFRESH_WORKER"))
+    private = env.is_on(
+        "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", environ.get("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS")
+    )
+    refresh = environ.get("REFRESH_WORKER", "").strip().lower()
+    concurrency = env.number("WORKER_CONCURRENCY", environ.get("WORKER_CONCURRENCY"), 1)
     place = Place(
         run=Path(environ.get("PODKILN_RUN", "/run/podkiln")),
         api_key=environ.get("COMFY_ORG_API_KEY") or None,
         private_urls=private,
+        bucket=bucket.of_worker(environ),
+        apart=concurrency > 1,
     )
     jobs = JobFile(Path(environ.get("PODKILN_LOCAL", "/var/lib/podkiln")) / "jobs.json")
-    return Worker(place, jobs, refresh=refresh)
+    return Worker(
+        place,
+        jobs,
+        refresh=refresh != FREE and env.is_on("REFRESH_WORKER", refresh),
+        free=refresh == FREE,
+        concurrency=concurrency,
+        warm_up=environ.get("WARMUP_WORKFLOW", "").strip(),
+    )

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pod.errors import UNFIT, PodError
 from pod.util.printable import shown
-from worker import job
+from worker import job, warm_up
 from worker.handler import CRASHED, log
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from worker.handler import Worker
 
@@ -46,23 +46,30 @@ def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> Non
     async def progress(given: dict[str, Any], message: dict[str, Any]) -> None:
         await send(given, {"status": "IN_PROGRESS", "output": message})
 
-    async def fail_what_was_left(left: dict[str, str]) -> None:
-        for number, prompt_id in left.items():
-            log(number, "left open")
-            if prompt_id:  # or the next job waits until ComfyUI is done with it
-                await job.drop(worker.place, prompt_id)
-            try:
-                await send({"id": number}, {"error": CRASHED})
-            except Exception as error:  # noqa: BLE001 - of the SDK, which logs most of them and raises none
-                log(number, "not reported", error=f"{type(error).__name__}: {shown(error)}")
-            else:
-                worker.open_jobs.end(number)
-
     left = worker.open_jobs.claim()  # by hand, too: a job of such a worker is noted as well
     if environ.get("RUNPOD_WEBHOOK_GET_JOB"):
-        asyncio.run(fail_what_was_left(left))
+        asyncio.run(_fail_what_was_left(worker, left, send))
         worker = replace(worker, send=progress)
-    sdk.serverless.start({"handler": worker.handle})
+    if worker.warm_up:
+        asyncio.run(warm_up.run(worker.warm_up, worker.place))
+    sdk.serverless.start(
+        {"handler": worker.handle, "concurrency_modifier": lambda _current: worker.concurrency}
+    )
+
+
+async def _fail_what_was_left(
+    worker: Worker, left: dict[str, str], send: Callable[[dict[str, Any], dict[str, Any]], Awaitable[None]]
+) -> None:
+    for number, prompt_id in left.items():
+        log(number, "left open")
+        if prompt_id:  # or the next job waits until ComfyUI is done with it
+            await job.drop(worker.place, prompt_id)
+        try:
+            await send({"id": number}, {"error": CRASHED})
+        except Exception as error:  # noqa: BLE001 - of the SDK, which logs most of them and raises none
+            log(number, "not reported", error=f"{type(error).__name__}: {shown(error)}")
+        else:
+            worker.open_jobs.end(number)
 
 
 def _imported() -> tuple[Any, Any, Any]:
