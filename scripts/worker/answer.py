@@ -78,11 +78,6 @@ class Answer:
         )
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing has come out."""
-        return not self._texts and not any(self._groups.values())
-
-    @property
     def _limit(self) -> str:
         return f"{self._largest / 1e6:g} MB"
 

@@ -26,7 +26,8 @@ _EXAMPLE: Final = "https://s3.eu-central-1.amazonaws.com"
 _MALFORMED: Final = f"'s3Config' must be an object with the texts {', '.join(map(repr, _FIELDS))}"
 # Of Amazon, and of all that name their hosts as it does; of DigitalOcean.
 _REGION: Final = re.compile(
-    r"(?:^|\.)s3[.-](?:dualstack\.)?([a-z0-9-]+)\.|^(?:[^.]+\.)*([a-z0-9]+)\.digitaloceanspaces\.com$"
+    r"(?:^|\.)s3[.-](?:dualstack\.)?((?=[a-z]*[0-9-])[a-z0-9-]+)\."
+    r"|^(?:[^.]+\.)*([a-z0-9]+)\.digitaloceanspaces\.com$"
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")  # what S3, and older or other ones, allow
 _ANY_REGION: Final = "us-east-1"  # what those without regions sign with
@@ -143,5 +144,4 @@ def region(endpoint: str) -> str:
     if host.endswith(_CLOUDFLARE):
         return "auto"
     found = _REGION.search(host)
-    said = found and (found[1] or found[2])
-    return said if said and said not in ("amazonaws", "dualstack") else _ANY_REGION
+    return (found[1] or found[2]) if found else _ANY_REGION

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pod.util import env
-from worker import bucket, runpod_sdk
+from worker import bucket, children, runpod_sdk
 from worker.handler import Worker
 from worker.job import Place
 from worker.job_file import JobFile
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Serve until told to stop; returns the exit code. Raises PodError."""
     sys.argv = ["podkiln worker", *argv]  # the SDK reads its options from there
+    children.end_with_this()
     runpod_sdk.serve(worker(os.environ))
     return 0
 

@@ -70,11 +70,13 @@ async def fetch(
         errors: list[str] = []
         gone: set[str] = set()
         lost: BucketError | None = None
+        written = 0
         for number, each in enumerate(found):
             file = each.file if isinstance(each, Picture) else each
             try:
                 if uploads:
                     answer.link(file, await uploads[number])
+                    written += 1
                 elif isinstance(each, Picture):
                     answer.add(file, each.data)
                 else:
@@ -88,7 +90,7 @@ async def fetch(
                 if isinstance(error, GoneError):
                     gone.add(file.output.node)
                 errors.append(str(error))
-        if lost and answer.is_empty:
+        if lost and not written:
             raise lost
         return errors, gone
 

@@ -37,6 +37,8 @@ def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> Non
     """Take jobs until SIGTERM; without a platform, the SDK's test input. Raises PodError without the SDK."""
     for name in _CHECKS:
         environ.setdefault(name, "true")
+    if not environ.get("RUNPOD_LOG_LEVEL") and not environ.get("RUNPOD_DEBUG_LEVEL"):
+        environ["RUNPOD_LOG_LEVEL"] = "INFO"  # its default, DEBUG, logs each result, base64 and all
     sdk, http, client = _imported()
 
     async def send(given: dict[str, Any], body: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import errno
 import re
 from importlib import import_module
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -135,7 +136,12 @@ class Uploader:
             address = self._address(operation, _WRITE_SECONDS, key, **about)
             try:
                 async with self._web.session.request(
-                    method, address, data=body, headers=headers, allow_redirects=False, timeout=_TIMEOUT
+                    method,
+                    address,
+                    data=BytesIO(body),
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=_TIMEOUT,
                 ) as answer:
                     said = await answer.content.read(_LARGEST_ANSWER)
                     if answer.status == _OK:

@@ -71,6 +71,7 @@ termination
 warm_up
 handler
 runpod_sdk
+children
 command
 """
 WORKER_ORDER = _WORKER_ORDER.split()
