@@ -7,12 +7,14 @@ JSON runs one job without a platform, --rp_serve_api serves its HTTP interface.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pod.util import env
 from worker import bucket, children, runpod_sdk
+from worker.cleaning import Cleaner
 from worker.handler import Worker
 from worker.job import Place
 from worker.job_file import JobFile
@@ -43,6 +45,7 @@ def worker(environ: Mapping[str, str]) -> Worker:
         private_urls=private,
         bucket=bucket.of_worker(environ),
         apart=concurrency > 1,
+        cleaner=Cleaner(_keep(environ.get("WORKER_KEEP_HOURS", "").strip())),
     )
     jobs = JobFile(Path(environ.get("PODKILN_LOCAL", "/var/lib/podkiln")) / "jobs.json")
     return Worker(
@@ -53,3 +56,14 @@ def worker(environ: Mapping[str, str]) -> Worker:
         concurrency=concurrency,
         warm_up=environ.get("WARMUP_WORKFLOW", "").strip(),
     )
+
+
+def _keep(hours: str) -> float | None:
+    """Return for how many seconds files of jobs are kept; None for ever. Raises SettingError."""
+    if not hours:
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", hours):
+        raise env.SettingError(
+            f"WORKER_KEEP_HOURS={env.short(hours)!r} is not a number of hours, such as 0.5 or 24."
+        )
+    return float(hours) * 3600

@@ -9,37 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from comfy import workflow
 from comfy.answers import Output
 from comfy.client import Client
 from comfy.failure import UNREACHABLE, ComfyError, RefusedError
-from comfy.pictures import opened
 from pod import comfyui_http
 from pod.supervisor import boot_timeline
 from pod.util.files import recall
 from pod.util.printable import shown
-from worker import messages, outputs, results
+from worker import inputs, messages, outputs, results
 from worker.answer import LARGEST, Answer
+from worker.cleaning import Cleaner
 from worker.errors import JobError
 from worker.outputs import OutputFile
 from worker.progress import Percent
 from worker.results import Picture, Store
 from worker.validation import refusal
-from worker.web import PublicWeb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from comfy.answers import Event, Frame, Outcome
-    from comfy.workflow import Named, Nodes
+    from comfy.workflow import Nodes
     from worker.bucket import Bucket
     from worker.request import Request
 
@@ -63,6 +61,7 @@ class Place:
         largest: Bytes of an answer.
         patience: Seconds that a job waits for ComfyUI to serve.
         bucket: Where results go, where a job names no other; None for the answer itself.
+        cleaner: Takes files of earlier jobs away.
         apart: Files that come with a job lie in folders of their own: other jobs run beside it.
     """
 
@@ -73,6 +72,7 @@ class Place:
     largest: int = LARGEST
     patience: float = READY_SECONDS
     bucket: Bucket | None = None
+    cleaner: Cleaner = field(default_factory=Cleaner)
     apart: bool = False
 
     def address(self) -> str | None:
@@ -100,6 +100,7 @@ async def run(
         number: Its id, which the keys of its files in a bucket hold.
     """
     job = _Job(request, place, report, note, number)
+    place.cleaner.begin(number)
     try:
         server = await _ready(place)
         async with Client(server, None, job.hear, take=job.take, trusted=True) as client:
@@ -108,6 +109,8 @@ async def run(
         if error.exit_code == UNREACHABLE:
             raise JobError(messages.HTTP_FAILED.format(reason=error)) from None
         raise JobError(str(error)) from None
+    finally:
+        await place.cleaner.end(number)
 
 
 async def rehearse(nodes: Nodes, place: Place) -> list[str]:
@@ -187,6 +190,7 @@ class _Job:
         self._place = place
         self._report = report
         self._note = note
+        self._number = number
         self._percent = Percent(request.nodes)
         self._pictures: dict[str, list[Frame]] = {}  # that come by the websocket alone, by node
         self._pictured = 0  # bytes of them
@@ -213,7 +217,7 @@ class _Job:
             raise answer.too_large(file)
 
     async def run(self, client: Client) -> dict[str, Any]:
-        nodes = workflow.renamed(self._request.nodes, await self._upload(client))
+        nodes = workflow.renamed(self._request.nodes, await self._bring(client))
         answer, errors, gone = await self._fetch(client, await self._prompt(client, nodes))
         if gone := gone & nodes.keys():
             answer, errors, _ = await self._fetch(client, await self._prompt(client, _made_anew(nodes, gone)))
@@ -223,6 +227,11 @@ class _Job:
         """Fetch what came out; returns it, a sentence for each that it lacks, and whose files are deleted."""
         found, answer = outputs.read(outcome.record), self._empty()
         answer.say(found.texts)
+        for file in found.files:
+            if file.output.type == "output":
+                self._place.cleaner.note(
+                    self._number, "output", f"{file.output.subfolder}/{file.output.filename}"
+                )
         pictures = [
             self._picture(node, number, frame)
             for node, frames in self._pictures.items()
@@ -239,32 +248,15 @@ class _Job:
         file = OutputFile(Output(node, name, "", "websocket"), outputs.mime_of(name), "images", "images")
         return Picture(file, frame.data)
 
-    async def _upload(self, client: Client) -> dict[str, str]:
-        """Upload what came with the job; returns ComfyUI's names by the job's. Raises JobError."""
-        names, failures = {}, []
-        for picture in self._request.pictures:
-            try:
-                names[picture.name] = await self._upload_one(client, picture)
-            except ComfyError as error:
-                if error.exit_code == UNREACHABLE:
-                    raise
-                failures.append(f"{shown(picture.name)}: {error}")
-        if failures:
-            raise JobError(messages.UPLOAD_FAILED, failures)
+    async def _bring(self, client: Client) -> dict[str, str]:
+        """Upload what came with the job; returns ComfyUI's names by its own. Raises JobError, ComfyError."""
+        place = self._place
+        names = await inputs.upload(
+            client, self._request.pictures, private=place.private_urls, apart=place.apart
+        )
+        for name in names.values():
+            place.cleaner.note(self._number, "input", name)
         return names
-
-    async def _upload_one(self, client: Client, picture: Named) -> str:
-        async with PublicWeb(private=self._place.private_urls) as web:
-            try:
-                async with opened(picture.source, web.session) as file:
-                    folder = await asyncio.to_thread(_folder, file.file) if self._place.apart else ""
-                    return await client.upload(
-                        replace(file, name=picture.name), subfolder=folder, overwrite=True
-                    )
-            except ComfyError:
-                if web.refused:
-                    raise ComfyError("its address is not one of the public internet.") from None
-                raise
 
     async def _prompt(self, client: Client, nodes: Nodes) -> Outcome:
         key = self._request.api_key or self._place.api_key
@@ -281,17 +273,6 @@ class _Job:
             )
         except RefusedError as refused:
             raise JobError(refusal(refused.answer) or str(refused)) from None
-
-
-def _folder(file: IO[bytes]) -> str:
-    """Return a folder that only files of this content are in.
-
-    So jobs that run beside each other do not write over each other's files, and ComfyUI, which knows a file
-    by its name and content, still remembers what it made of one that comes again.
-    """
-    name = hashlib.file_digest(file, "sha256").hexdigest()[:20]  # type: ignore[arg-type]
-    file.seek(0)
-    return f"job-files/{name}"
 
 
 def _made_anew(nodes: Nodes, gone: set[str]) -> Nodes:

@@ -65,6 +65,8 @@ validation
 web
 s3
 results
+cleaning
+inputs
 job
 job_file
 termination
