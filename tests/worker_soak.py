@@ -25,7 +25,8 @@ from unit.test_contract_comfyui import SAVED, Server  # noqa: E402
 
 from pod.util.say import say  # noqa: E402
 from podkiln.render import flags_json  # noqa: E402
-from worker.handler import CRASHED  # noqa: E402
+from worker.handler import CRASHED, STOPPED  # noqa: E402
+from worker.termination import GRACE  # noqa: E402
 
 LONG = {**SAVED, **{str(number): SAVED["1"] for number in range(100, 200)}}
 KILLED = "ComfyUI ended while it worked on this job: exit code 137, SIGKILL."
@@ -76,6 +77,18 @@ def kill_comfyuis(endpoint: Endpoint, root: Path, folder: Path, count: int) -> N
         assert "Traceback" not in worker.said()
 
 
+def stop_worker(endpoint: Endpoint, comfyui: Server, folder: Path) -> None:
+    """Stop a worker whose job does not end by itself within its grace."""
+    with worker_process.started(endpoint, folder, comfyui.port) as worker:
+        job = begun(endpoint, comfyui)
+        began = time.monotonic()
+        worker.process.terminate()
+        expect(endpoint, job, "FAILED", STOPPED)
+        assert time.monotonic() - began < GRACE + 2
+        assert worker.process.wait(20) == 0
+        endpoint.wait(lambda: not comfyui.get("/queue")["queue_running"])
+
+
 def run_many(endpoint: Endpoint, comfyui: Server, folder: Path, count: int) -> None:
     """Run jobs in a row; the second half takes nothing more."""
     picture = {"name": "cat.png", "image": "iVBORw0KGgo="}
@@ -107,6 +120,7 @@ def main(count: int = 20) -> None:
         began = time.monotonic()
         with Server(root, *words) as comfyui:
             kill_workers(endpoint, comfyui, root / "workers", count)
+            stop_worker(endpoint, comfyui, root / "stopped")
         say(f"{count} workers killed: {time.monotonic() - began:.0f} s")
         kill_comfyuis(endpoint, root, root / "comfyuis", count)
         say(f"{count} ComfyUIs killed: {time.monotonic() - began:.0f} s")

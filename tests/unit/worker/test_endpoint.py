@@ -13,6 +13,7 @@ import pytest
 import runpod_sdk
 import worker_process
 from servers import s3
+from servers.comfyui import ComfyUI, Faults
 from servers.runpod_endpoint import ENDPOINT, KEY, Endpoint
 from unit.test_contract_comfyui import SAVED, Server, root
 
@@ -147,6 +148,24 @@ def test_a_result_that_the_platform_would_lose_fails_with_that_sentence(
     assert shown["status"] == "FAILED"
     assert shown["error"].startswith("The results of this job are larger than 20 MB as base64, which RunPod")
     assert endpoint.refused == []
+
+
+def test_a_websocket_that_is_cut_costs_nothing(worker: Started, endpoint: Endpoint) -> None:
+    with ComfyUI(Faults(drop_socket=True)) as cut:
+        worker.use(int(cut.url.rpartition(":")[2]))
+        assert run(endpoint, {"4": {"class_type": "SaveImage", "inputs": {}}})["status"] == "COMPLETED"
+        assert cut.connections > 1
+
+
+def test_what_a_job_may_write_with_is_said_nowhere(worker: Started, endpoint: Endpoint) -> None:
+    """Its bucket is at an address of the worker's own network, too."""
+    config = {"endpointUrl": "http://127.0.0.1:9", "accessId": "AKIAOFTHEJOB", "bucketName": "mine"}
+    job = endpoint.submit({"workflow": SAVED}, s3Config={**config, "accessSecret": "secret-of-the-job"})
+    shown = endpoint.end(job)
+    said = "lake_00001_.png could not be written to the bucket mine at 127.0.0.1:9: its address is not one of"
+    assert (shown["status"], shown["error"]) == ("FAILED", f"{said} the public internet.")
+    for secret in ("AKIAOFTHEJOB", "secret-of-the-job"):
+        assert secret not in worker.said() + json.dumps(shown)
 
 
 def test_a_comfyui_that_is_killed_costs_its_job_alone(
