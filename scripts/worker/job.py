@@ -45,6 +45,7 @@ READY_SECONDS: Final = 600.0
 """How long a job waits for ComfyUI to serve: RunPod's own limit for a job, unless an endpoint has another."""
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # seconds between two looks at whether ComfyUI serves
 _LOOK_AFTER: Final = 1.0  # seconds between two looks at whether ComfyUI has ended
+_FREE_SECONDS: Final = 5.0  # that an answer may wait until ComfyUI takes a wish
 _MOST_PICTURED: Final = 512 << 20  # bytes of pictures that wait in memory for their way into a bucket
 _AGAIN: Final = "podkiln_again"
 
@@ -133,10 +134,11 @@ async def drop(place: Place, prompt_id: str) -> None:
 
 async def free(place: Place) -> None:
     """Let ComfyUI give its memory back, where it can be reached."""
-    with contextlib.suppress(ComfyError):
+    with contextlib.suppress(ComfyError, TimeoutError):
         if server := place.address():
             async with Client(server, None, lambda _: None, trusted=True) as client:
-                await client.free()
+                async with asyncio.timeout(_FREE_SECONDS):
+                    await client.free()
 
 
 async def _while_comfyui_lives(work: Coroutine[Any, Any, dict[str, Any]], folder: Path) -> dict[str, Any]:
