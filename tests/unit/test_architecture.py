@@ -66,6 +66,7 @@ job
 job_file
 termination
 handler
+fitness
 runpod_sdk
 command
 """
