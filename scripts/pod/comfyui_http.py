@@ -92,7 +92,7 @@ def worker_problem() -> str | None:
         return None
     if not wanted or child_processes.group(run, "worker") is not None:
         return None
-    return "the worker, which takes jobs for ComfyUI, does not run."
+    return "The worker, which takes jobs for ComfyUI, does not run."
 
 
 def door_problem(timeout: float = _DOOR_TIMEOUT) -> str | None:

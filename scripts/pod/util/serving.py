@@ -1,4 +1,4 @@
-"""How jobs come to an image that takes some: PODKILN_SERVE, which start.sh has from the variant's `serve`."""
+"""How jobs come to an image that takes some: PODKILN_SERVE, set in the image by the variant's `serve`."""
 
 from __future__ import annotations
 

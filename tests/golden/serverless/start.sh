@@ -24,8 +24,6 @@ export CUDA_DEVICE_ORDER="${CUDA_DEVICE_ORDER:-PCI_BUS_ID}"
 export PODKILN_ROOT="${PODKILN_ROOT:-/opt/podkiln}"
 export PODKILN_RUN="${PODKILN_RUN:-/run/podkiln}"
 readonly STOP_SECONDS=8
-# What takes jobs is started beside ComfyUI, by its supervisor; nobody comes to the page unless a login is set.
-export PODKILN_SERVE=runpod
 self=$0
 [[ "$self" == /* ]] || self=$PWD/$self
 
