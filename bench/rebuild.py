@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a build costs when little or nothing changed, beside plain BuildKit with the same cache.
 
-    bench/rebuild.py [--rounds 3] [--no-keep] [--against DIR] [--work DIR] [-- OPTION ...]
+    bench/rebuild.py [--rounds 3] [--no-keep] [--against DIR [--here OPTION ...]] [--work DIR] [-- OPTION ...]
 
 Each round builds lazy again with nothing changed, with another `stop_seconds`, which changes start.sh alone,
 and then, with one more line in the start.sh that was rendered, runs plain `docker buildx bake` to an OCI
@@ -12,6 +12,7 @@ and is shown by itself.
 OPTION: for ./build.py, where a base, a source, or a certificate has to be given.
 --no-keep: also build once more so, and measure the disk that it takes beyond the engine's own store.
 --against: a checkout of an older commit; both build lazy with every step anew and no cache of podkiln's own.
+--here: an option that the older commit does not know: --here=--source=nodes=none leaves out what it has not.
 """
 
 from __future__ import annotations
@@ -59,12 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-keep", action="store_true")
     parser.add_argument("--against", type=Path, metavar="DIR")
+    parser.add_argument("--here", action="append", default=[], metavar="OPTION")
     parser.add_argument("--work", type=Path, help="where builds and their cache go; usually TMPDIR")
     parser.add_argument("options", nargs="*", metavar="OPTION")
     asked = parser.parse_args(arguments)
     harness.need("docker")
     with tempfile.TemporaryDirectory(prefix="rebuild-", dir=asked.work) as scratch:
-        builds = Builds(Path(scratch), asked.options)
+        builds = Builds(Path(scratch), asked.options, asked.here)
         limits = measure(builds, asked.rounds)
         if asked.no_keep:
             limits.append(peak(builds))
@@ -76,8 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
 class Builds:
     """Builds of one variant into one folder."""
 
-    def __init__(self, work: Path, options: Sequence[str]) -> None:
-        self.work, self.options = work, options
+    def __init__(self, work: Path, shared: Sequence[str], here: Sequence[str]) -> None:
+        self.work, self.shared, self.options = work, shared, [*shared, *here]
         self.variant, self.out, self.cache = work / "rebuilt.yaml", work / "dist", work / "cache"
         self.stop_seconds(1)
 
@@ -159,12 +161,12 @@ def measure(builds: Builds, rounds: int) -> list[Limit]:
 def first(builds: Builds, older: Path) -> Limit:
     """Build with every step anew, here and with an older commit, each with an empty cache of its own."""
     seconds = {}
-    for root in (older, ROOT):
+    for root, options in ((older, builds.shared), (ROOT, builds.options)):
         harness.run([root / "build.py", "--help"])  # its .venv is made first
         place = builds.work / "first"
         argv: list[str | Path] = ["--variant", "lazy", "--no-cache", "--out", place / "dist"]
         begun = time.monotonic()
-        harness.run([root / "build.py", *argv, *builds.options], {"XDG_CACHE_HOME": str(place / "cache")})
+        harness.run([root / "build.py", *argv, *options], {"XDG_CACHE_HOME": str(place / "cache")})
         seconds[root] = time.monotonic() - begun
         shutil.rmtree(place)
     harness.tell(f"every step anew: {seconds[older]:.0f} s at {older.name}, {seconds[ROOT]:.0f} s here")

@@ -72,6 +72,7 @@ job_file
 termination
 warm_up
 handler
+fitness
 runpod_sdk
 children
 command

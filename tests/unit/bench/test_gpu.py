@@ -203,7 +203,7 @@ def test_what_root_wrote_there_is_given_back(
 
 
 def test_all_below_a_folder_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[str, int, int]] = []
+    given: list[tuple[Path, int, int]] = []
     (tmp_path / "here" / "models").mkdir(parents=True)
     (tmp_path / "here" / "models" / "a").touch()
     mine = (tmp_path / "here").stat().st_uid

@@ -6,9 +6,10 @@ The calls are those of runpod 1.12.0: start, rp_http.send_result and AsyncClient
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from worker.handler import CRASHED, Worker
 from worker.job_file import JobFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from servers.comfyui import ComfyUI
@@ -37,6 +38,7 @@ class SDK:
 
     sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[Callable[[], None]] = field(default_factory=list)
 
     def start(self, config: dict[str, Any]) -> None:
         job = {"id": "job-1", "input": {"workflow": WORKFLOW}}
@@ -56,7 +58,10 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> SDK:
         yield "a session"
 
     parts = {
-        "runpod": SimpleNamespace(__version__="1.12.0", serverless=SimpleNamespace(start=found.start)),
+        "runpod": SimpleNamespace(
+            __version__="1.12.0",
+            serverless=SimpleNamespace(start=found.start, register_fitness_check=found.checks.append),
+        ),
         "runpod.serverless.modules.rp_http": SimpleNamespace(send_result=found.send_result),
         "runpod.http_client": SimpleNamespace(AsyncClientSession=session),
     }
@@ -134,11 +139,24 @@ def test_how_much_the_sdk_logs_is_left_as_it_was_asked_for(sdk: SDK, place: Plac
         assert {name: each for name, each in environ.items() if "LEVEL" in name} == given
 
 
+def test_our_own_check_says_what_start_sh_found(sdk: SDK, place: Place, tmp_path: Path) -> None:
+    """The SDK tells the platform the name of a check, and what it raised."""
+    runpod_sdk.serve(
+        Worker(replace(place, run=tmp_path), JobFile(tmp_path / "jobs.json")), {"RUNPOD_GPU_COUNT": "1"}
+    )
+    (check,) = sdk.checks
+    check()
+    (tmp_path / "decision.json").write_text(json.dumps({"gpu": None, "findings": []}))
+    with pytest.raises(RuntimeError, match="There is no GPU that ComfyUI can use, and "):
+        check()
+    assert check.__name__ == "comfyui_can_work_here"
+
+
 def test_without_the_sdk_there_is_a_sentence(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "runpod", None)
-    with pytest.raises(PodError, match=r'runtime\.python\.add: \["runpod>=1\.10\.1"\]') as failed:
+    with pytest.raises(PodError, match="`serve: runpod` in its variant") as failed:
         runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), {})
     assert failed.value.exit_code == UNFIT
 
