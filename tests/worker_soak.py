@@ -28,7 +28,7 @@ from podkiln.render import flags_json  # noqa: E402
 from worker.handler import CRASHED, STOPPED  # noqa: E402
 from worker.termination import GRACE  # noqa: E402
 
-LONG = {**SAVED, **{str(number): SAVED["1"] for number in range(100, 200)}}
+LONG = {**SAVED, **{str(number): SAVED["1"] for number in range(100, 1000)}}
 KILLED = "ComfyUI ended while it worked on this job: exit code 137, SIGKILL."
 
 
@@ -120,8 +120,10 @@ def main(count: int = 20) -> None:
         began = time.monotonic()
         with Server(root, *words) as comfyui:
             kill_workers(endpoint, comfyui, root / "workers", count)
-            stop_worker(endpoint, comfyui, root / "stopped")
         say(f"{count} workers killed: {time.monotonic() - began:.0f} s")
+        with Server(root, *words) as comfyui:  # another: the last job of a killed worker is still in that one
+            stop_worker(endpoint, comfyui, root / "stopped")
+        say(f"a worker stopped: {time.monotonic() - began:.0f} s")
         kill_comfyuis(endpoint, root, root / "comfyuis", count)
         say(f"{count} ComfyUIs killed: {time.monotonic() - began:.0f} s")
         with Server(root, *words) as comfyui:
