@@ -91,16 +91,18 @@ def exit_codes() -> str:
     rows = sorted((each.exit_code, _sentence(each)) for each in kinds)
     numbers = {name: number for name, number in vars(failure).items() if name.isupper()}
     pod = sorted((number, POD_CODES[name]) for name, number in numbers.items())
+    stopped = "Stopped by SIGTERM or SIGINT; or a serverless worker has ended by itself."
     return (
         f"{GENERATED}\n# Exit codes\n\n"
         "Each failure is one sentence on stderr and one code. Scripts may branch on the code; the\n"
         "sentence is for people and may change.\n\n"
         f"## ./build.py\n\n{_table([(0, 'It is done.'), *rows])}\n"
         "`scripts/host/ensure_engine.sh` ends with 0, 2 or 8, in the same meaning.\n\n"
-        f"## /start.sh in a pod\n\n{_table([(0, 'Stopped by SIGTERM or SIGINT.'), *pod])}\n"
-        "Any other code is ComfyUI's own, or 128 and the number of the signal that ended it. It was started\n"
-        "again three times before, unless that cannot have helped; the last line of the log says why it\n"
-        "ended. 137 may also mean that its supervisor was killed twice, which the last line says too.\n"
+        f"## /start.sh in a pod\n\n{_table([(0, stopped), *pod])}\n"
+        "Any other code is ComfyUI's own or its worker's, or 128 and the number of the signal that ended\n"
+        "it. It was started again three times before, unless that cannot have helped; the last line of\n"
+        "the log says why it ended. 137 may also mean that its supervisor was killed twice, which the\n"
+        "last line says too.\n"
     )
 
 

@@ -163,6 +163,7 @@ def stocked(folder: Path) -> Shelf:
     for name in (*needs, "uv", "jupyterlab"):
         shelf.add(name, "1.0")
     shelf.add("foo", "1.0", requires=needs)
+    shelf.add("runpod", "1.12.0")
     _stock_for_nodes(shelf)
     return shelf
 

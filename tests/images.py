@@ -95,10 +95,12 @@ def build(
     root: Path = ROOT,
     cwd: Path = ROOT,
     env: dict[str, str] | None = None,
+    requirements: Path = REQUIREMENTS,
 ) -> Built:
-    """Build variants into a folder; options come on top of the substitutes."""
+    """Build variants into a folder; options come on top of the substitutes, of which one may be another."""
     report = out.parent / f"{out.name}.report.json"
-    own: list[str | Path] = [*SUBSTITUTES, "--out", out, "--report", report, *options]
+    substitutes = [each.replace(str(REQUIREMENTS), str(requirements)) for each in SUBSTITUTES]
+    own: list[str | Path] = [*substitutes, "--out", out, "--report", report, *options]
     if "--ca-bundle" not in own:
         own += ["--ca-bundle", SYSTEM_CA]
     done = podkiln("--variant", ",".join(variants), *own, root=root, cwd=cwd, env=env)

@@ -39,7 +39,7 @@ _WHITEOUT = ".wh."  # OCI image-spec, layer.md: in a layer, such a name deletes 
 # Folders of the system, and those that templates/dockerfile/ fills: a volume there would hide what runs.
 _TAKEN = (
     *("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"),
-    *("opt/ComfyUI", "opt/jupyter", "opt/models", "opt/podkiln", "opt/venv"),
+    *("opt/ComfyUI", "opt/jupyter", "opt/models", "opt/podkiln", "opt/runpod", "opt/venv"),
     *("opt/node-code", "opt/node-paths", "opt/node-venvs"),
 )
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"

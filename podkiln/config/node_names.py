@@ -15,7 +15,7 @@ _OF_COMFYUI: Final = {"websocket_image_save.py", "example_node.py.example", "__p
 """What ComfyUI's own tree has in custom_nodes, or makes there."""
 # Of the image itself, and of who starts a pod: docs/reference/environment.md.
 _TAKEN_VARIABLES: Final = re.compile(
-    r"PATH|HOME|USER|LOGNAME|PWD|LANG|LC_\w*|SHELL|TERM|TMPDIR|ENV|BASH_ENV|LD_\w*|PYTHON\w*|SOURCE_DATE_EPOCH|"
+    r"PATH|HOME|BUCKET_\w*|USER|LOGNAME|PWD|LANG|LC_\w*|SHELL|TERM|TMPDIR|ENV|BASH_ENV|LD_\w*|PYTHON\w*|SOURCE_DATE_EPOCH|"
     r"WORKSPACE|MODELS|LORAS|NODES|NODE_REQUIREMENTS|FLAG_PROFILE|ENABLE_\w*|COMFYUI_\w*|FETCH_\w*|"
     r"NVIDIA_\w*|GPU_\w*|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|PIP_CONSTRAINT|UV_CONSTRAINT|"
     r"HF_TOKEN|HF_ENDPOINT|HUGGING_FACE_HUB_TOKEN|CIVITAI_\w*|GITHUB_ENDPOINT|(?i:(HTTPS?|ALL|NO)_PROXY)|"
@@ -24,7 +24,7 @@ _TAKEN_VARIABLES: Final = re.compile(
 )
 _OF_THE_POD: Final = re.compile(
     r"PODKILN_(AGAIN|BAKED|CGROUP_ROOT|DEBUG|DOCTOR|FETCH_\w*|LOCAL|MEMINFO|NODES_SEEN|NVIDIA_SMI_TIMEOUT|OVERLAY|"
-    r"ROOT|RUN|STARTED_BY|STARTS|VENV|VOLUME\w*)"
+    r"ROOT|RUN|SERVE|STARTED_BY|STARTS|VENV|VOLUME\w*)"
 )
 """What scripts/pod reads or sets; in other names that begin so, nodes find the code of others."""
 

@@ -123,6 +123,12 @@ class Variant(StrictModel):
     platforms: Annotated[TupleOf[ImagePlatform], AfterValidator(_one_platform)] = Field(
         (AMD64,), description="What the image is built for: one platform."
     )
+    serve: Literal["runpod", "http"] | None = Field(
+        None,
+        description="What takes jobs for ComfyUI in the pod, which then has no page unless a login is set. "
+        "runpod: a worker of RunPod's queue, with the runpod SDK in a layer above the shared ones. "
+        "http: podkiln's HTTP server. null: none, a pod.",
+    )
     runtime: Runtime
     image: Image
     models: Models

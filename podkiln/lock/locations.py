@@ -27,6 +27,7 @@ WEIGHTS = "weights.json"
 APT = "apt"
 ADDITIONS = "additions"
 NODES = "nodes"
+SERVE = "serve"
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:
@@ -85,6 +86,18 @@ def additions_folder(described: LoadedVariant) -> Path:
 def python_additions_folder(described: LoadedVariant) -> Path:
     """Return where the Python packages that a variant adds are locked: each runtime has its own."""
     return additions_folder(described) / described.spec.runtime.name
+
+
+def serving_folders(described: LoadedVariant) -> tuple[Path, ...]:
+    """Return where the packages that a variant takes jobs with are locked: its own place, and the shipped."""
+    own, runtime = user_lock_dir(described), described.spec.runtime.name
+    shipped = LOCKS / SERVE / runtime
+    return (own / SERVE / runtime, shipped) if own else (shipped,)
+
+
+def usual_serving_folder() -> Path:
+    """Return the lock of this kind that others begin with."""
+    return LOCKS / SERVE / default_runtime().name
 
 
 def node_folders(described: LoadedVariant) -> tuple[Path, ...]:

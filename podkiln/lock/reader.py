@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError
-from podkiln.lock import additions, apt, drift, nodes, requirements, schema
+from podkiln.lock import additions, apt, drift, nodes, requirements, schema, serving
 from podkiln.lock.locations import apt_folders, folders, hint_for, hinted
 from podkiln.lock.schema import Lock, LockedFile, WeightsLock, merged
 
@@ -29,9 +29,10 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
     added = additions.read(described, packages)
     lock = Lock(folder=folder, runtime=runtime, weights=weights, apt=packages, additions=added)
     of_nodes, node_drifts = nodes.read(described, runtime, lock.pins())
-    lock = replace(lock, nodes=of_nodes)
+    of_serving, serving_drifts = serving.read(described, runtime)
+    lock = replace(lock, nodes=of_nodes, serving=of_serving)
     if check:
-        drifts = [*drift.find_drift(described, lock), *node_drifts]
+        drifts = [*drift.find_drift(described, lock), *node_drifts, *serving_drifts]
         if not drifts and added:
             additions.check(described, lock.pins_with_nodes())
             drifts = additions.python_drifts(described, lock)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from podkiln.lock.additions import LockedAdditions
     from podkiln.lock.apt import AptLock
     from podkiln.lock.nodes import LockedNodes
+    from podkiln.lock.serving import LockedServing
 
 _DAMAGED = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 _MOST_PACKAGES = 100_000
@@ -124,7 +125,8 @@ class ModelSize:
 class Lock:
     """The lock of one variant, read and checked. `apt`: by the digest of the base that each is for.
 
-    `nodes` and `additions`: what lies above the layers of the runtime; None where a variant has none.
+    `nodes`, `additions` and `serving`: what lies above the layers of the runtime; None where a variant has
+    none.
     """
 
     folder: Path
@@ -133,6 +135,7 @@ class Lock:
     apt: Mapping[str, AptLock] = field(default_factory=dict)
     additions: LockedAdditions | None = None
     nodes: LockedNodes | None = None
+    serving: LockedServing | None = None
 
     @property
     def digest(self) -> str:
@@ -147,6 +150,8 @@ class Lock:
             text += self.nodes.digest
         if self.additions:
             text += self.additions.digest_text(self.runtime.base_digest)
+        if self.serving:
+            text += self.serving.document.model_dump_json()
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def requirements(self) -> dict[str, str]:

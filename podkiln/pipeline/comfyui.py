@@ -27,7 +27,7 @@ from podkiln.config import (
 )
 from podkiln.errors import DescriptionError, UsageError
 from podkiln.lock import locations
-from podkiln.lock.resolve import comfyui_checkout, nodes, runtime
+from podkiln.lock.resolve import comfyui_checkout, nodes, runtime, serving
 from podkiln.pipeline import release_report
 from podkiln.util import atomic
 
@@ -229,6 +229,7 @@ def _lock(described: LoadedVariant, warnings: list[str]) -> list[Path]:
     written = runtime.relock(described, (), warnings)
     for each in _with_the_same_runtime(described):
         written += nodes.relock(each, (), warnings)
+        written += serving.relock(each, ())
     found = locations.apt_folders(described)
     target, known = found[0], found[-1]
     if locations.user_lock_dir(described) is None and not target.exists() and known.is_dir():
@@ -238,7 +239,7 @@ def _lock(described: LoadedVariant, warnings: list[str]) -> list[Path]:
 
 
 def _with_the_same_runtime(described: LoadedVariant) -> list[LoadedVariant]:
-    """Return the variants whose nodes are locked with a runtime: all shipped ones, or one's own."""
+    """Return the variants for which more is locked with a runtime: all shipped ones, or one's own."""
     if not described.shipped:
         return [described]
     release, platform = described.spec.runtime.comfyui.version, described.platform

@@ -17,7 +17,7 @@ from podkiln import registry
 from podkiln.build import apt_servers
 from podkiln.config import variant
 from podkiln.errors import IntegrityError, RegistryError, UsageError
-from podkiln.lock import additions, apt, kept_image, locations, nodes, reader, schema
+from podkiln.lock import additions, apt, kept_image, locations, nodes, reader, schema, serving
 from podkiln.lock.kept_image import KeptImage, KeptLayer
 from podkiln.lock.resolve import python, relock
 from podkiln.lock.resolve.http import Web
@@ -176,6 +176,8 @@ def _wheels(described: LoadedVariant) -> Iterator[_Part]:
         ]
     if described.additions.requirements and (added := additions.read_python(own)):
         layers.append((own, added.layer))
+    if (of_serving := serving.read(described, runtime)[0]) is not None:
+        layers.append((of_serving.folder, of_serving.document.layer))
     for place, layer in layers:
 
         def contents(place: Path = place, layer: LockedLayer = layer) -> PackageLayer:

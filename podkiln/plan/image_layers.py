@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.additions import PythonAdditions
     from podkiln.lock.apt import AptLock
+    from podkiln.lock.serving import LockedServing
     from podkiln.oci.spec import Digest
     from podkiln.plan.weight_layers import WeightLayerSpec
 
@@ -73,6 +74,14 @@ def of_additions(
         what = f"added Python packages: {', '.join(added.requirements)}"
         found.append(Layer(what, "addition", "python", about=about))
     return found
+
+
+def of_serving(locked: LockedServing | None) -> list[Layer]:
+    """Return the layer of what takes jobs; none where that needs no packages."""
+    if locked is None:
+        return []
+    about = locked.document.wheel_bytes or None
+    return [Layer(f"what takes jobs: {', '.join(locked.document.asked)}", "addition", "serve", about=about)]
 
 
 def of_runtime(described: LoadedVariant, above: Sequence[Layer] = ()) -> list[Layer]:

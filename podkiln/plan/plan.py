@@ -119,7 +119,8 @@ class Plan:
         locked = self.lock.additions
         # On another base they are about as large.
         apt = self.added_apt or (next(iter(locked.apt.values()), None) if locked else None)
-        return image_layers.of_additions(self.described, apt, locked.python if locked else None)
+        added = image_layers.of_additions(self.described, apt, locked.python if locked else None)
+        return [*added, *image_layers.of_serving(self.lock.serving)]
 
     @property
     def baked(self) -> tuple[VariantModel, ...]:

@@ -155,6 +155,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "workspace": runtime.workspace,
         "stop_seconds": runtime.stop_seconds,
         "access_secrets": secret_variables.ACCESS,
+        "serve": spec.serve,
+        "serve_packages": plan.lock.serving.document.layer.file if plan.lock.serving else "",
         "labels": labels(plan),
         "folders": model_folders.load(runtime.comfyui.version, plan.described.flags).places(),
         "hubs": Hubs(),
@@ -186,6 +188,8 @@ def labels(plan: Plan) -> dict[str, str]:
     }
     if plan.lock.additions:
         own |= _added_labels(plan)
+    if spec.serve:
+        own["io.podkiln.serve"] = spec.serve
     if plan.substituted:
         own["io.podkiln.substituted"] = " ".join(f"{each.name}={each.actual}" for each in plan.substituted)
     return {**own, **spec.image.labels}
@@ -294,6 +298,8 @@ def _requirements(plan: Plan) -> dict[str, File]:
     if plan.lock.additions and plan.lock.additions.python:
         # By itself, and not in the stage of the others: what stands in for that one knows nothing of it.
         texts[f"build/{LAYER}.txt"] = plan.lock.additions.requirements
+    if plan.lock.serving:
+        texts[f"build/{plan.lock.serving.document.layer.file}"] = plan.lock.serving.requirements
     texts["build/uv.txt"] = (plan.lock.folder / plan.lock.runtime.uv.file).read_text(encoding="utf-8")
     return {path: File(text.encode(), copied=True) for path, text in sorted(texts.items())}
 

@@ -48,6 +48,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
             each.id: each.entry.node.commit or each.entry.own_tree for each in plan.nodes if each.included
         },
         **added,
+        **({"serve": _serving(plan)} if plan.described.spec.serve else {}),
         "baked": [offer.id for offer in plan.baked],
         "substituted": {
             each.name: {"locked": each.locked, "actual": each.actual} for each in plan.substituted
@@ -68,6 +69,12 @@ def _additions(plan: Plan) -> dict[str, Any]:
         "python": list(added.requirements),
         "python_packages": requirements.known_pins([locked.requirements]) if locked and python else {},
     }
+
+
+def _serving(plan: Plan) -> dict[str, Any]:
+    """Return what takes the image's jobs, and its packages."""
+    locked = plan.lock.serving
+    return {"by": plan.described.spec.serve, "packages": locked.pins() if locked else {}}
 
 
 def nodes(plan: Plan) -> dict[str, Any]:

@@ -122,6 +122,10 @@ class Client:
         """Take a prompt out of the queue, or interrupt it, where ComfyUI can be reached."""
         await drop(self._connection, prompt_id)
 
+    async def free(self) -> None:
+        """Ask ComfyUI to unload its models and give memory back when it runs nothing. Raises ComfyError."""
+        await self._connection.ask("POST", "/free", json={"unload_models": True, "free_memory": True})
+
     async def content(self, output: Output) -> AsyncGenerator[bytes, None]:
         """Fetch a file in pieces. Raises GoneError where it was deleted, else ComfyError."""
         for number in range(TRIES):

@@ -78,6 +78,23 @@ def problem(timeout: float = TIMEOUT) -> str | None:
     return None if status == http.HTTPStatus.OK else f"ComfyUI answers {status} to {PATH}."
 
 
+def worker_problem() -> str | None:
+    """Say whether what takes jobs is missing. Returns None where it runs, or there is to be none."""
+    import json  # noqa: PLC0415 - as below
+
+    from pod.util import child_processes  # noqa: PLC0415 - the same
+
+    run = os.environ.get("PODKILN_RUN", "/run/podkiln")
+    try:
+        with open(f"{run}/boot.json", encoding="utf-8") as file:  # noqa: PTH123 - as above
+            wanted = "worker" in json.load(file)
+    except (OSError, ValueError, TypeError):
+        return None
+    if not wanted or child_processes.group(run, "worker") is not None:
+        return None
+    return "The worker, which takes jobs for ComfyUI, does not run."
+
+
 def door_problem(timeout: float = _DOOR_TIMEOUT) -> str | None:
     """Ask the door before ComfyUI whether it is there. Returns None when it is, else one sentence.
 
@@ -92,6 +109,8 @@ def door_problem(timeout: float = _DOOR_TIMEOUT) -> str | None:
         outer, addresses = int(decision["port"]), [str(each) for each in decision["listen"]]
     except (OSError, ValueError, LookupError, TypeError):
         return None  # nothing was decided, so there is no door
+    if not addresses:
+        return None  # this pod takes jobs, and has no door
     given, why = arguments(), "it has no address"
     for address in addresses:
         connection = connect([*given, f"--listen={address}", f"--port={outer}"], timeout)

@@ -43,10 +43,22 @@ class Answer:
         """Take a file. Raises JobError where the answer would become too large."""
         if len(content) > self.room(file):
             raise self.too_large(file)
-        data = base64.b64encode(content).decode()
+        self._put(file, "base64", base64.b64encode(content).decode())
+
+    def link(self, file: OutputFile, url: str) -> None:
+        """Take the address of a file in a bucket. Raises JobError where the answer would become too large."""
+        self._put(file, "s3_url", url)
+        if self._size > self._largest:
+            raise JobError(
+                f"The addresses of this job's files are larger than {self._limit}, which RunPod does not "
+                "pass on: ask for fewer outputs."
+            )
+
+    def _put(self, file: OutputFile, kind: str, data: str) -> None:
+        entry = {**_entry(file, data), "type": kind}
         for group in file.groups(legacy=self._legacy):
-            self._groups[group].append(_entry(file, data))
-            self._size += _size(_entry(file, "")) + len(data)
+            self._groups[group].append(entry)
+            self._size += _size({**entry, "data": ""}) + len(data)
 
     def say(self, texts: Sequence[dict[str, str]]) -> None:
         """Take what nodes showed as text. Raises JobError where the answer would become too large."""
@@ -61,7 +73,8 @@ class Answer:
         """Return the error for a file that there is no room for."""
         return JobError(
             f"The results of this job are larger than {self._limit} as base64, which RunPod does not pass on "
-            f"({shown(file.output.filename)} does not fit): ask for fewer or smaller outputs."
+            f"({shown(file.output.filename)} does not fit): ask for fewer or smaller outputs, or give "
+            "the worker a bucket (BUCKET_ENDPOINT_URL)."
         )
 
     @property

@@ -7,15 +7,18 @@ JSON runs one job without a platform, --rp_serve_api serves its HTTP interface.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pod.util.env import is_on
-from worker import runpod_sdk
+from pod.util import env
+from worker import bucket, children, runpod_sdk
+from worker.cleaning import Cleaner
 from worker.handler import Worker
 from worker.job import Place
 from worker.job_file import JobFile
+from worker.request import FREE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,18 +27,43 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Serve until told to stop; returns the exit code. Raises PodError."""
     sys.argv = ["podkiln worker", *argv]  # the SDK reads its options from there
+    children.end_with_this()
     runpod_sdk.serve(worker(os.environ))
     return 0
 
 
 def worker(environ: Mapping[str, str]) -> Worker:
     """Return the worker that an environment describes. Raises SettingError."""
-    private = is_on("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", environ.get("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS"))
-    refresh = is_on("REFRESH_WORKER", environ.get("REFRESH_WORKER"))
+    private = env.is_on(
+        "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", environ.get("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS")
+    )
+    refresh = environ.get("REFRESH_WORKER", "").strip().lower()
+    concurrency = env.number("WORKER_CONCURRENCY", environ.get("WORKER_CONCURRENCY"), 1)
     place = Place(
         run=Path(environ.get("PODKILN_RUN", "/run/podkiln")),
         api_key=environ.get("COMFY_ORG_API_KEY") or None,
         private_urls=private,
+        bucket=bucket.of_worker(environ),
+        apart=concurrency > 1,
+        cleaner=Cleaner(_keep(environ.get("WORKER_KEEP_HOURS", "").strip())),
     )
     jobs = JobFile(Path(environ.get("PODKILN_LOCAL", "/var/lib/podkiln")) / "jobs.json")
-    return Worker(place, jobs, refresh=refresh)
+    return Worker(
+        place,
+        jobs,
+        refresh=refresh != FREE and env.is_on("REFRESH_WORKER", refresh),
+        free=refresh == FREE,
+        concurrency=concurrency,
+        warm_up=environ.get("WARMUP_WORKFLOW", "").strip(),
+    )
+
+
+def _keep(hours: str) -> float | None:
+    """Return for how many seconds files of jobs are kept; None for ever. Raises SettingError."""
+    if not hours:
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", hours):
+        raise env.SettingError(
+            f"WORKER_KEEP_HOURS={env.short(hours)!r} is not a number of hours, such as 0.5 or 24."
+        )
+    return float(hours) * 3600

@@ -47,6 +47,9 @@ class Worker:
         send: Sends a message of a job's progress to the platform; None where nobody takes any.
         termination: What SIGTERM does to them.
         refresh: End the worker after each job (REFRESH_WORKER).
+        free: Let ComfyUI give its memory back after each job (REFRESH_WORKER=free).
+        concurrency: Jobs at once (WORKER_CONCURRENCY).
+        warm_up: The workflow to run before the first job, or the path of one (WARMUP_WORKFLOW).
         interval: Seconds between two messages of a job's progress.
     """
 
@@ -55,6 +58,9 @@ class Worker:
     send: Callable[[dict[str, Any], dict[str, Any]], Awaitable[None]] | None = None
     termination: Termination = field(default_factory=Termination)
     refresh: bool = False
+    free: bool = False
+    concurrency: int = 1
+    warm_up: str = ""
     interval: float = INTERVAL
 
     async def handle(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -101,14 +107,15 @@ class Worker:
     async def _answer(self, given: dict[str, Any]) -> dict[str, Any]:
         asked, secrets = None, tuple[str, ...]()
         try:
-            asked = request.parse(given.get("input"))
-            secrets = (asked.api_key,) if asked.api_key else ()
+            asked = request.parse(given.get("input"), given.get("s3Config"))
+            secrets = asked.secrets
             async with Reporter(lambda message: self._report(given, message), self.interval) as reporter:
                 answer = await job.run(
                     asked,
                     self.place,
                     reporter.tell,
                     lambda prompt_id: self.open_jobs.note(str(given["id"]), prompt_id),
+                    str(given["id"]),
                 )
         except JobError as error:
             answer = error.answer
@@ -119,6 +126,8 @@ class Worker:
         for name in ("error", "errors", "details"):
             if name in answer:
                 answer[name] = _without_secrets(answer[name], secrets)
+        if self.free or (asked and asked.free):
+            await job.free(self.place)
         if self.refresh or (asked and asked.refresh_worker):
             answer["refresh_worker"] = True
         return answer

@@ -8,10 +8,10 @@ cancelled task among it, takes the prompt out of the queue or interrupts it (com
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
-from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -19,31 +19,34 @@ from urllib.parse import urlsplit
 from comfy import workflow
 from comfy.answers import Output
 from comfy.client import Client
-from comfy.failure import UNREACHABLE, ComfyError, GoneError, RefusedError
-from comfy.pictures import opened
+from comfy.failure import UNREACHABLE, ComfyError, RefusedError
 from pod import comfyui_http
 from pod.supervisor import boot_timeline
 from pod.util.files import recall
 from pod.util.printable import shown
-from worker import messages, outputs
+from worker import inputs, messages, outputs, results
 from worker.answer import LARGEST, Answer
+from worker.cleaning import Cleaner
 from worker.errors import JobError
 from worker.outputs import OutputFile
 from worker.progress import Percent
+from worker.results import Picture, Store
 from worker.validation import refusal
-from worker.web import PublicWeb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from comfy.answers import Event, Frame, Outcome
-    from comfy.workflow import Named, Nodes
+    from comfy.workflow import Nodes
+    from worker.bucket import Bucket
     from worker.request import Request
 
 READY_SECONDS: Final = 600.0
 """How long a job waits for ComfyUI to serve: RunPod's own limit for a job, unless an endpoint has another."""
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # seconds between two looks at whether ComfyUI serves
 _LOOK_AFTER: Final = 1.0  # seconds between two looks at whether ComfyUI has ended
+_FREE_SECONDS: Final = 5.0  # that an answer may wait until ComfyUI takes a wish
+_MOST_PICTURED: Final = 512 << 20  # bytes of pictures that wait in memory for their way into a bucket
 _AGAIN: Final = "podkiln_again"
 
 
@@ -58,6 +61,9 @@ class Place:
         private_urls: Fetch files from addresses that are not public, too.
         largest: Bytes of an answer.
         patience: Seconds that a job waits for ComfyUI to serve.
+        bucket: Where results go, where a job names no other; None for the answer itself.
+        cleaner: Takes files of earlier jobs away.
+        apart: Files that come with a job lie in folders of their own: other jobs run beside it.
     """
 
     server: str | None = None
@@ -66,6 +72,9 @@ class Place:
     private_urls: bool = False
     largest: int = LARGEST
     patience: float = READY_SECONDS
+    bucket: Bucket | None = None
+    cleaner: Cleaner = field(default_factory=Cleaner)
+    apart: bool = False
 
     def address(self) -> str | None:
         """Return where ComfyUI is now; None as long as that is not decided."""
@@ -80,6 +89,7 @@ async def run(
     place: Place,
     report: Callable[[dict[str, Any]], None],
     note: Callable[[str], None] = lambda _: None,
+    number: str = "job",
 ) -> dict[str, Any]:
     """Run a job; returns its answer. Raises JobError, which says what its client is told.
 
@@ -88,8 +98,10 @@ async def run(
         place: Where it runs.
         report: Told how far it is.
         note: Told the id of its prompt before that is queued.
+        number: Its id, which the keys of its files in a bucket hold.
     """
-    job = _Job(request, place, report, note)
+    job = _Job(request, place, report, note, number)
+    place.cleaner.begin(number)
     try:
         server = await _ready(place)
         async with Client(server, None, job.hear, take=job.take, trusted=True) as client:
@@ -98,6 +110,19 @@ async def run(
         if error.exit_code == UNREACHABLE:
             raise JobError(messages.HTTP_FAILED.format(reason=error)) from None
         raise JobError(str(error)) from None
+    finally:
+        await place.cleaner.end(number)
+
+
+async def rehearse(nodes: Nodes, place: Place) -> list[str]:
+    """Run a workflow whose results nobody wants; returns what it lacks. Raises JobError, ComfyError."""
+
+    async def work(client: Client) -> dict[str, Any]:
+        return {"errors": _errors(await client.run(nodes, pictured=workflow.pictured(nodes)))}
+
+    async with Client(await _ready(place), None, lambda _: None, trusted=True) as client:
+        errors: list[str] = (await _while_comfyui_lives(work(client), place.run))["errors"]
+        return errors
 
 
 async def drop(place: Place, prompt_id: str) -> None:
@@ -105,6 +130,15 @@ async def drop(place: Place, prompt_id: str) -> None:
     if server := place.address():
         async with Client(server, None, lambda _: None, trusted=True) as client:
             await client.drop(prompt_id)
+
+
+async def free(place: Place) -> None:
+    """Let ComfyUI give its memory back, where it can be reached."""
+    with contextlib.suppress(ComfyError, TimeoutError):
+        if server := place.address():
+            async with Client(server, None, lambda _: None, trusted=True) as client:
+                async with asyncio.timeout(_FREE_SECONDS):
+                    await client.free()
 
 
 async def _while_comfyui_lives(work: Coroutine[Any, Any, dict[str, Any]], folder: Path) -> dict[str, Any]:
@@ -152,14 +186,18 @@ class _Job:
         place: Place,
         report: Callable[[dict[str, Any]], None],
         note: Callable[[str], None],
+        number: str,
     ) -> None:
         self._request = request
         self._place = place
         self._report = report
         self._note = note
+        self._number = number
         self._percent = Percent(request.nodes)
         self._pictures: dict[str, list[Frame]] = {}  # that come by the websocket alone, by node
         self._pictured = 0  # bytes of them
+        bucket = request.bucket or place.bucket
+        self._store = Store(bucket, number, place.private_urls) if bucket else None
 
     def hear(self, event: Event) -> None:
         """Take an event of the prompt."""
@@ -167,73 +205,60 @@ class _Job:
             self._report(message)
 
     async def take(self, node: str, frame: Frame) -> None:
-        """Take a picture of the websocket. Raises JobError where they are more than an answer can hold."""
+        """Take a picture of the websocket. Raises JobError where they are more than can be held."""
         frames = self._pictures.setdefault(node, [])
         frames.append(frame)
         self._pictured += len(frame.data)
-        file, answer = self._picture(node, len(frames), frame), self._empty()
-        if self._pictured > answer.room(file):
+        file, answer = self._picture(node, len(frames), frame).file, self._empty()
+        if self._store and self._pictured > _MOST_PICTURED:
+            raise JobError(
+                f"The pictures that node {shown(node, 40)} sends are more than {_MOST_PICTURED >> 20} MiB: "
+                "save them as files (SaveImage)."
+            )
+        if not self._store and self._pictured > answer.room(file):
             raise answer.too_large(file)
 
     async def run(self, client: Client) -> dict[str, Any]:
-        nodes = workflow.renamed(self._request.nodes, await self._upload(client))
+        nodes = workflow.renamed(self._request.nodes, await self._bring(client))
         answer, errors, gone = await self._fetch(client, await self._prompt(client, nodes))
         if gone := gone & nodes.keys():
             answer, errors, _ = await self._fetch(client, await self._prompt(client, _made_anew(nodes, gone)))
         return answer.result(errors)
 
     async def _fetch(self, client: Client, outcome: Outcome) -> tuple[Answer, list[str], set[str]]:
-        """Fetch what came out; returns it, a sentence for each that it lacks, and whose files are deleted.
-
-        ComfyUI gives out what it remembers of a node that ran before, its files or not.
-        """
-        found, answer, errors = outputs.read(outcome.record), self._empty(), _errors(outcome)
-        gone: set[str] = set()
+        """Fetch what came out; returns it, a sentence for each that it lacks, and whose files are deleted."""
+        found, answer = outputs.read(outcome.record), self._empty()
         answer.say(found.texts)
-        for node, frames in self._pictures.items():
-            for number, frame in enumerate(frames, 1):
-                answer.add(self._picture(node, number, frame), frame.data)
         for file in found.files:
-            try:
-                answer.add(file, await _content(client, file, answer))
-            except ComfyError as error:
-                if error.exit_code == UNREACHABLE:
-                    raise
-                if isinstance(error, GoneError):
-                    gone.add(file.output.node)
-                errors.append(str(error))
-        return answer, errors, gone
+            if file.output.type == "output":
+                self._place.cleaner.note(
+                    self._number, "output", f"{file.output.subfolder}/{file.output.filename}"
+                )
+        pictures = [
+            self._picture(node, number, frame)
+            for node, frames in self._pictures.items()
+            for number, frame in enumerate(frames, 1)
+        ]
+        lacks, gone = await results.fetch(client, found.files, pictures, answer, self._store)
+        return answer, [*_errors(outcome), *lacks], gone
 
     def _empty(self) -> Answer:
         return Answer(legacy=self._request.legacy_outputs, largest=self._place.largest)
 
-    def _picture(self, node: str, number: int, frame: Frame) -> OutputFile:
+    def _picture(self, node: str, number: int, frame: Frame) -> Picture:
         name = f"{self._request.nodes[node]['class_type']}_{node}_{number:05}_.{frame.suffix}"
-        return OutputFile(Output(node, name, "", "websocket"), outputs.mime_of(name), "images", "images")
+        file = OutputFile(Output(node, name, "", "websocket"), outputs.mime_of(name), "images", "images")
+        return Picture(file, frame.data)
 
-    async def _upload(self, client: Client) -> dict[str, str]:
-        """Upload what came with the job; returns ComfyUI's names by the job's. Raises JobError."""
-        names, failures = {}, []
-        for picture in self._request.pictures:
-            try:
-                names[picture.name] = await self._upload_one(client, picture)
-            except ComfyError as error:
-                if error.exit_code == UNREACHABLE:
-                    raise
-                failures.append(f"{shown(picture.name)}: {error}")
-        if failures:
-            raise JobError(messages.UPLOAD_FAILED, failures)
+    async def _bring(self, client: Client) -> dict[str, str]:
+        """Upload what came with the job; returns ComfyUI's names by its own. Raises JobError, ComfyError."""
+        place = self._place
+        names = await inputs.upload(
+            client, self._request.pictures, private=place.private_urls, apart=place.apart
+        )
+        for name in names.values():
+            place.cleaner.note(self._number, "input", name)
         return names
-
-    async def _upload_one(self, client: Client, picture: Named) -> str:
-        async with PublicWeb(private=self._place.private_urls) as web:
-            try:
-                async with opened(picture.source, web.session) as file:
-                    return await client.upload(replace(file, name=picture.name), overwrite=True)
-            except ComfyError:
-                if web.refused:
-                    raise ComfyError("its address is not one of the public internet.") from None
-                raise
 
     async def _prompt(self, client: Client, nodes: Nodes) -> Outcome:
         key = self._request.api_key or self._place.api_key
@@ -261,17 +286,6 @@ def _made_anew(nodes: Nodes, gone: set[str]) -> Nodes:
     """
     mark = {workflow.Target(node, _AGAIN): uuid.uuid4().hex for node in gone}
     return workflow.with_values(nodes, mark)
-
-
-async def _content(client: Client, file: OutputFile, answer: Answer) -> bytes:
-    """Return a file's content. Raises JobError where there is no room for it, ComfyError."""
-    content, room = bytearray(), answer.room(file)
-    async with aclosing(client.content(file.output)) as chunks:
-        async for chunk in chunks:
-            content += chunk
-            if len(content) > room:
-                raise answer.too_large(file)
-    return bytes(content)
 
 
 def _errors(outcome: Outcome) -> list[str]:

@@ -53,6 +53,8 @@ class JobFile:
             if not isinstance(error, BlockingIOError):
                 self._complain(error)
             return {}
+        # The SDK forks a process for its heartbeat. One that outlives this process would keep the lock.
+        os.register_at_fork(after_in_child=lambda: os.close(lock))
         self._kept = True
         self._open = self.left()
         return dict(self._open)

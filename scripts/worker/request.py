@@ -15,12 +15,15 @@ from comfy.answers import MOST_VALUES
 from comfy.failure import ComfyError
 from comfy.workflow import Named
 from pod.util import bounded_json
-from worker import messages
+from worker import bucket, messages
 from worker.errors import JobError
 
 if TYPE_CHECKING:
     from comfy.workflow import Nodes
+    from worker.bucket import Bucket
 
+FREE: Final = "free"
+"""What `refresh_worker` and REFRESH_WORKER say in place of `true` for the light form of it."""
 _WEB: Final = ("http://", "https://")
 # In this order: the name that worker-comfyui's code reads, and the one that its documentation gives.
 _API_KEYS: Final = ("comfy_org_api_key", "api_key_comfy_org")
@@ -32,7 +35,8 @@ class Request:
 
     `pictures`: files to upload before, by the names that the workflow has for them. `api_key`: for nodes that
     ask Comfy.org's paid services. `legacy_outputs`: name videos of SaveVideo among the images too.
-    `refresh_worker`: end the worker after this job.
+    `refresh_worker`: end the worker after this job. `free`: let ComfyUI give its memory back after it.
+    `bucket`: where its results go, in place of the worker's.
     """
 
     nodes: Nodes
@@ -40,10 +44,23 @@ class Request:
     api_key: str | None = field(default=None, repr=False)
     legacy_outputs: bool = False
     refresh_worker: bool = False
+    free: bool = False
+    bucket: Bucket | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be said again of it."""
+        keys = (self.bucket.key_id, self.bucket.secret) if self.bucket else ()
+        return (*((self.api_key,) if self.api_key else ()), *keys)
 
 
-def parse(given: Any) -> Request:
-    """Read a job's input: an object, or a text that is one as JSON. Raises JobError."""
+def parse(given: Any, s3_config: Any = None) -> Request:
+    """Read a job's input: an object, or a text that is one as JSON. Raises JobError.
+
+    Args:
+        given: The input.
+        s3_config: What stands beside it as `s3Config`; in the input it may stand, too.
+    """
     if given is None:
         raise JobError(messages.NO_INPUT)
     if isinstance(given, str):
@@ -52,12 +69,17 @@ def parse(given: Any) -> Request:
         raise JobError(messages.INVALID_JSON)
     if given.get("workflow") is None:
         raise JobError(messages.NO_WORKFLOW)
+    refresh = given.get("refresh_worker")
+    if refresh != FREE:
+        refresh = _flag(given, "refresh_worker")
     return Request(
         _nodes(given["workflow"]),
         _pictures(given.get("images")),
         _api_key(given),
         _flag(given, "legacy_outputs"),
-        _flag(given, "refresh_worker"),
+        refresh is True,
+        refresh == FREE,
+        bucket.of_job(s3_config if s3_config is not None else given.get("s3Config")),
     )
 
 

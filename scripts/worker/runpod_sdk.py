@@ -9,34 +9,39 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.errors import UNFIT, PodError
 from pod.util.printable import shown
-from worker import job
+from worker import fitness, job, warm_up
 from worker.handler import CRASHED, log
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from worker.handler import Worker
 
 # What the SDK looks at before the first job, with os._exit(1) where it does not like it: TCP to 8.8.8.8,
 # which many networks do not let through; 10 % of the disk, which an image with models may not have; a
-# benchmark in each cold start. Whether ComfyUI can work on this machine start.sh has found out before.
+# benchmark in each cold start. Whether ComfyUI can work on this machine start.sh has found out before: that
+# is the one check here (worker/fitness.py).
 _CHECKS: Final = ("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "RUNPOD_SKIP_GPU_CHECK")
+SDK: Final = Path("/opt/runpod")
+"""Where an image has the SDK (templates/dockerfile/serving.j2)."""
 _OLDEST: Final = (1, 10, 1)  # older ones stop taking jobs where there is a network volume
-_REMEDY: Final = (
-    'build an image with runtime.python.add: ["runpod>=1.10.1"] in its variant (docs/how-to/own-packages.md).'
-)
+_REMEDY: Final = "build an image with `serve: runpod` in its variant (docs/how-to/serverless-endpoint.md)."
 
 
 def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> None:
     """Take jobs until SIGTERM; without a platform, the SDK's test input. Raises PodError without the SDK."""
     for name in _CHECKS:
         environ.setdefault(name, "true")
+    if not environ.get("RUNPOD_LOG_LEVEL") and not environ.get("RUNPOD_DEBUG_LEVEL"):
+        environ["RUNPOD_LOG_LEVEL"] = "INFO"  # its default, DEBUG, logs each result, base64 and all
     sdk, http, client = _imported()
 
     async def send(given: dict[str, Any], body: dict[str, Any]) -> None:
@@ -46,27 +51,47 @@ def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> Non
     async def progress(given: dict[str, Any], message: dict[str, Any]) -> None:
         await send(given, {"status": "IN_PROGRESS", "output": message})
 
-    async def fail_what_was_left(left: dict[str, str]) -> None:
-        for number, prompt_id in left.items():
-            log(number, "left open")
-            if prompt_id:  # or the next job waits until ComfyUI is done with it
-                await job.drop(worker.place, prompt_id)
-            try:
-                await send({"id": number}, {"error": CRASHED})
-            except Exception as error:  # noqa: BLE001 - of the SDK, which logs most of them and raises none
-                log(number, "not reported", error=f"{type(error).__name__}: {shown(error)}")
-            else:
-                worker.open_jobs.end(number)
-
+    sdk.serverless.register_fitness_check(_fitness_check(worker, environ))
     left = worker.open_jobs.claim()  # by hand, too: a job of such a worker is noted as well
     if environ.get("RUNPOD_WEBHOOK_GET_JOB"):
-        asyncio.run(fail_what_was_left(left))
+        asyncio.run(_fail_what_was_left(worker, left, send))
         worker = replace(worker, send=progress)
-    sdk.serverless.start({"handler": worker.handle})
+    if worker.warm_up and not fitness.problem(worker.place.run, environ):
+        asyncio.run(warm_up.run(worker.warm_up, worker.place))
+    sdk.serverless.start(
+        {"handler": worker.handle, "concurrency_modifier": lambda _current: worker.concurrency}
+    )
+
+
+async def _fail_what_was_left(
+    worker: Worker, left: dict[str, str], send: Callable[[dict[str, Any], dict[str, Any]], Awaitable[None]]
+) -> None:
+    for number, prompt_id in left.items():
+        log(number, "left open")
+        if prompt_id:  # or the next job waits until ComfyUI is done with it
+            await job.drop(worker.place, prompt_id)
+        try:
+            await send({"id": number}, {"error": CRASHED})
+        except Exception as error:  # noqa: BLE001 - of the SDK, which logs most of them and raises none
+            log(number, "not reported", error=f"{type(error).__name__}: {shown(error)}")
+        else:
+            worker.open_jobs.end(number)
+
+
+def _fitness_check(worker: Worker, environ: Mapping[str, str]) -> Callable[[], None]:
+    """Return our check for the SDK, which tells the platform its name."""
+
+    def comfyui_can_work_here() -> None:
+        if reason := fitness.problem(worker.place.run, environ):
+            raise RuntimeError(reason)
+
+    return comfyui_can_work_here
 
 
 def _imported() -> tuple[Any, Any, Any]:
     """Return the SDK, and its modules that send what a job's handler does not. Raises PodError."""
+    # Before the packages of ComfyUI and its nodes, of which the SDK may want other versions.
+    sys.path[:0] = [str(each) for each in SDK.glob("lib/python3*/site-packages")]
     try:
         sdk = import_module("runpod")
         http = import_module("runpod.serverless.modules.rp_http")

@@ -63,6 +63,7 @@ class ComfyUI:
     running: dict[str, str] = field(default_factory=dict)
     viewed: list[str] = field(default_factory=list)  # the files that were asked for
     cookies: list[str] = field(default_factory=list)  # of every request
+    freed: list[dict[str, Any]] = field(default_factory=list)  # what /free was asked
     connections: int = 0
     url: str = ""
 
@@ -104,6 +105,7 @@ class ComfyUI:
         app.router.add_post("/queue", self._drop)
         app.router.add_get("/queue", self._queue)
         app.router.add_post("/interrupt", self._interrupt)
+        app.router.add_post("/free", self._free)
         app.router.add_get("/history/{prompt_id}", self._record)
         app.router.add_get("/view", self._view)
         app.router.add_get("/ws", self._socket)
@@ -272,6 +274,10 @@ class ComfyUI:
 
     async def _interrupt(self, request: web.Request) -> web.Response:
         self.running.pop((await request.json())["prompt_id"], None)
+        return web.Response()
+
+    async def _free(self, request: web.Request) -> web.Response:
+        self.freed.append(await request.json())
         return web.Response()
 
     async def _queue(self, _request: web.Request) -> web.Response:

@@ -56,17 +56,25 @@ POD_ORDER = _POD_ORDER.split()
 _WORKER_ORDER = """
 errors
 messages
+bucket
 request
 outputs
 answer
 progress
 validation
 web
+s3
+results
+cleaning
+inputs
 job
 job_file
 termination
+warm_up
 handler
+fitness
 runpod_sdk
+children
 command
 """
 WORKER_ORDER = _WORKER_ORDER.split()
@@ -75,7 +83,11 @@ SHARED = {"errors", "util", "hardware", "net", "resolve", "flags"}
 
 # What runs inside images stands on its own; the builder may use it, never the other way round. What talks to
 # ComfyUI runs where ComfyUI runs, and uses what ComfyUI has. The worker's SDK is imported as it starts.
-IMAGE_PACKAGES = {"pod": set[str](), "comfy": {"pod", "aiohttp"}, "worker": {"comfy", "pod", "aiohttp"}}
+IMAGE_PACKAGES = {
+    "pod": set[str](),
+    "comfy": {"pod", "aiohttp"},
+    "worker": {"comfy", "pod", "aiohttp", "yarl"},  # aiohttp's addresses
+}
 LONGEST = 400
 
 

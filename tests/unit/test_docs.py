@@ -34,6 +34,7 @@ EXAMPLES: dict[str, list[str]] = {
     "studio.yaml": ["sdxl-base", "studio-style"],
     "older.yaml": [],
     "sdxl-only.yaml": ["sdxl-base"],
+    "studio-worker.yaml": ["qwen-image-edit-2511"],
     "two-of-them.yaml": [],
     "with-ffmpeg.yaml": [],
     "with-nodes.yaml": [],
@@ -45,7 +46,7 @@ EXAMPLES: dict[str, list[str]] = {
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if not page.read_text().startswith(generate.GENERATED)]
 ENVIRONMENT = (ROOT / "docs/reference/environment.md").read_text()
-SHIPPED = ("baked", "consumer", "datacenter", "lazy", "prosumer")
+SHIPPED = ("baked", "consumer", "datacenter", "lazy", "prosumer", "serverless")
 
 
 def name_of(path: Path) -> str:

@@ -17,7 +17,8 @@ from podkiln.errors import LockError, UsageError
 from podkiln.lock import additions as locked_additions
 from podkiln.lock import drift, kept_image, layers, locations, reader, runtimes, schema
 from podkiln.lock import nodes as locked_nodes
-from podkiln.lock.resolve import additions, changes, nodes, runtime, upgrades, weights
+from podkiln.lock import serving as locked_serving
+from podkiln.lock.resolve import additions, changes, nodes, runtime, serving, upgrades, weights
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
 
@@ -107,6 +108,7 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
         with locations.hinted(described):
             changed += nodes.relock(described, wanted.packages, warnings)
             changed += additions.relock(described, wanted.packages)
+            changed += serving.relock(described, wanted.packages)
     outcomes = _relock_weights(variants, shipped, wanted.models)
     after = changes.state(variants, changes.from_disk)
     return RelockResult(
@@ -170,6 +172,7 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
         locked = replace(locked, nodes=of_nodes)
         drifts = [*drift.find_drift(described, locked), *problems]
         drifts += locked_additions.python_drifts(described, locked)
+        drifts += locked_serving.read(described, locked.runtime)[1]
         found += [f"{described.name}: {each}" for each in drifts]
     found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]
     added = locked_additions.apt_drifts(described, reader.apt_locks(described))
@@ -233,6 +236,7 @@ def _sorted(
     pins = {"base", "comfyui", *(name for each in variants for name in each.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
     packages |= {additions.ALL, *(name for each in variants for name in additions.packages(each))}
+    packages |= {name for each in variants for name in serving.packages(each)}
     packages |= {nodes.ALL, *(name for each in variants for name in nodes.packages(each))}
     for name in upgrade:
         if name not in models | pins and canonicalize_name(name) not in packages:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-NODES = "nodes"
+NODES, WORKER = "nodes", "worker"
 
 
 def offline(record: Mapping[str, Any], environ: Mapping[str, str]) -> list[Finding]:
@@ -45,6 +45,7 @@ def local(
     found = [
         *(Finding(WARNING, "volume", says) for says in volume["problems"]),
         *nodes(record, environ),
+        *worker(record, environ),
         *model_needs.memory(record, models, rule_set.reaches),
     ]
     return [*found, *model_needs.room(record, models, roots)] if volume["responsive"] else found
@@ -59,6 +60,18 @@ def nodes(record: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Fin
     for each in told.get("nodes", ()):
         says = f"custom node {each['node']} {each['message']}"
         yield Finding(NOTE if each["good"] else WARNING, NODES, says)
+
+
+def worker(record: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is wrong with the process that takes jobs, where the image has one."""
+    if not record.get("serve"):
+        return
+    told = files.recall(Path(environ.get("PODKILN_RUN") or "/run/podkiln") / "boot.json").get("worker")
+    if told is None:
+        yield Finding(NOTE, WORKER, "no worker takes jobs in this container")
+    elif told["restarts"]:
+        ends, last = len(told["restarts"]), told["restarts"][-1]["why"]
+        yield Finding(WARNING, WORKER, f"the worker has ended {ends} times, the last time with {last}")
 
 
 def online(

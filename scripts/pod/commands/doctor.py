@@ -40,7 +40,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         found = [*report.local(record, models, environ), *report.online(record, models, environ, root)]
         _write(run / "doctor.json", worst_first([*report.known(record), *found]))
         said = [one for one in found if one.level != WARNING or one.check not in _SAID_BEFORE]
-        said = [one for one in said if one.check != report.NODES]  # by `decide` and `nodes --fetch`
+        # By `decide` and `nodes --fetch`, and by the supervisor, which may not have started the worker yet.
+        said = [one for one in said if one.check not in (report.NODES, report.WORKER)]
         _say(worst_first(said))
         return 0
     from pod import decision  # noqa: PLC0415 - at boot it has run already

@@ -1,4 +1,4 @@
-"""`end`: end processes that ComfyUI has left running after the supervisor was killed; start.sh runs it.
+"""`end`: end processes that ComfyUI or its worker has left running; start.sh runs it for a killed supervisor.
 
 The kernel ends ComfyUI itself then, and tells what that has started nothing (pod.util.child_processes).
 """
@@ -9,7 +9,7 @@ import os
 
 from pod.decision import RUN
 from pod.errors import INTERNAL, PodError
-from pod.supervisor.process import NAME
+from pod.supervisor import job_worker, process
 from pod.util import child_processes
 
 TYPE_CHECKING = False
@@ -21,5 +21,6 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """Run the command; returns 0, whether anything ran or not. Raises PodError."""
     if arguments:
         raise PodError(f"end takes no arguments, but got {arguments[0]!r}.", INTERNAL)
-    child_processes.end(environ.get("PODKILN_RUN") or RUN, NAME)
+    for name in (process.NAME, job_worker.NAME):
+        child_processes.end(environ.get("PODKILN_RUN") or RUN, name)
     return 0

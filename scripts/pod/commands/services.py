@@ -1,4 +1,4 @@
-"""`services`: the ways into the pod: the door before ComfyUI, and others when asked for.
+"""`services`: the ways into the pod: the door before ComfyUI, but where jobs come, and others when asked for.
 
 They start after ComfyUI. What one of them lacks costs that one alone, and one sentence in the log.
 """
@@ -76,10 +76,8 @@ def _preparations(
     """Yield what is asked for by name. Modules are loaded only where they are needed."""
     root = Path(environ.get("PODKILN_ROOT", "/opt/podkiln"))
     workspace = Path(environ.get("WORKSPACE", "/workspace"))
-    yield (
-        "the login before ComfyUI" if asked.login else "the door before ComfyUI",
-        lambda: nginx.prepare(asked.login, root, run, _ports(run, environ), comfyui_http.arguments()),
-    )
+    if asked.door:
+        yield _door(asked, root, run, environ)
     if ssh := asked.ssh:
         from pod.services import sshd  # noqa: PLC0415
 
@@ -88,6 +86,15 @@ def _preparations(
         from pod.services import jupyter  # noqa: PLC0415
 
         yield "Jupyter", lambda: jupyter.prepare(lab, root, run, workspace, environ)
+
+
+def _door(
+    asked: Access, root: Path, run: Path, environ: Mapping[str, str]
+) -> tuple[str, Callable[[], Service]]:
+    return (
+        "the login before ComfyUI" if asked.login else "the door before ComfyUI",
+        lambda: nginx.prepare(asked.login, root, run, _ports(run, environ), comfyui_http.arguments()),
+    )
 
 
 def _ports(run: Path, environ: Mapping[str, str]) -> Ports:

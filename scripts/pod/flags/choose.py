@@ -76,7 +76,7 @@ def choose(rules: Rules, facts: Facts, asked: Asked) -> Decision:
     decision = Decision(
         args=(),
         port=port,
-        listen=_addresses(line.value("--listen")),
+        listen=_addresses(line.value("--listen")) if access.door else (),
         access=access,
         memory_mode=mode,
         profile=settings.profile,
@@ -193,6 +193,8 @@ def _behind_the_door(access: Access, port: int, *, alone: bool) -> Rule:
     installs what it is asked to; without a login that is not so, and it is given the name of that address.
     """
     args = (f"--listen={'127.0.0.1' if alone or access.login else 'localhost'}", f"--port={inner_port(port)}")
+    if not access.door:
+        return Rule(args, "it takes jobs from inside the pod alone; WEB_USER and WEB_PASSWORD open its page")
     if access.login:
         return Rule(args, f"only the login may be reached from outside; it listens on port {port}")
     return Rule(args, f"nginx listens on port {port} and refuses what pages of other origins ask for")

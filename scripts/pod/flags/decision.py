@@ -27,7 +27,7 @@ class Decision:
     """What ComfyUI is started with; reasons and warnings are sentences.
 
     People come to the door before ComfyUI: `port` is its port, and `listen` its addresses as `--listen` takes
-    them.
+    them; none where there is no door.
     """
 
     args: tuple[str, ...]
@@ -75,6 +75,7 @@ class Decision:
             "port": self.port,
             "listen": list(self.listen),
             "access": self.access.to_json(),
+            "serve": self.access.serve,
             "args": list(self.args),
             "reasons": list(self.reasons),
             "warnings": list(self.warnings),

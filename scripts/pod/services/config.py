@@ -1,6 +1,7 @@
 """Access: what the environment says of ssh, Jupyter and the login before ComfyUI.
 
-Each of them is off until its variables are set; the door before ComfyUI is there without a login, too.
+Each of them is off until its variables are set. The door before ComfyUI is there without a login, too, but in
+an image that takes jobs: nobody opens a page there unless a login is set.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from pathlib import Path
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
+from pod.util import serving
 from pod.util.dataclass import dataclass
 from pod.util.env import HIGHEST_PORT, SettingError, check_filled_in, port
 
@@ -72,13 +74,19 @@ class Login:
 
 @dataclass(frozen=True)
 class Access:
-    """The ways in; None is a closed one. Warnings are sentences."""
+    """The ways in; None is a closed one. Warnings are sentences. `serve`: how jobs come, if any do."""
 
     ssh: Ssh | None = None
     jupyter: Jupyter | None = None
     login: Login | None = None
     exposed: str | None = None
     warnings: tuple[str, ...] = ()
+    serve: str | None = None
+
+    @property
+    def door(self) -> bool:
+        """Whether people can come to ComfyUI's page at all."""
+        return self.serve is None or self.login is not None
 
     def to_json(self) -> dict[str, object]:
         """Return what may be written down: no secret."""
@@ -91,6 +99,8 @@ class Access:
     def ports(self, port: int) -> dict[str, int]:
         """Return the ports that are listened on beside that of ComfyUI's page, `port`, by their names."""
         behind = "COMFYUI_PORT behind the login" if self.login else "COMFYUI_PORT behind the door"
+        if not self.door:
+            behind = "COMFYUI_PORT inside the pod"
         found = {behind: inner_port(port), "the port inside the pod that answers /ping": LOCAL_PORT}
         if self.ssh:
             found["SSH_PORT"] = self.ssh.port
@@ -116,6 +126,7 @@ def read(environ: Mapping[str, str]) -> Access:
         login=_login(environ),
         exposed=_exposed(environ),
         warnings=warnings,
+        serve=serving.way(environ),
     )
 
 

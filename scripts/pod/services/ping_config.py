@@ -9,6 +9,7 @@ import re
 from types import MappingProxyType
 
 from pod.services.config import LOCAL_PORT
+from pod.util import serving
 from pod.util.dataclass import dataclass
 from pod.util.env import SettingError, port
 
@@ -74,8 +75,11 @@ def read(
         others: What else listens, by name; a port of theirs is refused.
     """
     balanced = bool(environ.get("RUNPOD_ENDPOINT_ID"))
-    default = port("PORT", environ.get("PORT"), 0) if balanced else 0
-    asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), default)
+    own = port("PORT", environ.get("PORT"), 0) if balanced else 0
+    serves = serving.way(environ) == serving.HTTP  # the server of jobs answers at its own port itself
+    asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), 0 if serves else own)
+    if serves and asked == own:
+        asked = 0
     path = environ.get("HEALTH_CHECK_PATH", "").strip() or PATH
     if not _PLAIN_PATH.fullmatch(path):
         raise SettingError(

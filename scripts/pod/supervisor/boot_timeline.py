@@ -1,12 +1,15 @@
 """When what happened to this pod: $PODKILN_RUN/boot.json, and one line in the log once ComfyUI serves.
 
 Times are seconds of CLOCK_BOOTTIME, so a clock that is set meanwhile changes nothing. `decide` begins the
-file with how long its parts took; the supervisor goes on with it, and adds each restart of ComfyUI.
+file with how long its parts took; the supervisor goes on with it, and adds each restart of ComfyUI, and what
+becomes of the process that takes jobs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +66,7 @@ class Timeline:
             "seconds": {**self._parts, "start": round(spawned - started, 3)},
             "restarts": [],
         }
+        self._turn = threading.Lock()
         self._write()
 
     def ready(self, at: float) -> str:
@@ -91,11 +95,23 @@ class Timeline:
         self._notes["restarts"][-1]["spawned"] = round(at, 3)
         self._write()
 
+    def worker_spawned(self, at: float) -> None:
+        """Note that what takes jobs was started, again perhaps."""
+        with self._turn:
+            worker = self._notes.setdefault("worker", {"spawned": round(at, 3), "restarts": []})
+            if worker["restarts"]:
+                worker["restarts"][-1]["spawned"] = round(at, 3)
+        self._write()
+
+    def worker_ended(self, at: float, why: str) -> None:
+        """Note that what takes jobs has ended."""
+        with self._turn:
+            self._notes["worker"]["restarts"].append({"ended": round(at, 3), "why": why})
+        self._write()
+
     def _write(self) -> None:
-        try:
+        with self._turn, contextlib.suppress(OSError):
             write_json(self._run / NAME, self._notes)
-        except OSError:
-            return
 
 
 def fetching(run: Path) -> str:

@@ -1,4 +1,4 @@
-"""One life of ComfyUI: from its start to its end, with what it prints on the way."""
+"""One life of ComfyUI, or of what takes jobs beside it: from its start to its end, with what it prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pod.util import child_processes, secret_variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 NAME = "comfyui"
 INTERRUPT_SECONDS = 3.0  # for the prompt in work, of the seconds that there are in all
@@ -26,18 +26,18 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class ComfyProcess:
-    """A running ComfyUI: `spawned` and `ready` are times by `now`. Raises OSError where it cannot be started.
+class ChildProcess:
+    """A running program: `spawned` is a time by `now`. Raises OSError where it cannot be started.
 
     It gets a process group of its own, so that Ctrl-C at a terminal reaches it through its supervisor alone;
-    the group is noted in the folder `run` while it lives. It is killed when its supervisor is: start it from
-    the main thread, which stays.
+    the group is noted as `name` in the folder `run` while it lives. It is killed when its supervisor is:
+    start it from a thread that stays.
     """
 
-    def __init__(self, argv: Sequence[str], run: str | None = None) -> None:
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], name: str, run: str | None) -> None:
+        self._name = name
         self._run = run
         self.spawned = now()
-        self.ready: float | None = None
         self.over = False
         self._output, output = os.pipe()
         try:
@@ -48,15 +48,12 @@ class ComfyProcess:
                 stderr=output,
                 process_group=0,
                 # Lines are wanted when they are printed.
-                env={
-                    "PYTHONUNBUFFERED": "1",
-                    **child_processes.marked(secret_variables.without_access(os.environ)),
-                },
+                env={"PYTHONUNBUFFERED": "1", **child_processes.marked(environ)},
             )
         finally:
             os.close(output)
         if run is not None:
-            child_processes.note(run, NAME, self._process.pid)
+            child_processes.note(run, name, self._process.pid)
         self._copier: threading.Thread | None = None
 
     @property
@@ -79,10 +76,27 @@ class ComfyProcess:
         self.over = True
         if self._copier:
             self._copier.join(_DRAIN_SECONDS)  # what it left behind may hold the pipe open for ever
-        self._kill_group()
+        self.kill()
         if self._run is not None:
-            child_processes.forget(self._run, NAME)
+            child_processes.forget(self._run, self._name)
         return status
+
+    def terminate(self) -> None:
+        """Ask it to end, and nothing that it has started."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill it, and what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+class ComfyProcess(ChildProcess):
+    """A running ComfyUI: `ready` is when it served first, by `now`."""
+
+    def __init__(self, argv: Sequence[str], run: str | None = None) -> None:
+        super().__init__(argv, secret_variables.of_comfyui(os.environ), NAME, run)
+        self.ready: float | None = None
 
     def end(self, seconds: float) -> None:
         """Have it end within so many seconds: the prompt interrupted, then a clean stop, then by force."""
@@ -95,11 +109,7 @@ class ComfyProcess:
         try:
             self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            self._kill_group()
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self.kill()
 
 
 def copy(source: int, *takers: Callable[[bytes], None]) -> None:

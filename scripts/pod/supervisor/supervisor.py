@@ -3,6 +3,8 @@
 What ComfyUI prints goes to stdout as it comes; what start.sh and its services say comes in on stdin and goes
 to stderr. Both go to $WORKSPACE/logs/comfyui.log too.
 
+Where the image takes jobs, what takes them runs beside ComfyUI and ends before it (job_worker.py).
+
 A ComfyUI that dies is started again as pod.util.restart says. One that never served is not started again when
 it ended with 2, which is how argparse refuses a command line, or with 0, which is how it ends when it was
 told to do something else than serve. A restart of its own (ComfyUI-Manager does that) keeps the process, and
@@ -25,10 +27,11 @@ from pod import comfyui_http
 from pod import decision as decide
 from pod.errors import UNFIT
 from pod.services import ping_config
-from pod.supervisor import boot_timeline, exit_status, ping_server
+from pod.supervisor import boot_timeline, exit_status, job_worker, ping_server
+from pod.supervisor.job_worker import JobWorker
 from pod.supervisor.log_file import AsyncLog
 from pod.supervisor.process import ComfyProcess, FdWriter, copy, now
-from pod.util import ports, restart
+from pod.util import ports, restart, serving
 from pod.util.files import recall
 from pod.util.say import line
 
@@ -41,6 +44,11 @@ ENDED = "ended"  # made in the run folder when the supervisor ends by itself
 # For the last words of the services, which may be told to stop only when ComfyUI has ended, or were before.
 LAST_SECONDS, LATE_SECONDS = 3.0, 0.7
 NON_RETRYABLE_EXIT_CODES = (0, 2)
+NO_ENDPOINT = (
+    "This is no worker of a RunPod endpoint (RUNPOD_WEBHOOK_GET_JOB is not set), so no jobs are taken; "
+    "`/opt/venv/bin/python -I /opt/podkiln worker --test_input JSON` runs one."
+)
+LEAST_SECONDS = 1.0  # that ComfyUI has to end in, however long the jobs took to end
 
 
 class Supervisor:
@@ -63,6 +71,8 @@ class Supervisor:
         self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._life: ComfyProcess
+        self._worker: JobWorker | None = None
+        self._verdict = ("", 0)  # the last words and the exit code, where the pod stops before ComfyUI ends
 
     def keep(self, life: ComfyProcess, called: int) -> int:
         """See ComfyUI through its lives until a signal or its last end; returns the pod's exit code.
@@ -73,13 +83,14 @@ class Supervisor:
         """
         self._life = life
         self._begin(called)
+        self._begin_worker()
         restarts = restart.Restarts(restart.COMFYUI)
         while True:
             kills = exit_status.memory_kills(self._environ)
             tail = self._attend(life)
             status = life.wait()
             if self._stopping.is_set():
-                return self._leave("", 0)
+                return self._leave(*self._verdict)
             kills = exit_status.memory_kills(self._environ) - kills
             why = exit_status.words(status, tail.reason(), kills, self._environ)
             self._timeline.ended(now(), why)
@@ -93,11 +104,11 @@ class Supervisor:
             number = f"{restarts.failures} of {restarts.most}"
             self.say(f"ComfyUI has ended: {why}. It is started again in {pause:g} s ({number}).")
             if self._stopping.wait(pause):
-                return self._leave("", 0)
+                return self._leave(*self._verdict)
             if other := self._port_taken():
                 return self._leave(f"{other}, so the pod stops: end that, or set COMFYUI_PORT.", UNFIT)
             if not self._restart():
-                return self._leave("", 0)
+                return self._leave(*self._verdict)
             life = self._life
 
     def say(self, text: str) -> None:
@@ -125,6 +136,27 @@ class Supervisor:
             ping_server.HealthCache(comfyui_http.problem, lambda: self._life.ready is not None),
             self.say,
         )
+
+    def _begin_worker(self) -> None:
+        """Start what takes jobs, where some can come."""
+        argv = job_worker.command(self._argv[0], self._environ)
+        if argv is None:
+            if serving.way(self._environ):
+                self.say(NO_ENDPOINT)
+            return
+        takers = (self._out, self._log.put)
+        self._worker = JobWorker(argv, self._environ, takers, self.say, self._timeline, self._without_worker)
+        self._worker.begin()
+
+    def _without_worker(self, words: str, code: int) -> None:
+        """Stop the pod, since nothing takes jobs any more."""
+        with self._turn:
+            if self._stopping.is_set():
+                return
+            self._verdict = (words, code)
+            self._stopping.set()
+        if not self._life.over:
+            self._life.end(self._stop_seconds)
 
     def _attend(self, life: ComfyProcess) -> exit_status.Tail:
         """Pass on what it prints, and say when it serves."""
@@ -167,14 +199,20 @@ class Supervisor:
     def _obey(self, called: int) -> None:
         """End ComfyUI when a signal has come."""
         os.read(called, 1)
+        begun = time.monotonic()
         with self._turn:
             self._stopping.set()
         if not self._life.over:
             self.say("stopping")
-            self._life.end(self._stop_seconds)
+        if self._worker:
+            self._worker.stop()
+        if not self._life.over:
+            self._life.end(max(LEAST_SECONDS, self._stop_seconds - (time.monotonic() - begun)))
 
     def _leave(self, words: str, code: int) -> int:
         """Have everybody else end, and have the last word."""
+        if self._worker:
+            self._worker.stop()
         with contextlib.suppress(OSError):  # start.sh takes an end without it for a violent one
             (self._run / ENDED).touch()
         if os.getppid() == self._parent:

@@ -23,6 +23,7 @@ MOST = {
     "PODKILN_FETCH_CHUNK": 1 << 30,
     "PODKILN_FETCH_TRIES": 1000,
     "PODKILN_FETCH_STALL": 3600,
+    "WORKER_CONCURRENCY": 64,
 }
 # Patterns are compiled when they are first used: nvidia-smi is started before.
 _TOKEN = r"[A-Za-z0-9._~+/=-]{1,4096}"  # noqa: S105 - the letters that HTTP has for tokens (RFC 9110)

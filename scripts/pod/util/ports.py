@@ -35,12 +35,12 @@ def examine(
         args: ComfyUI's arguments.
         access: The ways into the pod, as in decision.json.
         port: The port that people come to.
-        addresses: What they come to, as `--listen` takes it.
+        addresses: What they come to, as `--listen` takes it; none where nobody does.
         comfyui: The process group of this pod's ComfyUI, if it runs.
     """
     own = _value(args, "--port", "8188")
     wanted = [(int(own), "ComfyUI", FATAL, "COMFYUI_PORT")]
-    if port != int(own):
+    if port != int(own) and addresses:
         title = "the login before ComfyUI" if access["login"] else "ComfyUI"
         wanted.append((port, title, FATAL, "COMFYUI_PORT"))
     for name, title, variable in (("ssh", "sshd", "SSH_PORT"), ("jupyter", "JupyterLab", "JUPYTER_PORT")):
@@ -57,7 +57,7 @@ def examine(
         for number, title, level, variable in wanted
         if taken(number)
     ]
-    if not usable(addresses):
+    if addresses and not usable(addresses):
         given = ",".join(addresses)
         says = f"this pod has no address {given!r}: leave --listen out of COMFYUI_ARGS, or give another one"
         found.append(Finding(FATAL, "address", says))

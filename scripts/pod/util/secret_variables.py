@@ -1,10 +1,13 @@
 """Which variables are secret, and which processes get them: the list for start.sh and all that it starts.
 
-start.sh keeps ACCESS from all but `services` (templates/start/decide.j2). Tokens of the model hubs go to
-ComfyUI and to shells, since nodes and people fetch with them, but not to what builds foreign packages.
+start.sh keeps ACCESS from all but `services` (templates/start/decide.j2), and the supervisor keeps JOBS from
+ComfyUI where an image takes jobs. Tokens of the model hubs go to ComfyUI and to shells, since nodes and
+people fetch with them, but not to what builds foreign packages.
 """
 
 from __future__ import annotations
+
+from pod.util.serving import way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +15,19 @@ if TYPE_CHECKING:
 
 # What one service checks logins against; no other process needs it.
 ACCESS = ("WEB_PASSWORD", "JUPYTER_PASSWORD", "JUPYTER_TOKEN")
+# What takes jobs shows to the platform, to a bucket and to Comfy.org, and checks its clients against. There
+# ComfyUI gets none of them: its nodes run what strangers send, and a job brings the key that it needs.
+JOBS = (
+    "RUNPOD_AI_API_KEY",
+    "RUNPOD_API_KEY",
+    "BUCKET_ACCESS_KEY_ID",
+    "BUCKET_SECRET_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "COMFY_ORG_API_KEY",
+    "API_TOKEN",
+)
 # What fetching shows to the model hubs.
 HUBS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "CIVITAI_TOKEN")
 # Addresses in these may hold logins and tokens.
@@ -25,8 +41,14 @@ _MASK = "…"
 
 
 def without_access(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for ComfyUI and others in the pod: without what the services check against."""
+    """Return the environment for most of the pod: without what the services check against."""
     return {name: value for name, value in environ.items() if name not in ACCESS}
+
+
+def of_comfyui(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for ComfyUI: where jobs come, without what their worker alone needs, too."""
+    kept = without_access(environ)
+    return {name: value for name, value in kept.items() if name not in JOBS} if way(environ) else kept
 
 
 def without_any(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 Nothing is generated: LoadImage reads, SaveImage writes a grey pixel, all else passes.
 CONTRACT_PROMPT_SECONDS, CONTRACT_PROMPT_MIB: how long a prompt is in work, what it takes of memory (0).
+CONTRACT_FILE_MIB: what is behind the pixel of a SaveImage (0).
 CONTRACT_CACHE: anything: a node that ran with the same inputs before is not run again, and what it showed
 then is shown again, as the real one does by default; here a node is known by its own inputs alone.
 Source: PromptQueue and PromptExecutor in execution.py, prompt_worker in main.py of ComfyUI 0.33.0.
@@ -158,7 +159,7 @@ class Prompts:
         with contextlib.suppress(OSError):
             there = len(list(folder.glob(f"{(self.output / prefix).name}_*.png")))
         path = folder / f"{(self.output / prefix).name}_{there + 1:05}_.png"
-        path.write_bytes(pixel())
+        path.write_bytes(pixel() + bytes(int(os.environ.get("CONTRACT_FILE_MIB", "0")) << 20))
         subfolder = "" if folder == self.output else str(folder.relative_to(self.output))
         return {number: {"images": [{"filename": path.name, "subfolder": subfolder, "type": "output"}]}}
 

@@ -181,6 +181,12 @@ class Server:
         self.prompts.interrupt(body.get("prompt_id"))
         return web.Response()
 
+    async def post_free(self, request: web.Request) -> web.Response:
+        """/free: note what is to be given back when nothing runs."""
+        body = await request.json()
+        log.info("free: %s", sorted(name for name in ("unload_models", "free_memory") if body.get(name)))
+        return web.Response()
+
     async def get_history(self, request: web.Request) -> web.Response:
         """/history: of all, or of one prompt."""
         only = request.match_info.get("prompt_id")
@@ -252,6 +258,7 @@ class Server:
                     web.get(f"{prefix}/queue", self.get_queue),
                     web.post(f"{prefix}/queue", self.post_queue),
                     web.post(f"{prefix}/interrupt", self.post_interrupt),
+                    web.post(f"{prefix}/free", self.post_free),
                     web.get(f"{prefix}/history", self.get_history),
                     web.get(f"{prefix}/history/{{prompt_id}}", self.get_history),
                     web.post(f"{prefix}/upload/image", self.post_upload),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from registries import free_port
 
 from pod import comfyui_http
 from pod.commands import health
+from pod.util import child_processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,3 +179,17 @@ def test_without_a_decision_no_door_is_asked(comfyui: type[_Answer], run: Path, 
 
 def test_docker_waits_longer_than_we_do() -> None:
     assert comfyui_http.TIMEOUT < 5
+
+
+def test_a_worker_that_does_not_run_is_said_where_there_is_to_be_one(
+    comfyui: type[_Answer], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "boot.json").write_text('{"schema": 1, "restarts": []}')
+    assert health.main([]) == 0
+    (run / "boot.json").write_text('{"schema": 1, "worker": {"spawned": 1.0, "restarts": []}}')
+    assert health.main([]) == 1
+    assert capsys.readouterr().err == "The worker, which takes jobs for ComfyUI, does not run.\n"
+    with subprocess.Popen(["/bin/sleep", "60"], process_group=0) as process:
+        child_processes.note(str(run), "worker", process.pid)
+        assert health.main([]) == 0
+        process.kill()

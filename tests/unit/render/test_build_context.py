@@ -37,7 +37,8 @@ def test_a_context_holds_all_that_the_dockerfile_takes(plan: Plan) -> None:
     for name in set(re.findall(r"/build/([\w.-]+)", dockerfile)) - {"imported"}:
         assert f"build/{name}" in files
     for name in re.findall(r"/requirements/([\w.-]+)", dockerfile):
-        assert f"build/{name}" in files if name.startswith("node-") else f"requirements/{name}" in files
+        apart = name.startswith("node-") or name == "runpod.txt"
+        assert f"build/{name}" in files if apart else f"requirements/{name}" in files
     for name in re.findall(r"source=(\S+),target=/patches", dockerfile):
         assert f"{name}/01.patch" in files
     assert {

@@ -28,6 +28,16 @@ def test_the_manifest_names_every_pin() -> None:
     assert list(data["python"]["layers"]) == [layer.name for layer in plan.lock.runtime.installed]
 
 
+def test_the_manifest_names_what_takes_jobs() -> None:
+    plan = plan_of("serverless")
+    data = image_metadata.manifest(plan)
+    assert data["serve"]["by"] == "runpod"
+    release = data["serve"]["packages"]["runpod"].split(".")
+    assert tuple(map(int, release)) >= (1, 10, 1), "older ones stop taking jobs where there is a volume"
+    assert "serve" not in image_metadata.manifest(plan_of())
+    assert [(each.kind, each.name) for each in plan.layers][-2:] == [("addition", "serve"), ("podkiln", "")]
+
+
 def test_the_manifest_names_what_is_substituted_and_nothing_else() -> None:
     inputs = (
         Substitute("base", "x", locked="a", actual="b"),

@@ -120,6 +120,14 @@ def test_a_worker_can_be_ended_after_a_job(worker: Worker) -> None:
     )
 
 
+def test_or_comfyui_gives_its_memory_back_and_the_worker_stays(comfyui: ComfyUI, worker: Worker) -> None:
+    handle(worker)
+    assert comfyui.freed == []
+    for each, given in ((worker, {"refresh_worker": "free"}), (replace(worker, free=True), {})):
+        assert "refresh_worker" not in handle(each, **given)
+        assert comfyui.freed.pop() == {"unload_models": True, "free_memory": True}
+
+
 def test_progress_is_sent_and_ends_before_the_answer(worker: Worker) -> None:
     sent: list[tuple[str, int]] = []
 

@@ -354,3 +354,14 @@ def test_a_comfyui_that_is_killed_and_stays_away_ends_the_job_too(
         asked = request.parse({"workflow": SAVED})
         with pytest.raises(JobError, match=r"^HTTP communication error with ComfyUI: .* cannot be reached"):
             asyncio.run(job.run(asked, place, lambda _: server.process.kill()))
+
+
+def test_jobs_beside_each_other_do_not_write_over_each_others_files(comfyui: ComfyUI, place: Place) -> None:
+    """And the same file comes to the same place, so that ComfyUI remembers what it made of it."""
+    dog = {**CAT, "image": base64.b64encode(b"dog").decode()}
+    for picture in (CAT, dog, CAT):
+        run(replace(place, apart=True), images=[picture])
+    assert sorted(comfyui.inputs.values()) == sorted([PNG, b"dog"])
+    used = [each["prompt"]["1"]["inputs"]["image"] for each in comfyui.prompts]
+    assert used[0] == used[2] != used[1]
+    assert all(each.startswith("job-files/") and each.endswith("/cat.png") for each in used)

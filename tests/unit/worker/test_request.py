@@ -23,7 +23,7 @@ def test_the_input_may_be_a_text_of_json() -> None:
 
 
 def test_keys_that_are_not_known_are_left_alone() -> None:
-    assert request.parse({"workflow": NODES, "s3Config": {}, "mood": "good"}).nodes == NODES
+    assert request.parse({"workflow": NODES, "mood": "good"}).nodes == NODES
 
 
 # What the input says of a picture, and the data: URI or address that it is read from.
@@ -56,7 +56,18 @@ def test_the_code_of_worker_comfyui_beats_its_documentation() -> None:
 
 def test_switches_are_true_or_false() -> None:
     read = request.parse({"workflow": NODES, "legacy_outputs": True, "refresh_worker": True})
-    assert (read.legacy_outputs, read.refresh_worker) == (True, True)
+    assert (read.legacy_outputs, read.refresh_worker, read.free) == (True, True, False)
+    read = request.parse({"workflow": NODES, "refresh_worker": "free"})
+    assert (read.refresh_worker, read.free) == (False, True)
+
+
+def test_a_bucket_may_stand_in_the_job_or_in_its_input() -> None:
+    config = {"endpointUrl": "https://s3.example.com", "accessId": "of-me", "bucketName": "mine"}
+    config["accessSecret"] = "my-secret"
+    beside = request.parse({"workflow": NODES, "comfy_org_api_key": "comfyui-key"}, config)
+    within = request.parse({"workflow": NODES, "s3Config": config})
+    assert beside.bucket == within.bucket is not None
+    assert beside.secrets == ("comfyui-key", "of-me", "my-secret")
 
 
 BAD_IMAGES: list[Any] = [

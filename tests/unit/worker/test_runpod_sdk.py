@@ -6,9 +6,10 @@ The calls are those of runpod 1.12.0: start, rp_http.send_result and AsyncClient
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,12 @@ import pytest
 from unit.worker.test_job import WORKFLOW
 
 from pod.errors import SETTING_MALFORMED, UNFIT, PodError
-from worker import command, runpod_sdk
+from worker import children, command, runpod_sdk
 from worker.handler import CRASHED, Worker
 from worker.job_file import JobFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from servers.comfyui import ComfyUI
@@ -37,6 +38,7 @@ class SDK:
 
     sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[Callable[[], None]] = field(default_factory=list)
 
     def start(self, config: dict[str, Any]) -> None:
         job = {"id": "job-1", "input": {"workflow": WORKFLOW}}
@@ -56,7 +58,10 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> SDK:
         yield "a session"
 
     parts = {
-        "runpod": SimpleNamespace(__version__="1.12.0", serverless=SimpleNamespace(start=found.start)),
+        "runpod": SimpleNamespace(
+            __version__="1.12.0",
+            serverless=SimpleNamespace(start=found.start, register_fitness_check=found.checks.append),
+        ),
         "runpod.serverless.modules.rp_http": SimpleNamespace(send_result=found.send_result),
         "runpod.http_client": SimpleNamespace(AsyncClientSession=session),
     }
@@ -123,14 +128,35 @@ def test_checks_that_keep_good_workers_from_starting_are_off_unless_asked_for(
 ) -> None:
     environ = {"RUNPOD_SKIP_GPU_CHECK": "false"}
     runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), environ)
-    assert environ == {"RUNPOD_SKIP_GPU_CHECK": "false", "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true"}
+    checks = {"RUNPOD_SKIP_GPU_CHECK": "false", "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true"}
+    assert environ == {**checks, "RUNPOD_LOG_LEVEL": "INFO"}
+
+
+def test_how_much_the_sdk_logs_is_left_as_it_was_asked_for(sdk: SDK, place: Place, tmp_path: Path) -> None:
+    for given in ({"RUNPOD_LOG_LEVEL": "ERROR"}, {"RUNPOD_DEBUG_LEVEL": "DEBUG"}):
+        environ = dict(given)
+        runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), environ)
+        assert {name: each for name, each in environ.items() if "LEVEL" in name} == given
+
+
+def test_our_own_check_says_what_start_sh_found(sdk: SDK, place: Place, tmp_path: Path) -> None:
+    """The SDK tells the platform the name of a check, and what it raised."""
+    runpod_sdk.serve(
+        Worker(replace(place, run=tmp_path), JobFile(tmp_path / "jobs.json")), {"RUNPOD_GPU_COUNT": "1"}
+    )
+    (check,) = sdk.checks
+    check()
+    (tmp_path / "decision.json").write_text(json.dumps({"gpu": None, "findings": []}))
+    with pytest.raises(RuntimeError, match="There is no GPU that ComfyUI can use, and "):
+        check()
+    assert check.__name__ == "comfyui_can_work_here"
 
 
 def test_without_the_sdk_there_is_a_sentence(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "runpod", None)
-    with pytest.raises(PodError, match=r'runtime\.python\.add: \["runpod>=1\.10\.1"\]') as failed:
+    with pytest.raises(PodError, match="`serve: runpod` in its variant") as failed:
         runpod_sdk.serve(Worker(place, JobFile(tmp_path / "jobs.json")), {})
     assert failed.value.exit_code == UNFIT
 
@@ -152,6 +178,7 @@ def test_a_worker_is_what_its_environment_says(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "comfyui.args").write_text("--listen=127.0.0.1\0--port=18188\0")
     assert plain.place.address() == "http://127.0.0.1:18188"
     assert (plain.refresh, plain.place.private_urls) == (False, False)
+    assert (plain.place.bucket, plain.concurrency, plain.place.apart) == (None, 1, False)
     switches = {
         "REFRESH_WORKER": "true",
         "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS": "1",
@@ -159,6 +186,15 @@ def test_a_worker_is_what_its_environment_says(tmp_path: Path, monkeypatch: pyte
     }
     full = command.worker(switches)
     assert (full.refresh, full.place.private_urls, full.place.api_key) == (True, True, "key")
+    light = command.worker(
+        {"REFRESH_WORKER": "free", "WORKER_CONCURRENCY": "3", "WARMUP_WORKFLOW": "/warm.json"}
+    )
+    assert (light.refresh, light.free, light.concurrency, light.place.apart) == (False, True, 3, True)
+    assert light.warm_up == "/warm.json"
+    with pytest.raises(PodError, match="WORKER_CONCURRENCY='0' is not a whole number from 1 to 64"):
+        command.worker({"WORKER_CONCURRENCY": "0"})
+    with pytest.raises(PodError, match=r"^BUCKET_NAME is set and BUCKET_ENDPOINT_URL and"):
+        command.worker({"BUCKET_NAME": "mine"})
     with pytest.raises(PodError, match="REFRESH_WORKER='maybe' is neither yes nor no: give true") as failed:
         command.worker({"REFRESH_WORKER": "maybe"})
     assert failed.value.exit_code == SETTING_MALFORMED
@@ -168,6 +204,7 @@ def test_what_stands_behind_the_command_is_the_sdks(sdk: SDK, monkeypatch: pytes
     served: list[Worker] = []
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(runpod_sdk, "serve", served.append)
+    monkeypatch.setattr(children, "end_with_this", lambda: None)
     assert command.main(["--rp_log_level", "INFO"]) == 0
     assert sys.argv[1:] == ["--rp_log_level", "INFO"]
     assert len(served) == 1

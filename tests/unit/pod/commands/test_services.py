@@ -49,6 +49,16 @@ def test_nothing_is_started_that_is_not_asked_for(
     assert "HF_TOKEN=h" in (tmp_path / "environment.sh").read_text()
 
 
+def test_where_jobs_come_there_is_no_door_unless_a_login_is_set(
+    environ: dict[str, str], prepared: list[str]
+) -> None:
+    serving = {**environ, "PODKILN_SERVE": "runpod"}
+    assert services.main([], serving) == 0
+    assert prepared == []
+    assert services.main([], {**serving, "WEB_USER": "me", "WEB_PASSWORD": "p"}) == 0
+    assert prepared == ["login"]
+
+
 def test_all_that_is_asked_for_the_login_first(environ: dict[str, str], prepared: list[str]) -> None:
     assert services.main([], {**environ, **ALL}) == 0
     assert prepared == ["login", "sshd", "jupyter"]

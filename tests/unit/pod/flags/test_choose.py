@@ -235,6 +235,7 @@ def test_the_json(choose: Choose) -> None:
         "port": 8188,
         "listen": ["0.0.0.0"],
         "access": {"ssh": None, "jupyter": None, "login": None},
+        "serve": None,
         "args": [*COMMON, *FOLDERS, "--cache-lru", "10", "--disable-pinned-memory"],
         "volume": usual("/workspace").to_json(),
         "findings": [],

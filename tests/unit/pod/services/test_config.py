@@ -11,6 +11,7 @@ import pytest
 from pod.errors import PodError
 from pod.services import config
 from pod.services.config import Access, Jupyter, Login
+from pod.util import ports
 from pod.util.env import SettingError
 
 if TYPE_CHECKING:
@@ -396,3 +397,17 @@ def test_two_doors_on_one_port_are_refused(environ: dict[str, str], says: str | 
     with pytest.raises(SettingError, match=says) as raised:
         choose(environ=environ)
     assert raised.value.exit_code == 78
+
+
+def test_where_jobs_come_comfyui_is_reached_from_inside_alone(choose: Choose) -> None:
+    decision = choose(PODKILN_SERVE="runpod", RUNPOD_POD_ID="worker-1")
+    assert decision.listen == ()
+    assert decision.args[:4] == ("--listen", "127.0.0.1", "--port", "18188")
+    assert not any("open to everybody" in warning for warning in decision.warnings)
+    assert ports.examine(decision.args, decision.access.to_json(), decision.port, decision.listen) == []
+
+
+def test_a_login_opens_the_page_of_an_image_that_takes_jobs(choose: Choose) -> None:
+    decision = choose(PODKILN_SERVE="runpod", WEB_USER="me", WEB_PASSWORD="x")
+    assert decision.listen == ("0.0.0.0",)
+    assert decision.to_json()["serve"] == "runpod"

@@ -30,6 +30,7 @@ from pod.supervisor import boot_timeline
 from pod.util import restart
 restart.COMFYUI = restart.RestartPolicy(({pause}, 0.05, 0.05), {steady})
 boot_timeline.PAUSE = 0.02
+{prelude}
 sys.exit(run.main(["{parent}", "{stop}", sys.executable, "-u", {program!r}]))
 """
 SERVE = """
@@ -61,6 +62,8 @@ class Pod:
         self.run.mkdir()
         self.workspace.mkdir()
         (self.run / "comfyui.args").write_text(f"--port\0{self.port}\0")
+        self.environ: dict[str, str] = {}
+        self.prelude = ""
         self.process: subprocess.Popen[str]
 
     def start(
@@ -76,12 +79,14 @@ class Pod:
             "stop": stop,
             "parent": parent,
             "pause": pause,
+            "prelude": self.prelude,
         }
         environ = {
             "PATH": os.environ["PATH"],
             "PODKILN_RUN": str(self.run),
             "WORKSPACE": str(self.workspace),
             "PODKILN_CGROUP_ROOT": str(self.root / "cgroup"),
+            **self.environ,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", DRIVER.format(**words)],
@@ -346,7 +351,13 @@ def test_it_asks_its_parent_to_stop_and_has_the_last_word(pod: Pod, tmp_path: Pa
     program = tmp_path / "program.py"
     program.write_text("raise SystemExit(3)")
     driver = "import os\n" + DRIVER.format(
-        scripts=str(SCRIPTS), program=str(program), steady=600, stop=5, parent="PARENT", pause=0.05
+        scripts=str(SCRIPTS),
+        program=str(program),
+        steady=600,
+        stop=5,
+        parent="PARENT",
+        pause=0.05,
+        prelude="",
     ).replace('"PARENT"', "str(os.getppid())")
     environ = {**os.environ, "PODKILN_RUN": str(pod.run), "WORKSPACE": str(pod.workspace)}
     pod.process = subprocess.Popen(
