@@ -75,11 +75,13 @@ def read(
         others: What else listens, by name; a port of theirs is refused.
     """
     balanced = bool(environ.get("RUNPOD_ENDPOINT_ID"))
-    own = port("PORT", environ.get("PORT"), 0) if balanced else 0
-    serves = serving.way(environ) == serving.HTTP  # the server of jobs answers at its own port itself
-    asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), 0 if serves else own)
-    if serves and asked == own:
-        asked = 0
+    if serving.way(environ) == serving.HTTP:  # the server of jobs answers at its own port itself
+        own = port("PORT", environ.get("PORT"), serving.BALANCED_PORT if balanced else serving.PORT)
+        asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), own)
+        asked = 0 if asked == own else asked
+    else:
+        own = port("PORT", environ.get("PORT"), 0) if balanced else 0
+        asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), own)
     path = environ.get("HEALTH_CHECK_PATH", "").strip() or PATH
     if not _PLAIN_PATH.fullmatch(path):
         raise SettingError(

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "PODKILN_SERVE"
 RUNPOD, HTTP = "runpod", "http"
+# Where the server of jobs listens unless PORT says otherwise: anywhere, and behind RunPod's load balancer.
+PORT, BALANCED_PORT = 8000, 80
 
 
 def way(environ: Mapping[str, str]) -> str | None:

@@ -94,6 +94,7 @@ def test_where_a_server_takes_jobs_that_one_answers_at_its_own_port() -> None:
     inside = (("127.0.0.1", 8190),)
     assert ping_config.read(environ, 8188).addresses == inside
     assert ping_config.read({**environ, "PORT_HEALTH": "80"}, 8188).addresses == inside
+    assert ping_config.read({"PODKILN_SERVE": "http", "PORT_HEALTH": "8000"}, 8188).addresses == inside
     asked = ping_config.read({**environ, "PORT_HEALTH": "8080"}, 8188).addresses
     assert {port for _, port in asked} == {8190, 8080}
 
