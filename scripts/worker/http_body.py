@@ -26,6 +26,8 @@ class Memory:
 
     def __init__(self, most: int) -> None:
         self._left = most
+        self.turn = asyncio.Lock()
+        """Held while a body is parsed: several threads at it would let nobody else work."""
 
     def take(self, size: int) -> None:
         """Take memory. Raises HttpError where there is none left."""
@@ -62,8 +64,9 @@ async def read_json(request: BaseRequest, most: int, memory: Memory) -> tuple[di
     """Read an object; returns it and its size, the memory of which the caller has to give back."""
     body = await read(request, most, memory)
     try:
-        # Beside the event loop: thirty megabytes take a second.
-        return await asyncio.to_thread(_parsed, bytes(body)), len(body)
+        async with memory.turn:
+            # Beside the event loop: thirty megabytes take a quarter of a second.
+            return await asyncio.to_thread(_parsed, bytes(body)), len(body)
     except BaseException:
         memory.give(len(body))
         raise

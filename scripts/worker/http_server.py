@@ -1,14 +1,11 @@
 """The HTTP server of `serve`: aiohttp's, with limits that it leaves to others.
 
-Source: web_protocol.py of aiohttp 3.14.5, in which a client that never ends its headers keeps its connection
-for ever, and what is no HTTP is answered as plain text and logged with a traceback.
+Source: web_protocol.py of aiohttp 3.14.5, which answers what is no HTTP as plain text and logs a traceback.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,11 +17,11 @@ from worker.http_api import refusal
 from worker.http_errors import HttpError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 _IDLE_SECONDS: Final = 15.0
 """Seconds that a connection may have no request: before the first, as headers come slowly, or between two."""
-_LOOK_AFTER: Final = 1.0  # seconds between two looks at which have none
 _LINGERING: Final = 5.0  # seconds in which a client that was refused may still send
 _MOST_CONNECTIONS: Final = 800  # of the 1024 files that a process may have open
 _LAST_ANSWERS: Final = 1.0  # seconds that answers may take when the server ends
@@ -33,10 +30,6 @@ _BAD_REQUEST: Final = 400
 
 class _Protocol(web.RequestHandler):
     """One connection."""
-
-    def __init__(self, manager: _Server, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self.idle_since: float | None = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -78,16 +71,6 @@ class _Server(web.Server):
             lingering_time=_LINGERING,
         )
 
-    async def close_idle(self) -> None:
-        """Close connections that have no request for too long, until cancelled."""
-        while True:
-            await asyncio.sleep(_LOOK_AFTER)
-            now = time.monotonic()
-            for connection in self.connections:
-                since = connection.idle_since if isinstance(connection, _Protocol) else None
-                if since is not None and now - since > _IDLE_SECONDS:
-                    connection.force_close()
-
 
 @asynccontextmanager
 async def serving(
@@ -97,19 +80,7 @@ async def serving(
 
     Yields the port. With several addresses behind None, as 0.0.0.0 and ::, all of them are listened on.
     """
-
-    async def busy(request: web.BaseRequest) -> web.StreamResponse:
-        connection = request.protocol
-        if isinstance(connection, _Protocol):
-            connection.idle_since = None
-        try:
-            return await answer(request)
-        finally:
-            if isinstance(connection, _Protocol):
-                connection.idle_since = time.monotonic()
-
-    server = _Server(busy)
-    runner = web.ServerRunner(server, shutdown_timeout=_LAST_ANSWERS)
+    runner = web.ServerRunner(_Server(answer), shutdown_timeout=_LAST_ANSWERS)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -118,9 +89,7 @@ async def serving(
         raise PodError(
             f"Port {port} cannot be listened on: {os.strerror(error.errno or 0)}.", UNFIT
         ) from None
-    idle = asyncio.create_task(server.close_idle())
     try:
         yield runner.addresses[0][1]
     finally:
-        idle.cancel()
         await runner.cleanup()

@@ -125,7 +125,6 @@ def test_a_large_body_is_asked_for_only_when_it_will_be_taken(place: Place) -> N
 
 def test_who_sends_slowly_is_cut_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.http_server._IDLE_SECONDS", 0.3)
-    monkeypatch.setattr("worker.http_server._LOOK_AFTER", 0.1)
     monkeypatch.setattr("worker.http_body._SILENT_SECONDS", 0.3)
     monkeypatch.setattr("worker.http_body._FIRST_SECONDS", 0.6)
 
