@@ -65,7 +65,6 @@ class _Server(web.Server):
         return _Protocol(
             self,
             loop=self._loop,
-            access_log=None,
             auto_decompress=False,
             keepalive_timeout=_IDLE_SECONDS,
             lingering_time=_LINGERING,
