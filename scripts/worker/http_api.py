@@ -30,6 +30,7 @@ _MEMORY: Final = 20  # times the largest request: bodies that come in, wait and 
 _ANSWER_SECONDS: Final = 120.0  # that a client may take to read what it asked for
 _SHORTEST_WAIT, _SHORTEST_JOB = 1.0, 5.0  # seconds; RunPod's own
 _OF_JOB: Final = ("input", "s3Config")
+_EVENTS: Final = "text/event-stream"
 _PREFIX: Final = "v2"  # of RunPod's addresses: /v2/ENDPOINT/run
 _BUG: Final = "An internal error of podkiln: its log says more."
 _STOPPING: Final = "The worker is being stopped: send the request again, to another one."
@@ -71,6 +72,8 @@ class Api:
             raise
         except Exception as bug:  # noqa: BLE001 - whatever it is, its traceback is not the client's
             log("", "bug", traceback="".join(traceback.format_exception(bug)))
+            if request.writer.output_size > 0:  # events have been sent: a second answer cannot be
+                raise ConnectionError from None
             answer = refusal(HttpError(500, _BUG))
         if not request.content.is_eof():
             answer.force_close()  # the rest of the body is not waited for
@@ -126,6 +129,8 @@ class Api:
     async def _runsync(self, request: web.BaseRequest) -> web.StreamResponse:
         wait = _wait(request, self._settings)
         job = await self._submit(request, "sync-")
+        if _EVENTS in request.headers.get("Accept", ""):
+            return await follow(request, job, self._queue.public)
         await job.wait(wait)
         if job.over:
             self._queue.delivered(job)
@@ -137,7 +142,7 @@ class Api:
     async def _stream(self, request: web.BaseRequest, job: Job, runpods: bool) -> web.StreamResponse:
         accepts = request.headers.get("Accept", "*/*")
         # RunPod's client library says that it takes anything, and takes JSON.
-        if "text/event-stream" in accepts or not (runpods or "application/json" in accepts):
+        if _EVENTS in accepts or not (runpods or "application/json" in accepts):
             return await follow(request, job, self._queue.public)
         stream = [{"output": message} for message in job.unread]
         job.unread.clear()

@@ -149,6 +149,7 @@ class JobQueue:
     def _advance(self) -> None:
         while self._waiting and len(self._running) < self._settings.concurrency:
             job = self._waiting.popleft()
+            job.begin()
             job.task = asyncio.create_task(self._run(job))
             self._running[job.task] = job
             job.task.add_done_callback(self._ran)
@@ -160,7 +161,6 @@ class JobQueue:
         self._advance()
 
     async def _run(self, job: Job) -> None:
-        job.begin()
         try:
             async with asyncio.timeout(job.limit):
                 answer = await self._handle({"id": job.id, **job.given})

@@ -38,7 +38,7 @@ class Job:
     """
 
     id: str
-    given: dict[str, Any]
+    given: dict[str, Any] = field(repr=False)  # keys may be in it
     limit: float
     worker: str = ""
     status: str = IN_QUEUE
@@ -48,7 +48,7 @@ class Job:
     progress: dict[str, Any] | None = None
     unread: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_UNREAD))
     task: asyncio.Task[None] | None = None
-    final: bytes = b""
+    final: bytes = field(default=b"", repr=False)
     """What came of it, as JSON; empty as long as nothing has."""
     release: Callable[[], None] | None = None
     """Called at its end: gives back what it takes of memory."""

@@ -58,7 +58,8 @@ ROUTES: Final = (
     Route(
         "POST",
         "runsync",
-        "Run a job and return what came of it, or where it is when the wait is over (?wait=MILLISECONDS).",
+        "Run a job and return what came of it, or where it is when the wait is over (?wait=MILLISECONDS); "
+        "follow it, where Accept asks for text/event-stream.",
         {200: _JOB, **_TAKEN},
         body="Request",
     ),

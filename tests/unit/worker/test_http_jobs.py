@@ -213,6 +213,17 @@ def test_a_job_is_followed_as_events_to_its_end(comfyui: ComfyUI, place: Place) 
     run(place, work)
 
 
+def test_a_job_is_run_and_followed_by_one_request(place: Place) -> None:
+    async def work(client: Client) -> None:
+        wanted = {"Accept": "text/event-stream"}
+        async with client.session.post("/runsync", json=JOB, headers=wanted) as answer:
+            told = events(await answer.text())
+        assert [kind for kind, _ in told][0 :: len(told) - 1] == ["status", "result"]
+        assert told[-1][1]["status"] == "COMPLETED"
+
+    run(place, work)
+
+
 def test_runpods_library_follows_a_job_as_json(place: Place) -> None:
     async def work(client: Client) -> None:
         number = (await client.post("/v2/x/run"))["id"]

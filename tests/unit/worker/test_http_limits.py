@@ -227,6 +227,11 @@ def test_a_mistake_of_the_worker_itself_is_in_its_log_alone(
             500,
             {"error": "An internal error of podkiln: its log says more."},
         )
+        monkeypatch.setattr(client.queue, "public", broken)
+        head = f"POST /runsync HTTP/1.1\r\n{HEAD}Accept: text/event-stream\r\nContent-Length: 13\r\n\r\n"
+        got = await client.raw(f'{head}{{"input": {{}}}}'.encode())
+        assert got.startswith(b"HTTP/1.1 200 ")
+        assert got.count(b"HTTP/1.1") == 1, "events that have begun are cut off"
         monkeypatch.undo()
         monkeypatch.setenv("API_TOKEN", TOKEN)
 
