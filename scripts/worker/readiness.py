@@ -6,6 +6,7 @@ The lines on stdout are read by programs (PyWorker of vast.ai decides by READY),
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from comfy.client import Client
@@ -32,11 +33,13 @@ class Readiness:
         self.status = STARTING
         """STARTING, SERVING or FAILING: the status that /ping answers."""
 
-    async def watch(self) -> None:
-        """Look, until cancelled."""
-        while True:
+    async def watch(self, over: asyncio.Event) -> None:
+        """Look, until it is over."""
+        while not over.is_set():
             self._take(serves=await self._serves())
-            await asyncio.sleep(_PAUSE_AT_START if self.status == STARTING else _PAUSE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PAUSE_AT_START if self.status == STARTING else _PAUSE):
+                    await over.wait()
 
     def _take(self, *, serves: bool) -> None:
         self._missed = 0 if serves else self._missed + 1

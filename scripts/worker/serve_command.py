@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from worker.job import Place
     from worker.serve_settings import Settings
 
-_LAST_LOOK: Final = 1.0  # seconds in which clients that ask now and then learn what came of their jobs
+_LAST_LOOK: Final = 0.5  # seconds that a look at ComfyUI may take when all ends
+_LAST_WORDS: Final = 1.0  # seconds in which clients that ask now and then learn what came of their jobs
 _AROUND: Final = 10_000  # bytes of a job's state around its answer
 
 
@@ -52,7 +53,7 @@ async def serve(worker: Worker, settings: Settings, grace: float = GRACE) -> Non
         say(f"jobs are taken on port {port}{'' if settings.token else ', without a token'}.")
         await stop.wait()
         if await queue.stop(grace):
-            await asyncio.sleep(_LAST_LOOK)
+            await asyncio.sleep(_LAST_WORDS)
 
 
 @asynccontextmanager
@@ -71,10 +72,14 @@ async def served(worker: Worker, settings: Settings) -> AsyncIterator[tuple[int,
     async with serving(
         Api(settings, queue, readiness, Access(settings)), settings.host, settings.port
     ) as port:
-        tasks = [asyncio.create_task(readiness.watch()), asyncio.create_task(_drop(place, left.values()))]
+        over = asyncio.Event()
+        watch = asyncio.create_task(readiness.watch(over))
+        tasks = {watch, asyncio.create_task(_drop(place, left.values()))}
         try:
             yield port, queue
         finally:
+            over.set()
+            await asyncio.wait({watch}, timeout=_LAST_LOOK)  # a look that has begun may end
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
