@@ -157,7 +157,8 @@ class JobQueue:
                 other.notify()
 
     def _ran(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
+        if job := self._running.pop(task, None):
+            job.task = None  # what is kept of a job is small
         self._advance()
 
     async def _run(self, job: Job) -> None:

@@ -82,8 +82,10 @@ class Job:
     def end(self, status: str, answer: dict[str, Any], most: int) -> None:
         """Take what came of it: what a handler answers. At most so many bytes of JSON can be passed on."""
         self.status, self.ended, self.given = status, time.monotonic(), {}
+        self.progress = None
         if self.release:
             self.release()
+            self.release = None
         self.final = encoded(self.public(answer=answer))
         if len(self.final) > most:
             self.status = FAILED
