@@ -94,7 +94,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         wait_seconds=wait,
         longest_wait=wait if endpoint else max(wait, LONGEST_WAIT),
         queue=number("SERVE_QUEUE", environ.get("SERVE_QUEUE"), Settings.queue),
-        concurrency=number("SERVE_CONCURRENCY", environ.get("SERVE_CONCURRENCY"), Settings.concurrency),
+        concurrency=number("WORKER_CONCURRENCY", environ.get("WORKER_CONCURRENCY"), Settings.concurrency),
         keep_seconds=env.seconds("SERVE_KEEP_SECONDS", environ, Settings.keep_seconds, _WEEK),
         keep_bytes=MB * number("SERVE_KEEP_MB", environ.get("SERVE_KEEP_MB"), Settings.keep_bytes // MB),
         rate=number("SERVE_RATE", environ.get("SERVE_RATE"), Settings.rate),

@@ -175,7 +175,7 @@ def test_it_listens_where_the_environment_says() -> None:
             "SERVE_JOB_SECONDS": "60.5",
             "SERVE_WAIT_SECONDS": "600",
             "SERVE_QUEUE": "7",
-            "SERVE_CONCURRENCY": "2",
+            "WORKER_CONCURRENCY": "2",
             "SERVE_KEEP_SECONDS": "10",
             "SERVE_KEEP_MB": "1",
             "SERVE_RATE": "5",
