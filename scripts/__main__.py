@@ -25,12 +25,13 @@ COMMANDS = (
     "health",
     "nodes",
     "run",
+    "serve",
     "services",
     "volume",
     "worker",
 )
 # All but these need nothing but the standard library, and are started by the system's Python.
-ELSEWHERE = {"comfy": "comfy.command", "worker": "worker.command"}
+ELSEWHERE = {"comfy": "comfy.command", "serve": "worker.serve_command", "worker": "worker.command"}
 # What people call too, from a shell that may know nothing of the pod.
 BY_HAND = ("comfy", "fetch")
 

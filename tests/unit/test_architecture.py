@@ -76,6 +76,18 @@ fitness
 runpod_sdk
 children
 command
+serve_settings
+job_record
+job_queue
+readiness
+http_errors
+http_body
+http_access
+openapi
+event_stream
+http_api
+http_server
+serve_command
 """
 WORKER_ORDER = _WORKER_ORDER.split()
 # What the builder shares with the pod: rules that must be one rule, and HTTP.

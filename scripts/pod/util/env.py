@@ -23,7 +23,12 @@ MOST = {
     "PODKILN_FETCH_CHUNK": 1 << 30,
     "PODKILN_FETCH_TRIES": 1000,
     "PODKILN_FETCH_STALL": 3600,
+    "SERVE_QUEUE": 10_000,
     "WORKER_CONCURRENCY": 64,
+    "SERVE_RATE": 100_000,
+    "SERVE_REQUEST_MB": 1000,
+    "SERVE_RESPONSE_MB": 1000,
+    "SERVE_KEEP_MB": 100_000,
 }
 # Patterns are compiled when they are first used: nvidia-smi is started before.
 _TOKEN = r"[A-Za-z0-9._~+/=-]{1,4096}"  # noqa: S105 - the letters that HTTP has for tokens (RFC 9110)
