@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pod.util.printable import printable, shown
 from pod.util.secret_variables import hidden
-from worker import job, messages, request
+from worker import job, messages, presets, request
 from worker.errors import JobError
 from worker.job_file import is_id
 from worker.progress import INTERVAL, Reporter
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from worker.job import Place
     from worker.job_file import JobFile
+    from worker.presets import Presets
 
 STOPPED: Final = (
     "The worker was stopped while this job ran, and the platform's grace was too short for it: send it again."
@@ -48,6 +49,7 @@ class Worker:
         termination: What SIGTERM does to them.
         refresh: End the worker after each job (REFRESH_WORKER).
         interval: Seconds between two messages of a job's progress.
+        presets: What requests may name in the place of a workflow.
     """
 
     place: Place
@@ -56,6 +58,7 @@ class Worker:
     termination: Termination = field(default_factory=Termination)
     refresh: bool = False
     interval: float = INTERVAL
+    presets: Presets = presets.NONE
 
     async def handle(self, given: dict[str, Any]) -> dict[str, Any]:
         """Answer a job of the platform: an object with `id` and `input`."""
@@ -101,7 +104,7 @@ class Worker:
     async def _answer(self, given: dict[str, Any]) -> dict[str, Any]:
         asked, secrets = None, tuple[str, ...]()
         try:
-            asked = request.parse(given.get("input"))
+            asked = request.parse(given.get("input"), self.presets)
             secrets = (asked.api_key,) if asked.api_key else ()
             async with Reporter(lambda message: self._report(given, message), self.interval) as reporter:
                 answer = await job.run(
@@ -110,6 +113,7 @@ class Worker:
                     reporter.tell,
                     lambda prompt_id: self.open_jobs.note(str(given["id"]), prompt_id),
                 )
+            answer = {**answer, **asked.said}
         except JobError as error:
             answer = error.answer
         except Exception as bug:  # noqa: BLE001 - whatever it is, its traceback is not the client's

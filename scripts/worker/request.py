@@ -1,7 +1,7 @@
 """A job's input, read and checked. Pure.
 
 Format: `input` of a job as worker-comfyui 5.8.5 takes it (docs/reference/serverless.md), and a few keys more.
-Keys that are not known are left alone, as it leaves them.
+Keys that are not known are left alone, as it leaves them; but not beside a preset's inputs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from comfy.answers import MOST_VALUES
 from comfy.failure import ComfyError
 from comfy.workflow import Named
 from pod.util import bounded_json
-from worker import messages
+from worker import messages, presets
 from worker.errors import JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from comfy.workflow import Nodes
+    from worker.presets import Presets
 
 _WEB: Final = ("http://", "https://")
 # In this order: the name that worker-comfyui's code reads, and the one that its documentation gives.
@@ -32,7 +35,7 @@ class Request:
 
     `pictures`: files to upload before, by the names that the workflow has for them. `api_key`: for nodes that
     ask Comfy.org's paid services. `legacy_outputs`: name videos of SaveVideo among the images too.
-    `refresh_worker`: end the worker after this job.
+    `refresh_worker`: end the worker after this job. `said`: what its answer has beside the results.
     """
 
     nodes: Nodes
@@ -40,24 +43,28 @@ class Request:
     api_key: str | None = field(default=None, repr=False)
     legacy_outputs: bool = False
     refresh_worker: bool = False
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
-def parse(given: Any) -> Request:
-    """Read a job's input: an object, or a text that is one as JSON. Raises JobError."""
+def parse(given: Any, known: Presets = presets.NONE) -> Request:
+    """Read a job's input: an object, or a text that is one as JSON. `known`: presets. Raises JobError."""
     if given is None:
         raise JobError(messages.NO_INPUT)
     if isinstance(given, str):
         given = _decoded(given)
     if not isinstance(given, dict):
         raise JobError(messages.INVALID_JSON)
-    if given.get("workflow") is None:
+    preset = known.meant(given)
+    if preset is None and given.get("workflow") is None:
         raise JobError(messages.NO_WORKFLOW)
+    asked = known.ask(preset, given) if preset else None
     return Request(
-        _nodes(given["workflow"]),
-        _pictures(given.get("images")),
+        asked.nodes if asked else _nodes(given["workflow"]),
+        asked.files if asked else _pictures(given.get("images")),
         _api_key(given),
         _flag(given, "legacy_outputs"),
         _flag(given, "refresh_worker"),
+        asked.said if asked else {},
     )
 
 

@@ -56,6 +56,9 @@ POD_ORDER = _POD_ORDER.split()
 _WORKER_ORDER = """
 errors
 messages
+media
+preset_inputs
+presets
 request
 outputs
 answer
