@@ -63,6 +63,9 @@ class PresetInput(StrictModel):
     nodes: Annotated[TupleOf[Identifier], AfterValidator(distinct)] = Field(
         (), description="Custom nodes that this input needs beside those of the workflow."
     )
+    models: Annotated[TupleOf[Identifier], AfterValidator(distinct)] = Field(
+        (), description="Models that this input needs beside those of the workflow."
+    )
     adds: dict[NodeId, AddedNode] = Field(
         {}, description="What it puts into the workflow where a request says it."
     )

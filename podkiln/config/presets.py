@@ -146,17 +146,22 @@ def row(entry: PresetEntry, models: Mapping[str, Entry], nodes: Iterable[str]) -
         "title": entry.preset.title,
         "summary": " ".join(entry.preset.summary.split()),
         "workflow": entry.preset.workflow,
-        "models": [
-            {"id": name, "title": models[name].model.title, "env": models[name].env} for name in entry.models
-        ],
-        "inputs": {name: _input(each, said, there) for name, each in entry.preset.inputs.items()},
+        "models": [_needed(models[name]) for name in entry.models],
+        "inputs": {name: _input(each, said, models, there) for name, each in entry.preset.inputs.items()},
         "unused": dict(entry.preset.unused),
     }
 
 
-def _input(described: PresetInput, nodes: Nodes, there: set[str]) -> dict[str, Any]:
+def _needed(entry: Entry) -> dict[str, str]:
+    return {"id": entry.id, "title": entry.model.title, "env": entry.env}
+
+
+def _input(
+    described: PresetInput, nodes: Nodes, models: Mapping[str, Entry], there: set[str]
+) -> dict[str, Any]:
     """Return an input as presets.json has it: what is not said is left out."""
-    said = described.model_dump(mode="json", exclude_defaults=True, exclude={"nodes"}, exclude_none=True)
+    own = {"nodes", "models"}
+    said = described.model_dump(mode="json", exclude_defaults=True, exclude=own, exclude_none=True)
     said = {"type": described.type, "at": list(described.at), **said}
     if described.default is None and described.type not in MEDIA and not described.random:
         node, _, name = described.at[0].partition(".")
@@ -166,8 +171,11 @@ def _input(described: PresetInput, nodes: Nodes, there: set[str]) -> dict[str, A
         said["required"] = True
     if isinstance(described.choices, tuple):
         said["choices"] = {word: word for word in described.choices}
-    if lacking := [f"node:{each}" for each in described.nodes if each not in there]:
+    lacking = [f"node:{each}" for each in described.nodes if each not in there]
+    if lacking := [*lacking, *(f"model:{each}" for each in described.models if each not in models)]:
         said["unmet"] = lacking
+    elif described.models:
+        said["models"] = [_needed(models[each]) for each in described.models]
     return said
 
 
@@ -213,7 +221,8 @@ class _Check:
             for number, place in enumerate(each.at):
                 self._place(name, number, place, each, made)
         model = self._known[entry.preset.workflow].model
-        others = (*entry.models, *model.example_with)
+        others = {*entry.models, *model.example_with}
+        others |= {each for other in entry.preset.inputs.values() for each in other.models}
         files = Files.of(*(self._known[each].model for each in others))
         said = set[str]()
         for trial, values in _trials(made):
@@ -230,6 +239,11 @@ class _Check:
         entry = self._entry
         places: list[tuple[tuple[str | int, ...], str]] = [(("workflow",), entry.preset.workflow)]
         places += [(("models", number), name) for number, name in enumerate(entry.preset.models)]
+        places += [
+            (("inputs", key, "models", number), name)
+            for key, each in entry.preset.inputs.items()
+            for number, name in enumerate(each.models)
+        ]
         for place, name in places:
             if name not in self._known:
                 what = f"there is no model {shown(name)}. {did_you_mean(name, self._known)}".rstrip()

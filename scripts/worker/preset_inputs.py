@@ -37,12 +37,21 @@ _EXAMPLES: Final = {
 
 
 @dataclass(frozen=True)
+class Needed:
+    """A model that is needed, and the variable that switches it on in a pod."""
+
+    id: str
+    title: str
+    env: str
+
+
+@dataclass(frozen=True)
 class Input:
     """One input of a preset.
 
     `at`: the inputs of nodes that get its value. `choices`: for a choice, the value behind each word. `adds`
     and `removes`: what changes in the workflow where it is given, in the API form; `instead_of`: inputs that
-    it takes the place of. `unmet`: what it needs and this image does not have.
+    it takes the place of. `models`: those that it needs; `unmet`: what it needs and the image does not have.
     """
 
     name: str
@@ -62,6 +71,7 @@ class Input:
     instead_of: tuple[str, ...] = ()
     adds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     removes: tuple[str, ...] = ()
+    models: tuple[Needed, ...] = ()
     unmet: tuple[str, ...] = ()
 
     @classmethod
@@ -71,7 +81,8 @@ class Input:
             key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
         }
         at = tuple(Target(node, key) for node, _, key in (each.partition(".") for each in row["at"]))
-        return cls(**{**given, "name": name, "at": at})
+        models = tuple(Needed(**each) for each in row.get("models", ()))
+        return cls(**{**given, "name": name, "at": at, "models": models})
 
     @property
     def schema(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pod.util.env import nearest
 from pod.util.printable import shown
 from worker import preset_inputs
 from worker.errors import JobError
-from worker.preset_inputs import Input
+from worker.preset_inputs import Input, Needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,15 +35,6 @@ BESIDE: Final = frozenset(
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _BAKED: Final = "/opt/models"
 _VOLUMES: Final = ("/runpod-volume/input", "/workspace/input")  # before anybody has decided where it is
-
-
-@dataclass(frozen=True)
-class Needed:
-    """A model that a preset needs, and the variable that switches it on in a pod."""
-
-    id: str
-    title: str
-    env: str
 
 
 @dataclass(frozen=True)
@@ -187,7 +178,7 @@ class Presets:
                 f"{'is' if len(wrong) == 1 else 'are'} wrong",
                 wrong,
             )
-        if missing := list(self._missing(preset)):
+        if missing := list(self._missing(preset, values.given)):
             raise JobError(missing[0], missing[1:])
         notes = [
             f"{name} is not used: {why}."
@@ -206,7 +197,7 @@ class Presets:
         own = [volume["input"]] if isinstance(volume, dict) and isinstance(volume.get("input"), str) else []
         return [Path(each) for each in dict.fromkeys((*own, *_VOLUMES)) if Path(each).is_dir()]
 
-    def _missing(self, preset: Preset) -> Iterable[str]:
+    def _missing(self, preset: Preset, given: Iterable[str]) -> Iterable[str]:
         """Return a sentence for each model that is not there. Before a start has decided, none."""
         decided = self._decided()
         rows = decided.get("models")
@@ -216,7 +207,8 @@ class Presets:
         listed = models_json.read(self.root / "models.json")
         folders = models_json.folders(self.root).known
         bases = self._models_folders(decided.get("volume"))
-        for model in preset.models:
+        also = [model for name in given for model in preset.inputs[name].models]
+        for model in (*preset.models, *also):
             wanted = [file for file in listed.get(model.id, ()) if not file.optional]
             if all(_lies(bases, folders, file.folder, file.name) for file in wanted):
                 continue

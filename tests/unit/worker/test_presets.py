@@ -178,6 +178,32 @@ def test_fields_of_the_earlier_handler_are_taken_and_said_to_do_nothing(known: P
     ]
 
 
+# --- Poses from a driving video
+
+
+def test_a_driving_video_takes_the_place_of_poses(tmp_path: Path) -> None:
+    known = Presets({"scail": made("scail", "scail-pose2")}, root=tmp_path, run=tmp_path)
+    given = {key: value for key, value in SCAIL.items() if key != "pose_video"}
+    nodes = request.parse({**given, "driving_video": MP4}, known).nodes
+    assert nodes["12"]["inputs"]["pose_video"] == ["22", 0]
+    assert nodes["12"]["inputs"]["width"] == 512
+    assert nodes["17"]["inputs"]["file"].startswith("driving_video-")
+    assert not {"7", "8"} & nodes.keys()
+    both = refused(known, **SCAIL, driving_video=MP4)["details"]
+    assert both == ["pose_video: driving_video takes its place: give one of them."]
+    (neither,) = refused(known, **given)["details"]
+    assert neither.startswith("pose_video: it is missing, and so is driving_video: one of them is needed")
+    schema = filling.schema(known.known["scail"])
+    assert schema["required"] == ["prompt", "reference_image"]
+    assert schema["allOf"] == [{"oneOf": [{"required": ["pose_video"]}, {"required": ["driving_video"]}]}]
+
+
+def test_without_the_node_that_draws_them_it_is_refused(known: Presets) -> None:
+    (said,) = refused(known, **{**SCAIL, "pose_video": None}, driving_video=MP4)["details"]
+    assert said == "driving_video: it needs node:scail-pose2, which this image does not have."
+    assert "driving_video" not in filling.schema(known.known["scail"])["properties"]
+
+
 # --- Models that are not there
 
 
