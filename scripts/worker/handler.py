@@ -104,7 +104,8 @@ class Worker:
     async def _answer(self, given: dict[str, Any]) -> dict[str, Any]:
         asked, secrets = None, tuple[str, ...]()
         try:
-            asked = request.parse(given.get("input"), self.presets)
+            # In a thread: a path of a preset's file lies on a volume, which may hang.
+            asked = await asyncio.to_thread(request.parse, given.get("input"), self.presets)
             secrets = (asked.api_key,) if asked.api_key else ()
             async with Reporter(lambda message: self._report(given, message), self.interval) as reporter:
                 answer = await job.run(

@@ -27,6 +27,7 @@ RANDOM: Final = -1
 """What stands for a number that is drawn, in many programs' requests for a seed."""
 LARGEST_RANDOM: Final = (1 << 53) - 1
 """Clients whose numbers are all floats, those in JavaScript, still tell this one from its neighbours."""
+_LARGEST_SEED: Final = (1 << 64) - 1  # that ComfyUI's samplers take
 _LONGEST: Final = 100_000  # characters of a text, where a preset says nothing of it
 _JSON_TYPES: Final = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
 _EXAMPLES: Final = {
@@ -153,8 +154,9 @@ class Input:
         value = int(given) if whole else given
         if self.random and value == RANDOM:
             return self.drawn()
-        if (self.min is not None and value < self.min) or (self.max is not None and value > self.max):
-            raise UnusableError(f"{shown(value, 30)} is not {_span(self.min, self.max)}")
+        most = _LARGEST_SEED if self.random and self.max is None else self.max
+        if (self.min is not None and value < self.min) or (most is not None and value > most):
+            raise UnusableError(f"{shown(value, 30)} is not {_span(self.min, most)}")
         if self.multiple_of and value % self.multiple_of:
             raise UnusableError(f"{value} is no multiple of {self.multiple_of}{self._near(int(value))}")
         return value
@@ -246,5 +248,5 @@ def _kind(value: Any) -> str:
 
 def _span(least: float | None, most: float | None) -> str:
     if least is None:
-        return f"at most {most:g}"
-    return f"at least {least:g}" if most is None else f"from {least:g} to {most:.17g}"
+        return f"at most {most}"
+    return f"at least {least}" if most is None else f"from {least} to {most}"

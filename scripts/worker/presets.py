@@ -33,6 +33,8 @@ BESIDE: Final = frozenset(
 )
 """Fields of a request that are no preset's inputs."""
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_MOST_SAID: Final = 20
+"""Fields that are named as unknown: whoever sends thousands of them learns it by these."""
 _BAKED: Final = "/opt/models"
 _VOLUMES: Final = ("/runpod-volume/input", "/workspace/input")  # before anybody has decided where it is
 
@@ -241,9 +243,9 @@ def _workflow(root: Path, row: Mapping[str, Any]) -> Nodes:
 
 def _strangers(preset: Preset, given: Mapping[str, Any]) -> list[str]:
     known = (*preset.inputs, *preset.unused, *BESIDE)
-    said = []
+    said: list[str] = []
     for name in given:
-        if name not in known:
+        if name not in known and len(said) < _MOST_SAID:
             near = nearest(name[:100], [*preset.inputs])
             hint = f"did you mean {near}?" if near else f"there are {', '.join(preset.inputs)}."
             said.append(f"{shown(name, 60)}: the preset has no such input: {hint}")

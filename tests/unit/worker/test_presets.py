@@ -139,8 +139,10 @@ def test_each_field_that_is_wrong_is_named_in_one_error(known: Presets) -> None:
         ({"prompt": "x" * 10_001}, "prompt: it has 10001 characters, and 10000 are the most."),
         ({"width": float("nan")}, "width: expected a whole number, not nan."),
         ({"width": float("inf")}, "width: expected a whole number, not inf."),
-        ({"seed": -2}, "seed: -2 is not at least 0."),
-        ({"seed": 1 << 70}, None),
+        ({"seed": -2}, "seed: -2 is not from 0 to 18446744073709551615."),
+        ({"seed": (1 << 64) - 1}, None),
+        ({"seed": 1 << 64}, "seed: 18446744073709551616 is not from 0 to 18446744073709551615."),
+        ({"cfg": 0.5}, "cfg: 0.5 is not from 1.0 to 30.0."),
         (
             {"pose_video": 5},
             "pose_video: expected a text: an http(s) address, a data: URI, base64, or the path",
@@ -156,6 +158,11 @@ def test_what_does_not_fit_is_said(known: Presets, given: dict[str, Any], said: 
     details = refused(known, **SCAIL | given)["details"]
     assert len(details) == 1
     assert details[0].startswith(said)
+
+
+def test_thousands_of_unknown_fields_are_not_all_repeated(known: Presets) -> None:
+    many = {f"field_{number}": 1 for number in range(5000)}
+    assert len(refused(known, **SCAIL, **many)["details"]) == 20
 
 
 @pytest.mark.parametrize(
