@@ -27,6 +27,7 @@ from podkiln.config import (  # noqa: E402
     messages,
     model,
     node_parts,
+    preset,
     strip_list,
     variant,
 )
@@ -63,6 +64,7 @@ def pages() -> dict[Path, str]:
         PAGES / "variant-keys.md": keys("Keys of a variant", _VARIANT, variant.Variant),
         PAGES / "model-keys.md": keys("Keys of a model", _MODEL, model.Model),
         PAGES / "node-keys.md": keys("Keys of a custom node", _NODE, custom_node.Node),
+        PAGES / "preset-keys.md": keys("Keys of a preset", _PRESET, preset.Preset),
         PAGES / "strip-list.md": keys("The strip list", _STRIP, strip_list.StripList),
     }
 
@@ -140,6 +142,11 @@ A model is `variants/models/ID.yaml`, or an entry under `define:` of a variant o
 errors. Editors complete and check these keys by the first line of each file:
 `# yaml-language-server: $schema=../schemas/model.schema.json`.
 """
+_PRESET = """\
+A preset is `variants/presets/ID.yaml`: an example workflow with named inputs, for requests to a serverless
+worker. Unknown keys are errors. Editors complete and check these keys by the first line of each file:
+`# yaml-language-server: $schema=../schemas/preset.schema.json`.
+"""
 
 
 def keys(title: str, about: str, root: type[StrictModel]) -> str:
@@ -177,7 +184,7 @@ def _section(name: str, schema: dict[str, Any]) -> str:
 # What a pattern means, in the words that an error uses.
 _WORDS = {
     each.pattern: each.what
-    for module in (fields, model, node_parts, strip_list)
+    for module in (fields, model, node_parts, preset, strip_list)
     for kind in vars(module).values()
     for each in getattr(kind, "__metadata__", ())
     if isinstance(each, messages.PatternType)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from podkiln.config.cuda_releases import CudaRelease
 from podkiln.config.model import Model
 from podkiln.config.node import Node
+from podkiln.config.preset import Preset
 from podkiln.config.strip_list import StripList
 from podkiln.config.variant import SHIPPED, Variant
 from podkiln.util import atomic
@@ -41,6 +42,7 @@ def rendered() -> dict[Path, str]:
         FOLDER / "cuda.schema.json": _text("A CUDA release", CudaRelease.model_json_schema()),
         FOLDER / "model.schema.json": _text("A model", Model.model_json_schema()),
         FOLDER / "node.schema.json": _text("A custom node", Node.model_json_schema()),
+        FOLDER / "preset.schema.json": _text("A preset", Preset.model_json_schema()),
         FOLDER / "strip.schema.json": _text("The strip list", StripList.model_json_schema()),
         FOLDER / "variant.schema.json": _text("A variant", variant),
     }

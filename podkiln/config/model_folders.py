@@ -10,7 +10,7 @@ from pydantic import StringConstraints
 
 from podkiln.config import document, releases
 from podkiln.config.document import StrictModel, TupleOf
-from podkiln.config.fields import Identifier
+from podkiln.config.fields import Identifier, Phrase, Text
 from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -20,11 +20,19 @@ OTHERS = "other-programs.yaml"
 RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
+class Layout(StrictModel):
+    """What another program has in a volume's root: signs of it, and what is said of each place."""
+
+    signs: TupleOf[Text]
+    places: dict[Text, Phrase]
+
+
 class Elsewhere(StrictModel):
     """Folders of other programs that ComfyUI does not read: other names, and other places."""
 
     names: dict[Identifier, Identifier]
     places: TupleOf[RelativePath]
+    layouts: TupleOf[Layout]
 
 
 class OtherPrograms(StrictModel):

@@ -132,6 +132,11 @@ class Variant(StrictModel):
     runtime: Runtime
     image: Image
     models: Models
+    preset: Identifier | None = Field(
+        None,
+        description="The preset that requests to a serverless worker mean where they name none and bring no "
+        "workflow: a file of variants/presets/.",
+    )
     define: dict[Identifier, Model] = Field({}, description="Models of your own, described in place.")
     nodes: Annotated[dict[Identifier, Node], NodesForm()] = Field(
         {},

@@ -98,6 +98,11 @@ def load(model: str, folder: Path = FOLDER) -> Workflow:
         raise DescriptionError(f"{path}: this is no JSON ({wrong}).") from None
     except OSError as wrong:
         raise DescriptionError(f"{path}: cannot be read ({wrong.strerror}).") from None
+    return of(model, data, path)
+
+
+def of(model: str, data: Any, path: Path) -> Workflow:
+    """Read a workflow that stands in a file, or is made of one. Raises DescriptionError."""
     if not isinstance(data, dict) or not data:
         raise DescriptionError(f"{path}: {_NO_API}")
     return Workflow(model, {key: _node(path, key, said) for key, said in data.items()})

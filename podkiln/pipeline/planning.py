@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from podkiln import registry
 from podkiln.build import base_image
-from podkiln.config import catalog, variant
+from podkiln.config import catalog, presets, variant
 from podkiln.config import nodes as node_config
 from podkiln.errors import IntegrityError, RegistryError, SourceError, UsageError
 from podkiln.lock import apt, kept_image, layers, locations, reader
@@ -66,6 +66,7 @@ def make_plan(
     """
     _check_bootstrap(described, request)
     offered = catalog.offered(described, _shipped())
+    presets.check(described, offered)
     locked = reader.read(described, offered)
     known = layers.read(layers.path_of(described))
     found = substitutes(request, locked, elsewhere)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pod.net.hubs import Hubs
 from pod.util import secret_variables
-from podkiln.config import model_folders, model_types, strip_list
+from podkiln.config import model_folders, model_types, presets, strip_list
 from podkiln.config.additions import LAYER
 from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
@@ -49,6 +50,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/extra_model_paths.yaml": _template("extra_model_paths.yaml.j2", facts),
         "podkiln/manifest.json": _json(image_metadata.manifest(plan)),
         "podkiln/models.json": _json(image_metadata.models(plan)),
+        "podkiln/presets.json": _json(presets.to_json(plan.described, plan.offered)),
         "podkiln/nodes.json": _json(image_metadata.nodes(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
         "podkiln/model-types.json": _json(model_types.to_json()),
@@ -61,6 +63,7 @@ def render(plan: Plan) -> dict[str, File]:
         **node_stages.files(plan),
         **_scripts(),
         **_examples(plan),
+        **_test_inputs(plan),
     }
 
 
@@ -307,6 +310,12 @@ def _requirements(plan: Plan) -> dict[str, File]:
 def _examples(plan: Plan) -> dict[str, File]:
     found = examples.paths(plan.offered)
     return {target: File(path.read_bytes(), copied=True) for target, path in found.items()}
+
+
+def _test_inputs(plan: Plan) -> dict[str, File]:
+    """Return an example of a request for each preset; they lie beside the Dockerfile, and in no image."""
+    made = presets.examples(plan.described, plan.offered)
+    return {f"test_input/{name}.json": replace(_json(said), copied=True) for name, said in made.items()}
 
 
 @cache

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
 
 FOLDER = ROOT / "tests" / "golden"
-DATA = tuple(f"podkiln/{name}.json" for name in ("flags", "folders", "model-types", "models", "nodes"))
+_DATA = ("flags", "folders", "model-types", "models", "nodes", "presets")
+DATA = tuple(f"podkiln/{name}.json" for name in _DATA)
 DATA_OF = "lazy"
 
 

@@ -2,7 +2,7 @@
 
 Usage:
   workflows.py                      write variants/workflows/ID.json from each ID.api.json
-  workflows.py --check              write nothing; say what is wrong, or not current
+  workflows.py --check              write nothing; say what is wrong, or not current, presets too
   workflows.py markers DIR          make the files that must lie in ComfyUI's --base-directory DIR
   workflows.py definitions URL [ID=FOLDER@COMMIT...]
                                     take them from the ComfyUI there: of itself, and of custom nodes by the
@@ -27,6 +27,7 @@ from podkiln.config import (  # noqa: E402 - the path comes first: podkiln is ru
     catalog,
     model_folders,
     node_definitions,
+    presets,
     workflows,
 )
 from podkiln.config.fields import IDENTIFIER  # noqa: E402 - as above
@@ -63,8 +64,8 @@ def write() -> int:
 
 
 def check() -> int:
-    """Say what is wrong with the workflows, or not current."""
-    said = workflows.problems() or [
+    """Say what is wrong with the workflows and presets, or not current."""
+    said = [*workflows.problems(), *presets.problems()] or [
         f"{path.name}: run scripts/host/workflows.py" for path in workflows.stale()
     ]
     for line in said:

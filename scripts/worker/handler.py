@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pod.util.printable import printable, shown
 from pod.util.secret_variables import hidden
-from worker import job, messages, request
+from worker import job, messages, presets, request
 from worker.errors import JobError
 from worker.job_file import is_id
 from worker.progress import INTERVAL, Reporter
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from worker.job import Place
     from worker.job_file import JobFile
+    from worker.presets import Presets
 
 STOPPED: Final = (
     "The worker was stopped while this job ran, and the platform's grace was too short for it: send it again."
@@ -51,6 +52,7 @@ class Worker:
         concurrency: Jobs at once (WORKER_CONCURRENCY).
         warm_up: The workflow to run before the first job, or the path of one (WARMUP_WORKFLOW).
         interval: Seconds between two messages of a job's progress.
+        presets: What requests may name in the place of a workflow.
     """
 
     place: Place
@@ -62,6 +64,7 @@ class Worker:
     concurrency: int = 1
     warm_up: str = ""
     interval: float = INTERVAL
+    presets: Presets = presets.NONE
 
     async def handle(self, given: dict[str, Any]) -> dict[str, Any]:
         """Answer a job of the platform: an object with `id` and `input`."""
@@ -107,7 +110,10 @@ class Worker:
     async def _answer(self, given: dict[str, Any]) -> dict[str, Any]:
         asked, secrets = None, tuple[str, ...]()
         try:
-            asked = request.parse(given.get("input"), given.get("s3Config"))
+            # In a thread: a path of a preset's file lies on a volume, which may hang.
+            asked = await asyncio.to_thread(
+                request.parse, given.get("input"), given.get("s3Config"), self.presets
+            )
             secrets = asked.secrets
             async with Reporter(lambda message: self._report(given, message), self.interval) as reporter:
                 answer = await job.run(
@@ -117,6 +123,7 @@ class Worker:
                     lambda prompt_id: self.open_jobs.note(str(given["id"]), prompt_id),
                     str(given["id"]),
                 )
+            answer = {**answer, **asked.said}
         except JobError as error:
             answer = error.answer
         except Exception as bug:  # noqa: BLE001 - whatever it is, its traceback is not the client's

@@ -1,7 +1,7 @@
 """A job's input, read and checked. Pure.
 
 Format: `input` of a job as worker-comfyui 5.8.5 takes it (docs/reference/serverless.md), and a few keys more.
-Keys that are not known are left alone, as it leaves them.
+Keys that are not known are left alone, as it leaves them; but not beside a preset's inputs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from comfy.answers import MOST_VALUES
 from comfy.failure import ComfyError
 from comfy.workflow import Named
 from pod.util import bounded_json
-from worker import bucket, messages
+from worker import bucket, messages, presets
 from worker.errors import JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from comfy.workflow import Nodes
     from worker.bucket import Bucket
+    from worker.presets import Presets
 
 FREE: Final = "free"
 """What `refresh_worker` and REFRESH_WORKER say in place of `true` for the light form of it."""
@@ -36,7 +39,7 @@ class Request:
     `pictures`: files to upload before, by the names that the workflow has for them. `api_key`: for nodes that
     ask Comfy.org's paid services. `legacy_outputs`: name videos of SaveVideo among the images too.
     `refresh_worker`: end the worker after this job. `free`: let ComfyUI give its memory back after it.
-    `bucket`: where its results go, in place of the worker's.
+    `bucket`: where its results go, in place of the worker's. `said`: what its answer has beside the results.
     """
 
     nodes: Nodes
@@ -46,6 +49,7 @@ class Request:
     refresh_worker: bool = False
     free: bool = False
     bucket: Bucket | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -54,12 +58,13 @@ class Request:
         return (*((self.api_key,) if self.api_key else ()), *keys)
 
 
-def parse(given: Any, s3_config: Any = None) -> Request:
+def parse(given: Any, s3_config: Any = None, known: Presets = presets.NONE) -> Request:
     """Read a job's input: an object, or a text that is one as JSON. Raises JobError.
 
     Args:
         given: The input.
         s3_config: What stands beside it as `s3Config`; in the input it may stand, too.
+        known: The presets that it may name in the place of a workflow.
     """
     if given is None:
         raise JobError(messages.NO_INPUT)
@@ -67,19 +72,22 @@ def parse(given: Any, s3_config: Any = None) -> Request:
         given = _decoded(given)
     if not isinstance(given, dict):
         raise JobError(messages.INVALID_JSON)
-    if given.get("workflow") is None:
+    preset = known.meant(given)
+    if preset is None and given.get("workflow") is None:
         raise JobError(messages.NO_WORKFLOW)
     refresh = given.get("refresh_worker")
     if refresh != FREE:
         refresh = _flag(given, "refresh_worker")
+    asked = known.ask(preset, given) if preset else None
     return Request(
-        _nodes(given["workflow"]),
-        _pictures(given.get("images")),
+        asked.nodes if asked else _nodes(given["workflow"]),
+        asked.files if asked else _pictures(given.get("images")),
         _api_key(given),
         _flag(given, "legacy_outputs"),
         refresh is True,
         refresh == FREE,
         bucket.of_job(s3_config if s3_config is not None else given.get("s3Config")),
+        asked.said if asked else {},
     )
 
 

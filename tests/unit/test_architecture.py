@@ -57,6 +57,9 @@ _WORKER_ORDER = """
 errors
 messages
 bucket
+media
+preset_inputs
+presets
 request
 outputs
 answer

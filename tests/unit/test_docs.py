@@ -18,6 +18,7 @@ from podkiln.config import catalog, comfyui_flags, document, variant
 from podkiln.config.flag_files import ProfilesFile
 from podkiln.config.model import Model
 from podkiln.config.node import Node
+from podkiln.config.preset import Preset
 from podkiln.util import console
 from podkiln.weights import layer_lookup
 
@@ -33,6 +34,7 @@ MODELS = catalog.load()
 EXAMPLES: dict[str, list[str]] = {
     "studio.yaml": ["sdxl-base", "studio-style"],
     "older.yaml": [],
+    "portraits.yaml": ["realvisxl-v4"],
     "sdxl-only.yaml": ["sdxl-base"],
     "studio-worker.yaml": ["qwen-image-edit-2511"],
     "two-of-them.yaml": [],
@@ -203,9 +205,9 @@ def test_samples_show_what_the_command_prints(
 
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"))
 def test_examples_of_descriptions_are_right(page: str, text: str, tmp_path: Path) -> None:
-    """A first line `# model`, `# node` or `# NAME.yaml` says what the example is."""
+    """A first line `# model`, `# node`, `# preset` or `# NAME.yaml` says what the example is."""
     title = text.partition("\n")[0].removeprefix("# ")
-    shapes: dict[str, type[StrictModel]] = {"model": Model, "node": Node}
+    shapes: dict[str, type[StrictModel]] = {"model": Model, "node": Node, "preset": Preset}
     path = tmp_path / (f"{title}.yaml" if title in shapes else title)
     path.write_text(text)
     for release in re.findall(r"^  comfyui: ([0-9.]+)$", text, re.MULTILINE):

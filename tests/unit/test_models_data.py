@@ -149,7 +149,7 @@ def test_one_sha256_has_one_size_and_one_size_one_sha256() -> None:
 def test_a_sha256_stands_for_one_destination() -> None:
     places = defaultdict(set)
     for _, file in rows():
-        if file.sha256 != UNRESOLVED:
+        if file.sha256 != UNRESOLVED and not file.destination.startswith("wan2gp/"):  # another program's
             places[file.sha256].add(file.destination)
     assert {sha256: found for sha256, found in places.items() if len(found) > 1} == {}
 

@@ -16,7 +16,7 @@ from pod.util.printable import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from typing import Any
 
 LINKS = "extra_model_paths.yaml"  # the name under which ComfyUI reads it beside its main.py
@@ -56,10 +56,23 @@ def elsewhere(root: str, folders: Iterable[str], files: Iterable[str], known: Ma
         path = f"{root}/{by_case.get(first, '')}"
         if first in by_case and os.path.isdir(inner := "/".join([path, *rest])):  # noqa: PTH112
             said.append(_move(inner, f"{root}/models"))
-    if weights := sorted(name for name in files if name.lower().endswith(_WEIGHTS)):
+    told = _told([*here, *files], known.get("layouts", ()))
+    said += [f"{root}/{name} {what}" for name, what in told.items()]
+    if weights := sorted(name for name in files if name.lower().endswith(_WEIGHTS) and name not in told):
         more = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
         said.append(_move(f"{root}/{weights[0]}{more}", f"the folder of its kind below {root}/models"))
     return said
+
+
+def _told(names: Collection[str], layouts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what is said of files and folders of other programs' layouts, by name."""
+    return {
+        name: what
+        for layout in layouts
+        if any(name.lower().startswith(tuple(layout["signs"])) for name in names)
+        for name, what in layout["places"].items()
+        if name in names
+    }
 
 
 def _move(source: str, target: str) -> str:

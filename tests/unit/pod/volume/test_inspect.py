@@ -444,6 +444,32 @@ def test_weights_in_the_root_are_named(asked: ProbeOptions, tmp_path: Path) -> N
     assert said.startswith(f"{tmp_path}/workspace/a.safetensors and 1 more is not read")
 
 
+QUANTO = "wan2.1_scail_preview_14B_quanto_bf16_int8.safetensors"
+
+
+def test_what_was_put_there_for_wan2gp_is_named_with_what_can_be_used(
+    asked: ProbeOptions, tmp_path: Path
+) -> None:
+    root = tmp_path / "workspace"
+    for name in ("umt5-xxl", "pose", "mask"):
+        (root / name).mkdir(parents=True)
+    (root / QUANTO).touch()
+    (tmp_path / "folders.json").write_text(json.dumps(model_folders.to_json("0.33.0")), encoding="utf-8")
+    said = look(replace(asked, root=str(tmp_path))).problems
+    assert [each.partition(" ")[0] for each in said] == [
+        f"{root}/{name}" for name in (QUANTO, "umt5-xxl", "pose", "mask")
+    ]
+    assert "quanto's int8, which ComfyUI cannot load: ENABLE_SCAIL=true fetches the fp8 file" in said[0]
+    assert "yolox and dw-ll are not needed" in said[2]
+
+
+def test_folders_of_such_names_alone_say_nothing(asked: ProbeOptions, tmp_path: Path) -> None:
+    for name in ("pose", "mask"):
+        (tmp_path / "workspace" / name).mkdir(parents=True)
+    (tmp_path / "folders.json").write_text(json.dumps(model_folders.to_json("0.33.0")), encoding="utf-8")
+    assert look(replace(asked, root=str(tmp_path))).problems == ()
+
+
 def test_a_workspace_in_the_kernels_own_files_is_refused(asked: ProbeOptions) -> None:
     with pytest.raises(PodError, match="lies in /proc, where the kernel shows itself") as refused:
         VolumeProbe(
