@@ -45,7 +45,7 @@ def test_what_must_be_said_is_enough(name: str) -> None:
         if each.required
     }
     known = Presets({name: preset}, run=Path("/nonexistent"))
-    asked = request.parse({"preset": name, **least}, known)
+    asked = request.parse({"preset": name, **least}, known=known)
     model = MODELS[name].model
     files = Files.of(*(MODELS[each].model for each in (*entry.models, *model.example_with)))
     nodes = workflow.of(name, asked.nodes, entry.source.path)
