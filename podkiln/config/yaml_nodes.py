@@ -7,6 +7,7 @@ false, plain numbers, null and text exist, as editors show them (YAML 1.2, chapt
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import unicodedata
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,7 +61,12 @@ def parse(path: Path, text: str | None = None) -> yaml.MappingNode:
         path: The file.
         text: What it will hold, where it is not written yet.
     """
-    text = _text(path) if text is None else text
+    return _parsed(path, _text(path) if text is None else text)
+
+
+# A run reads most descriptions several times, once for each variant that names them; the tree is only read.
+@functools.lru_cache(maxsize=512)
+def _parsed(path: Path, text: str) -> yaml.MappingNode:
     _refuse_depth(path, text)
     try:
         root = _compose(text)

@@ -58,7 +58,7 @@ class Request:
         return (*((self.api_key,) if self.api_key else ()), *keys)
 
 
-def parse(given: Any, s3_config: Any = None, known: Presets = presets.NONE) -> Request:
+def parse(given: Any, s3_config: Any = None, *, known: Presets = presets.NONE) -> Request:
     """Read a job's input: an object, or a text that is one as JSON. Raises JobError.
 
     Args:

@@ -59,7 +59,7 @@ TESTS = [
 def copy(tmp_path: Path) -> Path:
     """The parts of the checkout that these commands and tests read."""
     tree = tmp_path / "tree"
-    ignored = shutil.ignore_patterns("__pycache__", "container", "dist")
+    ignored = shutil.ignore_patterns("container", "dist")
     for name in (*PARTS, *PAGES):
         source = ROOT / name
         if source.is_dir():

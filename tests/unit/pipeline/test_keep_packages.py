@@ -279,9 +279,9 @@ def test_the_dockerfile_takes_packages_and_base_from_it_and_keeps_its_rules(plan
 
 def test_nothing_of_the_image_depends_on_it(plans: tuple[Plan, Plan]) -> None:
     bare, kept = plans
-    changed = {
-        path for path, file in build_context.render(bare).items() if build_context.render(kept)[path] != file
-    }
+    before, after = build_context.render(bare), build_context.render(kept)
+    assert before.keys() == after.keys()
+    changed = {path for path, file in before.items() if after[path] != file}
     assert changed == {"Dockerfile"}
     assert runtime_recipe.of(bare) == runtime_recipe.of(kept)
     ours, theirs = image_config.RenderedConfig.of(bare), image_config.RenderedConfig.of(kept)

@@ -220,5 +220,5 @@ def test_a_blob_that_expands_is_given_up_soon_and_takes_little_memory(bomb: str)
         timeout=60,
     )
     seconds, mebibytes = map(float, done.stdout.split())
-    assert seconds < 1, done.stderr
+    assert seconds < 5, done.stderr  # of a shared core; a bomb that is read to its end takes minutes
     assert mebibytes < 64, done.stderr

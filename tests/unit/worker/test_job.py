@@ -198,9 +198,9 @@ def test_each_file_is_asked_for_once(comfyui: ComfyUI, place: Place) -> None:
 
 def test_a_result_that_the_platform_would_lose_is_said(comfyui: ComfyUI, place: Place) -> None:
     comfyui.faults.images = [{"filename": "trickle.png", "type": "output"}]  # it never ends
-    said = failure(replace(place, largest=2000))["error"]
+    said = failure(replace(place, largest=1300))["error"]
     assert said.startswith(
-        "The results of this job are larger than 0.002 MB as base64, which RunPod does not"
+        "The results of this job are larger than 0.0013 MB as base64, which RunPod does not"
     )
 
 

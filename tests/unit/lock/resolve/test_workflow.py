@@ -102,7 +102,7 @@ class Runner:
         self.temp = folder / "temp"
         self.log = folder / "gh.log"
         for name in ("podkiln", "scripts", "templates", "variants"):
-            shutil.copytree(ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, self.checkout / name)
         for name in ("build.py", "requirements.txt", "requirements-dev.txt"):
             shutil.copy(ROOT / name, self.checkout)
         (self.checkout / ".venv").symlink_to(sys.prefix)

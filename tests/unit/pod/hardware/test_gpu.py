@@ -375,7 +375,7 @@ def test_any_answer_gives_a_detection(code: int, output: str, value: str | None)
         )
     finally:
         os.environ["PATH"] = before
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5
     said = [*found.reasons, *found.warnings, found.unusable or ""]
     assert all(sentence.isprintable() for sentence in said)
     assert all(len(sentence) < 2000 for sentence in said)

@@ -41,7 +41,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">' + "".join(
 def test_any_xml_gives_an_answer(text: str) -> None:
     begun = time.process_time()
     assert isinstance(mig.slice_memory(text), dict)
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5
 
 
 @settings(max_examples=150, deadline=None)
@@ -64,4 +64,4 @@ def test_a_list_without_end_takes_no_time() -> None:
         "  MIG a Device  " + "1" * 500_000,
     ):
         assert mig.parse_list(line, UUID) == []
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5

@@ -77,4 +77,4 @@ def test_a_name_of_a_megabyte_takes_no_time(letter: str) -> None:
             name = str(wrong)
         assert len(name.encode(errors="replace")) <= 1000
         pickles.is_pickle(raw)
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5

@@ -298,7 +298,7 @@ def test_any_requirements_give_a_verdict(tmp_path: Path, data: bytes) -> None:
         )
         begun = time.process_time()
         verdict = node_requirements.compare(folder, IMAGE, OVERLAY, node_requirements.parser(SITE))
-        assert time.process_time() - begun < 1
+        assert time.process_time() - begun < 5
         assert all(line.isprintable() and len(line) < 200 for line in verdict.unclear)
 
 
