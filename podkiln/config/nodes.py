@@ -9,6 +9,8 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from pod.source_trees import patches
+from pod.source_trees.patches import PatchError
 from pod.util.git_objects import LINK
 from podkiln.config import document, list_changes, node_list
 from podkiln.config.document import ROOT
@@ -101,11 +103,19 @@ class NodeEntry:
             path = self.source.path.parent / each.file
             if problem := files.problem(path):
                 raise self.error((*place, "patches", at, "file"), f"{shown(each.file)} {problem}.")
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(patches.LARGEST + 1)
+            if len(content) > patches.LARGEST:
+                what = f"{shown(each.file)} is larger than the {patches.LARGEST >> 20} MiB of a patch."
+                raise self.error((*place, "patches", at, "file"), what)
             has = hashlib.sha256(content).hexdigest()
             if has != each.sha256:
                 what = f"{shown(each.file)} has the sha256 {has}, which is not the one that stands here."
                 raise self.error((*place, "patches", at, "sha256"), what)
+            try:
+                patches.files_of(content)
+            except PatchError as wrong:
+                raise self.error((*place, "patches", at, "file"), f"{shown(each.file)} {wrong}.") from None
             yield content
 
 
@@ -155,8 +165,8 @@ def check(described: LoadedVariant) -> None:
     _check_variables(entries)
     for each in entries.values():
         each.own_files()
-        patches = [each.patches(), *(each.code_patches(at) for at in range(len(each.node.code)))]
-        for _ in chain.from_iterable(patches):
+        listed = [each.patches(), *(each.code_patches(at) for at in range(len(each.node.code)))]
+        for _ in chain.from_iterable(listed):
             pass  # read, and so compared with their hashes
 
 

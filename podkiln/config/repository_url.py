@@ -1,7 +1,7 @@
 """The address of a git repository as descriptions have it: https://HOST/PATH, and nothing beside it.
 
-It is written into `ADD URL.git#COMMIT`. For BuildKit that is a checkout of the commit only where the path ends in
-.git; with a query before that, the same line is a download of a file that nothing pins
+It is written into `ADD URL.git#COMMIT`. For BuildKit that is a checkout of the commit only where the path
+ends in .git; with a query before that, the same line is a download of a file that nothing pins
 (https://docs.docker.com/reference/dockerfile/#adding-files-from-a-git-repository).
 """
 
@@ -26,13 +26,13 @@ def _problem(value: str) -> str | None:
     if problem := url_problem(value):
         return problem
     path = value.partition("://")[2].partition("/")[2]
+    plain = re.fullmatch(f"({_SEGMENT}/)*{_SEGMENT}", path)
+    of = "expected the address of"
     problems = {
-        "expected the address of the repository without ? and what stands behind it": "?" in value,
-        "expected the address of the repository without .git and without / at its end": path.endswith("/"),
-        "expected the address of the repository with one / between its parts": "//" in path,
-        "expected the address of a repository: letters, digits and . _ ~ - or %XX between its /": not re.fullmatch(
-            f"({_SEGMENT}/)*{_SEGMENT}", path
-        ),
+        f"{of} the repository without ? and what stands behind it": "?" in value,
+        f"{of} the repository without .git and without / at its end": path.endswith("/"),
+        f"{of} the repository with one / between its parts": "//" in path,
+        f"{of} a repository: letters, digits and . _ ~ - or %XX between its /": not plain,
     }
     return next((problem for problem, found in problems.items() if found), None)
 

@@ -145,8 +145,8 @@ def _has_login(text: str) -> bool:
 def _runs_unseen(words: str) -> bool:
     """Tell whether a shell runs what comes from a network.
 
-    curl … | sh, with sudo or env before it; sh -c "$(curl …)"; bash <(curl …). Each is looked for behind the first
-    half that there is, so that the time grows with the length alone.
+    curl … | sh, with sudo or env before it; sh -c "$(curl …)"; bash <(curl …). Each is looked for behind
+    the first half that there is, so that the time grows with the length alone.
     """
     for step in re.split("[&;]", words):
         if (fetched := _FETCHED.search(step)) and _PIPED_SHELL.search(

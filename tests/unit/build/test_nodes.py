@@ -185,7 +185,7 @@ def test_the_same_as_git_makes_of_it(tree: Path) -> None:
         (PATCH.replace("-two", "-zwei"), "does not apply to sub/x.py:2."),
         (PATCH.replace("@@ -6,2", "@@ -5,2"), "does not apply to sub/x.py:5."),
         (PATCH.replace("x.py", "y.py"), "changes sub/y.py, and there is no such file."),
-        (PATCH.replace("/sub", "/../sub"), "changes ../sub/x.py, and there is no such file."),
+        (PATCH.replace("/sub", "/../sub"), "changes '../sub/x.py', which is no path of a file in the tree."),
         ("nothing\n", "is no unified diff."),
     ],
 )
