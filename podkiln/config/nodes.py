@@ -18,7 +18,7 @@ from podkiln.config.fields import IDENTIFIER, one_name
 from podkiln.config.list_changes import Item
 from podkiln.config.node import Node
 from podkiln.errors import DescriptionError, SourceError
-from podkiln.util import files, git_tree
+from podkiln.util import files, git_tree, source_files
 from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -77,10 +77,15 @@ class NodeEntry:
             raise self.error(("source",), f"{shown(self.node.source)} leads out of this repository.")
         try:
             found = git_tree.files(folder)
+            source_files.refuse_secrets(found, folder)
         except SourceError as unreadable:
-            raise self.error(("source",), str(unreadable)) from None
+            raise self.error(("source",), str(unreadable), hint=unreadable.hint) from None
         if link := next((each for each in found if each.mode == LINK), None):
             raise self.error(("source",), f"{link.place} is a symlink, which a build does not take.")
+        try:
+            source_files.refuse_foreign(found, folder)
+        except SourceError as foreign:
+            raise self.error(("source",), str(foreign)) from None
         if not found:
             raise self.error(("source",), f"the folder {shown(self.node.source)} is empty.")
         return found

@@ -90,7 +90,7 @@ class Resolution:
             self.first.setdefault(name, entry.id)
 
     def _line(self, entry: NodeEntry, item: Item) -> str:
-        """Return a line as it is resolved. Raises DescriptionError: the runtime has that in another version."""
+        """Return a line as it is resolved. Raises DescriptionError: the runtime has another version."""
         line = import_folders.kept(item.value, self.shared)
         wanted = requirement(line)
         name = canonicalize_name(wanted.name)
