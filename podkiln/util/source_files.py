@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from pod.util.git_objects import LINK
+from pod.util.printable import printable
 from podkiln.errors import SourceError
 from podkiln.util import git_repository
 
@@ -35,8 +36,8 @@ def refuse_foreign(files: Iterable[SourceFile], folder: Path) -> None:
         try:
             each.path.decode()
         except UnicodeDecodeError:
-            name = os.fsdecode(each.path).encode(errors="backslashreplace").decode()
-            raise SourceError(f"{folder} has the file {name!r}, whose name is no UTF-8.") from None
+            name = printable(os.fsdecode(each.path))
+            raise SourceError(f"{folder} has the file '{name}', whose name is no UTF-8.") from None
         if each.mode == LINK:
             target = each.place.readlink()
             if target.is_absolute() or not f"{os.path.realpath(each.place)}/".startswith(f"{root}/"):
