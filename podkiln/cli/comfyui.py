@@ -65,4 +65,7 @@ def _folder(source: tuple[str, ...]) -> Path | None:
     name, _, value = source[0].partition("=")
     if len(source) > 1 or name != "comfyui" or not value or "://" in value:
         raise UsageError("--source: here it is comfyui=DIR, once.", hint="Without it, GitHub is asked.")
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # the home of nobody
+        raise UsageError(f"--source: there is no folder {value}: nobody has that home.") from None

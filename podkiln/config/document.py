@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from podkiln.config import messages, yaml_nodes
 from podkiln.errors import DescriptionError
+from podkiln.util.quoting import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,5 +165,5 @@ def _place(data: Any, location: Location, kind: str) -> Location:
 
 
 def _dotted(location: Sequence[str | int]) -> str:
-    parts = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in location]
+    parts = [f"[{step}]" if isinstance(step, int) else f".{cut(step)}" for step in location]
     return "".join(parts).lstrip(".")

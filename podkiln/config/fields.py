@@ -18,10 +18,13 @@ from pydantic import AfterValidator, Field, StringConstraints
 from podkiln.config.messages import PatternType
 from podkiln.errors import UsageError
 from podkiln.oci.reference import Reference, registry_name, repository_problem
+from podkiln.util import git_tree
 from podkiln.util.quoting import shown
 
 T = TypeVar("T")
 MAX_NAME_BYTES = 255  # bytes, on every file system that images and volumes have
+MAX_PATH_BYTES = 1024  # of a relative path: Linux takes 4096 with what stands before it
+MAX_REQUIREMENT = 500  # characters of a Python requirement; a package's name alone has less than 100
 RESERVED_LABELS: Final = (
     "io.podkiln.",
     "org.opencontainers.image.title.",
@@ -52,7 +55,11 @@ Identifier = Annotated[
 Revision = Annotated[str, PatternType(r"^[0-9a-f]{40}$", "a commit of 40 lower-case hex digits")]
 
 
-def _url_problem(value: str) -> str | None:
+HOST: Final = rf"[A-Za-z0-9][A-Za-z0-9.-]*(:{_PORT})?"
+"""The form of a host in a URL, maybe with a port."""
+
+
+def url_problem(value: str) -> str | None:
     """Return what keeps a text from being an https URL, without repeating it: it may hold a login."""
     scheme, separator, rest = value.partition("://")
     host, slash, path = rest.partition("/")
@@ -73,10 +80,10 @@ def _url_problem(value: str) -> str | None:
 HttpsUrl = Annotated[
     str,
     PatternType(
-        rf'^https://[A-Za-z0-9][A-Za-z0-9.-]*(:{_PORT})?/[!"$-~]+$',
+        rf'^https://{HOST}/[!"$-~]+$',
         "an https URL without login, # and blanks",
         secret=True,
-        explain=_url_problem,
+        explain=url_problem,
     ),
 ]
 Digest = Annotated[str, PatternType(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits")]
@@ -110,20 +117,30 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 def safe_path(value: str) -> str:
     """Return a relative path that stays below where it is put. Raises ValueError for all others."""
     path = PurePosixPath(value)
+    if len(value.encode(errors="surrogatepass")) > MAX_PATH_BYTES:
+        raise ValueError(f"{shown(value)} is longer than {MAX_PATH_BYTES} bytes")
     if not value or value != str(path) or value == ".":
-        raise ValueError(f"{value!r} is not a plain relative path")
+        raise ValueError(f"{shown(value)} is not a plain relative path")
     if path.is_absolute():
-        raise ValueError(f"{value!r} is absolute; expected a path relative to the models folder")
+        raise ValueError(f"{shown(value)} is absolute; expected a relative path")
     if ".." in path.parts:
-        raise ValueError(f"{value!r} climbs out of its folder with '..'")
+        raise ValueError(f"{shown(value)} climbs out of its folder with '..'")
     if "\\" in value or not value.isprintable():
-        raise ValueError(f"{value!r} holds a backslash or a character that is not shown")
+        raise ValueError(f"{shown(value)} holds a backslash or a character that is not shown")
     if any(len(part.encode()) > MAX_NAME_BYTES or part != part.strip() for part in path.parts):
         raise ValueError(f"{shown(value)} has a part that begins or ends with a space, or is too long")
     if any(part.startswith(_WHITEOUT) for part in path.parts):
         raise ValueError(
             f"{shown(value)} has a part that begins with {_WHITEOUT}: in an image layer that deletes a file"
         )
+    return value
+
+
+def source_folder(value: str) -> str:
+    """Return a folder of a source tree. Raises ValueError for what no image has of one, and is no path."""
+    for part in PurePosixPath(safe_path(value)).parts:
+        if part.lower() in git_tree.IGNORED:  # in any case: a volume may not tell .GIT from .git
+            raise ValueError(f"{shown(value)} lies in {part}, which is left out of each source tree")
     return value
 
 
@@ -141,6 +158,7 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 SafePath = Annotated[str, AfterValidator(safe_path)]
+SourceFolder = Annotated[str, AfterValidator(source_folder)]
 
 
 def _phrase(text: str) -> str:
@@ -233,6 +251,8 @@ def requirement(value: str) -> Requirement:
 
 def _requirement(value: str) -> str:
     """Check one Python requirement (PEP 508): a name, maybe with extras and versions."""
+    if len(value) > MAX_REQUIREMENT:
+        raise ValueError(f"{shown(value)} is longer than the {MAX_REQUIREMENT} characters of a requirement")
     try:
         wanted = requirement(value)
     except InvalidRequirement:

@@ -6,9 +6,8 @@ them, where it keeps files. Nothing of a node is run before ComfyUI imports it.
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -18,12 +17,12 @@ from podkiln.config.fields import (
     HttpsUrl,
     Identifier,
     Revision,
-    SafePath,
+    SourceFolder,
     Text,
     VariableName,
     distinct,
 )
-from podkiln.config.node_names import folder_name, free_variable, part_name, plain_repo
+from podkiln.config.node_names import folder_name, free_variable, part_name, variable_value
 from podkiln.config.node_parts import (
     CodeLicence,
     Download,
@@ -33,20 +32,18 @@ from podkiln.config.node_parts import (
     SourcePath,
     Submodule,
 )
-
-WORKSPACE: Final = "{workspace}"
-"""What stands for the volume in a value of `environment`."""
+from podkiln.config.repository_url import RepositoryUrl
 
 
 class Node(StrictModel):
     """A custom node, pinned by commit, or one that lies in this repository."""
 
     title: Text | None = None
-    source: SafePath | None = Field(
+    source: SourceFolder | None = Field(
         None,
         description="A folder of this repository with its files, in the place of repo, commit and tree.",
     )
-    repo: HttpsUrl | None = Field(None, description="Its repository; needed without `source`.")
+    repo: RepositoryUrl | None = Field(None, description="Its repository; needed without `source`.")
     commit: Revision | None = Field(None, description="Needed without `source`.")
     tree: Revision | None = Field(
         None, description="git's hash of its files; `./build.py lock` looks up one that is left out."
@@ -80,11 +77,6 @@ class Node(StrictModel):
     homepage: HttpsUrl | None = None
     notes: TupleOf[str] = ()
 
-    @field_validator("repo")
-    @classmethod
-    def _plain_repo(cls, repo: str | None) -> str | None:
-        return repo if repo is None else plain_repo(repo)
-
     @field_validator("folder")
     @classmethod
     def _folder_name(cls, folder: str | None) -> str | None:
@@ -95,8 +87,10 @@ class Node(StrictModel):
     def _free_variables(cls, environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items():
             free_variable(name)
-            if not value.isprintable() or re.search(r"\{(?!workspace\})", value):
-                raise ValueError(f"{name}: expected one line, in which {WORKSPACE} alone is filled in")
+            try:
+                variable_value(value)
+            except ValueError as wrong:
+                raise ValueError(f"{name}: {wrong}") from None
         return environment
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What a custom node may call things: variables, its folder, its repository, its parts."""
+"""What a custom node may call things: variables, its folder, its parts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Final
 
 from podkiln.util.quoting import shown
 
+WORKSPACE: Final = "{workspace}"
+"""What stands for the volume in a value of `environment`."""
+_LONGEST_VALUE: Final = 4096
+"""Characters of a variable's value; Linux takes 128 KiB, and all of them stand in each log of a start."""
+# Beside the volume's folder, or above it: `{workspace}-2`, `{workspace}/..`.
+_OUTSIDE: Final = re.compile(r"""\{workspace\}[\w.~-]|(?<![^/:;,=\s"'])\.\.(?![^/:;,=\s"'])""")
 _EXAMPLES: Final = "podkiln"
 """The folder of the image's examples: a whitelist of ComfyUI's has names alone, so one name is one node."""
 _FOLDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -42,11 +48,15 @@ def place_variable(name: str) -> str:
     return name if own else free_variable(name)
 
 
-def plain_repo(repo: str) -> str:
-    """Return the address of a repository in its one form. Raises ValueError."""
-    if repo.endswith((".git", "/")):
-        raise ValueError("expected the address of the repository without .git and without / at its end")
-    return repo
+def variable_value(value: str) -> str:
+    """Return a value of `environment`. Raises ValueError, in words that go on after the variable's name."""
+    if len(value) > _LONGEST_VALUE:
+        raise ValueError(f"expected at most {_LONGEST_VALUE} characters (it has {len(value)})")
+    if not value.isprintable() or re.search(r"\{(?!workspace\})", value):
+        raise ValueError(f"expected one line, in which {WORKSPACE} alone is filled in")
+    if WORKSPACE in value and _OUTSIDE.search(value):
+        raise ValueError(f"expected a path in {WORKSPACE}, and {shown(value)} leads out of it")
+    return value
 
 
 def folder_name(folder: str) -> str:

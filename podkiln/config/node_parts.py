@@ -11,17 +11,18 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.fields import (
-    HttpsUrl,
     Identifier,
     PythonRequirement,
     Revision,
     SafePath,
+    SourceFolder,
     Text,
     VariableName,
     distinct,
 )
 from podkiln.config.messages import PatternType
-from podkiln.config.node_names import place_variable, plain_repo
+from podkiln.config.node_names import place_variable
+from podkiln.config.repository_url import RepositoryUrl
 from podkiln.util.quoting import shown
 
 FileSha256 = Annotated[str, PatternType(r"^[0-9a-f]{64}$", "a sha256 of 64 lower-case hex digits")]
@@ -106,8 +107,8 @@ class NodePython(StrictModel):
 class Submodule(StrictModel):
     """A repository that lies in a folder of the node's own, as its .gitmodules says."""
 
-    path: SafePath
-    repo: HttpsUrl
+    path: SourceFolder
+    repo: RepositoryUrl
     commit: Revision
     tree: Revision
 
@@ -116,10 +117,10 @@ class SourcePath(StrictModel):
     """A Python package that is on no index, or there as source alone: its tree, on Python's path."""
 
     name: Identifier
-    repo: HttpsUrl
+    repo: RepositoryUrl
     commit: Revision
     tree: Revision
-    folder: SafePath | None = Field(
+    folder: SourceFolder | None = Field(
         None, description="The folder in it that goes on the path; by default the whole tree."
     )
     licence: Text
@@ -137,17 +138,12 @@ class NodeCode(StrictModel):
     """Code of others that a node imports from a folder: such as a model's own, where the node is ours."""
 
     name: Identifier
-    repo: HttpsUrl
+    repo: RepositoryUrl
     commit: Revision
     tree: Revision
     variable: VariableName = Field(description="The variable in which the node finds the folder.")
     licence: CodeLicence
     patches: TupleOf[Patch] = ()
-
-    @field_validator("repo")
-    @classmethod
-    def _plain_repo(cls, repo: str) -> str:
-        return plain_repo(repo)
 
     @field_validator("variable")
     @classmethod

@@ -9,6 +9,8 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from pod.source_trees import patches
+from pod.source_trees.patches import PatchError
 from pod.util.git_objects import LINK
 from podkiln.config import document, list_changes, node_list
 from podkiln.config.document import ROOT
@@ -16,7 +18,7 @@ from podkiln.config.fields import IDENTIFIER, one_name
 from podkiln.config.list_changes import Item
 from podkiln.config.node import Node
 from podkiln.errors import DescriptionError, SourceError
-from podkiln.util import files, git_tree
+from podkiln.util import files, git_tree, source_files
 from podkiln.util.quoting import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -75,10 +77,15 @@ class NodeEntry:
             raise self.error(("source",), f"{shown(self.node.source)} leads out of this repository.")
         try:
             found = git_tree.files(folder)
+            source_files.refuse_secrets(found, folder)
         except SourceError as unreadable:
-            raise self.error(("source",), str(unreadable)) from None
+            raise self.error(("source",), str(unreadable), hint=unreadable.hint) from None
         if link := next((each for each in found if each.mode == LINK), None):
             raise self.error(("source",), f"{link.place} is a symlink, which a build does not take.")
+        try:
+            source_files.refuse_foreign(found, folder)
+        except SourceError as foreign:
+            raise self.error(("source",), str(foreign)) from None
         if not found:
             raise self.error(("source",), f"the folder {shown(self.node.source)} is empty.")
         return found
@@ -101,11 +108,19 @@ class NodeEntry:
             path = self.source.path.parent / each.file
             if problem := files.problem(path):
                 raise self.error((*place, "patches", at, "file"), f"{shown(each.file)} {problem}.")
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(patches.LARGEST + 1)
+            if len(content) > patches.LARGEST:
+                what = f"{shown(each.file)} is larger than the {patches.LARGEST >> 20} MiB of a patch."
+                raise self.error((*place, "patches", at, "file"), what)
             has = hashlib.sha256(content).hexdigest()
             if has != each.sha256:
                 what = f"{shown(each.file)} has the sha256 {has}, which is not the one that stands here."
                 raise self.error((*place, "patches", at, "sha256"), what)
+            try:
+                patches.files_of(content)
+            except PatchError as wrong:
+                raise self.error((*place, "patches", at, "file"), f"{shown(each.file)} {wrong}.") from None
             yield content
 
 
@@ -155,8 +170,8 @@ def check(described: LoadedVariant) -> None:
     _check_variables(entries)
     for each in entries.values():
         each.own_files()
-        patches = [each.patches(), *(each.code_patches(at) for at in range(len(each.node.code)))]
-        for _ in chain.from_iterable(patches):
+        listed = [each.patches(), *(each.code_patches(at) for at in range(len(each.node.code)))]
+        for _ in chain.from_iterable(listed):
             pass  # read, and so compared with their hashes
 
 

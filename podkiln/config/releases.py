@@ -14,7 +14,8 @@ from pydantic import Field
 
 from podkiln.config import document
 from podkiln.config.document import ROOT, StrictModel, TupleOf
-from podkiln.config.fields import FlagName, HttpsUrl, Identifier, Release, Revision
+from podkiln.config.fields import FlagName, Identifier, Release, Revision
+from podkiln.config.repository_url import RepositoryUrl
 from podkiln.errors import DescriptionError
 from podkiln.util.quoting import shown
 
@@ -48,7 +49,7 @@ class ReleaseFile(StrictModel):
     """flags/comfyui-V.yaml."""
 
     comfyui: Release
-    repo: HttpsUrl
+    repo: RepositoryUrl
     commit: Revision
     tree: Revision
     flags: TupleOf[ParsedFlag] = Field(min_length=1)

@@ -11,7 +11,6 @@ from podkiln.config.document import StrictModel, TupleOf
 from podkiln.config.fields import (
     AptPackage,
     Digest,
-    HttpsUrl,
     Identifier,
     ImageName,
     LabelName,
@@ -30,6 +29,7 @@ from podkiln.config.fields import (
     distinct,
 )
 from podkiln.config.list_changes import Changeable, ListChange, PackagesChange
+from podkiln.config.repository_url import RepositoryUrl
 
 
 class BaseSets(StrictModel):
@@ -95,7 +95,7 @@ class ComfyUI(StrictModel):
     """
 
     version: Release = Field(description="A release; with it alone, the rest is that release's.")
-    repo: HttpsUrl
+    repo: RepositoryUrl
     commit: Revision
     tree: Revision
     arguments: Annotated[TupleOf[str], Changeable(ListChange)] = Field(

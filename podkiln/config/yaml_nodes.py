@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from pod.util.printable import printable
 from podkiln.config.messages import MAX_DIGITS
 from podkiln.errors import DescriptionError
 from podkiln.util import quoting
@@ -216,6 +217,12 @@ def _check_keys(path: Path, node: yaml.MappingNode) -> None:
             raise _broken(path, _line(key), "a key must be plain text")
         cut = quoting.cut(key.value.replace("\n", " ")) or "an empty key"
         _check_text(path, key)
+        if not key.value.isprintable():
+            raise _broken(
+                path,
+                _line(key),
+                f"{printable(cut)}: a key stands on one line, without marks that are not shown",
+            )
         if key.tag not in {_TEXT, f"{_YAML}int"}:
             raise _broken(path, _line(key), f"{cut}: a key must be text: quote it")
         _check_tag(path, key, cut)

@@ -16,9 +16,10 @@ from podkiln.errors import SourceError, UsageError
 from podkiln.lock.nodes import LockedNode
 from podkiln.oci.reference import Reference
 from podkiln.plan import node_layers
-from podkiln.util import git_repository
+from podkiln.util import git_repository, git_tree, source_files
 from podkiln.util.git_tree import EMPTY, tree_id, tree_id_of
 from podkiln.util.masking import has_secret, masked
+from podkiln.util.quoting import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,12 +118,11 @@ def source(option: str, lock: Lock) -> Substitute:
             f"--source: {masked(value)!r} names no commit.",
             hint="Write URL#COMMIT with the 40 digits of the commit.",
         )
-    folder = Path(value).expanduser()  # behind NAME= a shell leaves ~ as it is
-    if not folder.is_dir():
-        raise SourceError(f"--source {name}: there is no folder {masked(value)}.")
+    folder = _folder(name, value)
     links = _links(name, lock)
     actual = _tree(name, folder, value, links)
     locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
+    _check_files(name, folder, links, substituted=actual != locked)
     place = folder.resolve()
     return Substitute(name, str(place), locked, actual, place, tuple(sorted(links.items())))
 
@@ -141,6 +141,28 @@ def no_nodes(value: str, lock: Lock) -> Substitute:
             hint="Take the nodes out of the variant (`nodes: []`) and lock it again.",
         )
     return Substitute(NODES, "", locked=lock.nodes.digest if lock.nodes else NONE, actual=NONE)
+
+
+def _folder(name: str, value: str) -> Path:
+    """Return the folder that is given. Raises SourceError: there is none."""
+    try:
+        folder = Path(value).expanduser()  # behind NAME= a shell leaves ~ as it is
+        if folder.is_dir():
+            return folder
+    except (OSError, RuntimeError, ValueError):  # a name that no file system takes, or the home of nobody
+        pass
+    raise SourceError(f"--source {name}: there is no folder {masked(cut(value))}.")
+
+
+def _check_files(name: str, folder: Path, links: Mapping[str, str], *, substituted: bool) -> None:
+    """Refuse what must not come into an image. Raises SourceError. The locked tree's own files are public."""
+    try:
+        found = git_tree.files(folder, links)
+        source_files.refuse_foreign(found, folder)
+        if substituted:
+            source_files.refuse_secrets(found, folder)
+    except SourceError as wrong:
+        raise SourceError(f"--source {name}: {wrong}", hint=wrong.hint) from None
 
 
 def _links(name: str, lock: Lock) -> dict[str, str]:

@@ -23,11 +23,14 @@ _SECRET = re.compile(
     r"token(?!iz)|secret|passw|api_?key|credential|hf_[A-Za-z0-9]{20,}|bearer\s|[?&](token|key)=",
     re.IGNORECASE,
 )
-_URL_LOGIN = re.compile(r"[a-z+]+://[^/\s@]+:[^/\s@]+@")
-# curl … | sh, with sudo or env before it; sh -c "$(curl …)"; bash <(curl …).
-_UNSEEN = re.compile(
-    r"\b(curl|wget)\b[^&;]*\|\s*(\S+ )*?(ba|da|z)?sh\b|\b(ba|da|z)?sh\b[^&;]*[$<]\((curl|wget)\b"
-)
+# No two matches of it can overlap, so that a search takes no longer than its text is.
+_BEFORE_AT = re.compile(r"[a-z+]://([^/\s@]*)@")
+_GIT_ADDRESS = re.compile(r"(?:https?|git|ssh)://[^?#]+\.git|(?:git|ssh)://[^?#]+|git@[^?#]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_FETCHED = re.compile(r"\b(curl|wget)\b")
+_SHELL = re.compile(r"\b(ba|da|z)?sh\b")
+_PIPED_SHELL = re.compile(r"(^|[\s|])(ba|da|z)?sh\b")
+_FETCHING = re.compile(r"[$<]\((curl|wget)\b")
 
 
 @dataclass(frozen=True)
@@ -104,20 +107,59 @@ def _unpinned(image: str, stages: set[str]) -> str | None:
 
 
 def _add(rest: str, _stages: set[str]) -> str | None:
-    words = re.sub(r'[\[\]",\s]+', " ", rest).split()  # the form of a JSON list, too
+    """Read an ADD as BuildKit does: a git address is one by its form, and all else from a network is a file.
+
+    In front of the last word stand options and sources; a query makes a file of what would be a repository.
+    """
+    options, words = _words(rest)
     # What a variable holds is not known here, so it is taken for an address.
     sources = [word for word in words[:-1] if "://" in word or word.startswith(("git@", "$"))]
     for source in sources:
-        is_git = re.search(r"\.git(#|$)", source)
-        if is_git and not re.search(r"#[0-9a-f]{40}$", source):
-            return f"{source} is not pinned by a commit of 40 digits."
-        if not is_git and "--checksum=sha256:" not in rest:
-            return f"{source} is not pinned by --checksum."
+        address, _, commit = source.partition("#")
+        if _GIT_ADDRESS.fullmatch(address):
+            if not _COMMIT.fullmatch(commit):
+                return f"{source} is not pinned by a commit of 40 digits."
+        elif not any(each.startswith("--checksum=sha256:") for each in options):
+            return f"{source} is not pinned by --checksum, and no address of a git repository."
     return None
 
 
+def _words(rest: str) -> tuple[list[str], list[str]]:
+    """Return the options of an instruction, and its other words, which may be a JSON list."""
+    options: list[str] = []
+    while rest.startswith("--"):
+        option, _, rest = rest.partition(" ")
+        options, rest = [*options, option], rest.strip()
+    try:
+        listed = json.loads(rest) if rest.startswith("[") else None
+    except ValueError:
+        listed = None
+    return options, [*map(str, listed)] if isinstance(listed, list) else rest.split()
+
+
+def _has_login(text: str) -> bool:
+    """Tell whether a URL in a text has a name and a password before its host."""
+    return any(found.partition(":")[2] for found in _BEFORE_AT.findall(text))
+
+
+def _runs_unseen(words: str) -> bool:
+    """Tell whether a shell runs what comes from a network.
+
+    curl … | sh, with sudo or env before it; sh -c "$(curl …)"; bash <(curl …). Each is looked for behind
+    the first half that there is, so that the time grows with the length alone.
+    """
+    for step in re.split("[&;]", words):
+        if (fetched := _FETCHED.search(step)) and _PIPED_SHELL.search(
+            step[fetched.end() :].partition("|")[2]
+        ):
+            return True
+        if (shell := _SHELL.search(step)) and _FETCHING.search(step, shell.end()):
+            return True
+    return False
+
+
 def _variable(rest: str, _stages: set[str]) -> str | None:
-    if _SECRET.search(rest) or _URL_LOGIN.search(rest):
+    if _SECRET.search(rest) or _has_login(rest):
         return "looks like a secret: ARG and ENV stay in the image's history; use --mount=type=secret."
     return None
 
@@ -132,9 +174,9 @@ def _run(rest: str, stages: set[str]) -> str | None:
             return "pip install without --require-hashes."
     if re.search(r"\bgit clone\b", words):
         return "git clone is not pinned; a stage with ADD <url>#<commit> is."
-    if _UNSEEN.search(words):
+    if _runs_unseen(words):
         return "a script from the network is run unseen."
-    if _URL_LOGIN.search(rest):
+    if _has_login(rest):
         return "a URL holds a login, which stays in the image's history; use --mount=type=secret."
     return None
 

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from pod.util.git_objects import EXECUTABLE
-from podkiln.config.node import WORKSPACE
+from podkiln.config.node_names import WORKSPACE
 from podkiln.lock.nodes import file_of
 from podkiln.plan.node_layers import INPUT
 from podkiln.render.context_file import File

@@ -21,6 +21,14 @@ cp -R /source/. "$assembled/"
 while [ $# -gt 0 ]; do
     case $1 in
     submodule)
+        above=$3
+        while [ "$above" != . ]; do
+            if [ -L "$assembled/$above" ]; then
+                echo "podkiln: The custom node $id: its submodule $3 lies behind the link $above." >&2
+                exit 1
+            fi
+            above=$(dirname "$above")
+        done
         # What a checkout has there, or its address has today, is not what is locked.
         rm -rf "${assembled:?}/$3"
         mkdir -p "$assembled/$3"
@@ -28,6 +36,10 @@ while [ $# -gt 0 ]; do
         shift 3
         ;;
     path)
+        if [ ! -d "/parts/$2/$4" ]; then
+            echo "podkiln: The custom node $id: its path $2 has no folder $4 at this commit." >&2
+            exit 1
+        fi
         sh "$here/install-tree.sh" "/parts/$2" "/opt/node-paths/$3"
         for packages in /opt/venv/lib/python*/site-packages; do
             echo "/opt/node-paths/$3/$4" >"$packages/podkiln-$3.pth"

@@ -94,7 +94,7 @@ serve_command
 """
 WORKER_ORDER = _WORKER_ORDER.split()
 # What the builder shares with the pod: rules that must be one rule, and HTTP.
-SHARED = {"errors", "util", "hardware", "net", "resolve", "flags"}
+SHARED = {"errors", "util", "hardware", "net", "resolve", "source_trees", "flags"}
 
 # What runs inside images stands on its own; the builder may use it, never the other way round. What talks to
 # ComfyUI runs where ComfyUI runs, and uses what ComfyUI has. The worker's SDK is imported as it starts.

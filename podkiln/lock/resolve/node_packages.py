@@ -13,7 +13,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from packaging.utils import canonicalize_name
+
 from podkiln.config import import_folders
+from podkiln.config.fields import requirement
 from podkiln.lock.resolve import python
 from podkiln.lock.resolve.python import UnresolvedError
 from podkiln.util.quoting import shown
@@ -32,6 +35,7 @@ _UNKNOWN: Final = re.compile(r"(\S+) was not found in the package registry")
 _NO_WHEELS: Final = re.compile(
     r"(?:all versions of |only )?(\S+?)(?:==\S+)? (?:has|have) no (?:usable )?wheels"
 )
+_OTHER_PYTHON: Final = re.compile(r"no wheels with a matching Python")
 _UNREACHABLE: Final = re.compile(r"[Ff]ailed to fetch|error sending request|UnknownIssuer|dns error")
 _BEFORE_REASON: Final = re.compile(r"^.*?cause: ")
 _PAGE: Final = "docs/how-to/custom-nodes.md"
@@ -72,7 +76,7 @@ class Resolution:
         if entry.node.python.venv:
             self.venvs[entry.id] = self._venv(entry)
             return
-        lines = [import_folders.kept(each.value, self.shared) for each in entry.requirements()]
+        lines = [self._line(entry, each) for each in entry.requirements()]
         if lines:
             try:
                 self.found = self._versions([*self.asked, *lines], {**self.pins, **self.found})
@@ -84,6 +88,16 @@ class Resolution:
         self.entries.append(entry)
         for name in self.found:
             self.first.setdefault(name, entry.id)
+
+    def _line(self, entry: NodeEntry, item: Item) -> str:
+        """Return a line as it is resolved. Raises DescriptionError: the runtime has another version."""
+        line = import_folders.kept(item.value, self.shared)
+        wanted = requirement(line)
+        name = canonicalize_name(wanted.name)
+        there = self.shared.get(name)
+        if there is not None and not wanted.specifier.contains(there, prereleases=True):
+            raise _runtime_has(entry, item, f"does not go with {name} {there}")
+        return line
 
     def wheels(self) -> dict[str, list[Wheel]]:
         """Return the wheels of each node: those that no node before it needs. Raises LockError."""
@@ -156,16 +170,18 @@ class Resolution:
         else:
             return None
         changed = {} if _NO_WHEELS.search(alone.reason) else self._changed(line)
-        if not changed:
-            return _lacking(entry, item, alone)
-        needs = ", ".join(f"{name} {version}" for name, version in changed.items())
-        has = ", ".join(f"{name} {self.shared[name]}" for name in changed)
-        return _item_error(
-            item,
-            f"{item.value} of the node {entry.id} needs {needs}, and the layers of the runtime have {has}, "
-            "which stay as they are.",
-            f"Drop or replace the line, where the node does without ({_PAGE}).",
+        if changed:
+            needs = ", ".join(f"{name} {version}" for name, version in changed.items())
+            has = ", ".join(f"{name} {self.shared[name]}" for name in changed)
+            return _runtime_has(entry, item, f"needs {needs}, and does not go with {has}")
+        pinned = {f"{name}=={version}": name for name, version in self.shared.items()}
+        clash = next(
+            (word for word in re.findall(r"[\w.-]+==[\w.+!-]*\w", alone.reason) if word in pinned), None
         )
+        if clash:
+            name = pinned[clash]
+            return _runtime_has(entry, item, f"needs another {name} than {name} {self.shared[name]}")
+        return _lacking(entry, item, alone)
 
     def _changed(self, line: str) -> dict[str, str]:
         """Return which packages of the runtime a line would change, and to which versions."""
@@ -209,13 +225,24 @@ def _lacking(entry: NodeEntry, item: Item, alone: UnresolvedError) -> Descriptio
     if unknown := _UNKNOWN.search(alone.reason):
         return _item_error(item, f"the package index has no package {shown(unknown[1])}.", alone.hint)
     if found := _NO_WHEELS.search(alone.reason):
+        other = _OTHER_PYTHON.search(alone.reason)
+        has = "for other versions of Python" if other else "as source"
         return _item_error(
             item,
-            f"{item.value} of the node {entry.id} needs {found[1]}, which the package index has as "
-            "source alone, and a build compiles nothing.",
+            f"{item.value} of the node {entry.id} needs {found[1]}, which the package index has {has} "
+            "alone, and a build compiles nothing.",
             f"Put its repository on the path, pinned: `paths:` of the node ({_PAGE}).",
         )
     return _item_error(item, f"{item.value} cannot be had: {_reason(alone)}", alone.hint)
+
+
+def _runtime_has(entry: NodeEntry, item: Item, clash: str) -> DescriptionError:
+    """Return that a line wants another package than the runtime has locked."""
+    return _item_error(
+        item,
+        f"{item.value} of the node {entry.id} {clash}, which the layers of the runtime have and keep.",
+        f"Drop or replace the line, where the node does without ({_PAGE}).",
+    )
 
 
 def _item_error(item: Item, what: str, hint: str | None = None) -> DescriptionError:

@@ -9,13 +9,20 @@ sentence. Format: https://www.gnu.org/software/diffutils/manual/html_node/Detail
 from __future__ import annotations
 
 import re
+import stat
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+LARGEST = 1 << 20  # bytes of a patch
+LARGEST_FILE = 16 << 20  # bytes of a file that is patched
+_LONGEST_NAME, _LONGEST_PATH = 255, 1024  # bytes
+_MOST_DIGITS = 9  # of a line's number
+_LONGEST_SHOWN = 100  # characters of a name in a sentence
 HUNK = re.compile(rb"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 # What git writes between the hunks of one file and the next file. Of an addition, a removal and a new name it
 # writes more, and none of them is done.
+_NEWLINE = b"\n"
 _BETWEEN = (b"diff ", b"index ")
 _SIGNATURE = b"-- "  # of a mail, as `git format-patch` writes one
 
@@ -35,6 +42,12 @@ class Hunk(NamedTuple):
 
 def files_of(patch: bytes) -> list[tuple[str, list[Hunk]]]:
     """Return the files that a patch changes, each with its hunks. Raises PatchError."""
+    if len(patch) > LARGEST:
+        raise PatchError(f"is larger than {LARGEST >> 20} MiB")
+    try:
+        patch.decode()
+    except UnicodeDecodeError as broken:  # JSON, in which the pod gets it, holds text alone
+        raise PatchError(f"is no UTF-8 text: its line {patch.count(_NEWLINE, 0, broken.start) + 1}") from None
     found: list[tuple[str, list[Hunk]]] = []
     lines = _lines(patch)
     number = 0
@@ -50,11 +63,13 @@ def files_of(patch: bytes) -> list[tuple[str, list[Hunk]]]:
         elif found and line.rstrip() == _SIGNATURE.rstrip():
             break
         elif found and not line.startswith(_BETWEEN):
-            raise PatchError(f"has a line for {found[-1][0]} that belongs to no hunk")
+            raise PatchError(f"has a line for {_shown(found[-1][0])} that belongs to no hunk")
         else:
             number += 1
     if not found:
         raise PatchError("is no unified diff")
+    if empty := next((name for name, hunks in found if not hunks), None):
+        raise PatchError(f"has no hunk for {_shown(empty)}")
     return found
 
 
@@ -70,8 +85,22 @@ def _name(before: bytes, after: bytes) -> str:
         for line in (before, after)
     )
     if old != new:
-        raise PatchError(f"makes {new} of {old}: files are changed, and neither made, moved nor removed")
+        what = "files are changed, and neither made, moved nor removed"
+        raise PatchError(f"makes {_shown(new)} of {_shown(old)}: {what}")
+    parts = old.split("/")
+    if (
+        any(part in ("", ".", "..") or len(part.encode()) > _LONGEST_NAME for part in parts)
+        or len(old.encode()) > _LONGEST_PATH
+        or not old.isprintable()
+    ):
+        raise PatchError(f"changes {_shown(old)!r}, which is no path of a file in the tree")
     return old
+
+
+def _shown(name: str) -> str:
+    """Return a name as it can stand in a sentence."""
+    plain = "".join(each if each.isprintable() else "?" for each in name[:_LONGEST_SHOWN])
+    return plain if len(name) <= _LONGEST_SHOWN else f"{plain}…"
 
 
 def _hunk(begun: re.Match[bytes], lines: list[bytes], number: int, name: str) -> tuple[int, Hunk]:
@@ -79,6 +108,8 @@ def _hunk(begun: re.Match[bytes], lines: list[bytes], number: int, name: str) ->
 
     How many lines it has is in its first line: what is in it may look like anything.
     """
+    if any(len(each or b"") > _MOST_DIGITS for each in begun.groups()):
+        raise PatchError(f"has a hunk for {_shown(name)} with a number of more than {_MOST_DIGITS} digits")
     start, left, gained = int(begun[1]), int(begun[2] or 1), int(begun[4] or 1)
     # Of no lines the number is that of the line before them.
     hunk = Hunk(start - 1 if left else start, [], [])
@@ -127,12 +158,29 @@ def apply(tree: Path, patch: bytes) -> None:
     """Apply one patch to a tree: all of it, or nothing. Raises PatchError."""
     made: dict[Path, list[bytes]] = {}
     for name, hunks in files_of(patch):
-        path = tree / name
-        if ".." in Path(name).parts or not path.is_file() or path.is_symlink():
-            raise PatchError(f"changes {name}, and there is no such file")
+        path = _file(tree, name)
         made[path] = changed(name, made[path] if path in made else _lines(path.read_bytes()), hunks)
     for path, lines in made.items():
         path.write_bytes(b"".join(lines))
+
+
+def _file(tree: Path, name: str) -> Path:
+    """Return where a file lies, over no link: that could lead out of the tree. Raises PatchError."""
+    path, mode, size = tree, 0, 0
+    for part in name.split("/"):
+        path /= part
+        try:
+            status = path.lstat()
+        except OSError:
+            raise PatchError(f"changes {name}, and there is no such file") from None
+        mode, size = status.st_mode, status.st_size
+        if stat.S_ISLNK(mode):
+            raise PatchError(f"changes {name}, and {path.relative_to(tree)} is a link")
+    if not stat.S_ISREG(mode):
+        raise PatchError(f"changes {name}, and there is no such file")
+    if size > LARGEST_FILE:
+        raise PatchError(f"changes {name}, which is larger than {LARGEST_FILE >> 20} MiB")
+    return path
 
 
 def main(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ MASK = "…"
 
 _RUN = re.compile(r"(\s+)")
 _URL = re.compile(r":/+|//")
+_ONE_SLASH = ("http", "https", "ftp", "git", "ssh", "s3", "file")
 # What may precede an `@` without being a login: the forms of model_refs/addresses.py, and digests of images.
 _FORM = re.compile(
     r"(?:[^=:@]*=)?"
@@ -76,6 +77,11 @@ def _without_login(run: str) -> str:
     if len(run) < 3:  # noqa: PLR2004 - shorter than any secret and its sign
         return run
     found = _URL.search(run)
+    if found:
+        scheme = run[_login_start(run, found.start()) : found.start()].lower()
+        # A scheme is one word, and with one slash a usual one: what stands there otherwise is in a password.
+        if ":" in scheme or (found[0] == ":/" and scheme.rpartition("+")[2] not in _ONE_SLASH):
+            found = None
     at = _login_end(run, found)
     if at >= 0:
         start = found.end() if found and found.end() <= at else _login_start(run, at)

@@ -129,6 +129,22 @@ def test_the_build_ends_with_that_sentence() -> None:
     assert error.hint
 
 
+# --- trees
+
+
+@pytest.mark.parametrize("target", ["/opt/podkiln", "../x"])
+def test_a_link_that_leads_out_of_a_tree_ends_the_build(target: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub/within").symlink_to("../sub")
+    (source / "sub/out").symlink_to(f"../{target}" if target[0] == "." else target)
+    words = ["sh", str(SCRIPTS / "install-tree.sh"), str(source), str(tmp_path / "Mine")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    said = f"podkiln: The source tree for {tmp_path}/Mine holds the link sub/out, which leads out of it.\n"
+    assert (done.returncode, done.stderr) == (1, said)
+    assert said[9:].strip() in str(buildkit.explain(1, f"#9 {said}", []))
+
+
 # --- patches
 
 
@@ -185,7 +201,7 @@ def test_the_same_as_git_makes_of_it(tree: Path) -> None:
         (PATCH.replace("-two", "-zwei"), "does not apply to sub/x.py:2."),
         (PATCH.replace("@@ -6,2", "@@ -5,2"), "does not apply to sub/x.py:5."),
         (PATCH.replace("x.py", "y.py"), "changes sub/y.py, and there is no such file."),
-        (PATCH.replace("/sub", "/../sub"), "changes ../sub/x.py, and there is no such file."),
+        (PATCH.replace("/sub", "/../sub"), "changes '../sub/x.py', which is no path of a file in the tree."),
         ("nothing\n", "is no unified diff."),
     ],
 )

@@ -160,6 +160,9 @@ def test_a_home_folder_may_be_written_as_shells_do(
         ("=x", UsageError, "there is no input ''"),
         ("comfy=x", UsageError, "there is no input 'comfy'"),
         ("comfyui=/no/such/folder", SourceError, "there is no folder /no/such/folder"),
+        ("comfyui=~nobody-of-that-name", SourceError, "there is no folder ~nobody-of-that-name"),
+        ("comfyui=" + "x" * 5000, SourceError, "there is no folder x{80}…"),
+        ("comfyui=a\0b", SourceError, "there is no folder a\0b"),
         ("comfyui=https://x.example/y.git", UsageError, "names no commit"),
         ("comfyui=https://x.example/y.git#main", UsageError, "names no commit"),
         (f"comfyui=https://x.example/y.git#{COMMIT[:12]}", UsageError, "names no commit"),
@@ -192,6 +195,43 @@ def test_what_cannot_be_hashed_is_said_of_the_option(tmp_path: Path, lock: Lock)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SourceError, match=r"^--source requirements: .*pipe is neither a file"):
         substitutes.source(f"requirements={tmp_path}", lock)
+
+
+@pytest.mark.parametrize(
+    ("name", "link", "sentence"),
+    [
+        (b".env", None, r"holds what is called like a secret and is not committed: \.env; all of a folder"),
+        (b"sub/id_ed25519", None, "is not committed: sub/id_ed25519; "),
+        (b"server.PEM", None, "is not committed: server.PEM; "),
+        (b"\xff.py", None, r"has the file '\\udcff.py', whose name is no UTF-8"),
+        (b"out", "/etc/hostname", "out is a link that leads out of the folder, to /etc/hostname"),
+        (b"sub/out", "../../x", "out is a link that leads out of the folder, to ../../x"),
+    ],
+)
+def test_what_no_image_should_have_of_a_folder_is_refused(
+    name: bytes, link: str | None, sentence: str, node: tuple[Path, Lock]
+) -> None:
+    folder, locked = node
+    place = os.path.join(os.fsencode(folder), name)  # noqa: PTH118 - a name that is no text
+    os.makedirs(os.path.dirname(place), exist_ok=True)  # noqa: PTH103, PTH120
+    if link:
+        os.symlink(link, place)  # noqa: PTH211
+    else:
+        with open(place, "wb"):  # noqa: PTH123
+            pass
+    with pytest.raises(SourceError, match=f"^--source node-mine: .*{sentence}"):
+        substitutes.source(f"node-mine={folder}", locked)
+
+
+def test_what_is_committed_or_called_an_example_is_no_secret(node: tuple[Path, Lock]) -> None:
+    folder, locked = node
+    (folder / ".env.example").touch()
+    (folder / "test.pem").touch()
+    (folder / "inside").symlink_to("nodes.py")
+    git = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=n@example.com"]
+    subprocess.run([*git, "add", "test.pem"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "second"], check=True)
+    assert substitutes.source(f"node-mine={folder}", locked).substituted
 
 
 @pytest.mark.parametrize("reference", ["", "x/UPPER", "https://x/y", "a b", "-x", "x@sha256:12", "x:y:z"])

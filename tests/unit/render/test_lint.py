@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from plans import plan_of
 
@@ -19,6 +21,7 @@ BAD = [
     ("ENV A=1 \\\n    API_KEY=x", "env", "looks like a secret"),
     ("ENV URL=https://x.example/?token=abc", "env", "looks like a secret"),
     ("ENV INDEX=https://me:pw@x.example/", "env", "looks like a secret"),
+    ("ENV INDEX=https://:pw@x.example/", "env", "looks like a secret"),
     ("ENV X=hf_abcdefghijklmnopqrstuvwx", "env", "looks like a secret"),
     ("FROM debian", "from", "not pinned by digest"),
     ("FROM debian:trixie-slim AS other", "from", "not pinned by digest"),
@@ -29,6 +32,10 @@ BAD = [
     ("ADD https://x.example/file /file", "add", "not pinned by --checksum"),
     ("ADD https://x.example/a.git#main /a", "add", "not pinned by a commit"),
     ("ADD https://x.example/a.git /a", "add", "not pinned by a commit"),
+    (f"ADD https://x.example/a?b.git#{COMMIT} /a", "add", "no address of a git repository"),
+    (f"ADD https://x.example/a.git?b#{COMMIT} /a", "add", "no address of a git repository"),
+    (f"ADD https://x.example/a.git#{COMMIT}:sub /a", "add", "not pinned by a commit"),
+    ("ADD https://x.example/--checksum=sha256:/f /f", "add", "not pinned by --checksum"),
     ("ADD git@x.example:a/b.git#v1 /a", "add", "not pinned by a commit"),
     ("ADD ${HUB}/file /file", "add", "not pinned by --checksum"),
     ('ADD ["https://x.example/a.git#main", "/a"]', "add", "not pinned by a commit"),
@@ -76,6 +83,15 @@ def test_a_bad_line_is_found_where_it_stands(line: str, rule: str, says: str) ->
 @pytest.mark.parametrize("line", GOOD)
 def test_a_good_line_is_left_alone(line: str) -> None:
     assert lint.own_rules(around(line)) == []
+
+
+@pytest.mark.parametrize("piece", ["a", "a://b:", "https://", "hf_", "curl ", "curl | a ", "sh $( "])
+@pytest.mark.parametrize("instruction", ["ENV X=", "RUN "])
+def test_a_long_line_takes_no_longer_than_its_length(instruction: str, piece: str) -> None:
+    text = around(instruction + piece * (100_000 // len(piece)))
+    begun = time.process_time()
+    assert lint.own_rules(text) == []
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("name", ["baked", "consumer", "datacenter", "lazy", "prosumer"])

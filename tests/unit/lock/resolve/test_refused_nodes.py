@@ -30,6 +30,7 @@ REPO = "repo: https://github.com/x/Mine"
 PIN = f"{REPO}, commit: {SHA[:40]}, tree: {SHA[:40]}"
 OTHER = f"repo: https://github.com/x/Other, commit: {SHA[:40]}, tree: {SHA[:40]}"
 PART = f"repo: https://github.com/x/part, commit: {SHA[:40]}, tree: {SHA[:40]}"
+QUERY = PART.replace("/part", "/part?x")
 COMMIT = f"commit: {SHA[:40]}"
 OWN = "scripts/nodes/mvinverse"
 CODE = f"code: [{{name: part, {PART}, variable: PODKILN_X, licence: {{id: MIT}}}}]"
@@ -110,7 +111,7 @@ CASES = [
         "'LICENSE' is no folder of this repository",
     ),
     Case("a way out", "{mine: {source: ../x}}", "nodes.mine.source", "climbs out of its folder"),
-    Case("another machine's path", "{mine: {source: /x}}", "nodes.mine.source", "expected a path"),
+    Case("another machine's path", "{mine: {source: /x}}", "nodes.mine.source", "expected a relative path"),
     Case(
         "one folder for two of ours",
         f"{{mine: {{source: {OWN}}}, other: {{source: {OWN}}}}}",
@@ -147,6 +148,26 @@ CASES = [
         "nodes.mine.repo",
         r"the repository without \.git",
     ),
+    *(
+        Case(name, f"{{mine: {{repo: '{repo}', {COMMIT}}}}}", "nodes.mine.repo", says)
+        for name, repo, says in (
+            ("a query", "https://github.com/x/y?z", r"without \? and what stands behind it"),
+            ("a query, written otherwise", "https://github.com/x/y%3Fz", "without %XX for what divides"),
+            ("a way up", "https://github.com/x/../y", r"without \. and \.\. between its /"),
+            ("a way up, written otherwise", "https://github.com/x/%2e%2e/y", r"without \. and \.\. between"),
+            ("a variable in an address", "https://github.com/x/$y", r"letters, digits and \. _ ~ - or %XX"),
+            ("an address without end", "https://github.com/x/" + "y" * 5000, "of at most 1000 characters"),
+        )
+    ),
+    *(
+        Case(f"{name} from a query", one(more), f"nodes.mine.{key}.repo", "and what stands behind it")
+        for name, more, key in (
+            ("a submodule", f"submodules: [{{path: a, {QUERY}}}]", "submodules[0]"),
+            ("a path", f"paths: [{{name: a, {QUERY}, licence: MIT}}]", "paths[0]"),
+            ("code", f"code: [{{name: a, {QUERY}, variable: X, licence: {{id: MIT}}}}]", "code[0]"),
+        )
+    ),
+    Case("a key of two lines", one('"a\\nb": 1'), "a b", "a key stands on one line"),
     Case(
         "a misspelt key",
         one("licens: {id: MIT}"),
@@ -179,6 +200,21 @@ CASES = [
         one(f"submodules: [{{path: ../x, {PART}}}]"),
         "nodes.mine.submodules[0].path",
         "climbs out of its folder",
+    ),
+    *(
+        Case(
+            f"a submodule in {path}",
+            one(f"submodules: [{{path: {path}, {PART}}}]"),
+            "nodes.mine.submodules[0].path",
+            "which is left out of each source tree",
+        )
+        for path in (".git", "a/.GIT/b", "__pycache__")
+    ),
+    Case(
+        "a folder for the path in .git",
+        one(f"paths: [{{name: a, folder: .git, {PART}, licence: MIT}}]"),
+        "nodes.mine.paths[0].folder",
+        "which is left out of each source tree",
     ),
     Case(
         "a submodule in another",
@@ -223,6 +259,15 @@ CASES = [
         one("environment: {X: '{home}/x'}"),
         "nodes.mine.environment",
         "{workspace} alone is filled in",
+    ),
+    *(
+        Case(name, one(f"environment: {{X: '{value}'}}"), "nodes.mine.environment", says)
+        for name, value, says in (
+            ("out of the workspace", "{workspace}/a/../..", r"X: expected a path in \{workspace\}, and '"),
+            ("beside the workspace", "{workspace}-2/a", r"X: expected a path in \{workspace\}, and '"),
+            ("in a list, out of it", "/a:{workspace}/..", r"X: expected a path in \{workspace\}, and '"),
+            ("a value without end", "a" * 5000, r"X: expected at most 4096 characters \(it has 5000\)"),
+        )
     ),
     Case(
         "one variable, two values",
@@ -349,13 +394,37 @@ CASES = [
         "another version than the runtime's",
         one(asks("brick", "bar<1")),
         "nodes.mine.python.install[1]",
-        "bar<1 of the node mine needs bar 0.5, and the layers of the runtime have bar 1.0",
+        "bar<1 of the node mine does not go with bar 1.0, which the layers of the runtime have and keep",
+    ),
+    Case(
+        "a version that nobody has, where the runtime has another",
+        one(asks("bar==7")),
+        "nodes.mine.python.install[0]",
+        "bar==7 of the node mine does not go with bar 1.0, which the layers of the runtime have and keep",
+    ),
+    Case(
+        "a dependency on a version that nobody has",
+        one(asks("narrow")),
+        "nodes.mine.python.install[0]",
+        "narrow of the node mine needs another bar than bar 1.0, which the layers of the runtime have and",
+    ),
+    Case(
+        "an extra that its package has not",
+        one(asks("'brick[red]'")),
+        "nodes.mine.python.install[0]",
+        r"brick\[red\] cannot be had: brick 2.0 has no extra red",
+    ),
+    Case(
+        "a name without end",
+        one(asks("a" * 5000)),
+        "nodes.mine.python.install[0]",
+        "is longer than the 500 characters of a requirement",
     ),
     Case(
         "a dependency on another version than the runtime's",
         one(asks("short")),
         "nodes.mine.python.install[0]",
-        "short of the node mine needs bar 0.5, and the layers of the runtime have bar 1.0",
+        "short of the node mine needs bar 0.5, and does not go with bar 1.0, which the layers of the runtime",
     ),
     Case(
         "source alone",
@@ -407,6 +476,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shelf.add("brick", version)
     shelf.add("uv", "0.9")
     shelf.add("short", "1.0", requires=("bar<1",))
+    shelf.add("narrow", "1.0", requires=("bar==7",))
     shelf.add("low", "1.0", requires=("brick<2",))
     shelf.add("high", "1.0", requires=("brick>=2",))
     shelf.add("cooked", "1.0", requires=("raw",))

@@ -31,8 +31,27 @@ REFUSED = {
     "a line that is not there": (TWO_HUNKS.replace("-4 +5", "-5 +6"), r"does not apply to f:5"),
     "hunks in disorder": (TWO_HUNKS.replace("-4 +5", "-1 +5"), r"out of order"),
     "another file": (TWO_HUNKS.replace("/f", "/g"), r"changes g, and there is no such file"),
-    "a file outside": (TWO_HUNKS.replace("/f", "/../f"), r"changes ../f, and there is no such file"),
-    "a link": (TWO_HUNKS.replace("/f", "/link"), r"changes link, and there is no such file"),
+    "a file outside": (
+        TWO_HUNKS.replace("/f", "/../f"),
+        r"changes '../f', which is no path of a file in the",
+    ),
+    "an absolute name": (TWO_HUNKS.replace("/f", "//opt/f"), r"changes '/opt/f', which is no path of a file"),
+    "no folder before a name": ("--- f\n+++ f\n@@ -1 +1 @@\n-one\n+1\n", r"changes '', which is no path"),
+    "a name of control characters": (TWO_HUNKS.replace("/f", "/\x1b[31m"), r"changes '\?\[31m', which is no"),
+    "a name that no disk takes": (
+        TWO_HUNKS.replace("/f", "/" + "f" * 300),
+        r"changes 'f{100}…', which is no",
+    ),
+    "a path that no disk takes": (TWO_HUNKS.replace("/f", "/f" * 600), r"changes '(f/){50}…', which is no"),
+    "a link": (TWO_HUNKS.replace("/f", "/link"), r"changes link, and link is a link"),
+    "a file behind a link": (TWO_HUNKS.replace("/f", "/out/f"), r"changes out/f, and out is a link"),
+    "a file below a file": (TWO_HUNKS.replace("/f", "/f/f"), r"changes f/f, and there is no such file"),
+    "a folder": (TWO_HUNKS.replace("/f", "/folder"), r"changes folder, and there is no such file"),
+    "no hunk": ("--- a/f\n+++ b/f\n", r"has no hunk for f"),
+    "a number without end": (TWO_HUNKS.replace("-1,2", "-" + "1" * 5000), r"a number of more than 9 digits"),
+    "a line far away": (TWO_HUNKS.replace("-1,2", "-999999999,2"), r"does not apply to f:999999999"),
+    "other bytes than text": (TWO_HUNKS.replace("FOUR", "F\udce9"), r"is no UTF-8 text: its line 11"),
+    "what is no patch in size": (TWO_HUNKS + "#" * patches.LARGEST, r"is larger than 1 MiB"),
     "no patch": ("hello\n", r"is no unified diff"),
     "a new name": (TWO_HUNKS.replace("b/f", "b/g"), r"makes g of f: files are changed, and neither"),
     "an end within a hunk": (TWO_HUNKS.removesuffix("+FOUR\n"), r"not as long as it says"),
@@ -55,6 +74,8 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "f").write_text("one\ntwo\nthree\nfour\n")
     (tmp_path / "bare").write_text("one")
     (tmp_path / "link").symlink_to("f")
+    (tmp_path / "out").symlink_to(tmp_path)
+    (tmp_path / "folder").mkdir()
     return tmp_path
 
 
@@ -102,7 +123,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tree: Path, name: str)
     patch, expected = REFUSED[name]
     before = (tree / "f").read_text()
     with pytest.raises(PatchError, match=expected):
-        patches.apply(tree, patch.encode())
+        patches.apply(tree, patch.encode(errors="surrogateescape"))
     assert (tree / "f").read_text() == before
 
 
