@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pod.flags import model_selection, rules
+from podkiln.cli import main
 from podkiln.config import cards, releases
 from podkiln.errors import DescriptionError, UsageError
 from podkiln.render import flags_json
@@ -89,6 +91,37 @@ def test_what_is_known_of_a_card_reaches_the_decision() -> None:
     assert decision.to_json()["gpu"]["compute_cap"] == "6.1"
     assert [finding.check for finding in decision.findings] == ["card"], "CUDA 13 has no code for it"
     assert decision.reasons[0] == "GPU 0 (Tesla P40) has 24576 MiB of VRAM: 24 GB class (CONSUMER_24GB)."
+
+
+def test_a_card_that_no_pod_would_start_on_ends_with_what_a_pod_would_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["flags", "--gpu", "P40"]) == 2
+    text = capsys.readouterr().err
+    assert "24 GB class (CONSUMER_24GB)" in text, "the reasons come first"
+    assert main(["flags", "--gpu", "P40", "--json"]) == 2
+    shown = capsys.readouterr()
+    (finding,) = json.loads(shown.out)["findings"]
+    assert finding["level"] == "fatal"
+    assert f"podkiln: ComfyUI cannot work there: {finding['message']}." in shown.err
+    assert text.endswith(shown.err)
+    assert main(["flags", "--gpu", "P40", "--args=--cpu"]) == 0
+
+
+def test_what_a_driver_holds_is_told_where_it_decides() -> None:
+    asked: dict[str, Any] = {"vram_mib": 12000, "models": "sdxl-base"}
+    known: dict[str, Any] = {"offers": OFFERS}
+    decision = flags_json.preview(DATA, **asked, **known)
+    (told,) = flags_json.on_the_edge(DATA, decision, known, {**asked, "free_vram_mib": None})
+    assert "with 11640 MiB a pod drops --disable-dynamic-vram." in told
+    roomy: dict[str, Any] = {"vram_mib": 24564, "models": "sdxl-base", "free_vram_mib": None}
+    assert flags_json.on_the_edge(DATA, flags_json.preview(DATA, **known, **roomy), known, roomy) == []
+    held = flags_json.preview(DATA, vram_mib=24564, free_vram_mib=8192, models="sdxl-base", offers=OFFERS)
+    assert "--disable-dynamic-vram" not in held.args
+    larger = flags_json.preview(
+        DATA, vram_mib=8192, tier="DATACENTER_80GB", models="sdxl-base", offers=OFFERS
+    )
+    assert "--disable-dynamic-vram" not in larger.args, "a pod reads what is free, whatever its GPU_TIER"
 
 
 @pytest.mark.parametrize(
