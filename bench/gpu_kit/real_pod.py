@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpu_kit import boot, memory
+from gpu_kit import boot, memory, smi
 from gpu_kit.checks import CLASSES
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
-FIELDS = ("index", "uuid", "name", "memory.total", "driver_version", "compute_cap")
 DECISION = Path("/run/podkiln/decision.json")
 
 
@@ -83,13 +82,9 @@ class RealPod:
         return memory.held(free_gib)
 
     def cards(self) -> list[dict[str, str]]:
-        """Return the cards, by the fields of FIELDS."""
-        command = ["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return [dict(zip(FIELDS, map(str.strip, line.split(",")), strict=True)) for line in said.splitlines()]
+        """Return the cards, by nvidia-smi's fields."""
+        return smi.cards()
 
     def slices(self) -> list[str]:
         """Return the UUIDs of MIG slices."""
-        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
-        lines = [line for line in said.splitlines() if line.lstrip().startswith("MIG ")]
-        return [line.rpartition("UUID: ")[2].rstrip(")") for line in lines]
+        return smi.slices()
