@@ -288,6 +288,12 @@ def test_the_systems_python_is_looked_at_too(
     assert "python3 is Python 3.10, and start.sh needs Python 3.11 or newer there." in said
 
 
+TORCH = """
+class cuda:
+    mem_get_info = staticmethod(lambda: (80 << 30, 80 << 30))
+uint8 = None
+empty = lambda size, **_: 1 / (size == 72 << 30)
+"""
 DRIVER = """
 import sys
 from pathlib import Path
@@ -311,7 +317,7 @@ sys.exit(bench.main(line))
 def test_what_ends_it_ends_what_it_started(tmp_path: Path, number: signal.Signals) -> None:
     """start.sh with a ComfyUI that heeds no signal, in a group of its own, and what holds VRAM."""
     pids = tmp_path / "pids"
-    comfyui = "trap '' TERM HUP; echo $$ >> {pids}; while :; do sleep 0.1; done"
+    comfyui = "trap '' TERM HUP; echo \\$\\$ >> {pids}; while :; do sleep 0.1; done"
     start = f"""#!/bin/bash
 set -m
 bash -c "{comfyui}" main.py &
@@ -321,12 +327,13 @@ wait
 """
     if number == signal.SIGKILL:  # nobody is there to end what does not end by itself
         start = start.replace("trap '' TERM HUP; ", "").replace("'exit 0'", "'kill 0 %1; exit 0'")
-    holder = "#!/bin/sh\necho $$ >> {pids}\necho held\nexec cat\n"
+    holder = f'#!/bin/sh\necho $$ >> {{pids}}\nexec {sys.executable} "$@"\n'
+    (tmp_path / "torch.py").write_text(TORCH, encoding="utf-8")
     for name, text in (("start.sh", start), ("python", holder)):
         (tmp_path / name).write_text(text.replace("{pids}", str(pids)), encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     script = DRIVER.format(bench=str(BENCH), here=str(tmp_path))
-    environ = {"PATH": f"{FAKES}:/usr/bin:/bin"}
+    environ = {"PATH": f"{FAKES}:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", script], env=environ, stderr=subprocess.PIPE, text=True)
     try:
         started = wait_for(lambda: len(read(pids)) == 3)
