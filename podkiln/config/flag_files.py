@@ -119,7 +119,7 @@ class Span(StrictModel):
 class TaskEntry(StrictModel):
     """What a task takes beside a model's files, and the cases of a file in measured/ that it was read from.
 
-    `from_gb`: the smallest class in which the arguments were measured to pay.
+    `from_gb`: the smallest class in which the arguments were measured to pay; `reason`: by how much.
     """
 
     factor: Annotated[float, Field(ge=1, le=3)]
@@ -127,6 +127,7 @@ class TaskEntry(StrictModel):
     from_gb: Gigabytes
     measured: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+\.json$")]
     workflow: str
+    reason: Phrase
 
 
 class WorkingSetEntry(RuleEntry):

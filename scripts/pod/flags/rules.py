@@ -41,11 +41,12 @@ class CardClass:
 
 @dataclass(frozen=True)
 class TaskMeasure:
-    """What a task takes beside the files, as measured, from which class of card on."""
+    """What a task takes beside the files, as measured, from which class of card on; `reason` has figures."""
 
     factor: float
     activation_mib: int
     from_gb: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _profile(entry: Mapping[str, Any]) -> Profile:
 
 def _working_set(entry: Mapping[str, Any]) -> WorkingSet:
     tasks = {
-        task: TaskMeasure(measure["factor"], measure["activation_mib"], measure["from_gb"])
+        task: TaskMeasure(*(measure[key] for key in ("factor", "activation_mib", "from_gb", "reason")))
         for task, measure in entry["tasks"].items()
     }
     return WorkingSet(_rule(entry), entry["share"], entry["loaded"], tasks)

@@ -38,9 +38,10 @@ def rule_for(class_rule: Rule, known: WorkingSet, card: GpuClass, selection: Sel
     reason = _against(known, card, enabled, named)
     rest = tuple(word for word in class_rule.args if word not in known.rule.args)
     if reason is None:
-        takes = _takes(_largest(known, enabled))
-        reason = f"{takes}, within {_share(known)} of the {card.free_mib} MiB that are free"
-        return Rule((*rest, *known.rule.args), f"{reason}, and {known.rule.reason}", known.rule.unless)
+        largest = _largest(known, enabled)
+        reason = f"{_takes(largest)}, within {_share(known)} of the {card.free_mib} MiB that are free"
+        faster = f"{known.rule.reason} ({known.tasks[largest.offer.task or ''].reason})"
+        return Rule((*rest, *known.rule.args), f"{reason}, and {faster}", known.rule.unless)
     stays = f"Dynamic VRAM stays on because {reason}"
     if not rest:
         return Rule((), f"nothing to pass, {stays}")
@@ -71,8 +72,8 @@ def _unmeasured(known: WorkingSet, card: GpuClass, offer: ModelOffer) -> str | N
         what = f"of the task {offer.task}" if offer.task else "that name no task"
         return f"models {what}, such as {offer.id}, were not measured"
     if (card.gb or 0) < task.from_gb:
-        takes = _takes(_load(known, offer))
-        return f"{takes}, which would fit, but {offer.task} was measured on {task.from_gb} GB and up alone"
+        fits = f"{_takes(_load(known, offer))}, which would fit"
+        return f"{fits}, but for {offer.task} the classic loader was the faster one on {task.from_gb} GB and up alone"
     return None
 
 
