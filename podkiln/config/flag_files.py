@@ -131,8 +131,12 @@ class TaskEntry(StrictModel):
 
 
 class WorkingSetEntry(RuleEntry):
-    """Arguments for models whose working set is no more than `share` of the free VRAM; see profiles.yaml."""
+    """Arguments for models whose working set is no more than `share` of the free VRAM; see profiles.yaml.
 
+    `converting`: flags that keep weights in another precision than they were measured in.
+    """
+
+    converting: TupleOf[FlagName]
     share: Annotated[float, Field(gt=0, le=1)]
     loaded: dict[Precision, Annotated[float, Field(gt=0, le=4)]]
     tasks: dict[Task, TaskEntry]

@@ -169,6 +169,33 @@ def test_flags_of_a_user_win(choose: Choose, args: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "classic", "reason"),
+    [
+        (
+            {"COMFYUI_ARGS": "--reserve-vram 4"},
+            True,
+            "of the 20480 MiB that are free beside --reserve-vram 4",
+        ),
+        (
+            {"COMFYUI_ARGS": "--reserve-vram 12.5"},
+            False,
+            "more than 85 % of the 11776 MiB that are free beside",
+        ),
+        ({"COMFYUI_ARGS": "--reserve-vram 99"}, False, "more than 85 % of the 0 MiB"),
+        ({"COMFYUI_ARGS": "--force-fp32"}, False, "what weights take with --force-fp32 was not measured"),
+        ({"COMFYUI_ARGS": "--fp16-text-enc"}, False, "what weights take with --fp16-text-enc was not"),
+        ({"GPU_MEMORY_MODE": "model_cpu_offload_and_qfloat8"}, False, "take with --fp8_e4m3fn-unet was not"),
+    ],
+)
+def test_flags_that_change_what_is_taken_or_free_are_counted(
+    choose: Choose, asked: dict[str, str], classic: bool, reason: str
+) -> None:
+    decision = choose(24576, offers=(SDXL,), **asked)
+    assert (CLASSIC in decision.args) is classic
+    assert reason in reason_of(decision)
+
+
+@pytest.mark.parametrize(
     ("mode", "classic"), [("full", False), ("sequential_cpu_offload", False), ("model_cpu_offload", True)]
 )
 def test_a_memory_mode_wins(choose: Choose, mode: str, classic: bool) -> None:
