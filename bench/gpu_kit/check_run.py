@@ -18,6 +18,7 @@ from typing import Any
 from gpu_kit import checks, ending, layout, machine, models, results
 from gpu_kit.memory import HeldError
 from gpu_kit.real_pod import RealPod
+from gpu_kit.smi import MachineError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tests" / "gpu" / "run.py"
@@ -93,7 +94,7 @@ def run(pod: checks.Pod, names: list[str], deadline: float) -> dict[str, dict[st
                 said = checks.CHECKS[name](pod)
         except checks.NotHereError as reason:
             result, said = "not here", str(reason)
-        except (checks.FaultError, HeldError) as fault:
+        except (checks.FaultError, HeldError, MachineError) as fault:
             result, said = "failed", str(fault)
         except Exception as bug:  # noqa: BLE001 - of a check or of this machine: the others are made all the same
             result, said = "failed", f"{type(bug).__name__}: {bug}"
