@@ -135,6 +135,12 @@ def test_what_a_driver_holds_is_told_where_it_decides() -> None:
         ("a100-80gb", "NVIDIA A100-SXM4-80GB"),
         ("RTX PRO 6000", "NVIDIA RTX PRO 6000 Blackwell Server Edition"),
         ("tesla t4", "Tesla T4"),
+        ("A100 PCIe", "NVIDIA A100 80GB PCIe"),
+        ("4080 super", "NVIDIA GeForce RTX 4080 SUPER"),
+        ("RTX 5070", "NVIDIA GeForce RTX 5070"),
+        ("RTX PRO 6000 Workstation", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"),
+        ("v100-16gb", "Tesla V100-SXM2-16GB"),
+        ("B300", "NVIDIA B300 SXM6 AC"),
     ],
 )
 def test_how_people_write_a_card(written: str, name: str) -> None:
@@ -147,6 +153,7 @@ def test_how_people_write_a_card(written: str, name: str) -> None:
         ("4099", "Did you mean 4090"),
         ("l40x", "L40"),
         ("xyzzy", "There are: 2080 Ti, 3060"),
+        ("RX 7900 XTX", "for any other NVIDIA card; images run on no others"),
         ("", "There are: "),
     ],
 )
