@@ -190,7 +190,7 @@ def test_flags_of_a_user_win(choose: Choose, args: str) -> None:
 def test_flags_that_change_what_is_taken_or_free_are_counted(
     choose: Choose, asked: dict[str, str], classic: bool, reason: str
 ) -> None:
-    decision = choose(24576, offers=(SDXL,), **asked)
+    decision = choose(24576, offers=(SDXL,), environ=asked)
     assert (CLASSIC in decision.args) is classic
     assert reason in reason_of(decision)
 
@@ -290,7 +290,8 @@ def test_a_reason_has_the_figures_that_were_measured(known: Rules, task: Task) -
 
 def test_the_class_has_the_figures_that_were_measured(known: Rules) -> None:
     said = known.profiles["dynamic"].classes[48].reason
-    for task, room in (("image", "24 GiB free"), ("video", "all free")):
+    cases: list[tuple[Task, str]] = [("image", "24 GiB free"), ("video", "all free")]
+    for task, room in cases:
         found = seconds(task, room)
         assert f"{found[CLASSIC]:.1f} s against {found['--enable-dynamic-vram']:.1f} s" in said
 
