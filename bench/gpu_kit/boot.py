@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpu_kit.machine import KIT, port, python
 from gpu_kit.memory import Peak, held
+from gpu_kit.paths import KIT, port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,24 +23,9 @@ if TYPE_CHECKING:
 BOOT_LIMIT = 90  # seconds to the first answer of /system_stats
 PROMPT_LIMIT = 150  # seconds
 OUT = Path("/tmp/bench-out")
-FILES = {
-    "sdxl": "checkpoints/bench-sdxl.safetensors",
-    "wan-vae": "vae/bench-wan-vae.safetensors",
-    "wan14b-fp8": "diffusion_models/bench-wan14b-fp8.safetensors",
-    "wan14b-fp16": "diffusion_models/bench-wan14b-fp16.safetensors",
-    "sd15": "checkpoints/bench-sd15.safetensors",
-    "wan-small": "diffusion_models/bench-wan-small.safetensors",
-    "flux-small": "diffusion_models/bench-flux-small.safetensors",
-    "flux-vae": "vae/bench-flux-vae.safetensors",
-}
-WORKFLOW_FILES = {
-    "sdxl": ["sdxl"],
-    "wan14b-fp8": ["wan-vae", "wan14b-fp8"],
-    "wan14b-fp16": ["wan-vae", "wan14b-fp16"],
-    "sd15": ["sd15"],
-    "wan-small": ["wan-vae", "wan-small"],
-    "flux-small": ["flux-vae", "flux-small"],
-}
+START = Path("/start.sh")
+STOP_SECONDS = 20
+_SETPRIV = "/usr/bin/setpriv"
 
 
 @dataclass(frozen=True)
@@ -61,18 +46,6 @@ class Case:
         return f"{self.workflow}, {room} free, {self.arguments or 'nothing passed'}{extra}"
 
 
-def make_models(workflow: str, workspace: Path) -> int:
-    """Make the files of random weights that a workflow needs and the volume lacks; returns their bytes."""
-    size = 0
-    for kind in WORKFLOW_FILES[workflow]:
-        path = workspace / "models" / FILES[kind]
-        if not path.exists():
-            command = [python(), str(KIT / "weights.py"), "/opt/ComfyUI", kind, str(path)]
-            subprocess.run(command, check=True)
-        size += path.stat().st_size
-    return size
-
-
 def measure(case: Case, workspace: Path, logs: Path) -> dict[str, Any]:
     """Boot, run the prompts, stop; returns seconds, MiB, and what start.sh decided."""
     log = logs / (re.sub(r"[^a-z0-9]+", "-", case.name.lower()).strip("-") + ".log")
@@ -88,7 +61,10 @@ def started(workspace: Path, log: Path, environment: dict[str, str]) -> Iterator
     asked = {**os.environ, "WORKSPACE": str(workspace), "MODELS": "none", **environment}
     asked.pop("PYTHONDONTWRITEBYTECODE", None)  # in_image sets it, and a pod writes its bytecode
     with log.open("wb") as file:
-        process = subprocess.Popen(["/start.sh"], stdout=file, stderr=file, env=asked, start_new_session=True)
+        # It ends with this program even where that is killed.
+        tied = [_SETPRIV, "--pdeathsig", "TERM", "--"] if os.access(_SETPRIV, os.X_OK) else []
+        command = [*tied, str(START)]
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=asked, start_new_session=True)
         try:
             yield process
         finally:
@@ -119,8 +95,8 @@ def wait_ready(process: subprocess.Popen[bytes], limit: float = BOOT_LIMIT) -> d
     return None
 
 
-def run_prompts(case: Case, process: subprocess.Popen[bytes], base: int, log: Path) -> dict[str, Any]:
-    """Wait for ComfyUI and send the prompts; `base` is the VRAM in MiB that others hold."""
+def run_prompts(case: Case, process: subprocess.Popen[bytes], base: int | None, log: Path) -> dict[str, Any]:
+    """Wait for ComfyUI and send the prompts; `base` is the VRAM in MiB that others hold, if that is told."""
     begun = time.monotonic()
     stats = wait_ready(process)
     if stats is None:
@@ -136,7 +112,9 @@ def run_prompts(case: Case, process: subprocess.Popen[bytes], base: int, log: Pa
             done = prompt(case.workflow, 100 + number)
             seconds.append(round(time.monotonic() - sent, 2))
             if done.returncode:
-                result["failed"] = done.stderr.strip().splitlines()[-1:]
+                result["failed"] = [
+                    (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                ]
                 break
     result |= {"prompts_s": seconds, "vram_peak_mib": peak.vram_mib, "ram_peak_mib": peak.ram_mib}
     return result
@@ -163,14 +141,27 @@ def prompt(workflow: str, seed: int, out: Path = OUT) -> subprocess.CompletedPro
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End start.sh as a platform does, and whatever of it is left."""
+    """End start.sh as a platform does, and whatever of its session is left."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    for number in _session(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.wait()
+
+
+def _session(leader: int) -> list[int]:
+    """Return the processes of a session, its leader's end or not (proc_pid_stat(5), field 6)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            if entry.name.isdigit():
+                fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+                if int(fields[3]) == leader and fields[0] != b"Z":
+                    found.append(int(entry.name))
+    return found
 
 
 def answer(path: str) -> Any:

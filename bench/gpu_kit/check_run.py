@@ -15,30 +15,38 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_kit import boot, checks, machine, results
+from gpu_kit import checks, ending, layout, machine, models, results
 from gpu_kit.memory import HeldError
 from gpu_kit.real_pod import RealPod
+from gpu_kit.smi import MachineError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tests" / "gpu" / "run.py"
 CHECK_SECONDS = 60
-DISK_GB = 14
+_NAME = "tests/gpu/run.py"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks; returns 0, or 1 where one failed, was not reached, or something is missing."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    return ending.run(_NAME, lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
     deadline = time.monotonic() + options.budget
     if options.image:
         return machine.in_image(PROGRAM, options)
-    problems = [*machine.missing(options)]
-    for problem in problems:
-        print(f"tests/gpu/run.py: {problem}", file=sys.stderr)
-    if problems or options.check:
-        return int(bool(problems))
     names = [name for name in checks.CHECKS if not options.only or name in options.only]
     if options.cpu:
         names = [name for name in names if name in checks.WITHOUT_A_CARD]
+        if not names:
+            print(f"{_NAME}: --cpu rehearses {' and '.join(checks.WITHOUT_A_CARD)} alone.", file=sys.stderr)
+            return 2
+    problems = [*machine.missing(options)]
+    for problem in problems:
+        print(f"{_NAME}: {problem}", file=sys.stderr)
+    if problems or options.check:
+        return int(bool(problems))
     pod = prepare(options)
     here = machine.describe(cpu=options.cpu)
     made: dict[str, dict[str, Any]] = {}
@@ -53,25 +61,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--budget", type=float, default=540, help="seconds, everything together")
+    parser.add_argument("--budget", type=machine.seconds, default=540, help="seconds, everything together")
     parser.add_argument("--only", nargs="+", choices=list(checks.CHECKS), help="these checks")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "gpu-checks.json")
     machine.options_of(parser)
     options = parser.parse_args(arguments)
-    options.disk_gb = DISK_GB
+    # SDXL takes a CPU minutes to make, and more to run.
+    options.workflows = [each for each in checks.CLASSES if not (options.cpu and each == checks.LARGE)]
     return options
 
 
 def prepare(options: argparse.Namespace) -> RealPod:
     """Lay out the machine, make the models, and return it as a pod."""
-    machine.lay_out(options.context, options.comfyui)
-    # SDXL takes a CPU minutes to make, and more to run.
-    classes = [each for each in checks.CLASSES if not (options.cpu and each == checks.LARGE)]
-    for workflow in classes:
-        boot.make_models(workflow, options.workspace)
+    layout.lay_out(options.context or machine.CONTEXT, options.comfyui)
+    for workflow in options.workflows:
+        models.make(workflow, options.workspace)
     logs = options.out.parent / "gpu-logs"
     logs.mkdir(parents=True, exist_ok=True)
-    return RealPod(options.workspace, logs, classes, cpu=options.cpu)
+    return RealPod(options.workspace, logs, options.workflows, cpu=options.cpu)
 
 
 def run(pod: checks.Pod, names: list[str], deadline: float) -> dict[str, dict[str, Any]]:
@@ -87,7 +94,7 @@ def run(pod: checks.Pod, names: list[str], deadline: float) -> dict[str, dict[st
                 said = checks.CHECKS[name](pod)
         except checks.NotHereError as reason:
             result, said = "not here", str(reason)
-        except (checks.FaultError, HeldError) as fault:
+        except (checks.FaultError, HeldError, MachineError) as fault:
             result, said = "failed", str(fault)
         except Exception as bug:  # noqa: BLE001 - of a check or of this machine: the others are made all the same
             result, said = "failed", f"{type(bug).__name__}: {bug}"

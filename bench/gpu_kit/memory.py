@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import subprocess
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpu_kit.machine import python, smi
+from gpu_kit import smi
+from gpu_kit.paths import python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
 HOLD = """
-import sys, time, torch
+import sys, torch
 free, _ = torch.cuda.mem_get_info()
 block = torch.empty(int(free - float(sys.argv[1]) * 2**30), dtype=torch.uint8, device="cuda")
 print("held", flush=True)
-time.sleep(3600)
+sys.stdin.read()  # until whoever wants it held has ended, by whatever signal
 """
+HOLD_SECONDS = 60.0  # to import torch, start CUDA and take the memory
+_USED_SECONDS = 5.0
 
 
 class HeldError(Exception):
@@ -29,45 +33,59 @@ class HeldError(Exception):
 
 
 @contextlib.contextmanager
-def held(free_gib: float | None) -> Iterator[int]:
+def held(free_gib: float | None) -> Iterator[int | None]:
     """Hold VRAM so that only `free_gib` GiB stay free; yields the MiB in use before ComfyUI starts.
 
-    Raises HeldError.
+    None where nobody tells that. Raises HeldError.
     """
-    holder = None
+    if free_gib is None:
+        yield used()
+        return
+    command = [python(), "-c", HOLD, str(free_gib)]
+    pipe = subprocess.PIPE
+    holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
     try:
-        if free_gib is not None:
-            holder = subprocess.Popen(
-                [python(), "-c", HOLD, str(free_gib)], stdout=subprocess.PIPE, text=True
-            )
-            if holder.stdout is None or not holder.stdout.readline():
-                raise HeldError(f"VRAM could not be held so that {free_gib} GiB stay free.")
+        if not _says_so(holder):
+            holder.kill()
+            last = (holder.communicate()[1].strip().splitlines() or ["nothing"])[-1]
+            raise HeldError(f"VRAM could not be held so that {free_gib:g} GiB stay free: {last}")
         yield used()
     finally:
-        if holder is not None:
-            holder.kill()
-            holder.communicate()
+        holder.kill()
+        holder.communicate()
 
 
-def used() -> int:
-    """Return the MiB of VRAM that are in use; 0 where nobody tells."""
-    with contextlib.suppress(ValueError, OSError, subprocess.CalledProcessError):
-        return int(smi("memory.used"))
-    return 0
+def _says_so(holder: subprocess.Popen[str]) -> bool:
+    """Wait for the line that says that the memory is held."""
+    if holder.stdout is None or not select.select([holder.stdout], [], [], HOLD_SECONDS)[0]:
+        return False
+    return holder.stdout.readline().startswith("held")
+
+
+def used() -> int | None:
+    """Return the MiB of VRAM that are in use; None where nobody tells."""
+    with contextlib.suppress(smi.MachineError):
+        return smi.mib("memory.used", _USED_SECONDS)
+    return None
 
 
 class Peak(threading.Thread):
-    """Polls the VRAM that ComfyUI holds beyond `base`, and its RAM without page cache; both in MiB."""
+    """Polls the VRAM that ComfyUI holds beyond `base`, and its RAM without page cache; both in MiB.
 
-    def __init__(self, base: int) -> None:
+    `vram_mib` is None where nobody tells it.
+    """
+
+    def __init__(self, base: int | None) -> None:
         super().__init__(daemon=True)
-        self.base, self.vram_mib, self.ram_mib = base, 0, 0
+        self.base, self.ram_mib = base, 0
+        self.vram_mib: int | None = None
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
         """Poll four times a second."""
         while not self._stop_asked.wait(0.25):
-            self.vram_mib = max(self.vram_mib, used() - self.base)
+            if self.base is not None and (now := used()) is not None:
+                self.vram_mib = max(self.vram_mib or 0, now - self.base)
             with contextlib.suppress(OSError):
                 self.ram_mib = max(self.ram_mib, ram_of_comfyui())
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpu_kit import boot, memory
+from gpu_kit import boot, memory, smi
 from gpu_kit.checks import CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-FIELDS = ("index", "uuid", "name", "memory.total", "driver_version", "compute_cap")
 DECISION = Path("/run/podkiln/decision.json")
 
 
@@ -49,10 +49,10 @@ class RealBoot:
         """Return all that was logged."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def prompt(self, workflow: str) -> tuple[str | None, Sequence[Path]]:
+    def prompt(self, workflow: str, seed: int) -> tuple[str | None, Sequence[Path]]:
         """Run a workflow; returns what went wrong, as a line, and the pictures."""
         out = self._pictures / f"{workflow}-{time.monotonic_ns()}"
-        done = boot.prompt(workflow, 7, out)
+        done = boot.prompt(workflow, seed, out)
         if done.returncode:
             return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1], ()
         return None, sorted(out.rglob("*.png"))
@@ -78,18 +78,33 @@ class RealPod:
         with boot.started(self._workspace, log, environment) as process:
             yield RealBoot(process, log, self._logs)
 
-    def held(self, free_gib: float) -> contextlib.AbstractContextManager[object]:
-        """Hold VRAM, so that so much stays free."""
+    def explain(self, **environment: str) -> dict[str, Any]:
+        """Return what start.sh would decide; nothing is started or fetched. Raises MachineError."""
+        asked = {**os.environ, "WORKSPACE": str(self._workspace), **environment}
+        if not smi.slices():  # of several cards, the one whose free memory is asked for here
+            asked.setdefault(smi.VISIBLE, smi.card()["uuid"])
+        command = [str(boot.START), "--explain"]
+        done = subprocess.run(command, env=asked, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+            raise smi.MachineError(f"start.sh --explain failed with {done.returncode}: {last}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def free_mib(self) -> int | None:
+        """Return the VRAM that nobody holds, as nvidia-smi tells it; None where it does not."""
+        with contextlib.suppress(smi.MachineError):
+            return smi.mib("memory.free")
+        return None
+
+    def held(self, free_gib: float | None) -> contextlib.AbstractContextManager[object]:
+        """Hold VRAM, so that so much stays free; None holds nothing."""
         return memory.held(free_gib)
 
     def cards(self) -> list[dict[str, str]]:
-        """Return the cards, by the fields of FIELDS."""
-        command = ["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return [dict(zip(FIELDS, map(str.strip, line.split(",")), strict=True)) for line in said.splitlines()]
+        """Return the cards, by nvidia-smi's fields."""
+        return smi.cards()
 
     def slices(self) -> list[str]:
         """Return the UUIDs of MIG slices."""
-        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
-        lines = [line for line in said.splitlines() if line.lstrip().startswith("MIG ")]
-        return [line.rpartition("UUID: ")[2].rstrip(")") for line in lines]
+        return smi.slices()

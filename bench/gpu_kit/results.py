@@ -3,32 +3,97 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 # What must be the same for two runs to be compared with each other.
 SAME = ("gpu", "vram_mib", "driver", "comfyui", "torch", "comfy_aimdo")
+_SAID = ("gpu", "comfyui", "torch")  # what no figure may stand without
+_NUMBERS = ("ready_s", "it_per_s", "vram_peak_mib", "ram_peak_mib")  # or null, where that was not measured
 
 
 def load(path: Path) -> dict[str, Any]:
     """Return the results so far, or empty ones. Raises ValueError where the file holds something else."""
-    if not path.exists():
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {"schema": 1, "machine": {}, "files": {}, "cases": {}}
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    parts = ("machine", "cases")
-    if (
-        not isinstance(results, dict)
-        or results.get("schema") != 1
-        or any(each not in results for each in parts)
-    ):
-        raise ValueError("it is no result of bench/gpu.py")
-    results.setdefault("files", {})
-    return results
+    except OSError as error:
+        raise ValueError(f"it cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is no JSON ({error})") from None
+    if isinstance(results, dict):
+        results.setdefault("files", {})
+    if problem := _problem(results):
+        raise ValueError(f"it is no result of bench/gpu.py: {problem}")
+    found: dict[str, Any] = results
+    return found
 
 
-def differs(one: dict[str, str], other: dict[str, str]) -> str | None:
+def measured(result: Mapping[str, Any] | None) -> bool:
+    """Whether a case was measured: all its prompts were done, or it ran out of memory, which says as much.
+
+    What did not boot, or failed for another reason, says nothing about flags: it is run again.
+    """
+    if not result or "exit" in result:
+        return False
+    if "failed" in result:
+        return ran_out(result)
+    return bool(result.get("prompts_s"))
+
+
+def ran_out(result: Mapping[str, Any]) -> bool:
+    """Whether a prompt failed for want of memory, and not only ComfyUI met that and went on."""
+    return "memory" in " ".join(result.get("failed", ())).lower()
+
+
+def _problem(results: Any) -> str | None:
+    """Return what is wrong with results, as a phrase."""
+    if not isinstance(results, dict) or results.get("schema") != 1 or isinstance(results["schema"], bool):
+        return "its schema is not 1"
+    for part in ("machine", "files", "cases"):
+        if not isinstance(results.get(part), dict):
+            return f"it has no {part}"
+    for name, value in results["machine"].items():
+        if not isinstance(value, str):
+            return f"the machine's {name} is no text"
+    for name, value in results["files"].items():
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            return f"the bytes of {name} are no number above 0"
+    if results["cases"] and (lacks := [name for name in _SAID if not results["machine"].get(name)]):
+        return f"it has cases, and not which {lacks[0]} they were measured with"
+    wrong = (_problem_of(name, result) for name, result in results["cases"].items())
+    return next(filter(None, wrong), None)
+
+
+def _problem_of(name: str, result: Any) -> str | None:
+    if not isinstance(result, dict):
+        return f"the case {name!r} is no object"
+    seconds = result.get("prompts_s", [])
+    if not isinstance(seconds, list) or not all(map(_is_number, seconds)):
+        return f"prompts_s of the case {name!r} are no numbers"
+    for key in _NUMBERS:
+        if result.get(key) is not None and not _is_number(result[key]):
+            return f"{key} of the case {name!r} is no number"
+    failed = result.get("failed", [])
+    if not isinstance(failed, list) or not all(isinstance(line, str) for line in failed):
+        return f"what the case {name!r} failed with is no text"
+    if not seconds and not {"exit", "failed"} & {*result}:
+        return f"the case {name!r} has neither prompts nor how it failed"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    )
+
+
+def differs(one: Mapping[str, str], other: Mapping[str, str]) -> str | None:
     """Return how two machines differ, as a phrase; None where their figures may stand together."""
     for key in SAME:
         if one and other and one.get(key) != other.get(key):
@@ -37,23 +102,30 @@ def differs(one: dict[str, str], other: dict[str, str]) -> str | None:
 
 
 def merge(into: dict[str, Any], other: dict[str, Any]) -> None:
-    """Add what other results have and these lack: a case that is there stays. Raises ValueError."""
+    """Add what other results have and these lack; a case that was measured stays. Raises ValueError."""
     if difference := differs(into["machine"], other["machine"]):
         raise ValueError(f"it was measured elsewhere: {difference}")
+    for name, size in other["files"].items():
+        if into["files"].get(name, size) != size:
+            raise ValueError(f"the files of {name} have {into['files'][name]} bytes against {size}")
     into["machine"] = into["machine"] or other["machine"]
-    for part in ("files", "cases"):
-        into[part] = {**other[part], **into[part]}
+    into["files"] = {**other["files"], **into["files"]}
+    for name, result in other["cases"].items():
+        if name not in into["cases"] or (measured(result) and not measured(into["cases"][name])):
+            into["cases"][name] = result
 
 
-def save(path: Path, results: dict[str, Any]) -> None:
-    """Write the results so that an interrupted run loses none."""
+def save(path: Path, results: Mapping[str, Any]) -> None:
+    """Write the results so that an interrupted run loses none. Raises ValueError for what `load` refuses."""
+    if "cases" in results and (problem := _problem(results)):
+        raise ValueError(f"this is no result of bench/gpu.py: {problem}")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Mapping[str, Any]) -> str:
     """Return the cases as a Markdown table."""
     lines = [
         "| case | first s | later s | it/s | VRAM MiB | RAM MiB | out of memory |",
@@ -62,13 +134,20 @@ def table(results: dict[str, Any]) -> str:
     for name, result in results["cases"].items():
         first, *later = result.get("prompts_s") or ["-"]
         cells = [
-            name,
+            name if measured(result) else f"{name}: not measured, {_failure(result)}",
             first,
             " ".join(map(str, later)) or "-",
-            result.get("it_per_s", "-"),
-            result.get("vram_peak_mib", "-"),
+            result.get("it_per_s") or "-",
+            result.get("vram_peak_mib") or "-",
             result.get("ram_peak_mib") or "-",
-            "yes" if result.get("out_of_memory") else "no",
+            "yes" if result.get("out_of_memory") or ran_out(result) else "no",
         ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _failure(result: Mapping[str, Any]) -> str:
+    if "exit" in result:
+        ended = result["exit"]
+        return "it did not answer in time" if ended is None else f"it ended with exit code {ended}"
+    return " ".join(result.get("failed") or ["it failed"])

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pod.errors import UNFIT
 from pod.flags import model_selection, node_selection
+from pod.util.finding import FATAL
 from podkiln.cli.options import json_option, one_of
 from podkiln.config import cards
 from podkiln.config import variant as variants
@@ -18,6 +20,7 @@ from podkiln.render import build_context, flags_json, image_metadata
 from podkiln.util import console
 
 if TYPE_CHECKING:
+    from pod.flags.decision import Decision
     from podkiln.plan.plan import Plan
 
 
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 @apply(RuntimeOptions.options())
 @option("--gpu", metavar="NAME", help="A card by its name: 4090, L40S, H100; its VRAM is known.")
 @option("--vram-mib", type=click.IntRange(0, 10_000_000), help="Of the card; 0 for none.")
+@option(
+    "--free-vram-mib",
+    type=click.IntRange(0, 10_000_000),
+    help="What nobody else holds of the card's; all of it by default.",
+)
 @option("--ram-mib", type=click.IntRange(1, 100_000_000), help="Of the pod, its limit counted.")
 @option("--host-ram-mib", type=click.IntRange(1, 100_000_000), help="Of the machine, where it is more.")
 @option("--tier", help="GPU_TIER.")
@@ -47,6 +55,7 @@ def flags_command(
     name = one_of(variant, "flags are chosen for one image", default="lazy")
     figures |= _card(gpu, figures["vram_mib"])
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
+    _check_free(figures["vram_mib"], figures["free_vram_mib"])
     made = planning.make_plan(variants.load(name, cuda), BuildRequest.of([name], cuda=cuda, no_weights=True))
     packages = made.lock.python_packages()
     data = build_context.flags_json(made)
@@ -55,11 +64,23 @@ def flags_command(
     decision = flags_json.preview(data, **known, **figures)
     if as_json:
         console.result(decision.to_json())
-        return
-    click.echo(shlex.join(decision.args))
-    unsure = () if variant else flags_json.lacking(data, decision, packages)
-    for line in (*unsure, *decision.warnings, *decision.reasons):
-        click.echo(f"  {line}", err=True)
+    else:
+        click.echo(shlex.join(decision.args))
+        unsure = [] if variant else flags_json.lacking(data, decision, packages)
+        unsure += flags_json.on_the_edge(data, decision, known, figures)
+        for line in (*unsure, *decision.warnings, *decision.reasons):
+            click.echo(f"  {line}", err=True)
+    _refuse(decision)
+
+
+def _refuse(decision: Decision) -> None:
+    """Raise UsageError where start.sh would not start ComfyUI: what is shown before is what it would say."""
+    for finding in decision.findings:
+        if finding.level == FATAL:
+            raise UsageError(
+                f"ComfyUI cannot work there: {finding.message}.",
+                hint=f"A pod would refuse to start, with exit code {UNFIT}; --args=--cpu does without a GPU.",
+            )
 
 
 def _card(name: str | None, vram_mib: int | None) -> dict[str, Any]:
@@ -75,6 +96,12 @@ def _card(name: str | None, vram_mib: int | None) -> dict[str, Any]:
         return {}
     card = cards.find(name)
     return {"card": card, "vram_mib": card.vram_mib}
+
+
+def _check_free(whole: int, free: int | None) -> None:
+    """Refuse more free VRAM than there is."""
+    if free is not None and free > whole:
+        raise UsageError(f"--free-vram-mib: {free} MiB cannot be free on a card of {whole} MiB.")
 
 
 def _offered(made: Plan) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def find(name: str, directory: Path = releases.SHIPPED) -> Card:
         else f"There are: {', '.join(card.aliases[0] for card in cards)}."
     )
     raise UsageError(
-        f"--gpu: no card is known by the name {shown(name)}.", hint=f"{hint} --vram-mib says it for any card."
+        f"--gpu: no card is known by the name {shown(name)}.",
+        hint=f"{hint} --vram-mib says it for any other NVIDIA card; images run on no others.",
     )
 
 

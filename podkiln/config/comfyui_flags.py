@@ -305,7 +305,7 @@ def _rule_problems(
             continue
         if parsed.notes:
             yield file.error((*where, "args"), parsed.notes[0], hint=_RANGE)
-        for name in rule.unless:
+        for name in (*rule.unless, *getattr(rule, "converting", ())):
             if name not in catalogue.flags and name not in annotated:
                 yield file.error((*where, "unless"), f"ComfyUI {catalogue.version} has no flag {name}.")
 

@@ -119,7 +119,7 @@ class Span(StrictModel):
 class TaskEntry(StrictModel):
     """What a task takes beside a model's files, and the cases of a file in measured/ that it was read from.
 
-    `from_gb`: the smallest class in which the arguments were measured to pay.
+    `from_gb`: the smallest class in which the arguments were measured to pay; `reason`: by how much.
     """
 
     factor: Annotated[float, Field(ge=1, le=3)]
@@ -127,11 +127,16 @@ class TaskEntry(StrictModel):
     from_gb: Gigabytes
     measured: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+\.json$")]
     workflow: str
+    reason: Phrase
 
 
 class WorkingSetEntry(RuleEntry):
-    """Arguments for models whose working set is no more than `share` of the free VRAM; see profiles.yaml."""
+    """Arguments for models whose working set is no more than `share` of the free VRAM; see profiles.yaml.
 
+    `converting`: flags that keep weights in another precision than they were measured in.
+    """
+
+    converting: TupleOf[FlagName]
     share: Annotated[float, Field(gt=0, le=1)]
     loaded: dict[Precision, Annotated[float, Field(gt=0, le=4)]]
     tasks: dict[Task, TaskEntry]

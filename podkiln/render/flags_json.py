@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pod.flags.rules import Rules, WorkingSet
     from podkiln.config.cards import Card
 
+_HELD = 0.03
+"""Of a card that nobody uses, what its driver holds at most: bench/gpu.py leaves as much."""
+
 
 def to_json(
     comfyui_version: str,
@@ -73,6 +76,7 @@ def preview(  # one parameter for each option of `./build.py flags`
     *,
     vram_mib: int,
     card: Card | None = None,
+    free_vram_mib: int | None = None,
     ram_mib: int | None = None,
     host_ram_mib: int | None = None,
     tier: str | None = None,
@@ -91,6 +95,7 @@ def preview(  # one parameter for each option of `./build.py flags`
         data: flags.json, from `to_json`.
         vram_mib: The card's memory as nvidia-smi reports it; 0 for no GPU.
         card: The card, where it is known by name.
+        free_vram_mib: What nobody else holds of it; all of it by default.
         ram_mib: The pod's RAM; None for unknown.
         host_ram_mib: The machine's RAM where the pod is limited to less of it.
         tier: GPU_TIER.
@@ -117,7 +122,9 @@ def preview(  # one parameter for each option of `./build.py flags`
         node_selection.check_names(settings.nodes, node_offers)
         user = rules.catalogue.parse_text(args, "COMFYUI_ARGS", exists=lambda _kind, _path: True)
         has = lambda module: packages is None or packages_of(data).get(module) in packages  # noqa: E731
-        facts = Facts(_detection(vram_mib, card), _memory(ram_mib, host_ram_mib), has_module=has)
+        facts = Facts(
+            _detection(vram_mib, card, free_vram_mib), _memory(ram_mib, host_ram_mib), has_module=has
+        )
         decision = choose(rules, facts, Asked(settings, user, offers, node_offers))
     except PodError as refused:
         hint = f"A pod would refuse it in the same words, with exit code {refused.exit_code}."
@@ -148,11 +155,38 @@ def lacking(data: dict[str, Any], decision: Decision, packages: Collection[str])
     ]
 
 
-def _detection(vram_mib: int, card: Card | None = None) -> Detection:
+def on_the_edge(
+    data: dict[str, Any], decision: Decision, known: Mapping[str, Any], asked: Mapping[str, Any]
+) -> list[str]:
+    """Say where a pod may choose otherwise, because drivers hold a little of a card that nobody uses.
+
+    Args:
+        data: flags.json.
+        decision: What `preview` returned for the rest.
+        known: What `preview` was told of the image.
+        asked: And of the pod and the user's wishes.
+    """
+    if asked["free_vram_mib"] is not None or not asked["vram_mib"]:
+        return []
+    free = int(asked["vram_mib"] * (1 - _HELD))
+    pod = preview(data, **known, **{**asked, "free_vram_mib": free})
+    if pod.args == decision.args:
+        return []
+    gone, come = (
+        " ".join(word for word in one.args if word not in other.args)
+        for one, other in ((decision, pod), (pod, decision))
+    )
+    change = " and ".join(f"{verb} {words}" for verb, words in (("drops", gone), ("adds", come)) if words)
+    whole = f"All {asked['vram_mib']} MiB of the card are counted as free, of which drivers hold some"
+    return [f"{whole}: with {free} MiB a pod {change}. --free-vram-mib says what nvidia-smi shows there."]
+
+
+def _detection(vram_mib: int, card: Card | None = None, free_mib: int | None = None) -> Detection:
     if vram_mib == 0:
         return Detection(None, reasons=("there is no GPU",))
     name, capability = (card.name, card.compute_capability) if card else ("as given", None)
-    gpu = Gpu(index=0, uuid="", name=name, vram_mib=vram_mib, compute_cap=capability)
+    free = vram_mib if free_mib is None else free_mib  # a larger GPU_TIER makes no more of it free
+    gpu = Gpu(index=0, uuid="", name=name, vram_mib=vram_mib, compute_cap=capability, free_mib=free)
     return Detection(gpu, visible=1)
 
 

@@ -113,11 +113,12 @@ def _command_line(
     line = CommandLine(rules.catalogue)
     line.add(Rule(rules.common_for(settings.port, facts.root), ""), _COMMON)
     line.add_folders(volume, nodes, asked.user)
-    line.add(*_profile_rule(rules, settings, card, selection))
+    modes = [_mode_rule(rules, settings)] if settings.memory_mode != AUTO and card.usable else []
+    line.add(*_profile_rule(rules, asked, card, selection, [word for mode in modes for word in mode.args]))
     if ram := next((rule for rule in rules.ram if _holds(rule.below_gb, rule.limited, memory, rules)), None):
         line.add(ram.rule, f"{memory.total_mib} MiB of RAM")
-    if settings.memory_mode != AUTO and card.usable:
-        line.add(_mode_rule(rules, settings), f"GPU_MEMORY_MODE={settings.memory_mode}")
+    for mode in modes:
+        line.add(mode, f"GPU_MEMORY_MODE={settings.memory_mode}")
     line.add_user(asked.user, volume.nodes)
     check_modules(line.sources(), facts.has_module)
     return line
@@ -163,7 +164,11 @@ def _warnings(decision: Decision, line: CommandLine, asked: Asked) -> Iterator[s
         yield f"GPU_MEMORY_MODE={mode} has no effect without a GPU"
 
 
-def _profile_rule(rules: Rules, settings: Settings, card: GpuClass, selection: Selection) -> tuple[Rule, str]:
+def _profile_rule(
+    rules: Rules, asked: Asked, card: GpuClass, selection: Selection, mode: Sequence[str]
+) -> tuple[Rule, str]:
+    """Return the profile's rule and its name; `mode` are the arguments of the memory mode."""
+    settings = asked.settings
     profile = rules.profiles[settings.profile]
     if card.gb is None:
         return profile.no_gpu, f"profile {settings.profile}, no GPU"
@@ -171,7 +176,9 @@ def _profile_rule(rules: Rules, settings: Settings, card: GpuClass, selection: S
         return profile.unified, f"profile {settings.profile}, unified memory"
     rule = profile.classes[card.gb]
     if profile.working_set:
-        rule = working_set.rule_for(rule, profile.working_set, card, selection)
+        words = (*mode, *(given.flag.name for given in asked.user.given))
+        reserved = float(asked.user.value(working_set.RESERVE) or 0)
+        rule = working_set.rule_for(rule, profile.working_set, card, selection, words, reserved)
     return rule, f"profile {settings.profile}, {card.gb} GB"
 
 
@@ -215,10 +222,12 @@ def _memory_mode(
     if settings.memory_mode != AUTO:
         return settings.memory_mode, []
     if mode := selection.memory_mode(rules):
-        names = ", ".join(
-            one.offer.id for one in selection.choices if one.enabled and one.memory_mode == mode
-        )
-        return mode, [f"memory mode {mode}: the least offloading in which {names} fits"]
+        of = [one for one in selection.choices if one.enabled and one.memory_mode == mode]
+        names = ", ".join(one.offer.id for one in of if one.fits)
+        too_large = ", ".join(one.offer.id for one in of if not one.fits)
+        why = [f"the least offloading in which {names} fits"] if names else []
+        why += [f"{too_large} fits in none, and this one offloads most"] if too_large else []
+        return mode, [f"memory mode {mode}: {'; '.join(why)}"]
     class_ = rules.class_gb(card.gb)
     return class_.memory_mode, [f"memory mode {class_.memory_mode}: the usual one for the {card.gb} GB class"]
 

@@ -60,12 +60,13 @@ class ModelOffer:
 
 @dataclass(frozen=True)
 class ModelDecision:
-    """What was decided about one model; `why` is a phrase."""
+    """What was decided about one model; `why` is a phrase, and `fits` whether it does in `memory_mode`."""
 
     offer: ModelOffer
     enabled: bool
     why: str
     memory_mode: str | None = None
+    fits: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of decision.json; `fetch` says whether its files have to come from somewhere."""
@@ -146,7 +147,7 @@ def select(
         if choice.enabled and card.usable:
             need, warning = _mode(offer, settings, card, ram_mib, rules)
             warnings += warning
-            choice = ModelDecision(offer, choice.enabled, choice.why, need)
+            choice = ModelDecision(offer, choice.enabled, choice.why, need, fits=not warning)
         choices.append(choice)
     return Selection(tuple(choices), settings.wishes, tuple(warnings))
 

@@ -41,11 +41,12 @@ class CardClass:
 
 @dataclass(frozen=True)
 class TaskMeasure:
-    """What a task takes beside the files, as measured, from which class of card on."""
+    """What a task takes beside the files, as measured, from which class of card on; `reason` has figures."""
 
     factor: float
     activation_mib: int
     from_gb: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ class WorkingSet:
     """Arguments for models whose working set is no more than `share` of the free VRAM.
 
     `loaded` is what a file's bytes become on the card, by its precision; 1 for those that are not in it.
+    `converting` are flags with which that does not hold.
     """
 
     rule: Rule
+    converting: tuple[str, ...]
     share: float
     loaded: Mapping[str, float]
     tasks: Mapping[str, TaskMeasure]
@@ -192,10 +195,10 @@ def _profile(entry: Mapping[str, Any]) -> Profile:
 
 def _working_set(entry: Mapping[str, Any]) -> WorkingSet:
     tasks = {
-        task: TaskMeasure(measure["factor"], measure["activation_mib"], measure["from_gb"])
+        task: TaskMeasure(*(measure[key] for key in ("factor", "activation_mib", "from_gb", "reason")))
         for task, measure in entry["tasks"].items()
     }
-    return WorkingSet(_rule(entry), entry["share"], entry["loaded"], tasks)
+    return WorkingSet(_rule(entry), tuple(entry["converting"]), entry["share"], entry["loaded"], tasks)
 
 
 def _memory_mode(entry: Mapping[str, Any]) -> MemoryMode:

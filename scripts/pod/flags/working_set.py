@@ -6,7 +6,7 @@ how they were measured, are in variants/flags/profiles.yaml.
 
 from __future__ import annotations
 
-from pod.flags.rules import Rule
+from pod.flags.rules import MIB_PER_GB, Rule
 from pod.util.dataclass import dataclass
 
 TYPE_CHECKING = False
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pod.flags.model_selection import ModelOffer, Selection
     from pod.flags.rules import WorkingSet
 
+RESERVE = "--reserve-vram"  # GB that ComfyUI leaves to others
 _MIB = 1 << 20
 _FILES_OF_MODELS = "MODELS"  # LORAS are small beside a model, and what is left free has room for them
 
@@ -29,37 +30,58 @@ class _Load:
     mib: int
 
 
-def rule_for(class_rule: Rule, known: WorkingSet, card: GpuClass, selection: Selection) -> Rule:
-    """Return a class's rule as the enabled models change it: the class's own where none is enabled."""
+def rule_for(
+    class_rule: Rule,
+    known: WorkingSet,
+    card: GpuClass,
+    selection: Selection,
+    words: Sequence[str] = (),
+    reserved_gb: float = 0,
+) -> Rule:
+    """Return a class's rule as the enabled models change it: the class's own where none is enabled.
+
+    Args:
+        class_rule: The class's rule.
+        known: What was measured.
+        card: The card.
+        selection: What is enabled.
+        words: Flags that the memory mode and the user give besides.
+        reserved_gb: What the user keeps for others, of the free VRAM.
+    """
     enabled = [choice.offer for choice in selection.choices if choice.enabled]
     named = [wish.word for wish in selection.wishes if wish.where == _FILES_OF_MODELS]
     if not enabled and not named:
         return class_rule
-    reason = _against(known, card, enabled, named)
+    free = max(0, (card.free_mib or 0) - round(reserved_gb * MIB_PER_GB))
+    room = f"the {free} MiB that are free" + (f" beside {RESERVE} {reserved_gb:g}" if reserved_gb else "")
+    reason = _unknown(known, enabled, named, words)
+    largest = _largest(known, enabled) if reason is None else None
+    if largest and largest.mib > free * known.share:
+        reason = f"{_takes(largest)}, more than {_share(known)} of {room}"
+    reason = reason or next(filter(None, (_unmeasured(known, card, offer) for offer in enabled)), None)
     rest = tuple(word for word in class_rule.args if word not in known.rule.args)
-    if reason is None:
-        takes = _takes(_largest(known, enabled))
-        reason = f"{takes}, within {_share(known)} of the {card.free_mib} MiB that are free"
-        return Rule((*rest, *known.rule.args), f"{reason}, and {known.rule.reason}", known.rule.unless)
+    if largest and reason is None:
+        fits = f"{_takes(largest)}, within {_share(known)} of {room}"
+        faster = f"{known.rule.reason} ({known.tasks[largest.offer.task or ''].reason})"
+        return Rule((*rest, *known.rule.args), f"{fits}, and {faster}", known.rule.unless)
     stays = f"Dynamic VRAM stays on because {reason}"
     if not rest:
         return Rule((), f"nothing to pass, {stays}")
     return Rule(rest, f"{class_rule.reason}; {stays}", class_rule.unless)
 
 
-def _against(
-    known: WorkingSet, card: GpuClass, enabled: Sequence[ModelOffer], named: Sequence[str]
+def _unknown(
+    known: WorkingSet, enabled: Sequence[ModelOffer], named: Sequence[str], words: Sequence[str]
 ) -> str | None:
-    """Return the phrase that says why the classic loader is not chosen; None where it is."""
-    unknown = [
+    """Return the phrase that says why the size on the card is not known; None where it is."""
+    without = [
         offer.id for offer in enabled if not offer.weights or any(file.size is None for file in offer.weights)
     ]
-    if unknown or named:
-        return f"the size of what {(*unknown, *named)[0]} brings is not known"
-    largest, free = _largest(known, enabled), card.free_mib or 0
-    if largest.mib > free * known.share:
-        return f"{_takes(largest)}, more than {_share(known)} of the {free} MiB that are free"
-    return next(filter(None, (_unmeasured(known, card, offer) for offer in enabled)), None)
+    if without or named:
+        return f"the size of what {(*without, *named)[0]} brings is not known"
+    if converting := next((word for word in words if word in known.converting), None):
+        return f"what weights take with {converting} was not measured"
+    return None
 
 
 def _unmeasured(known: WorkingSet, card: GpuClass, offer: ModelOffer) -> str | None:
@@ -71,8 +93,8 @@ def _unmeasured(known: WorkingSet, card: GpuClass, offer: ModelOffer) -> str | N
         what = f"of the task {offer.task}" if offer.task else "that name no task"
         return f"models {what}, such as {offer.id}, were not measured"
     if (card.gb or 0) < task.from_gb:
-        takes = _takes(_load(known, offer))
-        return f"{takes}, which would fit, but {offer.task} was measured on {task.from_gb} GB and up alone"
+        fits = f"{_takes(_load(known, offer))}, which would fit, but for {offer.task}"
+        return f"{fits} the classic loader was the faster one on {task.from_gb} GB and up alone"
     return None
 
 

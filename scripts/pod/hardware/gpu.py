@@ -55,7 +55,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Detection:
-    """The GPU that counts (the smallest visible one), or the reason why there is none.
+    """The GPU that counts (the smallest visible one, with no more free than any), or why there is none.
 
     `sure` is false when there may well be a GPU that could not be asked about. `unusable` is the phrase that
     says why a GPU that is there, or should be, cannot be used, and what to do; None for no such GPU.
@@ -185,6 +185,11 @@ def _pick(
     if len({gpu.vram_mib for gpu in seen}) > 1:
         sizes = ", ".join(f"{gpu} {_size(gpu)}" for gpu in seen)
         reasons += (f"the visible GPUs differ ({sizes}), and the smallest counts",)
+    free = [gpu for gpu in seen if gpu.free_mib is not None]
+    least = min(free, key=lambda gpu: gpu.free_mib or 0, default=smallest)
+    if smallest.free_mib is not None and least.free_mib != smallest.free_mib:
+        reasons += (f"of the visible GPUs {least} has the least free, {least.free_mib} MiB, and that counts",)
+        smallest = replace(smallest, free_mib=least.free_mib)
     return Detection(smallest, visible=len(seen), reasons=reasons, warnings=warnings)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gpu as bench
 import pytest
-from gpu_kit import boot, check_run, give_back, machine, memory, results
+from gpu_kit import boot, check_run, give_back, layout, machine, memory, models, paths, results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,11 +19,16 @@ def measured(path: Path, *cases: str, **other: str) -> Path:
     found = {
         "schema": 1,
         "machine": HERE | other,
-        "files": {},
+        "files": {"sdxl": 5},
         "cases": {name: {"prompts_s": [1.0]} for name in cases},
     }
     path.write_text(json.dumps(found), encoding="utf-8")
     return path
+
+
+def result(here: dict[str, Any], case: Any = None, files: dict[str, Any] | None = None) -> str:
+    cases = {"b": {"prompts_s": [1.0]} if case is None else case}
+    return json.dumps({"schema": 1, "machine": here, "files": files or {}, "cases": cases})
 
 
 def test_the_most_useful_comes_first() -> None:
@@ -31,7 +36,7 @@ def test_the_most_useful_comes_first() -> None:
     assert len(set(names)) == len(names)
     rooms = [(case.workflow, case.free_gib) for case in bench.CASES[1:] if case.arguments == bench.CLASSIC]
     assert rooms[:5] == [("sdxl", None), ("sdxl", 8), ("sdxl", 24), ("wan14b-fp8", None), ("wan14b-fp8", 24)]
-    assert {case.workflow for case in bench.CASES} <= set(boot.WORKFLOW_FILES)
+    assert {case.workflow for case in bench.CASES} <= set(models.WORKFLOW_FILES)
 
 
 @pytest.fixture
@@ -44,9 +49,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {"prompts_s": [2.0]}
 
     monkeypatch.setattr(bench, "measure", measure)
-    monkeypatch.setattr(bench, "make_models", lambda *_: 5)
+    monkeypatch.setattr(models, "make", lambda *_: 5)
     monkeypatch.setattr(machine, "missing", lambda _: [])
-    monkeypatch.setattr(machine, "lay_out", lambda *_: None)
+    monkeypatch.setattr(layout, "lay_out", lambda *_: None)
     monkeypatch.setattr(machine, "describe", lambda **_: dict(HERE))
     return seen
 
@@ -61,6 +66,72 @@ def test_a_run_goes_on_where_the_last_one_ended(ran: list[str], tmp_path: Path) 
     assert found["cases"][there] == {"prompts_s": [1.0]}, "never run again"
     assert {*ran, there} == set(found["cases"])
     assert found["files"] == {"sdxl": 5}
+
+
+FAILED: dict[str, Any] = {"prompts_s": [9.0], "failed": ["no answer within 150 s"], "out_of_memory": False}
+RAN_OUT: dict[str, Any] = {"prompts_s": [9.0], "failed": ["KSampler: CUDA out of memory"]}
+
+
+@pytest.mark.parametrize(
+    ("before", "again"),
+    [
+        (FAILED, True),
+        ({"exit": 1, "log": "a.log"}, True),
+        ({"exit": None, "log": "a.log", "out_of_memory": True}, True),
+        (RAN_OUT, False),
+        ({"prompts_s": [9.0], "out_of_memory": True}, False),  # ComfyUI met it, and went on
+    ],
+)
+def test_what_failed_is_measured_again_and_never_in_the_way(
+    ran: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    before: dict[str, Any],
+    again: bool,
+) -> None:
+    name = bench.CASES[1].name
+    out = measured(tmp_path / "gpu.json", name)
+    other = measured(tmp_path / "other.json", name)
+    found = json.loads(out.read_text(encoding="utf-8"))
+    found["cases"][name] = before
+    out.write_text(json.dumps(found), encoding="utf-8")
+    merged = tmp_path / "merged.json"
+    merged.write_bytes(out.read_bytes())
+    assert bench.main(["--out", str(merged), "--merge", str(other)]) == 0
+    assert (json.loads(merged.read_text())["cases"][name] == {"prompts_s": [1.0]}) is again
+    capsys.readouterr()
+    line = ["--out", str(out), "--only", name, "--budget", "1000"]
+    assert bench.main(line) == 0
+    assert ran == [name] * again
+    if again:
+        assert f"{name}: not measured, " not in capsys.readouterr().out
+    assert f"{name}: not measured, " in results.table(found) or not again
+    monkeypatch.setattr(bench, "measure", lambda *_: before)
+    out.unlink()
+    assert bench.main(line) == int(again)
+    assert json.loads(out.read_text(encoding="utf-8"))["cases"] == {name: before}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (["--only", "ZZZ"], "no case's name holds 'ZZZ'; they are like 'sdxl, all free"),
+        (["--budget", "nan"], "'nan' is no number of seconds"),
+        (["--budget", "-1"], "'-1' is no number of seconds"),
+        (["--image", "i", "--comfyui", "c"], "an image has its own ComfyUI and variant"),
+    ],
+)
+def test_a_line_that_means_nothing_is_refused(
+    ran: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[str], says: str
+) -> None:
+    code: object
+    try:
+        code = bench.main(["--out", str(tmp_path / "gpu.json"), *line])
+    except SystemExit as end:  # argparse's own way
+        code = end.code
+    assert (code, ran) == (2, [])
+    assert says in capsys.readouterr().err
 
 
 def test_the_budget_ends_a_run_between_two_cases(
@@ -130,9 +201,22 @@ def test_results_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ("text", "sentence"),
     [
         (None, "it is not there"),
-        ("[]", "it is no result of bench/gpu.py"),
-        ('{"schema": 1, "cases": {}}', "it is no result of bench/gpu.py"),
+        ("[]", "it is no result of bench/gpu.py: its schema is not 1"),
+        ('{"schema": true, "machine": {}, "cases": {}}', "its schema is not 1"),
+        ('{"schema": 1, "cases": {}}', "it has no machine"),
+        ('{"schema": 1, "machine": {}, "cases": []}', "it has no cases"),
         ("{", "Expecting property name"),
+        ("[" * 100_000, "it is no JSON"),
+        (result({}), "it has cases, and not which gpu they were measured with"),
+        (result(HERE | {"gpu": 5}), "the machine's gpu is no text"),
+        (result(HERE, files={"sdxl": "6"}), "the bytes of sdxl are no number above 0"),
+        (result(HERE, files={"sdxl": 6}), "the files of sdxl have 5 bytes against 6"),
+        (result(HERE, "x"), "the case 'b' is no object"),
+        (result(HERE, {}), "the case 'b' has neither prompts nor how it failed"),
+        (result(HERE, {"prompts_s": ["1"]}), "prompts_s of the case 'b' are no numbers"),
+        (result(HERE, {"prompts_s": [float("nan")]}), "prompts_s of the case 'b' are no numbers"),
+        (result(HERE, {"prompts_s": [1], "it_per_s": "fast"}), "it_per_s of the case 'b' is no number"),
+        (result(HERE, {"failed": "memory"}), "what the case 'b' failed with is no text"),
         (json.dumps({"schema": 1, "machine": HERE | {"gpu": "T4"}, "cases": {}}), "gpu NVIDIA L4 against T4"),
     ],
 )
@@ -165,13 +249,13 @@ def test_in_an_image_it_does_what_was_asked_for_here(
     docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.getuid", lambda: 0)
-    line = ["--image=an/image", "--out", "out/gpu.json", "--workspace=here", "--only=--lowvram"]
+    line = ["--image=an/image", "--out", "out/gpu.json", "--workspace=here", "--only=--disable"]
     assert bench.main([*line, "--budget", "60", "--cpu"]) == 3
     (call,) = docker.read_text(encoding="utf-8").splitlines()
     before, _, inside = call.partition(" an/image ")
     assert inside.split()[1:] == [
         *("--budget=60.0", f"--out={tmp_path}/out/gpu.json", f"--workspace={tmp_path}/here"),
-        *("--only=--lowvram", "--cpu"),
+        *("--only=--disable", "--cpu"),
     ]
     for folder in (bench.HERE.parent, tmp_path / "out", tmp_path / "here"):
         assert f"--volume {folder}:{folder}" in before
@@ -242,15 +326,15 @@ def test_what_a_log_says() -> None:
 def test_without_nginx_comfyui_answers_behind_where_the_door_would_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "NGINX", tmp_path / "nginx")
-    assert machine.port() == 18188
+    monkeypatch.setattr(paths, "NGINX", tmp_path / "nginx")
+    assert paths.port() == 18188
     (tmp_path / "nginx").touch()
-    assert machine.port() == 8188
+    assert paths.port() == 8188
 
 
 def test_the_measured_files_can_be_gone_on_with() -> None:
     folder = bench.HERE.parent / "variants" / "flags" / "measured"
     for path in folder.glob("*.json"):
         found = results.load(path)
-        assert set(found["files"]) <= set(boot.WORKFLOW_FILES)
-        assert all(name.partition(", ")[0] in boot.WORKFLOW_FILES for name in found["cases"])
+        assert set(found["files"]) <= set(models.WORKFLOW_FILES)
+        assert all(name.partition(", ")[0] in models.WORKFLOW_FILES for name in found["cases"])

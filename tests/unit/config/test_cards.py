@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pod.flags import model_selection, rules
+from podkiln.cli import main
 from podkiln.config import cards, releases
 from podkiln.errors import DescriptionError, UsageError
 from podkiln.render import flags_json
@@ -36,14 +38,14 @@ CHOICES = [
     ("T4", 13056, "sdxl-base", "svd-xt flux1-dev"),
     ("5080", 13857, "sdxl-base", "wan21-t2v-1.3b flux1-schnell"),
     ("4060 Ti", 13923, "sdxl-base", "svd-xt wan21-t2v-1.3b"),
-    ("4000 Ada", 17403, "sdxl-base", "svd-xt wan21-t2v-1.3b"),  # video was measured on 24 GB and up
-    ("A10G", 19573, "sdxl-base svd-xt", "flux1-dev wan21-t2v-14b"),
-    ("L4", 19578, "sdxl-base svd-xt wan21-t2v-1.3b", "flux1-dev wan21-t2v-14b"),
-    ("4090", 20879, "sdxl-base flux1-dev svd-xt", "wan21-t2v-14b qwen-image-edit-2511"),
+    ("4000 Ada", 17403, "sdxl-base", "svd-xt wan21-t2v-1.3b"),  # for video it won with 80 GB alone
+    ("A10G", 19573, "sdxl-base", "svd-xt flux1-dev wan21-t2v-14b"),
+    ("L4", 19578, "sdxl-base", "svd-xt wan21-t2v-1.3b flux1-dev wan21-t2v-14b"),
+    ("4090", 20879, "sdxl-base flux1-dev", "svd-xt wan21-t2v-14b qwen-image-edit-2511"),
     ("3090", 20889, "flux1-dev", "wan21-t2v-14b"),
-    ("5090", 27715, "flux1-dev wan21-t2v-14b", "wan21-i2v-14b qwen-image-edit-2511 flux2-dev"),
-    ("A100 40GB", 34816, "wan21-i2v-14b qwen-image-edit-2511", "flux2-dev"),
-    ("L40S", 39157, "qwen-image-edit-2511 wan21-i2v-14b sdxl-base", "flux2-dev storymem"),
+    ("5090", 27715, "flux1-dev", "wan21-t2v-14b wan21-i2v-14b qwen-image-edit-2511 flux2-dev"),
+    ("A100 40GB", 34816, "qwen-image-edit-2511", "wan21-i2v-14b flux2-dev"),
+    ("L40S", 39157, "qwen-image-edit-2511 sdxl-base", "wan21-i2v-14b flux2-dev storymem"),
     ("A6000", 41769, "qwen-image-edit-2511", "flux2-dev"),
     ("H100", 69325, "flux2-dev wan21-i2v-14b", "storymem"),
     ("PRO 6000", 83203, "flux2-dev", "storymem mvinverse"),
@@ -91,6 +93,37 @@ def test_what_is_known_of_a_card_reaches_the_decision() -> None:
     assert decision.reasons[0] == "GPU 0 (Tesla P40) has 24576 MiB of VRAM: 24 GB class (CONSUMER_24GB)."
 
 
+def test_a_card_that_no_pod_would_start_on_ends_with_what_a_pod_would_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["flags", "--gpu", "P40"]) == 2
+    text = capsys.readouterr().err
+    assert "24 GB class (CONSUMER_24GB)" in text, "the reasons come first"
+    assert main(["flags", "--gpu", "P40", "--json"]) == 2
+    shown = capsys.readouterr()
+    (finding,) = json.loads(shown.out)["findings"]
+    assert finding["level"] == "fatal"
+    assert f"podkiln: ComfyUI cannot work there: {finding['message']}." in shown.err
+    assert text.endswith(shown.err)
+    assert main(["flags", "--gpu", "P40", "--args=--cpu"]) == 0
+
+
+def test_what_a_driver_holds_is_told_where_it_decides() -> None:
+    asked: dict[str, Any] = {"vram_mib": 12000, "models": "sdxl-base"}
+    known: dict[str, Any] = {"offers": OFFERS}
+    decision = flags_json.preview(DATA, **asked, **known)
+    (told,) = flags_json.on_the_edge(DATA, decision, known, {**asked, "free_vram_mib": None})
+    assert "with 11640 MiB a pod drops --disable-dynamic-vram." in told
+    roomy: dict[str, Any] = {"vram_mib": 24564, "models": "sdxl-base", "free_vram_mib": None}
+    assert flags_json.on_the_edge(DATA, flags_json.preview(DATA, **known, **roomy), known, roomy) == []
+    held = flags_json.preview(DATA, vram_mib=24564, free_vram_mib=8192, models="sdxl-base", offers=OFFERS)
+    assert "--disable-dynamic-vram" not in held.args
+    larger = flags_json.preview(
+        DATA, vram_mib=8192, tier="DATACENTER_80GB", models="sdxl-base", offers=OFFERS
+    )
+    assert "--disable-dynamic-vram" not in larger.args, "a pod reads what is free, whatever its GPU_TIER"
+
+
 @pytest.mark.parametrize(
     ("written", "name"),
     [
@@ -102,6 +135,12 @@ def test_what_is_known_of_a_card_reaches_the_decision() -> None:
         ("a100-80gb", "NVIDIA A100-SXM4-80GB"),
         ("RTX PRO 6000", "NVIDIA RTX PRO 6000 Blackwell Server Edition"),
         ("tesla t4", "Tesla T4"),
+        ("A100 PCIe", "NVIDIA A100 80GB PCIe"),
+        ("4080 super", "NVIDIA GeForce RTX 4080 SUPER"),
+        ("RTX 5070", "NVIDIA GeForce RTX 5070"),
+        ("RTX PRO 6000 Workstation", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"),
+        ("v100-16gb", "Tesla V100-SXM2-16GB"),
+        ("B300", "NVIDIA B300 SXM6 AC"),
     ],
 )
 def test_how_people_write_a_card(written: str, name: str) -> None:
@@ -114,6 +153,7 @@ def test_how_people_write_a_card(written: str, name: str) -> None:
         ("4099", "Did you mean 4090"),
         ("l40x", "L40"),
         ("xyzzy", "There are: 2080 Ti, 3060"),
+        ("RX 7900 XTX", "for any other NVIDIA card; images run on no others"),
         ("", "There are: "),
     ],
 )

@@ -131,6 +131,8 @@ def test_several_models_share_the_most_offloading_mode(choose: Choose) -> None:
     }
     assert decision.memory_mode == "sequential_cpu_offload"
     assert "the least offloading in which flash-portrait fits" in decision.reasons[-1]
+    tiny = choose(6144, Memory(8192, None), (PORTRAIT,), MODELS="all")
+    assert tiny.reasons[-1].endswith(": flash-portrait fits in none, and this one offloads most.")
 
 
 def test_gpu_memory_mode_beats_needs_and_is_warned_about(choose: Choose) -> None:

@@ -125,6 +125,27 @@ def test_a_card_without_memory_of_its_own_is_the_smallest() -> None:
     assert "GPU 1 (Shared) without memory of its own" in found.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("free", "counts", "reason"),
+    [
+        ((24000, 900), 900, "of the visible GPUs GPU 1 (L4) has the least free, 900 MiB, and that counts"),
+        ((900, 24000), 900, None),
+        ((24000, 24000), 24000, None),
+        ((24000, None), 24000, None),
+        ((None, 24000), None, None),
+    ],
+)
+def test_of_several_cards_the_least_free_memory_counts(
+    free: tuple[int | None, int | None], counts: int | None, reason: str | None
+) -> None:
+    cards = [gpu.Gpu(at, f"GPU-{at}", "L4", 24564, free_mib=mib) for at, mib in enumerate(free)]
+    found = gpu._pick(cards, {}, ())
+    assert found.gpu is not None
+    assert (found.gpu.index, found.gpu.free_mib) == (0, counts)
+    assert found.reasons == ((reason,) if reason else ())
+    assert gpu._pick(cards, {"CUDA_VISIBLE_DEVICES": "0"}, ()).gpu == cards[0], "what is not used has no say"
+
+
 def test_the_smallest_visible_card_counts(play: Play) -> None:
     play("pair")
     found = detect()
