@@ -152,8 +152,8 @@ _CAUSES = (
 
 # What scripts/build/install-packages.sh says when something is not what the apt lock names.
 _NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
-# What scripts/build/import_nodes.py and apply_patches.py say of a node.
-_NODE = re.compile(r" podkiln: (?P<what>The custom nodes? [^\n]*\.)")
+# What scripts/build/import_nodes.py and apply_patches.py say of a node; what nodes print is indented there.
+_NODE = re.compile(r"^(?:#\d+ )?[\d.]+ podkiln: (?P<what>The custom nodes? [^\r\n]*\.)", re.MULTILINE)
 # The stage of packages that `lock --keep` has pushed, where BuildKit cannot read it although podkiln could.
 _KEPT = re.compile(r">>> FROM (?P<what>\S+) AS kept$", re.MULTILINE)
 # A full disk; of a client that writes what BuildKit exports, with the path on this machine.
