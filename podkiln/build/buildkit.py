@@ -17,6 +17,7 @@ import termios
 from typing import IO, TYPE_CHECKING
 
 from podkiln.errors import BuildFailedError, IntegrityError, PodkilnError, SourceError
+from podkiln.plan.substitutes import WITHOUT_NODES
 from podkiln.render.bake_file import BAKE_FILE, BuildSecrets
 from podkiln.util import process as command
 from podkiln.util.masking import Filter, masked
@@ -128,7 +129,7 @@ _CAUSES = (
     (
         re.compile(r"failed to fetch remote (?P<what>\S+?)(:?\s|$)"),
         "The source repository {what} could not be fetched.",
-        ("--source", "{name}=DIR", "Use a checkout of it ({name}=URL#COMMIT takes a mirror)"),
+        ("--source", "{name}=DIR", "Use a checkout of it ({name}=URL#COMMIT takes a mirror{or_none})"),
     ),
     (
         re.compile(
@@ -192,7 +193,9 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     for pattern, what, (option, value, effect) in _CAUSES:
         found = pattern.search(said)
         if found:
-            names = {"name": _source_name(said, arguments), **found.groupdict()}
+            name = _source_name(output, found.groupdict().get("what") or "", arguments)
+            or_none = f", {WITHOUT_NODES} leaves all nodes out" if name.startswith("node-") else ""
+            names = {"name": name, "or_none": or_none, **found.groupdict()}
             more = [option, value.format(**names)]
             if "--push" in arguments and "--allow-substituted" not in arguments and option in _SUBSTITUTES:
                 more.append("--allow-substituted")
@@ -205,12 +208,14 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     )
 
 
-def _source_name(said: str, arguments: Sequence[str]) -> str:
-    """Return the stage whose source BuildKit could not fetch: for a named context it shows only the URL."""
-    stage = re.match(r"\s> \[(\S+) \d+/\d+\] ADD ", said)
-    url = re.match(r"\s> \[internal\] load git source (\S+):", said)
-    given = [word for word in arguments if url and word.endswith(f"={url[1]}")]
-    return stage[1] if stage else given[0].partition("=")[0] if given else "comfyui"
+def _source_name(output: str, url: str, arguments: Sequence[str]) -> str:
+    """Return the stage whose source BuildKit could not fetch: for a named context it shows only the URL.
+
+    Where it builds several targets, theirs stands before the stage's name.
+    """
+    stage = re.search(rf"\[(?:\S+ )?(\S+) \d+/\d+\] ADD {re.escape(url)}#", output)
+    given = [word for word in arguments if f"={url}#" in word]
+    return stage[1] if stage else given[0].rpartition("--source=")[2].partition("=")[0] if given else "comfyui"
 
 
 def _without(arguments: Sequence[str], option: str, name: str) -> list[str]:
