@@ -215,7 +215,9 @@ def _source_name(output: str, url: str, arguments: Sequence[str]) -> str:
     """
     stage = re.search(rf"\[(?:\S+ )?(\S+) \d+/\d+\] ADD {re.escape(url)}#", output)
     given = [word for word in arguments if f"={url}#" in word]
-    return stage[1] if stage else given[0].rpartition("--source=")[2].partition("=")[0] if given else "comfyui"
+    return (
+        stage[1] if stage else given[0].rpartition("--source=")[2].partition("=")[0] if given else "comfyui"
+    )
 
 
 def _without(arguments: Sequence[str], option: str, name: str) -> list[str]:

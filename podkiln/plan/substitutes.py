@@ -23,6 +23,7 @@ from podkiln.util.masking import has_secret, masked
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from podkiln.lock.apt import BaseLock
     from podkiln.lock.nodes import LockedTree
     from podkiln.lock.schema import Lock
 
@@ -72,9 +73,17 @@ def base(reference: str, lock: Lock) -> Substitute:
     )
 
 
-def unmade_base(lock: Lock) -> Substitute:
-    """Stand for the base that a build would make first: a plan moves nothing, so its digest is not known."""
-    actual = "made from Debian packages"
+def unmade_base(lock: Lock, packages: BaseLock | None = None) -> Substitute:
+    """Stand for the base that a build would make first: a plan moves nothing.
+
+    Of locked `packages`, it is the base of just these for which Debian's are locked; else none is known.
+    """
+    found = (
+        digest
+        for digest, each in lock.apt.items()
+        if packages and each.index.base_packages == packages.packages_digest
+    )
+    actual = next(found, "made from Debian packages")
     return Substitute(name="base", context="", locked=lock.runtime.base_digest, actual=actual)
 
 

@@ -12,6 +12,7 @@ import pytest
 from plans import plan_of
 
 from podkiln.errors import PodkilnError, SourceError, UsageError
+from podkiln.lock import apt, locations
 from podkiln.lock.nodes import LockedNode, LockedNodes, NodesLock
 from podkiln.plan import substitutes
 from podkiln.util.git_tree import tree_id
@@ -47,6 +48,16 @@ def test_a_layout_counts_by_its_digest(tmp_path: Path, lock: Lock) -> None:
 
 def test_a_base_not_yet_made_is_a_substitute(lock: Lock) -> None:
     assert substitutes.unmade_base(lock).substituted
+
+
+def test_a_base_not_yet_made_of_locked_packages_is_known_by_its_digest(lock: Lock) -> None:
+    """So a plan says what a build does: Debian's packages are locked for that base, too."""
+    packages = apt.read_base(locations.LOCKS / "bootstrap")
+    assert packages
+    assert substitutes.unmade_base(lock, packages).actual in lock.apt
+    (stanzas,) = (group for group in packages.packages.values() if len(group) > 50)
+    other = replace(packages, packages={"debian": stanzas[1:]})
+    assert substitutes.unmade_base(lock, other).actual == "made from Debian packages"
 
 
 def test_a_checkout_of_the_locked_tree_is_no_substitute(tmp_path: Path, lock: Lock) -> None:
