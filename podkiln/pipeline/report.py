@@ -110,12 +110,23 @@ class Report:
             fetched = console.size(self._weights()["fetched_bytes"])
             count = len(self.baked)
             lines.append(f"    {count} weight layer{'s' * (count > 1)}, {fetched} fetched for them")
+        lines.append(f"    {self.layout.descriptor.digest}")
+        lines.append(f"    again by hand: {self.command}")
+        return [*lines, *self._what_next()]
+
+    def _what_next(self) -> list[str]:
+        """Say where the image is, and how it is started."""
+        output, spec = self.plan.request.output, self.plan.described.spec
+        lines = [f"    loaded {self.image}"] if output.load else []
         if self.pushed:
             sent = console.size(self.pushed.uploaded_bytes)
             lines.append(f"    pushed {self.image} ({sent} sent{self._told_by()})")
-        lines.append(f"    {self.layout.descriptor.digest}")
-        lines.append(f"    again by hand: {self.command}")
-        return lines
+        if not lines:
+            place = output.out / self.plan.name / "image"
+            return [f"    {self.image} lies in {place}, as an OCI layout; --load gives it to the engine"]
+        port = "" if spec.serve else f"--publish {spec.runtime.port}:{spec.runtime.port} "
+        start = f"docker run --rm {port}{self.image}"
+        return [*lines, f"    start it, with --gpus all where there is a card: {start}"]
 
 
 def write(reports: list[Report], path: Path) -> None:
