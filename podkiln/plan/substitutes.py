@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from podkiln.config.document import ROOT
+from podkiln.config.nodes import MODULE
 from podkiln.errors import SourceError, UsageError
 from podkiln.lock.nodes import LockedNode
 from podkiln.oci.reference import Reference
@@ -130,6 +131,7 @@ def source(option: str, lock: Lock) -> Substitute:
     if not folder.is_dir():
         raise SourceError(f"--source {name}: there is no folder {masked(value)}.")
     links = _links(name, lock)
+    _check_kind(name, folder, value, lock)
     actual = _tree(name, folder, value, links)
     locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
     place = folder.resolve()
@@ -158,12 +160,18 @@ def _links(name: str, lock: Lock) -> dict[str, str]:
     return dict(found.submodules) if isinstance(found, LockedNode) else {}
 
 
+def _check_kind(name: str, folder: Path, value: str, lock: Lock) -> None:
+    """Raise SourceError for a folder that lacks what ComfyUI, or a custom node of it, begins with."""
+    node = isinstance(node_layers.inputs(lock).get(name), LockedNode)
+    what, file = ("custom node", MODULE) if node else ("ComfyUI", "main.py")
+    if (node or name == "comfyui") and any(folder.iterdir()) and not (folder / file).is_file():
+        raise SourceError(f"--source {name}: the folder {value} is no {what}: it has no {file}.")
+
+
 def _tree(name: str, folder: Path, value: str, links: Mapping[str, str]) -> str:
     """Return the tree of a folder. Raises SourceError where it is empty or cannot be what it is given for."""
     if not any(folder.iterdir()):
         raise SourceError(f"--source {name}: the folder {value} is empty.")
-    if name == "comfyui" and not (folder / "main.py").is_file():
-        raise SourceError(f"--source {name}: the folder {value} is no ComfyUI: it has no main.py.")
     try:
         actual = tree_id(folder, links)
     except SourceError as unreadable:

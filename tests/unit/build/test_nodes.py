@@ -112,8 +112,10 @@ FAILING = {
     ),
     "an end of the process before all nodes": (
         {"Bad/__init__.py": GOOD, "Bad/prestartup_script.py": "import os\nos._exit(0)\n"},
-        "The custom nodes cannot be imported: ComfyUI ended with exit code 0 before it had imported them "
-        "(before it, the prestartup_script.py of bad): ",
+        (
+            "The custom nodes cannot be imported: ComfyUI ended with exit code 0 before it had imported them "
+            "(before it, the prestartup_script.py of bad): "
+        ),
     ),
     "an error of many lines that a terminal obeys": (
         {"Bad/__init__.py": "raise ValueError('one\\n\\x1b[2J' + 'x' * 9999)\n"},

@@ -53,8 +53,10 @@ def test_a_push_is_told_apart_from_a_build(made: Report, tmp_path: Path) -> None
     assert made.as_json()["runtime"] == {"uploaded_bytes": 10, "mounted_bytes": 0, "existing_bytes": 11}
     assert made.sentences()[-2:] == [
         "    pushed localhost/podkiln:x (10 B sent)",
-        "    start it, with --gpus all where there is a card: "
-        "docker run --rm --publish 8188:8188 localhost/podkiln:x",
+        (
+            "    start it, with --gpus all where there is a card: "
+            "docker run --rm --publish 8188:8188 localhost/podkiln:x"
+        ),
     ]
 
 

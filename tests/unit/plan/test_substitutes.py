@@ -76,6 +76,7 @@ def node(tmp_path: Path, lock: Lock) -> tuple[Path, Lock]:
     folder = tmp_path / "node"
     folder.mkdir()
     (folder / "nodes.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    (folder / "__init__.py").write_text("from .nodes import NODE_CLASS_MAPPINGS\n")
     own = ["-c", "user.name=n", "-c", "user.email=n@example.com", "-c", "commit.gpgsign=false"]
     for words in (["init", "--quiet"], ["add", "."], [*own, "commit", "--quiet", "--message", "first"]):
         subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
@@ -197,6 +198,15 @@ def test_a_folder_that_is_no_comfyui_is_said_to_be_none(tmp_path: Path, lock: Lo
     (tmp_path / "file").touch()
     with pytest.raises(SourceError, match=r"^--source comfyui: .* is no ComfyUI: it has no main\.py"):
         substitutes.source(f"comfyui={tmp_path}", lock)
+
+
+def test_what_comfyui_finds_no_node_in_is_refused(node: tuple[Path, Lock]) -> None:
+    folder, locked = node
+    (folder / "__init__.py").unlink()
+    with pytest.raises(
+        SourceError, match=r"^--source node-mine: .* is no custom node: it has no __init__\.py"
+    ):
+        substitutes.source(f"node-mine={folder}", locked)
 
 
 def test_what_cannot_be_hashed_is_said_of_the_option(tmp_path: Path, lock: Lock) -> None:
