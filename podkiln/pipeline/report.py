@@ -100,10 +100,7 @@ class Report:
         took = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
         lines = [f"{self.plan.name}: {len(layers)} layers, {size} ({took})"]
         lines += [f"    {note}" for note in self.plan.notes if "leaves out" in note]
-        lines += [
-            f"    substituted: {each.name} is {each.actual}, the lock names {each.locked}"
-            for each in self.plan.substituted
-        ]
+        lines += [f"    substituted: {each.difference}" for each in self.plan.substituted]
         if self.plan.apt is None:
             lines.append(f"    apt {NOT_LOCKED}: another day may give other versions of Debian's packages")
         if self.baked:

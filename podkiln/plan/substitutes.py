@@ -42,6 +42,7 @@ class Substitute:
     """What stands in for one stage of the Dockerfile.
 
     `context` is BuildKit's name of it; `locked` and `actual` are hashes of the same kind, or what names it.
+    `kinds`: what the two are called where their form does not say it: git's trees and commits.
     `folder`: the source tree on this disk, of which BuildKit is given those files alone that are hashed.
     `submodules`: paths and commits of the folders in it that are inputs of their own.
     """
@@ -52,11 +53,18 @@ class Substitute:
     actual: str
     folder: Path | None = None
     submodules: tuple[tuple[str, str], ...] = ()
+    kinds: tuple[str, str] = ("", "")
 
     @property
     def substituted(self) -> bool:
         """Whether it is something else than what is locked."""
         return self.actual != self.locked
+
+    @property
+    def difference(self) -> str:
+        """Say what it is, and what is locked."""
+        locked, actual = (f"the {kind} " if kind else "" for kind in self.kinds)
+        return f"{self.name} is {actual}{self.actual}, the lock names {locked}{self.locked}"
 
 
 def base(reference: str, lock: Lock) -> Substitute:
@@ -119,9 +127,8 @@ def source(option: str, lock: Lock) -> Substitute:
         # BuildKit takes an http URL for a repository only when it ends in .git, and hosts serve both forms.
         url = remote["url"] + (".git" if _GIT_OVER_HTTP.match(remote["url"]) else "")
         context = f"{url}#{remote['commit']}"
-        return Substitute(
-            name=name, context=context, locked=_locked_commit(name, lock), actual=remote["commit"]
-        )
+        locked = _locked_commit(name, lock)
+        return Substitute(name, context, locked, remote["commit"], kinds=("commit", "commit"))
     if "://" in value:
         raise UsageError(
             f"--source: {masked(value)!r} names no commit.",
@@ -135,7 +142,8 @@ def source(option: str, lock: Lock) -> Substitute:
     actual = _tree(name, folder, value, links)
     locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
     place = folder.resolve()
-    return Substitute(name, str(place), locked, actual, place, tuple(sorted(links.items())))
+    kinds = ("tree" if names[name] or locked == actual else "commit", "tree")
+    return Substitute(name, str(place), locked, actual, place, tuple(sorted(links.items())), kinds)
 
 
 def no_nodes(value: str, lock: Lock) -> Substitute:

@@ -127,6 +127,7 @@ def test_what_a_checkout_holds_besides_its_commit_is_a_substitute(
             subprocess.run([*git, "update-index", "--assume-unchanged", "nodes.py"], check=True)
     found = substitutes.source(f"node-mine={folder}", locked)
     assert found.substituted
+    assert found.difference.startswith(f"node-mine is the tree {found.actual}, the lock names the commit ")
     assert locked.nodes
     assert found.locked == locked.nodes.nodes["mine"].commit
 
