@@ -171,11 +171,12 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
         hint = "Another mirror may have the right one: --apt-mirror URL. Or lock again: lock --upgrade apt."
         return IntegrityError(masked(found["what"]), hint=hint)
     if nodes := dict.fromkeys(_NODE.findall(said)):
-        return BuildFailedError(
-            masked(" ".join(nodes)),
-            hint="Correct what its description installs, or take it out of `nodes:` "
-            "(docs/how-to/custom-nodes.md).",
+        lacks = any("No module named" in each for each in nodes)
+        mend = (
+            "Add the package that it lacks to its `python.install`" if lacks else "Take another commit of it"
         )
+        hint = f"{mend}, and lock again; or take it out of `nodes:` (docs/how-to/custom-nodes.md)."
+        return BuildFailedError(masked(" ".join(nodes)), hint=hint)
     if full := _DISK_FULL.search(said):
         path = full["path"] or ""
         where = f": it could not write to {path.rpartition('/')[0]}" if path else ""

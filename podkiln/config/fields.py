@@ -113,7 +113,7 @@ def safe_path(value: str) -> str:
     if not value or value != str(path) or value == ".":
         raise ValueError(f"{value!r} is not a plain relative path")
     if path.is_absolute():
-        raise ValueError(f"{value!r} is absolute; expected a path relative to the models folder")
+        raise ValueError(f"{value!r} is absolute; expected a relative path")
     if ".." in path.parts:
         raise ValueError(f"{value!r} climbs out of its folder with '..'")
     if "\\" in value or not value.isprintable():

@@ -188,6 +188,7 @@ def test_the_build_ends_with_that_sentence() -> None:
         "The custom node other cannot be imported: it defines no nodes."
     )
     assert error.hint
+    assert error.hint.startswith("Add the package that it lacks to its `python.install`, and lock again;")
 
 
 # --- patches
