@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECONDS_ALTOGETHER = 1800
+SECONDS_TO_BEGIN = 600
 SECONDS_OF_ONE = 300
-"""How long ComfyUI may take for one node, and from its start to the first."""
+"""How long ComfyUI may take from its start to the first node, and for each."""
 ARGUMENTS = ("--cpu", "--quick-test-for-ci", "--disable-auto-launch", "--disable-api-nodes")
 # Nobody answers here; a hub that is asked would be waited for.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
@@ -166,7 +167,7 @@ def _wait(process: subprocess.Popen[bytes], record: Path) -> int | None:
         now, size = time.monotonic(), record.stat().st_size if record.exists() else 0
         if size != seen:
             seen, since = size, now
-        if now - since > SECONDS_OF_ONE or now - begun > SECONDS_ALTOGETHER:
+        if now - since > (SECONDS_OF_ONE if seen else SECONDS_TO_BEGIN) or now - begun > SECONDS_ALTOGETHER:
             process.send_signal(signal.SIGUSR2)
             time.sleep(1)
             return None
