@@ -157,7 +157,8 @@ def start(image: str, *command: str, **settings: Any) -> tuple[dict[str, float],
             pod.wait_log("podkiln: ready in")
             took["start.sh"] = json.loads(pod.read("/run/podkiln/boot.json"))["seconds"]["start"]
         if HUB in settings.get("env", {}):
-            state = json.loads(pod.read("/run/podkiln/fetch.json"))["state"]
+            told = until(pod, lambda: pod.exec("cat", "/run/podkiln/fetch.json", check=False).stdout)
+            state = json.loads(told)["state"]
             if state != "running":
                 harness.fail(f"the model was not on its way while ComfyUI started: {state}")
         return took, argv[1:]

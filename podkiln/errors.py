@@ -62,7 +62,7 @@ class EngineError(PodkilnError):
 
 
 class BuildFailedError(PodkilnError):
-    """BuildKit ran and failed."""
+    """BuildKit ran and failed: at a step, or as ComfyUI cannot import a custom node."""
 
     exit_code = 9
 

@@ -17,6 +17,7 @@ import termios
 from typing import IO, TYPE_CHECKING
 
 from podkiln.errors import BuildFailedError, IntegrityError, PodkilnError, SourceError
+from podkiln.plan.substitutes import WITHOUT_NODES
 from podkiln.render.bake_file import BAKE_FILE, BuildSecrets
 from podkiln.util import process as command
 from podkiln.util.masking import Filter, masked
@@ -128,7 +129,7 @@ _CAUSES = (
     (
         re.compile(r"failed to fetch remote (?P<what>\S+?)(:?\s|$)"),
         "The source repository {what} could not be fetched.",
-        ("--source", "{name}=DIR", "Use a checkout of it ({name}=URL#COMMIT takes a mirror)"),
+        ("--source", "{name}=DIR", "Use a checkout of it ({name}=URL#COMMIT takes a mirror{or_none})"),
     ),
     (
         re.compile(
@@ -152,8 +153,10 @@ _CAUSES = (
 
 # What scripts/build/install-packages.sh says when something is not what the apt lock names.
 _NOT_AS_LOCKED = re.compile(r" podkiln: (?P<what>[^\n]* the apt lock [^\n]*\.)")
-# What scripts/build/import_nodes.py and apply_patches.py say of a node.
-_NODE = re.compile(r" podkiln: (?P<what>The (?:custom nodes?|source tree) [^\n]*\.)")
+# What scripts/build/import_nodes.py and apply_patches.py say of a node; what nodes print is indented there.
+_NODE = re.compile(
+    r"^(?:#\d+ )?[\d.]+ podkiln: (?P<what>The (?:custom nodes?|source tree) [^\r\n]*\.)", re.MULTILINE
+)
 # The stage of packages that `lock --keep` has pushed, where BuildKit cannot read it although podkiln could.
 _KEPT = re.compile(r">>> FROM (?P<what>\S+) AS kept$", re.MULTILINE)
 # A full disk; of a client that writes what BuildKit exports, with the path on this machine.
@@ -170,11 +173,12 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
         hint = "Another mirror may have the right one: --apt-mirror URL. Or lock again: lock --upgrade apt."
         return IntegrityError(masked(found["what"]), hint=hint)
     if nodes := dict.fromkeys(_NODE.findall(said)):
-        return BuildFailedError(
-            masked(" ".join(nodes)),
-            hint="Correct what its description installs, or take it out of `nodes:` "
-            "(docs/how-to/custom-nodes.md).",
+        lacks = any("No module named" in each for each in nodes)
+        mend = (
+            "Add the package that it lacks to its `python.install`" if lacks else "Take another commit of it"
         )
+        hint = f"{mend}, and lock again; or take it out of `nodes:` (docs/how-to/custom-nodes.md)."
+        return BuildFailedError(masked(" ".join(nodes)), hint=hint)
     if full := _DISK_FULL.search(said):
         path = full["path"] or ""
         where = f": it could not write to {path.rpartition('/')[0]}" if path else ""
@@ -192,7 +196,9 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     for pattern, what, (option, value, effect) in _CAUSES:
         found = pattern.search(said)
         if found:
-            names = {"name": _source_name(said, arguments), **found.groupdict()}
+            name = _source_name(output, found.groupdict().get("what") or "", arguments)
+            or_none = f", {WITHOUT_NODES} leaves all nodes out" if name.startswith("node-") else ""
+            names = {"name": name, "or_none": or_none, **found.groupdict()}
             more = [option, value.format(**names)]
             if "--push" in arguments and "--allow-substituted" not in arguments and option in _SUBSTITUTES:
                 more.append("--allow-substituted")
@@ -205,12 +211,16 @@ def explain(status: int, output: str, arguments: Sequence[str]) -> PodkilnError:
     )
 
 
-def _source_name(said: str, arguments: Sequence[str]) -> str:
-    """Return the stage whose source BuildKit could not fetch: for a named context it shows only the URL."""
-    stage = re.match(r"\s> \[(\S+) \d+/\d+\] ADD ", said)
-    url = re.match(r"\s> \[internal\] load git source (\S+):", said)
-    given = [word for word in arguments if url and word.endswith(f"={url[1]}")]
-    return stage[1] if stage else given[0].partition("=")[0] if given else "comfyui"
+def _source_name(output: str, url: str, arguments: Sequence[str]) -> str:
+    """Return the stage whose source BuildKit could not fetch: for a named context it shows only the URL.
+
+    Where it builds several targets, theirs stands before the stage's name.
+    """
+    stage = re.search(rf"\[(?:\S+ )?(\S+) \d+/\d+\] ADD {re.escape(url)}#", output)
+    given = [word for word in arguments if f"={url}#" in word]
+    return (
+        stage[1] if stage else given[0].rpartition("--source=")[2].partition("=")[0] if given else "comfyui"
+    )
 
 
 def _without(arguments: Sequence[str], option: str, name: str) -> list[str]:

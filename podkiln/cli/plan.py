@@ -92,7 +92,7 @@ def show(made: Plan) -> None:
     for verdict in ci_runners.check_runners(made):
         click.echo(f"  {verdict}")
     for each in made.substituted:
-        click.echo(f"  substituted: {each.name} is {each.actual}, the lock names {each.locked}")
+        click.echo(f"  substituted: {each.difference}")
     for note in made.notes:
         click.echo(f"  note: {note}")
     for instead, refusals in groupby(made.refusals, key=lambda each: each.instead):

@@ -256,14 +256,34 @@ def _requirement(value: str) -> str:
     try:
         wanted = requirement(value)
     except InvalidRequirement:
-        raise ValueError(f"{shown(value)} is not a Python requirement such as matplotlib>=3.9") from None
+        what = f"{shown(value)} is not a Python requirement such as matplotlib>=3.9"
+        raise ValueError(f"{what}{_instead(value)}") from None
     if wanted.url:
-        raise ValueError(
-            f"{shown(wanted.name)} has an address, and only wheels of the package index are locked"
-        )
+        raise ValueError(f"{shown(wanted.name)} has an address, {_INDEX_ALONE}")
     if wanted.marker:
         raise ValueError(f"{shown(value)} has a marker, and the image has one Python on one platform")
     return value
+
+
+_INDEX_ALONE: Final = (
+    "and only wheels of the package index are locked; write its name and version as the index has it, "
+    "or, for a node, name its repository under `paths`"
+)
+
+
+def _instead(line: str) -> str:
+    """Return what to do about a line that only pip's requirements files have; nothing for others.
+
+    Source: https://pip.pypa.io/en/stable/reference/requirements-file-format/.
+    """
+    line = line.strip()
+    if re.match(r"(-r|--requirement|-c|--constraint)(?![a-z])", line):
+        return ": copy the lines of that file in its place"
+    if re.search(r"(^|\s)#", line):
+        return ": leave the comment out, from # on"
+    if re.match(r"(-e|--editable)(?![a-z])|\S+://|\.{0,2}/|\S+\.(whl|zip|tar\.gz)$", line):
+        return f": it has an address, {_INDEX_ALONE}"
+    return ": it is an option of pip's, and packages alone are listed here" if line.startswith("-") else ""
 
 
 def requirement_name(value: str) -> str | None:

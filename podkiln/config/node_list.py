@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 KEY: Final = "nodes"
 WORDS: Final = ("add", "remove")
 """Keys of the mapping that are no nodes."""
+_BESIDE: Final = "Write `nodes: {add: […], NAME: {repo: …, commit: …}}`."
+_ADDRESS: Final = re.compile(
+    r"(https?://|git@|[\w.-]+\.[a-z]{2,}/)\S+?(?P<name>[^/:]+?)(\.git)?/*", re.IGNORECASE
+)
 _ID: Final = re.compile(IDENTIFIER)
 
 
@@ -130,6 +134,7 @@ def _listed(file: Document, at: int, entry: Any) -> NodeItem:
 
 
 def _changed(now: tuple[NodeItem, ...], file: Document, value: Mapping[str, Any]) -> tuple[NodeItem, ...]:
+    _check_words(file, value)
     wanted = {word: value[word] for word in WORDS if word in value}
     change = file.parse(ListChange, wanted, at=(KEY,))
     for at, name in enumerate(change.remove):
@@ -141,6 +146,22 @@ def _changed(now: tuple[NodeItem, ...], file: Document, value: Mapping[str, Any]
         if name not in WORDS:
             now = _described(now, NodeItem(_id(file, (KEY, name), name), file, (KEY, name), inline=True))
     return now
+
+
+def _check_words(file: Document, value: Mapping[str, Any]) -> None:
+    """Refuse what is meant for another key: a misspelt word, and nodes described in `add`."""
+    for name, each in value.items():
+        if name in WORDS and isinstance(each, dict):
+            what = "expected a list of the ids of nodes; a node that is described here stands beside it."
+            raise file.error((KEY, name), f"{what} {_BESIDE}")
+        listed = each if isinstance(each, list) else []
+        if name not in WORDS and isinstance(each, list):
+            what = "a node is a mapping of keys, and lists of ids stand under `add` and `remove`."
+            raise file.error((KEY, name), f"{what} {did_you_mean(name, WORDS)}".rstrip())
+        at = next((at for at, one in enumerate(listed) if isinstance(one, dict)), None)
+        if at is not None:
+            what = f"expected the id of a node; a node that is described here stands beside `{name}`."
+            raise file.error((KEY, name, at), f"{what} {_BESIDE}")
 
 
 def _described(now: tuple[NodeItem, ...], item: NodeItem) -> tuple[NodeItem, ...]:
@@ -172,6 +193,15 @@ def _id(file: Document, place: Location, name: Any) -> str:
     if not isinstance(name, str):
         raise file.error(place, f"expected the id of a node (it is {shown(name)}).")
     if not _ID.fullmatch(name) or name in WORDS:
-        what = "expected the id of a node: lower-case letters, digits and . _ -"
-        raise file.error(place, f"{what} (it is {shown(name)}).")
+        what = f"expected the id of a node: lower-case letters, digits and . _ - (it is {shown(name)})."
+        raise file.error(place, f"{what} {_named(name)}".rstrip())
     return name
+
+
+def _named(name: str) -> str:
+    """Say how a repository is named, where its address stands in the place of a node's id."""
+    found = _ADDRESS.fullmatch(name)
+    if found is None:
+        return ""
+    short = re.sub(r"[^a-z0-9._-]", "-", found["name"].lower().removeprefix("comfyui-"))
+    return f"An address has the key repo: `{short}: {{repo: …, commit: …}}`."

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from podkiln.util.git_tree import SourceFile
 
 NODES: Final = ROOT / "variants" / "nodes"
+MODULE: Final = "__init__.py"
+"""What ComfyUI imports of a node's folder."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ class NodeEntry:
             raise self.error(("source",), str(foreign)) from None
         if not found:
             raise self.error(("source",), f"the folder {shown(self.node.source)} is empty.")
+        if all(each.path != MODULE.encode() for each in found):
+            what = f"{shown(self.node.source)} has no {MODULE}, so ComfyUI finds no node in it."
+            raise self.error(("source",), what)
         return found
 
     @property

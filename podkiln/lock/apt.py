@@ -194,6 +194,16 @@ class BaseLock(_PackagesLock):
 
     index: BaseIndex
 
+    @property
+    def packages_digest(self) -> str:
+        """What `AptIndex.base_packages` is of this base: dpkg names the architecture where several fit."""
+        names = ((each, each.values.get("Multi-Arch") == "same") for each in self.all.values())
+        lines = (
+            f"{each.name}{':' + each.values['Architecture'] if several else ''} {each.version}\n".encode()
+            for each, several in names
+        )
+        return hashlib.sha256(b"".join(sorted(lines))).hexdigest()
+
 
 def folder_name(base_digest: str) -> str:
     """Return the name of a base's folder."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from podkiln.build.base_image import BaseLayout
     from podkiln.config.variant import LoadedVariant
+    from podkiln.lock.apt import BaseLock
     from podkiln.lock.schema import Lock
     from podkiln.oci.spec import Digest
     from podkiln.options import BuildRequest
@@ -154,7 +155,7 @@ def substitutes(request: BuildRequest, locked: Lock, elsewhere: Collection[str] 
     if twice:
         raise UsageError(f"--source: {twice} is given twice.")
     if request.substitutes.base == BOOTSTRAP and request.output.dry_run:
-        found.append(inputs.unmade_base(locked))
+        found.append(inputs.unmade_base(locked, _locked_base()))
     elif request.substitutes.base == BOOTSTRAP:
         base = bootstrapped_base(request.network.apt_mirror)
         found.append(inputs.layout_base(base.path, base.digest, locked))
@@ -168,8 +169,8 @@ def bootstrapped_base(mirror: str | None = None) -> BaseLayout:
 
     `mirror`: where from; None is the mirror that this host uses.
     """
-    locked = apt.read_base(locations.LOCKS / BOOTSTRAP)
-    if locked is None or locked.index.architecture != base_image.architecture():
+    locked = _locked_base()
+    if locked is None:
         return base_image.base_layout(cache_folder.path(), mirror=mirror)
     try:
         return base_image.base_layout(cache_folder.path(), locked, mirror)
@@ -178,3 +179,9 @@ def bootstrapped_base(mirror: str | None = None) -> BaseLayout:
             "%s So it is made of the packages of today, and is another base than the locked one.", lost
         )
         return base_image.base_layout(cache_folder.path(), mirror=mirror)
+
+
+def _locked_base() -> BaseLock | None:
+    """Return the lock of the base that is made here, where it is for this machine."""
+    locked = apt.read_base(locations.LOCKS / BOOTSTRAP)
+    return locked if locked and locked.index.architecture == base_image.architecture() else None

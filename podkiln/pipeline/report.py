@@ -100,22 +100,30 @@ class Report:
         took = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
         lines = [f"{self.plan.name}: {len(layers)} layers, {size} ({took})"]
         lines += [f"    {note}" for note in self.plan.notes if "leaves out" in note]
-        lines += [
-            f"    substituted: {each.name} is {each.actual}, the lock names {each.locked}"
-            for each in self.plan.substituted
-        ]
+        lines += [f"    substituted: {each.difference}" for each in self.plan.substituted]
         if self.plan.apt is None:
             lines.append(f"    apt {NOT_LOCKED}: another day may give other versions of Debian's packages")
         if self.baked:
             fetched = console.size(self._weights()["fetched_bytes"])
             count = len(self.baked)
             lines.append(f"    {count} weight layer{'s' * (count > 1)}, {fetched} fetched for them")
+        lines.append(f"    {self.layout.descriptor.digest}")
+        lines.append(f"    again by hand: {self.command}")
+        return [*lines, *self._what_next()]
+
+    def _what_next(self) -> list[str]:
+        """Say where the image is, and how it is started."""
+        output, spec = self.plan.request.output, self.plan.described.spec
+        lines = [f"    loaded {self.image}"] if output.load else []
         if self.pushed:
             sent = console.size(self.pushed.uploaded_bytes)
             lines.append(f"    pushed {self.image} ({sent} sent{self._told_by()})")
-        lines.append(f"    {self.layout.descriptor.digest}")
-        lines.append(f"    again by hand: {self.command}")
-        return lines
+        if not lines:
+            place = output.out / self.plan.name / "image"
+            return [f"    {self.image} lies in {place}, as an OCI layout; --load gives it to the engine"]
+        port = "" if spec.serve else f"--publish {spec.runtime.port}:{spec.runtime.port} "
+        start = f"docker run --rm {port}{self.image}"
+        return [*lines, f"    start it, with --gpus all where there is a card: {start}"]
 
 
 def write(reports: list[Report], path: Path) -> None:

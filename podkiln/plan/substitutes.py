@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from podkiln.config.document import ROOT
+from podkiln.config.nodes import MODULE
 from podkiln.errors import SourceError, UsageError
 from podkiln.lock.nodes import LockedNode
 from podkiln.oci.reference import Reference
@@ -24,6 +25,7 @@ from podkiln.util.quoting import cut
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from podkiln.lock.apt import BaseLock
     from podkiln.lock.nodes import LockedTree
     from podkiln.lock.schema import Lock
 
@@ -41,6 +43,7 @@ class Substitute:
     """What stands in for one stage of the Dockerfile.
 
     `context` is BuildKit's name of it; `locked` and `actual` are hashes of the same kind, or what names it.
+    `kinds`: what the two are called where their form does not say it: git's trees and commits.
     `folder`: the source tree on this disk, of which BuildKit is given those files alone that are hashed.
     `submodules`: paths and commits of the folders in it that are inputs of their own.
     """
@@ -51,11 +54,18 @@ class Substitute:
     actual: str
     folder: Path | None = None
     submodules: tuple[tuple[str, str], ...] = ()
+    kinds: tuple[str, str] = ("", "")
 
     @property
     def substituted(self) -> bool:
         """Whether it is something else than what is locked."""
         return self.actual != self.locked
+
+    @property
+    def difference(self) -> str:
+        """Say what it is, and what is locked."""
+        locked, actual = (f"the {kind} " if kind else "" for kind in self.kinds)
+        return f"{self.name} is {actual}{self.actual}, the lock names {locked}{self.locked}"
 
 
 def base(reference: str, lock: Lock) -> Substitute:
@@ -73,9 +83,17 @@ def base(reference: str, lock: Lock) -> Substitute:
     )
 
 
-def unmade_base(lock: Lock) -> Substitute:
-    """Stand for the base that a build would make first: a plan moves nothing, so its digest is not known."""
-    actual = "made from Debian packages"
+def unmade_base(lock: Lock, packages: BaseLock | None = None) -> Substitute:
+    """Stand for the base that a build would make first: a plan moves nothing.
+
+    Of locked `packages`, it is the base of just these for which Debian's are locked; else none is known.
+    """
+    found = (
+        digest
+        for digest, each in lock.apt.items()
+        if packages and each.index.base_packages == packages.packages_digest
+    )
+    actual = next(found, "made from Debian packages")
     return Substitute(name="base", context="", locked=lock.runtime.base_digest, actual=actual)
 
 
@@ -110,9 +128,8 @@ def source(option: str, lock: Lock) -> Substitute:
         # BuildKit takes an http URL for a repository only when it ends in .git, and hosts serve both forms.
         url = remote["url"] + (".git" if _GIT_OVER_HTTP.match(remote["url"]) else "")
         context = f"{url}#{remote['commit']}"
-        return Substitute(
-            name=name, context=context, locked=_locked_commit(name, lock), actual=remote["commit"]
-        )
+        locked = _locked_commit(name, lock)
+        return Substitute(name, context, locked, remote["commit"], kinds=("commit", "commit"))
     if "://" in value:
         raise UsageError(
             f"--source: {masked(value)!r} names no commit.",
@@ -120,11 +137,13 @@ def source(option: str, lock: Lock) -> Substitute:
         )
     folder = _folder(name, value)
     links = _links(name, lock)
+    _check_kind(name, folder, value, lock)
     actual = _tree(name, folder, value, links)
     locked = names[name] or _checked_out_tree(folder, _locked_commit(name, lock), actual)
     _check_files(name, folder, links, substituted=actual != locked)
     place = folder.resolve()
-    return Substitute(name, str(place), locked, actual, place, tuple(sorted(links.items())))
+    kinds = ("tree" if names[name] or locked == actual else "commit", "tree")
+    return Substitute(name, str(place), locked, actual, place, tuple(sorted(links.items())), kinds)
 
 
 def no_nodes(value: str, lock: Lock) -> Substitute:
@@ -171,12 +190,18 @@ def _links(name: str, lock: Lock) -> dict[str, str]:
     return dict(found.submodules) if isinstance(found, LockedNode) else {}
 
 
+def _check_kind(name: str, folder: Path, value: str, lock: Lock) -> None:
+    """Raise SourceError for a folder that lacks what ComfyUI, or a custom node of it, begins with."""
+    node = isinstance(node_layers.inputs(lock).get(name), LockedNode)
+    what, file = ("custom node", MODULE) if node else ("ComfyUI", "main.py")
+    if (node or name == "comfyui") and any(folder.iterdir()) and not (folder / file).is_file():
+        raise SourceError(f"--source {name}: the folder {value} is no {what}: it has no {file}.")
+
+
 def _tree(name: str, folder: Path, value: str, links: Mapping[str, str]) -> str:
     """Return the tree of a folder. Raises SourceError where it is empty or cannot be what it is given for."""
     if not any(folder.iterdir()):
         raise SourceError(f"--source {name}: the folder {value} is empty.")
-    if name == "comfyui" and not (folder / "main.py").is_file():
-        raise SourceError(f"--source {name}: the folder {value} is no ComfyUI: it has no main.py.")
     try:
         actual = tree_id(folder, links)
     except SourceError as unreadable:

@@ -9,6 +9,7 @@ CONTRACT_ASSETS: `required` for the database of newer ComfyUI.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -16,8 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-from contract import database, devices, nodes, parser, server
+from contract import database, devices, parser, server
 from contract.folders import Folders
+
+import nodes
 
 log = logging.getLogger("comfyui")
 VERSION = "0.33.0"
@@ -39,15 +42,16 @@ def main() -> int:
     )
     install = Path(__file__).resolve().parent
     folders = Folders.of(args, install)
+    nodes.execute_prestartup_scripts(folders.kinds["custom_nodes"].paths)
     found = devices.find(args)
     log.info("Python version: %s", sys.version)
     log.info("ComfyUI version: %s", VERSION)
-    classes = nodes.load(args, folders.kinds["custom_nodes"].paths)
+    asyncio.run(nodes.init_external_custom_nodes(args, folders.kinds["custom_nodes"].paths))
     database.open_(args, install)
     time.sleep(float(os.environ.get("CONTRACT_BOOT_SECONDS", "0.1")))
     if args.quick_test_for_ci:
         return 0
-    return server.serve(args, VERSION, folders, found, classes)
+    return server.serve(args, VERSION, folders, found, nodes.NODE_CLASS_MAPPINGS)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ MODELS = catalog.load()
 # The variants that the pages show as examples, and what they switch on.
 EXAMPLES: dict[str, list[str]] = {
     "studio.yaml": ["sdxl-base", "studio-style"],
+    "mine.yaml": [],
     "older.yaml": [],
     "portraits.yaml": ["realvisxl-v4"],
     "sdxl-only.yaml": ["sdxl-base"],

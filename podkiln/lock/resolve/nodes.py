@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
+from podkiln.config import nodes as node_config
 from podkiln.errors import LockError, SourceError
 from podkiln.lock import locations, nodes, requirements, schema, validation
 from podkiln.lock.nodes import FILE, LockedNode, NodePackages, NodesLock
@@ -203,14 +204,21 @@ def _with_trees(described: LoadedVariant, found: LockedNodes, warnings: list[str
 
 
 def _tree(entry: NodeEntry, before: LockedNode | None, warnings: list[str]) -> str | None:
-    """Return the tree of a node: described, known already, or else asked of its repository."""
+    """Return the tree of a node: described, known already, or else asked of its repository.
+
+    Raises DescriptionError: there is nothing in it that ComfyUI imports.
+    """
     node = entry.node
     if node.tree or not (node.repo and node.commit):  # it lies in this repository
         return node.tree
     if before and before.tree and (before.repo, before.commit) == (node.repo, node.commit):
         return before.tree
     try:
-        return upgrades.tree(node.repo, node.commit)
+        tree, names = upgrades.root(node.repo, node.commit)
     except SourceError as silent:
         warnings.append(f"The tree of node {entry.id} stays unknown: {silent}")
         return None
+    if node_config.MODULE not in names:
+        what = f"{node.repo} has no {node_config.MODULE} at its root there, so ComfyUI finds no node in it."
+        raise entry.error(("commit",), what)
+    return tree

@@ -75,18 +75,25 @@ def node(described: LoadedVariant, name: str) -> str | None:
 
 def tree(repo: str, commit: str) -> str:
     """Return git's hash of a commit's files, which its repository knows. Raises SourceError."""
+    found, _ = root(repo, commit)
+    return found
+
+
+def root(repo: str, commit: str) -> tuple[str, frozenset[str]]:
+    """Return that hash, and the names of what lies at the root. Raises SourceError."""
     with tempfile.TemporaryDirectory(prefix="podkiln-lock-") as folder:
         _git(repo, "init", "--quiet", "--bare", folder)
-        # The commit alone: what it holds is not looked at. A server that knows no filters sends more.
-        options = ("--quiet", "--depth=1", "--no-tags", "--filter=tree:0")
+        # The commit, and the list of its root alone. A server that knows no filters sends more.
+        options = ("--quiet", "--depth=1", "--no-tags", "--filter=tree:1")
         _git(repo, "-C", folder, "remote", "add", "origin", repo)
         _git(repo, "-C", folder, "fetch", *options, "origin", commit)
         found = re.match(
             r"tree ([0-9a-f]{40})$", _git(repo, "-C", folder, "cat-file", "commit", commit), re.MULTILINE
         )
+        names = _git(repo, "-C", folder, "ls-tree", "-z", "--name-only", commit).split("\0")
     if found is None:
         raise SourceError(f"{repo} answered with something else than a commit for {commit}.")
-    return found[1]
+    return found[1], frozenset(names)
 
 
 def fetch(repo: str, commit: str, folder: Path, files: Sequence[str]) -> None:

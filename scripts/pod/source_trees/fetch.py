@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 30  # bytes of an archive
 _CHUNK = 1 << 18
+_SHORTEST = 0.05  # seconds: a socket with none would not wait at all
 
 
 class SourceTreeError(Exception):
@@ -163,7 +164,10 @@ class SourceTrees:
     def _transfer(self, request: Request, descriptor: int) -> None:
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
-        with request.send(self.policy.limits) as answer:
+        # Each hop may wait that long for itself: what is left bounds a connection and an answer's head.
+        left, limits = max(_SHORTEST, self.deadline - time.monotonic()), self.policy.limits
+        limits = replace(limits, connect=min(limits.connect, left), read=min(limits.read, left))
+        with request.send(limits) as answer:
             answer.hurry(max(0.0, self.deadline - time.monotonic()))
             monitor = ThroughputMonitor(self.policy, answer.host, lambda: 0.0)
             buffer = memoryview(bytearray(_CHUNK))

@@ -44,8 +44,12 @@ _FIELD = re.compile(
     r"|\b(?:access|auth|api|refresh|client)[_-](?:token|key|secret) ?: ?)(?!…)[^\s\"',}]+",
     re.IGNORECASE,
 )
-# A password with a blank or an end of a line in it: the text after the colon is not a port.
-_BLANK = re.compile(r"(:/+[^\s:/?#@]{1,100}:)(?![0-9]{1,5}(?:[/?#\s'\"]|$))[^/?#@]{0,200}@", re.ASCII)
+# A password with a blank or an end of a line in it: the text after the colon is not a port, nor the tag of an
+# image with a digest behind it.
+_BLANK = re.compile(
+    r"(:/+[^\s:/?#@]{1,100}:)(?![0-9]{1,5}(?:[/?#\s'\"]|$))(?![\w.-]+@sha256:[0-9a-f]{8,64}\b)[^/?#@]{0,200}@",
+    re.ASCII,
+)
 _BEARER = re.compile(r"\b(bearer )[\w.~+/=-]{6,}", re.IGNORECASE)
 # Tokens that are known by their beginning: Hugging Face, GitHub, GitLab, RunPod.
 _TOKEN = re.compile(r"\b(hf_|gh[opsur]_|github_pat_|glpat-|rpa_)[A-Za-z0-9_-]{12,}")

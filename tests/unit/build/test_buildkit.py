@@ -120,6 +120,11 @@ def test_only_keys_that_bake_knows_are_written(tmp_path: Path) -> None:
             "The source repository https://git.invalid/x.git could not be fetched",
             "comfyui=DIR",
         ),
+        (
+            "git-of-a-node-unreachable",
+            "The source repository https://git.invalid/kj.git could not be fetched",
+            "node-kj=DIR",
+        ),
         ("certificate", "A TLS certificate is signed", "--ca-bundle /etc/ssl/certs/ca-certificates.crt"),
         ("apt-mirror-refused", "Debian packages could not be fetched.", "--apt-mirror URL"),
         ("index-unreachable", "Python packages could not be fetched.", "--python-index URL"),
@@ -138,6 +143,7 @@ def test_what_cannot_be_had_is_one_sentence_and_a_command(said: str, sentence: s
         assert "x:1" not in command, "the option is given anew, not twice"
     if "comfyui" in does:
         assert "git.invalid" not in command
+    assert ("nodes=none leaves all nodes out" in error.hint) == ("node-" in does)
     assert "--source requirements=r" in command or "--source=requirements=r" in command
 
 

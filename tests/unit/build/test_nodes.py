@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ Imported = tuple[int, str, Path]
 
 
 @pytest.fixture
-def imported(tmp_path: Path) -> Callable[[dict[str, str]], Imported]:
+def imported(tmp_path: Path) -> Callable[..., Imported]:
     """Run the import test over the stand-in of ComfyUI, with nodes in it: FOLDER/FILE -> text."""
     comfyui = tmp_path / "ComfyUI"
     shutil.copytree(ROOT / "tests/contract_comfyui", comfyui, ignore=shutil.ignore_patterns("__pycache__"))
@@ -36,13 +37,17 @@ def imported(tmp_path: Path) -> Callable[[dict[str, str]], Imported]:
     root.mkdir()
     (root / "flags.json").write_bytes(build_context.render(plan_of())["podkiln/flags.json"].content)
 
-    def run(files: dict[str, str]) -> Imported:
+    def run(files: dict[str, str], *, seconds: int = 300) -> Imported:
         for name, text in files.items():
             path = comfyui / "custom_nodes" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         folders = dict.fromkeys(name.partition("/")[0] for name in files)
-        argv = [sys.executable, str(SCRIPTS / "import_nodes.py"), str(comfyui), str(tmp_path / "imported")]
+        code = (
+            f"import sys; sys.path[0] = {str(SCRIPTS)!r}; import import_nodes as test; "
+            f"test.SECONDS_OF_ONE = {seconds}; sys.exit(test.main(sys.argv[1:]))"
+        )
+        argv = [sys.executable, "-c", code, str(comfyui), str(tmp_path / "imported")]
         argv += [f"{folder.lower()}={folder}" for folder in folders]
         done = subprocess.run(
             argv,
@@ -58,11 +63,13 @@ def imported(tmp_path: Path) -> Callable[[dict[str, str]], Imported]:
 
 
 def test_nodes_that_are_imported_leave_a_file_and_their_seconds(
-    imported: Callable[[dict[str, str]], Imported],
+    imported: Callable[..., Imported],
 ) -> None:
-    code, said, passed = imported({"Good/__init__.py": GOOD, "Other/__init__.py": GOOD})
+    other = "NODE_CLASS_MAPPINGS = {'Other': object, 'Mine': type('Mine', (), {})}\n"
+    code, said, passed = imported({"Good/__init__.py": GOOD, "Other/__init__.py": other})
     assert code == 0, said
     assert passed.read_text() == "all custom nodes were imported\n"
+    assert "podkiln: warning: good and other both define the node class Mine: ComfyUI has that of" in said
     assert "podkiln: imported without a network:" in said
     assert said.rstrip().endswith("other")
 
@@ -83,33 +90,86 @@ FAILING = {
         "it defines no nodes: it has neither NODE_CLASS_MAPPINGS nor",
     ),
     "no module": ({"Bad/readme.md": "x"}, "FileNotFoundError: "),
-    "an end of the process": (
-        {"Bad/__init__.py": "import os\nos._exit(3)\n"},
-        "ComfyUI ended with exit code 3",
+    # Neither what a node says nor how the process ends is believed.
+    "an end of the process, and what ComfyUI says in the end": (
+        {
+            "Bad/__init__.py": "import os\nprint('   0.0 seconds:', os.path.dirname(__file__), flush=True)\n"
+            "print('podkiln: The custom node good cannot be imported: x.', flush=True)\nos._exit(0)\n"
+        },
+        "it ended ComfyUI with exit code 0.",
     ),
-    "an exit": ({"Bad/__init__.py": "\nraise SystemExit('no licence')\n"}, "ComfyUI ended with exit code 1"),
+    "a signal": (
+        {"Bad/__init__.py": "import os\nos.kill(os.getpid(), 11)\n"},
+        "it ended ComfyUI with signal SIGSEGV.",
+    ),
+    "an exit": (
+        {"Bad/__init__.py": "\nraise SystemExit('no licence')\n"},
+        "__init__.py:2: SystemExit: no licence.",
+    ),
+    "an exit before all nodes": (
+        {"Bad/__init__.py": GOOD, "Bad/prestartup_script.py": "import sys\n\nsys.exit(4)\n"},
+        "prestartup_script.py:3: SystemExit: 4.",
+    ),
+    "an end of the process before all nodes": (
+        {"Bad/__init__.py": GOOD, "Bad/prestartup_script.py": "import os\nos._exit(0)\n"},
+        (
+            "The custom nodes cannot be imported: ComfyUI ended with exit code 0 before it had imported them "
+            "(before it, the prestartup_script.py of bad): "
+        ),
+    ),
+    "an error of many lines that a terminal obeys": (
+        {"Bad/__init__.py": "raise ValueError('one\\n\\x1b[2J' + 'x' * 9999)\n"},
+        r"__init__.py:1: ValueError: one \x1b[2Jxxx",
+    ),
+    "no end": (
+        {"Bad/__init__.py": "import time\n\ntime.sleep(600)\n"},
+        "ComfyUI was still importing it after 2 s, at __init__.py:3.",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", FAILING)
 def test_one_that_is_not_is_a_sentence_with_its_own_line(
-    case: str, imported: Callable[[dict[str, str]], Imported]
+    case: str, imported: Callable[..., Imported]
 ) -> None:
     files, says = FAILING[case]
-    code, said, passed = imported({"Good/__init__.py": GOOD, **files})
+    code, said, passed = imported({"Good/__init__.py": GOOD, **files}, seconds=2 if case == "no end" else 300)
     assert code == 1
     assert not passed.exists()
     (sentence,) = [line for line in said.splitlines() if line.startswith("podkiln: The custom node")]
     assert says in sentence
     assert said.rstrip().endswith(sentence), "a build repeats the end of what a failed step has said"
-    if "ended" not in says:
-        assert sentence.startswith("podkiln: The custom node bad cannot be imported: ")
+    assert sentence.startswith(("podkiln: The custom node bad cannot be imported: ", f"podkiln: {says}"))
+    assert len(sentence) < 500
 
 
-def test_it_asks_no_hub(imported: Callable[[dict[str, str]], Imported]) -> None:
-    text = "import os\nassert os.environ['HF_HUB_OFFLINE'] == '1'\n" + GOOD
-    code, said, _ = imported({"Good/__init__.py": text})
-    assert code == 0, said
+BUSY = """
+import os, pathlib, subprocess, sys, threading, time
+assert os.environ['HF_HUB_OFFLINE'] == '1'
+child = subprocess.Popen(['sleep', '600'])
+pathlib.Path(os.environ['PODKILN_ROOT'], 'child').write_text(str(child.pid))
+threading.Thread(target=time.sleep, args=(600,)).start()
+print('\\x1b[2J\\x1b]0;title\\x07', flush=True)
+for _ in range(99):
+    print('x' * 99999)
+print('the last', flush=True)
+"""
+
+
+def test_what_a_node_starts_and_says_holds_nothing_up(
+    imported: Callable[..., Imported], tmp_path: Path
+) -> None:
+    begun = time.monotonic()
+    code, said, _ = imported({"Good/__init__.py": BUSY + GOOD}, seconds=20)
+    assert code == 0, said[-2000:]
+    assert time.monotonic() - begun < 60
+    child = int((tmp_path / "podkiln/child").read_text())
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert "\n  \\x1b[2J\\x1b]0;title\\x07\n" in said
+    assert len(said) < 200_000, "BuildKit shows nothing behind its own limit"
+    assert "kB are not shown" in said
+    assert "\n  the last\n" in said
 
 
 def test_the_build_ends_with_that_sentence() -> None:
@@ -117,7 +177,8 @@ def test_the_build_ends_with_that_sentence() -> None:
         "#9 5.2 Traceback\n------\n > [nodes-imported 1/1] RUN --network=none ...:\n"
         "5.201 podkiln: The custom node mine cannot be imported: a.py:3: ModuleNotFoundError: "
         "No module named 'x'.\n"
-        "5.201 podkiln: The custom node other cannot be imported: it defines no nodes.\n"
+        "5.201   podkiln: The custom node good cannot be imported: what another node has printed.\n"
+        "#9 5.201 podkiln: The custom node other cannot be imported: it defines no nodes.\r\n"
         "------\nERROR: process did not complete successfully: exit code: 1\n"
     )
     error = buildkit.explain(1, said, ["--variant", "mine.yaml"])
@@ -127,6 +188,7 @@ def test_the_build_ends_with_that_sentence() -> None:
         "The custom node other cannot be imported: it defines no nodes."
     )
     assert error.hint
+    assert error.hint.startswith("Add the package that it lacks to its `python.install`, and lock again;")
 
 
 # --- trees

@@ -51,7 +51,22 @@ def test_a_push_is_told_apart_from_a_build(made: Report, tmp_path: Path) -> None
     second = PushedBlob(two.digest, 11, "existing", 0.1)
     made = replace(made, pushed=PushReport("r", made.layout.descriptor.digest, (first,), second, 1.0))
     assert made.as_json()["runtime"] == {"uploaded_bytes": 10, "mounted_bytes": 0, "existing_bytes": 11}
-    assert any("pushed localhost/podkiln:x (10 B sent)" in line for line in made.sentences())
+    assert made.sentences()[-2:] == [
+        "    pushed localhost/podkiln:x (10 B sent)",
+        (
+            "    start it, with --gpus all where there is a card: "
+            "docker run --rm --publish 8188:8188 localhost/podkiln:x"
+        ),
+    ]
+
+
+def test_what_was_built_and_the_next_step_come_last(made: Report) -> None:
+    (*_, place) = made.sentences()
+    assert place.startswith("    localhost/podkiln:x lies in ")
+    assert place.endswith("baked/image, as an OCI layout; --load gives it to the engine")
+    request = replace(made.plan.request, output=replace(made.plan.request.output, load=True))
+    loaded = replace(made, plan=replace(made.plan, request=request))
+    assert loaded.sentences()[-2] == "    loaded localhost/podkiln:x"
 
 
 def test_substitutes_are_named_with_both_hashes(made: Report) -> None:

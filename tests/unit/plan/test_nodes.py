@@ -163,6 +163,7 @@ def checkout(tmp_path: Path) -> Path:
         folder.mkdir()
         git(folder, "init", "--quiet")
         (folder / f"{name}.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+        (folder / "__init__.py").touch()
         if name == "node":
             git(folder, "submodule", "add", "--quiet", str(tmp_path / "part"), "more/part")
         git(folder, "add", ".")

@@ -12,6 +12,7 @@ import pytest
 from plans import plan_of
 
 from podkiln.errors import PodkilnError, SourceError, UsageError
+from podkiln.lock import apt, locations
 from podkiln.lock.nodes import LockedNode, LockedNodes, NodesLock
 from podkiln.plan import substitutes
 from podkiln.util.git_tree import tree_id
@@ -49,6 +50,16 @@ def test_a_base_not_yet_made_is_a_substitute(lock: Lock) -> None:
     assert substitutes.unmade_base(lock).substituted
 
 
+def test_a_base_not_yet_made_of_locked_packages_is_known_by_its_digest(lock: Lock) -> None:
+    """So a plan says what a build does: Debian's packages are locked for that base, too."""
+    packages = apt.read_base(locations.LOCKS / "bootstrap")
+    assert packages
+    assert substitutes.unmade_base(lock, packages).actual in lock.apt
+    (stanzas,) = (group for group in packages.packages.values() if len(group) > 50)
+    other = replace(packages, packages={"debian": stanzas[1:]})
+    assert substitutes.unmade_base(lock, other).actual == "made from Debian packages"
+
+
 def test_a_checkout_of_the_locked_tree_is_no_substitute(tmp_path: Path, lock: Lock) -> None:
     (tmp_path / "main.py").write_text("print()\n")
     (tmp_path / ".git").mkdir()
@@ -65,6 +76,7 @@ def node(tmp_path: Path, lock: Lock) -> tuple[Path, Lock]:
     folder = tmp_path / "node"
     folder.mkdir()
     (folder / "nodes.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    (folder / "__init__.py").write_text("from .nodes import NODE_CLASS_MAPPINGS\n")
     own = ["-c", "user.name=n", "-c", "user.email=n@example.com", "-c", "commit.gpgsign=false"]
     for words in (["init", "--quiet"], ["add", "."], [*own, "commit", "--quiet", "--message", "first"]):
         subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
@@ -115,6 +127,7 @@ def test_what_a_checkout_holds_besides_its_commit_is_a_substitute(
             subprocess.run([*git, "update-index", "--assume-unchanged", "nodes.py"], check=True)
     found = substitutes.source(f"node-mine={folder}", locked)
     assert found.substituted
+    assert found.difference.startswith(f"node-mine is the tree {found.actual}, the lock names the commit ")
     assert locked.nodes
     assert found.locked == locked.nodes.nodes["mine"].commit
 
@@ -189,6 +202,15 @@ def test_a_folder_that_is_no_comfyui_is_said_to_be_none(tmp_path: Path, lock: Lo
     (tmp_path / "file").touch()
     with pytest.raises(SourceError, match=r"^--source comfyui: .* is no ComfyUI: it has no main\.py"):
         substitutes.source(f"comfyui={tmp_path}", lock)
+
+
+def test_what_comfyui_finds_no_node_in_is_refused(node: tuple[Path, Lock]) -> None:
+    folder, locked = node
+    (folder / "__init__.py").unlink()
+    with pytest.raises(
+        SourceError, match=r"^--source node-mine: .* is no custom node: it has no __init__\.py"
+    ):
+        substitutes.source(f"node-mine={folder}", locked)
 
 
 def test_what_cannot_be_hashed_is_said_of_the_option(tmp_path: Path, lock: Lock) -> None:

@@ -72,6 +72,25 @@ CASES = [
     Case("a number", "[5]", "nodes[0]", r"expected the id of a node \(it is 5\)"),
     Case("a name in capitals", "[KJNodes]", "nodes[0]", "expected the id of a node: lower-case letters"),
     Case("a path", "[../x]", "nodes[0]", "expected the id of a node: lower-case letters"),
+    Case(
+        "an address for a name",
+        "[https://github.com/kijai/ComfyUI-KJNodes]",
+        "nodes[0]",
+        r"An address has the key repo: `kjnodes: \{repo: …, commit: …\}`",
+    ),
+    Case("a misspelt word", "{ad: [gguf]}", "nodes.ad", "a node is a mapping .* Did you mean 'add'"),
+    Case(
+        "a node that is described in `add`",
+        f"{{add: [{{mine: {{{PIN}}}}}]}}",
+        "nodes.add[0]",
+        r"a node that is described here stands beside `add`",
+    ),
+    Case(
+        "a mapping in `add`",
+        f"{{add: {{mine: {{{PIN}}}}}}}",
+        "nodes.add",
+        "expected a list of the ids of nodes",
+    ),
     Case("two in one entry", "[{a: {}, b: {}}]", "nodes[0]", "expected one node, .* and here are 2 keys"),
     Case("added twice", "{add: [kjnodes]}", "nodes.add[0]", "the node 'kjnodes' is there already"),
     Case(
@@ -307,6 +326,25 @@ CASES = [
     ),
     # --- what it asks for
     Case("no requirement", one(asks("'=='")), "nodes.mine.python.install[0]", "is not a Python requirement"),
+    Case(
+        "an address",
+        one(asks("'git+https://github.com/x/x'")),
+        "nodes.mine.python.install[0]",
+        "or, for a node, name its repository under `paths`",
+    ),
+    Case(
+        "another file",
+        one(asks("'-r more.txt'")),
+        "nodes.mine.python.install[0]",
+        "copy the lines of that file in its place",
+    ),
+    Case("a comment", one(asks("'foo  # x'")), "nodes.mine.python.install[0]", "leave the comment out"),
+    Case(
+        "an option",
+        one(asks("'--pre'")),
+        "nodes.mine.python.install[0]",
+        "it is an option of pip's, and packages",
+    ),
     Case(
         "a git address",
         one(asks("'x @ git+https://github.com/x/x'")),

@@ -391,7 +391,9 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"GIT_{name}_NAME", "Test")
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "test@example.com")
     git(tmp_path, "init", "--quiet", str(folder))
-    git(folder, "commit", "--quiet", "--allow-empty", "--message=one")
+    (folder / "__init__.py").touch()  # as a custom node has
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message=one")
     git(folder, "tag", "v0.33.0")
     return folder
 
@@ -515,10 +517,19 @@ def test_the_tree_of_a_node_is_locked_where_its_description_leaves_it_open(
     upstream: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked once, of the node's own repository, and kept when that is out of reach."""
-    (upstream / "node.py").write_text("pass\n")
+    git(upstream, "mv", "__init__.py", "node.py")
+    git(upstream, "commit", "--quiet", "--message=none")
+    git(upstream, "config", "uploadpack.allowAnySHA1InWant", "true")
+    commit = git(upstream, "rev-parse", "HEAD")
+    none = f"nodes: [{{x: {{repo: https://github.com/Comfy-Org/ComfyUI, commit: {commit}}}}}]\n"
+    described = mine.read_text()
+    mine.write_text(described.replace("nodes: []\n", none))
+    with pytest.raises(DescriptionError, match=r"x\.commit: .* has no __init__\.py at its root there"):
+        relock.relock([str(mine)])
+    mine.write_text(described)
+    (upstream / "__init__.py").write_text("pass\n")
     git(upstream, "add", ".")
     git(upstream, "commit", "--quiet", "--message=a file")
-    git(upstream, "config", "uploadpack.allowAnySHA1InWant", "true")
     commit, tree = git(upstream, "rev-parse", "HEAD"), git(upstream, "rev-parse", "HEAD^{tree}")
     repo = "https://github.com/Comfy-Org/ComfyUI"
     node = f"nodes: [{{x: {{repo: {repo}, commit: {commit}}}}}]\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -150,6 +151,15 @@ def test_a_host_that_gives_nothing_holds_up_no_longer_than_the_deadline(
     began = time.monotonic()
     assert sentence in place.refusal()
     assert time.monotonic() - began < 5
+
+
+def test_a_host_that_takes_a_connection_and_says_nothing_holds_up_no_longer_either(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        host = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        place.trees = replace(place.trees, github=host, deadline=time.monotonic() + 1)
+        began = time.monotonic()
+        assert place.refusal(replace(place.source, repo=f"{host}/o/node"))
+        assert time.monotonic() - began < 5
 
 
 def test_a_link_in_the_place_of_an_archive_is_not_followed(place: Place) -> None:

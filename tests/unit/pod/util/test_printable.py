@@ -89,6 +89,7 @@ def test_no_secret_is_shown_however_it_is_written(word: str) -> None:
         "loras/mine.safetensors=civitai:1@2",
         "mine=hf:a/b@c/d@e.safetensors",
         "debian:trixie-slim@sha256:d7e12182",
+        "docker-image://debian:trixie-slim@sha256:d7e12182",
         "localhost:5000/ns/image:tag@sha256:d7e12182",
         f"https://files.test/a.safetensors#sha256={HEX}",
         "https://github.com/x/y.git#2f35f4a08176d993cded35dac3332be4f7287f41",
