@@ -31,7 +31,7 @@ from worker.errors import JobError
 from worker.outputs import OutputFile
 from worker.progress import Percent
 from worker.results import Picture, Store
-from worker.validation import refusal
+from worker.validation import INVALID, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -274,7 +274,8 @@ class _Job:
                 prompt_id=prompt_id,
             )
         except RefusedError as refused:
-            raise JobError(refusal(refused.answer) or str(refused)) from None
+            said = refusal(refused.answer) if refused.status == INVALID else None
+            raise JobError(said or messages.HTTP_FAILED.format(reason=refused)) from None
 
 
 def _made_anew(nodes: Nodes, gone: set[str]) -> Nodes:

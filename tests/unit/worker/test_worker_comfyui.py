@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,15 +15,35 @@ import yaml
 from images import ROOT
 from registries import free_port
 from servers.comfyui import ComfyUI, Faults
-from servers.put_server import accepting
 
 from worker import command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 RECORDED: dict[str, Any] = yaml.safe_load((ROOT / "tests/fixtures/worker_comfyui.yaml").read_text())
 ENVIRONMENT = (ROOT / "docs/reference/environment.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """An S3 that takes everything."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def faults(given: dict[str, Any]) -> Faults:
@@ -30,11 +52,11 @@ def faults(given: dict[str, Any]) -> Faults:
         path: (each["status"], {"Content-Type": "application/json"}, json.dumps(each["body"]).encode())
         for path, each in given.get("answers", {}).items()
     }
-    own = {name: value for name, value in given.items() if name not in ("away", "waits", "answers")}
+    own = {name: value for name, value in given.items() if name not in ("away", "answers")}
     return Faults(**own, answers=answers)
 
 
-def differences(found: Any, wanted: Any, more: tuple[str, ...], where: str = "answer") -> list[str]:
+def differences(found: Any, wanted: Any, more: list[str], where: str = "answer") -> list[str]:
     """Return where an answer is not as it was recorded: a sentence each."""
     if isinstance(wanted, dict) and isinstance(found, dict):
         said = [f"{where} has {name}" for name in sorted(found.keys() - wanted.keys() - {*more})]
@@ -51,29 +73,34 @@ def differences(found: Any, wanted: Any, more: tuple[str, ...], where: str = "an
     return [] if found == wanted else [f"{where} is {found!r}, not {wanted!r}"]
 
 
-async def answer(row: dict[str, Any], server: ComfyUI, folder: Path, bucket: str) -> dict[str, Any]:
-    about = row.get("comfyui", {})
-    port = free_port() if about.keys() & {"away", "waits"} else int(server.url.rpartition(":")[2])
+def answered(row: dict[str, Any], server: ComfyUI, folder: Path, bucket: str) -> dict[str, Any]:
     variables = {**row.get("variables", {}), "PODKILN_RUN": str(folder), "PODKILN_LOCAL": str(folder)}
     if "BUCKET_ACCESS_KEY_ID" in variables:
         variables["BUCKET_ENDPOINT_URL"] = bucket
     worker = command.worker(variables)
-    patience = 0.2 if "away" in about else 20.0
-    place = replace(worker.place, server=f"http://127.0.0.1:{port}", patience=patience)
-    if "waits" in about:
-        late = asyncio.get_running_loop().call_later(0.3, lambda: ...)
-        late.cancel()
-    return await replace(worker, place=place).handle({"id": "job-1", **row["job"]})
+    place = replace(worker.place, server=server.url, patience=20.0)
+    if "away" in row.get("comfyui", {}):
+        place = replace(place, server=f"http://127.0.0.1:{free_port()}", patience=0.2)
+    return asyncio.run(replace(worker, place=place).handle({"id": "job-1", **row["job"]}))
 
 
 @pytest.mark.parametrize("row", RECORDED["requests"], ids=lambda row: row["what"])
-def test_a_request_of_its_documents_is_answered_as_there_or_better(row: dict[str, Any], tmp_path: Path) -> None:
-    with ComfyUI(faults(row.get("comfyui", {}))) as server, accepting() as bucket:
-        found = asyncio.run(answer(row, server, tmp_path, bucket))
+def test_a_request_of_its_documents_is_answered_as_there_or_better(
+    row: dict[str, Any], bucket: str, tmp_path: Path
+) -> None:
+    with ComfyUI(faults(row.get("comfyui", {}))) as server:
+        found = answered(row, server, tmp_path, bucket)
         assert differences(found, row.get("ours", row["theirs"]), RECORDED["more"]["answer"]) == []
         gets = row.get("gets", {})
         if "files" in gets:
             assert sorted(server.inputs) == [f"/{name}" for name in gets["files"]]
         if "extra_data" in gets:
             assert server.prompts[-1]["extra_data"] == gets["extra_data"]
-    assert ("ours" in row) <= ("why" in row), "what is answered otherwise has a reason"
+
+
+def test_what_is_recorded_is_whole() -> None:
+    rows = RECORDED["requests"]
+    assert [row["what"] for row in rows if "ours" in row and "why" not in row] == []
+    assert [row["what"] for row in rows if row.get("ours") == row["theirs"]] == []
+    same = [names for names, here in RECORDED["variables"].items() if here.startswith("the same")]
+    assert [name for names in same for name in names.split(", ") if f"`{name}`" not in ENVIRONMENT] == []
