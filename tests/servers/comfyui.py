@@ -38,7 +38,7 @@ class Faults:
     # What /history lists each SaveImage in place of its own: a list of files, or anything.
     images: Any = None
     word: str = "images"  # under which it lists them
-    # Answers in place of its own, by the beginning of the path, or of method and path: status, headers and body.
+    # Answers in place of its own, by the beginning of [method and] path: status, headers and body.
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
     # Statuses that a proxy answers in its place, once each, by the beginning of the path.
     stray: dict[str, list[int]] = field(default_factory=dict)
