@@ -41,6 +41,7 @@ class Settings:
         host: The one address that it listens on; None for all.
         token: What clients have to show; None lets everybody in.
         health_path: Where else /ping is answered.
+        health_port: ... and at which port beside its own; 0 for none.
         request_bytes: The most that a request may bring.
         response_bytes: The most that an answer may hold.
         job_seconds: How long a job may run.
@@ -57,6 +58,7 @@ class Settings:
     host: str | None = None
     token: str | None = field(default=None, repr=False)
     health_path: str = ping_config.PATH
+    health_port: int = 0
     request_bytes: int = _MEGABYTES * MB
     response_bytes: int = _MEGABYTES * MB
     job_seconds: float = _JOB_SECONDS
@@ -83,11 +85,15 @@ def read(environ: Mapping[str, str]) -> Settings:
     def number(name: str, value: str | None, default: int) -> int:
         return env.number(name, value, default)
 
+    # The door before ComfyUI, where there is one, answers it at ComfyUI's port.
+    door = env.port("COMFYUI_PORT", environ.get("COMFYUI_PORT"), 0) if environ.get("WEB_USER") else 0
+    ping = ping_config.read(environ, comfyui=door or -1)
     found = Settings(
         port=env.port("PORT", environ.get("PORT"), _PORT_ON_ENDPOINT if endpoint else _PORT),
         host=_host(environ.get("SERVE_HOST")),
         token=_token(environ.get("API_TOKEN")),
-        health_path=ping_config.read(environ, comfyui=-1).path,
+        health_path=ping.path,
+        health_port=ping.of_worker,
         request_bytes=MB * number("SERVE_REQUEST_MB", environ.get("SERVE_REQUEST_MB"), _MEGABYTES),
         response_bytes=MB * number("SERVE_RESPONSE_MB", environ.get("SERVE_RESPONSE_MB"), _MEGABYTES),
         job_seconds=env.seconds("SERVE_JOB_SECONDS", environ, seconds or _JOB_SECONDS, _WEEK),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 INVALID: Final = 400
-"""The status of an answer to /prompt that says what is wrong with a workflow; others are ComfyUI's failures."""
+"""The status of an answer to /prompt that says what is wrong with a workflow; others are failures."""
 _MOST: Final = 100  # nodes, errors of one, names of checkpoints
 _LONGEST: Final = 400  # characters
 
