@@ -59,7 +59,7 @@ async def serve(worker: Worker, settings: Settings, grace: float = GRACE) -> Non
 @asynccontextmanager
 async def served(worker: Worker, settings: Settings) -> AsyncIterator[tuple[int, JobQueue]]:
     """Serve a worker as long as the block lasts; yields the port and the queue. Raises PodError."""
-    place = replace(worker.place, largest=settings.response_bytes - _AROUND)
+    place = replace(worker.place, largest=settings.response_bytes - _AROUND, beyond=settings.beyond)
 
     async def progress(given: dict[str, Any], message: dict[str, Any]) -> None:
         queue.tell(str(given["id"]), message)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pod.services import ping_config
 from pod.util import env
 from pod.util.env import SettingError
+from worker.answer import OF_RUNPOD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +45,7 @@ class Settings:
         health_port: ... and at which port beside its own; 0 for none.
         request_bytes: The most that a request may bring.
         response_bytes: The most that an answer may hold.
+        beyond: What is said of one that holds more.
         job_seconds: How long a job may run.
         wait_seconds: How long /runsync waits, unless it is asked to wait otherwise.
         longest_wait: ... and the most that it can be asked for.
@@ -61,6 +63,7 @@ class Settings:
     health_port: int = 0
     request_bytes: int = _MEGABYTES * MB
     response_bytes: int = _MEGABYTES * MB
+    beyond: str = "the most that SERVE_RESPONSE_MB allows here"
     job_seconds: float = _JOB_SECONDS
     wait_seconds: float = _WAIT_SECONDS
     longest_wait: float = LONGEST_WAIT
@@ -96,6 +99,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         health_port=ping.of_worker,
         request_bytes=MB * number("SERVE_REQUEST_MB", environ.get("SERVE_REQUEST_MB"), _MEGABYTES),
         response_bytes=MB * number("SERVE_RESPONSE_MB", environ.get("SERVE_RESPONSE_MB"), _MEGABYTES),
+        beyond=OF_RUNPOD if endpoint else Settings.beyond,
         job_seconds=env.seconds("SERVE_JOB_SECONDS", environ, seconds or _JOB_SECONDS, _WEEK),
         wait_seconds=wait,
         longest_wait=wait if endpoint else max(wait, LONGEST_WAIT),
