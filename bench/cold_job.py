@@ -2,15 +2,16 @@
 """How long a serverless worker takes from its container's start to its first job's answer.
 
     bench/cold_job.py [--image IMAGE] [--workflow FILE] [--warm-up FILE] [--comfyui DIR]
-                      [--env NAME=VALUE ...] [--against COMMAND] [--rounds 5] [--limit 1.1] [--against-limit 1.0]
+                      [--env NAME=VALUE ...] [--against COMMAND] [--rounds 5] [--limit 1.1]
+                      [--against-limit 1.0]
 
 A job waits in the queue of an endpoint that is played here, before the real runpod SDK; then the worker is
 started, each time as a fresh container, in turns:
 
     cold      as it is
     warm      with the job's workflow, or that of --warm-up, as WARMUP_WORKFLOW
-    against   another worker: COMMAND is run in a shell with RunPod's variables, and ended by SIGTERM. One in a
-              container gets them by name: `docker run --rm --env RUNPOD_WEBHOOK_GET_JOB ...`
+    against   another worker: COMMAND is run in a shell with RunPod's variables, and ended by SIGTERM. One in
+              a container gets them by name: `docker run --rm --env RUNPOD_WEBHOOK_GET_JOB ...`
 
 A second job follows the first. A job's own time is from a worker's taking it to its answer. The workflow is
 in the form of ComfyUI's Export (API), by default a small picture that needs no model. It may hold `__SEED__`
