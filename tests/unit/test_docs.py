@@ -34,6 +34,7 @@ MODELS = catalog.load()
 EXAMPLES: dict[str, list[str]] = {
     "studio.yaml": ["sdxl-base", "studio-style"],
     "older.yaml": [],
+    "pictures-api.yaml": ["sdxl-base"],
     "portraits.yaml": ["realvisxl-v4"],
     "sdxl-only.yaml": ["sdxl-base"],
     "studio-worker.yaml": ["qwen-image-edit-2511"],
