@@ -57,7 +57,7 @@ def test_its_example_is_a_request_for_it(name: str) -> None:
     preset = made(name)
     known = Presets({name: preset}, run=Path("/nonexistent"))
     said = filling.example(preset)["input"]
-    assert request.parse(said, known).said["preset"] == name
+    assert request.parse(said, known=known).said["preset"] == name
     assert set(said) - {"preset"} <= set(filling.schema(preset)["properties"])
 
 
