@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import click  # noqa: E402 - the path comes first: podkiln is run from its checkout
 
-from docs import architecture_page  # noqa: E402
+from docs import architecture_page, recorded_answers  # noqa: E402
 from pod import errors as failure  # noqa: E402
 from podkiln import cli, errors  # noqa: E402
 from podkiln.config import (  # noqa: E402
@@ -65,6 +65,7 @@ def pages() -> dict[Path, str]:
         PAGES / "model-keys.md": keys("Keys of a model", _MODEL, model.Model),
         PAGES / "node-keys.md": keys("Keys of a custom node", _NODE, custom_node.Node),
         PAGES / "preset-keys.md": keys("Keys of a preset", _PRESET, preset.Preset),
+        PAGES / "serverless.md": recorded_answers.page(ROOT),
         PAGES / "strip-list.md": keys("The strip list", _STRIP, strip_list.StripList),
     }
 

@@ -2,8 +2,9 @@
 
     .venv/bin/python tests/mutate.py [--write] [WORD ...]
 
-WORD: only the families that hold one of these. --write: tests/MUTATIONS.md too, of all. Exit code 1 when a
-fault is found by no test, or can no longer be put in: its line has changed, and mutations.yaml has to follow.
+WORD: only the families that hold one of these. --write: tests/MUTATIONS.md too, in which the rows of other
+families stay as they are. Exit code 1 when a fault is found by no test, or can no longer be put in: its line
+has changed, and mutations.yaml has to follow.
 """
 
 from __future__ import annotations
@@ -115,18 +116,31 @@ def try_all(rows: list[dict[str, Any]]) -> list[Outcome]:
         return list(pool.map(work, rows))
 
 
+def written() -> dict[str, str]:
+    """Return what the table says of each family."""
+    text = TABLE.read_text() if TABLE.is_file() else ""
+    return dict(re.findall(r"^\| (.*?) \| `[^`]*` \| `(.*)` \|$", text, re.MULTILINE))
+
+
+def table(rows: list[dict[str, Any]], known: dict[str, str]) -> str:
+    """Return the table of all faults of which something is known."""
+    lines = [
+        f"| {row['family']} | `{row['file']}` | `{known[row['family']]}` |\n"
+        for row in rows
+        if row["family"] in known
+    ]
+    return HEAD + "".join(lines)
+
+
 def main(words: list[str]) -> int:
     """Try the faults that are asked for; returns the exit code."""
     rows = yaml.safe_load((ROOT / "tests" / "mutations.yaml").read_text())
     write, words = "--write" in words, [word for word in words if word != "--write"]
     chosen = [row for row in rows if not words or any(word in row["family"] for word in words)]
     outcomes = try_all(chosen)
-    if write and not words:
-        lines = [
-            f"| {row['family']} | `{row['file']}` | `{outcome}` |\n"
-            for row, outcome in zip(chosen, outcomes, strict=True)
-        ]
-        TABLE.write_text(HEAD + "".join(lines))
+    if write:
+        tried = {row["family"]: str(outcome) for row, outcome in zip(chosen, outcomes, strict=True)}
+        TABLE.write_text(table(rows, {**written(), **tried}))
     found = sum(outcome.found for outcome in outcomes)
     sys.stdout.write(f"{found} of {len(outcomes)} faults were found\n")
     return 0 if found == len(outcomes) else 1

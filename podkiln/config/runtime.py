@@ -126,6 +126,11 @@ class Runtime(StrictModel):
         description="Requirements file of JupyterLab's own environment, relative to the YAML file that names "
         "it; null leaves JupyterLab out.",
     )
+    jupyterlab: bool = Field(
+        True,
+        description="false: without JupyterLab, for pods that nobody opens in a browser; what is locked for "
+        "the runtime stays the same.",
+    )
     comfyui: ComfyUI
     strip: bool = Field(True, description="Leave out what variants/system/strip.yaml lists.")
     media: bool = Field(
@@ -142,3 +147,8 @@ class Runtime(StrictModel):
     port: Port
     workspace: Workspace
     stop_seconds: Annotated[int, Field(ge=1, le=600)]
+
+    @property
+    def has_jupyterlab(self) -> bool:
+        """Whether the image gets JupyterLab."""
+        return self.jupyterlab and self.jupyter is not None

@@ -92,7 +92,7 @@ def of_runtime(described: LoadedVariant, above: Sequence[Layer] = ()) -> list[La
         Layer("system packages", "system"),
         Layer("Python environment", "environment"),
         *(Layer(f"Python: {layer.name}", "python", layer.name) for layer in runtime.python.layers),
-        *([Layer("JupyterLab", "jupyter")] if runtime.jupyter else []),
+        *([Layer("JupyterLab", "jupyter")] if runtime.has_jupyterlab else []),
         Layer(f"ComfyUI {runtime.comfyui.version}", "comfyui"),
         *above,
         Layer("podkiln and start.sh", "podkiln"),

@@ -151,7 +151,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 for layer in runtime.python.layers
             ],
         },
-        "jupyter": runtime.jupyter is not None,
+        "jupyter": runtime.has_jupyterlab,
         "added": _additions(plan),
         "strip_system": _SYSTEM_RULES in rules,
         "port": runtime.port,

@@ -38,7 +38,10 @@ def manifest(plan: Plan) -> dict[str, Any]:
         },
         "python": {
             "version": locked.python,
-            "layers": {layer.name: f"sha256:{layer.sha256}" for layer in locked.installed},
+            "layers": {
+                layer.name: f"sha256:{layer.sha256}"
+                for layer in (locked.installed if runtime.has_jupyterlab else locked.python_layers)
+            },
         },
         "cuda": runtime.cuda,
         "driver": runtime.driver,

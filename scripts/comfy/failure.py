@@ -22,10 +22,11 @@ class ComfyError(PodError):
 
 
 class RefusedError(ComfyError):
-    """ComfyUI took nothing of a workflow; `answer` is what it said to /prompt, as it came."""
+    """ComfyUI took nothing of a workflow; `status` and `answer` are what it said to /prompt, as it came."""
 
-    def __init__(self, message: str, answer: Any) -> None:
+    def __init__(self, message: str, status: int, answer: Any) -> None:
         super().__init__(message, FAILED)
+        self.status = status
         self.answer = answer
 
 

@@ -96,7 +96,8 @@ class PromptRun:
         status, answer = await self._submit(body)
         given = answer.get("prompt_id") if isinstance(answer, dict) else None
         if status != OK or not isinstance(given, str) or not _PROMPT_ID.fullmatch(given):
-            raise RefusedError(f"ComfyUI refused the workflow: {answers.refusal(answer, status)}.", answer)
+            said = answers.refusal(answer, status)
+            raise RefusedError(f"ComfyUI refused the workflow: {said}.", status, answer)
         self._progress.prompt_id = given
         return answers.refused(answer)
 

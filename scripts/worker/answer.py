@@ -21,15 +21,21 @@ LARGEST: Final = 20_000_000
 
 Source: issues 129 and 167 of worker-comfyui; 20 MB is what the SDK's rp_tips.py warns of.
 """
+OF_RUNPOD: Final = "which RunPod does not pass on"
+"""What is said of larger ones."""
 _AROUND: Final = 1000  # bytes of JSON around it all
 
 
 class Answer:
-    """What a client gets. `legacy`: videos stand among the images too, where worker-comfyui has them."""
+    """What a client gets. `legacy`: videos stand among the images too, where worker-comfyui has them.
 
-    def __init__(self, *, legacy: bool = False, largest: int = LARGEST) -> None:
+    `largest`: the bytes that it may have; `beyond`: what is said of one that has more.
+    """
+
+    def __init__(self, *, legacy: bool = False, largest: int = LARGEST, beyond: str = OF_RUNPOD) -> None:
         self._legacy = legacy
         self._largest = largest
+        self._beyond = beyond
         self._size = _AROUND
         self._groups: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
         self._texts: list[dict[str, str]] = []
@@ -50,8 +56,8 @@ class Answer:
         self._put(file, "s3_url", url)
         if self._size > self._largest:
             raise JobError(
-                f"The addresses of this job's files are larger than {self._limit}, which RunPod does not "
-                "pass on: ask for fewer outputs."
+                f"The addresses of this job's files are larger than {self._limit}, {self._beyond}: ask for "
+                "fewer outputs."
             )
 
     def _put(self, file: OutputFile, kind: str, data: str) -> None:
@@ -65,14 +71,12 @@ class Answer:
         self._texts += texts
         self._size += sum(_size(each) for each in texts)
         if self._size > self._largest:
-            raise JobError(
-                f"The texts of this job are larger than {self._limit}, which RunPod does not pass on."
-            )
+            raise JobError(f"The texts of this job are larger than {self._limit}, {self._beyond}.")
 
     def too_large(self, file: OutputFile) -> JobError:
         """Return the error for a file that there is no room for."""
         return JobError(
-            f"The results of this job are larger than {self._limit} as base64, which RunPod does not pass on "
+            f"The results of this job are larger than {self._limit} as base64, {self._beyond} "
             f"({shown(file.output.filename)} does not fit): ask for fewer or smaller outputs, or give "
             "the worker a bucket (BUCKET_ENDPOINT_URL)."
         )

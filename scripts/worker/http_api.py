@@ -9,8 +9,10 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from pod.services import ping_config
 from pod.supervisor.ping_server import FAILING, SERVING
-from worker import http_body, job_record, openapi
+from worker import http_body, job_record, openapi, presets
+from worker.errors import JobError
 from worker.event_stream import follow
 from worker.handler import log
 from worker.http_errors import HttpError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from worker.http_access import Access
     from worker.job_queue import JobQueue
     from worker.job_record import Job
+    from worker.presets import Presets
     from worker.readiness import Readiness
     from worker.serve_settings import Settings
 
@@ -40,11 +43,14 @@ _PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ance
 class Api:
     """Answers requests; call it with one. It never raises, but where the client has gone."""
 
-    def __init__(self, settings: Settings, queue: JobQueue, readiness: Readiness, access: Access) -> None:
+    def __init__(
+        self, settings: Settings, queue: JobQueue, readiness: Readiness, access: Access, known: Presets
+    ) -> None:
         self._settings = settings
         self._queue = queue
         self._readiness = readiness
         self._access = access
+        self._presets = known
         self._memory = http_body.Memory(_MEMORY * settings.request_bytes)
         self._answers: dict[str, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]] = {
             "run": self._run,
@@ -53,6 +59,7 @@ class Api:
             "health": self._health,
             "ping": self._ping,
             "ready": self._ready,
+            "schema": self._schema,
             "openapi.json": self._openapi,
             "docs": self._docs,
         }
@@ -64,8 +71,19 @@ class Api:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request."""
+        return await self._answered(request, self._answer)
+
+    async def probe(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request at the port of probes, where there is nothing else."""
+        return await self._answered(request, self._answer_probe)
+
+    async def _answered(
+        self,
+        request: web.BaseRequest,
+        answers: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
         try:
-            answer = await self._answer(request)
+            answer = await answers(request)
         except HttpError as error:
             answer = refusal(error)
         except (ConnectionError, asyncio.CancelledError):
@@ -79,6 +97,11 @@ class Api:
             answer.force_close()  # the rest of the body is not waited for
         await _send(request, answer)
         return answer
+
+    async def _answer_probe(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path not in (self._settings.health_path, ping_config.PATH):
+            raise HttpError(404, f"Only {self._settings.health_path} is answered at this port.")
+        return await self._ping(request)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method in ("GET", "HEAD") and request.path == self._settings.health_path:
@@ -181,6 +204,16 @@ class Api:
             raise HttpError(503, "ComfyUI does not serve.")
         if self._queue.full:
             raise HttpError(503, "As many jobs wait as may wait here.")
+
+    async def _schema(self, request: web.BaseRequest) -> web.StreamResponse:
+        known = self._presets
+        if not (name := request.query.get("preset")):
+            return _json({each.id: presets.schema(each) for each in known.known.values()})
+        try:
+            chosen = known.meant({presets.KEY: name})
+        except JobError as error:
+            raise HttpError(404, str(error)) from None
+        return _json(presets.schema(chosen) if chosen else {})
 
     async def _openapi(self, _request: web.BaseRequest) -> web.StreamResponse:
         return _json(openapi.document())

@@ -24,14 +24,14 @@ from pod import comfyui_http
 from pod.supervisor import boot_timeline
 from pod.util.files import recall
 from pod.util.printable import shown
-from worker import inputs, messages, outputs, results
-from worker.answer import LARGEST, Answer
+from worker import fetching, inputs, messages, outputs, results
+from worker.answer import LARGEST, OF_RUNPOD, Answer
 from worker.cleaning import Cleaner
 from worker.errors import JobError
 from worker.outputs import OutputFile
 from worker.progress import Percent
 from worker.results import Picture, Store
-from worker.validation import refusal
+from worker.validation import INVALID, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -60,6 +60,7 @@ class Place:
         api_key: For Comfy.org's paid services, where a job brings none.
         private_urls: Fetch files from addresses that are not public, too.
         largest: Bytes of an answer.
+        beyond: What is said of one that has more.
         patience: Seconds that a job waits for ComfyUI to serve.
         bucket: Where results go, where a job names no other; None for the answer itself.
         cleaner: Takes files of earlier jobs away.
@@ -71,6 +72,7 @@ class Place:
     api_key: str | None = field(default=None, repr=False)
     private_urls: bool = False
     largest: int = LARGEST
+    beyond: str = OF_RUNPOD
     patience: float = READY_SECONDS
     bucket: Bucket | None = None
     cleaner: Cleaner = field(default_factory=Cleaner)
@@ -104,6 +106,7 @@ async def run(
     place.cleaner.begin(number)
     try:
         server = await _ready(place)
+        await fetching.wait(request.nodes, place.run, report)
         async with Client(server, None, job.hear, take=job.take, trusted=True) as client:
             return await _while_comfyui_lives(job.run(client), place.run)
     except ComfyError as error:
@@ -120,7 +123,9 @@ async def rehearse(nodes: Nodes, place: Place) -> list[str]:
     async def work(client: Client) -> dict[str, Any]:
         return {"errors": _errors(await client.run(nodes, pictured=workflow.pictured(nodes)))}
 
-    async with Client(await _ready(place), None, lambda _: None, trusted=True) as client:
+    server = await _ready(place)
+    await fetching.wait(nodes, place.run, lambda _: None)
+    async with Client(server, None, lambda _: None, trusted=True) as client:
         errors: list[str] = (await _while_comfyui_lives(work(client), place.run))["errors"]
         return errors
 
@@ -243,7 +248,8 @@ class _Job:
         return answer, [*_errors(outcome), *lacks], gone
 
     def _empty(self) -> Answer:
-        return Answer(legacy=self._request.legacy_outputs, largest=self._place.largest)
+        place = self._place
+        return Answer(legacy=self._request.legacy_outputs, largest=place.largest, beyond=place.beyond)
 
     def _picture(self, node: str, number: int, frame: Frame) -> Picture:
         name = f"{self._request.nodes[node]['class_type']}_{node}_{number:05}_.{frame.suffix}"
@@ -274,7 +280,11 @@ class _Job:
                 prompt_id=prompt_id,
             )
         except RefusedError as refused:
-            raise JobError(refusal(refused.answer) or str(refused)) from None
+            said = refusal(refused.answer) if refused.status == INVALID else None
+            unfetched = fetching.failed(nodes, self._place.run) if said else []
+            raise JobError(
+                "\n".join((said or messages.HTTP_FAILED.format(reason=refused), *unfetched))
+            ) from None
 
 
 def _made_anew(nodes: Nodes, gone: set[str]) -> Nodes:

@@ -52,6 +52,7 @@ class JobQueue:
         self._kept = 0  # bytes of what came of them
         self._seconds = 1.0  # that a job ran, lately
         self._counts = {job_record.COMPLETED: 0, job_record.FAILED: 0}
+        self._held = False
         self.stopping = False
 
     @property
@@ -89,6 +90,15 @@ class JobQueue:
             job = Job(number, {}, 0.0, self._worker)
             self._jobs[number] = job
             self._end(job, job_record.FAILED, {"error": error})
+
+    def hold(self) -> None:
+        """Begin no job until `release` is called; they wait."""
+        self._held = True
+
+    def release(self) -> None:
+        """Begin jobs from now on."""
+        self._held = False
+        self._advance()
 
     def find(self, number: str) -> Job | None:
         """Return the job of an id, unless there is none or it is forgotten."""
@@ -147,7 +157,7 @@ class JobQueue:
         return found
 
     def _advance(self) -> None:
-        while self._waiting and len(self._running) < self._settings.concurrency:
+        while not self._held and self._waiting and len(self._running) < self._settings.concurrency:
             job = self._waiting.popleft()
             job.begin()
             job.task = asyncio.create_task(self._run(job))

@@ -88,6 +88,13 @@ ROUTES: Final = (
         {200: "It would.", 503: "It would not: the sentence says why."},
         is_open=True,
     ),
+    Route(
+        "GET",
+        "schema",
+        "Return the JSON Schema of `input` for each preset, by its id, or for one (?preset=ID).",
+        {200: "The schemas, or the one.", 404: "There is no such preset here."},
+        is_open=True,
+    ),
     Route("GET", "openapi.json", "Return this description.", {200: "OpenAPI 3.1."}, is_open=True),
     Route("GET", "docs", "Show this description.", {200: "A page."}, is_open=True),
 )
@@ -117,7 +124,13 @@ _REQUEST: Final = {
     "type": "object",
     "required": ["input"],
     "properties": {
-        "input": {"anyOf": [_INPUT, {**_TEXT, "description": "The same as JSON."}]},
+        "input": {
+            "anyOf": [
+                _INPUT,
+                {**_OBJECT, "description": "The inputs of a preset: /schema says which there are."},
+                {**_TEXT, "description": "One of these as JSON."},
+            ]
+        },
         "policy": {
             "type": "object",
             "properties": {
@@ -177,6 +190,8 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.name == "runsync":
         wait = {"type": "integer", "minimum": 1000, "description": "Milliseconds."}
         found["parameters"] = [{"name": "wait", "in": "query", "schema": wait}]
+    if route.name == "schema":
+        found["parameters"] = [{"name": "preset", "in": "query", "schema": _TEXT}]
     if route.body:
         found["requestBody"] = {"required": True, "content": _json(route.body)}
     if route.is_open:

@@ -17,7 +17,7 @@ from pod.model_refs import models_json
 from pod.util import files
 from pod.util.env import nearest
 from pod.util.printable import shown
-from worker import preset_inputs
+from worker import fetching, preset_inputs
 from worker.errors import JobError
 from worker.preset_inputs import Input, Needed
 
@@ -215,7 +215,9 @@ class Presets:
             if all(_lies(bases, folders, file.folder, file.name) for file in wanted):
                 continue
             if model.id in enabled:
-                yield f"The model {model.title} is still being fetched: send the request again later."
+                # One that is on its way the job waits for (worker/fetching.py).
+                if why := fetching.of_model(model.id, self.run):
+                    yield f"The model {model.title} {why}."
             else:
                 yield (
                     f"The preset {preset.id} needs the model {model.title}, which this worker does not have: "

@@ -1,4 +1,4 @@
-"""Whether ComfyUI serves, looked at once a second: for probes, and for who reads the log.
+"""Whether ComfyUI serves, and is warm: looked at once a second, for probes, and for who reads the log.
 
 The lines on stdout are read by programs (PyWorker of vast.ai decides by READY), so they stay as they are.
 """
@@ -30,13 +30,15 @@ class Readiness:
         self._place = place
         self._about = about
         self._missed = 0
+        self.warmed = True
+        """Whether no warm-up is under way: until then it starts."""
         self.status = STARTING
         """STARTING, SERVING or FAILING: the status that /ping answers."""
 
     async def watch(self, over: asyncio.Event) -> None:
         """Look, until it is over."""
         while not over.is_set():
-            self._take(serves=await self._serves())
+            self._take(serves=self.warmed and await self._serves())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PAUSE_AT_START if self.status == STARTING else _PAUSE):
                     await over.wait()

@@ -1,8 +1,6 @@
 """Files on their way into a bucket: in parts, so that none is held whole and each part can be sent again.
 
-boto3 signs the addresses, and is imported where there is a bucket alone; what is sent goes through the
-worker's own session, so that an endpoint of a job obeys the rule of web.py. Signed addresses say nothing of
-the content, and so need none of the checksums that GCS and R2 refuse.
+What is sent goes through the worker's own session, so that an endpoint of a job obeys the rule of web.py.
 Source: docs.aws.amazon.com/AmazonS3/latest/API (PutObject, CreateMultipartUpload, UploadPart,
 CompleteMultipartUpload, AbortMultipartUpload).
 """
@@ -12,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from importlib import import_module
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 from yarl import URL
@@ -22,6 +19,7 @@ from yarl import URL
 from comfy.pictures import reason
 from pod.net.retry import PASSING
 from pod.util.printable import shown
+from worker import s3_address
 from worker.errors import JobError
 from worker.web import PublicWeb
 
@@ -71,7 +69,6 @@ class Uploader:
         self._private = private or bucket.trusted
 
     async def __aenter__(self) -> Self:
-        self._signer = await asyncio.to_thread(_signer, self._bucket)
         self._web = PublicWeb(private=self._private)
         return self
 
@@ -84,21 +81,21 @@ class Uploader:
         first = await anext(parts, b"")
         second = await anext(parts, None) if len(first) >= PART else None
         if second is None:
-            await self._send("PUT", "put_object", first, key, mime, ContentType=mime)
+            await self._send("PUT", first, key, mime)
         else:
             await self._put_parts(key, mime, _chained(first, second, parts))
-        return self._bucket.public(key) or str(self._address("get_object", _READ_SECONDS, key))
+        return self._bucket.public(key) or str(self._address("GET", _READ_SECONDS, key))
 
     async def _put_parts(self, key: str, mime: str, parts: AsyncIterator[bytes]) -> None:
-        begun, _ = await self._send("POST", "create_multipart_upload", b"", key, mime, ContentType=mime)
+        begun, _ = await self._send("POST", b"", key, mime, uploads="")
         found = _UPLOAD.search(begun)
         if not found:
             raise self._error(key, "it answers as no S3 does")
-        upload = {"UploadId": found[1].decode(errors="replace")}
+        upload = {"uploadId": found[1].decode(errors="replace")}
         try:
             tags: list[str] = []
             async for part in parts:
-                _, tag = await self._send("PUT", "upload_part", part, key, PartNumber=len(tags) + 1, **upload)
+                _, tag = await self._send("PUT", part, key, partNumber=str(len(tags) + 1), **upload)
                 tags.append(tag)
             await self._complete(key, upload, tags)
         except BaseException:
@@ -112,12 +109,12 @@ class Uploader:
             for number, tag in enumerate(tags, 1)
         )
         body = f"<CompleteMultipartUpload>{rows}</CompleteMultipartUpload>".encode()
-        answer, _ = await self._send("POST", "complete_multipart_upload", body, key, **upload)
+        answer, _ = await self._send("POST", body, key, **upload)
         if code := _CODE.search(answer):  # it answers 200 before it knows
             raise self._error(key, code[1].decode())
 
     async def _abort(self, key: str, upload: dict[str, str]) -> None:
-        address = self._address("abort_multipart_upload", _WRITE_SECONDS, key, **upload)
+        address = self._address("DELETE", _WRITE_SECONDS, key, **upload)
         try:
             async with asyncio.timeout(2), self._web.session.delete(address, allow_redirects=False):
                 pass
@@ -125,7 +122,7 @@ class Uploader:
             pass
 
     async def _send(
-        self, method: str, operation: str, body: bytes, key: str, mime: str | None = None, **about: Any
+        self, method: str, body: bytes, key: str, mime: str | None = None, **query: str
     ) -> tuple[bytes, str]:
         """Send a request until it is taken; returns the answer and its ETag. Raises BucketError."""
         headers = {"Content-Type": mime or "application/octet-stream"}
@@ -133,7 +130,7 @@ class Uploader:
         for number in range(_TRIES):
             if number:
                 await asyncio.sleep(_PAUSE * 2 ** (number - 1))
-            address = self._address(operation, _WRITE_SECONDS, key, **about)
+            address = self._address(method, _WRITE_SECONDS, key, mime, **query)
             try:
                 async with self._web.session.request(
                     method,
@@ -155,39 +152,15 @@ class Uploader:
                 failure = self._error(key, reason(error))
         raise failure
 
-    def _address(self, operation: str, seconds: int, key: str, **about: Any) -> URL:
-        parameters = {"Bucket": self._name, "Key": key, **about}
-        signed = self._signer.generate_presigned_url(operation, Params=parameters, ExpiresIn=seconds)
-        return URL(str(signed), encoded=True)  # as it was signed
+    def _address(self, method: str, seconds: int, key: str, mime: str | None = None, **query: str) -> URL:
+        signed = s3_address.signed(self._bucket, self._name, key, method, seconds, query, mime)
+        return URL(signed, encoded=True)  # as it was signed
 
     def _error(self, key: str, why: str) -> BucketError:
         name = shown(key.rpartition("/")[2])
         return BucketError(
             f"{name} could not be written to the bucket {self._name} at {shown(self._bucket.host)}: {why}."
         )
-
-
-def _signer(bucket: Bucket) -> Any:
-    """Return boto3's client, which signs alone. Raises BucketError."""
-    try:
-        session = import_module("boto3.session")
-        config = import_module("botocore.config")
-        return session.Session(bucket.key_id, bucket.secret, region_name=bucket.region).client(
-            "s3",
-            endpoint_url=bucket.server,
-            config=config.Config(
-                signature_version="s3v4",
-                s3={"addressing_style": "path"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
-    except ImportError as missing:
-        said = f"Results cannot go to a bucket, since this image lacks {shown(missing.name or 'boto3')}."
-        raise BucketError(said) from None
-    except Exception as error:  # noqa: BLE001 - of boto3, which has many, and their words may quote anything
-        said = f"The bucket {bucket.called()} at {shown(bucket.host)} cannot be used: {type(error).__name__}."
-        raise BucketError(said) from None
 
 
 def _refusal(status: int, said: bytes) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.errors import ARGUMENTS_REFUSED, PodError
 from pod.util.printable import shown
 from pod.util.say import say
-from worker import job, serve_settings
+from worker import job, serve_settings, warm_up
 from worker.command import worker as worker_of
 from worker.handler import CRASHED, log
 from worker.http_access import Access
@@ -59,7 +59,7 @@ async def serve(worker: Worker, settings: Settings, grace: float = GRACE) -> Non
 @asynccontextmanager
 async def served(worker: Worker, settings: Settings) -> AsyncIterator[tuple[int, JobQueue]]:
     """Serve a worker as long as the block lasts; yields the port and the queue. Raises PodError."""
-    place = replace(worker.place, largest=settings.response_bytes - _AROUND)
+    place = replace(worker.place, largest=settings.response_bytes - _AROUND, beyond=settings.beyond)
 
     async def progress(given: dict[str, Any], message: dict[str, Any]) -> None:
         queue.tell(str(given["id"]), message)
@@ -69,12 +69,25 @@ async def served(worker: Worker, settings: Settings) -> AsyncIterator[tuple[int,
     readiness = Readiness(place, f"http://{settings.host or 'localhost'}:{settings.port}")
     left = worker.open_jobs.claim()
     queue.adopt(left, CRASHED)
-    async with serving(
-        Api(settings, queue, readiness, Access(settings)), settings.host, settings.port
-    ) as port:
+    if worker.warm_up:
+        readiness.warmed = False
+        queue.hold()
+
+    async def begin() -> None:
+        await _drop(place, left.values())
+        if worker.warm_up:
+            await warm_up.run(worker.warm_up, place)
+            readiness.warmed = True
+            queue.release()
+
+    api = Api(settings, queue, readiness, Access(settings), worker.presets)
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(serving(api, settings.host, settings.port))
+        if settings.health_port:
+            await stack.enter_async_context(serving(api.probe, None, settings.health_port))
         over = asyncio.Event()
         watch = asyncio.create_task(readiness.watch(over))
-        tasks = {watch, asyncio.create_task(_drop(place, left.values()))}
+        tasks = {watch, asyncio.create_task(begin())}
         try:
             yield port, queue
         finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pod.services import ping_config
 from pod.util import env
 from pod.util.env import SettingError
+from worker.answer import OF_RUNPOD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +42,10 @@ class Settings:
         host: The one address that it listens on; None for all.
         token: What clients have to show; None lets everybody in.
         health_path: Where else /ping is answered.
+        health_port: ... and at which port beside its own; 0 for none.
         request_bytes: The most that a request may bring.
         response_bytes: The most that an answer may hold.
+        beyond: What is said of one that holds more.
         job_seconds: How long a job may run.
         wait_seconds: How long /runsync waits, unless it is asked to wait otherwise.
         longest_wait: ... and the most that it can be asked for.
@@ -57,8 +60,10 @@ class Settings:
     host: str | None = None
     token: str | None = field(default=None, repr=False)
     health_path: str = ping_config.PATH
+    health_port: int = 0
     request_bytes: int = _MEGABYTES * MB
     response_bytes: int = _MEGABYTES * MB
+    beyond: str = "the most that SERVE_RESPONSE_MB allows here"
     job_seconds: float = _JOB_SECONDS
     wait_seconds: float = _WAIT_SECONDS
     longest_wait: float = LONGEST_WAIT
@@ -83,13 +88,18 @@ def read(environ: Mapping[str, str]) -> Settings:
     def number(name: str, value: str | None, default: int) -> int:
         return env.number(name, value, default)
 
+    # The door before ComfyUI, where there is one, answers it at ComfyUI's port.
+    door = env.port("COMFYUI_PORT", environ.get("COMFYUI_PORT"), 0) if environ.get("WEB_USER") else 0
+    ping = ping_config.read(environ, comfyui=door or -1)
     found = Settings(
         port=env.port("PORT", environ.get("PORT"), _PORT_ON_ENDPOINT if endpoint else _PORT),
         host=_host(environ.get("SERVE_HOST")),
         token=_token(environ.get("API_TOKEN")),
-        health_path=ping_config.read(environ, comfyui=-1).path,
+        health_path=ping.path,
+        health_port=ping.of_worker,
         request_bytes=MB * number("SERVE_REQUEST_MB", environ.get("SERVE_REQUEST_MB"), _MEGABYTES),
         response_bytes=MB * number("SERVE_RESPONSE_MB", environ.get("SERVE_RESPONSE_MB"), _MEGABYTES),
+        beyond=OF_RUNPOD if endpoint else Settings.beyond,
         job_seconds=env.seconds("SERVE_JOB_SECONDS", environ, seconds or _JOB_SECONDS, _WEEK),
         wait_seconds=wait,
         longest_wait=wait if endpoint else max(wait, LONGEST_WAIT),

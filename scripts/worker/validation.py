@@ -14,9 +14,10 @@ from worker import messages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+INVALID: Final = 400
+"""The status of an answer to /prompt that says what is wrong with a workflow; others are failures."""
 _MOST: Final = 100  # nodes, errors of one, names of checkpoints
 _LONGEST: Final = 400  # characters
-_HTTP: Final = 400
 
 
 def refusal(answer: Any) -> str | None:
@@ -27,7 +28,7 @@ def refusal(answer: Any) -> str | None:
     found = list(_errors(nodes)) if isinstance(nodes, dict) else []
     lines = [f"• {_bullet(number, error)}" for number, error in found]
     if not lines:
-        lines = [f"• {answers.refusal(answer, _HTTP)}"]
+        lines = [f"• {answers.refusal(answer, INVALID)}"]
     if names := next((each for _, error in found if (each := _checkpoints(error)) is not None), None):
         lines.append(messages.CHECKPOINTS.format(names=names))
     return "\n".join((messages.INVALID_WORKFLOW, *lines))

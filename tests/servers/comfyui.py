@@ -37,7 +37,8 @@ class Faults:
     login: tuple[str, str] | None = None
     # What /history lists each SaveImage in place of its own: a list of files, or anything.
     images: Any = None
-    # Answers in place of its own, by the beginning of the path: status, headers and body.
+    word: str = "images"  # under which it lists them
+    # Answers in place of its own, by the beginning of [method and] path: status, headers and body.
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
     # Statuses that a proxy answers in its place, once each, by the beginning of the path.
     stray: dict[str, list[int]] = field(default_factory=dict)
@@ -122,7 +123,7 @@ class ComfyUI:
         wanted = self.faults.login
         self.cookies.append(request.headers.get("Cookie", ""))
         for path, (status, headers, body) in self.faults.answers.items():
-            if request.path.startswith(path):
+            if request.path.startswith(path) or f"{request.method} {request.path}".startswith(path):
                 return web.Response(status=status, headers=headers, body=body)
         for path, statuses in self.faults.stray.items():
             if request.path.startswith(path) and statuses:
@@ -256,7 +257,8 @@ class ComfyUI:
         file = {"filename": f"{kind}_{number}.png", "subfolder": "night", "type": "output"}
         match kind:
             case "SaveImage":
-                return {number: {"images": [file] if self.faults.images is None else self.faults.images}}
+                shown = [file] if self.faults.images is None else self.faults.images
+                return {number: {self.faults.word: shown}}
             case "PreviewImage":
                 return {number: {"images": [{**file, "subfolder": "", "type": "temp"}]}}
             case "ShowText":

@@ -39,6 +39,8 @@ class Job:
     error: str | None = None
     progress: list[Any] = field(default_factory=list)
     stops_worker: bool = False
+    taken: float = 0.0  # when a worker got it, and when it had ended: seconds of time.monotonic
+    ended: float = 0.0
 
     def shown(self) -> dict[str, Any]:
         """What /status answers [docs]."""
@@ -72,6 +74,7 @@ class Endpoint:
     pings: list[dict[str, str]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     url: str = ""
+    host: str = "127.0.0.1"  # where it listens
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -160,11 +163,11 @@ class Endpoint:
         app.router.add_post(f"{client}/cancel/{{job}}", self._cancel)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, self.host, 0)
         await site.start()
         server = site._server
         assert isinstance(server, asyncio.Server)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self.url = f"http://{self.host}:{server.sockets[0].getsockname()[1]}"
 
     @web.middleware
     async def _faulty(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -196,7 +199,7 @@ class Endpoint:
         while time.monotonic() < end:
             if waiting := [each for each in self.jobs.values() if each.status == "IN_QUEUE"][:count]:
                 for job in waiting:
-                    job.status = "IN_PROGRESS"
+                    job.status, job.taken = "IN_PROGRESS", time.monotonic()
                 return [{"id": job.id, **job.body} for job in waiting]
             await asyncio.sleep(0.01)
         return []
@@ -242,7 +245,7 @@ class Endpoint:
             job.output = body["output"]
             return web.Response()
         job.output, job.error = body.get("output"), body.get("error")
-        job.stops_worker = bool(body.get("stopPod"))
+        job.stops_worker, job.ended = bool(body.get("stopPod")), time.monotonic()
         job.status = "FAILED" if job.error else "COMPLETED"
         return web.Response()
 

@@ -59,6 +59,7 @@ messages
 bucket
 media
 preset_inputs
+fetching
 presets
 request
 outputs
@@ -66,6 +67,7 @@ answer
 progress
 validation
 web
+s3_address
 s3
 results
 cleaning

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, list[str]] = {
     "studio.yaml": ["sdxl-base", "studio-style"],
     "mine.yaml": [],
     "older.yaml": [],
+    "pictures-api.yaml": ["sdxl-base"],
     "portraits.yaml": ["realvisxl-v4"],
     "sdxl-only.yaml": ["sdxl-base"],
     "studio-worker.yaml": ["qwen-image-edit-2511"],

@@ -27,10 +27,10 @@ _BY_HAND = "fetch-*.json"
 
 def own(run: Path, *, by_hand: bool) -> Path:
     """Return where this process is to write; what others wrote by hand goes once they have ended."""
-    if not by_hand and not _runs(recall(run / BOOT)):
+    if not by_hand and not runs(recall(run / BOOT)):
         return run / BOOT
     for path in run.glob(_BY_HAND):
-        if not _runs(recall(path)):
+        if not runs(recall(path)):
             with contextlib.suppress(OSError):
                 path.unlink()
     return run / f"fetch-{os.getpid()}.json"
@@ -44,12 +44,13 @@ def show(run: Path) -> int:
     return max((_show(record) for record in records), default=0)
 
 
-def _runs(record: dict[str, Any]) -> bool:
+def runs(record: dict[str, Any]) -> bool:
+    """Tell whether the fetch that wrote a record is at work."""
     return bool(record) and record["state"] == RunState.RUNNING and _alive(record["pid"])
 
 
 def _show(record: dict[str, Any]) -> int:
-    alive = _runs(record)
+    alive = runs(record)
     width = width_of(sys.stdout)
     for file in record["files"]:
         print(_painted(file, width) if width else said(_line(file, alive=alive)))

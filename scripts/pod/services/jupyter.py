@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from pod.services.service import Service, private_folder, write_private
 from pod.util.secret_variables import without_access
@@ -10,13 +11,14 @@ from pod.util.secret_variables import without_access
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pod.services.config import Jupyter
 
+LAB = Path("/opt/jupyter/bin/jupyter-lab")
+
 
 def prepare(jupyter: Jupyter, root: Path, run: Path, workspace: Path, environ: Mapping[str, str]) -> Service:
-    """Write what Jupyter reads. Raises OSError.
+    """Write what Jupyter reads. Raises OSError, also where the image has no JupyterLab.
 
     Args:
         jupyter: Port, token and password.
@@ -25,6 +27,8 @@ def prepare(jupyter: Jupyter, root: Path, run: Path, workspace: Path, environ: M
         workspace: The folder that it shows.
         environ: The pod's environment, which notebooks and terminals see, without those secrets.
     """
+    if not LAB.exists():
+        raise OSError("this image has no JupyterLab (`runtime` of its variant)")
     folder = private_folder(run / "jupyter")
     told = {
         "port": jupyter.port,
@@ -40,7 +44,7 @@ def prepare(jupyter: Jupyter, root: Path, run: Path, workspace: Path, environ: M
     }
     return Service(
         name="Jupyter",
-        argv=("/opt/jupyter/bin/jupyter-lab", f"--config={root}/access/jupyter_server_config.py"),
+        argv=(str(LAB), f"--config={root}/access/jupyter_server_config.py"),
         environ={**without_access(environ), **own},
         port=jupyter.port,
         setting="JUPYTER_PORT",

@@ -57,11 +57,15 @@ _EVERY = ("0.0.0.0", "::")  # noqa: S104 - the load balancer comes from outside
 
 @dataclass(frozen=True)
 class PingConfig:
-    """Where `/ping` is asked for: addresses, the path, and whether that is asked for at ComfyUI's port."""
+    """Where `/ping` is asked for: addresses, the path, and whether that is asked for at ComfyUI's port.
+
+    `of_worker`: the port at which the server of jobs answers it, beside its own; 0 for none.
+    """
 
     addresses: tuple[tuple[str, int], ...] = ()
     path: str = PATH
     at_the_door: bool = False
+    of_worker: int = 0
 
 
 def read(
@@ -75,7 +79,8 @@ def read(
         others: What else listens, by name; a port of theirs is refused.
     """
     balanced = bool(environ.get("RUNPOD_ENDPOINT_ID"))
-    if serving.way(environ) == serving.HTTP:  # the server of jobs answers at its own port itself
+    by_worker = serving.way(environ) == serving.HTTP  # it knows of the warm-up, and that it is being stopped
+    if by_worker:
         own = port("PORT", environ.get("PORT"), serving.BALANCED_PORT if balanced else serving.PORT)
         asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), own)
         asked = 0 if asked == own else asked
@@ -105,5 +110,6 @@ def read(
             name = "PORT_HEALTH" if environ.get("PORT_HEALTH", "").strip() else "PORT"
             raise SettingError(f"{name} and {other} are both {asked}: give one of them another port.")
         addresses = [each for each in addresses if each[1] != asked]
-        addresses += [(every, asked) for every in _EVERY]
-    return PingConfig(tuple(addresses), path, at_the_door=asked == comfyui)
+        addresses += [] if by_worker else [(every, asked) for every in _EVERY]
+    of_worker = asked if by_worker and asked != comfyui else 0
+    return PingConfig(tuple(addresses), path, at_the_door=asked == comfyui, of_worker=of_worker)

@@ -14,7 +14,7 @@ from plans import plan_of
 from podkiln.config import fields, variant
 from podkiln.errors import RenderError
 from podkiln.plan.substitutes import Substitute
-from podkiln.render import build_context, runtime_recipe
+from podkiln.render import build_context, image_metadata, runtime_recipe
 from podkiln.render.image_config import RenderedConfig
 
 if TYPE_CHECKING:
@@ -76,11 +76,13 @@ def test_a_build_that_begins_with_nothing_takes_no_wheel_from_a_cache(plan: Plan
 
 
 def test_without_jupyter_there_is_nothing_of_it(plan: Plan) -> None:
-    assert "/opt/jupyter" in build_context.render(plan)["Dockerfile"].content.decode()
-    spec = plan.described.spec
-    without = spec.model_copy(update={"runtime": spec.runtime.model_copy(update={"jupyter": None})})
-    plan = replace(plan, described=replace(plan.described, spec=without))
-    assert "jupyter" not in build_context.render(plan)["Dockerfile"].content.decode().lower()
+    spec, dockerfile = plan.described.spec, build_context.render(plan)["Dockerfile"].content.decode()
+    assert ("/opt/jupyter" in dockerfile) is (spec.serve is None)
+    for update in ({"jupyter": None}, {"jupyterlab": False}):
+        without = spec.model_copy(update={"runtime": spec.runtime.model_copy(update=update)})
+        changed = replace(plan, described=replace(plan.described, spec=without))
+        assert "jupyter" not in build_context.render(changed)["Dockerfile"].content.decode().lower()
+        assert "jupyter" not in image_metadata.manifest(changed)["python"]["layers"]
 
 
 def steps(dockerfile: str) -> list[str]:

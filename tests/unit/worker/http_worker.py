@@ -14,6 +14,7 @@ import aiohttp
 
 from worker.handler import Worker
 from worker.job_file import JobFile
+from worker.presets import Preset, Presets
 from worker.serve_command import served
 from worker.serve_settings import Settings
 
@@ -29,6 +30,8 @@ WORKFLOW: dict[str, Any] = {
     "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
 }
 JOB = {"input": {"workflow": WORKFLOW}}
+ROW = {"id": "mine", "title": "Mine", "summary": "", "inputs": {}, "models": [], "unused": {}}
+KNOWN = Presets({"mine": Preset.from_json(ROW, WORKFLOW)})
 
 
 @dataclass
@@ -107,10 +110,10 @@ async def eventually(there: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def http_worker(place: Place, **settings: Any) -> AsyncIterator[Client]:
+async def http_worker(place: Place, *, warm_up: str = "", **settings: Any) -> AsyncIterator[Client]:
     """Serve as long as the block lasts."""
     wanted = Settings(**{"port": 0, "host": "127.0.0.1", "token": TOKEN, **settings})
-    worker = Worker(place, JobFile(place.run / "jobs.json"), interval=0.0)
+    worker = Worker(place, JobFile(place.run / "jobs.json"), interval=0.0, warm_up=warm_up, presets=KNOWN)
     async with (
         served(worker, wanted) as (port, queue),
         aiohttp.ClientSession(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from unit.worker.http_worker import JOB, TOKEN, Client, run
+from registries import free_port
+from unit.worker.http_worker import JOB, TOKEN, WORKFLOW, Client, eventually, run
 
 from pod.errors import SETTING_MALFORMED
 from pod.util.env import SettingError
@@ -117,6 +119,40 @@ def test_probes_are_told_how_comfyui_is(
     ]
 
 
+def test_it_starts_until_it_is_warm_and_says_so_at_the_port_of_probes_too(
+    comfyui: ComfyUI, place: Place
+) -> None:
+    comfyui.faults.endless = True
+    port = free_port()
+
+    async def work(client: Client) -> None:
+        async def probed(path: str) -> int:
+            return (await client.ask("GET", f"http://127.0.0.1:{port}{path}"))[0]
+
+        number = (await client.post("/run"))["id"]
+
+        async def warming() -> bool:
+            return bool(comfyui.running)
+
+        await eventually(warming)
+        await asyncio.sleep(0.3)
+        assert (await client.status(number))["status"] == "IN_QUEUE", "jobs wait for the warm-up"
+        assert (await client.ask("GET", "/ping"))[0] == await probed("/healthz") == 204
+        comfyui.faults.endless = False
+        await client.pinged(200)
+        assert [await probed(path) for path in ("/healthz", "/ping", "/health", "/run")] == [
+            200,
+            200,
+            404,
+            404,
+        ]
+        await client.until(number, "COMPLETED")
+        assert len(comfyui.prompts) == 2
+
+    warm = json.dumps(WORKFLOW)
+    run(place, work, warm_up=warm, health_port=port, health_path="/healthz")
+
+
 def test_it_is_not_ready_while_its_queue_is_full(comfyui: ComfyUI, place: Place) -> None:
     comfyui.faults.endless = True
 
@@ -144,6 +180,11 @@ def test_the_description_is_of_what_is_answered(place: Place) -> None:
                 assert str(await status_of(client, method, path)) in operation["responses"], path
             assert await status_of(client, "DELETE", path) == 405
         known = document["components"]["schemas"].keys()
+        _, schemas = await client.ask("GET", "/schema")
+        assert schemas.keys() == {"mine"}
+        assert await client.ask("GET", "/schema?preset=mine") == (200, schemas["mine"])
+        status, said = await client.ask("GET", "/schema?preset=mime")
+        assert (status, said["error"]) == (404, "This worker has no preset mime: did you mean mine?")
         assert set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document))) == known
         async with client.session.get("/docs") as answer:
             page = await answer.text()
@@ -170,6 +211,8 @@ def test_it_listens_where_the_environment_says() -> None:
             "PORT": "9000",
             "SERVE_HOST": "[::1]",
             "HEALTH_CHECK_PATH": "/health",
+            "PODKILN_SERVE": "http",
+            "PORT_HEALTH": "9001",
             "SERVE_REQUEST_MB": "100",
             "SERVE_RESPONSE_MB": "50",
             "SERVE_JOB_SECONDS": "60.5",
@@ -186,6 +229,7 @@ def test_it_listens_where_the_environment_says() -> None:
         port=9000,
         host="::1",
         health_path="/health",
+        health_port=9001,
         request_bytes=100_000_000,
         response_bytes=50_000_000,
         job_seconds=60.5,

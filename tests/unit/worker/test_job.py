@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from registries import free_port
 from servers.comfyui import MISSING, PNG, ComfyUI, Faults
 from unit.test_contract_comfyui import SAVED, Server, root
 
-from worker import job, request, web
+from worker import fetching, job, request, web
 from worker.errors import JobError
 from worker.job import Place
 
@@ -249,6 +250,40 @@ def test_where_comfyui_is_may_be_decided_while_a_job_waits(
         return await task
 
     assert len(asyncio.run(work())["images"]) == 1
+
+
+def test_a_model_that_is_on_its_way_is_waited_for(
+    comfyui: ComfyUI, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_PAUSE", 0.01)
+    row = {"model": "x", "file": "checkpoints/sub/big.safetensors", "state": "fetching", "bytes": 5}
+    other = {**row, "file": "checkpoints/other.safetensors"}
+    record = {"state": "running", "pid": os.getpid(), "files": [{**row, "total": 10}, other]}
+    nodes = {**WORKFLOW, "3": {"class_type": "KSampler", "inputs": {"name": "sub\\big.safetensors"}}}
+    path = place.run / "fetch.json"
+    path.write_text(json.dumps(record))
+    told: list[dict[str, Any]] = []
+
+    def report(message: dict[str, Any]) -> None:
+        told.append(message)
+        if len(told) == 3:
+            assert comfyui.prompts == [], "ComfyUI would refuse it"
+            path.write_text(json.dumps({**record, "files": [{**row, "state": "fetched"}, other]}))
+
+    assert len(run(place, report, workflow=nodes)["images"]) == 1
+    assert told[2] == {
+        "type": "progress",
+        "percent": 0,
+        "node": None,
+        "value": 5,
+        "max": 10,
+        "fetching": ["sub/big.safetensors"],
+    }
+    path.write_text(json.dumps({"state": "failed", "files": [{**row, "state": "failed", "error": "404"}]}))
+    nodes["3"]["inputs"]["seed"] = "none"
+    said = failure(place, workflow=nodes)["error"]
+    assert said.startswith("Workflow validation failed:")
+    assert said.endswith("\nsub/big.safetensors could not be fetched: 404")
 
 
 # --- What was made before

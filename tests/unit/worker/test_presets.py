@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -236,10 +237,27 @@ def test_a_model_that_is_missing_is_said_with_its_variable(known: Presets, tmp_p
     }
 
 
-def test_one_that_is_on_its_way_too(known: Presets, tmp_path: Path) -> None:
+FETCHES: list[tuple[dict[str, Any] | None, str | None]] = [
+    (None, None),
+    ({"state": "running", "pid": os.getpid()}, None),
+    ({"state": "failed", "error": "404 Not Found"}, "could not be fetched: 404 Not Found."),
+    ({"state": "running", "pid": 0x7FFFFFFF}, "is missing, and nothing fetches it any more."),
+]
+
+
+@pytest.mark.parametrize(("record", "why"), FETCHES)
+def test_one_that_is_on_its_way_is_no_reason_to_refuse(
+    known: Presets, tmp_path: Path, record: dict[str, Any] | None, why: str | None
+) -> None:
     decided(known, tmp_path, enabled=True)
-    said = refused(known, preset="sdxl-base", prompt="x")["error"]
-    assert said == "The model SDXL base 1.0 is still being fetched: send the request again later."
+    if record:
+        row = {"model": "sdxl-base", "file": "checkpoints/sdxl.safetensors", "error": record.get("error")}
+        (tmp_path / "fetch.json").write_text(json.dumps({**record, "files": [row]}))
+    if why:
+        said = f"The model SDXL base 1.0 {why}"
+        assert refused(known, preset="sdxl-base", prompt="x") == {"error": said}
+    else:
+        assert request.parse({"preset": "sdxl-base", "prompt": "x"}, known=known).nodes
 
 
 def test_one_that_lies_on_the_volume_is_used(known: Presets, tmp_path: Path) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 import urllib.request
+from calendar import timegm
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import runpod_sdk
 from registries import free_port
 from servers import s3 as server
 from servers.comfyui import PNG
-from unit.worker.test_job import WORKFLOW, failure, run
+from unit.worker.test_job import failure, run
 
-from worker import s3
+from worker import s3, s3_address
 from worker.bucket import Bucket
 from worker.s3 import PART, BucketError, Uploader
 
@@ -33,14 +37,6 @@ if TYPE_CHECKING:
 def store() -> Iterator[S3]:
     with server.serve(runpod_sdk.environment()) as running:
         yield running
-
-
-@pytest.fixture(scope="module", autouse=True)
-def boto3() -> Iterator[None]:
-    """What an image has with the SDK. Last on the path: all else is what the tests run in."""
-    sys.path.append(str(runpod_sdk.installed()))
-    yield
-    sys.path.pop()
 
 
 @pytest.fixture(autouse=True)
@@ -183,9 +179,44 @@ def test_a_file_that_is_gone_is_made_again_before(comfyui: ComfyUI, place: Place
     assert len(comfyui.prompts) == 2
 
 
-def test_without_boto3_there_is_a_sentence(
-    comfyui: ComfyUI, place: Place, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+# Endpoint, bucket, region and key.
+SIGNED = [
+    ("https://s3.eu-central-1.amazonaws.com", "pics", "eu-central-1", "job-1/night/a b+c~ü(1).png"),
+    ("http://127.0.0.1:9000", "pics", "us-east-1", "a.png"),
+    ("https://host:443/base", "", "auto", "x/y.mp4"),
+]
+WITH = {"uploadId": "a/b+c", "partNumber": "3"}
+OPERATIONS: list[tuple[str, str, dict[str, str], str | None]] = [
+    ("get_object", "GET", {}, None),
+    ("put_object", "PUT", {}, "video/mp4"),
+    ("create_multipart_upload", "POST", {"uploads": ""}, "video/mp4"),
+    ("upload_part", "PUT", WITH, None),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "name", "region", "key"), SIGNED)
+def test_addresses_are_signed_as_boto3_signs_them(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, name: str, region: str, key: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "boto3.session", None)
-    said = failure(ours(place, bucket), workflow=WORKFLOW)["error"]
-    assert said.startswith("Results cannot go to a bucket, since this image lacks boto3")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(runpod_sdk.installed())])
+    bucket = Bucket(endpoint, "AKIA/OF+ME", "my-secret", name, region=region)
+    theirs = import_module("boto3.session").Session(bucket.key_id, bucket.secret, region_name=region)
+    options = import_module("botocore.config").Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+    )
+    client = theirs.client("s3", endpoint_url=bucket.server, config=options)
+    for operation, method, query, mime in OPERATIONS:
+        about = {"UploadId": WITH["uploadId"], "PartNumber": 3} if query is WITH else {}
+        words = {**about, **({"ContentType": mime} if mime else {})}
+        wanted = urlsplit(
+            client.generate_presigned_url(operation, {"Bucket": bucket.called(), "Key": key, **words}, 60)
+        )
+        said = dict(parse_qsl(wanted.query, keep_blank_values=True))
+        now = timegm(time.strptime(said["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
+        ours = urlsplit(
+            s3_address.signed(bucket, bucket.called(), key, method, 60, query, mime, now=float(now))
+        )
+        assert ours[:3] == wanted[:3]
+        assert dict(parse_qsl(ours.query, keep_blank_values=True)) == said

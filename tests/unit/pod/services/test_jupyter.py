@@ -14,8 +14,13 @@ ENVIRON = {"HF_TOKEN": "h", "WEB_PASSWORD": "canary", "JUPYTER_TOKEN": "canary",
 
 
 @pytest.mark.parametrize("password", [None, "canary-p"])
-def test_secrets_go_through_a_file(password: str | None, tmp_path: Path) -> None:
+def test_secrets_go_through_a_file(
+    password: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = Jupyter(9999, "canary-t", password)
+    with pytest.raises(OSError, match="this image has no JupyterLab"):
+        jupyter.prepare(asked, Path("/root"), tmp_path, Path("/workspace"), ENVIRON)
+    monkeypatch.setattr(jupyter, "LAB", tmp_path)
     service = jupyter.prepare(asked, Path("/root"), tmp_path, Path("/workspace"), ENVIRON)
     file = tmp_path / "jupyter" / "secrets.json"
     assert json.loads(file.read_text()) == {

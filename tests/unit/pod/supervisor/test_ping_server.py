@@ -89,14 +89,16 @@ def test_an_address_of_comfyuis_may_be_the_path_on_another_port() -> None:
     assert ping_config.read({"HEALTH_CHECK_PATH": "/viewer/a", "PORT_HEALTH": "8188"}, 8188).at_the_door
 
 
-def test_where_a_server_takes_jobs_that_one_answers_at_its_own_port() -> None:
+def test_where_a_server_takes_jobs_that_one_answers_at_its_own_port_and_another() -> None:
     environ = {"PODKILN_SERVE": "http", "RUNPOD_ENDPOINT_ID": "ep", "PORT": "80"}
     inside = (("127.0.0.1", 8190),)
     assert ping_config.read(environ, 8188).addresses == inside
     assert ping_config.read({**environ, "PORT_HEALTH": "80"}, 8188).addresses == inside
     assert ping_config.read({"PODKILN_SERVE": "http", "PORT_HEALTH": "8000"}, 8188).addresses == inside
-    asked = ping_config.read({**environ, "PORT_HEALTH": "8080"}, 8188).addresses
-    assert {port for _, port in asked} == {8190, 8080}
+    asked = ping_config.read({**environ, "PORT_HEALTH": "8080"}, 8188)
+    assert (asked.addresses, asked.of_worker) == (inside, 8080), "it knows of a warm-up, and of its end"
+    with pytest.raises(SettingError, match="PORT_HEALTH and SSH_PORT are both 22"):
+        ping_config.read({**environ, "PORT_HEALTH": "22"}, 8188, OTHERS)
 
 
 def test_a_load_balancer_may_come_by_ipv6() -> None:
