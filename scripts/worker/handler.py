@@ -112,7 +112,7 @@ class Worker:
         try:
             # In a thread: a path of a preset's file lies on a volume, which may hang.
             asked = await asyncio.to_thread(
-                request.parse, given.get("input"), given.get("s3Config"), self.presets
+                request.parse, given.get("input"), given.get("s3Config"), known=self.presets
             )
             secrets = asked.secrets
             async with Reporter(lambda message: self._report(given, message), self.interval) as reporter:
