@@ -107,6 +107,8 @@ def task(wheel: Wheel, name: str) -> str:
     package, given = wheel.package(name), wheel.parameters(name)
     if package in _PACKAGES:
         return "image-to-3d" if "Img2Img" in name else _PACKAGES[package]
+    if "Prior" in name:
+        return "embeddings"
     if given is None:
         return "text-to-image"  # VersatileDiffusion, which hands on to others
     names = {each.rstrip("=") for each in given}
