@@ -72,9 +72,9 @@ class Wheel:
                 found = [arg.arg + ("=" if at >= bare else "") for at, arg in enumerate(spec.args)]
                 return [*found[1:], *(f"{arg.arg}=" for arg in spec.kwonlyargs)]
         for base in node.bases:
-            found = self.parameters(base.id) if isinstance(base, ast.Name) else None
-            if found is not None:
-                return found
+            inherited = self.parameters(base.id) if isinstance(base, ast.Name) else None
+            if inherited is not None:
+                return inherited
         return None
 
     def package(self, name: str) -> str:

@@ -73,6 +73,8 @@ class Decision:
         files: What to fetch, in order; sizes in bytes, None where the source does not say.
         omit: Components to pass as None.
         base: What else is needed; None where nothing is.
+        base_files: What to fetch of the base, without the weights in whose place `files` are; empty until the
+            base was looked at (`detect.with_base_files`).
         missing: What has to be set or accepted before it can be loaded, a phrase each.
         needs: Python packages beyond diffusers, transformers, accelerate and peft.
         reason: One sentence that says what it is.
@@ -94,6 +96,7 @@ class Decision:
     files: tuple[File, ...] = ()
     omit: tuple[str, ...] = ()
     base: Base | None = None
+    base_files: tuple[File, ...] = ()
     missing: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     reason: str = ""
@@ -108,8 +111,8 @@ class Decision:
 
     @property
     def size(self) -> int | None:
-        """Bytes of `files`; None where one of them is not known."""
-        sizes = [file.size for file in self.files]
+        """Bytes of `files` and `base_files`; None where one of them is not known."""
+        sizes = [file.size for file in (*self.files, *self.base_files)]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
     def refused(self, code: str, sentence: str, instead: str) -> Decision:

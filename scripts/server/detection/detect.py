@@ -11,7 +11,7 @@ import re
 from pod.util.dataclass import dataclass, replace
 from pod.util.pickles import is_pickle
 from server.detection import civitai, memory, other_files, part, pipeline_folder, single_file
-from server.detection.decision import Decision
+from server.detection.decision import PIPELINE, Decision
 from server.detection.pipeline_folder import INDEX
 
 TYPE_CHECKING = False
@@ -174,12 +174,23 @@ def with_base_files(decision: Decision, facts: Facts, base: Facts, known: Knowle
         known: What is known beforehand.
     """
     on = detect(base, known)
-    if on.refusal or decision.base is None:
-        why = on.refusal.sentence if on.refusal else ""
-        instead = "Set BASE_MODEL to another model of the same family."
-        return decision.refused("base", f"Its base cannot be served: {why}", instead)
+    if on.refusal:
+        return decision.refused(
+            "base", f"Its base cannot be served: {on.refusal.sentence}", on.refusal.instead
+        )
+    another = {decision.family, on.family} <= known.families.keys() and decision.family != on.family
+    if on.kind != PIPELINE or another:
+        what = f"a {on.pipeline}, of another family" if another else "no pipeline in diffusers' layout"
+        return decision.refused(
+            "base",
+            f"Its base {base.word} is {what}.",
+            "Set BASE_MODEL to a repository in diffusers' layout of the model that it was made for.",
+        )
+    taken = [file for file in on.files if file.folder != decision.subfolder or not file.name.endswith(_SAFE)]
     shares = []
-    for name in {file.folder for file in on.files if file.folder} - {decision.subfolder}:
+    for name in dict.fromkeys(
+        file.folder for file in taken if file.folder and file.folder != decision.subfolder
+    ):
         weights = [file for file in on.files if file.folder == name and file.name.endswith(_SAFE)]
         shares += [memory.share(name, weights, base)] if weights else []
     if decision.subfolder:
@@ -191,5 +202,7 @@ def with_base_files(decision: Decision, facts: Facts, base: Facts, known: Knowle
         task=decision.task or on.task,
         tasks=decision.tasks or on.tasks,
         family=decision.family or on.family,
+        missing=(),  # its files were read
+        base_files=tuple(taken),
         memory=memory.estimate(shares, decision.task or on.task),
     )

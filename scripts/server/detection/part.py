@@ -58,8 +58,8 @@ def gguf(facts: Facts, known: Knowledge, file: File) -> Decision:
         what = f"{shown(names[0], 80)} is not the base of a known family" if names else "no base is named"
         return seen.refused(
             "no-base",
-            f"{file.path} is a GGUF file, a transformer without the rest of its pipeline or a language model, "
-            f"and {what}.",
+            f"{file.path} is a GGUF file, a transformer without the rest of its pipeline or a language "
+            f"model, and {what}.",
             "Set BASE_MODEL to the repository in diffusers' layout of the model that it was made from.",
         )
     task = known.classes.task(meant.pipeline)

@@ -16,10 +16,9 @@ from podkiln.config import families
 from server.detection.facts import Card, CivitaiFacts, Facts, File
 from server.detection.knowledge import Knowledge
 
-FOLDER = Path(__file__).parents[2] / "fixtures/detection"
-TABLE: dict[str, Any] = yaml.load(
-    (FOLDER / "models.yaml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-)
+FOLDER = Path(__file__).parent / "fixtures/detection"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+TABLE: dict[str, Any] = yaml.load((FOLDER / "models.yaml").read_text(encoding="utf-8"), _LOADER)  # noqa: S506
 MODELS: list[dict[str, Any]] = TABLE["models"]
 _MADE = json.loads((FOLDER / "headers.json").read_text(encoding="utf-8"))
 # What signatures have, and model_index.json of some models as null.
@@ -106,8 +105,9 @@ def _index(row: dict[str, Any], files: tuple[File, ...]) -> dict[str, Any]:
     folders = {file.folder for file in files}
     name = row.get("class")
     found: dict[str, Any] = {"_class_name": name, "_diffusers_version": "0.32.0"}
+    given: dict[str, Any] = row.get("index", {})
     for component, (library, cls) in _MADE["pipelines"].get(name, {}).items():
         there = component in folders or component not in _OPTIONAL
         cls_named = "EulerDiscreteScheduler" if cls.endswith("Schedulers") else cls
         found[component] = [library, cls_named] if there else [None, None]
-    return found | row.get("index", {})
+    return found | given
