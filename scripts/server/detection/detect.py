@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 
 from pod.util.dataclass import dataclass, replace
-from pod.util.pickles import is_pickle
 from server.detection import civitai, memory, other_files, part, pipeline_folder, single_file
 from server.detection.decision import PIPELINE, Decision
 from server.detection.pipeline_folder import INDEX
@@ -194,8 +193,13 @@ def with_base_files(decision: Decision, facts: Facts, base: Facts, known: Knowle
         weights = [file for file in on.files if file.folder == name and file.name.endswith(_SAFE)]
         shares += [memory.share(name, weights, base)] if weights else []
     if decision.subfolder:
-        own = [file for file in decision.files if not is_pickle(file.name)]
-        shares.append(memory.share(decision.subfolder, own, facts))
+        own = [file for file in decision.files if file.name.endswith((*_SAFE, ".gguf"))]
+        one = (
+            memory.shares_of_checkpoint(own[0], facts)[0]
+            if decision.layout == "original" and facts.headers
+            else None
+        )
+        shares.append(one or memory.share(decision.subfolder, own, facts))
     return replace(
         decision,
         pipeline=decision.pipeline or on.pipeline,

@@ -133,7 +133,7 @@ class Knowledge:
                 rule["id"] or row["checkpoints"][0]["id"],
                 re.compile(rule["pattern"]),
                 rule["width"],
-                re.compile(rule["without"]) if rule["without"] else None,
+                re.compile(rule["without"], re.MULTILINE) if rule["without"] else None,
             )
             for family, row in self.families.items()
             for rule in row["lora"]

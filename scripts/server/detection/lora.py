@@ -41,6 +41,8 @@ _OTHER = (
     ("OFT", re.compile(r".+\.oft_(?:blocks|diag)|.+\.oft_R(?:\.\w+)?(?:\.weight)?")),
     ("full difference", re.compile(r".+\.diff")),
 )
+_MARK = re.compile(r"lora|\.lokr_|\.hada_|\.oft_|\.diff$", re.MULTILINE)
+"""What one of its tensors is called at least."""
 _LOKR = frozenset({"flux2", "z-image"})
 """Families whose LoKr files diffusers converts (its functions *_lokr_to_diffusers)."""
 
@@ -55,7 +57,9 @@ class Form:
 
 
 def form(header: SafetensorsHeader) -> Form | None:
-    """Return the form of a LoRA; None for what is none: most of its tensors have to be of adapters."""
+    """Return the form of a LoRA; None for what is none: a quarter of its tensors has to be of adapters."""
+    if not _MARK.search("\n".join(header.tensors)):
+        return None
     down = list(_pairs(header))
     if down and len(down) * 4 > len(header.tensors):
         return Form(down[0][0], down[0][1], tuple((layer, width) for _, _, layer, width in down))
@@ -82,8 +86,10 @@ def architecture(header: SafetensorsHeader) -> str:
 def family(known: Knowledge, found: Form) -> tuple[Checkpoint, str] | None:
     """Return what a LoRA's tensors fit, and the layer that shows it; None where nothing, or two families."""
     hits: dict[str, tuple[Checkpoint, str]] = {}
+    text = "\n".join(f"{layer}." for layer, _ in found.layers)
+    widths = {width for _, width in found.layers}
     for rule in known.lora_rules:
-        if rule.without and any(rule.without.search(layer) for layer, _ in found.layers):
+        if rule.width not in {None, *widths} or (rule.without and rule.without.search(text)):
             continue
         for layer, width in found.layers:
             if rule.width in {None, width} and rule.pattern.match(f"{layer}."):

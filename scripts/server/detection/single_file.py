@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "model.diffusion_model."
 _PIPELINE = "pipeline"
+_END = 3
+"""Parts of a name that show how a tensor is packed."""
 
 
 def decide(facts: Facts, known: Knowledge, file: File) -> Decision:
@@ -145,21 +147,21 @@ def _as(
             "has no pipeline that is made from such a file.",
             f"Choose {checkpoint.instead}.",
         )
-    shares = [memory.share("transformer", (file,), facts)]
     what = "a whole checkpoint" if whole else f"the {checkpoint.component} alone"
     decision = replace(
         decision,
         reason=f"{file.path} is {what} of {checkpoint.title}, for {task}.",
-        memory=memory.estimate(shares, task) if whole else (),
+        memory=memory.estimate(memory.shares_of_checkpoint(file, facts), task) if whole else (),
     )
     return base.completed(decision, facts, checkpoint)
 
 
 def _quantised(known: Knowledge, file: File, header: SafetensorsHeader) -> Decision | None:
     """Refuse weights that are packed in a way that is not plain."""
+    ends = {".".join(name.split(".")[-_END:]): name for name in header.tensors}  # many layers have the same
     for row in known.unservable["packed"]:
         pattern = re.compile(row["tensors"])
-        name = next((each for each in header.tensors if pattern.fullmatch(each)), None)
+        name = next((whole for end, whole in ends.items() if pattern.fullmatch(end)), None)
         if name:
             return Decision(files=(file,), evidence=(f"{file.path}: tensor {shown(name)}",)).refused(
                 "quantised", f"{file.path} {row['says']}.", row["instead"]

@@ -92,14 +92,11 @@ def test_words_of_all_kinds_lead_to_a_decision(
     (tmp_path / "here" / "README.md").write_text(f"---\nbase_model:\n  - {BASE} # the base\n---\n")
     commit = hub.repositories[BASE].head
     for word, kind, base in (
-        (BASE, "pipeline", None),
         (f"hf:{BASE}@{commit}", "pipeline", None),
         ("org/flux", "transformer", BASE),
         ("hf:org/flux:flux1-dev-fp8.safetensors", "transformer", BASE),
-        ("hf:org/flux@main/flux1-dev-fp8.safetensors", "transformer", BASE),
         ("org/lora", "lora", BASE),
         ("civitai:77", "lora", BASE),
-        ("civitai:77@200", "lora", BASE),
         ("urn:air:flux1:lora:civitai:77@200", "lora", BASE),
         (str(tmp_path / "here"), "lora", BASE),
         (str(tmp_path / "here/style.safetensors"), "lora", BASE),
