@@ -73,13 +73,17 @@ def detect(facts: Facts, known: Knowledge) -> Decision:
     return _detect(facts, known)
 
 
-def _detect(facts: Facts, known: Knowledge) -> Decision:
+def _detect(facts: Facts, known: Knowledge) -> Decision:  # noqa: PLR0911 - one return a kind
     if not [file for file in facts.files if not file.name.startswith(".")]:
         return Decision().refused(
             "empty", f"{facts.word} has no files.", "Choose another model, or another revision of it."
         )
-    if facts.chosen:
+    if facts.chosen and facts.has(facts.chosen):
         return _file(facts, known, facts.file(facts.chosen))
+    if facts.chosen:
+        return Decision().refused(
+            "no-model", f"{facts.word} names {facts.chosen}, which is not there.", "Correct the file's path."
+        )
     if facts.has(INDEX):
         return pipeline_folder.decide(facts, known)
     if facts.has("modular_model_index.json"):
