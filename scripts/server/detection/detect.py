@@ -73,7 +73,7 @@ def detect(facts: Facts, known: Knowledge) -> Decision:
     return _detect(facts, known)
 
 
-def _detect(facts: Facts, known: Knowledge) -> Decision:  # noqa: PLR0911 - one return a kind
+def _detect(facts: Facts, known: Knowledge) -> Decision:
     if not [file for file in facts.files if not file.name.startswith(".")]:
         return Decision().refused(
             "empty", f"{facts.word} has no files.", "Choose another model, or another revision of it."
