@@ -38,7 +38,7 @@ class LockError(PodkilnError):
 
 
 class PlanRefusedError(PodkilnError):
-    """The plan holds something that must not be built or pushed."""
+    """The plan holds something that must not be built or pushed; or a model cannot be served."""
 
     exit_code = 5
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "verify": ("verify", "What a registry holds, against the lock; pulls nothing."),
     "doctor": ("kept", "What podkiln keeps on this machine: where, and how large it is."),
     "clean": ("kept", "Remove what podkiln keeps on this machine and can make again."),
+    "inspect": ("inspect", "What a model is, what would serve it, and what it needs; fetches no weights."),
     "flags": ("flags", "What start.sh would choose for a card and a RAM, and why."),
     "schemas": ("lock", "Write the JSON Schemas that editors check variants and models with."),
 }

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from podkiln.config.cuda_releases import CudaRelease
+from podkiln.config.families import Family
 from podkiln.config.model import Model
 from podkiln.config.node import Node
 from podkiln.config.preset import Preset
@@ -40,6 +41,7 @@ def rendered() -> dict[Path, str]:
     variant["$defs"]["Runtime"]["properties"]["comfyui"] = {"anyOf": [comfyui, release]}
     return {
         FOLDER / "cuda.schema.json": _text("A CUDA release", CudaRelease.model_json_schema()),
+        FOLDER / "family.schema.json": _text("A family of models", Family.model_json_schema()),
         FOLDER / "model.schema.json": _text("A model", Model.model_json_schema()),
         FOLDER / "node.schema.json": _text("A custom node", Node.model_json_schema()),
         FOLDER / "preset.schema.json": _text("A preset", Preset.model_json_schema()),

@@ -92,6 +92,7 @@ class Handler(QuietHandler):
     def _route(self, path: str) -> None:
         routes = (
             (r"/api/v1/model-versions/(\d+)", self._civitai_info),
+            (r"/api/v1/models/(\d+)", self._civitai_model),
             (r"/api/download/models/(\d+)", self._civitai_download),
             (r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", self._tree),
             (r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", self._model_info),
@@ -155,6 +156,12 @@ class Handler(QuietHandler):
             self._json(404, {"error": f"No model with id {number}"})
         else:
             self._json(200, version.info(self.server.hub.url))
+
+    def _civitai_model(self, number: str) -> None:
+        infos = [version.info(self.server.hub.url) for version in self.server.hub.versions.values()]
+        found = [info for info in infos if info["modelId"] == int(number)]
+        newest = sorted(found, key=lambda info: -info["id"])
+        self._json(200 if newest else 404, {"id": int(number), "modelVersions": newest})
 
     def _civitai_download(self, number: str) -> None:
         version = self.server.hub.versions.get(int(number))

@@ -114,6 +114,7 @@ class Repository:
         self.head = ""
         self.token: str | None = None  # gated for everybody without it
         self.error_code = "GatedRepo"
+        self.card: dict[str, Any] | None = None  # the front matter of its README, as the API gives it
 
     def put(self, file: HubFile) -> str:
         """Add or replace a file; returns the new commit (40 hex digits)."""
@@ -140,6 +141,7 @@ class Repository:
             "sha": commit,
             "private": False,
             "gated": "manual" if self.token else False,
+            **({"cardData": self.card} if self.card else {}),
             "disabled": False,
             "tags": [],
             "downloads": 0,

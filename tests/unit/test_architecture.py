@@ -95,6 +95,23 @@ http_server
 serve_command
 """
 WORKER_ORDER = _WORKER_ORDER.split()
+# The same for the server of one model, whose packages are one so far: from facts to the decision.
+_DETECTION_ORDER = """
+facts
+knowledge
+decision
+memory
+weight_files
+base
+civitai
+other_files
+pipeline_folder
+lora
+part
+single_file
+detect
+"""
+DETECTION_ORDER = _DETECTION_ORDER.split()
 # What the builder shares with the pod: rules that must be one rule, and HTTP.
 SHARED = {"errors", "util", "hardware", "net", "resolve", "source_trees", "flags"}
 
@@ -104,6 +121,7 @@ IMAGE_PACKAGES = {
     "pod": set[str](),
     "comfy": {"pod", "aiohttp"},
     "worker": {"comfy", "pod", "aiohttp", "yarl"},  # aiohttp's addresses
+    "server": {"pod"},
 }
 LONGEST = 400
 
@@ -180,6 +198,18 @@ def test_so_it_is_in_a_worker() -> None:
     assert {member(name) for name in worker} - {""} == set(WORKER_ORDER), (
         "a place in the order that nobody has"
     )
+
+
+def test_so_it_is_in_detection() -> None:
+    found = {name: path for name, path in IN_IMAGES.items() if name.startswith("server.detection")}
+    later = {
+        f"{name} imports {used}"
+        for name, path in found.items()
+        for used in imports(path, found) & found.keys() - {name}
+        if DETECTION_ORDER.index(used.split(".")[2]) > DETECTION_ORDER.index(name.split(".")[2])
+    }
+    assert sorted(later) == []
+    assert {name.split(".")[2] for name in found if name.count(".") == 2} == set(DETECTION_ORDER)
 
 
 def test_the_builder_uses_what_is_shared_and_nothing_else_of_a_pod() -> None:

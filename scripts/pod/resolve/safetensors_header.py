@@ -7,6 +7,7 @@ refused, for a file that lies about that may lie about anything.
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from pod.net.content_range import PARTIAL
 from pod.net.http import RefusedError, TransientError
 from pod.net.integrity import FORMAT_LIMIT, HEADER_LIMIT
 from pod.util import bounded_json
-from pod.util.dataclass import dataclass
+from pod.util.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,11 +40,12 @@ _BITS = (
 
 @dataclass(frozen=True)
 class SafetensorsHeader:
-    """The shape of each tensor by its name, the metadata, and the bytes of the whole file."""
+    """The shape of each tensor by its name, the metadata, the bytes of the file, and those of each dtype."""
 
     tensors: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
     size: int
+    dtypes: Mapping[str, int] = field(default_factory=dict)
 
 
 def fetch(request: Request, limits: Limits) -> SafetensorsHeader:
@@ -83,12 +85,13 @@ def parse(head: bytes, size: int) -> SafetensorsHeader:
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _not_safetensors("has metadata that is not text")
-    shapes, spans = {}, []
+    shapes, spans, dtypes = {}, [], Counter[str]()
     for name, entry in entries.items():
         shapes[name], span = _tensor(name, entry)
         spans.append(span)
+        dtypes[str(entry["dtype"])] += span[1] - span[0]
     _check_spans(spans, size - 8 - length)
-    return SafetensorsHeader(shapes, metadata, size)
+    return SafetensorsHeader(shapes, metadata, size, dict(dtypes))
 
 
 def _tensor(name: str, entry: Any) -> tuple[tuple[int, ...], tuple[int, int]]:

@@ -20,6 +20,7 @@ VARIANTS = [path for path in sorted(SHIPPED.glob("*.yaml")) if not path.stem.sta
 MODELS = sorted((SHIPPED / "models").glob("*.yaml"))
 CUDA = sorted((SHIPPED / "cuda").glob("*.yaml"))
 PRESETS = sorted((SHIPPED / "presets").glob("*.yaml"))
+FAMILIES = sorted((SHIPPED / "families").glob("*.yaml"))
 STRIP = SHIPPED / "system" / "strip.yaml"
 
 
@@ -37,19 +38,21 @@ def test_a_schema_that_is_changed_by_hand_is_noticed_and_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_schema, "FOLDER", tmp_path / "schemas")
-    assert len(json_schema.write()) == 6
+    assert len(json_schema.write()) == 7
     assert json_schema.write() == []
     path = tmp_path / "schemas" / "model.schema.json"
     path.write_text("{}")
     assert json_schema.stale() == [path]
     assert json_schema.write() == [path]
-    names = {f"{name}.schema.json" for name in ("cuda", "model", "node", "preset", "strip", "variant")}
-    assert {each.name for each in path.parent.iterdir()} == names
+    names = ("cuda", "family", "model", "node", "preset", "strip", "variant")
+    assert {each.name for each in path.parent.iterdir()} == {f"{name}.schema.json" for name in names}
 
 
 def test_a_description_that_names_a_schema_names_its_own_in_the_first_line() -> None:
     assert [
-        path.name for path in [*VARIANTS, *MODELS, *CUDA, *PRESETS, STRIP] if not names_its_own(path)
+        path.name
+        for path in [*VARIANTS, *MODELS, *CUDA, *PRESETS, *FAMILIES, STRIP]
+        if not names_its_own(path)
     ] == []
 
 
@@ -58,9 +61,8 @@ def names_its_own(path: Path) -> bool:
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
     if named is None:  # an editor's help that may be left out
         return "yaml-language-server" not in text
-    kind = {"models": "model", "cuda": "cuda", "presets": "preset", "system": "strip"}.get(
-        path.parent.name, "variant"
-    )
+    kinds = {"models": "model", "cuda": "cuda", "presets": "preset", "families": "family", "system": "strip"}
+    kind = kinds.get(path.parent.name, "variant")
     return (path.parent / named[1]).resolve() == json_schema.FOLDER / f"{kind}.schema.json"
 
 

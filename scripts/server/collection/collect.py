@@ -1,0 +1,243 @@
+"""Facts of a model: asked of its hub, or read from a folder here; no weights are fetched.
+
+Of Hugging Face: the listing of a commit, the few JSON files and heads that detection wants. Of CivitAI: the
+version, and the head of its file. The listing of a gated repository is public, its files are not.
+API: https://huggingface.co/docs/hub/api, https://developer.civitai.com/site/reference
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from pod.net.http import RefusedError
+from pod.net.hubs import Request, request_for
+from pod.resolve import civitai, safetensors_header
+from pod.util.dataclass import dataclass, field, replace
+from server.collection import card as cards
+from server.collection.reference import Reference
+from server.detection.detect import detect, wanted, with_base_files
+from server.detection.facts import CivitaiFacts, Facts, File
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from pod.net.hubs import Hubs
+    from pod.resolve.civitai import Terms
+    from pod.resolve.hub_client import HubClient
+    from pod.resolve.safetensors_header import SafetensorsHeader
+    from server.detection.decision import Decision
+    from server.detection.knowledge import Knowledge
+
+    Note = Callable[[str], None]
+
+_MOST_FILES = 20_000
+_LARGEST_DOCUMENT = 8 << 20  # bytes
+_DAMAGED = ("is not a valid .safetensors file", "cannot be looked into")
+_ROUNDS = 3
+"""Of asking what is wanted: the index, then what it leads to."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A decision and what it was made from; `revision` is the commit that its files are of, "" for none."""
+
+    decision: Decision
+    facts: Facts
+    revision: str = ""
+    remarks: tuple[str, ...] = field(default=())
+
+
+class Collector:
+    """Asks hubs and folders.
+
+    Args:
+        hubs: Addresses and tokens.
+        asker: Asks patiently, each thing once.
+        known: What detection knows.
+        terms: What CivitAI's signals mean.
+        note: Is told why something takes long.
+    """
+
+    def __init__(self, hubs: Hubs, asker: HubClient, known: Knowledge, terms: Terms, note: Note) -> None:
+        self._hubs, self._asker, self._known, self._terms, self._note = hubs, asker, known, terms, note
+
+    def inspect(self, meant: Reference, base_model: str = "") -> Found:
+        """Return what a model is, with the sizes of its base. Raises RefusedError, OSError."""
+        source, facts, remarks = self._facts(meant)
+        facts = self._completed(replace(facts, base_model=base_model), source)
+        decision = detect(facts, self._known)
+        if decision.served and decision.base and decision.kind != "checkpoint":
+            decision, said = self._on_base(decision, facts)
+            remarks += said
+        return Found(decision, facts, str(source.get("revision", "")), tuple(remarks))
+
+    def _on_base(self, decision: Decision, facts: Facts) -> tuple[Decision, list[str]]:
+        """Look at the base of a model as well; where that cannot be asked, say so."""
+        if decision.base is None:
+            raise ValueError("expected a base")
+        meant = Reference(
+            decision.base.repository,
+            {"kind": "huggingface", "repo": decision.base.repository, "revision": "main"},
+        )
+        try:
+            source, base, remarks = self._facts(meant)
+            base = self._completed(base, source)
+        except RefusedError as error:
+            return decision, [f"its base {decision.base.repository} {error}"]
+        return with_base_files(decision, facts, base, self._known), remarks
+
+    def _facts(self, meant: Reference) -> tuple[Mapping[str, Any], Facts, list[str]]:
+        """Return where the files are, and the first facts of them."""
+        try:
+            match meant.kind:
+                case "huggingface":
+                    return self._huggingface(meant)
+                case "civitai":
+                    return self._civitai(meant)
+                case "local":
+                    return meant.source, _local(meant), []
+                case _:
+                    name = meant.source["url"].partition("?")[0].partition("#")[0].rpartition("/")[2]
+                    return meant.source, Facts(meant.word, (File(name),), name), []
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise RefusedError(f"cannot be looked into: its hub answered without {error}") from None
+
+    # --- Hugging Face
+
+    def _huggingface(self, meant: Reference) -> tuple[Mapping[str, Any], Facts, list[str]]:
+        repo, revision = meant.source["repo"], meant.source["revision"]
+        api = f"{self._hubs.huggingface}/api/models/{quote(repo)}"
+        url = f"{api}/revision/{quote(revision, safe='')}?blobs=true"
+        page = f"{self._hubs.huggingface}/{repo}"
+        info = self._asker.json(Request(url, page, self._hubs.credential("HF_TOKEN"), "HF_TOKEN"), self._note)
+        rows = [row for row in info["siblings"][:_MOST_FILES] if isinstance(row["rfilename"], str)]
+        files = tuple(File(row["rfilename"], _count(row.get("size"))) for row in rows)
+        chosen = meant.source.get("path", "")
+        if chosen and all(file.path != chosen for file in files):
+            raise RefusedError(f"names {chosen}, which {page} does not have")
+        data = info.get("cardData")
+        facts = Facts(
+            meant.word,
+            files,
+            chosen,
+            repository=repo,
+            gated=bool(info.get("gated")),
+            token=self._hubs.hf_token is not None,
+            card=cards.of_data(data) if isinstance(data, dict) else None,
+        )
+        return {"kind": "huggingface", "repo": repo, "revision": str(info["sha"])}, facts, []
+
+    # --- CivitAI
+
+    def _civitai(self, meant: Reference) -> tuple[Mapping[str, Any], Facts, list[str]]:
+        source = dict(meant.source)
+        said: list[str] = []
+        if "version" not in source:
+            source["version"], said = self._newest(source["model"])
+        number = source["version"]
+        page = f"{self._hubs.civitai}/model-versions/{number}"
+        version = civitai.read(self._ask_civitai(f"model-versions/{number}", page), page, number)
+        if source.get("model") not in {None, version.model}:
+            raise RefusedError(f"names a version of another model: {number} belongs to {version.model}")
+        said += self._terms.check_version(version, page, token=self._hubs.civitai_token is not None)
+        row = self._terms.choose(version, source, page)
+        if not ("file" in source or "format" in source.get("choice", {})):
+            row = civitai.safer(version, row)
+        base = version.raw.get("baseModel")
+        told = CivitaiFacts(version.type, row.type, base if isinstance(base, str) else "")
+        facts = Facts(meant.word, (File(row.name, row.size),), row.name, civitai=told)
+        return {**source, "query": civitai.query(row)}, facts, said
+
+    def _newest(self, model: int) -> tuple[int, list[str]]:
+        """Return the newest version of a model. Raises RefusedError."""
+        page = f"{self._hubs.civitai}/models/{model}"
+        versions = self._ask_civitai(f"models/{model}", page)["modelVersions"]
+        if not versions:
+            raise RefusedError(f"has no version at {page}")
+        number = int(versions[0]["id"])
+        return number, [f"it is the newest version, civitai:{model}@{number}: name it so to pin it"]
+
+    def _ask_civitai(self, path: str, page: str) -> Any:
+        credential = self._hubs.credential("CIVITAI_TOKEN")
+        url = f"{self._hubs.civitai}/api/v1/{path}"
+        return self._asker.json(Request(url, page, credential, "CIVITAI_TOKEN"), self._note)
+
+    # --- what detection wants beside that
+
+    def _completed(self, facts: Facts, source: Mapping[str, Any]) -> Facts:
+        """Return facts with the JSON files and heads that are wanted. Raises RefusedError, OSError."""
+        if facts.gated and not facts.token:
+            return facts
+        documents, headers = dict(facts.documents), dict(facts.headers)
+        tried: set[str] = set()
+        for _ in range(_ROUNDS):
+            asked = wanted(facts)
+            for path in (each for each in asked.documents if each not in tried):
+                documents[path] = self._document(path, source)
+            for path in (each for each in asked.headers if each not in tried):
+                if (head := self._header(path, source)) is not None:
+                    headers[path] = head
+            if tried.issuperset((*asked.documents, *asked.headers)):
+                break
+            tried.update((*asked.documents, *asked.headers))
+            facts = replace(facts, documents=documents, headers=headers)
+        return facts
+
+    def _document(self, path: str, source: Mapping[str, Any]) -> Any:
+        if source["kind"] == "local":
+            return _json(Path(source.get("folder") or Path(source["file"]).parent) / path)
+        try:
+            return self._asker.json(request_for({**source, "path": path}, self._hubs), self._note)
+        except RefusedError as error:
+            if str(error).startswith("cannot be resolved"):
+                return None  # no JSON
+            raise
+
+    def _header(self, path: str, source: Mapping[str, Any]) -> SafetensorsHeader | None:
+        """Return the head of a file; None where it has none. Raises RefusedError, OSError."""
+        try:
+            if source["kind"] == "local":
+                file = Path(source["file"]) if "file" in source else Path(source["folder"]) / path
+                return safetensors_header.read(file)
+            return self._asker.header(request_for({**source, "path": path}, self._hubs), self._note)
+        except RefusedError as error:
+            if str(error).startswith(_DAMAGED):
+                return None
+            raise
+
+
+def _local(meant: Reference) -> Facts:
+    """Return the facts of a folder or file; links to files are followed. Raises OSError."""
+    if "file" in meant.source:
+        file = Path(meant.source["file"])
+        return Facts(meant.word, (File(file.name, file.stat().st_size),), file.name)
+    folder = Path(meant.source["folder"])
+    files: list[File] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place) / name
+            if path.is_file() and len(files) < _MOST_FILES:
+                files.append(File(path.relative_to(folder).as_posix(), path.stat().st_size))
+    readme = folder / "README.md"
+    text = readme.read_bytes()[: cards.LONGEST].decode(errors="replace") if readme.is_file() else ""
+    return Facts(meant.word, tuple(files), card=cards.of_text(text))
+
+
+def _json(path: Path) -> Any:
+    """Return a JSON file that is here; None for what is none. Raises OSError."""
+    if not path.is_file() or path.stat().st_size > _LARGEST_DOCUMENT:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

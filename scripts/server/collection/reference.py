@@ -1,0 +1,100 @@
+"""One word of MODEL_ID, BASE_MODEL or `inspect`: which model is meant.
+
+    org/repo, hf:org/repo@revision                a repository on Hugging Face
+    hf:org/repo@revision:name.safetensors         a file of it; a slash may stand for the colon
+    civitai:MODEL, civitai:MODEL@VERSION          a version on CivitAI, the newest where none is named
+    urn:air:sdxl:checkpoint:civitai:101055@128078 the same as an AIR
+    https://host/name.safetensors                 a file by its address, or the page of one
+    ./folder, /path/name.safetensors              what is here
+
+Words with a file are those of MODELS: pod.model_refs.addresses.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pod.model_refs import addresses
+from pod.model_refs.addresses import ModelRefError
+from pod.util.dataclass import dataclass, field
+from pod.util.printable import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+FORMS = "org/repo, hf:org/repo@revision:name.safetensors, civitai:MODEL or a path"
+_REPOSITORY = re.compile(
+    r"(?P<scheme>(?:hf|huggingface):(?://)?)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    r"(?:@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?(?::(?P<path>.+))?",
+    re.ASCII | re.IGNORECASE,
+)
+_CIVITAI_MODEL = re.compile(r"civitai:([0-9]{1,15})", re.IGNORECASE)
+_LOCAL = ("/", "./", "../", "~")
+_LONGEST = 2000
+
+
+class WordError(ValueError):
+    """A word that names no model; the message continues a sentence that begins with it."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model that is meant, and its source as in models.json.
+
+    Of a whole repository that has no `path`, of a model on CivitAI no `version`; of what is here it has
+    `folder` or `file`.
+    """
+
+    word: str
+    source: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """`huggingface`, `civitai`, `https` or `local`."""
+        return str(self.source["kind"])
+
+
+def parse(word: str) -> Reference:
+    """Read a word. Raises WordError."""
+    if not word or len(word) > _LONGEST or not word.isprintable():
+        raise WordError(f"is empty, too long or has characters that cannot be shown: write {FORMS}")
+    if word.startswith(_LOCAL):
+        return _local(word)
+    if match := _CIVITAI_MODEL.fullmatch(word):
+        return Reference(word, {"kind": "civitai", "model": int(match[1])})
+    match = _REPOSITORY.fullmatch(word)
+    if match and not match["scheme"] and Path(word).exists():
+        return _local(word)
+    if match:
+        return _repository(word, match)
+    if "/" not in word and ":" not in word and Path(word).exists():
+        return _local(word)
+    if not re.match(addresses.SCHEME, word, re.IGNORECASE):
+        raise WordError(f"names no model: write {FORMS}")
+    try:
+        found = addresses.read(word, vouched=True)
+    except ModelRefError as error:
+        raise WordError(str(error)) from None
+    return Reference(found.word, found.source)
+
+
+def _repository(word: str, match: re.Match[str]) -> Reference:
+    source = {"kind": "huggingface", "repo": match["repo"], "revision": match["revision"] or "main"}
+    path = match["path"]
+    if path is None:
+        return Reference(word, source)
+    if any(part in {"", ".", ".."} for part in path.split("/")) or "\\" in path:
+        raise WordError(f"has {shown(path, 80)!r} where a file's path is expected")
+    return Reference(word, {**source, "path": path})
+
+
+def _local(word: str) -> Reference:
+    path = Path(word).expanduser()
+    if path.is_dir():
+        return Reference(word, {"kind": "local", "folder": str(path)})
+    if path.is_file():
+        return Reference(word, {"kind": "local", "file": str(path)})
+    raise WordError("is not here: there is no such file or folder")

@@ -1,0 +1,106 @@
+"""Refusals: what a model is that is no pipeline, and no part of one that can be served."""
+
+from __future__ import annotations
+
+from pod.util.pickles import is_pickle
+from pod.util.printable import shown
+from server.detection.decision import Decision
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from server.detection.facts import Facts, File
+    from server.detection.knowledge import Knowledge
+    from server.detection.weight_files import Weights
+
+_LISTED = 12
+
+
+def one(known: Knowledge, file: File) -> Decision:
+    """Refuse one file by what its name says."""
+    seen = Decision(files=(file,), evidence=(f"{file.path}: by its name",))
+    if is_pickle(file.name):
+        return seen.refused(
+            "pickle",
+            f"{file.path} is a pickle, whose loading can run code that lies in it.",
+            "Choose a .safetensors file of the same model, or convert it on a machine that you can lose.",
+        )
+    for ending, row in known.unservable["endings"].items():
+        if file.name.lower().endswith(ending):
+            return seen.refused(row["code"], f"{file.path} is {row['says']}.", row["instead"])
+    return seen.refused(
+        "no-model",
+        f"{file.path} is not a file of a model.",
+        "Name a repository, or a .safetensors file.",
+    )
+
+
+def decide(facts: Facts, known: Knowledge) -> Decision:
+    """Refuse a repository or folder in which nothing can be loaded, by the files there are."""
+    files = [file for file in facts.files if not file.name.startswith(".")]
+    if found := [file for file in files if is_pickle(file.name)]:
+        return one(known, max(found, key=lambda file: file.size or 0))
+    for ending in known.unservable["endings"]:
+        if found := [file for file in files if file.name.lower().endswith(ending)]:
+            return one(known, found[0])
+    names = ", ".join(shown(file.path, 80) for file in files[:_LISTED])
+    return Decision(files=tuple(files)).refused(
+        "no-model",
+        f"{facts.word} has no file of a model; it has {names}.",
+        "Choose a repository with a model_index.json, or with one .safetensors file.",
+    )
+
+
+def transformers_model(facts: Facts) -> Decision | None:
+    """Refuse a model of transformers; None for what config.json does not say to be one."""
+    config = facts.document("config.json")
+    kind, architectures = config.get("model_type"), config.get("architectures")
+    if not isinstance(kind, str):
+        return None
+    name = architectures[0] if isinstance(architectures, list) and architectures else kind
+    seen = Decision(evidence=(f"config.json: model_type {shown(kind, 40)}, {shown(name, 80)}",))
+    task = facts.card.task if facts.card and facts.card.task else "another task"
+    return seen.refused(
+        "transformers",
+        f"{facts.word} is a {shown(name, 80)} of transformers, for {shown(task, 40)}, and no pipeline of "
+        "diffusers.",
+        "Language models are served by vLLM, SGLang or text-generation-inference; as a part of a pipeline it "
+        "is loaded with that pipeline's repository.",
+    )
+
+
+def component(seen: Decision, facts: Facts, known: Knowledge, name: str) -> Decision:
+    """Refuse a folder with a component that is no pipeline's whole denoiser."""
+    for ending, row in known.unservable["components"].items():
+        if name.startswith(ending) or name.endswith(ending):
+            return seen.refused(row["code"], f"{facts.word} is a {name}, {row['says']}.", row["instead"])
+    if name in known.classes.parts:
+        return seen.refused(
+            "needs-base",
+            f"{facts.word} is a {name}, one component of a pipeline, and its family is not known here.",
+            "Choose the repository of the whole pipeline.",
+        )
+    return seen.refused(
+        "newer-diffusers",
+        f"{facts.word} is a {shown(name, 80)}, which diffusers {known.classes.version} does not have: it "
+        "needs a newer diffusers, or code of its own.",
+        "Choose another model.",
+    )
+
+
+def unloaded(seen: Decision, facts: Facts, chosen: Weights | None, root: Sequence[File]) -> Decision:
+    """Refuse a component whose weights are not there, in pieces that lack one, or a pickle."""
+    if chosen:
+        return seen.refused("incomplete", f"{facts.word} {chosen.problem}.", "Choose another revision of it.")
+    found = [file for file in root if is_pickle(file.name)]
+    what = (
+        f"only as a pickle ({found[0].path}), which can run code"
+        if found
+        else "in no file that is loaded here"
+    )
+    return seen.refused(
+        "pickle" if found else "incomplete",
+        f"{facts.word} has its weights {what}.",
+        "Choose a revision or a copy with .safetensors files.",
+    )
