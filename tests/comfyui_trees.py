@@ -171,13 +171,16 @@ def stocked(folder: Path) -> Shelf:
 def _stock_for_nodes(shelf: Shelf) -> None:
     """Add what the shipped custom nodes ask for; of what is there already, that one fits."""
     lines = [Requirement(item.value) for entry in nodes.load().values() for item in entry.requirements()]
-    for name in sorted({canonicalize_name(each.name) for each in lines}):
+    extras: dict[str, set[str]] = {}
+    for each in lines:
+        extras.setdefault(canonicalize_name(each.name), set()).update(each.extras)
+    for name in sorted(extras):
         if not (shelf.folder / name).exists():
-            shelf.add(name, "99.0")
+            shelf.add(name, "99.0", extras=extras[name])
     for each in lines:  # what an environment of a node's own pins
         for pin in each.specifier:
             if pin.operator == "==":
-                shelf.add(canonicalize_name(each.name), pin.version)
+                shelf.add(canonicalize_name(each.name), pin.version, extras=each.extras)
 
 
 def cli_args(*switches: str, without: tuple[str, ...] = ()) -> str:

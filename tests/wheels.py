@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -24,7 +25,14 @@ class Shelf:
         """What makes uv look here and nowhere else."""
         return {"UV_DEFAULT_INDEX": self.folder.as_uri(), "UV_CACHE_DIR": str(self.folder / ".cache")}
 
-    def add(self, name: str, version: str, tag: str = "py3-none-any", requires: tuple[str, ...] = ()) -> str:
+    def add(
+        self,
+        name: str,
+        version: str,
+        tag: str = "py3-none-any",
+        requires: tuple[str, ...] = (),
+        extras: Iterable[str] = (),
+    ) -> str:
         """Put a wheel on the shelf; return its sha256."""
         shelf = self.folder / name.replace("_", "-")  # as an index has it (PEP 503)
         shelf.mkdir(parents=True, exist_ok=True)
@@ -32,6 +40,7 @@ class Shelf:
         path = shelf / f"{file}-{version}-{tag}.whl"
         info = f"{file}-{version}.dist-info"
         needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
+        needs += "".join(f"Provides-Extra: {each}\n" for each in extras)
         with zipfile.ZipFile(path, "w") as wheel:
             wheel.writestr(
                 f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"

@@ -31,7 +31,7 @@ JSON = st.recursive(
     ),
     max_leaves=25,
 )
-FUZZ = settings(max_examples=100, deadline=1000)
+FUZZ = settings(max_examples=100, deadline=5000)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_MEMORY = 64 << 20
 COMMON = settings(
     max_examples=150,
-    deadline=1000,
+    deadline=5000,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SCALARS = st.sampled_from(

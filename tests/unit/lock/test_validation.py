@@ -326,7 +326,7 @@ def read_any(folder: Path, content: bytes, shape: type[Locked]) -> None:
 
 COMMON = settings(
     max_examples=150,
-    deadline=1000,
+    deadline=5000,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

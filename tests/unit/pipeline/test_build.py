@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAZY = ("lazy",)
+FOLDER = Path(__file__).parents[2] / "fixtures/variants"  # a folder that can be read
 ASKS = str(Path(__file__).parents[2] / "fixtures/variants/asks.yaml")
 BEGIN = "-----BEGIN CERTIFICATE-----"
 
@@ -76,9 +77,9 @@ def nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
             "--report: there is no folder /no/such",
         ),
         (
-            BuildRequest.of(LAZY, source=("requirements=/", "requirements=/")),
+            BuildRequest.of(LAZY, source=(f"requirements={FOLDER}", f"requirements={FOLDER}")),
             UsageError,
-            "--source|cannot be read",
+            "--source: requirements is given twice",
         ),
         (
             BuildRequest.of((ASKS,), push=True, registry="quay.io/me"),

@@ -212,7 +212,7 @@ JSON = st.recursive(
 
 
 @hypothesis_settings(
-    max_examples=200, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     st.binary(max_size=200)

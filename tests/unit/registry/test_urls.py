@@ -50,7 +50,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         canonical(url, BASE)
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300, deadline=5000)
 @given(st.text(max_size=40) | st.from_regex(r"(https?:)?//[^/]{0,12}(:[0-9]{0,6})?/.{0,12}", fullmatch=True))
 def test_any_text(text: str) -> None:
     try:

@@ -62,6 +62,9 @@ def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:
             if script.endswith(".sh"):
                 beside = re.findall(r'(?:"\$0"\)"?|\$here)/([\w.-]+)', files[script].content.decode())
                 used |= {f"build/{name}" for name in beside}
+            elif script.endswith(".py"):
+                beside = re.findall(r'with_name\("([\w.-]+)"\)', files[script].content.decode())
+                used |= {f"build/{name}" for name in beside}
         assert seen == used, step
         assert not re.search(r"target=/(build|requirements) ", step), step
 

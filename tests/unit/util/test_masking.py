@@ -101,7 +101,7 @@ def test_no_error_repeats_a_login(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "podkiln: Not …@host/x\\x1b[31m.\n    Try https://…@h?…\n"
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300, deadline=5000)
 @given(st.text(max_size=300))
 @example("://@:@")
 @example("x://[::1")

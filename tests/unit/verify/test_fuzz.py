@@ -28,7 +28,7 @@ from podkiln.verify import documents, runtime_layers
 from podkiln.verify.compare import RemoteImage, compare
 
 KINDS = (spec.LAYER, spec.LAYER_GZIP, spec.LAYER_ZSTD)
-BOUNDED = settings(max_examples=100, deadline=1000)  # ms
+BOUNDED = settings(max_examples=100, deadline=5000)  # ms
 PLAN = replace(with_apt(plan_of("lazy")), bundles=())
 RENDERED = RenderedConfig.of(PLAN)
 RIGHT = runtimes.make(PLAN)

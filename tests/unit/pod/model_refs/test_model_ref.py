@@ -224,7 +224,7 @@ def test_a_variable_as_long_as_can_be_takes_no_time(piece: str) -> None:
     assert time.process_time() - begun < 5  # a core that is shared takes up to three times as long
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300, deadline=5000)
 @given(st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 @example("https:/me:canary@h/a")
 @example("hf:me:canary@h")

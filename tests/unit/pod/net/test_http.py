@@ -228,7 +228,7 @@ LOCATIONS = st.text(max_size=60) | st.builds(
 )
 
 
-@settings(max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(location=LOCATIONS)
 @example(location="http://[::1")
 @example(location="HTTP://hub.test/")

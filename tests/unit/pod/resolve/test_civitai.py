@@ -231,7 +231,7 @@ TOP = (
 )
 
 
-@settings(max_examples=80, deadline=1000)
+@settings(max_examples=80, deadline=5000)
 @given(
     st.dictionaries(st.sampled_from(TOP), VALUES)
     | st.builds(
@@ -260,7 +260,7 @@ def test_any_answer_gives_a_file_or_one_sentence(info: Any) -> None:
     assert len(said) < 3000
 
 
-@settings(max_examples=80, deadline=1000)
+@settings(max_examples=80, deadline=5000)
 @given(st.binary(max_size=300) | VALUES.map(lambda value: json.dumps(value).encode()))
 @example(b"[" * 100_000)
 @example(b'{"a":' * 100_000)

@@ -220,7 +220,7 @@ class _Answers:
         return self.answer
 
 
-@settings(max_examples=120, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=LISTING | VALUES)
 @example(answer={"sha": "a/../b", "siblings": [{"rfilename": "a.safetensors", "size": 1, "blobId": "x"}]})
 @example(

@@ -249,7 +249,7 @@ ENTRIES = st.dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=1000)
+@settings(max_examples=200, deadline=5000)
 @given(st.binary(max_size=300) | ENTRIES.map(lambda entries: file(json.dumps(entries).encode(), 8)))
 @example(file(b'{"a":{"dtype":"U8","shape":[1e400],"data_offsets":[0,1]}}', 1))
 @example(file(b'{"a":{"dtype":"U8","shape":"1","data_offsets":"01"}}', 1))

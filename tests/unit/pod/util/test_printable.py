@@ -152,7 +152,7 @@ def test_a_long_text_takes_no_longer_than_a_short_one(piece: str) -> None:
     assert time.monotonic() - begun < 0.25
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300, deadline=5000)
 @given(st.text(max_size=400))
 def test_any_text_becomes_one_printable_line(text: str) -> None:
     line = shown(text)
@@ -161,7 +161,7 @@ def test_any_text_becomes_one_printable_line(text: str) -> None:
     line.encode()  # no surrogate is left
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300, deadline=5000)
 @given(
     st.text(st.characters(exclude_categories=["Z", "C"]), max_size=30),
     st.sampled_from(["https://", "http://", "hf:", "", "x=https://", "https:/"]),
