@@ -20,7 +20,10 @@ COLD_START_SECONDS = 120.0
 """From start.sh to the first finished prompt of a small model: imports and CUDA's start are in it."""
 SMALL = "flux-small"
 LARGE = "sdxl"
-CLASSES = ("sd15", "flux-small", "wan-small", "sdxl")
+CLASSES = (
+    *("sd15", "flux-small", "wan-small", "flux2-small", "qwen-small", "hunyuan-small", "svd"),
+    "sdxl",
+)
 MODES = (
     "model_full_load",
     "model_full_load_and_qfloat8",

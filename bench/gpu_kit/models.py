@@ -23,6 +23,11 @@ FILES = {
     "wan-small": ("diffusion_models/bench-wan-small.safetensors", _SMALL),
     "flux-small": ("diffusion_models/bench-flux-small.safetensors", _SMALL),
     "flux-vae": ("vae/bench-flux-vae.safetensors", _SMALL),
+    "flux2-small": ("diffusion_models/bench-flux2-small.safetensors", _SMALL),
+    "flux2-vae": ("vae/bench-flux2-vae.safetensors", _SMALL),
+    "hunyuan-small": ("diffusion_models/bench-hunyuan-small.safetensors", _SMALL),
+    "qwen-small": ("diffusion_models/bench-qwen-small.safetensors", 1_000_000_000),
+    "svd": ("checkpoints/bench-svd.safetensors", 4_800_000_000),
 }
 WORKFLOW_FILES = {
     "sdxl": ["sdxl"],
@@ -31,6 +36,11 @@ WORKFLOW_FILES = {
     "sd15": ["sd15"],
     "wan-small": ["wan-vae", "wan-small"],
     "flux-small": ["flux-vae", "flux-small"],
+    "flux2-small": ["flux2-vae", "flux2-small"],
+    # The VAEs of HunyuanVideo and Qwen-Image take latents of the same shape as Wan's.
+    "hunyuan-small": ["wan-vae", "hunyuan-small"],
+    "qwen-small": ["wan-vae", "qwen-small"],
+    "svd": ["svd"],
 }
 
 

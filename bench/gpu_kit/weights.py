@@ -4,9 +4,10 @@
 
 Full size, to be measured: sdxl (checkpoint, fp16, 6.9 GB), wan14b-fp8 (Wan 2.1 text-to-video 14B,
 float8_e4m3fn, 14.5 GB), wan14b-fp16 (29 GB), wan-vae (0.25 GB). Small, to see that a class of models runs at
-all: sd15 (whole, 2.1 GB, since ComfyUI knows UNets by their shapes), wan-small and flux-small (few and narrow
-blocks, tens of MB), flux-vae (0.17 GB). The shapes come from ComfyUI's own classes on the meta device, so
-that ComfyUI's detection sees what it sees in the real files. The file is written as a stream (safetensors
+all: sd15 and svd (whole, 2.1 and 4.6 GB, since ComfyUI knows UNets by their shapes), wan-small, flux-small,
+flux2-small and hunyuan-small (few and narrow blocks, tens of MB), qwen-small (one block, 0.8 GB), flux-vae
+and flux2-vae (0.17 GB). The shapes come from ComfyUI's own classes on the meta device, so that ComfyUI's
+detection sees what it sees in the real files. The file is written as a stream (safetensors
 format: https://github.com/huggingface/safetensors#format), so RAM stays below 1 GB.
 """
 
@@ -192,6 +193,52 @@ def flux_small(torch: Any, *, guidance: bool = False) -> dict[str, Any]:
     return half(torch, model)
 
 
+def flux2_small(torch: Any) -> dict[str, Any]:
+    """Return the tensors of a FLUX.2 of two narrow blocks of each kind, in 16 bits."""
+    import comfy.ops
+    from comfy.ldm.flux.model import Flux
+
+    model = Flux(
+        in_channels=128, out_channels=128, vec_in_dim=None, context_in_dim=3 * 5120, hidden_size=256,
+        mlp_ratio=3.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[32, 32, 32, 32], theta=2000,
+        patch_size=1, qkv_bias=False, guidance_embed=True, txt_ids_dims=[3], global_modulation=True,
+        mlp_silu_act=True, ops_bias=False, device="meta", dtype=torch.float16,
+        operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    return half(torch, model)
+
+
+def flux2_vae(torch: Any) -> dict[str, Any]:
+    """Return the tensors of FLUX.2's VAE."""
+    return vae(torch, 32, batch_norm_latent=True)
+
+
+def hunyuan_small(torch: Any) -> dict[str, Any]:
+    """Return the tensors of a HunyuanVideo of two narrow blocks of each kind, in 16 bits."""
+    import comfy.ops
+    from comfy.ldm.hunyuan_video.model import HunyuanVideo
+
+    model = HunyuanVideo(
+        in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=256, mlp_ratio=4.0,
+        num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[16, 56, 56], theta=256, patch_size=[1, 2, 2],
+        qkv_bias=True, guidance_embed=True, byt5=False, meanflow=False, use_cond_type_embedding=False,
+        vision_in_dim=None, meanflow_sum=False, device="meta", dtype=torch.float16,
+        operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    return half(torch, model)
+
+
+def qwen_small(torch: Any) -> dict[str, Any]:
+    """Return the tensors of a Qwen-Image of one block, which ComfyUI knows in one width alone: 0.8 GB."""
+    import comfy.ops
+    from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
+
+    model = QwenImageTransformer2DModel(
+        num_layers=1, device="meta", dtype=torch.float16, operations=comfy.ops.disable_weight_init
+    )
+    return half(torch, model)
+
+
 def wan(dtype: str, blocks: int = 40, heads: int = 40) -> Any:
     """Return a maker of the tensors of Wan 2.1 text-to-video in one dtype: 14B, or a smaller one."""
 
@@ -226,6 +273,59 @@ def wan_vae(torch: Any) -> dict[str, Any]:
     return {name: value.to(torch.bfloat16) for name, value in vae.state_dict().items()}
 
 
+def svd(torch: Any) -> dict[str, Any]:
+    """Return the tensors of Stable Video Diffusion XT in one file: UNet, VAE and CLIP's vision model."""
+    import comfy.clip_model
+    import comfy.clip_vision
+    import comfy.ops
+    import comfy.supported_models
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    config = {
+        "image_size": 32, "out_channels": 4, "use_spatial_transformer": True, "legacy": False,
+        "in_channels": 8, "model_channels": 320, "dtype": torch.float16, "num_classes": "sequential",
+        "adm_in_channels": 768, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4],
+        "context_dim": 1024,
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "use_linear_in_transformer": True,
+        "num_head_channels": 64, "extra_ff_mix_layer": True, "use_spatial_context": True,
+        "merge_strategy": "learned_with_images", "video_kernel_size": [3, 1, 1],
+        "use_temporal_resblock": True, "use_temporal_attention": True,
+        "disable_temporal_crossattention": False,
+    }  # fmt: skip
+    unet = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
+    known = comfy.clip_vision.__file__.replace("clip_vision.py", "clip_vision_config_h.json")
+    with open(known, encoding="utf-8") as file:  # noqa: PTH123 - ComfyUI's own way to find it
+        vision = comfy.clip_model.CLIPVisionModelProjection(
+            json.load(file), torch.float16, torch.device("meta"), comfy.ops.disable_weight_init
+        )
+    saved = comfy.supported_models.SVD_img2vid(config)
+    return {
+        **saved.process_unet_state_dict_for_saving(half(torch, unet)),
+        **saved.process_vae_state_dict_for_saving(_video_vae(torch)),
+        **saved.process_clip_vision_state_dict_for_saving(half(torch, vision)),
+    }
+
+
+def _video_vae(torch: Any) -> dict[str, Any]:
+    """Return the tensors of SVD's VAE, whose decoder looks at neighbouring frames."""
+    from comfy.ldm.models.autoencoder import AutoencodingEngine
+
+    encoder = {
+        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+        "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+    }  # fmt: skip
+    decoder = {**encoder, "video_kernel_size": [3, 1, 1], "alpha": 0.0}
+    modules = "comfy.ldm.modules"
+    # Not on the meta device, which cannot make the factors that mix in time.
+    vae = AutoencodingEngine(
+        regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
+        encoder_config={"target": f"{modules}.diffusionmodules.model.Encoder", "params": encoder},
+        decoder_config={"target": f"{modules}.temporal_ae.VideoDecoder", "params": decoder},
+    )
+    return half(torch, vae)
+
+
 KINDS = {
     "sdxl": sdxl,
     "wan14b-fp8": wan("float8_e4m3fn"),
@@ -235,6 +335,11 @@ KINDS = {
     "wan-small": wan("float16", blocks=2, heads=2),
     "flux-small": flux_small,
     "flux-vae": flux_vae,
+    "flux2-small": flux2_small,
+    "flux2-vae": flux2_vae,
+    "hunyuan-small": hunyuan_small,
+    "qwen-small": qwen_small,
+    "svd": svd,
 }
 
 if __name__ == "__main__":

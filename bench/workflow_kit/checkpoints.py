@@ -80,26 +80,6 @@ def flux1(*, guidance: bool) -> Any:
     return make
 
 
-def flux2(torch: Any) -> dict[str, Any]:
-    """Return the tensors of a FLUX.2 of two narrow blocks of each kind, in 16 bits."""
-    import comfy.ops
-    from comfy.ldm.flux.model import Flux
-
-    model = Flux(
-        in_channels=128, out_channels=128, vec_in_dim=None, context_in_dim=3 * 5120, hidden_size=256,
-        mlp_ratio=3.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[32, 32, 32, 32], theta=2000,
-        patch_size=1, qkv_bias=False, guidance_embed=True, txt_ids_dims=[3], global_modulation=True,
-        mlp_silu_act=True, ops_bias=False, device="meta", dtype=torch.float16,
-        operations=comfy.ops.disable_weight_init,
-    )  # fmt: skip
-    return weights.half(torch, model)
-
-
-def flux2_vae(torch: Any) -> dict[str, Any]:
-    """Return the tensors of FLUX.2's VAE."""
-    return weights.vae(torch, 32, batch_norm_latent=True)
-
-
 def mistral(torch: Any) -> dict[str, Any]:
     """Return the tensors of Mistral Small 3 in 8 bits, as FLUX.2 has it, and a tokenizer of single bytes.
 
@@ -136,59 +116,6 @@ def _tekken() -> bytes:
     ).encode()
 
 
-def svd(torch: Any) -> dict[str, Any]:
-    """Return the tensors of Stable Video Diffusion XT in one file: UNet, VAE and CLIP's vision model."""
-    import comfy.clip_model
-    import comfy.clip_vision
-    import comfy.ops
-    import comfy.supported_models
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-
-    config = {
-        "image_size": 32, "out_channels": 4, "use_spatial_transformer": True, "legacy": False,
-        "in_channels": 8, "model_channels": 320, "dtype": torch.float16, "num_classes": "sequential",
-        "adm_in_channels": 768, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4],
-        "context_dim": 1024,
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "use_linear_in_transformer": True,
-        "num_head_channels": 64, "extra_ff_mix_layer": True, "use_spatial_context": True,
-        "merge_strategy": "learned_with_images", "video_kernel_size": [3, 1, 1],
-        "use_temporal_resblock": True, "use_temporal_attention": True,
-        "disable_temporal_crossattention": False,
-    }  # fmt: skip
-    unet = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
-    known = comfy.clip_vision.__file__.replace("clip_vision.py", "clip_vision_config_h.json")
-    with open(known, encoding="utf-8") as file:  # noqa: PTH123 - ComfyUI's own way to find it
-        vision = comfy.clip_model.CLIPVisionModelProjection(
-            json.load(file), torch.float16, torch.device("meta"), comfy.ops.disable_weight_init
-        )
-    saved = comfy.supported_models.SVD_img2vid(config)
-    return {
-        **saved.process_unet_state_dict_for_saving(weights.half(torch, unet)),
-        **saved.process_vae_state_dict_for_saving(_video_vae(torch)),
-        **saved.process_clip_vision_state_dict_for_saving(weights.half(torch, vision)),
-    }
-
-
-def _video_vae(torch: Any) -> dict[str, Any]:
-    """Return the tensors of SVD's VAE, whose decoder looks at neighbouring frames."""
-    from comfy.ldm.models.autoencoder import AutoencodingEngine
-
-    encoder = {
-        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
-        "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
-    }  # fmt: skip
-    decoder = {**encoder, "video_kernel_size": [3, 1, 1], "alpha": 0.0}
-    modules = "comfy.ldm.modules"
-    # Not on the meta device, which cannot make the factors that mix in time.
-    vae = AutoencodingEngine(
-        regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
-        encoder_config={"target": f"{modules}.diffusionmodules.model.Encoder", "params": encoder},
-        decoder_config={"target": f"{modules}.temporal_ae.VideoDecoder", "params": decoder},
-    )
-    return weights.half(torch, vae)
-
-
 def motion_module(torch: Any, out: Path, nodes: Path) -> None:
     """Write AnimateDiff's module for SDXL, full size, with the class of AnimateDiff-Evolved: a pickle."""
     sys.path.insert(0, str(nodes / "animatediff-evolved"))
@@ -215,9 +142,9 @@ KINDS: Final = {
     "sdxl-vae": lambda torch: weights.vae(torch, 4),
     "flux1-dev": flux1(guidance=True),
     "flux1-schnell": flux1(guidance=False),
-    "flux2": flux2,
-    "flux2-vae": flux2_vae,
+    "flux2": weights.flux2_small,
+    "flux2-vae": weights.flux2_vae,
     "mistral": mistral,
     "t5xxl": t5xxl,
-    "svd": svd,
+    "svd": weights.svd,
 }
