@@ -10,6 +10,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
 # Half of the unit tests' time is waiting, so there are more workers than a small machine has processors.
 WORKERS := 4
+UNIT_TESTS := $(PYTEST) --whole --numprocesses $(WORKERS) --dist worksteal tests/unit
 # Container tests wait for pods and registries. A file shares its images and pods, so it stays with one worker.
 IN_PAIRS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # .ci/run takes the times of the parts from these lines.
@@ -36,14 +37,16 @@ check: venv ## the cheap checks only: linters, types, what is generated and lock
 	./build.py lock --check
 
 .PHONY: fast
-fast: check engine unit ## for a change under way: checks, unit tests, and the container tests marked smoke
+fast: check engine ## for a change under way: checks, unit tests but the slow ones, container tests marked smoke
+	$(call step,unit tests)
+	$(UNIT_TESTS) -m "not slow"
 	$(call step,smoke tests)
 	$(PYTEST) --whole -m smoke tests/container
 
 .PHONY: unit
 unit: venv ## the tests that need no engine
 	$(call step,unit tests)
-	$(PYTEST) --whole --numprocesses $(WORKERS) --dist worksteal tests/unit
+	$(UNIT_TESTS)
 
 .PHONY: golden
 golden: venv ## write tests/golden/ and docs/reference/ anew, to be looked at in the diff

@@ -64,7 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: PARTS.index(part_of(item)))
+    # The slow ones first: several workers end together then.
+    items.sort(key=lambda item: (PARTS.index(part_of(item)), item.get_closest_marker("slow") is None))
     if hasattr(
         config, "workerinput"
     ):  # one of several workers, which end together if the longest file is first

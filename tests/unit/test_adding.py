@@ -81,6 +81,7 @@ def run(tree: Path, *argv: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_new_file_is_enough(copy: Path) -> None:
     how_to = (ROOT / "docs/how-to/add-a-model.md").read_text()
     example = re.search(r"```yaml\n(# model\n.*?)```", how_to, re.DOTALL)

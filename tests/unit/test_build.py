@@ -154,6 +154,7 @@ def test_a_failed_addition_leaves_what_was_usable(
     assert build.fits(build.RUN)
 
 
+@pytest.mark.slow
 def test_it_becomes_the_command_from_anywhere(house: Path, tmp_path: Path) -> None:
     """Through a symlink, from a folder with modules of misleading names, in a path with a space."""
     elsewhere = tmp_path / "elsewhere"
@@ -205,6 +206,7 @@ def begun(said: str) -> list[str]:
     return [line for line in said.splitlines() if not line.startswith("podkiln: .venv: ")]
 
 
+@pytest.mark.slow
 def test_a_package_that_is_gone_is_noticed_and_the_environment_made_anew_once(house: Path) -> None:
     real_command(house)
     whole = (0, "['plan', '--variant', 'a b']\n")

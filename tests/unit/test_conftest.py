@@ -59,6 +59,7 @@ def test_gpu_tests_are_skipped_loudly_where_there_is_no_gpu(tmp_path: Path) -> N
     assert "1 gpu tests NOT RUN" in said
 
 
+@pytest.mark.slow
 def test_tests_are_counted_where_workers_run_them_too(tmp_path: Path) -> None:
     files = {"test_a.py": ONE, "test_b.py": ONE.replace("pass", "assert {}"), "test_g.py": GPU}
     code, said = run(tmp_path, files, "--whole", "-n", "2")

@@ -180,6 +180,7 @@ class Runner:
         return found
 
 
+@pytest.mark.slow
 def test_a_run_fills_the_lock_and_opens_a_pull_request_with_the_table(runner: Runner, hub: Hub) -> None:
     total = stock(hub)
     before = runner.weights()
@@ -223,6 +224,7 @@ def test_a_run_fills_the_lock_and_opens_a_pull_request_with_the_table(runner: Ru
     )
 
 
+@pytest.mark.slow
 def test_a_second_run_renews_the_pull_request_that_is_open(runner: Runner, hub: Hub) -> None:
     stock(hub)
     runner.run("resolve")
@@ -236,6 +238,7 @@ def test_a_second_run_renews_the_pull_request_that_is_open(runner: Runner, hub: 
     assert said.count(["pr", "edit"]) == 1
 
 
+@pytest.mark.slow
 def test_what_a_hub_does_not_tell_stands_in_the_table_with_the_reason(runner: Runner, hub: Hub) -> None:
     stock(hub)
     hub.fault(Fault("status", "/guoyww/animatediff", "hub", times=-1, status=403, error_code="GatedRepo"))
@@ -246,6 +249,7 @@ def test_what_a_hub_does_not_tell_stands_in_the_table_with_the_reason(runner: Ru
     assert "guoyww/animatediff is gated: accept its licence at" in rows[0]
 
 
+@pytest.mark.slow
 def test_nothing_new_opens_nothing(runner: Runner, hub: Hub) -> None:
     """And hubs that do not answer lose nothing."""
     hub.fault(Fault("status", where="hub", times=-1, status=404))
@@ -257,6 +261,7 @@ def test_nothing_new_opens_nothing(runner: Runner, hub: Hub) -> None:
     assert not runner.log.exists()
 
 
+@pytest.mark.slow
 def test_a_lock_that_forgot_something_stops_the_run(runner: Runner, hub: Hub) -> None:
     stock(hub)
     runner.run("resolve")
@@ -297,6 +302,7 @@ def upstream(runner: Runner, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("upstream")
 def test_a_newer_comfyui_moves_the_shipped_variants_in_one_pull_request(runner: Runner) -> None:
     runner.run("release")
