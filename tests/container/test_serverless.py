@@ -88,7 +88,7 @@ class Endpoint:
 
     def until(self, done: Any) -> None:
         """Wait for something."""
-        end = time.monotonic() + 40
+        end = time.monotonic() + 120
         while not done(self):
             assert time.monotonic() < end
             time.sleep(0.05)
