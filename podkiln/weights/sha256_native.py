@@ -172,8 +172,9 @@ def _translated(folder: Path) -> ctypes.CDLL:
             stdin=subprocess.DEVNULL,
             timeout=_COMPILER_SECONDS,
         )
-        loaded = load(aside)
         with aside.open("rb") as written:
             os.fsync(written.fileno())
-        aside.rename(place)
-    return loaded
+        try:
+            return load(aside)
+        finally:  # where the processor lacks the instructions, too: it is translated once
+            aside.rename(place)

@@ -60,6 +60,8 @@ from concurrent.futures import ThreadPoolExecutor
 def answer(asked):
     card, ram, mode = asked
     own = {"FAKE_GPU": card, "PODKILN_CGROUP_ROOT": "/fake/" + ram, "GPU_MEMORY_MODE": mode}
+    if card != "hang":  # a machine that is slow enough makes any fake hang
+        own["PODKILN_NVIDIA_SMI_TIMEOUT"] = "30"
     environment = {**os.environ, **own}
     done = subprocess.run(["/start.sh", "--explain"], env=environment, capture_output=True, text=True)
     return [card, ram, mode, done.returncode, done.stdout, done.stderr]
