@@ -137,6 +137,15 @@ def in_image(program: Path, options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
+    if subprocess.run(
+        ["docker", "image", "inspect", options.image], capture_output=True, check=False
+    ).returncode:
+        print(
+            f"{name}: the engine here has no image {options.image}: pull it, or build it with "
+            "`./build.py --variant lazy --load`, and start Docker where it does not run.",
+            file=sys.stderr,
+        )
+        return 1
     out, workspace = options.out.absolute(), options.workspace.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     mounts = dict.fromkeys((ROOT, out.parent, workspace))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,13 +12,16 @@ if TYPE_CHECKING:
 # What must be the same for two runs to be compared with each other.
 SAME = ("gpu", "vram_mib", "driver", "comfyui", "torch", "comfy_aimdo")
 _SAID = ("gpu", "comfyui", "torch")  # what no figure may stand without
+_MOST = 1e12  # of seconds, MiB, or iterations a second
 _NUMBERS = ("ready_s", "it_per_s", "vram_peak_mib", "ram_peak_mib")  # or null, where that was not measured
 
 
 def load(path: Path) -> dict[str, Any]:
     """Return the results so far, or empty ones. Raises ValueError where the file holds something else."""
+    if path.exists() and not path.is_file():  # a FIFO would be waited for
+        raise ValueError("it is no file")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
         return {"schema": 1, "machine": {}, "files": {}, "cases": {}}
     except OSError as error:
@@ -32,6 +34,11 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(f"it is no result of bench/gpu.py: {problem}")
     found: dict[str, Any] = results
     return found
+
+
+def _no_constant(name: str) -> None:
+    """Refuse what Python takes and JSON has not (RFC 8259, section 6). Raises ValueError."""
+    raise ValueError(f"{name} is no number in it")
 
 
 def measured(result: Mapping[str, Any] | None) -> bool:
@@ -71,26 +78,29 @@ def _problem(results: Any) -> str | None:
 
 
 def _problem_of(name: str, result: Any) -> str | None:
+    if not name.isprintable():
+        return f"the name of the case {name!a} has characters that are not shown"
     if not isinstance(result, dict):
         return f"the case {name!r} is no object"
-    seconds = result.get("prompts_s", [])
+    seconds, failed = result.get("prompts_s", []), result.get("failed", [])
+    found = [
+        f"{key} of the case {name!r} is no number"
+        for key in _NUMBERS
+        if result.get(key) is not None and not _is_number(result[key])
+    ]
     if not isinstance(seconds, list) or not all(map(_is_number, seconds)):
-        return f"prompts_s of the case {name!r} are no numbers"
-    for key in _NUMBERS:
-        if result.get(key) is not None and not _is_number(result[key]):
-            return f"{key} of the case {name!r} is no number"
-    failed = result.get("failed", [])
+        found.append(f"prompts_s of the case {name!r} are no numbers")
     if not isinstance(failed, list) or not all(isinstance(line, str) for line in failed):
-        return f"what the case {name!r} failed with is no text"
+        found.append(f"what the case {name!r} failed with is no text")
+    if not isinstance(result.get("out_of_memory", False), bool):
+        found.append(f"out_of_memory of the case {name!r} is neither true nor false")
     if not seconds and not {"exit", "failed"} & {*result}:
-        return f"the case {name!r} has neither prompts nor how it failed"
-    return None
+        found.append(f"the case {name!r} has neither prompts nor how it failed")
+    return next(iter(found), None)
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST
 
 
 def differs(one: Mapping[str, str], other: Mapping[str, str]) -> str | None:
@@ -142,8 +152,13 @@ def table(results: Mapping[str, Any]) -> str:
             result.get("ram_peak_mib") or "-",
             "yes" if result.get("out_of_memory") or ran_out(result) else "no",
         ]
-        lines.append("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |")
+        lines.append("| " + " | ".join(_shown(str(cell)) for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _shown(cell: str) -> str:
+    """Return a text as a cell has it: what a terminal would obey is not in it."""
+    return "".join(each if each.isprintable() else "?" for each in cell).replace("|", "/")
 
 
 def _failure(result: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ import zstandard
 from podkiln.canonical_layers import entry_list, writer
 from podkiln.canonical_layers.checks import Checks
 from podkiln.canonical_layers.writer import WrittenLayer
+from podkiln.errors import IntegrityError
 from podkiln.oci import spec
 from podkiln.util import atomic, seal
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MAX_BYTES: Final = 24 << 30  # of compressed layers: five variants and their last few changes
 MAX_LISTS: Final = 400  # of entries; each has at most a few MB
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _WRITTEN_AT: Final = 1  # seconds: the time that every layer here has; another one shows that it was changed
 _LEFT_OVER: Final = 24 * 3600  # seconds after which a file of a killed build is removed
 
@@ -65,7 +67,7 @@ class LayerCache:
             if not self._is_whole(found.digest, found.size, told=told):
                 return None
             os.utime(self._record(key))  # what was used longest ago is pruned first
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except _UNREADABLE:
             return None
         return found
 
@@ -75,9 +77,8 @@ class LayerCache:
         """Tell whether a layer lies here as it was written; one that does not goes. Raises OSError."""
         place = self.blob(digest)
         there = place.lstat()
-        if not stat.S_ISREG(there.st_mode) or (there.st_size, there.st_mtime) != (size, _WRITTEN_AT):
-            return False
-        if self._checks.holds(place, again=again, told=told):
+        untouched = stat.S_ISREG(there.st_mode) and (there.st_size, there.st_mtime) == (size, _WRITTEN_AT)
+        if untouched and self._checks.holds(place, again=again, told=told):
             return True
         log.warning("The kept layer %s is not what was written there; it is made again.", spec.short(digest))
         place.unlink(missing_ok=True)
@@ -133,7 +134,7 @@ class LayerCache:
     def keep_only(self, digests: Collection[Digest]) -> None:
         """Remove all layers but these."""
         for path in (self.folder / "blobs").glob("*"):
-            if f"sha256:{path.name}" not in digests:
+            if f"sha256:{path.name}" not in digests and (path.is_symlink() or not path.is_dir()):
                 path.unlink(missing_ok=True)
         self._checks.prune(self.folder / "blobs")
 
@@ -158,8 +159,8 @@ class LayerCache:
         """Remove what was used longest ago, until no more than `most` bytes are left."""
         used: dict[str, tuple[float, list[Path]]] = {}
         for record in self.folder.glob("written/*.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                name = str(json.loads(record.read_text())["digest"]).partition(":")[2]
+            with contextlib.suppress(*_UNREADABLE, IntegrityError):
+                name = spec.parse_digest(json.loads(_content(record))["digest"]).partition(":")[2]
                 last, records = used.get(name, (0.0, []))
                 used[name] = (max(last, record.stat().st_mtime), [*records, record])
         left = 0
@@ -171,9 +172,10 @@ class LayerCache:
                 for path in (blob, *records):
                     path.unlink(missing_ok=True)
         old = [*self.folder.glob("blobs/.*"), *self.folder.glob("entries/.*")]
-        lists = sorted(self.folder.glob("entries/[!.]*"), key=lambda path: -path.stat().st_mtime)
+        lists = sorted(self.folder.glob("entries/[!.]*"), key=lambda path: -_used_at(path))
         for path in [*filter(_is_left_over, old), *lists[MAX_LISTS:]]:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(IsADirectoryError):
+                path.unlink(missing_ok=True)
         self._checks.prune(self.folder / "blobs")
 
     def _entries(self, diff_id: Digest, epoch: int) -> Path:
@@ -203,6 +205,14 @@ def _content(path: Path) -> bytes:
     if not path.is_file():
         raise ValueError("it is no file")
     return path.read_bytes()
+
+
+def _used_at(path: Path) -> float:
+    """Return when a file was used last; one that is gone meanwhile, or leads nowhere, first of all."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_left_over(path: Path) -> bool:

@@ -56,14 +56,18 @@ class Checks:
 
     def forget(self) -> None:
         """Forget all: each is hashed at its next use."""
-        for each in self.folder.glob("*"):
+        for each in self._all():
             each.unlink(missing_ok=True)
 
     def prune(self, blobs: Path) -> None:
         """Forget what no longer lies in a folder."""
-        for each in self.folder.glob("*"):
+        for each in self._all():
             if not (blobs / each.name).exists():
                 each.unlink(missing_ok=True)
+
+    def _all(self) -> list[Path]:
+        """Return what may be removed: a folder here is nobody's, and tells nothing."""
+        return [each for each in self.folder.glob("*") if each.is_symlink() or not each.is_dir()]
 
     def _remembered(self, path: Path) -> bool:
         place = self.folder / path.name

@@ -27,6 +27,7 @@ OPAQUE: Final = b".wh..wh..opq"
 _CHUNK: Final = 1 << 20
 _XATTR: Final = "SCHILY.xattr."
 _KEPT: Final = ("security.capability",)
+_MAX_DEVICE: Final = 0o7777777  # seven octal digits of a ustar header
 _MAX_TARGET: Final = 1024  # bytes, less one, that every file system takes of a link
 # What describes the builder's machine, and not the file.
 _DROPPED: Final = ("security.selinux", "security.ima", "security.evm", "user.overlay.", "trusted.overlay.")
@@ -93,8 +94,11 @@ def read(tar: BinaryIO, where: str, epoch: int) -> list[Entry]:
                     raise _refused(f"{where} has {_shown(entry.path)} twice.")
                 found[entry.path] = entry
             _check_end(tar, archive.offset)
+    except RecursionError:  # tarfile calls itself for each header of a chain of them
+        raise IntegrityError(f"{where} could not be read as a tar: it has headers of headers.") from None
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as wrong:
         raise IntegrityError(f"{where} could not be read as a tar: {wrong}.") from wrong
+    _check_folders(found, where)
     return sorted(_relinked(found, where), key=lambda each: each.sort_key)
 
 
@@ -132,8 +136,16 @@ def _entry(member: tarfile.TarInfo, content: bytes, epoch: int, where: str) -> E
         raise _refused(f"{where} has {_shown(path)}, of a kind ({kind!r}) that no layer holds.")
     target = member.linkname.encode(errors="surrogateescape") if kind in (HARD_LINK, LINK) else b""
     for text in (path, target):
-        if not _is_utf8(text):
-            raise _refused(f"{where} has {_shown(path)}, whose name or target is not UTF-8.")
+        if not _is_utf8(text) or b"\0" in text:
+            raise _refused(f"{where} has {_shown(path)}, whose name or target is not UTF-8, or has a NUL.")
+    if not path and kind != FOLDER:
+        raise _refused(f"{where} has something that is no folder in the place of its root.")
+    if kind in (HARD_LINK, LINK) and not target:
+        raise _refused(f"{where} has the link {_shown(path)} to nothing.")
+    if path.rpartition(b"/")[2] in (WHITEOUT, WHITEOUT + b".", WHITEOUT + b".."):
+        raise _refused(f"{where} has the whiteout {_shown(path)}, which names nothing.")
+    if min(member.uid, member.gid) < 0 or max(member.devmajor, member.devminor) > _MAX_DEVICE:
+        raise _refused(f"{where} has {_shown(path)} with an owner or a device number that no tar can hold.")
     if len(target) >= _MAX_TARGET:
         raise _refused(f"{where} has the link {_shown(path)} to a path of {len(target)} bytes.")
     return Entry(
@@ -196,6 +208,14 @@ def _relinked(found: Mapping[bytes, Entry], where: str) -> Iterator[Entry]:
             yield replace(entry, path=each.path, kind=HARD_LINK, size=0, content=b"", target=first)
 
 
+def _check_folders(found: Mapping[bytes, Entry], where: str) -> None:
+    """Refuse what lies in something that is no folder."""
+    for path in found:
+        folder = path.rpartition(b"/")[0]
+        if folder in found and found[folder].kind != FOLDER:
+            raise _refused(f"{where} has {_shown(path)}, and {_shown(folder)} is no folder.")
+
+
 def _origin(entry: Entry, found: Mapping[bytes, Entry], where: str) -> Entry:
     """Return what a hard link leads to in the end; a differ always writes that into the same layer."""
     seen = {entry.path}
@@ -206,6 +226,8 @@ def _origin(entry: Entry, found: Mapping[bytes, Entry], where: str) -> Entry:
             )
         entry = found[entry.target]
         seen.add(entry.path)
+    if entry.kind == FOLDER:
+        raise _refused(f"{where} has a hard link to {_shown(entry.path)}, which is a folder.")
     return entry
 
 

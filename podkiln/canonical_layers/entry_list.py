@@ -16,6 +16,7 @@ from podkiln.canonical_layers.entries import Entry
 _MAX_BYTES: Final = 1 << 30  # of the text
 _TEXT: Final = "latin-1"  # any byte is one character
 _FIELDS: Final = [each.name for each in fields(Entry)]
+_TYPES: Final = [type(getattr(Entry(b"", b"", 0, 0, 0, 0), name)) for name in _FIELDS]
 
 
 def dump(entries: list[Entry], key: str) -> bytes:
@@ -32,7 +33,7 @@ def load(data: bytes, key: str) -> list[Entry]:
         owner, names, rows = json.loads(text)
         if (owner, names) != (key, _FIELDS):
             raise ValueError("it belongs to something else, or is of another version")
-        return [Entry(*map(_value, row)) for row in rows]
+        return [_entry(row) for row in rows]
     except (zstandard.ZstdError, TypeError, RecursionError) as wrong:
         raise ValueError(str(wrong)) from None
 
@@ -41,6 +42,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(_TEXT)
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _entry(row: Any) -> Entry:
+    values = [_value(each) for each in row]
+    if [type(each) for each in values] != _TYPES:
+        raise ValueError("a row in it is that of no entry")
+    return Entry(*values)
 
 
 def _value(plain: Any) -> Any:

@@ -68,8 +68,9 @@ class Tree:
             path = folder
 
     def _remove(self, path: bytes) -> None:
-        for name in list(self._inside.get(path, ())):
-            self._remove(name)
-        self._inside.pop(path, None)
-        self._found.pop(path, None)
         self._inside.get(path.rpartition(b"/")[0], set()).discard(path)
+        waiting = [path]
+        while waiting:
+            gone = waiting.pop()
+            waiting += self._inside.pop(gone, ())
+            self._found.pop(gone, None)

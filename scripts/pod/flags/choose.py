@@ -174,11 +174,9 @@ def _profile_rule(
         return profile.no_gpu, f"profile {settings.profile}, no GPU"
     if card.unified:
         return profile.unified, f"profile {settings.profile}, unified memory"
-    rule = profile.classes[card.gb]
-    if profile.working_set:
-        words = (*mode, *(given.flag.name for given in asked.user.given))
-        reserved = float(asked.user.value(working_set.RESERVE) or 0)
-        rule = working_set.rule_for(rule, profile.working_set, card, selection, words, reserved)
+    words = (*mode, *(given.flag.name for given in asked.user.given))
+    reserved = float(asked.user.value(working_set.RESERVE) or 0)
+    rule = working_set.rule_for(rules, profile, card, selection, words, reserved)
     return rule, f"profile {settings.profile}, {card.gb} GB"
 
 

@@ -11,11 +11,11 @@ from pod.util.dataclass import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pod.flags.gpu_class import GpuClass
     from pod.flags.model_selection import ModelOffer, Selection
-    from pod.flags.rules import WorkingSet
+    from pod.flags.rules import Profile, Rules, WorkingSet
 
 RESERVE = "--reserve-vram"  # GB that ComfyUI leaves to others
 _MIB = 1 << 20
@@ -31,8 +31,8 @@ class _Load:
 
 
 def rule_for(
-    class_rule: Rule,
-    known: WorkingSet,
+    rules: Rules,
+    profile: Profile,
     card: GpuClass,
     selection: Selection,
     words: Sequence[str] = (),
@@ -41,24 +41,29 @@ def rule_for(
     """Return a class's rule as the enabled models change it: the class's own where none is enabled.
 
     Args:
-        class_rule: The class's rule.
-        known: What was measured.
+        rules: What is known of cards.
+        profile: Has the class's rule and what was measured.
         card: The card.
         selection: What is enabled.
         words: Flags that the memory mode and the user give besides.
         reserved_gb: What the user keeps for others, of the free VRAM.
     """
+    class_rule, known = profile.classes[card.gb or 0], profile.working_set
+    if known is None:
+        return class_rule
     enabled = [choice.offer for choice in selection.choices if choice.enabled]
     named = [wish.word for wish in selection.wishes if wish.where == _FILES_OF_MODELS]
     if not enabled and not named:
         return class_rule
     free = max(0, (card.free_mib or 0) - round(reserved_gb * MIB_PER_GB))
     room = f"the {free} MiB that are free" + (f" beside {RESERVE} {reserved_gb:g}" if reserved_gb else "")
+    # A large card of which another process holds most is as a small one.
+    enough = {gb for gb in profile.classes if gb <= (card.gb or 0) and rules.reaches(free, gb)}
     reason = _unknown(known, enabled, named, words)
     largest = _largest(known, enabled) if reason is None else None
     if largest and largest.mib > free * known.share:
         reason = f"{_takes(largest)}, more than {_share(known)} of {room}"
-    reason = reason or next(filter(None, (_unmeasured(known, card, offer) for offer in enabled)), None)
+    reason = reason or next(filter(None, (_unmeasured(known, enough, offer) for offer in enabled)), None)
     rest = tuple(word for word in class_rule.args if word not in known.rule.args)
     if largest and reason is None:
         fits = f"{_takes(largest)}, within {_share(known)} of {room}"
@@ -84,17 +89,20 @@ def _unknown(
     return None
 
 
-def _unmeasured(known: WorkingSet, card: GpuClass, offer: ModelOffer) -> str | None:
-    """Return the phrase that says why what was measured tells nothing of a model; None where it does."""
+def _unmeasured(known: WorkingSet, enough: Collection[int], offer: ModelOffer) -> str | None:
+    """Return the phrase that says why what was measured tells nothing of a model; None where it does.
+
+    `enough`: the classes of cards for which there is enough free VRAM.
+    """
     if offer.requires:
         return f"models that need {offer.requires[0]}, such as {offer.id}, were not measured"
     task = known.tasks.get(offer.task or "")
     if task is None:
         what = f"of the task {offer.task}" if offer.task else "that name no task"
         return f"models {what}, such as {offer.id}, were not measured"
-    if (card.gb or 0) < task.from_gb:
+    if task.from_gb not in enough:
         fits = f"{_takes(_load(known, offer))}, which would fit, but for {offer.task}"
-        return f"{fits} the classic loader was the faster one on {task.from_gb} GB and up alone"
+        return f"{fits} the classic loader was the faster one with {task.from_gb} GB free and up alone"
     return None
 
 

@@ -214,7 +214,10 @@ def test_results_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (result(HERE, "x"), "the case 'b' is no object"),
         (result(HERE, {}), "the case 'b' has neither prompts nor how it failed"),
         (result(HERE, {"prompts_s": ["1"]}), "prompts_s of the case 'b' are no numbers"),
-        (result(HERE, {"prompts_s": [float("nan")]}), "prompts_s of the case 'b' are no numbers"),
+        (result(HERE, {"prompts_s": [10**400]}), "prompts_s of the case 'b' are no numbers"),
+        (result(HERE, {"prompts_s": [1], "more": {"deep": float("nan")}}), "NaN is no number in it"),
+        (result(HERE, {"prompts_s": [1], "out_of_memory": "no"}), "is neither true nor false"),
+        (result(HERE, {"prompts_s": [1]}).replace('"b"', '"\\ud800"'), "has characters that are not shown"),
         (result(HERE, {"prompts_s": [1], "it_per_s": "fast"}), "it_per_s of the case 'b' is no number"),
         (result(HERE, {"failed": "memory"}), "what the case 'b' failed with is no text"),
         (json.dumps({"schema": 1, "machine": HERE | {"gpu": "T4"}, "cases": {}}), "gpu NVIDIA L4 against T4"),
@@ -238,7 +241,8 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     calls = tmp_path / "calls"
     program = tmp_path / "bin" / "docker"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexit 3\n', encoding="utf-8")
+    asked = f'[ "$1" = image ] && [ "$3" != nosuch ] && exit 0\necho "$@" >> {calls}\nexit 3\n'
+    program.write_text(f"#!/bin/sh\n{asked}", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
@@ -261,6 +265,12 @@ def test_in_an_image_it_does_what_was_asked_for_here(
         assert f"--volume {folder}:{folder}" in before
     assert "--gpus" not in before
     assert (tmp_path / "out").is_dir(), "or docker makes it, and root has it"
+
+
+def test_an_image_that_is_not_here_is_said(docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["--image=nosuch"]) == 1
+    assert "no image nosuch: pull it, or build it with" in capsys.readouterr().err
+    assert docker.read_text(encoding="utf-8") == "image inspect nosuch\n"
 
 
 def test_checks_in_an_image_are_those_that_were_asked_for(

@@ -386,3 +386,19 @@ def test_a_full_disk_names_its_folder_and_what_is_missing_and_no_layer_stays(
         write(exported, tmp_path / "made", LayerCache(tmp_path / "cache"))
     assert raised.value.exit_code == 1
     assert len(list((tmp_path / "cache/blobs").iterdir())) == (1 if where == "made" else 0)
+
+
+def test_what_was_planted_in_the_cache_is_passed_over_and_nothing_outside_is_removed(tmp_path: Path) -> None:
+    known, outside = LayerCache(tmp_path / "cache"), tmp_path / "outside"
+    write(export(tmp_path / "kept", ("COPY a", tar("a"))), tmp_path / "made", known)
+    outside.write_text("mine")
+    os.mkfifo(known.folder / "written/fifo.json")
+    (known.folder / "written/up.json").write_text('{"digest": "sha256:../../outside"}')
+    (known.folder / "written/deep.json").write_text("[" * 200_000)
+    (known.folder / "entries/nowhere").symlink_to("nowhere")
+    for folder in ("entries", "checked", "blobs"):
+        (known.folder / folder / "planted").mkdir()
+    known.prune(0)
+    known.doubt()
+    known.keep_only(())
+    assert outside.read_text() == "mine"

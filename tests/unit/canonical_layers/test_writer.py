@@ -193,12 +193,48 @@ def test_the_first_name_of_a_file_with_several_has_the_content(tmp_path: Path) -
         ([Node("a\udcff")], "not UTF-8"),
         ([Node("a", tarfile.SYMTYPE, target="b\udcff")], "not UTF-8"),
         ([Node("a", tarfile.SYMTYPE, target="b" * 1024)], "to a path of 1024 bytes"),
+        ([Node("a", tarfile.SYMTYPE)], "the link 'a' to nothing"),
+        ([Node("d", tarfile.DIRTYPE), Node("a", tarfile.LNKTYPE, target="d")], "a hard link to 'd'"),
+        ([Node("a"), Node("a/b")], "'a/b', and 'a' is no folder"),
+        ([Node(".")], "in the place of its root"),
+        ([Node("a/.wh.")], "which names nothing"),
     ],
 )
 def test_what_no_differ_writes_is_refused(tmp_path: Path, nodes: list[Node], words: str) -> None:
     with pytest.raises(IntegrityError, match=words) as failure:
         read(tar(tmp_path / "one", nodes, tarfile.GNU_FORMAT))
     assert "--base" in str(failure.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"path": "a\0b"}, "or has a NUL"),
+        ({"uid": "-5"}, "with an owner or a device number that no tar can hold"),
+        ({"mtime": "nan"}, "could not be read as a tar"),
+        ({"mtime": "inf"}, "could not be read as a tar"),
+        ({"mtime": "1e999"}, "could not be read as a tar"),
+    ],
+)
+def test_pax_records_that_no_layer_has(tmp_path: Path, headers: dict[str, str], words: str) -> None:
+    with tarfile.open(tmp_path / "one", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = headers
+        archive.addfile(info)
+    with pytest.raises(IntegrityError, match=words):
+        read(tmp_path / "one")
+
+
+def test_headers_of_headers_are_refused_and_a_deep_tree_is_not(tmp_path: Path) -> None:
+    chain = tarfile.TarInfo("a")
+    chain.type = tarfile.GNUTYPE_LONGNAME
+    (tmp_path / "one").write_bytes(chain.tobuf(tarfile.GNU_FORMAT) * 3000 + bytes(1024))
+    with pytest.raises(IntegrityError, match="headers of headers"):
+        read(tmp_path / "one")
+    tree, deep = Tree(), "a" + "/a" * 1900
+    lay(tree, tmp_path / "two", [Node(deep, tarfile.DIRTYPE)])
+    assert lay(tree, tmp_path / "three", [Node(".wh.a")]) == [".wh.a"]
+    assert lay(tree, tmp_path / "four", [Node(deep, tarfile.DIRTYPE)]) == [deep]
 
 
 def test_a_damaged_header_is_not_the_end(tmp_path: Path) -> None:
@@ -211,16 +247,6 @@ def test_a_damaged_header_is_not_the_end(tmp_path: Path) -> None:
     source.write_bytes(tar(source, [Node("a")]).read_bytes() + bytes(512) + b"more")
     with pytest.raises(IntegrityError, match="something follows its end"):
         read(source)
-
-
-@pytest.mark.parametrize("time", ["nan", "inf", "1e999"])
-def test_a_time_that_is_none_is_refused(tmp_path: Path, time: str) -> None:
-    with tarfile.open(tmp_path / "one", "w", format=tarfile.PAX_FORMAT) as archive:
-        info = tarfile.TarInfo("a")
-        info.pax_headers = {"mtime": time}
-        archive.addfile(info)
-    with pytest.raises(IntegrityError, match="could not be read as a tar"):
-        read(tmp_path / "one")
 
 
 def test_whiteouts_stand_before_what_takes_their_place(tmp_path: Path) -> None:
@@ -268,7 +294,12 @@ def test_a_list_of_entries_is_stored_and_read_again_or_refused(tmp_path: Path) -
     stored = entry_list.dump(found, "key")
     assert entry_list.load(stored, "key") == found
     assert [each.offset for each in entry_list.load(stored, "key")] == [each.offset for each in found]
-    other = (entry_list.dump([], "key")[:-1], entry_list.dump(found, "other"))
+    nothing: Any = entries.Entry(*[None] * 6)
+    other = (
+        entry_list.dump([], "key")[:-1],
+        entry_list.dump(found, "other"),
+        entry_list.dump([nothing], "key"),
+    )
     for damaged in (b"", stored[:-9], stored.replace(stored[40:44], b"????"), *other):
         with pytest.raises(ValueError, match=r"\w"):
             entry_list.load(damaged, "key")

@@ -61,13 +61,13 @@ VIDEO = offer(9 * GIB, "video")
             8192,
             offer(GIB),
             False,
-            "which would fit, but for image the classic loader was the faster one on 12",
+            "which would fit, but for image the classic loader was the faster one with 12",
         ),
         (
             24564,
             VIDEO,
             False,
-            "which would fit, but for video the classic loader was the faster one on 80 GB",
+            "which would fit, but for video the classic loader was the faster one with 80 GB",
         ),
         (81559, VIDEO, True, "video-model takes about 14318 MiB"),
         (81559, VIDEO, True, "faster than Dynamic VRAM (Wan 2.1 14B on an H100"),
@@ -266,10 +266,16 @@ def test_the_choice_is_within_5_percent_of_the_best_that_was_measured(
 ) -> None:
     assert isinstance(WORKING_SET, WorkingSetEntry)
     entry = WORKING_SET.tasks[task]
-    decision = choose(mib(task, room), offers=(offer(measured(entry)["files"][entry.workflow], task),))
-    found = seconds(task, room)
-    chosen = CLASSIC if CLASSIC in decision.args else "--enable-dynamic-vram"
-    assert found[chosen] <= 1.05 * min(found.values()), (found, reason_of(decision))
+    offers = (offer(measured(entry)["files"][entry.workflow], task),)
+    found, free = seconds(task, room), mib(task, room)
+    # A card of that size, and the card that it was measured on, of which another process held the rest.
+    shared = Gpu(0, "GPU-1", "A card", mib(task, "all free"), "580.95.05", "8.9", free_mib=free)
+    for decision in (
+        choose(free, offers=offers),
+        choose(detection=Detection(shared, visible=1), offers=offers),
+    ):
+        chosen = CLASSIC if CLASSIC in decision.args else "--enable-dynamic-vram"
+        assert found[chosen] <= 1.05 * min(found.values()), (found, reason_of(decision))
 
 
 @pytest.mark.parametrize("task", WORKING_SET.tasks)
@@ -290,10 +296,8 @@ def test_a_reason_has_the_figures_that_were_measured(known: Rules, task: Task) -
 
 def test_the_class_has_the_figures_that_were_measured(known: Rules) -> None:
     said = known.profiles["dynamic"].classes[48].reason
-    cases: list[tuple[Task, str]] = [("image", "24 GiB free"), ("video", "all free")]
-    for task, room in cases:
-        found = seconds(task, room)
-        assert f"{found[CLASSIC]:.1f} s against {found['--enable-dynamic-vram']:.1f} s" in said
+    found = seconds("image", "24 GiB free")
+    assert f"{found[CLASSIC]:.1f} s against {found['--enable-dynamic-vram']:.1f} s" in said
 
 
 def test_there_are_rooms_of_both_kinds() -> None:
