@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from podkiln.lock import additions, locations, nodes, requirements, schema, validation
 from podkiln.lock.additions import FILE, REQUIREMENTS, PythonAdditions
 from podkiln.lock.resolve import python
-from podkiln.lock.resolve.python import UnresolvedError
+from podkiln.lock.resolve.uv import UnresolvedError
 from podkiln.lock.schema import Lock
 from podkiln.util import atomic
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from podkiln.config.list_changes import Item
     from podkiln.config.variant import LoadedVariant
     from podkiln.errors import DescriptionError
-    from podkiln.lock.resolve.python import Wheel
+    from podkiln.lock.resolve.wheels import Wheel
 
 ALL = "additions"
 """What --upgrade calls all that a variant adds."""

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from podkiln.config import import_folders
 from podkiln.config.fields import requirement
 from podkiln.lock.resolve import python
-from podkiln.lock.resolve.python import UnresolvedError
+from podkiln.lock.resolve.uv import UnresolvedError
 from podkiln.util.quoting import shown
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from podkiln.config.nodes import NodeEntry
     from podkiln.config.runtime import Python
     from podkiln.errors import DescriptionError
-    from podkiln.lock.resolve.python import Wheel
+    from podkiln.lock.resolve.wheels import Wheel
 
 # uv's words.
 _UNKNOWN: Final = re.compile(r"(\S+) was not found in the package registry")
