@@ -19,6 +19,7 @@ from podkiln.errors import DescriptionError, LockError
 from podkiln.lock import requirements
 from podkiln.lock.resolve import uv
 from podkiln.lock.resolve.wheels import Wheel, best, of_package, platform_tags
+from podkiln.lock.schema import LockedLayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +46,10 @@ class CompiledLayer:
         pinned = requirements.known_pins([text])
         sizes = [each.size for each in wheels if canonicalize_name(each.package) in pinned]
         return cls(text, None if None in sizes else sum(size or 0 for size in sizes))
+
+    def locked(self, name: str, file: str) -> LockedLayer:
+        """Return what is locked of it, under a name and in a file."""
+        return LockedLayer.of(name, file, self.text, self.wheel_bytes)
 
 
 def compile_layers(

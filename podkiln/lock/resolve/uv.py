@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from podkiln.config.runtime import Python
 
-# uv's words.
+# uv's words: of an extra, of a name that the index has not, and what comes before a reason.
 _NO_EXTRA = re.compile(r"The package `([\w.-]+)==(\S+)` does not have an extra named `([\w.-]+)`")
+_UNKNOWN = re.compile(r"(\S+) was not found in the package registry")
+_BEFORE_REASON = re.compile(r"^.*?cause: ")
 
 
 class UnresolvedError(LockError):
@@ -30,6 +32,17 @@ class UnresolvedError(LockError):
     def __init__(self, message: str, reason: str, hint: str) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+
+    @property
+    def unknown_package(self) -> str | None:
+        """The package that the index has not, if that is it."""
+        found = _UNKNOWN.search(self.reason)
+        return found[1] if found else None
+
+    @property
+    def cause(self) -> str:
+        """The reason without uv's account of how it came to it, and without its hint."""
+        return _BEFORE_REASON.sub("", self.reason).partition(" hint: ")[0]
 
 
 def compile_pins(source: Path, target: Path, python: Python, options: Sequence[str], *, asked: Path) -> str:
