@@ -29,9 +29,9 @@ from podkiln.config import (  # noqa: E402
     node_parts,
     preset,
     strip_list,
-    variant,
 )
 from podkiln.config import node as custom_node  # noqa: E402
+from podkiln.config.variant_keys import Variant  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def pages() -> dict[Path, str]:
         PAGES / "cli.md": command_line(),
         PAGES / "exit-codes.md": exit_codes(),
         PAGES.parent / "architecture.md": GENERATED + "\n" + architecture_page.page(ROOT),
-        PAGES / "variant-keys.md": keys("Keys of a variant", _VARIANT, variant.Variant),
+        PAGES / "variant-keys.md": keys("Keys of a variant", _VARIANT, Variant),
         PAGES / "model-keys.md": keys("Keys of a model", _MODEL, model.Model),
         PAGES / "node-keys.md": keys("Keys of a custom node", _NODE, custom_node.Node),
         PAGES / "preset-keys.md": keys("Keys of a preset", _PRESET, preset.Preset),
@@ -155,10 +155,8 @@ def keys(title: str, about: str, root: type[StrictModel]) -> str:
     schema = root.model_json_schema()
     parts = [GENERATED, f"# {title}\n", about, _section("The file", schema)]
     known = schema.get("$defs", {})
-    parts += [
-        _section(name, known[name]) for name in known if not (root is variant.Variant and _elsewhere(name))
-    ]
-    if root is variant.Variant:
+    parts += [_section(name, known[name]) for name in known if not (root is Variant and _elsewhere(name))]
+    if root is Variant:
         parts.append("`Model` is described in [model-keys.md](model-keys.md), ")
         parts[-1] += "`Node` in [node-keys.md](node-keys.md).\n"
     return "\n".join(parts)

@@ -16,7 +16,8 @@ from podkiln.config.model import Model
 from podkiln.config.node import Node
 from podkiln.config.preset import Preset
 from podkiln.config.strip_list import StripList
-from podkiln.config.variant import SHIPPED, Variant
+from podkiln.config.variant import SHIPPED
+from podkiln.config.variant_keys import Variant
 from podkiln.util import atomic
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ say what they were resolved onto, because they hold only what is not there alrea
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 FILE: Final = "additions.json"
 REQUIREMENTS: Final = f"{LAYER}.txt"
-_DAMAGED: Final = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 
 
 class PythonAdditions(Locked):
@@ -110,7 +108,7 @@ def fits(locked: AptLock, described: LoadedVariant, shared: AptLock | None) -> b
 def read_python(folder: Path) -> PythonAdditions | None:
     """Read additions.json; None without one. Raises LockError: a damaged one."""
     try:
-        return validation.read(folder / FILE, PythonAdditions, hint=_DAMAGED)
+        return validation.read(folder / FILE, PythonAdditions, hint=validation.DAMAGED)
     except FileNotFoundError:
         return None
 
@@ -193,6 +191,4 @@ def check(described: LoadedVariant, locked: Mapping[str, str]) -> None:
 
 def layer_of(text: str) -> LockedLayer:
     """Return what is locked of a requirements file."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    count = len(requirements.pinned_blocks(text))
-    return LockedLayer(name=LAYER, file=REQUIREMENTS, sha256=digest, packages=count)
+    return LockedLayer.of(LAYER, REQUIREMENTS, text)

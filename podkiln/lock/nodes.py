@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from podkiln.lock.schema import RuntimeLock
 
 FILE: Final = "nodes.json"
-_DAMAGED: Final = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 
 
 class LockedTree(Locked):
@@ -160,7 +159,7 @@ def file_of(name: str) -> str:
 def read_at(folder: Path) -> LockedNodes | None:
     """Read what is locked in a folder; None without a lock. Raises LockError: a damaged one."""
     try:
-        return LockedNodes(folder, validation.read(folder / FILE, NodesLock, hint=_DAMAGED))
+        return LockedNodes(folder, validation.read(folder / FILE, NodesLock, hint=validation.DAMAGED))
     except FileNotFoundError:
         return None
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from podkiln.lock.nodes import LockedNodes
     from podkiln.lock.serving import LockedServing
 
-_DAMAGED = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 _MOST_PACKAGES = 100_000
 
 
@@ -40,6 +39,13 @@ class LockedLayer(Locked):
     sha256: Sha256
     packages: Annotated[int, Field(ge=0, le=_MOST_PACKAGES)]
     wheel_bytes: Size | None = None
+
+    @classmethod
+    def of(cls, name: str, file: str, text: str, wheel_bytes: int | None = None) -> LockedLayer:
+        """Return what is locked of a requirements file with a text."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        packages = len(requirements.pinned_blocks(text))
+        return cls(name=name, file=file, sha256=digest, packages=packages, wheel_bytes=wheel_bytes)
 
 
 class RuntimeLock(Locked):
@@ -192,7 +198,7 @@ def read_runtime(folder: Path) -> RuntimeLock:
     """Read a runtime's pins. Raises LockError: missing or damaged."""
     path = folder / "runtime.json"
     try:
-        return validation.read(path, RuntimeLock, hint=_DAMAGED)
+        return validation.read(path, RuntimeLock, hint=validation.DAMAGED)
     except FileNotFoundError:
         raise LockError(f"There is no lock {path}.", hint="`./build.py lock` makes it.") from None
 
@@ -200,7 +206,7 @@ def read_runtime(folder: Path) -> RuntimeLock:
 def read_weights(path: Path) -> WeightsLock:
     """Read a weights lock; without one, only descriptions are known. Raises LockError: damaged."""
     try:
-        return validation.read(path, WeightsLock, hint=_DAMAGED)
+        return validation.read(path, WeightsLock, hint=validation.DAMAGED)
     except FileNotFoundError:
         return WeightsLock(models={})
 

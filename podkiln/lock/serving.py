@@ -6,9 +6,8 @@ runtime's layers alone, so all variants of a runtime use the same one, a user's 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from podkiln.config import serving
 from podkiln.lock import locations, nodes, requirements, validation
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.schema import RuntimeLock
-
-_DAMAGED: Final = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def at(folder: Path, way: str) -> LockedServing | None:
     """Return what is locked in a folder, whether it fits or not. Raises LockError: damaged."""
     try:
         return LockedServing(
-            way, folder, validation.read(file_in(folder, way), PythonAdditions, hint=_DAMAGED)
+            way, folder, validation.read(file_in(folder, way), PythonAdditions, hint=validation.DAMAGED)
         )
     except FileNotFoundError:
         return None
@@ -81,9 +78,4 @@ def file_in(folder: Path, way: str) -> Path:
 
 def layer_of(way: str, text: str) -> LockedLayer:
     """Return what is locked of a requirements file."""
-    return LockedLayer(
-        name=way,
-        file=f"{way}.txt",
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        packages=len(requirements.pinned_blocks(text)),
-    )
+    return LockedLayer.of(way, f"{way}.txt", text)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1
 """Of all lock files: what is another number was written by another podkiln."""
+DAMAGED: Final = "Restore it with git (`git checkout HEAD -- FILE`), or delete it and run `./build.py lock`."
 
 MOST_BYTES: Final = 4 << 20  # of a lock file; that of 144 weights has 50 KB
 _LONGEST_KEY: Final = 200  # of a dotted key in a sentence

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podkiln.lock import additions, locations, nodes, requirements, schema, validation
 from podkiln.lock.additions import FILE, REQUIREMENTS, PythonAdditions
 from podkiln.lock.resolve import python
-from podkiln.lock.resolve.python import UnresolvedError
+from podkiln.lock.resolve.uv import UnresolvedError
 from podkiln.lock.schema import Lock
 from podkiln.util import atomic
 
@@ -21,13 +20,10 @@ if TYPE_CHECKING:
     from podkiln.config.list_changes import Item
     from podkiln.config.variant import LoadedVariant
     from podkiln.errors import DescriptionError
-    from podkiln.lock.resolve.python import Wheel
+    from podkiln.lock.resolve.wheels import Wheel
 
 ALL = "additions"
 """What --upgrade calls all that a variant adds."""
-# uv's words: what comes before a reason, and of a name that the index has not.
-_BEFORE_REASON = re.compile(r"^.*?cause: ")
-_UNKNOWN = re.compile(r"(\S+) was not found in the package registry")
 
 
 def relock(described: LoadedVariant, upgrade: Sequence[str]) -> list[Path]:
@@ -119,8 +115,8 @@ def _blamed(
     described: LoadedVariant, item: Item, shared: Mapping[str, str], alone: UnresolvedError
 ) -> DescriptionError:
     """Return why one requirement cannot be added: what of the runtime it would change, or uv's own reason."""
-    if unknown := _UNKNOWN.search(alone.reason):
-        return item.error(f"the package index has no package {unknown[1]!r}.", hint=alone.hint)
+    if unknown := alone.unknown_package:
+        return item.error(f"the package index has no package {unknown!r}.", hint=alone.hint)
     target = described.spec.runtime.python
     try:
         free = python.resolve_added([item.value], target, shared, {}, (), binding=False)
@@ -128,8 +124,7 @@ def _blamed(
         free = []
     changed = [each for each in free if each.package in shared]
     if not changed:
-        reason = _BEFORE_REASON.sub("", alone.reason).partition(" hint: ")[0]
-        return item.error(f"{item.value} cannot be had: {reason}", hint=alone.hint)
+        return item.error(f"{item.value} cannot be had: {alone.cause}", hint=alone.hint)
     needs = ", ".join(f"{each.package} {each.version}" for each in changed)
     has = ", ".join(f"{each.package} {shared[each.package]}" for each in changed)
     return item.error(

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from podkiln.config import import_folders
 from podkiln.config.fields import requirement
 from podkiln.lock.resolve import python
-from podkiln.lock.resolve.python import UnresolvedError
+from podkiln.lock.resolve.uv import UnresolvedError
 from podkiln.util.quoting import shown
 
 if TYPE_CHECKING:
@@ -28,16 +28,14 @@ if TYPE_CHECKING:
     from podkiln.config.nodes import NodeEntry
     from podkiln.config.runtime import Python
     from podkiln.errors import DescriptionError
-    from podkiln.lock.resolve.python import Wheel
+    from podkiln.lock.resolve.wheels import Wheel
 
 # uv's words.
-_UNKNOWN: Final = re.compile(r"(\S+) was not found in the package registry")
 _NO_WHEELS: Final = re.compile(
     r"(?:all versions of |only )?(\S+?)(?:==\S+)? (?:has|have) no (?:usable )?wheels"
 )
 _OTHER_PYTHON: Final = re.compile(r"no wheels with a matching Python")
 _UNREACHABLE: Final = re.compile(r"[Ff]ailed to fetch|error sending request|UnknownIssuer|dns error")
-_BEFORE_REASON: Final = re.compile(r"^.*?cause: ")
 _PAGE: Final = "docs/how-to/custom-nodes.md"
 
 
@@ -138,7 +136,7 @@ class Resolution:
                 resolved([item.value])
             except UnresolvedError as alone:
                 raise _lacking(entry, item, alone) from None
-        what = f"the packages of this node do not go together: {_reason(together)}"
+        what = f"the packages of this node do not go together: {together.cause}"
         raise entry.error(("python",), what, hint=together.hint)
 
     def _explained(self, entry: NodeEntry, failed: UnresolvedError) -> DescriptionError:
@@ -154,10 +152,10 @@ class Resolution:
                         return _item_error(
                             item,
                             f"{item.value} does not go with {other.value} of the node {earlier.id} "
-                            f"({earlier.where(other.place[len(earlier.place) :])}): {_reason(failed)}",
+                            f"({earlier.where(other.place[len(earlier.place) :])}): {failed.cause}",
                             hint="Give one of them another version, or leave one of the nodes out.",
                         )
-        what = f"the packages of this node do not go together: {_reason(failed)}"
+        what = f"the packages of this node do not go together: {failed.cause}"
         return entry.error(("python",), what, hint=failed.hint)
 
     def _blamed(self, entry: NodeEntry, item: Item) -> DescriptionError | None:
@@ -222,8 +220,8 @@ def _is_stranger(name: str, shared: Mapping[str, str]) -> bool:
 
 def _lacking(entry: NodeEntry, item: Item, alone: UnresolvedError) -> DescriptionError:
     """Return why nobody can have a line: the index has no such package, or none that is built."""
-    if unknown := _UNKNOWN.search(alone.reason):
-        return _item_error(item, f"the package index has no package {shown(unknown[1])}.", alone.hint)
+    if unknown := alone.unknown_package:
+        return _item_error(item, f"the package index has no package {shown(unknown)}.", alone.hint)
     if found := _NO_WHEELS.search(alone.reason):
         other = _OTHER_PYTHON.search(alone.reason)
         has = "for other versions of Python" if other else "as source"
@@ -233,7 +231,7 @@ def _lacking(entry: NodeEntry, item: Item, alone: UnresolvedError) -> Descriptio
             "alone, and a build compiles nothing.",
             f"Put its repository on the path, pinned: `paths:` of the node ({_PAGE}).",
         )
-    return _item_error(item, f"{item.value} cannot be had: {_reason(alone)}", alone.hint)
+    return _item_error(item, f"{item.value} cannot be had: {alone.cause}", alone.hint)
 
 
 def _runtime_has(entry: NodeEntry, item: Item, clash: str) -> DescriptionError:
@@ -247,7 +245,3 @@ def _runtime_has(entry: NodeEntry, item: Item, clash: str) -> DescriptionError:
 
 def _item_error(item: Item, what: str, hint: str | None = None) -> DescriptionError:
     return item.error(what, hint=hint)
-
-
-def _reason(failed: UnresolvedError) -> str:
-    return _BEFORE_REASON.sub("", failed.reason).partition(" hint: ")[0]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from podkiln.config.nodes import NodeEntry
     from podkiln.config.variant import LoadedVariant
     from podkiln.lock.nodes import LockedNodes
-    from podkiln.lock.resolve.python import Wheel
+    from podkiln.lock.resolve.wheels import Wheel
 
 ALL = "nodes"
 """What --upgrade calls the packages of all nodes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -106,9 +105,9 @@ def _write(
     layers = described.spec.runtime.python.layers
     locked = _lock(
         described,
-        [_layer(layer.name, python.layer_file(layer.name), compiled[layer.name]) for layer in layers],
-        _layer("jupyter", "jupyter.txt", compiled["jupyter"]) if "jupyter" in compiled else None,
-        _layer("uv", "uv.txt", compiled["uv"]),
+        [compiled[layer.name].locked(layer.name, python.layer_file(layer.name)) for layer in layers],
+        compiled["jupyter"].locked("jupyter", "jupyter.txt") if "jupyter" in compiled else None,
+        compiled["uv"].locked("uv", "uv.txt"),
     )
     files = {layer.file: compiled[layer.name].text for layer in (*locked.installed, locked.uv)}
     changed = [folder / file for file, text in files.items() if atomic.write(folder / file, text)]
@@ -151,16 +150,6 @@ def _compiled(described: LoadedVariant, present: Present, upgrade: Sequence[str]
         compiled["jupyter"] = python.compile_jupyter(asked, target, present.pins["jupyter"], packages)
     wanted = [name for name in upgrade if name in {"uv", "all"}]
     return {**compiled, "uv": python.compile_uv(target, present.pins["uv"], wanted)}
-
-
-def _layer(name: str, file: str, compiled: CompiledLayer) -> LockedLayer:
-    return LockedLayer(
-        name=name,
-        file=file,
-        sha256=hashlib.sha256(compiled.text.encode()).hexdigest(),
-        packages=len(requirements.pinned_blocks(compiled.text)),
-        wheel_bytes=compiled.wheel_bytes,
-    )
 
 
 def _lock(

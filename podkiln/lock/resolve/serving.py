@@ -8,7 +8,7 @@ from podkiln.config import serving as wanted_by
 from podkiln.lock import locations, nodes, requirements, schema, serving
 from podkiln.lock.additions import PythonAdditions
 from podkiln.lock.resolve import additions, python
-from podkiln.lock.resolve.python import UnresolvedError
+from podkiln.lock.resolve.uv import UnresolvedError
 from podkiln.lock.schema import Lock
 from podkiln.util import atomic
 

@@ -11,7 +11,8 @@ import pytest
 from podkiln.config import json_schema
 from podkiln.config.model import Model
 from podkiln.config.strip_list import StripList
-from podkiln.config.variant import SHIPPED, Variant
+from podkiln.config.variant import SHIPPED
+from podkiln.config.variant_keys import Variant
 
 if TYPE_CHECKING:
     from pathlib import Path

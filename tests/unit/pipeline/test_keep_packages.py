@@ -25,7 +25,7 @@ from podkiln.errors import IntegrityError, SourceError, UsageError
 from podkiln.lock import apt, kept_image, locations, nodes, reader, schema
 from podkiln.lock.apt import AptLock, Package
 from podkiln.lock.resolve import python
-from podkiln.lock.resolve.python import Wheel
+from podkiln.lock.resolve.wheels import Wheel
 from podkiln.oci import spec
 from podkiln.oci.reference import Reference
 from podkiln.options import BuildRequest
