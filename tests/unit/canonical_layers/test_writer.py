@@ -294,7 +294,8 @@ def test_a_list_of_entries_is_stored_and_read_again_or_refused(tmp_path: Path) -
     stored = entry_list.dump(found, "key")
     assert entry_list.load(stored, "key") == found
     assert [each.offset for each in entry_list.load(stored, "key")] == [each.offset for each in found]
-    nothing: Any = entries.Entry(*[None] * 6)
+    none: Any = None
+    nothing = entries.Entry(none, none, none, none, none, none)
     other = (
         entry_list.dump([], "key")[:-1],
         entry_list.dump(found, "other"),
