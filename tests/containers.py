@@ -104,6 +104,11 @@ class Container:
         """Return the engine's State of it: Running, ExitCode, OOMKilled, Health."""
         return dict(self.inspect()["State"])
 
+    def processes(self) -> dict[int, str]:
+        """Return its processes, as the engine sees them: from process id on the host to command line."""
+        _, *rows = self._docker("top", self.name, "-eo", "pid,args").stdout.splitlines()
+        return {int(pid): args for pid, _, args in (row.strip().partition(" ") for row in rows)}
+
     def kill(self, signal: str = "KILL") -> None:
         """Send a signal to its PID 1."""
         self._docker("kill", f"--signal={signal}", self.name)
