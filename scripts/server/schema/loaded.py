@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from server.schema import reading, source
-from server.schema.exposure import Limits
-from server.schema.parameters import Schema
 from server.schema.reading import Facts
+
+if TYPE_CHECKING:
+    from server.schema.exposure import Limits
+    from server.schema.parameters import Schema
 
 _LIBRARY = "DiffusionPipeline"  # what all pipelines are made of; nothing in it is of one
 
@@ -51,7 +53,10 @@ _NOTHING = object()
 
 
 def _value(pipeline: Any, dotted: str) -> Any:
-    """Return an attribute that is a plain value; properties of pipelines may raise anything before a run."""
+    """Return an attribute that is a plain value, and ... for a component that is there.
+
+    Properties of pipelines may raise anything before a run.
+    """
     found = pipeline
     for name in dotted.split("."):
         try:
@@ -61,4 +66,6 @@ def _value(pipeline: Any, dotted: str) -> Any:
     if isinstance(found, list | tuple):
         numbers = all(isinstance(each, int | float) for each in found)
         return tuple(found) if numbers else _NOTHING
-    return found if found is None or isinstance(found, str | int | float | bool) else _NOTHING
+    if found is None or isinstance(found, str | int | float | bool):
+        return found
+    return ... if "." not in dotted else _NOTHING
