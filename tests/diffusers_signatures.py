@@ -1,4 +1,4 @@
-"""What diffusers 0.42.1 says of its pipelines' parameters: tests/fixtures/diffusers/signatures.json as signatures."""
+"""What diffusers 0.42.1 says of its pipelines' parameters, from tests/fixtures/diffusers/signatures.json."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def code(pipeline: str) -> str:
 
 
 def signature(pipeline: str) -> inspect.Signature:
-    """Return the signature of a pipeline's __call__. Annotations are texts; a default that is no literal is ..."""
+    """Return the signature of a __call__. Annotations are texts; a default that is no literal is ..."""
     numbers = table()["pipelines"][pipeline]["parameters"]
     return inspect.Signature([_parameter(table()["parameters"][number]) for number in numbers])
 

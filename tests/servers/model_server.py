@@ -41,16 +41,14 @@ def picture(width: int, height: int, seed: int) -> bytes:
     """Return a PNG of hills in the evening."""
     rows = []
     for y in range(height):
-        row = bytearray([0])
-        for x in range(width):
-            level = y / height
-            hill = 0.62 + 0.1 * ((x * 3 + seed * 37) % width / width - 0.5) ** 2 * 4
-            far = level > hill
-            row += bytes(
-                (int(40 + 30 * level), int(52 + 60 * (1 - level)), int(86 + 20 * level)) if far
-                else (int(250 - 120 * (0.7 - level)), int(150 + 110 * level * 0.6), int(130 + 90 * (1 - level)))
-            )  # fmt: skip
-        rows.append(bytes(row))
+        level = y / height
+        sky = bytes((int(162 + 120 * min(level, 0.7)), int(150 + 66 * level), int(220 - 90 * level)))
+        land = bytes((int(40 + 30 * level), int(52 + 60 * (1 - level)), int(86 + 20 * level)))
+        row = (
+            land if level > 0.62 + 0.4 * ((x * 3 + seed * 37) % width / width - 0.5) ** 2 else sky
+            for x in range(width)
+        )  # fmt: skip
+        rows.append(b"\0" + b"".join(row))
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -71,7 +69,7 @@ def schemas() -> dict[str, Schema]:
             name,
             task,
             signatures.signature(name),
-            "Args:\n    guidance_scale (`float`):\n        How closely the prompt is followed.",
+            "\nArgs:\n    guidance_scale (`float`):\n        How closely the prompt is followed.",
             reading.Facts(signatures.code(name), signatures.VALUES, SCHEDULERS, SCHEDULERS[-1]),
         )
         for task, name in PIPELINES.items()
@@ -80,7 +78,10 @@ def schemas() -> dict[str, Schema]:
 
 @dataclass
 class ModelServer:
-    """Serves the page and plays a model. `loading`: how often /health says so; `pause`: seconds a step takes."""
+    """Serves the page and plays a model.
+
+    `loading` is how often /health says so, `pause` how many seconds a step takes.
+    """
 
     loading: int = 0
     pause: float = 0.0
@@ -127,7 +128,7 @@ class ModelServer:
 
     async def _schema(self, _request: web.Request) -> web.Response:
         model = {
-            "id": "stabilityai/stable-diffusion-xl-base-1.0", "revision": "462165984030d82259a11f4367a4eed129e94a7b",
+            "id": "stabilityai/stable-diffusion-xl-base-1.0", "revision": "4" * 40,
             "pipeline": PIPELINES["text-to-image"], "task": "text-to-image", "tasks": list(PIPELINES),
             "dtype": "bfloat16", "mode": "full", "loras": [],
         }  # fmt: skip
@@ -142,10 +143,10 @@ class ModelServer:
         values = {name: value for name, value in body.items() if name not in {"task", "previews"}}
         try:
             values = self._schemas[body["task"]].checked(values)
-            if "teapot" in values["prompt"]:
-                raise RequestError("num_inference_steps has to be 418 for a teapot.", "num_inference_steps")
         except RequestError as error:
             return web.json_response({"error": str(error)}, status=400)
+        if "teapot" in values["prompt"]:
+            return web.json_response({"error": "guidance_scale has to be 418 for a teapot."}, status=400)
         self.asked.append(body)
         job = f"job-{len(self.asked)}"
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
