@@ -80,12 +80,13 @@ def schemas() -> dict[str, Schema]:
 class ModelServer:
     """Serves the page and plays a model.
 
-    `loading` is how often /health says so, `pause` how many seconds a step takes.
+    `loading` is how often /health says so, `pause` how many seconds a step takes, `size` that of pictures.
     """
 
     loading: int = 0
     pause: float = 0.0
     steps: int = 4
+    size: int = 64
     asked: list[dict[str, Any]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     origin: str = ""
@@ -169,7 +170,8 @@ class ModelServer:
         images = [
             {
                 "filename": f"image-{at}.png", "type": "base64", "mime": "image/png", "seed": seed + at,
-                "width": 640, "height": 640, "data": base64.b64encode(picture(640, 640, seed + at)).decode(),
+                "width": self.size, "height": self.size,
+                "data": base64.b64encode(picture(self.size, self.size, seed + at)).decode(),
             }
             for at in range(values.get("num_images_per_prompt", 1))
         ]  # fmt: skip
