@@ -1,8 +1,8 @@
 """What a word led to, kept beside the files: so that the next start serves the same, and needs no hub.
 
-A record is written last, when all files are there and were hashed, so it is also the mark that they are
-complete. It holds where each file lies, its size and its time of change; a file that is changed later is found
-out by these, and hashed again. Who can write the volume can forge it: pod.resolve.remembered.
+A record is written last, when all files are there and were hashed: it is the mark that they are complete. It
+holds where each file lies, its size and its time of change; a file that is changed later is found out by
+these, and hashed again. Who can write the volume can forge it: pod.resolve.remembered.
 """
 
 from __future__ import annotations
