@@ -12,13 +12,13 @@ from pod.errors import UNFIT, PodError
 from pod.net.http import RefusedError
 from pod.net.integrity import check_contents
 from pod.util.printable import shown
+from server.generation.failure import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from server.weights.model_files import ModelFiles, Part, Resolved
 
-_OUT_OF_MEMORY: Final = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _LONGEST: Final = 300  # characters of a library's message
 _MISSING: Final = re.compile(
     r"newly initialized|were not initialized from the model checkpoint|\| *MISSING", re.IGNORECASE
@@ -81,20 +81,6 @@ def told(what: str) -> Iterator[None]:
 
 class OutOfCardError(LoadError):
     """The card's memory was not enough to load a model in the mode that was chosen."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether the card's memory was not enough; older kernels raise a plain RuntimeError."""
-    text = str(error)
-    if type(error).__name__ in {"OutOfMemoryError", "AcceleratorError"}:
-        return "memory" in text.lower()
-    return isinstance(error, RuntimeError) and any(word in text for word in _OUT_OF_MEMORY)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the beginning of a message, in one line, without its last full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shown(lines[0] if lines else "no reason given", _LONGEST).rstrip(". ")
 
 
 def _ended(text: str) -> str:

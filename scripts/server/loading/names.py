@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from server.generation.loras import plain_name
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,12 +22,6 @@ def adapter_name(resolved: Resolved, taken: Mapping[str, Any]) -> str:
     if _STEM.fullmatch(stem):
         stem = str(resolved.model.source.get("repo", stem)).rpartition("/")[2]
     return unique(plain_name(stem), taken)
-
-
-def plain_name(name: str) -> str:
-    """Return a name as adapters can have it: peft makes attributes of modules of it."""
-    stem = re.sub(r"\.(?:safetensors|sft)$", "", name)
-    return re.sub(r"[^\w-]+", "_", stem).strip("_") or "lora"
 
 
 def unique(name: str, taken: Mapping[str, Any]) -> str:

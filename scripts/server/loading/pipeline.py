@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import diffusers
 import torch
+import transformers
 
 from pod.util.env import SettingError
 from server.detection.decision import CHECKPOINT, LORA, PIPELINE
+from server.generation import loras
+from server.generation.failure import first_line
 from server.loading import components
 from server.loading.components import SAFE
-from server.loading.faults import LoadError, first_line, heard, told
+from server.loading.faults import LoadError, heard, told
 from server.loading.names import adapter_name
 from server.settings import QUANTIZERS
 
@@ -78,11 +81,11 @@ class Loader:
         _check_packages(self._decision)
         name, tasks = self._classes()
         pipeline = self._pipeline(name)
-        loras, paths = self._loras(pipeline)
+        scales, paths = self._loras(pipeline)
         task = self._decision.task
         if self._files.controlnet:
             task = self._known.classes.task(name) or task
-        return Loaded(pipeline, task, tasks, loras, paths)
+        return Loaded(pipeline, task, tasks, scales, paths)
 
     def _classes(self) -> tuple[str, dict[str, str]]:
         """Return the class to load and those by task: with a ControlNet, others. Raises LoadError."""
@@ -160,7 +163,8 @@ class Loader:
         paths: dict[str, Path] = {}
         for resolved, scale in wanted:
             name = adapter_name(resolved, scales)
-            add_lora(pipeline, name, resolved.model.first, resolved.word)
+            with told(resolved.word):
+                _add(pipeline, name, resolved)
             scales[name], paths[name] = scale, resolved.model.first
             self._say(f"{resolved.word} is loaded as the LoRA {name!r}, with the scale {scale:g}")
         if scales:
@@ -168,28 +172,17 @@ class Loader:
         return scales, paths
 
 
-def add_lora(pipeline: Any, name: str, path: Path, word: str) -> None:
-    """Load a LoRA beside those there are. Raises LoadError."""
-    if not hasattr(pipeline, "load_lora_weights"):
-        raise LoadError(f"{word}: a {type(pipeline).__name__} takes no LoRA: leave it out.")
+def _add(pipeline: Any, name: str, resolved: Resolved) -> None:
     try:
-        with told(word):
-            pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, **SAFE)
-    except LoadError:
-        if name in loaded_adapters(pipeline):
-            pipeline.delete_adapters(name)
-        raise
-    if name not in loaded_adapters(pipeline):
-        raise LoadError(f"{word} has no tensor that fits this {type(pipeline).__name__}: leave it out.")
+        loras.add(pipeline, name, resolved.model.first)
+    except loras.LoraError as error:
+        raise LoadError(f"LORAS: {resolved.word} {error}: leave it out.") from None
 
 
-def loaded_adapters(pipeline: Any) -> set[str]:
-    """Return the names of the adapters that any component of a pipeline has."""
-    try:
-        listed = pipeline.get_list_adapters()
-    except (AttributeError, ValueError):
-        return set()
-    return {name for names in listed.values() for name in names}
+def quiet() -> None:
+    """Keep bars and advice of libraries out of the log; warnings and errors stay."""
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def _without_checker(cls: Any) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from server.loading.faults import first_line, told
+from server.generation.failure import first_line
+from server.loading.faults import told
 from server.settings import FP8, FULL, GROUP, MODEL, SEQUENTIAL
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _group(pipeline: Any, device: torch.device, *, pinned: bool) -> None:
 
 def _frugal_vae(pipeline: Any, *, always: bool) -> None:
     """Decode picture by picture, and big ones tile by tile; videos always so."""
-    vae = getattr(pipeline, "vae", None)
+    vae: Any = getattr(pipeline, "vae", None)
     if hasattr(vae, "enable_slicing"):
         vae.enable_slicing()
     video = "3d" in type(vae).__name__.lower() or hasattr(vae, "temporal_compression_ratio")
