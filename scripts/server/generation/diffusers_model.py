@@ -45,7 +45,7 @@ _CHECKS: Final = (
 )
 """Modules whose ValueErrors speak of what they were given."""
 _SIZES: Final = re.compile(
-    r"size of tensor|shapes? .*(?:invalid|cannot)|[Ss]izes of tensors|smaller than kernel|is invalid for input"
+    r"size of tensor|shapes? .*(?:invalid|cannot)|[Ss]izes of tensors|smaller than kernel|invalid for input"
 )
 _NO_PREVIEWS: Final = frozenset({"sequential_offload"})
 
@@ -57,7 +57,7 @@ class DiffusersModel:
         info: What is served.
         found: The pipelines by task.
         loras: The LoRAs that requests may use.
-        schema: Makes the parameters of a task from its class.
+        schema: Makes the parameters of a task from its pipeline, its schedulers, and the one that it has.
         downgrade: Places the pipeline in the next lower memory mode and returns that; "" where there is none.
         out_of_memory: Is told the mode that was not enough.
         say: Takes sentences.
@@ -68,7 +68,7 @@ class DiffusersModel:
         info: ModelInfo,
         found: tasks.Tasks,
         loras: LoraBook,
-        schema: Callable[[str, Any], Schema],
+        schema: Callable[[str, Any, tuple[str, ...], str], Schema],
         downgrade: Callable[[], str],
         out_of_memory: Callable[[str], None],
         say: Callable[[str], None],
@@ -85,9 +85,9 @@ class DiffusersModel:
 
     def schema(self, task: str) -> Schema:
         """Return the parameters of a task. Raises RequestError."""
-        cls = self._tasks.cls(task)
+        pipeline = self._tasks.pipeline(task)
         if task not in self._schemas:
-            self._schemas[task] = self._schema(task, cls)
+            self._schemas[task] = self._schema(task, pipeline, self._info.schedulers, self._info.scheduler)
         return self._schemas[task]
 
     def downgrade(self) -> str:

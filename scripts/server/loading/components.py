@@ -48,9 +48,7 @@ def transformer(resolved: Resolved, dtype: Any, quantization: Any) -> Any:
     more: dict[str, Any] = {"quantization_config": quantization} if quantization else {}
     with told(f"{resolved.word} ({decision.component})"), heard(resolved.word):
         if decision.kind == TRANSFORMER and decision.layout == "diffusers":
-            return cls.from_pretrained(
-                str(part.folder), variant=variant(part), torch_dtype=dtype, **SAFE, **more
-            )
+            return cls.from_pretrained(str(part.folder), variant=variant(part), dtype=dtype, **SAFE, **more)
         if decision.kind == GGUF:
             more["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
         if resolved.base is None:
@@ -59,7 +57,7 @@ def transformer(resolved: Resolved, dtype: Any, quantization: Any) -> Any:
             str(part.first),
             config=str(resolved.base.folder),
             subfolder=decision.subfolder,
-            torch_dtype=dtype,
+            dtype=dtype,
             local_files_only=True,
             **more,
         )
@@ -84,7 +82,7 @@ def beside(role: str, resolved: Resolved, dtype: Any, model_folder: Path | None)
         if decision.layout == "diffusers":
             more = {"subfolder": decision.subfolder} if decision.subfolder else {}
             named = variant(part, decision.subfolder)
-            return cls.from_pretrained(str(part.folder), variant=named, torch_dtype=dtype, **SAFE, **more)
+            return cls.from_pretrained(str(part.folder), variant=named, dtype=dtype, **SAFE, **more)
         if role != "vae" or model_folder is None or not (model_folder / "vae/config.json").is_file():
             raise LoadError(
                 f"{role.upper()}: {resolved.word} is a single file without a configuration: name a "
@@ -94,6 +92,6 @@ def beside(role: str, resolved: Resolved, dtype: Any, model_folder: Path | None)
             str(part.first),
             config=str(model_folder),
             subfolder="vae",
-            torch_dtype=dtype,
+            dtype=dtype,
             local_files_only=True,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.hardware import memory
+from pod.util.say import say as printed
 from server import settings as reading
 from server.generation.request import ModelInfo
 from server.loading import faults, modes
@@ -43,10 +44,9 @@ _SAFE: Final = {
 
 def open_model(
     environ: Mapping[str, str],
-    say: Say,
+    say: Say = printed,
     phase: Say = lambda _: None,
     *,
-    schema: Callable[[str, Any], Schema],
     stopping: threading.Event | None = None,
 ) -> DiffusersModel:
     """Fetch and load the model that the environment names. It takes minutes: call it in a thread of its own.
@@ -55,7 +55,6 @@ def open_model(
         environ: The variables of server.settings, and those of hubs and fetches.
         say: Takes sentences for the log.
         phase: Is told what is going on, for /health.
-        schema: Makes the parameters of a task from its class.
         stopping: Ends a fetch early.
 
     Raises:
@@ -70,7 +69,7 @@ def open_model(
     phase("loading libraries")
     prepare(settings, files, environ)
     card = _card()
-    return _Opening(settings, files, card, environ, say, phase).opened(gatherer, schema)
+    return _Opening(settings, files, card, environ, say, phase).opened(gatherer)
 
 
 def prepare(settings: Settings, files: ModelFiles, environ: Mapping[str, str]) -> None:
@@ -134,7 +133,7 @@ class _Opening:
             self._say(reason)
         return chosen
 
-    def opened(self, gatherer: Gatherer, schema: Callable[[str, Any], Schema]) -> DiffusersModel:
+    def opened(self, gatherer: Gatherer) -> DiffusersModel:
         """Load, place, and return the model. Raises PodError."""
         pipelines = importlib.import_module("server.loading.pipeline")
         placing = importlib.import_module("server.loading.placing")
@@ -166,7 +165,7 @@ class _Opening:
             self._info(loaded, found.names, tuple(tasks.compatible(loaded.pipeline))),
             found,
             book,
-            schema,
+            _schema,
             lambda: self.downgrade(loaded.pipeline),
             self.remember,
             self._say,
@@ -216,7 +215,7 @@ class _Opening:
     def _info(self, loaded: Loaded, names: tuple[str, ...], schedulers: tuple[str, ...]) -> ModelInfo:
         scheduler = getattr(loaded.pipeline, "scheduler", None)
         return ModelInfo(
-            id=_without_revision(self._settings.model),
+            id=without_revision(self._settings.model),
             revision=self._files.model.model.revision,
             pipeline=type(loaded.pipeline).__name__,
             family=self._decision.family,
@@ -230,7 +229,12 @@ class _Opening:
         )
 
 
-def _without_revision(word: str) -> str:
+def _schema(task: str, pipeline: Any, schedulers: tuple[str, ...], scheduler: str) -> Schema:
+    made: Schema = importlib.import_module("server.schema.loaded").of(pipeline, task, schedulers, scheduler)
+    return made
+
+
+def without_revision(word: str) -> str:
     """Return a word of MODEL_ID as clients name it: without its revision, and a path by its last part."""
     if word.startswith(("/", "./", "../", "~")):
         return Path(word).name

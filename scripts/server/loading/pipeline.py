@@ -134,7 +134,7 @@ class Loader:
         with told(word), heard(word):
             return cls.from_pretrained(
                 str(part.folder),
-                torch_dtype=dtype,
+                dtype=dtype,
                 variant=components.variant(part),
                 **SAFE,
                 **more,
@@ -149,7 +149,7 @@ class Loader:
             return cls.from_single_file(
                 str(model.model.first),
                 config=str(model.base.folder),
-                torch_dtype=self._dtype,
+                dtype=self._dtype,
                 local_files_only=True,
                 **more,
                 **parts,
