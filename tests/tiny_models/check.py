@@ -362,6 +362,72 @@ def check_audio(bench: Bench) -> None:
     cancel(model, audio_end_in_s=1.0)
 
 
+def check_media(bench: Bench) -> None:
+    """Files in and out, without a model."""
+    import types
+
+    import av
+    import numpy as np
+    import torch
+
+    from server.generation import media, outputs
+
+    ramp = np.linspace(0, 255, 40 * 31 * 33 * 3).reshape(40, 31, 33, 3).astype(np.uint8)
+    tone = np.sin(np.arange(32_000) / 20)[None].repeat(2, axis=0)
+    made = outputs.video(ramp, 16.0, 1, tone, 16_000)
+    assert (made.width, made.height) == (32, 30), made
+    with av.open(io.BytesIO(made.content)) as opened:
+        assert [each.codec_context.name for each in opened.streams] == ["h264", "aac"]
+        assert opened.streams.video[0].average_rate == 16
+        assert abs(float(opened.duration) / av.time_base - 2.5) < 0.1
+    frames = media.decoded("video", [made.content])
+    assert (len(frames), frames[0].size) == (40, (32, 30))
+    sound = media.decoded("audio", [made.content], 8000)
+    assert abs(sound.shape[1] - 16_000) < 1000, sound.shape
+    for form in ("wav", "flac"):
+        file = outputs.audio(tone, 16_000, 1, form)
+        again = media.decoded("audio", [file.content])
+        assert file.suffix == f".{form}"
+        assert np.abs(again.numpy() - tone).max() < 1e-3
+    for name, content in (
+        ("video", b"#EXTM3U\nfile:///etc/passwd\n"),
+        ("audio", png()),
+        ("video", b"x" * 99),
+    ):
+        raised(RequestError, lambda: media.decoded(name, [content]))  # noqa: B023 - called at once
+    triangle = types.SimpleNamespace(
+        verts=torch.eye(3),
+        faces=torch.tensor([[0, 1, 2]]),
+        vertex_channels=dict.fromkeys("RGB", torch.ones(3)),
+    )
+    assert outputs.mesh(triangle, 1).content.startswith(b"ply\nformat binary_little_endian")
+    assert bench.folder.is_dir()
+
+
+def check_modes(bench: Bench) -> None:
+    """What of the memory modes a CPU can do: hooks on and off, and the same picture."""
+    import torch
+
+    from server.loading import placing
+
+    model = bench.open(MODEL_ID=str(bench.model("flux")))
+    size: dict[str, Any] = {"height": 16, "width": 16}
+    plain = generate(model, seed=7, **size)
+    pipeline = model._tasks.pipeline(model.info.task)
+    placing._group(pipeline, torch.device("cpu"), pinned=False)
+    assert generate(model, seed=7, **size).outputs[0].content == plain.outputs[0].content
+    placing.displace(pipeline)
+    assert generate(model, seed=7, **size).outputs[0].content == plain.outputs[0].content
+    placing._float8(pipeline, bench.said.append)
+    assert pipeline.transformer.transformer_blocks[0].attn.to_q.weight.dtype == torch.float8_e4m3fn
+    near = abs(pixels(generate(model, seed=7, **size)) - pixels(plain)).mean()
+    assert near < 40, near
+    said = str(
+        raised(PodError, lambda: bench.open(MODEL_ID=str(bench.model("flux")), QUANTIZE="torchao_int8"))
+    )
+    assert "needs the Python package torchao" in said, said
+
+
 def check_files(bench: Bench) -> None:
     """Files that are torn, corrupt, exchanged, or pickles: a sentence that names them."""
     import shutil
@@ -418,6 +484,8 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "videos": check_videos,
     "audio": check_audio,
     "files": check_files,
+    "media": check_media,
+    "modes": check_modes,
 }
 
 

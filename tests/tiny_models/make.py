@@ -120,13 +120,13 @@ def _sdxl(folder: Path) -> Any:
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         transformer_layers_per_block=(1, 2, 2),
-        projection_class_embeddings_input_dim=80,
-        cross_attention_dim=64,
+        projection_class_embeddings_input_dim=112,
+        cross_attention_dim=96,
     )
     return StableDiffusionXLPipeline(
         vae=_vae([32, 32]),
         text_encoder=_clip(32, 2),
-        text_encoder_2=_clip(32, 10, projected=True),
+        text_encoder_2=_clip(64, 10, projected=True),  # by their widths the two are told apart
         tokenizer=_clip_tokenizer(folder),
         tokenizer_2=_clip_tokenizer(folder),
         unet=unet,

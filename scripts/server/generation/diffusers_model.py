@@ -122,6 +122,7 @@ class DiffusersModel:
                 raise RequestError(f"The model does not take this: {first_line(error)}.") from None
         finally:
             run.clean()
+            _put_back(self._tasks.pipeline(self._tasks.task))
         # Here no traceback holds what lies on the card any more.
         _free()
         self._out_of_memory(self._info.mode)
@@ -184,9 +185,6 @@ class _Run:
     def clean(self) -> None:
         """Leave the pipeline as it was found, however the generation ended."""
         self._pipeline._interrupt = False  # noqa: SLF001 - diffusers' own switch
-        if self._pipeline is not None and hasattr(self._pipeline, "maybe_free_model_hooks"):
-            with contextlib.suppress(Exception):
-                self._pipeline.maybe_free_model_hooks()
 
     # --- what goes in
 
@@ -363,6 +361,12 @@ def _of_request(error: BaseException) -> bool:
     if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
         return bool(_SIZES.search(str(error)))
     return last.startswith(_CHECKS) or (isinstance(error, TypeError) and last == __name__)
+
+
+def _put_back(pipeline: Any) -> None:
+    """Have what is offloaded back on the host: pipelines of other tasks have no hooks of theirs."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        pipeline.maybe_free_model_hooks()
 
 
 def _free() -> None:

@@ -66,10 +66,13 @@ def picture(name: str, content: bytes) -> Image.Image:
                 image.load()
                 turned = ImageOps.exif_transpose(image)
                 return turned.convert("L" if name in _MASKS else "RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RequestError(
+            f"{name} has more pixels than the {MEGAPIXELS} megapixels that are the most: make it smaller.",
+            name,
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise RequestError(f"{name} is a damaged {kind} file ({first_line(error)}).", name) from None
-    except Image.DecompressionBombWarning:
-        raise RequestError(f"{name} has more than {MEGAPIXELS} megapixels.", name) from None
 
 
 def _check_size(name: str, width: int, height: int) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tempfile
 import wave
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import av
@@ -87,8 +89,11 @@ def video(
     """
     height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
     frames = np.ascontiguousarray(frames[:, :height, :width])
-    made = io.BytesIO()
-    with av.open(made, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with (
+        tempfile.NamedTemporaryFile(suffix=".mp4") as file,
+        # What players need first is put there at the end, for which FFmpeg opens the file again.
+        av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": _CRF, "preset": "medium"}
@@ -102,7 +107,9 @@ def video(
         if sound is not None and audio is not None:
             container.mux(sound.encode(_audio_frame(audio, audio_rate)))
             container.mux(sound.encode())
-    return Output(VIDEO, made.getvalue(), "video/mp4", ".mp4", seed, width, height)
+        container.close()
+        content = Path(file.name).read_bytes()
+    return Output(VIDEO, content, "video/mp4", ".mp4", seed, width, height)
 
 
 def _audio_frame(audio: np.ndarray[Any, Any], rate: int) -> Any:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from server.weights.model_files import ModelFiles, Part, Resolved
 
+_LARGEST_JSON: Final = 1 << 20  # bytes: vocabularies are larger, and were hashed
+_NAMES: Final = 2  # of tensors that a sentence has
 _LONGEST: Final = 300  # characters of a library's message
 _MISSING: Final = re.compile(
     r"newly initialized|were not initialized from the model checkpoint|\| *MISSING", re.IGNORECASE
@@ -46,7 +48,7 @@ def _check_part(resolved: Resolved, part: Part) -> None:
     for piece in part.pieces:
         try:
             check_contents(piece.at, piece.path, vouched=False)
-            if piece.path.endswith(".json"):
+            if piece.path.endswith(".json") and piece.at.stat().st_size < _LARGEST_JSON:
                 json.loads(piece.at.read_bytes())
         except OSError as error:
             raise LoadError(
@@ -99,7 +101,14 @@ class MissingWeights(logging.Handler):
         text = record.getMessage()
         if _MISSING.search(text):
             listed = _MISSING_LISTED.search(text)
-            self.said.append(shown(listed["names"] if listed else text.splitlines()[0], _LONGEST))
+            self.said.append(
+                shown(_first_names(listed["names"]) if listed else text.splitlines()[0], _LONGEST)
+            )
+
+
+def _first_names(listed: str) -> str:
+    names = listed.split(", ")
+    return ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
 
 
 @contextlib.contextmanager

@@ -81,6 +81,7 @@ class Loader:
         _check_packages(self._decision)
         name, tasks = self._classes()
         pipeline = self._pipeline(name)
+        _check_whole(pipeline, self._files.model.word)
         scales, paths = self._loras(pipeline)
         task = self._decision.task
         if self._files.controlnet:
@@ -129,7 +130,7 @@ class Loader:
         if self._quantize and (names := [each for each in components.denoisers(part) if each not in parts]):
             more["quantization_config"] = self._quantize.of_pipeline(names)
         dtype: Any = self._dtype
-        if self._decision.family in _FLOAT32_VAE:
+        if self._decision.family in _FLOAT32_VAE and self._dtype != self._float32:
             dtype = {"default": self._dtype, "vae": self._float32}
         with told(word), heard(word):
             return cls.from_pretrained(
@@ -170,6 +171,19 @@ class Loader:
         if scales:
             pipeline.set_adapters(list(scales), list(scales.values()))
         return scales, paths
+
+
+def _check_whole(pipeline: Any, word: str) -> None:
+    """Refuse a pipeline with weights that nothing was loaded into. Raises LoadError."""
+    for name, module in pipeline.components.items():
+        if not isinstance(module, torch.nn.Module):
+            continue
+        empty = next((key for key, each in module.named_parameters() if each.is_meta), "")
+        if empty:
+            raise LoadError(
+                f"{word} lacks tensors of its {name} ({empty}): the file is not whole, or its base is of "
+                "another size; choose another, or set BASE_MODEL."
+            )
 
 
 def _add(pipeline: Any, name: str, resolved: Resolved) -> None:

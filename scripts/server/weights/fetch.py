@@ -7,7 +7,7 @@ import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pod.commands import fetch as fetching
 from pod.downloads import status
@@ -176,6 +176,8 @@ def _model_file(wanted: Wanted, file: File) -> ModelFile:
                 path = f"{source['repo']}/{source['revision']}/{file.path}"
                 model = source["repo"]
             case "civitai":
+                if number := parse_qs(source.get("query", "")).get("fileId"):
+                    source["file"] = int(number[0])  # that one, though another be the version's main file
                 path = f"civitai/{source['version']}/{filenames.safe(file.path)}"
                 model = f"civitai:{source['version']}"
             case _:

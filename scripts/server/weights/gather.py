@@ -131,7 +131,8 @@ class Gatherer:
         found = self._bringer.bring({f"{name}/{role}": each for role, each in plan.parts.items()})
         parts = {role: found[f"{name}/{role}"] for role in plan.parts}
         resolved = Resolved(plan.word, plan.decision, parts["model"], parts.get("base"))
-        self._write(key, resolved)
+        if not all(_is_own(each.source) for each in plan.parts.values()):
+            self._write(key, resolved)
         return resolved
 
     def _recorded(self, key: tuple[str, ...]) -> Record | None:
@@ -166,3 +167,8 @@ class Gatherer:
             record.write(path, resolved, self._knowledge)
         except OSError as error:
             self._say(f"{path} cannot be written ({error.strerror}), so the next start asks the hub again")
+
+
+def _is_own(source: Mapping[str, Any]) -> bool:
+    """Whether files are a person's own folder: it is looked at at each start, for it may be worked on."""
+    return source["kind"] == "local" and "origin" not in source

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from servers import hub_content
 from servers.hub import Hub
 
 from pod.errors import PodError
@@ -204,6 +205,25 @@ def test_parts_beside_the_model(pod: Pod, hub: Hub, tmp_path: Path) -> None:
     assert found.vae
     assert found.vae.decision.component == "AutoencoderKL"
     assert listed(found.vae.model.folder) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    # On CivitAI, a LoRA whose main file is a pickle has a safe one beside it.
+    content = hub_content.tensors("unet.x.lora_A.weight", "unet.x.lora_B.weight")
+    safe = hub_content.make_file("style.safetensors", content)
+    hub.add_civitai(
+        200,
+        "style.pt",
+        b"x" * 99,
+        type="LORA",
+        format="PickleTensor",
+        beside=((safe, "Model", "SafeTensor"),),
+    )
+    ((lora, scale),) = pod.gather(MODEL_ID="org/sd", LORAS="civitai:100@200=0.5").loras
+    assert (lora.model.first.read_bytes(), scale, lora.model.revision) == (content, 0.5, "200")
+    address = f"{hub.url}/files/style.safetensors"
+    hub.add_file("style.safetensors", content)
+    with pytest.raises(PodError, match="no listed sha256"):
+        pod.gather(MODEL_ID="org/sd", LORAS=address)
+    ((lora, _),) = pod.gather(MODEL_ID="org/sd", LORAS=f"{address}#sha256={safe.sha256}").loras
+    assert lora.model.first.name == "style.safetensors"
     found = pod.gather(MODEL_ID=str(local(tmp_path, found)), VAE="org/sd")
     assert found.model.model.first.resolve().is_relative_to(tmp_path / "mine")
     assert found.vae
