@@ -172,6 +172,8 @@ def _mode(environ: Mapping[str, str]) -> tuple[str, bool]:
 def _loras(text: str) -> tuple[LoraWord, ...]:
     """Read LORAS: words between commas, blanks and lines, each with `=scale` behind it or not."""
     found: dict[str, LoraWord] = {}
+    if text.strip().lower() == "none":
+        return ()
     for word in (each for each in re.split(r"[\s,]+", text) if each):
         env.check_filled_in("LORAS", word)
         match = _SCALED.fullmatch(word)

@@ -164,7 +164,7 @@ def check_sd15(bench: Bench) -> None:
     refuse(model, "64 megapixels", task="image-to-image", media={"image": [bomb()]})
     refuse(model, "no scheduler that goes", scheduler="FlowMatchEulerDiscreteScheduler")
     refuse(model, "There is no LoRA", loras=(LoraScale("../../etc"),))
-    refuse(model, "does not take this", height=61)
+    refuse(model, "does not take this", task="image-to-image", media={"image": [png()]}, strength=3.0)
     refuse(model, "takes no video", media={"video": [b"x"]})
     refuse(model, "does not do", task="text-to-video")
     cancel(model)

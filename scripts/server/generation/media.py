@@ -45,9 +45,10 @@ def decoded(name: str, contents: Sequence[bytes], rate: int = 0) -> Any:
     Raises:
         RequestError: What it is, or its size, is not accepted.
     """
-    if name.startswith("audio") or name.endswith("audio"):
+    words = set(name.split("_"))
+    if words & {"audio", "waveform", "waveforms"}:
         return sound(name, contents[0], rate)
-    if "video" in name:
+    if words & {"video", "videos", "frames"}:
         return frames(name, contents[0])
     found = [picture(name, each) for each in contents]
     return found[0] if len(found) == 1 else found

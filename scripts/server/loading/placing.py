@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from server.loading.modes import Chosen
 
 DENOISERS: Final = ("transformer", "transformer_2", "unet", "prior", "decoder")
+_GROUP_HOOKS: Final = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
+"""Those of diffusers 0.42.1, hooks/group_offloading.py."""
 _CPU: Final = torch.device("cpu")
 
 
@@ -56,11 +58,11 @@ def place(pipeline: Any, chosen: Chosen, device: torch.device, say: Callable[[st
 def displace(pipeline: Any) -> None:
     """Undo what `place` did: no hooks, and all weights on the CPU. What was made float8 stays it."""
     pipeline.remove_all_hooks()
-    for module in _modules(pipeline):
-        registry = getattr(module, "_diffusers_hook", None)
-        if registry is not None:
-            for name in ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading"):
-                registry.remove_hook(name, recurse=True)
+    for component in _modules(pipeline):
+        for module in component.modules():
+            registry = getattr(module, "_diffusers_hook", None)
+            for name in _GROUP_HOOKS if registry is not None else ():
+                registry.remove_hook(name, recurse=False)
     pipeline.to(_CPU)
     free()
 
