@@ -245,7 +245,7 @@ def variables() -> set[str]:
     return {name for name in found if re.fullmatch(r"[A-Z][A-Z0-9_]*", name)} - NO_VARIABLES
 
 
-_READERS = frozenset({"get", "seconds", "_given", "_one_of", "_number", "_endpoint", "_token"})
+_READERS = frozenset({"get", "seconds", "_given", "_one_of", "_number", "_endpoint", "_token", "_word"})
 
 
 def _names(node: ast.AST) -> Iterator[ast.Constant]:

@@ -17,7 +17,7 @@ from pod.net.hubs import Request, request_for
 from pod.resolve import civitai, safetensors_header
 from pod.util.dataclass import dataclass, field, replace
 from server.collection import card as cards
-from server.collection.reference import Reference
+from server.collection.reference import Reference, WordError, parse
 from server.detection.detect import detect, wanted, with_base_files
 from server.detection.facts import CivitaiFacts, Facts, File
 
@@ -44,12 +44,19 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Found:
-    """A decision and what it was made from; `revision` is the commit that its files are of, "" for none."""
+    """A decision and what it was made from.
+
+    `source` is where its files are, as in models.json, pinned: with the commit, or a version's number and
+    query; `revision` is that commit, "" for none. `base` is what its base was found to be, where that was
+    looked at.
+    """
 
     decision: Decision
     facts: Facts
     revision: str = ""
     remarks: tuple[str, ...] = field(default=())
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    base: Found | None = field(default=None, repr=False)
 
 
 class Collector:
@@ -61,41 +68,49 @@ class Collector:
         known: What detection knows.
         terms: What CivitAI's signals mean.
         note: Is told why something takes long.
+        here: Returns the local source of a repository on Hugging Face that is here whole, None for the hub's.
     """
 
-    def __init__(self, hubs: Hubs, asker: HubClient, known: Knowledge, terms: Terms, note: Note) -> None:
+    def __init__(
+        self,
+        hubs: Hubs,
+        asker: HubClient,
+        known: Knowledge,
+        terms: Terms,
+        note: Note,
+        here: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None,
+    ) -> None:
         self._hubs, self._asker, self._known, self._terms, self._note = hubs, asker, known, terms, note
+        self._here = here
 
     def inspect(self, meant: Reference, base_model: str = "") -> Found:
         """Return what a model is, with the sizes of its base. Raises RefusedError, OSError."""
         source, facts, remarks = self._facts(meant)
         facts = self._completed(replace(facts, base_model=base_model), source)
-        decision = detect(facts, self._known)
+        decision, base = detect(facts, self._known), None
         if decision.served and decision.base and decision.kind != "checkpoint":
-            decision, said = self._on_base(decision, facts)
-            remarks += said
-        return Found(decision, facts, str(source.get("revision", "")), tuple(remarks))
+            name = decision.base.repository
+            try:
+                base = self.look(_of_base(name, base_model))
+                decision = with_base_files(decision, facts, base.facts, self._known)
+                remarks += base.remarks
+            except RefusedError as error:
+                remarks.append(f"its base {name} {error}")
+        return _found(decision, facts, source, remarks, base)
 
-    def _on_base(self, decision: Decision, facts: Facts) -> tuple[Decision, list[str]]:
-        """Look at the base of a model as well; where that cannot be asked, say so."""
-        if decision.base is None:
-            raise ValueError("expected a base")
-        meant = Reference(
-            decision.base.repository,
-            {"kind": "huggingface", "repo": decision.base.repository, "revision": "main"},
-        )
-        try:
-            source, base, remarks = self._facts(meant)
-            base = self._completed(base, source)
-        except RefusedError as error:
-            return decision, [f"its base {decision.base.repository} {error}"]
-        return with_base_files(decision, facts, base, self._known), remarks
+    def look(self, meant: Reference) -> Found:
+        """Return what a model alone is, without its base. Raises RefusedError, OSError."""
+        source, facts, remarks = self._facts(meant)
+        facts = self._completed(facts, source)
+        return _found(detect(facts, self._known), facts, source, remarks)
 
     def _facts(self, meant: Reference) -> tuple[Mapping[str, Any], Facts, list[str]]:
         """Return where the files are, and the first facts of them."""
         try:
             match meant.kind:
                 case "huggingface":
+                    if local := self._here(meant.source):
+                        return local, _local(Reference(meant.word, local)), []
                     return self._huggingface(meant)
                 case "civitai":
                     return self._civitai(meant)
@@ -211,6 +226,27 @@ class Collector:
             raise
 
 
+def _found(
+    decision: Decision,
+    facts: Facts,
+    source: Mapping[str, Any],
+    remarks: list[str],
+    base: Found | None = None,
+) -> Found:
+    return Found(decision, facts, str(source.get("revision", "")), tuple(remarks), source, base)
+
+
+def _of_base(word: str, given: str) -> Reference:
+    """Return what a base is called: what a person gave may be a folder here too, what files tell may not."""
+    try:
+        found = parse(word)
+    except WordError as error:
+        raise RefusedError(str(error)) from None
+    if found.kind == "huggingface" or word == given:
+        return found
+    raise RefusedError("is no repository: set BASE_MODEL")
+
+
 def _local(meant: Reference) -> Facts:
     """Return the facts of a folder or file; links to files are followed. Raises OSError."""
     if "file" in meant.source:
@@ -226,7 +262,13 @@ def _local(meant: Reference) -> Facts:
                 files.append(File(path.relative_to(folder).as_posix(), path.stat().st_size))
     readme = folder / "README.md"
     text = readme.read_bytes()[: cards.LONGEST].decode(errors="replace") if readme.is_file() else ""
-    return Facts(meant.word, tuple(files), card=cards.of_text(text))
+    return Facts(
+        meant.word,
+        tuple(files),
+        meant.source.get("path", ""),
+        repository=meant.source.get("repo", ""),
+        card=cards.of_text(text),
+    )
 
 
 def _json(path: Path) -> Any:

@@ -1,0 +1,133 @@
+"""What goes wrong while a model is loaded, as sentences: files that are torn, exchanged, or pickles."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from typing import TYPE_CHECKING, Final
+
+from pod.errors import UNFIT, PodError
+from pod.net.http import RefusedError
+from pod.net.integrity import check_contents
+from pod.util.printable import shown
+from server.generation.failure import first_line, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from server.weights.model_files import ModelFiles, Part, Resolved
+
+_LARGEST_JSON: Final = 1 << 20  # bytes: vocabularies are larger, and were hashed
+_NAMES: Final = 2  # of tensors that a sentence has
+_LONGEST: Final = 300  # characters of a library's message
+_MISSING: Final = re.compile(
+    r"newly initialized|were not initialized from the model checkpoint|\| *MISSING", re.IGNORECASE
+)
+_MISSING_LISTED: Final = re.compile(r"\[(?P<names>'[^\]]+)\]")
+
+
+class LoadError(PodError):
+    """A model that cannot be loaded: the sentence names the file or component."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, UNFIT)
+
+
+def check(files: ModelFiles) -> None:
+    """Look at every file before a library does. Raises LoadError."""
+    found = [files.model, files.vae, files.controlnet, *(each for each, _ in files.loras)]
+    for resolved in (each for each in found if each):
+        for part in (resolved.model, resolved.base):
+            if part:
+                _check_part(resolved, part)
+
+
+def _check_part(resolved: Resolved, part: Part) -> None:
+    for piece in part.pieces:
+        try:
+            check_contents(piece.at, piece.path, vouched=False)
+            if piece.path.endswith(".json") and piece.at.stat().st_size < _LARGEST_JSON:
+                json.loads(piece.at.read_bytes())
+        except OSError as error:
+            raise LoadError(
+                f"{resolved.word}: {piece.path} cannot be read ({error.strerror}): it was removed since it "
+                "was checked; start again."
+            ) from None
+        except ValueError:
+            raise LoadError(
+                f"{resolved.word}: {piece.path} is no JSON: it is damaged; remove it, and start again."
+            ) from None
+        except RefusedError as error:
+            raise LoadError(f"{resolved.word}: {piece.path} {_ended(str(error))}") from None
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Make one sentence of whatever a library raises while it loads `what`. Raises LoadError."""
+    try:
+        yield
+    except PodError:
+        raise
+    except MemoryError:
+        raise LoadError(f"{what} does not fit into the pod's RAM: take a pod with more of it.") from None
+    except Exception as error:  # noqa: BLE001 - libraries raise what they like, and a person reads it
+        if is_out_of_memory(error):
+            raise OutOfCardError(f"{what} does not fit onto the card.") from None
+        raise LoadError(
+            f"{what} cannot be loaded ({type(error).__name__}: {first_line(error)}): its files do not fit "
+            "together, or are of another version; choose another revision of it."
+        ) from None
+
+
+class OutOfCardError(LoadError):
+    """The card's memory was not enough to load a model in the mode that was chosen."""
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
+
+
+class MissingWeights(logging.Handler):
+    """Hears what libraries log when a file has not all tensors that its configuration asks for."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the first line of a message that says so."""
+        text = record.getMessage()
+        if _MISSING.search(text):
+            listed = _MISSING_LISTED.search(text)
+            self.said.append(
+                shown(_first_names(listed["names"]) if listed else text.splitlines()[0], _LONGEST)
+            )
+
+
+def _first_names(listed: str) -> str:
+    names = listed.split(", ")
+    return ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
+
+
+@contextlib.contextmanager
+def heard(what: str) -> Iterator[None]:
+    """Refuse a model of which tensors are missing: libraries make them up, and the picture is noise.
+
+    Raises LoadError.
+    """
+    ear = MissingWeights()
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for each in loggers:
+        each.addHandler(ear)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeHandler(ear)
+    if ear.said:
+        raise LoadError(
+            f"{what} lacks tensors that its configuration asks for ({ear.said[0]}): the file is of another "
+            "model than its configuration; choose another revision of it."
+        )

@@ -1,0 +1,136 @@
+"""What is decided about a model before torch is loaded: memory modes, numbers, names, sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.detection import memory
+from server.detection.memory import Share
+from server.generation.failure import first_line, is_out_of_memory
+from server.generation.loras import plain_name
+from server.generation.text import described
+from server.loading import modes
+from server.loading.modes import Card
+from server.loading.names import unique
+from server.loading.open import without_revision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GIB = 1 << 30
+FLUX = memory.estimate(
+    [Share("transformer", 24 * GIB), Share("text_encoder_2", 9 * GIB), Share("vae", GIB // 4)],
+    "text-to-image",
+)
+
+
+def card(free: float, capability: tuple[int, int] = (8, 9)) -> Card:
+    return Card("NVIDIA X", round(free * GIB), round((free + 1) * GIB), capability)
+
+
+CHOICES = [
+    # free on the card, the pod's RAM, GPU_MEMORY_MODE, what has failed: the mode, whether it is pinned
+    (47, 64, "auto", "", "full", False),
+    (30, 64, "auto", "", "layerwise_fp8", False),
+    (20, 100, "auto", "", "group_offload", True),
+    (20, 64, "auto", "", "group_offload", False),
+    (20, 20, "auto", "", "sequential_offload", False),
+    (47, 64, "auto", "full", "layerwise_fp8", False),
+    (47, 64, "auto", "sequential_offload", "sequential_offload", False),
+    (8, 100, "full", "", "full", False),
+    (8, 100, "group_offload", "full", "group_offload", True),
+    (47, None, "auto", "", "full", False),
+]
+
+
+@pytest.mark.parametrize(("free", "ram", "asked", "failed", "mode", "pinned"), CHOICES)
+def test_the_fastest_mode_that_fits_is_taken(
+    free: float, ram: int | None, asked: str, failed: str, mode: str, pinned: bool
+) -> None:
+    found = modes.choose(asked, False, FLUX, card(free), ram and ram * GIB, failed=failed)
+    assert (found.mode, found.pinned) == (mode, pinned)
+    assert found.float8 == (mode == "layerwise_fp8")
+    assert found.reasons[-1].startswith(mode)
+
+
+def test_what_is_not_known_and_what_is_not_there() -> None:
+    assert modes.choose("auto", False, (), card(8), None).mode == "full"
+    assert modes.choose("auto", False, (), card(8), None, failed="full").float8
+    assert modes.choose("group_offload", True, FLUX, None, None).mode == "full"
+    # In 32 bits everything is twice as large.
+    assert modes.choose("auto", False, FLUX, card(47), 200 * GIB, times=2.0).mode != "full"
+    assert [modes.lower(each) for each in ("full", "sequential_offload", "other")] == [
+        "layerwise_fp8",
+        "",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "place", "family", "found"),
+    [
+        ("auto", card(8), "sdxl", "bfloat16"),
+        ("auto", card(8, (7, 5)), "sdxl", "float16"),
+        ("auto", card(8, (7, 5)), "wan", "float32"),
+        ("float16", card(8), "wan", "float16"),
+        ("auto", None, "sdxl", "float32"),
+        ("float16", None, "sdxl", "float32"),
+        ("bfloat16", None, "sdxl", "bfloat16"),
+    ],
+)
+def test_the_numbers(asked: str, place: Card | None, family: str, found: str) -> None:
+    assert modes.dtype(asked, place, family)[0] == found
+
+
+def test_a_mode_that_failed_is_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "a/modes.json"
+    assert modes.remembered(path, "x") == ""
+    modes.remember(path, "x", "full")
+    modes.remember(path, "y", "layerwise_fp8")
+    assert (modes.remembered(path, "x"), modes.remembered(path, "y")) == ("full", "layerwise_fp8")
+    path.write_text('{"x": "fast"}')
+    assert modes.remembered(path, "x") == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("org/repo", "org/repo"),
+        ("org/repo@main", "org/repo"),
+        ("hf:org/repo@v1:a/b.safetensors", "hf:org/repo:a/b.safetensors"),
+        ("civitai:1@2", "civitai:1@2"),
+        ("/models/mine", "mine"),
+        ("https://host/a.safetensors?token=x#sha256=00", "a.safetensors"),
+    ],
+)
+def test_how_clients_name_the_model(word: str, name: str) -> None:
+    assert without_revision(word) == name
+
+
+def test_names_of_loras() -> None:
+    assert plain_name("my style v1.5.safetensors") == "my_style_v1_5"
+    assert plain_name("....safetensors") == "lora"
+    assert unique("a", {"a": 1, "a-2": 1}) == "a-3"
+
+
+def test_what_libraries_say() -> None:
+    assert first_line(ValueError("\n one. \n two")) == "one"
+    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried"))
+    assert not is_out_of_memory(ValueError("CUDA out of memory"))
+
+
+def test_parameters_in_words() -> None:
+    told = described(
+        {
+            "prompt": ["a", "b"],
+            "negative_prompt": "c",
+            "num_inference_steps": 2,
+            "seed": 7,
+            "width": 8,
+            "height": 16,
+            "strength": 0.5,
+        }
+    )
+    assert told == "a; b\nNegative prompt: c\nSteps: 2, Seed: 7, Size: 8x16, strength: 0.5"
