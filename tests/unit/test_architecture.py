@@ -95,7 +95,7 @@ http_server
 serve_command
 """
 WORKER_ORDER = _WORKER_ORDER.split()
-# The same for the server of one model, whose packages are one so far: from facts to the decision.
+# The same within the server of one model: from facts to the decision.
 _DETECTION_ORDER = """
 facts
 knowledge
@@ -112,6 +112,18 @@ single_file
 detect
 """
 DETECTION_ORDER = _DETECTION_ORDER.split()
+# The same for its packages: from facts of a model to what answers requests for it.
+_SERVER_ORDER = """
+detection
+collection
+schema
+generation
+requests
+jobs
+api
+command
+"""
+SERVER_ORDER = _SERVER_ORDER.split()
 # What the builder shares with the pod: rules that must be one rule, and HTTP.
 SHARED = {"errors", "util", "hardware", "net", "resolve", "source_trees", "flags"}
 
@@ -121,7 +133,7 @@ IMAGE_PACKAGES = {
     "pod": set[str](),
     "comfy": {"pod", "aiohttp"},
     "worker": {"comfy", "pod", "aiohttp", "yarl"},  # aiohttp's addresses
-    "server": {"pod"},
+    "server": {"worker", "pod", "aiohttp"},
 }
 LONGEST = 400
 
@@ -196,6 +208,14 @@ def test_so_it_is_in_a_worker() -> None:
     worker = {name: path for name, path in IN_IMAGES.items() if name.split(".")[0] == "worker"}
     assert out_of_order(worker, WORKER_ORDER) == []
     assert {member(name) for name in worker} - {""} == set(WORKER_ORDER), (
+        "a place in the order that nobody has"
+    )
+
+
+def test_so_it_is_in_a_server() -> None:
+    server = {name: path for name, path in IN_IMAGES.items() if name.split(".")[0] == "server"}
+    assert out_of_order(server, SERVER_ORDER) == []
+    assert {member(name) for name in server} - {""} == set(SERVER_ORDER), (
         "a place in the order that nobody has"
     )
 
