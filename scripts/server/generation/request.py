@@ -9,20 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from server.errors import RequestError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from server.schema.parameters import Schema
 
+__all__ = [
+    "AUDIO",
+    "IMAGE",
+    "MESH",
+    "VIDEO",
+    "CancelledError",
+    "Generation",
+    "LoraScale",
+    "Model",
+    "ModelInfo",
+    "OutOfMemoryError",
+    "Output",
+    "Progress",
+    "RequestError",
+    "Result",
+]
 IMAGE, VIDEO, AUDIO, MESH = "image", "video", "audio", "mesh"
-
-
-class RequestError(Exception):
-    """A request that cannot be carried out as it stands: one whole sentence. `parameter` is what is wrong."""
-
-    def __init__(self, message: str, parameter: str = "") -> None:
-        super().__init__(message)
-        self.parameter = parameter
 
 
 class OutOfMemoryError(Exception):
