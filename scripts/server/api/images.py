@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from server.api import refusals, views
 from server.api.refusals import ApiError
+from server.api.submission import CANCELLED
 from server.requests import openai
 from worker import event_stream
 from worker.http_api import raw
@@ -52,8 +53,9 @@ class Images:
         job = await self._submission.job(request, read)
         if asked[0].stream:
             return await self._streamed(request, job, asked[0])
-        await self._submission.result(job, forget=not asked[0].by_url)
-        outputs = job.result.outputs if job.result else ()
+        outputs = (await self._submission.result(job)).outputs
+        if not asked[0].by_url:
+            self._submission.forget(job)
         if not asked[0].by_url and not self._views.fits(job):
             raise ApiError(
                 400,
@@ -80,7 +82,7 @@ class Images:
         except BaseException:
             self._served.queue.cancel(job)
             raise
-        self._served.queue.forget(job.id)
+        self._submission.forget(job)
         return sent
 
     async def _follow(
@@ -108,7 +110,7 @@ class Images:
             if not job.over:
                 await event_stream.wait(request, sent, changed)
         if job.result is None:
-            error = refusals.of_failure(job.failure) if job.failure else ApiError(409, "It was cancelled.")
+            error = refusals.of_failure(job.failure) if job.failure else ApiError(409, CANCELLED)
             said = refusals.body(request.path, error)
             await event_stream.send(request, sent, event_stream.event("error", said))
             return

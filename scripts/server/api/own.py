@@ -49,8 +49,11 @@ class Own:
             return raw(encoded(self._view(job, request)), 202)
         if follows:
             return await self._followed(request, job)
-        await self._submission.result(job, forget=self._views.fits(job))
-        return raw(encoded(self._view(job, request)))
+        await self._submission.result(job)
+        said = self._view(job, request)
+        if self._views.fits(job):
+            self._submission.forget(job)
+        return raw(encoded(said))
 
     async def job(self, request: web.BaseRequest, number: str) -> web.StreamResponse:
         """Tell how a job is, or follow it."""
@@ -102,7 +105,7 @@ class Own:
             self._served.queue.cancel(job)
             raise
         if self._views.fits(job):
-            self._served.queue.forget(job.id)
+            self._submission.forget(job)
         return found
 
     async def _follow(self, request: web.BaseRequest, job: Job) -> web.StreamResponse:

@@ -120,17 +120,16 @@ class Api:
         if request.method in ("GET", "HEAD") and request.path == self._settings.health_path:
             return await self._probes.ping(request)
         path = request.path.rstrip("/") or "/"
-        match matched(request.method, path):
-            case []:
+        found = matched(request.method, path)
+        if isinstance(found, list):
+            if not found:
                 raise HttpError(404, "There is no such address here: /docs shows which there are.")
-            case [*allowed]:
-                said = ", ".join(map(str, allowed))
-                raise HttpError(405, f"This address is asked with {said}.", headers={"Allow": said})
-            case route, words:
-                if not route.is_open:
-                    self._access.check(request)
-                return await self._answers[route.name](request, *words)
-        raise AssertionError
+            said = ", ".join(found)
+            raise HttpError(405, f"This address is asked with {said}.", headers={"Allow": said})
+        route, words = found
+        if not route.is_open:
+            self._access.check(request)
+        return await self._answers[route.name](request, *words)
 
     async def _page(self, _request: web.BaseRequest) -> web.StreamResponse:
         # Its text is needed by nobody else.

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from server.api.served import Served
-    from server.generation.request import Model, ModelInfo
+    from server.generation.request import Model, ModelInfo, Result
     from server.jobs.record import Job
     from server.requests.draft import Draft
     from server.requests.form import Form
     from worker.serve_settings import Settings
 
 _MEMORY: Final = 20  # times the largest request: what comes in, waits and runs
+CANCELLED: Final = "The generation was cancelled."
 _SOON: Final = "5"  # seconds until the model may be there
 
 
@@ -128,7 +129,7 @@ class Submission:
         except StoppingError as stopping:
             raise ApiError(503, str(stopping)) from None
 
-    async def result(self, job: Job, *, forget: bool = True) -> None:
+    async def result(self, job: Job) -> Result:
         """Wait for a job, and end it when its client goes. Raises ApiError where nothing came of it."""
         queue = self._served.queue
         try:
@@ -136,9 +137,13 @@ class Submission:
         except asyncio.CancelledError:
             queue.cancel(job)
             raise
-        if forget or job.result is None:
-            queue.forget(job.id)  # all of it goes into the answer
+        if job.result is not None:
+            return job.result
+        queue.forget(job.id)
         if job.failure:
             raise refusals.of_failure(job.failure)
-        if job.result is None:
-            raise ApiError(409, "The generation was cancelled.", headers=refusals.ONCE)
+        raise ApiError(409, CANCELLED, headers=refusals.ONCE)
+
+    def forget(self, job: Job) -> None:
+        """Forget a job all of which goes into its answer."""
+        self._served.queue.forget(job.id)

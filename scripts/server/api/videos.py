@@ -8,6 +8,7 @@ from aiohttp import web
 
 from server.api import own
 from server.api.refusals import ApiError
+from server.api.submission import CANCELLED
 from server.requests import lengths, openai
 from worker import job_record
 from worker.http_api import headers, raw
@@ -106,10 +107,8 @@ class Videos:
             return openai.audio(form, info).draft
 
         job = await self._submission.job(request, read)
-        await self._submission.result(job)
-        made = job.result.outputs[0] if job.result else None
-        if made is None:
-            raise AssertionError  # `result` raises where there is none
+        made = (await self._submission.result(job)).outputs[0]
+        self._submission.forget(job)
         about = {"X-Seed": str(made.seed)}
         return web.Response(body=made.content, content_type=made.mime, headers={**headers(), **about})
 
@@ -139,7 +138,7 @@ class Videos:
             said["seed"] = job.result.outputs[0].seed
         if job.over and not done:
             failure = job.failure
-            message = failure.message if failure else "The generation was cancelled."
+            message = failure.message if failure else CANCELLED
             said["error"] = {"code": (failure and failure.code) or job.status.lower(), "message": message}
         return said
 

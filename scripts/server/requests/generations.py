@@ -102,12 +102,17 @@ def _fill(draft: Draft, schema: Schema) -> None:
         name = next((each for each in names if schema.parameter(each)), None)
         if name is None:
             raise FieldError(f"{field} is nothing that this model takes for {schema.task}.", field, UNKNOWN)
-        draft.values.setdefault(name, value)
-        draft.names[name] = field
+        _put(draft, name, value, field)
     if draft.seconds is not None:
         name, value = of_seconds(schema, draft.seconds, draft.values)
-        draft.values.setdefault(name, value)
-        draft.names[name] = "seconds"
+        _put(draft, name, value, "seconds")
+
+
+def _put(draft: Draft, name: str, value: Any, field: str) -> None:
+    if name in draft.values:
+        raise FieldError(f"{name} is given twice: also by {field}.", name)
+    draft.values[name] = value
+    draft.names[name] = field
 
 
 def _typed(draft: Draft, schema: Schema) -> dict[str, Any]:

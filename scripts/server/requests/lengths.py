@@ -9,7 +9,7 @@ from server.requests.errors import UNKNOWN, FieldError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from server.schema.parameters import Schema
+    from server.schema.parameters import Parameter, Schema
 
 _RATES: Final = ("frame_rate", "fps")
 _SOUND: Final = ("audio_end_in_s", "audio_length_in_s", "audio_duration", "duration")
@@ -19,24 +19,25 @@ _FRAMES: Final = 16.0
 
 def of_seconds(schema: Schema, seconds: float, values: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the parameter that means the length, and its value. Raises FieldError."""
-    frames = schema.parameter("num_frames")
+    frames = _frames(schema)
     if frames is None:
         name = next((each for each in _SOUND if schema.parameter(each)), None)
         if name is None:
             raise FieldError("seconds is nothing that this model takes.", "seconds", UNKNOWN)
         return name, seconds
-    step = _step(frames.default)
-    count = step * max(1, round(seconds * rate(schema, values) / step)) + (1 if step > 1 else 0)
+    per_second = rate(schema, values)
+    step, more = (frames.multiple, frames.offset) if frames.multiple else _step(frames.default)
+    count = step * max(1, round((seconds * per_second - more) / step)) + more
     if frames.maximum is not None and count > frames.maximum:
-        most = frames.maximum / rate(schema, values)
-        raise FieldError(f"seconds is {seconds:g}, and {most:g} are the most.", "seconds")
-    return "num_frames", count
+        most = frames.maximum / per_second
+        raise FieldError(f"seconds is {seconds:g}, and {most:.4g} are the most.", "seconds")
+    return frames.name, count
 
 
 def said(schema: Schema, values: Mapping[str, Any]) -> float | None:
     """Return how many seconds a video has by its parameters; None where they do not say."""
-    frames = schema.parameter("num_frames")
-    count = values.get("num_frames", frames.default if frames else None)
+    frames = _frames(schema)
+    count = values.get(frames.name, frames.default) if frames else None
     return count / rate(schema, values) if isinstance(count, int | float) else None
 
 
@@ -52,6 +53,11 @@ def rate(schema: Schema, values: Mapping[str, Any]) -> float:
     return _FRAMES
 
 
-def _step(default: Any) -> int:
-    """Return how the pipeline counts: many take 4n + 1 or 8n + 1 frames alone, and so is their default."""
-    return next((step for step in (8, 4) if isinstance(default, int) and default % step == 1), 1)
+def _frames(schema: Schema) -> Parameter | None:
+    return next(filter(None, map(schema.parameter, ("num_frames", "video_length"))), None)
+
+
+def _step(default: Any) -> tuple[int, int]:
+    """Return how a pipeline counts that does not say: many take 4n + 1 or 8n + 1, as their default is."""
+    found = (step for step in (8, 4) if isinstance(default, int) and default % step == 1)
+    return next(((step, 1) for step in found), (1, 0))
