@@ -18,16 +18,10 @@ import zipfile
 from pathlib import Path
 
 _LONGEST = 400  # characters of a statement that is kept
-_BOUNDED = re.compile(
-    r"(?:height|width|num_frames|video_length|max_sequence_length|strength|num_inference_steps)$"
-)
+_BOUNDED = re.compile(r"(?:height|width|num_frames|video_length|max_sequence_length|strength|num_inference_steps)$")
 # Whose parameters are no numbers, so that what is made of them says nothing of a default.
-_OTHERS = re.compile(
-    r"torch\.|encode_prompt|encode_image|prepare_|retrieve_|callback|\bself\.(?:unet|transformer)\(|hasattr|_dim="
-)
-_ROUNDED = re.compile(
-    r"(?:height|width) // (.+) \* (?:\1|\(\1\))$|\((?:num_frames|video_length) - 1\) (?://|%) "
-)
+_OTHERS = re.compile(r"torch\.|encode_prompt|encode_image|prepare_|retrieve_|callback|\bself\.(?:unet|transformer)\(|hasattr|_dim=")
+_ROUNDED = re.compile(r"(?:height|width) // (.+) \* (?:\1|\(\1\))$|\((?:num_frames|video_length) - 1\) (?://|%) ")
 _ARGS = re.compile(r"^ {4}(\w+)\s*(?:\(.*|:.*)$", re.MULTILINE)
 
 
@@ -56,10 +50,7 @@ def methods(name: str, known: dict[str, ast.ClassDef]) -> dict[str, ast.Function
 def written(arguments: ast.arguments) -> list[str]:
     """Return parameters as they are written, without self."""
     bare = [*[None] * (len(arguments.args) - len(arguments.defaults)), *arguments.defaults]
-    pairs = [
-        *zip(arguments.args, bare, strict=True),
-        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
-    ]
+    pairs = [*zip(arguments.args, bare, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     found = []
     for arg, default in pairs[1:]:
         hint = f": {ast.unparse(arg.annotation)}" if arg.annotation else ""
@@ -73,11 +64,7 @@ def made(call: ast.FunctionDef) -> list[str]:
     names = {arg.arg for arg in call.args.args}
     found = []
     for node in call.body:
-        stored = {
-            each.id
-            for each in ast.walk(node)
-            if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
-        }
+        stored = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
         if isinstance(node, ast.Assign | ast.If) and stored & names:
             found.append(ast.unparse(node))
     return [each for each in found if len(each) <= _LONGEST and not _OTHERS.search(each)]
@@ -89,11 +76,7 @@ def checks(function: ast.FunctionDef) -> list[str]:
     kept: list[str] = []
     for node in ast.walk(function):
         names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        if (
-            isinstance(node, ast.If)
-            and any(map(_BOUNDED.match, names))
-            and isinstance(node.body[0], ast.Raise | ast.Expr)
-        ):
+        if isinstance(node, ast.If) and any(map(_BOUNDED.match, names)) and isinstance(node.body[0], ast.Raise | ast.Expr):
             raises = any(isinstance(each, ast.Raise) for each in node.body)
             if any(isinstance(each, ast.Compare) for each in ast.walk(node.test)):
                 steps.append(node.test)
@@ -141,11 +124,7 @@ def main(wheel_path: str, out: str) -> int:
                 "code": code(found),
             }
     source = f"{path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
-    head = {
-        "written by": "scripts/host/diffusers_signatures.py",
-        "source": source,
-        "parameters": list(numbers),
-    }
+    head = {"written by": "scripts/host/diffusers_signatures.py", "source": source, "parameters": list(numbers)}
     lines = [f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items()]
     body = json.dumps(head, indent=0)[:-2] + ',\n"pipelines": {\n' + ",\n".join(lines) + "\n}}\n"
     Path(out).write_text(body, encoding="utf-8")

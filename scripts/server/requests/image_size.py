@@ -80,4 +80,5 @@ def _webp(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _three(data: bytes, at: int) -> int:
-    return int.from_bytes(data[at : at + 3], "little")
+    low, high = struct.unpack_from("<HB", data, at)
+    return int(low | high << 16)

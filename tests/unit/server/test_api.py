@@ -216,10 +216,10 @@ def test_what_another_kind_of_model_makes_is_asked_for_elsewhere() -> None:
     async def work(client: Client) -> None:
         for path in (VIDEOS, AUDIO):
             status, said = await client.ask("POST", path, json={"prompt": "a cat"})
-            assert (status, said["error"]["message"]) == (
-                400,
-                "This model does text-to-image, image-to-image, inpainting: ask POST /v1/images/generations and "
-                "/v1/images/edits.",
+            assert status == 400
+            assert said["error"]["message"] == (
+                "This model does text-to-image, image-to-image, inpainting: "
+                "ask POST /v1/images/generations and /v1/images/edits."
             )
 
     run(work)

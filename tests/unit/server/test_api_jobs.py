@@ -179,7 +179,7 @@ def test_failures_are_told_apart_and_counted(capfd: pytest.CaptureFixture[str]) 
                 said = (await answer.json())["error"]
                 assert (said["type"], part in said["message"]) == ("server_error", True)
         await client.post(IMAGES, CAT)
-        status, text = await client.ask("GET", "/metrics")
+        _, text = await client.ask("GET", "/metrics")
         lines = text.decode().splitlines()
         for line in (
             "podkiln_ready 1",
