@@ -197,8 +197,8 @@ def document(model: Model | None) -> dict[str, Any]:
         paths.setdefault(route.path.replace("+}", "}"), {})[route.method.lower()] = _operation(route)
     schemas = dict(_SCHEMAS)
     if model:
-        tasks = [model.schema(task).to_json_schema() for task in model.info.tasks]
-        schemas["GenerateRequest"] = {"allOf": [_SCHEMAS["GenerateRequest"], {"anyOf": tasks}]}
+        tasks = [_with_ours(model.schema(task).to_json_schema()) for task in model.info.tasks]
+        schemas["GenerateRequest"] = {"anyOf": tasks}
     about = f"{model.info.id}, by {model.info.pipeline}." if model else "A model that is being loaded."
     return {
         "openapi": "3.1.0",
@@ -213,6 +213,12 @@ def document(model: Model | None) -> dict[str, Any]:
             },
         },
     }
+
+
+def _with_ours(task: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a task with what all tasks take beside it: it allows nothing else."""
+    ours = _SCHEMAS["GenerateRequest"]["properties"]
+    return {**task, "properties": {**ours, **task.get("properties", {})}}
 
 
 def _operation(route: Route) -> dict[str, Any]:

@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 
 _AROUND: Final = 10_000  # bytes of JSON around what came out
 _DOCS_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-_PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 
 
 class Api:
@@ -132,8 +127,8 @@ class Api:
         return await self._answers[route.name](request, *words)
 
     async def _page(self, _request: web.BaseRequest) -> web.StreamResponse:
-        # Its text is needed by nobody else.
-        return _html(str(import_module("server.page").page()), _PAGE_POLICY)
+        shown = import_module("server.page")  # whose text nobody else needs
+        return _html(str(shown.page()), str(shown.policy()))
 
     async def _openapi(self, _request: web.BaseRequest) -> web.StreamResponse:
         return raw(encoded(openapi.document(self._served.model)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from server.generation import frame_rates
 from server.requests.errors import UNKNOWN, FieldError
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 _RATES: Final = ("frame_rate", "fps")
 _SOUND: Final = ("audio_end_in_s", "audio_length_in_s", "audio_duration", "duration")
-_FRAMES: Final = 16.0
-"""Frames a second of a pipeline that does not say: Wan's, which most of those are."""
 
 
 def of_seconds(schema: Schema, seconds: float, values: Mapping[str, Any]) -> tuple[str, Any]:
@@ -50,7 +49,7 @@ def rate(schema: Schema, values: Mapping[str, Any]) -> float:
             value = float(value) if value.replace(".", "", 1).isdigit() else None
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
             return float(value)
-    return _FRAMES
+    return frame_rates.usual(schema.pipeline)
 
 
 def _frames(schema: Schema) -> Parameter | None:

@@ -28,7 +28,7 @@ def test_pictures_are_made_and_edited_and_the_model_is_listed() -> None:
                 model="org/tiny",
                 n=2,
                 size="64x32",
-                extra_body=more,  # type: ignore[arg-type]
+                extra_body=more,
             )
             pictures = [base64.b64decode(each.b64_json or "") for each in made.data or []]
             assert pictures == [png(64, 32, 5), png(64, 32, 6)]
