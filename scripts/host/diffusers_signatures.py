@@ -1,10 +1,11 @@
 """Write what a release of diffusers says of its pipelines' parameters, read off its wheel, for tests.
 
     pip download diffusers==0.42.1 --no-deps
-    python3 scripts/host/diffusers_signatures.py diffusers-0.42.1-py3-none-any.whl tests/fixtures/diffusers/signatures.json
+    python3 scripts/host/diffusers_signatures.py WHEEL tests/fixtures/diffusers/signatures.json
 
 The wheel's code is parsed and never run. Each pipeline has its parameters as they are written, as numbers into
-`parameters`; the names in its docstring's Args; and of its code the statements that make defaults or check bounds.
+`parameters`; which of them its docstring's Args do not name; and of its code the statements that make defaults
+or check bounds.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ import zipfile
 from pathlib import Path
 
 _LONGEST = 400  # characters of a statement that is kept
-_BOUNDED = re.compile(r"(?:height|width|num_frames|video_length|max_sequence_length|strength|num_inference_steps)$")
+_BOUNDED = re.compile(
+    r"(?:height|width|num_frames|video_length|max_sequence_length|strength|num_inference_steps)$"
+)
 # Whose parameters are no numbers, so that what is made of them says nothing of a default.
-_OTHERS = re.compile(r"torch\.|encode_prompt|encode_image|prepare_|retrieve_|callback|\bself\.(?:unet|transformer)\(|hasattr|_dim=")
-_ROUNDED = re.compile(r"(?:height|width) // (.+) \* (?:\1|\(\1\))$|\((?:num_frames|video_length) - 1\) (?://|%) ")
+_OTHERS = re.compile(
+    r"torch\.|encode_prompt|encode_image|prepare_|retrieve_|callback|\bself\.(?:unet|transformer)\(|hasattr|_dim="
+)
+_ROUNDED = re.compile(
+    r"(?:height|width) // (.+) \* (?:\1|\(\1\))$|\((?:num_frames|video_length) - 1\) (?://|%) "
+)
 _ARGS = re.compile(r"^ {4}(\w+)\s*(?:\(.*|:.*)$", re.MULTILINE)
 
 
@@ -50,7 +57,10 @@ def methods(name: str, known: dict[str, ast.ClassDef]) -> dict[str, ast.Function
 def written(arguments: ast.arguments) -> list[str]:
     """Return parameters as they are written, without self."""
     bare = [*[None] * (len(arguments.args) - len(arguments.defaults)), *arguments.defaults]
-    pairs = [*zip(arguments.args, bare, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    pairs = [
+        *zip(arguments.args, bare, strict=True),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
     found = []
     for arg, default in pairs[1:]:
         hint = f": {ast.unparse(arg.annotation)}" if arg.annotation else ""
@@ -61,10 +71,17 @@ def written(arguments: ast.arguments) -> list[str]:
 
 def made(call: ast.FunctionDef) -> list[str]:
     """Return the statements of __call__ that give a value to what was left out."""
-    names = {arg.arg for arg in call.args.args}
+    names = {
+        each.partition(":")[0] for each in written(call.args)
+        if each.endswith("= None") and re.search(r": .*\b(?:int|float|str)\b", each)
+    }  # fmt: skip
     found = []
     for node in call.body:
-        stored = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+        stored = {
+            each.id
+            for each in ast.walk(node)
+            if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        }
         if isinstance(node, ast.Assign | ast.If) and stored & names:
             found.append(ast.unparse(node))
     return [each for each in found if len(each) <= _LONGEST and not _OTHERS.search(each)]
@@ -76,7 +93,11 @@ def checks(function: ast.FunctionDef) -> list[str]:
     kept: list[str] = []
     for node in ast.walk(function):
         names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        if isinstance(node, ast.If) and any(map(_BOUNDED.match, names)) and isinstance(node.body[0], ast.Raise | ast.Expr):
+        if (
+            isinstance(node, ast.If)
+            and any(map(_BOUNDED.match, names))
+            and isinstance(node.body[0], ast.Raise | ast.Expr)
+        ):
             raises = any(isinstance(each, ast.Raise) for each in node.body)
             if any(isinstance(each, ast.Compare) for each in ast.walk(node.test)):
                 steps.append(node.test)
@@ -85,11 +106,12 @@ def checks(function: ast.FunctionDef) -> list[str]:
             steps.append(node)
             kept.append(ast.unparse(node))
     used = {each.id for step in steps for each in ast.walk(step) if isinstance(each, ast.Name)}
-    local = [
-        ast.unparse(node) for node in ast.walk(function)
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in used
-        and not _BOUNDED.match(node.targets[0].id)
-    ]  # fmt: skip
+    local: list[str] = []
+    for node in reversed([each for each in ast.walk(function) if isinstance(each, ast.Assign)]):
+        target = node.targets[0]
+        if isinstance(target, ast.Name) and target.id in used and not _BOUNDED.match(target.id):
+            used |= {each.id for each in ast.walk(node.value) if isinstance(each, ast.Name)}
+            local.insert(0, ast.unparse(node))
     return [each for each in dict.fromkeys([*local, *kept]) if len(each) <= _LONGEST]
 
 
@@ -124,7 +146,11 @@ def main(wheel_path: str, out: str) -> int:
                 "code": code(found),
             }
     source = f"{path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
-    head = {"written by": "scripts/host/diffusers_signatures.py", "source": source, "parameters": list(numbers)}
+    head = {
+        "written by": "scripts/host/diffusers_signatures.py",
+        "source": source,
+        "parameters": list(numbers),
+    }
     lines = [f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items()]
     body = json.dumps(head, indent=0)[:-2] + ',\n"pipelines": {\n' + ",\n".join(lines) + "\n}}\n"
     Path(out).write_text(body, encoding="utf-8")

@@ -6,11 +6,14 @@ import inspect
 import re
 
 LONGEST = 400  # characters of a description
-_SECTION = re.compile(r"^(?:Args|Arguments|Parameters):\s*$", re.MULTILINE)
+_SECTION = re.compile(r"^( *)(?:Args|Arguments|Parameters):\s*$", re.MULTILINE)
 # prompt (`str` or `list[str]`, *optional*):
 _HEAD = re.compile(r"^(\s+)`?\*{0,2}(\w+)`?\s*(?:\(.*|:.*)$")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _REFERENCE = re.compile(r"\[?`~?([\w.]+?)`\]?")
+_TYPE = re.compile(r"^\([^)]*\)?:?\s*")
+# Sentences about what clients cannot give.
+_INTERNAL = re.compile(r"embeds\b|latents\b|\btensors?\b|torch", re.IGNORECASE)
 _NOISE = re.compile(r"<(?:Tip|/Tip)[^>]*>|\[!\w+\]")
 
 
@@ -21,7 +24,7 @@ def descriptions(docstring: str) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     name, indent = "", 0
     for line in document[begin.end() :].splitlines() if begin else ():
-        if line.strip() and not line[0].isspace():
+        if begin and line.strip() and len(line) - len(line.lstrip()) <= len(begin[1]):
             break  # the next section
         head = _HEAD.match(line)
         if head and (not indent or len(head[1]) <= indent):
@@ -35,15 +38,14 @@ def descriptions(docstring: str) -> dict[str, str]:
 
 def _plain(text: str) -> str:
     text = _LINK.sub(r"\1", _NOISE.sub("", text))
-    text = " ".join(_REFERENCE.sub(r"\1", text).replace("*", "").split())
+    text = _TYPE.sub("", " ".join(_REFERENCE.sub(r"\1", text).replace("*", "").split()))
     if text and text[-1].isalnum():
         text += "."
-    if len(text) <= LONGEST:
-        return text
-    sentences = re.findall(r".+?[.!?](?=\s|$)", text)
     kept = ""
-    for sentence in sentences:
+    for sentence in re.findall(r".+?[.!?](?:\s+|$)(?=[A-Z(]|$)", text):
         if kept and len(kept) + len(sentence) > LONGEST:
             break
-        kept += sentence
+        if not _INTERNAL.search(sentence):
+            kept += sentence
+    kept = kept.strip()
     return kept if 0 < len(kept) <= LONGEST else f"{text[: LONGEST - 3].rsplit(' ', 1)[0]}..."

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 _HIDDEN = re.compile(
     r"""
-    _.* | .*latents.* | .*embeds.* | .*embeddings?$ | generator | step_generator | seed | output_type | return_dict
-    | .*callback.* | .*kwargs | (?:negative_)?ip_adapter_.*
+    _.* | .*latents.* | .*embeds.* | .*embeddings?$ | generator | step_generator | seed | output_type
+    | return_dict | .*callback.* | .*kwargs | (?:negative_)?ip_adapter_.*
     | .*attention_mask.* | .*hidden_states | .*cu_seqlens | .*pooled_projections | .*token_ids?$ | input_ids
     | .*timesteps | encoding | noise | output_latent | return_index | debug | .*enormaliz.* | padding_mask
     | .*_file | .*_path | fonts                      # names of files on the server
@@ -36,11 +37,10 @@ _MAIN = re.compile(
     | (?P<k>class_labels) | (?P<l>width) | (?P<m>height) | (?P<n>num_frames|video_length)
     | (?P<o>frame_rate|fps) | (?P<p>duration|audio_\w*(?:_in_s|duration|_s))
     | (?P<q>num_inference_steps) | (?P<r>guidance_scale) | (?P<s>true_cfg_scale) | (?P<t>strength)
-    | (?P<u>num_(?:images|videos|waveforms)_per_prompt)
+    | (?P<u>num_(?:images|videos|waveforms)_per_prompt|batch_size)
     """,
     re.VERBOSE,
 )
-LAST_OF_MAIN = "z"
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,16 @@ def file_for_tensor(name: str) -> bool:
     return name in _MEDIA_OF_TENSORS
 
 
+def media(name: str, frames: bool) -> str:
+    """Return what kind of file a parameter takes; `frames`: the pipeline wants a list of pictures."""
+    words = set(name.split("_"))
+    if words & {"video", "videos", "frames"}:
+        return "video"
+    if words & {"audio", "waveforms"}:
+        return "audio"
+    return "video" if frames and not name.endswith("s") else "image"
+
+
 def rank(name: str) -> str:
     """Return where a parameter stands among those of the first page; "" where it is none of them."""
     found = _MAIN.fullmatch(name)
@@ -82,6 +92,7 @@ def bounds(name: str, limits: Limits) -> tuple[float | None, float | None]:
     return next((pair for pattern, pair in _bounds(limits) if re.fullmatch(pattern, name)), (None, None))
 
 
+@cache
 def _bounds(limits: Limits) -> tuple[tuple[str, tuple[float | None, float | None]], ...]:
     return (
         (r"original_inference_steps", (1, 1000)),  # of the schedule that the model was distilled from

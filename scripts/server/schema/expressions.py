@@ -29,6 +29,7 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 _CALLS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "round": round, "min": min, "max": max}
 _TYPES = {"int": int, "str": str, "list": list, "tuple": tuple, "float": float}
 _LARGEST = 1 << 40
+_GREATEST_POWER = 64  # no numbers of a million digits
 
 
 class UnknownError(Exception):
@@ -88,34 +89,47 @@ def _value(node: ast.expr, known: Mapping[str, Any], values: Mapping[str, Any]) 
             return tuple(value(part, known, values) for part in parts)
         case ast.Subscript(value=whole, slice=ast.expr() as at):
             return value(whole, known, values)[value(at, known, values)]
-        case ast.IfExp(test=test, body=yes, orelse=no):
-            return value(yes if value(test, known, values) else no, known, values)
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return not value(operand, known, values)
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -value(operand, known, values)
         case _:
             return _compound(node, known, values)
 
 
 def _compound(node: ast.expr, known: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
     match node:
+        case ast.IfExp(test=test, body=yes, orelse=no):
+            found = value(yes if value(test, known, values) else no, known, values)
+        case ast.UnaryOp(op=ast.Not() | ast.USub() as op, operand=operand):
+            found = value(operand, known, values)
+            found = not found if isinstance(op, ast.Not) else -found
         case ast.BinOp(left=left, op=op, right=right):
             pair = value(left, known, values), value(right, known, values)
-            if isinstance(op, ast.Pow) and abs(pair[1]) > 64:  # noqa: PLR2004 (no numbers of a million digits)
+            if isinstance(op, ast.Pow) and abs(pair[1]) > _GREATEST_POWER:
                 raise UnknownError(ast.unparse(node))
-            return _ARITHMETIC[type(op)](*pair)
+            found = _ARITHMETIC[type(op)](*pair)
         case ast.BoolOp(op=op, values=parts):
-            found = value(parts[0], known, values)
-            for part in parts[1:]:
-                if bool(found) is isinstance(op, ast.Or):
-                    break
-                found = value(part, known, values)
-            return found
+            found = _logic(parts, isinstance(op, ast.Or), known, values)
         case ast.Compare(left=left, ops=[op], comparators=[right]):
-            return _COMPARISONS[type(op)](value(left, known, values), value(right, known, values))
-        case ast.Call(func=ast.Name(id="isinstance"), args=[one, ast.Name(id=kind)]):
+            found = _COMPARISONS[type(op)](value(left, known, values), value(right, known, values))
+        case ast.Call(func=ast.Name(id=name)):
+            found = _call(name, node, known, values)
+        case _:
+            raise UnknownError(ast.unparse(node))
+    return found
+
+
+def _logic(parts: list[ast.expr], stop: bool, known: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    """Return the first value whose truth is `stop`, else the last, as `or` and `and` do."""
+    found = value(parts[0], known, values)
+    for part in parts[1:]:
+        if bool(found) is stop:
+            break
+        found = value(part, known, values)
+    return found
+
+
+def _call(name: str, node: ast.Call, known: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    match node.args:
+        case [one, ast.Name(id=kind)] if name == "isinstance":
             return isinstance(value(one, known, values), _TYPES[kind])
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CALLS:
+        case args if name in _CALLS and not node.keywords:
             return _CALLS[name](*(value(arg, known, values) for arg in args))
     raise UnknownError(ast.unparse(node))

@@ -29,6 +29,8 @@ class Parameter:
         minimum, maximum, multiple: Bounds of numbers; None where there are none.
         offset: What is left over: the value is a multiple of `multiple` and that much more.
         choices: Values that are taken; empty for any.
+        media: What kind of file MEDIA is: "image", "video", "audio". A video may be several pictures to the
+            pipeline; it is one file to clients.
         advanced: Whether a form shows it among the further settings.
     """
 
@@ -45,17 +47,8 @@ class Parameter:
     single: bool = True
     length: int = 0
     offset: int = 0
+    media: str = ""
     advanced: bool = False
-
-    @property
-    def media(self) -> str:
-        """What kind of file it takes: "image", "video", "audio"; "" for other parameters."""
-        if self.kind != MEDIA:
-            return ""
-        words = set(self.name.split("_"))
-        if words & {"video", "videos", "frames"}:
-            return "video"
-        return "audio" if words & {"audio", "waveform", "waveforms"} else "image"
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from server.schema import annotations, docstring, exposure, source
+from server.schema import docstring, exposure, hints, source
 from server.schema.exposure import Limits
 from server.schema.parameters import BOOLEAN, INTEGER, MEDIA, NUMBER, TEXT, Parameter, Schema
 
 if TYPE_CHECKING:
+    import inspect
     from collections.abc import Mapping
 
 _LAST_SEED = 2**63 - 1
 _NUMBERS = {INTEGER, NUMBER}
-_PLAIN = (str, int, float, bool)
+_CLASSES: dict[str, type] = {TEXT: str, BOOLEAN: bool}
 # What a task cannot do without, even where the signature has a default for it: arrays could be given instead.
 _NEEDS = {
     "image-to-image": {"image", "images"},
@@ -29,8 +29,8 @@ _NEEDS = {
 # Tasks whose pictures come in the size of the one that is given.
 _SIZE_OF_INPUT = {"image-to-image", "inpainting"}
 _OWN = {
-    "seed": "The same seed makes the same output on the same card; each further output of a request has one more."
-    " Without it, one is drawn and told.",
+    "seed": "The same seed makes the same output on the same card; each further output of a request has one"
+    " more. Without it, one is drawn and told.",
     "scheduler": "How noise is removed step by step. Without it, the model's own.",
 }
 
@@ -42,7 +42,8 @@ class Facts:
     Attributes:
         code: The source of its class; "" where it cannot be had.
         values: Numbers, texts and tuples of the pipeline and its components by dotted name:
-            "vae_scale_factor", "transformer.config.sample_size". `source.names` says which are asked for.
+            "vae_scale_factor", "transformer.config.sample_size"; ... for a component that is there.
+            `source.names` says which are asked for.
         schedulers: Classes that go with it; empty where it takes none but its own.
         scheduler: The class that it has.
     """
@@ -86,21 +87,24 @@ def read(
             )
             found.append(replace(parameter, default=default, description=says.get(name, "")))
     found = _without_effect(found, facts)
-    found = [_needed(each, task, frozenset(taken)) for each in found]
-    found = _bounded(found, source.rules(facts.code, facts.values), facts, limits)
+    found = _bounded(
+        [_needed(each, task, frozenset(taken)) for each in found],
+        source.rules(facts.code, facts.values),
+        facts,
+        limits,
+    )
     return Schema(task, pipeline, tuple(_ordered(found, facts)), _megapixels(found, limits))
 
 
 def _parameter(each: inspect.Parameter, default: Any) -> Parameter | None:
     """Return a parameter as its annotation has it; None where a client cannot send what it takes."""
-    taken = annotations.read(annotations.text(each.annotation), default)
+    taken = hints.read(hints.text(each.annotation), default)
     kind = taken.kind
     if kind in {MEDIA, "tensor"}:
         if kind == "tensor" and not exposure.file_for_tensor(each.name):
             return None
-        taken = replace(taken, kind=MEDIA, single=taken.single or not taken.many)
-        kind, default = MEDIA, None
-    elif not kind:
+        return _file(each, taken)
+    if not kind:
         return None
     parameter = Parameter(
         each.name,
@@ -114,48 +118,45 @@ def _parameter(each: inspect.Parameter, default: Any) -> Parameter | None:
     return replace(parameter, default=_fitting(default, parameter))
 
 
+def _file(each: inspect.Parameter, taken: hints.Type) -> Parameter:
+    """Return a parameter that takes files."""
+    media = exposure.media(each.name, taken.many and not taken.single)
+    several = taken.many and media == "image"
+    single = taken.single or not several
+    required = each.default is each.empty
+    return Parameter(each.name, MEDIA, required=required, many=several, single=single, media=media)
+
+
 def _fitting(default: Any, parameter: Parameter) -> Any:
     """Return a default as its parameter's kind has it; None where it does not fit."""
     if isinstance(default, list | tuple):
         found = [_fitting(each, replace(parameter, many=False)) for each in default]
         whole = parameter.many and None not in found and len(found) == (parameter.length or len(found))
         return tuple(found) if whole else None
-    match parameter.kind:
-        case "integer" | "number":
-            if (
-                isinstance(default, bool)
-                or not isinstance(default, int | float)
-                or not math.isfinite(default)
-            ):
-                return None
-            if parameter.kind == NUMBER:
-                return float(default)
-            return int(default) if default == int(default) else None
-        case "boolean":
-            return default if isinstance(default, bool) else None
-        case "text":
-            return default if isinstance(default, str) else None
-    return None
+    if parameter.kind not in _NUMBERS:
+        return default if isinstance(default, _CLASSES.get(parameter.kind, ())) else None
+    if isinstance(default, bool) or not isinstance(default, int | float) or not math.isfinite(default):
+        return None
+    if parameter.kind == NUMBER:
+        return float(default)
+    return int(default) if default == int(default) else None
 
 
 def _without_effect(found: list[Parameter], facts: Facts) -> list[Parameter]:
-    """Leave out, or say of, what this model's configuration makes void."""
+    """Leave out what this model's configuration makes void."""
     hidden = set()
     values = facts.values
+    names = {each.name for each in found}
     if "config.boundary_ratio" in values and values["config.boundary_ratio"] is None:
         hidden.add("guidance_scale_2")  # Wan's second transformer, which this one does not have
-    if values.get("transformer.config.guidance_embeds") is False:
-        names = {each.name for each in found}
-        if "true_cfg_scale" in names:
-            hidden.add("guidance_scale")
+    if values.get("transformer.config.guidance_embeds") is False and "true_cfg_scale" in names:
+        hidden.add("guidance_scale")  # of models that were distilled, which this one is not
     return [each for each in found if each.name not in hidden]
 
 
 def _needed(each: Parameter, task: str, taken: frozenset[str]) -> Parameter:
     """Return a parameter, required where the task has no sense without it."""
-    prompted = each.name == "prompt" and taken & {"prompt_embeds", "prompt_ids", "caption_channels"}
-    # The picture is the structure to follow where the size of another one is not asked for.
-    needed = each.name in _NEEDS.get(task, set()) or (prompted and each.default is None)
+    needed = each.name in _NEEDS.get(task, set()) or (each.name == "prompt" and each.default is None)
     if task == "controlled text-to-image" and each.name == "image" and "control_image" not in taken:
         needed = True
     if task in _SIZE_OF_INPUT and each.name in {"width", "height"} and each.default is None:

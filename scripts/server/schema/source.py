@@ -1,8 +1,9 @@
 """What a pipeline's code says of its parameters: defaults that it makes itself, multiples, bounds.
 
-The code is parsed and never run. `defaults` follows the straight way through __call__ as far as its values are
-known (`height = height or self.default_sample_size * self.vae_scale_factor`), `rules` looks for the checks that
-all classes write in the same way (`if height % 8 != 0`, `num_frames % 4 != 1`, `max_sequence_length > 512`).
+The code is parsed and never run. `defaults` follows the straight way through __call__ as far as its values
+are known (`height = height or self.default_sample_size * self.vae_scale_factor`), `rules` looks for the
+checks that all classes write in the same way: `if height % 8 != 0`, `num_frames % 4 != 1`,
+`max_sequence_length > 512`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ast
 import math
 import textwrap
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from server.schema import expressions
@@ -32,6 +34,7 @@ class Rules:
     maxima: dict[str, float] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=4)
 def functions(source: str) -> dict[str, ast.FunctionDef]:
     """Return the methods of classes in a source, by name; of the same name the first."""
     try:
@@ -114,15 +117,12 @@ def rules(source: str, values: Mapping[str, Any]) -> Rules:
     found = Rules()
     for function in functions(source).values():
         known: dict[str, Any] = {}
-        for node in ast.walk(function):
-            if (
-                isinstance(node, ast.Assign)
-                and len(node.targets) == 1
-                and isinstance(node.targets[0], ast.Name)
-            ):
+        nodes = list(ast.walk(function))
+        for node in nodes:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 known.setdefault(node.targets[0].id, node.value)
         local = expressions.Lazy(known, values)
-        for node in ast.walk(function):
+        for node in nodes:
             if isinstance(node, ast.Compare | ast.BinOp):
                 _multiple(node, local, values, found)
             elif isinstance(node, ast.If) and any(isinstance(each, ast.Raise) for each in node.body):
@@ -136,7 +136,7 @@ def _multiple(node: ast.expr, known: Mapping[str, Any], values: Mapping[str, Any
         case ast.Compare(
             left=ast.BinOp(left=ast.Name(id=name), op=ast.Mod(), right=step),
             ops=[ast.NotEq()],
-            comparators=[ast.Constant(value=0 | 1 as rest)],
+            comparators=[ast.Constant(value=int(rest))],
         ) if (rest == 0 and name in _SIDES) or (rest == 1 and name in _FRAMES):
             offset = rest
         case ast.BinOp(

@@ -10,6 +10,7 @@ import ast
 import inspect
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 _SCALARS = {"str": "text", "int": "integer", "float": "number", "bool": "boolean"}
@@ -46,10 +47,9 @@ def text(annotation: Any) -> str:
 def read(annotation: str, default: Any = None) -> Type:
     """Return what an annotation takes; without one, what the default is tells it."""
     try:
-        tree = ast.parse(annotation.strip(), mode="eval").body if annotation else None
+        members = _parsed(annotation.strip()) if annotation else []
     except (SyntaxError, ValueError):
         return NOTHING
-    members = _members(tree) if tree is not None else []
     if not members:
         kind = _of_default(default)
         return Type(kind) if kind else NOTHING
@@ -67,6 +67,11 @@ def read(annotation: str, default: Any = None) -> Type:
         length=max(each.length for each in fitting) if not any(_free(each) for each in fitting) else 0,
         choices=choices if kind == "text" else (),
     )
+
+
+@cache
+def _parsed(annotation: str) -> list[ast.expr]:
+    return _members(ast.parse(annotation, mode="eval").body)
 
 
 def _free(member: Type) -> bool:
@@ -125,8 +130,8 @@ def _generic(node: ast.Subscript) -> Type:
     if head not in _LISTS | _TUPLES:
         return NOTHING
     inner = [member for part in parts if ast.unparse(part) != "..." for member in _members(part)]
-    kinds = {each.kind for each in (_member(member, None) for member in inner) if each.single}
-    kinds -= {"", "tensor"}
+    found = [_member(member, None) for member in inner]
+    kinds = {each.kind for each in found if each.single or each.kind == "media"} - {"", "tensor"}
     if len(kinds) != 1 or (any(isinstance(each, ast.Subscript) for each in inner) and kinds != {"media"}):
         return Type("tensor") if all(_TENSORS.search(ast.unparse(each)) for each in inner) else NOTHING
     length = len(parts) if head in _TUPLES and len(parts) > 1 and ast.unparse(parts[-1]) != "..." else 0
