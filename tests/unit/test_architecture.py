@@ -114,10 +114,12 @@ detect
 DETECTION_ORDER = _DETECTION_ORDER.split()
 # The same for its packages: from facts of a model to what answers requests for it.
 _SERVER_ORDER = """
+errors
 detection
 collection
 schema
 generation
+page
 requests
 jobs
 api

@@ -354,8 +354,6 @@ def test_who_may_ask_and_how_much() -> None:
     async def work(client: Client) -> None:
         for route in ROUTES:
             path = re.sub(r"\{\w+\+?\}", "x", route.path)
-            if route.name == "page":
-                continue  # tests of the page ask for it
             for headers in ({"Authorization": ""}, {"Authorization": "Bearer of something else"}):
                 status, said = await client.ask(route.method, path, headers=headers, json={"prompt": "a"})
                 assert (status == 401) is not route.is_open, path
@@ -394,6 +392,9 @@ def test_the_model_and_the_interface_are_described() -> None:
         used = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
         assert used == known
         assert "negative_prompt" in json.dumps(document["components"]["schemas"]["GenerateRequest"])
+        async with client.session.get("/") as answer:
+            assert (await answer.text()).startswith("<!doctype html>")
+            assert "script-src 'sha256-" in answer.headers["Content-Security-Policy"]
         async with client.session.get("/docs") as answer:
             page = await answer.text()
             assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
