@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from pod.errors import ARGUMENTS_REFUSED, UNFIT, PodError
+from pod.errors import ARGUMENTS_REFUSED, INTERNAL, PodError
 from pod.util import env
 from pod.util.printable import shown
 from pod.util.say import say
 from server.api.served import Served
 from server.api.server import Api
+from server.jobs.public import Public
 from server.jobs.queue import Queue
 from server.jobs.thread import OneThread
 from worker import serve_settings
@@ -58,12 +60,14 @@ def main(argv: list[str], open_model: Open | None = None) -> int:
         return 0
     settings = serve_settings.read(os.environ)
     private = env.is_on(_PRIVATE, os.environ.get(_PRIVATE))
-    asyncio.run(serve(opened, settings, private=private))
+    if asyncio.run(serve(opened, settings, private=private)):
+        sys.stdout.flush()
+        os._exit(0)  # torch is at work in the other thread, and cannot be taken down in order
     return 0
 
 
-async def serve(open_model: Open, settings: Settings, grace: float = GRACE, *, private: bool = False) -> None:
-    """Serve until the process is told to stop. Raises PodError."""
+async def serve(open_model: Open, settings: Settings, grace: float = GRACE, *, private: bool = False) -> bool:
+    """Serve until the process is told to stop; returns whether the model is still at work. Raises PodError."""
     stop = _stop_on_signals()
     async with served(open_model, settings, private=private) as (port, there, loading):
         say(f"requests are taken on port {port}{'' if settings.token else ', without a token'}.")
@@ -76,8 +80,10 @@ async def serve(open_model: Open, settings: Settings, grace: float = GRACE, *, p
             task.cancel()
         if await there.queue.stop(grace):
             await asyncio.sleep(_LAST_WORDS)
+        busy = there.queue.running or not loading.done()
         if there.queue.broken.is_set():
-            raise PodError(_LOST, UNFIT)
+            raise PodError(_LOST, INTERNAL)  # with which it is started again
+        return busy
 
 
 @asynccontextmanager
@@ -111,7 +117,7 @@ async def _load(open_model: Open, there: Served, thread: OneThread, address: str
         there.phase = shown(said, 200)
 
     try:
-        there.model = await thread.call(lambda: open_model(os.environ, phase))
+        there.model = Public(await thread.call(lambda: open_model(os.environ, phase)))
     except PodError as error:
         there.problem = str(error)
         raise

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EVENTS: Final = "text/event-stream"
 NO_JOB: Final = "There is no such job, or what came of it is no longer kept."
+_FILES: Final = ("image/", "video/", "audio/")
 _OUTPUT_POLICY: Final = "default-src 'none'; sandbox"
 
 
@@ -49,7 +50,10 @@ class Own:
             return raw(encoded(self._view(job, request)), 202)
         if follows:
             return await self._followed(request, job)
-        await self._submission.result(job)
+        result = await self._submission.result(job)
+        if request.headers.get("Accept", "").startswith(_FILES):
+            self._submission.forget(job)
+            return file(0, result.outputs[0])
         said = self._view(job, request)
         if self._views.fits(job):
             self._submission.forget(job)
@@ -134,6 +138,7 @@ def file(number: int, output: Any) -> web.Response:
     about = {
         "Content-Disposition": f'inline; filename="{answer.filename(number, output)}"',
         "Content-Security-Policy": _OUTPUT_POLICY,
+        "X-Seed": str(output.seed),
     }
     return web.Response(body=output.content, content_type=output.mime, headers={**headers(), **about})
 

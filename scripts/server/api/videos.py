@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
-
 from server.api import own
 from server.api.refusals import ApiError
 from server.api.submission import CANCELLED
 from server.requests import lengths, openai
 from worker import job_record
-from worker.http_api import headers, raw
+from worker.http_api import raw
 from worker.job_record import encoded
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from server.api.served import Served
     from server.api.submission import Submission
     from server.generation.request import ModelInfo
@@ -109,8 +109,7 @@ class Videos:
         job = await self._submission.job(request, read)
         made = (await self._submission.result(job)).outputs[0]
         self._submission.forget(job)
-        about = {"X-Seed": str(made.seed)}
-        return web.Response(body=made.content, content_type=made.mime, headers={**headers(), **about})
+        return own.file(0, made)
 
     def _found(self, number: str) -> Job:
         job = self._served.queue.find(number)

@@ -17,6 +17,7 @@ from pod.util import env
 from pod.util.secret_variables import hidden
 from server.generation.request import RequestError
 from server.jobs import answer
+from server.jobs.public import Public
 from server.jobs.queue import BUG, FullError, Queue, StoppingError
 from server.jobs.thread import OneThread
 from server.requests import generations, openai, plain
@@ -53,19 +54,19 @@ _CANCELLED: Final = "The generation was cancelled."
 
 def serve(open_model: Open, environ: MutableMapping[str, str]) -> None:
     """Load the model, and take jobs until SIGTERM. Raises PodError."""
+    target = bucket.of_worker(environ)
+    private = env.is_on(_PRIVATE, environ.get(_PRIVATE))
+    seconds = env.seconds("SERVE_JOB_SECONDS", environ, _JOB_SECONDS, _WEEK)
     platform = runpod_sdk.connected(environ)  # what is missing is said before minutes of loading
     children.end_with_this()
     jobs = JobFile(Path(environ.get("PODKILN_LOCAL", "/var/lib/podkiln")) / "jobs.json")
     asyncio.run(runpod_sdk.fail_left(jobs.claim(), jobs, platform.send))
-    target = bucket.of_worker(environ)
-    private = env.is_on(_PRIVATE, environ.get(_PRIVATE))
     thread = OneThread()
     model = asyncio.run(
         thread.call(lambda: open_model(environ, lambda phase: log("", "loading", phase=phase)))
     )
-    seconds = env.seconds("SERVE_JOB_SECONDS", environ, _JOB_SECONDS, _WEEK)
     queue = Queue(serve_settings.Settings(port=0, job_seconds=seconds, keep_seconds=0.0), thread)
-    platform.start(Handler(model, queue, target, jobs, private=private, send=platform.progress))
+    platform.start(Handler(Public(model), queue, target, jobs, private=private, send=platform.progress))
 
 
 @dataclass

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from pod.util import bounded_json
 from pod.util.printable import shown
 from server.requests.errors import MISSING, FieldError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from server.requests.form import Form
 
 _SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
+_MOST_VALUES: Final = 1_000  # of JSON in a field of a form
 _LONGEST_NUMBER: Final = 40  # characters
 
 
@@ -91,7 +92,9 @@ def _source(given: Any) -> Any:
 
 def is_whole(value: Any) -> bool:
     """Tell whether a value is a whole number, be it written as 4.0."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == math.floor(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or value.is_integer()
 
 
 def number(text: str) -> Any:
@@ -117,6 +120,6 @@ def switch(text: str) -> Any:
 def parsed(text: str) -> Any:
     """Return what a text is as JSON; the text where it is none."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return bounded_json.parse(text.encode(errors="surrogatepass"), _MOST_VALUES)
+    except ValueError:
         return text

@@ -77,7 +77,10 @@ def _take(form: Form, part: bytes) -> None:
     name = about.get_param("name", header="content-disposition")
     if not isinstance(name, str) or not name:
         raise FieldError(_NOT_A_FORM)
-    if about.get_filename() is not None:
+    named = about.get_filename()
+    if named == "" and not content:
+        return  # a page's field for a file that nobody chose
+    if named is not None:
         form.files.setdefault(name.removesuffix("[]"), []).append(content)
         return
     try:

@@ -84,12 +84,13 @@ class FakeModel:
         self.asked: list[Generation] = []
         self.stopped_at: int | None = None
         self.content_bytes = 0
+        self.id = "org/tiny"
         self._busy = threading.Lock()
 
     @property
     def info(self) -> ModelInfo:
         return ModelInfo(
-            "org/tiny",
+            self.id,
             "a" * 40,
             "TinyPipeline",
             "tiny",

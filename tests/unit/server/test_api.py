@@ -32,6 +32,7 @@ MASK = base64.b64encode(png(16, 16, 255)).decode()
 BOMB = base64.b64encode(png(16, 16, said=(60_000, 60_000))).decode()
 FILM = base64.b64encode(b"\0\0\0\x18ftypmp42 a film").decode()
 
+NO_FILE = b'Content-Disposition: form-data; name="image"; filename=""\r\n\r\n\r\n'
 # The route, what is sent beside a prompt, and what the model is asked.
 TAKEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (IMAGES, {}, {"task": "text-to-image", "parameters": {"prompt": "a cat"}, "image_format": "png"}),
@@ -122,6 +123,9 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (IMAGES, {"n": 0}, 400, "n", "from 1 to 10"),
     (IMAGES, {"n": 1.5}, 400, "n", "from 1 to 10"),
     (IMAGES, {"n": True}, 400, "n", "from 1 to 10"),
+    (IMAGES, {"n": float("nan")}, 400, "n", "from 1 to 10"),
+    (IMAGES, {"seed": float("inf")}, 400, "seed", "from -1"),
+    (IMAGES, {"guidance_scale": float("nan")}, 400, "guidance_scale", "finite number"),
     (IMAGES, {"n": 2, "stream": True}, 400, "n", "n is 1"),
     (IMAGES, {"size": "big"}, 400, "size", "1024x1024"),
     (IMAGES, {"size": "100x64"}, 400, "size", "multiple of 8"),
@@ -263,6 +267,11 @@ def test_forms_are_read_as_json_is() -> None:
             (odd.replace(b"\r\n\r\na", b"\r\n\r\n\xff"), "multipart/form-data; boundary=x", "UTF-8"),
             (odd.replace(b"name", b"nome"), "multipart/form-data; boundary=x", "not the form"),
             (odd[:-8] * 300, "multipart/form-data; boundary=x", "not the form"),
+            (
+                odd.replace(b"a\r\n--x--", b"a\r\n--x\r\n" + NO_FILE + b"--x--"),
+                "multipart/form-data; boundary=x",
+                None,
+            ),
             (b"[]", "application/json", "not an object"),
             (b"[" * 100_000, "application/json", "not an object"),
             (b"prompt=a", "application/x-www-form-urlencoded", "not an object"),
@@ -312,6 +321,11 @@ def test_the_answers_have_the_forms_of_openai_and_of_the_worker() -> None:
         assert said["output"]["parameters"]["scheduler"] == "DDIMScheduler"
         assert said["output"]["timings"]["denoise"] == 0.02
         assert (await client.ask("GET", f"/jobs/{said['id']}"))[0] == 404, "all of it was in the answer"
+        wanted = {"Accept": "image/png"}
+        async with client.session.post(
+            "/generate", json={"prompt": "a", "seed": 5}, headers=wanted
+        ) as answer:
+            assert (await answer.read(), answer.headers["X-Seed"]) == (png(64, 64, 5), "5")
 
     run(work)
 
@@ -382,6 +396,11 @@ def test_the_model_and_the_interface_are_described() -> None:
         assert await client.ask("GET", "/v1/models/org/tiny") == (200, model)
         assert await client.ask("GET", "/v1/models/org%2Ftiny") == (200, model)
         assert (await client.ask("GET", "/v1/models/other"))[1]["error"]["code"] == "model_not_found"
+        client.model.id = "/opt/models/checkpoints/tiny-xl.safetensors"
+        assert (await client.ask("GET", "/v1/models/tiny-xl"))[1]["id"] == "tiny-xl"
+        for path in ("/health", "/schema", "/metrics", "/openapi.json", "/v1/models"):
+            assert "/opt/models" not in str((await client.ask("GET", path))[1])
+        client.model.id = "org/tiny"
         _, schema = await client.ask("GET", "/schema")
         assert schema["model"]["loras"] == ["style"]
         assert schema["tasks"].keys() == {*PICTURES}
