@@ -67,7 +67,7 @@ def main(argv: list[str], open_model: Open | None = None) -> int:
 
 
 async def serve(open_model: Open, settings: Settings, grace: float = GRACE, *, private: bool = False) -> bool:
-    """Serve until the process is told to stop; returns whether the model is still at work. Raises PodError."""
+    """Serve until the process is told to stop; returns whether the model still works. Raises PodError."""
     stop = _stop_on_signals()
     async with served(open_model, settings, private=private) as (port, there, loading):
         say(f"requests are taken on port {port}{'' if settings.token else ', without a token'}.")
