@@ -21,6 +21,22 @@ _WRITE_SECONDS: Final = 60.0  # that a client may take to read what was sent
 
 async def follow(request: web.BaseRequest, job: Job, public: Callable[[Job], bytes]) -> web.StreamResponse:
     """Send a job's events until it ends. A client that is slow gets the newest, not each."""
+    answer = await begun(request)
+    told: tuple[str, bytes] | None = None
+    while True:
+        changed = job.changed
+        if job.over:
+            await send(request, answer, event("result", job.final))
+            return answer
+        state = _state(job, public)
+        if state != told:
+            await send(request, answer, event(*state))
+            told = state
+        await wait(request, answer, changed)
+
+
+async def begun(request: web.BaseRequest) -> web.StreamResponse:
+    """Return an answer of events that has begun."""
     answer = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream",
@@ -30,21 +46,16 @@ async def follow(request: web.BaseRequest, job: Job, public: Callable[[Job], byt
         }
     )
     await answer.prepare(request)
-    told: tuple[str, bytes] | None = None
-    while True:
-        changed = job.changed
-        if job.over:
-            await _send(request, answer, _event("result", job.final))
-            return answer
-        state = _state(job, public)
-        if state != told:
-            await _send(request, answer, _event(*state))
-            told = state
-        try:
-            async with asyncio.timeout(_QUIET_SECONDS):
-                await changed.wait()
-        except TimeoutError:
-            await _send(request, answer, b":\n\n")
+    return answer
+
+
+async def wait(request: web.BaseRequest, answer: web.StreamResponse, changed: asyncio.Event) -> None:
+    """Wait for a change, so long that nobody takes the connection for dead."""
+    try:
+        async with asyncio.timeout(_QUIET_SECONDS):
+            await changed.wait()
+    except TimeoutError:
+        await send(request, answer, b":\n\n")
 
 
 def _state(job: Job, public: Callable[[Job], bytes]) -> tuple[str, bytes]:
@@ -55,11 +66,13 @@ def _state(job: Job, public: Callable[[Job], bytes]) -> tuple[str, bytes]:
     return "status", encoded({name: said[name] for name in ("id", "status", "position") if name in said})
 
 
-def _event(kind: str, data: bytes) -> bytes:
+def event(kind: str, data: bytes) -> bytes:
+    """Return an event as it is sent."""
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
 
 
-async def _send(request: web.BaseRequest, answer: web.StreamResponse, data: bytes) -> None:
+async def send(request: web.BaseRequest, answer: web.StreamResponse, data: bytes) -> None:
+    """Send a part. Raises ConnectionError for a client that does not read."""
     try:
         async with asyncio.timeout(_WRITE_SECONDS):
             await answer.write(data)

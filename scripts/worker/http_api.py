@@ -95,7 +95,7 @@ class Api:
             answer = refusal(HttpError(500, _BUG))
         if not request.content.is_eof():
             answer.force_close()  # the rest of the body is not waited for
-        await _send(request, answer)
+        await send(request, answer)
         return answer
 
     async def _answer_probe(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -157,10 +157,10 @@ class Api:
         await job.wait(wait)
         if job.over:
             self._queue.delivered(job)
-        return _raw(self._queue.public(job))
+        return raw(self._queue.public(job))
 
     async def _status(self, _request: web.BaseRequest, job: Job, _runpods: bool) -> web.StreamResponse:
-        return _raw(self._queue.public(job))
+        return raw(self._queue.public(job))
 
     async def _stream(self, request: web.BaseRequest, job: Job, runpods: bool) -> web.StreamResponse:
         accepts = request.headers.get("Accept", "*/*")
@@ -191,7 +191,7 @@ class Api:
 
     async def _ping(self, _request: web.BaseRequest) -> web.StreamResponse:
         status = FAILING if self._queue.stopping else self._readiness.status
-        return web.Response(status=status, headers=_headers())
+        return web.Response(status=status, headers=headers())
 
     async def _ready(self, _request: web.BaseRequest) -> web.StreamResponse:
         self._check_ready()
@@ -219,8 +219,8 @@ class Api:
         return _json(openapi.document())
 
     async def _docs(self, _request: web.BaseRequest) -> web.StreamResponse:
-        headers = {**_headers(), "Content-Security-Policy": _PAGE_POLICY}
-        return web.Response(text=openapi.page(), content_type="text/html", headers=headers)
+        policy = {"Content-Security-Policy": _PAGE_POLICY}
+        return web.Response(text=openapi.page(), content_type="text/html", headers={**headers(), **policy})
 
 
 def refusal(error: HttpError) -> web.Response:
@@ -266,7 +266,7 @@ def _limit(given: dict[str, Any], most: float) -> float:
     return min(asked / 1000, most)
 
 
-async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
+async def send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Send an answer; who does not read it is cut off."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
@@ -278,13 +278,15 @@ async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
         raise ConnectionError from None
 
 
-def _headers() -> dict[str, str]:
+def headers() -> dict[str, str]:
+    """Return the headers of each answer."""
     return {"Cache-Control": "no-store", "Server": "podkiln", "X-Content-Type-Options": "nosniff"}
 
 
 def _json(said: Any, status: int = 200) -> web.Response:
-    return _raw(job_record.encoded(said), status)
+    return raw(job_record.encoded(said), status)
 
 
-def _raw(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=body, content_type="application/json", headers=_headers())
+def raw(body: bytes, status: int = 200) -> web.Response:
+    """Return an answer of JSON."""
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers())

@@ -110,6 +110,4 @@ async def _chunk(request: BaseRequest, latest: float) -> bytes:
 def _check_size(size: int, most: int) -> None:
     if size > most:
         limit = f"{most / 1e6:g} MB"
-        raise HttpError(
-            413, f"The body is larger than {limit}: send files by their addresses (images[].url)."
-        )
+        raise HttpError(413, f"The body is larger than {limit}: send files by their addresses.")

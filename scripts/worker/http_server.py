@@ -73,13 +73,18 @@ class _Server(web.Server):
 
 @asynccontextmanager
 async def serving(
-    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], host: str | None, port: int
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    host: str | None,
+    port: int,
+    *,
+    cancels: bool = False,
 ) -> AsyncIterator[int]:
     """Serve as long as the block lasts, and let answers that were begun end. Raises PodError.
 
-    Yields the port. With several addresses behind None, as 0.0.0.0 and ::, all of them are listened on.
+    Yields the port. With several addresses behind None, as 0.0.0.0 and ::, all of them are listened on. With
+    `cancels`, what answers a client is cancelled when the client goes.
     """
-    runner = web.ServerRunner(_Server(answer), shutdown_timeout=_LAST_ANSWERS)
+    runner = web.ServerRunner(_Server(answer, handler_cancellation=cancels), shutdown_timeout=_LAST_ANSWERS)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -66,7 +66,7 @@ def named(field: str, kind: str, given: str, folders: Sequence[Path]) -> Named:
     if _is_path(text, folders):
         path = _found(text, folders)
         return _of(field, kind, str(path), path.suffix[1:])
-    return _of(field, kind, f"data:;base64,{text}", _ending(_decoded(text)))
+    return _of(field, kind, f"data:;base64,{text}", ending_of(_decoded(text)))
 
 
 def _of(field: str, kind: str, source: str, ending: str) -> Named:
@@ -84,7 +84,7 @@ def _checked_uri(kind: str, uri: str) -> str:
     if media not in _UNSAID and media.partition("/")[0] != kind and media != "image/gif":
         raise UnusableError(f"its data: URI is of {shown(media, 60)}, and {_article(kind)} is wanted")
     if parameters[-1:] == ["base64"]:
-        return _ending(_decoded(content)) or media.partition("/")[2]
+        return ending_of(_decoded(content)) or media.partition("/")[2]
     return media.partition("/")[2]
 
 
@@ -99,7 +99,7 @@ def _decoded(text: str) -> bytes:
     return data[:32]
 
 
-def _ending(data: bytes) -> str:
+def ending_of(data: bytes) -> str:
     """Return the ending for a file by its first bytes; an empty one where they say nothing."""
     if data[4:8] == b"ftyp":
         return "m4a" if data[8:11] == b"M4A" else "mp4"

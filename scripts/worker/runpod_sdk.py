@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +21,10 @@ from worker import fitness, job, warm_up
 from worker.handler import CRASHED, log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 
     from worker.handler import Worker
+    from worker.job_file import JobFile
 
 # What the SDK looks at before the first job, with os._exit(1) where it does not like it: TCP to 8.8.8.8,
 # which many networks do not let through; 10 % of the disk, which an image with models may not have; a
@@ -36,46 +37,75 @@ _OLDEST: Final = (1, 10, 1)  # older ones stop taking jobs where there is a netw
 _REMEDY: Final = "build an image with `serve: runpod` in its variant (docs/how-to/serverless-endpoint.md)."
 
 
-def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Take jobs until SIGTERM; without a platform, the SDK's test input. Raises PodError without the SDK."""
+@dataclass(frozen=True)
+class Platform:
+    """The SDK, and its modules that send what a job's handler does not."""
+
+    sdk: Any
+    http: Any
+    client: Any
+
+    async def send(self, given: dict[str, Any], body: dict[str, Any]) -> None:
+        """Send the platform something of a job."""
+        async with self.client.AsyncClientSession() as session:
+            await self.http.send_result(session, body, given)
+
+    async def progress(self, given: dict[str, Any], message: dict[str, Any]) -> None:
+        """Send how far a job is."""
+        await self.send(given, {"status": "IN_PROGRESS", "output": message})
+
+    def start(
+        self, handle: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]], concurrency: int = 1
+    ) -> None:
+        """Take jobs until SIGTERM; without a platform, the SDK's test input."""
+        self.sdk.serverless.start({"handler": handle, "concurrency_modifier": lambda _current: concurrency})
+
+
+def connected(environ: MutableMapping[str, str] = os.environ) -> Platform:
+    """Return the platform; sets what its SDK reads of the environment. Raises PodError without the SDK."""
     for name in _CHECKS:
         environ.setdefault(name, "true")
     if not environ.get("RUNPOD_LOG_LEVEL") and not environ.get("RUNPOD_DEBUG_LEVEL"):
         environ["RUNPOD_LOG_LEVEL"] = "INFO"  # its default, DEBUG, logs each result, base64 and all
-    sdk, http, client = _imported()
+    return Platform(*_imported())
 
-    async def send(given: dict[str, Any], body: dict[str, Any]) -> None:
-        async with client.AsyncClientSession() as session:
-            await http.send_result(session, body, given)
 
-    async def progress(given: dict[str, Any], message: dict[str, Any]) -> None:
-        await send(given, {"status": "IN_PROGRESS", "output": message})
-
-    sdk.serverless.register_fitness_check(_fitness_check(worker, environ))
+def serve(worker: Worker, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Take jobs until SIGTERM; without a platform, the SDK's test input. Raises PodError without the SDK."""
+    platform = connected(environ)
+    platform.sdk.serverless.register_fitness_check(_fitness_check(worker, environ))
     left = worker.open_jobs.claim()  # by hand, too: a job of such a worker is noted as well
     if environ.get("RUNPOD_WEBHOOK_GET_JOB"):
-        asyncio.run(_fail_what_was_left(worker, left, send))
-        worker = replace(worker, send=progress)
+        asyncio.run(_fail_what_was_left(worker, left, platform.send))
+        worker = replace(worker, send=platform.progress)
     if worker.warm_up and not fitness.problem(worker.place.run, environ):
         asyncio.run(warm_up.run(worker.warm_up, worker.place))
-    sdk.serverless.start(
-        {"handler": worker.handle, "concurrency_modifier": lambda _current: worker.concurrency}
-    )
+    platform.start(worker.handle, worker.concurrency)
+
+
+async def fail_left(
+    left: Iterable[str],
+    open_jobs: JobFile,
+    send: Callable[[dict[str, Any], dict[str, Any]], Awaitable[None]],
+) -> None:
+    """Tell the platform of jobs that an earlier worker, which was killed, left open."""
+    for number in left:
+        log(number, "left open")
+        try:
+            await send({"id": number}, {"error": CRASHED})
+        except Exception as error:  # noqa: BLE001 - of the SDK, which logs most of them and raises none
+            log(number, "not reported", error=f"{type(error).__name__}: {shown(error)}")
+        else:
+            open_jobs.end(number)
 
 
 async def _fail_what_was_left(
     worker: Worker, left: dict[str, str], send: Callable[[dict[str, Any], dict[str, Any]], Awaitable[None]]
 ) -> None:
     for number, prompt_id in left.items():
-        log(number, "left open")
         if prompt_id:  # or the next job waits until ComfyUI is done with it
             await job.drop(worker.place, prompt_id)
-        try:
-            await send({"id": number}, {"error": CRASHED})
-        except Exception as error:  # noqa: BLE001 - of the SDK, which logs most of them and raises none
-            log(number, "not reported", error=f"{type(error).__name__}: {shown(error)}")
-        else:
-            worker.open_jobs.end(number)
+        await fail_left([number], worker.open_jobs, send)
 
 
 def _fitness_check(worker: Worker, environ: Mapping[str, str]) -> Callable[[], None]:

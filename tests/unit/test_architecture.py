@@ -95,7 +95,7 @@ http_server
 serve_command
 """
 WORKER_ORDER = _WORKER_ORDER.split()
-# The same for the server of one model, whose packages are one so far: from facts to the decision.
+# The same within the server of one model: from facts to the decision.
 _DETECTION_ORDER = """
 facts
 knowledge
@@ -112,6 +112,20 @@ single_file
 detect
 """
 DETECTION_ORDER = _DETECTION_ORDER.split()
+# The same for its packages: from facts of a model to what answers requests for it.
+_SERVER_ORDER = """
+errors
+detection
+collection
+schema
+generation
+page
+requests
+jobs
+api
+command
+"""
+SERVER_ORDER = _SERVER_ORDER.split()
 # What the builder shares with the pod: rules that must be one rule, and HTTP.
 SHARED = {"errors", "util", "hardware", "net", "resolve", "source_trees", "flags"}
 
@@ -122,7 +136,7 @@ IMAGE_PACKAGES = {
     "comfy": {"pod", "aiohttp"},
     "worker": {"comfy", "pod", "aiohttp", "yarl"},  # aiohttp's addresses
     # What makes pictures is imported once a model is loaded; the rest is tested without it.
-    "server": {"pod", "PIL", "av", "diffusers", "numpy", "torch", "transformers"},
+    "server": {"worker", "pod", "aiohttp", "PIL", "av", "diffusers", "numpy", "torch", "transformers"},
 }
 LONGEST = 400
 
@@ -197,6 +211,14 @@ def test_so_it_is_in_a_worker() -> None:
     worker = {name: path for name, path in IN_IMAGES.items() if name.split(".")[0] == "worker"}
     assert out_of_order(worker, WORKER_ORDER) == []
     assert {member(name) for name in worker} - {""} == set(WORKER_ORDER), (
+        "a place in the order that nobody has"
+    )
+
+
+def test_so_it_is_in_a_server() -> None:
+    server = {name: path for name, path in IN_IMAGES.items() if name.split(".")[0] == "server"}
+    assert out_of_order(server, SERVER_ORDER) == []
+    assert {member(name) for name in server} - {""} == set(SERVER_ORDER), (
         "a place in the order that nobody has"
     )
 
