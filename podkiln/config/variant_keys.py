@@ -90,8 +90,8 @@ class Variant(StrictModel):
         None,
         description="What takes jobs for ComfyUI in the pod, which then has no page unless a login is set. "
         "runpod: a worker of RunPod's queue, with the runpod SDK in a layer above the shared ones. "
-        "http: podkiln's HTTP server. null: none, a pod. diffusers: no ComfyUI at all, but a server of the one "
-        "model that `MODEL_ID` names, with diffusers in that layer.",
+        "http: podkiln's HTTP server. null: none, a pod. diffusers: no ComfyUI at all, but a server of the "
+        "one model that `MODEL_ID` names, with diffusers in that layer.",
     )
     runtime: Runtime
     image: Image

@@ -51,6 +51,16 @@ def of_comfyui(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in kept.items() if name not in JOBS} if way(environ) else kept
 
 
+def of_server(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for the server of a model, which fetches, takes jobs and checks its clients.
+
+    RunPod's keys are those of a pod's account, but for a worker of an endpoint, which shows them there.
+    """
+    platform = () if environ.get("RUNPOD_WEBHOOK_GET_JOB") else ("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY")
+    dropped = ("COMFY_ORG_API_KEY", *platform)
+    return {name: value for name, value in without_access(environ).items() if name not in dropped}
+
+
 def without_any(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for code of strangers: without anything that is secret by its name."""
     return {name: value for name, value in environ.items() if not is_secret(name) and name not in ADDRESSES}
