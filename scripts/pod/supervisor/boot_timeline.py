@@ -34,17 +34,17 @@ def wait_until_ready(
     over: Callable[[], bool],
     patience: float = PATIENCE,
     ours: Callable[[], bool] = lambda: True,
-    problem: Callable[[float], str | None] | None = None,
+    problem: Callable[..., str | None] | None = None,
 ) -> float | None:
     """Wait until ComfyUI serves. Returns when it did; None when it is over or has not in so many seconds.
 
-    `ours` tells whether the one that answers is ours: another may have the port. `problem` asks a program that
-    is not ComfyUI.
+    `ours` tells whether the one that answers is ours: another may have the port. `problem` asks another
+    program than ComfyUI.
     """
     problem = problem or comfyui_http.problem
     end = now() + patience
     while now() < end and not over():
-        if problem(2.0) is None and ours():
+        if problem(timeout=2.0) is None and ours():
             return now()
         time.sleep(PAUSE)
     return None
