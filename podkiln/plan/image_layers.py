@@ -83,7 +83,7 @@ def of_serving(locked: LockedServing | None) -> list[Layer]:
     if locked is None:
         return []
     about = locked.document.wheel_bytes or None
-    what = "what serves the model" if locked.way == "diffusers" else "what takes jobs"
+    what = "what serves the model" if locked.beside_none else "what takes jobs"
     return [Layer(f"{what}: {', '.join(locked.document.asked)}", "addition", "serve", about=about)]
 
 

@@ -127,7 +127,8 @@ class Plan:
         # On another base they are about as large.
         apt = self.added_apt or (next(iter(locked.apt.values()), None) if locked else None)
         added = image_layers.of_additions(self.described, apt, locked.python if locked else None)
-        return [*added, *image_layers.of_serving(self.lock.serving)]
+        served = image_layers.of_serving(self.lock.serving)
+        return [*added, *served] if self.described.spec.has_comfyui else [*served, *added]
 
     @property
     def baked(self) -> tuple[VariantModel, ...]:

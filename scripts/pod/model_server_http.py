@@ -1,6 +1,7 @@
 """Whether the server of a model answers, and has its model loaded: for the health check and the supervisor.
 
-It answers /ping with 204 while it fetches and loads, and with 200 once it serves.
+It answers /ping with 204 while it fetches and loads, and with 200 once it serves. As the worker of an
+endpoint's queue it listens nowhere; there it is healthy as long as it runs.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import http.client
 import json
 import os
 
+from pod.util import child_processes, serving
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+NAME = "server"  # under which its process group is noted (pod.supervisor.process)
 PATH = "/ping"
 # Docker gives the check 5 s in all.
 TIMEOUT = 4.0
@@ -32,6 +36,9 @@ def address(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
 
 def problem(timeout: float = TIMEOUT, environ: Mapping[str, str] = os.environ) -> str | None:
     """Ask it once. Returns None when it serves, else one sentence."""
+    if environ.get(serving.ENDPOINT):
+        runs = child_processes.group(environ.get("PODKILN_RUN") or "/run/podkiln", NAME)
+        return None if runs is not None else "the model server does not run."
     host, port = address(environ)
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:

@@ -5,6 +5,7 @@ The server reads what was found from decision.json, and chooses by it how its mo
 
 from __future__ import annotations
 
+from pod import model_server_http
 from pod.hardware import nvidia_smi
 from pod.util import child_processes
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pod.hardware.memory import Memory
     from pod.util.stopwatch import Stopwatch
 
-_NAME = "server"  # under which its process group is noted (pod.supervisor.process)
 TITLE = "the model server"
 _WITHOUT = "CUDA_VISIBLE_DEVICES=-1 does without the GPU"
 
@@ -89,7 +89,7 @@ def decide(environ: Mapping[str, str], run: str, watch: Stopwatch, *, write: boo
         watch.lap("checks")
         # GPU_TIER says that there is one that cannot be asked.
         unfit = [] if card.usable and found.gpu is None else compatibility.examine(found, known.cuda)
-        given, own = ("--port", str(asked.port)), child_processes.group(run, _NAME)
+        given, own = ("--port", str(asked.port)), child_processes.group(run, model_server_http.NAME)
         taken = ports.examine(given, ways.to_json(), asked.port, (), own, (TITLE, "PORT"))
         return decision.with_findings([*unfit, *taken])
 

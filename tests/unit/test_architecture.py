@@ -42,11 +42,13 @@ source_trees
 model_refs
 resolve
 comfyui_http
+model_server_http
 services
 volume
 flags
 checks
 downloads
+server_decision
 decision
 supervisor
 commands

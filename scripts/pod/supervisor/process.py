@@ -15,7 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-NAME, SERVER = "comfyui", "server"
+NAME = "comfyui"
+SERVER = "server"
 INTERRUPT_SECONDS = 3.0  # for the prompt in work, of the seconds that there are in all
 _CHUNK = 65536
 _DRAIN_SECONDS = 1.0

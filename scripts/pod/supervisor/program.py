@@ -25,6 +25,7 @@ class Program:
     log = log_file.NAME
     variable = "COMFYUI_PORT"
     patience = boot_timeline.PATIENCE
+    listens = True
     has_beside = True
     """Whether the door before it, and what takes jobs for it, are processes of their own."""
 
@@ -48,7 +49,7 @@ class Program:
 
 
 class ModelServer(Program):
-    """The server of a model."""
+    """The server of a model. As the worker of an endpoint's queue it listens nowhere."""
 
     title = server_decision.TITLE
     name = process.SERVER
@@ -56,6 +57,9 @@ class ModelServer(Program):
     variable = "PORT"
     patience = float("inf")  # it may have to fetch its model, and says how far that is
     has_beside = False
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.listens = not environ.get(serving.ENDPOINT)
 
     def start(self, argv: Sequence[str], run: str) -> process.ServerProcess:
         """Start it. Raises OSError."""
@@ -76,4 +80,4 @@ class ModelServer(Program):
 
 def of(environ: Mapping[str, str]) -> Program:
     """Return what an image has."""
-    return Program() if serving.has_comfyui(environ) else ModelServer()
+    return Program() if serving.has_comfyui(environ) else ModelServer(environ)

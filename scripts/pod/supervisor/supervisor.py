@@ -171,6 +171,8 @@ class Supervisor:
         """Pass on what it prints, and say when it serves."""
         tail = exit_status.Tail()
         life.forward_output(self._out, self._log.put, tail.feed)
+        if not self._program.listens:
+            return tail
         threading.Thread(target=self._watch, args=(life,), daemon=True).start()
         return tail
 

@@ -7,7 +7,7 @@ people fetch with them, but not to what builds foreign packages.
 
 from __future__ import annotations
 
-from pod.util.serving import way
+from pod.util.serving import ENDPOINT, way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def of_server(environ: Mapping[str, str]) -> dict[str, str]:
 
     RunPod's keys are those of a pod's account, but for a worker of an endpoint, which shows them there.
     """
-    platform = () if environ.get("RUNPOD_WEBHOOK_GET_JOB") else ("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY")
+    platform = () if environ.get(ENDPOINT) else ("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY")
     dropped = ("COMFY_ORG_API_KEY", *platform)
     return {name: value for name, value in without_access(environ).items() if name not in dropped}
 

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VARIABLE = "PODKILN_SERVE"
+ENDPOINT = "RUNPOD_WEBHOOK_GET_JOB"  # what a worker of a RunPod endpoint's queue has
 RUNPOD, HTTP, DIFFUSERS = "runpod", "http", "diffusers"
 # Where the server of jobs listens unless PORT says otherwise: anywhere, and behind RunPod's load balancer.
 PORT, BALANCED_PORT = 8000, 80

@@ -23,7 +23,7 @@ export WORKSPACE="${WORKSPACE:-/workspace}"
 export CUDA_DEVICE_ORDER="${CUDA_DEVICE_ORDER:-PCI_BUS_ID}"
 export PODKILN_ROOT="${PODKILN_ROOT:-/opt/podkiln}"
 export PODKILN_RUN="${PODKILN_RUN:-/run/podkiln}"
-readonly STOP_SECONDS=8
+readonly STOP_SECONDS=9
 self=$0
 [[ "$self" == /* ]] || self=$PWD/$self
 
