@@ -347,13 +347,14 @@ def _test_inputs(plan: Plan) -> dict[str, File]:
 def _scripts(packages: tuple[str, ...], *, by_hand: bool) -> dict[str, File]:
     """Return what runs in the image and in its build, as in scripts/; scripts/host runs here alone.
 
-    `by_hand`: whether people get commands for ComfyUI.
+    `by_hand`: whether people come to a page of it, and get commands for ComfyUI.
     """
     found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
     for package in packages:
         modules = sorted((SCRIPTS / package).rglob("*.py"))
         found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in modules}
     configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
+    configs = (path for path in configs if by_hand or path.name == "sshd_config")
     found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
     if by_hand:
         found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, list[str]] = {
     "pictures-api.yaml": ["sdxl-base"],
     "portraits.yaml": ["realvisxl-v4"],
     "sdxl-only.yaml": ["sdxl-base"],
+    "sdxl-server.yaml": [],
     "studio-worker.yaml": ["qwen-image-edit-2511"],
     "two-of-them.yaml": [],
     "with-ffmpeg.yaml": [],
