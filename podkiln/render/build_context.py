@@ -39,6 +39,7 @@ _DOCKERFILE = "Dockerfile.j2"
 _SYSTEM_RULES = "build/strip-system.txt"
 # What of scripts/ an image has: the server of a model uses rooms of the worker, and the worker uses `comfy`.
 _PACKAGES = ("comfy", "overlay", "pod", "worker")
+_KINDS = (".py", ".html")  # the server has a page
 _SERVER_PACKAGES = ("comfy", "pod", "server", "worker")
 
 
@@ -351,7 +352,7 @@ def _scripts(packages: tuple[str, ...], *, by_hand: bool) -> dict[str, File]:
     """
     found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
     for package in packages:
-        modules = sorted((SCRIPTS / package).rglob("*.py"))
+        modules = (path for path in sorted((SCRIPTS / package).rglob("*")) if path.suffix in _KINDS)
         found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in modules}
     configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
     configs = (path for path in configs if by_hand or path.name == "sshd_config")
