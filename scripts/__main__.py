@@ -23,6 +23,7 @@ COMMANDS = (
     "end",
     "fetch",
     "health",
+    "model",
     "nodes",
     "run",
     "serve",
@@ -31,7 +32,12 @@ COMMANDS = (
     "worker",
 )
 # All but these need nothing but the standard library, and are started by the system's Python.
-ELSEWHERE = {"comfy": "comfy.command", "serve": "worker.serve_command", "worker": "worker.command"}
+ELSEWHERE = {
+    "comfy": "comfy.command",
+    "model": "server.command",
+    "serve": "worker.serve_command",
+    "worker": "worker.command",
+}
 # What people call too, from a shell that may know nothing of the pod.
 BY_HAND = ("comfy", "fetch")
 

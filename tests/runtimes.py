@@ -12,7 +12,7 @@ from layouts import layer_of
 
 from podkiln.oci import spec
 from podkiln.render import build_context
-from podkiln.render.image_config import STAGE_BELOW, RenderedConfig
+from podkiln.render.image_config import RenderedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ def make(plan: Plan, base: Sequence[Blob] = ()) -> Runtime:
         if step.word in _NO_LAYER:
             row["empty_layer"] = True
         else:
-            own = own_layer(step.text, files) if number >= rendered.stages[STAGE_BELOW] else None
+            own = own_layer(step.text, files) if number >= rendered.steps_below else None
             layers.append(Blob.gzip(own or layer_of(**{f"step-{number}": "made"})))
         history.append({**row, "comment": "buildkit.dockerfile.v0"})
     document = {

@@ -56,7 +56,10 @@ def flags_command(
     figures |= _card(gpu, figures["vram_mib"])
     _check_memory(figures["ram_mib"], figures["host_ram_mib"])
     _check_free(figures["vram_mib"], figures["free_vram_mib"])
-    made = planning.make_plan(variants.load(name, cuda), BuildRequest.of([name], cuda=cuda, no_weights=True))
+    described = variants.load(name, cuda)
+    if not described.spec.has_comfyui:
+        raise UsageError(f"{described.name} has no ComfyUI, so no flags are chosen in its pods.")
+    made = planning.make_plan(described, BuildRequest.of([name], cuda=cuda, no_weights=True))
     packages = made.lock.python_packages()
     data = build_context.flags_json(made)
     asked = variant or figures["models"] or figures["nodes"]

@@ -21,6 +21,7 @@ from podkiln.config import (
     cuda_releases,
     document,
     list_changes,
+    model_server,
     node_list,
     nodes,
     releases,
@@ -167,6 +168,7 @@ def load(
     system_packages.check(described)
     additions.check(described)
     start_arguments.check(described)
+    model_server.check(described)
     return described
 
 

@@ -86,11 +86,12 @@ class Variant(StrictModel):
     platforms: Annotated[TupleOf[ImagePlatform], AfterValidator(_one_platform)] = Field(
         (AMD64,), description="What the image is built for: one platform."
     )
-    serve: Literal["runpod", "http"] | None = Field(
+    serve: Literal["runpod", "http", "diffusers"] | None = Field(
         None,
         description="What takes jobs for ComfyUI in the pod, which then has no page unless a login is set. "
         "runpod: a worker of RunPod's queue, with the runpod SDK in a layer above the shared ones. "
-        "http: podkiln's HTTP server. null: none, a pod.",
+        "http: podkiln's HTTP server. null: none, a pod. diffusers: no ComfyUI at all, but a server of the "
+        "one model that `MODEL_ID` names, with diffusers in that layer.",
     )
     runtime: Runtime
     image: Image
@@ -107,3 +108,8 @@ class Variant(StrictModel):
         "replaces the parent's, or a mapping: `add` and `remove` change the parent's, and any other key "
         "describes a node in place.",
     )
+
+    @property
+    def has_comfyui(self) -> bool:
+        """Whether ComfyUI lies in the image, and what goes with one release of it."""
+        return self.serve != "diffusers"

@@ -173,8 +173,9 @@ class Lock:
         )
 
     def pins_with_nodes(self) -> dict[str, str]:
-        """Return the same, and those of the packages of custom nodes."""
-        return {**self.pins(), **(self.nodes.pins() if self.nodes else {})}
+        """Return the same, and those of the packages of custom nodes, or of the server in ComfyUI's place."""
+        of_server = self.serving.pins() if self.serving and self.serving.beside_none else {}
+        return {**self.pins(), **(self.nodes.pins() if self.nodes else {}), **of_server}
 
     def python_packages(self) -> frozenset[str]:
         """Return the canonical names of what ComfyUI's Python environment has."""

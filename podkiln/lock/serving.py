@@ -31,6 +31,11 @@ class LockedServing:
     document: PythonAdditions
 
     @property
+    def beside_none(self) -> bool:
+        """Whether they lie in the image's own environment, since there is no ComfyUI to keep them from."""
+        return self.way == serving.DIFFUSERS
+
+    @property
     def requirements(self) -> str:
         """The text of the requirements file. Raises OSError."""
         return (self.folder / self.document.layer.file).read_text(encoding="utf-8")

@@ -71,6 +71,8 @@ def make_plan(
     locked = reader.read(described, offered)
     known = layers.read(layers.path_of(described))
     found = substitutes(request, locked, elsewhere)
+    if not described.spec.has_comfyui:  # named for the other variants of the same command
+        found = [each for each in found if each.name != inputs.COMFYUI]
     if not nodes or any(each.name == inputs.NODES for each in found):
         described, locked = described.without_nodes(), replace(locked, nodes=None)
         offered = catalog.offered(described, _shipped())

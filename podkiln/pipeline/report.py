@@ -121,8 +121,12 @@ class Report:
         if not lines:
             place = output.out / self.plan.name / "image"
             return [f"    {self.image} lies in {place}, as an OCI layout; --load gives it to the engine"]
-        port = "" if spec.serve else f"--publish {spec.runtime.port}:{spec.runtime.port} "
-        start = f"docker run --rm {port}{self.image}"
+        options = f"--publish {spec.runtime.port}:{spec.runtime.port} "
+        if not spec.has_comfyui:
+            options += "--env MODEL_ID=… --env API_TOKEN=… "
+        elif spec.serve:
+            options = ""
+        start = f"docker run --rm {options}{self.image}"
         return [*lines, f"    start it, with --gpus all where there is a card: {start}"]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def image_name(made: Plan) -> Reference:
     """Return the image's name. CUDA stands in the tag because vast.ai picks tags by it."""
     spec, given = made.described.spec, made.request.image.tag
-    default = f"{made.name}-{spec.runtime.comfyui.version}-cuda-{spec.runtime.cuda}"
+    default = f"{made.name}-{made.version}-cuda-{spec.runtime.cuda}"
     tag = default if given is None else given.replace("{variant}", made.name)
     if not re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII):
         raise UsageError(

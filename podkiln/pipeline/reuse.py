@@ -27,7 +27,6 @@ from podkiln.registry import Repository
 from podkiln.render import runtime_recipe
 from podkiln.render.image_config import (
     IMPORTED,
-    STAGE_BELOW,
     STAGE_OF_IMPORTS,
     STAGE_OF_SYSTEM,
     RenderedConfig,
@@ -115,7 +114,8 @@ def contexts(
         for each, folder in zip(reused, folders, strict=True):
             digest = _base_layout(each, folder, known, settings)
             context = f"oci-layout://{folder.absolute()}@{digest}"
-            words += ["--set", f"{each.plan.name}.contexts.{STAGE_BELOW}={context}"]
+            stage = RenderedConfig.of(each.plan).stage_below
+            words += ["--set", f"{each.plan.name}.contexts.{stage}={context}"]
             words += _imported(each.plan, folder)
         known.keep_only({Digest(layer.digest) for each in reused for layer in _base(each)})
         yield words
@@ -169,7 +169,7 @@ def take(reused: ReusedRuntime, exported: ExportedImage, known: LayerCache, out:
     rendered = RenderedConfig.of(plan)
     epoch = plan.described.spec.runtime.epoch
     rows = [{"created_by": step.text, "empty_layer": step.empty_layer} for step in rendered.steps]
-    below = rendered.stages[STAGE_BELOW]
+    below = rendered.steps_below
     above = exported.config.history[below - len(rows) :]
     history = (*runtime.history, *rows[:below], *above)
     document = rendered.document(replace(exported.config, history=history))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from podkiln.config import model_server
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -81,7 +83,8 @@ def of_serving(locked: LockedServing | None) -> list[Layer]:
     if locked is None:
         return []
     about = locked.document.wheel_bytes or None
-    return [Layer(f"what takes jobs: {', '.join(locked.document.asked)}", "addition", "serve", about=about)]
+    what = "what serves the model" if locked.beside_none else "what takes jobs"
+    return [Layer(f"{what}: {', '.join(locked.document.asked)}", "addition", "serve", about=about)]
 
 
 def of_runtime(described: LoadedVariant, above: Sequence[Layer] = ()) -> list[Layer]:
@@ -91,9 +94,12 @@ def of_runtime(described: LoadedVariant, above: Sequence[Layer] = ()) -> list[La
         Layer(f"base: {runtime.base.image}", "base"),
         Layer("system packages", "system"),
         Layer("Python environment", "environment"),
-        *(Layer(f"Python: {layer.name}", "python", layer.name) for layer in runtime.python.layers),
+        *(
+            Layer(f"Python: {layer.name}", "python", layer.name)
+            for layer in model_server.python_layers(described)
+        ),
         *([Layer("JupyterLab", "jupyter")] if runtime.has_jupyterlab else []),
-        Layer(f"ComfyUI {runtime.comfyui.version}", "comfyui"),
+        *([Layer(f"ComfyUI {runtime.comfyui.version}", "comfyui")] if described.spec.has_comfyui else []),
         *above,
         Layer("podkiln and start.sh", "podkiln"),
     ]

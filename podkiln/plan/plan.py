@@ -88,6 +88,13 @@ class Plan:
         return destination.find(self.described, self.request)
 
     @property
+    def version(self) -> str:
+        """The release of what its image is for: of ComfyUI, or of diffusers where there is none."""
+        if self.described.spec.has_comfyui or self.lock.serving is None:
+            return self.described.spec.runtime.comfyui.version
+        return self.lock.serving.pins()["diffusers"]
+
+    @property
     def push(self) -> bool:
         """Whether the image is pushed, or planned to be."""
         return destination.is_pushed(self.described, self.request)
@@ -120,7 +127,8 @@ class Plan:
         # On another base they are about as large.
         apt = self.added_apt or (next(iter(locked.apt.values()), None) if locked else None)
         added = image_layers.of_additions(self.described, apt, locked.python if locked else None)
-        return [*added, *image_layers.of_serving(self.lock.serving)]
+        served = image_layers.of_serving(self.lock.serving)
+        return [*added, *served] if self.described.spec.has_comfyui else [*served, *added]
 
     @property
     def baked(self) -> tuple[VariantModel, ...]:

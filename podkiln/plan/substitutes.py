@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from podkiln.lock.nodes import LockedTree
     from podkiln.lock.schema import Lock
 
+COMFYUI: Final = "comfyui"
 NODES: Final = "nodes"
 NONE: Final = "none"
 """`--source nodes=none`: an image without the custom nodes of its variant."""
@@ -194,7 +195,7 @@ def _check_kind(name: str, folder: Path, value: str, lock: Lock) -> None:
     """Raise SourceError for a folder that lacks what ComfyUI, or a custom node of it, begins with."""
     node = isinstance(node_layers.inputs(lock).get(name), LockedNode)
     what, file = ("custom node", MODULE) if node else ("ComfyUI", "main.py")
-    if (node or name == "comfyui") and any(folder.iterdir()) and not (folder / file).is_file():
+    if (node or name == COMFYUI) and any(folder.iterdir()) and not (folder / file).is_file():
         raise SourceError(f"--source {name}: the folder {value} is no {what}: it has no {file}.")
 
 
@@ -230,11 +231,11 @@ def replaceable(lock: Lock) -> dict[str, str]:
     """Return the stages that --source can replace, with the tree of each; empty where none is locked."""
     nodes = {name: _locked_tree(each) or "" for name, each in node_layers.inputs(lock).items()}
     requirements = {name: text.encode() for name, text in lock.requirements().items()}
-    return {"comfyui": lock.runtime.comfyui_tree, "requirements": tree_id_of(requirements), **nodes}
+    return {COMFYUI: lock.runtime.comfyui_tree, "requirements": tree_id_of(requirements), **nodes}
 
 
 def _locked_commit(name: str, lock: Lock) -> str:
-    if name == "comfyui":
+    if name == COMFYUI:
         return lock.runtime.comfyui_commit
     found = node_layers.inputs(lock).get(name)
     return (found.commit or _locked_tree(found) or "") if found else ""

@@ -73,7 +73,10 @@ def _usual_layer(plan: Plan) -> str:
 
 
 def _pulls(weights: Sequence[Layer], runtime: Sequence[Layer], python: str) -> Iterator[UpdateCost]:
+    kinds = {each.kind for each in (*weights, *runtime)}
     for change, kind in _CHANGES.items():
+        if kind not in kinds:  # an image without ComfyUI
+            continue
         name = python if kind == "python" else ""
         for order in ORDERS:
             layers = [*weights, *runtime] if order == "below" else [*runtime, *weights]

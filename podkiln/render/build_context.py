@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pod.net.hubs import Hubs
 from pod.util import secret_variables
-from podkiln.config import model_folders, model_types, presets, strip_list
+from podkiln.config import families, model_folders, model_server, model_types, presets, strip_list
 from podkiln.config.additions import LAYER
 from podkiln.config.document import ROOT
 from podkiln.errors import DescriptionError, RenderError
@@ -37,31 +37,50 @@ TEMPLATES = ROOT / "templates"
 SCRIPTS = ROOT / "scripts"
 _DOCKERFILE = "Dockerfile.j2"
 _SYSTEM_RULES = "build/strip-system.txt"
+# What of scripts/ an image has: the server of a model uses rooms of the worker, and the worker uses `comfy`.
+_PACKAGES = ("comfy", "overlay", "pod", "worker")
+_KINDS = (".py", ".html")  # the server has a page
+_SERVER_PACKAGES = ("comfy", "pod", "server", "worker")
 
 
 def render(plan: Plan) -> dict[str, File]:
     """Return the context of one variant, by path. Raises RenderError and DescriptionError."""
     _check_version(plan)
     facts = _facts(plan)
+    has_comfyui = plan.described.spec.has_comfyui
     return {
         "Dockerfile": _template(_DOCKERFILE, facts),
         ".dockerignore": _template("dockerignore.j2", facts),
         "start.sh": _template("start.sh.j2", facts, executable=True),
-        "podkiln/extra_model_paths.yaml": _template("extra_model_paths.yaml.j2", facts),
         "podkiln/manifest.json": _json(image_metadata.manifest(plan)),
         "podkiln/models.json": _json(image_metadata.models(plan)),
-        "podkiln/presets.json": _json(presets.to_json(plan.described, plan.offered)),
-        "podkiln/nodes.json": _json(image_metadata.nodes(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
         "podkiln/model-types.json": _json(model_types.to_json()),
-        "podkiln/folders.json": _json(_folders_json(plan)),
+        **(
+            _of_comfyui(plan, facts) if has_comfyui else {"podkiln/detection.json": _json(families.to_json())}
+        ),
         **{path: File(content) for path, content in apt_index.texts(plan.apt).items()},
         **{path: File(content, copied=True) for path, content in apt_index.packed(plan.apt).items()},
         **_added_index(plan),
         **_strip_rules(plan),
         **_requirements(plan),
         **node_stages.files(plan),
-        **_scripts(),
+        **_scripts(_PACKAGES if has_comfyui else _SERVER_PACKAGES, by_hand=has_comfyui),
+    }
+
+
+def _of_server() -> dict[str, File]:
+    """Return what only an image with the server of a model has."""
+    return {"podkiln/detection.json": _json(families.to_json())}
+
+
+def _of_comfyui(plan: Plan, facts: dict[str, Any]) -> dict[str, File]:
+    """Return what only an image with ComfyUI has."""
+    return {
+        "podkiln/extra_model_paths.yaml": _template("extra_model_paths.yaml.j2", facts),
+        "podkiln/presets.json": _json(presets.to_json(plan.described, plan.offered)),
+        "podkiln/nodes.json": _json(image_metadata.nodes(plan)),
+        "podkiln/folders.json": _json(_folders_json(plan)),
         **_examples(plan),
         **_test_inputs(plan),
     }
@@ -134,6 +153,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "fresh": plan.fresh,
         "private_index": plan.request.network.python_index is not None,
         "comfyui": runtime.comfyui,
+        "has_comfyui": spec.has_comfyui,
+        "program": "ComfyUI" if spec.has_comfyui else "the model server",
         "nodes": node_stages.facts(plan),
         "nodes_imported": any(each.included for each in plan.nodes),
         "node_environment": node_stages.environment(plan),
@@ -148,7 +169,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
                     "file": files[layer.name],
                     "strip": stripped[layer.name],
                 }
-                for layer in runtime.python.layers
+                for layer in model_server.python_layers(plan.described)
             ],
         },
         "jupyter": runtime.has_jupyterlab,
@@ -180,13 +201,13 @@ def labels(plan: Plan) -> dict[str, str]:
     own = {
         "org.opencontainers.image.title": spec.title,
         "org.opencontainers.image.description": spec.description,
-        "org.opencontainers.image.version": runtime.comfyui.version,
+        "org.opencontainers.image.version": plan.version,
         "org.opencontainers.image.base.name": base.base_image,
         "org.opencontainers.image.base.digest": base.base_digest,
         "io.podkiln.variant": plan.name,
         "io.podkiln.lock": plan.lock.digest,
         "io.podkiln.apt": plan.apt.digest if plan.apt else NOT_LOCKED,
-        "io.podkiln.comfyui": base.comfyui_commit,
+        **({"io.podkiln.comfyui": base.comfyui_commit} if spec.has_comfyui else {}),
         "io.podkiln.cuda": runtime.cuda,
     }
     if plan.lock.additions:
@@ -261,7 +282,12 @@ def _json(data: dict[str, Any]) -> File:
 def _strip_rules(plan: Plan) -> dict[str, File]:
     """Return what each install step leaves out, a file a step, so that a new rule rebuilds its own layer."""
     runtime, layers = plan.described.spec.runtime, plan.lock.packages_by_layer()
-    texts = {_rules_path(name): strip_list.of_layer(runtime, each) for name, each in layers.items()}
+    there = {each.name for each in model_server.python_layers(plan.described)}
+    texts = {
+        _rules_path(name): strip_list.of_layer(runtime, each)
+        for name, each in layers.items()
+        if name in there
+    }
     texts[_SYSTEM_RULES] = strip_list.of_system(runtime)
     return {path: File(text.encode()) for path, text in texts.items() if text}
 
@@ -319,15 +345,20 @@ def _test_inputs(plan: Plan) -> dict[str, File]:
 
 
 @cache
-def _scripts() -> dict[str, File]:
-    """Return what runs in the image and in its build, as in scripts/; scripts/host runs here alone."""
+def _scripts(packages: tuple[str, ...], *, by_hand: bool) -> dict[str, File]:
+    """Return what runs in the image and in its build, as in scripts/; scripts/host runs here alone.
+
+    `by_hand`: whether people come to a page of it, and get commands for ComfyUI.
+    """
     found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
-    for package in ("comfy", "overlay", "pod", "worker"):
-        modules = sorted((SCRIPTS / package).rglob("*.py"))
+    for package in packages:
+        modules = (path for path in sorted((SCRIPTS / package).rglob("*")) if path.suffix in _KINDS)
         found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in modules}
     configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
+    configs = (path for path in configs if by_hand or path.name == "sshd_config")
     found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
-    found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}
+    if by_hand:
+        found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}
     found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
     found["build/apply_patches.py"] = SCRIPTS / "pod/source_trees/patches.py"  # a pod applies them too
     return {

@@ -1,7 +1,7 @@
 """Golden copies of what is rendered: a change of a template or a fact shows as a difference in review.
 
 `./build.py render --update-golden` writes them. The big data files are kept of one variant only: the others'
-differ in which models they list, and lazy lists all of them.
+differ in which models they list, and lazy lists all of them. detection.json has a test of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
 
 FOLDER = ROOT / "tests" / "golden"
-_DATA = ("flags", "folders", "model-types", "models", "nodes", "presets")
+_DATA = ("detection", "flags", "folders", "model-types", "models", "nodes", "presets")
 DATA = tuple(f"podkiln/{name}.json" for name in _DATA)
 DATA_OF = "lazy"
 

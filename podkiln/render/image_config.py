@@ -36,8 +36,7 @@ NODE: Final = "node-"
 """How the requirements files of custom nodes begin."""
 NODE_FOLDERS: Final = "/opt/ComfyUI/custom_nodes"
 STAGE_OF_SYSTEM: Final = "system"
-STAGE_BELOW: Final = "comfyui-installed"
-"""The stages of the Dockerfile that install system packages, and that the image's own stands on."""
+"""The stage of the Dockerfile that installs system packages."""
 STAGE_OF_IMPORTS: Final = "nodes-imported"
 IMPORTED: Final = "imported"
 """The stage that imports the custom nodes, and the file that it leaves, for which the image waits."""
@@ -133,9 +132,19 @@ class RenderedConfig:
         return made
 
     @property
+    def stage_below(self) -> str:
+        """The stage that the image's own stands on."""
+        return list(self.stages)[-2]
+
+    @property
+    def steps_below(self) -> int:
+        """How many of the steps are done at the end of that stage."""
+        return self.stages[self.stage_below]
+
+    @property
     def layers_above(self) -> int:
         """How many layers the image's own stage makes; the folder of a WORKDIR is there already."""
-        own = self.steps[self.stages[STAGE_BELOW] :]
+        own = self.steps[self.steps_below :]
         return sum(not step.empty_layer and step.word != _EITHER for step in own)
 
     def document(self, exported: spec.ImageConfig) -> dict[str, Any]:

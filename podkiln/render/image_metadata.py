@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from podkiln import __version__
+from podkiln.config import model_server
 from podkiln.lock import requirements
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan import weight_layers
@@ -23,6 +24,9 @@ def manifest(plan: Plan) -> dict[str, Any]:
     """Return what the image holds: every pin, and every input that was put in the place of one."""
     runtime = plan.described.spec.runtime
     locked = plan.lock.runtime
+    left_out = {each.name for each in runtime.python.layers} - {
+        each.name for each in model_server.python_layers(plan.described)
+    }
     added = {"additions": _additions(plan)} if plan.lock.additions else {}
     return {
         "schema": 1,
@@ -31,16 +35,13 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "lock": plan.lock.digest,
         "base": {"image": locked.base_image, "digest": locked.base_digest},
         "apt": plan.apt.digest if plan.apt else NOT_LOCKED,
-        "comfyui": {
-            "version": runtime.comfyui.version,
-            "commit": locked.comfyui_commit,
-            "tree": locked.comfyui_tree,
-        },
+        **({"comfyui": _comfyui(plan)} if plan.described.spec.has_comfyui else {}),
         "python": {
             "version": locked.python,
             "layers": {
                 layer.name: f"sha256:{layer.sha256}"
                 for layer in (locked.installed if runtime.has_jupyterlab else locked.python_layers)
+                if layer.name not in left_out
             },
         },
         "cuda": runtime.cuda,
@@ -56,6 +57,16 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "substituted": {
             each.name: {"locked": each.locked, "actual": each.actual} for each in plan.substituted
         },
+    }
+
+
+def _comfyui(plan: Plan) -> dict[str, str]:
+    """Return which ComfyUI lies in the image."""
+    locked = plan.lock.runtime
+    return {
+        "version": plan.described.spec.runtime.comfyui.version,
+        "commit": locked.comfyui_commit,
+        "tree": locked.comfyui_tree,
     }
 
 

@@ -16,7 +16,6 @@ from podkiln.canonical_layers import entries
 from podkiln.canonical_layers.entries import FILE, FOLDER, Entry
 from podkiln.errors import IntegrityError
 from podkiln.render import build_context
-from podkiln.render.image_config import STAGE_BELOW
 from podkiln.verify import file_differences
 from podkiln.verify.file_differences import MOST_NAMED
 from podkiln.verify.unpack import UnclearError, unpacked
@@ -89,7 +88,7 @@ def _located(
     own = rows[len(rows) - len(rendered.steps) :]
     if len(own) < len(rendered.steps):  # which is said already
         return
-    begins = rendered.stages[STAGE_BELOW]
+    begins = rendered.steps_below
     for step, row in zip(rendered.steps[begins:], own[begins:], strict=True):
         if id(row) in numbers:
             yield step, numbers[id(row)]

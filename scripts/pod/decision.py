@@ -10,7 +10,7 @@ import sys
 
 from pod.errors import INTERNAL, UNFIT, PodError
 from pod.hardware import nvidia_smi
-from pod.util import child_processes
+from pod.util import child_processes, serving
 from pod.util.stopwatch import Stopwatch
 
 TYPE_CHECKING = False
@@ -32,10 +32,21 @@ _MOST_DEVICES = 32  # as ComfyUI counts them
 def decide(environ: Mapping[str, str], *, write: bool = False, watch: Stopwatch | None = None) -> Decision:
     """Read everything there is to read, and choose. Raises PodError.
 
-    nvidia-smi takes longest by far, so it is started first, and all else is loaded and read beside it. With
-    `write` the folders that ComfyUI needs are made on the volume. `watch` notes how long the parts take.
+    With `write` the folders that ComfyUI needs are made on the volume. `watch` notes how long the parts take.
     """
     watch = watch or Stopwatch()
+    if serving.has_comfyui(environ):
+        return _of_comfyui(environ, watch, write=write)
+    from pod import server_decision  # noqa: PLC0415 - other images do without it
+
+    return server_decision.decide(environ, environ.get("PODKILN_RUN") or RUN, watch, write=write)
+
+
+def _of_comfyui(environ: Mapping[str, str], watch: Stopwatch, *, write: bool) -> Decision:
+    """Choose ComfyUI's arguments. Raises PodError.
+
+    nvidia-smi takes longest by far, so it is started first, and all else is loaded and read beside it.
+    """
     limit = nvidia_smi.limit(environ)
     with nvidia_smi.NvidiaSmiQuery(nvidia_smi.CARDS, limit) as cards:
         from pathlib import Path  # noqa: PLC0415 - costs 10 ms, beside nvidia-smi
@@ -179,21 +190,25 @@ def inspect_volume(environ: Mapping[str, str]) -> Volume:
     from pod.volume import inspect  # noqa: PLC0415 - only by hand
 
     known = rules.load(Path(environ.get("PODKILN_ROOT") or "/opt/podkiln") / "flags.json")
-    workspace = settings.read(environ, known).workspace
-    with inspect.VolumeProbe(
-        inspect.ProbeOptions.of(environ, workspace, known.workspace), write=False
-    ) as question:
+    if serving.has_comfyui(environ):
+        workspace, probe = settings.read(environ, known).workspace, inspect.VolumeProbe
+    else:
+        from pod.volume.inspect_plain import PlainVolumeProbe  # noqa: PLC0415 - the same
+
+        workspace, probe = settings.read_for_server(environ, known).workspace, PlainVolumeProbe
+    with probe(inspect.ProbeOptions.of(environ, workspace, known.workspace), write=False) as question:
         return question.answer()
 
 
 def refuse(decision: Decision, environ: Mapping[str, str]) -> None:
-    """Raise PodError where ComfyUI could not work here; PODKILN_DOCTOR=warn starts it all the same."""
+    """Raise PodError where the pod's program could not work; PODKILN_DOCTOR=warn starts it all the same."""
     from pod.util.say import line  # noqa: PLC0415 - beside nvidia-smi, see decide()
 
     fatal = [finding.message for finding in decision.findings if finding.level == "fatal"]
     for reason in fatal:
         if environ.get("PODKILN_DOCTOR", "").strip().lower() != "warn":
-            message = f"ComfyUI cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."
+            program = "ComfyUI" if serving.has_comfyui(environ) else "The model server"
+            message = f"{program} cannot work here: {reason} (PODKILN_DOCTOR=warn starts it all the same)."
             raise PodError(message, UNFIT)
         print(line(f"podkiln: warning: {reason}."), file=sys.stderr)
 
@@ -213,8 +228,9 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     said = [
         *(f"podkiln: warning: {warning}" for warning in record["warnings"]),
         *(f"podkiln: {reason}" for reason in record["reasons"]),
-        f"podkiln: ComfyUI's arguments: {shlex.join(record['args'])}",
     ]
+    if record.get("serve") != serving.DIFFUSERS:
+        said.append(f"podkiln: ComfyUI's arguments: {shlex.join(record['args'])}")
     return [line(sentence) for sentence in said]
 
 
@@ -248,8 +264,11 @@ def write(decision: Decision, environ: Mapping[str, str], seconds: Mapping[str, 
         files.replace(run / "boot.json", json.dumps({"schema": 1, "seconds": dict(seconds)}) + "\n")
         for told in run.glob("fetch*.json"):  # by the fetches of the container's last run
             told.unlink(missing_ok=True)
-        root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
-        run_files.write(decision.volume, environ, root, run, _of_nodes(decision))
+        if serving.has_comfyui(environ):
+            root = Path(environ.get("PODKILN_ROOT") or "/opt/podkiln")
+            run_files.write(decision.volume, environ, root, run, _of_nodes(decision))
+        else:
+            run_files.write_environment(run, decision.volume.places())
     except OSError as error:
         message = (
             f"{run} cannot be written ({error.strerror}): make it a writable directory, or set PODKILN_RUN."

@@ -42,11 +42,13 @@ source_trees
 model_refs
 resolve
 comfyui_http
+model_server_http
 services
 volume
 flags
 checks
 downloads
+server_decision
 decision
 supervisor
 commands
@@ -119,6 +121,9 @@ detection
 collection
 schema
 generation
+settings
+weights
+loading
 page
 requests
 jobs

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, list[str]] = {
     "pictures-api.yaml": ["sdxl-base"],
     "portraits.yaml": ["realvisxl-v4"],
     "sdxl-only.yaml": ["sdxl-base"],
+    "sdxl-server.yaml": [],
     "studio-worker.yaml": ["qwen-image-edit-2511"],
     "two-of-them.yaml": [],
     "with-ffmpeg.yaml": [],
@@ -50,7 +51,7 @@ EXAMPLES: dict[str, list[str]] = {
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if not page.read_text().startswith(generate.GENERATED)]
 ENVIRONMENT = (ROOT / "docs/reference/environment.md").read_text()
-SHIPPED = ("baked", "consumer", "datacenter", "lazy", "prosumer", "serverless")
+SHIPPED = ("baked", "consumer", "datacenter", "lazy", "prosumer", "server", "serverless")
 
 
 def name_of(path: Path) -> str:

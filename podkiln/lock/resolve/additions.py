@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podkiln.lock import additions, locations, nodes, requirements, schema, validation
+from podkiln.lock import additions, locations, nodes, requirements, schema, serving, validation
 from podkiln.lock.additions import FILE, REQUIREMENTS, PythonAdditions
 from podkiln.lock.resolve import python
 from podkiln.lock.resolve.uv import UnresolvedError
@@ -40,7 +40,8 @@ def relock(described: LoadedVariant, upgrade: Sequence[str]) -> list[Path]:
     locked = Lock(runtime_folder, schema.read_runtime(runtime_folder), {})
     of_nodes, problems = nodes.read(described, locked.runtime, locked.pins())
     nodes.require(problems, described)
-    locked = replace(locked, nodes=of_nodes)
+    of_serving, _ = serving.read(described, locked.runtime)
+    locked = replace(locked, nodes=of_nodes, serving=of_serving)
     shared = locked.pins_with_nodes()
     additions.check(described, shared)
     pins = _pins(folder)

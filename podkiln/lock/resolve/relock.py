@@ -107,8 +107,8 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
     for described in variants:
         with locations.hinted(described):
             changed += nodes.relock(described, wanted.packages, warnings)
-            changed += additions.relock(described, wanted.packages)
             changed += serving.relock(described, wanted.packages)
+            changed += additions.relock(described, wanted.packages)
     outcomes = _relock_weights(variants, shipped, wanted.models)
     after = changes.state(variants, changes.from_disk)
     return RelockResult(

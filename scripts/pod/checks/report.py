@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pod.checks import model_needs
-from pod.util import files
+from pod.util import files, serving
 from pod.util.finding import NOTE, WARNING, Finding, worst_first
 from pod.volume.run_files import FETCHED
 
@@ -64,7 +64,7 @@ def nodes(record: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Fin
 
 def worker(record: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is wrong with the process that takes jobs, where the image has one."""
-    if not record.get("serve"):
+    if not record.get("serve") or record["serve"] == serving.DIFFUSERS:
         return
     told = files.recall(Path(environ.get("PODKILN_RUN") or "/run/podkiln") / "boot.json").get("worker")
     if told is None:

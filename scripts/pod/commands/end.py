@@ -1,4 +1,4 @@
-"""`end`: end processes that ComfyUI or its worker has left running; start.sh runs it for a killed supervisor.
+"""`end`: end what ComfyUI, its worker or a server has left running; start.sh runs it for a killed supervisor.
 
 The kernel ends ComfyUI itself then, and tells what that has started nothing (pod.util.child_processes).
 """
@@ -21,6 +21,6 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """Run the command; returns 0, whether anything ran or not. Raises PodError."""
     if arguments:
         raise PodError(f"end takes no arguments, but got {arguments[0]!r}.", INTERNAL)
-    for name in (process.NAME, job_worker.NAME):
+    for name in (process.NAME, process.SERVER, job_worker.NAME):
         child_processes.end(environ.get("PODKILN_RUN") or RUN, name)
     return 0

@@ -1,5 +1,7 @@
 """`run`: start ComfyUI before anything else is loaded, and look after it until the end of the pod.
 
+In an image that serves one model, its server is started in ComfyUI's place.
+
     run PARENT STOP_SECONDS COMMAND...
 
 COMMAND gets the arguments that `decide` chose. PARENT is start.sh's process: what it and its services say
@@ -12,7 +14,8 @@ import os
 import signal
 
 from pod.errors import INTERNAL, PodError
-from pod.supervisor.process import ComfyProcess
+from pod.supervisor.process import ComfyProcess, ServerProcess
+from pod.util import serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     signal.set_wakeup_fd(calling, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    life = start(argv, run)
+    life = start(argv, run, environ)
     from pod.supervisor.supervisor import Supervisor  # noqa: PLC0415 - ComfyUI is not kept waiting for it
 
     return Supervisor(argv, int(parent), float(stop_seconds), environ).keep(life, called)
@@ -50,9 +53,9 @@ def chosen(run: str) -> list[str]:
         raise PodError(message, INTERNAL) from None
 
 
-def start(argv: Sequence[str], run: str) -> ComfyProcess:
-    """Start ComfyUI. Raises PodError where that is impossible."""
+def start(argv: Sequence[str], run: str, environ: Mapping[str, str]) -> ComfyProcess | ServerProcess:
+    """Start ComfyUI, or the server of a model. Raises PodError where that is impossible."""
     try:
-        return ComfyProcess(argv, run)
+        return ComfyProcess(argv, run) if serving.has_comfyui(environ) else ServerProcess(argv, run)
     except OSError as error:
         raise PodError(f"{argv[0]} cannot be started ({error.strerror}).", INTERNAL) from None

@@ -7,6 +7,7 @@ import re
 
 from pod.errors import SETTING_MALFORMED, PodError
 from pod.flags.rules import AUTO
+from pod.services import ping_config
 from pod.util.dataclass import dataclass
 from pod.util.env import (
     CIVITAI,
@@ -90,6 +91,17 @@ def read(environ: Mapping[str, str], rules: Rules, toggles: Collection[str] = ()
         wishes=_wishes(asked),
         toggles=tuple((name, is_on(name, asked[name])) for name in sorted(toggles) if name in asked),
         warnings=tuple(_strangers(asked, toggles)),
+    )
+
+
+def read_for_server(environ: Mapping[str, str], rules: Rules) -> Settings:
+    """Read what the boot of a model's server asks for; the server reads its own. Raises SettingError."""
+    asked = {name: environ[name].strip() for name in environ if environ[name].strip()}
+    _check_others(asked)
+    return Settings(
+        port=ping_config.port_of_server(environ),
+        tier=_one_of("GPU_TIER", asked, {AUTO: AUTO, **{name: name for name in rules.tiers}}),
+        workspace=_workspace(asked.get("WORKSPACE", rules.workspace)),
     )
 
 

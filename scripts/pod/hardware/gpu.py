@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FEW = 4  # cards that a sentence names
 _LONGEST = 100  # characters of what the driver says that a sentence quotes
-_CPU = "COMFYUI_ARGS=--cpu does without the GPU"
+WITHOUT = "COMFYUI_ARGS=--cpu does without the GPU"
 _UNKNOWN_FIELD = re.compile(r'Field "([^"]{1,40})" is not a valid field')
 # What the driver writes for the memory of a card that has none of its own. Anything else in brackets, such as
 # [Unknown Error] or [GPU is lost], is a failure to tell.
@@ -118,7 +118,7 @@ def _from_cards(
     if len(lost) == len(cards):
         reason = f"the driver says of {lost[0]}: {lost[0].lost}"
         return Detection(
-            None, reasons=(reason,), warnings=warnings, unusable=f"{reason}: rent another machine; {_CPU}"
+            None, reasons=(reason,), warnings=warnings, unusable=f"{reason}: rent another machine; {WITHOUT}"
         )
     warnings += tuple(f"the driver says of {card}: {card.lost}; it is not used" for card in lost)
     gpus = [gpu for card, has_mig in cards if not card.lost for gpu in expand(card, has_mig)]
@@ -167,7 +167,7 @@ def _pick(
 ) -> Detection:
     if not gpus:
         reason = "the GPU is in MIG mode, but no slice of it has been made or given to this pod"
-        hint = f"have one made or given, or rent another machine; {_CPU}"
+        hint = f"have one made or given, or rent another machine; {WITHOUT}"
         return Detection(None, reasons=(reason,), warnings=warnings, unusable=f"{reason}: {hint}")
     seen, why = cuda_visible_devices.choose(
         gpus,
@@ -179,7 +179,10 @@ def _pick(
     if not seen:
         here = ", ".join(str(gpu) for gpu in gpus[:_FEW])
         return Detection(
-            None, reasons=reasons, warnings=warnings, unusable=f"{why}; here is {here}; correct it, or {_CPU}"
+            None,
+            reasons=reasons,
+            warnings=warnings,
+            unusable=f"{why}; here is {here}; correct it, or {WITHOUT}",
         )
     smallest = min(seen, key=lambda gpu: gpu.vram_mib or 0)
     if len({gpu.vram_mib for gpu in seen}) > 1:
@@ -209,7 +212,7 @@ def _unasked(failure: nvidia_smi.NoAnswerError, environ: Mapping[str, str], witn
     capabilities = environ.get("NVIDIA_DRIVER_CAPABILITIES", "")
     hint = f"NVIDIA_DRIVER_CAPABILITIES is {shown(capabilities, _LONGEST)!r} and must include utility"
     reason = f"{witness}, but there is no nvidia-smi: {hint}"
-    return Detection(None, sure=False, reasons=(reason,), unusable=f"{reason}; {_CPU}")
+    return Detection(None, sure=False, reasons=(reason,), unusable=f"{reason}; {WITHOUT}")
 
 
 def _unusable(reason: str, witness: str | None, hint: str, *, sure: bool) -> Detection:
@@ -217,7 +220,7 @@ def _unusable(reason: str, witness: str | None, hint: str, *, sure: bool) -> Det
     if witness is None:
         return Detection(None, sure=sure, reasons=(reason,))
     reason = f"{reason}, but {witness}"
-    return Detection(None, sure=sure, reasons=(reason,), unusable=f"{reason}: {hint}; {_CPU}")
+    return Detection(None, sure=sure, reasons=(reason,), unusable=f"{reason}: {hint}; {WITHOUT}")
 
 
 def _no_cards(code: int, output: str, witness: str | None) -> Detection:

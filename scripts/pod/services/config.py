@@ -102,6 +102,8 @@ class Access:
         if not self.door:
             behind = "COMFYUI_PORT inside the pod"
         found = {behind: inner_port(port), "the port inside the pod that answers /ping": LOCAL_PORT}
+        if self.serve == serving.DIFFUSERS:
+            found = {}
         if self.ssh:
             found["SSH_PORT"] = self.ssh.port
         if self.jupyter:
@@ -111,7 +113,8 @@ class Access:
     def check_ports(self, port: int) -> None:
         """Raise SettingError where two of these, or one and that of ComfyUI's page, `port`, are the same."""
         taken: dict[int, str] = {}
-        for name, at in {"COMFYUI_PORT": port, **self.ports(port)}.items():
+        own = "PORT" if self.serve == serving.DIFFUSERS else "COMFYUI_PORT"
+        for name, at in {own: port, **self.ports(port)}.items():
             if at in taken:
                 raise SettingError(f"{name} and {taken[at]} are both {at}: give one of them another port.")
             taken[at] = name
@@ -120,14 +123,28 @@ class Access:
 def read(environ: Mapping[str, str]) -> Access:
     """Read the environment. Raises SettingError; a malformed key is only left out: platforms set those."""
     keys, warnings = _keys(environ)
+    ssh = Ssh(port("SSH_PORT", environ.get("SSH_PORT"), 22), keys) if keys else None
+    if not serving.has_comfyui(environ):
+        _refuse_login(environ)
+        return Access(ssh=ssh, warnings=warnings, serve=serving.way(environ))
     return Access(
-        ssh=Ssh(port("SSH_PORT", environ.get("SSH_PORT"), 22), keys) if keys else None,
+        ssh=ssh,
         jupyter=_jupyter(environ),
         login=_login(environ),
         exposed=_exposed(environ),
         warnings=warnings,
         serve=serving.way(environ),
     )
+
+
+def _refuse_login(environ: Mapping[str, str]) -> None:
+    """Raise SettingError where a login is asked for in an image without a page to put it before."""
+    for name in ("WEB_USER", "WEB_PASSWORD"):
+        if environ.get(name, "").strip():
+            raise SettingError(
+                f"{name} asks for a login, which this image does not have: its clients show API_TOKEN. "
+                "Set that, and leave WEB_USER and WEB_PASSWORD out."
+            )
 
 
 def inner_port(outer: int) -> int:

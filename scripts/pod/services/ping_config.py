@@ -68,6 +68,12 @@ class PingConfig:
     of_worker: int = 0
 
 
+def port_of_server(environ: Mapping[str, str]) -> int:
+    """Return the port that the server of jobs, or of a model, listens on. Raises SettingError."""
+    usual = serving.BALANCED_PORT if environ.get("RUNPOD_ENDPOINT_ID") else serving.PORT
+    return port("PORT", environ.get("PORT"), usual)
+
+
 def read(
     environ: Mapping[str, str], comfyui: int, others: Mapping[str, int] = MappingProxyType({})
 ) -> PingConfig:
@@ -79,9 +85,10 @@ def read(
         others: What else listens, by name; a port of theirs is refused.
     """
     balanced = bool(environ.get("RUNPOD_ENDPOINT_ID"))
-    by_worker = serving.way(environ) == serving.HTTP  # it knows of the warm-up, and that it is being stopped
+    # These know of the warm-up, and that they are being stopped.
+    by_worker = serving.way(environ) in (serving.HTTP, serving.DIFFUSERS)
     if by_worker:
-        own = port("PORT", environ.get("PORT"), serving.BALANCED_PORT if balanced else serving.PORT)
+        own = port_of_server(environ)
         asked = port("PORT_HEALTH", environ.get("PORT_HEALTH"), own)
         asked = 0 if asked == own else asked
     else:

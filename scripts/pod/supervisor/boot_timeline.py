@@ -31,15 +31,20 @@ NAME = "boot.json"
 
 
 def wait_until_ready(
-    over: Callable[[], bool], patience: float = PATIENCE, ours: Callable[[], bool] = lambda: True
+    over: Callable[[], bool],
+    patience: float = PATIENCE,
+    ours: Callable[[], bool] = lambda: True,
+    problem: Callable[..., str | None] | None = None,
 ) -> float | None:
     """Wait until ComfyUI serves. Returns when it did; None when it is over or has not in so many seconds.
 
-    `ours` tells whether the one that answers is ours: another may have the port.
+    `ours` tells whether the one that answers is ours: another may have the port. `problem` asks another
+    program than ComfyUI.
     """
+    problem = problem or comfyui_http.problem
     end = now() + patience
     while now() < end and not over():
-        if comfyui_http.problem(timeout=2.0) is None and ours():
+        if problem(timeout=2.0) is None and ours():
             return now()
         time.sleep(PAUSE)
     return None
@@ -53,8 +58,9 @@ def start_of(process: int) -> float:
 class Timeline:
     """The times of one boot. A run folder that is full costs the file, and nothing else."""
 
-    def __init__(self, run: Path, started: float, spawned: float) -> None:
+    def __init__(self, run: Path, started: float, spawned: float, program: str = "comfyui") -> None:
         self._run = run
+        self._program = program
         self._parts = {
             name: float(value) for name, value in dict(recall(run / NAME).get("seconds", {})).items()
         }
@@ -78,11 +84,11 @@ class Timeline:
             return f"ready again in {at - restarts[-1]['spawned']:.1f} s"
         started, spawned = self._notes["started"], self._notes["spawned"]
         self._notes["ready"] = round(at, 3)
-        took = {"comfyui": round(at - spawned, 3), "ready": round(at - started, 3)}
+        took = {self._program: round(at - spawned, 3), "ready": round(at - started, 3)}
         self._notes["seconds"] |= took
         self._write()
         shown = [f"{name} {value:.2f}" for name, value in self._parts.items()]
-        parts = ", ".join([*shown, f"comfyui {took['comfyui']:.1f}"])
+        parts = ", ".join([*shown, f"{self._program} {took[self._program]:.1f}"])
         return "; ".join(filter(None, [f"ready in {took['ready']:.1f} s ({parts})", fetching(self._run)]))
 
     def ended(self, at: float, why: str) -> None:

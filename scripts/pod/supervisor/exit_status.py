@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 from pod.hardware import memory
+from pod.util import serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,10 +79,12 @@ def _killed(kills: int, environ: Mapping[str, str]) -> str:
         Path(environ.get("PODKILN_MEMINFO", memory.MEMINFO)),
     )
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    program, cure = "ComfyUI", "smaller models, COMFYUI_ARGS=--cache-none or a pod with more RAM help"
+    if not serving.has_comfyui(environ):
+        program, cure = "the model server", "a smaller model, a smaller DTYPE or a pod with more RAM helps"
     return (
         f"{plain}: out of memory, as the pod may use {found.total_mib or 0} MiB of RAM "
-        f"and ComfyUI had {most} MiB; "
-        "smaller models, COMFYUI_ARGS=--cache-none or a pod with more RAM help"
+        f"and {program} had {most} MiB; {cure}"
     )
 
 

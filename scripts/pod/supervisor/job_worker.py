@@ -33,13 +33,12 @@ _LARGEST = 1 << 20
 # Ends that another start would not change: it did what it was told, or said what is wrong with the image.
 _FINAL = (0, ARGUMENTS_REFUSED, UNFIT, SETTING_MALFORMED)
 _COMMANDS = {serving.RUNPOD: "worker", serving.HTTP: "serve"}
-_ENDPOINT = "RUNPOD_WEBHOOK_GET_JOB"
 
 
 def command(python: str, environ: Mapping[str, str]) -> list[str] | None:
     """Return what takes jobs, for an image's Python; None where none can come."""
     way = serving.way(environ)
-    if way is None or (way == serving.RUNPOD and not environ.get(_ENDPOINT)):
+    if way is None or (way == serving.RUNPOD and not environ.get(serving.ENDPOINT)):
         return None
     name = _COMMANDS.get(way, way)
     return [python, "-I", environ.get("PODKILN_ROOT") or "/opt/podkiln", name]

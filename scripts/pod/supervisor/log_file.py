@@ -84,8 +84,9 @@ class RotatingLog:
 class AsyncLog:
     """Takes bytes at once, and writes them when the volume can. `tell` gets a sentence when it cannot."""
 
-    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, tell: Callable[[str], None], name: str = NAME) -> None:
         self._folder = folder
+        self._name = name
         self._tell = tell
         self._waiting: deque[bytes] = deque()
         self._held = 0
@@ -132,7 +133,7 @@ class AsyncLog:
                 continue
             lost = self._lost
             try:
-                log = log or RotatingLog(own_path(self._folder))
+                log = log or RotatingLog(own_path(self._folder, self._name))
                 log.write(_GAP % lost + data if lost else data)
             except OSError as error:
                 not_before = time.monotonic() + RETRY_SECONDS
@@ -158,14 +159,14 @@ class AsyncLog:
             )
 
 
-def own_path(folder: Path) -> Path:
+def own_path(folder: Path, base: str = NAME) -> Path:
     """Return the log that no other pod on this volume writes to. Raises OSError.
 
     A pod's lock on it ends with the pod. Where a volume knows no locks, pods write to one log in turns.
     """
     untrusted_files.make_folder(folder)
     for number in range(1, _PODS):
-        name = NAME if number == 1 else f"{NAME}-{number}"
+        name = base if number == 1 else f"{base}-{number}"
         lock = untrusted_files.open_plain(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # kept until this process ends

@@ -1,4 +1,4 @@
-"""One life of ComfyUI, or of what takes jobs beside it: from its start to its end, with what it prints."""
+"""One life of ComfyUI, of what takes jobs beside it, or of a server: start to end, and what it prints."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 NAME = "comfyui"
+SERVER = "server"
 INTERRUPT_SECONDS = 3.0  # for the prompt in work, of the seconds that there are in all
 _CHUNK = 65536
 _DRAIN_SECONDS = 1.0
@@ -108,6 +109,22 @@ class ComfyProcess(ChildProcess):
         self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+class ServerProcess(ChildProcess):
+    """A running server of a model: `ready` is when it served first, by `now`."""
+
+    def __init__(self, argv: Sequence[str], run: str | None = None) -> None:
+        super().__init__(argv, secret_variables.of_server(os.environ), SERVER, run)
+        self.ready: float | None = None
+
+    def end(self, seconds: float) -> None:
+        """Have it end within so many seconds: it answers what it can by itself, then by force."""
+        self.terminate()
+        try:
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
 

@@ -28,6 +28,7 @@ def examine(
     port: int,
     addresses: Sequence[str] = ("",),
     comfyui: int | None = None,
+    program: tuple[str, str] = ("ComfyUI", "COMFYUI_PORT"),
 ) -> list[Finding]:
     """Return what is taken, where it is not by this pod: somebody may ask beside one that runs.
 
@@ -37,9 +38,10 @@ def examine(
         port: The port that people come to.
         addresses: What they come to, as `--listen` takes it; none where nobody does.
         comfyui: The process group of this pod's ComfyUI, if it runs.
+        program: What is started in this pod, and the variable that says its port.
     """
     own = _value(args, "--port", "8188")
-    wanted = [(int(own), "ComfyUI", FATAL, "COMFYUI_PORT")]
+    wanted = [(int(own), program[0], FATAL, program[1])]
     if port != int(own) and addresses:
         title = "the login before ComfyUI" if access["login"] else "ComfyUI"
         wanted.append((port, title, FATAL, "COMFYUI_PORT"))

@@ -7,7 +7,7 @@ people fetch with them, but not to what builds foreign packages.
 
 from __future__ import annotations
 
-from pod.util.serving import way
+from pod.util.serving import ENDPOINT, way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,16 @@ def of_comfyui(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for ComfyUI: where jobs come, without what their worker alone needs, too."""
     kept = without_access(environ)
     return {name: value for name, value in kept.items() if name not in JOBS} if way(environ) else kept
+
+
+def of_server(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for the server of a model, which fetches, takes jobs and checks its clients.
+
+    RunPod's keys are those of a pod's account, but for a worker of an endpoint, which shows them there.
+    """
+    platform = () if environ.get(ENDPOINT) else ("RUNPOD_AI_API_KEY", "RUNPOD_API_KEY")
+    dropped = ("COMFY_ORG_API_KEY", *platform)
+    return {name: value for name, value in without_access(environ).items() if name not in dropped}
 
 
 def without_any(environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How jobs come to an image that takes some: PODKILN_SERVE, set in the image by the variant's `serve`."""
+"""What an image serves besides ComfyUI's page, or in its place: PODKILN_SERVE, by the variant's `serve`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VARIABLE = "PODKILN_SERVE"
-RUNPOD, HTTP = "runpod", "http"
+ENDPOINT = "RUNPOD_WEBHOOK_GET_JOB"  # what a worker of a RunPod endpoint's queue has
+RUNPOD, HTTP, DIFFUSERS = "runpod", "http", "diffusers"
 # Where the server of jobs listens unless PORT says otherwise: anywhere, and behind RunPod's load balancer.
 PORT, BALANCED_PORT = 8000, 80
 
@@ -15,3 +16,8 @@ PORT, BALANCED_PORT = 8000, 80
 def way(environ: Mapping[str, str]) -> str | None:
     """Return how jobs come, or None where none do."""
     return environ.get(VARIABLE) or None
+
+
+def has_comfyui(environ: Mapping[str, str]) -> bool:
+    """Tell whether start.sh starts ComfyUI; else it starts the server of a model in its place."""
+    return way(environ) != DIFFUSERS

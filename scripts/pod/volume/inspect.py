@@ -35,7 +35,6 @@ SERVERLESS = "/runpod-volume"
 STAND_IN = "workspace"  # in the local folder
 # What the kernel shows as files: nobody can keep anything there (filesystems(5)).
 _KERNELS = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs"})
-_LOST = "outputs, inputs, settings, new custom nodes and new models"
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,10 @@ class VolumeProbe:
     With `write` folders that are missing are made, on the volume and in the container; without it nothing is
     changed anywhere.
     """
+
+    lost = "outputs, inputs, settings, new custom nodes and new models"
+    """What is put on a volume, and ends with the container without one."""
+    needed_by = "ComfyUI"
 
     def __init__(self, asked: ProbeOptions, mounted: Sequence[Mount] | None = None, *, write: bool) -> None:
         self._asked = asked
@@ -157,17 +160,13 @@ class VolumeProbe:
 
     def answer(self) -> Volume:
         """Wait for the look to end, or for its limit. Raises PodError where nothing can be written."""
-        local = _writable([self._asked.local, self._asked.run], write=self._write)
+        local = self._local()
         try:
             found = VolumeLayout.from_json(self._beside.answer())
             second = self._beside.answer()
         except (LateError, LostError) as failure:
-            return self._without(local, _late(failure, self._asked))
-        if found.impossible:
-            message = (
-                f"WORKSPACE={short(self._root)!r} {found.impossible}: name a folder, such as /workspace."
-            )
-            raise SettingError(message)
+            return self._without(local, late(failure, self._asked))
+        self._refuse_impossible(found)
         if found.unread:
             return self._without(local, f"it {found.unread}")
         other = VolumeLayout.from_json(second) if second else None
@@ -176,8 +175,19 @@ class VolumeProbe:
             seen = Nodes.from_json(rest["nodes"])
         except (LateError, LostError) as failure:
             rest = {"base": None, "now": None, "modules": [], "links": [], "notes": []}
-            seen = Nodes(unread=_late(failure, self._asked), wish=self._asked.requirements)
+            seen = Nodes(unread=late(failure, self._asked), wish=self._asked.requirements)
         return self._assemble(local, found, other, seen, rest)
+
+    def _local(self) -> str:
+        return _writable([self._asked.local, self._asked.run], self.needed_by, write=self._write)
+
+    def _refuse_impossible(self, found: VolumeLayout) -> None:
+        """Raise SettingError where no volume can be."""
+        if found.impossible:
+            message = (
+                f"WORKSPACE={short(self._root)!r} {found.impossible}: name a folder, such as /workspace."
+            )
+            raise SettingError(message)
 
     def _assemble(
         self, local: str, found: VolumeLayout, other: VolumeLayout | None, seen: Nodes, rest: dict[str, Any]
@@ -194,7 +204,7 @@ class VolumeProbe:
         if found.trouble:
             chosen = self._stand_in(local)
             problems.append(
-                f"{found.root} {found.trouble}: {_LOST} go to {chosen.root} and end with this container; "
+                f"{found.root} {found.trouble}: {self.lost} go to {chosen.root} and end with this container; "
                 "what is on the volume is still read"
             )
             models.insert(0, f"{found.root}/models")
@@ -246,7 +256,7 @@ class VolumeProbe:
         """Do without the volume altogether: whatever touches it hangs, or fails."""
         chosen = self._stand_in(local)
         problem = (
-            f"{self._root} is left alone ({why}): {_LOST} go to {chosen.root} "
+            f"{self._root} is left alone ({why}): {self.lost} go to {chosen.root} "
             "and end with this container; start the pod again when the volume is back"
         )
         return Volume(
@@ -328,13 +338,14 @@ def _about_blocked(found: VolumeLayout, stand_in: str) -> list[str]:
     return said
 
 
-def _late(failure: LateError | LostError, asked: ProbeOptions) -> str:
+def late(failure: LateError | LostError, asked: ProbeOptions) -> str:
+    """Say why a look came to nothing."""
     if isinstance(failure, LateError):
         return f"it did not answer within {asked.limit:g} s"
     return f"looking at it failed: {failure}"
 
 
-def _writable(folders: Sequence[str], *, write: bool) -> str:
+def _writable(folders: Sequence[str], needed_by: str, *, write: bool) -> str:
     """Return the first folder that can be written, made if need be. Raises PodError."""
     for folder in folders:
         try:
@@ -345,6 +356,6 @@ def _writable(folders: Sequence[str], *, write: bool) -> str:
         if layout.forbidden(folder) is None:
             return folder
     raise PodError(
-        f"neither {' nor '.join(folders)} can be written, and ComfyUI needs a place for temporary files: "
+        f"neither {' nor '.join(folders)} can be written, and {needed_by} needs a place for temporary files: "
         "mount a tmpfs there, or set PODKILN_LOCAL."
     )

@@ -104,6 +104,26 @@ def fresh(root: str) -> VolumeLayout:
     )
 
 
+def survey_plain(root: str, *, write: bool) -> VolumeLayout:
+    """Look at a volume that is only to be written to, and make no folder but OURS. Never raises OSError."""
+    new = fresh(root)
+    try:
+        top = _list(root.rstrip("/"))
+    except OSError as error:
+        return replace(new, unread=f"cannot be read ({error.strerror or error})")
+    if top.absent in _IMPOSSIBLE:
+        return replace(new, impossible=_IMPOSSIBLE[top.absent])
+    obstacles = _obstacles(top, [])
+    trouble = _try_to_write(top) if write else forbidden(new.root)
+    return replace(
+        new,
+        trouble=trouble,
+        nodes=(),
+        blocked=tuple(obstacles),
+        obstacles=tuple(f"{path} {what}" for path, what in obstacles.items()),
+    )
+
+
 def survey(root: str, *, write: bool, elsewhere: Mapping[str, Any] = MappingProxyType({})) -> VolumeLayout:
     """Look at a volume and, with `write`, make the folders that are not there yet. Never raises OSError.
 

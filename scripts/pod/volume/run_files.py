@@ -71,7 +71,7 @@ def write(
         files.write_json(run / SEEN, {"folders": list(volume.node_folders), "names": list(volume.nodes.own)})
         variables["PODKILN_NODES_SEEN"] = f"{run / SEEN}"
         variables["PYTHONPATH"] = package_overlay.python_path(environ, str(root))
-    files.replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))
+    write_environment(run, variables)
     node_folders = [*volume.node_folders, *([nodes.fetched] if nodes.fetched else [])]
     places: dict[str, dict[str, list[str]]] = {"folders": {}, "webui": {}}
     if volume.models or volume.webui:
@@ -85,6 +85,11 @@ def write(
     ).exists():  # the first start of this container sees the image as it was made
         site = package_overlay.site(environ.get("PODKILN_VENV") or package_overlay.VENV)
         files.replace(run / package_overlay.CONSTRAINTS, package_overlay.constraints_text(site))
+
+
+def write_environment(run: Path, variables: Mapping[str, str]) -> None:
+    """Write the variables alone. Raises OSError."""
+    files.replace(run / ENVIRONMENT, "".join(f"{name}={value}\0" for name, value in variables.items()))
 
 
 def paths_yaml(

@@ -68,11 +68,16 @@ class Volume:
             f"--extra-model-paths-config={self.run}/{PATHS}",
         )
 
-    def environment(self, environ: Mapping[str, str], root: str) -> dict[str, str]:
-        """Return the variables that ComfyUI, and what runs beside it, get from this. `root`: /opt/podkiln."""
+    def places(self) -> dict[str, str]:
+        """Return the variables that say where it is."""
         found = {"WORKSPACE": self.workspace}
         if self.workspace != self.root:
             found["PODKILN_VOLUME"] = self.root if self.responsive else self.workspace
+        return found
+
+    def environment(self, environ: Mapping[str, str], root: str) -> dict[str, str]:
+        """Return the variables that ComfyUI, and what runs beside it, get from this. `root`: /opt/podkiln."""
+        found = self.places()
         found |= package_overlay.constraints(environ, self.run)
         if self.overlay:
             found |= package_overlay.environment(environ, root, self.overlay)

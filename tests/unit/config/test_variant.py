@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-PROMISED = {"baked", "consumer", "datacenter", "lazy", "prosumer", "serverless"}
+PROMISED = {"baked", "consumer", "datacenter", "lazy", "prosumer", "server", "serverless"}
 
 
 def test_the_variants_are_the_files_that_can_be_built() -> None:

@@ -19,7 +19,7 @@ from podkiln.options import BuildRequest
 from podkiln.pipeline.planning import make_plan
 from podkiln.plan import plan as planning
 from podkiln.render import apt_index, build_context, runtime_recipe
-from podkiln.render.image_config import STAGE_BELOW, RenderedConfig, title
+from podkiln.render.image_config import RenderedConfig, title
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,11 +52,9 @@ def test_shared_steps_are_those_of_the_shipped_variants(tmp_path: Path) -> None:
     """The same instructions on the same files give the same layers: none comes between them."""
     mine = RenderedConfig.of(added.plan(tmp_path))
     shipped = RenderedConfig.of(plan_of("consumer"))
-    count = shipped.stages[STAGE_BELOW]
+    count = shipped.steps_below
     assert mine.steps[:count] == shipped.steps[:count]
-    above = [
-        title(step.text) for step in mine.steps[count : mine.stages[STAGE_BELOW]] if not step.empty_layer
-    ]
+    above = [title(step.text) for step in mine.steps[count : mine.steps_below] if not step.empty_layer]
     assert above == ["added Debian packages", "added Python packages"]
 
 

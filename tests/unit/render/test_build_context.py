@@ -11,7 +11,7 @@ import pytest
 import yaml
 from plans import plan_of
 
-from podkiln.config import fields, variant
+from podkiln.config import families, fields, variant
 from podkiln.errors import RenderError
 from podkiln.plan.substitutes import Substitute
 from podkiln.render import build_context, image_metadata, runtime_recipe
@@ -37,7 +37,7 @@ def test_a_context_holds_all_that_the_dockerfile_takes(plan: Plan) -> None:
     for name in set(re.findall(r"/build/([\w.-]+)", dockerfile)) - {"imported"}:
         assert f"build/{name}" in files
     for name in re.findall(r"/requirements/([\w.-]+)", dockerfile):
-        apart = name.startswith("node-") or name == "runpod.txt"
+        apart = name.startswith("node-") or name in ("runpod.txt", "diffusers.txt")
         assert f"build/{name}" in files if apart else f"requirements/{name}" in files
     for name in re.findall(r"source=(\S+),target=/patches", dockerfile):
         assert f"{name}/01.patch" in files
@@ -53,7 +53,7 @@ def test_a_step_sees_the_files_that_it_uses_and_no_others(plan: Plan) -> None:
     """A file that is mounted is part of a step's cache key: one script changed must not rebuild all."""
     files = build_context.render(plan)
     dockerfile = files["Dockerfile"].content.decode()
-    assert len(steps(dockerfile)) == dockerfile.count("\nRUN ") > 10
+    assert len(steps(dockerfile)) == dockerfile.count("\nRUN ") > 8
     for step in steps(dockerfile):
         seen = set(re.findall(r"source=\S+,target=/((?:build|requirements)/[\w.-]+) ", step))
         seen -= {"build/imported"}  # which is only waited for
@@ -101,7 +101,7 @@ def test_only_scripts_and_commands_are_executable(plan: Plan) -> None:
     modes = {path: file.mode for path, file in build_context.render(plan).items()}
     called = {path for path in modes if path.endswith(".sh") or path.startswith("bin/")}
     assert {path for path, mode in modes.items() if mode == 0o755} == called
-    assert "bin/podkiln-fetch" in called
+    assert ("bin/podkiln-fetch" in called) is plan.described.spec.has_comfyui
     assert set(modes.values()) == {0o644, 0o755}
 
 
@@ -114,18 +114,41 @@ def test_what_is_only_carried_along_is_not_golden(plan: Plan) -> None:
 
 def test_each_input_is_a_stage_that_can_be_replaced(plan: Plan) -> None:
     dockerfile = build_context.render(plan)["Dockerfile"].content.decode()
-    for stage in ("base", "comfyui", "requirements"):
+    for stage in ("base", "requirements", *(["comfyui"] if plan.described.spec.has_comfyui else [])):
         assert re.search(rf"^FROM .* AS {stage}$", dockerfile, re.MULTILINE)
 
 
 def test_data_is_what_programs_can_read(plan: Plan) -> None:
     files = build_context.render(plan)
-    for path in ("manifest", "models", "flags", "folders"):
+    has_comfyui = plan.described.spec.has_comfyui
+    for path in ("manifest", "models", "flags", "folders" if has_comfyui else "detection"):
         assert json.loads(files[f"podkiln/{path}.json"].content)["schema"] == 1
+    if not has_comfyui:
+        return
     paths = yaml.safe_load(files["podkiln/extra_model_paths.yaml"].content)
     assert list(paths) == ["workspace", "baked", "examples"]
     # A YAML list would crash ComfyUI.
     assert all(isinstance(value, str | bool) for place in paths.values() for value in place.values())
+
+
+def test_an_image_that_serves_one_model_shares_its_layers_and_has_nothing_of_comfyui() -> None:
+    server, lazy = (build_context.render(plan_of(name)) for name in ("server", "lazy"))
+    mine, theirs = (steps(each["Dockerfile"].content.decode()) for each in (server, lazy))
+    shared = next(at for at, step in enumerate(mine) if "/diffusers.txt" in step)
+    assert mine[:shared] == theirs[:shared]
+    assert "/libraries.txt" in mine[shared - 1]
+    used = {path for path in server if path.startswith(("build/strip-", "requirements/"))}
+    assert all(server[path] == lazy[path] for path in used), "a mounted file is part of what makes a layer"
+    assert [line for line in "\n".join(mine).splitlines() if "omfy" in line.lower()] == []
+    manifest = json.loads(server["podkiln/manifest.json"].content)
+    assert list(manifest["python"]["layers"])[-1] == "libraries"
+    assert "comfyui" not in manifest
+    assert manifest["serve"]["packages"]["diffusers"] == families.DIFFUSERS
+    assert [path for path in server if path.startswith("podkiln/access/")] == ["podkiln/access/sshd_config"]
+    assert {path.split("/")[1] for path in server if path.startswith("podkiln/")} == {
+        *("__main__.py", "access", "comfy", "pod", "server", "worker"),
+        *("detection.json", "flags.json", "manifest.json", "model-types.json", "models.json"),
+    }
 
 
 def test_labels_name_the_pins_and_the_substitutes() -> None:
