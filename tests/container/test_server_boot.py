@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from podkiln.build.base_image import BaseLayout
 
 pytestmark = pytest.mark.engine
-# Loads until a file is there, answers /ping, and ends with 0 when it is told to: all that the boot knows of it.
+# Loads until a file is there, answers /ping, ends with 0 when it is told to: all that the boot knows of it.
 STAND_IN = """
 import http.server, os, pathlib, signal, threading
 class Answer(http.server.BaseHTTPRequestHandler):
