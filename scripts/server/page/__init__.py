@@ -7,7 +7,7 @@ What it says to the server, with `Authorization: Bearer TOKEN` once a token was 
 - GET /schema: {"model": {"id", "revision", "pipeline", "task", "dtype", "mode", "loras", ...},
   "tasks": {name: JSON Schema as `Schema.to_json_schema` makes it}}; the form begins with the model's task.
 - POST /generate, Accept: text/event-stream: {"task", "previews": true, parameters by their own names that
-  are not their default, "loras": [{"name", "scale"}]}; files are data: URIs, several in a list. Events:
+  are not their default, "lora": [{"name", "scale"}]}; files are data: URIs, several in a list. Events:
   `status` {"id", "status", "position"}; `progress` {"step", "steps", "preview"?: data: URI of a JPEG};
   at its end `result` {"id", "status", "output": {"images" | "videos" | "audio" | "files": [{"filename",
   "mime", "seed", "type": "base64" | "url" | "s3_url", "data"}], "parameters": {...}, "timings": {phase:

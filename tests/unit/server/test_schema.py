@@ -104,16 +104,15 @@ def test_a_parameter_is_what_its_pipeline_takes(pipeline: str, name: str, expect
     assert {key: getattr(found, key) for key in expected} == expected
 
 
-def test_what_a_configuration_makes_void_is_not_offered() -> None:
+def test_what_a_configuration_makes_void_is_said() -> None:
     assert schema(WAN, **{"config.boundary_ratio": None}).parameter("guidance_scale_2") is None
-    assert (
-        schema("QwenImagePipeline", **{"transformer.config.guidance_embeds": False}).parameter(
-            "guidance_scale"
-        )
-        is None
-    )
-    distilled = schema(FLUX, **{"transformer.config.guidance_embeds": True})
-    assert distilled.parameter("guidance_scale") is not None
+    for embeds in (
+        True,
+        False,
+    ):  # FLUX.1 schnell has none, and its makers' example gives the parameter all the same
+        found = schema(FLUX, **{"transformer.config.guidance_embeds": embeds}).parameter("guidance_scale")
+        assert found is not None
+        assert (found.advanced, "not made for it" in found.description) == (not embeds, not embeds)
 
 
 def test_a_form_begins_with_what_is_asked_for_most() -> None:
