@@ -411,6 +411,7 @@ def check_modes(bench: Bench) -> None:
     from server.loading import placing
 
     model = bench.open(MODEL_ID=str(bench.model("flux")))
+    retried(model)
     size: dict[str, Any] = {"height": 16, "width": 16}
     plain = generate(model, seed=7, **size)
     pipeline = model._tasks.pipeline(model.info.task)
@@ -426,6 +427,42 @@ def check_modes(bench: Bench) -> None:
         raised(PodError, lambda: bench.open(MODEL_ID=str(bench.model("flux")), QUANTIZE="torchao_int8"))
     )
     assert "needs the Python package torchao" in said, said
+
+
+def retried(model: Any) -> None:
+    """See that a generation is tried again in the next lower mode, where that is wanted."""
+    import torch
+
+    lower = ["model_offload"]
+    transformer = model._tasks.pipeline(model.info.task).transformer
+    kept = transformer.forward
+
+    def fail(*_: Any, **__: Any) -> None:
+        transformer.forward = kept
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    transformer.forward = fail
+    model._retries, model._downgrade = True, lambda: lower.pop() if lower else ""
+    generate(model, height=16, width=16)
+    assert (model.info.mode, lower) == ("model_offload", [])
+    model._retries = False
+
+
+def check_hub(bench: Bench) -> None:
+    """A model of a hub: fetched, loaded, and served again when the hub is gone."""
+    from servers.hub import Hub
+
+    folder = bench.model("sd15")
+    with Hub() as hub:
+        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+            hub.add("org/tiny", path.relative_to(folder).as_posix(), path, lfs=path.suffix == ".safetensors")
+        first = bench.open(MODEL_ID="org/tiny", HF_ENDPOINT=hub.url)
+        assert len(first.info.revision) == 40
+        assert (first.info.id, first.info.task) == ("org/tiny", "text-to-image")
+        made = generate(first, seed=7)
+    again = bench.open(MODEL_ID="org/tiny", HF_ENDPOINT="http://127.0.0.1:9")
+    assert again.info.revision == first.info.revision
+    assert generate(again, seed=7).outputs[0].content == made.outputs[0].content
 
 
 def check_files(bench: Bench) -> None:
@@ -484,6 +521,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "videos": check_videos,
     "audio": check_audio,
     "files": check_files,
+    "hub": check_hub,
     "media": check_media,
     "modes": check_modes,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.net.http import RefusedError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _SUFFIXES: Final = (".safetensors", ".sft")
 _KEPT: Final = 8
 """Adapters that stay loaded beside those that the server was started with; the oldest goes first."""
+_FRESH_SECONDS: Final = 2.0
+"""For which a listing of the folders is good: on a network volume it takes milliseconds."""
 _MOST: Final = 8
 """LoRAs of one request."""
 
@@ -94,6 +97,7 @@ class LoraBook:
         self._pipeline, self._scales, self._folders = pipeline, dict(scales), folders
         self._paths = dict(paths)
         self._loaded: dict[str, None] = {}  # by requests, the latest last
+        self._listed: tuple[float, dict[str, Path]] = (0.0, {})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,7 +131,13 @@ class LoraBook:
             self._forget()
 
     def _known(self) -> dict[str, Path]:
-        """Return files by name; those of LORAS come before those of folders."""
+        """Return files by name, as of a moment ago; those of LORAS come before those of folders."""
+        now = time.monotonic()
+        if not self._listed[1] or now - self._listed[0] > _FRESH_SECONDS:
+            self._listed = (now, self._list())
+        return self._listed[1]
+
+    def _list(self) -> dict[str, Path]:
         found = dict(self._paths)
         if not hasattr(self._pipeline, "load_lora_weights"):
             return found

@@ -75,7 +75,7 @@ def open_model(
 def prepare(settings: Settings, files: ModelFiles, environ: Mapping[str, str]) -> None:
     """Set what torch and diffusers read when they are imported."""
     os.environ.update(_SAFE)
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if settings.compile:
         made = settings.workspace / "cache/compiled" / _mark(files.model.word, files.model.model.revision)
         for name, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
@@ -169,6 +169,7 @@ class _Opening:
             lambda: self.downgrade(loaded.pipeline),
             self.remember,
             self._say,
+            retries=self._settings.auto_downgrade,
         )
         return made
 

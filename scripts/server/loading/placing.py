@@ -60,7 +60,7 @@ def displace(pipeline: Any) -> None:
     pipeline.remove_all_hooks()
     for component in _modules(pipeline):
         for module in component.modules():
-            registry = getattr(module, "_diffusers_hook", None)
+            registry: Any = getattr(module, "_diffusers_hook", None)
             for name in _GROUP_HOOKS if registry is not None else ():
                 registry.remove_hook(name, recurse=False)
     pipeline.to(_CPU)
