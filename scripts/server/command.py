@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Open = Callable[[Mapping[str, str], Callable[[str], None]], Model]
 
-_LAST_WORDS: Final = 1.0  # seconds in which clients that ask now and then learn what came of their jobs
+_LAST_WORDS: Final = 0.5  # seconds in which clients that ask now and then learn what came of their jobs
 _PRIVATE: Final = "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS"
 _LOST: Final = (
     "the card no longer answers this process, whose generations would all fail: it ends, to be started again."

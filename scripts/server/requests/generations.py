@@ -13,6 +13,8 @@ from server.requests.lengths import of_seconds
 from server.schema.parameters import BOOLEAN, INTEGER, MEDIA, NUMBER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from server.generation.request import Model
     from server.requests.draft import Draft
     from server.requests.media import Reader
@@ -40,6 +42,7 @@ async def made(draft: Draft, model: Model, reader: Reader) -> Generation:
     schema = tasks.chosen(model, draft)
     _fill(draft, schema)
     values = _checked(draft, schema, files)
+    _check_steps(schema, values)
     return Generation(
         task=schema.task,
         parameters={name: value for name, value in values.items() if name not in files},
@@ -113,6 +116,22 @@ def _put(draft: Draft, name: str, value: Any, field: str) -> None:
         raise FieldError(f"{name} is given twice: also by {field}.", name)
     draft.values[name] = value
     draft.names[name] = field
+
+
+def _check_steps(schema: Schema, values: Mapping[str, Any]) -> None:
+    """Refuse a strength that leaves no step: some pipelines check that themselves, others fail on nothing."""
+    steps, strength = (_used(schema, values, name) for name in ("num_inference_steps", "strength"))
+    if steps is not None and strength is not None and int(steps * strength) < 1:
+        raise FieldError(
+            f"strength {strength:g} of {steps:g} steps leaves none: raise strength or num_inference_steps.",
+            "strength",
+        )
+
+
+def _used(schema: Schema, values: Mapping[str, Any], name: str) -> float | None:
+    parameter = schema.parameter(name)
+    value = values.get(name, parameter.default) if parameter else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _typed(draft: Draft, schema: Schema) -> dict[str, Any]:

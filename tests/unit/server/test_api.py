@@ -167,6 +167,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     ),
     (EDITS, {"image": "http://127.0.0.1:1/a.png"}, 400, "image", "not one of the public internet"),
     (EDITS, {"image": "file:///etc/passwd"}, 400, "image", "cannot be read"),
+    (EDITS, {"image": PICTURE, "strength": 0.2}, 400, "strength", "0.2 of 4 steps leaves none"),
     (VIDEOS, {"seconds": "long"}, 400, "seconds", "number of seconds"),
     (VIDEOS, {"seconds": "100"}, 400, "seconds", "are the most"),
     (VIDEOS, {"n": 2}, 400, "n", "takes no parameter n"),

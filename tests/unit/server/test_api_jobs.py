@@ -161,7 +161,7 @@ def test_the_queue_is_bounded_and_nothing_is_left_of_many_requests() -> None:
         assert client.served.queue.all() == before
         assert client.served.queue.counters.outcomes["completed"] == 203
 
-    run(work, queue=2)
+    run(work, queue=2, request_bytes=200)  # of which twenty may be there at once
 
 
 FAILURES: list[tuple[Exception, int, str, str]] = [
@@ -213,6 +213,7 @@ def test_a_generation_that_takes_too_long_is_ended() -> None:
         client.model.held.set()
         client.model.held = None
         await client.post(IMAGES, CAT)
+        assert client.model.stopped_at == 1
 
     run(work, job_seconds=0.05)
 
