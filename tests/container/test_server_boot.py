@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from podkiln.build.base_image import BaseLayout
 
 pytestmark = pytest.mark.engine
-# Loads until a file is there, answers /ping, ends with 0 when it is told to: all that the boot knows of it.
+# Loads until a file is there, answers /ping, and ends with 0 when it is told to: all that the boot knows of.
 STAND_IN = """
 import http.server, os, pathlib, signal, threading
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -64,7 +64,7 @@ def test_there_is_no_comfyui_in_it(image: Image) -> None:
 
 def test_it_is_healthy_once_the_model_is_loaded_and_stops_cleanly(image: Image, tmp_path: Path) -> None:
     (tmp_path / "command.py").write_text(STAND_IN)
-    mounts = {str(tmp_path / "command.py"): "/opt/podkiln/server/command.py:ro"}
+    mounts = {str(tmp_path): "/opt/podkiln/server:ro"}  # whole: bytecode of the real one would win
     options = ("--health-interval=1s",)
     with Container(image.name, env={"MODEL_ID": "a/b"}, mounts=mounts, options=options) as pod:
         pod.wait_log("No volume is mounted")
