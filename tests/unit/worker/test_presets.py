@@ -242,6 +242,8 @@ FETCHES: list[tuple[dict[str, Any] | None, str | None]] = [
     ({"state": "running", "pid": os.getpid()}, None),
     ({"state": "failed", "error": "404 Not Found"}, "could not be fetched: 404 Not Found."),
     ({"state": "running", "pid": 0x7FFFFFFF}, "is missing, and nothing fetches it any more."),
+    ({"state": "running", "pid": 0x7FFFFFFF, "kept": True}, None),  # start.sh begins it again
+    ({"state": "failed", "kept": True}, "is missing, and nothing fetches it any more."),
 ]
 
 
@@ -253,6 +255,8 @@ def test_one_that_is_on_its_way_is_no_reason_to_refuse(
     if record:
         row = {"model": "sdxl-base", "file": "checkpoints/sdxl.safetensors", "error": record.get("error")}
         (tmp_path / "fetch.json").write_text(json.dumps({**record, "files": [row]}))
+        if record.get("kept"):
+            (tmp_path / "fetch.kept").touch()
     if why:
         said = f"The model SDXL base 1.0 {why}"
         assert refused(known, preset="sdxl-base", prompt="x") == {"error": said}
