@@ -1,8 +1,8 @@
 """Models that are on their way when a job comes: the job waits for those that its workflow names.
 
 What the start fetches is in fetch.json of the run folder (pod/downloads/progress.py). ComfyUI sees new files
-without a restart; asked before they are there, it would refuse the workflow. A fetch that was killed, for lack
-of memory perhaps, is started again by start.sh, after 25 s at most: its files are still on their way.
+without a restart; asked before they are there, it would refuse the workflow. A fetch that was killed, for
+lack of memory perhaps, is begun again by start.sh, after 25 s at most: its files are still on their way.
 """
 
 from __future__ import annotations
