@@ -429,7 +429,7 @@ def test_where_jobs_come_nodes_that_take_their_key_are_loaded(
 
     decision = chosen("")
     assert ("--disable-api-nodes" in decision.args) is left_out
-    assert any(each.startswith("Jobs: they may bring a key") for each in decision.reasons) is not left_out
+    assert any("they may bring a key" in each for each in decision.reasons) != left_out
     assert "--disable-api-nodes" in chosen("--disable-api-nodes").args
 
 
