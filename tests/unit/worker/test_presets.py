@@ -196,6 +196,9 @@ def test_a_driving_video_takes_the_place_of_poses(tmp_path: Path) -> None:
     assert nodes["12"]["inputs"]["pose_video"] == ["22", 0]
     assert nodes["12"]["inputs"]["width"] == 512
     assert nodes["17"]["inputs"]["file"].startswith("driving_video-")
+    assert nodes["23"]["inputs"]["length"] == nodes["12"]["inputs"]["length"] == 81
+    nodes = request.parse({**given, "driving_video": MP4, "length": 161}, known=known).nodes
+    assert nodes["23"]["inputs"]["length"] == nodes["12"]["inputs"]["length"] == 161, "no more is looked at"
     assert not {"7", "8"} & nodes.keys()
     both = refused(known, **SCAIL, driving_video=MP4)["details"]
     assert both == ["pose_video: driving_video takes its place: give one of them."]
