@@ -2,8 +2,8 @@
 """How long a serverless worker takes from its container's start to its first job's answer.
 
     bench/cold_job.py [--image IMAGE] [--workflow FILE] [--warm-up FILE] [--comfyui DIR]
-                      [--env NAME=VALUE ...] [--against COMMAND] [--rounds 5] [--limit 1.1]
-                      [--against-limit 1.0]
+                      [--env NAME=VALUE ...] [--command COMMAND] [--against COMMAND] [--rounds 5]
+                      [--limit 1.1] [--against-limit 1.0]
 
 A job waits in the queue of an endpoint that is played here, before the real runpod SDK; then the worker is
 started, each time as a fresh container, in turns:
@@ -19,10 +19,11 @@ where each job is to be another one; without it ComfyUI answers the second job f
 
 Printed are medians. Gated: with a warm-up, the first job's own time by the second's (--limit); with
 --against, the time to the first answer of `cold` by that of the other worker (--against-limit). Both should
-have the same ComfyUI on the same processor: --comfyui puts another tree in the place of the image's.
+have the same ComfyUI on the same processor: --comfyui puts another tree in the place of the image's, and
+--command starts podkiln's worker as --against does the other one, where no image of it is at hand.
 
-Needs: docker, an image of `serve: runpod` (`./build.py --variant serverless --load`), the packages of the
-tests.
+Needs: the packages of the tests, and without --command docker and an image of `serve: runpod`
+(`./build.py --variant serverless --load`).
 """
 
 from __future__ import annotations
@@ -83,12 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--warm-up", type=Path, metavar="FILE", help="what is run before; default: the same")
     parser.add_argument("--comfyui", type=Path, metavar="DIR", help="a ComfyUI tree to start instead")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the containers")
+    parser.add_argument("--command", metavar="COMMAND", help="starts podkiln's worker, without a container")
     parser.add_argument("--against", metavar="COMMAND", help="starts another worker")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=1.1, help="first job with a warm-up by the second")
     parser.add_argument("--against-limit", type=float, default=1.0, help="first answer by the other's")
     options = parser.parse_args(arguments)
-    harness.need("docker")
+    if not options.command:
+        harness.need("docker")
+    host = "127.0.0.1" if options.command else gateway()
     given = dict(each.partition("=")[::2] for each in options.env)
     workflow = read(options.workflow)
     warm_up = read(options.warm_up) if options.warm_up else workflow
@@ -107,15 +111,21 @@ def main(arguments: list[str] | None = None) -> int:
                 options.image, endpoint, {**given, "WARMUP_WORKFLOW": "/warm_up.json"}, mounts
             ),
         }
+        if options.command:
+            warm = {**given, "WARMUP_WORKFLOW": str(path)}
+            starts["cold"] = lambda endpoint: by_command(options.command, endpoint, given)
+            starts["warm"] = lambda endpoint: by_command(options.command, endpoint, warm)
         if options.against:
             starts["against"] = lambda endpoint: by_command(options.against, endpoint, given)
         for number in range(options.rounds + 1):  # the first one warms the page cache
             for way, start in starts.items():
                 harness.tell(f"round {number} of {options.rounds}: {way}")
-                found = measure(start, workflow)
+                found = measure(start, workflow, host)
                 if number or not options.rounds:
                     times[way].append(found)
-    print(f"{options.image}, medians of {options.rounds} rounds, in seconds\n{table(times)}")
+    print(
+        f"{options.command or options.image}, medians of {options.rounds} rounds, in seconds\n{table(times)}"
+    )
     return harness.conclude(limits(times, options.limit, options.against_limit))
 
 
@@ -133,10 +143,10 @@ def seeded(workflow: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def measure(
-    start: Callable[[Endpoint], contextlib.AbstractContextManager[str]], workflow: dict[str, Any]
+    start: Callable[[Endpoint], contextlib.AbstractContextManager[str]], workflow: dict[str, Any], host: str
 ) -> Times:
-    """Let a job wait, start a worker, and give it a second one."""
-    with Endpoint(host=gateway()) as endpoint:
+    """Let a job wait, start a worker, and give it a second one; the endpoint listens on `host`."""
+    with Endpoint(host=host) as endpoint:
         first = endpoint.submit({"workflow": seeded(workflow, 1)})
         begun = time.monotonic()
         with start(endpoint) as name:
@@ -168,11 +178,11 @@ def in_container(
 
 @contextlib.contextmanager
 def by_command(command: str, endpoint: Endpoint, given: Mapping[str, str]) -> Iterator[str]:
-    """Start another worker by a command of a shell; yields how it is called."""
+    """Start a worker by a command of a shell; yields how it is called."""
     environ = {**os.environ, **endpoint.environment, **given}
     process = subprocess.Popen(command, shell=True, env=environ, start_new_session=True)  # noqa: S602 - is asked for
     try:
-        yield "the other worker"
+        yield f"the worker of {command!r}"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

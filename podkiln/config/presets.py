@@ -254,7 +254,7 @@ class _Check:
     def _place(self, name: str, number: int, place: str, each: PresetInput, made: filling.Preset) -> None:
         key = ("inputs", name, "at", number)
         node, _, target = place.partition(".")
-        nodes = filling.filled(made, {name: None}) if each.adds else made.nodes
+        nodes = filling.filled(made, {name: None}) if each.adds else {**_added(made), **made.nodes}
         if node not in nodes:
             raise self._entry.error(key, f"the workflow has no node {node}.")
         known = self._class(nodes[node]["class_type"])
@@ -278,6 +278,12 @@ def _fits(each: PresetInput, found: Input) -> bool:
     if each.type in MEDIA:
         return found.type == COMBO and "input" in (found.folders or {})
     return found.type in _ACCEPTS[each.type]
+
+
+def _added(made: filling.Preset) -> Nodes:
+    """Return the nodes that come with some input: others may say something to them, too."""
+    adds = [item for each in made.inputs.values() for item in each.adds.items()]
+    return {number: dict(node) for number, node in adds if "class_type" in node}
 
 
 def _trials(made: filling.Preset) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -61,18 +61,31 @@ class Bucket:
     @property
     def host(self) -> str:
         """Return where it is, for sentences."""
-        return urlsplit(self.endpoint).netloc
+        return self._host
 
     def called(self) -> str:
         """Return its name, now."""
         return self.name or time.strftime("%m-%y")
 
     @property
+    def hosted(self) -> bool:
+        """Whether the endpoint's host begins with the bucket's name.
+
+        It is then asked so, since some take no other way (Alibaba's OSS, Tencent's COS). A certificate for
+        *.HOST is none for a name with a dot.
+        """
+        return bool(self.name) and "." not in self.name and self._host.startswith(f"{self.name}.")
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self.endpoint).netloc
+
+    @property
     def server(self) -> str:
-        """Return the endpoint without the bucket's name, which consoles show as part of it."""
+        """Return the endpoint; without the bucket's name, which consoles show as part of it, where it can."""
         parts = urlsplit(self.endpoint)
         host, path = parts.netloc, parts.path.rstrip("/")
-        if self.name:
+        if self.name and not self.hosted:
             host = host.removeprefix(f"{self.name}.")
             path = path.removesuffix(f"/{self.name}")
         return urlunsplit((parts.scheme, host, path, "", ""))

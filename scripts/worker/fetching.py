@@ -1,7 +1,8 @@
 """Models that are on their way when a job comes: the job waits for those that its workflow names.
 
 What the start fetches is in fetch.json of the run folder (pod/downloads/progress.py). ComfyUI sees new files
-without a restart; asked before they are there, it would refuse the workflow.
+without a restart; asked before they are there, it would refuse the workflow. A fetch that was killed, for
+lack of memory perhaps, is begun again by start.sh, after 25 s at most: its files are still on their way.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.downloads import status
-from pod.downloads.states import OVER, State
+from pod.downloads.states import FOR_GOOD, OVER, State
 from pod.util.files import recall
 from pod.util.printable import shown
 
@@ -54,7 +55,7 @@ def failed(nodes: Nodes, run: Path) -> list[str]:
 def of_model(model: str, run: Path) -> str | None:
     """Return why a model that the start fetches will not come; None where it may, or nothing is known yet."""
     record = recall(run / status.BOOT)
-    if not record or status.runs(record):
+    if not record or status.runs(record) or status.comes_again(run, record):
         return None
     errors = [each.get("error") for each in _files(record) if each.get("model") == model]
     why = next(filter(None, errors), None)
@@ -65,7 +66,13 @@ def of_model(model: str, run: Path) -> str | None:
 
 def _on_their_way(run: Path) -> list[dict[str, Any]]:
     record = recall(run / status.BOOT)
-    return [each for each in _files(record) if each.get("state") not in OVER] if status.runs(record) else []
+    if status.runs(record):
+        over = OVER
+    elif status.comes_again(run, record):
+        over = FOR_GOOD
+    else:
+        return []
+    return [each for each in _files(record) if each.get("state") not in over]
 
 
 def _files(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -283,7 +283,7 @@ class _Job:
             said = refusal(refused.answer) if refused.status == INVALID else None
             unfetched = fetching.failed(nodes, self._place.run) if said else []
             raise JobError(
-                "\n".join((said or messages.HTTP_FAILED.format(reason=refused), *unfetched))
+                "\n".join((said or messages.QUEUE_FAILED.format(reason=refused), *unfetched))
             ) from None
 
 

@@ -1,6 +1,11 @@
 """Files on their way into a bucket: in parts, so that none is held whole and each part can be sent again.
 
-What is sent goes through the worker's own session, so that an endpoint of a job obeys the rule of web.py.
+What is sent goes through the worker's own session, so that an endpoint of a job obeys the rule of web.py: a
+job may name one, and boto3 connects to whatever its name means then. boto3 blocks, too, wants threads and a
+file on disk, and half a second for its import; what it adds to a request (checksums, since 1.36) GCS and R2
+refuse. Of what it can do, this lacks temporary credentials, roles and profiles, proxies, KMS keys
+and ACLs, for which worker-comfyui's three variables have no place either; one file's parts are sent one after
+the other, four files at once. What both can do is compared with boto3 in the tests, request by request.
 Source: docs.aws.amazon.com/AmazonS3/latest/API (PutObject, CreateMultipartUpload, UploadPart,
 CompleteMultipartUpload, AbortMultipartUpload).
 """

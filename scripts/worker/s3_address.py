@@ -1,7 +1,8 @@
 """Addresses of an S3 that are signed, so that who has one may do one thing for some time. Pure.
 
 The signature is AWS's version 4, in the address, with the content left unsigned: it says nothing of what is
-sent, and so needs none of the checksums that GCS and R2 refuse. boto3 signs alike, and is 14 MB of packages.
+sent, and so needs none of the checksums that GCS and R2 refuse. boto3 signs alike, and is 14 MB of packages:
+why it is not used stands in s3.py.
 Source: docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 """
 
@@ -58,7 +59,7 @@ def signed(
         "X-Amz-SignedHeaders": named,
     }
     words = "&".join(f"{quote(each, safe='')}={quote(said[each], safe='')}" for each in sorted(said))
-    path = f"{urlsplit(bucket.server).path}/{name}/{quote(key)}"
+    path = f"{urlsplit(bucket.server).path}{'' if bucket.hosted else f'/{name}'}/{quote(key)}"
     lines = [f"{each}:{headers[each].strip()}" for each in sorted(headers)]
     canonical = "\n".join((method, path, words, *lines, "", named, "UNSIGNED-PAYLOAD"))
     text = "\n".join((_ALGORITHM, stamp, scope, sha256(canonical.encode()).hexdigest()))

@@ -1,4 +1,4 @@
-"""Why ComfyUI refuses a workflow, in worker-comfyui's form: a head, and a bullet a node. Pure.
+"""Why ComfyUI refuses a workflow, under worker-comfyui's head: a bullet for each error. Pure.
 
 Source: validate_prompt of execution.py and post_prompt of server.py of ComfyUI 0.33.0.
 """

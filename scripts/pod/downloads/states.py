@@ -20,7 +20,8 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
-OVER = frozenset({State.PRESENT, State.FETCHED, State.FAILED, State.STOPPED})
+FOR_GOOD = frozenset({State.PRESENT, State.FETCHED, State.FAILED})
+OVER = FOR_GOOD | {State.STOPPED}
 ACTIVE = frozenset(State) - OVER - {State.QUEUED}
 
 

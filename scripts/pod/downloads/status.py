@@ -1,6 +1,7 @@
 """`fetch --status`: how far the fetches in this pod are, from what each last wrote.
 
 The boot's writes fetch.json; one that is started by hand writes fetch-PID.json, for both may run at once.
+start.sh begins the boot's again where it is killed, and as long as it would, fetch.kept is there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 BOOT = "fetch.json"
+_KEPT = "fetch.kept"  # templates/start/services.j2
 _BY_HAND = "fetch-*.json"
 
 
@@ -41,7 +43,8 @@ def show(run: Path) -> int:
     records = [record for path in (run / BOOT, *sorted(run.glob(_BY_HAND))) if (record := recall(path))]
     if not records:
         print("Nothing has been fetched in this pod yet.")
-    return max((_show(record) for record in records), default=0)
+    again = comes_again(run, recall(run / BOOT))
+    return max((_show(record, again=again and not at) for at, record in enumerate(records)), default=0)
 
 
 def runs(record: dict[str, Any]) -> bool:
@@ -49,13 +52,21 @@ def runs(record: dict[str, Any]) -> bool:
     return bool(record) and record["state"] == RunState.RUNNING and _alive(record["pid"])
 
 
-def _show(record: dict[str, Any]) -> int:
+def comes_again(run: Path, record: dict[str, Any]) -> bool:
+    """Tell whether the boot's fetch, by its record, was killed and is started again by itself."""
+    killed = record.get("state") in {RunState.RUNNING, RunState.STOPPED} and not runs(record)
+    return killed and (run / _KEPT).exists()
+
+
+def _show(record: dict[str, Any], *, again: bool) -> int:
     alive = runs(record)
     width = width_of(sys.stdout)
     for file in record["files"]:
         print(_painted(file, width) if width else said(_line(file, alive=alive)))
     state = record["state"]
-    if state == RunState.RUNNING and not alive:
+    if again:
+        state = "killed; it is started again, and goes on where it stopped"
+    elif state == RunState.RUNNING and not alive:
         state = "ended early; start the fetch again, it goes on where it stopped"
     rate = sum(file["rate"] for file in record["files"] if file["state"] == State.FETCHING) if alive else 0
     print(f"{state}: {human(record['bytes'])} of {human(record['total'])}{_pace(record, rate)}")

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 _COMMON = "every start"
 _LOGIN = "WEB_USER"
 _DOOR = "the door"
+_JOBS = "jobs"
+_NO_PAID_NODES = "--disable-api-nodes"
+_WITH_KEY = (
+    "they may bring a key for the nodes of paid services, so these are loaded; "
+    f"COMFYUI_ARGS={_NO_PAID_NODES} leaves them out"
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,11 @@ def _command_line(
     """Put the arguments together, the weakest source first. Raises PodError for a module that is lacking."""
     settings, memory = asked.settings, facts.memory
     line = CommandLine(rules.catalogue)
-    line.add(Rule(rules.common_for(settings.port, facts.root), ""), _COMMON)
+    common = rules.common_for(settings.port, facts.root)
+    if facts.access.serve and _NO_PAID_NODES in common:
+        common = tuple(word for word in common if word != _NO_PAID_NODES)
+        line.add(Rule((), _WITH_KEY), _JOBS)
+    line.add(Rule(common, ""), _COMMON)
     line.add_folders(volume, nodes, asked.user)
     modes = [_mode_rule(rules, settings)] if settings.memory_mode != AUTO and card.usable else []
     line.add(*_profile_rule(rules, asked, card, selection, [word for mode in modes for word in mode.args]))

@@ -171,12 +171,14 @@ def test_a_service_that_is_killed_is_said_and_started_again_but_not_for_ever(pod
     pod.until("podkiln: ready in")
     for count in range(1, 5):
         pod.until(f"{name} begins", count)
+        assert (pod.run / f"{name}.kept").exists(), "jobs wait for a fetch that comes again"
         os.kill(pod.process(f"{name} begins"), signal.SIGKILL)
         if count < 4:
             pod.until(f"podkiln: {name} was killed (signal 9); it is started again in 0.1 s ({count} of 3).")
     said = pod.until(f"podkiln: {name} was killed again (signal 9), so it stays down.")
     time.sleep(0.5)
     assert pod.log.read_text().count(f"{name} begins") == 4
+    assert not (pod.run / f"{name}.kept").exists()
     assert "ComfyUI has ended" not in said
 
 
@@ -186,6 +188,7 @@ def test_a_service_that_ends_by_itself_is_left_alone(pod: Pod) -> None:
     pod.until("podkiln: ready in")
     time.sleep(0.5)
     assert pod.log.read_text().count("doctor begins") == 1
+    assert not (pod.run / "doctor.kept").exists()
 
 
 def test_when_the_supervisor_is_killed_comfyui_ends_and_the_pod_starts_anew_once(pod: Pod) -> None:

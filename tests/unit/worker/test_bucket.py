@@ -112,7 +112,8 @@ def test_the_region_is_what_the_host_says(endpoint: str, region: str) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "name", "server"),
     [
-        ("https://mine.s3.eu-central-1.amazonaws.com", "mine", "https://s3.eu-central-1.amazonaws.com"),
+        ("https://mine.s3.eu-central-1.amazonaws.com", "mine", "https://mine.s3.eu-central-1.amazonaws.com"),
+        ("https://my.own.s3.amazonaws.com", "my.own", "https://s3.amazonaws.com"),
         ("https://account.r2.cloudflarestorage.com/mine", "mine", "https://account.r2.cloudflarestorage.com"),
         ("https://mine.s3.eu-central-1.amazonaws.com", "", "https://mine.s3.eu-central-1.amazonaws.com"),
         ("http://minio:9000", "mine", "http://minio:9000"),

@@ -260,25 +260,36 @@ def test_a_model_that_is_on_its_way_is_waited_for(
     other = {**row, "file": "checkpoints/other.safetensors"}
     record = {"state": "running", "pid": os.getpid(), "files": [{**row, "total": 10}, other]}
     nodes = {**WORKFLOW, "3": {"class_type": "KSampler", "inputs": {"name": "sub\\big.safetensors"}}}
-    path = place.run / "fetch.json"
-    path.write_text(json.dumps(record))
+    path, kept = place.run / "fetch.json", place.run / "fetch.kept"
+    killed = json.dumps({**record, "pid": 2**22 + 1})  # above the kernel's largest
+    path.write_text(killed)
+    kept.touch()  # start.sh begins it again
     told: list[dict[str, Any]] = []
 
     def report(message: dict[str, Any]) -> None:
         told.append(message)
-        if len(told) == 3:
-            assert comfyui.prompts == [], "ComfyUI would refuse it"
+        assert "fetching" not in message or comfyui.prompts == [], "ComfyUI would refuse it"
+        if len(told) == 2:
+            path.write_text(json.dumps(record))
+        if len(told) == 4:
             path.write_text(json.dumps({**record, "files": [{**row, "state": "fetched"}, other]}))
 
     assert len(run(place, report, workflow=nodes)["images"]) == 1
-    assert told[2] == {
-        "type": "progress",
-        "percent": 0,
-        "node": None,
-        "value": 5,
-        "max": 10,
-        "fetching": ["sub/big.safetensors"],
-    }
+    assert (
+        told[0]
+        == told[3]
+        == {
+            "type": "progress",
+            "percent": 0,
+            "node": None,
+            "value": 5,
+            "max": 10,
+            "fetching": ["sub/big.safetensors"],
+        }
+    )
+    path.write_text(killed)
+    kept.unlink()
+    run(place, workflow=nodes)  # nothing comes any more, so ComfyUI says what it makes of it
     path.write_text(json.dumps({"state": "failed", "files": [{**row, "state": "failed", "error": "404"}]}))
     nodes["3"]["inputs"]["seed"] = "none"
     said = failure(place, workflow=nodes)["error"]

@@ -196,6 +196,9 @@ def test_a_driving_video_takes_the_place_of_poses(tmp_path: Path) -> None:
     assert nodes["12"]["inputs"]["pose_video"] == ["22", 0]
     assert nodes["12"]["inputs"]["width"] == 512
     assert nodes["17"]["inputs"]["file"].startswith("driving_video-")
+    assert nodes["23"]["inputs"]["length"] == nodes["12"]["inputs"]["length"] == 81
+    nodes = request.parse({**given, "driving_video": MP4, "length": 161}, known=known).nodes
+    assert nodes["23"]["inputs"]["length"] == nodes["12"]["inputs"]["length"] == 161, "no more is looked at"
     assert not {"7", "8"} & nodes.keys()
     both = refused(known, **SCAIL, driving_video=MP4)["details"]
     assert both == ["pose_video: driving_video takes its place: give one of them."]
@@ -242,6 +245,8 @@ FETCHES: list[tuple[dict[str, Any] | None, str | None]] = [
     ({"state": "running", "pid": os.getpid()}, None),
     ({"state": "failed", "error": "404 Not Found"}, "could not be fetched: 404 Not Found."),
     ({"state": "running", "pid": 0x7FFFFFFF}, "is missing, and nothing fetches it any more."),
+    ({"state": "running", "pid": 0x7FFFFFFF, "kept": True}, None),  # start.sh begins it again
+    ({"state": "failed", "kept": True}, "is missing, and nothing fetches it any more."),
 ]
 
 
@@ -253,6 +258,8 @@ def test_one_that_is_on_its_way_is_no_reason_to_refuse(
     if record:
         row = {"model": "sdxl-base", "file": "checkpoints/sdxl.safetensors", "error": record.get("error")}
         (tmp_path / "fetch.json").write_text(json.dumps({**record, "files": [row]}))
+        if record.get("kept"):
+            (tmp_path / "fetch.kept").touch()
     if why:
         said = f"The model SDXL base 1.0 {why}"
         assert refused(known, preset="sdxl-base", prompt="x") == {"error": said}

@@ -125,6 +125,7 @@ def test_the_words_of_worker_comfyui_stay_as_clients_know_them() -> None:
         "INVALID_NODE": "Node {node} ({kind}): {message}",
         "CHECKPOINTS": "Available checkpoint models: {names}",
         "NODE_FAILED": "Workflow execution error: Node Type: {kind}, Node ID: {node}, Message: {message}",
+        "QUEUE_FAILED": "Error queuing workflow: {reason}",
         "HTTP_FAILED": "HTTP communication error with ComfyUI: {reason}",
         "UNEXPECTED": "An unexpected error occurred: {reason}",
         "NO_IMAGES": "success_no_images",

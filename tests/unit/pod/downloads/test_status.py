@@ -73,6 +73,11 @@ def test_it_knows_a_fetch_that_was_killed(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "fetch.json").write_text(json.dumps(record))
     status.show(tmp_path)
     assert "ended early; start the fetch again" in capsys.readouterr().out
+    (tmp_path / "fetch.kept").touch()
+    status.show(tmp_path)
+    assert capsys.readouterr().out.endswith(
+        "killed; it is started again, and goes on where it stopped: 100 B of 150 B\n"
+    )
 
 
 DEAD = 2**22 + 1  # above the kernel's largest

@@ -9,9 +9,15 @@ import browser_proxies
 import pytest
 
 from pod.errors import PodError
+from pod.flags import choose as flags
+from pod.flags import settings
+from pod.flags.choose import Asked, Facts
+from pod.hardware.gpu import Detection
+from pod.hardware.memory import Memory
 from pod.services import config
 from pod.services.config import Access, Jupyter, Login
 from pod.util import ports
+from pod.util.dataclass import replace
 from pod.util.env import SettingError
 
 if TYPE_CHECKING:
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from unit.pod.conftest import Choose
 
     from pod.flags.decision import Decision
+    from pod.flags.rules import Rules
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL8PX0kGlsBZTLZQ6FnEdjCq6ujrDiUqo4nDYXCNtoyz"
 SK = (
@@ -405,6 +412,25 @@ def test_where_jobs_come_comfyui_is_reached_from_inside_alone(choose: Choose) ->
     assert decision.args[:4] == ("--listen", "127.0.0.1", "--port", "18188")
     assert not any("open to everybody" in warning for warning in decision.warnings)
     assert ports.examine(decision.args, decision.access.to_json(), decision.port, decision.listen) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "left_out"),
+    [({}, True), ({"PODKILN_SERVE": "runpod"}, False), ({"PODKILN_SERVE": "http"}, False)],
+)
+def test_where_jobs_come_nodes_that_take_their_key_are_loaded(
+    known: Rules, environ: dict[str, str], left_out: bool
+) -> None:
+    known = replace(known, common=(*known.common, "--disable-api-nodes"))
+
+    def chosen(arguments: str) -> Decision:
+        asked = Asked(settings.read(environ, known), known.catalogue.parse_text(arguments, "COMFYUI_ARGS"))
+        return flags.choose(known, Facts(Detection(None), Memory(65536, None), config.read(environ)), asked)
+
+    decision = chosen("")
+    assert ("--disable-api-nodes" in decision.args) is left_out
+    assert any("they may bring a key" in each for each in decision.reasons) != left_out
+    assert "--disable-api-nodes" in chosen("--disable-api-nodes").args
 
 
 def test_a_login_opens_the_page_of_an_image_that_takes_jobs(choose: Choose) -> None:
