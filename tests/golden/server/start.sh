@@ -112,6 +112,8 @@ exec {hears}>&- {says}<&-
 readonly PAUSES=(1 5 25) TRIES=3
 declare -A services=() waiting=() deaths=()
 begin() {
+    # As long as this file is there, the service is begun again where it is killed: jobs wait for what it fetches.
+    touch -- "$PODKILN_RUN/$1.kept" 2>/dev/null || true
     case "$1" in
         doctor) "${tied[@]}" nice -n 10 /usr/bin/python3 -I -S "$PODKILN_ROOT" doctor --boot & ;;
         *) access & ;;
@@ -146,6 +148,7 @@ trap stop TERM INT
 again() {
     local name=$1 number=$2 count=$((${deaths[$1]:-0}))
     if ((count >= TRIES)); then
+        rm -f -- "$PODKILN_RUN/$name.kept" || true
         say "$name was killed again (signal $number), so it stays down."
         return
     fi
@@ -167,6 +170,8 @@ while true; do
         unset "services[$ended]"
         if ((status > 128)); then
             again "$name" "$((status - 128))"
+        else
+            rm -f -- "$PODKILN_RUN/$name.kept" || true
         fi
     fi
 done
