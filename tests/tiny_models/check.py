@@ -350,9 +350,17 @@ def ltx_base(bench: Bench) -> Path:
     return folder
 
 
-def check_audio(bench: Bench) -> None:
-    """Stable Audio: WAV."""
+def check_others(bench: Bench) -> None:
+    """Stable Audio: WAV; and DDPM, which takes no prompt and calls nobody back."""
     import wave
+
+    plain = bench.open(MODEL_ID=str(bench.model("ddpm")))
+    assert plain.info.task == "unconditional-image-generation"
+    steps: list[int] = []
+    asked = Generation(plain.info.task, {"num_inference_steps": 3, "batch_size": 2}, seed=3)
+    two = plain.generate(asked, lambda each: steps.append(each.step), lambda: False)
+    assert ([each.seed for each in two.outputs], steps) == ([3, 4], [1, 2, 3])
+    raised(CancelledError, lambda: plain.generate(asked, lambda _: None, lambda: len(steps) == 3))
 
     model = bench.open(MODEL_ID=str(bench.model("stable-audio")))
     made = same(model, audio_end_in_s=1.0).outputs[0]
@@ -519,7 +527,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "sdxl": check_sdxl,
     "pictures": check_pictures,
     "videos": check_videos,
-    "audio": check_audio,
+    "others": check_others,
     "files": check_files,
     "hub": check_hub,
     "media": check_media,

@@ -359,6 +359,21 @@ def _ltx_transformer(layers: int) -> Any:
     )
 
 
+def ddpm(folder: Path) -> Path:
+    """Pictures of nothing in particular, 8x8."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+    return _saved(DDPMPipeline(unet, DDPMScheduler()), folder)
+
+
 def stable_audio(folder: Path) -> Path:
     """Stable Audio; its own scheduler wants torchsde, this one is of the same kind and does not."""
     from diffusers import (
@@ -718,6 +733,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "wan": wan,
     "ltx": ltx,
     "stable-audio": stable_audio,
+    "ddpm": ddpm,
     "controlnet": controlnet,
     "vae": vae,
     "lora-peft": lora_peft,

@@ -98,8 +98,8 @@ class Run:
         for name, contents in self._asked.media.items():
             if contents:
                 arguments[name] = media.decoded(name, contents, self._sampling_rate())
-        if "output_type" in self._takes:
-            arguments["output_type"] = self._output_type()
+        if "output_type" in self._takes and (kind := self._output_type()):
+            arguments["output_type"] = kind
         return arguments, used
 
     def _output_type(self) -> str:
@@ -107,7 +107,7 @@ class Run:
         if name.startswith("ShapE"):
             return "mesh"
         if "audio" in self._asked.task:
-            return "np" if "StableAudio" not in name else "pt"
+            return ""  # the default is samples, as numbers or as a tensor
         return "np" if "video" in self._asked.task.rpartition("-to-")[2] else "pil"
 
     @contextlib.contextmanager

@@ -16,9 +16,12 @@ from server.detection.facts import File
 from server.loading.faults import LoadError, heard, told
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from server.weights.model_files import Part, Resolved
+
+    Say = Callable[[str], None]
 
 SAFE: Final = {"use_safetensors": True, "local_files_only": True}
 """What every from_pretrained gets; `trust_remote_code` and `custom_pipeline` are never given."""
@@ -41,12 +44,12 @@ def denoisers(part: Part) -> list[str]:
     return sorted({each for piece in part.pieces if _LARGE.fullmatch(each := piece.path.partition("/")[0])})
 
 
-def transformer(resolved: Resolved, dtype: Any, quantization: Any) -> Any:
+def transformer(resolved: Resolved, dtype: Any, quantization: Any, say: Say) -> Any:
     """Load the component that a model is. Raises LoadError."""
     decision, part = resolved.decision, resolved.model
     cls = getattr(diffusers, decision.component)
     more: dict[str, Any] = {"quantization_config": quantization} if quantization else {}
-    with told(f"{resolved.word} ({decision.component})"), heard(resolved.word):
+    with told(f"{resolved.word} ({decision.component})"), heard(resolved.word, say):
         if decision.kind == TRANSFORMER and decision.layout == "diffusers":
             return cls.from_pretrained(str(part.folder), variant=variant(part), dtype=dtype, **SAFE, **more)
         if decision.kind == GGUF:
@@ -63,7 +66,7 @@ def transformer(resolved: Resolved, dtype: Any, quantization: Any) -> Any:
         )
 
 
-def beside(role: str, resolved: Resolved, dtype: Any, model_folder: Path | None) -> Any:
+def beside(role: str, resolved: Resolved, dtype: Any, model_folder: Path | None, say: Say) -> Any:
     """Load what VAE or CONTROLNET names. Raises LoadError.
 
     Args:
@@ -71,6 +74,7 @@ def beside(role: str, resolved: Resolved, dtype: Any, model_folder: Path | None)
         resolved: What the word led to.
         dtype: In which numbers.
         model_folder: The pipeline that it is put into; a single VAE file has its configuration from there.
+        say: Takes sentences.
     """
     decision, part = resolved.decision, resolved.model
     cls = getattr(diffusers, decision.component, None)
@@ -78,7 +82,7 @@ def beside(role: str, resolved: Resolved, dtype: Any, model_folder: Path | None)
         raise LoadError(
             f"{role.upper()}: {resolved.word} is a {decision.component}, which this diffusers lacks."
         )
-    with told(f"{role.upper()}: {resolved.word} ({decision.component})"), heard(resolved.word):
+    with told(f"{role.upper()}: {resolved.word} ({decision.component})"), heard(resolved.word, say):
         if decision.layout == "diffusers":
             more = {"subfolder": decision.subfolder} if decision.subfolder else {}
             named = variant(part, decision.subfolder)

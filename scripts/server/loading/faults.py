@@ -15,7 +15,7 @@ from pod.util.printable import shown
 from server.generation.failure import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from server.weights.model_files import ModelFiles, Part, Resolved
 
@@ -94,16 +94,15 @@ class MissingWeights(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.said: list[tuple[str, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the first line of a message that says so."""
+        """Keep which library says so, and of which tensors."""
         text = record.getMessage()
         if _MISSING.search(text):
             listed = _MISSING_LISTED.search(text)
-            self.said.append(
-                shown(_first_names(listed["names"]) if listed else text.splitlines()[0], _LONGEST)
-            )
+            told = _first_names(listed["names"]) if listed else text.strip().splitlines()[0]
+            self.said.append((record.name.partition(".")[0], shown(told, _LONGEST)))
 
 
 def _first_names(listed: str) -> str:
@@ -112,10 +111,10 @@ def _first_names(listed: str) -> str:
 
 
 @contextlib.contextmanager
-def heard(what: str) -> Iterator[None]:
-    """Refuse a model of which tensors are missing: libraries make them up, and the picture is noise.
+def heard(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Refuse a model of which tensors are missing: diffusers makes them up, and the picture is noise.
 
-    Raises LoadError.
+    transformers says so of tensors, too, that are tied to others, and is passed on. Raises LoadError.
     """
     ear = MissingWeights()
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
@@ -126,8 +125,10 @@ def heard(what: str) -> Iterator[None]:
     finally:
         for each in loggers:
             each.removeHandler(ear)
-    if ear.said:
-        raise LoadError(
-            f"{what} lacks tensors that its configuration asks for ({ear.said[0]}): the file is of another "
-            "model than its configuration; choose another revision of it."
-        )
+    for library, told in ear.said:
+        if library == "diffusers":
+            raise LoadError(
+                f"{what} lacks tensors that its configuration asks for ({told}): the file is of another "
+                "model than its configuration; choose another revision of it."
+            )
+        say(f"{what}: {library} misses tensors of a text encoder ({told})")

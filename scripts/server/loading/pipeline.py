@@ -111,7 +111,7 @@ class Loader:
         for role, resolved in (("vae", self._files.vae), ("controlnet", self._files.controlnet)):
             if resolved:
                 dtype = self._float32 if role == "vae" and decision.family in _FLOAT32_VAE else self._dtype
-                parts[role] = components.beside(role, resolved, dtype, folder)
+                parts[role] = components.beside(role, resolved, dtype, folder, self._say)
         if decision.kind == CHECKPOINT:
             return self._checkpoint(cls, model, parts)
         if decision.kind == PIPELINE:
@@ -120,7 +120,7 @@ class Loader:
             raise LoadError(f"{model.word} has no base: set BASE_MODEL.")
         if decision.kind != LORA:
             quantization = self._quantize.of_component if self._quantize else None
-            parts[decision.subfolder] = components.transformer(model, self._dtype, quantization)
+            parts[decision.subfolder] = components.transformer(model, self._dtype, quantization, self._say)
         return self._folder(cls, f"the base of {model.word}", model.base, parts)
 
     def _folder(self, cls: Any, word: str, part: Part, parts: dict[str, Any]) -> Any:
@@ -132,7 +132,7 @@ class Loader:
         dtype: Any = self._dtype
         if self._decision.family in _FLOAT32_VAE and self._dtype != self._float32:
             dtype = {"default": self._dtype, "vae": self._float32}
-        with told(word), heard(word):
+        with told(word), heard(word, self._say):
             return cls.from_pretrained(
                 str(part.folder),
                 dtype=dtype,
@@ -146,7 +146,7 @@ class Loader:
         if model.base is None:
             raise LoadError(f"{model.word} has no configuration: set BASE_MODEL.")
         more = _without_checker(cls)
-        with told(model.word), heard(model.word):
+        with told(model.word), heard(model.word, self._say):
             return cls.from_single_file(
                 str(model.model.first),
                 config=str(model.base.folder),
