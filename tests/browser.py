@@ -77,6 +77,7 @@ class Session:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.events: list[dict[str, Any]] = []
         self._context = ""
         self._reader = asyncio.create_task(self._read())
 
@@ -131,6 +132,8 @@ class Session:
             answer = json.loads(message.data)
             if waiting := self._waiting.pop(answer.get("id", 0), None):
                 waiting.set_result(answer)
+            elif "method" in answer:
+                self.events.append(answer)
 
 
 class Tab:
@@ -139,6 +142,10 @@ class Tab:
     def __init__(self, session: Session, name: str) -> None:
         self._session = session
         self._name = name
+
+    async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Ask the browser something about this page."""
+        return await self._session.send(method, self._name, **parameters)
 
     async def go(self, url: str) -> None:
         """Open an address as if it was typed."""

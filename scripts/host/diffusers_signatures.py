@@ -3,9 +3,9 @@
     pip download diffusers==0.42.1 --no-deps
     python3 scripts/host/diffusers_signatures.py WHEEL tests/fixtures/diffusers/signatures.json
 
-The wheel's code is parsed and never run. Each pipeline has its parameters as they are written, as numbers into
-`parameters`; which of them its docstring's Args do not name; and of its code the statements that make defaults
-or check bounds.
+The wheel's code is parsed and never run. Each pipeline has its parameters as they are written, as numbers
+into `parameters`; which of them its docstring's Args do not name; and of its code the statements that make
+defaults or check bounds.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""The page at `/`: a form made from GET /schema, progress, the result. One file, page.html, that asks nobody else.
+"""The page at `/`: a form made from GET /schema, progress, the result. One file that asks nobody else.
 
 What it says to the server, with `Authorization: Bearer TOKEN` once a token was typed:
 
-- GET /health: {"status": "loading" | "ready" | "failed", "phase": a sentence, "queue": {"waiting", "running"}}.
-- GET /schema: {"model": {"id", "revision", "pipeline", "task", "dtype", "mode", "loras", ...}, "tasks": {name:
-  JSON Schema as `Schema.to_json_schema` makes it}}; the form begins with the model's task.
-- POST /generate, Accept: text/event-stream: {"task", "previews": true, parameters by their own names that are
-  not their default, "loras": [{"name", "scale"}]}; files are data: URIs, several in a list. Events:
-  `status` {"id", "status", "position"}, `progress` {"step", "steps", "preview"?: data: URI of a JPEG}, and at its
-  end `result`: {"id", "status", "output": {"images" | "videos" | "audio" | "files": [{"filename", "mime", "seed",
-  "type": "base64" | "url" | "s3_url", "data"}], "parameters": {...}, "timings": {phase: seconds}}}, or the same
-  with "error" for "output". Refusals are {"error": sentence} or {"error": {"message", "param"}}; a sentence that
-  begins with a parameter's name is shown at its field.
+- GET /health: {"status": "loading" | "ready" | "failed", "phase": a sentence,
+  "queue": {"waiting", "running"}}.
+- GET /schema: {"model": {"id", "revision", "pipeline", "task", "dtype", "mode", "loras", ...},
+  "tasks": {name: JSON Schema as `Schema.to_json_schema` makes it}}; the form begins with the model's task.
+- POST /generate, Accept: text/event-stream: {"task", "previews": true, parameters by their own names that
+  are not their default, "lora": [{"name", "scale"}]}; files are data: URIs, several in a list. Events:
+  `status` {"id", "status", "position"}; `progress` {"step", "steps", "preview"?: data: URI of a JPEG};
+  at its end `result` {"id", "status", "output": {"images" | "videos" | "audio" | "files": [{"filename",
+  "mime", "seed", "type": "base64" | "url" | "s3_url", "data"}], "parameters": {...}, "timings": {phase:
+  seconds}}}, or with "error" in place of "output". Refusals are {"error": sentence} or {"error":
+  {"message", "param"}}; a sentence that begins with a parameter's name is shown at its field.
 - DELETE /jobs/ID cancels.
 
 curl, as the page copies it, sends JSON, or a form where there are files.

@@ -93,7 +93,8 @@ def _text(parameter: Parameter, where: str, value: str) -> None:
     if parameter.required and not value.strip():
         raise RequestError(f"{where} is empty.", name)
     if parameter.choices and value not in parameter.choices:
-        near = difflib.get_close_matches(value, parameter.choices, 1, 0.4)
+        near = [each for each in parameter.choices if value and each.lower().startswith(value.lower())]
+        near = near or difflib.get_close_matches(value, parameter.choices, 1, 0.6)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise RequestError(f"{where} has to be one of {', '.join(parameter.choices)}{hint}", name)
 
@@ -183,12 +184,17 @@ def _said(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         kinds = {"bool": str(value).lower(), "dict": "an object", "list": "a list", "NoneType": "null"}
         return kinds.get(type(value).__name__, "something else")
-    return _shown(value) if isinstance(value, str) else _shown(repr(value))
+    if isinstance(value, str):
+        return repr(_cut(value))
+    return _cut(repr(value))
 
 
-def _shown(value: str) -> str:
-    cut = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
-    return repr(cut) if not cut.isascii() or not cut.replace("_", "").replace(".", "").isalnum() else cut
+def _shown(name: str) -> str:
+    return name if name.isascii() and name.isidentifier() and len(name) <= _SHOWN else repr(_cut(name))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _plain(value: float) -> str:

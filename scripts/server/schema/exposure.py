@@ -31,7 +31,7 @@ _MEDIA_OF_TENSORS = {
 # The form's first page, in order; all others stand behind "More settings", in the pipeline's own order.
 _MAIN = re.compile(
     r"""
-    (?P<a>prompt) | (?P<b>prompt_\d) | (?P<c>negative_prompt) | (?P<d>negative_prompt_\d) | (?P<e>lyrics)
+    (?P<a>prompt) | (?P<c>negative_prompt) | (?P<e>lyrics)
     | (?P<f>(?:input_|reference_)?images?) | (?P<g>mask(?:_image)?) | (?P<h>(?:control|last|reference)_image)
     | (?P<i>(?:\w+_)?video) | (?P<j>(?:\w+_)?audio)
     | (?P<k>class_labels) | (?P<l>width) | (?P<m>height) | (?P<n>num_frames|video_length)

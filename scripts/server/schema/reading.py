@@ -28,6 +28,7 @@ _NEEDS = {
 }
 # Tasks whose pictures come in the size of the one that is given.
 _SIZE_OF_INPUT = {"image-to-image", "inpainting"}
+_NO_EFFECT = "This model was not made for it, and does as if it was not given."
 _OWN = {
     "seed": "The same seed makes the same output on the same card; each further output of a request has one"
     " more. Without it, one is drawn and told.",
@@ -143,15 +144,20 @@ def _fitting(default: Any, parameter: Parameter) -> Any:
 
 
 def _without_effect(found: list[Parameter], facts: Facts) -> list[Parameter]:
-    """Leave out what this model's configuration makes void."""
-    hidden = set()
+    """Leave out what this model's configuration makes an error, and say what it makes void."""
     values = facts.values
     names = {each.name for each in found}
     if "config.boundary_ratio" in values and values["config.boundary_ratio"] is None:
-        hidden.add("guidance_scale_2")  # Wan's second transformer, which this one does not have
+        found = [
+            each for each in found if each.name != "guidance_scale_2"
+        ]  # of a transformer that is not there
     if values.get("transformer.config.guidance_embeds") is False and "true_cfg_scale" in names:
-        hidden.add("guidance_scale")  # of models that were distilled, which this one is not
-    return [each for each in found if each.name not in hidden]
+        return [_void(each) if each.name == "guidance_scale" else each for each in found]
+    return found
+
+
+def _void(each: Parameter) -> Parameter:
+    return replace(each, advanced=True, description=f"{each.description} {_NO_EFFECT}".strip())
 
 
 def _needed(each: Parameter, task: str, taken: frozenset[str]) -> Parameter:
@@ -211,10 +217,9 @@ def _ordered(found: list[Parameter], facts: Facts) -> list[Parameter]:
                 advanced=True,
             )
         )
-    main = sorted(
-        (each for each in found if exposure.rank(each.name)), key=lambda each: exposure.rank(each.name)
-    )
-    rest = [replace(each, advanced=not each.required) for each in found if not exposure.rank(each.name)]
+    ranks = {each.name: "" if each.advanced else exposure.rank(each.name) for each in found}
+    main = sorted((each for each in found if ranks[each.name]), key=lambda each: ranks[each.name])
+    rest = [replace(each, advanced=not each.required) for each in found if not ranks[each.name]]
     needed = [each for each in rest if each.required]
     return [*main, *needed, *own, *(each for each in rest if not each.required)]
 

@@ -19,7 +19,7 @@ from server.schema import expressions
 from server.schema.expressions import UnknownError, value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 _SIDES = {"height", "width"}
 _FRAMES = {"num_frames", "video_length", "frames"}
@@ -53,63 +53,82 @@ def names(source: str) -> set[str]:
     found = set()
     for function in functions(source).values():
         for node in ast.walk(function):
-            if isinstance(node, ast.Attribute):
-                dotted = ast.unparse(node)
-                if dotted.startswith("self.") and dotted.replace(".", "").isidentifier():
-                    found.add(dotted.removeprefix("self."))
+            parts: list[str] = []
+            at: ast.expr | ast.AST = node
+            while isinstance(at, ast.Attribute):
+                parts.append(at.attr)
+                at = at.value
+            if parts and isinstance(at, ast.Name) and at.id == "self":
+                found.add(".".join(reversed(parts)))
     return found
 
 
 def defaults(source: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what __call__ makes of parameters whose default is None (`given`: all defaults)."""
+    """Return what __call__ makes of parameters whose default is None (`given`: all defaults).
+
+    What follows from another parameter is no default: it changes with that one.
+    """
     call = functions(source).get("__call__")
-    found: dict[str, Any] = {}
-    if call is None:
-        return found
-    known: dict[str, Any] = dict(given)
-    for _ in _steps(call.body, known, values):
-        for name, default in given.items():
-            if default is None and name not in found and known.get(name) is not None:
-                found[name] = known[name]
+    way, found = _Way(given, values), {}
+    for node in call.body if call else ():
+        way.follow([node])
+        for name, default in given.items():  # after a whole statement: height is first set, and then scaled
+            made = way.known.get(name)
+            if default is None and made is not None and name not in found and name not in way.following:
+                found[name] = made
     return found
 
 
-def _steps(body: list[ast.stmt], known: dict[str, Any], values: Mapping[str, Any]) -> Iterator[None]:
-    """Follow statements; `known` holds what is known after each. What is not known any more is left out."""
-    for node in body:
-        if isinstance(node, ast.Assign):
-            _assign(node, known, values)
-        elif isinstance(node, ast.If):
-            try:
-                branch = node.body if value(node.test, known, values) else node.orelse
-            except UnknownError:
-                _forget(node, known)
+class _Way:
+    """The straight way through a function, as far as it can be seen.
+
+    Attributes:
+        known: Variables whose value is known after the statements so far.
+        following: Those that follow from a parameter.
+    """
+
+    def __init__(self, given: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        self._given, self._values = given, values
+        self.known = dict(given)
+        self.following: set[str] = set()
+
+    def follow(self, body: list[ast.stmt]) -> None:
+        """Follow statements."""
+        for node in body:
+            if isinstance(node, ast.Assign):
+                self._assign(node)
+            elif isinstance(node, ast.If):
+                try:
+                    branch = node.body if value(node.test, self.known, self._values) else node.orelse
+                except UnknownError:
+                    self._forget(node)
+                else:
+                    self.follow(branch)
             else:
-                yield from _steps(branch, known, values)
-        else:
-            _forget(node, known)
-        yield
+                self._forget(node)
 
+    def _assign(self, node: ast.Assign) -> None:
+        (target, *_) = node.targets
+        try:
+            result = value(node.value, self.known, self._values)
+        except UnknownError:
+            self._forget(node)
+            return
+        targets, results = [target], [result]
+        if isinstance(target, ast.Tuple):
+            targets, results = target.elts, list(result) if isinstance(result, tuple) else []
+        names = {each.id for each in targets if isinstance(each, ast.Name)}
+        read = {each.id for each in ast.walk(node.value) if isinstance(each, ast.Name)} - names
+        if read & (self.following | self._given.keys()):
+            self.following |= names
+        for one, each in zip(targets, results, strict=False):
+            if isinstance(one, ast.Name):
+                self.known[one.id] = each
 
-def _assign(node: ast.Assign, known: dict[str, Any], values: Mapping[str, Any]) -> None:
-    (target, *_) = node.targets
-    try:
-        result = value(node.value, known, values)
-    except UnknownError:
-        _forget(node, known)
-        return
-    targets, results = [target], [result]
-    if isinstance(target, ast.Tuple):
-        targets, results = target.elts, list(result) if isinstance(result, tuple) else []
-    for one, each in zip(targets, results, strict=False):
-        if isinstance(one, ast.Name):
-            known[one.id] = each
-
-
-def _forget(node: ast.stmt, known: dict[str, Any]) -> None:
-    for each in ast.walk(node):
-        if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
-            known.pop(each.id, None)
+    def _forget(self, node: ast.stmt) -> None:
+        for each in ast.walk(node):
+            if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
+                self.known.pop(each.id, None)
 
 
 def rules(source: str, values: Mapping[str, Any]) -> Rules:
