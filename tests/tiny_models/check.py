@@ -377,6 +377,7 @@ def check_media(bench: Bench) -> None:
     import av
     import numpy as np
     import torch
+    from PIL import Image
 
     from server.generation import media, outputs
 
@@ -403,6 +404,12 @@ def check_media(bench: Bench) -> None:
         ("video", b"x" * 99),
     ):
         raised(RequestError, lambda: media.decoded(name, [content]))  # noqa: B023 - called at once
+    # A mask says where to change in white, or, as OpenAI has it, by what is transparent.
+    for colour, wanted in ((200, 200, 200), 200), ((200, 200, 200, 0), 255), ((9, 9, 9, 255), 9):
+        mask = io.BytesIO()
+        Image.new("RGBA" if len(colour) > len("RGB") else "RGB", (8, 8), colour).save(mask, "PNG")
+        grey = media.decoded("mask_image", [mask.getvalue()])
+        assert (grey.mode, grey.getextrema()) == ("L", (wanted, wanted))
     triangle = types.SimpleNamespace(
         verts=torch.eye(3),
         faces=torch.tensor([[0, 1, 2]]),

@@ -31,6 +31,7 @@ VIDEO_MEGAPIXELS: Final = 1200
 AUDIO_SECONDS: Final = 600
 _CONTAINERS: Final = "mov,matroska,avi,gif,ogg,flac,wav,mp3,aac"
 """Demuxers of FFmpeg that are tried: none of those that lead to other files or addresses."""
+_OPAQUE: Final = 255
 _MASKS: Final = frozenset({"mask_image", "mask", "padding_mask"})
 
 
@@ -66,7 +67,7 @@ def picture(name: str, content: bytes) -> Image.Image:
                 _check_size(name, image.width, image.height)
                 image.load()
                 turned = ImageOps.exif_transpose(image)
-                return turned.convert("L" if name in _MASKS else "RGB")
+                return _mask(turned) if name in _MASKS else turned.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RequestError(
             f"{name} has more pixels than the {MEGAPIXELS} megapixels that are the most: make it smaller.",
@@ -74,6 +75,19 @@ def picture(name: str, content: bytes) -> Image.Image:
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise RequestError(f"{name} is a damaged {kind} file ({first_line(error)}).", name) from None
+
+
+def _mask(image: Image.Image) -> Image.Image:
+    """Return a mask in grey, white where the picture is to change, as diffusers has it.
+
+    In OpenAI's masks that is where they are transparent
+    (platform.openai.com/docs/api-reference/images/createEdit).
+    """
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA").getchannel("A")
+        if opaque.getextrema() != (_OPAQUE, _OPAQUE):
+            return ImageOps.invert(opaque)
+    return image.convert("L")
 
 
 def _check_size(name: str, width: int, height: int) -> None:

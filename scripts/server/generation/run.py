@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from server.generation import media, outputs, tasks
+from server.generation import frame_rates, media, outputs, tasks
 from server.generation.request import CancelledError, Progress, RequestError, Result
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from server.generation.loras import LoraBook
     from server.generation.previews import Previewer
     from server.generation.request import Generation, Output
-
-_RATES: Final = {"Wan": 16.0, "CogVideoX": 8.0, "Mochi": 30.0, "HunyuanVideo": 15.0, "Allegro": 15.0}
-"""Frames a second by the beginning of a class, where it has no parameter: as in diffusers' examples."""
-_RATE: Final = 24.0
 
 
 class Run:
@@ -213,8 +209,7 @@ class Run:
         for name in ("frame_rate", "fps"):
             if isinstance(used.get(name), int | float):
                 return float(used[name])
-        cls = type(self._pipeline).__name__
-        return next((rate for start, rate in _RATES.items() if cls.startswith(start)), _RATE)
+        return frame_rates.usual(type(self._pipeline).__name__)
 
     def _sound_beside(self, found: Any) -> tuple[Any, int]:
         """Return the sound that comes with a video, and its rate."""
