@@ -151,8 +151,8 @@ class Runtime(StrictModel):
         Field(
             ge=1,
             le=600,
-            description="Seconds that ComfyUI gets to end before it is killed. Docker gives a container 10 in "
-            "all: with more, `docker stop --time` has to be longer, too.",
+            description="Seconds that ComfyUI gets to end before it is killed. Docker gives a container 10 "
+            "in all: with more, `docker stop --time` has to be longer, too.",
         ),
     ]
 
