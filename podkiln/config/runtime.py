@@ -146,7 +146,15 @@ class Runtime(StrictModel):
     )
     port: Port
     workspace: Workspace
-    stop_seconds: Annotated[int, Field(ge=1, le=600)]
+    stop_seconds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=600,
+            description="Seconds that ComfyUI gets to end before it is killed. Docker gives a container 10 "
+            "in all: with more, `docker stop --time` has to be longer, too.",
+        ),
+    ]
 
     @property
     def has_jupyterlab(self) -> bool:

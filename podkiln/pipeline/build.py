@@ -121,6 +121,7 @@ def _build(request: BuildRequest) -> list[Report]:
             if done.pushed:
                 own = reuse.remember_own(plan, runtime)
                 publisher.remember_runtime(reuse.remember(plan, runtime) if whole else None, own)
+            place = request.output.out / plan.name / "report.json"
             told = Report(
                 plan,
                 str(publisher.name),
@@ -129,8 +130,9 @@ def _build(request: BuildRequest) -> list[Report]:
                 {**seconds, **done.seconds},
                 done.baked,
                 done.pushed,
+                report.last_digest(place),
             )
-            report.write([told], request.output.out / plan.name / "report.json")
+            report.write([told], place)
             reports.append(told)
     if request.output.report:
         report.write(reports, request.output.report)

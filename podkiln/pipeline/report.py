@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """One variant's build, once it is done. Sizes are bytes, times seconds; `command` is for a shell."""
+    """One variant's build, once it is done. Sizes are bytes, times seconds; `command` is for a shell.
+
+    `before` is the digest of the variant's last build here, None where there was none.
+    """
 
     plan: Plan
     image: str
@@ -31,6 +34,7 @@ class Report:
     seconds: Mapping[str, float]
     baked: Sequence[BakeResult] = ()
     pushed: PushReport | None = None
+    before: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for scripts."""
@@ -107,7 +111,8 @@ class Report:
             fetched = console.size(self._weights()["fetched_bytes"])
             count = len(self.baked)
             lines.append(f"    {count} weight layer{'s' * (count > 1)}, {fetched} fetched for them")
-        lines.append(f"    {self.layout.descriptor.digest}")
+        digest = self.layout.descriptor.digest
+        lines.append(f"    {digest}{', as it was built last' if digest == self.before else ''}")
         lines.append(f"    again by hand: {self.command}")
         return [*lines, *self._what_next()]
 
@@ -128,6 +133,15 @@ class Report:
             options = ""
         start = f"docker run --rm {options}{self.image}"
         return [*lines, f"    start it, with --gpus all where there is a card: {start}"]
+
+
+def last_digest(path: Path) -> str | None:
+    """Return the digest in the report of one variant's last build; None where there is none."""
+    try:
+        digest = json.loads(path.read_bytes())["digest"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return digest if isinstance(digest, str) else None
 
 
 def write(reports: list[Report], path: Path) -> None:

@@ -151,7 +151,7 @@ def of_substitutes(rendered: Rendered, config: ImageConfig) -> Iterator[str]:
         name, _, actual = each.partition("=")
         yield (
             f"It was built with a substitute for {printable(name)}: {printable(actual)}, "
-            "which is not what the lock names."
+            "which is not what the lock names; --rebuild with the same substitute compares the rest."
         )
 
 

@@ -300,5 +300,5 @@ def test_an_image_without_nodes_says_so_and_is_else_as_locked(
     report = json.loads((tmp_path / "dist/with-nodes/report.json").read_text())
     verified = studio.run("verify", "--variant", "./with-nodes.yaml", "--json", report["image"])
     findings = json.loads(verified.stdout)["findings"]
-    assert "It was built with a substitute for nodes: none, which is not what the lock names." in findings
     assert all(each.startswith("It was built with a substitute for ") for each in findings), findings
+    assert any(each.startswith("It was built with a substitute for nodes: none, ") for each in findings)

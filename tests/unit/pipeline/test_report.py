@@ -69,6 +69,27 @@ def test_what_was_built_and_the_next_step_come_last(made: Report) -> None:
     assert loaded.sentences()[-2] == "    loaded localhost/podkiln:x"
 
 
+@pytest.mark.parametrize(
+    ("content", "unchanged"),
+    [
+        ("{digest}", False),
+        ('{{"digest": "{digest}"}}', True),
+        ('{{"digest": "sha256:other"}}', False),
+        ('{{"digest": 3}}', False),
+        ("[]", False),
+        (None, False),
+    ],
+)
+def test_a_build_that_changed_nothing_says_so(
+    made: Report, tmp_path: Path, content: str | None, unchanged: bool
+) -> None:
+    place = tmp_path / "report.json"
+    if content:
+        place.write_text(content.format(digest=made.layout.descriptor.digest))
+    said = "\n".join(replace(made, before=report.last_digest(place)).sentences())
+    assert (f"{made.layout.descriptor.digest}, as it was built last" in said) == unchanged
+
+
 def test_substitutes_are_named_with_both_hashes(made: Report) -> None:
     plan = replace(made.plan, inputs=(Substitute("comfyui", "/x", locked="1", actual="2"),))
     made = replace(made, plan=plan)

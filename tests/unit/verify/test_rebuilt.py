@@ -300,7 +300,10 @@ def test_an_image_without_nodes_is_compared_with_what_is_planned_without_them(
     """One finding says that it lacks them; no layer, label or step is another one."""
     made = runtimes.make(plan_of("lazy", source=("nodes=none",)))
     assert main(["verify", push(registry, made), "--variant", "lazy", "--no-weights", "--json"]) == 13
-    told = "It was built with a substitute for nodes: none, which is not what the lock names."
+    told = (
+        "It was built with a substitute for nodes: none, which is not what the lock names; "
+        "--rebuild with the same substitute compares the rest."
+    )
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert [each for each in findings if "not locked" not in each] == [told]
 
