@@ -1,4 +1,4 @@
-"""The full runtime, with the 103 locked wheels: what is imported, and how large its layers are.
+"""The full runtime, with the 103 locked wheels: what is imported, how large its layers are, a model served.
 
 Minutes and gigabytes, so it is built once, and what it took is given back at the end.
 """
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.engine, pytest.mark.full]
 MOST_LAYER_BYTES = 1_500_000_000
-INSTALLED = Path(__file__).resolve().parents[1] / "installed.py"
+TESTS = Path(__file__).resolve().parents[1]
+INSTALLED = TESTS / "installed.py"
 NEEDED_BYTES = 30_000_000_000
 # Measured on the wheels with all their files: 45 of 2401 modules, for want of packages that are not locked.
 FAILS = (
@@ -82,22 +83,47 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def full(bootstrap_base: BaseLayout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """The consumer image with the real wheels, loaded, without nodes; base and ComfyUI are substituted."""
+def built(bootstrap_base: BaseLayout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Image]]:
+    """Two variants with the real wheels, loaded, without nodes; base and ComfyUI are substituted."""
     out = tmp_path_factory.mktemp("full") / "dist"
     free = shutil.disk_usage(out.parent).free
     assert free > NEEDED_BYTES, f"{free / 1e9:.0f} GB free; the full runtime needs {NEEDED_BYTES / 1e9:.0f}"
     done = podkiln(
-        *("--variant", "consumer", *BASE, "--source", f"comfyui={COMFYUI}", "--ca-bundle", SYSTEM_CA),
+        *(
+            "--variant",
+            "consumer",
+            "--variant",
+            "server",
+            *BASE,
+            "--source",
+            f"comfyui={COMFYUI}",
+            "--ca-bundle",
+            SYSTEM_CA,
+        ),
         *("--source", "nodes=none"),
-        *("--out", out, "--tag", "full-test", "--load", "--no-keep"),
+        *("--out", out, "--tag", "{variant}-full-test", "--load", "--no-keep"),
     )
     assert done.returncode == 0, done.stderr[-6000:]
-    report = json.loads((out / "consumer/report.json").read_text())
-    yield Image("consumer", report["image"], out / "consumer/image", report)
-    docker("image", "rm", "--force", report["image"], check=False)
+    images = {}
+    for name in ("consumer", "server"):
+        report = json.loads((out / name / "report.json").read_text())
+        images[name] = Image(name, report["image"], out / name / "image", report)
+    yield images
+    docker("image", "rm", "--force", *(image.name for image in images.values()), check=False)
     shutil.rmtree(out)
     give_back_build_cache()
+
+
+@pytest.fixture(scope="module")
+def full(built: dict[str, Image]) -> Image:
+    """The consumer image: ComfyUI."""
+    return built["consumer"]
+
+
+@pytest.fixture(scope="module")
+def server(built: dict[str, Image]) -> Image:
+    """The image of the model's server."""
+    return built["server"]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +196,31 @@ def test_its_bytecode_is_not_stale(pod: Container) -> None:
     sources = [line for line in said.splitlines() if line.startswith("# code object from") and ".py'" in line]
     assert "bytecode is stale" not in said
     assert sources == []
+
+
+def test_the_model_server_stands_on_the_same_layers(full: Image, server: Image) -> None:
+    """Up to the libraries; above them are diffusers and podkiln's own files."""
+    comfyui, own = ([layer["digest"] for layer in image.report["layers"]] for image in (full, server))
+    assert own[:-2] == comfyui[: len(own) - 2]
+    assert len(own) == 9
+
+
+def test_tiny_models_are_served_by_what_is_in_the_image(server: Image) -> None:
+    """With the real diffusers; nothing is fetched."""
+    done = docker(
+        *("run", "--rm", "--network=none", f"--volume={TESTS}:/tests:ro", "--env=PYTHONPATH=/opt/podkiln"),
+        *(
+            "--entrypoint=/opt/venv/bin/python",
+            server.name,
+            "-B",
+            "/tests/tiny_models/check.py",
+            "/tmp/models",
+        ),
+        *("media", "sdxl"),
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "2 checks, 0 failed"
 
 
 def give_back_build_cache() -> None:
