@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 READY_SECONDS: Final = 600.0
 """How long a job waits for ComfyUI to serve: RunPod's own limit for a job, unless an endpoint has another."""
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # seconds between two looks at whether ComfyUI serves
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 0.2  # seconds between two looks at whether ComfyUI serves
 _LOOK_AFTER: Final = 1.0  # seconds between two looks at whether ComfyUI has ended
 _FREE_SECONDS: Final = 5.0  # that an answer may wait until ComfyUI takes a wish
 _MOST_PICTURED: Final = 512 << 20  # bytes of pictures that wait in memory for their way into a bucket
