@@ -65,6 +65,7 @@ bench: venv engine ## the benchmarks, each with the limit that it must keep
 	$(BIN)/python bench/push_all.py
 	$(BIN)/python bench/rebake.py
 	$(BIN)/python bench/update_pull.py
+	$(BIN)/python bench/model_server.py
 	$(BIN)/python bench/bake.py
 
 # On a machine with an NVIDIA GPU, with an engine (GPU_ARGS="--image IMAGE") or without one (GPU_ARGS="--comfyui DIR").
