@@ -82,6 +82,7 @@ TAKEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (EDITS, {"image": URI, "strength": 0.3}, {"task": "image-to-image", "media": {"image": [png(16, 16)]}}),
     (EDITS, {"image": [URI, PICTURE]}, {"task": "image-to-image", "media": {"image": [png(16, 16)] * 2}}),
     (EDITS, {"image": {"image_url": URI}}, {"task": "image-to-image"}),
+    (EDITS, {"image": "\n ".join(PICTURE)}, {"media": {"image": [png(16, 16)]}}),
     (
         EDITS,
         {"image": PICTURE, "mask": MASK, "size": "64x64", "input_fidelity": "high"},
@@ -154,6 +155,8 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (EDITS, {}, 400, "image", "image is missing"),
     (EDITS, {"image": "no picture"}, 400, "image", "cannot be read"),
     (EDITS, {"image": "../../etc/passwd"}, 400, "image", "cannot be read"),
+    (EDITS, {"image": "data:image/png," + "%" * 300_000}, 400, "image", "without base64"),
+    (EDITS, {"image": "https://" + "é." * 5_000}, 400, "image", "an address of more than"),
     (EDITS, {"image": FILM}, 400, "image", "PNG, JPEG or WebP"),
     (EDITS, {"image": BOMB}, 400, "image", "60000 x 60000 pixels"),
     (EDITS, {"image": [PICTURE] * 17}, 400, "image", "16 files at most"),
