@@ -270,6 +270,13 @@ def test_forms_are_read_as_json_is() -> None:
             (odd[:-6], "multipart/form-data; boundary=x", "not the form"),
             (odd.replace(b"\r\n\r\na", b"\r\n\r\n\xff"), "multipart/form-data; boundary=x", "UTF-8"),
             (odd.replace(b"name", b"nome"), "multipart/form-data; boundary=x", "not the form"),
+            (odd, "multipart/form-data; boundary*=idna''x", "not the form"),
+            (odd, "multipart/form-data; boundary*=x; boundary*1=x", "not the form"),
+            (
+                odd.replace(b"\r\n\r\na", b"; filename*=punycode''%ff\r\n\r\na"),
+                "multipart/form-data; boundary=x",
+                "not the form",
+            ),
             (odd[:-8] * 300, "multipart/form-data; boundary=x", "not the form"),
             (
                 odd.replace(b"a\r\n--x--", b"a\r\n--x\r\n" + NO_FILE + b"--x--"),
