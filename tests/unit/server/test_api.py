@@ -161,6 +161,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (EDITS, {"image": BOMB}, 400, "image", "60000 x 60000 pixels"),
     (EDITS, {"image": [PICTURE] * 17}, 400, "image", "16 files at most"),
     (EDITS, {"image": PICTURE, "mask": [MASK, MASK]}, 400, "mask", "it is a list"),
+    (EDITS, {"image": PICTURE, "mask_image": []}, 400, "mask_image", "it is a list"),
     (
         EDITS,
         {"image": "http://169.254.169.254/latest/meta-data"},
