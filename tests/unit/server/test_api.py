@@ -120,6 +120,7 @@ TAKEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (IMAGES, {"prompt": None}, 400, "prompt", "prompt is missing"),
     (IMAGES, {"prompt": 5}, 400, "prompt", "prompt is not a text"),
+    (IMAGES, {"prompt": "a \ud83d cat"}, 400, "prompt", "half of a character"),
     (IMAGES, {"model": "dall-e-3"}, 404, "model", "org/tiny is"),
     (IMAGES, {"n": 0}, 400, "n", "from 1 to 10"),
     (IMAGES, {"n": 1.5}, 400, "n", "from 1 to 10"),
