@@ -235,7 +235,8 @@ def test_videos_are_openais_jobs() -> None:
         assert ([each["id"] for each in listed["data"]], listed["has_more"]) == ([other], True)
         _, listed = await client.ask("GET", f"/v1/videos?after={other}")
         assert ([each["id"] for each in listed["data"]], listed["has_more"]) == ([said["id"]], False)
-        assert (await client.ask("GET", "/v1/videos?limit=0"))[1]["error"]["param"] == "limit"
+        for limit in ("0", "101", "many", "0001" + "9" * 5_000):
+            assert (await client.ask("GET", f"/v1/videos?limit={limit}"))[1]["error"]["param"] == "limit"
         assert (await client.ask("DELETE", f"/v1/videos/{other}"))[1] == {
             "id": other,
             "object": "video.deleted",
