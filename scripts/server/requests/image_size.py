@@ -18,6 +18,7 @@ _MOST_CHUNKS: Final = 10_000
 _FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ALONE: Final = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _SCAN, _END = 0xDA, 0xD9
+_LONGEST_FILL: Final = 1_000  # bytes between two segments
 _OTHER: Final = re.compile(rb"[^\xff]")
 
 
@@ -50,7 +51,7 @@ def _jpeg(data: bytes) -> Iterator[tuple[int, int]]:
     for _ in range(_MOST_CHUNKS):
         # Megabytes may lie between two markers, or fill one up: bytes are not looked at one by one.
         at = data.index(b"\xff", at)
-        found = _OTHER.search(data, at)
+        found = _OTHER.search(data, at, at + _LONGEST_FILL)
         if not found:
             break
         at = found.start()
