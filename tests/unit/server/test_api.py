@@ -143,6 +143,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (IMAGES, {"stream": "yes"}, 400, "stream", "neither true nor false"),
     (IMAGES, {"seed": 2**63}, 400, "seed", "from -1"),
     (IMAGES, {"svg": {}}, 400, "svg", "takes no parameter svg"),
+    (IMAGES, {"s" * 10_000: {}}, 400, "s" * 40 + "...", "takes no parameter 'ssss"),
     (IMAGES, {"num_inference_step": 2}, 400, "num_inference_step", "did you mean num_inference_steps?"),
     (IMAGES, {"num_inference_steps": 999}, 400, "num_inference_steps", "between 1 and 100"),
     (IMAGES, {"extra_params": {"strength": 1}}, 400, "extra_params.strength", "takes no parameter"),
