@@ -46,7 +46,7 @@ class Access:
         nobody else does. There a page may also have its own name lead here (DNS rebinding).
         """
         origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        foreign = origin is not None and _place(origin) != host.lower()
         if foreign or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
             raise HttpError(403, "Pages of other sites may not ask this server.")
         if self._loopback and self._token is None and not is_loopback(_name(host)):
@@ -73,6 +73,14 @@ class Access:
                 429, "More requests come than are answered here: try again.", headers={"Retry-After": "1"}
             )
         self._left -= 1
+
+
+def _place(origin: str) -> str:
+    """Return the host and port of an origin; "/", which no Host is, for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower() or "/"
+    except ValueError:
+        return "/"
 
 
 def _name(host: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 
@@ -58,11 +58,31 @@ class PublicWeb:
         return socket.socket(family, kind, protocol)
 
 
+# Ways to write an IPv4 address as an IPv6 one, and how many bits stand behind it: RFC 6052, 2.1 (a gateway
+# goes on to it), RFC 4291, 2.5.5.1, and RFC 3056.
+_HOLDERS: Final = (
+    (ipaddress.IPv6Network("64:ff9b::/96"), 0),
+    (ipaddress.IPv6Network("::/96"), 0),
+    (ipaddress.IPv6Network("2002::/16"), 80),
+)
+
+
 def is_public(address: Any) -> bool:
     """Tell whether an address, as numbers, is one of the public internet."""
     try:
         found = ipaddress.ip_address(str(address).partition("%")[0])
     except ValueError:
         return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_global and not (mapped or found).is_multicast
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.is_site_local:
+            return False
+        found = found.ipv4_mapped or _held(found) or found
+    return found.is_global and not found.is_multicast
+
+
+def _held(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 one leads to; None where it leads to none."""
+    for network, behind in _HOLDERS:
+        if address in network:
+            return ipaddress.IPv4Address(int(address) >> behind & 0xFFFFFFFF)
+    return None

@@ -185,7 +185,9 @@ def test_pictures_are_sent_and_curl_says_the_same(chromium: str) -> None:
                 )
             words = await tab.run("curl(asked())")
             assert f"curl -fsS '{server.origin}/generate'" in words
-            assert {"-F 'image=@photo.png'", "-F 'mask_image=@mask.png'"} <= {
+            # With -F a prompt that begins with @ or < would be read as the name of a file.
+            texts = {"--form-string 'task=inpainting'", "--form-string 'prompt=It'\\''s dusk'"}
+            assert texts | {"-F 'image=@photo.png'", "-F 'mask_image=@mask.png'"} <= {
                 each.strip(" \\") for each in words.splitlines()
             }
             await submit(tab)

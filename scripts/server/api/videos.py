@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pod.util import bounded_json
 from server.api import own
 from server.api.refusals import ApiError
 from server.api.submission import CANCELLED
@@ -67,7 +68,7 @@ class Videos:
         order, limit = request.query.get("order", "desc"), request.query.get("limit", "20")
         if order not in ("asc", "desc"):
             raise ApiError(400, "order is neither asc nor desc.", "order")
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= _MOST_LISTED):
+        if not 1 <= (bounded_json.number(limit) or 0) <= _MOST_LISTED:
             raise ApiError(400, f"limit is not a number from 1 to {_MOST_LISTED}.", "limit")
         if order == "asc":
             jobs.reverse()

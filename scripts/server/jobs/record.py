@@ -76,8 +76,9 @@ class Job:
 
     @property
     def kept(self) -> int:
-        """Bytes of what came of it."""
-        return sum(len(each.content) for each in self.result.outputs) if self.result else 0
+        """Bytes of what came of it, and of the texts that its route remembers."""
+        said = sum(len(each.encode()) for each in self.about.values() if isinstance(each, str))
+        return said + (sum(len(each.content) for each in self.result.outputs) if self.result else 0)
 
     def begin(self) -> None:
         """It is its turn."""

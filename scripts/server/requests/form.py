@@ -43,7 +43,10 @@ def parse(body: bytes, kind: str) -> Form:
     about = Message()
     about["Content-Type"] = kind
     if about.get_content_type() == FORM:
-        return _of_parts(body, about.get_boundary() or "")
+        try:
+            return _of_parts(body, about.get_boundary() or "")
+        except (TypeError, ValueError):  # of parameters in the form of RFC 2231 that is none
+            raise FieldError(_NOT_A_FORM) from None
     try:
         found = bounded_json.parse(body, _MOST_VALUES)
     except ValueError:

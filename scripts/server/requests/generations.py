@@ -60,7 +60,7 @@ def _checked(draft: Draft, schema: Schema, files: dict[str, list[bytes]]) -> dic
     given = _typed(draft, schema)
     for name, contents in files.items():
         parameter = schema.parameter(name)
-        given[name] = contents if len(contents) > 1 or (parameter and parameter.many) else contents[0]
+        given[name] = contents[0] if len(contents) == 1 and not (parameter and parameter.many) else contents
     try:
         return schema.checked(given)
     except FieldError:

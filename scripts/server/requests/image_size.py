@@ -6,6 +6,7 @@ RFC 6386 (9.1). A decoder takes the last header of several, so the largest is wh
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,8 @@ _MOST_CHUNKS: Final = 10_000
 _FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ALONE: Final = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _SCAN, _END = 0xDA, 0xD9
+_LONGEST_FILL: Final = 1_000  # bytes between two segments
+_OTHER: Final = re.compile(rb"[^\xff]")
 
 
 def dimensions(data: bytes, ending: str) -> tuple[int, int] | None:
@@ -24,7 +27,7 @@ def dimensions(data: bytes, ending: str) -> tuple[int, int] | None:
     readers = {"png": _png, "jpg": _jpeg, "webp": _webp}
     try:
         sizes = list(readers[ending](data))
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, ValueError):
         return None
     found = max(sizes, key=lambda size: size[0] * size[1], default=None)
     return found if found and min(found) > 0 else None
@@ -46,10 +49,12 @@ def _png(data: bytes) -> Iterator[tuple[int, int]]:
 def _jpeg(data: bytes) -> Iterator[tuple[int, int]]:
     at = 2
     for _ in range(_MOST_CHUNKS):
-        while data[at] != 0xFF:  # noqa: PLR2004 - the first byte of each marker
-            at += 1
-        while data[at] == 0xFF:  # noqa: PLR2004
-            at += 1
+        # Megabytes may lie between two markers, or fill one up: bytes are not looked at one by one.
+        at = data.index(b"\xff", at)
+        found = _OTHER.search(data, at, at + _LONGEST_FILL)
+        if not found:
+            break
+        at = found.start()
         marker = data[at]
         at += 1
         if marker in (_SCAN, _END):
@@ -66,7 +71,9 @@ def _jpeg(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _webp(data: bytes) -> Iterator[tuple[int, int]]:
     at = 12
-    while at + 8 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if at + 8 > len(data):
+            return
         kind, length = struct.unpack_from("<4sI", data, at)
         if kind == b"VP8X":
             yield 1 + _three(data, at + 12), 1 + _three(data, at + 15)
@@ -77,6 +84,7 @@ def _webp(data: bytes) -> Iterator[tuple[int, int]]:
             width, height = struct.unpack_from("<HH", data, at + 14)
             yield width & 0x3FFF, height & 0x3FFF
         at += 8 + length + length % 2
+    raise IndexError
 
 
 def _three(data: bytes, at: int) -> int:

@@ -32,7 +32,7 @@ def checked(schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         parameter = schema.parameter(name)
         if parameter is None:
-            raise RequestError(_unknown(schema, str(name)), str(name))
+            raise RequestError(_unknown(schema, str(name)), _cut(str(name)))
         if value is not None:
             values[name] = _value(parameter, value)
     for each in schema.parameters:
@@ -45,7 +45,8 @@ def checked(schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unknown(schema: Schema, name: str) -> str:
     names = [each.name for each in schema.parameters]
-    near = difflib.get_close_matches(name, names, 1, 0.6)
+    # Of a long name a comparison takes a hundred times the memory.
+    near = difflib.get_close_matches(name[: 2 * _SHOWN], names, 1, 0.6)
     hint = f"did you mean {near[0]}?" if near else "GET /schema lists what it takes."
     return f"{schema.pipeline} takes no parameter {_shown(name)}: {hint}"
 
@@ -90,6 +91,8 @@ def _text(parameter: Parameter, where: str, value: str) -> None:
     name = parameter.name
     if len(value) > LONGEST_TEXT:
         raise RequestError(f"{where} may have {LONGEST_TEXT} characters; it has {len(value)}.", name)
+    if not value.isascii() and _has_surrogates(value):
+        raise RequestError(f"{where} holds half of a character, which no text does.", name)
     if parameter.required and not value.strip():
         raise RequestError(f"{where} is empty.", name)
     if parameter.choices and value not in parameter.choices:
@@ -97,6 +100,15 @@ def _text(parameter: Parameter, where: str, value: str) -> None:
         near = near or difflib.get_close_matches(value, parameter.choices, 1, 0.6)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise RequestError(f"{where} has to be one of {', '.join(parameter.choices)}{hint}", name)
+
+
+def _has_surrogates(text: str) -> bool:
+    """Tell whether a text cannot be written in UTF-8, as tokenizers and files need it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _number(parameter: Parameter, where: str, value: Any) -> float:

@@ -82,6 +82,7 @@ TAKEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (EDITS, {"image": URI, "strength": 0.3}, {"task": "image-to-image", "media": {"image": [png(16, 16)]}}),
     (EDITS, {"image": [URI, PICTURE]}, {"task": "image-to-image", "media": {"image": [png(16, 16)] * 2}}),
     (EDITS, {"image": {"image_url": URI}}, {"task": "image-to-image"}),
+    (EDITS, {"image": "\n ".join(PICTURE)}, {"media": {"image": [png(16, 16)]}}),
     (
         EDITS,
         {"image": PICTURE, "mask": MASK, "size": "64x64", "input_fidelity": "high"},
@@ -119,6 +120,7 @@ TAKEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (IMAGES, {"prompt": None}, 400, "prompt", "prompt is missing"),
     (IMAGES, {"prompt": 5}, 400, "prompt", "prompt is not a text"),
+    (IMAGES, {"prompt": "a \ud83d cat"}, 400, "prompt", "half of a character"),
     (IMAGES, {"model": "dall-e-3"}, 404, "model", "org/tiny is"),
     (IMAGES, {"n": 0}, 400, "n", "from 1 to 10"),
     (IMAGES, {"n": 1.5}, 400, "n", "from 1 to 10"),
@@ -141,6 +143,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (IMAGES, {"stream": "yes"}, 400, "stream", "neither true nor false"),
     (IMAGES, {"seed": 2**63}, 400, "seed", "from -1"),
     (IMAGES, {"svg": {}}, 400, "svg", "takes no parameter svg"),
+    (IMAGES, {"s" * 10_000: {}}, 400, "s" * 40 + "...", "takes no parameter 'ssss"),
     (IMAGES, {"num_inference_step": 2}, 400, "num_inference_step", "did you mean num_inference_steps?"),
     (IMAGES, {"num_inference_steps": 999}, 400, "num_inference_steps", "between 1 and 100"),
     (IMAGES, {"extra_params": {"strength": 1}}, 400, "extra_params.strength", "takes no parameter"),
@@ -154,10 +157,13 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (EDITS, {}, 400, "image", "image is missing"),
     (EDITS, {"image": "no picture"}, 400, "image", "cannot be read"),
     (EDITS, {"image": "../../etc/passwd"}, 400, "image", "cannot be read"),
+    (EDITS, {"image": "data:image/png," + "%" * 300_000}, 400, "image", "without base64"),
+    (EDITS, {"image": "https://" + "é." * 5_000}, 400, "image", "an address of more than"),
     (EDITS, {"image": FILM}, 400, "image", "PNG, JPEG or WebP"),
     (EDITS, {"image": BOMB}, 400, "image", "60000 x 60000 pixels"),
     (EDITS, {"image": [PICTURE] * 17}, 400, "image", "16 files at most"),
     (EDITS, {"image": PICTURE, "mask": [MASK, MASK]}, 400, "mask", "it is a list"),
+    (EDITS, {"image": PICTURE, "mask_image": []}, 400, "mask_image", "it is a list"),
     (
         EDITS,
         {"image": "http://169.254.169.254/latest/meta-data"},
@@ -267,6 +273,13 @@ def test_forms_are_read_as_json_is() -> None:
             (odd[:-6], "multipart/form-data; boundary=x", "not the form"),
             (odd.replace(b"\r\n\r\na", b"\r\n\r\n\xff"), "multipart/form-data; boundary=x", "UTF-8"),
             (odd.replace(b"name", b"nome"), "multipart/form-data; boundary=x", "not the form"),
+            (odd, "multipart/form-data; boundary*=idna''x", "not the form"),
+            (odd, "multipart/form-data; boundary*=x; boundary*1=x", "not the form"),
+            (
+                odd.replace(b"\r\n\r\na", b"; filename*=punycode''%ff\r\n\r\na"),
+                "multipart/form-data; boundary=x",
+                "not the form",
+            ),
             (odd[:-8] * 300, "multipart/form-data; boundary=x", "not the form"),
             (
                 odd.replace(b"a\r\n--x--", b"a\r\n--x\r\n" + NO_FILE + b"--x--"),

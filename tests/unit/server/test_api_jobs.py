@@ -164,6 +164,17 @@ def test_the_queue_is_bounded_and_nothing_is_left_of_many_requests() -> None:
     run(work, queue=2, request_bytes=200)  # of which twenty may be there at once
 
 
+def test_what_is_remembered_of_jobs_is_bounded() -> None:
+    async def work(client: Client) -> None:
+        client.model.held = threading.Event()
+        for _ in range(5):
+            number = (await client.post("/v1/videos", {"prompt": "a" * 1_000}))["id"]
+            assert (await client.ask("DELETE", f"/jobs/{number}"))[0] == 200
+        assert len(client.served.queue.all()) == 2
+
+    run(work, *FILMS, keep_bytes=2_500)
+
+
 FAILURES: list[tuple[Exception, int, str, str]] = [
     (OutOfMemoryError("The card's memory is too small for this."), 500, "too small", "out_of_memory"),
     (ValueError("/opt/podkiln/secret"), 500, "An internal error of podkiln: its log says more.", "failed"),
@@ -235,7 +246,8 @@ def test_videos_are_openais_jobs() -> None:
         assert ([each["id"] for each in listed["data"]], listed["has_more"]) == ([other], True)
         _, listed = await client.ask("GET", f"/v1/videos?after={other}")
         assert ([each["id"] for each in listed["data"]], listed["has_more"]) == ([said["id"]], False)
-        assert (await client.ask("GET", "/v1/videos?limit=0"))[1]["error"]["param"] == "limit"
+        for limit in ("0", "101", "many", "0001" + "9" * 5_000):
+            assert (await client.ask("GET", f"/v1/videos?limit={limit}"))[1]["error"]["param"] == "limit"
         assert (await client.ask("DELETE", f"/v1/videos/{other}"))[1] == {
             "id": other,
             "object": "video.deleted",

@@ -40,6 +40,10 @@ SIZES: list[tuple[str, bytes, tuple[int, int] | None]] = [
     ("webp", webp(_CANVAS, (b"ICCP", b"odd"), _LOSSY), (40, 3000)),
     ("webp", webp(), None),
     ("webp", webp((b"VP8X", b"")), None),
+    ("jpg", b"\xff\xd8\xff\xe0\x00\x02" + b"\0" * 100 + _SCAN, None),
+    ("jpg", b"\xff\xd8\xff\xc2" + _FRAME + b"\0" * 100 + b"\xff" * 100 + _SCAN[1:], (40, 30)),
+    ("jpg", b"\xff\xd8\xff\xc2" + _FRAME + b"\xff" * 100, None),
+    ("webp", webp(*[_LOSSY] * 10_001), None),  # nobody looks at more
 ]
 
 

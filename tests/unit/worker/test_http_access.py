@@ -71,6 +71,7 @@ PAGES: list[tuple[dict[str, str], int]] = [  # the same
     ({"Host": "[::1]:8000"}, 404),
     ({"Host": "127.0.0.1", "Origin": "https://evil.example"}, 403),
     ({"Host": "127.0.0.1", "Origin": "null"}, 403),
+    ({"Host": "127.0.0.1", "Origin": "http://[x"}, 403),
     ({"Host": "127.0.0.1", "Sec-Fetch-Site": "cross-site"}, 403),
     ({"Host": "rebound.example"}, 403),
 ]

@@ -9,7 +9,7 @@ import pytest
 
 from worker.web import PublicWeb, is_public
 
-PUBLIC = ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"]
+PUBLIC = ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
 # Loopback, private, link-local (a cloud's metadata), shared (RFC 6598), multicast, none; such in IPv6.
 OTHER = [
     *(
@@ -23,6 +23,7 @@ OTHER = [
         "0.0.0.0",
     ),
     *("::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254"),
+    *("64:ff9b::169.254.169.254", "::127.0.0.1", "2002:a9fe:a9fe::1", "fec0::1"),
     *("localhost", ""),
 ]
 
