@@ -434,7 +434,8 @@ def check_modes(bench: Bench) -> None:
     assert generate(model, seed=7, **size).outputs[0].content == plain.outputs[0].content
     placing.displace(pipeline)
     assert generate(model, seed=7, **size).outputs[0].content == plain.outputs[0].content
-    placing._float8(pipeline, bench.said.append)
+    for _ in range(2):  # where the mode was not enough, the next lower one is placed over it
+        placing._float8(pipeline, bench.said.append)
     assert pipeline.transformer.transformer_blocks[0].attn.to_q.weight.dtype == torch.float8_e4m3fn
     near = abs(pixels(generate(model, seed=7, **size)) - pixels(plain)).mean()
     assert near < 40, near
