@@ -115,7 +115,7 @@ class Gatherer:
 
     def _one(self, name: str, key: tuple[str, ...], ask: Callable[[], Plan], word: str) -> Resolved:
         """Return what a word led to: by its record where that still holds, or else by asking."""
-        known = self._recorded(key)
+        known = self._recorded(key, word)
         if known and (resolved := self._by_record(name, known)):
             return resolved
         if self._settings.offline and known is None:
@@ -135,8 +135,8 @@ class Gatherer:
             self._write(key, resolved)
         return resolved
 
-    def _recorded(self, key: tuple[str, ...]) -> Record | None:
-        found = (record.read(record.path_of(root, *key)) for root in self._roots)
+    def _recorded(self, key: tuple[str, ...], word: str) -> Record | None:
+        found = (record.read(record.path_of(root, *key), word) for root in self._roots)
         return next((each for each in found if each), None)
 
     def _by_record(self, name: str, known: Record) -> Resolved | None:

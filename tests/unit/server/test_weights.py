@@ -13,6 +13,7 @@ from servers.hub import Hub
 from pod.errors import PodError
 from podkiln.config import families
 from server import settings
+from server.weights import record
 from server.weights.gather import Gatherer
 
 if TYPE_CHECKING:
@@ -139,6 +140,43 @@ def test_what_was_changed_on_the_volume_is_found_out(pod: Pod, hub: Hub) -> None
     (pod.folder / "root/detection.json").write_text(json.dumps({**families.to_json(), "newer": 1}))
     pod.gather(MODEL_ID="org/sd", HF_ENDPOINT="http://127.0.0.1:9")
     assert "served as it was recorded" in pod.said[-1]
+
+
+ALTERED: list[tuple[tuple[str | int, ...], Any]] = [
+    (("word",), "org/other"),
+    (("parts", "model", "files", 0, "path"), "../x"),
+    (("parts", "model", "files", 0, "at"), "/a\0b"),
+    (("parts", "model", "files", 0, "size"), None),
+    (("parts", "model", "files"), []),
+    (("parts", "model", "source"), {}),
+    (("decision", "pipeline"), 5),
+    (("decision", "memory"), [{"mode": "full", "vram": "a", "ram": 1}]),
+]
+
+
+def test_a_record_that_somebody_altered_is_not_believed(pod: Pod) -> None:
+    pod.gather(MODEL_ID="org/sd")
+    (path,) = (pod.folder / "volume/models/diffusers/locks").iterdir()
+    text = path.read_text()
+    found = record.read(path, "org/sd")
+    assert found
+    assert found.changed() == ""
+    for keys, value in ALTERED:
+        altered = place = json.loads(text)
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+        path.write_text(json.dumps(altered))
+        assert record.read(path, "org/sd") is None, keys
+    # Whoever opened a FIFO would wait for ever.
+    fifo = json.loads(text)
+    os.mkfifo(pod.folder / "fifo")
+    told = {"at": str(pod.folder / "fifo"), "size": 0, "mtime_ns": (pod.folder / "fifo").stat().st_mtime_ns}
+    fifo["parts"]["model"]["files"][0] |= told
+    path.write_text(json.dumps(fifo))
+    found = record.read(path, "org/sd")
+    assert found
+    assert found.changed() == fifo["parts"]["model"]["files"][0]["path"]
 
 
 @pytest.mark.parametrize("where", ["image", "cache"])
