@@ -18,6 +18,7 @@ from pathlib import Path
 from pod.model_refs import addresses
 from pod.model_refs.addresses import ModelRefError
 from pod.util.dataclass import dataclass, field
+from pod.util.masking import masked
 from pod.util.printable import shown
 
 TYPE_CHECKING = False
@@ -55,6 +56,11 @@ class Reference:
     def kind(self) -> str:
         """`huggingface`, `civitai`, `https` or `local`."""
         return str(self.source["kind"])
+
+
+def told(word: str) -> str:
+    """Return a word as logs and records may have it: an address's login and query may be secret."""
+    return masked(word) if "://" in word else word
 
 
 def parse(word: str) -> Reference:

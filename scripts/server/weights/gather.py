@@ -15,6 +15,7 @@ from pod.resolve.hashes import Resolver
 from pod.resolve.model_facts import Facts
 from pod.util import files
 from server.collection.collect import Collector
+from server.collection.reference import told
 from server.detection.knowledge import Knowledge
 from server.weights import record
 from server.weights.fetch import Bringer, part
@@ -115,6 +116,7 @@ class Gatherer:
 
     def _one(self, name: str, key: tuple[str, ...], ask: Callable[[], Plan], word: str) -> Resolved:
         """Return what a word led to: by its record where that still holds, or else by asking."""
+        word = told(word)
         known = self._recorded(key, word)
         if known and (resolved := self._by_record(name, known)):
             return resolved
@@ -124,8 +126,8 @@ class Gatherer:
             plan = ask()
         except PodError as error:
             if known is None or (changed := known.changed()):
-                told = f" {changed} has changed since it was recorded." if known else ""
-                raise PodError(f"{error}{told}", error.exit_code) from None
+                but = f" {changed} has changed since it was recorded." if known else ""
+                raise PodError(f"{error}{but}", error.exit_code) from None
             self._say(f"{error} So it is served as it was recorded.")
             return self._linked(name, known)
         found = self._bringer.bring({f"{name}/{role}": each for role, each in plan.parts.items()})

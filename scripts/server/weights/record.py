@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pod.util import bounded_json, untrusted_files
 from pod.util.files import write_json
+from server.collection.reference import told
 from server.detection.decision import Base, Decision, Memory
 from server.detection.facts import File
 from server.weights.model_files import Part, Piece, Resolved
@@ -28,14 +29,23 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 _LARGEST: Final = 4 << 20  # bytes
 _TEXTS: Final = (
-    "kind", "family", "checkpoint", "task", "pipeline", "component", "subfolder", "layout", "variant", "reason"
-)  # fmt: skip
+    "kind",
+    "family",
+    "checkpoint",
+    "task",
+    "pipeline",
+    "component",
+    "subfolder",
+    "layout",
+    "variant",
+    "reason",
+)
 
 
 def path_of(root: Path, role: str, word: str, revision: str = "", base_model: str = "") -> Path:
     """Return where the record of a word lies below `root`, the folder of diffusers' models."""
     key = json.dumps([role, word, revision, base_model])
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", word).strip("-.")[-80:]
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", told(word)).strip("-.")[-80:]
     return root / "locks" / f"{slug}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
 
