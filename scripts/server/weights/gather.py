@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from pod.commands import fetch as fetching
+from pod.downloads.queue import STOPPED
 from pod.errors import PodError
 from pod.net.hubs import Hubs
 from pod.resolve.hashes import Resolver
@@ -124,13 +125,15 @@ class Gatherer:
             self._say(f"{word}: HF_HUB_OFFLINE is set, and there is no record of it here")
         try:
             plan = ask()
+            found = self._bringer.bring({f"{name}/{role}": each for role, each in plan.parts.items()})
         except PodError as error:
+            if error.exit_code == STOPPED:
+                raise
             if known is None or (changed := known.changed()):
                 but = f" {changed} has changed since it was recorded." if known else ""
                 raise PodError(f"{error}{but}", error.exit_code) from None
             self._say(f"{error} So it is served as it was recorded.")
             return self._linked(name, known)
-        found = self._bringer.bring({f"{name}/{role}": each for role, each in plan.parts.items()})
         parts = {role: found[f"{name}/{role}"] for role in plan.parts}
         resolved = Resolved(plan.word, plan.decision, parts["model"], parts.get("base"))
         if not all(_is_own(each.source) for each in plan.parts.values()):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from servers import hub_content
 from servers.hub import Hub
+from servers.hub_faults import Fault
 
 from pod.errors import PodError
 from podkiln.config import families
@@ -139,6 +140,11 @@ def test_what_was_changed_on_the_volume_is_found_out(pod: Pod, hub: Hub) -> None
     pod.gather(MODEL_ID="org/sd")
     (pod.folder / "root/detection.json").write_text(json.dumps({**families.to_json(), "newer": 1}))
     pod.gather(MODEL_ID="org/sd", HF_ENDPOINT="http://127.0.0.1:9")
+    assert "served as it was recorded" in pod.said[-1]
+    # So it is where the branch has moved on since, and its new files cannot be fetched.
+    hub.add("org/sd", WEIGHTS[0], 4096, seed=99)
+    hub.fault(Fault("status", "diffusion_pytorch_model", times=-1, status=503))
+    pod.gather(MODEL_ID="org/sd")
     assert "served as it was recorded" in pod.said[-1]
 
 
