@@ -65,6 +65,13 @@ def told(word: str) -> str:
 
 def parse(word: str) -> Reference:
     """Read a word. Raises WordError."""
+    try:
+        return _parsed(word)
+    except (OSError, RuntimeError):  # a name that is too long; the home of somebody who is not known
+        raise WordError(f"names no model: write {FORMS}") from None
+
+
+def _parsed(word: str) -> Reference:
     if not word or len(word) > _LONGEST or not word.isprintable():
         raise WordError(f"is empty, too long or has characters that cannot be shown: write {FORMS}")
     if word.startswith(_LOCAL):

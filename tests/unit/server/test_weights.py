@@ -227,6 +227,9 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"MODEL_ID": "org/sd", "CONTROLNET": "org/vae"}, "is a AutoencoderKL, and a ControlNet is expected"),
     ({"MODEL_ID": "org/sd", "LORAS": "org/vae"}, "LORAS: org/vae cannot be used"),
     ({"MODEL_ID": "org/half"}, "lacks|no such folder"),
+    ({"MODEL_ID": "~nobody-of-this-name/model"}, "names no model"),
+    ({"MODEL_ID": f"{'a' * 300}/b"}, "private or does not exist|names no model"),
+    ({"MODEL_ID": "org/odd"}, "not told by its commit"),
 ]
 
 
@@ -235,6 +238,8 @@ def test_refusals_are_sentences(pod: Pod, hub: Hub) -> None:
     hub.add("org/vae", "config.json", b'{"_class_name": "AutoencoderKL"}', lfs=False)
     hub.add("org/vae", "diffusion_pytorch_model.safetensors", 256)
     hub.add("org/half", "model_index.json", json.dumps(INDEX).encode(), lfs=False)
+    odd = b'{"sha": "../../..", "siblings": [{"rfilename": "a.safetensors"}]}'
+    hub.fault(Fault("body", "/api/models/org/odd", "hub", times=-1, body=odd))
     for variables, sentence in REFUSED:
         with pytest.raises(PodError, match=sentence) as caught:
             pod.gather(**variables)
