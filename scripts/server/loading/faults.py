@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LARGEST_JSON: Final = 1 << 20  # bytes: vocabularies are larger, and were hashed
 _INDEX: Final = re.compile(r"\.safetensors(?:\.\w+)?\.index(?:\.\w+)?\.json$")
+_NO_RAM: Final = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of torch
 _NAMES: Final = 2  # of tensors that a sentence has
 _LONGEST: Final = 300  # characters of a library's message
 _MISSING: Final = re.compile(
@@ -93,9 +94,9 @@ def told(what: str) -> Iterator[None]:
         yield
     except PodError:
         raise
-    except MemoryError:
-        raise LoadError(f"{what} does not fit into the pod's RAM: take a pod with more of it.") from None
     except Exception as error:  # noqa: BLE001 - libraries raise what they like, and a person reads it
+        if isinstance(error, MemoryError) or _NO_RAM in str(error):
+            raise LoadError(f"{what} does not fit into the pod's RAM: take a pod with more of it.") from None
         if is_out_of_memory(error):
             raise OutOfCardError(f"{what} does not fit onto the card.") from None
         raise LoadError(

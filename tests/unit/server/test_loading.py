@@ -94,6 +94,7 @@ def test_a_mode_that_failed_is_remembered(tmp_path: Path) -> None:
     assert modes.remembered(path, "x") == ""
     modes.remember(path, "x", "full")
     modes.remember(path, "y", "layerwise_fp8")
+    modes.remember(path, "y", "full")  # as GPU_MEMORY_MODE said; the one below it is known not to do
     assert (modes.remembered(path, "x"), modes.remembered(path, "y")) == ("full", "layerwise_fp8")
     path.write_text('{"x": "fast"}')
     assert modes.remembered(path, "x") == ""
@@ -146,6 +147,8 @@ def test_files_are_looked_at_before_a_library_does(
 
 
 def test_what_libraries_say() -> None:
+    with pytest.raises(LoadError, match="does not fit into the pod's RAM"), faults.told("org/x"):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. " + faults._NO_RAM + ": you tried")
     assert first_line(ValueError("\n one. \n two")) == "one"
     assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried"))
     assert not is_out_of_memory(ValueError("CUDA out of memory"))
