@@ -19,7 +19,7 @@ from pod.util.printable import shown
 from pod.util.say import say
 from server.api.served import Served
 from server.api.server import Api
-from server.jobs.public import Public
+from server.jobs.public import Public, plain
 from server.jobs.queue import Queue
 from server.jobs.thread import OneThread
 from worker import serve_settings
@@ -119,7 +119,7 @@ async def _load(open_model: Open, there: Served, thread: OneThread, address: str
     try:
         there.model = Public(await thread.call(lambda: open_model(os.environ, phase)))
     except PodError as error:
-        there.problem = str(error)
+        there.problem = plain(error)
         raise
     except Exception:
         there.problem = "an internal error of podkiln; its log says more."

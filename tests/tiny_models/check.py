@@ -275,7 +275,11 @@ def check_controlnet(bench: Bench) -> None:
 def check_lora(bench: Bench) -> None:
     """A LoRA as MODEL_ID, on the base that BASE_MODEL names."""
     base = str(bench.model("sd15"))
-    model = bench.open(MODEL_ID=str(bench.model("lora-kohya")), BASE_MODEL=base)
+    file = bench.model("lora-kohya")
+    short = (bench.folder / "short" / file.name).with_suffix(".sft")  # another name of the same format
+    short.parent.mkdir(exist_ok=True)
+    short.write_bytes(file.read_bytes())
+    model = bench.open(MODEL_ID=str(short), BASE_MODEL=base)
     assert model.info.loras == ("kohya-style",), model.info
     styled = same(model)
     bare = generate(model, seed=7, loras=())
@@ -434,7 +438,8 @@ def check_modes(bench: Bench) -> None:
     assert generate(model, seed=7, **size).outputs[0].content == plain.outputs[0].content
     placing.displace(pipeline)
     assert generate(model, seed=7, **size).outputs[0].content == plain.outputs[0].content
-    placing._float8(pipeline, bench.said.append)
+    for _ in range(2):  # where the mode was not enough, the next lower one is placed over it
+        placing._float8(pipeline, bench.said.append)
     assert pipeline.transformer.transformer_blocks[0].attn.to_q.weight.dtype == torch.float8_e4m3fn
     near = abs(pixels(generate(model, seed=7, **size)) - pixels(plain)).mean()
     assert near < 40, near

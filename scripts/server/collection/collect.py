@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     Note = Callable[[str], None]
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MOST_FILES = 20_000
 _LARGEST_DOCUMENT = 8 << 20  # bytes
 _DAMAGED = ("is not a valid .safetensors file", "cannot be looked into")
@@ -130,6 +132,8 @@ class Collector:
         url = f"{api}/revision/{quote(revision, safe='')}?blobs=true"
         page = f"{self._hubs.huggingface}/{repo}"
         info = self._asker.json(Request(url, page, self._hubs.credential("HF_TOKEN"), "HF_TOKEN"), self._note)
+        if not _COMMIT.fullmatch(str(info["sha"])):  # a folder is called by it
+            raise RefusedError(f"cannot be looked into: {page} is not told by its commit")
         rows = [row for row in info["siblings"][:_MOST_FILES] if isinstance(row["rfilename"], str)]
         files = tuple(File(row["rfilename"], _count(row.get("size"))) for row in rows)
         chosen = meant.source.get("path", "")

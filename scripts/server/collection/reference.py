@@ -18,6 +18,7 @@ from pathlib import Path
 from pod.model_refs import addresses
 from pod.model_refs.addresses import ModelRefError
 from pod.util.dataclass import dataclass, field
+from pod.util.masking import masked
 from pod.util.printable import shown
 
 TYPE_CHECKING = False
@@ -57,8 +58,20 @@ class Reference:
         return str(self.source["kind"])
 
 
+def told(word: str) -> str:
+    """Return a word as logs and records may have it: an address's login and query may be secret."""
+    return masked(word) if "://" in word else word
+
+
 def parse(word: str) -> Reference:
     """Read a word. Raises WordError."""
+    try:
+        return _parsed(word)
+    except (OSError, RuntimeError):  # a name that is too long; the home of somebody who is not known
+        raise WordError(f"names no model: write {FORMS}") from None
+
+
+def _parsed(word: str) -> Reference:
     if not word or len(word) > _LONGEST or not word.isprintable():
         raise WordError(f"is empty, too long or has characters that cannot be shown: write {FORMS}")
     if word.startswith(_LOCAL):

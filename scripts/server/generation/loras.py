@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.net.http import RefusedError
@@ -20,8 +22,8 @@ from server.generation.request import LoraScale, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
+_LINK: Final = "lora.safetensors"
 _SUFFIXES: Final = (".safetensors", ".sft")
 _KEPT: Final = 8
 """Adapters that stay loaded beside those that the server was started with; the oldest goes first."""
@@ -41,13 +43,17 @@ def add(pipeline: Any, name: str, path: Path) -> None:
         raise LoraError(f"cannot be used: a {type(pipeline).__name__} takes no LoRA")
     try:
         check_contents(path, path.name, vouched=False)
-        pipeline.load_lora_weights(
-            str(path.parent),
-            weight_name=path.name,
-            adapter_name=name,
-            use_safetensors=True,
-            local_files_only=True,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            # diffusers reads as a pickle what ends in .sft, and names the file's place where it cannot.
+            link = Path(folder) / _LINK
+            link.symlink_to(path.absolute())
+            pipeline.load_lora_weights(
+                folder,
+                weight_name=_LINK,
+                adapter_name=name,
+                use_safetensors=True,
+                local_files_only=True,
+            )
     except RefusedError as error:
         raise LoraError(str(error)) from None
     except Exception as error:

@@ -1,15 +1,25 @@
-"""The model as clients see it: no path of this machine is in its name."""
+"""The model as clients see it: no path of this machine is in its name, nor in what it says."""
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from pod.util.secret_variables import hidden
+
 if TYPE_CHECKING:
     from server.generation.request import Model, ModelInfo
 
+_PATH: Final = re.compile(r"(?<![\w:/.])/(?:[\w.@+-]+/)+([\w.@+-]*)")
 _PATHS: Final = ("/", "./", "../", "~")
+
+
+def plain(error: Exception) -> str:
+    """Return what an error says, without paths of this server and the values of secrets."""
+    return hidden(_PATH.sub(r"\1", str(error)), os.environ)
 
 
 class Public:

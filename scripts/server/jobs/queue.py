@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import time
 import traceback
 import uuid
@@ -12,10 +10,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.util.printable import shown
-from pod.util.secret_variables import hidden
 from server.generation.request import CancelledError, OutOfMemoryError, RequestError
 from server.jobs import counters
 from server.jobs.counters import Counters
+from server.jobs.public import plain
 from server.jobs.record import Failure, Job
 from worker import job_record
 from worker.handler import log
@@ -33,7 +31,6 @@ _MOST_KEPT: Final = 10_000  # jobs that are over
 _LONGEST_PAUSE: Final = 60  # seconds that a client is asked to wait before it tries again
 _STUCK_SECONDS: Final = 900.0  # that a step may take until the model counts as stuck
 _LAST_WORDS: Final = 1.0  # seconds in which the model may stop when all ends
-_PATH: Final = re.compile(r"(?<![\w:/.])/(?:[\w.@+-]+/)+([\w.@+-]*)")
 _REFUSED: Final = 400
 _OUTCOMES: Final = {
     job_record.COMPLETED: counters.COMPLETED,
@@ -211,9 +208,9 @@ class Queue:
 
     def _failure(self, job: Job, error: BaseException) -> Failure:
         if isinstance(error, RequestError):
-            return Failure(_public(error), 400, error.parameter, "invalid_value")
+            return Failure(plain(error), 400, error.parameter, "invalid_value")
         if isinstance(error, OutOfMemoryError):
-            return Failure(_public(error), 500, code=counters.OUT_OF_MEMORY)
+            return Failure(plain(error), 500, code=counters.OUT_OF_MEMORY)
         log(job.id, "bug", traceback="".join(traceback.format_exception(error)))
         if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
             log(job.id, "card lost", error=shown(error, 400))
@@ -238,11 +235,6 @@ class Queue:
                 break
             if number != job.id:
                 self.forget(number)
-
-
-def _public(error: Exception) -> str:
-    """Return what a pipeline says, without paths of this server and the values of secrets."""
-    return hidden(_PATH.sub(r"\1", str(error)), os.environ)
 
 
 def _outcome(job: Job) -> str:

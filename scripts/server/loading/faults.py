@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pod.errors import UNFIT, PodError
 from pod.net.http import RefusedError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from server.weights.model_files import ModelFiles, Part, Resolved
 
 _LARGEST_JSON: Final = 1 << 20  # bytes: vocabularies are larger, and were hashed
+_INDEX: Final = re.compile(r"\.safetensors(?:\.\w+)?\.index(?:\.\w+)?\.json$")
+_NO_RAM: Final = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of torch
 _NAMES: Final = 2  # of tensors that a sentence has
 _LONGEST: Final = 300  # characters of a library's message
 _MISSING: Final = re.compile(
@@ -45,22 +47,44 @@ def check(files: ModelFiles) -> None:
 
 
 def _check_part(resolved: Resolved, part: Part) -> None:
+    paths = {piece.path for piece in part.pieces}
+    # Of a base, a folder may have lost its weights to the model.
+    weighty = {path.rpartition("/")[0] for path in paths if path.endswith(".safetensors")}
     for piece in part.pieces:
         try:
             check_contents(piece.at, piece.path, vouched=False)
-            if piece.path.endswith(".json") and piece.at.stat().st_size < _LARGEST_JSON:
-                json.loads(piece.at.read_bytes())
+            folder = piece.path.rpartition("/")[0]
+            index = bool(_INDEX.search(piece.path)) and folder in weighty
+            if piece.path.endswith(".json") and (index or piece.at.stat().st_size < _LARGEST_JSON):
+                content = json.loads(piece.at.read_bytes())
+                if index and (name := _outside(content, folder, paths)):
+                    raise LoadError(
+                        f"{resolved.word}: {piece.path} names {shown(name, 80)}, which is no file of this "
+                        "model beside it: choose another revision of it."
+                    )
         except OSError as error:
             raise LoadError(
                 f"{resolved.word}: {piece.path} cannot be read ({error.strerror}): it was removed since it "
                 "was checked; start again."
             ) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise LoadError(
                 f"{resolved.word}: {piece.path} is no JSON: it is damaged; remove it, and start again."
             ) from None
         except RefusedError as error:
             raise LoadError(f"{resolved.word}: {piece.path} {_ended(str(error))}") from None
+
+
+def _outside(index: Any, folder: str, paths: set[str]) -> str:
+    """Return the first file that an index of pieces names and that is not one of these; "" where all are.
+
+    Libraries open what it names, wherever that leads, and as a pickle what does not end in .safetensors.
+    """
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict):
+        return "no pieces"
+    beside = f"{folder}/" if folder else ""
+    return next((str(each) for each in names.values() if f"{beside}{each}" not in paths), "")
 
 
 @contextlib.contextmanager
@@ -70,9 +94,9 @@ def told(what: str) -> Iterator[None]:
         yield
     except PodError:
         raise
-    except MemoryError:
-        raise LoadError(f"{what} does not fit into the pod's RAM: take a pod with more of it.") from None
     except Exception as error:  # noqa: BLE001 - libraries raise what they like, and a person reads it
+        if isinstance(error, MemoryError) or _NO_RAM in str(error):
+            raise LoadError(f"{what} does not fit into the pod's RAM: take a pod with more of it.") from None
         if is_out_of_memory(error):
             raise OutOfCardError(f"{what} does not fit onto the card.") from None
         raise LoadError(

@@ -152,9 +152,12 @@ _NO_HALF: Final = frozenset(
 
 
 def remember(path: Path, key: str, mode: str) -> None:
-    """Note that a mode was not enough for a model on a card. Raises OSError."""
+    """Note that a mode was not enough for a model on a card; a lower one stays. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**_read(path), key: mode})
+    known = _read(path)
+    before = known.get(key)
+    lowest = max(mode, before, key=MODES.index) if before in MODES else mode
+    write_json(path, {**known, key: lowest})
 
 
 def remembered(path: Path, key: str) -> str:

@@ -24,6 +24,7 @@ DENOISERS: Final = ("transformer", "transformer_2", "unet", "prior", "decoder")
 _GROUP_HOOKS: Final = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
 """Those of diffusers 0.42.1, hooks/group_offloading.py."""
 _CPU: Final = torch.device("cpu")
+_FLOAT8: Final = torch.float8_e4m3fn
 
 
 def place(pipeline: Any, chosen: Chosen, device: torch.device, say: Callable[[str], None]) -> None:
@@ -100,10 +101,12 @@ def _float8(pipeline: Any, say: Callable[[str], None]) -> None:
         module = getattr(pipeline, name, None)
         if module is None or not hasattr(module, "enable_layerwise_casting"):
             continue
+        if any(each.dtype == _FLOAT8 for each in module.parameters()):
+            continue  # by a mode before this one, of which it is not undone
         if getattr(module, "hf_quantizer", None) is not None:
             say(f"{name} is quantised already, so its weights are not kept in float8")
             continue
-        module.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=module.dtype)
+        module.enable_layerwise_casting(storage_dtype=_FLOAT8, compute_dtype=module.dtype)
 
 
 def _group(pipeline: Any, device: torch.device, *, pinned: bool) -> None:

@@ -20,7 +20,7 @@ from pod.model_refs.models_json import ModelFile
 from pod.net.http import RefusedError
 from pod.net.integrity import check_contents, digest, of_file
 from pod.util.units import human
-from server.weights.model_files import Part, Piece
+from server.weights.model_files import Part, Piece, link_of
 from server.weights.places import CACHE, FOLDER, digest_of_blob
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def part(run: Path, name: str, source: Mapping[str, Any], revision: str, pieces:
     try:
         shutil.rmtree(folder, ignore_errors=True)
         for piece in pieces:
-            link = folder / piece.path
+            link = link_of(folder, piece.path)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(piece.at.absolute())
     except OSError as error:

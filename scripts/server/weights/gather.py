@@ -9,12 +9,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from pod.commands import fetch as fetching
+from pod.downloads.queue import STOPPED
 from pod.errors import PodError
 from pod.net.hubs import Hubs
 from pod.resolve.hashes import Resolver
 from pod.resolve.model_facts import Facts
 from pod.util import files
 from server.collection.collect import Collector
+from server.collection.reference import told
 from server.detection.knowledge import Knowledge
 from server.weights import record
 from server.weights.fetch import Bringer, part
@@ -115,28 +117,31 @@ class Gatherer:
 
     def _one(self, name: str, key: tuple[str, ...], ask: Callable[[], Plan], word: str) -> Resolved:
         """Return what a word led to: by its record where that still holds, or else by asking."""
-        known = self._recorded(key)
+        word = told(word)
+        known = self._recorded(key, word)
         if known and (resolved := self._by_record(name, known)):
             return resolved
         if self._settings.offline and known is None:
             self._say(f"{word}: HF_HUB_OFFLINE is set, and there is no record of it here")
         try:
             plan = ask()
+            found = self._bringer.bring({f"{name}/{role}": each for role, each in plan.parts.items()})
         except PodError as error:
+            if error.exit_code == STOPPED:
+                raise
             if known is None or (changed := known.changed()):
-                told = f" {changed} has changed since it was recorded." if known else ""
-                raise PodError(f"{error}{told}", error.exit_code) from None
+                but = f" {changed} has changed since it was recorded." if known else ""
+                raise PodError(f"{error}{but}", error.exit_code) from None
             self._say(f"{error} So it is served as it was recorded.")
             return self._linked(name, known)
-        found = self._bringer.bring({f"{name}/{role}": each for role, each in plan.parts.items()})
         parts = {role: found[f"{name}/{role}"] for role in plan.parts}
         resolved = Resolved(plan.word, plan.decision, parts["model"], parts.get("base"))
         if not all(_is_own(each.source) for each in plan.parts.values()):
             self._write(key, resolved)
         return resolved
 
-    def _recorded(self, key: tuple[str, ...]) -> Record | None:
-        found = (record.read(record.path_of(root, *key)) for root in self._roots)
+    def _recorded(self, key: tuple[str, ...], word: str) -> Record | None:
+        found = (record.read(record.path_of(root, *key), word) for root in self._roots)
         return next((each for each in found if each), None)
 
     def _by_record(self, name: str, known: Record) -> Resolved | None:

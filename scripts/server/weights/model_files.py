@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Part:
-    """Files that came from one place. `folder` holds them alone, under their paths.
+    """Files that came from one place. `folder` holds them alone, under their paths: `link_of`.
 
     `source` is as in models.json, pinned; `revision` is its commit or version, "" where it has none.
     """
@@ -52,7 +52,13 @@ class Part:
     @property
     def first(self) -> Path:
         """Where the first file lies: the weights, where there is one file alone."""
-        return self.folder / self.pieces[0].path
+        return link_of(self.folder, self.pieces[0].path)
+
+
+def link_of(folder: Path, path: str) -> Path:
+    """Return what a file is called in a folder of links: diffusers reads as a pickle what ends in .sft."""
+    plain = f"{path.removesuffix('.sft')}.safetensors" if path.endswith(".sft") else path
+    return folder / plain
 
 
 @dataclass(frozen=True)

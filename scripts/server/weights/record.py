@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
+import stat
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.util import bounded_json, untrusted_files
 from pod.util.files import write_json
+from server.collection.reference import told
 from server.detection.decision import Base, Decision, Memory
 from server.detection.facts import File
 from server.weights.model_files import Part, Piece, Resolved
@@ -26,12 +28,24 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1
 _LARGEST: Final = 4 << 20  # bytes
+_TEXTS: Final = (
+    "kind",
+    "family",
+    "checkpoint",
+    "task",
+    "pipeline",
+    "component",
+    "subfolder",
+    "layout",
+    "variant",
+    "reason",
+)
 
 
 def path_of(root: Path, role: str, word: str, revision: str = "", base_model: str = "") -> Path:
     """Return where the record of a word lies below `root`, the folder of diffusers' models."""
     key = json.dumps([role, word, revision, base_model])
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", word).strip("-.")[-80:]
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", told(word)).strip("-.")[-80:]
     return root / "locks" / f"{slug}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
 
@@ -89,10 +103,11 @@ class Record:
         self.decision = _decision(data["decision"])
         self._parts: Mapping[str, Any] = data["parts"]
         self.revision = str(self._parts["model"]["revision"])
-        for row in (row for part in self._parts.values() for row in part["files"]):
-            plain = Path(row["path"])
-            if plain.is_absolute() or ".." in plain.parts or not Path(row["at"]).is_absolute():
-                raise ValueError("a path that leads elsewhere")
+        for part in self._parts.values():
+            if not (part["files"] and isinstance(part["source"]["kind"], str)):
+                raise ValueError("a part of nothing, or from nowhere")
+            for row in part["files"]:
+                _check_file(row)
 
     def changed(self) -> str:
         """Return the first file that is not there as it was recorded; "" where all are."""
@@ -101,7 +116,8 @@ class Record:
                 status = Path(row["at"]).stat()
             except OSError:
                 return str(row["path"])
-            if (status.st_size, status.st_mtime_ns) != (row["size"], row["mtime_ns"]):
+            plain = stat.S_ISREG(status.st_mode)  # whoever opened a FIFO would wait for ever
+            if not plain or (status.st_size, status.st_mtime_ns) != (row["size"], row["mtime_ns"]):
                 return str(row["path"])
         return ""
 
@@ -111,12 +127,24 @@ class Record:
         return Resolved(self.word, self.decision, parts["model"], parts.get("base"))
 
 
-def read(path: Path) -> Record | None:
-    """Return a record; None where there is none that can be used."""
+def read(path: Path, word: str) -> Record | None:
+    """Return the record of a word; None where there is none that can be used."""
     try:
-        return Record(bounded_json.parse(untrusted_files.read_plain(path, _LARGEST)))
+        found = Record(bounded_json.parse(untrusted_files.read_plain(path, _LARGEST)))
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
+    return found if found.word == word else None
+
+
+def _check_file(row: Mapping[str, Any]) -> None:
+    """Raises KeyError, TypeError, ValueError for what is no file as it is written here."""
+    path, at = PurePosixPath(row["path"]), PurePosixPath(row["at"])
+    if path.is_absolute() or ".." in path.parts or not path.parts or not at.is_absolute():
+        raise ValueError("a path that leads elsewhere")
+    if "\0" in f"{path}{at}" or not isinstance(row["digest"], str):
+        raise ValueError("no path, or no digest")
+    if not (isinstance(row["size"], int) and isinstance(row["mtime_ns"], int)):
+        raise TypeError("no size, or no time")
 
 
 def _part(row: Mapping[str, Any], folder: Path) -> Part:
@@ -126,6 +154,10 @@ def _part(row: Mapping[str, Any], folder: Path) -> Part:
 
 def _decision(row: Mapping[str, Any]) -> Decision:
     plain = {key: value for key, value in row.items() if key not in {"served", "refusal"}}
+    if not all(isinstance(row[key], str) for key in _TEXTS):
+        raise TypeError("no text")
+    if not all(isinstance(each[key], int) for each in row["memory"] for key in ("vram", "ram")):
+        raise TypeError("no number")
     return Decision(
         **{
             **plain,

@@ -10,7 +10,7 @@ from pod.net.http import RefusedError
 from pod.util.dataclass import dataclass, field, replace
 from pod.util.env import SettingError, short
 from server.collection import reference
-from server.collection.reference import Reference, WordError
+from server.collection.reference import Reference, WordError, told
 from server.detection.decision import CHECKPOINT, LORA, Decision
 from server.weights import components
 
@@ -64,16 +64,17 @@ class WordResolver:
     def model(self, settings: Settings) -> Plan:
         """Decide on the model itself. Raises PodError, with the refusal of detection where there is one."""
         meant, sha256 = self._meant("MODEL_ID", settings.model, settings.revision)
+        word = told(settings.model)
         found = self._found(
             "MODEL_ID",
-            settings.model,
+            word,
             lambda: self._collector.inspect(meant, settings.base_model),
             _is_whole,
         )
         decision = found.decision
         if decision.refusal:
             raise PodError(
-                f"{settings.model} cannot be served: {decision.refusal.sentence} {decision.refusal.instead}",
+                f"{word} cannot be served: {decision.refusal.sentence} {decision.refusal.instead}",
                 UNFIT,
             )
         parts = {"model": _wanted(found, decision.files, sha256)}
@@ -83,24 +84,24 @@ class WordResolver:
             if decision.kind == CHECKPOINT:
                 files = _configuration(base.facts)
             parts["base"] = _wanted(base, files)
-        return Plan(settings.model, decision, parts)
+        return Plan(word, decision, parts)
 
     def _base(self, decision: Decision, settings: Settings) -> Found:
         """Look at the base of a checkpoint, of which configuration is wanted. Raises PodError."""
         if decision.base is None:
             raise ValueError("expected a base")
-        word = decision.base.repository
+        model, word = told(settings.model), decision.base.repository
         meant, _ = self._meant("BASE_MODEL", word, "")
         found = self._found("the base", word, lambda: self._collector.look(meant), lambda _: True)
         if decision.kind != CHECKPOINT:
             raise PodError(
-                f"{settings.model} needs {word}, of which it could not be found out what it is: "
+                f"{model} needs {word}, of which it could not be found out what it is: "
                 "start again, or set BASE_MODEL.",
                 UNFIT,
             )
         if found.facts.gated and not found.facts.token:
             raise PodError(
-                f"{settings.model} needs the configuration of {word}, which is gated: accept its licence at "
+                f"{model} needs the configuration of {word}, which is gated: accept its licence at "
                 f"https://huggingface.co/{word}, and set HF_TOKEN to a token of that account, or BASE_MODEL "
                 "to a copy.",
                 UNFIT,
@@ -111,6 +112,7 @@ class WordResolver:
         """Decide on what VAE or CONTROLNET names. Raises PodError."""
         variable = role.upper()
         meant, sha256 = self._meant(variable, word, "")
+        word = told(word)
         found = self._found(variable, word, lambda: self._collector.look(meant), lambda _: True)
         try:
             decision = components.decided(role, found, self._known)
@@ -121,6 +123,7 @@ class WordResolver:
     def lora(self, word: str, family: str) -> Plan:
         """Decide on a word of LORAS, for a model of a family. Raises PodError."""
         meant, sha256 = self._meant("LORAS", word, "")
+        word = told(word)
         found = self._found("LORAS", word, lambda: self._collector.look(meant), lambda _: True)
         decision = found.decision
         refusal = decision.refusal
@@ -150,7 +153,7 @@ class WordResolver:
         try:
             meant = reference.parse(listed["word"] if listed else word)
         except WordError as error:
-            raise SettingError(f"{variable}: {short(word)!r} {error}.") from None
+            raise SettingError(f"{variable}: {short(told(word))!r} {error}.") from None
         if revision:
             meant = _at(meant, revision)
         return meant, listed["sha256"].lower() if listed else ""

@@ -103,7 +103,7 @@ def test_it_listens_while_it_loads_and_lets_the_running_generation_end(tmp_path:
 
 def test_a_model_that_cannot_be_loaded_is_a_sentence_for_all() -> None:
     def load(_environ: Mapping[str, str], _phase: Callable[[str], None]) -> NoReturn:
-        raise PodError("MODEL_ID=x names nothing.", SETTING_MALFORMED)
+        raise PodError("MODEL_ID: /srv/private/x names nothing.", SETTING_MALFORMED)
 
     async def work() -> None:
         settings = Settings(port=0, host="127.0.0.1", token=TOKEN)
@@ -115,6 +115,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence_for_all() -> None:
                     async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
                         assert answer.status == status
                         said = await answer.text()
+                        assert "private" not in said
                 assert said.startswith('{"status": "failed"')
 
     asyncio.run(work())

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+from servers import hub_content
 
 from server.detection import memory
+from server.detection.decision import Decision
 from server.detection.memory import Share
 from server.generation.failure import first_line, is_out_of_memory
 from server.generation.loras import plain_name
 from server.generation.text import described
-from server.loading import modes
+from server.loading import faults, modes
+from server.loading.faults import LoadError
 from server.loading.modes import Card
 from server.loading.names import unique
 from server.loading.open import without_revision
+from server.weights.model_files import ModelFiles, Part, Piece, Resolved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +94,7 @@ def test_a_mode_that_failed_is_remembered(tmp_path: Path) -> None:
     assert modes.remembered(path, "x") == ""
     modes.remember(path, "x", "full")
     modes.remember(path, "y", "layerwise_fp8")
+    modes.remember(path, "y", "full")  # as GPU_MEMORY_MODE said; the one below it is known not to do
     assert (modes.remembered(path, "x"), modes.remembered(path, "y")) == ("full", "layerwise_fp8")
     path.write_text('{"x": "fast"}')
     assert modes.remembered(path, "x") == ""
@@ -115,7 +121,34 @@ def test_names_of_loras() -> None:
     assert unique("a", {"a": 1, "a-2": 1}) == "a-3"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("te/model.safetensors.index.json", '{"weight_map": {"a": "m-1.safetensors"}}', ""),
+        ("te/model.safetensors.index.fp16.json", '{"weight_map": {"a": "../../../w/x.bin"}}', "/w/x.bin"),
+        ("te/model.safetensors.index.json", '{"weight_map": {"a": "m-2.safetensors"}}', "m-2.safetensors"),
+        ("te/model.safetensors.index.json", "[]", "no pieces"),
+        ("transformer/model.safetensors.index.json", '{"weight_map": {"a": "m-2.safetensors"}}', ""),
+        ("te/config.json", "[" * 100_000, "is no JSON"),
+    ],
+)
+def test_files_are_looked_at_before_a_library_does(
+    tmp_path: Path, name: str, content: str, sentence: str
+) -> None:
+    pieces = []
+    for path, data in ((name, content.encode()), ("te/m-1.safetensors", hub_content.tensors("a"))):
+        at = tmp_path / path.replace("/", "-")
+        at.write_bytes(data)
+        pieces.append(Piece(path, at))
+    part = Part({"kind": "local"}, "", tuple(pieces), tmp_path)
+    files = ModelFiles(Resolved("org/x", Decision(), part))
+    with pytest.raises(LoadError, match=sentence) if sentence else contextlib.nullcontext():
+        faults.check(files)
+
+
 def test_what_libraries_say() -> None:
+    with pytest.raises(LoadError, match="does not fit into the pod's RAM"), faults.told("org/x"):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. " + faults._NO_RAM + ": you tried")
     assert first_line(ValueError("\n one. \n two")) == "one"
     assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried"))
     assert not is_out_of_memory(ValueError("CUDA out of memory"))

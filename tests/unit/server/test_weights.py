@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from servers import hub_content
 from servers.hub import Hub
+from servers.hub_faults import Fault
 
 from pod.errors import PodError
 from podkiln.config import families
 from server import settings
+from server.weights import record
 from server.weights.gather import Gatherer
 
 if TYPE_CHECKING:
@@ -139,6 +141,48 @@ def test_what_was_changed_on_the_volume_is_found_out(pod: Pod, hub: Hub) -> None
     (pod.folder / "root/detection.json").write_text(json.dumps({**families.to_json(), "newer": 1}))
     pod.gather(MODEL_ID="org/sd", HF_ENDPOINT="http://127.0.0.1:9")
     assert "served as it was recorded" in pod.said[-1]
+    # So it is where the branch has moved on since, and its new files cannot be fetched.
+    hub.add("org/sd", WEIGHTS[0], 4096, seed=99)
+    hub.fault(Fault("status", "diffusion_pytorch_model", times=-1, status=503))
+    pod.gather(MODEL_ID="org/sd")
+    assert "served as it was recorded" in pod.said[-1]
+
+
+ALTERED: list[tuple[tuple[str | int, ...], Any]] = [
+    (("word",), "org/other"),
+    (("parts", "model", "files", 0, "path"), "../x"),
+    (("parts", "model", "files", 0, "at"), "/a\0b"),
+    (("parts", "model", "files", 0, "size"), None),
+    (("parts", "model", "files"), []),
+    (("parts", "model", "source"), {}),
+    (("decision", "pipeline"), 5),
+    (("decision", "memory"), [{"mode": "full", "vram": "a", "ram": 1}]),
+]
+
+
+def test_a_record_that_somebody_altered_is_not_believed(pod: Pod) -> None:
+    pod.gather(MODEL_ID="org/sd")
+    (path,) = (pod.folder / "volume/models/diffusers/locks").iterdir()
+    text = path.read_text()
+    found = record.read(path, "org/sd")
+    assert found
+    assert found.changed() == ""
+    for keys, value in ALTERED:
+        altered = place = json.loads(text)
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+        path.write_text(json.dumps(altered))
+        assert record.read(path, "org/sd") is None, keys
+    # Whoever opened a FIFO would wait for ever.
+    fifo = json.loads(text)
+    os.mkfifo(pod.folder / "fifo")
+    told = {"at": str(pod.folder / "fifo"), "size": 0, "mtime_ns": (pod.folder / "fifo").stat().st_mtime_ns}
+    fifo["parts"]["model"]["files"][0] |= told
+    path.write_text(json.dumps(fifo))
+    found = record.read(path, "org/sd")
+    assert found
+    assert found.changed() == fifo["parts"]["model"]["files"][0]["path"]
 
 
 @pytest.mark.parametrize("where", ["image", "cache"])
@@ -183,6 +227,9 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"MODEL_ID": "org/sd", "CONTROLNET": "org/vae"}, "is a AutoencoderKL, and a ControlNet is expected"),
     ({"MODEL_ID": "org/sd", "LORAS": "org/vae"}, "LORAS: org/vae cannot be used"),
     ({"MODEL_ID": "org/half"}, "lacks|no such folder"),
+    ({"MODEL_ID": "~nobody-of-this-name/model"}, "names no model"),
+    ({"MODEL_ID": f"{'a' * 300}/b"}, "private or does not exist|names no model"),
+    ({"MODEL_ID": "org/odd"}, "not told by its commit"),
 ]
 
 
@@ -191,6 +238,8 @@ def test_refusals_are_sentences(pod: Pod, hub: Hub) -> None:
     hub.add("org/vae", "config.json", b'{"_class_name": "AutoencoderKL"}', lfs=False)
     hub.add("org/vae", "diffusion_pytorch_model.safetensors", 256)
     hub.add("org/half", "model_index.json", json.dumps(INDEX).encode(), lfs=False)
+    odd = b'{"sha": "../../..", "siblings": [{"rfilename": "a.safetensors"}]}'
+    hub.fault(Fault("body", "/api/models/org/odd", "hub", times=-1, body=odd))
     for variables, sentence in REFUSED:
         with pytest.raises(PodError, match=sentence) as caught:
             pod.gather(**variables)
@@ -222,8 +271,14 @@ def test_parts_beside_the_model(pod: Pod, hub: Hub, tmp_path: Path) -> None:
     hub.add_file("style.safetensors", content)
     with pytest.raises(PodError, match="no listed sha256"):
         pod.gather(MODEL_ID="org/sd", LORAS=address)
-    ((lora, _),) = pod.gather(MODEL_ID="org/sd", LORAS=f"{address}#sha256={safe.sha256}").loras
-    assert lora.model.first.name == "style.safetensors"
+    # What an address is asked with may be a token: no log and no record has it.
+    secret = f"{address}?key=sesame#sha256={safe.sha256}"
+    for _ in range(2):
+        ((lora, _),) = pod.gather(MODEL_ID="org/sd", LORAS=secret).loras
+        assert lora.model.first.name == "style.safetensors"
+        assert "sesame" not in " ".join((lora.word, *pod.said))
+    for path in (pod.folder / "volume/models/diffusers/locks").iterdir():
+        assert "sesame" not in path.name + path.read_text()
     found = pod.gather(MODEL_ID=str(local(tmp_path, found)), VAE="org/sd")
     assert found.model.model.first.resolve().is_relative_to(tmp_path / "mine")
     assert found.vae
