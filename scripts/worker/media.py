@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import string
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -91,7 +92,9 @@ def _checked_uri(kind: str, uri: str) -> str:
 def _decoded(text: str) -> bytes:
     """Return the beginning of what base64 holds."""
     try:
-        data = base64.b64decode("".join(text.split()), validate=True)
+        # No list of words: of text that is half blanks it would take twenty times the memory.
+        packed = text.encode("ascii").translate(None, string.whitespace.encode())
+        data = base64.b64decode(packed, validate=True)
     except ValueError:
         data = b""
     if not data:

@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 
 from comfy import pictures
+from comfy.failure import ComfyError
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,13 @@ def test_the_name_of_an_address_is_safe(url: str, kind: str, name: str) -> None:
 def test_a_data_uri_is_a_picture(uri: str, name: str, data: bytes) -> None:
     picture = pictures._decoded(uri)
     assert (picture.name, picture.file.read()) == (name, data)
+
+
+def test_what_would_take_gigabytes_to_read_is_refused() -> None:
+    """Each escape takes some hundred bytes while it is read: 30 MB of them take 5 GB."""
+    with pytest.raises(ComfyError, match=r"^data:,… has more than 100000 escaped characters: use"):
+        pictures._decoded("data:," + "%41" * 100_001)
+    assert pictures._decoded("data:," + "A" * 300_000).file.seek(0, 2) == 300_000
 
 
 @pytest.mark.parametrize(
