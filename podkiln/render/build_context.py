@@ -7,24 +7,25 @@ copied as it is.
 from __future__ import annotations
 
 import json
-import traceback
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import jinja2
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pod.net.hubs import Hubs
 from pod.util import secret_variables
 from podkiln.config import families, model_folders, model_server, model_types, presets, strip_list
 from podkiln.config.additions import LAYER
-from podkiln.config.document import ROOT
-from podkiln.errors import DescriptionError, RenderError
+from podkiln.errors import DescriptionError
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan import cuda
-from podkiln.render import apt_index, baked_stage, examples, image_metadata, node_stages
+from podkiln.render import (
+    apt_index,
+    baked_stage,
+    examples,
+    image_metadata,
+    image_scripts,
+    node_stages,
+    templates,
+)
 from podkiln.render import flags_json as flags
 from podkiln.render.context_file import File
 
@@ -33,39 +34,30 @@ if TYPE_CHECKING:
 
     from podkiln.plan.plan import Plan
 
-TEMPLATES = ROOT / "templates"
-SCRIPTS = ROOT / "scripts"
 _DOCKERFILE = "Dockerfile.j2"
 _SYSTEM_RULES = "build/strip-system.txt"
-# What of scripts/ an image has: the server of a model uses rooms of the worker, and the worker uses `comfy`.
-_PACKAGES = ("comfy", "overlay", "pod", "worker")
-_KINDS = (".py", ".html")  # the server has a page
-_SERVER_PACKAGES = ("comfy", "pod", "server", "worker")
 
 
 def render(plan: Plan) -> dict[str, File]:
     """Return the context of one variant, by path. Raises RenderError and DescriptionError."""
     _check_version(plan)
     facts = _facts(plan)
-    has_comfyui = plan.described.spec.has_comfyui
     return {
-        "Dockerfile": _template(_DOCKERFILE, facts),
-        ".dockerignore": _template("dockerignore.j2", facts),
-        "start.sh": _template("start.sh.j2", facts, executable=True),
+        "Dockerfile": templates.render(_DOCKERFILE, facts),
+        ".dockerignore": templates.render("dockerignore.j2", facts),
+        "start.sh": templates.render("start.sh.j2", facts, executable=True),
         "podkiln/manifest.json": _json(image_metadata.manifest(plan)),
         "podkiln/models.json": _json(image_metadata.models(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
         "podkiln/model-types.json": _json(model_types.to_json()),
-        **(
-            _of_comfyui(plan, facts) if has_comfyui else {"podkiln/detection.json": _json(families.to_json())}
-        ),
+        **(_of_comfyui(plan, facts) if plan.described.spec.has_comfyui else _of_server()),
         **{path: File(content) for path, content in apt_index.texts(plan.apt).items()},
         **{path: File(content, copied=True) for path, content in apt_index.packed(plan.apt).items()},
         **_added_index(plan),
         **_strip_rules(plan),
         **_requirements(plan),
         **node_stages.files(plan),
-        **_scripts(_PACKAGES if has_comfyui else _SERVER_PACKAGES, by_hand=has_comfyui),
+        **image_scripts.files(comfyui=plan.described.spec.has_comfyui),
     }
 
 
@@ -77,7 +69,7 @@ def _of_server() -> dict[str, File]:
 def _of_comfyui(plan: Plan, facts: dict[str, Any]) -> dict[str, File]:
     """Return what only an image with ComfyUI has."""
     return {
-        "podkiln/extra_model_paths.yaml": _template("extra_model_paths.yaml.j2", facts),
+        "podkiln/extra_model_paths.yaml": templates.render("extra_model_paths.yaml.j2", facts),
         "podkiln/presets.json": _json(presets.to_json(plan.described, plan.offered)),
         "podkiln/nodes.json": _json(image_metadata.nodes(plan)),
         "podkiln/folders.json": _json(_folders_json(plan)),
@@ -88,7 +80,7 @@ def _of_comfyui(plan: Plan, facts: dict[str, Any]) -> dict[str, File]:
 
 def dockerfile(plan: Plan) -> str:
     """Return the Dockerfile of one variant alone. Raises RenderError."""
-    return _template(_DOCKERFILE, _facts(plan)).content.decode()
+    return templates.render(_DOCKERFILE, _facts(plan)).content.decode()
 
 
 def _folders_json(plan: Plan) -> dict[str, Any]:
@@ -229,52 +221,6 @@ def _added_labels(plan: Plan) -> dict[str, str]:
     return labels
 
 
-@cache
-def environment() -> Environment:
-    """Return the one Jinja environment: undefined names are errors, and blocks leave no blank lines."""
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Dockerfiles and shell, not HTML; `quoted` is the escape that fits
-    )
-    jinja.filters["quoted"] = _quoted
-    jinja.filters["one_line"] = _one_line
-    return jinja
-
-
-def _quoted(text: str) -> str:
-    """Quote a value for a Dockerfile: one line inside double quotes, with no variable expanded."""
-    return '"' + _one_line(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
-
-
-def _one_line(text: str) -> str:
-    """Fold a text that YAML lets go over several lines."""
-    return " ".join(text.split())
-
-
-def _template(name: str, facts: dict[str, Any], *, executable: bool = False) -> File:
-    try:
-        text = environment().get_template(name).render(facts)
-    except jinja2.TemplateError as wrong:
-        raise RenderError(f"{_place(wrong, name)}: {wrong.message}.") from None
-    return File(text.encode(), executable=executable)
-
-
-def _place(wrong: jinja2.TemplateError, name: str) -> str:
-    """Return template and line of an error: syntax errors know theirs, others have a traceback."""
-    if isinstance(wrong, jinja2.TemplateSyntaxError):
-        return f"templates/{wrong.name}:{wrong.lineno}"
-    frames = traceback.extract_tb(wrong.__traceback__)
-    places = [(Path(frame.filename), frame.lineno) for frame in frames]
-    inside = [(path, line) for path, line in places if path.is_relative_to(TEMPLATES)]
-    return (
-        f"templates/{inside[-1][0].relative_to(TEMPLATES)}:{inside[-1][1]}" if inside else f"templates/{name}"
-    )
-
-
 def _json(data: dict[str, Any]) -> File:
     return File((json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -342,30 +288,3 @@ def _test_inputs(plan: Plan) -> dict[str, File]:
     """Return an example of a request for each preset; they lie beside the Dockerfile, and in no image."""
     made = presets.examples(plan.described, plan.offered)
     return {f"test_input/{name}.json": replace(_json(said), copied=True) for name, said in made.items()}
-
-
-@cache
-def _scripts(packages: tuple[str, ...], *, by_hand: bool) -> dict[str, File]:
-    """Return what runs in the image and in its build, as in scripts/; scripts/host runs here alone.
-
-    `by_hand`: whether people come to a page of it, and get commands for ComfyUI.
-    """
-    found = {"podkiln/__main__.py": SCRIPTS / "__main__.py"}
-    for package in packages:
-        modules = (path for path in sorted((SCRIPTS / package).rglob("*")) if path.suffix in _KINDS)
-        found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in modules}
-    configs = (path for path in sorted((SCRIPTS / "access").rglob("*")) if path.is_file())
-    configs = (path for path in configs if by_hand or path.name == "sshd_config")
-    found |= {f"podkiln/{path.relative_to(SCRIPTS)}": path for path in configs if path.suffix != ".pyc"}
-    if by_hand:
-        found |= {f"bin/{path.name}": path for path in sorted((SCRIPTS / "bin").iterdir())}
-    found |= {f"build/{path.name}": path for path in sorted((SCRIPTS / "build").iterdir()) if path.is_file()}
-    found["build/apply_patches.py"] = SCRIPTS / "pod/source_trees/patches.py"  # a pod applies them too
-    return {
-        target: File(
-            path.read_bytes(),
-            executable=path.suffix == ".sh" or target.startswith("bin/"),
-            copied=True,
-        )
-        for target, path in found.items()
-    }

@@ -13,7 +13,14 @@ from pod.errors import PodError
 from pod.hardware import mounts
 from pod.util.dataclass import dataclass, replace
 from pod.util.env import SettingError, seconds, short
-from pod.volume import custom_nodes, foreign_layouts, layout, node_requirements, package_overlay
+from pod.volume import (
+    custom_nodes,
+    foreign_layouts,
+    layout,
+    node_requirements,
+    package_overlay,
+    sentences,
+)
 from pod.volume.custom_nodes import Nodes
 from pod.volume.layout import VolumeLayout
 from pod.volume.timed_subprocess import LateError, LostError, TimedSubprocess
@@ -163,36 +170,35 @@ class VolumeProbe:
         local = self._local()
         try:
             found = VolumeLayout.from_json(self._beside.answer())
-            second = self._beside.answer()
+            if found.impossible:
+                raise SettingError(
+                    f"WORKSPACE={short(self._root)!r} {found.impossible}: name a folder, such as /workspace."
+                )
+            if found.unread:
+                return self._without(local, f"it {found.unread}")
+            return self._answer(local, found)
         except (LateError, LostError) as failure:
-            return self._without(local, late(failure, self._asked))
-        self._refuse_impossible(found)
-        if found.unread:
-            return self._without(local, f"it {found.unread}")
+            return self._without(local, _late(failure, self._asked))
+
+    def _answer(self, local: str, found: VolumeLayout) -> Volume:
+        """Wait for the rest of the look. Raises LateError, LostError."""
+        second = self._beside.answer()
         other = VolumeLayout.from_json(second) if second else None
         try:
             rest = self._beside.answer()
             seen = Nodes.from_json(rest["nodes"])
         except (LateError, LostError) as failure:
             rest = {"base": None, "now": None, "modules": [], "links": [], "notes": []}
-            seen = Nodes(unread=late(failure, self._asked), wish=self._asked.requirements)
+            seen = Nodes(unread=_late(failure, self._asked), wish=self._asked.requirements)
         return self._assemble(local, found, other, seen, rest)
 
     def _local(self) -> str:
         return _writable([self._asked.local, self._asked.run], self.needed_by, write=self._write)
 
-    def _refuse_impossible(self, found: VolumeLayout) -> None:
-        """Raise SettingError where no volume can be."""
-        if found.impossible:
-            message = (
-                f"WORKSPACE={short(self._root)!r} {found.impossible}: name a folder, such as /workspace."
-            )
-            raise SettingError(message)
-
     def _assemble(
         self, local: str, found: VolumeLayout, other: VolumeLayout | None, seen: Nodes, rest: dict[str, Any]
     ) -> Volume:
-        reasons = [*self._notes, *_about_homes(found), *_about_others(found, rest["links"])]
+        reasons = [*self._notes, *sentences.about_homes(found), *sentences.about_others(found, rest["links"])]
         problems = [f"{path} cannot be written, so nothing new can be put there" for path in found.stuck]
         if other and other.unread:
             problems.append(f"{other.root} {other.unread}, so nothing on it is used")
@@ -216,8 +222,8 @@ class VolumeProbe:
         if found.closed or found.blocked:
             chosen, folders = self._beside_closed(local, found, chosen, folders)
         if found.closed:
-            problems.append(_about_closed(found, f"{local}/{STAND_IN}"))
-        problems += _about_blocked(found, f"{local}/{STAND_IN}")
+            problems.append(sentences.about_closed(found, f"{local}/{STAND_IN}"))
+        problems += sentences.about_blocked(found, f"{local}/{STAND_IN}")
         closed = (*found.closed, *(other.closed if other else ()))
         models = [path for path in models if path not in closed]
         problems += [*found.elsewhere, *(other.elsewhere if other else ()), *rest["notes"]]
@@ -288,57 +294,7 @@ def _elsewhere(root: str) -> dict[str, Any]:
         return {}
 
 
-def _about_homes(found: VolumeLayout) -> list[str]:
-    places = {"models": found.models, "outputs": (found.output,), "inputs": (found.input,)}
-    places |= {"settings": (found.user,), "custom nodes": found.nodes}
-    said = []
-    for home in found.homes:
-        used = [what for what, paths in places.items() if any(path.startswith(f"{home}/") for path in paths)]
-        if used:
-            what = ", ".join(used)
-            said.append(f"another image installed ComfyUI in {home}: its {what} are used where they lie")
-    return said
-
-
-def _about_others(found: VolumeLayout, links: Sequence[str]) -> list[str]:
-    said = []
-    if found.loose:
-        said.append(
-            f"models lie right in {found.root} ({', '.join(found.loose)}): they are used there, and new ones "
-            f"go to {found.root}/models"
-        )
-    said += [f"the models of another program in {folder} are used where they lie" for folder in found.webui]
-    said += [f"{path} is read for further folders" for path in links]
-    return said
-
-
-def _about_closed(found: VolumeLayout, stand_in: str) -> str:
-    """Say which folders may not be read, what becomes of them, and what to do."""
-    models = f"{found.root}/models"
-    lost = f"{stand_in} stands in for what ComfyUI writes to, and ends with this container"
-    if models in found.closed:
-        lost += ", and models cannot be fetched"
-    return (
-        f"{', '.join(found.closed)} cannot be read by this pod's user (or the file server fails): {lost}; "
-        "give the user of this pod access (chmod, or the export's root_squash), and start the pod again"
-    )
-
-
-def _about_blocked(found: VolumeLayout, stand_in: str) -> list[str]:
-    """Say what lies in the place of which folder, what becomes of it, and what to do."""
-    meaning = {
-        f"{found.root.rstrip('/')}/models": "models cannot be fetched",
-        f"{found.root.rstrip('/')}/{layout.OURS}": "podkiln keeps nothing of its own on the volume",
-    }
-    said = []
-    for path, what in zip(found.blocked, found.obstacles, strict=True):
-        name = path.rpartition("/")[2]
-        lost = meaning.get(path, f"{stand_in}/{name} stands in for it, and ends with this container")
-        said.append(f"{what}: {lost}; put a folder there, and start the pod again")
-    return said
-
-
-def late(failure: LateError | LostError, asked: ProbeOptions) -> str:
+def _late(failure: LateError | LostError, asked: ProbeOptions) -> str:
     """Say why a look came to nothing."""
     if isinstance(failure, LateError):
         return f"it did not answer within {asked.limit:g} s"

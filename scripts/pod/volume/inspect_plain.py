@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from pod.hardware import mounts
 from pod.volume import layout
-from pod.volume.inspect import STAND_IN, VolumeProbe, late
-from pod.volume.layout import VolumeLayout
-from pod.volume.timed_subprocess import LateError, LostError
+from pod.volume.inspect import STAND_IN, VolumeProbe
 from pod.volume.volume import Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from pod.volume.layout import VolumeLayout
 
 
 class PlainVolumeProbe(VolumeProbe):
@@ -27,19 +27,7 @@ class PlainVolumeProbe(VolumeProbe):
     def _look(self, report: Callable[[Any], None]) -> None:
         report(layout.survey_plain(self._root, write=self._write).to_json())
 
-    def answer(self) -> Volume:
-        """Wait for the look to end, or for its limit. Raises PodError where nothing can be written."""
-        local = self._local()
-        try:
-            found = VolumeLayout.from_json(self._beside.answer())
-        except (LateError, LostError) as failure:
-            return self._without(local, late(failure, self._asked))
-        self._refuse_impossible(found)
-        if found.unread:
-            return self._without(local, f"it {found.unread}")
-        return self._plain(local, found)
-
-    def _plain(self, local: str, found: VolumeLayout) -> Volume:
+    def _answer(self, local: str, found: VolumeLayout) -> Volume:
         reasons, problems, chosen = [*self._notes], [], found
         if found.trouble:
             chosen = self._stand_in(local)

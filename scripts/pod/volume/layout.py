@@ -104,15 +104,23 @@ def fresh(root: str) -> VolumeLayout:
     )
 
 
-def survey_plain(root: str, *, write: bool) -> VolumeLayout:
-    """Look at a volume that is only to be written to, and make no folder but OURS. Never raises OSError."""
+def _begun(root: str) -> tuple[VolumeLayout, _ComfyHome | None]:
+    """Return what an empty volume offers, and what lies at this one's top: None where it cannot be used."""
     new = fresh(root)
     try:
         top = _list(root.rstrip("/"))
     except OSError as error:
-        return replace(new, unread=f"cannot be read ({error.strerror or error})")
+        return replace(new, unread=f"cannot be read ({error.strerror or error})"), None
     if top.absent in _IMPOSSIBLE:
-        return replace(new, impossible=_IMPOSSIBLE[top.absent])
+        return replace(new, impossible=_IMPOSSIBLE[top.absent]), None
+    return new, top
+
+
+def survey_plain(root: str, *, write: bool) -> VolumeLayout:
+    """Look at a volume that is only to be written to, and make no folder but OURS. Never raises OSError."""
+    new, top = _begun(root)
+    if top is None:
+        return new
     obstacles = _obstacles(top, [])
     trouble = _try_to_write(top) if write else forbidden(new.root)
     return replace(
@@ -130,13 +138,9 @@ def survey(root: str, *, write: bool, elsewhere: Mapping[str, Any] = MappingProx
     A network volume may take a tenth of a second for each question, so few are asked. `elsewhere` is that of
     folders.json: what models that nobody reads are recognized by.
     """
-    new = fresh(root)
-    try:
-        top = _list(root.rstrip("/"))
-    except OSError as error:
-        return replace(new, unread=f"cannot be read ({error.strerror or error})")
-    if top.absent in _IMPOSSIBLE:
-        return replace(new, impossible=_IMPOSSIBLE[top.absent])
+    new, top = _begun(root)
+    if top is None:
+        return new
     homes = _homes(top)
     trouble = _try_to_write(top) if write else forbidden(new.root)
     places = {kind: _kind(homes, kind) for kind in ("output", "input", "user")}

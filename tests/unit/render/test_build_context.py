@@ -12,15 +12,11 @@ import yaml
 from plans import plan_of
 
 from podkiln.config import families, fields, variant
-from podkiln.errors import RenderError
 from podkiln.plan.substitutes import Substitute
 from podkiln.render import build_context, image_metadata, runtime_recipe
 from podkiln.render.image_config import RenderedConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from podkiln.plan.plan import Plan
 
 VARIANTS = variant.names()
@@ -175,33 +171,3 @@ def test_texts_of_a_description_stay_texts() -> None:
     dockerfile = build_context.render(other)["Dockerfile"].content.decode()
     assert not re.search(r"^RUN rm", dockerfile, re.MULTILINE)
     assert r'com.example.x="say \"hi\" to \$HOME \\ and RUN rm -rf /"' in dockerfile
-
-
-@pytest.fixture
-def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of templates in the place of ours."""
-    monkeypatch.setattr(build_context, "TEMPLATES", tmp_path)
-    build_context.environment.cache_clear()
-    yield tmp_path
-    build_context.environment.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("main", "included", "sentence"),
-    [
-        ("one\n{{ nothing }}\n", "", "templates/t.j2:2: 'nothing' is undefined."),
-        ("{{ nothing.at.all }}\n", "", "templates/t.j2:1: 'nothing' is undefined."),
-        ("\n{% if nothing %}x{% endif %}\n", "", "templates/t.j2:2: 'nothing' is undefined."),
-        ("x\n{% include 'i.j2' %}\n", "\n\n{{ nothing }}\n", "templates/i.j2:3: 'nothing' is undefined."),
-        ("x\n{% if %}\n", "", "templates/t.j2:2: Expected an expression, got 'end of statement block'."),
-        ("x\n{% include 'none.j2' %}\n", "", "templates/t.j2:2: 'none.j2' not found"),
-    ],
-)
-def test_a_template_that_does_not_fit_is_one_sentence(
-    main: str, included: str, sentence: str, templates: Path
-) -> None:
-    (templates / "t.j2").write_text(main)
-    (templates / "i.j2").write_text(included)
-    with pytest.raises(RenderError) as raised:
-        build_context._template("t.j2", {"known": 1})
-    assert str(raised.value).startswith(sentence)
