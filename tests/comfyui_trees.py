@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from wheels import Shelf
 
-from podkiln.config import cuda_releases, nodes, releases
+from podkiln.config import cuda_releases, nodes, releases, serving, variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,9 +163,17 @@ def stocked(folder: Path) -> Shelf:
     for name in (*needs, "uv", "jupyterlab"):
         shelf.add(name, "1.0")
     shelf.add("foo", "1.0", requires=needs)
-    shelf.add("runpod", "1.12.0")
+    _stock_for_serving(shelf)
     _stock_for_nodes(shelf)
     return shelf
+
+
+def _stock_for_serving(shelf: Shelf) -> None:
+    """Add what the shipped variants ask for to take jobs, or to serve a model."""
+    for name in variant.names():
+        for each in map(Requirement, serving.requirements(variant.load(name))):
+            pinned = [pin.version for pin in each.specifier if pin.operator == "=="]
+            shelf.add(canonicalize_name(each.name), pinned[0] if pinned else "99.0")
 
 
 def _stock_for_nodes(shelf: Shelf) -> None:
