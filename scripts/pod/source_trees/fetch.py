@@ -145,15 +145,17 @@ class SourceTrees:
         left = max(0.0, self.deadline - time.monotonic())
         policy = replace(self.policy, wait_limit=min(self.policy.wait_limit, left))
         patience = TransferBackoff(policy, threading.Event(), self.note)
+        reason = ""
         while True:
             if time.monotonic() >= self.deadline:
                 raise SourceTreeError(
-                    "did not come in the time that a start waits for all; `python3 -I -S /opt/podkiln nodes "
-                    "--fetch` tries again, and ComfyUI loads it when it starts again"
+                    f"did not come in the time that a start waits for all{reason}; `python3 -I -S /opt/podkiln "
+                    "nodes --fetch` tries again, and ComfyUI loads it when it starts again"
                 )
             try:
                 return self._transfer(request, descriptor)
             except TransientError as error:
+                reason = f" ({error})"
                 try:
                     patience.wait(error)
                 except RefusedError as exhausted:

@@ -138,7 +138,8 @@ def test_past_the_deadline_nothing_comes_from_a_host_and_what_is_kept_is_used(pl
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (Fault("status", where="hub", times=-1), "start the fetch again later"),
+        # Whether the last wait or the try after it meets the deadline first, the host's answer is told.
+        (Fault("status", where="hub", times=-1), "503"),
         (Fault("hang", where="hub", after=20), "did not come in the time that a start waits for all"),
     ],
 )
