@@ -149,8 +149,9 @@ class SourceTrees:
         while True:
             if time.monotonic() >= self.deadline:
                 raise SourceTreeError(
-                    f"did not come in the time that a start waits for all{reason}; `python3 -I -S /opt/podkiln "
-                    "nodes --fetch` tries again, and ComfyUI loads it when it starts again"
+                    f"did not come in the time that a start waits for all{reason}; "
+                    "`python3 -I -S /opt/podkiln nodes --fetch` tries again, and ComfyUI loads it when it "
+                    "starts again"
                 )
             try:
                 return self._transfer(request, descriptor)
