@@ -24,6 +24,7 @@ from podkiln.render import (
     image_metadata,
     image_scripts,
     node_stages,
+    pyworker,
     templates,
 )
 from podkiln.render import flags_json as flags
@@ -58,6 +59,7 @@ def render(plan: Plan) -> dict[str, File]:
         **_requirements(plan),
         **node_stages.files(plan),
         **image_scripts.files(comfyui=plan.described.spec.has_comfyui),
+        **pyworker.files(plan),
     }
 
 

@@ -1,0 +1,82 @@
+"""PyWorker's configuration for vast.ai, beside the Dockerfile of a variant that is served over HTTP.
+
+Format: vastai 1.9.1, vastai.serverless.server.worker (https://docs.vast.ai/serverless). PyWorker follows a
+log file for the line that says that the model is there, then times the benchmark's request, then passes
+requests on to the routes that it is told.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from podkiln.config import presets, python_requirements
+from podkiln.config.document import ROOT
+from podkiln.config.serving import DIFFUSERS
+from podkiln.render import templates
+from podkiln.render.context_file import File
+from worker import readiness, serve_settings
+from worker.preset_inputs import MEDIA
+
+if TYPE_CHECKING:
+    from podkiln.plan.plan import Plan
+
+_FOLDER: Final = "pyworker"
+_REQUIREMENTS: Final = ROOT / "variants" / "python" / "pyworker.in"
+_LOG: Final = "/var/log/podkiln-serve.log"
+# Those that answer on the connection that asks: PyWorker sends the next request to any worker, so a job's
+# number would be worth nothing there.
+_ROUTES: Final = {"http": ("/runsync",), DIFFUSERS: ("/generate", "/v1/images/generations")}
+_BENCHMARKS: Final = {
+    "http": "Without a seed, so at random each time: for one that was there before, a cache would be timed.",
+    DIFFUSERS: "Give it the size and steps that your clients ask for.",
+}
+
+
+def files(plan: Plan) -> dict[str, File]:
+    """Return the files for PyWorker, by path; none for an image that vast.ai cannot send requests to.
+
+    benchmark.json is left out where no preset of the image is an example; worker.py asks for it then.
+    Raises RenderError.
+    """
+    serve = plan.described.spec.serve
+    if serve not in _ROUTES:
+        return {}
+    facts = {
+        "variant": {"name": plan.name},
+        "log": _LOG,
+        "port": serve_settings.PORT,
+        "routes": _ROUTES[serve],
+        "benchmark_note": _BENCHMARKS[serve],
+        "ready": readiness.READY,
+        "not_ready": readiness.NOT_READY,
+    }
+    made = {
+        "worker.py": templates.render("pyworker/worker.py.j2", facts),
+        "requirements.txt": File(
+            "".join(f"{each}\n" for each in python_requirements.plain_lines(_REQUIREMENTS)).encode()
+        ),
+    }
+    if request := _benchmark(plan):
+        made["benchmark.json"] = File(f"{json.dumps(request, indent=2, ensure_ascii=False)}\n".encode())
+    return {f"{_FOLDER}/{name}": replace(file, copied=True) for name, file in made.items()}
+
+
+def _benchmark(plan: Plan) -> dict[str, Any] | None:
+    """Return the request to time: of the fixed preset, else one that needs no file, of a model that is on."""
+    spec = plan.described.spec
+    if spec.serve == DIFFUSERS:
+        return {"prompt": "a lighthouse on a cliff at dusk"}
+    rows = presets.to_json(plan.described, plan.offered)["presets"]
+    there = presets.examples(plan.described, plan.offered)
+    if spec.preset:
+        return there[spec.preset]
+    on = set(spec.models.default)
+    without_files = [row for row in rows if not any(_is_file(each) for each in row["inputs"].values())]
+    first = sorted(without_files, key=lambda row: not on.issuperset(each["id"] for each in row["models"]))
+    return there[first[0]["id"]] if first else None
+
+
+def _is_file(described: dict[str, Any]) -> bool:
+    return described["type"] in MEDIA and bool(described.get("required"))
