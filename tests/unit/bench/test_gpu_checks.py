@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gpu_kit import check_run, checks, machine
+from gpu_kit import check_run, checks, layout, machine
 from gpu_kit.real_pod import RealPod
 
 from pod.flags import model_selection
@@ -482,6 +482,7 @@ def test_what_is_missing_is_said_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(layout, "START", tmp_path / "start.sh")  # this machine's may be laid out already
     line = [
         "--context",
         str(tmp_path / "none"),
