@@ -70,7 +70,7 @@ def facts(row: dict[str, Any]) -> Facts:
     if "class" in row or "index" in row:
         documents["model_index.json"] = _index(row, files)
     told = row.get("civitai")
-    card = row.get("card")
+    card = dict(row.get("card", {}))
     return Facts(
         word=row["id"],
         files=files,
@@ -81,7 +81,7 @@ def facts(row: dict[str, Any]) -> Facts:
         gated=row.get("gated", False),
         token=row.get("token", False),
         base_model=row.get("base_model", ""),
-        card=Card(tuple(card["base_models"]), card["relation"]) if card else None,
+        card=Card(tuple(card.pop("base_models", ())), **card) if card else None,
         civitai=CivitaiFacts(told["model_type"], told["file_type"], told["base_model"]) if told else None,
     )
 

@@ -124,6 +124,43 @@ _HIDREAM = {
     "llama_layers": list(range(48)),
 }
 
+_COSMOS_7B = {  # comfy/model_detection.py, Cosmos of 4096
+    "max_img_h": 240,
+    "max_img_w": 240,
+    "max_frames": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_spatial": 2,
+    "patch_temporal": 1,
+    "concat_padding_mask": True,
+    "block_config": "FA-CA-MLP",
+    "model_channels": 4096,
+    "num_blocks": 28,
+    "num_heads": 32,
+    "pos_emb_cls": "rope3d",
+    "pos_emb_learnable": False,
+    "pos_emb_interpolation": "crop",
+    "block_x_format": "THWBD",
+    "affline_emb_norm": True,
+    "use_adaln_lora": True,
+    "adaln_lora_dim": 256,
+    "extra_per_block_abs_pos_emb": True,
+    "extra_per_block_abs_pos_emb_type": "learnable",
+}
+_OMNIGEN2 = {  # comfy/model_detection.py, Omnigen2
+    "axes_dim_rope": [40, 40, 40],
+    "axes_lens": [1024, 1664, 1664],
+    "hidden_size": 2520,
+    "in_channels": 16,
+    "num_attention_heads": 21,
+    "num_kv_heads": 7,
+    "num_layers": 32,
+    "num_refiner_layers": 2,
+    "patch_size": 2,
+    "text_feat_dim": 2048,
+    "timestep_scale": 1000.0,
+}
+
 
 def _flux(config: dict[str, Any], **change: Any) -> Maker:
     """Return a maker of FLUX; its norms are called `scale` in its maker's files, and ComfyUI reads both."""
@@ -165,5 +202,8 @@ HEADS: dict[str, Maker] = {
     "wan-s2v-14b": _wan("s2v", 16, WAN14, "WanModel_S2V"),
     "hunyuan-video": tensors("hunyuan_video.model.HunyuanVideo", **HUNYUAN),
     "ltx-video": tensors("lightricks.model.LTXVModel", in_channels=128, num_layers=28),
+    "ltx2-19b": joined({WHOLE: tensors("lightricks.av_model.LTXAVModel")}),
+    "cosmos1-t2w-7b": joined({"net.": tensors("cosmos.model.GeneralDIT", **_COSMOS_7B)}),
+    "omnigen2": tensors("omnigen.omnigen2.OmniGen2Transformer2DModel", **_OMNIGEN2),
     "hidream": tensors("hidream.model.HiDreamImageTransformer2DModel", **_HIDREAM),
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from detection_kit import diffusion_transformers, loras, model_index, stable_diffusion
+from detection_kit import diffusers_models, diffusion_transformers, loras, model_index, stable_diffusion
 from detection_kit.comfyui_models import clip_l, tensors, vae
 from detection_kit.shapes import compact, shorter
 from gpu_kit import weights
@@ -33,6 +33,7 @@ HEADS: dict[str, Maker] = {
     "vae-sd": vae(4),
     "clip-l": clip_l,
     **loras.HEADS,
+    **diffusers_models.HEADS,
 }
 
 

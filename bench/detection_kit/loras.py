@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from detection_kit import comfyui_models
+from detection_kit.diffusers_models import SD15, SDXL, model
 from detection_kit.diffusion_transformers import FLUX, HUNYUAN, WAN14
 
 if TYPE_CHECKING:
@@ -56,18 +57,6 @@ def _lora(
     return make
 
 
-def _diffusers(name: str, **config: Any) -> ModelMaker:
-    """Return a maker of a model of a class of diffusers; most classes' defaults are a published model's."""
-
-    def make(torch: Any) -> Any:
-        import diffusers
-
-        with torch.device("meta"):
-            return getattr(diffusers, name)(**config)
-
-    return make
-
-
 def _lokr(make: Maker) -> Maker:
     """Return a maker of the same adapter as LyCORIS' LoKr: two factors in place of a pair."""
 
@@ -100,33 +89,17 @@ _FLUX = comfyui_models.model("flux.model.Flux", **FLUX)
 _HUNYUAN = comfyui_models.model("hunyuan_video.model.HunyuanVideo", **HUNYUAN)
 _WAN_T2V = comfyui_models.model("wan.model.WanModel", model_type="t2v", in_dim=16, **WAN14)
 _WAN_I2V = comfyui_models.model("wan.model.WanModel", model_type="i2v", in_dim=36, **WAN14)
-_SD15 = _diffusers("UNet2DConditionModel", sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-_SDXL = _diffusers(
-    "UNet2DConditionModel",
-    sample_size=128,
-    cross_attention_dim=2048,
-    block_out_channels=(320, 640, 1280),
-    layers_per_block=2,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    transformer_layers_per_block=(1, 2, 10),
-    attention_head_dim=(5, 10, 20),
-    use_linear_projection=True,
-    addition_embed_type="text_time",
-    addition_time_embed_dim=256,
-    projection_class_embeddings_input_dim=2816,
-)
-_SD3 = _diffusers(
+_SD3 = model(
     "SD3Transformer2DModel",
     num_layers=24,
     num_attention_heads=24,
     joint_attention_dim=4096,
     caption_projection_dim=1536,
 )
-_QWEN_IMAGE = _diffusers("QwenImageTransformer2DModel")
-_Z_IMAGE = _diffusers("ZImageTransformer2DModel")
-_LTX_VIDEO = _diffusers("LTXVideoTransformer3DModel")
-_COGVIDEOX_5B = _diffusers("CogVideoXTransformer3DModel", num_attention_heads=48, num_layers=42)
+_QWEN_IMAGE = model("QwenImageTransformer2DModel")
+_Z_IMAGE = model("ZImageTransformer2DModel")
+_LTX_VIDEO = model("LTXVideoTransformer3DModel")
+_COGVIDEOX_5B = model("CogVideoXTransformer3DModel", num_attention_heads=48, num_layers=42)
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _QWEN_LAYERS = (*_ATTENTION, "add_k_proj", "net.0.proj")
@@ -135,14 +108,14 @@ _FLUX_LAYERS = (*_IMAGE_STREAM, "modulation.lin", "linear1", "linear2")
 _WAN_LAYERS = (".q", ".k", ".v", ".o")
 
 HEADS: dict[str, Maker] = {
-    "lora-flux1-peft": _lora(_diffusers("FluxTransformer2DModel", guidance_embeds=True), "peft", _ATTENTION),
+    "lora-flux1-peft": _lora(model("FluxTransformer2DModel", guidance_embeds=True), "peft", _ATTENTION),
     "lora-flux1-kohya": _lora(_FLUX, "kohya", _FLUX_LAYERS, "lora_unet_"),
     "lora-hunyuan-video-kohya": _lora(_HUNYUAN, "kohya", _IMAGE_STREAM, "lora_unet_", _of_tencent),
-    "lora-sdxl-kohya": _lora(_SDXL, "kohya", _ATTENTION, "lora_unet_"),
-    "lora-sdxl-peft": _lora(_SDXL, "peft", _ATTENTION, "unet."),
-    "lora-sd15-kohya": _lora(_SD15, "kohya", _ATTENTION, "lora_unet_"),
-    "lora-sd15-diffusers": _lora(_SD15, "diffusers", _ATTENTION, "unet."),
-    "lora-sd15-lokr": _lokr(_lora(_SD15, "kohya", _ATTENTION, "lora_unet_")),
+    "lora-sdxl-kohya": _lora(SDXL, "kohya", _ATTENTION, "lora_unet_"),
+    "lora-sdxl-peft": _lora(SDXL, "peft", _ATTENTION, "unet."),
+    "lora-sd15-kohya": _lora(SD15, "kohya", _ATTENTION, "lora_unet_"),
+    "lora-sd15-diffusers": _lora(SD15, "diffusers", _ATTENTION, "unet."),
+    "lora-sd15-lokr": _lokr(_lora(SD15, "kohya", _ATTENTION, "lora_unet_")),
     "lora-sd3-peft": _lora(_SD3, "peft", (*_ATTENTION, "add_k_proj", "add_q_proj")),
     "lora-qwen-image-peft": _lora(_QWEN_IMAGE, "peft", _QWEN_LAYERS, "diffusion_model."),
     "lora-qwen-image-lightning": _lora(_QWEN_IMAGE, "dotted", (*_QWEN_LAYERS, "mod.1"), ""),

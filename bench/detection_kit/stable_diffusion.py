@@ -36,6 +36,35 @@ _REFINER_UNET = {
     "transformer_depth_middle": 4,
     "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
 }
+# Distilled of SDXL's: fewer layers, no middle block (comfy/model_detection.py, Segmind_Vega).
+_VEGA_UNET = {
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "num_head_channels": 64,
+    "use_linear_in_transformer": True,
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+    "context_dim": 2048,
+    "transformer_depth": [0, 0, 1, 1, 2, 2],
+    "transformer_depth_middle": -1,
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+}
+# x4-upscaling.yaml of Stability-AI/stablediffusion; comfy/supported_models.py, SD_X4Upscaler.
+_X4_UNET = {
+    "in_channels": 7,
+    "model_channels": 256,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 2, 4],
+    "num_heads": 8,
+    "num_classes": 1000,
+    "adm_in_channels": None,
+    "use_linear_in_transformer": True,
+    "disable_self_attentions": [True, True, True, False],
+    "context_dim": 1024,
+    "transformer_depth": [0, 0, 1, 1, 1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+}
 
 
 def _of_kit(kind: str, channels: int | None = None) -> Maker:
@@ -97,6 +126,8 @@ HEADS: dict[str, Maker] = {
     "sdxl-inpainting": _of_kit("sdxl", channels=9),
     "sdxl-edit": _of_kit("sdxl", channels=8),
     "sdxl-refiner": _checkpoint("SDXLRefiner", "sdxl_clip.SDXLRefinerClipModel", _REFINER_UNET),
+    "segmind-vega": _checkpoint("SDXL", "sdxl_clip.SDXLClipModel", _VEGA_UNET),
+    "sd-x4-upscaler": _checkpoint("SD_X4Upscaler", "text_encoders.sd2_clip.SD2ClipModel", _X4_UNET),
     "sd3-medium": _sd3(24, 36864),
     "sd35-medium": _sd3(24, 147456, qk_norm="rms", x_block_self_attn_layers=list(range(13))),
     "sd35-large": _sd3(38, 36864, qk_norm="rms"),

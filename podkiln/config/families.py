@@ -28,6 +28,7 @@ DIFFUSERS: Final = "0.42.1"
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Class = Annotated[str, Field(pattern=r"^[A-Z]\w*$")]
 Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Loads = Literal["pipeline", "transformer", "nothing"]
 Dimensions = TupleOf[Annotated[int, Field(ge=1)] | None]
 
 
@@ -36,7 +37,9 @@ class Checkpoint(StrictModel):
 
     A file is of this kind where it has all `keys`, none of `without`, and tensors of these `shapes` (leading
     dimensions, null for any); a key may stand behind `model.diffusion_model.`. Where several kinds have the
-    same tensors, the one whose `name` fits the path of the file is meant.
+    same tensors, the one whose `name` fits the path of the file is meant. `also` are repositories that cards
+    name as the base, of the same model in its makers' layout or gone. `loads` is the family's, where not said
+    here; `subfolder` is what the component is called in the base.
     """
 
     id: Id
@@ -44,6 +47,9 @@ class Checkpoint(StrictModel):
     pipeline: Class | None = None
     class_: Class | None = Field(None, alias="class")
     base: Repository
+    also: TupleOf[Repository] = ()
+    loads: Loads | None = None
+    subfolder: Literal["transformer", "unet"] = "transformer"
     gated: bool = False
     halves: bool = False
     name: Pattern | None = None
@@ -77,7 +83,7 @@ class Family(StrictModel):
     title: str
     packages: TupleOf[str] = Field(min_length=1)
     source: str
-    loads: Literal["pipeline", "transformer", "nothing"]
+    loads: Loads
     class_: Class | None = Field(None, alias="class")
     instead: str | None = None
     checkpoints: TupleOf[Checkpoint] = Field(min_length=1)
@@ -101,7 +107,7 @@ class Family(StrictModel):
         for each in self.checkpoints:
             if self.loads != "nothing" and not (each.pipeline or each.halves):
                 raise ValueError(f"{each.id} names no pipeline")
-            if self.loads == "transformer" and not (each.class_ or self.class_):
+            if (each.loads or self.loads) == "transformer" and not (each.class_ or self.class_):
                 raise ValueError(f"{each.id} names no class")
         return self
 
@@ -133,6 +139,22 @@ class Row(StrictModel):
     code: str = "no-route"
 
 
+class Library(StrictModel):
+    """Models of another program: what their card names as library, as pattern, and a refusal."""
+
+    name: Pattern
+    says: str
+    instead: str
+    code: str = "other-library"
+
+
+class Name(StrictModel):
+    """How files of a kind in variants/flags/model-types.yaml are called."""
+
+    name: Pattern
+    kind: str
+
+
 class Packed(StrictModel):
     """Tensors that show weights to be packed."""
 
@@ -149,6 +171,9 @@ class Unservable(StrictModel):
     quantisers: dict[str, str]
     packed: TupleOf[Packed]
     kinds: dict[str, Row]
+    names: TupleOf[Name]
+    libraries: TupleOf[Library]
+    pipelines: dict[str, Row]
     components: dict[str, Row]
     civitai_types: dict[str, Row]
     civitai_hosted: TupleOf[str]
@@ -159,6 +184,8 @@ class Unservable(StrictModel):
         known = {each.id for each in model_types.types().types}
         if unknown := sorted(self.kinds.keys() - known):
             raise ValueError(f"{', '.join(unknown)} is not one of the kinds in model-types.yaml")
+        if unknown := sorted({each.kind for each in self.names} - self.kinds.keys()):
+            raise ValueError(f"{', '.join(unknown)} is not one of the kinds above")
         return self
 
 
@@ -171,6 +198,7 @@ def load(folder: Path = FOLDER) -> Mapping[str, Family]:
         source = document.load(path)
         family = source.parse(Family)
         words = [("checkpoints", each.id) for each in family.checkpoints]
+        words += [("also", name) for each in family.checkpoints for name in each.also]
         words += [(key, word) for key in ("civitai", "modelspec", "kohya") for word in getattr(family, key)]
         for key, word in words:
             if (key, word) in claimed:

@@ -109,8 +109,8 @@ civitai
 other_files
 pipeline_folder
 lora
-part
 single_file
+part
 detect
 """
 DETECTION_ORDER = _DETECTION_ORDER.split()

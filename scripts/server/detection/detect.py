@@ -52,9 +52,11 @@ def wanted(facts: Facts) -> Wanted:
         parts = [each.name for each in named if each.weighty]
         configs = [f"{name}/config.json" for name in parts if facts.has(f"{name}/config.json")]
         heads = pipeline_folder.heads(facts, named)
+        if any(not facts.has(f"{name}/config.json") for name in parts) and facts.has("config.json"):
+            configs.append("config.json")
         return Wanted((INDEX, *configs), tuple(heads))
     roots = ("config.json", "adapter_config.json", "modular_model_index.json")
-    one = _one(facts)[0]
+    one = _one(facts)[0] or part.unet(facts)
     return Wanted(tuple(path for path in roots if facts.has(path)), (one.path,) if one else ())
 
 
@@ -101,11 +103,13 @@ def _parts(facts: Facts, known: Knowledge) -> Decision:
     one, others = _one(facts)
     if one:
         return _file(facts, known, one)
+    if found := other_files.by_card(facts, known):
+        return found
     if others:
-        return _several(facts, others)
+        return _several(facts, known, others)
     ggufs = [file for file in facts.files if file.name.endswith(".gguf")]
     if ggufs:
-        return part.gguf(facts, known, ggufs[0]) if len(ggufs) == 1 else _several(facts, ggufs)
+        return part.gguf(facts, known, ggufs[0]) if len(ggufs) == 1 else _several(facts, known, ggufs)
     return other_files.decide(facts, known)
 
 
@@ -139,7 +143,7 @@ def _one(facts: Facts) -> tuple[File | None, list[File]]:
     return (large[0], files) if known and len(large) == 1 else (None, files)
 
 
-def _several(facts: Facts, files: Sequence[File]) -> Decision:
+def _several(facts: Facts, known: Knowledge, files: Sequence[File]) -> Decision:
     names = [file.path for file in files[:_LISTED]]
     more = f" and {len(files) - len(names)} more" if len(files) > len(names) else ""
     if all(_SHARD.search(file.name) for file in files):
@@ -157,6 +161,8 @@ def _several(facts: Facts, files: Sequence[File]) -> Decision:
             f"{facts.word} has pipelines in the folders {folders}, and none of its own.",
             "Download the folder that is meant, and name it as a local folder.",
         )
+    if found := _parts_in_folders(facts, files) or _all_called(facts, known, files):
+        return found
     return Decision(files=tuple(files)).refused(
         "several",
         f"{facts.word} has {len(files)} files of the kind {files[0].name.rpartition('.')[2]}, and nothing "
@@ -164,6 +170,32 @@ def _several(facts: Facts, files: Sequence[File]) -> Decision:
         f"Name one: hf:{facts.repository or 'org/repo'}:{names[0]}."
         if facts.repository
         else "Name one of them.",
+    )
+
+
+def _parts_in_folders(facts: Facts, files: Sequence[File]) -> Decision | None:
+    """Refuse the parts of one model, each in a folder with its configuration; None for what is not so."""
+    folders = list(dict.fromkeys(file.folder for file in files))
+    if len(folders) < 2 or not all(each and facts.has(f"{each}/config.json") for each in folders):  # noqa: PLR2004
+        return None
+    return Decision(files=tuple(files)).refused(
+        "incomplete",
+        f"{facts.word} is in parts, in the folders {', '.join(folders[:_LISTED])}, and has no "
+        "model_index.json that says what pipeline they make: the layout is its makers' own.",
+        "Choose the model's repository in diffusers' layout.",
+    )
+
+
+def _all_called(facts: Facts, known: Knowledge, files: Sequence[File]) -> Decision | None:
+    """Refuse files that are all called alike, encoders beside them apart; None where they are not."""
+    kinds = [other_files.named(known, file) for file in files if "encoder" not in file.folder]
+    if not kinds or kinds[0] is None or any(each != kinds[0] for each in kinds):
+        return None
+    what, row = kinds[0]
+    return Decision(files=tuple(files)).refused(
+        row["code"],
+        f"{facts.word} has {len(kinds)} files, each by its name {what}, which {row['says']}.",
+        row["instead"],
     )
 
 

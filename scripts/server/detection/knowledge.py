@@ -20,6 +20,7 @@ class Checkpoint:
 
     `keys` must be there, `without` must not; `shapes` are leading dimensions, None for any. `name` is a
     pattern that the file's path has to fit, and then decides between kinds that have the same tensors.
+    `also` are further names of the base: of the same model in its makers' layout, or of what is gone.
     """
 
     id: str
@@ -30,6 +31,8 @@ class Checkpoint:
     instead: str = ""
     pipeline: str = ""
     component: str = ""
+    also: tuple[str, ...] = ()
+    subfolder: str = "transformer"
     gated: bool = False
     halves: bool = False
     name: str = ""
@@ -110,11 +113,13 @@ class Knowledge:
                     each["id"],
                     family,
                     each["title"] or row["title"],
-                    row["loads"],
+                    each["loads"] or row["loads"],
                     each["base"],
                     row["instead"] or "",
                     each["pipeline"] or "",
                     each["class"] or row["class"] or "",
+                    tuple(each["also"]),
+                    each["subfolder"],
                     each["gated"],
                     each["halves"],
                     each["name"] or "",
@@ -147,9 +152,12 @@ class Knowledge:
         return None
 
     def of_base(self, repository: str) -> Checkpoint | None:
-        """Return the checkpoint whose base a repository is."""
+        """Return the checkpoint whose base a repository is, or is another name of."""
         wanted = repository.lower()
-        return next((each for each in self.checkpoints.values() if each.base.lower() == wanted), None)
+        for each in self.checkpoints.values():
+            if wanted in {each.base.lower(), *(name.lower() for name in each.also)}:
+                return each
+        return None
 
     def family_of(self, pipeline: str) -> str:
         """Return the family of a pipeline's class; its folder where several families, or none, have it."""

@@ -156,19 +156,25 @@ def _written(facts: Facts, known: Knowledge, file: File) -> Iterator[tuple[Base,
     if facts.civitai and (meant := known.named("civitai", facts.civitai.base_model)):
         yield _default(meant, f"CivitAI's baseModel is {facts.civitai.base_model}"), meant
     for name in facts.card.base_models if facts.card else ():
-        meant = known.of_base(name)
-        yield Base(name, f"the card's base_model is {shown(name, 80)}", bool(meant and meant.gated)), meant
+        yield _named(known, name, f"the card's base_model is {shown(name, 80)}")
     header = facts.headers[file.path]
     config = facts.document("adapter_config.json").get("base_model_name_or_path")
     if isinstance(config, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", config):
-        meant = known.of_base(config)
-        yield Base(config, f"adapter_config.json names {config}", bool(meant and meant.gated)), meant
+        yield _named(known, config, f"adapter_config.json names {config}")
     for table, key, word in (
         ("modelspec", "modelspec.architecture", architecture(header)),
         ("kohya", "ss_base_model_version", header.metadata.get("ss_base_model_version", "")),
     ):
         if meant := known.named(table, word):
             yield _default(meant, f"its metadata has {key} {word}"), meant
+
+
+def _named(known: Knowledge, name: str, why: str) -> tuple[Base, Checkpoint | None]:
+    """Return the base that a repository is, or has in diffusers' layout."""
+    meant = known.of_base(name)
+    if meant and name.lower() != meant.base.lower():
+        return Base(meant.base, f"{why}, which is {meant.base} in diffusers' layout", meant.gated), meant
+    return Base(name, why, bool(meant and meant.gated)), meant
 
 
 def _default(meant: Checkpoint, why: str) -> Base:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pod.util.dataclass import replace
 from pod.util.printable import shown
-from server.detection import base, other_files, weight_files
+from server.detection import base, other_files, single_file, weight_files
 from server.detection.decision import GGUF, TRANSFORMER, Decision
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from server.detection.facts import Facts, File
-    from server.detection.knowledge import Knowledge
+    from server.detection.knowledge import Checkpoint, Knowledge
+
+
+_UNET = "unet"
 
 
 def component(facts: Facts, known: Knowledge) -> Decision | None:
@@ -23,7 +26,7 @@ def component(facts: Facts, known: Knowledge) -> Decision | None:
         evidence=(f"config.json: _class_name {shown(name, 80)}",), component=name, layout="diffusers"
     )
     root = [file for file in facts.files if "/" not in file.path]
-    checkpoint = next((each for each in known.checkpoints.values() if each.component == name), None)
+    checkpoint = _kind(facts, known, name)
     if checkpoint is None or checkpoint.loads != "transformer":
         return other_files.component(seen, facts, known, name)
     chosen = weight_files.weights(root, weight_files.preferred(weight_files.variants(root)))
@@ -40,12 +43,30 @@ def component(facts: Facts, known: Knowledge) -> Decision | None:
         task=task,
         tasks=known.classes.tasks(meant.pipeline),
         pipeline=meant.pipeline,
-        subfolder="transformer",
+        subfolder=checkpoint.subfolder,
         variant=chosen.variant,
         files=(facts.file("config.json"), *chosen.files),
         reason=f"{facts.word} is the {name} alone of {meant.title}, for {task}.",
     )
     return base.completed(decision, facts, meant)
+
+
+def _kind(facts: Facts, known: Knowledge, name: str) -> Checkpoint | None:
+    """Return what has a component of this class; of UNets, which several families have, by its tensors."""
+    found = [each for each in known.checkpoints.values() if each.component == name]
+    if not any(each.subfolder == _UNET for each in found):
+        return found[0] if found else None
+    told = (single_file.matches(known, header, path) for path, header in facts.headers.items())
+    return next((each for fits in told for each in fits if each in found), None)
+
+
+def unet(facts: Facts) -> File | None:
+    """Return the weights of a folder with a UNet, whose head tells whose it is; None for another folder."""
+    if not str(facts.document("config.json").get("_class_name")).startswith("UNet"):
+        return None
+    root = [file for file in facts.files if not file.folder]
+    chosen = weight_files.weights(root, weight_files.preferred(weight_files.variants(root)))
+    return chosen.files[-1] if chosen else None
 
 
 def gguf(facts: Facts, known: Knowledge, file: File) -> Decision:
@@ -71,7 +92,7 @@ def gguf(facts: Facts, known: Knowledge, file: File) -> Decision:
         tasks=known.classes.tasks(meant.pipeline),
         pipeline=meant.pipeline,
         component=meant.component,
-        subfolder="transformer",
+        subfolder=meant.subfolder,
         layout="original",
         reason=f"{file.path} is the {meant.component} of {meant.title}, quantised, for {task}.",
     )

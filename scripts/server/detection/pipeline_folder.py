@@ -10,7 +10,7 @@ import re
 from pod.util.dataclass import dataclass, replace
 from pod.util.env import nearest
 from pod.util.printable import shown
-from server.detection import memory, weight_files
+from server.detection import memory, other_files, weight_files
 from server.detection.decision import PIPELINE, Decision
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ _WEIGHTLESS = re.compile(
 _DENOISERS = ("transformer", "unet", "prior", "decoder", "transformer_2", "unet_2")
 # What a class is still whole without, by its signature's default or its own check.
 _OPTIONAL = frozenset({"safety_checker", "watermarker"})
+_SCHEDULER = "scheduler_config.json"
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,31 @@ def decide(facts: Facts, known: Knowledge) -> Decision:
 
 def heads(facts: Facts, parts: Sequence[Component]) -> list[str]:
     """Return the first file of each component's weights: its head tells in how many bits they are stored."""
-    folders = {part.name: [file for file in facts.files if file.folder == part.name] for part in parts}
+    folders = _folders(facts, parts)
     variant = _variant(folders)
     found = (weight_files.weights(folders[part.name], variant) for part in parts if part.weighty)
     return [
         next(file.path for file in each.files if file.name.endswith(".safetensors")) for each in found if each
     ]
+
+
+def _folders(facts: Facts, parts: Sequence[Component]) -> dict[str, list[File]]:
+    """Return the files of each component: of its folder, or, where it has none, of the top.
+
+    From there diffusers loads what has no folder (pipeline_loading_utils.py, load_sub_model), as a model and
+    its scheduler were laid before folders were. The configuration there has to be the component's own.
+    """
+    top = [file for file in facts.files if not file.folder and file.name != INDEX]
+    config = facts.document("config.json").get("_class_name")
+    found = {}
+    for part in parts:
+        there = [file for file in facts.files if file.folder == part.name]
+        if not there and part.weighty and config == part.cls:
+            there = [file for file in top if file.name != _SCHEDULER]
+        elif not there and part.cls.endswith("Scheduler"):
+            there = [file for file in top if file.name == _SCHEDULER]
+        found[part.name] = there
+    return found
 
 
 def _variant(folders: Mapping[str, Sequence[File]]) -> str:
@@ -125,8 +145,16 @@ def _class_refused(facts: Facts, known: Knowledge, name: Any, index: Mapping[str
             f"{facts.word} is a {name}, which needs {needs}, and images do not have that.",
             "Choose the same model in PyTorch's form, with .safetensors files.",
         )
+    return _unknown_class(seen, facts, known, name)
+
+
+def _unknown_class(seen: Decision, facts: Facts, known: Knowledge, name: str) -> Decision:
+    """Refuse a class that diffusers does not have: another program's, or a later release's."""
+    for start, row in known.unservable["pipelines"].items():
+        if name.startswith(start):
+            return seen.refused(row["code"], f"{facts.word} is a {name}, {row['says']}.", row["instead"])
     near = nearest(name, list(known.classes.pipelines))
-    wrote = index.get("_diffusers_version")
+    wrote = facts.document(INDEX).get("_diffusers_version")
     written = f" (it was written by {shown(wrote, 40)})" if isinstance(wrote, str) else ""
     return seen.refused(
         "newer-diffusers",
@@ -181,7 +209,7 @@ def _known(known: Knowledge, name: str) -> bool:
 
 def _with_files(decision: Decision, facts: Facts, known: Knowledge, parts: Sequence[Component]) -> Decision:
     """Choose the files; refuse where a component has no safe weights."""
-    folders = {part.name: [file for file in facts.files if file.folder == part.name] for part in parts}
+    folders = _folders(facts, parts)
     variant = _variant(folders)
     files, omit, shares = [facts.file(INDEX)], [], []
     for part in parts:
@@ -192,7 +220,7 @@ def _with_files(decision: Decision, facts: Facts, known: Knowledge, parts: Seque
             if part.name in _OPTIONAL:
                 omit.append(part.name)
                 continue
-            return _unsafe(decision, facts, part, folders[part.name])
+            return _unsafe(decision, facts, known, part, folders[part.name])
         if chosen and chosen.problem:
             return decision.refused(
                 "incomplete",
@@ -252,12 +280,15 @@ def _absent(decision: Decision, facts: Facts, part: Component) -> Decision:
     )
 
 
-def _unsafe(decision: Decision, facts: Facts, part: Component, files: Sequence[File]) -> Decision:
+def _unsafe(
+    decision: Decision, facts: Facts, known: Knowledge, part: Component, files: Sequence[File]
+) -> Decision:
     found = weight_files.pickles(files)
+    foreign = other_files.foreign(known, files)
     what = (
         f"only as a pickle ({found[0].path}), which can run code"
         if found
-        else "in no form that is loaded here"
+        else f"in no form that is loaded here{f': what there is {foreign}' if foreign else ''}"
     )
     return decision.refused(
         "pickle" if found else "incomplete",

@@ -129,7 +129,7 @@ def _as(
         tasks=known.classes.tasks(checkpoint.pipeline) if checkpoint.pipeline else (),
         pipeline=checkpoint.pipeline,
         component="" if whole else checkpoint.component,
-        subfolder="" if whole else "transformer",
+        subfolder="" if whole else checkpoint.subfolder,
         layout="original",
         files=(file,),
         evidence=tuple(proof(checkpoint, header, file, path(facts, file))),
