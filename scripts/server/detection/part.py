@@ -75,7 +75,14 @@ def gguf(facts: Facts, known: Knowledge, file: File) -> Decision:
     names += facts.card.base_models if facts.card else ()
     meant = next((found for found in map(known.of_base, names) if found), None)
     seen = Decision(GGUF, files=(file,), evidence=(f"{file.path}: a GGUF file",), needs=("gguf",))
-    if meant is None or meant.loads != "transformer":
+    if meant and meant.loads != "transformer":
+        return seen.refused(
+            "no-loader",
+            f"{file.path} is a GGUF file made from {meant.title}, and such files are loaded of transformers "
+            "alone.",
+            f"Choose the model as safetensors, such as {meant.base}.",
+        )
+    if meant is None:
         what = f"{shown(names[0], 80)} is not the base of a known family" if names else "no base is named"
         return seen.refused(
             "no-base",
