@@ -28,6 +28,8 @@ APT = "apt"
 ADDITIONS = "additions"
 NODES = "nodes"
 SERVE = "serve"
+MODEL = "model.json"
+MODELS = "models"
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError
-from podkiln.lock import additions, apt, drift, nodes, requirements, schema, serving
+from podkiln.lock import additions, apt, drift, nodes, requirements, schema, served_model, serving
 from podkiln.lock.locations import apt_folders, folders, hint_for, hinted
 from podkiln.lock.schema import Lock, LockedFile, WeightsLock, merged
 
@@ -30,9 +30,11 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
     lock = Lock(folder=folder, runtime=runtime, weights=weights, apt=packages, additions=added)
     of_nodes, node_drifts = nodes.read(described, runtime, lock.pins())
     of_serving, serving_drifts = serving.read(described, runtime)
-    lock = replace(lock, nodes=of_nodes, serving=of_serving)
+    with hinted(described):
+        of_model, model_drifts = served_model.read(described)
+    lock = replace(lock, nodes=of_nodes, serving=of_serving, model=of_model)
     if check:
-        drifts = [*drift.find_drift(described, lock), *node_drifts, *serving_drifts]
+        drifts = [*drift.find_drift(described, lock), *node_drifts, *serving_drifts, *model_drifts]
         if not drifts and added:
             additions.check(described, lock.pins_with_nodes())
             drifts = additions.python_drifts(described, lock)

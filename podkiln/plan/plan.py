@@ -214,12 +214,17 @@ class Plan:
     @property
     def fetched_at_start(self) -> int:
         """Bytes that a pod fetches at its first start with the default settings, as far as they are known."""
-        return sum(self._size(offer).known_bytes for offer in self._fetched)
+        served = self.lock.model.document.size if self.lock.model else 0
+        return served + sum(self._size(offer).known_bytes for offer in self._fetched)
 
     @property
     def unknown_sizes(self) -> tuple[str, ...]:
         """The files among these whose size is not known: MODEL: FILE."""
-        return tuple(f"{each.id}: {file}" for each in self._fetched for file in self._size(each).unknown)
+        open_words = self.lock.model.document.unresolved if self.lock.model else ()
+        return (
+            *(f"{each.id}: {file}" for each in self._fetched for file in self._size(each).unknown),
+            *(f"{word.role}: {word.word}" for word in open_words),
+        )
 
     @property
     def _fetched(self) -> list[VariantModel]:

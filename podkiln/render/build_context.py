@@ -50,7 +50,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/models.json": _json(image_metadata.models(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
         "podkiln/model-types.json": _json(model_types.to_json()),
-        **(_of_comfyui(plan, facts) if plan.described.spec.has_comfyui else _of_server()),
+        **(_of_comfyui(plan, facts) if plan.described.spec.has_comfyui else _of_server(plan)),
         **{path: File(content) for path, content in apt_index.texts(plan.apt).items()},
         **{path: File(content, copied=True) for path, content in apt_index.packed(plan.apt).items()},
         **_added_index(plan),
@@ -61,9 +61,12 @@ def render(plan: Plan) -> dict[str, File]:
     }
 
 
-def _of_server() -> dict[str, File]:
+def _of_server(plan: Plan) -> dict[str, File]:
     """Return what only an image with the server of a model has."""
-    return {"podkiln/detection.json": _json(families.to_json())}
+    found = {"podkiln/detection.json": _json(families.to_json())}
+    if plan.lock.model:
+        found["podkiln/model-lock.json"] = _json(plan.lock.model.document.to_json())
+    return found
 
 
 def _of_comfyui(plan: Plan, facts: dict[str, Any]) -> dict[str, File]:

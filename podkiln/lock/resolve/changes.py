@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from podkiln.errors import LockError, SourceError, UsageError
-from podkiln.lock import locations, nodes, requirements, validation
+from podkiln.lock import locations, nodes, requirements, served_model, validation
 from podkiln.lock.nodes import NodesLock
 from podkiln.lock.schema import LockedFile, RuntimeLock, WeightsLock
+from podkiln.lock.served_model import ModelLock
 from podkiln.util import git_repository
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
                 found.weights |= {(model, file.destination): file for file in files}
         if runtime := _load(folder / "runtime.json", RuntimeLock, read):
             found.pins |= {(folder.name, name): value for name, value in _pins(folder, runtime, read)}
+        if served := _load(served_model.path_of(described), ModelLock, read):
+            name = served_model.name_of(described)
+            found.weights |= {(name, file.destination): file for file in served.files}
         for place in locations.node_folders(described)[:1]:
             if of_nodes := _load(place / nodes.FILE, NodesLock, read):
                 found.pins |= {

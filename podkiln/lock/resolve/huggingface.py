@@ -43,6 +43,11 @@ _LONGEST_NAME: Final = 300
 _OFFLINE: Final = frozenset({"1", "on", "yes", "true"})
 
 
+def is_offline() -> bool:
+    """Whether the environment says that the hub is not to be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _OFFLINE
+
+
 class _Lfs(Shape):
     """What LFS knows of a file."""
 
@@ -118,7 +123,7 @@ class HuggingFace:
         return found
 
     def _ask(self, repo: str, revision: str) -> _Listing:
-        if os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _OFFLINE:
+        if is_offline():
             raise UnreachableError(self.host, "HF_HUB_OFFLINE is set")
         if "--" in repo or ".." in repo:
             raise RefusedError(f"{repo!r} is not the name of a repository")

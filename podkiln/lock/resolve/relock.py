@@ -17,8 +17,9 @@ from podkiln.errors import LockError, UsageError
 from podkiln.lock import additions as locked_additions
 from podkiln.lock import drift, kept_image, layers, locations, reader, runtimes, schema
 from podkiln.lock import nodes as locked_nodes
+from podkiln.lock import served_model as locked_model
 from podkiln.lock import serving as locked_serving
-from podkiln.lock.resolve import additions, changes, nodes, runtime, serving, upgrades, weights
+from podkiln.lock.resolve import additions, changes, nodes, runtime, served_model, serving, upgrades, weights
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
 
@@ -109,7 +110,10 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
             changed += nodes.relock(described, wanted.packages, warnings)
             changed += serving.relock(described, wanted.packages)
             changed += additions.relock(described, wanted.packages)
-    outcomes = _relock_weights(variants, shipped, wanted.models)
+    outcomes = [
+        *_relock_weights(variants, shipped, wanted.models),
+        *_relock_served(variants, upgrade=not wanted.models.isdisjoint((served_model.MODEL, "all"))),
+    ]
     after = changes.state(variants, changes.from_disk)
     return RelockResult(
         changed=(*changed, *(path for outcome in outcomes for path in outcome.changed)),
@@ -173,6 +177,7 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
         drifts = [*drift.find_drift(described, locked), *problems]
         drifts += locked_additions.python_drifts(described, locked)
         drifts += locked_serving.read(described, locked.runtime)[1]
+        drifts += locked_model.read(described)[1]
         found += [f"{described.name}: {each}" for each in drifts]
     found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]
     added = locked_additions.apt_drifts(described, reader.apt_locks(described))
@@ -233,6 +238,7 @@ def _sorted(
 ) -> _Upgrade:
     """Sort the names of --upgrade by kind. Raises UsageError for an unknown name."""
     models = {name for each in variants for name in _entries(each, shipped)}
+    models |= {served_model.MODEL} if any(each.spec.model for each in variants) else set()
     pins = {"base", "comfyui", *(name for each in variants for name in each.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
     packages |= {additions.ALL, *(name for each in variants for name in additions.packages(each))}
@@ -272,6 +278,16 @@ def _refuse_two_meanings(variants: Iterable[LoadedVariant]) -> None:
             raise described.error(
                 ("runtime", "name"), what, hint="Give this variant's runtime a name of its own."
             )
+
+
+def _relock_served(variants: Sequence[LoadedVariant], *, upgrade: bool) -> list[ResolveResult]:
+    """Lock the models that are served; variants for several runtimes have one lock of theirs."""
+    once = {locked_model.path_of(each): each for each in variants}
+    outcomes = []
+    for described in once.values():
+        with locations.hinted(described):
+            outcomes.append(served_model.relock(described, upgrade=upgrade))
+    return outcomes
 
 
 def _relock_weights(

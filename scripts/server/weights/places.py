@@ -9,11 +9,15 @@ https://docs.runpod.io/serverless/endpoints/model-caching
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from server.weights.resolve import Wanted
 
 IMAGE, CACHE = "image", "cache"
 FOLDER: Final = "diffusers"
@@ -45,6 +49,13 @@ class Places:
                     **kept,
                 }
         return None
+
+    def whole(self, wanted: Wanted) -> Wanted:
+        """Return files of a commit as those of the place where all of them are here; else as they are."""
+        here = self.here(wanted.source) if wanted.source["kind"] == "huggingface" else None
+        if here and all(Path(here["folder"], file.path).is_file() for file in wanted.files):
+            return replace(wanted, source=here)
+        return wanted
 
     def distrust(self, source: Mapping[str, Any]) -> bool:
         """Leave a place out from now on, where it has not all that is needed; tell whether it was one."""

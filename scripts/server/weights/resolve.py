@@ -29,12 +29,23 @@ _LISTED: Final = re.compile(r"(?P<word>[^#]+)#sha256=(?P<sha256>[0-9a-fA-F]{64})
 
 @dataclass(frozen=True)
 class Wanted:
-    """Files that are wanted of one place; `sha256` is what a person says that the file has."""
+    """Files that are wanted of one place.
+
+    `sha256` is what a person says that the file has, `locked` what the image's lock says, by path. `licence`
+    is the id that the card of its repository gives, "" where none is known; `gated`: it has to be accepted.
+    """
 
     source: Mapping[str, Any] = field(repr=False)
     revision: str
     files: tuple[File, ...]
     sha256: str = ""
+    locked: Mapping[str, str] = field(default_factory=dict, repr=False)
+    licence: str = ""
+    gated: bool = False
+
+
+class UnsuitableError(PodError):
+    """What a word names is known, and is not what can be used there: asking again will not help."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,8 @@ class WordResolver:
         )
         decision = found.decision
         if decision.refusal:
-            raise PodError(
+            kind = PodError if decision.refusal.code == "gated" else UnsuitableError
+            raise kind(
                 f"{word} cannot be served: {decision.refusal.sentence} {decision.refusal.instead}",
                 UNFIT,
             )
@@ -130,16 +142,17 @@ class WordResolver:
         if decision.kind == LORA and refusal and refusal.code == "no-base":
             decision = replace(decision, refusal=None)  # it is put on what is served
         if decision.refusal:
-            raise PodError(
+            kind = PodError if decision.refusal.code == "gated" else UnsuitableError
+            raise kind(
                 f"LORAS: {word} cannot be used: {decision.refusal.sentence} {decision.refusal.instead}", UNFIT
             )
         if decision.kind != LORA:
-            raise PodError(
+            raise UnsuitableError(
                 f"LORAS: {word} is no LoRA: {decision.reason} Leave it out, or serve it by MODEL_ID.", UNFIT
             )
         families = self._known.families
         if {decision.family, family} <= families.keys() and decision.family != family:
-            raise PodError(
+            raise UnsuitableError(
                 f"LORAS: {word} is a LoRA for {families[decision.family]['title']}, and the model is of the "
                 f"family {families[family]['title']}: choose one that was made for that.",
                 UNFIT,
@@ -198,7 +211,15 @@ def _at(meant: Reference, revision: str) -> Reference:
 def _wanted(found: Found, files: tuple[File, ...], sha256: str = "") -> Wanted:
     source = found.source
     revision = found.revision or str(source.get("version", ""))
-    return Wanted(source, revision, tuple(dict.fromkeys(files)), sha256)
+    card = found.facts.card
+    return Wanted(
+        source,
+        revision,
+        tuple(dict.fromkeys(files)),
+        sha256,
+        licence=card.licence if card else "",
+        gated=found.facts.gated,
+    )
 
 
 def _configuration(facts: Facts) -> tuple[File, ...]:
