@@ -38,7 +38,7 @@ class ServedModel(StrictModel):
         None, description="A branch, tag or commit, or a version on CivitAI; `lock` pins what it is then."
     )
     base: Word | None = Field(
-        None, description="BASE_MODEL: what a LoRA or a part belongs on, where that is not to be found out."
+        None, description="BASE_MODEL: what a LoRA or a part belongs on, in place of what it says."
     )
     vae: Word | None = Field(None, description="VAE: the one to use in place of the model's own.")
     controlnet: Word | None = Field(None, description="CONTROLNET: the one to steer it with.")

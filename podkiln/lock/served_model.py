@@ -153,9 +153,12 @@ class ModelLock(Locked):
             "variables": self.variables,
             "diffusers": self.diffusers,
             "words": [
-                {"key": list(word.key), "word": word.word, **word.found.model_dump(mode="json")}
+                {
+                    "key": list(word.key),
+                    "word": word.word,
+                    "found": word.found and word.found.model_dump(mode="json"),
+                }
                 for word in self.words
-                if word.found
             ],
         }
 

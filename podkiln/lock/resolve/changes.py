@@ -79,6 +79,7 @@ def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
         if served := _load(served_model.path_of(described), ModelLock, read):
             name = served_model.name_of(described)
             found.weights |= {(name, file.destination): file for file in served.files}
+            found.pins[name, _INPUTS] = " ".join(map("=".join, served.variables.items()))
         for place in locations.node_folders(described)[:1]:
             if of_nodes := _load(place / nodes.FILE, NodesLock, read):
                 found.pins |= {
@@ -158,6 +159,7 @@ def losses(changes: Iterable[Change], stated: Iterable[tuple[str, str]]) -> list
             change.kind == "changed"
             and change.key in {"sha256", "size"}
             and (change.where, change.what) not in decided
+            and change.where not in redescribed
         )
         or (
             change.kind == "changed"

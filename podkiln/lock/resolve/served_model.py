@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -137,7 +138,7 @@ class _Words:
             first = odd.errors(include_url=False)[0]
             self._open(key, f"its hub tells what no lock can hold: {'.'.join(map(str, first['loc']))}")
         except (PodError, pod_http.RefusedError, UnreachableError, UnclearError, AccessDeniedError) as failed:
-            self._open(key, str(failed))
+            self._open(key, re.sub(rf"^[A-Z_]+: {re.escape(key[1])} ", "it ", str(failed)))
         else:
             return LockedWord(key=key, found=found)
         return LockedWord(key=key, found=known)

@@ -122,6 +122,8 @@ class Gatherer:
         word = told(word)
         if locked := self._lock.plan(key):
             return self._locked(name, key, locked)
+        if self._lock.lacks(key):
+            self._say(f"{word}: the image's lock lacks it, for its hub did not answer then: it is asked now")
         known = self._recorded(key, word)
         if known and (resolved := self._by_record(name, known)):
             return resolved

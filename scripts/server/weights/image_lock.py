@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 
 class ImageLock:
-    """The words that are locked, by the keys of their records."""
+    """The words that are locked, by the keys of their records; `lacking` are part and word of the others."""
 
-    def __init__(self, plans: Mapping[tuple[str, ...], Plan]) -> None:
-        self._plans = plans
+    def __init__(
+        self, plans: Mapping[tuple[str, ...], Plan], lacking: frozenset[tuple[str, ...]] = frozenset()
+    ) -> None:
+        self._plans, self._lacking = plans, lacking
 
     @classmethod
     def read(cls, root: Path) -> ImageLock:
@@ -35,11 +37,19 @@ class ImageLock:
 
     @classmethod
     def _of(cls, data: Mapping[str, Any]) -> ImageLock:
-        return cls({tuple(row["key"]): _plan(row) for row in data["words"]})
+        rows = {tuple(row["key"]): row for row in data["words"]}
+        return cls(
+            {key: _plan(row["word"], row["found"]) for key, row in rows.items() if row["found"]},
+            frozenset(key[:2] for key, row in rows.items() if not row["found"]),
+        )
 
     def plan(self, key: tuple[str, ...]) -> Plan | None:
         """Return what a word led to when it was locked; None where it was not."""
         return self._plans.get(key)
+
+    def lacks(self, key: tuple[str, ...]) -> bool:
+        """Tell whether a word was to be locked, and its hub did not answer."""
+        return key[:2] in self._lacking
 
 
 def agrees(known: Record, plan: Plan) -> bool:
@@ -52,9 +62,9 @@ def agrees(known: Record, plan: Plan) -> bool:
     return known.digests() == locked and known.decision == plan.decision
 
 
-def _plan(row: Mapping[str, Any]) -> Plan:
-    parts = {name: _wanted(part) for name, part in row["parts"].items()}
-    return Plan(row["word"], record.decision_of(row["decision"]), parts)
+def _plan(word: str, found: Mapping[str, Any]) -> Plan:
+    parts = {name: _wanted(part) for name, part in found["parts"].items()}
+    return Plan(word, record.decision_of(found["decision"]), parts)
 
 
 def _wanted(part: Mapping[str, Any]) -> Wanted:

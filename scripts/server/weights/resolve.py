@@ -11,7 +11,7 @@ from pod.util.dataclass import dataclass, field, replace
 from pod.util.env import SettingError, short
 from server.collection import reference
 from server.collection.reference import Reference, WordError, told
-from server.detection.decision import CHECKPOINT, LORA, Decision
+from server.detection.decision import CHECKPOINT, GATED, LORA, Decision
 from server.weights import components
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class WordResolver:
         )
         decision = found.decision
         if decision.refusal:
-            kind = PodError if decision.refusal.code == "gated" else UnsuitableError
+            kind = PodError if decision.refusal.code == GATED else UnsuitableError
             raise kind(
                 f"{word} cannot be served: {decision.refusal.sentence} {decision.refusal.instead}",
                 UNFIT,
@@ -126,10 +126,13 @@ class WordResolver:
         meant, sha256 = self._meant(variable, word, "")
         word = told(word)
         found = self._found(variable, word, lambda: self._collector.look(meant), lambda _: True)
+        refusal = found.decision.refusal
+        if refusal and refusal.code == GATED:
+            raise PodError(f"{variable}: {refusal.sentence} {refusal.instead}", UNFIT)
         try:
             decision = components.decided(role, found, self._known)
         except RefusedError as error:
-            raise PodError(f"{variable}: {word} {error}.", UNFIT) from None
+            raise UnsuitableError(f"{variable}: {word} {error}.", UNFIT) from None
         return Plan(word, decision, {"model": _wanted(found, decision.files, sha256)})
 
     def lora(self, word: str, family: str) -> Plan:
@@ -142,7 +145,7 @@ class WordResolver:
         if decision.kind == LORA and refusal and refusal.code == "no-base":
             decision = replace(decision, refusal=None)  # it is put on what is served
         if decision.refusal:
-            kind = PodError if decision.refusal.code == "gated" else UnsuitableError
+            kind = PodError if decision.refusal.code == GATED else UnsuitableError
             raise kind(
                 f"LORAS: {word} cannot be used: {decision.refusal.sentence} {decision.refusal.instead}", UNFIT
             )

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from descriptions import write
 from model_pods import WEIGHTS, Pod, add_pipeline
 from servers import hub_content
+from servers.hub_faults import Fault
 
 from pod.errors import PodError
 from podkiln.config import variant as variants
+from podkiln.errors import LockError
+from podkiln.lock import reader
 from podkiln.lock import served_model as locked
-from podkiln.lock.resolve import served_model
+from podkiln.lock.resolve import changes, served_model
+from podkiln.plan import plan as plans
+from podkiln.render import build_context
+from server.weights.image_lock import ImageLock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
 
     from podkiln.lock.resolve.weights import ResolveResult
     from podkiln.lock.served_model import ModelLock
+    from podkiln.plan.plan import Plan
 
 MINE = "extends: server\ntitle: Mine\ndescription: For a test.\n"
 STYLE = hub_content.tensors("unet.x.lora_A.weight", "unet.x.lora_B.weight")
@@ -35,6 +45,12 @@ def relock(path: Path, model: str, *, upgrade: bool = False) -> tuple[ResolveRes
     assert problems == []
     assert found
     return outcome, found.document
+
+
+def plan_of(path: Path) -> Plan:
+    """Return the plan of that variant."""
+    described = variants.load(str(path / "mine.yaml"))
+    return plans.make(described, reader.read(described, ()), ())
 
 
 @pytest.fixture
@@ -77,7 +93,12 @@ def test_a_pod_takes_what_was_locked_and_asks_no_hub_what_it_is(stocked: Hub, tm
     # The branch moves on: the pod serves what was locked, by its commit, with no question to an API.
     stocked.add("org/sd", WEIGHTS[0], 4096, seed=99)
     pod = Pod(tmp_path / "pod", stocked)
-    (tmp_path / "pod/root/model-lock.json").write_text(json.dumps(lock.to_json()))
+    plan = plan_of(tmp_path)
+    (tmp_path / "pod/root/model-lock.json").write_bytes(
+        build_context.render(plan)["podkiln/model-lock.json"].content
+    )
+    assert plan.fetched_at_start == sum(file.size or 0 for file in lock.files) > 3 * 4096
+    assert plan.lock.digest != replace(plan.lock, model=None).digest
     served = pod.gather()
     assert [hit.path for hit in stocked.hits if "/api/" in hit.path and "/download/" not in hit.path] == []
     assert served.model.model.revision == head
@@ -99,3 +120,89 @@ def test_a_pod_takes_what_was_locked_and_asks_no_hub_what_it_is(stocked: Hub, tm
     with pytest.raises(PodError, match=f"but sha256:{'a' * 64} is listed") as caught:
         pod.gather()
     assert str(caught.value).count(".safetensors") >= 1
+
+
+# What is described, with which token; what it stays for, and whether a person has to change the description.
+OPEN: list[tuple[str, str, str, bool]] = [
+    ("{id: org/gated}", "", "org/gated is gated, and no token is set, .* set HF_TOKEN", False),
+    ("{id: org/sd, vae: org/gated}", "", "org/gated stays unresolved: it is gated, .* set HF_TOKEN", False),
+    ("{id: org/gated}", "wrong", "it was refused .* HF_TOKEN", False),
+    ("{id: org/none}", "", "it is private or does not exist .* set HF_TOKEN", False),
+    ("{id: org/pickle}", "", "mine.yaml:4: model: org/pickle cannot be served: model.ckpt is a pickle", True),
+    ("{id: org/sd, vae: org/pickle}", "", "mine.yaml:4: model: VAE: org/pickle .* a VAE is expected", True),
+    ("{id: org/empty}", "", "mine.yaml:4: model: unet/config.json of org/empty is empty", True),
+    ("{id: org/busy, loras: [org/lora]}", "", "org/busy stays unresolved: it did not come in", False),
+]
+
+
+@pytest.mark.parametrize(("model", "token", "says", "problem"), OPEN)
+def test_what_is_not_resolved_says_why(
+    model: str,
+    token: str,
+    says: str,
+    problem: bool,
+    stocked: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for repo in ("org/gated", "org/busy", "org/empty"):
+        if repo in model:
+            add_pipeline(stocked, repo)
+    stocked.add("org/pickle", "model.ckpt", b"x" * 64)
+    stocked.add("org/empty", "unet/config.json", b"", lfs=False)
+    if "gated" in model:
+        stocked.gate("org/gated", "hf_right")
+    stocked.fault(Fault("status", "org/busy", "hub", times=-1, status=503))
+    if token:
+        monkeypatch.setenv("HF_TOKEN", f"hf_{token}")
+    outcome, lock = relock(tmp_path, model)
+    told, others = (outcome.problems, outcome.warnings)[:: 1 if problem else -1]
+    assert re.search(says, " ".join(told))
+    assert others == []
+    assert lock.unresolved
+    name = "model of mine"
+    assert {name} == {each for each, _ in outcome.reasons}
+    assert any(not file.resolved for file in outcome.models[name])
+    # So the plan and a pod have it, which asks by itself then.
+    (note, *_) = plan_of(tmp_path).notes
+    assert "is unresolved: a pod asks its hub what it is" in note
+    root = tmp_path / "root"
+    write(root / "model-lock.json", json.dumps(lock.to_json()))
+    assert ImageLock.read(root).lacks(lock.unresolved[0].key)
+
+
+def test_a_lock_is_kept_until_more_is_asked_for(stocked: Hub, tmp_path: Path) -> None:
+    _, first = relock(tmp_path, "{id: org/sd}")
+    described = variants.load(str(tmp_path / "mine.yaml"))
+    stocked.add("org/sd", WEIGHTS[0], 4096, seed=99)
+    assert relock(tmp_path, "{id: org/sd, vae: org/vae}")[1].words[0] == first.words[0]
+    state = changes.state([described], changes.from_disk)
+    # Nobody answers: what is locked is kept, and that is said.
+    stocked.fault(Fault("status", "/api/", "hub", times=-1, status=503))
+    outcome, kept = relock(tmp_path, "{id: org/sd, vae: org/vae}", upgrade=True)
+    assert [each for each in outcome.warnings if "stays as it was locked" in each] == outcome.warnings != []
+    assert kept.words[0] == first.words[0]
+    stocked.script.faults.clear()
+    _, newer = relock(tmp_path, "{id: org/sd, vae: org/vae}", upgrade=True)
+    assert newer.words[0] != first.words[0]
+    found = changes.compare(state, changes.state([described], changes.from_disk))
+    assert {each.key for each in changes.losses(found, ())} == {"sha256"}
+    # Another diffusers would decide anew; what is described otherwise, damaged or not there does not fit.
+    path, right = locked.path_of(described), locked.path_of(described).read_text()
+    mine = variants.load(str(tmp_path / "mine.yaml"))
+    for old, new, says in (
+        ('"diffusers": "0', '"diffusers": "9', "locked for diffusers 9"),
+        ('"MODEL_ID": "org/sd"', '"MODEL_ID": "org/x"', "something else was locked"),
+        ('"kind": "pipeline"', '"kind": ""', r"model.json cannot be read: words\[0\].found.decision"),
+    ):
+        path.write_text(right.replace(old, new))
+        with contextlib.nullcontext() if "read" not in says else pytest.raises(LockError, match=says):
+            assert says in locked.read(mine)[1][0]
+    path.unlink()
+    assert "org/sd is not locked: there is no" in locked.read(mine)[1][0]
+    # A model that is described no more leaves no lock.
+    path.write_text(right)
+    plain = variants.load(str(write(tmp_path / "mine.yaml", MINE)))
+    assert "none is described" in locked.read(plain)[1][0]
+    assert served_model.relock(plain, upgrade=False).changed == [path]
+    assert locked.read(plain) == (None, [])
