@@ -141,11 +141,6 @@ class ModelLock(Locked):
         found = {file.destination: file for word in self.words for file in word.files()}
         return tuple(found.values())
 
-    @property
-    def size(self) -> int:
-        """Bytes of all files that are locked."""
-        return sum(file.size or 0 for file in self.files)
-
     def to_json(self) -> dict[str, Any]:
         """Return model-lock.json, which server.weights.image_lock reads in a pod."""
         return {

@@ -214,8 +214,14 @@ class Plan:
     @property
     def fetched_at_start(self) -> int:
         """Bytes that a pod fetches at its first start with the default settings, as far as they are known."""
-        served = self.lock.model.document.size if self.lock.model else 0
-        return served + sum(self._size(offer).known_bytes for offer in self._fetched)
+        return self._served_bytes + sum(self._size(offer).known_bytes for offer in self._fetched)
+
+    @property
+    def _served_bytes(self) -> int:
+        """Bytes of the model that is served, as far as they are locked, without what lies in the image."""
+        files = self.lock.model.document.files if self.lock.model else ()
+        baked = {weight.sha256 for each in self.bundles for weight in each.weights}
+        return sum(file.size or 0 for file in files if file.sha256 not in baked)
 
     @property
     def unknown_sizes(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pod.commands import fetch as fetching
 from pod.downloads.queue import STOPPED
 from pod.errors import PodError
+from pod.model_refs import models_json
 from pod.net.hubs import Hubs
 from pod.resolve.hashes import Resolver
 from pod.resolve.model_facts import Facts
@@ -27,6 +28,7 @@ from server.weights.resolve import Plan, WordResolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from server.settings import Settings
     from server.weights.model_files import Part
@@ -66,7 +68,7 @@ class Gatherer:
         store = fetching.store(environ, say)
         self._root = store.target / FOLDER
         self._roots = (store.baked / FOLDER, self._root, store.volume / FOLDER)
-        self._places = Places(store.baked, store.cache)
+        self._places = Places(store.baked, store.cache, self._in_image(store.baked))
         hubs, policy = Hubs.from_environment(environ), fetching.policy(environ, store)
         self._policy = policy
         facts = Facts(lambda: data["types"], _DETECTION)
@@ -144,6 +146,15 @@ class Gatherer:
         if not all(_is_own(each.source) for each in plan.parts.values()):
             self._write(key, resolved)
         return resolved
+
+    def _in_image(self, baked: Path) -> dict[str, Path]:
+        """Return the files of the image's models that are there, by sha256. Raises PodError."""
+        path = self._settings.root / "models.json"
+        rows = [row for some in models_json.read(path).values() for row in some] if path.exists() else []
+        places = {row.sha256: (baked / row.folder / row.name, row.size) for row in rows if row.sha256}
+        return {
+            sha256: at for sha256, (at, size) in places.items() if at.is_file() and at.stat().st_size == size
+        }
 
     def _locked(self, name: str, key: tuple[str, ...], plan: Plan) -> Resolved:
         """Return what the image's lock says of a word, once just these files are here. Raises PodError."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -114,7 +116,24 @@ def test_a_pod_takes_what_was_locked_and_asks_no_hub_what_it_is(stocked: Hub, tm
     assert pod.gather(MODEL_REVISION="main").model.model.revision != head
     other = pod.gather(MODEL_ID="hf:org/sd")
     assert (other.model.model.revision != head, other.vae, other.loras) == (True, None, ())
+    # What is in the image, or in RunPod's cached model, is not fetched; another file there is refused.
+    cache = tmp_path / "pod/endpoint/huggingface-cache/hub/models--org--sd/snapshots" / head
+    for each in part.files:
+        write(cache / each.path, "").write_bytes(files[each.path].content)
+    row = {"folder": "loras", "name": "x.safetensors", "size": len(STYLE), "source": {}, "optional": False}
+    sha256 = hashlib.sha256(STYLE).hexdigest()
+    offers = {"schema": 1, "models": [{"id": "x", "files": [{**row, "sha256": sha256}]}]}
+    write(tmp_path / "pod/root/models.json", json.dumps(offers))
+    write(tmp_path / "pod/baked/loras/x.safetensors", "").write_bytes(STYLE)
+    again = pod.gather(WORKSPACE=str(tmp_path / "other"))
+    assert {hit.path.split("/")[2] for hit in stocked.hits if "/resolve/" in hit.path} == {"vae"}
+    assert again.model.model.first.resolve().is_relative_to(cache)
+    assert again.loras[0][0].model.first.resolve().name == "x.safetensors"
+    write(cache / WEIGHTS[0], "")
+    with pytest.raises(PodError, match="the image's lock says sha256"):
+        pod.gather(WORKSPACE=str(tmp_path / "third"))
     # What the hub serves at that commit is something else: refused.
+    shutil.rmtree(cache)
     lie = json.loads(json.dumps(lock.to_json()).replace(files[WEIGHTS[0]].sha256, "a" * 64))
     (tmp_path / "pod/root/model-lock.json").write_text(json.dumps(lie))
     with pytest.raises(PodError, match=f"but sha256:{'a' * 64} is listed") as caught:
