@@ -30,6 +30,7 @@ NODES = "nodes"
 SERVE = "serve"
 MODEL = "model.json"
 MODELS = "models"
+FAMILIES = "families.json"
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:

@@ -133,7 +133,8 @@ class Lock:
     """The lock of one variant, read and checked. `apt`: by the digest of the base that each is for.
 
     `nodes`, `additions` and `serving`: what lies above the layers of the runtime; None where a variant has
-    none. `model`: that of the server, which pods fetch.
+    none. `model`: that of the server, which pods fetch; `bases` are those of
+    families which are known to it, as JSON.
     """
 
     folder: Path
@@ -144,6 +145,7 @@ class Lock:
     nodes: LockedNodes | None = None
     serving: LockedServing | None = None
     model: LockedModel | None = None
+    bases: str = ""
 
     @property
     def digest(self) -> str:
@@ -160,6 +162,7 @@ class Lock:
             text += self.additions.digest_text(self.runtime.base_digest)
         if self.serving:
             text += self.serving.document.model_dump_json()
+        text += self.bases
         if self.model:
             text += self.model.document.model_dump_json()
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

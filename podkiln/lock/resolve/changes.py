@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from podkiln.errors import LockError, SourceError, UsageError
-from podkiln.lock import locations, nodes, requirements, served_model, validation
+from podkiln.lock import family_bases, locations, nodes, requirements, served_model, validation
+from podkiln.lock.family_bases import BasesLock
 from podkiln.lock.nodes import NodesLock
 from podkiln.lock.schema import LockedFile, RuntimeLock, WeightsLock
 from podkiln.lock.served_model import ModelLock
@@ -68,7 +69,12 @@ class State:
 
 def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
     """Read the locks of variants. A damaged one counts as unknown; its users refuse it themselves."""
-    found = State()
+    found, variants = State(), list(variants)
+    if any(locations.user_lock_dir(each) is None for each in variants) and (
+        bases := _load(family_bases.path(), BasesLock, read)
+    ):
+        pinned = {name: part.revision for name, part in bases.bases.items() if part}
+        found.pins |= {("families", f"base {name}"): revision for name, revision in pinned.items()}
     for described in variants:
         folder, weights = locations.folders(described)
         if locked := _load(weights, WeightsLock, read):

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from pod.net.hubs import Request, request_for
 from pod.util.env import nearest
 from podkiln.config.fields import Revision
+from podkiln.config.model import UNRESOLVED, ModelFile
 from podkiln.lock.resolve.errors import (
     AccessDeniedError,
     FileMetadata,
@@ -31,10 +33,9 @@ from podkiln.lock.resolve.http import Shape, checked
 from podkiln.lock.validation import AnySha256, Size, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pod.net.hubs import Hubs
-    from podkiln.config.model import ModelFile
     from podkiln.lock.resolve.http import Reply, Web
 
 _LARGEST_IN_GIT: Final = 32 << 20  # bytes; the hub wants LFS from 10 MB on
@@ -69,6 +70,8 @@ class _Listing(Shape):
 
     sha: Revision
     siblings: list[Any]
+    gated: Any = False
+    card_data: Any = Field(None, alias="cardData")
 
     def names(self) -> Iterable[str]:
         """Return the names of the files."""
@@ -79,6 +82,16 @@ class _Listing(Shape):
         """Return what is said of a file, whatever that is; None: nothing."""
         rows = (row for row in self.siblings if isinstance(row, dict))
         return next((row for row in rows if row.get("rfilename") == name), None)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository at a commit: the names of its files, and the front matter of its card."""
+
+    commit: str
+    names: tuple[str, ...]
+    gated: bool
+    card: Mapping[str, Any]
 
 
 class HuggingFace:
@@ -109,6 +122,23 @@ class HuggingFace:
             return FileMetadata(listing.sha, sibling.lfs.size, sibling.lfs.sha256)
         content = self._fetch(repo, sibling, listing.sha)
         return FileMetadata(listing.sha, len(content), hashlib.sha256(content).hexdigest())
+
+    def file(self, repo: str, path: str, revision: str) -> FileMetadata:
+        """Return what the hub knows of a file at a commit. Raises as `find` does."""
+        try:
+            asked = ModelFile(
+                huggingface=repo, path=path, revision=revision, folder="diffusers", sha256=UNRESOLVED
+            )
+        except ValidationError:
+            raise UnclearError(f"{self.host} lists {path!r} in {repo}, which is no path of a file") from None
+        return self.find(asked)
+
+    def repository(self, repo: str) -> Repository:
+        """Return what the hub knows of a repository's main branch. Raises as `find` does."""
+        listing = self._listing(repo, "main")
+        self._listings.setdefault((repo, listing.sha), listing)
+        card = listing.card_data if isinstance(listing.card_data, dict) else {}
+        return Repository(listing.sha, tuple(listing.names()), bool(listing.gated), card)
 
     def _listing(self, repo: str, revision: str) -> _Listing:
         """Ask for a listing once a run; a failure is remembered too."""

@@ -16,10 +16,21 @@ from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import additions as locked_additions
 from podkiln.lock import drift, kept_image, layers, locations, reader, runtimes, schema
+from podkiln.lock import family_bases as locked_bases
 from podkiln.lock import nodes as locked_nodes
 from podkiln.lock import served_model as locked_model
 from podkiln.lock import serving as locked_serving
-from podkiln.lock.resolve import additions, changes, nodes, runtime, served_model, serving, upgrades, weights
+from podkiln.lock.resolve import (
+    additions,
+    changes,
+    family_bases,
+    nodes,
+    runtime,
+    served_model,
+    serving,
+    upgrades,
+    weights,
+)
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
 
@@ -159,6 +170,8 @@ def check(names: Sequence[str], since: str | None = None, cuda: str | None = Non
     for described in variants:
         with locations.hinted(described):
             found += _check(described, shipped)
+    if any(locations.user_lock_dir(each) is None for each in variants):
+        found += locked_bases.drifts()
     if since is not None:
         found += _forgotten(variants, shipped, since)
     return list(dict.fromkeys(found))
@@ -238,6 +251,7 @@ def _sorted(
 ) -> _Upgrade:
     """Sort the names of --upgrade by kind. Raises UsageError for an unknown name."""
     models = {name for each in variants for name in _entries(each, shipped)}
+    models.add(family_bases.FAMILIES)
     models |= {served_model.MODEL} if any(each.spec.model for each in variants) else set()
     pins = {"base", "comfyui", *(name for each in variants for name in each.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
@@ -247,7 +261,10 @@ def _sorted(
     for name in upgrade:
         if name not in models | pins and canonicalize_name(name) not in packages:
             meant = did_you_mean(name, models | pins | packages)
-            hint = meant or "A Python package, uv, apt, additions, nodes, a model, a node, base or all."
+            hint = (
+                meant
+                or "A Python package, uv, apt, additions, nodes, a model or node, families, base or all."
+            )
             raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
     return _Upgrade(  # a node and a package may have one name, and so may a model: all of them are meant
         packages=tuple(canonicalize_name(name) for name in upgrade if canonicalize_name(name) in packages),
@@ -297,6 +314,8 @@ def _relock_weights(
     outcomes = []
     if any(locations.user_lock_dir(each) is None for each in variants):
         outcomes.append(weights.relock(shared, shipped, frozenset(upgrade), start=shared))
+        renewed = not {family_bases.FAMILIES, "all"}.isdisjoint(upgrade)
+        outcomes.append(family_bases.relock(upgrade=renewed))
     for described in variants:
         own = locations.user_lock_dir(described)
         if own is not None:

@@ -26,9 +26,8 @@ from pod.resolve.civitai import Terms
 from pod.resolve.hub_client import HubClient
 from pod.util.env import SettingError
 from podkiln.config import families, model_types
-from podkiln.config.model import UNRESOLVED, ModelFile
 from podkiln.errors import UsageError
-from podkiln.lock import served_model
+from podkiln.lock import family_bases, served_model
 from podkiln.lock.resolve import http
 from podkiln.lock.resolve.errors import AccessDeniedError, RefusedError, UnclearError, UnreachableError
 from podkiln.lock.resolve.http import Web
@@ -167,7 +166,7 @@ class _Asking:
             wait_limit=patience.total,
             limits=http.limits(),
         )
-        known, types = Knowledge(families.to_json()), model_types.to_json()
+        known, types = Knowledge(family_bases.knowledge()), model_types.to_json()
         self._web = Web()
         self._huggingface = HuggingFace(self._hubs, self._web)
         self._asker = HubClient(policy, threading.Event())
@@ -200,7 +199,8 @@ class _Asking:
     def _piece(self, wanted: Wanted, file: File) -> LockedPiece:
         match wanted.source["kind"]:
             case "huggingface":
-                size, sha256 = self._of_huggingface(wanted, file)
+                found = self._huggingface.file(wanted.source["repo"], file.path, wanted.revision)
+                size, sha256 = found.size, found.sha256
             case "civitai":
                 size, sha256 = self._of_civitai(wanted.source)
             case _:
@@ -210,17 +210,6 @@ class _Asking:
         if not (size and sha256):
             raise UnclearError(f"no {'sha256' if size else 'size'} of {file.path} is told")
         return LockedPiece(path=file.path, size=size, sha256=sha256)
-
-    def _of_huggingface(self, wanted: Wanted, file: File) -> tuple[int | None, str | None]:
-        asked = ModelFile(
-            huggingface=wanted.source["repo"],
-            path=file.path,
-            revision=wanted.revision,
-            folder="diffusers",
-            sha256=UNRESOLVED,
-        )
-        found = self._huggingface.find(asked)
-        return found.size, found.sha256
 
     def _of_civitai(self, source: Mapping[str, Any]) -> tuple[int | None, str | None]:
         """Return what the site says of a file; of its size, rounded there, what the download says."""

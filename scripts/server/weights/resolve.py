@@ -94,8 +94,12 @@ class WordResolver:
             base = found.base or self._base(decision, settings)
             files = decision.base_files
             if decision.kind == CHECKPOINT:
-                files = _configuration(base.facts)
-            parts["base"] = _wanted(base, files)
+                files = configuration(base.facts)
+            wanted = _wanted(base, files)
+            pinned = self._known.bases.get(wanted.source.get("repo", ""), {})
+            if pinned.get("revision") == wanted.revision:
+                wanted = replace(wanted, locked=pinned["files"])
+            parts["base"] = wanted
         return Plan(word, decision, parts)
 
     def _base(self, decision: Decision, settings: Settings) -> Found:
@@ -103,7 +107,8 @@ class WordResolver:
         if decision.base is None:
             raise ValueError("expected a base")
         model, word = told(settings.model), decision.base.repository
-        meant, _ = self._meant("BASE_MODEL", word, "")
+        pinned = {} if settings.base_model else self._known.bases.get(word, {})
+        meant, _ = self._meant("BASE_MODEL", word, pinned.get("revision", ""))
         found = self._found("the base", word, lambda: self._collector.look(meant), lambda _: True)
         if decision.kind != CHECKPOINT:
             raise PodError(
@@ -225,7 +230,7 @@ def _wanted(found: Found, files: tuple[File, ...], sha256: str = "") -> Wanted:
     )
 
 
-def _configuration(facts: Facts) -> tuple[File, ...]:
+def configuration(facts: Facts) -> tuple[File, ...]:
     """Return the files of a pipeline that are no weights: what from_single_file reads of its `config`."""
     return tuple(
         file

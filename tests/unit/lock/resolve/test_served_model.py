@@ -19,9 +19,10 @@ from servers.hub_faults import Fault
 from pod.errors import PodError
 from podkiln.config import variant as variants
 from podkiln.errors import LockError
+from podkiln.lock import family_bases as locked_bases
 from podkiln.lock import reader
 from podkiln.lock import served_model as locked
-from podkiln.lock.resolve import changes, served_model
+from podkiln.lock.resolve import changes, family_bases, served_model
 from podkiln.plan import plan as plans
 from podkiln.render import build_context
 from server.weights.image_lock import ImageLock
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from podkiln.lock.served_model import ModelLock
     from podkiln.plan.plan import Plan
 
+SD1 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 MINE = "extends: server\ntitle: Mine\ndescription: For a test.\n"
 STYLE = hub_content.tensors("unet.x.lora_A.weight", "unet.x.lora_B.weight")
 
@@ -225,3 +227,53 @@ def test_a_lock_is_kept_until_more_is_asked_for(stocked: Hub, tmp_path: Path) ->
     assert "none is described" in locked.read(plain)[1][0]
     assert served_model.relock(plain, upgrade=False).changed == [path]
     assert locked.read(plain) == (None, [])
+
+
+def test_bases_of_families_are_pinned_for_every_model(
+    stocked: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, gated, away = bases = (SD1, "org/gated", "org/none")
+    monkeypatch.setattr(locked_bases, "path", lambda: tmp_path / "families.json")
+    monkeypatch.setattr(locked_bases, "described", lambda: bases)
+    for name in (base, gated):
+        add_pipeline(stocked, name)
+    stocked.gate(gated, "hf_right")
+    stocked.repositories[base].card = {"license": "other", "license_name": "creativeml-openrail-m"}
+    pinned = stocked.repositories[base].head
+    assert locked_bases.drifts()[0].endswith(f"the base {gated} is described, and not locked.")
+    outcome = family_bases.relock(upgrade=False)
+    assert re.search(f"the base {gated} stays as it was: .* set HF_TOKEN", outcome.warnings[0])
+    assert re.search(f"the base {away}: .* has no repository {away}", outcome.problems[0])
+    found = locked_bases.read().bases
+    assert (found[gated], found[away], locked_bases.drifts()) == (None, None, [])
+    part = found[base]
+    assert part
+    assert (part.revision, part.licence, part.gated) == (pinned, "creativeml-openrail-m", False)
+    assert {each.path for each in part.files} == {
+        *("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"),
+        *(f"{name}/config.json" for name in ("unet", "vae", "text_encoder")),
+    }
+    # It moves on; a LoRA on it is locked, and served without a lock of its own, with that commit of it.
+    stocked.add(base, WEIGHTS[0], 4096, seed=99)
+    stocked.add("org/lora", "style.safetensors", STYLE)
+    stocked.repositories["org/lora"].card = {"base_model": [base], "base_model_relation": "adapter"}
+    _, lock = relock(tmp_path, "{id: org/lora}")
+    assert lock.words[0].found
+    assert lock.words[0].found.parts["base"].revision == pinned
+    pod = Pod(tmp_path / "pod", stocked)
+    write(tmp_path / "pod/root/detection.json", json.dumps(locked_bases.knowledge()))
+    served = pod.gather(MODEL_ID="org/lora").model.base
+    assert served
+    assert served.revision == pinned
+    assert {each.digest[:7] for each in served.pieces if each.path.endswith(".json")} == {"sha256:"}
+    named = pod.gather(MODEL_ID="org/lora", BASE_MODEL=base).model.base
+    assert named
+    assert named.revision == stocked.repositories[base].head != pinned
+    # Only those that are not known are asked for, unless more is asked for.
+    stocked.hits.clear()
+    family_bases.relock(upgrade=False)
+    assert not [hit for hit in stocked.hits if base in hit.path]
+    family_bases.relock(upgrade=True)
+    newer = locked_bases.read().bases[base]
+    assert newer
+    assert newer.revision == stocked.repositories[base].head
