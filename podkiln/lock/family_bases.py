@@ -30,8 +30,9 @@ def path() -> Path:
 
 
 def described() -> tuple[str, ...]:
-    """Return the repositories that families name."""
-    found = {each.base for family in families.load().values() for each in family.checkpoints}
+    """Return the repositories that families name, but for those of which nothing is served."""
+    served = [family for family in families.load().values() if family.loads != "nothing"]
+    found = {each.base for family in served for each in family.checkpoints}
     return tuple(sorted(found))
 
 

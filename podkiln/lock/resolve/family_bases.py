@@ -20,6 +20,7 @@ from podkiln.lock.served_model import LockedPart, LockedPiece
 from podkiln.util import atomic
 from server.collection import card
 from server.detection.facts import Facts, File
+from server.detection.pipeline_folder import INDEX
 from server.weights.resolve import configuration
 
 FAMILIES: Final = "families"
@@ -66,8 +67,8 @@ def _base(hub: HuggingFace, name: str) -> LockedPart:
     """Ask for one. Raises UnreachableError, UnclearError, AccessDeniedError, RefusedError."""
     found = hub.repository(name)
     wanted = configuration(Facts(name, tuple(File(each) for each in found.names)))
-    if not wanted:
-        raise RefusedError("it has no model_index.json, nor any configuration")
+    if not any(file.path == INDEX for file in wanted):
+        raise UnclearError(f"it has no {INDEX} at {found.commit}, which every pipeline has")
     pieces = []
     for file in wanted:
         told = hub.file(name, file.path, found.commit)
