@@ -44,7 +44,7 @@ def read() -> BasesLock:
         return BasesLock(bases={})
 
 
-def drifts() -> list[str]:
+def find_drift() -> list[str]:
     """Return where it is not what is described: one sentence each. Raises LockError: damaged."""
     wanted, locked = set(described()), read().bases.keys()
     return [

@@ -171,7 +171,7 @@ def check(names: Sequence[str], since: str | None = None, cuda: str | None = Non
         with locations.hinted(described):
             found += _check(described, shipped)
     if any(locations.user_lock_dir(each) is None for each in variants):
-        found += locked_bases.drifts()
+        found += locked_bases.find_drift()
     if since is not None:
         found += _forgotten(variants, shipped, since)
     return list(dict.fromkeys(found))

@@ -240,12 +240,12 @@ def test_bases_of_families_are_pinned_for_every_model(
     stocked.gate(gated, "hf_right")
     stocked.repositories[base].card = {"license": "other", "license_name": "creativeml-openrail-m"}
     pinned = stocked.repositories[base].head
-    assert locked_bases.drifts()[0].endswith(f"the base {gated} is described, and not locked.")
+    assert locked_bases.find_drift()[0].endswith(f"the base {gated} is described, and not locked.")
     outcome = family_bases.relock(upgrade=False)
     assert re.search(f"the base {gated} stays as it was: .* set HF_TOKEN", outcome.warnings[0])
     assert re.search(f"the base {away}: .* has no repository {away}", outcome.problems[0])
     found = locked_bases.read().bases
-    assert (found[gated], found[away], locked_bases.drifts()) == (None, None, [])
+    assert (found[gated], found[away], locked_bases.find_drift()) == (None, None, [])
     part = found[base]
     assert part
     assert (part.revision, part.licence, part.gated) == (pinned, "creativeml-openrail-m", False)
