@@ -28,6 +28,7 @@ from podkiln.config import (  # noqa: E402
     model,
     node_parts,
     preset,
+    served_model,
     strip_list,
 )
 from podkiln.config import node as custom_node  # noqa: E402
@@ -183,7 +184,7 @@ def _section(name: str, schema: dict[str, Any]) -> str:
 # What a pattern means, in the words that an error uses.
 _WORDS = {
     each.pattern: each.what
-    for module in (fields, model, node_parts, preset, strip_list)
+    for module in (fields, model, node_parts, preset, served_model, strip_list)
     for kind in vars(module).values()
     for each in getattr(kind, "__metadata__", ())
     if isinstance(each, messages.PatternType)

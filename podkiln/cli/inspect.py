@@ -14,8 +14,9 @@ from pod.net.http import RefusedError
 from pod.resolve.civitai import Terms
 from pod.resolve.hub_client import HubClient
 from podkiln.cli.options import json_option
-from podkiln.config import families, model_types
+from podkiln.config import model_types
 from podkiln.errors import PlanRefusedError, SourceError, UsageError
+from podkiln.lock import family_bases
 from podkiln.options import NetworkOptions, apply, option
 from podkiln.util import console
 from podkiln.util.console import GB
@@ -55,7 +56,7 @@ def inspect_command(model: str, base_model: str | None, ca_bundle: Path | None, 
     client = SourceClient.from_environment(os.environ, ca_bundle)
     asker = HubClient(client.policy, threading.Event())
     terms = Terms.from_json(model_types.to_json()["civitai"])
-    collector = Collector(client.hubs, asker, Knowledge(families.to_json()), terms, log.info)
+    collector = Collector(client.hubs, asker, Knowledge(family_bases.knowledge()), terms, log.info)
     try:
         found = collector.inspect(meant, str(base.source["repo"]) if base else "")
     except RefusedError as error:

@@ -25,6 +25,7 @@ from podkiln.config import (
     node_list,
     nodes,
     releases,
+    served_model,
     start_arguments,
     system_packages,
 )
@@ -169,6 +170,7 @@ def load(
     additions.check(described)
     start_arguments.check(described)
     model_server.check(described)
+    served_model.check(described)
     return described
 
 

@@ -21,6 +21,7 @@ from podkiln.config.model import Model, Tier
 from podkiln.config.node import Node
 from podkiln.config.node_list import NodesForm
 from podkiln.config.runtime import Runtime
+from podkiln.config.served_model import ServedModel
 
 _OF_THE_POD = (
     "unknown key: the variables of a pod are set in its template, not here (docs/reference/environment.md)."
@@ -92,6 +93,11 @@ class Variant(StrictModel):
         "runpod: a worker of RunPod's queue, with the runpod SDK in a layer above the shared ones. "
         "http: podkiln's HTTP server. null: none, a pod. diffusers: no ComfyUI at all, but a server of the "
         "one model that `MODEL_ID` names, with diffusers in that layer.",
+    )
+    model: ServedModel | None = Field(
+        None,
+        description="With `serve: diffusers`: the model that is served where `MODEL_ID` names no other one. "
+        "`lock` pins its files, and pods take no others.",
     )
     runtime: Runtime
     image: Image

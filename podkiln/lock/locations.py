@@ -28,6 +28,9 @@ APT = "apt"
 ADDITIONS = "additions"
 NODES = "nodes"
 SERVE = "serve"
+MODEL = "model.json"
+MODELS = "models"
+FAMILIES = "families.json"
 
 
 def user_lock_dir(described: LoadedVariant) -> Path | None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podkiln.errors import LockError
-from podkiln.lock import additions, apt, drift, nodes, requirements, schema, serving
+from podkiln.lock import (
+    additions,
+    apt,
+    drift,
+    family_bases,
+    nodes,
+    requirements,
+    schema,
+    served_model,
+    serving,
+)
 from podkiln.lock.locations import apt_folders, folders, hint_for, hinted
 from podkiln.lock.schema import Lock, LockedFile, WeightsLock, merged
 
@@ -30,9 +41,11 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
     lock = Lock(folder=folder, runtime=runtime, weights=weights, apt=packages, additions=added)
     of_nodes, node_drifts = nodes.read(described, runtime, lock.pins())
     of_serving, serving_drifts = serving.read(described, runtime)
-    lock = replace(lock, nodes=of_nodes, serving=of_serving)
+    with hinted(described):
+        of_model, model_drifts = served_model.read(described)
+    lock = replace(lock, nodes=of_nodes, serving=of_serving, model=of_model, bases=_bases(described))
     if check:
-        drifts = [*drift.find_drift(described, lock), *node_drifts, *serving_drifts]
+        drifts = [*drift.find_drift(described, lock), *node_drifts, *serving_drifts, *model_drifts]
         if not drifts and added:
             additions.check(described, lock.pins_with_nodes())
             drifts = additions.python_drifts(described, lock)
@@ -40,6 +53,12 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
             what = f"The lock does not fit the description: {drifts[0]}"
             raise LockError(what, hint=hint_for(described, requirements.RELOCK))
     return lock
+
+
+def _bases(described: LoadedVariant) -> str:
+    """Return what an image with the server of one model has of the lock of families; "" for nothing."""
+    found = {} if described.spec.has_comfyui else family_bases.pinned()
+    return json.dumps(found, sort_keys=True) if found else ""
 
 
 def apt_locks(described: LoadedVariant) -> dict[str, AptLock]:

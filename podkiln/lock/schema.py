@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from podkiln.lock.additions import LockedAdditions
     from podkiln.lock.apt import AptLock
     from podkiln.lock.nodes import LockedNodes
+    from podkiln.lock.served_model import LockedModel
     from podkiln.lock.serving import LockedServing
 
 _MOST_PACKAGES = 100_000
@@ -132,7 +133,8 @@ class Lock:
     """The lock of one variant, read and checked. `apt`: by the digest of the base that each is for.
 
     `nodes`, `additions` and `serving`: what lies above the layers of the runtime; None where a variant has
-    none.
+    none. `model`: that of the server, which pods fetch; `bases` are those of
+    families which are known to it, as JSON.
     """
 
     folder: Path
@@ -142,6 +144,8 @@ class Lock:
     additions: LockedAdditions | None = None
     nodes: LockedNodes | None = None
     serving: LockedServing | None = None
+    model: LockedModel | None = None
+    bases: str = ""
 
     @property
     def digest(self) -> str:
@@ -158,6 +162,9 @@ class Lock:
             text += self.additions.digest_text(self.runtime.base_digest)
         if self.serving:
             text += self.serving.document.model_dump_json()
+        text += self.bases
+        if self.model:
+            text += self.model.document.model_dump_json()
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def requirements(self) -> dict[str, str]:

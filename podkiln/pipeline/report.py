@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from podkiln.lock.apt import NOT_LOCKED
+from podkiln.plan import notes
 from podkiln.plan.destination import OPTION
 from podkiln.util import atomic, console
 
@@ -107,6 +108,7 @@ class Report:
         lines += [f"    substituted: {each.difference}" for each in self.plan.substituted]
         if self.plan.apt is None:
             lines.append(f"    apt {NOT_LOCKED}: another day may give other versions of Debian's packages")
+        lines += [f"    {note}" for note in notes.of_model(self.plan)]
         if self.baked:
             fetched = console.size(self._weights()["fetched_bytes"])
             count = len(self.baked)
@@ -128,7 +130,7 @@ class Report:
             return [f"    {self.image} lies in {place}, as an OCI layout; --load gives it to the engine"]
         options = f"--publish {spec.runtime.port}:{spec.runtime.port} "
         if not spec.has_comfyui:
-            options += "--env MODEL_ID=… --env API_TOKEN=… "
+            options += "--env API_TOKEN=… " if spec.model else "--env MODEL_ID=… --env API_TOKEN=… "
         elif spec.serve:
             options = ""
         start = f"docker run --rm {options}{self.image}"

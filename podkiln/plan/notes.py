@@ -29,6 +29,24 @@ def _replaced(changed: ChangedList) -> str:
     )
 
 
+def of_model(made: Plan) -> list[str]:
+    """Return which words of the model that is served are not locked, and what wants a token in each pod."""
+    if made.lock.model is None:
+        return []
+    words = made.lock.model.document.words
+    notes = [
+        f"{word.word} ({word.role}) is unresolved: a pod asks its hub what it is, and takes what that says; "
+        f"`./build.py lock{made.described.option}` pins it where the hub answers."
+        for word in words
+        if word.found is None
+    ]
+    parts = {part.name: part for word in words if word.found for part in word.found.parts.values()}
+    return [
+        *notes,
+        *(f"{name} is gated: each pod needs HF_TOKEN." for name, part in parts.items() if part.gated),
+    ]
+
+
 def of(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
     """Return what a person should know of a plan and is no reason to refuse it. `shipped`: models, by id."""
     notes = [
@@ -54,6 +72,7 @@ def of(made: Plan, shipped: Mapping[str, Entry]) -> list[str]:
     ]
     notes += node_layers.notes(made.nodes)
     notes += cuda.notes(made.described, made.lock, made.offered)
+    notes += of_model(made)
     if made.apt is None:
         notes.append(f"apt is {NOT_LOCKED}: the lock has no index for the base {made.base_digest}.")
     left_out = [offer for offer in made.offered if offer.baked] if made.request.weights.no_weights else []

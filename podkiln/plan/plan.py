@@ -214,12 +214,23 @@ class Plan:
     @property
     def fetched_at_start(self) -> int:
         """Bytes that a pod fetches at its first start with the default settings, as far as they are known."""
-        return sum(self._size(offer).known_bytes for offer in self._fetched)
+        return self._served_bytes + sum(self._size(offer).known_bytes for offer in self._fetched)
+
+    @property
+    def _served_bytes(self) -> int:
+        """Bytes of the model that is served, as far as they are locked, without what lies in the image."""
+        files = self.lock.model.document.files if self.lock.model else ()
+        baked = {weight.sha256 for each in self.bundles for weight in each.weights}
+        return sum(file.size or 0 for file in files if file.sha256 not in baked)
 
     @property
     def unknown_sizes(self) -> tuple[str, ...]:
         """The files among these whose size is not known: MODEL: FILE."""
-        return tuple(f"{each.id}: {file}" for each in self._fetched for file in self._size(each).unknown)
+        open_words = self.lock.model.document.unresolved if self.lock.model else ()
+        return (
+            *(f"{each.id}: {file}" for each in self._fetched for file in self._size(each).unknown),
+            *(f"{word.role}: {word.word}" for word in open_words),
+        )
 
     @property
     def _fetched(self) -> list[VariantModel]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pod.net.hubs import Hubs
 from pod.util import secret_variables
-from podkiln.config import families, model_folders, model_server, model_types, presets, strip_list
+from podkiln.config import model_folders, model_server, model_types, presets, strip_list
 from podkiln.config.additions import LAYER
 from podkiln.errors import DescriptionError
+from podkiln.lock import family_bases
 from podkiln.lock.apt import NOT_LOCKED
 from podkiln.plan import cuda
 from podkiln.render import (
@@ -51,7 +52,7 @@ def render(plan: Plan) -> dict[str, File]:
         "podkiln/models.json": _json(image_metadata.models(plan)),
         "podkiln/flags.json": _json(flags_json(plan)),
         "podkiln/model-types.json": _json(model_types.to_json()),
-        **(_of_comfyui(plan, facts) if plan.described.spec.has_comfyui else _of_server()),
+        **(_of_comfyui(plan, facts) if plan.described.spec.has_comfyui else _of_server(plan)),
         **{path: File(content) for path, content in apt_index.texts(plan.apt).items()},
         **{path: File(content, copied=True) for path, content in apt_index.packed(plan.apt).items()},
         **_added_index(plan),
@@ -63,9 +64,12 @@ def render(plan: Plan) -> dict[str, File]:
     }
 
 
-def _of_server() -> dict[str, File]:
+def _of_server(plan: Plan) -> dict[str, File]:
     """Return what only an image with the server of a model has."""
-    return {"podkiln/detection.json": _json(families.to_json())}
+    found = {"podkiln/detection.json": _json(family_bases.knowledge())}
+    if plan.lock.model:
+        found["podkiln/model-lock.json"] = _json(plan.lock.model.document.to_json())
+    return found
 
 
 def _of_comfyui(plan: Plan, facts: dict[str, Any]) -> dict[str, File]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pod.util import env
+from pod.util import env, files
 from pod.util.env import SettingError, nearest, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+IMAGE_LOCK: Final = "model-lock.json"
+"""Among the image's data: the model that its variant names, and what is locked of it."""
 AUTO: Final = "auto"
 FULL, FP8, GROUP, MODEL, SEQUENTIAL = (
     "full",
@@ -101,7 +103,15 @@ class Settings:
 
 
 def read(environ: Mapping[str, str]) -> Settings:
-    """Read the environment. Raises SettingError."""
+    """Read the environment, and where that names no other model the image's own.
+
+    Raises SettingError, PodError for an image that is damaged.
+    """
+    return parse(_with_image_model(environ))
+
+
+def parse(environ: Mapping[str, str]) -> Settings:
+    """Read the environment alone. Raises SettingError."""
     model = _word(environ, "MODEL_ID")
     if not model:
         raise SettingError(f"MODEL_ID is not set, so that there is no model to serve: give {_MODEL_FORMS}.")
@@ -137,6 +147,18 @@ def read(environ: Mapping[str, str]) -> Settings:
         _folder(environ, "PODKILN_VOLUME", Settings.volume),
         env.is_on("HF_HUB_OFFLINE", environ.get("HF_HUB_OFFLINE")),
     )
+
+
+def _with_image_model(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the environment with the variables of the image's own model, unless it names another one."""
+    path = _folder(environ, "PODKILN_ROOT", Settings.root) / IMAGE_LOCK
+    if not path.exists():
+        return environ
+    own: dict[str, str] = files.read_image_data(path, lambda data: dict(data["variables"]))
+    given = {name: value for name, value in environ.items() if value.strip()}
+    if given.get("MODEL_ID", own["MODEL_ID"]).strip() != own["MODEL_ID"]:
+        return environ
+    return {**environ, **own, **{name: given[name] for name in own if name in given}}
 
 
 def _word(environ: Mapping[str, str], name: str) -> str:

@@ -39,6 +39,7 @@ EXAMPLES: dict[str, list[str]] = {
     "portraits.yaml": ["realvisxl-v4"],
     "sdxl-only.yaml": ["sdxl-base"],
     "sdxl-server.yaml": [],
+    "turbo-server.yaml": [],
     "studio-worker.yaml": ["qwen-image-edit-2511"],
     "two-of-them.yaml": [],
     "with-ffmpeg.yaml": [],

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from podkiln.errors import LockError, SourceError, UsageError
-from podkiln.lock import locations, nodes, requirements, validation
+from podkiln.lock import family_bases, locations, nodes, requirements, served_model, validation
+from podkiln.lock.family_bases import BasesLock
 from podkiln.lock.nodes import NodesLock
 from podkiln.lock.schema import LockedFile, RuntimeLock, WeightsLock
+from podkiln.lock.served_model import ModelLock
 from podkiln.util import git_repository
 
 if TYPE_CHECKING:
@@ -67,7 +69,12 @@ class State:
 
 def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
     """Read the locks of variants. A damaged one counts as unknown; its users refuse it themselves."""
-    found = State()
+    found, variants = State(), list(variants)
+    if any(locations.user_lock_dir(each) is None for each in variants) and (
+        bases := _load(family_bases.path(), BasesLock, read)
+    ):
+        pinned = {name: part.revision for name, part in bases.bases.items() if part}
+        found.pins |= {("families", f"base {name}"): revision for name, revision in pinned.items()}
     for described in variants:
         folder, weights = locations.folders(described)
         if locked := _load(weights, WeightsLock, read):
@@ -75,6 +82,10 @@ def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
                 found.weights |= {(model, file.destination): file for file in files}
         if runtime := _load(folder / "runtime.json", RuntimeLock, read):
             found.pins |= {(folder.name, name): value for name, value in _pins(folder, runtime, read)}
+        if served := _load(served_model.path_of(described), ModelLock, read):
+            name = served_model.name_of(described)
+            found.weights |= {(name, file.destination): file for file in served.files}
+            found.pins[name, _INPUTS] = " ".join(map("=".join, served.variables.items()))
         for place in locations.node_folders(described)[:1]:
             if of_nodes := _load(place / nodes.FILE, NodesLock, read):
                 found.pins |= {
@@ -154,6 +165,7 @@ def losses(changes: Iterable[Change], stated: Iterable[tuple[str, str]]) -> list
             change.kind == "changed"
             and change.key in {"sha256", "size"}
             and (change.where, change.what) not in decided
+            and change.where not in redescribed
         )
         or (
             change.kind == "changed"

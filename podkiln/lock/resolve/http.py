@@ -312,6 +312,11 @@ def trusting(ca_bundle: Path | None) -> Iterator[None]:
             os.environ |= {name: value} if value is not None else {}
 
 
+def limits() -> Limits:
+    """Return how long one connection of such a question may take, and whom it trusts."""
+    return Limits(PATIENCE.connect, PATIENCE.read, _trust())
+
+
 @functools.cache
 def _trust() -> ssl.SSLContext:
     from podkiln.registry.tls import tls_context  # noqa: PLC0415 - commands without network start faster

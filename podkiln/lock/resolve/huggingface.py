@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from pod.net.hubs import Request, request_for
 from pod.util.env import nearest
 from podkiln.config.fields import Revision
+from podkiln.config.model import UNRESOLVED, ModelFile
 from podkiln.lock.resolve.errors import (
     AccessDeniedError,
     FileMetadata,
@@ -31,16 +33,20 @@ from podkiln.lock.resolve.http import Shape, checked
 from podkiln.lock.validation import AnySha256, Size, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pod.net.hubs import Hubs
-    from podkiln.config.model import ModelFile
     from podkiln.lock.resolve.http import Reply, Web
 
 _LARGEST_IN_GIT: Final = 32 << 20  # bytes; the hub wants LFS from 10 MB on
 _MOST_NAMES: Final = 1000  # that are looked at for one that was meant
 _LONGEST_NAME: Final = 300
 _OFFLINE: Final = frozenset({"1", "on", "yes", "true"})
+
+
+def is_offline() -> bool:
+    """Whether the environment says that the hub is not to be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _OFFLINE
 
 
 class _Lfs(Shape):
@@ -64,6 +70,8 @@ class _Listing(Shape):
 
     sha: Revision
     siblings: list[Any]
+    gated: Any = False
+    card_data: Any = Field(None, alias="cardData")
 
     def names(self) -> Iterable[str]:
         """Return the names of the files."""
@@ -74,6 +82,16 @@ class _Listing(Shape):
         """Return what is said of a file, whatever that is; None: nothing."""
         rows = (row for row in self.siblings if isinstance(row, dict))
         return next((row for row in rows if row.get("rfilename") == name), None)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository at a commit: the names of its files, and the front matter of its card."""
+
+    commit: str
+    names: tuple[str, ...]
+    gated: bool
+    card: Mapping[str, Any]
 
 
 class HuggingFace:
@@ -105,6 +123,23 @@ class HuggingFace:
         content = self._fetch(repo, sibling, listing.sha)
         return FileMetadata(listing.sha, len(content), hashlib.sha256(content).hexdigest())
 
+    def file(self, repo: str, path: str, revision: str) -> FileMetadata:
+        """Return what the hub knows of a file at a commit. Raises as `find` does."""
+        try:
+            asked = ModelFile(
+                huggingface=repo, path=path, revision=revision, folder="diffusers", sha256=UNRESOLVED
+            )
+        except ValidationError:
+            raise UnclearError(f"{self.host} lists {path!r} in {repo}, which is no path of a file") from None
+        return self.find(asked)
+
+    def repository(self, repo: str) -> Repository:
+        """Return what the hub knows of a repository's main branch. Raises as `find` does."""
+        listing = self._listing(repo, "main")
+        self._listings.setdefault((repo, listing.sha), listing)
+        card = listing.card_data if isinstance(listing.card_data, dict) else {}
+        return Repository(listing.sha, tuple(listing.names()), bool(listing.gated), card)
+
     def _listing(self, repo: str, revision: str) -> _Listing:
         """Ask for a listing once a run; a failure is remembered too."""
         if (repo, revision) not in self._listings:
@@ -118,7 +153,7 @@ class HuggingFace:
         return found
 
     def _ask(self, repo: str, revision: str) -> _Listing:
-        if os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _OFFLINE:
+        if is_offline():
             raise UnreachableError(self.host, "HF_HUB_OFFLINE is set")
         if "--" in repo or ".." in repo:
             raise RefusedError(f"{repo!r} is not the name of a repository")

@@ -16,9 +16,21 @@ from podkiln.config.model import UNRESOLVED
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import additions as locked_additions
 from podkiln.lock import drift, kept_image, layers, locations, reader, runtimes, schema
+from podkiln.lock import family_bases as locked_bases
 from podkiln.lock import nodes as locked_nodes
+from podkiln.lock import served_model as locked_model
 from podkiln.lock import serving as locked_serving
-from podkiln.lock.resolve import additions, changes, nodes, runtime, serving, upgrades, weights
+from podkiln.lock.resolve import (
+    additions,
+    changes,
+    family_bases,
+    nodes,
+    runtime,
+    served_model,
+    serving,
+    upgrades,
+    weights,
+)
 from podkiln.lock.schema import Lock
 from podkiln.util.quoting import did_you_mean
 
@@ -109,7 +121,10 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
             changed += nodes.relock(described, wanted.packages, warnings)
             changed += serving.relock(described, wanted.packages)
             changed += additions.relock(described, wanted.packages)
-    outcomes = _relock_weights(variants, shipped, wanted.models)
+    outcomes = [
+        *_relock_weights(variants, shipped, wanted.models),
+        *_relock_served(variants, upgrade=not wanted.models.isdisjoint((served_model.MODEL, "all"))),
+    ]
     after = changes.state(variants, changes.from_disk)
     return RelockResult(
         changed=(*changed, *(path for outcome in outcomes for path in outcome.changed)),
@@ -155,6 +170,8 @@ def check(names: Sequence[str], since: str | None = None, cuda: str | None = Non
     for described in variants:
         with locations.hinted(described):
             found += _check(described, shipped)
+    if any(locations.user_lock_dir(each) is None for each in variants):
+        found += locked_bases.find_drift()
     if since is not None:
         found += _forgotten(variants, shipped, since)
     return list(dict.fromkeys(found))
@@ -173,6 +190,7 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
         drifts = [*drift.find_drift(described, locked), *problems]
         drifts += locked_additions.python_drifts(described, locked)
         drifts += locked_serving.read(described, locked.runtime)[1]
+        drifts += locked_model.read(described)[1]
         found += [f"{described.name}: {each}" for each in drifts]
     found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]
     added = locked_additions.apt_drifts(described, reader.apt_locks(described))
@@ -233,6 +251,8 @@ def _sorted(
 ) -> _Upgrade:
     """Sort the names of --upgrade by kind. Raises UsageError for an unknown name."""
     models = {name for each in variants for name in _entries(each, shipped)}
+    models.add(family_bases.FAMILIES)
+    models |= {served_model.MODEL} if any(each.spec.model for each in variants) else set()
     pins = {"base", "comfyui", *(name for each in variants for name in each.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
     packages |= {additions.ALL, *(name for each in variants for name in additions.packages(each))}
@@ -241,7 +261,10 @@ def _sorted(
     for name in upgrade:
         if name not in models | pins and canonicalize_name(name) not in packages:
             meant = did_you_mean(name, models | pins | packages)
-            hint = meant or "A Python package, uv, apt, additions, nodes, a model, a node, base or all."
+            hint = (
+                meant
+                or "A Python package, uv, apt, additions, nodes, a model or node, families, base or all."
+            )
             raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
     return _Upgrade(  # a node and a package may have one name, and so may a model: all of them are meant
         packages=tuple(canonicalize_name(name) for name in upgrade if canonicalize_name(name) in packages),
@@ -274,6 +297,16 @@ def _refuse_two_meanings(variants: Iterable[LoadedVariant]) -> None:
             )
 
 
+def _relock_served(variants: Sequence[LoadedVariant], *, upgrade: bool) -> list[ResolveResult]:
+    """Lock the models that are served; variants for several runtimes have one lock of theirs."""
+    once = {locked_model.path_of(each): each for each in variants}
+    outcomes = []
+    for described in once.values():
+        with locations.hinted(described):
+            outcomes.append(served_model.relock(described, upgrade=upgrade))
+    return outcomes
+
+
 def _relock_weights(
     variants: Sequence[LoadedVariant], shipped: Mapping[str, Entry], upgrade: Iterable[str]
 ) -> list[ResolveResult]:
@@ -281,6 +314,8 @@ def _relock_weights(
     outcomes = []
     if any(locations.user_lock_dir(each) is None for each in variants):
         outcomes.append(weights.relock(shared, shipped, frozenset(upgrade), start=shared))
+        renewed = not {family_bases.FAMILIES, "all"}.isdisjoint(upgrade)
+        outcomes.append(family_bases.relock(upgrade=renewed))
     for described in variants:
         own = locations.user_lock_dir(described)
         if own is not None:

@@ -22,7 +22,7 @@ class ModelFile:
     """One file; `size` in bytes and `sha256` are None where they were not known when the image was made.
 
     A file that MODELS or LORAS names has the reference; until it is resolved, it has no folder. `remarks`
-    are what its hub has to say of it.
+    are what its hub has to say of it. Where the sha256 is `of_hub`, it was locked as the hub gave it.
     """
 
     model: str
@@ -34,6 +34,7 @@ class ModelFile:
     source: Mapping[str, Any] = field(repr=False)
     wish: ModelRef | None = None
     remarks: tuple[str, ...] = field(default=(), compare=False)
+    of_hub: bool = False
 
     @property
     def label(self) -> str:
@@ -43,7 +44,7 @@ class ModelFile:
     @property
     def vouched(self) -> bool:
         """Whether a person gave its sha256, with the reference or in the lock; a hub's own does not count."""
-        return bool(self.wish.sha256 if self.wish else self.sha256)
+        return not self.of_hub and bool(self.wish.sha256 if self.wish else self.sha256)
 
     @classmethod
     def wished(cls, wish: ModelRef) -> ModelFile:

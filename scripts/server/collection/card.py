@@ -32,6 +32,7 @@ def of_data(data: Mapping[str, Any]) -> Card:
         library=_text(data.get("library_name")),
         task=_text(data.get("pipeline_tag")),
         tags=tuple(_list(data.get("tags"))),
+        licence=_licence(data),
     )
 
 
@@ -62,6 +63,12 @@ def _bare(value: str) -> str:
 def _list(value: Any) -> list[str]:
     found = value if isinstance(value, list) else [value]
     return [each for each in found if isinstance(each, str) and each][:_MOST]
+
+
+def _licence(data: Mapping[str, Any]) -> str:
+    """Return the licence's id, or where that is `other` its name; "" where none is told."""
+    said = _text(data.get("license"))
+    return (_text(data.get("license_name")) or said) if said == "other" else said
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,7 @@ from pod.net.hubs import Request, request_for
 from pod.resolve import civitai, safetensors_header
 from pod.util.dataclass import dataclass, field, replace
 from server.collection import card as cards
-from server.collection.reference import Reference, WordError, parse
+from server.collection.reference import MAIN, Reference, WordError, parse
 from server.detection.detect import detect, wanted, with_base_files
 from server.detection.facts import CivitaiFacts, Facts, File
 
@@ -93,12 +93,20 @@ class Collector:
         if decision.served and decision.base and decision.kind != "checkpoint":
             name = decision.base.repository
             try:
-                base = self.look(_of_base(name, base_model))
+                base = self.look(self._of_base(name, base_model))
                 decision = with_base_files(decision, facts, base.facts, self._known)
                 remarks += base.remarks
             except RefusedError as error:
                 remarks.append(f"its base {name} {error}")
         return _found(decision, facts, source, remarks, base)
+
+    def _of_base(self, word: str, given: str) -> Reference:
+        """Return which base is meant; at the commit that is locked, unless a person named the base."""
+        found = _base(word, given)
+        pinned = self._known.bases.get(found.source.get("repo", "")) if word != given else None
+        if pinned is None or found.source["revision"] != MAIN:
+            return found
+        return replace(found, source={**found.source, "revision": pinned["revision"]})
 
     def look(self, meant: Reference) -> Found:
         """Return what a model alone is, without its base. Raises RefusedError, OSError."""
@@ -240,7 +248,7 @@ def _found(
     return Found(decision, facts, str(source.get("revision", "")), tuple(remarks), source, base)
 
 
-def _of_base(word: str, given: str) -> Reference:
+def _base(word: str, given: str) -> Reference:
     """Return what a base is called: what a person gave may be a folder here too, what files tell may not."""
     try:
         found = parse(word)

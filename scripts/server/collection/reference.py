@@ -35,6 +35,8 @@ _REPOSITORY = re.compile(
 _CIVITAI_MODEL = re.compile(r"civitai:([0-9]{1,15})", re.IGNORECASE)
 _LOCAL = ("/", "./", "../", "~")
 _LONGEST = 2000
+MAIN = "main"
+"""The branch that is meant where none is named."""
 
 
 class WordError(ValueError):
@@ -95,7 +97,7 @@ def _parsed(word: str) -> Reference:
 
 
 def _repository(word: str, match: re.Match[str]) -> Reference:
-    source = {"kind": "huggingface", "repo": match["repo"], "revision": match["revision"] or "main"}
+    source = {"kind": "huggingface", "repo": match["repo"], "revision": match["revision"] or MAIN}
     path = match["path"]
     if path is None:
         return Reference(word, source)

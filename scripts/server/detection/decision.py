@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from server.detection.facts import File
 
 PIPELINE, CHECKPOINT, TRANSFORMER, GGUF, LORA = "pipeline", "checkpoint", "transformer", "gguf", "lora"
+GATED = "gated"
+"""The code of a refusal that a token would lift."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 
 from pod.util.dataclass import dataclass, replace
 from server.detection import civitai, memory, other_files, part, pipeline_folder, single_file
-from server.detection.decision import PIPELINE, Decision
+from server.detection.decision import GATED, PIPELINE, Decision
 from server.detection.pipeline_folder import INDEX
 
 TYPE_CHECKING = False
@@ -67,7 +67,7 @@ def detect(facts: Facts, known: Knowledge) -> Decision:
     if facts.gated and not facts.token:
         decided = _detect(facts, known) if facts.files else Decision()
         return decided.refused(
-            "gated",
+            GATED,
             f"{facts.word} is gated, and no token is set, so none of its files can be fetched.",
             f"Accept its licence at https://huggingface.co/{facts.repository}, and set HF_TOKEN to a token "
             "of that account.",

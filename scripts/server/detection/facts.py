@@ -45,6 +45,7 @@ class Card:
     library: str = ""
     task: str = ""
     tags: tuple[str, ...] = ()
+    licence: str = ""
 
 
 @dataclass(frozen=True)

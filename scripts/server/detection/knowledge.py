@@ -103,6 +103,7 @@ class Knowledge:
         )
         self.unservable: Mapping[str, Any] = data["unservable"]
         self.types = Types(data["types"])
+        self.bases: Mapping[str, Mapping[str, Any]] = data.get("bases", {})
         self.families: Mapping[str, Mapping[str, Any]] = data["families"]
         self.checkpoints: Mapping[str, Checkpoint] = {each.id: each for each in self._checkpoints()}
 

@@ -125,14 +125,16 @@ class Bringer:
         """Return a file that is used where it is; one of RunPod's cache is hashed. Raises PodError."""
         source = wanted.source
         at = Path(source["file"]) if "file" in source else Path(source["folder"]) / file.path
-        said = digest_of_blob(at) if source.get("origin") == CACHE else ""
+        locked = wanted.locked.get(file.path)
+        said = f"sha256:{locked}" if locked else digest_of_blob(at) if source.get("origin") == CACHE else ""
         try:
-            if said:
+            if said and source.get("origin") == CACHE:  # of what is in the image, its own digest tells
                 self._phase(f"checking {file.name}")
                 found = digest(of_file(at), at.stat().st_size, said)
                 if found != said:
+                    who = "the image's lock" if locked else "its name"
                     raise PodError(
-                        f"{at} has {found}, and its name says {said}: it is damaged or was exchanged; have "
+                        f"{at} has {found}, and {who} says {said}: it is damaged or was exchanged; have "
                         "the endpoint's cached model fetched again.",
                         UNFIT,
                     )
@@ -187,4 +189,6 @@ def _model_file(wanted: Wanted, file: File) -> ModelFile:
     except ValueError as error:
         raise PodError(f"{file.path!r} {error}, so it is not fetched.", UNFIT) from None
     folder, _, name = f"{FOLDER}/{path}".rpartition("/")
-    return ModelFile(model, folder, name, file.size, wanted.sha256 or None, False, source)
+    locked = wanted.locked.get(file.path)
+    sha256 = locked or wanted.sha256 or None
+    return ModelFile(model, folder, name, file.size, sha256, False, source, of_hub=locked is not None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pod.commands import fetch as fetching
 from pod.downloads.queue import STOPPED
 from pod.errors import PodError
+from pod.model_refs import models_json
 from pod.net.hubs import Hubs
 from pod.resolve.hashes import Resolver
 from pod.resolve.model_facts import Facts
@@ -20,16 +21,18 @@ from server.collection.reference import told
 from server.detection.knowledge import Knowledge
 from server.weights import record
 from server.weights.fetch import Bringer, part
+from server.weights.image_lock import ImageLock, agrees
 from server.weights.model_files import ModelFiles, Resolved
 from server.weights.places import FOLDER, Places
-from server.weights.resolve import WordResolver
+from server.weights.resolve import Plan, WordResolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from server.settings import Settings
+    from server.weights.model_files import Part
     from server.weights.record import Record
-    from server.weights.resolve import Plan
 
     Say = Callable[[str], None]
 
@@ -59,12 +62,13 @@ class Gatherer:
         data = files.read_image_data(settings.root / _DETECTION, dict)
         self.known = files.read_json(settings.root / _DETECTION, Knowledge, "rebuild the image")
         self._knowledge = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+        self._lock = ImageLock.read(settings.root)
         stopping = stopping or threading.Event()
         environ = {"WORKSPACE": str(settings.workspace), **environ}
         store = fetching.store(environ, say)
         self._root = store.target / FOLDER
         self._roots = (store.baked / FOLDER, self._root, store.volume / FOLDER)
-        self._places = Places(store.baked, store.cache)
+        self._places = Places(store.baked, store.cache, self._in_image(store.baked))
         hubs, policy = Hubs.from_environment(environ), fetching.policy(environ, store)
         self._policy = policy
         facts = Facts(lambda: data["types"], _DETECTION)
@@ -99,7 +103,7 @@ class Gatherer:
             (
                 self._one(
                     f"lora{number}",
-                    ("lora", each.word, "", family),
+                    record.lora_key(each.word, family),
                     lambda: self._words.lora(each.word, family),  # noqa: B023 - called at once
                     each.word,
                 ),
@@ -112,12 +116,16 @@ class Gatherer:
     def lora(self, word: str, family: str, number: int) -> Resolved:
         """Return one LoRA, once its file is here. Raises PodError."""
         return self._one(
-            f"lora{number}", ("lora", word, "", family), lambda: self._words.lora(word, family), word
+            f"lora{number}", record.lora_key(word, family), lambda: self._words.lora(word, family), word
         )
 
     def _one(self, name: str, key: tuple[str, ...], ask: Callable[[], Plan], word: str) -> Resolved:
         """Return what a word led to: by its record where that still holds, or else by asking."""
         word = told(word)
+        if locked := self._lock.plan(key):
+            return self._locked(name, key, locked)
+        if self._lock.lacks(key):
+            self._say(f"{word}: the image's lock lacks it, for its hub did not answer then: it is asked now")
         known = self._recorded(key, word)
         if known and (resolved := self._by_record(name, known)):
             return resolved
@@ -134,10 +142,33 @@ class Gatherer:
                 raise PodError(f"{error}{but}", error.exit_code) from None
             self._say(f"{error} So it is served as it was recorded.")
             return self._linked(name, known)
-        parts = {role: found[f"{name}/{role}"] for role in plan.parts}
-        resolved = Resolved(plan.word, plan.decision, parts["model"], parts.get("base"))
+        resolved = _resolved(name, plan, found)
         if not all(_is_own(each.source) for each in plan.parts.values()):
             self._write(key, resolved)
+        return resolved
+
+    def _in_image(self, baked: Path) -> dict[str, Path]:
+        """Return the files of the image's models that are there, by sha256. Raises PodError."""
+        path = self._settings.root / "models.json"
+        rows = [row for some in models_json.read(path).values() for row in some] if path.exists() else []
+        places = {row.sha256: (baked / row.folder / row.name, row.size) for row in rows if row.sha256}
+        return {
+            sha256: at for sha256, (at, size) in places.items() if at.is_file() and at.stat().st_size == size
+        }
+
+    def _locked(self, name: str, key: tuple[str, ...], plan: Plan) -> Resolved:
+        """Return what the image's lock says of a word, once just these files are here. Raises PodError."""
+        revision = plan.parts["model"].revision
+        at = f" at {revision}" if revision else ""
+        self._say(f"{plan.word}: the image's lock has it{at}, and no hub is asked what it is")
+        known = self._recorded(key, plan.word)
+        if known and agrees(known, plan):
+            if not (changed := known.changed()):
+                return self._linked(name, known)
+            self._say(f"{plan.word}: {changed} is not as it was recorded; all is checked again")
+        wanted = {f"{name}/{role}": self._places.whole(each) for role, each in plan.parts.items()}
+        resolved = _resolved(name, plan, self._bringer.bring(wanted))
+        self._write(key, resolved)
         return resolved
 
     def _recorded(self, key: tuple[str, ...], word: str) -> Record | None:
@@ -172,6 +203,11 @@ class Gatherer:
             record.write(path, resolved, self._knowledge)
         except OSError as error:
             self._say(f"{path} cannot be written ({error.strerror}), so the next start asks the hub again")
+
+
+def _resolved(name: str, plan: Plan, found: Mapping[str, Part]) -> Resolved:
+    parts = {role: found[f"{name}/{role}"] for role in plan.parts}
+    return Resolved(plan.word, plan.decision, parts["model"], parts.get("base"))
 
 
 def _is_own(source: Mapping[str, Any]) -> bool:

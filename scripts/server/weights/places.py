@@ -9,11 +9,15 @@ https://docs.runpod.io/serverless/endpoints/model-caching
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from pod.util.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from server.weights.resolve import Wanted
 
 IMAGE, CACHE = "image", "cache"
 FOLDER: Final = "diffusers"
@@ -23,10 +27,13 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Places:
-    """Looks for repositories in `baked`, the image's models, and `cache`, the hub folder of a cache."""
+    """Looks for repositories in `baked`, the image's models, and `cache`, the hub folder of a cache.
 
-    def __init__(self, baked: Path, cache: Path) -> None:
-        self._baked, self._cache = baked / FOLDER, cache
+    `known` are files of the image's models by sha256: what is locked may be one of them.
+    """
+
+    def __init__(self, baked: Path, cache: Path, known: Mapping[str, Path] | None = None) -> None:
+        self._baked, self._cache, self._known = baked / FOLDER, cache, known or {}
         self._distrusted: set[tuple[str, str]] = set()
 
     def here(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -45,6 +52,16 @@ class Places:
                     **kept,
                 }
         return None
+
+    def whole(self, wanted: Wanted) -> Wanted:
+        """Return files that are locked as those of the place where all of them are here; else as they are."""
+        if len(wanted.files) == 1 and (at := self._known.get(wanted.locked[wanted.files[0].path])):
+            kept = {key: wanted.source[key] for key in ("repo",) if key in wanted.source}
+            return replace(wanted, source={"kind": "local", "file": str(at), "origin": IMAGE, **kept})
+        here = self.here(wanted.source) if wanted.source["kind"] == "huggingface" else None
+        if here and all(Path(here["folder"], file.path).is_file() for file in wanted.files):
+            return replace(wanted, source=here)
+        return wanted
 
     def distrust(self, source: Mapping[str, Any]) -> bool:
         """Leave a place out from now on, where it has not all that is needed; tell whether it was one."""

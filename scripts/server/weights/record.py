@@ -100,7 +100,7 @@ class Record:
             raise ValueError("another schema")
         self.word = str(data["word"])
         self.knowledge = str(data["knowledge"])
-        self.decision = _decision(data["decision"])
+        self.decision = decision_of(data["decision"])
         self._parts: Mapping[str, Any] = data["parts"]
         self.revision = str(self._parts["model"]["revision"])
         for part in self._parts.values():
@@ -120,6 +120,12 @@ class Record:
             if not plain or (status.st_size, status.st_mtime_ns) != (row["size"], row["mtime_ns"]):
                 return str(row["path"])
         return ""
+
+    def digests(self) -> dict[tuple[str, str], str]:
+        """Return what its files were found to have, by part and path."""
+        return {
+            (name, row["path"]): row["digest"] for name, part in self._parts.items() for row in part["files"]
+        }
 
     def resolved(self, folders: Mapping[str, Path]) -> Resolved:
         """Return what it tells, with the folders in which links to the files are."""
@@ -152,7 +158,8 @@ def _part(row: Mapping[str, Any], folder: Path) -> Part:
     return Part(row["source"], row["revision"], pieces, folder)
 
 
-def _decision(row: Mapping[str, Any]) -> Decision:
+def decision_of(row: Mapping[str, Any]) -> Decision:
+    """Return the decision whose `to_json` this is. Raises KeyError, TypeError, ValueError, AttributeError."""
     plain = {key: value for key, value in row.items() if key not in {"served", "refusal"}}
     if not all(isinstance(row[key], str) for key in _TEXTS):
         raise TypeError("no text")
@@ -169,6 +176,11 @@ def _decision(row: Mapping[str, Any]) -> Decision:
             **{key: tuple(row[key]) for key in ("omit", "missing", "needs", "evidence")},
         }
     )
+
+
+def lora_key(word: str, family: str) -> tuple[str, str, str, str]:
+    """Return what the record of a LoRA is found by: it was looked at for models of one family."""
+    return "lora", word, "", family
 
 
 def key_of(settings: Settings) -> tuple[str, str, str, str]:

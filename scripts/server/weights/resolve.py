@@ -11,7 +11,7 @@ from pod.util.dataclass import dataclass, field, replace
 from pod.util.env import SettingError, short
 from server.collection import reference
 from server.collection.reference import Reference, WordError, told
-from server.detection.decision import CHECKPOINT, LORA, Decision
+from server.detection.decision import CHECKPOINT, GATED, LORA, Decision
 from server.weights import components
 
 if TYPE_CHECKING:
@@ -29,12 +29,23 @@ _LISTED: Final = re.compile(r"(?P<word>[^#]+)#sha256=(?P<sha256>[0-9a-fA-F]{64})
 
 @dataclass(frozen=True)
 class Wanted:
-    """Files that are wanted of one place; `sha256` is what a person says that the file has."""
+    """Files that are wanted of one place.
+
+    `sha256` is what a person says that the file has, `locked` what the image's lock says, by path. `licence`
+    is the id that the card of its repository gives, "" where none is known; `gated`: it has to be accepted.
+    """
 
     source: Mapping[str, Any] = field(repr=False)
     revision: str
     files: tuple[File, ...]
     sha256: str = ""
+    locked: Mapping[str, str] = field(default_factory=dict, repr=False)
+    licence: str = ""
+    gated: bool = False
+
+
+class UnsuitableError(PodError):
+    """What a word names is known, and is not what can be used there: asking again will not help."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,8 @@ class WordResolver:
         )
         decision = found.decision
         if decision.refusal:
-            raise PodError(
+            kind = PodError if decision.refusal.code == GATED else UnsuitableError
+            raise kind(
                 f"{word} cannot be served: {decision.refusal.sentence} {decision.refusal.instead}",
                 UNFIT,
             )
@@ -82,8 +94,12 @@ class WordResolver:
             base = found.base or self._base(decision, settings)
             files = decision.base_files
             if decision.kind == CHECKPOINT:
-                files = _configuration(base.facts)
-            parts["base"] = _wanted(base, files)
+                files = configuration(base.facts)
+            wanted = _wanted(base, files)
+            pinned = self._known.bases.get(wanted.source.get("repo", ""), {})
+            if pinned.get("revision") == wanted.revision:
+                wanted = replace(wanted, locked=pinned["files"])
+            parts["base"] = wanted
         return Plan(word, decision, parts)
 
     def _base(self, decision: Decision, settings: Settings) -> Found:
@@ -91,7 +107,8 @@ class WordResolver:
         if decision.base is None:
             raise ValueError("expected a base")
         model, word = told(settings.model), decision.base.repository
-        meant, _ = self._meant("BASE_MODEL", word, "")
+        pinned = {} if settings.base_model else self._known.bases.get(word, {})
+        meant, _ = self._meant("BASE_MODEL", word, pinned.get("revision", ""))
         found = self._found("the base", word, lambda: self._collector.look(meant), lambda _: True)
         if decision.kind != CHECKPOINT:
             raise PodError(
@@ -114,10 +131,13 @@ class WordResolver:
         meant, sha256 = self._meant(variable, word, "")
         word = told(word)
         found = self._found(variable, word, lambda: self._collector.look(meant), lambda _: True)
+        refusal = found.decision.refusal
+        if refusal and refusal.code == GATED:
+            raise PodError(f"{variable}: {refusal.sentence} {refusal.instead}", UNFIT)
         try:
             decision = components.decided(role, found, self._known)
         except RefusedError as error:
-            raise PodError(f"{variable}: {word} {error}.", UNFIT) from None
+            raise UnsuitableError(f"{variable}: {word} {error}.", UNFIT) from None
         return Plan(word, decision, {"model": _wanted(found, decision.files, sha256)})
 
     def lora(self, word: str, family: str) -> Plan:
@@ -130,16 +150,17 @@ class WordResolver:
         if decision.kind == LORA and refusal and refusal.code == "no-base":
             decision = replace(decision, refusal=None)  # it is put on what is served
         if decision.refusal:
-            raise PodError(
+            kind = PodError if decision.refusal.code == GATED else UnsuitableError
+            raise kind(
                 f"LORAS: {word} cannot be used: {decision.refusal.sentence} {decision.refusal.instead}", UNFIT
             )
         if decision.kind != LORA:
-            raise PodError(
+            raise UnsuitableError(
                 f"LORAS: {word} is no LoRA: {decision.reason} Leave it out, or serve it by MODEL_ID.", UNFIT
             )
         families = self._known.families
         if {decision.family, family} <= families.keys() and decision.family != family:
-            raise PodError(
+            raise UnsuitableError(
                 f"LORAS: {word} is a LoRA for {families[decision.family]['title']}, and the model is of the "
                 f"family {families[family]['title']}: choose one that was made for that.",
                 UNFIT,
@@ -198,10 +219,18 @@ def _at(meant: Reference, revision: str) -> Reference:
 def _wanted(found: Found, files: tuple[File, ...], sha256: str = "") -> Wanted:
     source = found.source
     revision = found.revision or str(source.get("version", ""))
-    return Wanted(source, revision, tuple(dict.fromkeys(files)), sha256)
+    card = found.facts.card
+    return Wanted(
+        source,
+        revision,
+        tuple(dict.fromkeys(files)),
+        sha256,
+        licence=card.licence if card else "",
+        gated=found.facts.gated,
+    )
 
 
-def _configuration(facts: Facts) -> tuple[File, ...]:
+def configuration(facts: Facts) -> tuple[File, ...]:
     """Return the files of a pipeline that are no weights: what from_single_file reads of its `config`."""
     return tuple(
         file

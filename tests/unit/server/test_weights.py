@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from model_pods import INDEX, WEIGHTS, Pod, add_pipeline
 from servers import hub_content
 from servers.hub import Hub
 from servers.hub_faults import Fault
@@ -15,7 +16,6 @@ from pod.errors import PodError
 from podkiln.config import families
 from server import settings
 from server.weights import record
-from server.weights.gather import Gatherer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,66 +23,12 @@ if TYPE_CHECKING:
 
     from server.weights.model_files import ModelFiles
 
-WEIGHTS = (
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",
-)
-INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "safety_checker": [None, None],
-}
-
-
-class Pod:
-    """A pod with a volume, and everything that it said."""
-
-    def __init__(self, folder: Path, hub: Hub) -> None:
-        self.folder, self.hub, self.said = folder, hub, list[str]()
-        (folder / "root").mkdir()
-        (folder / "root/detection.json").write_text(json.dumps(families.to_json()))
-
-    def gather(self, **variables: str) -> ModelFiles:
-        environ = {
-            "PODKILN_ROOT": str(self.folder / "root"),
-            "PODKILN_RUN": str(self.folder / "run"),
-            "PODKILN_BAKED": str(self.folder / "baked"),
-            "PODKILN_VOLUME": str(self.folder / "endpoint"),
-            "WORKSPACE": str(self.folder / "volume"),
-            "FETCH_STAGING": "never",
-            "PODKILN_FETCH_TRIES": "1",
-            "HF_ENDPOINT": self.hub.url,
-            "CIVITAI_ENDPOINT": self.hub.url,
-            **variables,
-        }
-        self.said.clear()
-        self.hub.hits.clear()
-        (self.folder / "run").mkdir(exist_ok=True)
-        return Gatherer(settings.read(environ), environ, self.said.append, lambda _: None).gather()
-
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     with Hub() as hub:
         add_pipeline(hub, "org/sd")
         yield hub
-
-
-def add_pipeline(hub: Hub, repo: str) -> None:
-    for number, path in enumerate(WEIGHTS):
-        hub.add(repo, path, 4096, seed=number)
-    for path in ("unet", "vae", "text_encoder"):
-        hub.add(repo, f"{path}/config.json", b'{"_class_name": "X"}', lfs=False)
-    hub.add(repo, "tokenizer/vocab.json", b"{}", lfs=False)
-    hub.add(repo, "scheduler/scheduler_config.json", b"{}", lfs=False)
-    hub.add(repo, "model_index.json", json.dumps(INDEX).encode(), lfs=False)
-    hub.add(repo, "unet/diffusion_pytorch_model.bin", b"x" * 64)
-    hub.add(repo, "README.md", b"no card", lfs=False)
 
 
 @pytest.fixture

@@ -45,6 +45,10 @@ esac
 """
 
 
+SD1 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+"""The base of a family, whose lock is filled too."""
+
+
 @dataclass(frozen=True)
 class Listed(HubFile):
     """A file of which only the listing is asked for: gigabytes that need not be there."""
@@ -64,8 +68,9 @@ def listed(path: str, file: ModelFile, number: int) -> Listed:
 
 
 def stock(hub: Hub) -> int:
-    """Offer every file of the shipped models; return how many their descriptions leave open."""
+    """Offer every file of the shipped models, and a family's base; return how many files models have."""
     count = 0
+    hub.add(SD1, "model_index.json", b"{}", lfs=False)
     for entry in catalog.load().values():
         for file in entry.model.files:
             count += 1
@@ -217,7 +222,8 @@ def test_a_run_fills_the_lock_and_opens_a_pull_request_with_the_table(runner: Ru
         "pr create --base main --head lock-update --title Lock what the hubs tell --body-file"
     )
     changed = runner.git("diff", "--name-only", "main", "lock-update").split()
-    assert changed == ["variants/locks/weights.json"]
+    assert changed == ["variants/locks/families.json", "variants/locks/weights.json"]
+    assert f"| families | base {SD1} | added |  | {hub.repositories[SD1].head} |".replace("_", "\\_") in table
     assert (
         runner.git("ls-remote", "origin", "lock-update").split()[0]
         == runner.git("rev-parse", "lock-update").strip()

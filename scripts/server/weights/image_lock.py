@@ -1,0 +1,78 @@
+"""What the image's lock says of the model that is served: model-lock.json, made of a variant's `model`.
+
+It has the variables that name the model, and for each word what it led to when it was locked: the decision,
+the commits, and the size and sha256 of each file. A pod asks no hub what such a word means.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pod.util import files
+from server.detection.facts import File
+from server.settings import IMAGE_LOCK
+from server.weights import record
+from server.weights.resolve import Plan, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from server.weights.record import Record
+
+
+class ImageLock:
+    """The words that are locked, by the keys of their records; `lacking` are part and word of the others."""
+
+    def __init__(
+        self, plans: Mapping[tuple[str, ...], Plan], lacking: frozenset[tuple[str, ...]] = frozenset()
+    ) -> None:
+        self._plans, self._lacking = plans, lacking
+
+    @classmethod
+    def read(cls, root: Path) -> ImageLock:
+        """Read that of the image, whose data lie in `root`; most have none. Raises PodError."""
+        path = root / IMAGE_LOCK
+        return files.read_image_data(path, cls._of) if path.exists() else cls({})
+
+    @classmethod
+    def _of(cls, data: Mapping[str, Any]) -> ImageLock:
+        rows = {tuple(row["key"]): row for row in data["words"]}
+        return cls(
+            {key: _plan(row["word"], row["found"]) for key, row in rows.items() if row["found"]},
+            frozenset(key[:2] for key, row in rows.items() if not row["found"]),
+        )
+
+    def plan(self, key: tuple[str, ...]) -> Plan | None:
+        """Return what a word led to when it was locked; None where it was not."""
+        return self._plans.get(key)
+
+    def lacks(self, key: tuple[str, ...]) -> bool:
+        """Tell whether a word was to be locked, and its hub did not answer."""
+        return key[:2] in self._lacking
+
+
+def agrees(known: Record, plan: Plan) -> bool:
+    """Tell whether a record is of just the files that are locked, and of the same decision."""
+    locked = {
+        (name, path): f"sha256:{sha256}"
+        for name, part in plan.parts.items()
+        for path, sha256 in part.locked.items()
+    }
+    return known.digests() == locked and known.decision == plan.decision
+
+
+def _plan(word: str, found: Mapping[str, Any]) -> Plan:
+    parts = {name: _wanted(part) for name, part in found["parts"].items()}
+    return Plan(word, record.decision_of(found["decision"]), parts)
+
+
+def _wanted(part: Mapping[str, Any]) -> Wanted:
+    return Wanted(
+        part["source"],
+        part["revision"],
+        tuple(File(each["path"], each["size"]) for each in part["files"]),
+        locked={each["path"]: each["sha256"] for each in part["files"]},
+        licence=part["licence"],
+        gated=part["gated"],
+    )
