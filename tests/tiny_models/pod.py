@@ -71,7 +71,9 @@ class Pod:
         variables: Further variables.
     """
 
-    def __init__(self, folder: Path, hub: Hub | None, endpoint: Endpoint | None = None, **variables: str) -> None:
+    def __init__(
+        self, folder: Path, hub: Hub | None, endpoint: Endpoint | None = None, **variables: str
+    ) -> None:
         self.volume, self._container = folder / "volume", folder / "container"
         shutil.rmtree(self._container, ignore_errors=True)
         self.run, temporary = self._container / "run", self._container / "tmp"
@@ -215,7 +217,10 @@ class Pod:
         fields = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
         roots = (self._container, self.volume)
         paths = {
-            str(path) for root in roots for path in root.rglob("*") if path.is_file() and path.suffix != ".log"
+            str(path)
+            for root in roots
+            for path in root.rglob("*")
+            if path.is_file() and path.suffix != ".log"
         }
         return Figures(
             int(fields["VmRSS"].split()[0]) / 1024,
