@@ -104,6 +104,7 @@ class Pod:
             "HF_ENDPOINT": hubs,
             "CIVITAI_ENDPOINT": hubs,
             "PODKILN_FETCH_TRIES": "2",
+            "OMP_NUM_THREADS": "1",  # two threads that wait for each other take longer over so little
             "SERVE_HOST": "127.0.0.1",
             "PORT": str(self._port),
             "API_TOKEN": TOKEN,
@@ -173,10 +174,18 @@ class Pod:
 
     def kill(self) -> int:
         """Kill the server with SIGKILL, and wait until the kernel has done it; returns its process."""
+        wait(lambda: self.server > 1, "no server was started", self.said, 15.0)
         number = self.server
         os.kill(number, signal.SIGKILL)
         wait(lambda: self.server != number, "the supervisor has not seen the end", self.said, 15.0)
         return number
+
+    def kill_all(self) -> None:
+        """Kill the pod with SIGKILL: the supervisor, with which the kernel ends the server."""
+        server = self.server
+        self._process.kill()
+        self._process.wait()
+        wait(lambda: not server or not _runs(server), "the server outlives its supervisor", self.said, 15.0)
 
     def ask(self, method: str, path: str, body: Any = None, timeout: float = PATIENCE) -> tuple[int, Any]:
         """Return the status and the JSON of an answer. Raises OSError."""
@@ -254,6 +263,14 @@ def root_of(folder: Path) -> Path:
         (root / name).symlink_to(SCRIPTS / name)
     shutil.copy(named, root / "detection.json")
     return root
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process runs: one that has ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _free_port() -> int:

@@ -262,21 +262,26 @@ def check_kills(bench: Bench) -> None:
             shutil.rmtree(place / "volume")
             begin, end = (0.0, fetched) if number < KILLS // 2 else (fetched, start)
             moment = bench.random.uniform(begin, end)
-            jobs = number % 3 == 2  # of RunPod's queue
             with contextlib.ExitStack() as stack:
-                endpoint = stack.enter_context(Endpoint()) if jobs else None
+                # By turns: the server, the whole pod (whose volume the next one gets), a worker's.
+                endpoint = stack.enter_context(Endpoint()) if number % 3 == 2 else None
                 pod = stack.enter_context(Pod(place, hub, endpoint, MODEL_ID=REPOSITORY))
                 time.sleep(moment)
                 phases.append(phase(pod))
-                first = pod.kill()
-                assert_whole(place, hub, complete=False)
+                if number % 3 == 1:
+                    pod.kill_all()
+                    assert_whole(place, hub, complete=False)
+                    pod = stack.enter_context(Pod(place, hub, MODEL_ID=REPOSITORY))
+                else:
+                    pod.kill()
+                    assert_whole(place, hub, complete=False)
+                longer = bench.random.uniform(0.1, 2.0)
                 if endpoint:
-                    waited.append(killed_job(pod, endpoint, whole, bench.random.uniform(0.1, 2.0)))
+                    waited.append(killed_job(pod, endpoint, whole, longer))
                 else:
                     pod.wait_ready()
-                    assert pod.server not in (0, first)
                     assert generated(pod) == whole, "another picture after a kill"
-                    waited.append(killed_request(pod, whole, bench.random.uniform(0.1, 2.0), number))
+                    waited.append(killed_request(pod, whole, longer, number))
                 assert_whole(place, hub, complete=True)
         bench.tell(f"{len(phases)} kills before it was ready, in: {', '.join(phases)}")
         bench.tell(
