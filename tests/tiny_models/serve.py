@@ -208,10 +208,11 @@ def check_growth(bench: Bench) -> None:
         url = f"data:image/png;base64,{base64.b64encode(generated(pod)).decode()}"
         for number in range(WARM):
             one_of_many(pod, client, number, url)
-        before = pod.figures()
+        before, course = pod.figures(), []
         for number in range(REQUESTS):
             one_of_many(pod, client, number, url)
-        bench.tell(f"{REQUESTS} requests: {pod.figures().grown(before, MOST_MIB)}")
+            course += [f"{pod.figures().resident:.0f}"] if number % 40 == 39 else []
+        bench.tell(f"{REQUESTS} requests: {pod.figures().grown(before, MOST_MIB)}; MiB: {', '.join(course)}")
     with Endpoint() as endpoint, Pod(place, None, endpoint, **variables) as pod:
         for number in range(WARM + REQUESTS):
             shown = endpoint.end(endpoint.submit({**ASKED, "seed": number}), 300.0)
@@ -283,11 +284,9 @@ def check_kills(bench: Bench) -> None:
                     assert generated(pod) == whole, "another picture after a kill"
                     waited.append(killed_request(pod, whole, longer, number))
                 assert_whole(place, hub, complete=True)
-        bench.tell(f"{len(phases)} kills before it was ready, in: {', '.join(phases)}")
-        bench.tell(
-            f"{len(waited)} kills while it generated: clients knew after {max(waited):.2f} s at most; "
-            "each next start gave the same picture"
-        )
+            way = ("the server", "the pod", "a worker")[number % 3]
+            bench.tell(f"{way}, killed in {phases[-1]!r}; and generating, known after {waited[-1]:.2f} s")
+        bench.tell(f"{len(phases) + len(waited)} kills: each next start gave the same picture")
 
 
 def phase(pod: Pod) -> str:
