@@ -67,12 +67,12 @@ class Pod:
     Args:
         folder: Its volume, kept between pods, and its container, which is made new.
         hub: Where models are; None where none can be reached.
+        variables: MODEL_ID, and what else it is told.
         endpoint: The endpoint whose queue it works for; None for HTTP.
-        variables: Further variables.
     """
 
     def __init__(
-        self, folder: Path, hub: Hub | None, endpoint: Endpoint | None = None, **variables: str
+        self, folder: Path, hub: Hub | None, variables: dict[str, str], endpoint: Endpoint | None = None
     ) -> None:
         self.volume, self._container = folder / "volume", folder / "container"
         shutil.rmtree(self._container, ignore_errors=True)
@@ -117,7 +117,7 @@ class Pod:
         told = {"port": self._port, "serve": "diffusers", "warnings": [], "reasons": []}
         (self.run / "decision.json").write_text(json.dumps(told))
         (self.run / "comfyui.args").write_text("")
-        words = ["-I", "-S", self._root, "run", "0", str(STOP_SECONDS)]
+        words: list[str | Path] = ["-I", "-S", self._root, "run", "0", str(STOP_SECONDS)]
         with self.log.open("wb") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, *words, sys.executable, "-I", self._root, "model"],

@@ -49,6 +49,7 @@ ASKED: dict[str, Any] = {
 }
 SLOW = {**ASKED, "num_inference_steps": 250, "width": 256, "height": 256}  # whose steps can be timed
 REPOSITORY, CHECKPOINT, BASE, STYLE, VERSION = "org/tiny", "org/checkpoint", "org/base", "org/style", 200
+PIPELINE = {"MODEL_ID": REPOSITORY}
 UNET = "unet/diffusion_pytorch_model.safetensors"
 WARM, REQUESTS, MOST_MIB = 20, 200, 16.0
 KILLS = 10  # while it is fetched and loaded, and as many while it generates
@@ -161,7 +162,7 @@ def by_runpod(endpoint: Endpoint, *given: Any) -> list[Any]:
 def check_forms(bench: Bench) -> None:
     """Five forms of MODEL_ID, each by three doors: one picture."""
     forms: dict[str, dict[str, str]] = {
-        "folder at a hub": {"MODEL_ID": REPOSITORY},
+        "folder at a hub": PIPELINE,
         "single file": {"MODEL_ID": f"hf:{CHECKPOINT}:sdxl.safetensors", "BASE_MODEL": BASE},
         "LoRA": {"MODEL_ID": STYLE, "BASE_MODEL": REPOSITORY},
         "CivitAI word": {"MODEL_ID": f"civitai:{VERSION // 2}@{VERSION}", "BASE_MODEL": BASE},
@@ -171,7 +172,7 @@ def check_forms(bench: Bench) -> None:
     for name, variables in forms.items():
         place = bench.place(f"form-{name.split()[0]}")
         with bench.hub() as hub, Endpoint() as endpoint:
-            with Pod(place, hub, **variables) as pod:
+            with Pod(place, hub, variables) as pod:
                 took = pod.wait_ready()
                 seen[name] = generated(pod)
                 with openai_client(pod) as client:
@@ -180,7 +181,7 @@ def check_forms(bench: Bench) -> None:
                     assert by_openai(client, model=listed.id) == seen[name]
             assert bool(hub.hits) == (name != "local path"), "it was not fetched from the hub"
             hub.hits.clear()
-            with Pod(place, hub, endpoint, **variables) as pod:
+            with Pod(place, hub, variables, endpoint) as pod:
                 routed = {
                     "openai_route": "/v1/images/generations",
                     "openai_input": {"prompt": PROMPT, "size": "64x64", "num_inference_steps": 2, "seed": 7},
@@ -203,7 +204,7 @@ def check_growth(bench: Bench) -> None:
     style = bench.model("lora-kohya")
     variables = {"MODEL_ID": str(bench.model("sd15")), "LORAS": f"{style}=0"}
     place = bench.place("growth")
-    with Pod(place, None, **variables) as pod, openai_client(pod) as client:
+    with Pod(place, None, variables) as pod, openai_client(pod) as client:
         pod.wait_ready()
         url = f"data:image/png;base64,{base64.b64encode(generated(pod)).decode()}"
         for number in range(WARM):
@@ -213,7 +214,7 @@ def check_growth(bench: Bench) -> None:
             one_of_many(pod, client, number, url)
             course += [f"{pod.figures().resident:.0f}"] if number % 40 == 39 else []
         bench.tell(f"{REQUESTS} requests: {pod.figures().grown(before, MOST_MIB)}; MiB: {', '.join(course)}")
-    with Endpoint() as endpoint, Pod(place, None, endpoint, **variables) as pod:
+    with Endpoint() as endpoint, Pod(place, None, variables, endpoint) as pod:
         for number in range(WARM + REQUESTS):
             shown = endpoint.end(endpoint.submit({**ASKED, "seed": number}), 300.0)
             assert shown["status"] == "COMPLETED", shown
@@ -251,7 +252,7 @@ def check_kills(bench: Bench) -> None:
     place = bench.place("kills")
     with bench.hub() as hub:
         hub.rate = RATE
-        with Pod(place, hub, MODEL_ID=REPOSITORY) as pod:
+        with Pod(place, hub, PIPELINE) as pod:
             wait(lambda: "fetched (" in pod.said(), "it is not fetched", pod.said)
             fetched = time.monotonic() - pod.started
             start = pod.wait_ready()
@@ -266,13 +267,13 @@ def check_kills(bench: Bench) -> None:
             with contextlib.ExitStack() as stack:
                 # By turns: the server, the whole pod (whose volume the next one gets), a worker's.
                 endpoint = stack.enter_context(Endpoint()) if number % 3 == 2 else None
-                pod = stack.enter_context(Pod(place, hub, endpoint, MODEL_ID=REPOSITORY))
+                pod = stack.enter_context(Pod(place, hub, PIPELINE, endpoint))
                 time.sleep(moment)
                 phases.append(phase(pod))
                 if number % 3 == 1:
                     pod.kill_all()
                     assert_whole(place, hub, complete=False)
-                    pod = stack.enter_context(Pod(place, hub, MODEL_ID=REPOSITORY))
+                    pod = stack.enter_context(Pod(place, hub, PIPELINE))
                 else:
                     pod.kill()
                     assert_whole(place, hub, complete=False)
@@ -379,12 +380,12 @@ def assert_whole(place: Path, hub: Hub, *, complete: bool) -> None:
 def check_cancel(bench: Bench) -> None:
     """A cancelled generation ends within one step, whoever cancels it."""
     place, variables = bench.place("cancel"), {"MODEL_ID": str(bench.model("sd15"))}
-    with Pod(place, None, **variables) as pod:
+    with Pod(place, None, variables) as pod:
         pod.wait_ready()
 
         for how in ("DELETE", "a client that goes"):
             with pod.followed(SLOW) as events:
-                job, at = "", []
+                job, at = "", list[float]()
                 while len(at) < 6:
                     kind, data = next(events)
                     job = data.get("id", job)
@@ -409,10 +410,10 @@ def check_cancel(bench: Bench) -> None:
                 raise AssertionError("OpenAI's client has waited")
             assert took < 1.0, took
             bench.tell(f"OpenAI's client that gives up: over after {took:.2f} s")
-    with Endpoint() as endpoint, Pod(place, None, endpoint, **variables) as pod:
-        job = endpoint.submit(SLOW)
-        endpoint.wait(lambda: len(job.progress) > 2, 120.0)
-        endpoint.cancel(job)
+    with Endpoint() as endpoint, Pod(place, None, variables, endpoint) as pod:
+        slow = endpoint.submit(SLOW)
+        endpoint.wait(lambda: len(slow.progress) > 2, 120.0)
+        endpoint.cancel(slow)
         begun = time.monotonic()
         assert endpoint.end(endpoint.submit(ASKED), 60.0)["status"] == "COMPLETED"
         took = time.monotonic() - begun
@@ -430,8 +431,8 @@ def check_files(bench: Bench) -> None:
     """Files that are corrupt or exchanged are stopped by their hash, in a sentence."""
     civitai = {"MODEL_ID": f"civitai:{VERSION // 2}@{VERSION}", "BASE_MODEL": BASE}
     for name, variables, fault in (
-        ("of a hub", {"MODEL_ID": REPOSITORY}, Fault("flip", "diffusion_pytorch_model")),
-        ("a configuration", {"MODEL_ID": REPOSITORY}, Fault("flip", "vae/config.json", "hub")),
+        ("of a hub", PIPELINE, Fault("flip", "diffusion_pytorch_model")),
+        ("a configuration", PIPELINE, Fault("flip", "vae/config.json", "hub")),
         ("of CivitAI", civitai, Fault("flip", "sdxl.safetensors")),
         (
             "of a base",
@@ -443,20 +444,20 @@ def check_files(bench: Bench) -> None:
         fault.times, fault.after = -1, 500 if fault.where == "hub" else 9000
         with bench.hub() as hub:
             hub.fault(fault)
-            refused(bench, f"corrupt, {name}", bench.place("files"), hub, "is listed", **variables)
+            refused(bench, f"corrupt, {name}", bench.place("files"), hub, "is listed", variables)
     # Exchanged on the volume, behind podkiln's back.
     place = bench.place("files")
     with bench.hub() as hub:
         commit = hub.repositories[REPOSITORY].head
-        with Pod(place, hub, MODEL_ID=REPOSITORY) as pod:
+        with Pod(place, hub, PIPELINE) as pod:
             pod.wait_ready()
             whole = generated(pod)
         file = place / "volume/models/diffusers" / REPOSITORY / commit / UNET
         right = file.read_bytes()
         file.write_bytes(right[:-64] + bytes(64))
-        refused(bench, "exchanged, no hub", place, None, "has changed since", MODEL_ID=REPOSITORY)
+        refused(bench, "exchanged, no hub", place, None, "has changed since", PIPELINE)
         hub.hits.clear()
-        with Pod(place, hub, MODEL_ID=REPOSITORY) as pod:
+        with Pod(place, hub, PIPELINE) as pod:
             pod.wait_ready()
             assert generated(pod) == whole
         assert file.read_bytes() == right
@@ -475,10 +476,10 @@ def check_files(bench: Bench) -> None:
         (cached / "refs").mkdir()
         (cached / "refs/main").write_text(commit)
         shutil.rmtree(place / "volume")
-        refused(bench, "exchanged, cached", place, hub, "is damaged or was exchanged", MODEL_ID=REPOSITORY)
+        refused(bench, "exchanged, cached", place, hub, "is damaged or was exchanged", PIPELINE)
         with Endpoint() as endpoint:
             waiting = endpoint.submit(ASKED)
-            refused(bench, "as a worker", place, hub, "damaged or was", endpoint, MODEL_ID=REPOSITORY)
+            refused(bench, "as a worker", place, hub, "damaged or was", PIPELINE, endpoint)
             assert waiting.status == "IN_QUEUE", "a worker without a model has taken a job"
 
 
@@ -488,11 +489,11 @@ def refused(
     place: Path,
     hub: Hub | None,
     sentence: str,
+    variables: dict[str, str],
     endpoint: Endpoint | None = None,
-    **variables: str,
 ) -> None:
     """See that a pod ends with a sentence, and tell it."""
-    with Pod(place, hub, endpoint, **variables) as pod:
+    with Pod(place, hub, variables, endpoint) as pod:
         code = pod.wait_end(120.0)
         lines = [line for line in pod.said().splitlines() if sentence in line]
         assert code == 69, f"{name}: exit code {code}\n{pod.said()}"
