@@ -47,7 +47,7 @@ ASKED: dict[str, Any] = {
     "width": 64,
     "height": 64,
 }
-SLOW = {**ASKED, "num_inference_steps": 250, "width": 256, "height": 256}  # whose steps can be timed
+SLOW = {**ASKED, "num_inference_steps": 250, "width": 128, "height": 128}  # whose steps can be timed
 REPOSITORY, CHECKPOINT, BASE, STYLE, VERSION = "org/tiny", "org/checkpoint", "org/base", "org/style", 200
 PIPELINE = {"MODEL_ID": REPOSITORY}
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -403,12 +403,12 @@ def check_cancel(bench: Bench) -> None:
             import openai
 
             try:
-                by_openai(client, "256x256", num_inference_steps=250)
+                by_openai(client, "128x128", num_inference_steps=250)
             except openai.APITimeoutError:
                 took = freed(pod, time.monotonic())
             else:
                 raise AssertionError("OpenAI's client has waited")
-            assert took < 1.0, took
+            assert took < 1.2 * step + 0.3, f"{took:.2f} s, and a step takes {step:.2f}"
             bench.tell(f"OpenAI's client that gives up: over after {took:.2f} s")
     with Endpoint() as endpoint, Pod(place, None, variables, endpoint) as pod:
         slow = endpoint.submit(SLOW)
