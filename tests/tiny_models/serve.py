@@ -54,6 +54,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 WARM, REQUESTS, MOST_MIB = 20, 200, 16.0
 KILLS = 10  # while it is fetched and loaded, and as many while it generates
 SOON = 10.0  # seconds in which a client of a server that was killed knows that
+FETCHING, FETCHED = ": fetching\n", "fetched ("  # in the log
 RATE = 40_000  # bytes a second of a connection to a slow hub: the fetch takes some seconds
 
 CLIENT = """
@@ -253,22 +254,22 @@ def check_kills(bench: Bench) -> None:
     with bench.hub() as hub:
         hub.rate = RATE
         with Pod(place, hub, PIPELINE) as pod:
-            wait(lambda: "fetched (" in pod.said(), "it is not fetched", pod.said)
-            fetched = time.monotonic() - pod.started
+            begun = seen_in_log(pod, FETCHING)
+            fetched = seen_in_log(pod, FETCHED)
             start = pod.wait_ready()
             whole = generated(pod)
-        bench.tell(f"a start takes {start:.1f} s, of which the fetch takes {fetched:.1f}")
+        bench.tell(f"a start takes {start:.1f} s; it fetches from {begun:.1f} to {fetched:.1f} s")
         phases: list[str] = []
         waited: list[float] = []
         for number in range(KILLS):
             shutil.rmtree(place / "volume")
-            begin, end = (0.0, fetched) if number < KILLS // 2 else (fetched, start)
-            moment = bench.random.uniform(begin, end)
+            fetches = number < KILLS // 2
             with contextlib.ExitStack() as stack:
                 # By turns: the server, the whole pod (whose volume the next one gets), a worker's.
                 endpoint = stack.enter_context(Endpoint()) if number % 3 == 2 else None
                 pod = stack.enter_context(Pod(place, hub, PIPELINE, endpoint))
-                time.sleep(moment)
+                seen_in_log(pod, FETCHING if fetches else FETCHED)
+                time.sleep(bench.random.uniform(0.0, (fetched - begun) if fetches else (start - fetched)))
                 phases.append(phase(pod))
                 if number % 3 == 1:
                     pod.kill_all()
@@ -290,13 +291,19 @@ def check_kills(bench: Bench) -> None:
         bench.tell(f"{len(phases) + len(waited)} kills: each next start gave the same picture")
 
 
+def seen_in_log(pod: Pod, words: str) -> float:
+    """Wait until a pod has said something; returns the seconds since it began."""
+    wait(lambda: words in pod.said(), f"it has not said {words!r}", pod.said)
+    return time.monotonic() - pod.started
+
+
 def phase(pod: Pod) -> str:
     """Return what the server does."""
     with contextlib.suppress(OSError):
         said = pod.ask("GET", "/health", timeout=5)[1]
         return str(said["phase"] or said["status"])
-    told = [line for line in pod.said().splitlines() if '"phase"' in line or "phase=" in line]
-    return f"as a worker, {json.loads(told[-1])['phase'] if told and told[-1].startswith('{') else 'start'}"
+    told = [line for line in pod.said().splitlines() if line.startswith("{") and '"phase"' in line]
+    return str(json.loads(told[-1])["phase"]) if told else "its first moments"
 
 
 def killed_request(pod: Pod, whole: bytes, moment: float, number: int) -> float:
