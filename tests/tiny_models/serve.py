@@ -5,7 +5,8 @@
 Needs torch, diffusers, openai and runpod. The server runs under its supervisor, as start.sh starts it, on
 local hubs and a RunPod endpoint that is played (tests/servers). FOLDER gets the models, and a pod for each
 check; models that are there are used again. Prints a line for each check, and ends with 1 where one failed.
-Run by hand, for it takes a quarter of an hour: there are some fifty starts, and each imports torch.
+Run by hand, for it takes long: there are some fifty starts, and each imports torch. In a checkout,
+PODKILN_DETECTION names a detection.json, as for check.py.
 """
 
 from __future__ import annotations
