@@ -109,7 +109,7 @@ class Bringer:
             raise PodError("the fetch was stopped; what has arrived is kept.", STOPPED)
         failed = [each for each in fetcher.board.files if each.state == State.FAILED]
         if failed:
-            more = f" ({len(failed) - 1} more files failed)" if len(failed) > 1 else ""
+            more = f" ({len(failed)} of {len(fetcher.board.files)} files failed)" if len(failed) > 1 else ""
             raise PodError(f"{failed[0].model}: {failed[0].error}{more}.", UNFIT)
         return {each.file: Path(str(each.path)) for each in fetcher.board.files}
 
