@@ -186,11 +186,22 @@ def by_command(command: str, endpoint: Endpoint, given: Mapping[str, str]) -> It
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(_LAST)
-        except subprocess.TimeoutExpired:
+        late = time.monotonic() + _LAST
+        while _is_running(process) and time.monotonic() < late:
+            time.sleep(0.1)
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
+
+
+def _is_running(leader: subprocess.Popen[bytes]) -> bool:
+    """Tell whether anything of a command still runs: its shell may end before what it started does."""
+    leader.poll()
+    try:
+        os.killpg(leader.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def table(times: Mapping[str, list[Times]]) -> str:

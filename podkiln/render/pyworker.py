@@ -11,12 +11,13 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from pod.util import serving
 from podkiln.config import presets, python_requirements
 from podkiln.config.document import ROOT
 from podkiln.config.serving import DIFFUSERS
 from podkiln.render import templates
 from podkiln.render.context_file import File
-from worker import readiness, serve_settings
+from worker import readiness
 from worker.preset_inputs import MEDIA
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def files(plan: Plan) -> dict[str, File]:
     facts = {
         "variant": {"name": plan.name},
         "log": _LOG,
-        "port": serve_settings.PORT,
+        "port": serving.PORT,
         "routes": _ROUTES[serve],
         "benchmark_note": _BENCHMARKS[serve],
         "ready": readiness.READY,

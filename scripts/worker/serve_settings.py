@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pod.services import ping_config
-from pod.util import env
+from pod.util import env, serving
 from pod.util.env import SettingError
 from worker.answer import OF_RUNPOD
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MB: Final = 1_000_000
 SHORTEST_TOKEN: Final = 16
 """Characters: who guesses is not slowed down, for that would slow down who knows it too."""
-PORT, _PORT_ON_ENDPOINT = 8000, 80
 _MEGABYTES: Final = 30  # of a request, and of an answer: RunPod's limit both ways
 _ON_ENDPOINT: Final = 320.0
 """Seconds of a job and of a request: RunPod ends a request after 330, and the answer has to arrive before."""
@@ -92,7 +91,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     door = env.port("COMFYUI_PORT", environ.get("COMFYUI_PORT"), 0) if environ.get("WEB_USER") else 0
     ping = ping_config.read(environ, comfyui=door or -1)
     found = Settings(
-        port=env.port("PORT", environ.get("PORT"), _PORT_ON_ENDPOINT if endpoint else PORT),
+        port=env.port("PORT", environ.get("PORT"), serving.BALANCED_PORT if endpoint else serving.PORT),
         host=_host(environ.get("SERVE_HOST")),
         token=_token(environ.get("API_TOKEN")),
         health_path=ping.path,
