@@ -35,7 +35,7 @@ sys.path += [str(each) for each in Path("/opt/runpod").glob("lib/python3*/site-p
 from servers.hub import Hub  # noqa: E402
 from servers.hub_faults import Fault  # noqa: E402
 from servers.runpod_endpoint import ENDPOINT, KEY, Endpoint  # noqa: E402
-from tiny_models.pod import TOKEN, Pod, wait  # noqa: E402
+from tiny_models.server_pod import TOKEN, Pod, wait  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

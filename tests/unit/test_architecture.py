@@ -201,6 +201,13 @@ def out_of_order(known: dict[str, Path], order: list[str]) -> list[str]:
     return sorted(found)
 
 
+def test_a_script_of_the_tests_that_runs_in_an_image_hides_no_package_there() -> None:
+    """Python looks into the script's own folder first."""
+    names = {path.stem for path in (ROOT / "tests" / "tiny_models").glob("*.py")}
+    assert {"check", "make"} <= names
+    assert not names & IMAGE_PACKAGES.keys()
+
+
 def test_a_package_imports_only_what_stands_before_it() -> None:
     assert out_of_order(PODKILN, ORDER) == []
     assert {member(name) for name in PODKILN} - {""} == set(ORDER), "a place in the order that nobody has"
