@@ -13,15 +13,13 @@ import io
 import json
 import os
 import sys
-import time
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), *([str(ROOT / "scripts")] if (ROOT / "scripts/pod").is_dir() else [])]
 
-from tiny_models import make  # noqa: E402
+from tiny_models import make, runner  # noqa: E402
 
 from pod.errors import PodError  # noqa: E402
 from server.generation.request import (  # noqa: E402
@@ -561,19 +559,7 @@ def main(argv: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 64
     bench = Bench(Path(argv[0]).absolute(), detection())
-    failed = 0
-    for name in argv[1:] or CHECKS:
-        started = time.monotonic()
-        try:
-            CHECKS[name](bench)
-            told = "passed"
-        except Exception:  # noqa: BLE001 - the other checks run all the same
-            traceback.print_exc()
-            print("\n".join(f"    said: {each}" for each in bench.said))
-            failed, told = failed + 1, "FAILED"
-        print(f"{name}: {told}, {time.monotonic() - started:.1f} s", flush=True)
-    print(f"{len(argv[1:] or CHECKS)} checks, {failed} failed")
-    return 1 if failed else 0
+    return runner.run(CHECKS, argv[1:], bench, lambda: bench.said)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ sys.path += [str(each) for each in Path("/opt/runpod").glob("lib/python3*/site-p
 from servers.hub import Hub  # noqa: E402
 from servers.hub_faults import Fault  # noqa: E402
 from servers.runpod_endpoint import ENDPOINT, KEY, Endpoint  # noqa: E402
+from tiny_models import runner  # noqa: E402
 from tiny_models.server_pod import TOKEN, Pod, wait  # noqa: E402
 
 if TYPE_CHECKING:
@@ -526,19 +526,7 @@ def main(argv: list[str]) -> int:
     if not argv:
         print(__doc__, file=sys.stderr)
         return 64
-    bench = Bench(Path(argv[0]).absolute())
-    failed = 0
-    for name in argv[1:] or CHECKS:
-        started = time.monotonic()
-        try:
-            CHECKS[name](bench)
-            told = "passed"
-        except Exception:  # noqa: BLE001 - the other checks run all the same
-            traceback.print_exc()
-            failed, told = failed + 1, "FAILED"
-        print(f"{name}: {told}, {time.monotonic() - started:.1f} s", flush=True)
-    print(f"{len(argv[1:] or CHECKS)} checks, {failed} failed")
-    return 1 if failed else 0
+    return runner.run(CHECKS, argv[1:], Bench(Path(argv[0]).absolute()))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pod.volume import (
     node_requirements,
     package_overlay,
     sentences,
+    write_access,
 )
 from pod.volume.custom_nodes import Nodes
 from pod.volume.layout import VolumeLayout
@@ -309,7 +310,7 @@ def _writable(folders: Sequence[str], needed_by: str, *, write: bool) -> str:
                 os.makedirs(folder, exist_ok=True)  # noqa: PTH103
         except OSError:
             continue
-        if layout.forbidden(folder) is None:
+        if write_access.forbidden(folder) is None:
             return folder
     raise PodError(
         f"neither {' nor '.join(folders)} can be written, and {needed_by} needs a place for temporary files: "

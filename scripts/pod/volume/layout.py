@@ -9,14 +9,13 @@ others.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from types import MappingProxyType
 
 from pod.util import untrusted_files
 from pod.util.dataclass import asdict, dataclass, replace
-from pod.volume import foreign_layouts
+from pod.volume import foreign_layouts, write_access
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,16 +26,6 @@ if TYPE_CHECKING:
 # ours (nothing is installed); most images; runpod-workers/comfyui-base; madiator2011/better-comfyui.
 HOMES = ("", "ComfyUI", "runpod-slim/ComfyUI", "madapps/ComfyUI")
 OURS = ".podkiln"  # where our own files are on a volume
-PROBE_BYTES = 4096  # a full volume still takes an empty file
-
-_MEANING = {
-    errno.EROFS: "is read-only",
-    errno.EACCES: "may not be written by this pod's user",
-    errno.EPERM: "may not be written by this pod's user",
-    errno.ENOSPC: "is full",
-    errno.EDQUOT: "is full (its quota is used up)",
-}
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _IMPOSSIBLE = {
     errno.ENOTDIR: "is not a folder, or a part of it is not",
     errno.ENAMETOOLONG: "is longer than a path can be",
@@ -122,7 +111,7 @@ def survey_plain(root: str, *, write: bool) -> VolumeLayout:
     if top is None:
         return new
     obstacles = _obstacles(top, [])
-    trouble = _try_to_write(top) if write else forbidden(new.root)
+    trouble = _try_to_write(top) if write else write_access.forbidden(new.root)
     return replace(
         new,
         trouble=trouble,
@@ -142,7 +131,7 @@ def survey(root: str, *, write: bool, elsewhere: Mapping[str, Any] = MappingProx
     if top is None:
         return new
     homes = _homes(top)
-    trouble = _try_to_write(top) if write else forbidden(new.root)
+    trouble = _try_to_write(top) if write else write_access.forbidden(new.root)
     places = {kind: _kind(homes, kind) for kind in ("output", "input", "user")}
     nodes = _custom_nodes(homes)
     missing = [getattr(new, kind) for kind, place in places.items() if place is None]
@@ -151,7 +140,7 @@ def survey(root: str, *, write: bool, elsewhere: Mapping[str, Any] = MappingProx
         missing += [] if nodes else new.nodes
         nodes = nodes or list(new.nodes)
         obstacles = _obstacles(top, missing)
-        trouble = _make(missing, obstacles) if write else None
+        trouble = write_access.make(missing, obstacles) if write else None
         nodes = [path for path in nodes if path not in obstacles]
     there = [path for path in places.values() if path]
     models = [f"{home.path}/{name}" for home in homes for name in _models(home)]
@@ -236,7 +225,7 @@ def _list(path: str) -> _ComfyHome:
         with os.scandir(path or "/") as entries:
             here = list(entries)
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno in write_access.ABSENT:
             return _ComfyHome(path, frozenset(), absent=error.errno)
         raise
     links = [entry.name for entry in here if entry.name == foreign_layouts.LINKS and _holds(entry.is_file)]
@@ -276,77 +265,18 @@ def _empty(folder: str) -> bool:
 
 
 def _try_to_write(top: _ComfyHome) -> str | None:
-    """Write a small file and remove it; returns why that failed."""
+    """Try it in OURS; returns why that failed. What lies in its place is said by `_obstacles`."""
     folder = f"{top.path}/{OURS}"
     if OURS in top.others or untrusted_files.kind(folder) == "a link":
-        folder = top.path  # said by `_obstacles`
-    probe = f"{folder}/.podkiln-probe-{os.urandom(8).hex()}"
-    try:
-        if folder != top.path and OURS not in top.folders:
-            os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib costs 10 ms that a boot waits for
-        try:
-            with open(probe, "wb") as file:  # noqa: PTH123
-                file.write(bytes(PROBE_BYTES))
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(probe)  # noqa: PTH108
-    except OSError as error:
-        return _meaning(error)
-    return None
+        return write_access.try_to_write(top.path, make=False)
+    return write_access.try_to_write(folder, make=OURS not in top.folders)
 
 
 def _obstacles(top: _ComfyHome, missing: list[str]) -> dict[str, str]:
     """Return what lies in the place of folders that are needed, by path: they cannot be made."""
     needed = [*missing, *([] if _models(top) else [f"{top.path}/models"])]
-    found = {path: _obstacle(path) for path in needed if os.path.basename(path) in top.others}  # noqa: PTH119
+    found = {path: write_access.obstacle(path) for path in needed if os.path.basename(path) in top.others}  # noqa: PTH119
     ours = f"{top.path}/{OURS}"
     if OURS in top.others or (OURS in top.folders and untrusted_files.kind(ours) == "a link"):
-        found[ours] = _obstacle(ours)
+        found[ours] = write_access.obstacle(ours)
     return found
-
-
-def _obstacle(path: str) -> str:
-    """Say what lies somewhere in the place of a folder."""
-    what = untrusted_files.kind(path) or "a file"
-    if what != "a link":
-        return f"is {what}"
-    try:
-        os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return "is a link that leads back to itself"
-        if error.errno in _ABSENT:
-            return "is a link that leads nowhere"
-        return f"is a link that cannot be followed ({error.strerror or error})"
-    return "is a link, not a folder"
-
-
-def _make(folders: list[str], obstacles: dict[str, str]) -> str | None:
-    """Make folders; what is wrong with one alone is added to `obstacles`, else returned."""
-    for folder in folders:
-        if folder in obstacles:
-            continue
-        try:
-            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-        except OSError as error:
-            if error.errno in _MEANING:
-                return _meaning(error)
-            obstacles[folder] = f"cannot be made ({error.strerror or error})"
-    return None
-
-
-def forbidden(path: str) -> str | None:
-    """Say why a folder, or the first one above that is there, cannot be written, without trying."""
-    while not os.access(path, os.W_OK | os.X_OK):
-        try:
-            if os.path.exists(path) or path in ("", "/"):  # noqa: PTH110
-                read_only = os.statvfs(path or "/").f_flag & os.ST_RDONLY
-                return _MEANING[errno.EROFS if read_only else errno.EACCES]
-        except OSError as error:  # a dead file server, a stale handle
-            return _meaning(error)
-        path = os.path.dirname(path)  # noqa: PTH120
-    return None
-
-
-def _meaning(error: OSError) -> str:
-    return _MEANING.get(error.errno or 0, f"cannot be written ({error.strerror or error})")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pod.volume import layout
+from pod.volume import layout, write_access
 from pod.volume.timed_subprocess import TimedSubprocess
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def test_a_file_server_that_fails_is_an_answer(
     with monkeypatch.context() as patched:
         patched.setattr(os, "access", lambda *_: False)
         patched.setattr(os, "statvfs", refuse)
-        assert layout.forbidden(str(tmp_path)) is not None
+        assert write_access.forbidden(str(tmp_path)) is not None
 
 
 def test_a_link_into_what_fails_is_no_folder(lay: Callable[[list[str]], str]) -> None:
