@@ -56,7 +56,9 @@ def inspect_command(model: str, base_model: str | None, ca_bundle: Path | None, 
     client = SourceClient.from_environment(os.environ, ca_bundle)
     asker = HubClient(client.policy, threading.Event())
     terms = Terms.from_json(model_types.to_json()["civitai"])
-    collector = Collector(client.hubs, asker, Knowledge(family_bases.knowledge()), terms, log.info)
+    collector = Collector(
+        client.hubs, asker, Knowledge(family_bases.knowledge(family_bases.pinned())), terms, log.info
+    )
     try:
         found = collector.inspect(meant, str(base.source["repo"]) if base else "")
     except RefusedError as error:

@@ -50,8 +50,8 @@ APT: Final = "apt"
     "--upgrade",
     multiple=True,
     metavar="NAME",
-    help="Look up again: a package, uv, apt, additions, nodes, a model, a node, model (the one that "
-    "is served), families, base, comfyui, all.",
+    help="Look up again: a package, uv, apt, additions, nodes, the id of a model or node, model (the "
+    "served one), families, base, comfyui, all.",
 )
 @option(
     "--since", metavar="REV", help="With --check: fail too where the lock knew more at this git revision."

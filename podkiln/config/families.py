@@ -139,13 +139,10 @@ class Row(StrictModel):
     code: str = "no-route"
 
 
-class Library(StrictModel):
+class Library(Row):
     """Models of another program: what their card names as library, as pattern, and a refusal."""
 
     name: Pattern
-    says: str
-    instead: str
-    code: str = "other-library"
 
 
 class Name(StrictModel):

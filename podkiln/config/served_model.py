@@ -6,7 +6,6 @@ server.collection.reference.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
@@ -20,9 +19,6 @@ from server.collection import reference
 if TYPE_CHECKING:
     from podkiln.config.variant import LoadedVariant
     from server.settings import Settings
-
-_PATHS: Final = ("/", "./", "../", "~")
-_SHA256: Final = re.compile(r"#sha256=[0-9A-Fa-f]{64}$")
 
 Word = Annotated[str, PatternType(r"^[^\s,\x00-\x1f\x7f]{1,2000}$", "one word, without blanks and commas")]
 
@@ -88,15 +84,16 @@ def _words(model: ServedModel, found: Settings) -> list[tuple[tuple[str | int, .
 
 def _problem(word: str) -> str | None:
     """Return why a word cannot be locked; it continues a sentence that begins with the word."""
-    if word.startswith(_PATHS):
+    if word.startswith(reference.LOCAL):
         return "is a path, and only what a hub or an address serves is locked: give it as MODEL_ID at start"
+    bare, sha256 = reference.split_hash(word)
     try:
-        meant = reference.parse(_SHA256.sub("", word))
+        meant = reference.parse(bare)
     except reference.WordError as wrong:
         return str(wrong)
     if meant.kind == "local":
         return f"is a file or folder here, and a repository too perhaps: write hf:{word} for that"
-    if meant.kind == "https" and not _SHA256.search(word):
+    if meant.kind == "https" and not sha256:
         return "is an address, of which nothing says what it serves: write #sha256=… behind it"
     if meant.kind == "https" and reference.told(meant.source["url"]) != meant.source["url"]:
         return "has a login or a query, which may be secret, and the image would show it"

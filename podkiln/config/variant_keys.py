@@ -97,7 +97,7 @@ class Variant(StrictModel):
     model: ServedModel | None = Field(
         None,
         description="With `serve: diffusers`: the model that is served where `MODEL_ID` names no other one. "
-        "`lock` pins its files, and pods take no others.",
+        "`lock` pins its files, and pods take these.",
     )
     runtime: Runtime
     image: Image

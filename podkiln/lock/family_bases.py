@@ -6,7 +6,7 @@ a checkpoint takes of it. What no hub has told yet is null, and a pod takes that
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from podkiln.config import families
 from podkiln.lock import locations, validation
@@ -14,7 +14,11 @@ from podkiln.lock.served_model import LockedPart
 from podkiln.lock.validation import Locked, Schema, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+UPGRADE_NAME: Final = "families"
+"""What --upgrade calls them."""
 
 
 class BasesLock(Locked):
@@ -34,6 +38,14 @@ def described() -> tuple[str, ...]:
     served = [family for family in families.load().values() if family.loads != "nothing"]
     found = {each.base for family in served for each in family.checkpoints}
     return tuple(sorted(found))
+
+
+def named_by(repository: str) -> Path:
+    """Return the file of the family that names a base; the folder of all where none does."""
+    for name, family in families.load().items():
+        if any(each.base == repository for each in family.checkpoints):
+            return families.FOLDER / f"{name}.yaml"
+    return families.FOLDER
 
 
 def read() -> BasesLock:
@@ -62,6 +74,6 @@ def pinned() -> dict[str, Any]:
     }
 
 
-def knowledge() -> dict[str, Any]:
-    """Return detection.json, with the bases that are locked. Raises DescriptionError, LockError."""
-    return {**families.to_json(), "bases": pinned()}
+def knowledge(bases: Mapping[str, Any]) -> dict[str, Any]:
+    """Return detection.json, with bases as `pinned` gives them. Raises DescriptionError."""
+    return {**families.to_json(), "bases": bases}

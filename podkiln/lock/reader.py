@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from podkiln.errors import LockError
 from podkiln.lock import (
@@ -55,10 +54,9 @@ def read(described: LoadedVariant, offered: Iterable[VariantModel], *, check: bo
     return lock
 
 
-def _bases(described: LoadedVariant) -> str:
-    """Return what an image with the server of one model has of the lock of families; "" for nothing."""
-    found = {} if described.spec.has_comfyui else family_bases.pinned()
-    return json.dumps(found, sort_keys=True) if found else ""
+def _bases(described: LoadedVariant) -> dict[str, Any]:
+    """Return what an image with the server of one model has of the lock of families."""
+    return {} if described.spec.has_comfyui else family_bases.pinned()
 
 
 def apt_locks(described: LoadedVariant) -> dict[str, AptLock]:

@@ -7,8 +7,9 @@ with what is described. Nothing of this touches the network; podkiln.lock.resolv
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -133,8 +134,8 @@ class Lock:
     """The lock of one variant, read and checked. `apt`: by the digest of the base that each is for.
 
     `nodes`, `additions` and `serving`: what lies above the layers of the runtime; None where a variant has
-    none. `model`: that of the server, which pods fetch; `bases` are those of
-    families which are known to it, as JSON.
+    none. `model`: that of the server, which pods fetch; `bases`: commit and hashes of the bases of families,
+    by repository, in an image with that server.
     """
 
     folder: Path
@@ -145,7 +146,7 @@ class Lock:
     nodes: LockedNodes | None = None
     serving: LockedServing | None = None
     model: LockedModel | None = None
-    bases: str = ""
+    bases: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -162,7 +163,8 @@ class Lock:
             text += self.additions.digest_text(self.runtime.base_digest)
         if self.serving:
             text += self.serving.document.model_dump_json()
-        text += self.bases
+        if self.bases:
+            text += json.dumps(self.bases, sort_keys=True)
         if self.model:
             text += self.model.document.model_dump_json()
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -2,13 +2,13 @@
 
 `model.json` beside the file of one's own variant, or `models/VARIANT.json` with the shipped locks. For each
 word of the description it has what that led to: the decision, and of each file its repository at a commit,
-its size and its sha256. A word whose hub did not answer has null there, and a pod asks then.
+its size and its sha256. A word that could not be locked has null there, and a pod asks then.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field, field_validator
 
@@ -21,12 +21,14 @@ from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text
 from server.weights import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from podkiln.config.variant import LoadedVariant
     from server.detection.decision import Decision
 
+UPGRADE_NAME: Final = "model"
+"""What --upgrade calls it."""
 _Plain = Annotated[str, Field(max_length=4096)]
 
 
@@ -105,10 +107,15 @@ class LockedWord(Locked):
         """The word itself."""
         return self.key[1]
 
+    @property
+    def name(self) -> str:
+        """What it is called among files, as long as none of its own are known."""
+        return name_of_word(self.key)
+
     def files(self) -> Iterator[LockedFile]:
         """Yield its files as those of weights are told; one without hash and size for a word not found."""
         if self.found is None:
-            yield LockedFile(destination=self.role, source=self.word, revision=None, size=None, sha256=None)
+            yield LockedFile(destination=self.name, source=self.word, revision=None, size=None, sha256=None)
             return
         for part in self.found.parts.values():
             commit = part.revision if part.source.get("kind") == "huggingface" else None
@@ -148,11 +155,7 @@ class ModelLock(Locked):
             "variables": self.variables,
             "diffusers": self.diffusers,
             "words": [
-                {
-                    "key": list(word.key),
-                    "word": word.word,
-                    "found": word.found and word.found.model_dump(mode="json"),
-                }
+                {"key": list(word.key), "found": word.found and word.found.model_dump(mode="json")}
                 for word in self.words
             ],
         }
@@ -169,6 +172,11 @@ class LockedModel:
 def name_of(described: LoadedVariant) -> str:
     """Return what a variant's model is called among weights."""
     return f"model of {described.name}"
+
+
+def name_of_word(key: Sequence[str]) -> str:
+    """Return what a word that is not locked is called among files: its role and itself."""
+    return f"{key[0]} {key[1]}"
 
 
 def path_of(described: LoadedVariant) -> Path:

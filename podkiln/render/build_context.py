@@ -66,7 +66,7 @@ def render(plan: Plan) -> dict[str, File]:
 
 def _of_server(plan: Plan) -> dict[str, File]:
     """Return what only an image with the server of a model has."""
-    found = {"podkiln/detection.json": _json(family_bases.knowledge())}
+    found = {"podkiln/detection.json": _json(family_bases.knowledge(plan.lock.bases))}
     if plan.lock.model:
         found["podkiln/model-lock.json"] = _json(plan.lock.model.document.to_json())
     return found

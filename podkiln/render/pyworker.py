@@ -8,17 +8,16 @@ requests on to the routes that it is told.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.util import serving
 from podkiln.config import presets, python_requirements
 from podkiln.config.document import ROOT
+from podkiln.config.preset import MEDIA
 from podkiln.config.serving import DIFFUSERS
 from podkiln.render import templates
 from podkiln.render.context_file import File
 from worker import readiness
-from worker.preset_inputs import MEDIA
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
@@ -28,9 +27,9 @@ _REQUIREMENTS: Final = ROOT / "variants" / "python" / "pyworker.in"
 _LOG: Final = "/var/log/podkiln-serve.log"
 # Those that answer on the connection that asks: PyWorker sends the next request to any worker, so a job's
 # number would be worth nothing there.
-_ROUTES: Final = {"http": ("/runsync",), DIFFUSERS: ("/generate", "/v1/images/generations")}
+_ROUTES: Final = {serving.HTTP: ("/runsync",), DIFFUSERS: ("/generate", "/v1/images/generations")}
 _BENCHMARKS: Final = {
-    "http": "Without a seed, so at random each time: for one that was there before, a cache would be timed.",
+    serving.HTTP: "Without a seed, so at random each time: a repeated seed would time ComfyUI's cache.",
     DIFFUSERS: "Give it the size and steps that your clients ask for.",
 }
 
@@ -38,7 +37,7 @@ _BENCHMARKS: Final = {
 def files(plan: Plan) -> dict[str, File]:
     """Return the files for PyWorker, by path; none for an image that vast.ai cannot send requests to.
 
-    benchmark.json is left out where no preset of the image is an example; worker.py asks for it then.
+    benchmark.json is left out where no preset fits; worker.py asks for it then.
     Raises RenderError.
     """
     serve = plan.described.spec.serve
@@ -51,7 +50,7 @@ def files(plan: Plan) -> dict[str, File]:
         "routes": _ROUTES[serve],
         "benchmark_note": _BENCHMARKS[serve],
         "ready": readiness.READY,
-        "not_ready": readiness.NOT_READY,
+        "never_ready": (readiness.NOT_READY, serving.STOPS),
     }
     made = {
         "worker.py": templates.render("pyworker/worker.py.j2", facts),
@@ -61,7 +60,7 @@ def files(plan: Plan) -> dict[str, File]:
     }
     if request := _benchmark(plan):
         made["benchmark.json"] = File(f"{json.dumps(request, indent=2, ensure_ascii=False)}\n".encode())
-    return {f"{_FOLDER}/{name}": replace(file, copied=True) for name, file in made.items()}
+    return {f"{_FOLDER}/{name}": file for name, file in made.items()}
 
 
 def _benchmark(plan: Plan) -> dict[str, Any] | None:
@@ -69,14 +68,16 @@ def _benchmark(plan: Plan) -> dict[str, Any] | None:
     spec = plan.described.spec
     if spec.serve == DIFFUSERS:
         return {"prompt": "a lighthouse on a cliff at dusk"}
-    rows = presets.to_json(plan.described, plan.offered)["presets"]
     there = presets.examples(plan.described, plan.offered)
     if spec.preset:
         return there[spec.preset]
     on = set(spec.models.default)
-    without_files = [row for row in rows if not any(_is_file(each) for each in row["inputs"].values())]
-    first = sorted(without_files, key=lambda row: not on.issuperset(each["id"] for each in row["models"]))
-    return there[first[0]["id"]] if first else None
+    for row in presets.to_json(plan.described, plan.offered)["presets"]:
+        if on.issuperset(each["id"] for each in row["models"]) and not any(
+            map(_is_file, row["inputs"].values())
+        ):
+            return there[row["id"]]
+    return None
 
 
 def _is_file(described: dict[str, Any]) -> bool:

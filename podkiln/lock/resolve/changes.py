@@ -74,7 +74,9 @@ def state(variants: Iterable[LoadedVariant], read: Reader) -> State:
         bases := _load(family_bases.path(), BasesLock, read)
     ):
         pinned = {name: part.revision for name, part in bases.bases.items() if part}
-        found.pins |= {("families", f"base {name}"): revision for name, revision in pinned.items()}
+        found.pins |= {
+            (family_bases.UPGRADE_NAME, f"base {name}"): revision for name, revision in pinned.items()
+        }
     for described in variants:
         folder, weights = locations.folders(described)
         if locked := _load(weights, WeightsLock, read):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import Final
 
 from pod.errors import PodError
 from pod.net.hubs import Hubs
-from podkiln.config import families
 from podkiln.errors import UsageError
 from podkiln.lock import family_bases
 from podkiln.lock.family_bases import BasesLock
@@ -22,9 +20,6 @@ from server.collection import card
 from server.detection.facts import Facts, File
 from server.detection.pipeline_folder import INDEX
 from server.weights.resolve import configuration
-
-FAMILIES: Final = "families"
-"""What --upgrade calls them."""
 
 
 def relock(*, upgrade: bool) -> ResolveResult:
@@ -45,9 +40,10 @@ def relock(*, upgrade: bool) -> ResolveResult:
         except UnreachableError as mute:
             silent[mute.host, mute.why] += 1
         except (AccessDeniedError, UnclearError) as withheld:
-            outcome.warnings.append(f"the base {name} stays as it was: {withheld}.")
+            stays = "stays as it was locked" if made[name] else "stays unlocked"
+            outcome.warnings.append(f"the base {name} {stays}: {withheld}.")
         except RefusedError as refused:
-            outcome.problems.append(f"{families.FOLDER}: the base {name}: {refused}.")
+            outcome.problems.append(f"{family_bases.named_by(name)}: the base {name}: {refused}.")
     for (host, why), count in silent.items():
         what = "1 base of a family stays" if count == 1 else f"{count} bases of families stay"
         outcome.warnings.append(f"{what} as before: {host} could not be asked ({why}).")

@@ -80,13 +80,20 @@ class RelockResult:
         return LockError.exit_code if self.problems else 0
 
 
+_UPGRADES = (
+    "A Python package, uv, apt, additions, nodes, the id of a model or node, model (the served one), "
+    "families, base, comfyui or all."
+)
+
+
 @dataclass(frozen=True)
 class _Upgrade:
-    """What `--upgrade` names, by kind: packages, models, nodes, base, ComfyUI."""
+    """What `--upgrade` names, by kind: packages, models, nodes with base and ComfyUI, what a server has."""
 
     packages: tuple[str, ...]
     models: frozenset[str]
     pins: tuple[str, ...]
+    of_server: frozenset[str]
 
 
 def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None = None) -> RelockResult:
@@ -95,9 +102,10 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
     Args:
         names: Shipped variants, or paths of users' files; `all` for all shipped ones, none for these and each
             CUDA release and platform.
-        upgrade: What is looked up again although it is locked: Python packages, `uv`, model ids, or `all` of
-            these. `base`, `comfyui` and node ids are pinned in descriptions: for those it is said what is
-            newest and which line to change, which counts as a problem.
+        upgrade: What is looked up again although it is locked: Python packages, `uv`, model ids, `model` (the
+            served one), `families`, or `all` of these. `base`, `comfyui` and node ids are pinned in
+            descriptions: for those it is said what is newest and which line to change, which counts as a
+            problem.
         cuda: The CUDA release to lock them for; else each variant's own.
 
     Raises DescriptionError, LockError, UsageError (an unknown name in `upgrade`), RegistryError, SourceError.
@@ -121,10 +129,7 @@ def relock(names: Sequence[str], upgrade: Sequence[str] = (), cuda: str | None =
             changed += nodes.relock(described, wanted.packages, warnings)
             changed += serving.relock(described, wanted.packages)
             changed += additions.relock(described, wanted.packages)
-    outcomes = [
-        *_relock_weights(variants, shipped, wanted.models),
-        *_relock_served(variants, upgrade=not wanted.models.isdisjoint((served_model.MODEL, "all"))),
-    ]
+    outcomes = [*_relock_weights(variants, shipped, wanted.models), *_relock_served(variants, wanted)]
     after = changes.state(variants, changes.from_disk)
     return RelockResult(
         changed=(*changed, *(path for outcome in outcomes for path in outcome.changed)),
@@ -251,25 +256,22 @@ def _sorted(
 ) -> _Upgrade:
     """Sort the names of --upgrade by kind. Raises UsageError for an unknown name."""
     models = {name for each in variants for name in _entries(each, shipped)}
-    models.add(family_bases.FAMILIES)
-    models |= {served_model.MODEL} if any(each.spec.model for each in variants) else set()
+    of_server = {locked_bases.UPGRADE_NAME}
+    of_server |= {locked_model.UPGRADE_NAME} if any(each.spec.model for each in variants) else set()
     pins = {"base", "comfyui", *(name for each in variants for name in each.nodes)}
     packages = {"all", "uv", *(name for each in variants for name in runtime.packages(each))}
     packages |= {additions.ALL, *(name for each in variants for name in additions.packages(each))}
     packages |= {name for each in variants for name in serving.packages(each)}
     packages |= {nodes.ALL, *(name for each in variants for name in nodes.packages(each))}
     for name in upgrade:
-        if name not in models | pins and canonicalize_name(name) not in packages:
-            meant = did_you_mean(name, models | pins | packages)
-            hint = (
-                meant
-                or "A Python package, uv, apt, additions, nodes, a model or node, families, base or all."
-            )
-            raise UsageError(f"Nothing in the lock is called {name!r}.", hint=hint)
+        if name not in models | pins | of_server and canonicalize_name(name) not in packages:
+            meant = did_you_mean(name, models | pins | of_server | packages)
+            raise UsageError(f"Nothing in the lock is called {name!r}.", hint=meant or _UPGRADES)
     return _Upgrade(  # a node and a package may have one name, and so may a model: all of them are meant
         packages=tuple(canonicalize_name(name) for name in upgrade if canonicalize_name(name) in packages),
         models=frozenset(name for name in upgrade if name in models | {"all"}),
         pins=tuple(name for name in upgrade if name in pins),
+        of_server=frozenset(name for name in upgrade if name in of_server | {"all"}),
     )
 
 
@@ -297,13 +299,20 @@ def _refuse_two_meanings(variants: Iterable[LoadedVariant]) -> None:
             )
 
 
-def _relock_served(variants: Sequence[LoadedVariant], *, upgrade: bool) -> list[ResolveResult]:
-    """Lock the models that are served; variants for several runtimes have one lock of theirs."""
-    once = {locked_model.path_of(each): each for each in variants}
+def _relock_served(variants: Sequence[LoadedVariant], wanted: _Upgrade) -> list[ResolveResult]:
+    """Lock the bases of families, and the models that are served.
+
+    Variants for several runtimes have one lock of theirs.
+    """
     outcomes = []
+    if any(locations.user_lock_dir(each) is None for each in variants):
+        renewed = not wanted.of_server.isdisjoint((locked_bases.UPGRADE_NAME, "all"))
+        outcomes.append(family_bases.relock(upgrade=renewed))
+    once = {locked_model.path_of(each): each for each in variants}
+    renewed = not wanted.of_server.isdisjoint((locked_model.UPGRADE_NAME, "all"))
     for described in once.values():
         with locations.hinted(described):
-            outcomes.append(served_model.relock(described, upgrade=upgrade))
+            outcomes.append(served_model.relock(described, upgrade=renewed))
     return outcomes
 
 
@@ -314,8 +323,6 @@ def _relock_weights(
     outcomes = []
     if any(locations.user_lock_dir(each) is None for each in variants):
         outcomes.append(weights.relock(shared, shipped, frozenset(upgrade), start=shared))
-        renewed = not {family_bases.FAMILIES, "all"}.isdisjoint(upgrade)
-        outcomes.append(family_bases.relock(upgrade=renewed))
     for described in variants:
         own = locations.user_lock_dir(described)
         if own is not None:

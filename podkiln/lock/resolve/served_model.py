@@ -12,7 +12,7 @@ import re
 import threading
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from pydantic import ValidationError
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     Key = tuple[str, ...]
 
 log = logging.getLogger(__name__)
-MODEL: Final = "model"
-"""What --upgrade calls it."""
 
 
 def relock(described: LoadedVariant, *, upgrade: bool) -> ResolveResult:
@@ -131,7 +129,7 @@ class _Words:
         except (SettingError, UnsuitableError, RefusedError) as wrong:
             text = f"{str(wrong).rstrip('.')}."
             self._outcome.problems.append(str(self._described.error(("model",), text)))
-            self._outcome.reasons[served_model.name_of(self._described), key[0]] = text
+            self._note(key, text)
             return LockedWord(key=key, found=known)
         except ValidationError as odd:
             first = odd.errors(include_url=False)[0]
@@ -145,9 +143,12 @@ class _Words:
     def _open(self, key: Key, why: str) -> None:
         """Note why a word is not resolved, or is kept as it was."""
         name, why = served_model.name_of(self._described), f"{why.rstrip('.')}."
-        self._outcome.reasons[name, key[0]] = why
+        self._note(key, why)
         stays = "stays as it was locked" if key in self._known else "stays unresolved"
         self._outcome.warnings.append(f"{name}: {key[1]} {stays}: {why}")
+
+    def _note(self, key: Key, why: str) -> None:
+        self._outcome.reasons[served_model.name_of(self._described), served_model.name_of_word(key)] = why
 
 
 class _Asking:
@@ -166,7 +167,7 @@ class _Asking:
             wait_limit=patience.total,
             limits=http.limits(),
         )
-        known, types = Knowledge(family_bases.knowledge()), model_types.to_json()
+        known, types = Knowledge(family_bases.knowledge(family_bases.pinned())), model_types.to_json()
         self._web = Web()
         self._huggingface = HuggingFace(self._hubs, self._web)
         self._asker = HubClient(policy, threading.Event())

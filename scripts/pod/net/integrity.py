@@ -66,8 +66,8 @@ def check_contents(path: Path, name: str, *, vouched: bool) -> None:
     Args:
         path: Where it lies now.
         name: Its name from now on.
-        vouched: Whether a person, or the image's lock, gave its sha256; what a hub says of its own file does
-            not count.
+        vouched: Whether a person, or the image's models.json, gave its sha256; what a hub says of its own
+            file does not count.
     """
     if not vouched:
         if is_pickle(name):

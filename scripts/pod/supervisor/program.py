@@ -45,7 +45,7 @@ class Program:
         """Say what an end means after which it is not started again; nothing for one after which it is."""
         if served or status not in NON_RETRYABLE_EXIT_CODES:
             return ""
-        return "ComfyUI has ended before it served, and would again, so the pod stops"
+        return f"ComfyUI has ended before it served, and would again, {serving.STOPS}"
 
 
 class ModelServer(Program):
@@ -75,7 +75,7 @@ class ModelServer(Program):
 
     def final(self, status: int, *, served: bool) -> str:  # noqa: ARG002 - it ends with 0 when it is to be new
         """Say what an end means after which it is not started again; nothing for one after which it is."""
-        return "The model server has ended, so the pod stops" if status in _FINAL else ""
+        return f"The model server has ended, {serving.STOPS}" if status in _FINAL else ""
 
 
 def of(environ: Mapping[str, str]) -> Program:

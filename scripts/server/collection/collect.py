@@ -103,8 +103,8 @@ class Collector:
     def _of_base(self, word: str, given: str) -> Reference:
         """Return which base is meant; at the commit that is locked, unless a person named the base."""
         found = _base(word, given)
-        pinned = self._known.bases.get(found.source.get("repo", "")) if word != given else None
-        if pinned is None or found.source["revision"] != MAIN:
+        pinned = {} if word == given else self._known.pinned(found.source.get("repo", ""))
+        if not pinned or found.source["revision"] != MAIN:
             return found
         return replace(found, source={**found.source, "revision": pinned["revision"]})
 

@@ -33,7 +33,9 @@ _REPOSITORY = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _CIVITAI_MODEL = re.compile(r"civitai:([0-9]{1,15})", re.IGNORECASE)
-_LOCAL = ("/", "./", "../", "~")
+LOCAL = ("/", "./", "../", "~")
+"""How the path of a folder or file begins."""
+_HASHED = re.compile(r"(?P<word>[^#]+)#sha256=(?P<sha256>[0-9a-fA-F]{64})")
 _LONGEST = 2000
 MAIN = "main"
 """The branch that is meant where none is named."""
@@ -65,6 +67,12 @@ def told(word: str) -> str:
     return masked(word) if "://" in word else word
 
 
+def split_hash(word: str) -> tuple[str, str]:
+    """Return a word without the `#sha256=` behind it, and that in lower case; "" where there is none."""
+    match = _HASHED.fullmatch(word)
+    return (match["word"], match["sha256"].lower()) if match else (word, "")
+
+
 def parse(word: str) -> Reference:
     """Read a word. Raises WordError."""
     try:
@@ -76,7 +84,7 @@ def parse(word: str) -> Reference:
 def _parsed(word: str) -> Reference:
     if not word or len(word) > _LONGEST or not word.isprintable():
         raise WordError(f"is empty, too long or has characters that cannot be shown: write {FORMS}")
-    if word.startswith(_LOCAL):
+    if word.startswith(LOCAL):
         return _local(word)
     if match := _CIVITAI_MODEL.fullmatch(word):
         return Reference(word, {"kind": "civitai", "model": int(match[1])})

@@ -103,7 +103,9 @@ class Knowledge:
         )
         self.unservable: Mapping[str, Any] = data["unservable"]
         self.types = Types(data["types"])
-        self.bases: Mapping[str, Mapping[str, Any]] = data.get("bases", {})
+        self._pinned: dict[str, Mapping[str, Any]] = {
+            name.lower(): row for name, row in data.get("bases", {}).items()
+        }
         self.families: Mapping[str, Mapping[str, Any]] = data["families"]
         self.checkpoints: Mapping[str, Checkpoint] = {each.id: each for each in self._checkpoints()}
 
@@ -159,6 +161,10 @@ class Knowledge:
             if wanted in {each.base.lower(), *(name.lower() for name in each.also)}:
                 return each
         return None
+
+    def pinned(self, repository: str) -> Mapping[str, Any]:
+        """Return `revision` and `files` of a base as it is locked; nothing for one that is not."""
+        return self._pinned.get(repository.lower(), {})
 
     def family_of(self, pipeline: str) -> str:
         """Return the family of a pipeline's class; its folder where several families, or none, have it."""

@@ -61,9 +61,9 @@ def named(known: Knowledge, file: File) -> tuple[str, Mapping[str, str]] | None:
 
 
 def foreign(known: Knowledge, files: Iterable[File]) -> str:
-    """Return what files of other programs are, a clause; "" where there are none."""
+    """Return what files of other programs are, to be read behind "is"; "" where there are none."""
     rows = (_ending(known, file) for file in files)
-    return next((f"is {row['says']}" for row in rows if row), "")
+    return next((row["says"] for row in rows if row), "")
 
 
 def by_card(facts: Facts, known: Knowledge) -> Decision | None:

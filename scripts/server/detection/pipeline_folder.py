@@ -288,7 +288,7 @@ def _unsafe(
     what = (
         f"only as a pickle ({found[0].path}), which can run code"
         if found
-        else f"in no form that is loaded here{f': what there is {foreign}' if foreign else ''}"
+        else f"in no form that is loaded here{f'; it is {foreign}' if foreign else ''}"
     )
     return decision.refused(
         "pickle" if found else "incomplete",

@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from pod.util.secret_variables import hidden
+from server.collection.reference import LOCAL
 
 if TYPE_CHECKING:
     from server.generation.request import Model, ModelInfo
 
 _PATH: Final = re.compile(r"(?<![\w:/.])/(?:[\w.@+-]+/)+([\w.@+-]*)")
-_PATHS: Final = ("/", "./", "../", "~")
 
 
 def plain(error: Exception) -> str:
@@ -34,7 +34,7 @@ class Public:
     def info(self) -> ModelInfo:
         """What is served."""
         info = self._model.info
-        if not info.id.startswith(_PATHS):
+        if not info.id.startswith(LOCAL):
             return info
         name = PurePosixPath(info.id.rstrip("/")).name
         return replace(info, id=name.removesuffix(".safetensors") or "model")

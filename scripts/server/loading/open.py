@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pod.hardware import memory
 from pod.util.say import say as printed
 from server import settings as reading
+from server.collection import reference
 from server.generation.request import ModelInfo
 from server.loading import faults, modes
 from server.weights.gather import Gatherer
@@ -237,7 +238,7 @@ def _schema(task: str, pipeline: Any, schedulers: tuple[str, ...], scheduler: st
 
 def without_revision(word: str) -> str:
     """Return a word of MODEL_ID as clients name it: without its revision, and a path by its last part."""
-    if word.startswith(("/", "./", "../", "~")):
+    if word.startswith(reference.LOCAL):
         return Path(word).name
     if word.lower().startswith(("http:", "https:")):
         return word.partition("?")[0].partition("#")[0].rpartition("/")[2]

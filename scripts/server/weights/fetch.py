@@ -191,4 +191,6 @@ def _model_file(wanted: Wanted, file: File) -> ModelFile:
     folder, _, name = f"{FOLDER}/{path}".rpartition("/")
     locked = wanted.locked.get(file.path)
     sha256 = locked or wanted.sha256 or None
-    return ModelFile(model, folder, name, file.size, sha256, False, source, of_hub=locked is not None)
+    return ModelFile(
+        model, folder, name, file.size, sha256, False, source, of_hub=locked is not None and not wanted.sha256
+    )

@@ -68,7 +68,7 @@ class Gatherer:
         store = fetching.store(environ, say)
         self._root = store.target / FOLDER
         self._roots = (store.baked / FOLDER, self._root, store.volume / FOLDER)
-        self._places = Places(store.baked, store.cache, self._in_image(store.baked))
+        self._places = Places(store.baked, store.cache, self._in_image(store.baked) if self._lock else {})
         hubs, policy = Hubs.from_environment(environ), fetching.policy(environ, store)
         self._policy = policy
         facts = Facts(lambda: data["types"], _DETECTION)
@@ -125,7 +125,7 @@ class Gatherer:
         if locked := self._lock.plan(key):
             return self._locked(name, key, locked)
         if self._lock.lacks(key):
-            self._say(f"{word}: the image's lock lacks it, for its hub did not answer then: it is asked now")
+            self._say(f"{word}: the image's lock lacks it, so its hub is asked now")
         known = self._recorded(key, word)
         if known and (resolved := self._by_record(name, known)):
             return resolved

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pod.util import files
+from server.collection import reference
 from server.detection.facts import File
 from server.settings import IMAGE_LOCK
 from server.weights import record
@@ -39,16 +40,20 @@ class ImageLock:
     def _of(cls, data: Mapping[str, Any]) -> ImageLock:
         rows = {tuple(row["key"]): row for row in data["words"]}
         return cls(
-            {key: _plan(row["word"], row["found"]) for key, row in rows.items() if row["found"]},
+            {key: _plan(key[1], row["found"]) for key, row in rows.items() if row["found"]},
             frozenset(key[:2] for key, row in rows.items() if not row["found"]),
         )
+
+    def __bool__(self) -> bool:
+        """Whether anything is locked."""
+        return bool(self._plans)
 
     def plan(self, key: tuple[str, ...]) -> Plan | None:
         """Return what a word led to when it was locked; None where it was not."""
         return self._plans.get(key)
 
     def lacks(self, key: tuple[str, ...]) -> bool:
-        """Tell whether a word was to be locked, and its hub did not answer."""
+        """Tell whether a word was to be locked, and could not be."""
         return key[:2] in self._lacking
 
 
@@ -63,16 +68,16 @@ def agrees(known: Record, plan: Plan) -> bool:
 
 
 def _plan(word: str, found: Mapping[str, Any]) -> Plan:
-    parts = {name: _wanted(part) for name, part in found["parts"].items()}
+    of_word = reference.split_hash(word)[1]
+    parts = {name: _wanted(part, of_word if name == "model" else "") for name, part in found["parts"].items()}
     return Plan(word, record.decision_of(found["decision"]), parts)
 
 
-def _wanted(part: Mapping[str, Any]) -> Wanted:
+def _wanted(part: Mapping[str, Any], sha256: str) -> Wanted:
     return Wanted(
         part["source"],
         part["revision"],
         tuple(File(each["path"], each["size"]) for each in part["files"]),
+        sha256=sha256,
         locked={each["path"]: each["sha256"] for each in part["files"]},
-        licence=part["licence"],
-        gated=part["gated"],
     )

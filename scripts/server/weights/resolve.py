@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from server.weights.places import Places
 
 _CONFIGURATION: Final = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-_LISTED: Final = re.compile(r"(?P<word>[^#]+)#sha256=(?P<sha256>[0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class WordResolver:
             if decision.kind == CHECKPOINT:
                 files = configuration(base.facts)
             wanted = _wanted(base, files)
-            pinned = self._known.bases.get(wanted.source.get("repo", ""), {})
+            pinned = self._known.pinned(wanted.source.get("repo", ""))
             if pinned.get("revision") == wanted.revision:
                 wanted = replace(wanted, locked=pinned["files"])
             parts["base"] = wanted
@@ -107,7 +106,7 @@ class WordResolver:
         if decision.base is None:
             raise ValueError("expected a base")
         model, word = told(settings.model), decision.base.repository
-        pinned = {} if settings.base_model else self._known.bases.get(word, {})
+        pinned = {} if settings.base_model else self._known.pinned(word)
         meant, _ = self._meant("BASE_MODEL", word, pinned.get("revision", ""))
         found = self._found("the base", word, lambda: self._collector.look(meant), lambda _: True)
         if decision.kind != CHECKPOINT:
@@ -170,14 +169,14 @@ class WordResolver:
     # --- asking
 
     def _meant(self, variable: str, word: str, revision: str) -> tuple[Reference, str]:
-        listed = _LISTED.fullmatch(word)
+        bare, sha256 = reference.split_hash(word)
         try:
-            meant = reference.parse(listed["word"] if listed else word)
+            meant = reference.parse(bare)
         except WordError as error:
             raise SettingError(f"{variable}: {short(told(word))!r} {error}.") from None
         if revision:
             meant = _at(meant, revision)
-        return meant, listed["sha256"].lower() if listed else ""
+        return meant, sha256
 
     def _found(
         self, variable: str, word: str, ask: Callable[[], Found], good: Callable[[Found], bool]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plans import plan_of
 
+from pod.errors import UNFIT
+from pod.supervisor import program
 from podkiln.render import build_context
 from worker import readiness
 
@@ -60,7 +62,7 @@ def rendered(plan: Plan) -> dict[str, File]:
     ("plan", "routes"),
     [
         (lambda: plan_of("server"), ["/generate", "/v1/images/generations"]),
-        (served_over_http, ["/runsync"]),
+        (lambda: served_over_http(default=("flux1-schnell",)), ["/runsync"]),
     ],
 )
 def test_pyworker_follows_the_line_that_says_ready_and_times_one_request(
@@ -70,7 +72,9 @@ def test_pyworker_follows_the_line_that_says_ready_and_times_one_request(
     config = configured(files, tmp_path, monkeypatch)
     assert [each.route for each in config.handlers] == routes
     assert config.log_action_config.on_load == [readiness.READY]
-    assert readiness.NOT_READY in config.log_action_config.on_error
+    ends = program.ModelServer({}).final(UNFIT, served=False)
+    for line in (readiness.NOT_READY, f"podkiln: {ends}: exit code 69."):
+        assert any(each in line for each in config.log_action_config.on_error), line
     timed = [each.benchmark_config for each in config.handlers if hasattr(each, "benchmark_config")]
     assert [each.dataset for each in timed] == [[json.loads(files["pyworker/benchmark.json"].content)]]
     (tmp_path / "benchmark.json").unlink()
@@ -90,6 +94,10 @@ def test_the_request_that_is_timed_is_of_the_fixed_preset_or_of_a_model_that_is_
     assert said.pop("preset") == chosen
     assert "seed" not in said
     assert said
+
+
+def test_without_a_preset_that_can_run_somebody_has_to_write_the_request() -> None:
+    assert sorted(rendered(served_over_http())) == ["pyworker/requirements.txt", "pyworker/worker.py"]
 
 
 def test_what_takes_jobs_from_a_queue_has_nothing_for_pyworker() -> None:

@@ -265,6 +265,7 @@ def test_a_variant_with_the_nodes_of_another_uses_its_lock(
     monkeypatch.setattr(locations, "LOCKS", house)
     assert relock.check([str(second)]) == [f"There is no lock {house / 'weights.json'}."]
     monkeypatch.setattr(relock, "_relock_weights", lambda *_: [])
+    monkeypatch.setattr(relock, "_relock_served", lambda *_: [])
     monkeypatch.setattr(locations, "user_lock_dir", lambda _: None)  # both are shipped ones
     shelf.add("brick", "2.0")
     changed = relock.relock([str(second)], ["nodes"]).changed

@@ -95,6 +95,7 @@ def test_the_shipped_locks_are_what_is_described() -> None:
 @pytest.mark.usefixtures("no_network")
 def test_a_lock_that_fits_is_left_alone_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relock, "_relock_weights", lambda *_: [])
+    monkeypatch.setattr(relock, "_relock_served", lambda *_: [])
     assert relock.relock(["all"]).changed == ()
 
 
@@ -167,6 +168,7 @@ def test_pins_are_kept_until_an_upgrade_is_asked_for(shelf: Shelf, mine: Path) -
 
 def test_all_upgrades_every_package(shelf: Shelf, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relock, "_relock_weights", lambda *_: [])
+    monkeypatch.setattr(relock, "_relock_served", lambda *_: [])
     relock.relock([str(mine)])
     shelf.add("foo", "2.0", requires=("bar",))
     shelf.add("bar", "2.0")
@@ -324,7 +326,7 @@ def test_a_requirements_file_that_is_not_there(shelf: Shelf, mine: Path) -> None
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("tensorflow", "A Python package, uv, apt, additions, nodes, a model"),
+        ("tensorflow", "A Python package, uv, apt, additions, nodes, the id of a model"),
         ("trch", "'torch'"),
         ("sdxl-bse", "'sdxl-base'"),
     ],
@@ -340,6 +342,7 @@ def test_an_upgrade_of_nothing(name: str, hint: str) -> None:
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No weights are asked for."""
     monkeypatch.setattr(relock, "_relock_weights", lambda *_: [])
+    monkeypatch.setattr(relock, "_relock_served", lambda *_: [])
 
 
 @pytest.mark.usefixtures("quiet")

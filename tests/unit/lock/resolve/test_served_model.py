@@ -18,11 +18,12 @@ from servers.hub_faults import Fault
 
 from pod.errors import PodError
 from podkiln.config import variant as variants
-from podkiln.errors import LockError
+from podkiln.errors import LockError, UsageError
 from podkiln.lock import family_bases as locked_bases
 from podkiln.lock import reader
 from podkiln.lock import served_model as locked
-from podkiln.lock.resolve import changes, family_bases, served_model
+from podkiln.lock.resolve import additions, changes, family_bases, nodes, runtime, served_model, serving
+from podkiln.lock.resolve import relock as command
 from podkiln.plan import plan as plans
 from podkiln.render import build_context
 from server.weights.image_lock import ImageLock
@@ -261,7 +262,7 @@ def test_bases_of_families_are_pinned_for_every_model(
     assert lock.words[0].found
     assert lock.words[0].found.parts["base"].revision == pinned
     pod = Pod(tmp_path / "pod", stocked)
-    write(tmp_path / "pod/root/detection.json", json.dumps(locked_bases.knowledge()))
+    write(tmp_path / "pod/root/detection.json", json.dumps(locked_bases.knowledge(locked_bases.pinned())))
     served = pod.gather(MODEL_ID="org/lora").model.base
     assert served
     assert served.revision == pinned
@@ -277,3 +278,22 @@ def test_bases_of_families_are_pinned_for_every_model(
     newer = locked_bases.read().bases[base]
     assert newer
     assert newer.revision == stocked.repositories[base].head
+
+
+def test_the_command_moves_it_when_it_is_named_and_not_before(
+    stocked: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in (runtime, nodes, serving, additions):
+        monkeypatch.setattr(room, "relock", lambda *_: [])
+    for other in ("_relock_weights", "_refuse_two_meanings"):
+        monkeypatch.setattr(command, other, lambda *_: [])
+    path = write(tmp_path / "mine.yaml", f"{MINE}model: {{id: org/sd}}\n")
+    written = (path.with_suffix(".locks") / "model.json",)
+    assert command.relock([str(path)]).changed == written
+    stocked.add("org/sd", WEIGHTS[0], 4096, seed=99)
+    assert command.relock([str(path)]).changed == ()
+    with pytest.raises(UsageError, match="modell"):
+        command.relock([str(path)], ["modell"])
+    moved = command.relock([str(path)], ["model"])
+    assert moved.changed == written
+    assert "org/sd" in str(moved.changes)
