@@ -8,6 +8,7 @@ variants/flags/civitai.yaml.
 
 from __future__ import annotations
 
+import contextlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -23,8 +24,10 @@ from podkiln.lock.resolve import civitai_api
 from podkiln.lock.resolve.errors import AccessDeniedError, FileMetadata, RefusedError, UnclearError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pod.net.hubs import Hubs
-    from pod.resolve.civitai import Version
+    from pod.resolve.civitai import Row, Version
     from podkiln.config.model import ModelFile
     from podkiln.lock.resolve.http import Reply, Web
 
@@ -37,6 +40,7 @@ class Civitai:
         self.host = urlsplit(self.endpoint).netloc
         self._hubs = hubs
         self._web = web
+        self._facts = model_types.to_json()
 
     def find(self, file: ModelFile) -> FileMetadata:
         """Return what CivitAI knows of a version's file.
@@ -49,31 +53,45 @@ class Civitai:
         version = self._version(number)
         if version.model not in (None, file.civitai.model):
             raise RefusedError(f"version {number} belongs to model {version.model} on {self.host}")
+        with self._refusals(number):
+            row, said = self._judged(version, number, file.civitai.file)
+            if (row.unsafe or file.pickle) and file.sha256 == UNRESOLVED:
+                raise pod_web.RefusedError(
+                    "is a pickle, which can run code: choose a safetensors "
+                    "version, or write the sha256 of the file that you trust into the description"
+                )
+            if file.sha256 == UNRESOLVED:
+                civitai.check_kind(Types(self._facts), version, row, file.folder, file.filename)
+        return FileMetadata(revision=None, size=row.size, sha256=row.sha256, remarks=tuple(said))
+
+    def file(self, number: int, chosen: int | None) -> FileMetadata:
+        """Return what CivitAI knows of a file of a version, by its number, or of the main one.
+
+        Raises as `find` does.
+        """
+        version = self._version(number)
+        with self._refusals(number):
+            row, said = self._judged(version, number, chosen)
+        return FileMetadata(revision=None, size=row.size, sha256=row.sha256, remarks=tuple(said))
+
+    def _judged(self, version: Version, number: int, chosen: int | None) -> tuple[Row, list[str]]:
+        """Return a file of a version, and what is to be said. Raises as the pod does."""
+        terms = Terms.from_json(self._facts["civitai"])
+        page = f"{self.endpoint}/model-versions/{number}"
+        token = self._hubs.credential("CIVITAI_TOKEN") is not None
+        said = terms.check_version(version, page, token=token, fetched=False)
+        row = terms.choose(version, {"file": chosen}, page)
+        return row, said + terms.check_file(row, page, token=token)
+
+    @contextlib.contextmanager
+    def _refusals(self, number: int) -> Iterator[None]:
+        """Turn what the pod's rules refuse into AccessDeniedError and RefusedError."""
         try:
-            return self._found(file, version)
+            yield
         except civitai.WithheldError as withheld:
             raise AccessDeniedError(f"version {number} on {self.host} {withheld}") from None
         except pod_web.RefusedError as refused:
             raise RefusedError(f"version {number} on {self.host} {refused}") from None
-
-    def _found(self, file: ModelFile, version: Version) -> FileMetadata:
-        """Judge a version and its file. Raises the pod's RefusedError and WithheldError."""
-        facts = model_types.to_json()
-        terms = Terms.from_json(facts["civitai"])
-        chosen = file.civitai
-        page = f"{self.endpoint}/model-versions/{chosen.version if chosen else ''}"
-        token = self._hubs.credential("CIVITAI_TOKEN") is not None
-        said = terms.check_version(version, page, token=token, fetched=False)
-        row = terms.choose(version, {"file": chosen.file if chosen else None}, page)
-        said += terms.check_file(row, page, token=token)
-        if (row.unsafe or file.pickle) and file.sha256 == UNRESOLVED:
-            raise pod_web.RefusedError(
-                "is a pickle, which can run code: choose a safetensors "
-                "version, or write the sha256 of the file that you trust into the description"
-            )
-        if file.sha256 == UNRESOLVED:
-            civitai.check_kind(Types(facts), version, row, file.folder, file.filename)
-        return FileMetadata(revision=None, size=row.size, sha256=row.sha256, remarks=tuple(said))
 
     def _version(self, number: int) -> Version:
         """Return what the site says of a version, each key of its type or not there."""

@@ -16,12 +16,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pod.net.hubs import Request, request_for
 from pod.util.env import nearest
-from podkiln.config.fields import Revision
-from podkiln.config.model import UNRESOLVED, ModelFile
+from podkiln.config.fields import Revision, SafePath
 from podkiln.lock.resolve.errors import (
     AccessDeniedError,
     FileMetadata,
@@ -36,8 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pod.net.hubs import Hubs
+    from podkiln.config.model import ModelFile
     from podkiln.lock.resolve.http import Reply, Web
 
+_PATH: Final = TypeAdapter(SafePath)
 _LARGEST_IN_GIT: Final = 32 << 20  # bytes; the hub wants LFS from 10 MB on
 _MOST_NAMES: Final = 1000  # that are looked at for one that was meant
 _LONGEST_NAME: Final = 300
@@ -108,7 +109,14 @@ class HuggingFace:
 
         Raises UnreachableError, UnclearError, AccessDeniedError, RefusedError.
         """
-        repo, path, revision = str(file.huggingface), str(file.path), file.revision or "main"
+        return self.file(str(file.huggingface), str(file.path), file.revision or "main")
+
+    def file(self, repo: str, path: str, revision: str) -> FileMetadata:
+        """Return what the hub knows of a file of a repository at a revision. Raises as `find` does."""
+        try:
+            _PATH.validate_python(path)
+        except ValidationError:
+            raise UnclearError(f"{self.host} lists {path!r} in {repo}, which is no path of a file") from None
         listing = self._listing(repo, revision)
         row = listing.row(path)
         if row is None:
@@ -122,16 +130,6 @@ class HuggingFace:
             return FileMetadata(listing.sha, sibling.lfs.size, sibling.lfs.sha256)
         content = self._fetch(repo, sibling, listing.sha)
         return FileMetadata(listing.sha, len(content), hashlib.sha256(content).hexdigest())
-
-    def file(self, repo: str, path: str, revision: str) -> FileMetadata:
-        """Return what the hub knows of a file at a commit. Raises as `find` does."""
-        try:
-            asked = ModelFile(
-                huggingface=repo, path=path, revision=revision, folder="diffusers", sha256=UNRESOLVED
-            )
-        except ValidationError:
-            raise UnclearError(f"{self.host} lists {path!r} in {repo}, which is no path of a file") from None
-        return self.find(asked)
 
     def repository(self, repo: str) -> Repository:
         """Return what the hub knows of a repository's main branch. Raises as `find` does."""

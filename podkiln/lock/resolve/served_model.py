@@ -19,9 +19,8 @@ from pydantic import ValidationError
 
 from pod.errors import PodError
 from pod.net import http as pod_http
-from pod.net.hubs import Hubs, Request, request_for
+from pod.net.hubs import Hubs, request_for
 from pod.net.transfer_policy import TransferPolicy
-from pod.resolve import civitai
 from pod.resolve.civitai import Terms
 from pod.resolve.hub_client import HubClient
 from pod.util.env import SettingError
@@ -29,6 +28,7 @@ from podkiln.config import families, model_types
 from podkiln.errors import UsageError
 from podkiln.lock import family_bases, served_model
 from podkiln.lock.resolve import http
+from podkiln.lock.resolve.civitai import Civitai
 from podkiln.lock.resolve.errors import AccessDeniedError, RefusedError, UnclearError, UnreachableError
 from podkiln.lock.resolve.http import Web
 from podkiln.lock.resolve.huggingface import HuggingFace, is_offline
@@ -167,13 +167,14 @@ class _Asking:
             wait_limit=patience.total,
             limits=http.limits(),
         )
-        known, types = Knowledge(family_bases.knowledge(family_bases.pinned())), model_types.to_json()
+        known = Knowledge(family_bases.knowledge(family_bases.pinned()))
         self._web = Web()
         self._huggingface = HuggingFace(self._hubs, self._web)
+        self._civitai = Civitai(self._hubs, self._web)
         self._asker = HubClient(policy, threading.Event())
-        self._terms = Terms.from_json(types["civitai"])
         nowhere = Places(Path(os.devnull), Path(os.devnull))
-        collector = Collector(self._hubs, self._asker, known, self._terms, log.info)
+        terms = Terms.from_json(model_types.to_json()["civitai"])
+        collector = Collector(self._hubs, self._asker, known, terms, log.info)
         self._words = WordResolver(collector, nowhere, known, log.info)
 
     @property
@@ -214,16 +215,9 @@ class _Asking:
 
     def _of_civitai(self, source: Mapping[str, Any]) -> tuple[int | None, str | None]:
         """Return what the site says of a file; of its size, rounded there, what the download says."""
-        number = source["version"]
-        page = f"{self._hubs.civitai}/model-versions/{number}"
-        credential = self._hubs.credential("CIVITAI_TOKEN")
-        address = f"{self._hubs.civitai}/api/v1/model-versions/{number}"
-        answer = self._asker.json(Request(address, page, credential, "CIVITAI_TOKEN"), log.info)
-        version = civitai.read(answer, page, number)
         chosen = parse_qs(source.get("query", "")).get("fileId")
-        row = self._terms.choose(version, {"file": int(chosen[0]) if chosen else None}, page)
-        for sentence in self._terms.check_file(row, page, token=credential is not None):
+        found = self._civitai.file(source["version"], int(chosen[0]) if chosen else None)
+        for sentence in found.remarks:
             log.info("%s", sentence)
-        sha256 = civitai.sha256(row, page, "choose another version, or ask its maker")
-        request = request_for(source, self._hubs)
-        return self._asker.size(request, log.info, http.PATIENCE.tries), sha256
+        size = self._asker.size(request_for(source, self._hubs), log.info, http.PATIENCE.tries)
+        return size, found.sha256

@@ -233,11 +233,12 @@ def test_a_lock_is_kept_until_more_is_asked_for(stocked: Hub, tmp_path: Path) ->
 def test_bases_of_families_are_pinned_for_every_model(
     stocked: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, gated, away = bases = (SD1, "org/gated", "org/none")
+    base, gated, away, odd = bases = (SD1, "org/gated", "org/none", "org/odd")
     monkeypatch.setattr(locked_bases, "path", lambda: tmp_path / "families.json")
     monkeypatch.setattr(locked_bases, "described", lambda: bases)
-    for name in (base, gated):
+    for name in (base, gated, odd):
         add_pipeline(stocked, name)
+    stocked.add(odd, "../config.json", b"{}", lfs=False)
     stocked.gate(gated, "hf_right")
     stocked.repositories[base].card = {"license": "other", "license_name": "creativeml-openrail-m"}
     pinned = stocked.repositories[base].head
@@ -245,8 +246,9 @@ def test_bases_of_families_are_pinned_for_every_model(
     outcome = family_bases.relock(upgrade=False)
     assert re.search(f"the base {gated} stays unlocked: .* set HF_TOKEN", outcome.warnings[0])
     assert re.search(f"the base {away}: .* has no repository {away}", outcome.problems[0])
+    assert re.search(f"the base {odd} stays unlocked: .* lists '../config.json' in ", outcome.warnings[1])
     found = locked_bases.read().bases
-    assert (found[gated], found[away], locked_bases.find_drift()) == (None, None, [])
+    assert (found[odd], found[gated], found[away], locked_bases.find_drift()) == (None, None, None, [])
     part = found[base]
     assert part
     assert (part.revision, part.licence, part.gated) == (pinned, "creativeml-openrail-m", False)
@@ -297,3 +299,6 @@ def test_the_command_moves_it_when_it_is_named_and_not_before(
     moved = command.relock([str(path)], ["model"])
     assert moved.changed == written
     assert "org/sd" in str(moved.changes)
+    assert command.check([str(path)]) == []
+    write(path, f"{MINE}model: {{id: org/sd, vae: org/vae}}\n")
+    assert command.check([str(path)]) == ["mine: model: something else was locked than is described now."]
