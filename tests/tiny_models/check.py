@@ -325,7 +325,7 @@ def check_videos(bench: Bench) -> None:
         ({"MODEL_ID": str(bench.model("wan"))}, {"height": 16, "width": 16, "num_frames": 5}),
         ({"MODEL_ID": str(bench.model("ltx"))}, {"height": 32, "width": 32, "num_frames": 9}),
         (
-            {"MODEL_ID": str(bench.model("ltx-file")), "BASE_MODEL": str(ltx_base(bench))},
+            {"MODEL_ID": str(bench.model("ltx-file")), "BASE_MODEL": str(bench.model("ltx-base"))},
             {"height": 32, "width": 32, "num_frames": 9},
         ),
     ):
@@ -338,18 +338,6 @@ def check_videos(bench: Bench) -> None:
             assert stream.codec_context.name == "h264"
             assert sum(1 for _ in opened.decode(stream)) == more["num_frames"]
         cancel(model, **more)
-
-
-def ltx_base(bench: Bench) -> Path:
-    """Return a base for `ltx-file`, whose configuration speaks of 28 blocks."""
-    import shutil
-
-    folder = bench.folder / "models/ltx-base"
-    if not folder.is_dir():
-        shutil.copytree(bench.model("ltx"), folder)
-        path = folder / "transformer/config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": 28}))
-    return folder
 
 
 def check_others(bench: Bench) -> None:

@@ -2,10 +2,10 @@
 
     python tests/tiny_models/make.py KIND FOLDER
 
-KIND is one of `KINDS`; a pipeline goes to FOLDER, a single file to FOLDER/NAME.safetensors. Sizes follow
-diffusers' own tests; what detection looks at in a single file (320 channels, ten layers of text encoder,
-28 blocks of LTX) is as large as there. There is no single file of a Flux transformer: diffusers' conversion
-has its width, 3072, written into it, and one block of that takes 700 MB; LTX stands for that kind.
+KIND is one of `KINDS`; a pipeline goes to FOLDER, a single file to FOLDER/NAME.safetensors or .gguf. Sizes
+follow diffusers' own tests; what detection looks at in a single file (320 channels, ten layers of text
+encoder, 28 blocks of LTX) is as large as there. There is no single file of a Flux transformer: diffusers'
+conversion has its width, 3072, written into it, and one block of that takes 700 MB; LTX stands for that kind.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_LTX_BLOCKS = 28  # what tells a single file of it
 _CHARACTERS = [*range(33, 127), *range(161, 173), *range(174, 256)]
 
 
@@ -311,12 +312,12 @@ def wan(folder: Path) -> Path:
     return _saved(pipe, folder)
 
 
-def ltx(folder: Path) -> Path:
+def ltx(folder: Path, layers: int = 1) -> Path:
     """LTX-Video, 32x32, frames 8n+1."""
     from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline
 
     pipe = LTXPipeline(
-        transformer=_ltx_transformer(1),
+        transformer=_ltx_transformer(layers),
         vae=AutoencoderKLLTXVideo(
             in_channels=3,
             out_channels=3,
@@ -341,6 +342,11 @@ def ltx(folder: Path) -> Path:
         tokenizer=_t5_tokenizer(),
     )
     return _saved(pipe, folder)
+
+
+def ltx_base(folder: Path) -> Path:
+    """The same with as many blocks as a single file of its transformer has."""
+    return ltx(folder, _LTX_BLOCKS)
 
 
 def _ltx_transformer(layers: int) -> Any:
@@ -436,6 +442,29 @@ def sdxl_file(folder: Path) -> Path:
 
 def ltx_file(folder: Path) -> Path:
     """The transformer of LTX-Video alone, in one file, under the names of its makers."""
+    tensors = {f"model.diffusion_model.{name}": each for name, each in _ltx_state().items()}
+    return _file(tensors, folder / "ltx.safetensors")
+
+
+def ltx_gguf(folder: Path) -> Path:
+    """The same in llama.cpp's numbers: layers of 8 bits where blocks of 32 fit, tables as they are."""
+    import gguf
+
+    path = folder / "ltx-q8_0.gguf"
+    writer = gguf.GGUFWriter(path, "ltxv")
+    for name, each in _ltx_state().items():
+        values = each.float().numpy()
+        packed = name.endswith(".weight") and values.ndim == 2 and values.shape[1] % 32 == 0
+        kind = gguf.GGMLQuantizationType.Q8_0 if packed else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _ltx_state() -> dict[str, Any]:
     swaps = {
         "norm_q.": "q_norm.",
         "norm_k.": "k_norm.",
@@ -443,12 +472,12 @@ def ltx_file(folder: Path) -> Path:
         "proj_in.": "patchify_proj.",
     }
     tensors = {}
-    for name, each in _state(_ltx_transformer(28)):
+    for name, each in _state(_ltx_transformer(_LTX_BLOCKS)):
         found = name
         for ours, theirs in swaps.items():
             found = found.replace(ours, theirs) if ours != "proj_in." or found.startswith(ours) else found
-        tensors[f"model.diffusion_model.{found}"] = each
-    return _file(tensors, folder / "ltx.safetensors")
+        tensors[found] = each
+    return tensors
 
 
 def lora_peft(folder: Path) -> Path:
@@ -739,7 +768,9 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "lora-peft": lora_peft,
     "lora-kohya": lora_kohya,
     "sdxl-file": sdxl_file,
+    "ltx-base": ltx_base,
     "ltx-file": ltx_file,
+    "ltx-gguf": ltx_gguf,
 }
 
 if __name__ == "__main__":

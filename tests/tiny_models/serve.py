@@ -50,6 +50,7 @@ ASKED: dict[str, Any] = {
 }
 SLOW = {**ASKED, "num_inference_steps": 250, "width": 128, "height": 128}  # whose steps can be timed
 REPOSITORY, CHECKPOINT, BASE, STYLE, VERSION = "org/tiny", "org/checkpoint", "org/base", "org/style", 200
+LTX, QUANTISED = "Lightricks/LTX-Video", "org/ltx-gguf"
 PIPELINE = {"MODEL_ID": REPOSITORY}
 UNET = "unet/diffusion_pytorch_model.safetensors"
 WARM, REQUESTS, MOST_MIB = 20, 200, 16.0
@@ -80,7 +81,7 @@ class Bench:
         folder = self.folder / "models" / kind
         if not folder.is_dir() or not any(folder.iterdir()):
             subprocess.run([sys.executable, ROOT / "tests/tiny_models/make.py", kind, folder], check=True)
-        files = sorted(folder.glob("*.safetensors"))
+        files = sorted(each for each in folder.glob("*.*") if each.suffix in {".safetensors", ".gguf"})
         return folder if (folder / "model_index.json").is_file() or not files else files[0]
 
     @contextlib.contextmanager
@@ -88,15 +89,19 @@ class Bench:
         """Yield a hub with all that is asked for here."""
         with Hub() as hub:
             for repository, kind in ((REPOSITORY, "sd15"), (BASE, "sdxl")):
-                folder = self.model(kind)
-                for path in sorted(each for each in folder.rglob("*") if each.is_file()):
-                    lfs = path.suffix == ".safetensors"
-                    hub.add(repository, path.relative_to(folder).as_posix(), path, lfs=lfs)
+                self.add(hub, repository, kind)
             file, lora = self.model("sdxl-file"), self.model("lora-kohya")
             hub.add(CHECKPOINT, file.name, file)
             hub.add(STYLE, lora.name, lora)
             hub.add_civitai(VERSION, file.name, file)
             yield hub
+
+    def add(self, hub: Hub, repository: str, kind: str) -> None:
+        """Give a hub a repository with a model."""
+        folder = self.model(kind)
+        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+            lfs = path.suffix == ".safetensors"
+            hub.add(repository, path.relative_to(folder).as_posix(), path, lfs=lfs)
 
     def place(self, name: str) -> Path:
         """Return a new folder for pods."""
@@ -199,6 +204,23 @@ def check_forms(bench: Bench) -> None:
     assert seen["folder at a hub"] == seen["local path"]
     assert seen["single file"] == seen["CivitAI word"]
     assert seen["LoRA"] != seen["folder at a hub"], "the LoRA changes nothing"
+
+
+def check_gguf(bench: Bench) -> None:
+    """A transformer in a GGUF file, quantised, with the rest of its base's pipeline: a video."""
+    file, place = bench.model("ltx-gguf"), bench.place("gguf")
+    with Hub() as hub:
+        bench.add(hub, LTX, "ltx-base")
+        hub.add(QUANTISED, file.name, file)
+        with Pod(place, hub, {"MODEL_ID": QUANTISED, "BASE_MODEL": LTX}) as pod:
+            took = pod.wait_ready()
+            status, said = pod.ask("POST", "/generate", {**ASKED, "width": 32, "height": 32, "num_frames": 9})
+            assert status == 200, f"{said}\n{pod.said()}"
+            (video,) = said["output"]["videos"]
+            assert base64.b64decode(video["data"])[4:8] == b"ftyp", video["mime"]
+        weights = [path for path in place.rglob("transformer/*") if path.suffix == ".safetensors"]
+        assert not weights, "the base's own transformer was fetched too"
+    bench.tell(f"{file.name}: ready after {took:.1f} s; a video of {len(video['data']) * 3 // 4} bytes")
 
 
 def check_growth(bench: Bench) -> None:
@@ -514,6 +536,7 @@ def refused(
 
 CHECKS: dict[str, Callable[[Bench], None]] = {
     "forms": check_forms,
+    "gguf": check_gguf,
     "growth": check_growth,
     "kills": check_kills,
     "cancel": check_cancel,
