@@ -17,7 +17,6 @@ from podkiln.config.preset import MEDIA
 from podkiln.config.serving import DIFFUSERS
 from podkiln.render import templates
 from podkiln.render.context_file import File
-from worker import readiness
 
 if TYPE_CHECKING:
     from podkiln.plan.plan import Plan
@@ -49,8 +48,8 @@ def files(plan: Plan) -> dict[str, File]:
         "port": serving.PORT,
         "routes": _ROUTES[serve],
         "benchmark_note": _BENCHMARKS[serve],
-        "ready": readiness.READY,
-        "never_ready": (readiness.NOT_READY, serving.STOPS),
+        "ready": serving.READY,
+        "never_ready": (serving.NOT_READY, serving.STOPS),
     }
     made = {
         "worker.py": templates.render("pyworker/worker.py.j2", facts),

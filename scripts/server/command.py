@@ -17,6 +17,7 @@ from pod.errors import ARGUMENTS_REFUSED, INTERNAL, PodError
 from pod.util import env
 from pod.util.printable import shown
 from pod.util.say import say
+from pod.util.serving import READY
 from server.api.served import Served
 from server.api.server import Api
 from server.jobs.public import Public, plain
@@ -25,7 +26,6 @@ from server.jobs.thread import OneThread
 from worker import serve_settings
 from worker.http_access import Access
 from worker.http_server import serving
-from worker.readiness import READY
 from worker.termination import GRACE
 
 if TYPE_CHECKING:

@@ -1,7 +1,4 @@
-"""Whether ComfyUI serves, and is warm: looked at once a second, for probes, and for who reads the log.
-
-The lines on stdout are read by programs (PyWorker of vast.ai decides by READY), so they stay as they are.
-"""
+"""Whether ComfyUI serves, and is warm: looked at once a second, for probes, and for who reads the log."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from comfy.client import Client
 from pod.supervisor.ping_server import FAILING, SERVING, STARTING
+from pod.util.serving import NOT_READY, READY
 
 if TYPE_CHECKING:
     from worker.job import Place
 
-READY: Final = "podkiln: ready for jobs"
-NOT_READY: Final = "podkiln: not ready for jobs"
 _PAUSE: Final = 1.0
 _PAUSE_AT_START: Final = 0.2
 _LONGEST: Final = 5.0  # seconds that an answer may take: with a job in work it is slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -144,6 +146,29 @@ IMAGE_PACKAGES = {
     "server": {"worker", "pod", "aiohttp", "PIL", "av", "diffusers", "numpy", "torch", "transformers"},
 }
 LONGEST = 400
+
+# Imports every module of the command where only what requirements.txt has can be imported.
+COMMAND_ALONE = """
+import importlib.metadata, pathlib, re, sys
+root = pathlib.Path(sys.argv[1])
+text = (root / "requirements.txt").read_text()
+normal = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+locked = {normal(name) for name in re.findall(r"^([\\w.-]+)==", text, re.MULTILINE)}
+tops = importlib.metadata.packages_distributions()
+others = {name for name, of in tops.items() if not locked & set(map(normal, of))} - {"podkiln"}
+
+class Absent:
+    def find_spec(self, name, *_):
+        if name in others:
+            raise ModuleNotFoundError(f"{name} is not in requirements.txt", name=name)
+
+sys.meta_path.insert(0, Absent())
+print(len(locked), len(others))
+for path in sorted((root / "podkiln").rglob("*.py")):
+    parts = path.relative_to(root).with_suffix("").parts
+    if parts[-1] != "__main__":
+        importlib.import_module(".".join(parts).removesuffix(".__init__"))
+"""
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -288,6 +313,16 @@ def test_a_module_is_read_in_one_sitting() -> None:
         for name, path in (PODKILN | IN_IMAGES).items()
     }
     assert {name: count for name, count in lines.items() if count >= LONGEST} == {}, "look for a seam"
+
+
+def test_the_command_needs_what_its_requirements_have_and_no_more() -> None:
+    """What tests and images have besides is not there where somebody uses it."""
+    own = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
+    argv = [sys.executable, "-c", COMMAND_ALONE, str(ROOT)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=own)
+    assert done.returncode == 0, done.stderr
+    locked, others = map(int, done.stdout.split())
+    assert min(locked, others) > 20, "nothing is kept away"
 
 
 def test_the_entry_point_needs_nothing_installed() -> None:

@@ -11,6 +11,8 @@ ENDPOINT = "RUNPOD_WEBHOOK_GET_JOB"  # what a worker of a RunPod endpoint's queu
 RUNPOD, HTTP, DIFFUSERS = "runpod", "http", "diffusers"
 # Where the server of jobs listens unless PORT says otherwise: anywhere, and behind RunPod's load balancer.
 PORT, BALANCED_PORT = 8000, 80
+# Lines of the log that programs read: PyWorker of vast.ai decides by them. So they stay as they are.
+READY, NOT_READY = "podkiln: ready for jobs", "podkiln: not ready for jobs"
 STOPS = "so the pod stops"  # in the log's last sentence of a pod that ends by itself
 
 

@@ -13,8 +13,8 @@ from plans import plan_of
 
 from pod.errors import UNFIT
 from pod.supervisor import program
+from pod.util import serving
 from podkiln.render import build_context
-from worker import readiness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,9 +71,9 @@ def test_pyworker_follows_the_line_that_says_ready_and_times_one_request(
     files = rendered(plan())
     config = configured(files, tmp_path, monkeypatch)
     assert [each.route for each in config.handlers] == routes
-    assert config.log_action_config.on_load == [readiness.READY]
+    assert config.log_action_config.on_load == [serving.READY]
     ends = program.ModelServer({}).final(UNFIT, served=False)
-    for line in (readiness.NOT_READY, f"podkiln: {ends}: exit code 69."):
+    for line in (serving.NOT_READY, f"podkiln: {ends}: exit code 69."):
         assert any(each in line for each in config.log_action_config.on_error), line
     timed = [each.benchmark_config for each in config.handlers if hasattr(each, "benchmark_config")]
     assert [each.dataset for each in timed] == [[json.loads(files["pyworker/benchmark.json"].content)]]
