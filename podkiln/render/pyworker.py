@@ -15,6 +15,7 @@ from podkiln.config import presets, python_requirements
 from podkiln.config.document import ROOT
 from podkiln.config.preset import MEDIA
 from podkiln.config.serving import DIFFUSERS
+from podkiln.lock import served_model
 from podkiln.render import templates
 from podkiln.render.context_file import File
 
@@ -27,6 +28,7 @@ _LOG: Final = "/var/log/podkiln-serve.log"
 # Those that answer on the connection that asks: PyWorker sends the next request to any worker, so a job's
 # number would be worth nothing there.
 _ROUTES: Final = {serving.HTTP: ("/runsync",), DIFFUSERS: ("/generate", "/v1/images/generations")}
+_OF_A_PROMPT: Final = "text-to-"
 _BENCHMARKS: Final = {
     serving.HTTP: "Without a seed, so at random each time: a repeated seed would time ComfyUI's cache.",
     DIFFUSERS: "Give it the size and steps that your clients ask for.",
@@ -36,7 +38,7 @@ _BENCHMARKS: Final = {
 def files(plan: Plan) -> dict[str, File]:
     """Return the files for PyWorker, by path; none for an image that vast.ai cannot send requests to.
 
-    benchmark.json is left out where no preset fits; worker.py asks for it then.
+    benchmark.json is left out where no request is known that its image takes; worker.py asks for it then.
     Raises RenderError.
     """
     serve = plan.described.spec.serve
@@ -63,10 +65,14 @@ def files(plan: Plan) -> dict[str, File]:
 
 
 def _benchmark(plan: Plan) -> dict[str, Any] | None:
-    """Return the request to time: of the fixed preset, else one that needs no file, of a model that is on."""
+    """Return the request to time, one that needs no file; None where none is known.
+
+    It is of the fixed preset, else of a model that is on; where a model is locked, a prompt, if that is all
+    it needs: PyWorker takes how soon a request fails for how fast the card is.
+    """
     spec = plan.described.spec
     if spec.serve == DIFFUSERS:
-        return {"prompt": "a lighthouse on a cliff at dusk"}
+        return {"prompt": "a lighthouse on a cliff at dusk"} if _takes_a_prompt(plan) else None
     there = presets.examples(plan.described, plan.offered)
     if spec.preset:
         return there[spec.preset]
@@ -77,6 +83,15 @@ def _benchmark(plan: Plan) -> dict[str, Any] | None:
         ):
             return there[row["id"]]
     return None
+
+
+def _takes_a_prompt(plan: Plan) -> bool:
+    """Whether the locked model makes something of a prompt alone; of what is not locked, that is assumed."""
+    words = plan.lock.model.document.words if plan.lock.model else ()
+    if any(word.role == "controlnet" for word in words):
+        return False  # it wants a picture to be steered by
+    decided = (served_model.decision(word) for word in words if word.role == "model")
+    return all(each is None or each.task.startswith(_OF_A_PROMPT) for each in decided)
 
 
 def _is_file(described: dict[str, Any]) -> bool:

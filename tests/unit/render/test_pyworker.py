@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from plans import plan_of
 from pod.errors import UNFIT
 from pod.supervisor import program
 from pod.util import serving
+from podkiln.lock.served_model import LockedModel, ModelLock
 from podkiln.render import build_context
+from server.detection.decision import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from podkiln.plan.plan import Plan
     from podkiln.render.context_file import File
@@ -98,6 +100,47 @@ def test_the_request_that_is_timed_is_of_the_fixed_preset_or_of_a_model_that_is_
 
 def test_without_a_preset_that_can_run_somebody_has_to_write_the_request() -> None:
     assert sorted(rendered(served_over_http())) == ["pyworker/requirements.txt", "pyworker/worker.py"]
+
+
+def of_locked_model(**tasks: str | None) -> Plan:
+    """A plan of the model's server whose lock has a word of each role, of that task; None: not locked."""
+    words = [
+        {"key": [role, "org/x", "", ""], "found": task and {"decision": decided(task), "parts": PARTS}}
+        for role, task in tasks.items()
+    ]
+    lock = {"variables": {"MODEL_ID": "org/x"}, "diffusers": "1", "words": words}
+    plan = plan_of("server")
+    model = LockedModel(Path("model.json"), ModelLock.model_validate_json(json.dumps(lock)))
+    return replace(plan, lock=replace(plan.lock, model=model))
+
+
+def decided(task: str) -> dict[str, Any]:
+    return Decision("pipeline", task=task, tasks=((task, "XPipeline"),), pipeline="XPipeline").to_json()
+
+
+PARTS = {
+    "model": {
+        "source": {"kind": "huggingface", "repo": "org/x"},
+        "revision": "0" * 40,
+        "files": [{"path": "model_index.json", "size": 1, "sha256": "0" * 64}],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "timed"),
+    [
+        ({"model": "text-to-video"}, True),
+        ({"model": None, "vae": None}, True),
+        ({"model": "image-to-video"}, False),
+        ({"model": "unconditional-image"}, False),
+        ({"model": "text-to-image", "controlnet": None}, False),
+    ],
+)
+def test_a_locked_model_is_timed_by_a_prompt_where_that_is_all_it_needs(
+    tasks: dict[str, str | None], timed: bool
+) -> None:
+    assert ("pyworker/benchmark.json" in rendered(of_locked_model(**tasks))) == timed
 
 
 def test_what_takes_jobs_from_a_queue_has_nothing_for_pyworker() -> None:

@@ -1,7 +1,8 @@
 """PyWorker for vast.ai, in front of podkiln's server image. Rendered by podkiln.
 
 Put it with benchmark.json and requirements.txt into the repository that PYWORKER_REPO names, at the commit that
-PYWORKER_REF pins. The template's on-start script starts the image with a log that is new at each start:
+PYWORKER_REF pins. The template's on-start script starts the image with a log that is new at each start, and then
+vast.ai's start_server.sh, which runs this file (podkiln's docs/how-to/load-balancing-endpoint.md has the script):
 
     SERVE_HOST=127.0.0.1 /start.sh >/var/log/podkiln-serve.log 2>&1 &
 """
