@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from pod.util.article import an
 from podkiln.config import catalog, document, node_definitions, workflow
 from podkiln.config.fields import IDENTIFIER
 from podkiln.config.node_definitions import COMBO
@@ -265,9 +266,9 @@ class _Check:
             meant = did_you_mean(target, [other.name for other in known.inputs])
             raise self._entry.error(key, f"{known.name} has no input {shown(target)}. {meant}".rstrip())
         if not found.widget:
-            raise self._entry.error(key, f"{shown(target)} of {known.name} is a {found.type}, over a link.")
+            raise self._entry.error(key, f"{shown(target)} of {known.name} is {an(found.type)}, over a link.")
         if not _fits(each, found):
-            what = f"{shown(target)} of {known.name} is a {found.type}, and this is of type {each.type}."
+            what = f"{shown(target)} of {known.name} is {an(found.type)}, and this is of type {each.type}."
             raise self._entry.error(key, what)
 
     def _class(self, name: str) -> node_definitions.NodeClass | None:

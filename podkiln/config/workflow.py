@@ -12,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from pod.util.article import an
 from podkiln.config.node_definitions import COMBO, COMFYUI, DYNAMIC
 from podkiln.config.variant import SHIPPED
 from podkiln.errors import DescriptionError
@@ -208,7 +209,7 @@ class _Check:
             if not known.optional or known.widget:
                 yield f"its input {shown(name)} is missing"
         elif not known.widget:
-            yield f"its input {shown(name)} is a {known.type}, which comes over a link"
+            yield f"its input {shown(name)} is {an(known.type)}, which comes over a link"
         else:
             yield from self._value(known, node.values[name])
 
@@ -222,7 +223,7 @@ class _Check:
             yield f"its input {shown(name)} is linked to {where}, which has none"
         elif source and not known.accepts(source.outputs[link.slot][0]):
             given = source.outputs[link.slot][0]
-            yield f"its input {shown(name)} is a {known.type}, and node {link.node} gives a {given}"
+            yield f"its input {shown(name)} is {an(known.type)}, and node {link.node} gives {an(given)}"
 
     def _value(self, known: Input, value: Any) -> Iterator[str]:
         named = f"its input {shown(known.name)}"

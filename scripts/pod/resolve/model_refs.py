@@ -21,6 +21,7 @@ from pod.resolve.folder_choice import ResolvedFile, agreed, of_loras
 from pod.resolve.hashes import Resolved
 from pod.resolve.model_names import again, another_name, called, safe, say_it, told_name, unvouched
 from pod.resolve.resolved_cache import WISHES
+from pod.util.article import an
 from pod.util.dataclass import replace
 from pod.util.pickles import is_pickle
 from pod.util.printable import shown
@@ -157,7 +158,7 @@ class ModelRefResolver:
         meant = self._facts.types.by_air(wish.address.kind)
         if meant and claimed and claimed is not meant:
             raise RefusedError(
-                f"is a {shown(version.type, 80)} on CivitAI, but a {wish.address.kind} by its AIR: "
+                f"is {an(shown(version.type, 80))} on CivitAI, but {an(wish.address.kind)} by its AIR: "
                 "copy that again"
             )
         return ResolvedFile(safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from pod.util.article import an
 from pod.util.dataclass import dataclass, replace
 from server.detection import civitai, memory, other_files, part, pipeline_folder, single_file
 from server.detection.decision import GATED, PIPELINE, Decision
@@ -215,7 +216,7 @@ def with_base_files(decision: Decision, facts: Facts, base: Facts, known: Knowle
         )
     another = {decision.family, on.family} <= known.families.keys() and decision.family != on.family
     if on.kind != PIPELINE or another:
-        what = f"a {on.pipeline}, of another family" if another else "no pipeline in diffusers' layout"
+        what = f"{an(on.pipeline)}, of another family" if another else "no pipeline in diffusers' layout"
         return decision.refused(
             "base",
             f"Its base {base.word} is {what}.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from pod.util.article import an
 from pod.util.dataclass import dataclass, replace
 from pod.util.printable import shown
 from server.detection import base as base_of
@@ -126,7 +127,7 @@ def _form_refused(decision: Decision, found: Form, file: File) -> Decision | Non
         return None
     return decision.refused(
         "lora-form",
-        f"{file.path} is a {found.name} file, a form that diffusers does not convert for this family.",
+        f"{file.path} is {an(found.name)} file, a form that diffusers does not convert for this family.",
         "Choose a LoRA with lora_A and lora_B, or lora_up and lora_down; ComfyUI's images take this one.",
     )
 

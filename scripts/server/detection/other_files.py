@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pod.util.article import an
 from pod.util.pickles import is_pickle
 from pod.util.printable import shown
 from server.detection.decision import Decision
@@ -115,7 +116,7 @@ def transformers_model(facts: Facts) -> Decision | None:
     task = facts.card.task if facts.card and facts.card.task else "another task"
     return seen.refused(
         "transformers",
-        f"{facts.word} is a {shown(name, 80)} of transformers, for {shown(task, 40)}, and no pipeline of "
+        f"{facts.word} is {an(shown(name, 80))} of transformers, for {shown(task, 40)}, and no pipeline of "
         "diffusers.",
         "Language models are served by vLLM, SGLang or text-generation-inference, others by a program of "
         "your own; as a part of a pipeline it is loaded with that pipeline's repository.",
@@ -126,16 +127,16 @@ def component(seen: Decision, facts: Facts, known: Knowledge, name: str) -> Deci
     """Refuse a folder with a component that is no pipeline's whole denoiser."""
     for ending, row in known.unservable["components"].items():
         if name.startswith(ending) or name.endswith(ending):
-            return seen.refused(row["code"], f"{facts.word} is a {name}, {row['says']}.", row["instead"])
+            return seen.refused(row["code"], f"{facts.word} is {an(name)}, {row['says']}.", row["instead"])
     if name in known.classes.parts:
         return seen.refused(
             "needs-base",
-            f"{facts.word} is a {name}, one component of a pipeline, and its family is not known here.",
+            f"{facts.word} is {an(name)}, one component of a pipeline, and its family is not known here.",
             "Choose the repository of the whole pipeline.",
         )
     return seen.refused(
         "newer-diffusers",
-        f"{facts.word} is a {shown(name, 80)}, which diffusers {known.classes.version} does not have: it "
+        f"{facts.word} is {an(shown(name, 80))}, which diffusers {known.classes.version} does not have: it "
         "needs a newer diffusers, or code of its own.",
         "Choose another model.",
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from pod.util.article import an
 from pod.util.dataclass import dataclass, replace
 from pod.util.env import nearest
 from pod.util.printable import shown
@@ -71,12 +72,14 @@ def decide(facts: Facts, known: Knowledge) -> Decision:
         tasks=known.classes.tasks(name),
         pipeline=name,
         layout="diffusers",
-        reason=f"{facts.word} is a {name} in diffusers' layout, for {task}.",
+        reason=f"{facts.word} is {an(name)} in diffusers' layout, for {task}.",
         evidence=(f"model_index.json: _class_name {name}", _listed(parts)),
     )
     if task in known.unservable["tasks"]:
         row = known.unservable["tasks"][task]
-        return decision.refused("no-route", f"{facts.word} is a {name}, which {row['says']}.", row["instead"])
+        return decision.refused(
+            "no-route", f"{facts.word} is {an(name)}, which {row['says']}.", row["instead"]
+        )
     return _with_files(decision, facts, known, parts)
 
 
@@ -142,7 +145,7 @@ def _class_refused(facts: Facts, known: Knowledge, name: Any, index: Mapping[str
         needs = known.classes.dummies[name]
         return seen.refused(
             "needs-package",
-            f"{facts.word} is a {name}, which needs {needs}, and images do not have that.",
+            f"{facts.word} is {an(name)}, which needs {needs}, and images do not have that.",
             "Choose the same model in PyTorch's form, with .safetensors files.",
         )
     return _unknown_class(seen, facts, known, name)
@@ -152,13 +155,13 @@ def _unknown_class(seen: Decision, facts: Facts, known: Knowledge, name: str) ->
     """Refuse a class that diffusers does not have: another program's, or a later release's."""
     for start, row in known.unservable["pipelines"].items():
         if name.startswith(start):
-            return seen.refused(row["code"], f"{facts.word} is a {name}, {row['says']}.", row["instead"])
+            return seen.refused(row["code"], f"{facts.word} is {an(name)}, {row['says']}.", row["instead"])
     near = nearest(name, list(known.classes.pipelines))
     wrote = facts.document(INDEX).get("_diffusers_version")
     written = f" (it was written by {shown(wrote, 40)})" if isinstance(wrote, str) else ""
     return seen.refused(
         "newer-diffusers",
-        f"{facts.word} is a {shown(name, 80)}, which diffusers {known.classes.version} does not "
+        f"{facts.word} is {an(shown(name, 80))}, which diffusers {known.classes.version} does not "
         f"have{written}: it needs a newer diffusers, or code of its own.",
         f"The nearest class there is {near}: choose a model of that." if near else "Choose another model.",
     )
@@ -167,7 +170,7 @@ def _unknown_class(seen: Decision, facts: Facts, known: Knowledge, name: str) ->
 def modular(facts: Facts, name: str) -> Decision:
     """Refuse a modular pipeline."""
     evidence = tuple(path for path in (INDEX, "modular_model_index.json") if facts.has(path))
-    what = f", a {name}" if name else ""
+    what = f", {an(name)}" if name else ""
     bases = facts.card.base_models if facts.card else ()
     instead = (
         f"Its card names {bases[0]}: try that." if bases else "Choose its version with a model_index.json."
@@ -196,7 +199,7 @@ def _parts_refused(facts: Facts, known: Knowledge, name: str, parts: Sequence[Co
         if part.library == "diffusers" and not _known(known, part.cls):
             return seen.refused(
                 "newer-diffusers",
-                f"The component {part.name} of {facts.word} is a {shown(part.cls, 80)}, which diffusers "
+                f"The component {part.name} of {facts.word} is {an(shown(part.cls, 80))}, which diffusers "
                 f"{known.classes.version} does not have: it needs a newer diffusers.",
                 "Choose an older revision of it, or another model.",
             )

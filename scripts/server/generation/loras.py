@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pod.net.http import RefusedError
 from pod.net.integrity import check_contents
+from pod.util.article import an
 from pod.util.env import nearest
 from pod.util.printable import shown
 from server.generation.failure import first_line, is_out_of_memory
@@ -40,7 +41,7 @@ class LoraError(Exception):
 def add(pipeline: Any, name: str, path: Path) -> None:
     """Load a LoRA beside those there are. Raises LoraError, or what says that memory was not enough."""
     if not hasattr(pipeline, "load_lora_weights"):
-        raise LoraError(f"cannot be used: a {type(pipeline).__name__} takes no LoRA")
+        raise LoraError(f"cannot be used: {an(type(pipeline).__name__)} takes no LoRA")
     try:
         check_contents(path, path.name, vouched=False)
         with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import diffusers
 
+from pod.util.article import an
 from server.detection import weight_files
 from server.detection.decision import GGUF, TRANSFORMER
 from server.detection.facts import File
@@ -80,7 +81,7 @@ def beside(role: str, resolved: Resolved, dtype: Any, model_folder: Path | None,
     cls = getattr(diffusers, decision.component, None)
     if cls is None:
         raise LoadError(
-            f"{role.upper()}: {resolved.word} is a {decision.component}, which this diffusers lacks."
+            f"{role.upper()}: {resolved.word} is {an(decision.component)}, which this diffusers lacks."
         )
     with told(f"{role.upper()}: {resolved.word} ({decision.component})"), heard(resolved.word, say):
         if decision.layout == "diffusers":

@@ -15,6 +15,7 @@ import diffusers
 import torch
 import transformers
 
+from pod.util.article import an
 from pod.util.env import SettingError
 from server.detection.decision import CHECKPOINT, LORA, PIPELINE
 from server.generation import loras
@@ -98,8 +99,8 @@ class Loader:
         steered = f"{stem}Pipeline"
         if steered not in self._known.classes.pipelines:
             raise LoadError(
-                f"CONTROLNET: a {name} has no class that takes a ControlNet ({steered} is not in diffusers): "
-                "leave it out, or choose a model of SD 1.5, SDXL, SD3, Flux or Qwen-Image."
+                f"CONTROLNET: {an(name)} has no class that takes a ControlNet ({steered} is not in "
+                "diffusers): leave it out, or choose a model of SD 1.5, SDXL, SD3, Flux or Qwen-Image."
             )
         return steered, tasks | dict(self._known.classes.tasks(steered))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pod.net.http import RefusedError
+from pod.util.article import an
 from pod.util.dataclass import replace
 from server.detection import weight_files
 from server.detection.decision import Decision
@@ -52,7 +53,7 @@ def _of_pipeline(role: str, found: Found) -> Decision:
 
 def _in_folder(role: str, name: str, files: list[File], subfolder: str) -> Decision:
     if not _is(role, name):
-        raise RefusedError(f"is a {name}, and {_TITLES[role]} is expected")
+        raise RefusedError(f"is {an(name)}, and {_TITLES[role]} is expected")
     chosen = weight_files.weights(files, weight_files.preferred(weight_files.variants(files)))
     if chosen is None or chosen.problem:
         raise RefusedError(f"has no whole weights in .safetensors files, and {_TITLES[role]} needs them")

@@ -57,7 +57,7 @@ INPUTS = [
     ("x: {type: integer, at: [5.seed], instead_of: [y]}", "x takes the place of 'y', which is no other"),
     ("x: {type: integer, at: [9.seed]}", "mine.yaml:6: inputs.x.at[0]: the workflow has no node 9."),
     ("x: {type: integer, at: [5.seeed]}", "KSampler has no input 'seeed'. Did you mean 'seed'?"),
-    ("x: {type: string, at: [5.seed]}", "'seed' of KSampler is a INT, and this is of type string."),
+    ("x: {type: string, at: [5.seed]}", "'seed' of KSampler is an INT, and this is of type string."),
     ("x: {type: image, at: [1.ckpt_name], required: true}", "'ckpt_name' of CheckpointLoaderSimple is"),
     ("x: {type: string, at: [5.positive]}", "'positive' of KSampler is a CONDITIONING, over a link."),
     ("x: {type: integer, at: [5.steps], max: 99999}", "'steps' is 99999, and goes from 1 to 10000."),

@@ -170,7 +170,7 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"MODEL_ID": "nothing"}, "MODEL_ID: 'nothing' names no model"),
     ({"MODEL_ID": "https://example.org/a.safetensors", "MODEL_REVISION": "v1"}, "it goes with org/repo"),
     ({"MODEL_ID": "org/sd", "VAE": "org/pickle"}, "VAE: org/pickle .* a VAE is expected"),
-    ({"MODEL_ID": "org/sd", "CONTROLNET": "org/vae"}, "is a AutoencoderKL, and a ControlNet is expected"),
+    ({"MODEL_ID": "org/sd", "CONTROLNET": "org/vae"}, "is an AutoencoderKL, and a ControlNet is expected"),
     ({"MODEL_ID": "org/sd", "LORAS": "org/vae"}, "LORAS: org/vae cannot be used"),
     ({"MODEL_ID": "org/half"}, "lacks|no such folder"),
     ({"MODEL_ID": "~nobody-of-this-name/model"}, "names no model"),
