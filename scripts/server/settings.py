@@ -24,16 +24,18 @@ FULL, FP8, GROUP, MODEL, SEQUENTIAL = (
     "sequential_offload",
 )
 MODES: Final = (FULL, FP8, MODEL, GROUP, SEQUENTIAL)
-"""What GPU_MEMORY_MODE may say, the fastest first."""
-_OLDER: Final = {
-    "model_full_load": (FULL, False),
-    "model_full_load_and_qfloat8": (FP8, True),
-    "model_cpu_offload": (MODEL, False),
-    "model_cpu_offload_and_qfloat8": (MODEL, True),
-    "sequential_cpu_offload": (SEQUENTIAL, False),
-    "sequential_cpu_offload_and_qfloat8": (SEQUENTIAL, False),
+"""What `auto` chooses from, the fastest first."""
+_MODEL_FP8: Final = "model_offload_fp8"
+"""MODEL with the denoiser's weights in float8: what GPU_MEMORY_MODE may say beside MODES."""
+OLDER: Final = {
+    "model_full_load": FULL,
+    "model_full_load_and_qfloat8": FP8,
+    "model_cpu_offload": MODEL,
+    "model_cpu_offload_and_qfloat8": _MODEL_FP8,
+    "sequential_cpu_offload": SEQUENTIAL,
+    "sequential_cpu_offload_and_qfloat8": SEQUENTIAL,
 }
-"""Names of podkiln's other variants: the mode, and whether weights are kept in float8 as well."""
+"""Names of modes in podkiln's other variants, and in records of earlier releases."""
 DTYPES: Final = ("bfloat16", "float16", "float32")
 _SHORT_DTYPES: Final = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 QUANTIZERS: Final = {
@@ -184,11 +186,8 @@ def _one_of(name: str, environ: Mapping[str, str], words: tuple[str, ...], other
 
 
 def _mode(environ: Mapping[str, str]) -> tuple[str, bool]:
-    value = environ.get("GPU_MEMORY_MODE", "").strip().lower()
-    if value in _OLDER:
-        return _OLDER[value]
-    mode = _one_of("GPU_MEMORY_MODE", environ, (AUTO, *MODES), {})
-    return mode, mode == FP8
+    mode = _one_of("GPU_MEMORY_MODE", environ, (AUTO, *MODES, _MODEL_FP8), OLDER)
+    return (MODEL, True) if mode == _MODEL_FP8 else (mode, mode == FP8)
 
 
 def _loras(text: str) -> tuple[LoraWord, ...]:

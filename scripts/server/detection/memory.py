@@ -73,7 +73,7 @@ def _times(header: SafetensorsHeader | None) -> float:
 
 
 def estimate(shares: Sequence[Share], task: str) -> tuple[Memory, ...]:
-    """Return the need of each mode, the fastest first; nothing where a size is not known."""
+    """Return the need of each mode, by its name for GPU_MEMORY_MODE; nothing where a size is not known."""
     sizes = [each.size for each in shares if each.size is not None]
     if not sizes or len(sizes) != len(shares):
         return ()
@@ -85,10 +85,10 @@ def estimate(shares: Sequence[Share], task: str) -> tuple[Memory, ...]:
         work = _WORK["video"]
     held = total + _PYTHON
     return (
-        Memory("model_full_load", total + work, largest + _PYTHON),
-        Memory("model_full_load_and_qfloat8", total - core // 2 + work, largest + _PYTHON),
-        Memory("model_cpu_offload", largest + work, held),
-        Memory("model_cpu_offload_and_qfloat8", max(core // 2, others) + work, held - core // 2),
+        Memory("full", total + work, largest + _PYTHON),
+        Memory("layerwise_fp8", total - core // 2 + work, largest + _PYTHON),
+        Memory("model_offload", largest + work, held),
+        Memory("model_offload_fp8", max(core // 2, others) + work, held - core // 2),
         Memory("group_offload", min(max(largest // _BLOCKS, _GIB // 2), largest) + work, held),
-        Memory("sequential_cpu_offload", _GIB // 2 + work * 2 // 3, held),
+        Memory("sequential_offload", _GIB // 2 + work * 2 // 3, held),
     )

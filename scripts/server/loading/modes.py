@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pod.util import bounded_json, untrusted_files
 from pod.util.files import write_json
 from pod.util.units import human
-from server.settings import AUTO, FP8, FULL, GROUP, MODEL, MODES, SEQUENTIAL
+from server.settings import AUTO, FP8, FULL, GROUP, MODES, SEQUENTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
     from server.detection.decision import Memory
 
-_ESTIMATES: Final = {
-    FULL: "model_full_load",
-    FP8: "model_full_load_and_qfloat8",
-    MODEL: "model_cpu_offload",
-    GROUP: "group_offload",
-    SEQUENTIAL: "sequential_cpu_offload",
-}
-_ESTIMATE_FP8: Final = {MODEL: "model_cpu_offload_and_qfloat8"}
 _SPARE: Final = 512 << 20
 """Bytes of the card that are left to others: the driver's own, and what is in use by the time."""
 _PINNED: Final = 0.5
@@ -95,7 +87,7 @@ def choose(
     if failed:
         reasons.append(f"{failed} has run out of memory here before")
     for mode in MODES[start:]:
-        need = needs.get(_ESTIMATES[mode])
+        need = needs.get(mode)
         if need is None:
             continue
         vram = round(need.vram * times)
@@ -114,7 +106,7 @@ def choose(
 
 def _pins(needs: Mapping[str, Memory], mode: str, ram: int | None) -> bool:
     """Whether weights on the host may be pinned, which streams of group offload need."""
-    need = needs.get(_ESTIMATES.get(mode, ""))
+    need = needs.get(mode)
     return bool(mode == GROUP and need and ram and need.ram < ram * _PINNED)
 
 

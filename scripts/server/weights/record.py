@@ -19,6 +19,7 @@ from pod.util.files import write_json
 from server.collection.reference import told
 from server.detection.decision import Base, Decision, Memory
 from server.detection.facts import File
+from server.settings import OLDER
 from server.weights.model_files import Part, Piece, Resolved
 
 if TYPE_CHECKING:
@@ -172,10 +173,14 @@ def decision_of(row: Mapping[str, Any]) -> Decision:
             "files": tuple(File(each["path"], each["size"]) for each in row["files"]),
             "base_files": tuple(File(each["path"], each["size"]) for each in row["base_files"]),
             "base": Base(**row["base"]) if row["base"] else None,
-            "memory": tuple(Memory(**each) for each in row["memory"]),
+            "memory": tuple(_memory(each) for each in row["memory"]),
             **{key: tuple(row[key]) for key in ("omit", "missing", "needs", "evidence")},
         }
     )
+
+
+def _memory(row: Mapping[str, Any]) -> Memory:
+    return Memory(**{**row, "mode": OLDER.get(row["mode"], row["mode"])})
 
 
 def lora_key(word: str, family: str) -> tuple[str, str, str, str]:

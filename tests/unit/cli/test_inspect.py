@@ -114,7 +114,7 @@ def test_words_of_all_kinds_lead_to_a_decision(
 def test_what_is_told_and_what_comes_of_it(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, BASE)
     assert code == 0
-    for said in ("FluxPipeline", "text-to-image", hub.repositories[BASE].head, "model_full_load", "disk"):
+    for said in ("FluxPipeline", "text-to-image", hub.repositories[BASE].head, "memory    full:", "disk"):
         assert said in out
     for word, code, said in (
         ("org/old", 5, "pickle"),

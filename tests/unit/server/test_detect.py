@@ -113,7 +113,7 @@ def test_a_checkpoint_is_counted_by_its_parts() -> None:
     row = next(row for row in rows.MODELS if row.get("head") == "sdxl")
     facts = replace(rows.facts(row), files=(File(row["chosen"], 6_938_078_334),))
     found = {each.mode: each.vram / 1e9 for each in detect(facts, KNOWN).memory}
-    assert found["model_full_load"] - found["model_cpu_offload"] == pytest.approx(1.8, abs=0.2), "text, VAE"
+    assert found["full"] - found["model_offload"] == pytest.approx(1.8, abs=0.2), "text, VAE"
 
 
 def test_memory_follows_from_sizes_and_numbers() -> None:
@@ -138,16 +138,14 @@ def test_memory_follows_from_sizes_and_numbers() -> None:
         base, files=tuple(files), headers={"text_encoder_2/diffusion_pytorch_model.safetensors": wide}
     )
     whole = {each.mode: each for each in detect(base, KNOWN).memory}
-    assert round((whole["model_full_load"].vram) / gib) == 20 + 4 + 1 + 1 + 3
-    assert whole["model_cpu_offload"].vram < whole["model_full_load"].vram
-    assert whole["sequential_cpu_offload"].vram < whole["model_cpu_offload_and_qfloat8"].vram
-    assert whole["model_cpu_offload"].ram > whole["model_full_load"].ram
+    assert round((whole["full"].vram) / gib) == 20 + 4 + 1 + 1 + 3
+    assert whole["model_offload"].vram < whole["full"].vram
+    assert whole["sequential_offload"].vram < whole["model_offload_fp8"].vram
+    assert whole["model_offload"].ram > whole["full"].ram
     file = next(row for row in rows.MODELS if row["id"] == "black-forest-labs/FLUX.1-dev flux1-dev")
     facts = replace(rows.facts(file), files=(File("flux1-dev.safetensors", 24 * gib),))
     alone = with_base_files(detect(facts, KNOWN), facts, base, KNOWN)
-    assert {each.mode: round(each.vram / gib) for each in alone.memory}[
-        "model_full_load"
-    ] == 24 + 4 + 1 + 1 + 3
+    assert {each.mode: round(each.vram / gib) for each in alone.memory}["full"] == 24 + 4 + 1 + 1 + 3
     eight = {name: replace(head, dtypes={"F8_E4M3": 1}) for name, head in facts.headers.items()}
     half = replace(facts, headers=eight, files=(File("flux1-dev.safetensors", 12 * gib),))
     assert with_base_files(detect(half, KNOWN), half, base, KNOWN).memory[0] == alone.memory[0]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from servers import hub_content
 
+from server import settings
 from server.detection import memory
-from server.detection.decision import Decision
+from server.detection.decision import Decision, Memory
 from server.detection.memory import Share
 from server.generation.failure import first_line, is_out_of_memory
 from server.generation.loras import plain_name
@@ -19,6 +20,7 @@ from server.loading.faults import LoadError
 from server.loading.modes import Card
 from server.loading.names import unique
 from server.loading.open import without_revision
+from server.weights import record
 from server.weights.model_files import ModelFiles, Part, Piece, Resolved
 
 if TYPE_CHECKING:
@@ -58,6 +60,16 @@ def test_the_fastest_mode_that_fits_is_taken(
     assert (found.mode, found.pinned) == (mode, pinned)
     assert found.float8 == (mode == "layerwise_fp8")
     assert found.reasons[-1].startswith(mode)
+
+
+def test_estimates_have_the_names_of_modes() -> None:
+    for name in (each.mode for each in FLUX):
+        found = settings.parse({"MODEL_ID": "a/b", "GPU_MEMORY_MODE": name})
+        assert name == f"{found.mode}{'_fp8' if found.float8 and found.mode != 'layerwise_fp8' else ''}"
+    assert {each.mode for each in FLUX} >= set(settings.MODES)
+    # Decisions of earlier releases lie on volumes and in locks.
+    old = {**Decision().to_json(), "memory": [{"mode": "model_cpu_offload", "vram": 1, "ram": 2}]}
+    assert record.decision_of(old).memory == (Memory("model_offload", 1, 2),)
 
 
 def test_what_is_not_known_and_what_is_not_there() -> None:
