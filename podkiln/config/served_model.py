@@ -38,7 +38,9 @@ class ServedModel(StrictModel):
     )
     vae: Word | None = Field(None, description="VAE: the one to use in place of the model's own.")
     controlnet: Word | None = Field(None, description="CONTROLNET: the one to steer it with.")
-    loras: TupleOf[Word] = Field((), description="Words as in LORAS, each with =SCALE behind it or not.")
+    loras: TupleOf[Word] = Field(
+        (), description="Words as in LORAS, each with =SCALE, from -10 to 10, behind it or not."
+    )
 
     def variables(self) -> dict[str, str]:
         """Return the variables of a pod that say the same; those that are not needed are left out."""

@@ -158,7 +158,7 @@ class ModelRefResolver:
         meant = self._facts.types.by_air(wish.address.kind)
         if meant and claimed and claimed is not meant:
             raise RefusedError(
-                f"is {an(shown(version.type, 80))} on CivitAI, but {an(wish.address.kind)} by its AIR: "
+                f"is {an(shown(version.type, 80))} on CivitAI, but {an(str(wish.address.kind))} by its AIR: "
                 "copy that again"
             )
         return ResolvedFile(safe(row.name), source, f"sha256:{expected}", None, claimed, tuple(said))
