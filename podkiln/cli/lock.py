@@ -107,7 +107,7 @@ def _tell(summary: RelockResult, table: Path | None) -> None:
     for warning in summary.warnings:
         log.warning("%s", warning)
     for path in summary.changed:
-        log.info("wrote %s", path)
+        log.info("wrote %s" if path.exists() else "removed %s", path)
     if table:
         table.parent.mkdir(parents=True, exist_ok=True)
         table.write_text(markdown(summary), encoding="utf-8")

@@ -71,6 +71,9 @@ def check(described: LoadedVariant) -> None:
         found = model.settings()
     except PodError as wrong:
         raise described.error(("model",), str(wrong)) from None
+    if len(found.loras) != len(model.loras):
+        what = "a LoRA is duplicated, or is called none: name each once."
+        raise described.error(("model", "loras"), what)
     for location, word in _words(model, found):
         if problem := _problem(word):
             raise described.error(("model", *location), f"{word!r} {problem}.")

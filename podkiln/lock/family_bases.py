@@ -6,7 +6,9 @@ a checkpoint takes of it. What no hub has told yet is null, and a pod takes that
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pydantic import model_validator
 
 from podkiln.config import families
 from podkiln.lock import locations, validation
@@ -26,6 +28,13 @@ class BasesLock(Locked):
 
     schema_version: Schema = validation.SCHEMA
     bases: dict[Text, LockedPart | None]
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        for name, part in self.bases.items():
+            if part and part.source.get("repo") != name:
+                raise ValueError(f"{name} is locked from another repository")
+        return self
 
 
 def path() -> Path:

@@ -7,14 +7,18 @@ its size and its sha256. A word that could not be locked has null there, and a p
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from podkiln.config import families
 from podkiln.config.document import TupleOf
-from podkiln.config.fields import SafePath
+from podkiln.config.fields import Revision, SafePath
+from podkiln.config.messages import PatternType
+from podkiln.config.model import RepoId
 from podkiln.lock import locations, validation
 from podkiln.lock.schema import LockedFile
 from podkiln.lock.validation import Locked, Schema, Sha256, Size, Text
@@ -26,10 +30,46 @@ if TYPE_CHECKING:
 
     from podkiln.config.variant import LoadedVariant
     from server.detection.decision import Decision
+    from server.settings import Settings
 
 UPGRADE_NAME: Final = "model"
 """What --upgrade calls it."""
 _Plain = Annotated[str, Field(max_length=4096)]
+_Number = Annotated[int, Field(gt=0, lt=1 << 53)]
+T = TypeVar("T")
+
+
+def _unique(found: T, names: Sequence[str]) -> T:
+    """Return something whose names stand there once each. Raises ValueError."""
+    if len(set(names)) != len(names):
+        raise ValueError("a file is duplicated")
+    return found
+
+
+class _Repository(Locked):
+    kind: Literal["huggingface"]
+    repo: RepoId
+    revision: Revision
+
+
+class _Version(Locked):
+    kind: Literal["civitai"]
+    version: _Number
+    model: _Number | None = None
+    file: _Number | None = None
+    query: _Plain = ""
+
+
+class _Address(Locked):
+    kind: Literal["https"]
+    url: Annotated[str, PatternType(r"^https?://[!-~]{1,4000}$", "an address")]
+
+
+_SOURCES: Final[dict[str, type[Locked]]] = {
+    "huggingface": _Repository,
+    "civitai": _Version,
+    "https": _Address,
+}
 
 
 class LockedPiece(Locked):
@@ -41,7 +81,7 @@ class LockedPiece(Locked):
 
 
 class LockedPart(Locked):
-    """Files of one place: `source` as in models.json, with its commit or version.
+    """Files of one place: `source` as in models.json, of a repository with its commit, which is `revision`.
 
     `licence` is the id that the repository's card gives, null where it gives none; `gated`: it has to be
     accepted, and HF_TOKEN be set, in each pod.
@@ -53,6 +93,27 @@ class LockedPart(Locked):
     gated: bool = False
     files: TupleOf[LockedPiece] = Field(min_length=1)
 
+    @field_validator("files")
+    @classmethod
+    def _once(cls, files: tuple[LockedPiece, ...]) -> tuple[LockedPiece, ...]:
+        return _unique(files, [each.path for each in files])
+
+    @model_validator(mode="after")
+    def _from_somewhere(self) -> Self:
+        """Refuse a source that a pod could not fetch from, or that is not pinned."""
+        shape = _SOURCES.get(str(self.source.get("kind")))
+        if shape is None:
+            raise ValueError("its source is of no kind that is known")
+        try:
+            shape.model_validate(self.source)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False)[0]
+            where = "".join(f".{each}" for each in first["loc"])
+            raise ValueError(f"source{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        if self.source.get("revision", self.revision) != self.revision:
+            raise ValueError("its source and its revision are two commits")
+        return self
+
     @property
     def name(self) -> str:
         """What it comes from, in one word."""
@@ -62,7 +123,12 @@ class LockedPart(Locked):
                 return f"huggingface:{source['repo']}"
             case "civitai":
                 return f"civitai:{source.get('model', '')}@{source['version']}"
-        return str(source.get("url", ""))
+        return str(source["url"])
+
+    @property
+    def folder(self) -> str:
+        """What stands before the paths of its files where those of several places are listed."""
+        return urlsplit(self.name).netloc or self.name.partition(":")[2]
 
 
 class LockedFound(Locked):
@@ -79,8 +145,10 @@ class LockedFound(Locked):
             found = record.decision_of(decision)
         except (KeyError, TypeError, ValueError, AttributeError) as wrong:
             raise ValueError(f"it is no decision on a model ({wrong!r})") from None
+        json.dumps(decision, ensure_ascii=False).encode()  # half a character would not go into a file
         if not found.kind or decision.get("refusal"):
             raise ValueError("it is no decision on a model that can be served")
+        _unique(found.files, [each.path for each in found.files])
         return decision
 
     @field_validator("parts")
@@ -94,8 +162,21 @@ class LockedFound(Locked):
 class LockedWord(Locked):
     """A word of the description. `key` finds it in a pod: its part, the word, and what else decided."""
 
-    key: TupleOf[_Plain]
+    key: TupleOf[_Plain] = Field(min_length=2, max_length=4)
     found: LockedFound | None
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> Self:
+        """Refuse files that are not those of the decision: a pod would load something else."""
+        if self.found is None:
+            return self
+        found, parts = record.decision_of(self.found.decision), self.found.parts
+        chosen = found.files[:1] if self.role == "lora" else found.files
+        if {each.path for each in chosen} != {each.path for each in parts["model"].files}:
+            raise ValueError("its files are not those that the decision names")
+        if (self.role == "model" and found.base is not None) != ("base" in parts):
+            raise ValueError("it has a base and no decision on one, or the other way round")
+        return self
 
     @property
     def role(self) -> str:
@@ -121,7 +202,7 @@ class LockedWord(Locked):
             commit = part.revision if part.source.get("kind") == "huggingface" else None
             for each in part.files:
                 yield LockedFile(
-                    destination=f"{part.name.partition(':')[2]}/{each.path}",
+                    destination=f"{part.folder}/{each.path}",
                     source=part.name,
                     revision=commit,
                     size=each.size,
@@ -169,6 +250,15 @@ class LockedModel:
     document: ModelLock
 
 
+def keys(settings: Settings, model: LockedWord) -> Iterator[tuple[str, ...]]:
+    """Yield the keys of all words of a description; `model` is what its first word led to."""
+    yield record.key_of(settings)
+    roles = {"vae": settings.vae, "controlnet": settings.controlnet}
+    yield from ((role, word) for role, word in roles.items() if word)
+    found = decision(model)
+    yield from (record.lora_key(each.word, found.family if found else "") for each in settings.loras)
+
+
 def name_of(described: LoadedVariant) -> str:
     """Return what a variant's model is called among weights."""
     return f"model of {described.name}"
@@ -198,9 +288,20 @@ def read(described: LoadedVariant) -> tuple[LockedModel | None, list[str]]:
         return None, [f"model: {model.id} is not locked: there is no {path}."]
     if known.variables != model.variables():
         return None, ["model: something else was locked than is described now."]
+    if [word.key for word in known.words] != list(keys(model.settings(), known.words[0])):
+        return None, [f"model: {path} has other words than are described."]
     if known.diffusers != families.DIFFUSERS:
         return None, [f"model: it was locked for diffusers {known.diffusers}, and the image has another."]
     return LockedModel(path, known), []
+
+
+def find_drift(described: LoadedVariant) -> list[str]:
+    """Return why an image would not always serve the same, one sentence each. Raises LockError."""
+    found, problems = read(described)
+    return problems + [
+        f"model: {word.word} is not resolved, so a pod would take what its hub says that day."
+        for word in (found.document.unresolved if found else ())
+    ]
 
 
 def at(path: Path) -> ModelLock | None:

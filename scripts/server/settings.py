@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pod.util import env, files
 from pod.util.env import SettingError, nearest, short
@@ -45,6 +45,7 @@ QUANTIZERS: Final = {
     "torchao_fp8": "torchao",
 }
 """What QUANTIZE may say, and the package that does it."""
+_REVISION: Final = re.compile(r"refs/\w+/[\w.-]+|\w[\w.-]*", re.ASCII)
 _SCALED: Final = re.compile(r"(?P<word>.+?)=(?P<scale>[-+]?(?:[0-9]{1,3}(?:\.[0-9]{0,6})?|\.[0-9]{1,6}))")
 _LARGEST_SCALE: Final = 10.0
 _MODEL_FORMS: Final = "org/repo, hf:org/repo@revision:name.safetensors, civitai:MODEL@VERSION or a path"
@@ -123,7 +124,7 @@ def parse(environ: Mapping[str, str]) -> Settings:
             f"MODEL_REVISION={short(revision)!r} and MODEL_ID={short(model)!r} both name a revision: "
             "leave out one of them."
         )
-    if revision and not re.fullmatch(r"refs/\w+/[\w.-]+|[\w.-]+", revision, re.ASCII):
+    if revision and (".." in revision or not _REVISION.fullmatch(revision)):
         raise SettingError(
             f"MODEL_REVISION={short(revision)!r} is no revision: give a branch, a tag, a commit, or the "
             "number of a version on CivitAI."
@@ -156,11 +157,19 @@ def _with_image_model(environ: Mapping[str, str]) -> Mapping[str, str]:
     path = _folder(environ, "PODKILN_ROOT", Settings.root) / IMAGE_LOCK
     if not path.exists():
         return environ
-    own: dict[str, str] = files.read_image_data(path, lambda data: dict(data["variables"]))
+    own = files.read_image_data(path, _own_variables)
     given = {name: value for name, value in environ.items() if value.strip()}
     if given.get("MODEL_ID", own["MODEL_ID"]).strip() != own["MODEL_ID"]:
         return environ
     return {**environ, **own, **{name: given[name] for name in own if name in given}}
+
+
+def _own_variables(data: Mapping[str, Any]) -> dict[str, str]:
+    """Read the variables of the image's lock. Raises ValueError, KeyError, TypeError, AttributeError."""
+    found = {str(name): value.strip() for name, value in data["variables"].items()}
+    if not found["MODEL_ID"]:
+        raise ValueError("no model")
+    return found
 
 
 def _word(environ: Mapping[str, str], name: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -79,10 +80,11 @@ class _Listing(Shape):
         rows = (row.get("rfilename") for row in self.siblings if isinstance(row, dict))
         return (name for name in rows if isinstance(name, str) and len(name) <= _LONGEST_NAME)
 
-    def row(self, name: str) -> Any:
-        """Return what is said of a file, whatever that is; None: nothing."""
-        rows = (row for row in self.siblings if isinstance(row, dict))
-        return next((row for row in rows if row.get("rfilename") == name), None)
+    @cached_property
+    def rows(self) -> Mapping[Any, Any]:
+        """What is said of each file, by its name; the first where it is told twice."""
+        rows = [row for row in self.siblings if isinstance(row, dict)]
+        return {name: row for row in reversed(rows) if isinstance(name := row.get("rfilename"), str)}
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class HuggingFace:
         except ValidationError:
             raise UnclearError(f"{self.host} lists {path!r} in {repo}, which is no path of a file") from None
         listing = self._listing(repo, revision)
-        row = listing.row(path)
+        row = listing.rows.get(path)
         if row is None:
             near = nearest(path, list(islice(listing.names(), _MOST_NAMES)))
             meant = f"; there is {near!r}" if near else ""

@@ -195,7 +195,7 @@ def _check(described: LoadedVariant, shipped: Mapping[str, Entry]) -> list[str]:
         drifts = [*drift.find_drift(described, locked), *problems]
         drifts += locked_additions.python_drifts(described, locked)
         drifts += locked_serving.read(described, locked.runtime)[1]
-        drifts += locked_model.read(described)[1]
+        drifts += locked_model.find_drift(described)
         found += [f"{described.name}: {each}" for each in drifts]
     found += [f"{described.name}: {each}" for each in drift.apt_drifts(described)]
     added = locked_additions.apt_drifts(described, reader.apt_locks(described))
@@ -265,6 +265,8 @@ def _sorted(
     packages |= {nodes.ALL, *(name for each in variants for name in nodes.packages(each))}
     for name in upgrade:
         if name not in models | pins | of_server and canonicalize_name(name) not in packages:
+            if name == locked_model.UPGRADE_NAME:
+                raise UsageError("No variant that is locked here has a `model:`.", hint=_UPGRADES)
             meant = did_you_mean(name, models | pins | of_server | packages)
             raise UsageError(f"Nothing in the lock is called {name!r}.", hint=meant or _UPGRADES)
     return _Upgrade(  # a node and a package may have one name, and so may a model: all of them are meant

@@ -11,8 +11,9 @@ import os
 import re
 import threading
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from pydantic import ValidationError
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MOST_FILES: Final = 4000  # of one part: a lock is read up to 4 MiB
+
 
 def relock(described: LoadedVariant, *, upgrade: bool) -> ResolveResult:
     """Write the lock of a variant's model where one does not fit, and say what is not resolved.
@@ -72,6 +75,8 @@ def relock(described: LoadedVariant, *, upgrade: bool) -> ResolveResult:
         variables=model.variables(), diffusers=families.DIFFUSERS, words=tuple(words.of(model.settings()))
     )
     outcome.models[served_model.name_of(described)] = made.files
+    if outcome.problems:
+        return outcome  # what a person has to correct is no lock; one that is there stays
     if atomic.write_json(path, made.model_dump(mode="json")):
         outcome.changed.append(path)
     return outcome
@@ -94,23 +99,16 @@ class _Words:
         """Yield what is locked of each word."""
         model = self._one(record.key_of(settings), lambda hubs: hubs.words.model(settings))
         yield model
-        for role, word in (("vae", settings.vae), ("controlnet", settings.controlnet)):
-            if word:
-                yield self._one(
-                    (role, word),
-                    lambda hubs: hubs.words.component(role, word),  # noqa: B023 - called at once
-                )
         decision = served_model.decision(model)
-        for each in settings.loras:
-            key = record.lora_key(each.word, decision.family if decision else "")
-            if decision is None:
+        for key in islice(served_model.keys(settings, model), 1, None):
+            role, word = key[:2]
+            if role != "lora":
+                yield self._one(key, lambda hubs: hubs.words.component(role, word))  # noqa: B023 - called at once
+            elif decision is None:
                 self._open(key, "the model that it is for is not resolved")
                 yield LockedWord(key=key, found=None)
             else:
-                yield self._one(
-                    key,
-                    lambda hubs: hubs.words.lora(each.word, decision.family),  # noqa: B023 - called at once
-                )
+                yield self._one(key, lambda hubs: hubs.words.lora(word, decision.family))  # noqa: B023 - the same
 
     @cached_property
     def _hubs(self) -> _Asking:
@@ -189,6 +187,11 @@ class _Asking:
 
         Raises UnreachableError, UnclearError, AccessDeniedError, RefusedError, and the pod's RefusedError.
         """
+        if len(wanted.files) > _MOST_FILES:
+            raise RefusedError(
+                f"{wanted.source.get('repo', 'it')} has {len(wanted.files)} files that would be loaded, "
+                f"and a lock has room for {_MOST_FILES}"
+            )
         source = {key: value for key, value in wanted.source.items() if key not in {"path", "choice"}}
         return LockedPart(
             source=source,
@@ -207,6 +210,11 @@ class _Asking:
                 size, sha256 = self._of_civitai(wanted.source)
             case _:
                 size, sha256 = self._web.size(wanted.source["url"]).size, wanted.sha256
+        pinned = wanted.locked.get(file.path, sha256)
+        if sha256 != pinned:
+            raise RefusedError(
+                f"{file.path} has the sha256 {sha256} there, and {pinned} is locked of that base"
+            )
         if wanted.sha256 and sha256 != wanted.sha256:
             raise RefusedError(f"{file.path} has the sha256 {sha256} there, and {wanted.sha256} is described")
         if not (size and sha256):

@@ -40,6 +40,10 @@ class RefusedError(PodError):
         super().__init__(message, FETCH_FAILED)
 
 
+class NotFoundError(RefusedError):
+    """What was asked for is not there: its name is wrong, or it was removed."""
+
+
 class TransientError(Exception):
     """It may work in a moment: a reset, a time-out, a server that is busy.
 
@@ -224,11 +228,19 @@ def _redirected(url: str, answer: Answer) -> str:
     return str(target.geturl())
 
 
+def _host(parts: SplitResult) -> bytes:
+    """Return the host of an address as it is asked for. Raises ValueError for none that can be."""
+    host = (parts.hostname or "").encode("idna")
+    if any(byte <= ord(" ") for byte in host):
+        raise ValueError("a host has no blanks")
+    return host
+
+
 def _hop(url: str, headers: Mapping[str, str], credential: Credential | None, limits: Limits) -> Answer:
     try:
         parts = urlsplit(url)
         origin = origin_of(url)
-        host = (parts.hostname or "").encode("idna")
+        host = _host(parts)
     except ValueError:  # an invalid port, unclosed brackets, an impossible host name
         raise RefusedError(f"has no http or https address: {shown(url)}") from None
     if parts.scheme not in PORTS or not host:

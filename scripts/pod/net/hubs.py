@@ -6,11 +6,23 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from pod.net.http import Answer, Credential, Limits, RefusedError, TransientError, get, origin_of, public
+from pod.net.http import (
+    Answer,
+    Credential,
+    Limits,
+    NotFoundError,
+    RefusedError,
+    TransientError,
+    get,
+    origin_of,
+    public,
+)
 from pod.net.retry import BUSY, PASSING, asked_seconds
 from pod.util import env
 from pod.util.dataclass import dataclass, field
 from pod.util.printable import shown
+
+_ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +90,9 @@ class Request:
                 retry_after=asked_seconds(answer.headers) if busy or answer.headers["Retry-After"] else None,
                 busy=busy,
             )
-        raise RefusedError(self.refusal(answer.status, answer.first("X-Error-Code")))
+        code = answer.first("X-Error-Code")
+        absent = answer.status in _ABSENT or code in {"RevisionNotFound", "RepoNotFound"}
+        raise (NotFoundError if absent else RefusedError)(self.refusal(answer.status, code))
 
     def higher_limit(self, answer: Answer) -> str:
         """Say what would raise a hub's limit, where that was hit and no token was given."""

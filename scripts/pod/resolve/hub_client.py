@@ -37,14 +37,25 @@ class HubClient:
         self._turns: dict[str, threading.Lock] = {}
         self._answers: dict[str, Any] = {}
 
-    def json(self, request: Request, note: Note, tries: int | None = None) -> Any:
-        """Return what an address answers; `tries` fewer than usual may do. Raises RefusedError."""
+    def json(
+        self,
+        request: Request,
+        note: Note,
+        tries: int | None = None,
+        is_right: Callable[[bytes], bool] = lambda _: True,
+    ) -> Any:
+        """Return what an address answers; `tries` fewer than usual may do. Raises RefusedError.
+
+        `is_right` tells whether it is what was announced; if not, it is asked for again.
+        """
         with self._lock:
             turn = self._turns.setdefault(request.url, threading.Lock())
         with turn:
             if request.url not in self._answers:
                 try:
-                    self._answers[request.url] = self._patiently(lambda: self._json(request), note, tries)
+                    self._answers[request.url] = self._patiently(
+                        lambda: self._json(request, is_right), note, tries
+                    )
                 except RefusedError as error:
                     if tries:  # who has to know asks with more patience
                         raise
@@ -76,10 +87,13 @@ class HubClient:
 
         return self._patiently(ask, note, tries)
 
-    def _json(self, request: Request) -> Any:
+    def _json(self, request: Request, is_right: Callable[[bytes], bool]) -> Any:
         with request.send(self._policy.limits) as answer:
             try:
-                return bounded_json.parse(answer.read(_LARGEST_ANSWER))
+                content = answer.read(_LARGEST_ANSWER)
+                if not is_right(content):
+                    raise TransientError(f"{answer.host} serves other bytes than what is listed")
+                return bounded_json.parse(content)
             except ValueError:
                 raise RefusedError(
                     f"cannot be resolved: {request.page} did not answer with JSON of a usual size"

@@ -35,13 +35,13 @@ def read_image_data(path: Path, make: Callable[[Any], T]) -> T:
 def read_json(path: Path, make: Callable[[Any], T], remedy: str) -> T:
     """Return what `make` makes of a JSON file; raises PodError, which says what to do about it.
 
-    `make` may raise ValueError, KeyError, TypeError and AttributeError for data that it cannot use.
+    `make` may raise ValueError, LookupError, TypeError and AttributeError for data that it cannot use.
     """
     try:
         return make(json.loads(path.read_bytes()))
     except OSError as error:
         raise PodError(f"{path} cannot be read ({error.strerror}): {remedy}.", DATA_UNREADABLE) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         message = f"{path} is damaged or of another podkiln ({error!r}): {remedy}."
         raise PodError(message, DATA_UNREADABLE) from None
 

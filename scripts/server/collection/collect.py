@@ -7,16 +7,18 @@ API: https://huggingface.co/docs/hub/api, https://developer.civitai.com/site/ref
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from pathlib import Path
 from urllib.parse import quote
 
-from pod.net.http import RefusedError
+from pod.net.http import NotFoundError, RefusedError
 from pod.net.hubs import Request, request_for
 from pod.resolve import civitai, safetensors_header
 from pod.util.dataclass import dataclass, field, replace
+from pod.util.printable import shown
 from server.collection import card as cards
 from server.collection.reference import MAIN, Reference, WordError, parse
 from server.detection.detect import detect, wanted, with_base_files
@@ -84,6 +86,7 @@ class Collector:
     ) -> None:
         self._hubs, self._asker, self._known, self._terms, self._note = hubs, asker, known, terms, note
         self._here = here
+        self._listed: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     def inspect(self, meant: Reference, base_model: str = "") -> Found:
         """Return what a model is, with the sizes of its base. Raises RefusedError, OSError."""
@@ -129,8 +132,11 @@ class Collector:
                 case _:
                     name = meant.source["url"].partition("?")[0].partition("#")[0].rpartition("/")[2]
                     return meant.source, Facts(meant.word, (File(name),), name), []
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise RefusedError(f"cannot be looked into: its hub answered without {error}") from None
+        except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise RefusedError(
+                "cannot be looked into: its hub answered in a form that is not known "
+                f"({shown(repr(error), 80)})"
+            ) from None
 
     # --- Hugging Face
 
@@ -142,11 +148,14 @@ class Collector:
         info = self._asker.json(Request(url, page, self._hubs.credential("HF_TOKEN"), "HF_TOKEN"), self._note)
         if not _COMMIT.fullmatch(str(info["sha"])):  # a folder is called by it
             raise RefusedError(f"cannot be looked into: {page} is not told by its commit")
+        if _COMMIT.fullmatch(revision) and info["sha"] != revision:
+            raise RefusedError(f"cannot be looked into: {page} answers with another commit, {info['sha']}")
         rows = [row for row in info["siblings"][:_MOST_FILES] if isinstance(row["rfilename"], str)]
+        self._listed[repo, str(info["sha"])] = {row["rfilename"]: row for row in rows}
         files = tuple(File(row["rfilename"], _count(row.get("size"))) for row in rows)
         chosen = meant.source.get("path", "")
         if chosen and all(file.path != chosen for file in files):
-            raise RefusedError(f"names {chosen}, which {page} does not have")
+            raise NotFoundError(f"names {chosen}, which {page} does not have")
         data = info.get("cardData")
         facts = Facts(
             meant.word,
@@ -170,7 +179,7 @@ class Collector:
         page = f"{self._hubs.civitai}/model-versions/{number}"
         version = civitai.read(self._ask_civitai(f"model-versions/{number}", page), page, number)
         if source.get("model") not in {None, version.model}:
-            raise RefusedError(f"names a version of another model: {number} belongs to {version.model}")
+            raise NotFoundError(f"names a version of another model: {number} belongs to {version.model}")
         said += self._terms.check_version(version, page, token=self._hubs.civitai_token is not None)
         row = self._terms.choose(version, source, page)
         if not ("file" in source or "format" in source.get("choice", {})):
@@ -219,11 +228,27 @@ class Collector:
         if source["kind"] == "local":
             return _json(Path(source.get("folder") or Path(source["file"]).parent) / path)
         try:
-            return self._asker.json(request_for({**source, "path": path}, self._hubs), self._note)
+            request = request_for({**source, "path": path}, self._hubs)
+            return self._asker.json(request, self._note, is_right=self._as_listed(source, path))
         except RefusedError as error:
             if str(error).startswith("cannot be resolved"):
                 return None  # no JSON
             raise
+
+    def _as_listed(self, source: Mapping[str, Any], path: str) -> Callable[[bytes], bool]:
+        """Return what tells whether a file's bytes are those that its repository lists."""
+        listed = self._listed.get((source.get("repo", ""), source.get("revision", "")), {})
+        row = listed.get(path, {})
+        lfs = row.get("lfs")
+        if isinstance(lfs, dict):
+            return lambda content: hashlib.sha256(content).hexdigest() == lfs.get("sha256")
+        if not isinstance(row.get("blobId"), str):
+            return lambda _: True
+        # Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+        return lambda content: (
+            hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+            == row["blobId"]
+        )
 
     def _header(self, path: str, source: Mapping[str, Any]) -> SafetensorsHeader | None:
         """Return the head of a file; None where it has none. Raises RefusedError, OSError."""

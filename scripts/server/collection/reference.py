@@ -5,6 +5,7 @@
     civitai:MODEL, civitai:MODEL@VERSION          a version on CivitAI, the newest where none is named
     urn:air:sdxl:checkpoint:civitai:101055@128078 the same as an AIR
     https://host/name.safetensors                 a file by its address, or the page of one
+    https://huggingface.co/org/repo               a repository by its page
     ./folder, /path/name.safetensors              what is here
 
 Words with a file are those of MODELS: pod.model_refs.addresses.
@@ -30,6 +31,11 @@ FORMS = "org/repo, hf:org/repo@revision:name.safetensors, civitai:MODEL or a pat
 _REPOSITORY = re.compile(
     r"(?P<scheme>(?:hf|huggingface):(?://)?)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     r"(?:@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?(?::(?P<path>.+))?",
+    re.ASCII | re.IGNORECASE,
+)
+_PAGE = re.compile(
+    r"https://(?:www\.)?(?:huggingface\.co|hf\.co)/(?!(?:datasets|spaces|docs|blog|papers|collections)/)"
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/tree/(?P<revision>[\w.-]+))?/?",
     re.ASCII | re.IGNORECASE,
 )
 _CIVITAI_MODEL = re.compile(r"civitai:([0-9]{1,15})", re.IGNORECASE)
@@ -91,7 +97,7 @@ def _parsed(word: str) -> Reference:
     match = _REPOSITORY.fullmatch(word)
     if match and not match["scheme"] and Path(word).exists():
         return _local(word)
-    if match:
+    if match := match or _PAGE.fullmatch(word):
         return _repository(word, match)
     if "/" not in word and ":" not in word and Path(word).exists():
         return _local(word)
@@ -106,7 +112,7 @@ def _parsed(word: str) -> Reference:
 
 def _repository(word: str, match: re.Match[str]) -> Reference:
     source = {"kind": "huggingface", "repo": match["repo"], "revision": match["revision"] or MAIN}
-    path = match["path"]
+    path = match.groupdict().get("path")
     if path is None:
         return Reference(word, source)
     if any(part in {"", ".", ".."} for part in path.split("/")) or "\\" in path:

@@ -6,7 +6,8 @@ the commits, and the size and sha256 of each file. A pod asks no hub what such a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from pod.util import files
 from server.collection import reference
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from server.weights.record import Record
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class ImageLock:
@@ -38,7 +43,7 @@ class ImageLock:
 
     @classmethod
     def _of(cls, data: Mapping[str, Any]) -> ImageLock:
-        rows = {tuple(row["key"]): row for row in data["words"]}
+        rows = {(str(row["key"][0]), str(row["key"][1]), *row["key"][2:]): row for row in data["words"]}
         return cls(
             {key: _plan(key[1], row["found"]) for key, row in rows.items() if row["found"]},
             frozenset(key[:2] for key, row in rows.items() if not row["found"]),
@@ -69,14 +74,25 @@ def agrees(known: Record, plan: Plan) -> bool:
 
 def _plan(word: str, found: Mapping[str, Any]) -> Plan:
     of_word = reference.split_hash(word)[1]
+    if "model" not in found["parts"]:
+        raise ValueError("a word that led to nothing")
     parts = {name: _wanted(part, of_word if name == "model" else "") for name, part in found["parts"].items()}
     return Plan(word, record.decision_of(found["decision"]), parts)
 
 
 def _wanted(part: Mapping[str, Any], sha256: str) -> Wanted:
+    """Read a part. Raises ValueError, KeyError, TypeError for one that pins nothing."""
+    source, revision = part["source"], part["revision"]
+    pinned = source["kind"] != "huggingface" or (
+        source["revision"] == revision
+        and _COMMIT.fullmatch(revision)
+        and _REPOSITORY.fullmatch(source["repo"])
+    )
+    if not (part["files"] and pinned and all(_SHA256.fullmatch(each["sha256"]) for each in part["files"])):
+        raise ValueError("a part without a commit, files or hashes")
     return Wanted(
-        part["source"],
-        part["revision"],
+        source,
+        revision,
         tuple(File(each["path"], each["size"]) for each in part["files"]),
         sha256=sha256,
         locked={each["path"]: each["sha256"] for each in part["files"]},

@@ -6,9 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pod.errors import UNFIT, PodError
-from pod.net.http import RefusedError
+from pod.model_refs import filenames
+from pod.net.http import NotFoundError, RefusedError
 from pod.util.dataclass import dataclass, field, replace
 from pod.util.env import SettingError, short
+from pod.util.printable import shown
 from server.collection import reference
 from server.collection.reference import Reference, WordError, told
 from server.detection.decision import CHECKPOINT, GATED, LORA, Decision
@@ -44,7 +46,7 @@ class Wanted:
 
 
 class UnsuitableError(PodError):
-    """What a word names is known, and is not what can be used there: asking again will not help."""
+    """What a word names is not there, or is not what can be used there: asking again will not help."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ class WordResolver:
             try:
                 found = ask()
             except RefusedError as error:
-                raise PodError(f"{variable}: {word} {error}.", UNFIT) from None
+                kind = UnsuitableError if isinstance(error, NotFoundError) else PodError
+                raise kind(f"{variable}: {word} {error}.", UNFIT) from None
             except OSError as error:
                 raise PodError(f"{variable}: {word} cannot be read ({error.strerror}).", UNFIT) from None
             sources = [found.source, *([found.base.source] if found.base else [])]
@@ -217,6 +220,11 @@ def _at(meant: Reference, revision: str) -> Reference:
 
 def _wanted(found: Found, files: tuple[File, ...], sha256: str = "") -> Wanted:
     source = found.source
+    for file in files if source["kind"] == "huggingface" else ():
+        try:
+            filenames.checked_path(file.path)
+        except ValueError as error:
+            raise UnsuitableError(f"{found.facts.word}: {shown(file.path, 80)} {error}.", UNFIT) from None
     revision = found.revision or str(source.get("version", ""))
     card = found.facts.card
     return Wanted(

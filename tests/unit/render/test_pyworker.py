@@ -18,6 +18,7 @@ from pod.util import serving
 from podkiln.lock.served_model import LockedModel, ModelLock
 from podkiln.render import build_context
 from server.detection.decision import Decision
+from server.detection.facts import File
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,12 +116,14 @@ def of_locked_model(**tasks: str | None) -> Plan:
 
 
 def decided(task: str) -> dict[str, Any]:
-    return Decision("pipeline", task=task, tasks=((task, "XPipeline"),), pipeline="XPipeline").to_json()
+    files = (File("model_index.json", 1),)
+    tasks = ((task, "XPipeline"),)
+    return Decision("pipeline", task=task, tasks=tasks, pipeline="XPipeline", files=files).to_json()
 
 
 PARTS = {
     "model": {
-        "source": {"kind": "huggingface", "repo": "org/x"},
+        "source": {"kind": "huggingface", "repo": "org/x", "revision": "0" * 40},
         "revision": "0" * 40,
         "files": [{"path": "model_index.json", "size": 1, "sha256": "0" * 64}],
     }

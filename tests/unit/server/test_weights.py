@@ -15,6 +15,7 @@ from servers.hub_faults import Fault
 from pod.errors import PodError
 from podkiln.config import families
 from server import settings
+from server.collection import reference
 from server.weights import record
 
 if TYPE_CHECKING:
@@ -38,6 +39,22 @@ def pod(tmp_path: Path, hub: Hub) -> Pod:
 
 def listed(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("path", "revision"),
+    [("org/sd", "main"), ("org/sd/", "main"), ("org/sd/tree/fp16", "fp16"), ("org/sd/tree/main/", "main")],
+)
+def test_the_page_of_a_repository_names_it(path: str, revision: str) -> None:
+    for host in ("huggingface.co", "hf.co", "www.huggingface.co"):
+        source = reference.parse(f"https://{host}/{path}").source
+        assert source == {"kind": "huggingface", "repo": "org/sd", "revision": revision}
+
+
+@pytest.mark.parametrize("path", ["datasets/sd", "spaces/org/sd", "org", "org/sd/tree/a/b", "docs/diffusers"])
+def test_other_pages_of_the_hub_name_no_model(path: str) -> None:
+    with pytest.raises(reference.WordError):
+        reference.parse(f"https://huggingface.co/{path}")
 
 
 def test_a_pipeline_is_fetched_once_and_pinned(pod: Pod, hub: Hub) -> None:

@@ -149,7 +149,9 @@ OPEN: list[tuple[str, str, str, bool]] = [
     ("{id: org/gated}", "", "org/gated is gated, and no token is set, .* set HF_TOKEN", False),
     ("{id: org/sd, vae: org/gated}", "", "org/gated stays unresolved: it is gated, .* set HF_TOKEN", False),
     ("{id: org/gated}", "wrong", "it was refused .* HF_TOKEN", False),
-    ("{id: org/none}", "", "it is private or does not exist .* set HF_TOKEN", False),
+    ("{id: org/none}", "", "org/none is private or does not exist .* set HF_TOKEN", True),
+    ("{id: org/sd, revision: nobranch}", "", "asks for a revision that .* does not have", True),
+    ("{id: 'hf:org/sd:none.safetensors'}", "", "names none.safetensors, which .* does not have", True),
     ("{id: org/pickle}", "", "mine.yaml:4: model: org/pickle cannot be served: model.ckpt is a pickle", True),
     ("{id: org/sd, vae: org/pickle}", "", "mine.yaml:4: model: VAE: org/pickle .* a VAE is expected", True),
     ("{id: org/empty}", "", "mine.yaml:4: model: unet/config.json of org/empty is empty", True),
@@ -177,20 +179,124 @@ def test_what_is_not_resolved_says_why(
     stocked.fault(Fault("status", "org/busy", "hub", times=-1, status=503))
     if token:
         monkeypatch.setenv("HF_TOKEN", f"hf_{token}")
-    outcome, lock = relock(tmp_path, model)
+    described = variants.load(str(write(tmp_path / "mine.yaml", f"{MINE}model: {model}\n")))
+    outcome = served_model.relock(described, upgrade=False)
     told, others = (outcome.problems, outcome.warnings)[:: 1 if problem else -1]
     assert re.search(says, " ".join(told))
     assert others == []
-    assert lock.unresolved
     name = "model of mine"
     assert {name} == {each for each, _ in outcome.reasons}
     assert any(not file.resolved for file in outcome.models[name])
-    # So the plan and a pod have it, which asks by itself then.
+    found, problems = locked.read(described)
+    if problem:  # what cannot be right is no lock, and nothing is built of it
+        assert (found, [each.partition(" is not locked")[1] for each in problems]) == (
+            None,
+            [" is not locked"],
+        )
+        return
+    # What may be told another day stays open: the check says so, the plan has it, and a pod asks by itself.
+    assert found
+    lock = found.document
+    assert [each for each in locked.find_drift(described) if lock.unresolved[0].word in each]
     (note, *_) = plan_of(tmp_path).notes
     assert "is unresolved: a pod asks its hub what it is" in note
     root = tmp_path / "root"
     write(root / "model-lock.json", json.dumps(lock.to_json()))
     assert ImageLock.read(root).lacks(lock.unresolved[0].key)
+
+
+def test_a_file_is_locked_by_its_address(stocked: Hub, tmp_path: Path) -> None:
+    file = stocked.add("org/file", "ck.safetensors", STYLE)
+    head = stocked.repositories["org/file"].head
+    word = f"{stocked.url}/org/file/resolve/{head}/ck.safetensors#sha256={file.sha256}"
+    outcome, lock = relock(tmp_path, f"{{id: org/sd, loras: ['{word}']}}")
+    assert (outcome.warnings, outcome.problems, lock.unresolved) == ([], [], ())
+    host = stocked.url.partition("//")[2]
+    assert f"{host}/ck.safetensors" in {each.destination for each in lock.files}
+
+
+def test_a_lock_holds_what_the_hub_serves_at_the_commit_that_is_meant(stocked: Hub, tmp_path: Path) -> None:
+    head = stocked.repositories["org/sd"].head
+    commits = stocked.repositories["org/sd"].commits
+    # Of another commit than was asked for, and of a file that is read once and listed otherwise.
+    commits["a" * 40] = commits[head]
+    stocked.fault(Fault("flip", "model_index.json", "hub", times=1, after=0))
+    described = variants.load(str(write(tmp_path / "mine.yaml", f"{MINE}model: {{id: org/sd}}\n")))
+    outcome = served_model.relock(described, upgrade=False)
+    assert (outcome.problems, outcome.warnings) == ([], [])
+    served = locked.read(described)[0]
+    assert served
+    assert served.document.words[0].found
+    assert served.document.words[0].found.parts["model"].revision == head
+    stocked.fault(Fault("flip", "model_index.json", "hub", times=-1, after=0))
+    outcome = served_model.relock(described, upgrade=True)
+    assert "serves other bytes than what is listed" in outcome.warnings[0]
+
+
+# A change of the lock by hand or by a merge; what is said of it, which "" is for an odd one that is read.
+DAMAGES: list[tuple[str, str]] = [
+    ("words[0]['found']['parts']['model']['source'].update(revision='../../../outside')", "source.revision"),
+    ("words[0]['found']['parts']['model']['source'].update(revision='b' * 40)", "two commits"),
+    ("words[0]['found']['parts']['model']['source'].pop('revision')", "source.revision"),
+    ("words[0]['found']['parts']['model']['source'].pop('repo')", "source.repo"),
+    ("words[0]['found']['parts']['model']['source'].update(repo='../../x')", "source.repo"),
+    ("words[0]['found']['parts']['model']['source'].update(kind='local')", "no kind that is known"),
+    ("words[0]['found']['parts']['model'].update(revision='main')", "two commits"),
+    ("words[0]['found']['parts']['model']['files'].pop(0)", "not those that the decision names"),
+    (
+        "words[0]['found']['parts']['model']['files'].append(words[0]['found']['parts']['model']['files'][0])",
+        "a file is duplicated",
+    ),
+    ("words[0]['found']['decision'].update(files=[])", "not those that the decision names"),
+    ("words[0]['found']['parts'].update(base=words[0]['found']['parts']['model'])", "no decision on one"),
+    ("words.pop(0)", "has other words than are described"),
+    ("words.pop()", "has other words than are described"),
+    ("words[0].update(key=['model', 'org/other', '', ''])", "has other words than are described"),
+    ("words[2].update(key=['Lora', *words[2]['key'][1:]])", "has other words than are described"),
+    ("words[0].update(key=[])", "at least 2"),
+    ("words.append(words[0])", "has other words than are described"),
+]
+
+
+@pytest.mark.parametrize(("damage", "says"), DAMAGES)
+def test_a_lock_that_contradicts_itself_is_named_and_read_by_nobody(
+    damage: str, says: str, stocked: Hub, tmp_path: Path
+) -> None:
+    relock(tmp_path, ALL)
+    described = variants.load(str(tmp_path / "mine.yaml"))
+    path = locked.path_of(described)
+    data = json.loads(path.read_text())
+    eval(damage, {"words": data["words"]})  # noqa: S307 - the cases above
+    path.write_text(json.dumps(data))
+    try:
+        found, problems = locked.read(described)
+    except LockError as unreadable:
+        found, problems = None, [str(unreadable)]
+    assert found is None
+    assert says in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("words[0]['found']['parts']['model']['files'][0].update(sha256=None)", "is damaged"),
+        ("words[0]['found']['parts']['model']['source'].update(revision='../../../outside')", "is damaged"),
+        ("words[0].update(key=[])", "is damaged"),
+        ("words[0]['found'].update(parts={})", "is damaged"),
+        ("words[0]['found']['parts']['model']['files'][0].update(path='../../x')", "is not fetched"),
+    ],
+)
+def test_a_pod_serves_nothing_of_an_images_lock_that_is_damaged(
+    damage: str, says: str, stocked: Hub, tmp_path: Path
+) -> None:
+    _, lock = relock(tmp_path, "{id: org/sd}")
+    data = lock.to_json()
+    eval(damage, {"words": data["words"]})  # noqa: S307 - the cases above
+    pod = Pod(tmp_path / "pod", stocked)
+    (tmp_path / "pod/root/model-lock.json").write_text(json.dumps(data))
+    with pytest.raises(PodError, match=says):
+        pod.gather()
+    assert not [each for each in tmp_path.rglob("*.safetensors") if "volume" not in each.parts]
 
 
 def test_a_lock_is_kept_until_more_is_asked_for(stocked: Hub, tmp_path: Path) -> None:
@@ -248,6 +354,11 @@ def test_bases_of_families_are_pinned_for_every_model(
     assert re.search(f"the base {away}: .* has no repository {away}", outcome.problems[0])
     assert re.search(f"the base {odd} stays unlocked: .* lists '../config.json' in ", outcome.warnings[1])
     found = locked_bases.read().bases
+    right = (tmp_path / "families.json").read_text()
+    (tmp_path / "families.json").write_text(right.replace(f'"repo": "{base}"', '"repo": "org/other"'))
+    with pytest.raises(LockError, match="is locked from another repository"):
+        locked_bases.read()
+    (tmp_path / "families.json").write_text(right)
     assert (found[odd], found[gated], found[away], locked_bases.find_drift()) == (None, None, None, [])
     part = found[base]
     assert part

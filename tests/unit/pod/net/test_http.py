@@ -262,3 +262,9 @@ def test_any_location_is_followed_or_refused(monkeypatch: pytest.MonkeyPatch, lo
     assert "\n" not in said
     assert all(url.startswith("https://") for url in reached)
     public(location)
+
+
+def test_an_address_whose_host_has_blanks_is_none() -> None:
+    """A redirect to one once ended in http.client's InvalidURL."""
+    with pytest.raises(RefusedError, match="has no http or https address"):
+        get("http://a b/", {}, None, Limits())
