@@ -18,7 +18,7 @@ from pod.util import serving
 from podkiln.lock.served_model import LockedModel, ModelLock
 from podkiln.render import build_context
 from server.detection.decision import Decision
-from server.detection.facts import File
+from server.detection.facts import File as ModelFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,7 @@ def of_locked_model(**tasks: str | None) -> Plan:
 
 
 def decided(task: str) -> dict[str, Any]:
-    files = (File("model_index.json", 1),)
+    files = (ModelFile("model_index.json", 1),)
     tasks = ((task, "XPipeline"),)
     return Decision("pipeline", task=task, tasks=tasks, pipeline="XPipeline", files=files).to_json()
 
