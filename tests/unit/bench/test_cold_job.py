@@ -26,4 +26,4 @@ def test_each_job_is_another_one() -> None:
     picture, other = (cold_job.seeded(cold_job.PICTURE, number) for number in (1, 2))
     assert picture["1"]["inputs"]["color"] == 1
     assert other["1"]["inputs"]["color"] == 2
-    assert picture["2"] == other["2"]
+    assert (picture["2"], picture["3"]) == (other["2"], other["3"])
