@@ -15,8 +15,8 @@ started, each time as a fresh container, in turns:
 
 A second job follows the first. A job's own time is from a worker's taking it to its answer. The workflow is
 in the form of ComfyUI's Export (API), by default a blurred picture, which needs no model and takes a second
-or two: in a job of some milliseconds the first connection to the platform is most of it. It may hold `__SEED__`
-where each job is to be another one; without it ComfyUI answers the second job from its memory.
+or two: in a job of some milliseconds the first connection to the platform is most of it. It may hold
+`__SEED__` where each job is to be another one; without it ComfyUI answers the second job from its memory.
 
 Printed are medians. Gated: with a warm-up, the first job's own time by the second's (--limit); with
 --against, the time to the first answer of `cold` by that of the other worker (--against-limit). Both should
