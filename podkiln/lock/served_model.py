@@ -145,7 +145,7 @@ class LockedFound(Locked):
             found = record.decision_of(decision)
         except (KeyError, TypeError, ValueError, AttributeError) as wrong:
             raise ValueError(f"it is no decision on a model ({wrong!r})") from None
-        json.dumps(decision, ensure_ascii=False).encode()  # half a character would not go into a file
+        json.dumps(decision, ensure_ascii=False).encode()  # a lone surrogate cannot be written
         if not found.kind or decision.get("refusal"):
             raise ValueError("it is no decision on a model that can be served")
         _unique(found.files, [each.path for each in found.files])

@@ -18,7 +18,7 @@ from podkiln.config import messages
 from podkiln.config.messages import PatternType
 from podkiln.config.model import LARGEST_FILE
 from podkiln.errors import LockError
-from podkiln.util import quoting, strict_json
+from podkiln.util import atomic, quoting, strict_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +129,18 @@ def parse(content: bytes) -> Any:
         raise ValueError("it is not UTF-8 text") from None
     except json.JSONDecodeError as broken:
         raise ValueError(f"line {broken.lineno} is not JSON ({broken.msg})") from None
+
+
+def write(path: Path, document: Locked) -> bool:
+    """Write a lock; returns whether it changed. Raises LockError for one too large to be read, OSError."""
+    content = document.model_dump(mode="json")
+    size = len(json.dumps(content, indent=2, ensure_ascii=False).encode())
+    if size > MOST_BYTES:
+        raise LockError(
+            f"The lock {path} would have {size} bytes, and {MOST_BYTES} are read: it was left as it is.",
+            hint="Choose a model with fewer files.",
+        )
+    return atomic.write_json(path, content)
 
 
 def content_of(path: Path) -> bytes:

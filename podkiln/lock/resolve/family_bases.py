@@ -8,14 +8,13 @@ from collections import Counter
 from pod.errors import PodError
 from pod.net.hubs import Hubs
 from podkiln.errors import UsageError
-from podkiln.lock import family_bases
+from podkiln.lock import family_bases, validation
 from podkiln.lock.family_bases import BasesLock
 from podkiln.lock.resolve.errors import AccessDeniedError, RefusedError, UnclearError, UnreachableError
 from podkiln.lock.resolve.http import Web
 from podkiln.lock.resolve.huggingface import HuggingFace
 from podkiln.lock.resolve.weights import ResolveResult
 from podkiln.lock.served_model import LockedPart, LockedPiece
-from podkiln.util import atomic
 from server.collection import card
 from server.detection.facts import Facts, File
 from server.detection.pipeline_folder import INDEX
@@ -47,7 +46,7 @@ def relock(*, upgrade: bool) -> ResolveResult:
     for (host, why), count in silent.items():
         what = "1 base of a family stays" if count == 1 else f"{count} bases of families stay"
         outcome.warnings.append(f"{what} as before: {host} could not be asked ({why}).")
-    if atomic.write_json(family_bases.path(), BasesLock(bases=made).model_dump(mode="json")):
+    if validation.write(family_bases.path(), BasesLock(bases=made)):
         outcome.changed.append(family_bases.path())
     return outcome
 

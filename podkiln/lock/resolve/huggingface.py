@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from pod.net import integrity
 from pod.net.hubs import Request, request_for
 from pod.util.env import nearest
 from podkiln.config.fields import Revision, SafePath
@@ -182,8 +183,8 @@ class HuggingFace:
 
         def use(reply: Reply) -> bytes:
             self._refuse(reply, repo, commit)
-            header = b"blob %d\0" % len(reply.body)
-            if hashlib.sha1(header + reply.body, usedforsecurity=False).hexdigest() != sibling.blob_id:
+            expected = f"git:{sibling.blob_id}"
+            if integrity.digest((reply.body,), len(reply.body), expected) != expected:
                 raise UnclearError(f"{name} of {repo} came damaged from {self.host}")
             return reply.body
 

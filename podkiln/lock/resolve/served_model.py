@@ -13,7 +13,7 @@ import threading
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ from pod.resolve.hub_client import HubClient
 from pod.util.env import SettingError
 from podkiln.config import families, model_types
 from podkiln.errors import UsageError
-from podkiln.lock import family_bases, served_model
+from podkiln.lock import family_bases, served_model, validation
 from podkiln.lock.resolve import http
 from podkiln.lock.resolve.civitai import Civitai
 from podkiln.lock.resolve.errors import AccessDeniedError, RefusedError, UnclearError, UnreachableError
@@ -35,7 +35,6 @@ from podkiln.lock.resolve.http import Web
 from podkiln.lock.resolve.huggingface import HuggingFace, is_offline
 from podkiln.lock.resolve.weights import ResolveResult
 from podkiln.lock.served_model import LockedFound, LockedPart, LockedPiece, LockedWord, ModelLock
-from podkiln.util import atomic
 from server.collection.collect import Collector
 from server.detection.knowledge import Knowledge
 from server.weights import record
@@ -54,13 +53,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MOST_FILES: Final = 4000  # of one part: a lock is read up to 4 MiB
-
 
 def relock(described: LoadedVariant, *, upgrade: bool) -> ResolveResult:
     """Write the lock of a variant's model where one does not fit, and say what is not resolved.
 
-    `upgrade`: everything is asked for again. Raises LockError for a damaged lock, UsageError.
+    `upgrade`: everything is asked for again. Raises LockError for a lock damaged or too large, UsageError.
     """
     outcome = ResolveResult()
     path, model = served_model.path_of(described), described.spec.model
@@ -77,7 +74,7 @@ def relock(described: LoadedVariant, *, upgrade: bool) -> ResolveResult:
     outcome.models[served_model.name_of(described)] = made.files
     if outcome.problems:
         return outcome  # what a person has to correct is no lock; one that is there stays
-    if atomic.write_json(path, made.model_dump(mode="json")):
+    if validation.write(path, made):
         outcome.changed.append(path)
     return outcome
 
@@ -187,11 +184,6 @@ class _Asking:
 
         Raises UnreachableError, UnclearError, AccessDeniedError, RefusedError, and the pod's RefusedError.
         """
-        if len(wanted.files) > _MOST_FILES:
-            raise RefusedError(
-                f"{wanted.source.get('repo', 'it')} has {len(wanted.files)} files that would be loaded, "
-                f"and a lock has room for {_MOST_FILES}"
-            )
         source = {key: value for key, value in wanted.source.items() if key not in {"path", "choice"}}
         return LockedPart(
             source=source,

@@ -7,13 +7,13 @@ API: https://huggingface.co/docs/hub/api, https://developer.civitai.com/site/ref
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from pathlib import Path
 from urllib.parse import quote
 
+from pod.net import integrity
 from pod.net.http import NotFoundError, RefusedError
 from pod.net.hubs import Request, request_for
 from pod.resolve import civitai, safetensors_header
@@ -240,15 +240,10 @@ class Collector:
         listed = self._listed.get((source.get("repo", ""), source.get("revision", "")), {})
         row = listed.get(path, {})
         lfs = row.get("lfs")
-        if isinstance(lfs, dict):
-            return lambda content: hashlib.sha256(content).hexdigest() == lfs.get("sha256")
-        if not isinstance(row.get("blobId"), str):
+        expected = f"sha256:{lfs.get('sha256')}" if isinstance(lfs, dict) else f"git:{row.get('blobId')}"
+        if expected == "git:None":
             return lambda _: True
-        # Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-        return lambda content: (
-            hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-            == row["blobId"]
-        )
+        return lambda content: integrity.digest((content,), len(content), expected) == expected
 
     def _header(self, path: str, source: Mapping[str, Any]) -> SafetensorsHeader | None:
         """Return the head of a file; None where it has none. Raises RefusedError, OSError."""

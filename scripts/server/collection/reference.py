@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 FORMS = "org/repo, hf:org/repo@revision:name.safetensors, civitai:MODEL or a path"
+NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+"""A repository on Hugging Face, as a pattern."""
 _REPOSITORY = re.compile(
-    r"(?P<scheme>(?:hf|huggingface):(?://)?)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    rf"(?P<scheme>(?:hf|huggingface):(?://)?)?(?P<repo>{NAME})"
     r"(?:@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?(?::(?P<path>.+))?",
     re.ASCII | re.IGNORECASE,
 )
 _PAGE = re.compile(
     r"https://(?:www\.)?(?:huggingface\.co|hf\.co)/(?!(?:datasets|spaces|docs|blog|papers|collections)/)"
-    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/tree/(?P<revision>[\w.-]+))?/?",
+    rf"(?P<repo>{NAME})(?:/tree/(?P<revision>[\w.-]+))?/?",
     re.ASCII | re.IGNORECASE,
 )
 _CIVITAI_MODEL = re.compile(r"civitai:([0-9]{1,15})", re.IGNORECASE)

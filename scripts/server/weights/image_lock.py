@@ -14,6 +14,7 @@ from server.collection import reference
 from server.detection.facts import File
 from server.settings import IMAGE_LOCK
 from server.weights import record
+from server.weights.places import COMMIT, SHA256
 from server.weights.resolve import Plan, Wanted
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
     from server.weights.record import Record
 
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_REPOSITORY: Final = re.compile(reference.NAME, re.ASCII)
 
 
 class ImageLock:
@@ -85,10 +84,10 @@ def _wanted(part: Mapping[str, Any], sha256: str) -> Wanted:
     source, revision = part["source"], part["revision"]
     pinned = source["kind"] != "huggingface" or (
         source["revision"] == revision
-        and _COMMIT.fullmatch(revision)
+        and COMMIT.fullmatch(revision)
         and _REPOSITORY.fullmatch(source["repo"])
     )
-    if not (part["files"] and pinned and all(_SHA256.fullmatch(each["sha256"]) for each in part["files"])):
+    if not (part["files"] and pinned and all(SHA256.fullmatch(each["sha256"]) for each in part["files"])):
         raise ValueError("a part without a commit, files or hashes")
     return Wanted(
         source,

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 IMAGE, CACHE = "image", "cache"
 FOLDER: Final = "diffusers"
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _PREFIX: Final = re.compile(r"[0-9a-f]{7,40}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Places:
@@ -43,7 +43,7 @@ class Places:
                 continue
             if folder := find(source["repo"], source["revision"]):
                 kept = {key: source[key] for key in ("repo", "path") if key in source}
-                commit = folder.name if _COMMIT.fullmatch(folder.name) else ""
+                commit = folder.name if COMMIT.fullmatch(folder.name) else ""
                 return {
                     "kind": "local",
                     "folder": str(folder),
@@ -92,13 +92,13 @@ class Places:
 def digest_of_blob(path: Path) -> str:
     """Return the digest that a file of the cache has by the name of its blob; "" where that is none."""
     name = path.resolve().name
-    if _SHA256.fullmatch(name):
+    if SHA256.fullmatch(name):
         return f"sha256:{name}"
-    return f"git:{name}" if _COMMIT.fullmatch(name) else ""
+    return f"git:{name}" if COMMIT.fullmatch(name) else ""
 
 
 def _folders(root: Path) -> list[Path]:
     try:
-        return sorted(each for each in root.iterdir() if _COMMIT.fullmatch(each.name) and each.is_dir())
+        return sorted(each for each in root.iterdir() if COMMIT.fullmatch(each.name) and each.is_dir())
     except OSError:
         return []

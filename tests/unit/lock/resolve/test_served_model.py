@@ -20,7 +20,7 @@ from pod.errors import PodError
 from podkiln.config import variant as variants
 from podkiln.errors import LockError, UsageError
 from podkiln.lock import family_bases as locked_bases
-from podkiln.lock import reader
+from podkiln.lock import reader, validation
 from podkiln.lock import served_model as locked
 from podkiln.lock.resolve import additions, changes, family_bases, nodes, runtime, served_model, serving
 from podkiln.lock.resolve import relock as command
@@ -217,9 +217,15 @@ def test_a_file_is_locked_by_its_address(stocked: Hub, tmp_path: Path) -> None:
 
 def test_a_lock_holds_what_the_hub_serves_at_the_commit_that_is_meant(stocked: Hub, tmp_path: Path) -> None:
     head = stocked.repositories["org/sd"].head
-    commits = stocked.repositories["org/sd"].commits
-    # Of another commit than was asked for, and of a file that is read once and listed otherwise.
-    commits["a" * 40] = commits[head]
+    # A hub that answers with another commit than was asked for.
+    other = json.dumps(stocked.repositories["org/sd"].info(head, blobs=True)).encode()
+    stocked.fault(Fault("body", f"/revision/{'a' * 40}", "hub", times=-1, body=other))
+    asked = variants.load(
+        str(write(tmp_path / "mine.yaml", f"{MINE}model: {{id: org/sd, revision: {'a' * 40}}}\n"))
+    )
+    (said,) = served_model.relock(asked, upgrade=False).warnings
+    assert f"answers with another commit, {head}" in said
+    # A file that is read once and listed otherwise.
     stocked.fault(Fault("flip", "model_index.json", "hub", times=1, after=0))
     described = variants.load(str(write(tmp_path / "mine.yaml", f"{MINE}model: {{id: org/sd}}\n")))
     outcome = served_model.relock(described, upgrade=False)
@@ -231,6 +237,21 @@ def test_a_lock_holds_what_the_hub_serves_at_the_commit_that_is_meant(stocked: H
     stocked.fault(Fault("flip", "model_index.json", "hub", times=-1, after=0))
     outcome = served_model.relock(described, upgrade=True)
     assert "serves other bytes than what is listed" in outcome.warnings[0]
+
+
+def test_no_lock_is_written_that_is_too_large_to_be_read(
+    stocked: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, before = relock(tmp_path, "{id: org/sd}")
+    described = variants.load(str(tmp_path / "mine.yaml"))
+    size = locked.path_of(described).stat().st_size
+    stocked.add("org/sd", "text_encoder/more.json", b"{}", lfs=False)
+    monkeypatch.setattr(validation, "MOST_BYTES", size)
+    with pytest.raises(LockError, match=f"{size} are read: it was left as it is"):
+        served_model.relock(described, upgrade=True)
+    found = locked.read(described)[0]
+    assert found
+    assert found.document == before
 
 
 # A change of the lock by hand or by a merge; what is said of it, which "" is for an odd one that is read.
